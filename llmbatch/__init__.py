@@ -1,0 +1,60 @@
+"""llmbatch: large batches of LLM prompts through a circuit breaker.
+
+An outage parks rows instead of burning them; every row ends with exactly one line. The names below are the library;
+they are loaded when first used, so that importing the package stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmbatch.breaker import BreakerPolicy as BreakerPolicy
+    from llmbatch.breaker import CircuitBreaker as CircuitBreaker
+    from llmbatch.breaker import CircuitOpenError as CircuitOpenError
+    from llmbatch.errors import InputError as InputError
+    from llmbatch.errors import LlmbatchError as LlmbatchError
+    from llmbatch.errors import OutputError as OutputError
+    from llmbatch.errors import StoppedError as StoppedError
+    from llmbatch.errors import UsageError as UsageError
+    from llmbatch.errors import WriteError as WriteError
+    from llmbatch.events import Event as Event
+    from llmbatch.events import Observer as Observer
+    from llmbatch.records import Result as Result
+    from llmbatch.records import Usage as Usage
+    from llmbatch.report.summary import Summary as Summary
+    from llmbatch.runner.batch import BatchRunner as BatchRunner
+
+_HOMES = {
+    "BatchRunner": "llmbatch.runner.batch",
+    "BreakerPolicy": "llmbatch.breaker",
+    "CircuitBreaker": "llmbatch.breaker",
+    "CircuitOpenError": "llmbatch.breaker",
+    "Event": "llmbatch.events",
+    "InputError": "llmbatch.errors",
+    "LlmbatchError": "llmbatch.errors",
+    "Observer": "llmbatch.events",
+    "OutputError": "llmbatch.errors",
+    "Result": "llmbatch.records",
+    "StoppedError": "llmbatch.errors",
+    "Summary": "llmbatch.report.summary",
+    "Usage": "llmbatch.records",
+    "UsageError": "llmbatch.errors",
+    "WriteError": "llmbatch.errors",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llmbatch' has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

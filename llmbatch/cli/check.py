@@ -1,0 +1,166 @@
+"""``llmbatch check``: read everything, send nothing, say what a run would do.
+
+What this module does not do: read rows (:mod:`llmbatch.cli.checking`), or change the output; one that is there is only
+looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import stat
+from collections import Counter
+from dataclasses import asdict
+
+from llmbatch.cli.checking import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
+from llmbatch.cli.settings import Settings, output_of
+from llmbatch.cli.terminal import print_note, print_out, shown
+from llmbatch.errors import InputError, OutputError
+from llmbatch.files.ledger import Ledger
+from llmbatch.files.reader import open_source, verify_finished
+from llmbatch.files.scan import scan
+from llmbatch.runner.options import RunOptions
+from llmbatch.ui.text import count, duration, plural
+
+__all__ = ["check"]
+
+_PROGRESS_SECONDS = 5.0
+
+
+def check(settings: Settings) -> int:
+    """Check ``settings.input`` and give the exit code: 1 where rows are malformed.
+
+    Raises:
+        UsageError: the input cannot be read, a row has no model, or, with ``strict``, a row is malformed.
+    """
+    output = output_of(settings)
+    report = asyncio.run(_read(settings, output))
+    time = estimate(
+        report,
+        concurrency=settings.concurrency or RunOptions().concurrency,
+        rpm=settings.rpm,
+        tpm=settings.tpm,
+    )
+    if settings.json:
+        value = {"input": settings.input, "output": output, **report.to_json(), "estimate": asdict(time)}
+        print_out(json.dumps(value))
+    elif not settings.quiet:
+        print_out("\n".join(_lines(settings, report, time, output)))
+    if report.malformed and settings.strict:
+        found = "; ".join(f"{_where(finding)}: {code}" for code, finding in report.malformed.items())
+        raise InputError(
+            f"{settings.input} has {plural(report.malformed_rows, 'malformed row')}: {found}",
+            hint="mend them, or leave --strict out",
+        )
+    return 1 if report.malformed else 0
+
+
+async def _read(settings: Settings, output: str) -> CheckReport:
+    caller = sending_nothing(
+        model=settings.model,
+        base_url=settings.base_url,
+        api_key_env=settings.api_key_env,
+        endpoint=settings.endpoint,
+        system=settings.system or None,
+        params=settings.params,
+        environ=os.environ,
+    )
+    source = open_source(settings.input, limit=settings.limit)
+    try:
+        finished = None if settings.overwrite else _finished(output)
+        if finished is not None:
+            verify_finished(settings.input, finished)
+        report = await read_all(source, caller, finished=finished, progress=_progress(settings))
+    finally:
+        source.close()
+    if settings.retry_failed:
+        report.rows_left += report.done_failed
+    return report
+
+
+def _finished(output: str) -> Ledger | None:
+    """The rows that *output* has, without locking or mending it: a run may be writing to it now."""
+    if output == "-":
+        return None
+    try:
+        fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise OutputError(f"{output} cannot be read: {why}", hint="check the path and its permissions") from error
+    try:
+        return scan(fd, output).ledger if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
+
+
+class _Progress:
+    """Says now and then how far reading is; nothing at all for an input that is read in a moment."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.get_running_loop().time() + _PROGRESS_SECONDS
+
+    def __call__(self, rows: int, fraction: float | None) -> None:
+        """Take how far reading is."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next:
+            self._next = now + _PROGRESS_SECONDS
+            part = "" if fraction is None else f", {100 * fraction:.0f} %"
+            print_note(f"checked {rows:,} rows{part}")
+
+
+def _progress(settings: Settings) -> _Progress | None:
+    return None if settings.quiet or settings.progress in ("none", "json") else _Progress()
+
+
+def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str) -> list[str]:
+    facts = [("rows", f"{report.rows:,} in {shown(settings.input)}, {report.malformed_rows:,} malformed")]
+    if report.routes:
+        facts.append(("endpoints", _counts(report.endpoints)))
+        facts.append(("routes", _counts(report.routes)))
+    for code, finding in report.malformed.items():
+        facts.append(("malformed", f"{finding.count:,} {code}, {_where(finding)}: {shown(finding.example)[:200]}"))
+    if report.duplicates.count:
+        found = report.duplicates
+        facts.append(
+            ("same ids", f"{found.count:,}, {_where(found)}, such as {shown(found.example)[:80]}; they harm nothing")
+        )
+    if not report.duplicates_complete:
+        facts.append(("same ids", "too many names to compare them all"))
+    if report.done_success or report.done_failed:
+        done = f"{report.done_success:,} success, {report.done_failed:,} failed in {shown(output)}"
+        facts.append(("done already", f"{done}; {plural(report.rows_left, 'row')} left"))
+    if report.rows_left:
+        tokens = f"about {count(report.input_tokens)} in, {count(report.output_tokens_most)} out at most"
+        facts.append(("tokens", f"{tokens}, by each row's own bound or else a usual answer"))
+        facts.append(("time", f"about {duration(time.seconds)}, {_bound(settings, time)}"))
+        facts.append(("cost", "price unknown"))
+    return [f"{label:<14}{text}" for label, text in facts] + [_last(report)]
+
+
+def _bound(settings: Settings, time: Estimate) -> str:
+    if time.bound_by == "rpm":
+        return f"bound by --rpm {settings.rpm:g}"
+    if time.bound_by == "tpm":
+        return f"bound by --tpm {settings.tpm:g}"
+    concurrency = settings.concurrency or RunOptions().concurrency
+    return f"if a call takes {time.call_seconds:g} s and {concurrency} run at once"
+
+
+def _last(report: CheckReport) -> str:
+    if report.malformed:
+        return "nothing was sent; malformed rows would become failed lines, all others would be sent"
+    return "nothing was sent; the input is fine"
+
+
+def _counts(counter: Counter[str]) -> str:
+    shown_first = counter.most_common(8)
+    text = ", ".join(f"{shown(name)} {number:,}" for name, number in shown_first)
+    return text + (f", and {len(counter) - 8} more" if len(counter) > 8 else "")
+
+
+def _where(finding: Finding) -> str:
+    lines = ", ".join(map(str, finding.lines))
+    return f"line{'' if finding.count == 1 else 's'} {lines}{', …' if finding.count > len(finding.lines) else ''}"

@@ -1,0 +1,248 @@
+"""Reading a whole input as a run would, and sending nothing: what is in it, what is wrong with it, what it may take.
+
+Memory does not depend on the length of the input, but for the names of the rows (8 bytes each, bounded). What this
+module does not do: print, open the output, or judge what a provider would say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmbatch.cli.seen import SeenNames
+from llmbatch.errors import MalformedRowError, UsageError
+from llmbatch.files.ledger import Ledger
+from llmbatch.files.reader import Source
+from llmbatch.jsontext import JSON, dumps
+from llmbatch.providers.caller import HttpCaller
+from llmbatch.providers.catalog import PROVIDERS, Endpoint
+from llmbatch.providers.connect import Connection
+from llmbatch.records import Caller, Malformed, Reply, Request, Row
+
+__all__ = ["CheckReport", "Estimate", "Finding", "estimate", "read_all", "sending_nothing"]
+
+_SHOWN = 5
+"""Line numbers named for each finding."""
+
+_MOST_KINDS = 200
+"""Routes and codes told apart; the rest are counted together."""
+
+_OTHERS = "(others)"
+
+_SIM_URL = "http://127.0.0.1:1/v1"
+"""Stands for the simulated provider, which need not run."""
+
+_CALL_SECONDS = 2.0
+"""What a call is taken to last where nothing is known about it."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """How often something was found, and the first lines it was found in."""
+
+    count: int = 0
+    lines: list[int] = field(default_factory=list)
+    example: str = ""
+    """The first one's message or name."""
+
+    def add(self, line: int, example: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.lines) < _SHOWN:
+            self.lines.append(line)
+        self.example = self.example or example
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """How long the rows that are left may take, and what bounds it."""
+
+    seconds: float
+    bound_by: Literal["concurrency", "rpm", "tpm"]
+    call_seconds: float
+    """What one call is assumed to last."""
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What an input holds. Token counts are estimates: four bytes a token, and what rows allow the model to write."""
+
+    rows: int = 0
+    malformed: dict[str, Finding] = field(default_factory=dict)
+    endpoints: Counter[str] = field(default_factory=Counter)
+    routes: Counter[str] = field(default_factory=Counter)
+    duplicates: Finding = field(default_factory=Finding)
+    duplicates_complete: bool = True
+    """Whether every name could be compared with every other."""
+    input_tokens: int = 0
+    output_tokens_most: int = 0
+    done_success: int = 0
+    done_failed: int = 0
+    rows_left: int = 0
+    """Rows that a run would still send, malformed ones not among them."""
+    tokens_left: int = 0
+
+    @property
+    def malformed_rows(self) -> int:
+        """How many rows are no request."""
+        return sum(finding.count for finding in self.malformed.values())
+
+    def to_json(self) -> dict[str, JSON]:
+        """The same as JSON values."""
+        return {
+            "rows": self.rows,
+            "malformed": self.malformed_rows,
+            "malformed_by_code": {
+                code: {"count": found.count, "lines": list[JSON](found.lines), "example": found.example}
+                for code, found in self.malformed.items()
+            },
+            "endpoints": dict[str, JSON](self.endpoints),
+            "routes": dict[str, JSON](self.routes),
+            "duplicate_ids": {
+                "count": self.duplicates.count,
+                "lines": list[JSON](self.duplicates.lines),
+                "example": self.duplicates.example or None,
+                "complete": self.duplicates_complete,
+            },
+            "input_tokens": self.input_tokens,
+            "output_tokens_most": self.output_tokens_most,
+            "done_success": self.done_success,
+            "done_failed": self.done_failed,
+            "rows_left": self.rows_left,
+            "tokens_left": self.tokens_left,
+            "cost_usd": None,
+        }
+
+
+async def read_all(
+    source: Source,
+    caller: Caller,
+    *,
+    finished: Ledger | None = None,
+    progress: Callable[[int, float | None], None] | None = None,
+) -> CheckReport:
+    """Read *source* to its end and let *caller* prepare each row.
+
+    *finished*: rows that have their line already. *progress* is told now and then how many rows were read, and which
+    part of the input.
+
+    Raises:
+        InputError: the input cannot be read.
+        UsageError: a row has no model, or names one that cannot be reached; the message names its line.
+    """
+    report = CheckReport()
+    names = SeenNames()
+    while not source.exhausted:
+        row = source.take()
+        if row is None:
+            await source.wait()
+            continue
+        _take_in(report, row, caller, names, finished)
+        if progress is not None and report.rows % 1000 == 0:
+            progress(report.rows, source.fraction)
+            await asyncio.sleep(0)  # so that Ctrl-C is heard
+    report.duplicates_complete = not names.is_full
+    if finished is not None:
+        report.done_success, report.done_failed = finished.success, finished.failed
+    return report
+
+
+def estimate(
+    report: CheckReport, *, concurrency: int, rpm: float | None, tpm: float | None, call_seconds: float = _CALL_SECONDS
+) -> Estimate:
+    """The time for the rows that are left: the slowest of what the three bounds allow."""
+    rounds = -(-report.rows_left // concurrency)
+    bounds: list[tuple[float, Literal["concurrency", "rpm", "tpm"]]] = [(rounds * call_seconds, "concurrency")]
+    if rpm is not None:
+        bounds.append((report.rows_left * 60 / rpm, "rpm"))
+    if tpm is not None:
+        bounds.append((report.tokens_left * 60 / tpm, "tpm"))
+    seconds, bound_by = max(bounds, key=lambda bound: bound[0])
+    return Estimate(seconds, bound_by, call_seconds)
+
+
+class _NoTransport:
+    """Carries nothing."""
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109
+        """Refuse."""
+        raise AssertionError("a check sends nothing")
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def sending_nothing(
+    *,
+    model: str | None,
+    base_url: str | None,
+    api_key_env: str | None,
+    endpoint: Endpoint | None,
+    system: str | None,
+    params: Mapping[str, JSON],
+    environ: Mapping[str, str],
+) -> Caller:
+    """A caller that prepares rows as a run's does, and needs neither key nor HTTP client.
+
+    Raises:
+        UsageError: a value cannot be meant.
+    """
+    connection = Connection(
+        model=model,
+        base_url=base_url,
+        api_key_env=api_key_env,
+        endpoint=endpoint,
+        system=system,
+        params={name: dumps(value) for name, value in params.items()},
+        environ=_keyless(environ, api_key_env),
+        sim_url=lambda: _SIM_URL,
+    )
+    return HttpCaller(connection, _NoTransport())
+
+
+def _keyless(environ: Mapping[str, str], api_key_env: str | None) -> dict[str, str]:
+    # A placeholder for every key that is not set: what is not sent needs none.
+    variables = {provider.key_env for provider in PROVIDERS.values()} | {api_key_env or ""}
+    placeholders = {name: "unused" for name in variables if name and not environ.get(name, "").strip()}
+    return {**environ, **placeholders}
+
+
+def _take_in(
+    report: CheckReport, row: Row | Malformed, caller: Caller, names: SeenNames, finished: Ledger | None
+) -> None:
+    report.rows += 1
+    if row.id_json != f'"row-{row.number}"' and not names.add(row.id_json):
+        report.duplicates.add(row.number, row.id_json)
+    if isinstance(row, Malformed):
+        _finding(report.malformed, row.code).add(row.number, row.message)
+        return
+    try:
+        request = caller.prepare(row)
+    except MalformedRowError as error:
+        _finding(report.malformed, error.code).add(row.number, str(error))
+        return
+    except UsageError as error:
+        raise UsageError(f"line {row.number}: {error.message}", hint=error.hint) from error
+    _count(report.endpoints, request.endpoint)
+    _count(report.routes, request.route.label)
+    input_tokens = len(request.body) // 4
+    report.input_tokens += input_tokens
+    report.output_tokens_most += max(0, request.tokens - input_tokens)
+    if finished is None or not finished.is_done(row.number):
+        report.rows_left += 1
+        report.tokens_left += request.tokens
+
+
+def _finding(findings: dict[str, Finding], code: str) -> Finding:
+    if code not in findings and len(findings) >= _MOST_KINDS:
+        code = _OTHERS
+    return findings.setdefault(code, Finding())
+
+
+def _count(counter: Counter[str], name: str) -> None:
+    if name not in counter and len(counter) >= _MOST_KINDS:
+        name = _OTHERS
+    counter[name] += 1

@@ -1,0 +1,126 @@
+"""One configuration file: TOML, its top-level keys named like the flags of ``run``, and a table ``[params]``.
+
+Every value is checked against :data:`~llmbatch.cli.flags.FLAGS`, and a message names file and key. What this module
+does not do: find the files or rank them (:mod:`llmbatch.cli.settings`), or read keys: a file that holds one is refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from pathlib import Path
+
+from llmbatch.cli.flags import FLAGS, Flag, Value, closest
+from llmbatch.cli.terminal import shown
+from llmbatch.errors import UsageError
+from llmbatch.jsontext import JSON
+
+__all__ = ["KEY_HINT", "is_secret_name", "read_config"]
+
+KEY_HINT = "keys come from the environment, such as OPENAI_API_KEY; --api-key-env names another variable"
+
+_by_key = {flag.key: flag for flag in FLAGS}
+_settable_keys = [flag.key for flag in FLAGS if flag.settable]
+_secret = re.compile(
+    r"(?:.*_)?api_?key|(?:access_|auth_|bearer_)?token|(?:.*_)?(?:secret|password)|authorization", re.I
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value of this name would be a key or a password."""
+    return _secret.fullmatch(name.replace("-", "_")) is not None
+
+
+def read_config(path: Path) -> tuple[dict[str, Value], dict[str, JSON]]:
+    """The settings of the file by field, and its ``[params]``.
+
+    Raises:
+        UsageError: the file cannot be read, or says something that is not allowed.
+    """
+    where = shown(path)
+    try:
+        text = path.read_bytes().decode()
+        table = tomllib.loads(text)
+    except FileNotFoundError:
+        raise UsageError(f"{where}: no such file", hint="--config takes the path of a TOML file") from None
+    except OSError as error:
+        raise UsageError(
+            f"{where} cannot be read: {(error.strerror or '').lower()}", hint="check the path and its permissions"
+        ) from error
+    except UnicodeDecodeError:
+        raise UsageError(f"{where} is not UTF-8", hint="save it as UTF-8") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{where} is not TOML: {error}", hint='a line reads: model = "openai/gpt-5-mini"') from None
+    values: dict[str, Value] = {}
+    params: dict[str, JSON] = {}
+    for written, value in table.items():
+        key = written.replace("-", "_")
+        if key == "params":
+            params = _params_table(value, where)
+        elif is_secret_name(key):
+            raise UsageError(
+                f"{where}: {shown(written)} looks like a key, and keys do not belong in files", hint=KEY_HINT
+            )
+        else:
+            flag = _known(key, written, where)
+            if flag.field in values:
+                raise UsageError(f"{where}: {shown(written)} is set twice", hint="keep one of the two spellings")
+            values[flag.field] = _checked(flag, value, f"{where}: {shown(written)}")
+    return values, params
+
+
+def _known(key: str, written: str, where: str) -> Flag:
+    flag = _by_key.get(key)
+    if flag is not None and flag.settable:
+        return flag
+    if flag is not None:
+        raise UsageError(
+            f"{where}: {shown(written)} can only be a flag",
+            hint=f"give {flag.label} on the command line when you mean it",
+        )
+    allowed = [*_settable_keys, "params"]
+    close = difflib.get_close_matches(key, allowed, n=1)
+    hint = f"did you mean {close[0]}?" if close else "allowed are " + ", ".join(allowed)
+    raise UsageError(f"{where}: {shown(written)} is not a setting", hint=hint)
+
+
+def _checked(flag: Flag, value: object, source: str) -> Value:
+    try:
+        return flag.kind.from_toml(value)
+    except (TypeError, ValueError):
+        said = f"'{shown(value[:80])}'" if isinstance(value, str) else shown(str(value)[:80]).lower()
+        hint = closest(value, flag) if isinstance(value, str) else ""
+        raise UsageError(
+            f"{source} is {said}, must be {flag.kind.allowed}",
+            hint=hint or "llmbatch run --help tells what each flag takes",
+        ) from None
+
+
+def _params_table(value: object, where: str) -> dict[str, JSON]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: params must be a table", hint="write [params], then temperature = 0.2 below it")
+    params: dict[str, JSON] = {}
+    for key, item in value.items():
+        if is_secret_name(key):
+            raise UsageError(f"{where}: params.{shown(key)} looks like a key", hint=KEY_HINT)
+        params[key] = _json_value(item, f"{where}: params.{shown(key)}")
+    return params
+
+
+def _json_value(value: object, source: str) -> JSON:
+    """TOML knows dates, infinities and NaN, which JSON has no form for."""
+    match value:
+        case dict():
+            return {str(key): _json_value(item, source) for key, item in value.items()}
+        case list():
+            return [_json_value(item, source) for item in value]
+        case float() if not math.isfinite(value):
+            raise UsageError(f"{source} is not a number that JSON has", hint="give a finite number")
+        case str() | bool() | int() | float():
+            return value
+        case _:
+            raise UsageError(
+                f"{source} is {shown(value)}, which JSON has no form for", hint="write it as text, in quotes"
+            )

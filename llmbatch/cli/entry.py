@@ -1,0 +1,62 @@
+"""From ``sys.argv`` to an exit code: parse, run the command, and say what went wrong in two lines.
+
+Every failure ends here: an ``error:`` line, a ``hint:`` line and the exit code of the contract; a traceback only with
+``LLMBATCH_DEBUG``. What this module does not do: anything a command is for.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from llmbatch.cli.terminal import print_error, print_note
+from llmbatch.errors import LlmbatchError, UsageError, WriteError
+
+__all__ = ["run_command"]
+
+_INTERNAL_ERROR = 70
+_DEBUG_HINT = "run again with LLMBATCH_DEBUG=1 for the traceback, and report it"
+
+
+def run_command() -> int:
+    """Run the command that ``sys.argv`` names and give its exit code."""
+    from llmbatch.cli.app import build_app
+    from llmbatch.cli.plain import as_usage_error
+
+    try:
+        code = build_app().main(prog_name="llmbatch", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (UsageError, WriteError) as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last place that can keep a traceback off the screen
+        usage = as_usage_error(error)
+        return _fail(usage) if usage is not None else _fail_internally(error, os.environ)
+
+
+def _fail(error: LlmbatchError) -> int:
+    if isinstance(error, WriteError):
+        print_error(
+            error.message, error.hint or "free some space, then run the same command again: no finished row is lost"
+        )
+        return 74
+    print_error(error.message, error.hint or "llmbatch --help lists the commands, llmbatch run --help every flag")
+    return 2
+
+
+def _fail_internally(error: Exception, environ: Mapping[str, str]) -> int:
+    import traceback
+
+    from llmbatch.providers.secrets import Mask
+
+    mask = Mask(value for name, value in environ.items() if _holds_key(name))
+    if environ.get("LLMBATCH_DEBUG"):
+        for line in mask("".join(traceback.format_exception(error))).splitlines():
+            print_note(line)
+    print_error(f"internal error: {type(error).__name__}: {mask(str(error))}", _DEBUG_HINT)
+    return _INTERNAL_ERROR
+
+
+_holds_key = re.compile("KEY|TOKEN|SECRET|PASS|CRED|AUTH", re.I).search

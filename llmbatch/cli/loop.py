@@ -1,0 +1,43 @@
+"""What a run needs from the process: an event loop, the fastest there is, and enough file handles.
+
+What this module does not do: handle signals (:mod:`llmbatch.cli.signals`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+__all__ = ["raise_file_limit", "run_in_loop"]
+
+_T = TypeVar("_T")
+
+_SPARE_FILES = 256
+"""Handles for the input, the output, connections that are closing, and whatever the interpreter holds."""
+
+
+def run_in_loop(main: Coroutine[object, object, _T]) -> _T:
+    """Run *main* to its end on uvloop where it is installed, on asyncio's own loop otherwise."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def raise_file_limit(concurrency: int) -> None:
+    """Raise this process's soft limit of open files, as far as it may go, where *concurrency* needs more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = concurrency + _SPARE_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if most > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

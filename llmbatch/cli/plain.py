@@ -1,0 +1,116 @@
+"""Help as plain text, options in groups, aliases out of the way; and usage errors in our own two lines.
+
+Plain, because help then costs no rich and reads the same in a pipe. What this module does not do: know any flag.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+import typer.core
+
+from llmbatch.cli.terminal import shown
+from llmbatch.errors import UsageError
+
+__all__ = ["AsTypedCommand", "PlainCommand", "PlainGroup", "as_usage_error"]
+
+
+class _Plain(typer.core.TyperCommand if TYPE_CHECKING else object):  # type: ignore[misc]
+    """What commands and groups share."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The help option, never None: typer would load pydantic (60 ms) to find that None is no boolean."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the epilog as it is: its lines are examples."""
+        if self.epilog:
+            formatter.write(f"\n{self.epilog}\n")
+
+
+class PlainCommand(_Plain, typer.core.TyperCommand):
+    """A command whose help shows each option's first names only, under its group."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the sections."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            if getattr(param, "hidden", False):
+                continue
+            text = getattr(param, "help", None) or ""
+            if param.param_type_name == "argument":
+                sections.setdefault("Arguments", []).append((param.metavar or param.name or "", text))
+            else:
+                group = getattr(param, "rich_help_panel", None) or "Options"
+                sections.setdefault(group, []).append((_names(param), text))
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records, col_max=34)
+
+
+class AsTypedCommand(PlainCommand):
+    """A command that gets its options as they were typed, to check them itself."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        for parameter in self.params:
+            # Instead of converting, for which typer loads pydantic (60 ms, as much as all the rest).
+            nothing = () if getattr(parameter, "multiple", False) else None
+            setattr(parameter, "process_value", _taker(nothing))  # noqa: B010 - a method of the instance
+
+
+class PlainGroup(_Plain, typer.core.TyperGroup):
+    """A group of commands with plain help."""
+
+
+def _taker(nothing: object) -> Callable[[object, object], object]:
+    def process_value(ctx: object, value: object) -> object:
+        # What was not given may be None or a marker of the parser's own.
+        return value if isinstance(value, (str, bool, int, list, tuple)) else nothing
+
+    return process_value
+
+
+def _names(param: Any) -> str:
+    short = next((name for name in param.opts if not name.startswith("--")), None)
+    long = next((name for name in param.opts if name.startswith("--")), None)
+    names = ", ".join(name for name in (short, long) if name)
+    takes_value = not (param.is_flag or param.count)
+    return f"{names} {param.metavar}" if takes_value and param.metavar else names
+
+
+# The base of typer's own errors; where it lives has moved between releases (click, then a copy inside typer).
+_usage_base = typer.BadParameter.__mro__[1]
+
+
+def as_usage_error(error: Exception) -> UsageError | None:
+    """What typer found wrong with the command line, as one of ours; None where *error* is something else."""
+    if not isinstance(error, _usage_base):
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "llmbatch"
+    option = getattr(error, "option_name", None)
+    message = shown(getattr(error, "message", "") or "")
+    if type(error).__name__ == "NoSuchOption" and option is not None:
+        return UsageError(f"no such option: {shown(option)}", hint=_hint_for_option(option, context, command))
+    if isinstance(error, typer.BadParameter):
+        message = shown(error.format_message())
+    message = message.partition(" Did you mean ")[0].strip().rstrip(".")
+    known = getattr(getattr(context, "command", None), "commands", {})
+    close = difflib.get_close_matches(message.partition("'")[2].rstrip("'"), known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"{command} --help tells what it takes"
+    return UsageError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _hint_for_option(option: str, context: Any, command: str) -> str:
+    if option in ("--api-key", "--key", "--token"):
+        return "keys come from the environment, such as OPENAI_API_KEY; --api-key-env names another variable"
+    known = [name for param in context.command.params for name in param.opts] if context is not None else []
+    close = difflib.get_close_matches(option, [*known, "--help"], n=1)
+    return f"did you mean {close[0]}?" if close else f"{command} --help lists what there is"

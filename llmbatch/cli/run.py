@@ -1,0 +1,109 @@
+"""``llmbatch run``: build a runner and its faces from the settings, run, and say what came of it.
+
+What this module does not do: read flags (:mod:`llmbatch.cli.settings`), or decide anything about rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbatch.cli.loop import raise_file_limit, run_in_loop
+from llmbatch.cli.settings import LOCAL_CONFIG, Settings, output_of
+from llmbatch.cli.signals import stop_on_signals
+from llmbatch.cli.terminal import print_note, print_out
+from llmbatch.events import Notice, Observer
+from llmbatch.report.tally import Summary, Tally
+from llmbatch.runner.batch import BatchRunner
+from llmbatch.runner.options import RunOptions
+from llmbatch.ui import make_display
+from llmbatch.ui.status_file import StatusFile
+from llmbatch.ui.summary import print_summary
+
+if TYPE_CHECKING:
+    from llmbatch.runner.batch import Options
+
+__all__ = ["run"]
+
+
+def run(settings: Settings) -> int:
+    """Run the rows of ``settings.input`` and give the exit code.
+
+    Raises:
+        UsageError: something given is wrong.
+        WriteError: the output could not be written.
+    """
+    output = output_of(settings)
+    options = _options(settings)
+    raise_file_limit(options.get("concurrency", RunOptions().concurrency))
+    _tell_where_keys_go(settings)
+    command = _command_again(sys.argv[1:])
+    summary = run_in_loop(_run(settings, output, options, command))
+    if settings.json:
+        print_out(json.dumps(summary.to_json()))
+    if not settings.quiet and settings.progress != "json":
+        print_summary(summary, command=command)
+    return summary.exit_code
+
+
+async def _run(settings: Settings, output: str, options: Options, command: str) -> Summary:
+    tally = Tally()  # one fold for all faces
+    observers: list[Observer] = [tally]
+    kind = settings.progress or "auto"
+    with contextlib.ExitStack() as stack:
+        display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, tally=tally)
+        observers.append(stack.enter_context(display))
+        if output != "-":
+            observers.append(stack.enter_context(StatusFile(Path(output), command=command, tally=tally)))
+        runner = BatchRunner(
+            settings.model,
+            base_url=settings.base_url,
+            api_key_env=settings.api_key_env,
+            endpoint=settings.endpoint,
+            system=settings.system or None,
+            params=settings.params,
+            observers=observers,
+            environ=os.environ,
+            **options,
+        )
+
+        def say(text: str) -> None:
+            if kind == "none" and not settings.quiet:
+                print_note(text)
+            else:
+                display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
+
+        stack.enter_context(stop_on_signals(runner, say))
+        return await runner.run(
+            settings.input,
+            output,
+            limit=settings.limit,
+            retry_failed=settings.retry_failed,
+            overwrite=settings.overwrite,
+            strict=settings.strict,
+        )
+
+
+def _options(settings: Settings) -> Options:
+    """What was said about how rows are sent; the rest is :class:`RunOptions`'s to default."""
+    said = {name: getattr(settings, name) for name in RunOptions.names()}
+    return {name: value for name, value in said.items() if value is not None}  # type: ignore[return-value]
+
+
+def _command_again(arguments: list[str]) -> str:
+    """What to type to go on. Starting afresh is nothing to repeat: it would drop what this run has paid for."""
+    return shlex.join(["llmbatch", *(argument for argument in arguments if argument != "--overwrite")])
+
+
+def _tell_where_keys_go(settings: Settings) -> None:
+    # A file that came with somebody's repository can send keys elsewhere: say so, once, where people look.
+    from_file = [name for name in ("base_url", "api_key_env") if settings.origin.get(name) == LOCAL_CONFIG]
+    if from_file and not settings.quiet and settings.progress != "json":
+        names = " and ".join(name.replace("_", "-") for name in from_file)
+        print_note(f"note: ./{LOCAL_CONFIG} sets {names}, and so where requests go and which key pays")

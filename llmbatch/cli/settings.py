@@ -1,0 +1,214 @@
+"""Which value each setting has: flag, else ``LLMBATCH_*`` variable, else configuration file, else the user's own file.
+
+Everything that comes from outside is checked here, and a message names its source. What this module does not do: parse
+files (:mod:`llmbatch.cli.config`), apply defaults (they belong to what is configured), or read keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
+from llmbatch.cli.flags import FLAGS, Flag, Switch, Value, closest
+from llmbatch.cli.terminal import shown
+from llmbatch.errors import UsageError
+from llmbatch.jsontext import JSON, JSONError, parse
+
+if TYPE_CHECKING:
+    from llmbatch.providers.catalog import Endpoint
+    from llmbatch.runner.options import OnOutage
+    from llmbatch.ui import ProgressKind
+
+__all__ = ["LOCAL_CONFIG", "Given", "Settings", "output_of", "resolve"]
+
+LOCAL_CONFIG = "llmbatch.toml"
+
+_by_field = {flag.field: flag for flag in FLAGS}
+_settable = [flag for flag in FLAGS if flag.settable]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line itself says, unchecked. ``flags`` maps a flag's field to its text, or True for a switch."""
+
+    input: str | None = None
+    input_file: str | None = None
+    flags: Mapping[str, str | bool] = field(default_factory=dict)
+    params: Sequence[str] = ()
+    config: str | None = None
+    verbose: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What holds, checked. A field is None where nobody said anything; ``origin`` tells who said the others."""
+
+    input: str
+    verbose: int
+    params: Mapping[str, JSON]
+    origin: Mapping[str, str]
+    output: str | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+    overwrite: bool = False
+    strict: bool = False
+    dry_run: bool = False
+    model: str | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    endpoint: Endpoint | None = None
+    system: str | None = None
+    concurrency: int | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    timeout: float | None = None
+    max_attempts: int | None = None
+    failure_threshold: int | None = None
+    recovery_timeout: float | None = None
+    success_threshold: int | None = None
+    on_outage: OnOutage | None = None
+    max_outage: float | None = None
+    progress: ProgressKind | None = None
+    quiet: bool = False
+    json: bool = False
+    seed: int | None = None
+
+
+def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
+    """What holds for a command started in *folder*.
+
+    Raises:
+        UsageError: something is missing, misspelt, out of range, or contradicts something else.
+    """
+    values: dict[str, Value] = {}
+    origin: dict[str, str] = {}
+    params: dict[str, JSON] = {}
+    for path in reversed(_config_files(given, environ, folder)):  # the strongest last
+        file_values, file_params = read_config(path)
+        values |= file_values
+        origin |= dict.fromkeys(file_values, str(path))
+        params |= file_params
+    for flag in _settable:
+        if text := environ.get(flag.variable):  # an empty variable counts as unset, as in most tools
+            values[flag.field] = _read(flag, text, flag.variable)
+            origin[flag.field] = flag.variable
+    for name, said in given.flags.items():
+        flag = _by_field[name]
+        values[name] = said if isinstance(said, bool) else _read(flag, said, flag.label)
+        origin[name] = flag.label
+    params |= dict(_param(text) for text in given.params)
+    settings = Settings(
+        input=_input(given),
+        verbose=given.verbose,
+        params=params,
+        origin=origin,
+        **values,  # type: ignore[arg-type]  # each was read by its flag's kind
+    )
+    _check_together(settings, environ)
+    return settings
+
+
+def output_of(settings: Settings) -> str:
+    """Where the lines go: as told, else beside the input, else, for standard input, to standard output (``-``)."""
+    from llmbatch.files.deferred import default_output
+
+    if settings.output is not None:
+        return settings.output
+    return "-" if settings.input == "-" else str(default_output(settings.input))
+
+
+def _input(given: Given) -> str:
+    if given.input is not None and given.input_file is not None:
+        raise UsageError("the input is given twice", hint="name it once: INPUT, or --input-file INPUT")
+    path = given.input if given.input is not None else given.input_file
+    if not path:
+        raise UsageError("no input is given", hint="name a file of JSON lines, or '-' for standard input")
+    return path
+
+
+def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
+    if settings.overwrite and settings.retry_failed:
+        raise UsageError(
+            "--overwrite and --retry-failed contradict each other",
+            hint="--retry-failed keeps the lines that succeeded, --overwrite drops all",
+        )
+    to_stdout = settings.output == "-" or (settings.output is None and settings.input == "-")
+    if to_stdout and settings.json and not settings.dry_run:
+        raise UsageError(
+            "--json and the result lines both want standard output",
+            hint="send the lines to a file with -o results.jsonl",
+        )
+    if settings.output == "-" and (settings.retry_failed or settings.overwrite):
+        flag = "--retry-failed" if settings.retry_failed else "--overwrite"
+        raise UsageError(f"{flag} needs an output file, and -o is '-'", hint="name a file with -o results.jsonl")
+    if settings.quiet and settings.verbose:
+        raise UsageError("-q and -v contradict each other", hint="give one of them")
+    _check_key_name(settings, environ)
+
+
+def _check_key_name(settings: Settings, environ: Mapping[str, str]) -> None:
+    # People paste the key itself here, and then it must not be repeated. Keys hold small letters or dashes, and a
+    # variable's name that does is accepted when there is such a variable.
+    name = settings.api_key_env
+    if name is None or name in environ or re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+        return
+    raise UsageError(
+        f"{settings.origin['api_key_env']} is not the name of an environment variable that is set",
+        hint="give the name of a variable, such as MY_PROVIDER_KEY, never the key itself",
+    )
+
+
+def _read(flag: Flag, text: str, source: str) -> Value:
+    try:
+        return flag.kind.from_text(text)
+    except ValueError:
+        said = "empty" if not text else f"'{shown(text[:80])}'"
+        raise UsageError(
+            f"{source} is {said}, must be {flag.kind.allowed}", hint=closest(text, flag) or _example(flag)
+        ) from None
+
+
+def _example(flag: Flag) -> str:
+    if isinstance(flag.kind, Switch):
+        return f"set {flag.variable}=1, or leave it unset"
+    return "llmbatch run --help tells what each flag takes"
+
+
+def _param(text: str) -> tuple[str, JSON]:
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UsageError(
+            f"--param is '{shown(text[:80])}', must be key=value",
+            hint="for example -P temperature=0.2 -P max_tokens=500",
+        )
+    if is_secret_name(key):
+        raise UsageError(f"--param {shown(key)} looks like a key", hint=KEY_HINT)
+    try:
+        return key, parse(value)
+    except JSONError:
+        return key, value
+
+
+def _config_files(given: Given, environ: Mapping[str, str], folder: Path) -> list[Path]:
+    """The files to read, the strongest first."""
+    files: list[Path] = []
+    named = given.config or environ.get("LLMBATCH_CONFIG")
+    if named:
+        files.append(Path(named))
+    elif (folder / LOCAL_CONFIG).exists():
+        files.append(Path(LOCAL_CONFIG))
+    home = environ.get("XDG_CONFIG_HOME", "")
+    base = Path(home) if Path(home).is_absolute() else _home_config(environ)
+    if base is not None and (base / "llmbatch" / "config.toml").exists():
+        files.append(base / "llmbatch" / "config.toml")
+    return files
+
+
+def _home_config(environ: Mapping[str, str]) -> Path | None:
+    home = environ.get("HOME")
+    return Path(home, ".config") if home else None

@@ -1,0 +1,89 @@
+"""``llmbatch sim``: the simulated provider as a server, and the scenarios it can play.
+
+What this module does not do: simulate anything; :mod:`llmbatch.sim` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+
+from llmbatch.cli.terminal import print_note, print_out
+from llmbatch.sim.scenario import SCENARIOS
+
+__all__ = ["SimSettings", "list_scenarios", "serve"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimSettings:
+    """What ``llmbatch sim serve`` was told; checked by the server. ``latency`` is in seconds."""
+
+    host: str
+    port: int
+    scenario: str
+    seed: int
+    latency: float | None
+    speed: float
+    require_key: str | None
+    capacity: int | None
+
+
+def list_scenarios() -> int:
+    """Print each scenario and what happens in it; gives the exit code."""
+    width = max(map(len, SCENARIOS))
+    print_out("\n".join(f"{scenario.name:<{width}}  {scenario.description}" for scenario in SCENARIOS.values()))
+    return 0
+
+
+def serve(settings: SimSettings) -> int:
+    """Serve until a signal comes; gives the exit code, 0, as ending it is what people want.
+
+    The base URL is the one line on standard output, for scripts; how to use it is told on standard error.
+
+    Raises:
+        UsageError: a value is out of range, or the port is taken.
+    """
+    asyncio.run(_serve(settings))
+    return 0
+
+
+async def _serve(settings: SimSettings) -> None:
+    from llmbatch.sim.server import start
+
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    server = await start(
+        host=settings.host,
+        port=settings.port,
+        scenario=settings.scenario,
+        seed=settings.seed,
+        latency=settings.latency,
+        speed=settings.speed,
+        require_key=settings.require_key,
+        capacity=settings.capacity,
+    )
+    async with server:
+        print_out(server.url)
+        for line in _how_to_use(server.url, server.root_url, settings):
+            print_note(line)
+        await ended.wait()
+
+
+def _how_to_use(url: str, root_url: str, settings: SimSettings) -> list[str]:
+    key = "…" if settings.require_key else "any"
+    return [
+        f"simulated provider, scenario {settings.scenario}: {_description(settings.scenario)}",
+        f"  llmbatch run prompts.jsonl --base-url {url} -m any-model",
+        f"  export OPENAI_BASE_URL={url} OPENAI_API_KEY={key}",
+        f"  export ANTHROPIC_BASE_URL={root_url} ANTHROPIC_API_KEY={key}",
+        f"  curl {root_url}/sim/stats",
+        f"other scenarios: {', '.join(name for name in SCENARIOS if name != settings.scenario)}",
+        "Ctrl-C ends it",
+    ]
+
+
+def _description(name: str) -> str:
+    return SCENARIOS[name.removeprefix("sim/")].description

@@ -1,0 +1,74 @@
+"""How the command speaks: data on standard output, all else on standard error, nothing unescaped.
+
+What this module does not do: colour, progress or tables; those belong to :mod:`llmbatch.ui`, as does the escaping.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from llmbatch.errors import WriteError
+
+__all__ = ["print_error", "print_note", "print_out", "shown"]
+
+
+def shown(text: object) -> str:
+    """*text* on one line, with everything that could steer a terminal written as an escape."""
+    from llmbatch.ui.text import shown as escaped  # here, as ``--help`` needs none of that floor
+
+    return escaped(text)
+
+
+def print_error(message: str, hint: str) -> None:
+    """Two lines on standard error: what is wrong, and what to try."""
+    _to_stderr(f"error: {_phrase(message)}\nhint: {_phrase(hint)}\n")
+
+
+def print_note(text: str) -> None:
+    """One line on standard error."""
+    _to_stderr(shown(text) + "\n")
+
+
+def print_out(text: str) -> None:
+    """Write *text* and a line break to standard output, at once.
+
+    A reader that went away (``| head``) has what it wanted: the rest is dropped silently.
+
+    Raises:
+        WriteError: standard output is closed or its disk is full.
+    """
+    if sys.stdout is None:
+        raise WriteError("standard output is closed", hint="leave it open, or redirect it to a file")
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop(sys.stdout.fileno())
+    except OSError as error:
+        _drop(sys.stdout.fileno())
+        raise WriteError(
+            f"standard output could not be written: {error.strerror}", hint="free some space, or redirect it elsewhere"
+        ) from error
+
+
+def _phrase(text: str) -> str:
+    line = shown(text.strip().replace("\n", " "))
+    return line.removesuffix(".") if not line.endswith("..") else line
+
+
+def _to_stderr(text: str) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:  # nobody reads it, and there is no other place to say so
+        _drop(sys.stderr.fileno())
+
+
+def _drop(descriptor: int) -> None:
+    # The interpreter flushes both streams again at exit, and would complain there.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

@@ -1,0 +1,130 @@
+"""Compressed inputs, recognised by their first bytes and inflated block by block.
+
+gzip (several members too) and zstd (several and skippable frames too). A file that ends early or is damaged is an
+error: silently reading the good part would drop rows. Does not open files and knows no names.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from zstandard import ZstdDecompressionObj
+
+__all__ = ["HEAD_BYTES", "ArchiveError", "Inflater", "inflater_for", "is_archive"]
+
+HEAD_BYTES: Final = 4
+"""How many first bytes tell an archive."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_INFLATED_BYTES = 256 * 1024
+# A zstd block of four bytes can inflate to 128 KiB and the library takes no cap: small slices bound what comes at once.
+_ZSTD_SLICE_BYTES = 4 * 1024
+
+
+class ArchiveError(Exception):
+    """The compressed data is damaged or ends early; the text says which."""
+
+
+class Inflater(Protocol):
+    """Turns the bytes of a file into the bytes of its text."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What *data* inflates to, in pieces; take them all before the next call.
+
+        Raises:
+            ArchiveError: the data is damaged.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Say that the data has ended.
+
+        Raises:
+            ArchiveError: it should not have.
+        """
+        ...
+
+
+def inflater_for(head: bytes) -> Inflater:
+    """The inflater for a file that starts with *head* (:data:`HEAD_BYTES` bytes, fewer only of a shorter file)."""
+    if head[:2] == _GZIP_MAGIC:
+        return _Gzip()
+    if is_archive(head):
+        return _Zstd()
+    return _Plain()
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file that starts with *head* is compressed."""
+    skippable = head[1:4] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F
+    return head[:2] == _GZIP_MAGIC or head[:4] == _ZSTD_MAGIC or skippable
+
+
+class _Plain:
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield data
+
+    def finish(self) -> None:
+        """Plain text may end anywhere."""
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(wbits=31)
+        self._between_members = False
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._between_members:
+                data = data.lstrip(b"\0")  # padding that tapes and some writers leave; gzip ignores it too
+                if not data:
+                    return
+                self._member = zlib.decompressobj(wbits=31)
+                self._between_members = False
+            try:
+                inflated = self._member.decompress(data, _INFLATED_BYTES)
+            except zlib.error as error:
+                raise ArchiveError(f"damaged gzip data ({error})") from None
+            self._between_members = self._member.eof
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            if inflated:
+                yield inflated
+
+    def finish(self) -> None:
+        if not self._between_members:
+            raise ArchiveError("the gzip data ends early")
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        import zstandard  # loaded only where an input needs it
+
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._error = zstandard.ZstdError
+        self._frame: ZstdDecompressionObj | None = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        at = 0
+        while at < len(data):
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            piece = data[at : at + _ZSTD_SLICE_BYTES]
+            try:
+                inflated = self._frame.decompress(piece)
+            except self._error as error:
+                raise ArchiveError(f"damaged zstd data ({error})") from None
+            at += len(piece)
+            if self._frame.eof:
+                at -= len(self._frame.unused_data)
+                self._frame = None
+            if inflated:
+                yield inflated
+
+    def finish(self) -> None:
+        if self._frame is not None:
+            raise ArchiveError("the zstd data ends early")

@@ -1,0 +1,56 @@
+"""The names of the files beside an input or output, and the file of deferred rows.
+
+The deferred file is for people and their scripts; nothing is read back from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from llmbatch.errors import WriteError
+from llmbatch.files.replace import replace_file
+
+__all__ = ["default_output", "deferred_path", "write_deferred"]
+
+_COMPRESSED = (".gz", ".zst", ".zstd")
+
+
+def default_output(input_path: str | Path) -> Path:
+    """Where results go when nobody says: ``prompts.results.jsonl`` beside ``prompts.jsonl`` or ``prompts.jsonl.gz``.
+
+    What comes from standard input (``-``) goes to standard output (``-``).
+    """
+    path = Path(input_path)
+    if str(path) == "-":
+        return path
+    if path.suffix in _COMPRESSED:
+        path = path.with_suffix("")
+    return path.with_name(f"{path.stem}.results.jsonl")
+
+
+def deferred_path(output_path: str | Path) -> Path:
+    """The file of the rows that wait: ``o.deferred.jsonl`` beside ``o.jsonl`` (or beside ``o``)."""
+    path = Path(output_path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.deferred.jsonl")
+
+
+def write_deferred(output_path: str | Path, lines: Iterable[bytes]) -> None:
+    """Write the deferred file of *output_path* anew, at once or not at all; no lines, no file.
+
+    Only for whoever holds the output's lock.
+
+    Raises:
+        WriteError: it could not be written; the old one is still there.
+    """
+    path = deferred_path(output_path)
+    text = b"".join(lines)
+    try:
+        if text:
+            os.close(replace_file(str(path), [text]))
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        hint = "the output itself is whole, and waiting rows are sent again by the same command"
+        raise WriteError(f"{path}: could not be written ({error.strerror})", hint=hint) from error

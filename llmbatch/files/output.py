@@ -1,0 +1,298 @@
+"""The output: the one place that knows the file.
+
+Opening locks it, repairs what a crash tore, and reads back which rows are finished; then whole lines are appended.
+After every failure the file ends in a whole line. When to write and to sync is the writer's choice
+(:mod:`~llmbatch.files.writer`); what is in a line is :func:`llmbatch.records.encode_line`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from llmbatch.errors import OutputError, WriteError
+from llmbatch.files.ledger import Ledger
+from llmbatch.files.lock import open_locked
+from llmbatch.files.replace import replace_file, sync_directory
+from llmbatch.files.scan import match_line, scan
+from llmbatch.jsontext import dumps
+
+__all__ = ["Output", "StreamOutput", "open_output"]
+
+_BLOCK_BYTES: Final = 1024 * 1024
+_datasync = getattr(os, "fdatasync", os.fsync)
+_HINTS: Final = {
+    errno.ENOSPC: "free some space on the disk, then run the same command again",
+    errno.EDQUOT: "free some of your disk quota, then run the same command again",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), then run the same command again",
+    errno.EIO: "check the disk, then run the same command again",
+    errno.EPIPE: "whatever read the output has ended; write to a file (-o) to be able to resume",
+}
+
+
+class Output:
+    """An output file that is open, locked and whole.
+
+    ``ledger`` has the rows that were finished when it was opened; ``lines_written`` counts lines appended since.
+    :meth:`sync` may run in another thread than :meth:`write`, everything else in one. After a failed write or sync
+    the output stays failed: every further call raises :class:`~llmbatch.errors.WriteError`.
+    """
+
+    is_resumable: bool = True
+
+    def __init__(self, fd: int, name: str, ledger: Ledger) -> None:
+        self.name = name
+        self.ledger = ledger
+        self.lines_written = 0
+        self._fd = fd
+        self._open = True
+        self._failure: WriteError | None = None
+        self._has_links = os.fstat(fd).st_nlink > 0
+
+    def __repr__(self) -> str:
+        state = "failed" if self._failure else "open" if self._open else "closed"
+        return f"<{type(self).__name__} {self.name} {state}, {len(self.ledger) + self.lines_written} lines>"
+
+    def has_success(self, model: str) -> bool:
+        """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one."""
+        # The members on both sides tell our own model from the one that the provider's answer names.
+        named = f',"model":{dumps(model)},"attempts":'.encode()
+        with os.fdopen(os.dup(self._fd), "rb", buffering=_BLOCK_BYTES) as file:
+            file.seek(0)
+            for line in file:
+                if named in line:
+                    found = match_line(line)
+                    if found is not None and found[3] == b"success":
+                        return True
+        return False
+
+    def write(self, data: bytes) -> None:
+        r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
+
+        Raises:
+            WriteError: disk full, quota, file size limit, I/O error.
+        """
+        self._check()
+        written = 0
+        try:
+            while written < len(data):
+                # A short write is followed by one that says why.
+                written += os.write(self._fd, data[written:] if written else data)
+        except OSError as error:
+            kept = data.rfind(b"\n", 0, written) + 1
+            self.lines_written += data.count(b"\n", 0, kept)
+            self._cut(written - kept)
+            raise self._failed(error) from error
+        self.lines_written += data.count(b"\n")
+
+    def sync(self) -> None:
+        """Make durable what has been written. Never tried again once it failed: the kernel then calls lost pages clean.
+
+        Raises:
+            WriteError: an I/O error, or the file was deleted.
+        """
+        self._check()
+        try:
+            _datasync(self._fd)
+            deleted = self._has_links and os.fstat(self._fd).st_nlink == 0
+        except OSError as error:
+            raise self._failed(error) from error
+        if deleted:
+            # Every further result would vanish with the descriptor: better to stop paying for them.
+            hint = "run the same command again to start it afresh"
+            self._failure = WriteError(f"{self.name}: was deleted while the run was writing it", hint=hint)
+            raise self._failure
+
+    def close(self) -> None:
+        """Close the file and let go of the lock; idempotent."""
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise WriteError(self._failure.message, hint=self._failure.hint)
+        if not self._open:
+            raise WriteError(f"{self.name}: is closed")
+
+    def _failed(self, error: OSError) -> WriteError:
+        self._failure = _write_error(self.name, error)
+        return self._failure
+
+    def _cut(self, torn_bytes: int) -> None:
+        if torn_bytes:
+            with contextlib.suppress(OSError):  # then the next opening repairs it
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn_bytes)
+
+
+class StreamOutput(Output):
+    """Standard output, a pipe or a device: lines go out, and nothing can be read back, so nothing resumes."""
+
+    is_resumable = False
+
+    def __init__(self, fd: int, name: str) -> None:
+        super().__init__(fd, name, Ledger())
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def has_success(self, model: str) -> bool:
+        """False: a stream has no earlier lines."""
+        return False
+
+    def fileno(self) -> int:
+        """The descriptor, for an event loop to watch."""
+        return self._fd
+
+    def write(self, data: bytes) -> None:
+        """Write all of *data*, blocking as long as the reader does.
+
+        Raises:
+            WriteError: the reader has gone, or an I/O error.
+        """
+        written = 0
+        while written < len(data):
+            written += self.write_ready(memoryview(data)[written:])
+            if written < len(data):
+                self._poll.poll()
+
+    def write_ready(self, data: memoryview) -> int:
+        """Write as much as goes without blocking; gives the number of bytes.
+
+        Raises:
+            WriteError: the reader has gone, or an I/O error.
+        """
+        self._check()
+        written = 0
+        try:
+            # A pipe that is ready takes so much at least, also one in blocking mode, which others may share.
+            while written < len(data) and self._poll.poll(0):
+                piece = bytes(data[written : written + select.PIPE_BUF])
+                count = os.write(self._fd, piece)
+                self.lines_written += piece.count(b"\n", 0, count)
+                written += count
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._failed(error) from error
+        return written
+
+    def sync(self) -> None:
+        """Nothing to do: what a stream has taken is out of our hands."""
+        self._check()
+
+
+def open_output(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    input_path: str | Path | None = None,
+) -> Output:
+    """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
+
+    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
+    failed rows, both only once it is locked. *input_path* is refused as the output. Cost: one pass over the file's
+    bytes, three with *retry_failed* where rows failed.
+
+    Raises:
+        OutputError: the file is in use by another run, is not one of ours, or cannot be opened.
+        WriteError: the repair could not be written; the old file is still there.
+    """
+    name = str(path)
+    if name == "-":
+        return StreamOutput(_duplicate_stdout(), "standard output")
+    if not Path(name).name or name.endswith("/"):
+        raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
+    if _is_stream(name):
+        return StreamOutput(_open_stream(name), name)
+    # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
+    real = os.path.realpath(name)
+    fd = open_locked(real, name)
+    try:
+        _refuse_input(fd, name, input_path)
+        if overwrite:
+            os.ftruncate(fd, 0)
+        ledger = _repaired(fd, name)
+        if retry_failed and ledger.failed:
+            without_failed = replace_file(real, _successes(fd))
+            os.close(fd)
+            fd = without_failed
+            ledger = scan(fd, name).ledger
+        sync_directory(real)
+    except OSError as error:
+        os.close(fd)
+        raise _write_error(name, error) from error
+    except BaseException:
+        os.close(fd)
+        raise
+    return Output(fd, name, ledger)
+
+
+def _repaired(fd: int, name: str) -> Ledger:
+    found = scan(fd, name)
+    if os.fstat(fd).st_size > found.end_bytes:
+        os.ftruncate(fd, found.end_bytes)
+    if found.lacks_newline:
+        os.write(fd, b"\n")
+    return found.ledger
+
+
+def _successes(fd: int) -> Iterator[bytes]:
+    with os.fdopen(os.dup(fd), "rb", buffering=_BLOCK_BYTES) as file:
+        file.seek(0)
+        lines: list[bytes] = []
+        size = 0
+        for line in file:
+            found = match_line(line)
+            if found is not None and found[3] == b"success":
+                lines.append(line)
+                size += len(line)
+                if size > _BLOCK_BYTES:
+                    yield b"".join(lines)
+                    lines.clear()
+                    size = 0
+        yield b"".join(lines)
+
+
+def _is_stream(path: str) -> bool:
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return False  # opening creates it, or says what is wrong
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _open_stream(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be opened ({error.strerror})", hint="write to a file (-o)") from error
+
+
+def _duplicate_stdout() -> int:
+    try:
+        return os.dup(1)
+    except OSError:
+        raise OutputError("standard output is closed", hint="write to a file (-o)") from None
+
+
+def _refuse_input(fd: int, name: str, input_path: str | Path | None) -> None:
+    if input_path is None:
+        return
+    try:
+        about = os.fstat(0) if str(input_path) == "-" else Path(input_path).stat()
+    except OSError:
+        return  # the reader says what is wrong with it
+    if os.path.samestat(about, os.fstat(fd)):
+        raise OutputError(f"{name}: is the input itself", hint="write to another file (-o)")
+
+
+def _write_error(name: str, error: OSError) -> WriteError:
+    hint = _HINTS.get(error.errno or 0, "see what is wrong with the file, then run the same command again")
+    return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)

@@ -1,0 +1,163 @@
+"""JSON read strictly and kept as text, so that what passes through passes through exactly.
+
+The standard parser is used, with its leniencies closed: ``NaN`` and ``Infinity`` are refused, integers may have any
+number of digits, bytes must be UTF-8. Lone surrogate escapes are valid JSON (a model cut in the middle of an emoji
+sends them) and are accepted.
+
+What this module does not do: re-encode values. :func:`split_object` hands out the source text of each member, so a
+30-digit integer or ``1.10`` leaves as it came.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from json.decoder import scanstring  # type: ignore[attr-defined]
+from typing import NoReturn
+
+__all__ = ["JSON", "JSONError", "NestingError", "dumps", "one_line", "parse", "split_array", "split_object"]
+
+JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
+"""A parsed JSON value."""
+
+
+class JSONError(ValueError):
+    """The text is not one whole JSON value."""
+
+
+class NestingError(JSONError):
+    """The value nests deeper than the parser takes."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JSONError(f"{name} is not JSON")
+
+
+def _any_int(digits: str) -> int | str:
+    # CPython refuses to convert integers of more than 4,300 digits; nobody here computes with them.
+    return int(digits) if len(digits) <= 4300 else digits
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int)  # type: ignore[arg-type]
+_fast_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_whitespace = re.compile(r"[ \t\r\n]*").match
+
+
+def parse(text: str) -> JSON:
+    """Parse one JSON value, all of *text*.
+
+    Raises:
+        JSONError: not JSON, or ``NaN``/``Infinity`` in it.
+        NestingError: nested too deeply.
+    """
+    try:
+        try:
+            return _fast_decoder.decode(text)  # type: ignore[no-any-return]
+        except JSONError:
+            raise
+        except json.JSONDecodeError as error:
+            raise JSONError(f"{error.msg} at column {error.pos + 1}") from None
+        except ValueError:
+            return _decoder.decode(text)  # type: ignore[no-any-return]
+    except RecursionError:
+        raise NestingError("nested too deeply") from None
+
+
+def split_object(text: str) -> dict[str, str] | None:
+    """The members of a JSON object as the source text of their values, in order; None if *text* is another value.
+
+    Of a repeated key the last one counts, as in every common parser. Cost: one C-level scan of each value.
+
+    Raises:
+        JSONError: *text* is no whole JSON value.
+        NestingError: nested too deeply.
+    """
+    start = _whitespace(text, 0).end()  # type: ignore[union-attr]
+    if text[start : start + 1] != "{":
+        parse(text)
+        return None
+    try:
+        return _members(text, start + 1)
+    except JSONError:
+        raise
+    except json.JSONDecodeError as error:
+        raise JSONError(f"{error.msg} at column {error.pos + 1}") from None
+    except StopIteration as error:
+        raise JSONError(f"Expecting value at column {error.value + 1}") from None
+    except RecursionError:
+        raise NestingError("nested too deeply") from None
+
+
+def _members(text: str, at: int) -> dict[str, str]:
+    skip = _whitespace
+    members: dict[str, str] = {}
+    at = skip(text, at).end()  # type: ignore[union-attr]
+    if text[at : at + 1] == "}":
+        return _only_space_after(text, at + 1, members)
+    while True:
+        if text[at : at + 1] != '"':
+            raise JSONError(f"Expecting a property name at column {at + 1}")
+        key, at = scanstring(text, at + 1, True)
+        at = skip(text, at).end()  # type: ignore[union-attr]
+        if text[at : at + 1] != ":":
+            raise JSONError(f"Expecting ':' at column {at + 1}")
+        at = skip(text, at + 1).end()  # type: ignore[union-attr]
+        _, end = _decoder.scan_once(text, at)  # type: ignore[attr-defined]
+        members[key] = text[at:end]
+        at = skip(text, end).end()  # type: ignore[union-attr]
+        mark = text[at : at + 1]
+        if mark == "}":
+            return _only_space_after(text, at + 1, members)
+        if mark != ",":
+            raise JSONError(f"Expecting ',' or '}}' at column {at + 1}")
+        at = skip(text, at + 1).end()  # type: ignore[union-attr]
+
+
+def split_array(text: str) -> list[str] | None:
+    """The items of a JSON array as source text, in order; None if *text* is another value. Cost: two C-level scans.
+
+    Raises:
+        JSONError: *text* is no whole JSON value.
+        NestingError: nested too deeply.
+    """
+    if not isinstance(parse(text), list):
+        return None
+    # The text is a valid array from here on, so nothing below can meet anything but an item, a comma or the end.
+    items: list[str] = []
+    at = _whitespace(text, text.index("[") + 1).end()  # type: ignore[union-attr]
+    while text[at] != "]":
+        _, end = _decoder.scan_once(text, at)  # type: ignore[attr-defined]
+        items.append(text[at:end])
+        at = _whitespace(text, end).end()  # type: ignore[union-attr]
+        if text[at] == ",":
+            at = _whitespace(text, at + 1).end()  # type: ignore[union-attr]
+    return items
+
+
+def _only_space_after(text: str, at: int, members: dict[str, str]) -> dict[str, str]:
+    end = _whitespace(text, at).end()  # type: ignore[union-attr]
+    if end != len(text):
+        raise JSONError(f"Extra data at column {end + 1}")
+    return members
+
+
+def one_line(text: str) -> str:
+    """*text*, valid JSON, without line breaks: they can only be white space between tokens."""
+    if "\n" in text or "\r" in text:
+        return text.replace("\r", " ").replace("\n", " ")
+    return text
+
+
+def dumps(value: object) -> str:
+    """Compact JSON; text stays readable, but for lone surrogates, which UTF-8 cannot carry.
+
+    Raises:
+        ValueError: ``NaN`` or an infinity.
+        TypeError: something that JSON has no form for.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text

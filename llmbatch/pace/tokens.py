@@ -1,0 +1,44 @@
+"""Tokens a minute: a bucket from which requests reserve an estimate and settle what they really used.
+
+A leaky bucket with debt: a request larger than the whole bucket goes when the bucket is full and leaves it in debt,
+so that no row is too large to ever be sent. Pure: time is handed in, nothing waits here.
+"""
+
+from __future__ import annotations
+
+__all__ = ["TokenBudget"]
+
+BURST_SECONDS = 5.0
+"""How much unused budget is kept, in seconds of the rate: any minute holds at most 65 seconds' worth."""
+
+
+class TokenBudget:
+    """A budget of *per_minute* tokens."""
+
+    __slots__ = ("_at", "_capacity", "_level", "_rate")
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self._rate = per_minute / 60.0
+        self._capacity = self._rate * BURST_SECONDS
+        self._level = self._capacity
+        self._at = now
+
+    def _refill(self, now: float) -> None:
+        self._level = min(self._capacity, self._level + (now - self._at) * self._rate)
+        self._at = now
+
+    def wait(self, tokens: int, now: float) -> float:
+        """Seconds until *tokens* may be reserved; 0 for now."""
+        self._refill(now)
+        missing = min(float(tokens), self._capacity) - self._level
+        return max(0.0, missing / self._rate) if missing > 1e-9 else 0.0
+
+    def reserve(self, tokens: int, now: float) -> None:
+        """Take the estimate of a request that goes out now."""
+        self._refill(now)
+        self._level -= tokens
+
+    def settle(self, reserved: int, used: int, now: float) -> None:
+        """Correct a reservation by what was really *used* (0: nothing was)."""
+        self._refill(now)
+        self._level = min(self._capacity, self._level + reserved - used)

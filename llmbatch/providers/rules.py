@@ -1,0 +1,431 @@
+"""The table itself: what the body's codes and words, the header ``x-should-retry`` and the status mean.
+
+Rules are data, tried in order, the first that matches decides::
+
+    BODY_RULES      what the body says, whatever the status: money, size, content, key, model, pace, overload
+    STATUS_RULES    what the status says; ``x-should-retry`` overrides these alone
+
+so that a code in the body comes before headers, headers before the status, and quota before rate limit. A provider
+that is new or has changed its words is met by a new rule or a longer pattern, nowhere else.
+
+What this module does not do: parse answers (:mod:`llmbatch.providers.reading`) or build outcomes
+(:mod:`llmbatch.providers.outcome`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from llmbatch.jsontext import JSON
+from llmbatch.providers.hints import answered_at, error_details
+from llmbatch.records import Scope, Verdict
+
+__all__ = ["BODY_RULES", "STATUS_RULES", "Evidence", "Rule", "find_rule", "inner_status", "is_known", "pause_under"]
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What a rule looks at. ``status`` is 0 where a success status came with a body that stands for none.
+
+    ``pause`` is the hint of the answer, seconds.
+    """
+
+    status: int
+    codes: tuple[str, ...]
+    message: str
+    headers: Mapping[str, str]
+    body: JSON
+    pause: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One row of the table: where it applies, and what it says then.
+
+    It applies when the status is one of ``statuses`` (None: any), and, where any of the three is given, one of the
+    body's codes fully matches ``codes``, or the message contains ``words``, or ``when`` holds. ``words_in`` narrows
+    the statuses for ``words`` alone. ``code`` stands for the body's own where words decided. ``resumes`` gives the
+    instant from which it may work again.
+    """
+
+    name: str
+    verdict: Verdict
+    scope: Scope
+    statuses: frozenset[int] | None = None
+    codes: str = ""
+    words: str = ""
+    words_in: frozenset[int] | None = None
+    when: Callable[[Evidence], bool] | None = None
+    retry: bool = False
+    final: bool = False
+    auth: bool = False
+    least_wait: float = 0.0
+    least_pause: float = 0.0
+    resumes: Callable[[datetime, str], datetime | None] | None = None
+    code: str = ""
+    advice: str = ""
+
+    def match(self, evidence: Evidence) -> str | None:
+        """None where the rule does not apply, else the code to report (empty: the body's own)."""
+        if self.statuses is not None and evidence.status not in self.statuses:
+            return None
+        if not (self.codes or self.words or self.when):
+            return ""
+        if self.codes:
+            for code in evidence.codes:
+                if re.fullmatch(self.codes, code, re.IGNORECASE):
+                    return code
+        if self.when is not None and self.when(evidence):
+            return self.code
+        if self.words and (self.words_in is None or evidence.status in self.words_in):
+            return self.code if re.search(self.words, evidence.message, re.IGNORECASE) else None
+        return None
+
+
+def _is_daily_quota(evidence: Evidence) -> bool:
+    """Gemini names each exhausted quota; one of a day outlasts those of a minute that stand beside it."""
+    for detail in error_details(evidence.body):
+        violations = detail.get("violations")
+        for violation in violations if isinstance(violations, list) else []:
+            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
+                return True
+    return False
+
+
+def _is_flagged(evidence: Evidence) -> bool:
+    """OpenRouter's moderation says which input it flagged."""
+    body = evidence.body
+    error = body.get("error") if isinstance(body, dict) else None
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    return isinstance(metadata, dict) and "flagged_input" in metadata
+
+
+def _next_month(now: datetime, message: str) -> datetime:
+    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)
+
+
+def _day_in_message(now: datetime, message: str) -> datetime | None:
+    found = re.search(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC", message, re.ASCII)
+    try:
+        return datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00") if found else None
+    except ValueError:
+        return None
+
+
+def _midnight_in_california(now: datetime, message: str) -> datetime:
+    zone: tzinfo
+    try:
+        zone = ZoneInfo("America/Los_Angeles")
+    except (ZoneInfoNotFoundError, OSError):
+        # No time zone data here: winter time all year is at most an hour late, and never early.
+        zone = timezone(timedelta(hours=-8))
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)
+
+
+_UNKNOWN = 0
+_REFUSALS = frozenset({_UNKNOWN, 400, 403, 422})
+_SERVER_ERRORS = frozenset(range(500, 600))
+
+_PAY = "add credit or raise the spending limit at the provider, then run the same command again"
+_LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
+_KEY = "check the API key: is it set, whole, unrevoked, and allowed to use this model?"
+_MODEL = "check the model's name and access to it; a wrong base URL (a missing /v1?) looks the same"
+_ADDRESS = "check the base URL: it should be the address of the API itself, such as https://host/v1"
+
+BODY_RULES: tuple[Rule, ...] = (
+    # Money and quota: nothing but the operator, or a date, helps.
+    Rule(
+        name="quota of a day spent (Gemini)",
+        verdict="exhausted",
+        scope="key",
+        when=_is_daily_quota,
+        resumes=_midnight_in_california,
+        code="daily_quota_exhausted",
+        advice=_LATER,
+    ),
+    Rule(
+        name="spend limit of the month reached (Anthropic)",
+        verdict="exhausted",
+        scope="key",
+        codes="enforced_spend_limit_reached",
+        resumes=_next_month,
+        advice=_PAY,
+    ),
+    Rule(
+        name="own spend limit reached (Anthropic)",
+        verdict="exhausted",
+        scope="key",
+        words="reached your specified (workspace )?API usage limits",
+        words_in=_REFUSALS | {402, 429},
+        resumes=_day_in_message,
+        code="spend_limit_reached",
+        advice=_PAY,
+    ),
+    Rule(
+        name="credit on its way (OpenRouter)",
+        verdict="throttled",
+        scope="key",
+        statuses=frozenset({402}),
+        when=lambda evidence: evidence.pause is not None,
+        retry=True,
+        least_wait=1.0,
+    ),
+    Rule(
+        name="no money, no quota",
+        verdict="exhausted",
+        scope="key",
+        codes=r"insufficient_(quota|credits?|balance|funds)|credit_balance_\w+|\w*(spend|usage)_limit_(exceeded|reached)"
+        r"|billing_\w+|\w+_billing_\w+|credit_limit\w*|payment_required",
+        advice=_PAY,
+    ),
+    Rule(
+        name="no money, in words",
+        verdict="exhausted",
+        scope="key",
+        words=r"credit balance is too low|insufficient (account )?(balance|credits|funds)|\bkey limit exceeded"
+        r"|billing hard limit|account is not active, please check your billing",
+        words_in=_REFUSALS | {401, 402, 429},
+        code="insufficient_quota",
+        advice=_PAY,
+    ),
+    # The row's own content: no evidence from other rows is needed.
+    Rule(
+        name="too long",
+        verdict="neutral",
+        scope="row",
+        codes=r"context_length_exceeded|context_window_exceeded|exceed_context_size_error|string_above_max_length"
+        r"|string_too_long|max_tokens_exceeded|token_limit_exceeded|request_too_large|model_max_prompt_tokens_exceeded"
+        r"|request_body_too_large_after_decoding",
+        words=r"maximum context length|model's context length|prompt is too long|too many (input )?tokens"
+        r"|exceeds? the (maximum|max) number of tokens|exceeds? the available context size"
+        r"|context size has been exceeded|exceeds? (the )?(model's )?(context|maximum) (window|length|limit of tokens)"
+        r"|exceeds? the model's (maximum|max) (context|input|model)|longer than the (maximum|max) model length"
+        r"|tokens? exceed context window|maximum (prompt|input) length|input length and `max_tokens` exceed"
+        r"|input is too (long for|large to process)|must have less than \d+ tokens|`max_new_tokens` must be <=",
+        words_in=frozenset({_UNKNOWN, 400, 413, 422, 500}),
+        final=True,
+        code="context_length_exceeded",
+    ),
+    Rule(
+        name="one request above the limit of a whole minute (OpenAI, Groq)",
+        verdict="neutral",
+        scope="row",
+        statuses=frozenset({413, 429}),
+        words=r"^request too large for |extra usage is required for long context",
+        final=True,
+        code="request_too_large",
+        advice="shorten the row or its max_tokens, or raise the account's tokens a minute",
+    ),
+    Rule(
+        name="filtered",
+        verdict="neutral",
+        scope="row",
+        codes=r"content_filter\w*|content_policy\w*|ResponsibleAIPolicyViolation|moderation\w*|\w*policy_violation"
+        r"|invalid_prompt|bio_policy|cyber_policy|safety\w*|prohibited_content|data_inspection_failed",
+        words=r"content management policy|content filter(ing)? policy|(was|were|been) flagged|violat\w+ our usage polic"
+        r"|safety (system|filter|reason|guideline)|blocked (by|for|due to) safety|content exists risk",
+        words_in=_REFUSALS,
+        when=_is_flagged,
+        final=True,
+        code="content_filter",
+    ),
+    # The key and the model.
+    Rule(
+        name="key refused",
+        verdict="exhausted",
+        scope="key",
+        codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)|account_deactivated"
+        r"|organization_on_hold|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
+        words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
+        words_in=frozenset({_UNKNOWN, 400, 401, 403, 404}),
+        retry=True,
+        auth=True,
+        code="invalid_api_key",
+        advice=_KEY,
+    ),
+    Rule(
+        name="no such model",
+        verdict="exhausted",
+        scope="model",
+        codes=r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(decommissioned|deprecated)"
+        r"|model_not_(active|available|supported)",
+        words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)",
+        words_in=frozenset({_UNKNOWN, 400, 404}),
+        code="model_not_found",
+        advice=_MODEL,
+    ),
+    # What the row asked for in another way than one whole answer.
+    Rule(
+        name="streams and background answers",
+        verdict="neutral",
+        scope="row",
+        codes="unexpected_stream|response_queued|response_in_progress",
+        advice='take "stream" or "background" out of the row',
+    ),
+    # Pace and overload.
+    Rule(
+        name="growing too fast (OpenAI)",
+        verdict="throttled",
+        scope="key",
+        codes="slow_down",
+        retry=True,
+        least_wait=1.0,
+        least_pause=60.0,
+    ),
+    Rule(
+        name="rate limit",
+        verdict="throttled",
+        scope="key",
+        codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl\w*|resource_exhausted|ramp_limit_exceeded"
+        r"|(request|token)_quota_exceeded",
+        retry=True,
+        least_wait=1.0,
+    ),
+    Rule(
+        name="overloaded",
+        verdict="failure",
+        scope="provider",
+        codes=r"overloaded(_error)?|server_is_overloaded|engine_overloaded\w*|capacity_exceeded",
+        words="overloaded",
+        words_in=_SERVER_ERRORS | {_UNKNOWN},
+        retry=True,
+        least_wait=5.0,
+        code="overloaded_error",
+    ),
+)
+
+STATUS_RULES: tuple[Rule, ...] = (
+    Rule(name="400", verdict="neutral", scope="row", statuses=frozenset({400})),
+    Rule(
+        name="401, 403 key refused",
+        verdict="exhausted",
+        scope="key",
+        statuses=frozenset({401, 403}),
+        retry=True,
+        auth=True,
+        advice=_KEY,
+    ),
+    Rule(name="402 pay", verdict="exhausted", scope="key", statuses=frozenset({402}), advice=_PAY),
+    Rule(name="404, 410", verdict="exhausted", scope="model", statuses=frozenset({404, 410}), advice=_MODEL),
+    Rule(
+        name="405, 407, 426 no API here",
+        verdict="exhausted",
+        scope="provider",
+        statuses=frozenset({405, 407, 426}),
+        advice=_ADDRESS,
+    ),
+    Rule(
+        name="408, 424, 425, 499",
+        verdict="failure",
+        scope="provider",
+        statuses=frozenset({408, 424, 425, 499}),
+        retry=True,
+    ),
+    Rule(name="409", verdict="neutral", scope="row", statuses=frozenset({409}), retry=True),
+    Rule(name="413", verdict="neutral", scope="row", statuses=frozenset({413}), final=True, code="request_too_large"),
+    Rule(name="429", verdict="throttled", scope="key", statuses=frozenset({429}), retry=True, least_wait=1.0),
+    Rule(
+        name="498, 503, 529 overloaded",
+        verdict="failure",
+        scope="provider",
+        statuses=frozenset({498, 503, 529}),
+        retry=True,
+        least_wait=5.0,
+    ),
+    # Either the row asks for what this server lacks or the address is wrong: other rows' answers tell which.
+    Rule(name="501", verdict="neutral", scope="row", statuses=frozenset({501})),
+    Rule(
+        name="3xx another address",
+        verdict="exhausted",
+        scope="provider",
+        statuses=frozenset(range(300, 400)),
+        advice=_ADDRESS,
+    ),
+    Rule(name="other 4xx", verdict="neutral", scope="row", statuses=frozenset(range(400, 500))),
+    # 500, 502, 504, 520 to 530 and their kin; 1xx; and a success status with a sick body.
+    Rule(name="anything else", verdict="failure", scope="provider", retry=True),
+)
+
+# Codes that only repeat a status; they count where the status itself says nothing, inside a 200 or an event stream.
+_STATUS_OF_CODE = {
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "badrequesterror": 400,
+    "bad_request": 400,
+    "authentication_error": 401,
+    "authenticationerror": 401,
+    "unauthenticated": 401,
+    "unauthorized": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "forbidden": 403,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "not_found": 404,
+    "conflict_error": 409,
+    "validation_error": 422,
+    "timeout_error": 504,
+    "deadline_exceeded": 504,
+    "vector_store_timeout": 504,
+    "api_error": 500,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "internalservererror": 500,
+    "internal": 500,
+    "unavailable": 503,
+    "service_unavailable": 503,
+    "service_unavailable_error": 503,
+}
+
+
+def find_rule(evidence: Evidence) -> tuple[Rule, str]:
+    """The rule that decides, and the code to report (empty: the body's own)."""
+    for rule in BODY_RULES:
+        code = rule.match(evidence)
+        if code is not None:
+            return rule, code
+    rule = next(rule for rule in STATUS_RULES if rule.match(evidence) is not None)
+    return _obey(rule, evidence), ""
+
+
+def _obey(rule: Rule, evidence: Evidence) -> Rule:
+    """*rule* as the header ``x-should-retry`` wants it. A 429 stays pace, whatever the header says."""
+    wish = evidence.headers.get("x-should-retry", "").strip().lower() if evidence.status >= 400 else ""
+    if wish == "true" and rule.verdict in ("neutral", "exhausted"):
+        return replace(rule, verdict="failure", scope="provider", retry=True, final=False, auth=False, advice="")
+    if wish == "false" and rule.verdict in ("neutral", "failure"):
+        return replace(rule, verdict="neutral", scope="row", retry=False, least_wait=0.0)
+    return rule
+
+
+def pause_under(rule: Rule, evidence: Evidence) -> float | None:
+    """Seconds to leave the provider alone, by the hint and by what *rule* knows; None where nothing is known."""
+    pause = evidence.pause
+    if rule.resumes is not None:
+        now = answered_at(evidence.headers)
+        instant = None if now is None else rule.resumes(now, evidence.message)
+        wait = None if now is None or instant is None else (instant - now).total_seconds()
+        # What the rule knows outweighs a hint: Gemini names seconds beside a quota of the day.
+        pause = wait if wait is not None and wait > 0.0 else None
+    return max(pause or 0.0, rule.least_pause) or None
+
+
+def inner_status(codes: tuple[str, ...], named: int | None) -> int:
+    """The HTTP status that a body stands for: the one it names, else that of its codes, else 0."""
+    if named is not None:
+        return named
+    return next((_STATUS_OF_CODE[code.lower()] for code in codes if code.lower() in _STATUS_OF_CODE), _UNKNOWN)
+
+
+def is_known(codes: tuple[str, ...], named: int | None) -> bool:
+    """Whether the table knows one of *codes*, or the body itself names a status."""
+    evidence = Evidence(inner_status(codes, named), codes, "", {}, None, None)
+    return evidence.status != _UNKNOWN or any(rule.codes and rule.match(evidence) for rule in BODY_RULES)

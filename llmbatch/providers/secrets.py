@@ -1,0 +1,80 @@
+"""Keys that do not show themselves, and the mask that takes them out of text.
+
+What this module does not do: read the environment or decide which key a route uses. It also does not hunt for text
+that merely looks like a key: only literal values that this run holds are masked, so that no answer is altered by a
+guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+__all__ = ["Mask", "Secret"]
+
+_HIDDEN = "***"
+
+_SHORTEST = 7
+
+# What people give to local servers that want no key. As words of a language they would turn up in answers.
+_PLACEHOLDERS = frozenset(
+    {"anything", "changeme", "default", "dummy-key", "localhost", "lm-studio", "lmstudio", "no-key", "not-needed"}
+    | {"nothing", "placeholder", "required", "sk-no-key-required", "unnecessary", "unused", "your-api-key"}
+)
+
+
+class Secret:
+    """A key: every way of printing it shows ``***``; only :meth:`reveal` gives the value. Immutable."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one header that carries it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({_HIDDEN!r})"
+
+    def __str__(self) -> str:
+        return _HIDDEN
+
+    def __format__(self, spec: str) -> str:
+        return _HIDDEN
+
+
+class Mask:
+    """Replaces the literal keys of a run by ``***`` wherever they stand in a text.
+
+    Values under 7 characters and the usual placeholders of local servers (``EMPTY``, ``none``, ``ollama``,
+    ``lm-studio``, ``dummy``…) are no secrets and stay. Immutable, so safe to share between threads and tasks.
+    """
+
+    __slots__ = ("_spellings",)
+
+    def __init__(self, keys: Iterable[Secret | str] = ()) -> None:
+        values = {(key.reveal() if isinstance(key, Secret) else key).strip() for key in keys}
+        real = {value for value in values if len(value) >= _SHORTEST and value.lower() not in _PLACEHOLDERS}
+        spellings = {spelling for value in real for spelling in _spellings(value)}
+        # The longest first: a key that begins like another must not leave its tail behind.
+        self._spellings = tuple(sorted(spellings, key=lambda spelling: (-len(spelling), spelling)))
+
+    def mask(self, text: str) -> str:
+        """*text* without the keys; the same object where there are none. Cost: one substring search a spelling."""
+        for spelling in self._spellings:
+            if spelling in text:
+                text = text.replace(spelling, _HIDDEN)
+        return text
+
+    __call__ = mask
+
+    def __repr__(self) -> str:
+        return f"<Mask of {len(self._spellings)} spellings>"
+
+
+def _spellings(value: str) -> set[str]:
+    """*value* as it may stand in plain text and inside a JSON string."""
+    plain = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    return plain | {spelling.replace("/", "\\/") for spelling in plain}

@@ -1,0 +1,53 @@
+"""Percentiles of latencies in bounded memory: a histogram with buckets of equal ratio.
+
+What it does not do: keep single values. A percentile is right within about 5 %, and ``p95 1.8 s`` says no more.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+__all__ = ["LatencyHistogram"]
+
+_PER_OCTAVE = 8
+_LOWEST_S = 1e-4
+_BUCKETS = 256
+_HIGHEST_S = _LOWEST_S * 2.0 ** ((_BUCKETS - 1) / _PER_OCTAVE)
+
+
+class LatencyHistogram:
+    """Counts of durations from 0.1 ms to days in 256 buckets; one writer, any number of readers.
+
+    Cost: 2 kB, and one logarithm for each value.
+    """
+
+    __slots__ = ("_counts", "count")
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self.count = 0
+
+    def add(self, seconds: float) -> None:
+        """Take one duration; what is not a positive number counts as the shortest."""
+        if not seconds > _LOWEST_S:
+            bucket = 0
+        elif seconds >= _HIGHEST_S:
+            bucket = _BUCKETS - 1
+        else:
+            bucket = int(log2(seconds / _LOWEST_S) * _PER_OCTAVE)
+        self._counts[bucket] += 1
+        self.count += 1
+
+    def quantile(self, share: float) -> float | None:
+        """The duration in seconds that *share* (0 to 1) of the values do not pass; None without values."""
+        counts = list(self._counts)
+        wanted = share * sum(counts)
+        seen = 0
+        for bucket, count in enumerate(counts):
+            seen += count
+            if count and seen >= wanted:
+                return float(_LOWEST_S * 2.0 ** ((bucket + 0.5) / _PER_OCTAVE))
+        return None
+
+    def __repr__(self) -> str:
+        return f"<LatencyHistogram of {self.count}>"

@@ -1,0 +1,90 @@
+"""What a run has come to, when it is over: what the library returns and ``--json`` prints.
+
+What it does not do: words for people; those are in :mod:`llmbatch.ui.summary`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbatch.jsontext import JSON
+from llmbatch.report.snapshot import as_json
+
+__all__ = ["RouteSummary", "Summary"]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSummary:
+    """What one route did in this run: calls sent, rows ended, outages and the seconds they lasted."""
+
+    label: str
+    calls: int
+    success: int
+    failed: int
+    outages: int
+    outage_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A run that is over.
+
+    ``rows``, ``success``, ``failed`` and ``already_done`` count lines of the output, earlier runs' among them:
+    ``rows == success + failed == already_done + this_run_success + this_run_failed``. Everything else is this run's.
+    """
+
+    rows: int
+    """Lines in the output now."""
+    success: int
+    failed: int
+    already_done: int
+    """Lines that an earlier run left."""
+    this_run_success: int
+    this_run_failed: int
+    deferred: int
+    """Rows parked when the run ended; they have no line and stand in the deferred file."""
+    total_rows: int | None
+    """Rows of the input, where they were counted or read to the end; None otherwise."""
+    calls: int
+    """Requests sent, probes among them."""
+    probes: int
+    retries: int
+    calls_avoided: int
+    """Calls that would have gone to a provider that is down, and did not."""
+    outages: int
+    """Episodes of all routes, each from the circuit's opening until it closes again."""
+    outage_seconds: float
+    """Seconds in which at least one circuit was not closed."""
+    throttles: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    duration_s: float
+    rows_per_s: float
+    """Rows of this run over its duration."""
+    latency_p50_s: float | None
+    """Of calls that succeeded, within 5 %, as ``latency_p95_s``."""
+    latency_p95_s: float | None
+    stopped_reason: str | None
+    """Why rows are left; None when the run finished (exit code 0 or 1)."""
+    advice: str
+    """What the last warning or error said to do; empty where nothing was said."""
+    exit_code: int
+    input: str
+    output: str
+    failures_by_code: dict[str, int]
+    """Rows of this run that ended as failed."""
+    errors_by_code: dict[str, int]
+    """Attempts of this run that did not succeed."""
+    routes: tuple[RouteSummary, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every row succeeded."""
+        return self.exit_code == 0
+
+    def to_json(self) -> dict[str, JSON]:
+        """The same as JSON values; fractions are cut to 3 digits."""
+        value = as_json(self)
+        assert isinstance(value, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
+        return value

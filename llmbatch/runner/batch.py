@@ -1,0 +1,368 @@
+"""BatchRunner: rows in, one result a row out, through a circuit breaker.
+
+It puts the parts together: a source, a caller, a sink, the engine. What it does not do: draw, parse flags, or handle
+signals; observers and the command line do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+from llmbatch.errors import InputError, MalformedRowError, StoppedError, UsageError, WriteError
+from llmbatch.events import Observer, RunStarted
+from llmbatch.jsontext import dumps
+from llmbatch.records import Caller, Malformed, Result, Row, encode_line
+from llmbatch.report.tally import Summary, Tally
+from llmbatch.runner.engine import Ending, Engine
+from llmbatch.runner.options import OnOutage, RunOptions
+from llmbatch.runner.simulated import SimulatedHost
+from llmbatch.runner.sinks import LineSink, QueueSink
+
+if TYPE_CHECKING:
+    from llmbatch.files.output import Output
+    from llmbatch.files.reader import Source
+
+__all__ = ["BatchRunner", "Options"]
+
+Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
+AsyncFunction = Callable[[object], Awaitable[object]]
+
+
+class Options(TypedDict, total=False):
+    """The keywords of :class:`BatchRunner` that say how rows are sent; see :class:`RunOptions`."""
+
+    concurrency: int
+    rpm: float | None
+    tpm: float | None
+    timeout: float
+    max_attempts: int
+    failure_threshold: int
+    recovery_timeout: float
+    success_threshold: int
+    on_outage: OnOutage
+    max_outage: float | None
+    seed: int | None
+
+
+class BatchRunner:
+    """Sends rows to a provider, or to any async function, and survives outages.
+
+    One run at a time; the instance belongs to no event loop in between. A cancelled run leaves an output that the
+    next one resumes.
+
+    Args:
+        model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), or an ``async def call(row)``.
+        base_url: any OpenAI-compatible server, in place of the provider's.
+        api_key_env: the environment variable that holds the key; keys are taken from nowhere else.
+        endpoint: the wire format; None: as each row and the provider have it.
+        system: a system prompt for rows that have none.
+        params: request parameters for rows that do not set them.
+        observers: told of every event.
+        canary: for a function: a row that may be sent at any time to find out whether it works again.
+        environ: where keys and base URLs are read from; None: the process's environment.
+        **options: concurrency and the rest of :class:`RunOptions`.
+
+    Raises:
+        UsageError: a value is out of range, or the callable is not async.
+    """
+
+    def __init__(
+        self,
+        model: str | AsyncFunction | None = None,
+        *,
+        base_url: str | None = None,
+        api_key_env: str | None = None,
+        endpoint: Endpoint | None = None,
+        system: str | None = None,
+        params: Mapping[str, object] | None = None,
+        observers: Sequence[Observer] = (),
+        canary: object = None,
+        environ: Mapping[str, str] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        unknown = options.keys() - RunOptions.names()
+        if unknown:
+            raise UsageError(f"unknown option {min(unknown)!r}", hint=f"known: {', '.join(sorted(RunOptions.names()))}")
+        self.options = RunOptions(**options)
+        self._model = model
+        self._base_url = base_url
+        self._api_key_env = api_key_env
+        self._endpoint = endpoint
+        self._system = system
+        self._params = dict(params or {})
+        self._observers = list(observers)
+        self._canary = canary
+        self._environ = os.environ if environ is None else environ
+        self._engine: Engine | None = None
+        self._stopped: tuple[int, str, bool] | None = None
+        self._make_caller(SimulatedHost())
+
+    # Running.
+
+    async def run(
+        self,
+        input: str | Path,  # noqa: A002 - what the command line calls it too
+        output: str | Path | None = None,
+        *,
+        limit: int | None = None,
+        retry_failed: bool = False,
+        overwrite: bool = False,
+        strict: bool = False,
+    ) -> Summary:
+        """Send every row of *input* that has no line in *output*, and append one line a row.
+
+        *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
+        the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
+        the whole input if any row is malformed. The summary's ``exit_code`` says how it went.
+
+        Raises:
+            UsageError: something given is wrong (input, output, key, model); with a first row, before anything is
+                sent.
+            WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
+        """
+        from llmbatch.files.deferred import default_output, write_deferred
+        from llmbatch.files.output import open_output
+        from llmbatch.files.reader import count_rows, open_source, verify_finished
+        from llmbatch.files.writer import LineWriter
+
+        target = str(output) if output is not None else str(default_output(input))
+        host = SimulatedHost(seed=self.options.seed or 0)
+        caller = self._make_caller(host)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(host.aclose)
+            stack.push_async_callback(caller.aclose)
+            self._look_ahead(caller, input, strict=strict)
+            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed)
+            stack.callback(out.close)
+            verify_finished(input, out.ledger)
+            source = open_source(input, ledger=out.ledger, limit=limit)
+            stack.push_async_callback(source.aclose)
+            total = count_rows(input)
+            writer = LineWriter(out, on_error=self._abort)
+            tally = Tally()
+            engine = self._start(caller, source, LineSink(writer), tally, out)
+            engine.emit(
+                RunStarted(
+                    asyncio.get_running_loop().time(),
+                    str(input),
+                    target,
+                    self.options.concurrency,
+                    out.ledger.success,
+                    out.ledger.failed,
+                    total if limit is None or total is None else min(limit, total),
+                )
+            )
+            try:
+                ending = await engine.run()
+            finally:
+                self._engine = None
+                await writer.aclose()
+                waiting = engine.deferred()
+                if out.is_resumable:
+                    write_deferred(Path(target), map(encode_line, waiting))
+            return self._sum_up(engine, tally, ending, len(waiting))
+
+    def run_sync(
+        self,
+        input: str | Path,  # noqa: A002
+        output: str | Path | None = None,
+        *,
+        limit: int | None = None,
+        retry_failed: bool = False,
+        overwrite: bool = False,
+        strict: bool = False,
+    ) -> Summary:
+        """As :meth:`run`, for code without an event loop; inside one (a notebook) it runs in a thread of its own.
+
+        Raises:
+            UsageError: as :meth:`run`.
+            WriteError: as :meth:`run`.
+        """
+
+        def work() -> Summary:
+            return asyncio.run(
+                self.run(input, output, limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict)
+            )
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return work()
+        return _in_thread(work)
+
+    async def stream(self, rows: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[Result]:
+        """Send rows from any iterable and yield each result as it comes; errors of rows are values.
+
+        Back-pressured both ways: rows are taken as places get free, and nothing is sent while results are not taken.
+        With ``on_outage="defer"`` rows that still wait come last, as ``deferred``. To stop early, break out of the
+        loop (within ``contextlib.aclosing``, so that requests in flight end at once).
+
+        Raises:
+            StoppedError: the provider refuses the account, the key, or the first rows.
+            UsageError: a row needs a key or a model that is not there.
+            Exception: whatever the iterable raises.
+        """
+        from llmbatch.files.iterable import IterableSource
+
+        host = SimulatedHost(seed=self.options.seed or 0)
+        caller = self._make_caller(host)
+        sink = QueueSink(2 * self.options.concurrency)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(host.aclose)
+            stack.push_async_callback(caller.aclose)
+            source = IterableSource(rows, opaque=callable(self._model))
+            stack.push_async_callback(source.aclose)
+            tally = Tally()
+            engine = self._start(caller, source, sink, tally, None)
+            engine.emit(
+                RunStarted(asyncio.get_running_loop().time(), "", "", self.options.concurrency, 0, 0, _length(rows))
+            )
+            task = asyncio.create_task(engine.run())
+            task.add_done_callback(lambda _: sink.close())
+            try:
+                async for result in sink.results():
+                    yield result
+                ending = await task
+                waiting = engine.deferred()
+                for result in waiting:
+                    yield result
+            finally:
+                self._engine = None
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
+            self._sum_up(engine, tally, ending, len(waiting))
+            if ending.exit_code == 3:
+                raise StoppedError(ending.reason, hint=ending.hint)
+
+    def stop(self, *, signal: int | None = None, now: bool = False) -> None:
+        """Stop a run in this event loop: no new rows, requests in flight may finish for 30 s; with *now*, at once."""
+        exit_code = 128 + signal if signal is not None else 130
+        reason = "stopped at once" if now else "stopping: requests in flight may finish"
+        self._stopped = (exit_code, reason, now)
+        if self._engine is not None:
+            self._engine.stop(exit_code, reason, now=now)
+
+    # Putting the parts together.
+
+    def _make_caller(self, host: SimulatedHost) -> Caller:
+        if self._model is not None and not isinstance(self._model, str):
+            from llmbatch.providers.function import FunctionCaller
+
+            return FunctionCaller(self._model, canary_row=self._canary)
+        from llmbatch.providers.caller import HttpCaller
+        from llmbatch.providers.connect import Connection
+
+        connection = Connection(
+            model=self._model,
+            base_url=self._base_url,
+            api_key_env=self._api_key_env,
+            endpoint=self._endpoint,
+            system=self._system,
+            params={name: dumps(value) for name, value in self._params.items()},
+            environ=self._environ,
+            sim_url=host.url,
+        )
+        return HttpCaller.over_http(connection, concurrency=self.options.concurrency)
+
+    def _start(self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None) -> Engine:
+        engine = Engine(
+            caller,
+            source,
+            sink,
+            self.options,
+            observers=[tally, *self._observers],
+            answered_before=out.has_success if out is not None else lambda _: False,
+        )
+        self._engine = engine
+        if self._stopped is not None:
+            exit_code, reason, now = self._stopped
+            self._stopped = None
+            engine.stop(exit_code, reason, now=now)
+        return engine
+
+    def _abort(self, error: WriteError) -> None:
+        if self._engine is not None:
+            self._engine.abort(error)
+
+    def _look_ahead(self, caller: Caller, input: str | Path, *, strict: bool) -> None:  # noqa: A002
+        """Find out before anything is sent, or written, that rows can be sent at all."""
+        from llmbatch.files.reader import open_source
+
+        if str(input) == "-" or not Path(input).is_file():
+            if strict:
+                raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
+            return
+        source = open_source(input)
+        faults: list[str] = []
+        try:
+            while not source.exhausted and len(faults) < 5:
+                item = source.take()
+                if item is None:
+                    continue
+                fault = _fault(caller, item)
+                if fault is not None:
+                    faults.append(f"line {item.number}: {fault}")
+                elif not strict:
+                    return
+        finally:
+            source.close()
+        if strict and faults:
+            raise InputError(
+                f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict"
+            )
+
+    def _sum_up(self, engine: Engine, tally: Tally, ending: Ending, deferred: int) -> Summary:
+        if isinstance(ending.error, WriteError):
+            engine.ended(74, ending.reason, deferred)
+            raise ending.error
+        if ending.error is not None:
+            engine.ended(2, ending.reason, deferred)
+            raise ending.error
+        exit_code = ending.exit_code
+        if exit_code == 0 and deferred:
+            exit_code = 75
+        failed = tally.failed
+        if exit_code == 0 and failed:
+            exit_code = 1
+        return tally.summary(engine.ended(exit_code, ending.reason, deferred))
+
+
+def _fault(caller: Caller, item: Row | Malformed) -> str | None:
+    if isinstance(item, Malformed):
+        return f"{item.code}: {item.message}"
+    try:
+        caller.prepare(item)
+    except MalformedRowError as error:
+        return f"{error.code}: {error}"
+    return None
+
+
+def _length(rows: object) -> int | None:
+    return len(rows) if hasattr(rows, "__len__") else None
+
+
+def _in_thread(work: Callable[[], Summary]) -> Summary:
+    results: list[Summary] = []
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=target, name="llmbatch")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+

@@ -1,0 +1,643 @@
+"""Which row goes next, and where every other one waits.
+
+Order: one probe for a route whose circuit is open, then rows that wait for their turn (requeued or due retries),
+in turn with new ones from the input, then a canary where only evidence is missing. Reading is pulled by free places,
+so rows in memory depend on the concurrency alone.
+
+Everything here is synchronous: nothing is awaited between choosing a row and taking its permit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from llmbatch.breaker.core import Permit
+from llmbatch.breaker.policy import BreakerPolicy
+from llmbatch.errors import MalformedRowError
+from llmbatch.events import (
+    CallSent,
+    CircuitChanged,
+    Event,
+    Progress,
+    RetryPlanned,
+    RowFinished,
+    RowParked,
+    RowsRequeued,
+)
+from llmbatch.pace.backoff import retry_delay
+from llmbatch.pace.tokens import TokenBudget
+from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Row
+from llmbatch.runner.lane import Lane, Place, Work
+from llmbatch.runner.options import RunOptions
+from llmbatch.runner.ports import Sink, Source
+
+__all__ = ["Dispatch", "Job"]
+
+TURN = 256
+"""Rows handled at most before the event loop gets a turn."""
+
+LONG_WAIT = 10.0
+"""A wait that the provider names is parked, not sat out in the queue, from this many seconds."""
+
+FIRST_PROBE = 2.0
+"""Seconds from an opening to its first probe; doubles up to ``recovery_timeout``."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One call that has its permit. ``work`` is None for a canary."""
+
+    lane: Lane
+    work: Work | None
+    request: Request
+    permit: Permit
+    timeout: float
+    reserved: int
+    sent_at: float
+
+
+class Dispatch:
+    """The waiting rows of one run. Belongs to one event loop; not safe for concurrent use."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        source: Source,
+        sink: Sink,
+        options: RunOptions,
+        *,
+        now: Callable[[], float],
+        emit: Callable[[Event], None],
+        answered_before: Callable[[str], bool],
+        seed: int,
+    ) -> None:
+        self.options = options
+        self.now = now
+        self.emit = emit
+        self.lanes: dict[str, Lane] = {}
+        self.troubled: dict[Lane, None] = {}
+        """Routes whose circuit is not closed."""
+        self.hungry = False
+        """The source had nothing right now: somebody should wait for it."""
+        self.machine_until = 0.0
+        """Nothing is sent before: this machine is at fault."""
+        self.machine_since: float | None = None
+        """Since when, None while it is not."""
+        self.source_error: Exception | None = None
+        self._caller = caller
+        self._source = source
+        self._sink = sink
+        self._answered_before = answered_before
+        self._seed = seed
+        self._queued: dict[Lane, None] = {}
+        self._paused: dict[Lane, None] = {}
+        self._heap: list[tuple[float, int, Work]] = []
+        self._stamp = 0
+        self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
+        self._tokens_until = 0.0
+        self._progress_at = float("-inf")
+        self._read_ended = False
+        self._last_call = now()
+        self._policy = BreakerPolicy(
+            failure_threshold=options.failure_threshold,
+            recovery_timeout=options.recovery_timeout,
+            success_threshold=options.success_threshold,
+            first_recovery_timeout=min(FIRST_PROBE, options.recovery_timeout),
+            jitter=0.1,
+            failure_rate=0.5,
+            rate_window=max(50, 2 * options.concurrency),
+            minimum_calls=20,
+            stable_time=options.recovery_timeout,
+        )
+
+    # What goes next.
+
+    def take(self) -> Job | None:
+        """The next call, with its permit, or None when nothing may go now (see :meth:`next_wake`)."""
+        now = self.now()
+        if now < self.machine_until or self._sink.congested:
+            return None
+        if self._heap and self._heap[0][0] <= now:
+            self._release_retries(now)
+        if self._paused:
+            self._end_pauses(now)
+        for lane in list(self.troubled):
+            job = self._probe(lane, now)
+            if job is not None:
+                return job
+        work = self._next_work(now)
+        if work is not None:
+            return self._issue(work, now)
+        return self._seek_evidence(now)
+
+    def _next_work(self, now: float) -> Work | None:
+        for lane in list(self._queued):
+            if not lane.is_ready(now):
+                continue
+            # New rows in turn with waiting ones: fresh successes clear a streak that poison rows would keep.
+            if lane.prefer_new:
+                lane.prefer_new = False
+                work = self._read(now)
+                if work is not None:
+                    return work
+            lane.prefer_new = True
+            work = lane.queue.popleft()
+            if not lane.queue:
+                del self._queued[lane]
+            return work
+        return self._read(now)
+
+    def _read(self, now: float, wanted: Lane | None = None) -> Work | None:
+        """The next new row that may go; with *wanted*, the next one of that route, as a probe."""
+        for _ in range(TURN):
+            if self._read_ended or not self._has_room() or (wanted is None and not self.may_read(now)):
+                return None
+            item = self._pull()
+            if item is None:
+                return None
+            if isinstance(item, Malformed):
+                self._finish_malformed(item, item.code, item.message)
+                continue
+            work = self._admit(item)
+            if work is None:
+                continue
+            lane = work.lane
+            if lane is wanted or lane.is_ready(now):
+                return work
+            if lane.circuit.is_closed and lane.dead is None:
+                self._enqueue(work)
+            else:
+                self.park(work, now, avoided=True)
+        self.hungry = True
+        return None
+
+    def _pull(self) -> Row | Malformed | None:
+        try:
+            item = self._source.take()
+        except Exception as error:  # noqa: BLE001 - a user's iterable may raise anything; it ends the run in order
+            self.source_error = error
+            self._read_ended = True
+            return None
+        if item is None:
+            if self._source.exhausted:
+                self._read_ended = True
+                self._report_progress(force=True)
+            else:
+                self.hungry = True
+        return item
+
+    def may_read(self, now: float) -> bool:
+        """Whether a new row could be used: some route takes rows and not too many wait already."""
+        if self._read_ended or not self._has_room():
+            return False
+        lanes = self.lanes.values()
+        failing_fast = self.options.on_outage == "fail"
+        return not lanes or any(
+            lane.is_ready(now) or (failing_fast and not lane.circuit.is_closed and lane.dead is None) for lane in lanes
+        )
+
+    def _has_room(self) -> bool:
+        lanes = self.lanes.values()
+        parked = sum(len(lane.parked) for lane in lanes)
+        elsewhere = sum(lane.live - lane.inflight for lane in lanes) - parked
+        places = self.options.concurrency
+        # Enough rows must be able to fail, and wait, for the circuit to see a route fail.
+        most = max(2 * places, places + self.options.failure_threshold)
+        return elsewhere < most and parked < max(1000, 20 * places)
+
+    @property
+    def read_ended(self) -> bool:
+        """Whether no new row will come."""
+        return self._read_ended
+
+    def stop_reading(self) -> None:
+        """Take no new rows from now on."""
+        self._read_ended = True
+
+    async def wait_for_rows(self) -> None:
+        """Return when the source may have something again."""
+        try:
+            await self._source.wait()
+        except Exception as error:  # noqa: BLE001 - as in _pull
+            self.source_error = error
+            self._read_ended = True
+
+    def _admit(self, row: Row) -> Work | None:
+        try:
+            request = self._caller.prepare(row)
+        except MalformedRowError as error:
+            self._finish_malformed(row, error.code, str(error))
+            return None
+        except Exception as error:  # noqa: BLE001 - a missing key or model: the run cannot go on
+            self.source_error = error
+            self._read_ended = True
+            return None
+        lane = self.lanes.get(request.route.label)
+        if lane is None:
+            draw = Random(f"{self._seed}:circuit:{request.route.label}").random
+            lane = Lane(request.route, self._policy, concurrency=self.options.concurrency, chance=draw)
+            self.lanes[request.route.label] = lane
+        lane.live += 1
+        return Work(row, request, lane)
+
+    def _issue(self, work: Work, now: float, *, probe_timeout: float | None = None) -> Job | None:
+        lane = work.lane
+        if not self._afford(work.request.tokens, now):
+            self._requeue_first(work, now)
+            return None
+        timeout = self.options.timeout if probe_timeout is None else probe_timeout
+        permit = lane.circuit.acquire(now, work.row.number, lease=timeout + 5.0)
+        if permit is None:
+            self.park(work, now, avoided=True)
+            return None
+        lane.parked.pop(work.row.number, None)
+        work.place = Place.FLYING
+        work.attempts += 1
+        if not lane.answered:
+            lane.template = work.request
+        return self._send(lane, work, work.request, permit, timeout, now)
+
+    def _issue_canary(self, lane: Lane, request: Request, now: float) -> Job | None:
+        if not self._afford(request.tokens, now):
+            return None
+        timeout = lane.probe_timeout(self.options.timeout)
+        permit = lane.circuit.acquire(now, "canary", lease=timeout + 5.0)
+        if permit is None:
+            return None
+        lane.canary_out = True
+        return self._send(lane, None, request, permit, timeout, now)
+
+    def _send(self, lane: Lane, work: Work | None, request: Request, permit: Permit, timeout: float, now: float) -> Job:
+        reserved = 0
+        if self._tokens is not None:
+            reserved = request.tokens
+            self._tokens.reserve(reserved, now)
+        lane.inflight += 1
+        self._last_call = now
+        number, attempt = (work.row.number, work.attempts) if work is not None else (0, 1)
+        self.emit(CallSent(now, lane.route.label, number, attempt, permit.probe))
+        return Job(lane, work, request, permit, timeout, reserved, now)
+
+    def _afford(self, tokens: int, now: float) -> bool:
+        if self._tokens is None:
+            return True
+        wait = self._tokens.wait(tokens, now)
+        self._tokens_until = now + wait
+        return wait == 0.0
+
+    def settle_tokens(self, job: Job, outcome: Outcome | None, now: float) -> None:
+        """Correct the reservation by what the provider counted; a refused call used nothing."""
+        if self._tokens is None:
+            return
+        used = 0
+        if outcome is not None and outcome.verdict == "success":
+            usage = outcome.usage
+            used = job.reserved if usage is None else usage.input_tokens + usage.output_tokens
+        self._tokens.settle(job.reserved, used, now)
+
+    # Probes and canaries.
+
+    def _probe(self, lane: Lane, now: float) -> Job | None:
+        circuit = lane.circuit
+        if circuit.is_closed or lane.verdict_pending is not None or self.is_blocked(lane, now):
+            return None
+        if now < lane.not_before or self._probe_at(lane) > now:
+            return None
+        was = circuit.phase
+        timeout = lane.probe_timeout(self.options.timeout)
+        work = None if self._prefers_canary(lane, now) else lane.best_probe() or self._read(now, wanted=lane)
+        if work is not None:
+            job = self._issue(work, now, probe_timeout=timeout)
+        else:
+            job = self._probe_by_canary(lane, now, timeout)
+        if job is not None and circuit.phase != was:
+            self._announce(lane, was, now)
+        return job
+
+    def _prefers_canary(self, lane: Lane, now: float) -> bool:
+        """Whether rows would say little: a canary passed just before, or one row after the other may be bad."""
+        if now < lane.canary_first_until:
+            return True
+        return (lane.opened_by_refusal or self._read_ended) and lane.probes_failed % 4 == 3
+
+    def _probe_by_canary(self, lane: Lane, now: float, timeout: float) -> Job | None:
+        request = self._canary(lane)
+        if request is not None:
+            return self._issue_canary(lane, request, now)
+        suspect = lane.any_suspect()
+        return None if suspect is None else self._issue(suspect, now, probe_timeout=timeout)
+
+    def _probe_at(self, lane: Lane) -> float:
+        return lane.circuit.lease_until if lane.circuit.probing else lane.circuit.until
+
+    def _canary(self, lane: Lane) -> Request | None:
+        return None if lane.template is None else self._caller.canary(lane.template)
+
+    def knows_canary(self, lane: Lane) -> bool:
+        """Whether the route can be tried without a row."""
+        return self._canary(lane) is not None
+
+    def _seek_evidence(self, now: float) -> Job | None:
+        """A canary for rows that only wait to learn whether the provider works."""
+        for lane in self.lanes.values():
+            if not lane.held or lane.canary_out or not self._is_idle(lane, now):
+                continue
+            if not lane.is_ready(now) or now < lane.evidence_at:
+                continue
+            request = self._canary(lane)
+            if request is None:
+                self._judge_without_canary(lane, now)
+                continue
+            return self._issue_canary(lane, request, now)
+        return None
+
+    def _is_idle(self, lane: Lane, now: float) -> bool:
+        # Only held rows are left of the route, and no other traffic will soon bring evidence.
+        if lane.inflight or lane.queue or lane.live > len(lane.held):
+            return False
+        return self._read_ended or not self.may_read(now) or now - self._last_call >= 1.0
+
+    def _judge_without_canary(self, lane: Lane, now: float) -> None:
+        """A function in place of a provider cannot be tried without a row: decide by what is known."""
+        for work in list(lane.held.values()):
+            if work.refusal is not None:
+                self.fail(work, work.refusal[1], now)
+            elif work.charged or work.elevated:
+                # It failed before while others did well.
+                work.charged += len(work.pending)
+                work.pending.clear()
+                lane.unproved.pop(work.row.number, None)
+                if work.is_spent(self.options.max_attempts) and work.last is not None:
+                    self.fail(work, work.last, now)
+                else:
+                    self.retry(work, now)
+            else:
+                lane.circuit.trip(now, "nothing but failures is left to go by")
+                self.follow(lane, "closed", now)
+                return
+
+    # Where rows wait.
+
+    def _enqueue(self, work: Work) -> None:
+        work.place = Place.QUEUED
+        work.lane.queue.append(work)
+        self._queued[work.lane] = None
+
+    def _requeue_first(self, work: Work, now: float) -> None:
+        if not work.lane.circuit.is_closed:
+            self.park(work, now, avoided=False)
+            return
+        work.place = Place.QUEUED
+        work.lane.queue.appendleft(work)
+        self._queued[work.lane] = None
+
+    def give_back(self, work: Work, now: float) -> None:
+        """The row was not really tried: it goes again as soon as its route takes it."""
+        self._requeue_first(work, now)
+
+    def hold(self, work: Work) -> None:
+        """Keep the row until a later success, or a canary, tells whether it or the route is at fault."""
+        work.place = Place.HELD
+        work.lane.held[work.row.number] = work
+
+    def retry(self, work: Work, now: float) -> None:
+        """Send the row again after its backoff, or after the longer wait that was named."""
+        last = work.last
+        chance = Random(f"{self._seed}:retry:{work.row.number}:{work.attempts}").random()
+        delay = retry_delay(work.failures, chance)
+        if last is not None:
+            delay = max(delay, last.least_wait, last.pause or 0.0)
+        work.lane.held.pop(work.row.number, None)
+        work.place = Place.RETRYING
+        self._stamp += 1
+        work.stamp = self._stamp
+        heapq.heappush(self._heap, (now + delay, work.stamp, work))
+        self.emit(RetryPlanned(now, work.lane.route.label, work.row.number, delay, last.code if last else ""))
+
+    def _release_retries(self, now: float) -> None:
+        while self._heap and self._heap[0][0] <= now:
+            _, stamp, work = heapq.heappop(self._heap)
+            if work.place is Place.RETRYING and work.stamp == stamp:
+                self._enqueue(work)
+
+    def park(self, work: Work, now: float, *, avoided: bool) -> None:
+        """Defer the row until its route recovers; with ``--on-outage fail``, end it."""
+        lane = work.lane
+        number = work.row.number
+        lane.held.pop(number, None)
+        work.place = Place.PARKED
+        lane.parked[number] = work
+        if self.options.on_outage == "fail" and not lane.circuit.is_closed and lane.dead is None:
+            reason = f"the circuit for {lane.route.label} is open: {lane.circuit.reason}"
+            self.fail(work, work.last or Outcome("failure", code="circuit_open", message=reason), now)
+            return
+        work.deferrals += 1
+        self.emit(RowParked(now, lane.route.label, number, lane.retry_after(now), lane.circuit.reason, avoided))
+
+    def park_waiting(self, lane: Lane, now: float) -> None:
+        """The circuit opened, or a long wait was named: everything of the route that waits is parked."""
+        waiting = list(lane.queue)
+        lane.queue.clear()
+        self._queued.pop(lane, None)
+        waiting += lane.held.values()
+        retrying = [entry for entry in self._heap if entry[2].lane is lane]
+        if retrying:
+            self._heap = [entry for entry in self._heap if entry[2].lane is not lane]
+            heapq.heapify(self._heap)
+            waiting += [work for _, stamp, work in retrying if work.place is Place.RETRYING and work.stamp == stamp]
+        for work in waiting:
+            self.park(work, now, avoided=work.place is not Place.HELD)
+
+    def pause(self, lane: Lane, wait: float, now: float) -> None:
+        """The provider named a wait: keep it; rows are parked when it is long."""
+        lane.hold(now + wait)
+        if wait >= LONG_WAIT and lane.circuit.is_closed:
+            self.park_waiting(lane, now)
+            self._paused[lane] = None
+
+    def _end_pauses(self, now: float) -> None:
+        for lane in list(self._paused):
+            if not lane.circuit.is_closed:
+                del self._paused[lane]
+            elif now >= lane.not_before:
+                del self._paused[lane]
+                self.requeue(lane, now)
+
+    def requeue(self, lane: Lane, now: float) -> None:
+        """Parked rows may go again, the least suspected first."""
+        works = sorted(lane.parked.values(), key=lambda work: (work.is_suspect, work.attempts, work.row.number))
+        lane.parked.clear()
+        for work in works:
+            self._enqueue(work)
+        if works:
+            self.emit(RowsRequeued(now, lane.route.label, len(works)))
+
+    # The circuit moved.
+
+    def follow(self, lane: Lane, was: Literal["closed", "open", "half_open"], now: float) -> None:
+        """Do what a change of the circuit since *was* asks for, and tell it."""
+        phase = lane.circuit.phase
+        if phase == was:
+            return
+        if phase == "closed":
+            self.troubled.pop(lane, None)
+            lane.outage_since = None
+            lane.opened_by_refusal = False
+            lane.verdict_pending = None
+            lane.hung_probes = 0
+            lane.limit.restart()
+            self._announce(lane, was, now)
+            self.requeue(lane, now)
+            return
+        self._announce(lane, was, now)
+        if was == "closed":
+            self.troubled[lane] = None
+            lane.probes_failed = 0
+            lane.opened_by_streak = not lane.opened_by_refusal and lane.circuit.failures > 0
+            lane.outage_since = now
+            self.park_waiting(lane, now)
+
+    def _announce(self, lane: Lane, was: Literal["closed", "open", "half_open"], now: float) -> None:
+        phase = lane.circuit.phase
+        wait = 0.0 if phase == "closed" else lane.retry_after(now)
+        self.emit(CircuitChanged(now, lane.route.label, was, phase, lane.circuit.reason, wait))
+
+    def has_answered(self, lane: Lane) -> bool:
+        """Whether the route ever answered well, in this run or in the lines of an earlier one."""
+        return lane.answered or self._answered_before(lane.route.label)
+
+    def is_blocked(self, lane: Lane, now: float) -> bool:
+        """Whether the route will not be tried again in this run."""
+        if lane.dead is not None:
+            return True
+        options = self.options
+        if options.on_outage == "defer":
+            return not lane.circuit.is_closed or lane.not_before - now > options.recovery_timeout
+        if options.max_outage is None or lane.outage_since is None:
+            return False
+        return now - lane.outage_since >= options.max_outage
+
+    # Rows end.
+
+    def succeed(self, work: Work, outcome: Outcome, now: float) -> None:
+        """The row has its answer."""
+        self._finish(work, outcome, "success", now)
+
+    def fail(self, work: Work, outcome: Outcome, now: float) -> None:
+        """The row ends with an error."""
+        self._finish(work, outcome, "failed", now)
+
+    def _finish(self, work: Work, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
+        lane = work.lane
+        lane.forget(work)
+        if status == "success":
+            lane.template = work.request
+        if work.place is Place.QUEUED and work in lane.queue:
+            lane.queue.remove(work)
+            if not lane.queue:
+                self._queued.pop(lane, None)
+        work.place = Place.DONE
+        row = work.row
+        failed = status == "failed"
+        result = Result(
+            row.number,
+            row.hash,
+            status,
+            row.id_json,
+            attempts=work.attempts,
+            deferrals=work.deferrals,
+            status_code=outcome.status,
+            request_id=outcome.request_id,
+            body=outcome.body,
+            error_code=outcome.code if failed else None,
+            error_message=outcome.message if failed else None,
+            text=outcome.text,
+            usage=outcome.usage,
+            model=lane.route.label,
+            latency_s=work.latency,
+            metadata_json=row.fields.get("metadata"),
+            value=outcome.value,
+        )
+        self._sink.put(result)
+        self.emit(RowFinished(now, lane.route.label, row.number, status, outcome.code if failed else "", work.attempts))
+        self._report_progress()
+
+    def _finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
+        self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
+        self.emit(RowFinished(self.now(), "", row.number, "failed", code, 0))
+
+    def _report_progress(self, *, force: bool = False) -> None:
+        now = self.now()
+        if force or now - self._progress_at >= 0.25:
+            self._progress_at = now
+            source = self._source
+            self.emit(Progress(now, source.rows_read, source.fraction, self._read_ended))
+
+    def deferred(self) -> Iterator[Result]:
+        """The rows that still wait, as results, in order of their numbers."""
+        now = self.now()
+        works: list[Work] = [work for lane in self.lanes.values() for work in (*lane.parked.values(), *lane.queue)]
+        works += [work for lane in self.lanes.values() for work in lane.held.values()]
+        works += [w for _, stamp, w in self._heap if w.place is Place.RETRYING and w.stamp == stamp]
+        due = {work.row.number: at - now for at, stamp, work in self._heap if work.stamp == stamp}
+        for work in sorted(works, key=lambda work: work.row.number):
+            lane = work.lane
+            wait = max(lane.retry_after(now), due.get(work.row.number, 0.0))
+            refused = lane.dead or (work.refusal[1] if work.refusal else None) or work.last
+            reason = lane.circuit.reason or (refused.message if refused else "waiting for its turn")
+            yield Result(
+                work.row.number,
+                work.row.hash,
+                "deferred",
+                work.row.id_json,
+                attempts=work.attempts,
+                deferrals=max(1, work.deferrals),
+                model=lane.route.label,
+                retry_after=wait,
+                reason=reason,
+                metadata_json=work.row.fields.get("metadata"),
+            )
+
+    # When to look again, and when there is nothing left.
+
+    def next_wake(self, now: float) -> float | None:
+        """The time at which something may go that may not go now; None where only news can change that."""
+        times = [time for time in (self.machine_until, self._tokens_until) if time > now]
+        if self._heap:
+            times.append(self._heap[0][0])
+        for lane in self.lanes.values():
+            if lane.outage_since is not None and self.options.max_outage is not None:
+                times.append(lane.outage_since + self.options.max_outage)
+            if self.is_blocked(lane, now):
+                continue
+            if not lane.circuit.is_closed:
+                if lane.verdict_pending is None:
+                    times.append(max(self._probe_at(lane), lane.not_before))
+            elif lane.live or lane.inflight == 0:
+                times.append(lane.not_before)
+                if lane.held and not lane.inflight:
+                    times.append(max(lane.evidence_at, self._last_call + 1.0))
+        return min((time for time in times if time > now), default=None)
+
+    def is_finished(self) -> bool:
+        """Whether every row that will come has its line."""
+        return self._read_ended and not any(lane.live for lane in self.lanes.values())
+
+    def _machine_patience(self) -> float:
+        options = self.options
+        bound = options.max_outage if options.max_outage is not None else math.inf
+        return min(bound, options.recovery_timeout) if options.on_outage == "defer" else bound
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether all that is left waits for routes that will not be tried again in this run."""
+        if any(lane.inflight for lane in self.lanes.values()) or self.may_read(now):
+            return False
+        if self.machine_since is not None and now - self.machine_since >= self._machine_patience():
+            return True
+        lanes = [lane for lane in self.lanes.values() if lane.live]
+        return bool(lanes) and all(self.is_blocked(lane, now) for lane in lanes)

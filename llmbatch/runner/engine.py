@@ -1,0 +1,267 @@
+"""The loop: as many workers as there is work for, a pump that starts them, and orderly ways to stop.
+
+A worker sends its call, hands the outcome to the verdicts, and takes the next call itself; when there is none it ends.
+The pump starts workers when something may go again (a timer, a requeue, new rows). So the number of tasks depends on
+the concurrency, nobody sleeps in a place, and nobody holds a permit while waiting.
+
+What a cancellation leaves behind: every permit released, every finished row with the sink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+from collections.abc import Callable, Iterable
+
+import anyio
+from aiolimiter import AsyncLimiter
+from anyio.abc import TaskGroup
+
+from llmbatch.errors import WriteError
+from llmbatch.events import Event, Notice, Observer, RunEnded, RunStopping
+from llmbatch.records import Caller, Result
+from llmbatch.runner.dispatch import Dispatch, Job
+from llmbatch.runner.options import RunOptions
+from llmbatch.runner.ports import Sink, Source
+from llmbatch.runner.verdicts import Verdicts
+
+__all__ = ["Ending", "Engine"]
+
+DRAIN_SECONDS = 30.0
+"""How long requests in flight may finish after the first signal."""
+
+
+class Ending:
+    """How a run ended: ``exit_code`` as in the contract (before failed lines are counted), ``reason``, ``hint``."""
+
+    __slots__ = ("error", "exit_code", "hint", "reason")
+
+    def __init__(self, exit_code: int, reason: str, hint: str = "", error: Exception | None = None) -> None:
+        self.exit_code = exit_code
+        self.reason = reason
+        self.hint = hint
+        self.error = error
+
+
+class Engine:
+    """One run. Make it inside the event loop that runs it; :meth:`stop` may be called from that loop only."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        source: Source,
+        sink: Sink,
+        options: RunOptions,
+        *,
+        observers: Iterable[Observer] = (),
+        answered_before: Callable[[str], bool] = lambda _: False,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._caller = caller
+        self._sink = sink
+        self._options = options
+        self._observers = list(observers)
+        seed = options.seed if options.seed is not None else secrets.randbits(32)
+        self._dispatch = Dispatch(
+            caller,
+            source,
+            sink,
+            options,
+            now=self._loop.time,
+            emit=self.emit,
+            answered_before=answered_before,
+            seed=seed,
+        )
+        self._verdicts = Verdicts(self._dispatch, halt=self._halt, seed=seed)
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._active = 0
+        self._feeding = False
+        self._ending: Ending | None = None
+        self._deadline = math.inf
+        self._group: TaskGroup | None = None
+        self._requests = _request_pace(options.rpm)
+
+    # Watching.
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers; one that raises is heard once and then ignored."""
+        for observer in self._observers:
+            try:
+                observer.observe(event)
+            except Exception as error:  # noqa: BLE001 - watching can never fail a run
+                self._mute(observer, error)
+
+    def _mute(self, observer: Observer, error: Exception) -> None:
+        self._observers = [other for other in self._observers if other is not observer]
+        name = type(observer).__name__
+        self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
+
+    # Stopping.
+
+    def stop(self, exit_code: int, reason: str, *, now: bool = False) -> None:
+        """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
+        self._halt(exit_code, reason, "")
+        self._deadline = min(self._deadline, self._loop.time() + (0.0 if now else DRAIN_SECONDS))
+        if now and self._group is not None:
+            self._group.cancel_scope.cancel()
+        self._wake.set()
+
+    def abort(self, error: WriteError) -> None:
+        """The output is lost: stop at once."""
+        self._ending = Ending(74, error.message, error.hint, error)
+        if self._group is not None:
+            self._group.cancel_scope.cancel()
+
+    def _halt(self, exit_code: int, reason: str, hint: str) -> None:
+        if self._ending is None:
+            self._ending = Ending(exit_code, reason, hint)
+            self._dispatch.stop_reading()
+            self.emit(RunStopping(self._loop.time(), reason))
+            self._wake.set()
+
+    # Running.
+
+    async def run(self) -> Ending:
+        """Send every row, until all have their line or the run has to stop. The caller ends it with ``finish``."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            if self._ending is None or self._ending.exit_code != 74:
+                await self._pump(group)
+            group.cancel_scope.cancel()
+        self._group = None
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._conclude()
+
+    async def _pump(self, group: TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            while self._active < self._options.concurrency:
+                job = await self._next_job()
+                if job is None:
+                    break
+                self._active += 1
+                group.start_soon(self._work, job)
+            if self._is_over():
+                return
+            if self._dispatch.hungry and not self._feeding:
+                self._feeding = True
+                group.start_soon(self._feed)
+            self._arm()
+            await self._wake.wait()
+
+    async def _next_job(self) -> Job | None:
+        if self._ending is not None:
+            return None
+        if self._requests is None:
+            return self._take()
+        if not self._requests.has_capacity():
+            self._call_at(self._loop.time() + self._requests.time_period / self._requests.max_rate / 4)
+            return None
+        job = self._take()
+        if job is not None:
+            await self._requests.acquire()
+        return job
+
+    def _take(self) -> Job | None:
+        if self._ending is not None:
+            return None
+        job = self._dispatch.take()
+        if job is None and self._dispatch.source_error is not None:
+            error = self._dispatch.source_error
+            self._ending = Ending(2, str(error), getattr(error, "hint", ""), error)
+            self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
+        return job
+
+    async def _work(self, job: Job | None) -> None:
+        try:
+            while job is not None:
+                await self._attempt(job)
+                if self._sink.congested:
+                    await self._sink.drained()
+                # With a request rate the pump alone sends, so that one limiter sees every call.
+                job = self._take() if self._requests is None else None
+        finally:
+            self._active -= 1
+            self._wake.set()
+
+    async def _attempt(self, job: Job) -> None:
+        row = job.work.row if job.work is not None else None
+        try:
+            outcome = await self._caller.call(job.request, row, timeout=job.timeout)
+        except BaseException:
+            self._verdicts.cancelled(job)
+            raise
+        self._verdicts.settle(job, outcome)
+        if self._active < self._options.concurrency:
+            self._wake.set()
+
+    async def _feed(self) -> None:
+        try:
+            self._dispatch.hungry = False
+            await self._dispatch.wait_for_rows()
+        finally:
+            self._feeding = False
+            self._wake.set()
+
+    def _is_over(self) -> bool:
+        if self._active:
+            return self._loop.time() >= self._deadline
+        if self._ending is not None or self._dispatch.is_finished():
+            return True
+        if not self._dispatch.is_stuck(self._loop.time()):
+            return False
+        dead = [lane.dead for lane in self._dispatch.lanes.values() if lane.dead is not None]
+        if dead:
+            self._halt(3, dead[0].message, dead[0].advice)
+        else:
+            self._halt(75, "the provider is in an outage", "run the same command again to go on")
+        return True
+
+    def _arm(self) -> None:
+        now = self._loop.time()
+        wake = self._dispatch.next_wake(now) if self._ending is None else None
+        if self._deadline < math.inf:
+            wake = min(wake if wake is not None else math.inf, self._deadline)
+        if wake is not None:
+            self._call_at(wake)
+
+    def _call_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        # Loops fire timers a clock tick early; the pump then finds nothing due and must be able to set the same again.
+        self._timer = None
+        self._wake.set()
+
+    def _conclude(self) -> Ending:
+        if self._ending is not None:
+            return self._ending
+        dead = [lane.dead for lane in self._dispatch.lanes.values() if lane.dead is not None]
+        if dead:
+            return Ending(3, dead[0].message, dead[0].advice)
+        return Ending(0, "finished")
+
+    def deferred(self) -> list[Result]:
+        """The rows that still wait."""
+        return list(self._dispatch.deferred())
+
+    def ended(self, exit_code: int, reason: str, deferred: int) -> RunEnded:
+        """Tell the observers that the run is over."""
+        event = RunEnded(self._loop.time(), exit_code, reason, deferred)
+        self.emit(event)
+        return event
+
+
+def _request_pace(rpm: float | None) -> AsyncLimiter | None:
+    """A leaky bucket of one second's worth: no minute ever holds more than *rpm* and that one second's burst."""
+    if rpm is None:
+        return None
+    burst = max(1.0, rpm / 60.0)
+    return AsyncLimiter(burst, burst * 60.0 / rpm)

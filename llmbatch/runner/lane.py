@@ -1,0 +1,329 @@
+"""Everything a run knows about one route: its circuit, its pace, its waiting rows, and the evidence against them.
+
+Pure bookkeeping and decisions; it awaits nothing and sends nothing. The rule it keeps (section 4.1 of the contract):
+a failure or a refusal speaks against the *row* only once a call sent *later* on the same route has succeeded. Until
+then it speaks against the route.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from enum import Enum, auto
+
+from llmbatch.breaker.core import Circuit
+from llmbatch.breaker.policy import BreakerPolicy
+from llmbatch.pace.limit import AdaptiveLimit
+from llmbatch.records import Outcome, Request, Route, Row
+
+__all__ = ["ELEVATED", "PATIENCE", "Lane", "Place", "Work"]
+
+ELEVATED = 0.02
+"""Share of other rows failing from which a row's own failures no longer count against it."""
+
+PATIENCE = 10
+"""Failures under elevated errors count a tenth: ``PATIENCE`` times the attempts end a row all the same."""
+
+EXCUSES = 3
+"""How often an outage that only this row's failure announced is taken for one."""
+
+
+class Place(Enum):
+    """Where an unfinished row is."""
+
+    QUEUED = auto()  # may go as soon as its route takes it
+    RETRYING = auto()  # on the heap, until its time has come
+    HELD = auto()  # waits for evidence; is not sent again by itself
+    PARKED = auto()  # deferred: its route's circuit is open
+    FLYING = auto()  # a request is out
+    DONE = auto()
+
+
+class Work:
+    """One unfinished row. As many of these live as rows are in flight or waiting, never one a row of the input."""
+
+    __slots__ = (
+        "attempts",
+        "charged",
+        "deferrals",
+        "elevated",
+        "failures",
+        "lane",
+        "last",
+        "latency",
+        "pending",
+        "place",
+        "probe_failures",
+        "refusal",
+        "request",
+        "row",
+        "stamp",
+        "voids",
+    )
+
+    def __init__(self, row: Row, request: Request, lane: Lane) -> None:
+        self.row = row
+        self.request = request
+        self.lane = lane
+        self.place = Place.QUEUED
+        self.attempts = 0
+        self.deferrals = 0
+        self.failures = 0
+        """Failures in a row, for the backoff."""
+        self.charged = 0
+        """Failed attempts that count: proven, and while others did well."""
+        self.elevated = 0
+        """Failed attempts that were proven under elevated errors."""
+        self.pending: list[tuple[int, bool]] = []
+        """Failed attempts without evidence yet: call number, and whether errors were elevated."""
+        self.refusal: tuple[int, Outcome] | None = None
+        """A refusal without evidence yet: call number and what was said."""
+        self.probe_failures = 0
+        self.last: Outcome | None = None
+        self.latency: float | None = None
+        self.stamp = 0
+        self.voids = 0
+        """How often an outage excused it that no failed probe confirmed."""
+
+    def is_spent(self, max_attempts: int) -> bool:
+        """Whether proven failures end the row."""
+        return self.charged >= max_attempts or self.charged + self.elevated >= PATIENCE * max_attempts
+
+    def would_be_spent(self, max_attempts: int) -> bool:
+        """Whether it would end if all its pending failures were proven."""
+        counted = self.charged + sum(1 for _, elevated in self.pending if not elevated)
+        return counted >= max_attempts or (self.charged + self.elevated + len(self.pending) >= PATIENCE * max_attempts)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether there are grounds to believe that the row itself is bad; such rows do not probe."""
+        return bool(self.probe_failures or self.charged or self.elevated or self.refusal)
+
+
+class _Recent:
+    """The latest attempts on a route, to tell elevated errors from one bad row."""
+
+    def __init__(self, size: int) -> None:
+        self._window: deque[tuple[int, bool]] = deque()
+        self._failed: Counter[int] = Counter()
+        self._excused: set[int] = set()
+        self._size = size
+
+    def add(self, row: int, failed: bool) -> None:
+        self._window.append((row, failed))
+        if failed:
+            self._failed[row] += 1
+        if len(self._window) > self._size:
+            old, had_failed = self._window.popleft()
+            if had_failed:
+                self._failed[old] -= 1
+                if not self._failed[old]:
+                    del self._failed[old]
+                    self._excused.discard(old)
+
+    def excuse(self, row: int) -> None:
+        """The row fails again and again: that is its own problem, and no sign of elevated errors."""
+        if row in self._failed:
+            self._excused.add(row)
+
+    def others_failing(self, row: int) -> float:
+        """The share of the other rows' attempts that failed, a row's repeated failures counted once."""
+        own = self._failed.get(row, 0)
+        others = len(self._window) - own
+        failing = len(self._failed) - len(self._excused)
+        if own and row not in self._excused:
+            failing -= 1
+        return failing / others if others > 0 else 0.0
+
+
+class Lane:
+    """One route of a run."""
+
+    def __init__(self, route: Route, policy: BreakerPolicy, *, concurrency: int, chance: Callable[[], float]) -> None:
+        self.route = route
+        self.circuit = Circuit(policy, chance=chance)
+        self.limit = AdaptiveLimit(concurrency)
+        self.recent = _Recent(max(200, 5 * concurrency))
+        self.queue: deque[Work] = deque()
+        self.parked: dict[int, Work] = {}
+        self.held: dict[int, Work] = {}
+        self.unproved: dict[int, Work] = {}
+        """Rows with failures or refusals that no later success has proven yet."""
+        self.live = 0
+        """Unfinished rows of this route that were read."""
+        self.inflight = 0
+        self.not_before = 0.0
+        """Nothing is sent before: the provider named this time, or throttled."""
+        self.throttles = 0
+        self.answered = False
+        """Whether the route has ever answered well in this run."""
+        self.newest_success = 0
+        """The highest number of a call that succeeded."""
+        self.verdict_pending: Outcome | None = None
+        """Set when first refusals closed the route until calls in flight have come back."""
+        self.dead: Outcome | None = None
+        """Set when only the operator can help."""
+        self.outage_since: float | None = None
+        self.probes_failed = 0
+        """Probes that have failed since the circuit opened."""
+        self.opened_by_refusal = False
+        self.opened_by_streak = False
+        self.newest_failure = 0
+        """The highest number of a call that failed, probes left out."""
+        self.vouched_until = 0.0
+        """Until then refused rows are doubted before the route: a probe showed that it works."""
+        self.canary_first_until = 0.0
+        """Until then a canary, which passed before, says more than the rows that fail."""
+        self.canary_out = False
+        self.neutral_canaries = 0
+        self.evidence_at = 0.0
+        """No canary for evidence before."""
+        self.template: Request | None = None
+        self.slowest = 0.0
+        """The slowest good answer lately, seconds, fading."""
+        self.hung_probes = 0
+        self.prefer_new = False
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.route.label} live {self.live} in flight {self.inflight} parked {len(self.parked)}>"
+
+    # Readiness.
+
+    def is_ready(self, now: float) -> bool:
+        """Whether a call may be sent at once."""
+        return (
+            self.circuit.is_closed and now >= self.not_before and self.inflight < self.limit.value and self.dead is None
+        )
+
+    def hold(self, until: float) -> None:
+        """Send nothing before *until*, circuit or not."""
+        if until > self.not_before:
+            self.not_before = until
+        self.circuit.hold(until)
+
+    def retry_after(self, now: float) -> float:
+        """Seconds until this route may take a row again: finite and above zero."""
+        wait = self.not_before - now
+        if not self.circuit.is_closed:
+            wait = max(wait, self.circuit.retry_after(now))
+        return max(wait, 0.05)
+
+    # Evidence.
+
+    def is_elevated(self, row: int) -> bool:
+        """Whether rows other than *row* fail more often than one row's fault explains."""
+        return self.recent.others_failing(row) >= ELEVATED
+
+    def prove(self, serial: int, max_attempts: int) -> tuple[list[tuple[Work, Outcome]], list[Work]]:
+        """Call number *serial* succeeded: judge all that was sent before it.
+
+        Returns the rows that end as failed, each with the outcome that ends it, and the held rows that may go again.
+        """
+        self.newest_success = max(self.newest_success, serial)
+        ended: list[tuple[Work, Outcome]] = []
+        again: list[Work] = []
+        for work in list(self.unproved.values()):
+            outcome = self._judge(work, serial, max_attempts)
+            if not work.pending and work.refusal is None:
+                del self.unproved[work.row.number]
+            if outcome is not None and work.place is not Place.FLYING:
+                ended.append((work, outcome))
+            elif work.place is Place.HELD and not work.pending and work.refusal is None:
+                again.append(work)
+        return ended, again
+
+    def _judge(self, work: Work, serial: int, max_attempts: int) -> Outcome | None:
+        still: list[tuple[int, bool]] = []
+        elevated_now = self.is_elevated(work.row.number)
+        for number, elevated in work.pending:
+            if number > serial:
+                still.append((number, elevated))
+            elif elevated or elevated_now:
+                work.elevated += 1
+            else:
+                work.charged += 1
+        work.pending = still
+        if work.refusal is not None and work.refusal[0] < serial:
+            _, refused = work.refusal
+            work.refusal = None
+            if not refused.retry:
+                return refused
+            # A key refused for one row while others pass is that row's failed attempt, not a verdict.
+            if elevated_now:
+                work.elevated += 1
+            else:
+                work.charged += 1
+        if work.charged + work.elevated >= 2:
+            self.recent.excuse(work.row.number)
+        return work.last if work.is_spent(max_attempts) else None
+
+    def remember_failure(self, work: Work, serial: int) -> None:
+        """A failed attempt, not proven yet."""
+        work.pending.append((serial, self.is_elevated(work.row.number)))
+        self.unproved[work.row.number] = work
+
+    def remember_refusal(self, work: Work, serial: int, outcome: Outcome) -> None:
+        """A refusal, not proven yet."""
+        work.refusal = (serial, outcome)
+        self.unproved[work.row.number] = work
+
+    def void(self) -> None:
+        """The outage is over: nothing of it counts against a row.
+
+        But a row that was excused several times by openings which no failed probe confirmed may well have caused
+        them; its failures stay unproved, for the success that ended this one to judge.
+        """
+        confirmed = self.probes_failed > 0
+        for number, work in list(self.unproved.items()):
+            work.refusal = None
+            if work.pending and not confirmed:
+                work.voids += 1
+                if work.voids > EXCUSES:
+                    continue
+            work.pending.clear()
+            del self.unproved[number]
+
+    @property
+    def refusals(self) -> int:
+        """Rows whose refusal no later success has proven."""
+        return sum(1 for work in self.unproved.values() if work.refusal is not None)
+
+    def all_live_failed(self) -> bool:
+        """Whether every unfinished row of the route has failed with no success since."""
+        return sum(1 for work in self.unproved.values() if work.pending) >= self.live
+
+    def forget(self, work: Work) -> None:
+        """The row is done: drop every trace."""
+        number = work.row.number
+        self.parked.pop(number, None)
+        self.held.pop(number, None)
+        self.unproved.pop(number, None)
+        self.live -= 1
+
+    # Probing.
+
+    def best_probe(self) -> Work | None:
+        """The least suspected parked row, if there is one without grounds against it."""
+        best: Work | None = None
+        for work in self.parked.values():
+            if work.is_suspect:
+                continue
+            if not work.pending:
+                return work
+            if best is None or len(work.pending) < len(best.pending):
+                best = work
+        return best
+
+    def any_suspect(self) -> Work | None:
+        """The suspect that has probed least, for routes that know no canary."""
+        return min(self.parked.values(), key=lambda work: (work.probe_failures, work.row.number), default=None)
+
+    def probe_timeout(self, timeout: float) -> float:
+        """How long a probe may take: sooner given up than a call, but never before a slow model could answer."""
+        if self.slowest <= 0.0:
+            return timeout
+        return min(timeout, max(10.0, 3.0 * self.slowest) * 2.0 ** min(self.hung_probes, 10))
+
+    def note_latency(self, seconds: float) -> None:
+        """A good answer took this long."""
+        self.slowest = max(seconds, self.slowest * 0.995)

@@ -1,0 +1,294 @@
+"""The simulated provider: what it answers to a request, and when, as a plan that a server or a test carries out.
+
+Every choice follows from the seed, the request's bytes and how often those bytes came before, so that the order in
+which requests arrive cannot change what is answered. The model's name chooses the scenario: ``sim/outage`` (or
+``outage``) is answered by the scenario of that name, any other name by the provider's own; each model name has its own
+clock, which starts at the first request for it.
+
+A prompt that contains ``[sim:500]`` is answered with that status (400 to 599) whenever the scenario would answer well:
+a row that fails by itself.
+
+What this module does not do: wait, open sockets, or look at a clock (``elapsed`` is handed in). One thread uses it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+from collections.abc import Mapping
+from hashlib import blake2b
+from random import Random
+
+from llmbatch.errors import UsageError
+from llmbatch.jsontext import JSON, JSONError, dumps, parse
+from llmbatch.sim.anthropic_shapes import anthropic_body, anthropic_events
+from llmbatch.sim.ask import Ask, read_ask
+from llmbatch.sim.draft import write_draft
+from llmbatch.sim.openai_shapes import embeddings_body, models_body, openai_body, openai_events
+from llmbatch.sim.plan import Planned, Stats
+from llmbatch.sim.scenario import SCENARIOS, Phase, Scenario, find_scenario
+from llmbatch.sim.wire import ENDPOINTS, Dialect, Endpoint, Refusal, answer_headers, dialect_of, error_body
+
+__all__ = ["SimulatedProvider"]
+
+_REMEMBERED = 100_000
+"""Bodies whose number of attempts is kept; some 10 MB when full."""
+
+_SPREAD = 0.35
+"""Sigma of the log-normal latency: one answer in a hundred takes more than 2.3 times the median."""
+
+_poison = re.compile(rb"\[sim:([45]\d\d)\]").search
+
+
+class SimulatedProvider:
+    """Answers like OpenAI and Anthropic do, well or badly as a scenario has it.
+
+    Not safe to share between threads. Every plan of :meth:`answer` must be handed to :meth:`finish` once, whatever
+    became of it, or it counts as in flight for ever.
+    """
+
+    def __init__(
+        self,
+        scenario: str | Scenario = "steady",
+        *,
+        seed: int = 0,
+        latency: float | None = None,
+        speed: float = 1.0,
+        require_key: str | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        """Prepare a provider.
+
+        Args:
+            scenario: a built-in scenario's name, or one of your own; for every model whose name is no scenario's.
+            seed: decides every answer, latency and fault.
+            latency: median seconds of a good answer, at least 0; 0 answers at once. A short share comes on top for each
+                output token. None: the scenario's own, else 0.15.
+            speed: how many times faster scenarios pass, above 0; good answers keep their latency.
+            require_key: the only API key that is accepted; None: any or none.
+            capacity: requests in flight at most, at least 1; those above it get 429. None: no bound.
+
+        Raises:
+            UsageError: a scenario's name is unknown or a value out of range.
+        """
+        if latency is not None and not 0 <= latency < math.inf:
+            raise UsageError(f"latency is {latency!r}, must be 0 or more seconds")
+        if capacity is not None and capacity < 1:
+            raise UsageError(f"capacity is {capacity!r}, must be a whole number of at least 1")
+        chosen = find_scenario(scenario) if isinstance(scenario, str) else scenario
+        self._scenario = chosen.compressed(speed)
+        # One of your own takes the place of the built-in scenario of its name.
+        self._by_name = {name: each.compressed(speed) for name, each in (SCENARIOS | {chosen.name: chosen}).items()}
+        self._seed = seed
+        self._latency = latency
+        self._key = require_key
+        self._capacity = capacity
+        self.stats = Stats()
+        self._started: dict[str, float] = {}
+        self._attempts: dict[bytes, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<SimulatedProvider {self._scenario.name}, {self.stats.calls} calls, {self.stats.in_flight} in flight>"
+
+    def reset(self) -> None:
+        """Start afresh: clocks, numbers and what was asked before. What is in flight still is."""
+        in_flight = self.stats.in_flight
+        self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
+        self._started.clear()
+        self._attempts.clear()
+
+    def phase(self, model: str, elapsed: float) -> Phase:
+        """The phase that *model* is in *elapsed* seconds after the provider started; starts its clock."""
+        return self._scenario_of(model).at(elapsed - self._started.setdefault(model, elapsed))
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, elapsed: float) -> Planned:
+        """What a request gets that arrives *elapsed* seconds after the provider started.
+
+        Header names are lower case. ``/sim/stats``, ``/sim/reset`` and the list of models answer at once and count
+        nowhere.
+        """
+        dialect = dialect_of(path)
+        endpoint = ENDPOINTS.get(path)
+        if endpoint is None or method != "POST":
+            return self._aside(method, path, dialect, known=endpoint is not None)
+        document = _object_in(body)
+        model = document.get("model") if document is not None else None
+        name = model.removeprefix("sim/") if isinstance(model, str) else ""
+        phase = self.phase(name, elapsed)
+        chance = self._chance(path, body)
+        plan = self._plan(endpoint, dialect, headers, body, document, phase, chance, self._median(name))
+        self._count(plan, name)
+        return plan
+
+    def finish(self, plan: Planned) -> None:
+        """Tell that *plan* is over: answered, broken off or given up."""
+        if plan.counted:
+            self.stats.in_flight -= 1
+
+    def _scenario_of(self, name: str) -> Scenario:
+        return self._by_name.get(name, self._scenario)
+
+    def _median(self, name: str) -> float:
+        if self._latency is not None:
+            return self._latency
+        own = self._scenario_of(name).latency
+        return 0.15 if own is None else own
+
+    def _chance(self, path: str, body: bytes) -> Random:
+        """The dice of this attempt: seeded by the request and by how often it came, never by the order of requests."""
+        key = blake2b(body, digest_size=8, key=path.encode()[:64]).digest()
+        attempt = self._attempts.pop(key, 0) + 1
+        self._attempts[key] = attempt
+        if len(self._attempts) > _REMEMBERED:
+            del self._attempts[next(iter(self._attempts))]
+        return Random(f"{self._seed}:answer:{key.hex()}:{attempt}")
+
+    def _count(self, plan: Planned, name: str) -> None:
+        stats = self.stats
+        stats.calls += 1
+        stats.calls_while_down += plan.down
+        stats.in_flight += 1
+        stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
+        status = {"close": "closed", "hang": "hung"}.get(plan.kind, str(plan.status))
+        stats.by_status[status] = stats.by_status.get(status, 0) + 1
+        stats.by_model[name] = stats.by_model.get(name, 0) + 1
+
+    def _aside(self, method: str, path: str, dialect: Dialect, *, known: bool) -> Planned:
+        if (method, path) == ("GET", "/sim/stats"):
+            return _aside_json(self.stats.json())
+        if (method, path) == ("POST", "/sim/reset"):
+            self.reset()
+            return _aside_json({"ok": True})
+        if (method, path) == ("GET", "/v1/models"):
+            return _aside_json(models_body([f"sim/{name}" for name in SCENARIOS]))
+        refusal = Refusal(404, f"Invalid URL ({method} {path})")
+        if known:
+            refusal = Refusal(405, f"Not allowed to {method} on {path}", code="method_not_supported")
+        kind, page = error_body(dialect, refusal, "req_none")
+        return Planned("answer", status=refusal.status, headers={"content-type": kind}, body=page, counted=False)
+
+    def _plan(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        headers: Mapping[str, str],
+        body: bytes,
+        document: dict[str, JSON] | None,
+        phase: Phase,
+        chance: Random,
+        median: float,
+    ) -> Planned:
+        # The draws come first and in this order, so that no branch shifts those of another.
+        mark = f"{chance.getrandbits(96):024x}"
+        delay = chance.lognormvariate(math.log(median), _SPREAD) if median > 0 else 0.0
+        hit = chance.random() < phase.share
+        pick = chance.random()
+
+        def refused(refusal: Refusal, wait: float | None = None) -> Planned:
+            # Bad answers are quick ones.
+            return _refused(dialect, refusal, mark, delay / 5, wait, down=phase.is_down)
+
+        if phase.behaviour == "hang":
+            return Planned("hang", down=True)
+        if phase.behaviour == "refuse":
+            return Planned("close", delay / 5, sent=pick < 0.5, down=True)
+        refusal = self._sick(dialect, headers, phase, pick, hit=hit)
+        if refusal is not None:
+            return refused(refusal, phase.retry_after)
+        poison = _poison(body)
+        if poison is not None:
+            return refused(Refusal(int(poison[1]), "The request asked for this error."))
+        if document is None:
+            return refused(Refusal(400, "We could not parse the JSON body of your request."))
+        try:
+            ask = read_ask(endpoint, document)
+            if isinstance(ask, Refusal):
+                return refused(ask)
+            stall = phase.stall if phase.behaviour == "slow" else 0.0
+            return self._good(ask, mark, delay + stall, median)
+        except (RecursionError, OverflowError, ValueError):
+            # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
+            return refused(Refusal(400, "The request has a value that is out of range."))
+
+    def _sick(
+        self, dialect: Dialect, headers: Mapping[str, str], phase: Phase, pick: float, *, hit: bool
+    ) -> Refusal | None:
+        """The error that key, load or scenario demand, None if there is none."""
+        if self._key is not None and not _has_key(headers, self._key):
+            return Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+        if self._capacity is not None and self.stats.in_flight >= self._capacity:
+            return Refusal(429, "Too many requests at a time.", code="rate_limit_exceeded")
+        match phase.behaviour:
+            case "down":
+                return _outage(dialect, phase.statuses or (503,), pick)
+            case "errors" if hit:
+                return _outage(dialect, phase.statuses or (500,), pick)
+            case "throttle" if hit:
+                return Refusal(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
+            case "unauthorized":
+                return Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+            case "bad_request":
+                return Refusal(400, "The request could not be processed.", code="invalid_request")
+            case "quota":
+                message = "You exceeded your current quota, please check your plan and billing details."
+                if dialect == "anthropic":
+                    return Refusal(402, "Your credit balance is too low to access the API.")
+                return Refusal(429, message, code="insufficient_quota")
+        return None
+
+    def _good(self, ask: Ask, mark: str, delay: float, median: float) -> Planned:
+        dialect: Dialect = "anthropic" if ask.endpoint in ("messages", "count_tokens") else "openai"
+        headers = answer_headers(dialect, mark, delay) | {"content-type": "application/json"}
+        if ask.endpoint == "count_tokens":
+            return Planned("answer", delay, 200, headers, dumps({"input_tokens": ask.input_tokens}).encode())
+        if ask.endpoint == "embeddings":
+            return Planned("answer", delay, 200, headers, dumps(embeddings_body(ask, self._seed)).encode())
+        draft = write_draft(self._seed, ask)
+        writing = draft.output_tokens * median / 300
+        if not ask.stream:
+            whole = anthropic_body(ask, draft, mark) if dialect == "anthropic" else openai_body(ask, draft, mark)
+            return Planned("answer", delay + writing, 200, headers, dumps(whole).encode())
+        events = anthropic_events(ask, draft, mark) if dialect == "anthropic" else openai_events(ask, draft, mark)
+        gap = writing / len(events)
+        headers["content-type"] = "text/event-stream; charset=utf-8"
+        return Planned("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events))
+
+
+def _aside_json(value: JSON) -> Planned:
+    headers = {"content-type": "application/json"}
+    return Planned("answer", status=200, headers=headers, body=dumps(value).encode(), counted=False)
+
+
+def _object_in(body: bytes) -> dict[str, JSON] | None:
+    try:
+        document = parse(body.decode())
+    except (JSONError, UnicodeDecodeError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _has_key(headers: Mapping[str, str], key: str) -> bool:
+    given = (
+        headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+    )
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
+
+
+def _outage(dialect: Dialect, statuses: tuple[int, ...], pick: float) -> Refusal:
+    status = statuses[int(pick * len(statuses))]
+    if status == 503 and dialect == "anthropic":
+        return Refusal(529, "Overloaded")
+    if status in (503, 529):
+        return Refusal(status, "The server is currently overloaded. Please try again later.", code="overloaded")
+    return Refusal(status, "The server had an error while processing your request.", code="server_error")
+
+
+def _refused(dialect: Dialect, refusal: Refusal, mark: str, delay: float, wait: float | None, *, down: bool) -> Planned:
+    headers = answer_headers(dialect, mark, delay)
+    headers["content-type"], body = error_body(dialect, refusal, f"req_{mark}")
+    if wait is not None and (refusal.status == 429 or refusal.status >= 500):
+        headers["retry-after"] = str(math.ceil(wait))
+        if dialect == "openai":
+            headers["retry-after-ms"] = str(round(wait * 1000))
+    return Planned("answer", delay, refusal.status, headers, body, down=down)

@@ -1,0 +1,210 @@
+"""The simulated provider as an HTTP server on loopback, good enough for the official clients.
+
+Only loopback addresses are served: whoever can reach the server can read its numbers and reset it. What this module
+does not do: TLS, or decide any answer (:mod:`llmbatch.sim.provider` does).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+from collections.abc import Callable
+
+from aiohttp import web
+
+from llmbatch.errors import UsageError
+from llmbatch.sim.plan import Planned, Stats
+from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.scenario import Scenario
+from llmbatch.sim.wire import Refusal, dialect_of, error_body
+
+__all__ = ["SimServer", "serve_forever", "start"]
+
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+class SimServer:
+    """A running server. Close it with :meth:`aclose`, or use it as an async context manager.
+
+    It belongs to the event loop that started it. A cancellation while it closes leaves it closed.
+    """
+
+    def __init__(self, provider: SimulatedProvider, host: str) -> None:
+        """Prepare a server; :func:`start` makes one that runs."""
+        self.provider = provider
+        self._host = host
+        self._port = 0
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._requests: set[asyncio.Task[object]] = set()
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A client that gives up must not go on counting as in flight. Graceful waiting is pointless: see aclose.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+
+    def __repr__(self) -> str:
+        return f"<SimServer {self.url} {self.provider!r}>"
+
+    @property
+    def url(self) -> str:
+        """The base URL for OpenAI's client, with ``/v1``."""
+        return f"{self.root_url}/v1"
+
+    @property
+    def root_url(self) -> str:
+        """The base URL for Anthropic's client, without a path."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def stats(self) -> Stats:
+        """What was asked so far; also at ``GET /sim/stats``."""
+        return self.provider.stats
+
+    async def __aenter__(self) -> SimServer:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop at once: requests under way, hanging ones too, lose their connection. Idempotent."""
+        for request in self._requests:
+            request.cancel()
+        await self._runner.cleanup()
+
+    async def listen(self, port: int) -> None:
+        """Open the socket.
+
+        Raises:
+            UsageError: the port is in use or may not be opened.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, port).start()
+        except OSError as error:
+            await self._runner.cleanup()
+            if error.errno == errno.EADDRINUSE:
+                raise UsageError(
+                    f"port {port} on {self._host} is in use", hint="choose another port, or 0 for any that is free"
+                ) from error
+            raise UsageError(f"cannot listen on {self._host} port {port}: {error.strerror or error}") from error
+        self._port = int(self._runner.addresses[0][1])
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        if task is not None:
+            self._requests.add(task)
+        try:
+            return await self._answer(request)
+        finally:
+            if task is not None:
+                self._requests.discard(task)
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            refusal = Refusal(413, f"The request is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large")
+            kind, page = error_body(dialect_of(request.path), refusal, "req_none")
+            return web.Response(status=413, headers={"content-type": kind}, body=page)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        elapsed = self._loop.time() - self._started
+        plan = self.provider.answer(request.method, request.path, headers, body, elapsed)
+        try:
+            return await self._carry_out(plan, request)
+        finally:
+            self.provider.finish(plan)
+
+    async def _carry_out(self, plan: Planned, request: web.Request) -> web.StreamResponse:
+        if plan.kind == "hang":
+            await self._loop.create_future()  # until the client or the server closes
+        if plan.delay:
+            await asyncio.sleep(plan.delay)
+        if plan.kind == "close":
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # goes nowhere
+        if not plan.chunks:
+            return web.Response(status=plan.status, headers=plan.headers, body=plan.body)
+        response = web.StreamResponse(status=plan.status, headers=plan.headers)
+        # A client may leave in the middle of a stream.
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            for gap, chunk in plan.chunks:
+                if gap:
+                    await asyncio.sleep(gap)
+                await response.write(chunk)
+            await response.write_eof()
+        return response
+
+
+async def start(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    scenario: str | Scenario = "steady",
+    seed: int = 0,
+    latency: float | None = None,
+    speed: float = 1.0,
+    require_key: str | None = None,
+    capacity: int | None = None,
+) -> SimServer:
+    """Start a server on a loopback *host*; port 0 takes any free one. The rest is :class:`SimulatedProvider`'s.
+
+    Raises:
+        UsageError: a value is out of range, the host is not loopback, or the port is in use.
+    """
+    if not _is_loopback(host):
+        raise UsageError(f"host is {host!r}, must be a loopback address", hint="use 127.0.0.1 or ::1")
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port is {port!r}, must be 0 to 65535")
+    provider = SimulatedProvider(
+        scenario, seed=seed, latency=latency, speed=speed, require_key=require_key, capacity=capacity
+    )
+    server = SimServer(provider, host)
+    await server.listen(port)
+    return server
+
+
+async def serve_forever(
+    ready: Callable[[SimServer], None],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    scenario: str | Scenario = "steady",
+    seed: int = 0,
+    latency: float | None = None,
+    speed: float = 1.0,
+    require_key: str | None = None,
+    capacity: int | None = None,
+) -> None:
+    """Serve until cancelled, then close; *ready* is called once the port is open.
+
+    Raises:
+        UsageError: as :func:`start`.
+    """
+    server = await start(
+        host=host,
+        port=port,
+        scenario=scenario,
+        seed=seed,
+        latency=latency,
+        speed=speed,
+        require_key=require_key,
+        capacity=capacity,
+    )
+    async with server:
+        ready(server)
+        await asyncio.get_running_loop().create_future()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

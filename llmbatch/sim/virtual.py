@@ -1,0 +1,194 @@
+"""Virtual time: an event loop whose clock jumps to the next timer whenever nothing else is left to do.
+
+Hours of waiting pass in a second, and a seed replays exactly, because nothing depends on how fast this machine is. The
+idea is the autojump clock of trio's ``MockClock``.
+
+What this module does not do: virtualise threads or other processes. Time stands still while a job of
+``run_in_executor`` (so ``asyncio.to_thread``) runs; what other threads do is not noticed. Sockets work, but while one
+is waited for, time jumps to the next timer as if the peer were slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
+from urllib.parse import urlsplit
+
+from llmbatch.errors import LlmbatchError, TransportError
+from llmbatch.records import Reply, Request
+from llmbatch.sim.plan import Planned, Stats
+from llmbatch.sim.provider import SimulatedProvider
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+__all__ = ["VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+_GRACE = 1.0
+"""Real seconds that a socket or another thread gets to move a loop that has nothing else left, before it is stuck."""
+
+
+class VirtualTimeError(LlmbatchError):
+    """The virtual loop cannot go on: nothing would ever happen again, or its limit has passed."""
+
+
+class _JumpingSelector(selectors.BaseSelector):
+    """A real selector that is asked without waiting; the wait it saves goes to the loop's clock."""
+
+    def __init__(self, jump: Callable[[float], None], is_busy: Callable[[], bool]) -> None:
+        self._real = selectors.DefaultSelector()
+        self._jump = jump
+        self._is_busy = is_busy
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = self._real.select(0)
+        if events or timeout == 0:
+            return events
+        if self._is_busy():
+            return self._real.select(None)
+        if timeout is not None:
+            self._jump(timeout)
+            return []
+        events = self._real.select(_GRACE if len(self.get_map()) > 1 else 0)
+        if not events:
+            raise VirtualTimeError(
+                "deadlock under virtual time: no timer is set and nothing is ready",
+                hint="some task waits for what nobody will do",
+            )
+        return events
+
+    def register(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:
+        return self._real.register(fileobj, events, data)
+
+    def unregister(self, fileobj: FileDescriptorLike) -> selectors.SelectorKey:
+        return self._real.unregister(fileobj)
+
+    def modify(self, fileobj: FileDescriptorLike, events: int, data: object = None) -> selectors.SelectorKey:
+        return self._real.modify(fileobj, events, data)
+
+    def get_map(self) -> Mapping[FileDescriptorLike, selectors.SelectorKey]:
+        return self._real.get_map()
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class VirtualClockLoop(asyncio.SelectorEventLoop):
+    """An event loop whose :meth:`time` starts at 0 and moves only when every task waits.
+
+    Not safe to share between threads, but for what asyncio allows (``call_soon_threadsafe``). When it raises
+    :class:`VirtualTimeError` its tasks are still there, to be cancelled as after any error.
+    """
+
+    def __init__(self, *, limit: float | None = None) -> None:
+        """Make a loop that raises :class:`VirtualTimeError` once *limit* seconds of virtual time are over."""
+        self._now = 0.0
+        self._limit = math.inf if limit is None else limit
+        self._jobs = 0
+        super().__init__(_JumpingSelector(self._jump, lambda: self._jobs > 0))
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now
+
+    def _jump(self, seconds: float) -> None:
+        if self._now + seconds > self._limit:
+            limit, self._limit = self._limit, math.inf  # what cleans up afterwards may take its time
+            self._now = limit
+            raise VirtualTimeError(f"still running after {limit:g} s of virtual time")
+        self._now += seconds
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        """As asyncio has it; time stands still until the job is done."""
+        job = super().run_in_executor(executor, func, *args)
+        self._jobs += 1
+        job.add_done_callback(self._job_done)
+        return job
+
+    def _job_done(self, job: asyncio.Future[_T]) -> None:
+        self._jobs -= 1
+
+    async def shutdown_default_executor(self, *args: float | None) -> None:
+        """As asyncio has it; time stands still until the threads have ended."""
+        self._jobs += 1
+        try:
+            await super().shutdown_default_executor(*args)
+        finally:
+            self._jobs -= 1
+
+
+def run_virtual(
+    main: Callable[[], Coroutine[object, object, _T]] | Coroutine[object, object, _T], *, limit: float | None = None
+) -> _T:
+    """Run *main* (a coroutine, or a function that makes one) under virtual time and return its result.
+
+    Raises:
+        VirtualTimeError: *limit* virtual seconds have passed, or nothing would ever happen again.
+    """
+    with asyncio.Runner(loop_factory=lambda: VirtualClockLoop(limit=limit)) as runner:
+        return runner.run(main() if callable(main) else main)
+
+
+class VirtualTransport:
+    """Carries requests to a simulated provider in the same process, sleeping instead of speaking HTTP.
+
+    Under a :class:`VirtualClockLoop` that takes no time at all; under any other loop it takes as long as the provider
+    would. For one event loop. A cancelled call is no longer in flight.
+
+    ``log`` holds the start (seconds since the first request) and the status of each call in order of sending, 0 where
+    no answer came; it stays empty unless asked for, since it grows with every call.
+    """
+
+    def __init__(self, provider: SimulatedProvider, *, keep_log: bool = False) -> None:
+        """Carry requests to *provider*; its clock starts at the first of them."""
+        self.provider = provider
+        self.log: list[tuple[float, int]] = []
+        self._keep_log = keep_log
+        self._first: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<VirtualTransport {self.provider!r}>"
+
+    @property
+    def stats(self) -> Stats:
+        """Calls, calls while down, in flight, most in flight, and counts by status and model."""
+        return self.provider.stats
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109 - the port's own deadline
+        """Send once and read the whole answer within *timeout* seconds.
+
+        Raises:
+            TransportError: the provider hangs, is too slow, or closes the connection.
+        """
+        now = asyncio.get_running_loop().time()
+        self._first = now if self._first is None else self._first
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        plan = self.provider.answer("POST", urlsplit(request.url).path, headers, request.body, now - self._first)
+        if self._keep_log:
+            self.log.append((now - self._first, plan.status))
+        try:
+            return await self._carry_out(plan, timeout)
+        finally:
+            self.provider.finish(plan)
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    async def _carry_out(self, plan: Planned, timeout: float) -> Reply:  # noqa: ASYNC109
+        takes = math.inf if plan.kind == "hang" else plan.delay + sum(gap for gap, _ in plan.chunks)
+        if takes > timeout:
+            await asyncio.sleep(timeout)
+            raise TransportError("timeout", f"no whole answer within {timeout:g} s", sent=True)
+        await asyncio.sleep(takes)
+        if plan.kind == "close":
+            if plan.sent:
+                raise TransportError("reset", "the connection was closed without an answer", sent=True)
+            raise TransportError("connect", "the connection was refused", sent=False)
+        return Reply(plan.status, plan.headers, b"".join(chunk for _, chunk in plan.chunks) or plan.body)

@@ -1,0 +1,89 @@
+"""The endpoints of the simulated provider, and its headers and error answers in each provider's own shape.
+
+What this module does not do: decide when an error is due.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmbatch.jsontext import dumps
+
+__all__ = ["ENDPOINTS", "Dialect", "Endpoint", "Refusal", "answer_headers", "dialect_of", "error_body"]
+
+Dialect = Literal["openai", "anthropic"]
+Endpoint = Literal["chat", "completions", "responses", "embeddings", "messages", "count_tokens"]
+
+ENDPOINTS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "count_tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request gets no answer. ``code`` and ``param`` are OpenAI's; Anthropic has a type for each status."""
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
+_OPENAI_TYPES = {429: "requests", 404: "invalid_request_error", 401: "invalid_request_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose error shape a path answers with."""
+    return "anthropic" if path.startswith("/v1/messages") else "openai"
+
+
+def error_body(dialect: Dialect, refusal: Refusal, request_id: str) -> tuple[str, bytes]:
+    """The content type and body of an error. Statuses from 520 up but for 529 come from a gateway and are HTML."""
+    if refusal.status >= 520 and refusal.status != 529:
+        page = f"<html><head><title>{refusal.status}</title></head><body>origin is unreachable</body></html>\n"
+        return "text/html; charset=UTF-8", page.encode()
+    if dialect == "anthropic":
+        kind = _ANTHROPIC_TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
+        detail = {"type": kind, "message": refusal.message}
+        return "application/json", dumps({"type": "error", "error": detail, "request_id": request_id}).encode()
+    kind = _OPENAI_TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "server_error")
+    if refusal.code == "insufficient_quota":
+        kind = "insufficient_quota"
+    error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
+    return "application/json", dumps({"error": error}).encode()
+
+
+def answer_headers(dialect: Dialect, mark: str, delay: float) -> dict[str, str]:
+    """What every answer carries; *mark* makes the request's id, *delay* is what the answer took, in seconds."""
+    if dialect == "anthropic":
+        return {
+            "request-id": f"req_{mark}",
+            "anthropic-organization-id": "sim",
+            "anthropic-ratelimit-requests-limit": "10000",
+            "anthropic-ratelimit-requests-remaining": "9999",
+        }
+    return {
+        "x-request-id": f"req_{mark}",
+        "openai-version": "2020-10-01",
+        "openai-processing-ms": str(round(delay * 1000)),
+        "x-ratelimit-limit-requests": "10000",
+        "x-ratelimit-remaining-requests": "9999",
+        "x-ratelimit-reset-requests": "6ms",
+    }

@@ -1,0 +1,86 @@
+"""The words of ``llmbatch status``: what a run has done, what it waits for, and how to go on.
+
+What it does not do: read files; that is :mod:`llmbatch.ui.status_read`.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from llmbatch.jsontext import JSON
+from llmbatch.ui.status_read import Deferred, StatusReport, next_step, read_status
+from llmbatch.ui.summary import failed_rows_command
+from llmbatch.ui.text import codes_phrase, count, duration, plural, rate, shown
+
+__all__ = ["StatusReport", "read_status", "render"]
+
+
+def render(report: StatusReport, *, wall: float | None = None) -> str:
+    """*report* for people, safe to show; *wall* is the time now (default: the clock's), seconds since the epoch."""
+    run = report.run or {}
+    facts: list[tuple[str, str]] = [(report.state, _rows(report))]
+    if report.state == "running":
+        facts += _movement(report, run)
+    if report.deferred.rows:
+        facts.append(("deferred", _deferred(report.deferred)))
+    if report.torn_bytes:
+        facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row goes again"))
+    if report.failed:
+        facts.append(("see failed", failed_rows_command(report.output)))
+    if report.input:
+        facts.append(("input", shown(report.input)))
+    if report.state == "running" and report.pid is not None:
+        facts.append(("process", str(report.pid)))
+    if report.started:
+        facts.append(("started", shown(report.started, 40)))
+    age = _age(report.updated, time.time() if wall is None else wall)
+    if age is not None:
+        facts.append(("updated", f"{duration(age)} ago"))
+    lines = [f"{label:<12}{text}" for label, text in facts]
+    return "\n".join([*lines, next_step(report)])
+
+
+def _rows(report: StatusReport) -> str:
+    of = ""
+    if report.total_rows is not None and report.total_rows != report.rows:
+        is_estimate = bool((report.run or {}).get("total_is_estimate"))
+        of = f" of {'~' if is_estimate else ''}{report.total_rows:,}"
+    rows = f"{report.rows:,}{of} {'row' if report.rows == 1 else 'rows'}"
+    return f"{rows}: {report.success:,} success, {report.failed:,} failed"
+
+
+def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str]]:
+    if not run:
+        return []
+    moving = [rate(_number(run.get("rows_per_s"))), f"{int(_number(run.get('in_flight'))):,} in flight"]
+    if parked := int(_number(run.get("parked"))):
+        moving.append(f"{parked:,} parked")
+    if run.get("eta_s") is not None:
+        moving.append(f"{duration(_number(run.get('eta_s')))} left")
+    facts = [("speed", ", ".join(moving))]
+    if report.waits_for:
+        facts.append(("waits for", shown(report.waits_for, 300)))
+    if run.get("stopping"):
+        facts.append(("stopping", shown(run["stopping"], 300)))
+    return facts
+
+
+def _deferred(deferred: Deferred) -> str:
+    text = plural(deferred.rows, "row")
+    shortest, longest = deferred.shortest_retry_after, deferred.longest_retry_after
+    if shortest is not None and longest is not None:
+        until = "" if shortest == longest else f" to {duration(longest)}"
+        text += f", retry after {duration(shortest)}{until}"
+    return f"{text}: {codes_phrase(deferred.reasons)}"
+
+
+def _age(updated: str | None, wall: float) -> float | None:
+    try:
+        return None if updated is None else max(0.0, wall - datetime.fromisoformat(updated).timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number(value: JSON) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -1,0 +1,95 @@
+"""The command, run as people run it: a process of its own, in a folder of its own, with a clean environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Nothing of the machine's: no keys, no settings, no user's config file."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
+
+
+@pytest.fixture
+def llmbatch(tmp_path: Path, environment: dict[str, str]) -> Run:
+    """``llmbatch(*arguments, stdin=…, **variables)`` runs the command in ``tmp_path`` to its end."""
+
+    def run(*arguments: str, stdin: str | bytes = b"", **variables: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "llmbatch", *arguments],
+            cwd=tmp_path,
+            env=environment | variables,
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Three good rows in ``prompts.jsonl``."""
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"id":"a","prompt":"one"}\n{"id":"b","prompt":"two"}\n{"id":"c","prompt":"three"}\n')
+    return path
+
+
+class Silence:
+    """A listening socket that nobody should connect to."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
+
+    def was_broken(self) -> bool:
+        """Whether anybody connected."""
+        try:
+            self._socket.accept()[0].close()
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+@pytest.fixture
+def silence() -> Iterator[Silence]:
+    """A server that proves by its silence that nothing was sent."""
+    server = Silence()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def two_lines() -> Callable[[str], tuple[str, str]]:
+    """Asserts that standard error is an ``error:`` and a ``hint:`` line in the house style, and gives both."""
+
+    def split(stderr: str) -> tuple[str, str]:
+        lines = stderr.splitlines()
+        assert [line.partition(" ")[0] for line in lines] == ["error:", "hint:"], stderr
+        error, hint = (line.partition(" ")[2] for line in lines)
+        assert error
+        assert hint
+        assert not error.endswith("."), stderr
+        assert not hint.endswith("."), stderr
+        return error, hint
+
+    return split

@@ -1,0 +1,162 @@
+"""``llmbatch check``: reads everything, sends nothing, needs no key."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmbatch.cli.seen import SeenNames
+from llmbatch.files.lines import line_digest
+
+MIXED = (
+    '{"id":"a","prompt":"one","max_tokens":100}\n'
+    "not json\n"
+    '{"id":"b","messages":[{"role":"user","content":"two"}]}\n'
+    "\n"
+    '{"id":"c"}\n'
+    '{"custom_id":"a","method":"POST","url":"/v1/embeddings","body":{"model":"text-embedding-3","input":"x"}}\n'
+    "{broken\n"
+)
+
+
+def test_a_good_input_is_described(llmbatch, prompts):
+    """Rows, routes, tokens, time and price are told on standard output; the exit code is 0."""
+    done = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--rpm", "2")
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert "rows          3 in prompts.jsonl, 0 malformed" in lines
+    assert "routes        openai/gpt-5-mini 3" in lines
+    assert "time          about 1m30s, bound by --rpm 2" in lines
+    assert "cost          price unknown" in lines
+    assert lines[-1] == "nothing was sent; the input is fine"
+
+
+def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch, tmp_path):
+    """Malformed rows are counted by code with their lines, ids that come again too; the exit code is 1."""
+    (tmp_path / "mixed.jsonl").write_text(MIXED)
+
+    done = llmbatch("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--json")
+
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert (report["rows"], report["malformed"], report["rows_left"]) == (6, 3, 3)
+    assert {code: found["lines"] for code, found in report["malformed_by_code"].items()} == {
+        "input_bad_json": [2, 7],
+        "input_no_prompt": [5],
+    }
+    assert report["duplicate_ids"] == {"count": 1, "lines": [6], "example": '"a"', "complete": True}
+    assert report["endpoints"] == {"chat": 2, "embeddings": 1}
+    assert report["routes"] == {"openai/gpt-5-mini": 2, "openai/text-embedding-3": 1}
+    assert report["cost_usd"] is None
+    assert report["estimate"] == {"seconds": 2.0, "bound_by": "concurrency", "call_seconds": 2.0}
+
+
+def test_strict_makes_malformed_rows_an_error(llmbatch, two_lines, tmp_path):
+    """With --strict malformed rows exit with 2 and name their first lines."""
+    (tmp_path / "mixed.jsonl").write_text(MIXED)
+
+    done = llmbatch("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--strict")
+
+    assert done.returncode == 2
+    error, _ = two_lines(done.stderr)
+    assert error == "mixed.jsonl has 3 malformed rows: lines 2, 7: input_bad_json; line 5: input_no_prompt"
+
+
+def test_dry_run_is_check(llmbatch, prompts):
+    """``run --dry-run`` prints what ``check`` prints, and writes nothing."""
+    check = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini")
+    dry = llmbatch("run", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--dry-run")
+
+    assert (dry.returncode, dry.stdout) == (check.returncode, check.stdout)
+    assert sorted(path.name for path in prompts.parent.iterdir()) == ["home", "prompts.jsonl"]
+
+
+def test_nothing_is_sent(llmbatch, prompts, silence):
+    """A check connects to nobody, not even with a base URL and a key."""
+    done = llmbatch("check", "prompts.jsonl", "-m", "m", "--base-url", silence.url, OPENAI_API_KEY="sk-test-123456")
+
+    assert done.returncode == 0
+    assert not silence.was_broken()
+
+
+def test_only_the_first_rows_are_checked_when_limited(llmbatch, prompts):
+    """``-n`` bounds what is read."""
+    done = llmbatch("check", "prompts.jsonl", "-m", "sim/steady", "-n", "2", "--json")
+
+    assert json.loads(done.stdout)["rows"] == 2
+
+
+def test_standard_input_is_checked_too(llmbatch):
+    """``-`` reads a pipe."""
+    done = llmbatch("check", "-", "-m", "sim/steady", "--json", stdin='"one"\n"two"\n')
+
+    assert json.loads(done.stdout)["rows"] == 2
+
+
+def test_a_row_without_a_model_is_named(llmbatch, two_lines, tmp_path):
+    """Where no model is named anywhere, the error has the line's number."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt":"a","model":"gpt-5-mini"}\n{"prompt":"b"}\n')
+
+    done = llmbatch("check", "rows.jsonl")
+
+    assert done.returncode == 2
+    assert two_lines(done.stderr)[0] == "line 2: no model"
+
+
+def result_line(row: int, digest: str, status: str) -> str:
+    """The start of a result line, which is all that is read of it."""
+    return f'{{"row":{row},"hash":"{digest}","status":"{status}","id":"x"}}\n'
+
+
+def test_what_an_output_has_already_is_told(llmbatch, prompts):
+    """Rows that have their line are counted as done; --retry-failed and --overwrite count as a run would."""
+    digests = [line_digest(line) for line in prompts.read_bytes().split(b"\n")]
+    output = prompts.with_name("prompts.results.jsonl")
+    output.write_text(result_line(1, digests[0], "success") + result_line(3, digests[2], "failed"))
+
+    reports = [
+        json.loads(llmbatch("check", "prompts.jsonl", "-m", "sim/steady", "--json", *flags).stdout)
+        for flags in ((), ("--retry-failed",), ("--overwrite",))
+    ]
+
+    assert [(r["done_success"], r["done_failed"], r["rows_left"]) for r in reports] == [(1, 1, 1), (1, 1, 2), (0, 0, 3)]
+
+
+def test_a_changed_row_is_refused_as_a_run_would(llmbatch, two_lines, prompts):
+    """A finished row whose input line has changed exits with 2 and its line number."""
+    prompts.with_name("prompts.results.jsonl").write_text(result_line(2, "0" * 16, "success"))
+
+    done = llmbatch("check", "prompts.jsonl", "-m", "sim/steady")
+
+    assert done.returncode == 2
+    assert "2" in two_lines(done.stderr)[0]
+
+
+def test_text_from_the_input_is_escaped(llmbatch, tmp_path):
+    """A model's name with control characters cannot steer the terminal."""
+    (tmp_path / "rows.jsonl").write_text(r'{"prompt":"a","model":"gpt\u001b[2J"}' + "\n")
+
+    done = llmbatch("check", "rows.jsonl")
+
+    assert "\x1b" not in done.stdout
+    assert r"gpt\x1b[2J" in done.stdout
+
+
+@pytest.mark.parametrize("most_slots", [1024, 4096])
+def test_seen_names_are_exact_until_full_and_say_when_they_are(most_slots):
+    """Every name is recognised again as long as there is room; then ``is_full`` says that some were left out."""
+    seen = SeenNames(most_slots)
+    room = 2 * most_slots // 3
+
+    new = [seen.add(f"row {number}") for number in range(room)]
+    again = [seen.add(f"row {number}") for number in range(room)]
+
+    assert all(new)
+    assert not any(again)
+    assert (len(seen), seen.is_full) == (room, False)
+    assert seen.add("one more")
+    assert seen.is_full
+    assert len(seen) == room

@@ -1,0 +1,220 @@
+"""Everything that can be wrong with a command: exit code 2, one error, one hint, nothing sent, no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+OPENAI = ("-m", "openai/gpt-5-mini")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ((), "no input is given", "standard input"),
+        (("prompts.jsonl", "-i", "prompts.jsonl"), "the input is given twice", "once"),
+        (("prompts.jsonl", "more.jsonl"), "unexpected extra argument", "--help"),
+        (("prompts.jsonl", "--concurency", "3"), "no such option: --concurency", "did you mean --concurrency?"),
+        (("prompts.jsonl", "--api-key", "sk-live-1234567"), "no such option: --api-key", "--api-key-env"),
+        (("prompts.jsonl", "-c"), "requires an argument", "--help"),
+        (("prompts.jsonl", "-c", "0"), "--concurrency is '0', must be a whole number from 1 to 100,000", "--help"),
+        (("prompts.jsonl", "-c", "-1"), "--concurrency is '-1', must be a whole number from 1 to 100,000", "--help"),
+        (("prompts.jsonl", "-c", "auto"), "--concurrency is 'auto', must be a whole number", "--help"),
+        (("prompts.jsonl", "-j", "2.5"), "--concurrency is '2.5', must be a whole number", "--help"),
+        (("prompts.jsonl", "-c", "9" * 5000), "--concurrency is '999", "--help"),
+        (("prompts.jsonl", "--rpm", "nan"), "--rpm is 'nan', must be a number of requests above 0", "--help"),
+        (("prompts.jsonl", "--tpm", "inf"), "--tpm is 'inf', must be a number of tokens above 0", "--help"),
+        (("prompts.jsonl", "--timeout", "-3"), "--timeout is '-3', must be a number of seconds above 0", "--help"),
+        (("prompts.jsonl", "--timeout", "2m"), "--timeout is '2m', must be a number of seconds above 0", "--help"),
+        (("prompts.jsonl", "-n", "0"), "--limit is '0', must be a whole number, 1 or more", "--help"),
+        (("prompts.jsonl", "--on-outage", "defr"), "--on-outage is 'defr', must be one of wait", "did you mean defer?"),
+        (("prompts.jsonl", "--progress", "loud"), "--progress is 'loud', must be one of auto", "--help"),
+        (("prompts.jsonl", "--endpoint", "chats"), "--endpoint is 'chats', must be one of", "did you mean chat?"),
+        (("prompts.jsonl", "-o", ""), "--output is empty", "--help"),
+        (("prompts.jsonl", "-P", "temperature"), "--param is 'temperature', must be key=value", "temperature=0.2"),
+        (("prompts.jsonl", "-P", "=1"), "--param is '=1', must be key=value", "temperature=0.2"),
+        (("prompts.jsonl", "-o", "-", "--json"), "both want standard output", "-o results.jsonl"),
+        (("-", "--json"), "both want standard output", "-o results.jsonl"),
+        (("prompts.jsonl", "--overwrite", "--retry-failed"), "contradict each other", "--retry-failed keeps"),
+        (("prompts.jsonl", "-o", "-", "--overwrite"), "--overwrite needs an output file", "-o results.jsonl"),
+        (("prompts.jsonl", "-q", "-v"), "-q and -v contradict", "one of them"),
+        (("prompts.jsonl", "--config", "nowhere.toml"), "nowhere.toml: no such file", "TOML"),
+        (("prompts.jsonl", "--base-url", "not a url"), "--base-url", "http"),
+        (("prompts.jsonl", "--base-url", "http://me:secret-word@127.0.0.1/v1"), "--base-url", "--api-key-env"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_two_lines(llmbatch, two_lines, prompts, arguments, error, hint):
+    """Unknown flags, values out of range and contradictions exit with 2, an error and a hint, and leave no output."""
+    done = llmbatch("run", *OPENAI, *arguments, OPENAI_API_KEY="sk-test-0123456789")
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    said_error, said_hint = two_lines(done.stderr)
+    assert error in said_error
+    assert hint in said_hint
+    assert "sk-live" not in done.stderr
+    assert "secret-word" not in done.stderr
+    assert not (prompts.parent / "prompts.results.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("nowhere.jsonl", "nowhere.jsonl"), (".", "directory"), ("nowhere/x.jsonl", "nowhere/x.jsonl")],
+)
+def test_an_input_that_is_no_file_is_refused(llmbatch, two_lines, silence, name, error):
+    """A missing input or a directory exits with 2 and names it."""
+    done = llmbatch("run", name, "-m", "any", "--base-url", silence.url, "-o", "out.jsonl")
+
+    assert done.returncode == 2
+    assert error in two_lines(done.stderr)[0]
+    assert not silence.was_broken()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_input_is_refused(llmbatch, two_lines, silence, prompts):
+    """An input without read permission exits with 2 and names it."""
+    prompts.chmod(0)
+
+    done = llmbatch("run", str(prompts), "-m", "any", "--base-url", silence.url)
+
+    assert done.returncode == 2
+    assert "prompts.jsonl" in two_lines(done.stderr)[0]
+    assert not silence.was_broken()
+
+
+def test_a_missing_key_is_named_before_anything_is_sent(llmbatch, two_lines, prompts):
+    """Without the provider's key the run exits with 2, names the variable, and leaves no output behind."""
+    done = llmbatch("run", str(prompts), *OPENAI)
+
+    assert done.returncode == 2
+    error, hint = two_lines(done.stderr)
+    assert "OPENAI_API_KEY is not set" in error
+    assert "export OPENAI_API_KEY" in hint
+    assert not (prompts.parent / "prompts.results.jsonl").exists()
+
+
+def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(llmbatch, two_lines, prompts):
+    """``nosuch/model`` is a model's name; without a base URL it goes to OpenAI, whose key is not set."""
+    done = llmbatch("run", str(prompts), "-m", "nosuch/model")
+
+    assert done.returncode == 2
+    assert "OPENAI_API_KEY is not set" in two_lines(done.stderr)[0]
+
+
+def test_a_missing_model_is_named(llmbatch, two_lines, prompts, silence):
+    """Rows without a model and a command without one exit with 2, and the hint says where to name it."""
+    done = llmbatch("run", str(prompts), "--base-url", silence.url)
+
+    assert done.returncode == 2
+    error, hint = two_lines(done.stderr)
+    assert "no model" in error
+    assert "-m PROVIDER/MODEL" in hint
+    assert not silence.was_broken()
+
+
+def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(llmbatch, two_lines, prompts):
+    """``--api-key-env sk-…`` is refused without showing the key."""
+    done = llmbatch("run", str(prompts), *OPENAI, "--api-key-env", "sk_live_abcdefgh1234")
+
+    assert done.returncode == 2
+    error, hint = two_lines(done.stderr)
+    assert "--api-key-env is not the name of an environment variable" in error
+    assert "never the key itself" in hint
+    assert "sk_live" not in done.stderr
+
+
+def test_text_from_the_command_line_is_escaped(llmbatch, two_lines, prompts):
+    """A value with control characters cannot steer the terminal."""
+    done = llmbatch("run", str(prompts), "-c", "\x1b[2J\x07\u202e1", *OPENAI)
+
+    assert done.returncode == 2
+    assert r"\x1b[2J\x07\u202e1" in two_lines(done.stderr)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (("rnu", "prompts.jsonl"), "no such command", "did you mean run?"),
+        (("--frobnicate",), "no such option: --frobnicate", "--help"),
+        (("status",), "missing argument 'OUTPUT'", "llmbatch status --help"),
+        (("sim", "serve", "--port", "many"), "--port", "llmbatch sim serve --help"),
+        (("sim", "serve", "--port", "70000"), "port", ""),
+        (("sim", "serve", "--scenario", "sunny", "--port", "0"), "scenario 'sunny' is unknown", "steady"),
+        (("sim", "serve", "--host", "0.0.0.0"), "must be a loopback address", "127.0.0.1"),
+    ],
+)
+def test_other_commands_speak_the_same_way(llmbatch, two_lines, arguments, error, hint):
+    """Wrong commands and arguments of every command come out in the same two lines."""
+    done = llmbatch(*arguments)
+
+    assert done.returncode == 2
+    said_error, said_hint = two_lines(done.stderr)
+    assert error in said_error
+    assert hint in said_hint
+
+
+CRASH = """
+import sys
+from llmbatch.cli import app, main
+def crash(typed):
+    raise RuntimeError("it broke near " + "sk-very-secret-0123456789")
+app._run = crash
+sys.argv = ["llmbatch", "run", "x"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_an_internal_error_shows_no_key_and_a_traceback_only_on_request(tmp_path, environment, debug):
+    """A fault of ours exits with 70 in two lines; LLMBATCH_DEBUG adds the traceback; keys are masked in both."""
+    variables = environment | {"MY_API_KEY": "sk-very-secret-0123456789", "LLMBATCH_DEBUG": debug}
+
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 70
+    assert "error: internal error: RuntimeError: it broke near ***" in done.stderr
+    assert "hint: run again with LLMBATCH_DEBUG=1" in done.stderr
+    assert "sk-very-secret" not in done.stderr
+    assert ("Traceback" in done.stderr) == bool(debug)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path, environment):
+    """``llmbatch sim scenarios | true`` ends without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbatch", "sim", "scenarios"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(write)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_is_told(tmp_path, environment, two_lines):
+    """Output that cannot be written exits with 74 in two lines."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "llmbatch", "sim", "scenarios"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 74
+    assert "standard output could not be written" in two_lines(done.stderr)[0]

@@ -1,0 +1,132 @@
+"""What the command says about itself, and what that costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+FLAGS = [
+    "-o, --output",
+    "-n, --limit",
+    "--retry-failed",
+    "--overwrite",
+    "--strict",
+    "--dry-run",
+    "-m, --model",
+    "--base-url",
+    "--api-key-env",
+    "--endpoint",
+    "-s, --system",
+    "-P, --param",
+    "-c, --concurrency",
+    "--rpm",
+    "--tpm",
+    "--timeout",
+    "--max-attempts",
+    "--failure-threshold",
+    "--recovery-timeout",
+    "--success-threshold",
+    "--on-outage",
+    "--max-outage",
+    "--progress",
+    "-q, --quiet",
+    "-v, --verbose",
+    "--json",
+    "--seed",
+    "--config",
+]
+ALIASES = [
+    "-i",
+    "--input-file",
+    "--output-file",
+    "-j",
+    "--max-concurrency",
+    "--max-connections",
+    "--max-requests-per-minute",
+    "--max-tokens-per-minute",
+]
+
+
+def test_help_names_the_commands(llmbatch):
+    """``llmbatch --help`` lists every command on standard output and exits with 0."""
+    done = llmbatch("--help")
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    for command in ("run", "check", "status", "sim"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_no_command_shows_help_as_a_usage_error(llmbatch):
+    """A bare ``llmbatch`` shows the help on standard error and exits with 2."""
+    done = llmbatch()
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Commands:" in done.stderr
+
+
+def test_help_of_run_lists_every_flag_and_alias_with_an_example(llmbatch):
+    """``llmbatch run --help`` names each flag with its short form, the aliases, the exit codes and an example."""
+    done = llmbatch("run", "--help")
+
+    assert done.returncode == 0
+    for flag in FLAGS:
+        assert f"\n  {flag}" in done.stdout
+    aliases = done.stdout.partition("Aliases:")[2].partition("Exit codes:")[0]
+    for alias in ALIASES:
+        assert alias in aliases.replace(",", " ").replace(".", " ").split()
+    assert "llmbatch run prompts.jsonl -m openai/gpt-5-mini" in done.stdout
+
+
+def test_help_fits_eighty_columns(llmbatch):
+    """The prose of the help is readable in a terminal of 80 columns."""
+    done = llmbatch("run", "--help")
+
+    prose = [line for line in done.stdout.splitlines() if not line.startswith("  llmbatch run")]
+    assert max(map(len, prose)) <= 80
+
+
+@pytest.mark.parametrize(
+    "flag", ["--fallback", "--max-cost", "--template", "--report", "--dashboard", "--metrics-port"]
+)
+def test_flags_that_do_nothing_yet_are_absent(llmbatch, prompts, flag):
+    """A flag that is not built is unknown, not a stub."""
+    done = llmbatch("run", str(prompts), flag, "1")
+
+    assert done.returncode == 2
+    assert f"no such option: {flag}" in done.stderr
+    assert flag not in llmbatch("run", "--help").stdout
+
+
+def test_version(llmbatch):
+    """``llmbatch --version`` prints the installed version."""
+    done = llmbatch("--version")
+
+    assert (done.returncode, done.stdout) == (0, f"llmbatch {version('llmbatch')}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_help_costs_little(tmp_path: Path, arguments):
+    """Help takes at most 0.3 s of CPU, and never loads the HTTP client, rich or pydantic."""
+    script = (
+        "import sys; from llmbatch.cli import main\n"
+        "main()\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)\n"
+    )
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    after = os.times()
+
+    cost = (after.children_user - before.children_user) + (after.children_system - before.children_system)
+    assert "Usage: llmbatch" in done.stdout
+    loaded = set(done.stderr.split())
+    assert loaded.isdisjoint({"aiohttp", "rich", "pydantic", "zstandard", "uvloop", "anyio"})
+    assert cost <= 0.3

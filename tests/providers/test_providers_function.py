@@ -1,0 +1,194 @@
+"""A user's own coroutine function in place of a provider."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+
+import pytest
+
+from llmbatch.errors import UsageError
+from llmbatch.providers.function import FunctionCaller
+from llmbatch.records import Outcome, Row
+
+
+def a_row(value: object = None, **fields: str) -> Row:
+    return Row(7, "0" * 16, '"seven"', fields, value)
+
+
+async def called(fn, row: Row | None = None, *, timeout: float = 5.0, **settings: object) -> Outcome:
+    caller = FunctionCaller(fn, **settings)
+    row = row or a_row(1)
+    return await caller.call(caller.prepare(row), row, timeout=timeout)
+
+
+async def echo(row):
+    return row
+
+
+async def test_function_gets_the_callers_own_object():
+    """A row that came from Python reaches the function as it was handed in."""
+    thing = object()
+
+    outcome = await called(echo, a_row(thing))
+
+    assert outcome.value is thing
+    assert outcome.verdict == "success"
+
+
+async def test_function_gets_a_dictionary_for_a_row_of_a_file():
+    """Members parsed, with the row's name as id."""
+    outcome = await called(echo, a_row(prompt='"hi"', n="[1, 2.5]"))
+
+    assert outcome.value == {"id": "seven", "prompt": "hi", "n": [1, 2.5]}
+
+
+class Model:
+    """Looks like a pydantic model."""
+
+    def model_dump(self, *, mode: str) -> dict[str, str]:
+        return {"mode": mode}
+
+    def __str__(self) -> str:
+        return "a model"
+
+
+@pytest.mark.parametrize(
+    ("value", "body", "text"),
+    [
+        ("hé\ud800", "hé\ud800", "hé\ud800"),
+        ({"a": [1, None]}, {"a": [1, None]}, None),
+        (None, None, None),
+        (5, 5, None),
+        (Model(), {"mode": "json"}, None),
+        ([Model()], [{"mode": "json"}], None),
+        ({1}, "{1}", None),
+        (float("nan"), "nan", None),
+    ],
+)
+async def test_what_it_returns_is_the_body(value, body, text):
+    """JSON where there is a form, else its text, so that no result is lost; a string is also the text."""
+
+    async def fn(row):
+        return value
+
+    outcome = await called(fn)
+
+    assert (outcome.verdict, outcome.status, outcome.text) == ("success", 200, text)
+    assert json.loads(outcome.body) == body
+    assert "\n" not in outcome.body
+    outcome.body.encode()
+
+
+async def test_what_it_raises_is_judged():
+    """An exception is an outcome; one with a status is judged by it."""
+
+    class RateLimitedError(Exception):
+        status_code = 429
+
+    async def limited(row):
+        raise RateLimitedError("slow down")
+
+    async def broken(row):
+        raise ConnectionError("gone")
+
+    assert (await called(limited)).verdict == "throttled"
+    assert (await called(broken)).verdict == "failure"
+
+
+async def test_timeout_ends_the_call_and_is_a_failure():
+    """Our deadline cancels the function; a timeout of its own is a failure as well."""
+    ended = asyncio.Event()
+
+    async def slow(row):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def own(row):
+        raise TimeoutError("mine")
+
+    outcome = await called(slow, timeout=0.02)
+
+    assert (outcome.verdict, outcome.retry) == ("failure", True)
+    assert "0.02 s" in outcome.message
+    assert ended.is_set()
+    assert (await called(own)).verdict == "failure"
+
+
+async def test_cancellation_passes_through():
+    """Who cancels the call sees it cancelled, and so does the function."""
+    seen = []
+
+    async def slow(row):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    task = asyncio.create_task(called(slow))
+    await asyncio.sleep(0.01)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["cancelled"]
+
+
+async def test_cancellation_from_within_is_an_outcome():
+    """A function that awaits something cancelled has failed; nobody cancelled the call."""
+
+    async def fn(row):
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+    assert (await called(fn)).verdict == "failure"
+
+
+class Callable:
+    async def __call__(self, row):
+        return row
+
+
+@pytest.mark.parametrize("fn", [functools.partial(echo), functools.partial(functools.partial(echo)), Callable(), echo])
+async def test_partials_and_callable_objects_are_fine(fn):
+    """Whatever awaits when called."""
+    assert (await called(fn, a_row(3))).value == 3
+
+
+@pytest.mark.parametrize("fn", [lambda row: row, print, Callable, functools.partial(print), 5, None])
+def test_what_is_not_async_is_refused_at_construction(fn):
+    """A blocking function would block the run: told at once, with what to do."""
+    with pytest.raises(UsageError, match="is not an async function") as caught:
+        FunctionCaller(fn)
+
+    assert "async def" in caught.value.hint
+
+
+async def test_canary_calls_the_function_with_the_canarys_row():
+    """With a row to try there is a canary, without one there is none."""
+    seen = []
+
+    async def fn(row):
+        seen.append(row)
+
+    without = FunctionCaller(fn)
+    caller = FunctionCaller(fn, canary_row="ping")
+    canary = caller.canary(caller.prepare(a_row(1)))
+
+    outcome = await caller.call(canary, None, timeout=5)
+
+    assert without.canary(without.prepare(a_row(1))) is None
+    assert (seen, outcome.verdict) == (["ping"], "success")
+
+
+def test_route_is_named_after_the_function():
+    """What people see in reports is the function's name, or the one they chose."""
+    assert FunctionCaller(echo).prepare(a_row()).route.label == "echo"
+    assert FunctionCaller(functools.partial(echo)).prepare(a_row()).route.label == "echo"
+    assert FunctionCaller(Callable()).prepare(a_row()).route.label == "Callable"
+    assert FunctionCaller(echo, name="mine").prepare(a_row()).route.label == "mine"

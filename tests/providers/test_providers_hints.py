@@ -1,0 +1,264 @@
+"""Every way to say "come back later", and every way to say nothing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbatch.jsontext import JSON
+from llmbatch.providers.hints import wait_hint
+
+DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
+NOON = 1_795_435_200  # the same instant
+RETRY_INFO: JSON = {
+    "error": {
+        "code": 429,
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [
+            {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "PerMinute"}]},
+            {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "47.434392449s"},
+        ],
+    }
+}
+
+
+def said(message: str) -> JSON:
+    return {"error": {"message": message}}
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"x-ms-retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": " 0.25 "}, 0.25),
+        ({"retry-after": "86400"}, 86_400.0),
+        ({"retry-after": "Mon, 23 Nov 2026 12:01:30 GMT", "date": DATE}, 90.0),
+        ({"retry-after": "Monday, 23-Nov-26 12:01:30 GMT", "date": DATE}, 90.0),
+        ({"retry-after": "Mon, 23 Nov 2026 12:01:30 -0000", "date": DATE}, 90.0),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after-ms": "0", "retry-after": "9"}, 9.0),
+        ({"retry-after-ms": "soon", "x-ms-retry-after-ms": "-5", "retry-after": "9"}, 9.0),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 302, 400, 429, 503])
+def test_retry_after_counts_on_any_status(status: int, headers: dict[str, str], seconds: float) -> None:
+    """Milliseconds, seconds or a date against the answer's own date, in this order; unknown ones are passed over."""
+    assert wait_hint(status, headers, None) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0",
+        "0.0",
+        "-1",
+        "nan",
+        "NaN",
+        "inf",
+        "Infinity",
+        "1e999",
+        "9" * 400,
+        "1_0",
+        "٣",
+        "",
+        " ",
+        "soon",
+        "34560001",
+        "Mon, 23 Nov 2026 11:59:59 GMT",
+        DATE,
+        "Mon, 99 Foo 2026 12:00:00 GMT",
+        "Mon, 23 Nov 9999 12:00:00 GMT",
+        ":" * 30,
+    ],
+)
+def test_what_makes_no_sense_is_unknown_and_never_zero(value: str) -> None:
+    """Zero, negative, endless, past, absurd or garbled: None, so that a back-off takes over."""
+    assert wait_hint(429, {"retry-after": value, "date": DATE}, None) is None
+    assert wait_hint(429, {"retry-after-ms": value if value != "34560001" else "34560000001"}, None) is None
+
+
+def test_a_date_is_never_read_against_our_own_clock() -> None:
+    """Without the answer's date, an instant says nothing."""
+    headers = {"retry-after": "Mon, 23 Nov 2099 12:01:30 GMT"}
+
+    assert wait_hint(503, headers, None) is None
+    assert wait_hint(503, {**headers, "date": "yesterday"}, None) is None
+
+
+def test_googles_retry_info_is_found_in_every_shape_of_its_errors() -> None:
+    """In an object, in a list of one (the OpenAI-compatible endpoint), and where it is not the first detail."""
+    assert wait_hint(429, {}, RETRY_INFO) == pytest.approx(47.434392449)
+    assert wait_hint(429, {}, [RETRY_INFO]) == pytest.approx(47.434392449)
+    assert wait_hint(503, {"retry-after": "3"}, RETRY_INFO) == 3.0
+
+
+@pytest.mark.parametrize("delay", ["0s", "-3s", "s", "47", None, [], {"seconds": "x"}, "1e9s", "99999999s"])
+def test_a_garbled_retry_info_is_passed_over(delay: JSON) -> None:
+    """The next source is asked instead."""
+    body: JSON = {
+        "error": {"details": [{"@type": "google.rpc.RetryInfo", "retryDelay": delay}], "message": "retry in 5s"}
+    }
+
+    assert wait_hint(429, {}, body) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("20ms", 0.02),
+        ("1s", 1.0),
+        ("7.66s", 7.66),
+        ("6m0s", 360.0),
+        ("2m59.56s", 179.56),
+        ("1h2m", 3720.0),
+        ("1d2h", 93_600.0),
+        ("33", 33.0),
+        ("33.5", 33.5),
+        (str(NOON + 40), 40.0),
+        (str((NOON + 40) * 1000), 40.0),
+        ("2026-11-23T12:00:40Z", 40.0),
+        ("2026-11-23T14:00:40+02:00", 40.0),
+    ],
+)
+def test_the_reset_of_an_exhausted_limit_is_read_in_every_spelling(value: str, seconds: float) -> None:
+    """Go durations, seconds, epoch seconds and milliseconds, RFC 3339; OpenAI's, OpenRouter's and Anthropic's names."""
+    for left, reset in (
+        ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
+        ("x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"),
+        ("x-ratelimit-remaining", "x-ratelimit-reset"),
+        ("anthropic-ratelimit-input-tokens-remaining", "anthropic-ratelimit-input-tokens-reset"),
+    ):
+        headers = {left: "0", reset: value, "date": DATE}
+
+        assert wait_hint(429, headers, None) == pytest.approx(seconds)
+        assert wait_hint(503, headers, None) == pytest.approx(seconds)
+
+
+def test_of_several_exhausted_limits_the_longest_wait_counts() -> None:
+    """All of them must be free before a request passes; what is not exhausted says nothing."""
+    headers = {
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "20ms",
+        "x-ratelimit-remaining-tokens": "0",
+        "x-ratelimit-reset-tokens": "6m0s",
+        "x-ratelimit-remaining-images": "3",
+        "x-ratelimit-reset-images": "9h",
+        "x-ratelimit-reset-audio": "9h",
+    }
+
+    assert wait_hint(429, headers, None) == 360.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "0",
+        "0s",
+        "-1s",
+        "soon",
+        "in a little while, perhaps",
+        "2026-11-23T11:59:00Z",
+        str(NOON - 1),
+        "9000d",
+        "5e9",
+        "99999999",
+    ],
+)
+def test_a_reset_that_has_passed_or_is_garbled_is_unknown(value: str) -> None:
+    """Anthropic's may lie in the past: that is no invitation."""
+    headers = {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": value, "date": DATE}
+
+    assert wait_hint(429, headers, None) is None
+
+
+def test_reset_headers_say_nothing_on_a_success() -> None:
+    """They come with every answer; only a failing one was stopped by them."""
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}
+
+    assert wait_hint(200, headers, None) is None
+
+
+def test_openrouters_headers_inside_the_body_count() -> None:
+    """It repeats the limit that was hit in the error's metadata."""
+    body: JSON = {
+        "error": {
+            "message": "Rate limit exceeded: free-models-per-day",
+            "code": 429,
+            "metadata": {
+                "headers": {
+                    "X-RateLimit-Limit": "50",
+                    "X-RateLimit-Remaining": "0",
+                    "X-RateLimit-Reset": f"{NOON + 3600}000",
+                }
+            },
+        }
+    }
+
+    assert wait_hint(429, {"date": DATE}, body) == pytest.approx(3600.0)
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        (
+            "Rate limit reached for gpt-5 on requests per min (RPM): Limit 3. Please try again in 20s. Visit https://x",
+            20.0,
+        ),
+        ("… Limit 100000, Used 97050, Requested 3619. Please try again in 9m38.016s. Need more tokens?", 578.016),
+        ("Please try again in 20ms.", 0.02),
+        ("Please try again in 6m0s.", 360.0),
+        ("have exceeded token rate limit of your current pricing tier. Please retry after 86400 seconds.", 86_400.0),
+        ("Rate limit is exceeded. Try again in 30 seconds.", 30.0),
+        ("Please retry in 47.434392449s.", 47.434392449),
+        ("try again in about 1 hour, 5 minutes", 3900.0),
+    ],
+)
+def test_the_words_of_a_429_are_the_last_resort(message: str, seconds: float) -> None:
+    """In an error object, a flat body, or a bare error string; on a 429 only, after every header."""
+    assert wait_hint(429, {}, said(message)) == pytest.approx(seconds)
+    assert wait_hint(429, {}, {"message": message}) == pytest.approx(seconds)
+    assert wait_hint(429, {}, {"error": message}) == pytest.approx(seconds)
+    assert wait_hint(500, {}, said(message)) is None
+    assert wait_hint(429, {"retry-after": "3"}, said(message)) == 3.0
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["try again later", "try again in a moment", "try again in 5 monkeys", "try again in 0s", "retry after 1e5 s"],
+)
+def test_words_without_a_time_are_unknown(message: str) -> None:
+    """No number, no wait."""
+    assert wait_hint(429, {}, said(message)) is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "details", "message", "metadata", "headers", "@type", "retryDelay", "detail"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+header_values = st.text(max_size=40) | st.sampled_from(["0", "5", "1s", DATE, "2026-11-23T12:00:40Z", "9" * 30, "nan"])
+header_names = st.sampled_from(
+    ["date", "retry-after", "retry-after-ms", "x-ms-retry-after-ms", "x-ratelimit-remaining", "x-ratelimit-reset"]
+)
+
+
+@settings(deadline=None)
+@given(st.integers(), st.dictionaries(header_names, header_values), json_values)
+def test_a_hint_is_always_a_sane_number_of_seconds(status: int, headers: dict[str, str], body: JSON) -> None:
+    """Whatever comes: no exception; None, or above zero and at most 400 days."""
+    wait = wait_hint(status, headers, body)
+
+    assert wait is None or (math.isfinite(wait) and 0 < wait <= 400 * 86_400)

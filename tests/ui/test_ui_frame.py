@@ -1,0 +1,154 @@
+"""The live picture: what it says, that it fits, and that nothing a model or a file says can steer the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from llmbatch.events import (
+    CallEnded,
+    CallSent,
+    CircuitChanged,
+    Event,
+    LimitChanged,
+    Notice,
+    RowFinished,
+    RowParked,
+    RunStarted,
+    RunStopping,
+    Throttled,
+)
+from llmbatch.report.tally import Tally
+from llmbatch.ui.frame import frame
+
+HOSTILE = "[bold red]x[/bold red]\x1b[2J\x1b]0;owned\x07\r\n\u202eevil\u2028end\x9b31m"
+
+
+def busy(*, routes: int = 1, text: str = "overloaded_error", label: str = "openai/gpt-5-mini") -> Tally:
+    tally = Tally()
+    events: list[Event] = [RunStarted(0.0, f"in {text}", f"out {text}", 40, 100, 1, 1000)]
+    for number in range(routes):
+        name = f"{label}-{number}" if number else label
+        for row in range(1, 31):
+            at = row / 3
+            events += [
+                CallSent(at, name, row, 1, False),
+                CallEnded(at, name, row, False, "success", "", "", 200, 0.8, 1000, 4000),
+                RowFinished(at, name, row, "success", "", 1),
+            ]
+        events.append(CallSent(10.0, name, 31, 1, False))
+        events.append(LimitChanged(10.0, name, 40))
+    events += [
+        CallEnded(10.0, label, 31, False, "failure", text, text, 529, 0.2, 0, 0),
+        RowFinished(10.0, label, 32, "failed", text, 3),
+        RowParked(10.0, label, 33, 5.0, text, True),
+        CircuitChanged(10.0, label, "closed", "open", f"5 rows failed: {text}", 5.0),
+        Notice(10.0, "warning", f"the key may have been revoked {text}", "look"),
+    ]
+    for event in events:
+        tally.observe(event)
+    return tally
+
+
+def drawn(tally: Tally, *, width: int = 80, height: int = 24, now: float = 12.0) -> str:
+    """What a terminal of *width* columns without colour shows."""
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False)
+    console.print(frame(tally.snapshot(now), tally.history(30, now), width=width - 1, height=height))
+    return out.getvalue()
+
+
+def test_an_outage_is_told_in_words() -> None:
+    """Without any colour the picture says what is open, when the next probe goes and what waits."""
+    text = drawn(busy())
+
+    assert "○ open" in text
+    assert "probe in 3.0 s" in text
+    assert "1 parked" in text
+    assert "left unknown" in text
+    assert "132/1,000  13 %" in text
+    assert "2 rows · attempts: overloaded_error 1" in text
+    assert "30,000 in · 120k out · latency p50 0.8 s · p95 0.8 s" in text
+    assert "the key may have been revoked" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("routes", [1, 3, 4, 30])
+def test_every_line_fits_the_terminal(width: int, routes: int) -> None:
+    """At most twelve lines, none wider than the terminal, however many routes there are."""
+    lines = drawn(busy(routes=routes), width=width).splitlines()
+
+    assert len(lines) <= 12
+    assert all(cell_len(line) < width for line in lines)
+    assert any("open" in line for line in lines)
+
+
+def test_many_routes_show_the_worst_and_count_the_rest() -> None:
+    """The open circuit stands first, and what has no line of its own is counted by state."""
+    lines = drawn(busy(routes=9)).splitlines()
+
+    assert "○ open" in next(line for line in lines if line.startswith("circuit"))
+    assert any("+6 more: 6 closed" in line for line in lines)
+
+
+@pytest.mark.parametrize("height", [1, 3, 6])
+def test_a_low_terminal_keeps_what_matters_most(height: int) -> None:
+    """Progress goes last of all; then the circuits."""
+    lines = drawn(busy(), height=height).splitlines()
+
+    assert len(lines) == height
+    assert lines[0].startswith("rows") or lines[1].startswith("rows")
+    assert height == 1 or any("○ open" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_hostile_text_is_shown_and_not_obeyed(width: int) -> None:
+    """Markup, escape sequences, line breaks and reversed text arrive as visible characters."""
+    tally = busy(text=HOSTILE, label=HOSTILE)
+
+    text = drawn(tally, width=width)
+
+    plain = text.replace("\n", "")
+    assert plain.isprintable()
+    assert "[bold red]" in text
+    assert len(text.splitlines()) <= 12
+
+
+def test_wide_characters_are_measured_in_columns() -> None:
+    """A name in a script of double width is cut by columns, not characters."""
+    lines = drawn(busy(text="漢字" * 60, label="模型" * 40), width=60).splitlines()
+
+    assert all(cell_len(line) < 60 for line in lines)
+
+
+def test_a_paused_route_and_a_stopping_run_are_told() -> None:
+    """A slower pace counts down, and why the run stops stands in place of the last notice."""
+    tally = Tally()
+    tally.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
+    tally.observe(Throttled(1.0, "openai/x", 20.0, "rate_limit"))
+    tally.observe(RunStopping(2.0, "Ctrl-C: requests in flight may finish"))
+
+    text = drawn(tally, now=3.0)
+
+    assert re.search(r"◌ paused +openai/x · 18 s left", text)
+    assert "stopping  Ctrl-C" in text
+    assert "of an unknown number" in text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60), st.integers(1, 130), st.integers(1, 30))
+def test_no_text_and_no_size_breaks_the_picture(text: str, width: int, height: int) -> None:
+    """Any text at any size makes a picture that fits and is printable."""
+    tally = busy(routes=2, text=text, label=text or "x")
+
+    shown = frame(tally.snapshot(12.0), tally.history(30, 12.0), width=width, height=height)
+
+    lines = shown.plain.split("\n")
+    assert len(lines) <= height
+    assert all(line.isprintable() and cell_len(line) <= width for line in lines)

@@ -1,0 +1,177 @@
+"""The closing words: what they say for each exit code, and that they cannot be abused."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmbatch.report.summary import Summary
+from llmbatch.ui.summary import failed_rows_command, print_summary
+
+COMMAND = "llmbatch run prompts.jsonl -m openai/gpt-5-mini"
+HOSTILE = "\x1b[31m[bold]red\x1b[0m\nforged"
+
+SUMMARY = Summary(
+    rows=600,
+    success=598,
+    failed=2,
+    already_done=188,
+    this_run_success=410,
+    this_run_failed=2,
+    deferred=0,
+    total_rows=600,
+    calls=640,
+    probes=5,
+    retries=12,
+    calls_avoided=512,
+    outages=1,
+    outage_seconds=252.0,
+    throttles=3,
+    input_tokens=1_200_000,
+    output_tokens=340_000,
+    cost_usd=None,
+    duration_s=62.0,
+    rows_per_s=6.65,
+    latency_p50_s=0.8,
+    latency_p95_s=1.9,
+    stopped_reason=None,
+    advice="",
+    exit_code=1,
+    input="prompts.jsonl",
+    output="prompts.results.jsonl",
+    failures_by_code={"context_length_exceeded": 2},
+    errors_by_code={"overloaded_error": 14},
+    routes=(),
+)
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def printed(summary: Summary, *, command: str = COMMAND, stream: io.StringIO | None = None) -> str:
+    stream = io.StringIO() if stream is None else stream
+    print_summary(summary, command=command, stream=stream, environ={"TERM": "xterm", "COLUMNS": "80"})
+    return stream.getvalue()
+
+
+def test_the_summary_tells_what_came_of_the_run() -> None:
+    """Counts of the whole output and of this run, time, the outage survived, calls, tokens and failures by code."""
+    assert printed(SUMMARY).splitlines() == [
+        "finished      600 rows: 598 success, 2 failed",
+        "this run      412 rows more",
+        "time          1m02s, 6.7 rows/s",
+        "outages       1, 4m12s in all, 512 calls avoided",
+        "calls         640, 12 retries, 5 probes, 3 times asked for a slower pace",
+        "tokens        1.2M in, 340k out",
+        "latency       p50 0.8 s, p95 1.9 s",
+        "failed        context_length_exceeded 2",
+        """see them      grep '^{"row":[0-9]*,"hash":"[0-9a-f]*","status":"failed"' prompts.results.jsonl""",
+        f"results are in prompts.results.jsonl; to send the failed rows again: {COMMAND} --retry-failed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "first", "last"),
+    [
+        (0, "done", "results are in prompts.results.jsonl"),
+        (1, "finished", f"to send the failed rows again: {COMMAND} --retry-failed"),
+        (2, "stopped", f"change what the error names, then run the same command again: {COMMAND}"),
+        (3, "stopped", f"put right what the provider refuses, then run the same command again: {COMMAND}"),
+        (4, "stopped", f"raise --max-cost and run the same command again: {COMMAND}"),
+        (74, "stopped", f"make room or repair the disk, then run the same command again: {COMMAND}"),
+        (75, "stopped", f"to go on, run the same command again: {COMMAND}"),
+        (130, "interrupted", f"to go on, run the same command again: {COMMAND}"),
+        (143, "terminated", f"to go on, run the same command again: {COMMAND}"),
+    ],
+)
+def test_the_last_line_says_where_the_results_are_and_how_to_go_on(exit_code: int, first: str, last: str) -> None:
+    """For each exit code of the contract the last line names the results and the next step."""
+    lines = printed(replace(SUMMARY, exit_code=exit_code)).splitlines()
+
+    assert lines[0].startswith(first)
+    assert lines[-1].startswith("results are in prompts.results.jsonl")
+    assert lines[-1].endswith(last)
+
+
+def test_a_refusal_is_told_with_its_advice() -> None:
+    """After exit code 3 the summary says what the provider refused and what to do about it."""
+    text = printed(
+        replace(SUMMARY, exit_code=3, stopped_reason="openai: insufficient_quota", advice="add credit", deferred=40)
+    )
+
+    assert "600 rows: 598 success, 2 failed, 40 deferred" in text
+    assert "reason        openai: insufficient_quota" in text
+    assert "advice        add credit" in text
+
+
+def test_retry_failed_is_not_offered_twice() -> None:
+    """A command that has the flag already is repeated as it is."""
+    last = printed(SUMMARY, command=f"{COMMAND} --retry-failed").splitlines()[-1]
+
+    assert last.count("--retry-failed") == 1
+
+
+def test_standard_output_promises_no_resume() -> None:
+    """Results that went down a pipe are nowhere to resume, and the summary says so."""
+    last = printed(replace(SUMMARY, output="-", exit_code=75)).splitlines()[-1]
+
+    assert last == "results went to standard output, which cannot be resumed; a file (-o) can"
+
+
+def test_commands_are_not_broken_by_a_narrow_terminal() -> None:
+    """What is meant for copying stays one line, which the terminal wraps."""
+    text = printed(replace(SUMMARY, output="a-rather-long-folder-name/" * 4 + "o.jsonl"), stream=Terminal())
+
+    assert any("see them" in line and line.rstrip("\x1b[0m").endswith("o.jsonl") for line in text.splitlines())
+    assert text.splitlines()[-1].count("--retry-failed") == 1
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_hostile_text_is_shown_and_not_obeyed(stream: type[io.StringIO]) -> None:
+    """Names, reasons, codes and advice from outside stay on their line, escaped."""
+    hostile = replace(
+        SUMMARY,
+        exit_code=3,
+        stopped_reason=HOSTILE,
+        advice=HOSTILE,
+        output=f"{HOSTILE}.jsonl",
+        failures_by_code={HOSTILE: 2},
+    )
+
+    text = printed(hostile, command=HOSTILE, stream=stream())
+
+    assert "\x1b[31m" not in text
+    assert "\nforged" not in text
+    assert "[bold]red" in text
+
+
+def test_a_terminal_gets_colour_that_it_can_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the same lines are styled; ``NO_COLOR`` takes the colours and none of the words."""
+    coloured = printed(SUMMARY, stream=Terminal())
+    monkeypatch.setenv("NO_COLOR", "1")
+    bare = printed(SUMMARY, stream=Terminal())
+
+    assert "\x1b[" in coloured
+    assert "33m" not in bare
+    for word in ("finished", "598 success, 2 failed", "4m12s in all", f"{COMMAND} --retry-failed"):
+        assert word in bare
+
+
+def test_the_command_that_shows_failed_rows_works(tmp_path: Path) -> None:
+    """Pasted into a shell, the command prints the failed lines and no other, also from a path with odd characters."""
+    output = tmp_path / "it's here.jsonl"
+    good = '{"row":1,"hash":"00000000000000aa","status":"success","response":{"body":{"status":"failed"}}}\n'
+    bad = '{"row":2,"hash":"00000000000000bb","status":"failed","id":"x"}\n'
+    output.write_text(good + bad)
+
+    done = subprocess.run(["sh", "-c", failed_rows_command(str(output))], capture_output=True, text=True, check=True)
+
+    assert done.stdout == bad
