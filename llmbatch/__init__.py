@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from llmbatch.batch import BatchRunner as BatchRunner
     from llmbatch.breaker import BreakerPolicy as BreakerPolicy
     from llmbatch.breaker import CircuitBreaker as CircuitBreaker
     from llmbatch.breaker import CircuitOpenError as CircuitOpenError
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from llmbatch.records import Result as Result
     from llmbatch.records import Usage as Usage
     from llmbatch.report.summary import Summary as Summary
-    from llmbatch.runner.batch import BatchRunner as BatchRunner
 
 _HOMES = {
-    "BatchRunner": "llmbatch.runner.batch",
+    "BatchRunner": "llmbatch.batch",
     "BreakerPolicy": "llmbatch.breaker",
     "CircuitBreaker": "llmbatch.breaker",
     "CircuitOpenError": "llmbatch.breaker",
@@ -44,7 +44,7 @@ _HOMES = {
     "WriteError": "llmbatch.errors",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:

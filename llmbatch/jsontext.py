@@ -38,7 +38,7 @@ def _any_int(digits: str) -> int | str:
     return int(digits) if len(digits) <= 4300 else digits
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int)  # type: ignore[arg-type]
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int)
 _fast_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _whitespace = re.compile(r"[ \t\r\n]*").match
 

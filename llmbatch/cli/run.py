@@ -14,20 +14,20 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbatch.batch import BatchRunner
 from llmbatch.cli.loop import raise_file_limit, run_in_loop
 from llmbatch.cli.settings import LOCAL_CONFIG, Settings, output_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_note, print_out
 from llmbatch.events import Notice, Observer
 from llmbatch.report.tally import Summary, Tally
-from llmbatch.runner.batch import BatchRunner
 from llmbatch.runner.options import RunOptions
 from llmbatch.ui import make_display
 from llmbatch.ui.status_file import StatusFile
 from llmbatch.ui.summary import print_summary
 
 if TYPE_CHECKING:
-    from llmbatch.runner.batch import Options
+    from llmbatch.batch import Options
 
 __all__ = ["run"]
 

@@ -12,17 +12,17 @@ import os
 import select
 import stat
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Protocol
 
 from llmbatch.errors import InputError
-from llmbatch.files.archive import HEAD_BYTES, is_archive
 from llmbatch.files.iterable import IterableSource
 from llmbatch.files.ledger import Ledger, Verified
-from llmbatch.files.lines import line_digest, parse_line, strip_bom, too_long
+from llmbatch.files.lines import parse_line, too_long
+from llmbatch.files.opening import file_blocks, open_input, read_block
 from llmbatch.files.split import LongLine
 from llmbatch.files.text import text_lines
+from llmbatch.files.verify import compare, compare_line, count_rows, identity, verify_finished
 from llmbatch.records import Malformed, Row
 
 __all__ = [
@@ -35,8 +35,6 @@ __all__ = [
     "verify_finished",
 ]
 
-BLOCK_BYTES: Final = 256 * 1024
-_COUNTED_BYTES: Final = 256 * 1024 * 1024
 # How many batches of lines one call may pass over (finished rows, blank lines) before the event loop gets its turn.
 _BATCHES_A_TURN: Final = 4
 
@@ -144,7 +142,7 @@ class _ByteSource:
         if self._limit is not None and self.rows_read + count >= self._limit:
             return False
         if not self._verified:
-            _compare(self.name, first, batch, self._ledger)
+            compare(self.name, first, batch, self._ledger)
         self._number += count
         self.rows_read += count
         return True
@@ -154,7 +152,7 @@ class _ByteSource:
         row: Row | Malformed | None = None
         if self._ledger is not None and self._ledger.is_done(number):
             if not self._verified:
-                _compare_line(self.name, number, line, self._ledger)
+                compare_line(self.name, number, line, self._ledger)
         else:
             row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
             if row is None:
@@ -175,13 +173,13 @@ class FileSource(_ByteSource):
     def __init__(
         self, path: str | Path, *, ledger: Ledger | None = None, limit: int | None = None, fd: int | None = None
     ) -> None:
-        fd = _open(path) if fd is None else fd
+        fd = open_input(path) if fd is None else fd
         super().__init__(fd, str(path), ledger=ledger, limit=limit)
         start = os.lseek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
         self._total_bytes = os.fstat(fd).st_size - start
         verified = ledger.verified if ledger is not None and not start else None
-        if verified is not None and verified.identity == _identity(fd):
+        if verified is not None and verified.identity == identity(fd):
             self._verified = True
             if limit is None or limit > verified.lines:
                 self._start_after(fd, verified)
@@ -203,7 +201,7 @@ class FileSource(_ByteSource):
         self._batches = text_lines(self._blocks(fd), self.name, from_start=not verified.lines)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
-        for block in _file_blocks(fd, self.name):
+        for block in file_blocks(fd, self.name):
             self._consumed_bytes += len(block)
             yield block
 
@@ -245,7 +243,7 @@ class StreamSource(_ByteSource):
                 yield None
                 continue
             try:
-                block = _read(fd, self.name)
+                block = read_block(fd, self.name)
             except BlockingIOError:
                 yield None
                 continue
@@ -263,143 +261,7 @@ def open_source(
         InputError: the input cannot be opened.
     """
     name = "standard input" if str(path) == "-" else str(path)
-    fd = _open(path)
+    fd = open_input(path)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return FileSource(name, ledger=ledger, limit=limit, fd=fd)
     return StreamSource(fd, name, ledger=ledger, limit=limit)
-
-
-def count_rows(path: str | Path) -> int | None:
-    """The lines of *path* that are not blank; None unless it is a plain regular file below 256 MiB. Raises nothing."""
-    try:
-        about = Path(path).stat()
-        if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
-            return None
-        with Path(path).open("rb", buffering=BLOCK_BYTES) as file:
-            if is_archive(file.read(HEAD_BYTES)):
-                return None
-            file.seek(0)
-            return sum(not line.isspace() for line in file)
-    except OSError:
-        return None
-
-
-def verify_finished(path: str | Path, ledger: Ledger) -> None:
-    """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
-
-    Reads up to the last finished row. Other inputs cannot be read twice: their source compares as it goes.
-
-    Raises:
-        InputError: a finished row has changed or is gone, or the input cannot be read.
-    """
-    if not ledger or str(path) == "-" or not _is_regular(path):
-        return
-    name = str(path)
-    fd = _open(path)
-    number = 0
-    try:
-        leading = _Leading(os.pread(fd, HEAD_BYTES, 0))
-        for batch in text_lines(_file_blocks(fd, name), name):
-            if batch:
-                _compare(name, number + 1, batch, ledger)
-                leading.add(batch, done=ledger.are_done(number + 1, len(batch)))
-                number += len(batch)
-            if number >= ledger.last:
-                ledger.verified = Verified(_identity(fd), leading.lines, leading.size_bytes)
-                return
-    finally:
-        os.close(fd)
-    raise InputError(
-        f"{name}: the file has {number} lines, but the output has a result for line {ledger.last}",
-        hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
-        line=number,
-    )
-
-
-class _Leading:
-    """How far every line of a plain file is finished: reading can start after that."""
-
-    def __init__(self, head: bytes) -> None:
-        self.lines = 0
-        self.size_bytes = len(head) - len(strip_bom(head))
-        self._goes_on = not is_archive(head)
-
-    def add(self, batch: Sequence[bytes | LongLine], *, done: bool) -> None:
-        lines = [line for line in batch if isinstance(line, bytes)]
-        self._goes_on = self._goes_on and done and len(lines) == len(batch)
-        if self._goes_on:
-            self.lines += len(lines)
-            self.size_bytes += sum(map(len, lines)) + len(lines)
-
-
-def _compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: Ledger) -> None:
-    """Compare the finished ones of *lines*, the first of which has the number *first*, with their hashes."""
-    if ledger.are_done(first, len(lines)):
-        digests = b"".join([sha256(line).digest()[:8] for line in lines if isinstance(line, bytes)])
-        if digests == ledger.hashes_of(first, len(lines)):
-            return
-    # Some are not finished, end in a carriage return, are too long, or have changed.
-    for number, line in enumerate(lines, first):
-        if ledger.is_done(number):
-            _compare_line(name, number, line, ledger)
-
-
-def _compare_line(name: str, number: int, line: bytes | LongLine, ledger: Ledger) -> None:
-    digest = line.hash if isinstance(line, LongLine) else line_digest(line)
-    if digest != ledger.hash_of(number):
-        raise InputError(
-            f"{name}:{number}: this row has changed since its result was written",
-            hint="restore the row, or write to another output (-o), or start afresh (--overwrite)",
-            line=number,
-        )
-
-
-def _identity(fd: int) -> tuple[int, ...]:
-    about = os.fstat(fd)
-    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
-
-
-def _is_regular(path: str | Path) -> bool:
-    try:
-        return stat.S_ISREG(Path(path).stat().st_mode)
-    except OSError:
-        return True  # opening says what is wrong
-
-
-def _open(path: str | Path) -> int:
-    try:
-        if str(path) == "-":
-            return os.dup(0)
-        if not str(path):
-            raise InputError("the input's path is empty", hint="name a file, or - for standard input")
-        # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
-    except PermissionError:
-        raise InputError(f"{path}: no permission to read it", hint=f"ls -l {path} shows who may") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be opened ({_why(error)})", hint="name a readable file") from error
-    if stat.S_ISDIR(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise InputError(f"{path}: is a directory", hint="name one file of rows in it")
-    return fd
-
-
-def _file_blocks(fd: int, name: str) -> Iterator[bytes]:
-    while block := _read(fd, name):
-        yield block
-
-
-def _read(fd: int, name: str) -> bytes:
-    try:
-        return os.read(fd, BLOCK_BYTES)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        hint = "run the same command again once it can be read: what is finished is kept"
-        raise InputError(f"{name}: cannot be read ({_why(error)})", hint=hint) from error
-
-
-def _why(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

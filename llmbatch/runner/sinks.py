@@ -13,23 +13,32 @@ __all__ = ["LineSink", "QueueSink"]
 
 
 class _Lines(Protocol):
+    @property
+    def congested(self) -> bool: ...
+
     def put(self, line: bytes) -> None: ...
+
+    async def drained(self) -> None: ...
 
 
 class LineSink:
-    """Hands each result to the writer as one line. Never congested: the writer keeps up with the loop."""
-
-    congested = False
+    """Hands each result to the writer as one line; congested while a pipe's reader is behind."""
 
     def __init__(self, writer: _Lines) -> None:
         self._writer = writer
+
+    @property
+    def congested(self) -> bool:
+        """Whether whoever reads the lines is behind."""
+        return self._writer.congested
 
     def put(self, result: Result) -> None:
         """Take one result."""
         self._writer.put(encode_line(result))
 
     async def drained(self) -> None:
-        """Return at once."""
+        """Return when the writer has caught up."""
+        await self._writer.drained()
 
 
 class QueueSink:

@@ -31,6 +31,9 @@ __all__ = ["Verdicts"]
 NEUTRAL_CANARIES = 3
 """Refused canaries that count as an answer: the provider is up, it merely does not like this request."""
 
+VOUCHED_SECONDS = 600.0
+"""How long after a good probe refusals are the rows' own before they are the route's; each one starts it anew."""
+
 
 class Verdicts:
     """Applies outcomes. *halt* ends the run: exit code and reason."""
@@ -148,11 +151,10 @@ class Verdicts:
         if lane.opened_by_refusal or lane.probes_failed or not by_canary:
             lane.void()
         self._prove(lane, serial, now)
-        grace = now + self._options.recovery_timeout
         if lane.opened_by_refusal or by_canary:
-            lane.vouched_until = grace
+            lane.vouched_until = now + VOUCHED_SECONDS
         if by_canary:
-            lane.canary_first_until = grace
+            lane.canary_first_until = now + max(60.0, self._options.recovery_timeout)
             # The failed probes that made the wait grow were the rows' own fault, or are history.
             lane.circuit.close(now, start_over=True)
 
@@ -271,6 +273,7 @@ class Verdicts:
 
     def _canary_refused(self, lane: Lane, serial: int, outcome: Outcome, now: float) -> None:
         if lane.refusals:
+            lane.vouched_until = 0.0
             self._close_route(lane, outcome, now)
             return
         lane.neutral_canaries += 1
@@ -283,7 +286,10 @@ class Verdicts:
         """Rows are refused and nothing succeeded since: is it the rows, or the route?"""
         if not lane.circuit.is_closed and lane.verdict_pending is not None:
             return
-        many = lane.refusals >= self._options.failure_threshold and now >= lane.vouched_until
+        if now < lane.vouched_until:
+            lane.vouched_until = now + VOUCHED_SECONDS
+            return
+        many = lane.refusals >= self._options.failure_threshold
         at_once = outcome.verdict == "exhausted" and not self._dispatch.has_answered(lane)
         if many or at_once:
             self._close_route(lane, outcome, now)

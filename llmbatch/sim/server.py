@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import socket
 from collections.abc import Callable
 
 from aiohttp import web
@@ -75,15 +76,18 @@ class SimServer:
             request.cancel()
         await self._runner.cleanup()
 
-    async def listen(self, port: int) -> None:
-        """Open the socket.
+    async def listen(self, port: int, listener: socket.socket | None = None) -> None:
+        """Open the socket, or take up *listener*, which listens already.
 
         Raises:
             UsageError: the port is in use or may not be opened.
         """
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, self._host, port).start()
+            if listener is not None:
+                await web.SockSite(self._runner, listener).start()
+            else:
+                await web.TCPSite(self._runner, self._host, port).start()
         except OSError as error:
             await self._runner.cleanup()
             if error.errno == errno.EADDRINUSE:
@@ -145,6 +149,7 @@ async def start(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    listener: socket.socket | None = None,
     scenario: str | Scenario = "steady",
     seed: int = 0,
     latency: float | None = None,
@@ -153,6 +158,8 @@ async def start(
     capacity: int | None = None,
 ) -> SimServer:
     """Start a server on a loopback *host*; port 0 takes any free one. The rest is :class:`SimulatedProvider`'s.
+
+    *listener* is a socket that listens on *host* already, in place of *port*.
 
     Raises:
         UsageError: a value is out of range, the host is not loopback, or the port is in use.
@@ -165,7 +172,7 @@ async def start(
         scenario, seed=seed, latency=latency, speed=speed, require_key=require_key, capacity=capacity
     )
     server = SimServer(provider, host)
-    await server.listen(port)
+    await server.listen(port, listener)
     return server
 
 

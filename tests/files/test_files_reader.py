@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from llmbatch.errors import InputError
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.lines import MAX_LINE_BYTES, line_digest
+from llmbatch.files.opening import BLOCK_BYTES
 from llmbatch.files.reader import (
-    BLOCK_BYTES,
     FileSource,
     StreamSource,
     count_rows,
@@ -529,6 +529,7 @@ def test_count_rows_counts_lines_that_are_not_blank(tmp_path: Path) -> None:
     assert count_rows(tmp_path / "none") is None
     assert count_rows("/dev/null") is None
     assert count_rows("-") is None
+    assert count_rows("a\0b") is None
 
 
 def test_count_rows_leaves_large_files_alone(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from llmbatch.records import Caller, Malformed, Result, Row, encode_line
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.engine import Ending, Engine
 from llmbatch.runner.options import OnOutage, RunOptions
-from llmbatch.runner.simulated import SimulatedHost
 from llmbatch.runner.sinks import LineSink, QueueSink
+from llmbatch.simulated import SimulatedHost
 
 if TYPE_CHECKING:
     from llmbatch.files.output import Output
@@ -271,7 +271,9 @@ class BatchRunner:
         )
         return HttpCaller.over_http(connection, concurrency=self.options.concurrency)
 
-    def _start(self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None) -> Engine:
+    def _start(
+        self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None
+    ) -> Engine:
         engine = Engine(
             caller,
             source,
@@ -364,5 +366,3 @@ def _in_thread(work: Callable[[], Summary]) -> Summary:
     if errors:
         raise errors[0]
     return results[0]
-
-

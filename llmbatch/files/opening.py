@@ -1,0 +1,74 @@
+"""Opening and reading the bytes of an input, with errors that say what to try.
+
+Knows neither lines nor rows.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from llmbatch.errors import InputError
+
+__all__ = ["BLOCK_BYTES", "file_blocks", "open_input", "read_block"]
+
+BLOCK_BYTES: Final = 256 * 1024
+"""How much is read at once."""
+
+
+def open_input(path: str | Path) -> int:
+    """A descriptor of *path*, or of standard input for ``-``.
+
+    Raises:
+        InputError: it cannot be opened, or is a directory.
+    """
+    try:
+        if str(path) == "-":
+            return os.dup(0)
+        if not str(path):
+            raise InputError("the input's path is empty", hint="name a file, or - for standard input")
+        # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it", hint=f"ls -l {path} shows who may") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be opened ({_why(error)})", hint="name a readable file") from error
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InputError(f"{path}: is a directory", hint="name one file of rows in it")
+    return fd
+
+
+def file_blocks(fd: int, name: str) -> Iterator[bytes]:
+    """The blocks of a regular file, from where *fd* stands to its end.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    while block := read_block(fd, name):
+        yield block
+
+
+def read_block(fd: int, name: str) -> bytes:
+    """The next block, empty at the end.
+
+    Raises:
+        BlockingIOError: nothing is there right now.
+        InputError: it cannot be read.
+    """
+    try:
+        return os.read(fd, BLOCK_BYTES)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        hint = "run the same command again once it can be read: what is finished is kept"
+        raise InputError(f"{name}: cannot be read ({_why(error)})", hint=hint) from error
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,132 @@
+"""Compares an input with the output made from it: has a finished row changed since?
+
+Also counts an input's rows for those who draw a bar. Parses nothing, and decides nothing but whether to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from llmbatch.errors import InputError
+from llmbatch.files.archive import HEAD_BYTES, is_archive
+from llmbatch.files.ledger import Ledger, Verified
+from llmbatch.files.lines import line_digest, strip_bom
+from llmbatch.files.opening import BLOCK_BYTES, file_blocks, open_input
+from llmbatch.files.split import LongLine
+from llmbatch.files.text import text_lines
+
+__all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished"]
+
+_COUNTED_BYTES: Final = 256 * 1024 * 1024
+
+
+def count_rows(path: str | Path) -> int | None:
+    """The lines of *path* that are not blank; None unless it is a plain regular file below 256 MiB. Raises nothing."""
+    try:
+        about = Path(path).stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
+            return None
+        with Path(path).open("rb", buffering=BLOCK_BYTES) as file:
+            if is_archive(file.read(HEAD_BYTES)):
+                return None
+            file.seek(0)
+            return sum(not line.isspace() for line in file)
+    except (OSError, ValueError):
+        return None
+
+
+def verify_finished(path: str | Path, ledger: Ledger) -> None:
+    """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
+
+    Reads up to the last finished row. Other inputs cannot be read twice: their source compares as it goes.
+
+    Raises:
+        InputError: a finished row has changed or is gone, or the input cannot be read.
+    """
+    if not ledger or str(path) == "-" or not _is_regular(path):
+        return
+    name = str(path)
+    fd = open_input(path)
+    number = 0
+    try:
+        leading = _Leading(os.pread(fd, HEAD_BYTES, 0))
+        for batch in text_lines(file_blocks(fd, name), name):
+            if batch:
+                compare(name, number + 1, batch, ledger)
+                leading.add(batch, done=ledger.are_done(number + 1, len(batch)))
+                number += len(batch)
+            if number >= ledger.last:
+                ledger.verified = Verified(identity(fd), leading.lines, leading.size_bytes)
+                return
+    finally:
+        os.close(fd)
+    raise InputError(
+        f"{name}: the file has {number} lines, but the output has a result for line {ledger.last}",
+        hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
+        line=number,
+    )
+
+
+def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: Ledger) -> None:
+    """Compare the finished ones of *lines*, the first of which has the number *first*, with their hashes.
+
+    Raises:
+        InputError: one has changed.
+    """
+    if ledger.are_done(first, len(lines)):
+        digests = b"".join([sha256(line).digest()[:8] for line in lines if isinstance(line, bytes)])
+        if digests == ledger.hashes_of(first, len(lines)):
+            return
+    # Some are not finished, end in a carriage return, are too long, or have changed.
+    for number, line in enumerate(lines, first):
+        if ledger.is_done(number):
+            compare_line(name, number, line, ledger)
+
+
+def compare_line(name: str, number: int, line: bytes | LongLine, ledger: Ledger) -> None:
+    """Compare one finished row with its hash.
+
+    Raises:
+        InputError: it has changed.
+    """
+    digest = line.hash if isinstance(line, LongLine) else line_digest(line)
+    if digest != ledger.hash_of(number):
+        raise InputError(
+            f"{name}:{number}: this row has changed since its result was written",
+            hint="restore the row, or write to another output (-o), or start afresh (--overwrite)",
+            line=number,
+        )
+
+
+def identity(fd: int) -> tuple[int, ...]:
+    """What tells a file, and its state, from others."""
+    about = os.fstat(fd)
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+
+
+class _Leading:
+    """How far every line of a plain file is finished: reading can start after that."""
+
+    def __init__(self, head: bytes) -> None:
+        self.lines = 0
+        self.size_bytes = len(head) - len(strip_bom(head))
+        self._goes_on = not is_archive(head)
+
+    def add(self, batch: Sequence[bytes | LongLine], *, done: bool) -> None:
+        lines = [line for line in batch if isinstance(line, bytes)]
+        self._goes_on = self._goes_on and done and len(lines) == len(batch)
+        if self._goes_on:
+            self.lines += len(lines)
+            self.size_bytes += sum(map(len, lines)) + len(lines)
+
+
+def _is_regular(path: str | Path) -> bool:
+    try:
+        return stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return True  # opening says what is wrong
