@@ -244,7 +244,7 @@ class BatchRunner:
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
         """Stop a run in this event loop: no new rows, requests in flight may finish for 30 s; with *now*, at once."""
         exit_code = 128 + signal if signal is not None else 130
-        reason = "stopped at once" if now else "stopping: requests in flight may finish"
+        reason = "stopped at once" if now else "interrupted: requests in flight may finish"
         self._stopped = (exit_code, reason, now)
         if self._engine is not None:
             self._engine.stop(exit_code, reason, now=now)

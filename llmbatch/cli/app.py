@@ -17,7 +17,8 @@ import typer
 import typer.core
 import typer.main
 
-from llmbatch.cli.flags import FLAGS, Flag, Switch
+from llmbatch.cli.flags import FLAGS, Flag
+from llmbatch.cli.kinds import Switch
 from llmbatch.cli.plain import AsTypedCommand, PlainCommand, PlainGroup
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import re
 import tomllib
 from pathlib import Path
 
-from llmbatch.cli.flags import FLAGS, Flag, Value, closest
+from llmbatch.cli.flags import FLAGS, Flag, closest
+from llmbatch.cli.kinds import Value
 from llmbatch.cli.terminal import shown
 from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON

@@ -18,13 +18,13 @@ from llmbatch.batch import BatchRunner
 from llmbatch.cli.loop import raise_file_limit, run_in_loop
 from llmbatch.cli.settings import LOCAL_CONFIG, Settings, output_of
 from llmbatch.cli.signals import stop_on_signals
-from llmbatch.cli.terminal import print_note, print_out
+from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.events import Notice, Observer
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.options import RunOptions
 from llmbatch.ui import make_display
 from llmbatch.ui.status_file import StatusFile
-from llmbatch.ui.summary import print_summary
+from llmbatch.ui.summary import how_to_go_on, print_summary
 
 if TYPE_CHECKING:
     from llmbatch.batch import Options
@@ -47,8 +47,8 @@ def run(settings: Settings) -> int:
     summary = run_in_loop(_run(settings, output, options, command))
     if settings.json:
         print_out(json.dumps(summary.to_json()))
-    if not settings.quiet and settings.progress != "json":
-        print_summary(summary, command=command)
+    if settings.progress != "json":  # whose last line says it all
+        _say_last_words(summary, command, quiet=settings.quiet)
     return summary.exit_code
 
 
@@ -88,6 +88,14 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
             overwrite=settings.overwrite,
             strict=settings.strict,
         )
+
+
+def _say_last_words(summary: Summary, command: str, *, quiet: bool) -> None:
+    if not quiet:
+        print_summary(summary, command=command)
+    elif summary.stopped_reason and summary.exit_code not in (130, 143):  # what the user did needs no telling
+        hint = summary.advice or how_to_go_on(summary.output, summary.exit_code, command=command)
+        print_error(summary.stopped_reason, hint)
 
 
 def _options(settings: Settings) -> Options:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
-from llmbatch.cli.flags import FLAGS, Flag, Switch, Value, closest
+from llmbatch.cli.flags import FLAGS, Flag, closest
+from llmbatch.cli.kinds import Switch, Value
 from llmbatch.cli.terminal import shown
 from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON, JSONError, parse

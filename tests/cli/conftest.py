@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from llmbatch.cli import main
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -37,6 +39,23 @@ def llmbatch(tmp_path: Path, environment: dict[str, str]) -> Run:
             check=False,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def llmbatch_here(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """As ``llmbatch``, within this process: for the many commands that differ in one word."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(os, "environ", environment | variables)
+        monkeypatch.setattr(sys, "argv", ["llmbatch", *arguments])
+        code = main()
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, code, out, err)
 
     return run
 

@@ -34,11 +34,11 @@ def test_a_good_input_is_described(llmbatch, prompts):
     assert lines[-1] == "nothing was sent; the input is fine"
 
 
-def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch, tmp_path):
+def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here, tmp_path):
     """Malformed rows are counted by code with their lines, ids that come again too; the exit code is 1."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)
 
-    done = llmbatch("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--json")
+    done = llmbatch_here("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--json")
 
     assert done.returncode == 1
     report = json.loads(done.stdout)
@@ -54,21 +54,21 @@ def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch, tmp_pat
     assert report["estimate"] == {"seconds": 2.0, "bound_by": "concurrency", "call_seconds": 2.0}
 
 
-def test_strict_makes_malformed_rows_an_error(llmbatch, two_lines, tmp_path):
+def test_strict_makes_malformed_rows_an_error(llmbatch_here, two_lines, tmp_path):
     """With --strict malformed rows exit with 2 and name their first lines."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)
 
-    done = llmbatch("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--strict")
+    done = llmbatch_here("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--strict")
 
     assert done.returncode == 2
     error, _ = two_lines(done.stderr)
     assert error == "mixed.jsonl has 3 malformed rows: lines 2, 7: input_bad_json; line 5: input_no_prompt"
 
 
-def test_dry_run_is_check(llmbatch, prompts):
+def test_dry_run_is_check(llmbatch_here, prompts):
     """``run --dry-run`` prints what ``check`` prints, and writes nothing."""
-    check = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini")
-    dry = llmbatch("run", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--dry-run")
+    check = llmbatch_here("check", "prompts.jsonl", "-m", "openai/gpt-5-mini")
+    dry = llmbatch_here("run", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--dry-run")
 
     assert (dry.returncode, dry.stdout) == (check.returncode, check.stdout)
     assert sorted(path.name for path in prompts.parent.iterdir()) == ["home", "prompts.jsonl"]
@@ -82,9 +82,9 @@ def test_nothing_is_sent(llmbatch, prompts, silence):
     assert not silence.was_broken()
 
 
-def test_only_the_first_rows_are_checked_when_limited(llmbatch, prompts):
+def test_only_the_first_rows_are_checked_when_limited(llmbatch_here, prompts):
     """``-n`` bounds what is read."""
-    done = llmbatch("check", "prompts.jsonl", "-m", "sim/steady", "-n", "2", "--json")
+    done = llmbatch_here("check", "prompts.jsonl", "-m", "sim/steady", "-n", "2", "--json")
 
     assert json.loads(done.stdout)["rows"] == 2
 
@@ -96,11 +96,11 @@ def test_standard_input_is_checked_too(llmbatch):
     assert json.loads(done.stdout)["rows"] == 2
 
 
-def test_a_row_without_a_model_is_named(llmbatch, two_lines, tmp_path):
+def test_a_row_without_a_model_is_named(llmbatch_here, two_lines, tmp_path):
     """Where no model is named anywhere, the error has the line's number."""
     (tmp_path / "rows.jsonl").write_text('{"prompt":"a","model":"gpt-5-mini"}\n{"prompt":"b"}\n')
 
-    done = llmbatch("check", "rows.jsonl")
+    done = llmbatch_here("check", "rows.jsonl")
 
     assert done.returncode == 2
     assert two_lines(done.stderr)[0] == "line 2: no model"
@@ -111,35 +111,35 @@ def result_line(row: int, digest: str, status: str) -> str:
     return f'{{"row":{row},"hash":"{digest}","status":"{status}","id":"x"}}\n'
 
 
-def test_what_an_output_has_already_is_told(llmbatch, prompts):
+def test_what_an_output_has_already_is_told(llmbatch_here, prompts):
     """Rows that have their line are counted as done; --retry-failed and --overwrite count as a run would."""
     digests = [line_digest(line) for line in prompts.read_bytes().split(b"\n")]
     output = prompts.with_name("prompts.results.jsonl")
     output.write_text(result_line(1, digests[0], "success") + result_line(3, digests[2], "failed"))
 
     reports = [
-        json.loads(llmbatch("check", "prompts.jsonl", "-m", "sim/steady", "--json", *flags).stdout)
+        json.loads(llmbatch_here("check", "prompts.jsonl", "-m", "sim/steady", "--json", *flags).stdout)
         for flags in ((), ("--retry-failed",), ("--overwrite",))
     ]
 
     assert [(r["done_success"], r["done_failed"], r["rows_left"]) for r in reports] == [(1, 1, 1), (1, 1, 2), (0, 0, 3)]
 
 
-def test_a_changed_row_is_refused_as_a_run_would(llmbatch, two_lines, prompts):
+def test_a_changed_row_is_refused_as_a_run_would(llmbatch_here, two_lines, prompts):
     """A finished row whose input line has changed exits with 2 and its line number."""
     prompts.with_name("prompts.results.jsonl").write_text(result_line(2, "0" * 16, "success"))
 
-    done = llmbatch("check", "prompts.jsonl", "-m", "sim/steady")
+    done = llmbatch_here("check", "prompts.jsonl", "-m", "sim/steady")
 
     assert done.returncode == 2
     assert "2" in two_lines(done.stderr)[0]
 
 
-def test_text_from_the_input_is_escaped(llmbatch, tmp_path):
+def test_text_from_the_input_is_escaped(llmbatch_here, tmp_path):
     """A model's name with control characters cannot steer the terminal."""
     (tmp_path / "rows.jsonl").write_text(r'{"prompt":"a","model":"gpt\u001b[2J"}' + "\n")
 
-    done = llmbatch("check", "rows.jsonl")
+    done = llmbatch_here("check", "rows.jsonl")
 
     assert "\x1b" not in done.stdout
     assert r"gpt\x1b[2J" in done.stdout

@@ -47,9 +47,9 @@ OPENAI = ("-m", "openai/gpt-5-mini")
         (("prompts.jsonl", "--base-url", "http://me:secret-word@127.0.0.1/v1"), "--base-url", "--api-key-env"),
     ],
 )
-def test_a_wrong_command_is_refused_in_two_lines(llmbatch, two_lines, prompts, arguments, error, hint):
+def test_a_wrong_command_is_refused_in_two_lines(llmbatch_here, two_lines, prompts, arguments, error, hint):
     """Unknown flags, values out of range and contradictions exit with 2, an error and a hint, and leave no output."""
-    done = llmbatch("run", *OPENAI, *arguments, OPENAI_API_KEY="sk-test-0123456789")
+    done = llmbatch_here("run", *OPENAI, *arguments, OPENAI_API_KEY="sk-test-0123456789")
 
     assert done.returncode == 2
     assert done.stdout == ""
@@ -147,9 +147,9 @@ def test_text_from_the_command_line_is_escaped(llmbatch, two_lines, prompts):
         (("sim", "serve", "--host", "0.0.0.0"), "must be a loopback address", "127.0.0.1"),
     ],
 )
-def test_other_commands_speak_the_same_way(llmbatch, two_lines, arguments, error, hint):
+def test_other_commands_speak_the_same_way(llmbatch_here, two_lines, arguments, error, hint):
     """Wrong commands and arguments of every command come out in the same two lines."""
-    done = llmbatch(*arguments)
+    done = llmbatch_here(*arguments)
 
     assert done.returncode == 2
     said_error, said_hint = two_lines(done.stderr)

@@ -95,13 +95,13 @@ def test_help_fits_eighty_columns(llmbatch):
 @pytest.mark.parametrize(
     "flag", ["--fallback", "--max-cost", "--template", "--report", "--dashboard", "--metrics-port"]
 )
-def test_flags_that_do_nothing_yet_are_absent(llmbatch, prompts, flag):
+def test_flags_that_do_nothing_yet_are_absent(llmbatch_here, prompts, flag):
     """A flag that is not built is unknown, not a stub."""
-    done = llmbatch("run", str(prompts), flag, "1")
+    done = llmbatch_here("run", str(prompts), flag, "1")
 
     assert done.returncode == 2
     assert f"no such option: {flag}" in done.stderr
-    assert flag not in llmbatch("run", "--help").stdout
+    assert flag not in llmbatch_here("run", "--help").stdout
 
 
 def test_version(llmbatch):

@@ -126,9 +126,9 @@ def test_aliases_mean_the_same(llmbatch, prompts):
 
 
 @pytest.mark.parametrize("name", ["-c", "--concurrency", "--max-concurrency", "--max-connections", "-j"])
-def test_every_name_of_concurrency_sets_it(llmbatch, prompts, name):
+def test_every_name_of_concurrency_sets_it(llmbatch_here, prompts, name):
     """Each alias of --concurrency changes the check's estimate in the same way."""
-    done = llmbatch("check", "-i", "prompts.jsonl", *SIM, name, "1", "--json")
+    done = llmbatch_here("check", "-i", "prompts.jsonl", *SIM, name, "1", "--json")
 
     assert json.loads(done.stdout)["estimate"]["seconds"] == 6.0
 
@@ -175,11 +175,13 @@ def test_strict_refuses_the_whole_input_before_anything_is_sent(llmbatch, two_li
     assert not (tmp_path / "rows.results.jsonl").exists()
 
 
-def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch, prompts):
-    """A provider that refuses the key stops the run; no row is marked as failed."""
-    done = llmbatch("run", "prompts.jsonl", "-m", "sim/bad-key")
+def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch, two_lines, prompts):
+    """A provider that refuses the key stops the run, which even -q tells; no row is marked as failed."""
+    done = llmbatch("run", "prompts.jsonl", "-m", "sim/bad-key", "-q")
 
     assert done.returncode == 3
+    assert done.stdout == ""
+    assert "refused" in two_lines(done.stderr)[0]
     assert prompts.with_name("prompts.results.jsonl").read_text() == ""
 
 
@@ -199,18 +201,11 @@ def test_quiet_says_nothing_when_all_is_well(llmbatch, prompts):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_progress_none_still_tells_the_outcome(llmbatch, prompts):
-    """``--progress none`` shows no progress, but the last words."""
-    done = llmbatch("run", "prompts.jsonl", *SIM, "--progress", "none")
-
-    assert done.stderr.splitlines()[-1] == "results are in prompts.results.jsonl"
-
-
 def test_starting_afresh_is_not_what_going_on_repeats(llmbatch, prompts):
-    """After --overwrite, the command to go on with leaves --overwrite out."""
+    """After --overwrite, the last words, which --progress none shows too, leave --overwrite out."""
     prompts.write_text('"one"\nnot json\n')
 
-    done = llmbatch("run", "prompts.jsonl", *SIM, "--overwrite")
+    done = llmbatch("run", "prompts.jsonl", *SIM, "--overwrite", "--progress", "none")
 
     assert done.returncode == 1
     assert "llmbatch run prompts.jsonl -m sim/steady" in done.stderr.splitlines()[-1]
