@@ -131,13 +131,13 @@ class BatchRunner:
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
 
-        target = str(output) if output is not None else str(default_output(input))
+        target = str(output or ("-" if str(input) == "-" else default_output(input)))
         host = SimulatedHost(seed=self.options.seed or 0)
         caller = self._make_caller(host)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
-            self._look_ahead(caller, input, strict=strict)
+            self._look_ahead(caller, input, limit=limit, strict=strict)
             out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed)
             stack.callback(out.close)
             verify_finished(input, out.ledger)
@@ -293,7 +293,7 @@ class BatchRunner:
         if self._engine is not None:
             self._engine.abort(error)
 
-    def _look_ahead(self, caller: Caller, input: str | Path, *, strict: bool) -> None:  # noqa: A002
+    def _look_ahead(self, caller: Caller, input: str | Path, *, limit: int | None, strict: bool) -> None:  # noqa: A002
         """Find out before anything is sent, or written, that rows can be sent at all."""
         from llmbatch.files.reader import open_source
 
@@ -301,7 +301,7 @@ class BatchRunner:
             if strict:
                 raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
             return
-        source = open_source(input)
+        source = open_source(input, limit=limit)
         faults: list[str] = []
         try:
             while not source.exhausted and len(faults) < 5:

@@ -1,4 +1,7 @@
-"""``llmbatch run`` from end to end, against servers on loopback."""
+"""``llmbatch run`` from end to end, against servers on loopback.
+
+Slow: each test starts the whole command, HTTP client included, some of them twice.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.slow
 
 SIM = ("-m", "sim/steady")
 
