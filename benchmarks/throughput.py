@@ -151,7 +151,8 @@ def main() -> None:
         server.terminate()
         server.join()
     print(
-        f"{options.rows:,} rows, concurrency {options.concurrency}, {options.rounds} rounds, {platform.python_version()}"
+        f"{options.rows:,} rows, concurrency {options.concurrency}, {options.rounds} rounds, "
+        f"Python {platform.python_version()}"
     )
     print(f"{'':14}{'rows/s':>10}{'spread':>16}{'CPU ms/row':>12}{'RSS MB':>8}")
     medians = {}

@@ -40,6 +40,8 @@ def _any_int(digits: str) -> int | str:
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int)
 _fast_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_readable = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _whitespace = re.compile(r"[ \t\r\n]*").match
 
 
@@ -155,9 +157,11 @@ def dumps(value: object) -> str:
         ValueError: ``NaN`` or an infinity.
         TypeError: something that JSON has no form for.
     """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if value is None:
+        return "null"
+    text = _readable.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+        return _ascii.encode(value)
     return text
