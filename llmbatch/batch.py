@@ -131,7 +131,7 @@ class BatchRunner:
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
 
-        target = str(output or ("-" if str(input) == "-" else default_output(input)))
+        target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
         caller = self._make_caller(host)
         async with contextlib.AsyncExitStack() as stack:
@@ -297,7 +297,8 @@ class BatchRunner:
         """Find out before anything is sent, or written, that rows can be sent at all."""
         from llmbatch.files.reader import open_source
 
-        if str(input) == "-" or not Path(input).is_file():
+        path = Path(input)
+        if str(input) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
             if strict:
                 raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
             return

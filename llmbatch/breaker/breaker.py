@@ -25,16 +25,37 @@ T = TypeVar("T")
 class CircuitBreaker:
     """Stops calls to something that fails, and lets single probes find out when it works again.
 
-    One instance may be shared between any number of threads and event loops. A cancelled call counts as nothing and
-    gives its permit back.
+    ::
+
+        breaker = CircuitBreaker(failure_threshold=5, recovery_timeout=60.0, name="openai")
+        try:
+            reply = breaker.call(ask, prompt)  # or: await breaker.async_call(ask, prompt)
+        except CircuitOpenError as error:
+            ...  # ask was not called; come back in error.retry_after seconds
+
+    ``closed``: every call passes; ``failure_threshold`` failures with no success between open it. ``open``: every call
+    is refused for ``recovery_timeout`` seconds. ``half_open``: one call at a time passes, the probe; a good one closes
+    the circuit (``success_threshold`` of them), a failed one opens it again.
+
+    One instance may be shared between any number of threads and event loops; calls overlap, for only the bookkeeping
+    is locked. A cancelled or interrupted call counts as nothing and gives its permit back. A call that began before
+    the circuit opened decides nothing when it ends after. A probe that hangs is replaced after ``recovery_timeout``
+    seconds, the next one after twice that, and so on; what the replaced one says is ignored.
+
+    What counts is how the outermost call ends, so put into *fn* what belongs to one attempt: retries (when they are
+    exhausted, that is one failure) and the timeout (``asyncio.timeout`` inside *fn* is a failure, around
+    ``async_call`` it is a cancellation, which counts as nothing). A generator that *fn* returns counts as a success
+    before its first item: consume it inside *fn*.
 
     Args:
         failure_threshold: consecutive failures that open the circuit, at least 1.
-        recovery_timeout: seconds that it stays open before a probe may go.
+        recovery_timeout: seconds that it stays open before a probe may go, and that a probe may take, above 0.
         success_threshold: good probes that close it, at least 1.
         name: for messages.
         policy: all options at once, in place of the three above.
-        count_error: which exceptions are failures; the others are neutral. Default: every :class:`Exception`.
+        count_error: which exceptions are failures; the others are neutral: they neither end a streak of failures nor
+            add to it, and three probes that end so close the circuit. Default: every :class:`Exception`. Runs outside
+            the lock; what it raises goes to the caller, and the call counts as nothing.
         clock: seconds, monotonic.
 
     Raises:
@@ -61,7 +82,9 @@ class CircuitBreaker:
         self.name = name
         self._count_error = count_error
         self._clock = clock
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may close an abandoned async_call while its own thread holds the lock, and a
+        # signal handler may ask for the state.
+        self._lock = threading.RLock()
         self._circuit = Circuit(self.policy, chance=random.random)
 
     @property
@@ -72,7 +95,7 @@ class CircuitBreaker:
 
     @property
     def failures(self) -> int:
-        """Consecutive failures so far."""
+        """Consecutive failures; those that opened the circuit stand until it closes."""
         with self._lock:
             return self._circuit.failures
 
@@ -80,45 +103,56 @@ class CircuitBreaker:
         """Whether calls are refused until the open time is over."""
         return self.state == "open"
 
-    def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call *fn* if the circuit lets it through, and count how it ends.
 
         Raises:
             CircuitOpenError: refused; *fn* was not called.
-            TypeError: *fn* is a coroutine function: it would return before anything happened. Use ``async_call``.
+            TypeError: *fn* is a coroutine function, or returned an awaitable: nothing has happened yet that could be
+                counted, and nothing is. Use ``async_call``.
         """
         if inspect.iscoroutinefunction(fn):
             raise TypeError(f"call() got the coroutine function {fn!r}, which it cannot watch: use async_call()")
         permit = self._acquire()
         try:
             result = fn(*args, **kwargs)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(f"call() got {fn!r}, which returns a coroutine: use async_call()")
         except Exception as error:
             self._fail(permit, error)
             raise
         except BaseException:
             self._release(permit)
             raise
+        if hasattr(result, "__await__"):
+            self._release(permit)
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(f"call() got {fn!r}, which returned an awaitable: use async_call()")
         self._settle(permit, "success")
         return result
 
-    async def async_call(self, fn: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def async_call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await *fn* if the circuit lets it through, and count how it ends. Cancellation counts as nothing.
 
         Raises:
             CircuitOpenError: refused; *fn* was not called.
+            TypeError: *fn* returned nothing to await; that counts as nothing. Use ``call``.
         """
         permit = self._acquire()
         try:
-            result = await fn(*args, **kwargs)
+            awaitable = fn(*args, **kwargs)
+            # The attribute first, because it is cheap; generators made awaitable by types.coroutine lack it.
+            is_awaitable = hasattr(awaitable, "__await__") or inspect.isawaitable(awaitable)
+            if is_awaitable:
+                result = await awaitable
         except Exception as error:
             self._fail(permit, error)
             raise
         except BaseException:
             self._release(permit)
             raise
+        if not is_awaitable:
+            self._release(permit)
+            raise TypeError(f"async_call() got {fn!r}, which returned nothing to await: use call()")
         self._settle(permit, "success")
         return result
 

@@ -109,7 +109,10 @@ class Circuit:
 
     @property
     def failures(self) -> int:
-        """Consecutive failures, different callers counted once each; 0 unless closed or freshly opened."""
+        """Consecutive failures, different callers counted once each.
+
+        Those that opened the circuit stand until it closes; probes add none.
+        """
         return len(self._streak)
 
     @property
@@ -140,7 +143,8 @@ class Circuit:
     def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> Permit | None:
         """Let one call in, or None for a refusal. *key* names the caller; None: each call is its own.
 
-        *lease* (seconds) replaces the policy's for a probe.
+        *lease* (seconds) replaces the policy's for a probe. Whoever gets a permit settles or releases it; a probe that
+        does neither is replaced when its lease is over, each replacement holding twice as long as the one before.
         """
         if self._state == "closed":
             return self._admit(key, probe=False)
@@ -163,7 +167,7 @@ class Circuit:
 
     def _admit(self, key: Hashable, *, probe: bool) -> Permit:
         self.serial += 1
-        return Permit(self.serial, self.generation, self.serial if key is None else key, probe)
+        return Permit(self.serial, self.generation, key, probe)
 
     def settle(self, permit: Permit, verdict: Verdict, now: float, *, retry_after: float | None = None) -> None:
         """Say what a call came to. *retry_after*: seconds that the server named; they only ever extend a wait.
@@ -197,7 +201,10 @@ class Circuit:
         permit.spent = True
 
     def hold(self, until: float) -> None:
-        """While open: no probe before *until*; a deadline never moves earlier."""
+        """While open: no probe before *until*; a deadline never moves earlier.
+
+        While closed it changes nothing at once, but an opening before *until* lasts at least so long.
+        """
         if until > self._until:
             self._until = until
 
@@ -231,17 +238,19 @@ class Circuit:
         self.reason = reason
 
     def _settle_closed(self, permit: Permit, verdict: Verdict, now: float) -> None:
+        # A call of an unnamed caller stands for itself, and for no key that someone may have chosen.
+        key = permit if permit.key is None else permit.key
         if verdict == "success":
             if self._streak:
                 self._streak.clear()
             if self._policy.failure_rate is not None:
-                self._remember(permit.key, failed=False)
+                self._remember(key, failed=False)
         elif verdict == "failure":
-            self._streak.add(permit.key)
+            self._streak.add(key)
             if len(self._streak) >= self._policy.failure_threshold:
                 self.trip(now, f"{len(self._streak)} calls in a row failed")
             elif self._policy.failure_rate is not None:
-                self._remember(permit.key, failed=True)
+                self._remember(key, failed=True)
                 self._check_rate(now)
         elif verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
@@ -261,7 +270,8 @@ class Circuit:
         calls = len(self._window)
         failed = len(self._window_failed)
         rate = self._policy.failure_rate
-        if rate is not None and calls >= self._policy.minimum_calls and failed >= rate * calls:
+        # The quotient, not `failed >= rate * calls`: 0.07 * 100 is above 7.
+        if rate is not None and calls >= self._policy.minimum_calls and failed / calls >= rate:
             self.trip(now, f"{failed} of the last {calls} calls failed")
 
     def _settle_probe(self, verdict: Verdict, now: float) -> None:

@@ -45,26 +45,26 @@ class BreakerPolicy:
     def __post_init__(self) -> None:
         for name in ("failure_threshold", "success_threshold", "minimum_calls", "neutral_probes"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not _is_whole(value) or value < 1:
                 raise ValueError(f"{name} is {value!r}, must be a whole number of at least 1")
         for name in ("recovery_timeout", "probe_lease", "first_recovery_timeout"):
             value = getattr(self, name)
             if value is None and name == "first_recovery_timeout":
                 continue
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            if not _is_number(value) or value <= 0:
                 raise ValueError(f"{name} is {value!r}, must be a finite number of seconds above 0")
         if self.first_recovery_timeout is not None and self.first_recovery_timeout > self.recovery_timeout:
             raise ValueError(
                 f"first_recovery_timeout is {self.first_recovery_timeout!r}, "
                 f"must be at most recovery_timeout ({self.recovery_timeout!r})"
             )
-        if not math.isfinite(self.stable_time) or self.stable_time < 0:
+        if not _is_number(self.stable_time) or self.stable_time < 0:
             raise ValueError(f"stable_time is {self.stable_time!r}, must be a finite number of seconds, at least 0")
-        if not 0 <= self.jitter <= 1:
+        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter is {self.jitter!r}, must be from 0 to 1")
-        if self.failure_rate is not None and not 0 < self.failure_rate <= 1:
+        if self.failure_rate is not None and not (_is_number(self.failure_rate) and 0 < self.failure_rate <= 1):
             raise ValueError(f"failure_rate is {self.failure_rate!r}, must be above 0 and at most 1")
-        if not isinstance(self.rate_window, int) or self.rate_window < self.minimum_calls:
+        if not _is_whole(self.rate_window) or self.rate_window < self.minimum_calls:
             raise ValueError(
                 f"rate_window is {self.rate_window!r}, must be a whole number, "
                 f"at least minimum_calls ({self.minimum_calls})"
@@ -81,3 +81,11 @@ class BreakerPolicy:
         cap = self.recovery_timeout / (1 + self.jitter)
         wait = min(cap, self.first_recovery_timeout * 2.0 ** min(level, 60))
         return wait * (1 + self.jitter * chance)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

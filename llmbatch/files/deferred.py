@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmbatch.errors import WriteError
+from llmbatch.errors import InputError, WriteError
 from llmbatch.files.replace import replace_file
 
 __all__ = ["default_output", "deferred_path", "write_deferred"]
@@ -21,10 +21,15 @@ def default_output(input_path: str | Path) -> Path:
     """Where results go when nobody says: ``prompts.results.jsonl`` beside ``prompts.jsonl`` or ``prompts.jsonl.gz``.
 
     What comes from standard input (``-``) goes to standard output (``-``).
+
+    Raises:
+        InputError: *input_path* is a directory.
     """
     path = Path(input_path)
     if str(path) == "-":
         return path
+    if path.is_dir():
+        raise InputError(f"{input_path}: is a directory", hint="name a file of JSON lines in it")
     if path.suffix in _COMPRESSED:
         path = path.with_suffix("")
     return path.with_name(f"{path.stem}.results.jsonl")

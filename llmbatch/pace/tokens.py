@@ -31,10 +31,12 @@ class TokenBudget:
         """Seconds until *tokens* may be reserved; 0 for now."""
         self._refill(now)
         missing = min(float(tokens), self._capacity) - self._level
-        return max(0.0, missing / self._rate) if missing > 1e-9 else 0.0
+        wait = missing / self._rate
+        # A wait too short to move the clock is rounding, and waiting for it would never end.
+        return wait if missing > 1e-9 and now + wait > now else 0.0
 
     def reserve(self, tokens: int, now: float) -> None:
-        """Take the estimate of a request that goes out now."""
+        """Take the estimate of a request that goes out now; what :meth:`wait` says about it is the caller's matter."""
         self._refill(now)
         self._level -= tokens
 

@@ -433,11 +433,11 @@ class Dispatch:
         work.place = Place.PARKED
         lane.parked[number] = work
         if self.options.on_outage == "fail" and not lane.circuit.is_closed and lane.dead is None:
-            reason = f"the circuit for {lane.route.label} is open: {lane.circuit.reason}"
+            reason = f"the circuit for {lane.route.label} is open: {lane.reason}"
             self.fail(work, work.last or Outcome("failure", code="circuit_open", message=reason), now)
             return
         work.deferrals += 1
-        self.emit(RowParked(now, lane.route.label, number, lane.retry_after(now), lane.circuit.reason, avoided))
+        self.emit(RowParked(now, lane.route.label, number, lane.retry_after(now), lane.reason, avoided))
 
     def park_waiting(self, lane: Lane, now: float) -> None:
         """The circuit opened, or a long wait was named: everything of the route that waits is parked."""
@@ -505,7 +505,7 @@ class Dispatch:
     def _announce(self, lane: Lane, was: Literal["closed", "open", "half_open"], now: float) -> None:
         phase = lane.circuit.phase
         wait = 0.0 if phase == "closed" else lane.retry_after(now)
-        self.emit(CircuitChanged(now, lane.route.label, was, phase, lane.circuit.reason, wait))
+        self.emit(CircuitChanged(now, lane.route.label, was, phase, lane.reason, wait))
 
     def has_answered(self, lane: Lane) -> bool:
         """Whether the route ever answered well, in this run or in the lines of an earlier one."""
@@ -588,8 +588,8 @@ class Dispatch:
         for work in sorted(works, key=lambda work: work.row.number):
             lane = work.lane
             wait = max(lane.retry_after(now), due.get(work.row.number, 0.0))
-            refused = lane.dead or (work.refusal[1] if work.refusal else None) or work.last
-            reason = lane.circuit.reason or (refused.message if refused else "waiting for its turn")
+            last = lane.dead or (work.refusal[1] if work.refusal else None) or work.last
+            reason = lane.reason or (last.message if last else "waiting for its turn")
             yield Result(
                 work.row.number,
                 work.row.hash,

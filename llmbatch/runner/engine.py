@@ -118,7 +118,10 @@ class Engine:
         if self._ending is None:
             self._ending = Ending(exit_code, reason, hint)
             self._dispatch.stop_reading()
-            self.emit(RunStopping(self._loop.time(), reason))
+            now = self._loop.time()
+            if exit_code == 3:
+                self.emit(Notice(now, "error", reason, hint))
+            self.emit(RunStopping(now, reason))
             self._wake.set()
 
     # Running.
@@ -217,7 +220,8 @@ class Engine:
         if dead:
             self._halt(3, dead[0].message, dead[0].advice)
         else:
-            self._halt(75, "the provider is in an outage", "run the same command again to go on")
+            reasons = [lane.reason for lane in self._dispatch.lanes.values() if lane.reason]
+            self._halt(75, f"the provider is in an outage: {reasons[0]}" if reasons else "no way to go on now", "")
         return True
 
     def _arm(self) -> None:

@@ -174,6 +174,8 @@ class Lane:
         """Until then refused rows are doubted before the route: a probe showed that it works."""
         self.canary_first_until = 0.0
         """Until then a canary, which passed before, says more than the rows that fail."""
+        self.trouble = ""
+        """What the last answer that was not good said."""
         self.canary_out = False
         self.neutral_canaries = 0
         self.evidence_at = 0.0
@@ -186,6 +188,12 @@ class Lane:
 
     def __repr__(self) -> str:
         return f"<Lane {self.route.label} live {self.live} in flight {self.inflight} parked {len(self.parked)}>"
+
+    @property
+    def reason(self) -> str:
+        """Why the circuit is open, with what the provider last said; empty while it is closed."""
+        why = self.circuit.reason
+        return f"{why}: {self.trouble}" if why and self.trouble else why
 
     # Readiness.
 

@@ -58,6 +58,8 @@ class Verdicts:
             work.latency = now - job.sent_at
         dispatch.settle_tokens(job, outcome, now)
         self._tell(job, outcome, now)
+        if outcome.verdict not in ("success", "throttled"):
+            lane.trouble = outcome.message or outcome.code
         if outcome.verdict != "local":
             self._machine_level = 0
             dispatch.machine_since = None
@@ -306,9 +308,7 @@ class Verdicts:
         if lane.circuit.is_closed:
             lane.opened_by_refusal = True
             count = lane.refusals
-            lane.circuit.trip(
-                now, f"{count} {'row' if count == 1 else 'rows'} refused: {outcome.code}", by_refusal=True
-            )
+            lane.circuit.trip(now, f"{count} {'row' if count == 1 else 'rows'} refused", by_refusal=True)
 
     # The other verdicts.
 
