@@ -120,7 +120,7 @@ class Engine:
             self._dispatch.stop_reading()
             now = self._loop.time()
             if exit_code == 3:
-                self.emit(Notice(now, "error", reason, hint))
+                self.emit(Notice(now, "warning", reason, hint))
             self.emit(RunStopping(now, reason))
             self._wake.set()
 
