@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
@@ -53,8 +54,8 @@ class Options(TypedDict, total=False):
 class BatchRunner:
     """Sends rows to a provider, or to any async function, and survives outages.
 
-    One run at a time; the instance belongs to no event loop in between. A cancelled run leaves an output that the
-    next one resumes.
+    Runs share nothing but these settings: one may follow another, or go on beside it in the same event loop. A
+    cancelled run leaves an output that the next one resumes.
 
     Args:
         model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), or an ``async def call(row)``.
@@ -99,7 +100,7 @@ class BatchRunner:
         self._observers = list(observers)
         self._canary = canary
         self._environ = os.environ if environ is None else environ
-        self._engine: Engine | None = None
+        self._engines: list[Engine] = []
         self._stopped: tuple[int, str, bool] | None = None
         self._make_caller(SimulatedHost())
 
@@ -144,7 +145,7 @@ class BatchRunner:
             source = open_source(input, ledger=out.ledger, limit=limit)
             stack.push_async_callback(source.aclose)
             total = count_rows(input)
-            writer = LineWriter(out, on_error=self._abort)
+            writer = LineWriter(out, on_error=lambda error: engine.abort(error))
             tally = Tally()
             engine = self._start(caller, source, LineSink(writer), tally, out)
             engine.emit(
@@ -158,14 +159,17 @@ class BatchRunner:
                     total if limit is None or total is None else min(limit, total),
                 )
             )
+            ending: Ending | None = None
             try:
                 ending = await engine.run()
             finally:
-                self._engine = None
+                self._engines.remove(engine)
                 await writer.aclose()
                 waiting = engine.deferred()
                 if out.is_resumable:
                     write_deferred(Path(target), map(encode_line, waiting))
+                if ending is None:
+                    engine.ended(130, "the run was cancelled", len(waiting))
             return self._sum_up(engine, tally, ending, len(waiting))
 
     def run_sync(
@@ -180,23 +184,20 @@ class BatchRunner:
     ) -> Summary:
         """As :meth:`run`, for code without an event loop; inside one (a notebook) it runs in a thread of its own.
 
+        Ctrl-C cancels it, either way, and is raised once the output is closed.
+
         Raises:
             UsageError: as :meth:`run`.
             WriteError: as :meth:`run`.
         """
-
-        def work() -> Summary:
-            return asyncio.run(
-                self.run(input, output, limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict)
-            )
-
+        run = self.run(input, output, limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return work()
-        return _in_thread(work)
+            return asyncio.run(run)
+        return _in_thread(run)
 
-    async def stream(self, rows: Iterable[object] | AsyncIterable[object]) -> AsyncIterator[Result]:
+    async def stream(self, rows: Iterable[object] | AsyncIterable[object]) -> AsyncGenerator[Result, None]:
         """Send rows from any iterable and yield each result as it comes; errors of rows are values.
 
         Back-pressured both ways: rows are taken as places get free, and nothing is sent while results are not taken.
@@ -225,6 +226,7 @@ class BatchRunner:
             )
             task = asyncio.create_task(engine.run())
             task.add_done_callback(lambda _: sink.close())
+            told_all = False
             try:
                 async for result in sink.results():
                     yield result
@@ -232,22 +234,29 @@ class BatchRunner:
                 waiting = engine.deferred()
                 for result in waiting:
                     yield result
+                told_all = True
             finally:
-                self._engine = None
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
+                self._engines.remove(engine)
+                if not task.done():
+                    task.cancel()
                     await asyncio.wait([task])
+                if not told_all:
+                    engine.ended(130, "the stream was closed early", len(engine.deferred()))
             self._sum_up(engine, tally, ending, len(waiting))
             if ending.exit_code == 3:
                 raise StoppedError(ending.reason, hint=ending.hint)
 
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
-        """Stop a run in this event loop: no new rows, requests in flight may finish for 30 s; with *now*, at once."""
+        """Stop what runs in this event loop, or else the next run: no new rows, requests in flight may finish for 30 s.
+
+        With *now*, at once. The exit code is 128 + *signal*, or 130.
+        """
         exit_code = 128 + signal if signal is not None else 130
         reason = "stopped at once" if now else "interrupted: requests in flight may finish"
-        self._stopped = (exit_code, reason, now)
-        if self._engine is not None:
-            self._engine.stop(exit_code, reason, now=now)
+        if not self._engines:
+            self._stopped = (exit_code, reason, now)
+        for engine in self._engines:
+            engine.stop(exit_code, reason, now=now)
 
     # Putting the parts together.
 
@@ -282,16 +291,12 @@ class BatchRunner:
             observers=[tally, *self._observers],
             answered_before=out.has_success if out is not None else lambda _: False,
         )
-        self._engine = engine
+        self._engines.append(engine)
         if self._stopped is not None:
             exit_code, reason, now = self._stopped
             self._stopped = None
             engine.stop(exit_code, reason, now=now)
         return engine
-
-    def _abort(self, error: WriteError) -> None:
-        if self._engine is not None:
-            self._engine.abort(error)
 
     def _look_ahead(self, caller: Caller, input: str | Path, *, limit: int | None, strict: bool) -> None:  # noqa: A002
         """Find out before anything is sent, or written, that rows can be sent at all."""
@@ -351,19 +356,30 @@ def _length(rows: object) -> int | None:
     return len(rows) if hasattr(rows, "__len__") else None
 
 
-def _in_thread(work: Callable[[], Summary]) -> Summary:
-    results: list[Summary] = []
-    errors: list[BaseException] = []
+def _in_thread(run: Coroutine[object, object, Summary]) -> Summary:
+    """Run it in a loop of its own beside the one that is busy here; an interruption here cancels it there."""
+    done: Future[Summary] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Summary]]] = Future()
+
+    async def main() -> Summary:
+        task = asyncio.ensure_future(run)
+        started.set_result((asyncio.get_running_loop(), task))
+        return await task
 
     def target() -> None:
         try:
-            results.append(work())
+            done.set_result(asyncio.run(main()))
         except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
-            errors.append(error)
+            done.set_exception(error)
 
     thread = threading.Thread(target=target, name="llmbatch")
     thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    try:
+        thread.join()
+    except BaseException:  # Ctrl-C: the run must not go on behind the caller's back
+        loop, task = started.result()
+        with contextlib.suppress(RuntimeError):  # its loop has just closed
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    return done.result()

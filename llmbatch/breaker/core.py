@@ -248,7 +248,8 @@ class Circuit:
         elif verdict == "failure":
             self._streak.add(key)
             if len(self._streak) >= self._policy.failure_threshold:
-                self.trip(now, f"{len(self._streak)} calls in a row failed")
+                count = len(self._streak)
+                self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed")
             elif self._policy.failure_rate is not None:
                 self._remember(key, failed=True)
                 self._check_rate(now)

@@ -86,7 +86,7 @@ class FunctionCaller:
 
 
 def _value_of(row: Row) -> object:
-    if row.value is not None:
+    if row.value is not None or not row.fields:  # a row of a file has fields; None is a row that a caller handed in
         return row.value
     members: dict[str, JSON] = {"id": parse(row.id_json)}
     for name, text in row.fields.items():

@@ -31,6 +31,9 @@ __all__ = ["Ending", "Engine"]
 DRAIN_SECONDS = 30.0
 """How long requests in flight may finish after the first signal."""
 
+UNBROKEN = 64
+"""Calls after which the event loop certainly gets a turn."""
+
 
 class Ending:
     """How a run ended: ``exit_code`` as in the contract (before failed lines are counted), ``reason``, ``hint``."""
@@ -77,6 +80,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._active = 0
+        self._unbroken = 0
         self._feeding = False
         self._ending: Ending | None = None
         self._deadline = math.inf
@@ -182,6 +186,11 @@ class Engine:
         try:
             while job is not None:
                 await self._attempt(job)
+                self._unbroken += 1
+                if self._unbroken >= UNBROKEN:
+                    # A function that never suspends would keep the loop, and the writer's lines, for ever.
+                    self._unbroken = 0
+                    await asyncio.sleep(0)
                 if self._sink.congested:
                     await self._sink.drained()
                 # With a request rate the pump alone sends, so that one limiter sees every call.

@@ -1,0 +1,227 @@
+"""One breaker between threads and event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+from breaker_clock import Clock
+
+from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError
+
+PATIENCE = 10.0
+"""Seconds until a test gives up; nothing takes so long unless it hangs."""
+
+
+def run_threads(*targets: Callable[[], None]) -> None:
+    """Run all, wait for all, and raise what one of them raised."""
+    errors: list[BaseException] = []
+
+    def guarded(target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(target,), daemon=True) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Let threads interleave a thousand times more often than they would."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def half_opened(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(1, 60.0, clock=clock)
+    with pytest.raises(ZeroDivisionError):
+        breaker.call(lambda: 1 / 0)
+    clock.advance(60.0)
+    return breaker
+
+
+def test_calls_of_two_threads_overlap() -> None:
+    """The provider call runs outside the lock: both are inside at once, and a third thread may ask for the state."""
+    breaker = CircuitBreaker()
+    inside = threading.Barrier(3, timeout=PATIENCE)
+
+    def look() -> None:
+        inside.wait()
+        assert (breaker.state, breaker.failures, breaker.is_open()) == ("closed", 0, False)
+        inside.wait()
+
+    def call() -> None:
+        breaker.call(lambda: (inside.wait(), inside.wait()))
+
+    run_threads(call, call, look)
+
+    assert not inside.broken
+
+
+def test_fifty_threads_half_open_send_one_probe() -> None:
+    """One call is made; the others are refused while it runs."""
+    breaker = half_opened(Clock())
+    together = threading.Barrier(50, timeout=PATIENCE)
+    everyone_refused = threading.Event()
+    outcomes: list[str] = []
+
+    def ask() -> str:
+        assert everyone_refused.wait(PATIENCE)
+        return "probe"
+
+    def caller() -> None:
+        together.wait()
+        try:
+            outcomes.append(breaker.call(ask))
+        except CircuitOpenError as error:
+            assert error.retry_after == 60.0
+            outcomes.append("refused")
+            if len(outcomes) == 49:
+                everyone_refused.set()
+
+    run_threads(*[caller] * 50)
+
+    assert Counter(outcomes) == {"probe": 1, "refused": 49}
+    assert breaker.state == "closed"
+
+
+def test_threads_hammering_one_breaker_keep_it_whole(frequent_switches: None) -> None:
+    """Opening, probing and closing thousands of times: never two probes at once, and every call is accounted for."""
+    clock = Clock()
+    policy = BreakerPolicy(
+        failure_threshold=3, recovery_timeout=0.5, probe_lease=1e9, failure_rate=0.9, minimum_calls=5, rate_window=20
+    )
+    breaker = CircuitBreaker(policy=policy, clock=clock, count_error=lambda error: isinstance(error, OSError))
+    probing: list[int] = []
+    most_probes: list[int] = []
+    tallies: list[Counter[str]] = []
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed).random
+        tally: Counter[str] = Counter()
+        tallies.append(tally)
+
+        def provider() -> None:
+            is_probe = breaker.state == "half_open"
+            if is_probe:
+                probing.append(seed)
+                most_probes.append(len(probing))
+            try:
+                outcome = draw()
+                if outcome < 0.5:
+                    raise OSError
+                if outcome < 0.6:
+                    raise ValueError
+                if outcome < 0.65:
+                    raise KeyboardInterrupt
+            finally:
+                if is_probe:
+                    probing.remove(seed)
+
+        for _ in range(1500):
+            try:
+                breaker.call(provider)
+                tally["success"] += 1
+            except CircuitOpenError as error:
+                assert 0.05 <= error.retry_after <= 1e9
+                tally["refused"] += 1
+                clock.advance(0.01)
+            except (OSError, ValueError, KeyboardInterrupt) as error:
+                tally[type(error).__name__] += 1
+
+    run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])  # type: ignore[misc]
+
+    total = sum(tallies, Counter())
+    assert total.total() == 6 * 1500
+    assert min(total[kind] for kind in ("success", "refused", "OSError", "ValueError", "KeyboardInterrupt")) > 0
+    clock.advance(10.0)
+    for _ in range(2):
+        breaker.call(lambda: None)
+    assert (breaker.state, breaker.failures) == ("closed", 0)
+
+
+def test_no_failure_is_lost_between_threads(frequent_switches: None) -> None:
+    """Eight threads with 250 failures each are 2,000 in a row."""
+    breaker = CircuitBreaker(2001)
+
+    def work() -> None:
+        for _ in range(250):
+            with pytest.raises(ZeroDivisionError):
+                breaker.call(lambda: 1 / 0)
+
+    run_threads(*[work] * 8)
+
+    assert (breaker.failures, breaker.state) == (2000, "closed")
+
+
+def test_two_event_loops_in_two_threads_share_one_breaker() -> None:
+    """A probe on one loop refuses callers on the other, and its success lets them through."""
+    breaker = half_opened(Clock())
+    out, refused = threading.Event(), threading.Event()
+    closed = threading.Event()
+
+    async def first() -> None:
+        async def ask() -> str:
+            out.set()
+            assert await asyncio.to_thread(refused.wait, PATIENCE)
+            return "probe"
+
+        assert await breaker.async_call(ask) == "probe"
+        closed.set()
+
+    async def second() -> None:
+        async def ask() -> str:
+            await asyncio.sleep(0)
+            return "after"
+
+        assert await asyncio.to_thread(out.wait, PATIENCE)
+        with pytest.raises(CircuitOpenError):
+            await breaker.async_call(ask)
+        refused.set()
+        assert await asyncio.to_thread(closed.wait, PATIENCE)
+        assert await breaker.async_call(ask) == "after"
+
+    run_threads(lambda: asyncio.run(first()), lambda: asyncio.run(second()))
+
+    assert breaker.state == "closed"
+
+
+def test_busy_event_loops_and_threads_share_one_breaker(frequent_switches: None) -> None:
+    """Two loops with many tasks each, and two threads: nothing binds the breaker to one of them."""
+    breaker = CircuitBreaker(failure_threshold=10_000)
+    done: list[str] = []
+
+    async def ask(number: int) -> None:
+        await asyncio.sleep(0)
+        if number % 2:
+            raise OSError
+
+    async def loop() -> None:
+        results = await asyncio.gather(
+            *(breaker.async_call(ask, number) for number in range(400)), return_exceptions=True
+        )
+        done.extend("failed" if isinstance(result, OSError) else "good" for result in results)
+
+    def thread() -> None:
+        for _ in range(400):
+            breaker.call(done.append, "good")
+
+    run_threads(lambda: asyncio.run(loop()), lambda: asyncio.run(loop()), thread, thread)
+
+    assert Counter(done) == {"good": 1200, "failed": 400}
+    assert breaker.state == "closed"

@@ -1,0 +1,260 @@
+"""Any `async def call(row)` in place of a provider: what it returns, and everything it may raise."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import json
+from collections import Counter
+
+import pytest
+
+from llmbatch import BatchRunner, UsageError
+from llmbatch.sim.virtual import run_virtual
+
+
+def virtually(call, rows, **options) -> tuple[dict[int, object], float]:
+    """The results by row, and the seconds it took, in virtual time."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        results = [result async for result in BatchRunner(call, seed=1, **options).stream(rows)]
+        assert len({result.row for result in results}) == len(results), "a row ended twice"
+        return {result.row: result for result in results}, loop.time() - started
+
+    return run_virtual(main, limit=100_000.0)
+
+
+def failing(rows, error):
+    """A function of 0.2 s that raises *error* for *rows*, every time."""
+
+    async def call(row):
+        await asyncio.sleep(0.2)
+        if row in rows:
+            raise error
+        return row
+
+    return call
+
+
+@pytest.mark.parametrize("value", [None, 0, "", [], {}, "text", {"a": [1]}, 3.5, True])
+async def test_the_function_gets_the_row_and_its_value_comes_back(value):
+    """The very object, also where it is empty or None."""
+    got = []
+
+    async def call(row):
+        got.append(row)
+        return row
+
+    [result] = [result async for result in BatchRunner(call).stream([value])]
+
+    assert got == [value]
+    assert type(got[0]) is type(value)
+    assert (result.ok, result.value, result.json()) == (True, value, value)
+
+
+async def test_values_without_a_json_form_are_kept():
+    """`result.value` is the object itself; the body has the nearest JSON."""
+
+    class Answer:
+        def model_dump(self, *, mode: str) -> dict[str, int]:
+            return {"answer": 42}
+
+    answers = {1: Answer(), 2: {1, 2}, 3: b"bytes", 4: float("inf"), 5: lambda: None}
+
+    async def call(row):
+        return answers[row]
+
+    results = {}
+    async for result in BatchRunner(call).stream(list(answers)):
+        results[result.row] = result
+
+    assert all(results[n].ok and results[n].value is answers[n] for n in answers)
+    assert results[1].json() == {"answer": 42}
+    assert all(results[n].body for n in answers)
+
+
+async def test_odd_values_make_valid_lines(tmp_path):
+    """Into a file every line is JSON, whatever was returned."""
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"id":{n},"prompt":"p"}}\n' for n in range(5)))
+    odd = [{1, 2}, float("nan"), "line\nbreak\u2028\ud800", object(), {("a",): 1}]
+
+    async def call(row):
+        return odd[row["id"]]
+
+    summary = await BatchRunner(call).run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+    assert summary.success == 5
+    assert len((tmp_path / "out.jsonl").read_bytes().split(b"\n")) == 6
+    assert all(json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines())
+
+
+class Callable:
+    async def __call__(self, row):
+        return row
+
+    async def method(self, row):
+        return row
+
+    @staticmethod
+    async def two(prefix, row):
+        return row
+
+
+@pytest.mark.parametrize("call", [Callable(), Callable().method, functools.partial(Callable.two, "x")])
+async def test_every_kind_of_async_callable(call):
+    """Objects, methods and partials."""
+    assert [result.value async for result in BatchRunner(call).stream([7])] == [7]
+
+
+async def generator(row):
+    yield row
+
+
+@pytest.mark.parametrize("call", [print, lambda row: row, len, 12, generator, Callable])
+def test_what_is_no_async_function_is_refused_clearly(call):
+    """When the runner is made, not at the first row."""
+    with pytest.raises(UsageError, match="is not an async function") as caught:
+        BatchRunner(call)
+
+    assert "async def" in caught.value.hint
+
+
+@pytest.mark.parametrize("at", [0, 50, 99])
+def test_a_program_error_on_one_row_is_that_rows_end(at):
+    """A ValueError is a refusal: one attempt, no retry, no circuit; wherever the row stands."""
+    results, seconds = virtually(failing({at}, ValueError("bad row")), range(100))
+
+    failed = [result for result in results.values() if not result.ok]
+    assert [(result.row, result.attempts, result.error["code"]) for result in failed] == [(at + 1, 1, "value_error")]
+    assert failed[0].error["message"] == "bad row"
+    assert seconds < 3
+
+
+@pytest.mark.parametrize("error", [RuntimeError("odd"), TimeoutError(), asyncio.CancelledError(), OSError("odd")])
+def test_a_row_that_always_fails_costs_its_attempts_only(error):
+    """Amid good rows it is tried three times and ends as failed; a cancellation from within counts as a failure."""
+    results, seconds = virtually(failing({50}, error), range(100))
+
+    assert Counter(result.status for result in results.values()) == {"success": 99, "failed": 1}
+    assert results[51].attempts == 3
+    assert seconds < 10
+
+
+def test_the_last_row_failing_ends_soon_with_a_canary():
+    """Nothing comes after it that could tell whether the function still works; the canary does."""
+    results, seconds = virtually(failing({99}, RuntimeError("odd")), range(100), canary=-1)
+
+    assert (results[100].status, results[100].attempts) == ("failed", 3)
+    assert seconds < 10
+
+
+def test_the_last_row_failing_ends_at_last_without_a_canary():
+    """It is probed for a while, in case it is an outage, and then given up: no run waits for ever."""
+    results, seconds = virtually(failing({99}, RuntimeError("odd")), range(100))
+
+    assert results[100].status == "failed"
+    assert seconds < 3600
+
+
+def test_nothing_but_failing_rows_ends_at_last():
+    """Ten rows that all fail for good, and no canary."""
+    results, _ = virtually(failing(set(range(10)), RuntimeError("odd")), range(10), recovery_timeout=5.0)
+
+    assert Counter(result.status for result in results.values()) == {"failed": 10}
+
+
+@pytest.mark.parametrize("error", [ConnectionError, RuntimeError, TimeoutError])
+@pytest.mark.parametrize("concurrency", [1, 10])
+def test_an_outage_of_a_function_costs_no_row(error, concurrency):
+    """Ninety seconds of nothing but errors: every row succeeds, and few calls are wasted."""
+    calls_down = 0
+
+    async def call(row):
+        nonlocal calls_down
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(0.2)
+        if 2 <= now - started < 92:
+            calls_down += 1
+            raise error("down")
+        return row
+
+    async def main():
+        nonlocal started
+        started = asyncio.get_running_loop().time()
+        runner = BatchRunner(call, seed=1, concurrency=concurrency)
+        return [result.status async for result in runner.stream(range(200))]
+
+    started = 0.0
+    statuses = run_virtual(main, limit=100_000.0)
+
+    assert Counter(statuses) == {"success": 200}
+    assert calls_down <= concurrency + 5 + 10
+
+
+class TooManyRequestsError(Exception):
+    """As SDKs have it: a status and headers, and no common base."""
+
+    status_code = 429
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__("rate limit reached")
+        self.headers = headers
+
+
+@pytest.mark.parametrize("headers", [{"retry-after": "7"}, {"Retry-After": "7"}, {"retry-after-ms": "7000"}])
+def test_a_429_exception_is_pace(headers):
+    """Nothing is sent for as long as it names, no attempt is held against the row, no circuit opens."""
+    sent: list[float] = []
+    refused = False
+
+    async def call(row):
+        nonlocal refused
+        sent.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.2)
+        if row == 20 and not refused:
+            refused = True
+            raise TooManyRequestsError(headers)
+        return row
+
+    results, _ = virtually(call, range(60), concurrency=5)
+
+    assert Counter(result.status for result in results.values()) == {"success": 60}
+    gaps = [after - before for before, after in itertools.pairwise(sent)]
+    assert 7.0 - 0.2 <= max(gaps) < 9.0
+    assert max(result.deferrals for result in results.values()) <= 1
+
+
+def test_a_function_that_hangs_loses_its_time():
+    """The runner's timeout ends the call, and the row is tried again."""
+    hung = 0
+
+    async def call(row):
+        nonlocal hung
+        if row == 3 and hung < 2:
+            hung += 1
+            await asyncio.sleep(10_000)
+        await asyncio.sleep(0.2)
+        return row
+
+    results, seconds = virtually(call, range(300), timeout=5.0, concurrency=2)
+
+    assert results[4].ok
+    assert results[4].attempts == 3
+    assert seconds < 100
+
+
+async def test_an_exception_group_is_a_failure_of_its_row():
+    """Task groups inside the function raise groups; one row of them harms nothing else."""
+
+    async def call(row):
+        await asyncio.sleep(0.001)
+        if row == 5:
+            raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
+        return row
+
+    results = [result async for result in BatchRunner(call, max_attempts=1).stream(range(50))]
+
+    assert Counter(result.status for result in results) == {"success": 49, "failed": 1}

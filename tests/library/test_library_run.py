@@ -1,0 +1,400 @@
+"""`BatchRunner.run` and `run_sync` as people call them: real files, the simulated provider, no keys."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import llmbatch
+from llmbatch import BatchRunner, InputError, OutputError, Summary, UsageError
+from llmbatch.events import CallSent, Event, RunEnded, RunStarted
+
+
+def write_prompts(path: Path, count: int, model: str | None = None) -> Path:
+    rows = [{"id": f"r{n}", "prompt": f"prompt {n}"} | ({"model": model} if model else {}) for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Watcher:
+    """Keeps every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+    def count(self, kind: type) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+
+async def upper(row: dict) -> str:
+    await asyncio.sleep(0.001)
+    return row["prompt"].upper()
+
+
+@pytest.mark.parametrize("name", llmbatch.__all__)
+def test_every_public_name_can_be_imported(name):
+    """What `__all__` promises is there, under the name it has at its home."""
+    thing = getattr(llmbatch, name)
+
+    assert name in dir(llmbatch)
+    assert thing is getattr(importlib.import_module("llmbatch"), name)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """`hasattr` and typos behave as with any module."""
+    assert not hasattr(llmbatch, "BatchRuner")
+
+
+async def test_run_writes_one_line_a_row_and_sums_up(tmp_path):
+    """The example of the contract, with a model that needs no key."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 25)
+
+    summary = await BatchRunner("sim/steady", concurrency=40).run(prompts, tmp_path / "results.jsonl")
+
+    assert isinstance(summary, Summary)
+    assert (summary.exit_code, summary.ok, summary.rows, summary.success) == (0, True, 25, 25)
+    lines = lines_of(tmp_path / "results.jsonl")
+    assert sorted(line["row"] for line in lines) == list(range(1, 26))
+    assert {line["status"] for line in lines} == {"success"}
+    assert all(line["text"] and line["model"] == "sim/steady" for line in lines)
+
+
+async def test_run_names_its_output_beside_the_input(tmp_path):
+    """Without an output, `prompts.jsonl` gives `prompts.results.jsonl`; strings will do for paths."""
+    write_prompts(tmp_path / "prompts.jsonl", 2)
+
+    summary = await BatchRunner(upper).run(str(tmp_path / "prompts.jsonl"))
+
+    assert summary.output == str(tmp_path / "prompts.results.jsonl")
+    assert len(lines_of(tmp_path / "prompts.results.jsonl")) == 2
+
+
+async def test_one_runner_runs_twice_and_resumes(tmp_path):
+    """The second run sends nothing for rows that have their line, and new rows are simply new."""
+    watcher = Watcher()
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 10)
+    runner = BatchRunner("sim/steady", observers=[watcher])
+    await runner.run(prompts)
+    calls_before = watcher.count(CallSent)
+    write_prompts(prompts, 13)
+
+    summary = await runner.run(prompts)
+
+    assert calls_before == 10
+    assert watcher.count(CallSent) - calls_before == 3
+    assert (summary.rows, summary.already_done, summary.this_run_success) == (13, 10, 3)
+
+
+async def test_two_runners_share_a_loop(tmp_path):
+    """Each has its own simulated provider, circuit and file."""
+    first = write_prompts(tmp_path / "a.jsonl", 30)
+    second = write_prompts(tmp_path / "b.jsonl", 30)
+
+    summaries = await asyncio.gather(BatchRunner("sim/steady").run(first), BatchRunner(upper).run(second))
+
+    assert [summary.success for summary in summaries] == [30, 30]
+
+
+async def test_the_same_runner_may_run_two_files_at_once(tmp_path):
+    """Runs share nothing but the settings."""
+    runner = BatchRunner(upper)
+    files = [write_prompts(tmp_path / f"{n}.jsonl", 20) for n in range(3)]
+
+    summaries = await asyncio.gather(*map(runner.run, files))
+
+    assert [summary.success for summary in summaries] == [20, 20, 20]
+
+
+async def test_a_second_run_on_the_same_output_is_refused(tmp_path):
+    """While one run appends, another would mix its lines in: it is refused before it sends anything."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 4)
+    going = asyncio.Event()
+
+    async def slow(row: object) -> object:
+        going.set()
+        await asyncio.sleep(0.1)
+        return row
+
+    first = asyncio.create_task(BatchRunner(slow).run(prompts))
+    await going.wait()
+
+    with pytest.raises(OutputError):
+        await BatchRunner(upper).run(prompts)
+
+    assert (await first).success == 4
+
+
+async def test_stop_ends_the_run_under_way_and_not_the_next(tmp_path):
+    """A stopped runner can be used again: the second run finishes what the first left."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 50)
+
+    async def stopping(row: dict) -> str:
+        if row["id"] == "r5":
+            runner.stop()
+        await asyncio.sleep(0.001)
+        return "done"
+
+    runner = BatchRunner(stopping, concurrency=2)
+
+    stopped = await runner.run(prompts)
+    finished = await runner.run(prompts)
+
+    assert stopped.exit_code == 130
+    assert 5 <= stopped.rows < 10
+    assert (finished.exit_code, finished.rows) == (0, 50)
+
+
+async def test_stop_before_a_run_stops_that_run(tmp_path):
+    """A signal that comes before the first row is not forgotten."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
+    runner = BatchRunner(upper)
+    runner.stop(signal=15)
+
+    summary = await runner.run(prompts)
+
+    assert (summary.exit_code, summary.rows) == (143, 0)
+    assert (await runner.run(prompts)).rows == 5
+
+
+async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path):
+    """No task, no lock on the output, no socket; observers hear the end; the same call goes on from there."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
+    watcher = Watcher()
+    handles = len(list(Path("/proc/self/fd").iterdir()))
+    task = asyncio.create_task(BatchRunner("sim/steady", concurrency=5, observers=[watcher]).run(prompts))
+    while watcher.count(CallSent) < 20:
+        await asyncio.sleep(0.005)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    gc.collect()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert len(list(Path("/proc/self/fd").iterdir())) <= handles + 1
+    assert (watcher.count(RunStarted), watcher.count(RunEnded)) == (1, 1)
+    assert watcher.events[-1].exit_code == 130
+    done = len(lines_of(tmp_path / "prompts.results.jsonl"))
+    assert 0 < done < 200
+    summary = await BatchRunner(upper).run(prompts)
+    assert (summary.already_done, summary.rows) == (done, 200)
+
+
+def test_run_sync_needs_no_loop(tmp_path):
+    """One call, for scripts."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
+
+    summary = BatchRunner("sim/steady").run_sync(prompts, limit=3)
+
+    assert summary.rows == 3
+
+
+async def test_run_sync_works_inside_a_running_loop(tmp_path):
+    """In a notebook a loop is running already: the run gets a thread and a loop of its own, and leaves neither."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
+
+    summary = BatchRunner("sim/steady").run_sync(prompts)
+
+    assert summary.success == 5
+    assert threading.active_count() == 1
+
+
+async def test_run_sync_inside_a_loop_raises_what_went_wrong(tmp_path):
+    """Errors cross the thread."""
+    with pytest.raises(InputError):
+        BatchRunner("sim/steady").run_sync(tmp_path / "missing.jsonl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside_a_loop", [False, True])
+def test_ctrl_c_in_run_sync_cancels_the_run(tmp_path, inside_a_loop):
+    """Also inside a notebook, where the run has its own thread: it must not go on behind the user's back.
+
+    Slow: a real process and a real signal.
+    """
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 100_000)
+    script = """
+import asyncio, sys
+from llmbatch import BatchRunner
+async def call(row):
+    if row["id"] == "r20":
+        print("going", flush=True)
+    await asyncio.sleep(0.01)
+    return 1
+runner = BatchRunner(call, concurrency=4)
+async def main():
+    runner.run_sync(sys.argv[1])
+try:
+    asyncio.run(main()) if sys.argv[2] == "True" else runner.run_sync(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(prompts), str(inside_a_loop)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "going\n"
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=10)
+
+    assert (said, process.returncode) == ("interrupted\n", 0)
+    rows = Counter(line["row"] for line in lines_of(tmp_path / "prompts.results.jsonl"))
+    assert len(rows) >= 15
+    assert set(rows.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"concurency": 4}, "concurency"),
+        ({"concurrency": 0}, "1 to 100000"),
+        ({"timeout": -1}, "timeout is -1"),
+        ({"on_outage": "panic"}, "wait, defer, fail"),
+        ({"recovery_timeout": float("nan")}, "recovery_timeout is nan"),
+        ({"max_attempts": 1.5}, "max_attempts is 1.5"),
+    ],
+)
+def test_a_wrong_option_is_refused_at_once(options, said):
+    """At the constructor, with the value and what would be right."""
+    with pytest.raises(UsageError) as caught:
+        BatchRunner("sim/steady", **options)
+
+    assert said in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_an_unknown_option_is_told_the_known_ones():
+    """The hint lists every option there is."""
+    with pytest.raises(UsageError) as caught:
+        BatchRunner("sim/steady", workers=4)
+
+    assert "'workers'" in caught.value.message
+    assert "concurrency" in caught.value.hint
+
+
+async def test_a_missing_key_is_told_before_anything_is_written(tmp_path):
+    """Nothing is sent and no output appears."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
+
+    with pytest.raises(UsageError, match="OPENAI_API_KEY"):
+        await BatchRunner("openai/gpt-5-mini", environ={}).run(prompts)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
+
+
+async def test_strict_refuses_and_lenient_makes_a_failed_line(tmp_path):
+    """A malformed row ends as one failed line with an `input_` code, or stops everything with `strict`."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt":"one"}\n{"prompt":}\n\n"three"\n')
+
+    with pytest.raises(InputError, match="line 2"):
+        await BatchRunner(upper).run(prompts, strict=True)
+    summary = await BatchRunner(upper).run(prompts)
+
+    assert (summary.exit_code, summary.success, summary.failed) == (1, 2, 1)
+    codes = {line["row"]: (line["error"] or {}).get("code") for line in lines_of(tmp_path / "prompts.results.jsonl")}
+    assert codes == {1: None, 2: "input_bad_json", 4: None}
+
+
+async def test_retry_failed_and_overwrite(tmp_path):
+    """Failed lines go and are made anew; `overwrite` starts afresh."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 6)
+    broken = True
+
+    async def call(row: dict) -> str:
+        if broken and row["id"] == "r2":
+            raise ValueError("not this one")
+        return "fine"
+
+    runner = BatchRunner(call)
+    first = await runner.run(prompts)
+    broken = False
+    again = await runner.run(prompts, retry_failed=True)
+    afresh = await runner.run(prompts, overwrite=True)
+
+    assert (first.exit_code, first.failed) == (1, 1)
+    assert (again.exit_code, again.rows, again.this_run_success) == (0, 6, 1)
+    assert (afresh.rows, afresh.already_done) == (6, 0)
+    assert len(lines_of(tmp_path / "prompts.results.jsonl")) == 6
+
+
+async def test_an_outage_with_defer_ends_with_75_and_goes_on_later(tmp_path):
+    """Parked rows stand in the deferred file, without a line; the next run gives them theirs and the file goes."""
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 30)
+    down = True
+
+    async def call(row: dict) -> str:
+        await asyncio.sleep(0.001)
+        if down and row["id"] != "r0":
+            raise ConnectionError("down")
+        return "fine"
+
+    runner = BatchRunner(call, concurrency=4, on_outage="defer")
+    first = await runner.run(prompts)
+    waiting = lines_of(tmp_path / "prompts.results.deferred.jsonl")
+    down = False
+    second = await runner.run(prompts)
+
+    assert (first.exit_code, first.rows, first.failed) == (75, 1, 0)
+    assert len(waiting) == first.deferred > 0
+    assert {line["status"] for line in waiting} == {"deferred"}
+    assert all(line["retry_after"] > 0 for line in waiting)
+    assert (second.exit_code, second.success) == (0, 30)
+    assert not (tmp_path / "prompts.results.deferred.jsonl").exists()
+
+
+async def test_an_observer_that_raises_changes_nothing(tmp_path):
+    """It is heard once, told to the others, and the run goes on."""
+
+    class Clumsy:
+        heard = 0
+
+        def observe(self, event: Event) -> None:
+            self.heard += 1
+            raise RuntimeError("oops")
+
+    clumsy, watcher = Clumsy(), Watcher()
+    prompts = write_prompts(tmp_path / "prompts.jsonl", 10)
+
+    summary = await BatchRunner(upper, observers=[clumsy, watcher]).run(prompts)
+
+    assert (summary.exit_code, clumsy.heard) == (0, 1)
+    notices = [event.message for event in watcher.events if type(event).__name__ == "Notice"]
+    assert len(notices) == 1
+    assert "Clumsy" in notices[0]
+    assert isinstance(watcher.events[-1], RunEnded)
+
+
+@pytest.mark.slow
+def test_importing_the_package_is_light():
+    """`import llmbatch`, and even the breaker, load no HTTP client, no command line and no drawing.
+
+    Slow: a process of its own.
+    """
+    script = (
+        "import sys, llmbatch; llmbatch.CircuitBreaker; llmbatch.CircuitOpenError; "
+        "print([name for name in ('aiohttp', 'typer', 'rich', 'anyio', 'asyncio') if name in sys.modules])"
+    )
+    started = time.monotonic()
+
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+
+    assert said.stdout == "[]\n"
+    assert time.monotonic() - started < 5

@@ -1,0 +1,32 @@
+"""The event loop gets its turns, whatever the calls do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from llmbatch import BatchRunner
+
+
+async def test_function_that_never_suspends_leaves_the_loop_its_turns(tmp_path):
+    """A function that answers at once must not keep the loop: lines are written, and other tasks run, on the way."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(f'{{"prompt": "row {number}"}}\n' for number in range(3000)))
+    sizes: list[int] = []
+
+    async def answer(row: object) -> str:
+        return "ok"
+
+    async def look() -> None:
+        while True:
+            sizes.append(output.stat().st_size if output.exists() else 0)
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(look())
+    summary = await BatchRunner(answer, concurrency=4).run(source, output)
+    watcher.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watcher
+
+    assert summary.success == 3000
+    assert len({size for size in sizes if 0 < size < output.stat().st_size}) > 10
