@@ -28,6 +28,7 @@ from llmbatch.simulated import SimulatedHost
 if TYPE_CHECKING:
     from llmbatch.files.output import Output
     from llmbatch.files.reader import Source
+    from llmbatch.files.writer import LineWriter
 
 __all__ = ["BatchRunner", "Options"]
 
@@ -101,6 +102,8 @@ class BatchRunner:
         self._canary = canary
         self._environ = os.environ if environ is None else environ
         self._engines: list[Engine] = []
+        self._writers: list[LineWriter] = []
+        self._given_up: int | None = None
         self._stopped: tuple[int, str, bool] | None = None
         self._make_caller(SimulatedHost())
 
@@ -146,6 +149,8 @@ class BatchRunner:
             stack.push_async_callback(source.aclose)
             total = count_rows(input)
             writer = LineWriter(out, on_error=lambda error: engine.abort(error))
+            self._writers.append(writer)
+            stack.callback(self._writers.remove, writer)
             tally = Tally()
             engine = self._start(caller, source, LineSink(writer), tally, out)
             engine.emit(
@@ -170,6 +175,10 @@ class BatchRunner:
                     write_deferred(Path(target), map(encode_line, waiting))
                 if ending is None:
                     engine.ended(130, "the run was cancelled", len(waiting))
+            if self._given_up is not None and ending.exit_code in (0, 1):
+                # All rows were done, but a reader never took their lines.
+                ending = Ending(self._given_up, "stopped at once, before the reader had taken all lines")
+            self._given_up = None
             return self._sum_up(engine, tally, ending, len(waiting))
 
     def run_sync(
@@ -253,10 +262,13 @@ class BatchRunner:
         """
         exit_code = 128 + signal if signal is not None else 130
         reason = "stopped at once" if now else "interrupted: requests in flight may finish"
-        if not self._engines:
+        if not self._engines and not self._writers:
             self._stopped = (exit_code, reason, now)
         for engine in self._engines:
             engine.stop(exit_code, reason, now=now)
+        for writer in self._writers if now else ():
+            if writer.abandon():
+                self._given_up = exit_code
 
     # Putting the parts together.
 
@@ -374,9 +386,15 @@ def _in_thread(run: Coroutine[object, object, Summary]) -> Summary:
 
     thread = threading.Thread(target=target, name="llmbatch")
     thread.start()
+    waiting = asyncio.current_task()
+    cancelled_before = waiting.cancelling() if waiting is not None else 0
     try:
-        thread.join()
-    except BaseException:  # Ctrl-C: the run must not go on behind the caller's back
+        while thread.is_alive():
+            # In slices: `asyncio.run` turns Ctrl-C into a cancellation, which cannot reach a task that blocks its loop.
+            thread.join(0.1)
+            if waiting is not None and waiting.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
+    except BaseException:  # the run must not go on behind the caller's back
         loop, task = started.result()
         with contextlib.suppress(RuntimeError):  # its loop has just closed
             loop.call_soon_threadsafe(task.cancel)

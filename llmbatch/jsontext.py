@@ -15,7 +15,7 @@ import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import NoReturn
 
-__all__ = ["JSON", "JSONError", "NestingError", "dumps", "one_line", "parse", "split_array", "split_object"]
+__all__ = ["JSON", "JSONError", "JSONText", "NestingError", "dumps", "one_line", "parse", "split_array", "split_object"]
 
 JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
 """A parsed JSON value."""
@@ -27,6 +27,12 @@ class JSONError(ValueError):
 
 class NestingError(JSONError):
     """The value nests deeper than the parser takes."""
+
+
+class JSONText(str):
+    """The source text of a JSON value, for places that take values: :func:`dumps` leaves it as it is."""
+
+    __slots__ = ()
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -159,6 +165,8 @@ def dumps(value: object) -> str:
     """
     if value is None:
         return "null"
+    if isinstance(value, JSONText):
+        return str(value)
     text = _readable.encode(value)
     try:
         text.encode()

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from llmbatch.cli.terminal import print_error, print_note
+from llmbatch.cli.terminal import hold_descriptors, print_error, print_note, settle_streams
 from llmbatch.errors import LlmbatchError, UsageError, WriteError
 
 __all__ = ["run_command"]
@@ -21,6 +21,14 @@ _DEBUG_HINT = "run again with LLMBATCH_DEBUG=1 for the traceback, and report it"
 
 def run_command() -> int:
     """Run the command that ``sys.argv`` names and give its exit code."""
+    hold_descriptors()
+    try:
+        return _run_command()
+    finally:
+        settle_streams()
+
+
+def _run_command() -> int:
     from llmbatch.cli.app import build_app
     from llmbatch.cli.plain import as_usage_error
 

@@ -17,7 +17,7 @@ from llmbatch.cli.flags import FLAGS, Flag, closest
 from llmbatch.cli.kinds import Switch, Value
 from llmbatch.cli.terminal import shown
 from llmbatch.errors import UsageError
-from llmbatch.jsontext import JSON, JSONError, parse
+from llmbatch.jsontext import JSON, JSONError, JSONText, dumps, parse
 
 if TYPE_CHECKING:
     from llmbatch.providers.catalog import Endpoint
@@ -190,9 +190,18 @@ def _param(text: str) -> tuple[str, JSON]:
     if is_secret_name(key):
         raise UsageError(f"--param {shown(key)} looks like a key", hint=KEY_HINT)
     try:
-        return key, parse(value)
+        parsed = parse(value)
     except JSONError:
         return key, value
+    return key, parsed if _is_exact(parsed, value) else JSONText(value.strip())
+
+
+def _is_exact(parsed: JSON, text: str) -> bool:
+    """Whether *parsed* is sent as it was typed: 1.10, 1e400 and integers of thousands of digits are not."""
+    try:
+        return dumps(parsed) == text.strip()
+    except ValueError:
+        return False
 
 
 def _config_files(given: Given, environ: Mapping[str, str], folder: Path) -> list[Path]:

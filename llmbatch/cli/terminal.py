@@ -5,12 +5,13 @@ What this module does not do: colour, progress or tables; those belong to :mod:`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
 from llmbatch.errors import WriteError
 
-__all__ = ["print_error", "print_note", "print_out", "shown"]
+__all__ = ["hold_descriptors", "print_error", "print_note", "print_out", "settle_streams", "shown"]
 
 
 def shown(text: object) -> str:
@@ -18,6 +19,32 @@ def shown(text: object) -> str:
     from llmbatch.ui.text import shown as escaped  # here, as ``--help`` needs none of that floor
 
     return escaped(text)
+
+
+def hold_descriptors() -> None:
+    """Take the places of standard streams that are closed (``>&-``), the wrong way round, so that using them fails.
+
+    Else the next file or socket gets the place, and lines meant for standard output go into it.
+    """
+    for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            null = os.open(os.devnull, mode)
+            if null != descriptor:
+                os.dup2(null, descriptor)
+                os.close(null)
+
+
+def settle_streams() -> None:
+    """Flush what standard streams still hold, or drop it: else the interpreter fails at that and exits with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except (OSError, ValueError):
+                with contextlib.suppress(OSError, ValueError):
+                    _drop(stream.fileno())
 
 
 def print_error(message: str, hint: str) -> None:

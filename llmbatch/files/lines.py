@@ -109,6 +109,8 @@ def _bare(number: int, digest: str, text: str) -> Row | Malformed:
     member, kind = ("prompt", "string") if text[0] == '"' else ("messages", "list")
     if _is_empty(text):
         return Malformed(number, digest, _unnamed(number), "input_no_prompt", f"the {kind} is empty")
+    if kind == "list" and not text[1:].lstrip(_JSON_SPACE).startswith("{"):
+        return Malformed(number, digest, _unnamed(number), "input_not_a_row", "the list is not one of messages")
     return Row(number, digest, _unnamed(number), {member: text})
 
 

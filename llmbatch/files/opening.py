@@ -5,6 +5,7 @@ Knows neither lines nor rows.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def open_input(path: str | Path) -> int:
     """
     try:
         if str(path) == "-":
-            return os.dup(0)
+            return _duplicate_stdin()
         if not str(path):
             raise InputError("the input's path is empty", hint="name a file, or - for standard input")
         # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
@@ -42,6 +43,13 @@ def open_input(path: str | Path) -> int:
         os.close(fd)
         raise InputError(f"{path}: is a directory", hint="name one file of rows in it")
     return fd
+
+
+def _duplicate_stdin() -> int:
+    # A place that is only held, so that nothing else gets it, cannot be read from.
+    if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise InputError("standard input is closed", hint="name a file, or pipe rows in")
+    return os.dup(0)
 
 
 def file_blocks(fd: int, name: str) -> Iterator[bytes]:

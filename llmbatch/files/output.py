@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -277,9 +278,12 @@ def _open_stream(path: str) -> int:
 
 def _duplicate_stdout() -> int:
     try:
-        return os.dup(1)
+        # A place that is only held, so that nothing else gets it, cannot be written to.
+        if fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            return os.dup(1)
     except OSError:
-        raise OutputError("standard output is closed", hint="write to a file (-o)") from None
+        pass
+    raise OutputError("standard output is closed", hint="write to a file (-o)")
 
 
 def _refuse_input(fd: int, name: str, input_path: str | Path | None) -> None:

@@ -105,6 +105,20 @@ class LineWriter:
         if self.error is not None:
             raise self.error
 
+    def abandon(self) -> bool:
+        """Give up what a stream's reader has not taken yet; a file is not affected. Whether lines were given up."""
+        if self._stream is None or not self._backlog:
+            return False
+        self._closed = True
+        self.lines_refused += self._backlog.count(b"\n") + len(self._lines)
+        self._backlog.clear()
+        self._lines.clear()
+        if self._drained is not None:
+            asyncio.get_running_loop().remove_writer(self._stream.fileno())
+            self._drained.set()
+            self._drained = None
+        return True
+
     def _flush(self) -> None:
         self._flush_planned = False
         if not self._lines or self.error is not None:

@@ -54,6 +54,8 @@ class Connection:
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
 
     def __post_init__(self) -> None:
+        if not _is_text(self.model or ""):
+            raise UsageError(f"model is {self.model!a}, which is no text", hint="name one with -m PROVIDER/MODEL")
         if self.endpoint is not None and self.endpoint not in ENDPOINTS:
             raise UsageError(f"endpoint is {self.endpoint!r}, must be one of {', '.join(ENDPOINTS)}")
         if self.base_url:
@@ -118,6 +120,8 @@ class Resolver:
     def _resolve(self, model: str | None, endpoint: Endpoint | None, anthropic: bool) -> Target:
         connection = self._connection
         named, name = split_model(str(parse(model))) if model is not None else (None, self.run_model)
+        if model is not None and not (name.strip() and _is_text(name)):
+            raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which names none")
         if not name:
             raise UsageError(
                 "no model", hint="name one with -m PROVIDER/MODEL, with LLMBATCH_MODEL, or as the row's `model`"
@@ -218,3 +222,8 @@ def _headers(provider: Provider, endpoint: Endpoint, key: Secret | None) -> dict
     if provider.auth == "bearer" or (provider.auth == "x-api-key" and endpoint != "messages"):
         headers["Authorization"] = f"Bearer {key.reveal()}"
     return headers
+
+
+def _is_text(name: str) -> bool:
+    """Whether *name* can be written out: JSON and command lines can hold halves of characters."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)

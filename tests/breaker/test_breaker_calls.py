@@ -16,11 +16,11 @@ from breaker_clock import Clock
 from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError
 
 
-class Down(Exception):
+class DownError(Exception):
     """The provider is down."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The provider refused this request."""
 
 
@@ -30,12 +30,12 @@ def clock() -> Clock:
 
 
 def down() -> str:
-    raise Down
+    raise DownError
 
 
 async def down_later() -> str:
     await asyncio.sleep(0)
-    raise Down
+    raise DownError
 
 
 async def fine() -> str:
@@ -45,7 +45,7 @@ async def fine() -> str:
 
 def trip(breaker: CircuitBreaker) -> None:
     for _ in range(breaker.policy.failure_threshold):
-        with pytest.raises(Down):
+        with pytest.raises(DownError):
             breaker.call(down)
     assert breaker.is_open()
 
@@ -86,7 +86,7 @@ async def test_async_call_opens_refuses_probes_and_closes(clock: Clock) -> None:
     breaker = CircuitBreaker(clock=clock)
 
     for _ in range(5):
-        with pytest.raises(Down):
+        with pytest.raises(DownError):
             await breaker.async_call(down_later)
     assert (breaker.state, breaker.failures) == ("open", 5)
     with pytest.raises(CircuitOpenError) as caught:
@@ -115,12 +115,12 @@ async def test_arguments_pass_through(clock: Clock) -> None:
 def test_the_exception_reaches_the_caller_as_it_was(clock: Clock) -> None:
     """The very object, with no context added."""
     breaker = CircuitBreaker(clock=clock)
-    error = Down("just so")
+    error = DownError("just so")
 
     def fails() -> None:
         raise error
 
-    with pytest.raises(Down) as caught:
+    with pytest.raises(DownError) as caught:
         breaker.call(fails)
 
     assert caught.value is error
@@ -132,7 +132,7 @@ def test_a_success_between_failures_keeps_it_closed(clock: Clock) -> None:
     breaker = CircuitBreaker(2, clock=clock)
 
     for _ in range(10):
-        with pytest.raises(Down):
+        with pytest.raises(DownError):
             breaker.call(down)
         assert breaker.failures == 1
         breaker.call(lambda: None)
@@ -148,9 +148,9 @@ def test_retries_inside_the_call_are_one_failure(clock: Clock) -> None:
     def patient() -> None:
         for attempt in range(4):
             attempts.append(attempt)
-        raise Down
+        raise DownError
 
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         breaker.call(patient)
 
     assert (len(attempts), breaker.failures, breaker.state) == (4, 1, "closed")
@@ -160,7 +160,7 @@ def test_a_failed_probe_costs_another_sixty_seconds(clock: Clock) -> None:
     """By default the open time is constant."""
     breaker = half_opened(clock)
 
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         breaker.call(down)
     clock.advance(59.0)
     assert breaker.is_open()
@@ -189,7 +189,7 @@ def test_the_repr_says_name_state_and_wait(clock: Clock) -> None:
     breaker = CircuitBreaker(1, 60.0, name="openai/gpt-5-mini", clock=clock)
 
     assert repr(breaker) == "<CircuitBreaker openai/gpt-5-mini closed>"
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         breaker.call(down)
     clock.advance(55.75)
     assert repr(breaker) == "<CircuitBreaker openai/gpt-5-mini open, retry in 4.2 s>"
@@ -205,16 +205,16 @@ def test_the_repr_says_name_state_and_wait(clock: Clock) -> None:
 
 def test_count_error_says_which_exceptions_count(clock: Clock) -> None:
     """The others are neutral: they neither add to a streak nor end it, and reach the caller all the same."""
-    breaker = CircuitBreaker(3, clock=clock, count_error=lambda error: isinstance(error, Down))
+    breaker = CircuitBreaker(3, clock=clock, count_error=lambda error: isinstance(error, DownError))
 
     def refused() -> None:
-        raise Refused
+        raise RefusedError
 
     for fn in (down, refused, down, refused, refused):
-        with pytest.raises((Down, Refused)):
+        with pytest.raises((DownError, RefusedError)):
             breaker.call(fn)
     assert (breaker.failures, breaker.state) == (2, "closed")
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         breaker.call(down)
 
     assert breaker.is_open()
@@ -222,14 +222,14 @@ def test_count_error_says_which_exceptions_count(clock: Clock) -> None:
 
 async def test_three_neutral_probes_close_it(clock: Clock) -> None:
     """An input of nothing but refused requests does not keep it half-open for ever."""
-    breaker = half_opened(clock, count_error=lambda error: isinstance(error, Down))
+    breaker = half_opened(clock, count_error=lambda error: isinstance(error, DownError))
 
     async def refused() -> None:
-        raise Refused
+        raise RefusedError
 
     states = []
     for _ in range(3):
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             await breaker.async_call(refused)
         states.append(breaker.state)
 
@@ -250,7 +250,7 @@ def test_a_count_error_that_raises_leaves_no_probe_behind(clock: Clock, broken: 
     with pytest.raises(broken) as caught:
         breaker.call(down)
 
-    assert isinstance(caught.value.__context__, Down)
+    assert isinstance(caught.value.__context__, DownError)
     assert breaker.state == "half_open"
     assert breaker.call(lambda: "next") == "next"
 
@@ -260,7 +260,7 @@ def test_count_error_may_look_at_the_breaker(clock: Clock) -> None:
     seen = []
     breaker = CircuitBreaker(clock=clock, count_error=lambda _: bool(seen.append(breaker.state)) or True)
 
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         breaker.call(down)
 
     assert seen == ["closed"]
@@ -374,7 +374,7 @@ async def test_an_error_before_the_first_await_is_a_failure(clock: Clock) -> Non
     """A plain function that raises where it should have returned an awaitable."""
     breaker = CircuitBreaker(1, clock=clock)
 
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         await breaker.async_call(down)  # type: ignore[arg-type]
 
     assert breaker.is_open()
@@ -499,7 +499,7 @@ def test_an_interrupted_probe_leaves_it_half_open(clock: Clock, interruption: ty
 def test_interruptions_open_nothing(clock: Clock, interruption: type[BaseException]) -> None:
     """Nor do they end a streak."""
     breaker = CircuitBreaker(2, clock=clock)
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         breaker.call(down)
 
     def interrupted() -> None:
@@ -592,13 +592,13 @@ def test_a_hung_probe_is_taken_over_and_its_answer_ignored(clock: Clock) -> None
     def hang_and_be_replaced() -> str:
         waits.append(refusal())
         clock.advance(60.0)
-        with pytest.raises(Down):
+        with pytest.raises(DownError):
             breaker.call(second)
         return "late"
 
     def second() -> None:
         waits.append(refusal())
-        raise Down
+        raise DownError
 
     assert breaker.call(hang_and_be_replaced) == "late"
 
@@ -632,7 +632,7 @@ def test_a_policy_replaces_the_three_arguments(clock: Clock) -> None:
     waits = []
 
     for _ in range(6):
-        with pytest.raises(Down):
+        with pytest.raises(DownError):
             breaker.call(down)
         with pytest.raises(CircuitOpenError) as caught:
             breaker.call(down)

@@ -344,6 +344,20 @@ def test_a_hung_probe_is_taken_over() -> None:
     assert subject.is_closed
 
 
+def test_cancelling_a_replaced_probe_frees_nothing() -> None:
+    """The one that replaced it keeps its lease."""
+    subject = circuit()
+    fail(subject, 0.0, 2)
+    hung = subject.acquire(60.0)
+    assert hung is not None
+    subject.acquire(70.0)
+
+    subject.release(hung)
+
+    assert subject.acquire(89.9) is None
+    assert subject.acquire(90.0) is not None
+
+
 def test_a_late_probe_that_nobody_replaced_still_counts() -> None:
     """The lease only allows a takeover; it does not void an answer."""
     subject = circuit()
@@ -724,12 +738,13 @@ def test_the_rate_counts_a_caller_once() -> None:
     assert subject.is_closed
 
 
-def test_the_window_starts_afresh_when_the_circuit_closes() -> None:
-    """The outage that is over is not counted into the next rate."""
-    subject = circuit(failure_threshold=100, failure_rate=0.5, minimum_calls=4, rate_window=10)
+@pytest.mark.parametrize(("rate", "pattern"), [(0.25, "xx"), (0.5, "...x")])
+def test_the_window_starts_afresh_when_the_circuit_closes(rate: float, pattern: str) -> None:
+    """Neither the calls nor the failures of the outage that is over are counted into the next rate."""
+    subject = circuit(failure_threshold=100, failure_rate=rate, minimum_calls=4, rate_window=10)
     feed(subject, "xxxx")
     probe(subject, 60.0, "success")
 
-    feed(subject, "xxx")
+    feed(subject, pattern)
 
     assert subject.is_closed

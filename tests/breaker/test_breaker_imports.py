@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 LOADED = "import sys; before = set(sys.modules); import {}; print(*sorted(set(sys.modules) - before))"
 
 
@@ -18,9 +16,8 @@ def loaded_by(module: str) -> set[str]:
     return set(shown.stdout.split())
 
 
-@pytest.mark.slow
 def test_the_breaker_loads_nothing_but_itself_and_the_standard_library() -> None:
-    """Slow, for it starts an interpreter. No dependency, no other floor, no event loop, no logging."""
+    """No dependency, no other floor, no event loop, no logging."""
     loaded = loaded_by("llmbatch.breaker")
 
     ours = {name for name in loaded if name.split(".")[0] == "llmbatch"}
@@ -36,9 +33,8 @@ def test_the_breaker_loads_nothing_but_itself_and_the_standard_library() -> None
     assert not loaded & {"asyncio", "logging", "ssl", "socket", "subprocess", "multiprocessing", "concurrent.futures"}
 
 
-@pytest.mark.slow
 def test_the_package_loads_next_to_nothing() -> None:
-    """Slow, for it starts an interpreter. The public names are loaded when first used."""
+    """The public names are loaded when first used."""
     loaded = loaded_by("llmbatch")
 
     assert {name for name in loaded if name.split(".")[0] == "llmbatch"} == {"llmbatch"}
@@ -46,9 +42,8 @@ def test_the_package_loads_next_to_nothing() -> None:
     assert not loaded & {"asyncio", "logging", "ssl", "socket", "json", "inspect", "dataclasses"}
 
 
-@pytest.mark.slow
 def test_the_breaker_through_the_package_is_as_light() -> None:
-    """Slow, for it starts an interpreter. ``from llmbatch import CircuitBreaker`` loads the breaker and no more."""
+    """``from llmbatch import CircuitBreaker`` loads the breaker and no more."""
     loaded = loaded_by("llmbatch; llmbatch.CircuitBreaker, llmbatch.CircuitOpenError, llmbatch.BreakerPolicy")
 
     assert {name.split(".")[0] for name in loaded} <= {"llmbatch", *sys.stdlib_module_names}

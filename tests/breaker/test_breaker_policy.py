@@ -57,7 +57,7 @@ def test_the_first_open_time_is_at_most_the_longest() -> None:
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "0", None])
 def test_the_stable_time_is_a_finite_number_of_at_least_zero(value: object) -> None:
     """What is none is refused, and the message shows the value and the range."""
-    with pytest.raises(ValueError, match="^stable_time is .*at least 0") as caught:
+    with pytest.raises(ValueError, match=r"^stable_time is .*at least 0") as caught:
         BreakerPolicy(stable_time=value)  # type: ignore[arg-type]
 
     assert repr(value) in str(caught.value)
@@ -66,7 +66,7 @@ def test_the_stable_time_is_a_finite_number_of_at_least_zero(value: object) -> N
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf, "0.1", None])
 def test_jitter_runs_from_zero_to_one(value: object) -> None:
     """What is outside is refused, and the message shows the value and the range."""
-    with pytest.raises(ValueError, match="^jitter is .*from 0 to 1") as caught:
+    with pytest.raises(ValueError, match=r"^jitter is .*from 0 to 1") as caught:
         BreakerPolicy(jitter=value)  # type: ignore[arg-type]
 
     assert repr(value) in str(caught.value)
@@ -75,7 +75,7 @@ def test_jitter_runs_from_zero_to_one(value: object) -> None:
 @pytest.mark.parametrize("value", [0, -0.1, 1.01, math.nan, math.inf, "0.5", True])
 def test_a_failure_rate_is_above_zero_and_at_most_one(value: object) -> None:
     """What is outside is refused, and the message shows the value and the range."""
-    with pytest.raises(ValueError, match="^failure_rate is .*above 0 and at most 1") as caught:
+    with pytest.raises(ValueError, match=r"^failure_rate is .*above 0 and at most 1") as caught:
         BreakerPolicy(failure_rate=value)  # type: ignore[arg-type]
 
     assert repr(value) in str(caught.value)

@@ -6,13 +6,15 @@ import asyncio
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 from breaker_clock import Clock
 
-from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError
+from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError, core
 
 PATIENCE = 10.0
 """Seconds until a test gives up; nothing takes so long unless it hangs."""
@@ -47,6 +49,24 @@ def frequent_switches() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.fixture
+def switches_inside_the_circuit() -> Iterator[None]:
+    """Let another thread run at any line of the state machine, where without a lock it would do harm."""
+    draw = random.Random(7).random
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        if frame.f_code.co_filename != core.__file__:
+            return None
+        if draw() < 0.3:
+            time.sleep(0)
+        return trace
+
+    before = threading.gettrace()
+    threading.settrace(trace)
+    yield
+    threading.settrace(before)  # type: ignore[arg-type]
+
+
 def half_opened(clock: Clock) -> CircuitBreaker:
     breaker = CircuitBreaker(1, 60.0, clock=clock)
     with pytest.raises(ZeroDivisionError):
@@ -79,6 +99,7 @@ def test_fifty_threads_half_open_send_one_probe() -> None:
     together = threading.Barrier(50, timeout=PATIENCE)
     everyone_refused = threading.Event()
     outcomes: list[str] = []
+    waits: set[float] = set()
 
     def ask() -> str:
         assert everyone_refused.wait(PATIENCE)
@@ -89,7 +110,7 @@ def test_fifty_threads_half_open_send_one_probe() -> None:
         try:
             outcomes.append(breaker.call(ask))
         except CircuitOpenError as error:
-            assert error.retry_after == 60.0
+            waits.add(error.retry_after)
             outcomes.append("refused")
             if len(outcomes) == 49:
                 everyone_refused.set()
@@ -97,19 +118,19 @@ def test_fifty_threads_half_open_send_one_probe() -> None:
     run_threads(*[caller] * 50)
 
     assert Counter(outcomes) == {"probe": 1, "refused": 49}
+    assert waits == {60.0}
     assert breaker.state == "closed"
 
 
 def test_threads_hammering_one_breaker_keep_it_whole(frequent_switches: None) -> None:
-    """Opening, probing and closing thousands of times: never two probes at once, and every call is accounted for."""
+    """Opening, probing and closing all the time, by streak and by rate: every call is accounted for."""
     clock = Clock()
     policy = BreakerPolicy(
-        failure_threshold=3, recovery_timeout=0.5, probe_lease=1e9, failure_rate=0.9, minimum_calls=5, rate_window=20
+        failure_threshold=3, recovery_timeout=0.5, failure_rate=0.9, minimum_calls=5, rate_window=20, neutral_probes=1
     )
     breaker = CircuitBreaker(policy=policy, clock=clock, count_error=lambda error: isinstance(error, OSError))
-    probing: list[int] = []
-    most_probes: list[int] = []
     tallies: list[Counter[str]] = []
+    waits: list[float] = []
 
     def work(seed: int) -> None:
         draw = random.Random(seed).random
@@ -117,28 +138,21 @@ def test_threads_hammering_one_breaker_keep_it_whole(frequent_switches: None) ->
         tallies.append(tally)
 
         def provider() -> None:
-            is_probe = breaker.state == "half_open"
-            if is_probe:
-                probing.append(seed)
-                most_probes.append(len(probing))
-            try:
-                outcome = draw()
-                if outcome < 0.5:
-                    raise OSError
-                if outcome < 0.6:
-                    raise ValueError
-                if outcome < 0.65:
-                    raise KeyboardInterrupt
-            finally:
-                if is_probe:
-                    probing.remove(seed)
+            outcome = draw()
+            tally["called"] += 1
+            if outcome < 0.5:
+                raise OSError
+            if outcome < 0.6:
+                raise ValueError
+            if outcome < 0.65:
+                raise KeyboardInterrupt
 
         for _ in range(1500):
             try:
                 breaker.call(provider)
                 tally["success"] += 1
             except CircuitOpenError as error:
-                assert 0.05 <= error.retry_after <= 1e9
+                waits.append(error.retry_after)
                 tally["refused"] += 1
                 clock.advance(0.01)
             except (OSError, ValueError, KeyboardInterrupt) as error:
@@ -147,26 +161,71 @@ def test_threads_hammering_one_breaker_keep_it_whole(frequent_switches: None) ->
     run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])  # type: ignore[misc]
 
     total = sum(tallies, Counter())
-    assert total.total() == 6 * 1500
-    assert min(total[kind] for kind in ("success", "refused", "OSError", "ValueError", "KeyboardInterrupt")) > 0
-    clock.advance(10.0)
-    for _ in range(2):
-        breaker.call(lambda: None)
+    assert 0.05 <= min(waits) <= max(waits) <= 60.0
+    assert total["called"] + total["refused"] == 6 * 1500
+    assert total.total() - total["called"] == 6 * 1500
+    assert all(total[kind] for kind in ("success", "refused", "OSError", "ValueError", "KeyboardInterrupt"))
+    clock.advance(100.0)
+    breaker.call(lambda: None)
     assert (breaker.state, breaker.failures) == ("closed", 0)
 
 
-def test_no_failure_is_lost_between_threads(frequent_switches: None) -> None:
-    """Eight threads with 250 failures each are 2,000 in a row."""
-    breaker = CircuitBreaker(2001)
+@pytest.mark.slow
+def test_threads_hammering_a_half_open_breaker_never_overlap(switches_inside_the_circuit: None) -> None:
+    """As long as it is not closed, at most one call is inside. Slow, for it switches threads at any line."""
+    clock = Clock()
+    policy = BreakerPolicy(failure_threshold=1, success_threshold=10**9, neutral_probes=10**9, probe_lease=1e6)
+    breaker = CircuitBreaker(policy=policy, clock=clock, count_error=lambda error: isinstance(error, OSError))
+    with pytest.raises(OSError, match="down"):
+        breaker.call(lambda: (_ for _ in ()).throw(OSError("down")))
+    inside: list[int] = []
+    crowds: list[int] = []
+
+    def work(seed: int) -> None:
+        draw = random.Random(seed).random
+
+        def provider() -> None:
+            inside.append(seed)
+            try:
+                crowds.append(len(inside))
+                outcome = draw()
+                if outcome < 0.2:
+                    raise OSError
+                if outcome < 0.4:
+                    raise ValueError
+                if outcome < 0.6:
+                    raise KeyboardInterrupt
+                crowds.append(len(inside))
+            finally:
+                inside.remove(seed)
+
+        for _ in range(150):
+            try:
+                breaker.call(provider)
+            except CircuitOpenError as error:
+                clock.advance(min(error.retry_after, 60.0) / 10)
+            except (OSError, ValueError, KeyboardInterrupt):
+                pass
+
+    run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])  # type: ignore[misc]
+
+    assert len(crowds) > 20
+    assert set(crowds) == {1}
+
+
+@pytest.mark.slow
+def test_no_failure_is_lost_between_threads(switches_inside_the_circuit: None) -> None:
+    """Eight threads with 50 failures each are 400 in a row. Slow, for it switches threads at any line."""
+    breaker = CircuitBreaker(401)
 
     def work() -> None:
-        for _ in range(250):
+        for _ in range(50):
             with pytest.raises(ZeroDivisionError):
                 breaker.call(lambda: 1 / 0)
 
     run_threads(*[work] * 8)
 
-    assert (breaker.failures, breaker.state) == (2000, "closed")
+    assert (breaker.failures, breaker.state) == (400, "closed")
 
 
 def test_two_event_loops_in_two_threads_share_one_breaker() -> None:

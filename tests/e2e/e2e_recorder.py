@@ -80,7 +80,7 @@ class Recorder:
         self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
         self.origin = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self.url = self.origin + "/v1"
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
     @property
@@ -122,7 +122,7 @@ class Recorder:
                     + reply
                 )
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client has gone, or the server ends
         finally:
             writer.close()

@@ -63,8 +63,12 @@ def test_an_unknown_name_is_an_attribute_error():
     assert not hasattr(llmbatch, "BatchRuner")
 
 
+@pytest.mark.slow
 async def test_run_writes_one_line_a_row_and_sums_up(tmp_path):
-    """The example of the contract, with a model that needs no key."""
+    """The example of the contract, with a model that needs no key.
+
+    Slow: simulated answers take 0.2 s.
+    """
     prompts = write_prompts(tmp_path / "prompts.jsonl", 25)
 
     summary = await BatchRunner("sim/steady", concurrency=40).run(prompts, tmp_path / "results.jsonl")
@@ -87,8 +91,12 @@ async def test_run_names_its_output_beside_the_input(tmp_path):
     assert len(lines_of(tmp_path / "prompts.results.jsonl")) == 2
 
 
+@pytest.mark.slow
 async def test_one_runner_runs_twice_and_resumes(tmp_path):
-    """The second run sends nothing for rows that have their line, and new rows are simply new."""
+    """The second run sends nothing for rows that have their line, and new rows are simply new.
+
+    Slow: simulated answers take 0.2 s.
+    """
     watcher = Watcher()
     prompts = write_prompts(tmp_path / "prompts.jsonl", 10)
     runner = BatchRunner("sim/steady", observers=[watcher])
@@ -103,8 +111,12 @@ async def test_one_runner_runs_twice_and_resumes(tmp_path):
     assert (summary.rows, summary.already_done, summary.this_run_success) == (13, 10, 3)
 
 
+@pytest.mark.slow
 async def test_two_runners_share_a_loop(tmp_path):
-    """Each has its own simulated provider, circuit and file."""
+    """Each has its own simulated provider, circuit and file.
+
+    Slow: simulated answers take 0.2 s.
+    """
     first = write_prompts(tmp_path / "a.jsonl", 30)
     second = write_prompts(tmp_path / "b.jsonl", 30)
 
@@ -174,8 +186,12 @@ async def test_stop_before_a_run_stops_that_run(tmp_path):
     assert (await runner.run(prompts)).rows == 5
 
 
+@pytest.mark.slow
 async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path):
-    """No task, no lock on the output, no socket; observers hear the end; the same call goes on from there."""
+    """No task, no lock on the output, no socket; observers hear the end; the same call goes on from there.
+
+    Slow: simulated answers take 0.2 s.
+    """
     prompts = write_prompts(tmp_path / "prompts.jsonl", 200)
     watcher = Watcher()
     handles = len(list(Path("/proc/self/fd").iterdir()))
@@ -198,8 +214,12 @@ async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path):
     assert (summary.already_done, summary.rows) == (done, 200)
 
 
+@pytest.mark.slow
 def test_run_sync_needs_no_loop(tmp_path):
-    """One call, for scripts."""
+    """One call, for scripts.
+
+    Slow: simulated answers take 0.2 s.
+    """
     prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
 
     summary = BatchRunner("sim/steady").run_sync(prompts, limit=3)
@@ -207,8 +227,12 @@ def test_run_sync_needs_no_loop(tmp_path):
     assert summary.rows == 3
 
 
+@pytest.mark.slow
 async def test_run_sync_works_inside_a_running_loop(tmp_path):
-    """In a notebook a loop is running already: the run gets a thread and a loop of its own, and leaves neither."""
+    """In a notebook a loop is running already: the run gets a thread and a loop of its own, and leaves neither.
+
+    Slow: simulated answers take 0.2 s.
+    """
     prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
 
     summary = BatchRunner("sim/steady").run_sync(prompts)
@@ -224,8 +248,15 @@ async def test_run_sync_inside_a_loop_raises_what_went_wrong(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("inside_a_loop", [False, True])
-def test_ctrl_c_in_run_sync_cancels_the_run(tmp_path, inside_a_loop):
+@pytest.mark.parametrize(
+    "start",
+    [
+        "runner.run_sync(sys.argv[1])",
+        "asyncio.run(main())",  # turns the signal into a cancellation
+        "asyncio.new_event_loop().run_until_complete(main())",  # as a notebook: KeyboardInterrupt
+    ],
+)
+def test_ctrl_c_in_run_sync_cancels_the_run(tmp_path, start):
     """Also inside a notebook, where the run has its own thread: it must not go on behind the user's back.
 
     Slow: a real process and a real signal.
@@ -243,17 +274,20 @@ runner = BatchRunner(call, concurrency=4)
 async def main():
     runner.run_sync(sys.argv[1])
 try:
-    asyncio.run(main()) if sys.argv[2] == "True" else runner.run_sync(sys.argv[1])
+    START
 except KeyboardInterrupt:
     print("interrupted", flush=True)
-"""
+""".replace("START", start)
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(prompts), str(inside_a_loop)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-W", "ignore::ResourceWarning", "-c", script, str(prompts)], stdout=subprocess.PIPE, text=True
     ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "going\n"
-        process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=10)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "going\n"
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=10)
+        finally:
+            process.kill()
 
     assert (said, process.returncode) == ("interrupted\n", 0)
     rows = Counter(line["row"] for line in lines_of(tmp_path / "prompts.results.jsonl"))

@@ -69,10 +69,14 @@ async def nothing_left() -> AsyncIterator[None]:
     assert handles() <= before + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [list, tuple, as_generator, as_async_generator, OnlyIter])
 @pytest.mark.parametrize("model", ["sim/steady", echo])
 async def test_any_iterable_will_do(nothing_left, make, model):
-    """Lists, generators, async generators and plain async iterables, to a provider or a function."""
+    """Lists, generators, async generators and plain async iterables, to a provider or a function.
+
+    Slow: simulated answers take 0.2 s.
+    """
     rows = [{"id": f"r{n}", "prompt": f"prompt {n}"} for n in range(30)]
 
     results = await taken(BatchRunner(model), make(rows))
@@ -96,8 +100,12 @@ async def test_one_row_in_place_of_rows_is_refused(rows):
         await taken(BatchRunner("sim/steady"), rows)
 
 
+@pytest.mark.slow
 async def test_errors_of_rows_are_values(nothing_left):
-    """A malformed row, a refused one and good ones come out of the same loop."""
+    """A malformed row, a refused one and good ones come out of the same loop.
+
+    Slow: simulated answers take 0.2 s.
+    """
     rows = ["good", {"nothing": 1}, {"prompt": "too much [sim:400]"}, "good too"]
 
     results = {result.row: result for result in await taken(BatchRunner("sim/steady"), rows)}
@@ -109,9 +117,13 @@ async def test_errors_of_rows_are_values(nothing_left):
     assert results[1].json()["choices"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sim/steady", echo])
 async def test_a_slow_consumer_bounds_what_is_taken(nothing_left, model):
-    """From an endless generator only as many rows are taken as may be in flight and wait to be collected."""
+    """From an endless generator only as many rows are taken as may be in flight and wait to be collected.
+
+    Slow: simulated answers take 0.2 s.
+    """
     asked = 0
 
     def endless() -> Iterator[dict[str, str]]:
@@ -147,9 +159,13 @@ async def test_nobody_looking_means_nothing_sent(nothing_left):
     assert calls <= 3 * 5 + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sim/steady", echo])
 async def test_breaking_out_ends_everything(nothing_left, model):
-    """Within `aclosing`, requests in flight end at once, the generator of rows is closed, observers hear the end."""
+    """Within `aclosing`, requests in flight end at once, the generator of rows is closed, observers hear the end.
+
+    Slow: simulated answers take 0.2 s.
+    """
     closed = False
     events: list[Event] = []
 
@@ -176,8 +192,12 @@ async def test_breaking_out_ends_everything(nothing_left, model):
     assert events[-1].exit_code == 130
 
 
+@pytest.mark.slow
 async def test_breaking_out_without_aclosing_ends_soon(nothing_left):
-    """Python closes the stream some turns of the loop later."""
+    """Python closes the stream some turns of the loop later.
+
+    Slow: simulated answers take 0.2 s.
+    """
     async for _ in BatchRunner("sim/steady").stream(f"prompt {n}" for n in range(1000)):
         break
 
@@ -186,8 +206,12 @@ async def test_breaking_out_without_aclosing_ends_soon(nothing_left):
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_breaking_out_at_the_end_of_the_program_is_quiet(recwarn):
-    """Leaving the loop and the event loop in one go closes sockets and tasks all the same."""
+    """Leaving the loop and the event loop in one go closes sockets and tasks all the same.
+
+    Slow: simulated answers take 0.2 s.
+    """
 
     async def main() -> None:
         async for _ in BatchRunner("sim/steady").stream(f"prompt {n}" for n in range(1000)):
@@ -223,9 +247,13 @@ async def test_a_call_that_cleans_up_slowly_is_waited_for(nothing_left):
     assert running == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["sim/outage", echo])
 async def test_cancelling_the_consumer_leaves_nothing(nothing_left, model):
-    """The cancellation comes out, and no task stays."""
+    """The cancellation comes out, and no task stays.
+
+    Slow: simulated answers take 0.2 s.
+    """
     got = asyncio.Event()
 
     async def consume() -> None:
@@ -290,8 +318,12 @@ async def test_what_the_iterable_raises_comes_out(nothing_left, make):
     assert sorted(result.value for result in results) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 async def test_two_streams_at_once_of_one_runner(nothing_left):
-    """They share the settings and nothing else."""
+    """They share the settings and nothing else.
+
+    Slow: simulated answers take 0.2 s.
+    """
     runner = BatchRunner("sim/steady", concurrency=10)
 
     both = await asyncio.gather(*(taken(runner, [f"prompt {n}" for n in range(40)]) for _ in range(2)))
@@ -409,14 +441,18 @@ async def test_max_outage_bounds_the_wait(nothing_left):
     assert {result.status for result in results} == {"success", "deferred"}
 
 
+@pytest.mark.slow
 @pytest.mark.xfail(reason="the pump is not woken when a congested sink drains and no worker waits for it")
 @pytest.mark.parametrize("make", [as_generator, as_async_generator])
 async def test_many_malformed_rows_and_a_slow_consumer_come_to_an_end(make):
-    """Rows that need no call fill the queue too; when it drains, reading goes on."""
+    """Rows that need no call fill the queue too; when it drains, reading goes on.
+
+    Slow: the consumer is.
+    """
     rows = make([{"nothing": n} for n in range(300)] + ["a prompt"])
     seen = 0
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(1.5):
         async for _ in BatchRunner("sim/steady", concurrency=2).stream(rows):
             seen += 1
             await asyncio.sleep(0.001)

@@ -1,0 +1,49 @@
+"""Every file of `examples/` that can be run, run as its reader would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+SAID = {
+    "batch_runner.py": ["60 rows succeeded, 0 failed, exit code 0", "60 rows were done already, 0 calls sent"],
+    "stream.py": ["q7 failed: ", "30 good, 1 bad"],
+    "own_function.py": ["row 1: {'said': 'ROW 0'}", "100 rows, "],
+    "circuit_breaker.py": ["failure 2, open", "6 requests reached the service", "an answer, closed", "working? yes"],
+    "observer.py": ["closed -> open", "open -> half_open", "half_open -> closed", "120 rows succeeded, 0 failed"],
+}
+
+
+def test_every_example_is_run_and_listed():
+    """A new example needs a test, and its line in the README."""
+    readme = (EXAMPLES / "README.md").read_text()
+
+    assert {path.name for path in EXAMPLES.glob("*.py")} == SAID.keys()
+    assert all(path.name in readme for path in EXAMPLES.iterdir() if path.name != "README.md")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAID)
+def test_example_does_what_it_says(name, tmp_path):
+    """Without a key, without a warning, within eight seconds. Slow: a process and an outage in real time."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in SAID[name]:
+        assert words in done.stdout

@@ -1,0 +1,153 @@
+"""The limit of requests in flight: ramp, growth, and giving way."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch.pace.limit import AdaptiveLimit
+
+
+def round_trips(limit: AdaptiveLimit, count: int) -> list[int]:
+    """The limit at each of *count* round trips in which every request that may go goes, and succeeds."""
+    values = []
+    for _ in range(count):
+        values.append(limit.value)
+        for _ in range(limit.value):
+            limit.on_success()
+    return values
+
+
+def test_it_starts_at_the_ceiling() -> None:
+    """No slow start before anything went wrong; successes add nothing."""
+    limit = AdaptiveLimit(40)
+
+    assert round_trips(limit, 3) == [40, 40, 40]
+
+
+def test_a_ramp_starts_at_two_and_doubles_every_round_trip() -> None:
+    """Up to the ceiling."""
+    limit = AdaptiveLimit(40)
+
+    limit.restart()
+
+    assert round_trips(limit, 7) == [2, 4, 8, 16, 32, 40, 40]
+
+
+@pytest.mark.parametrize("ceiling", [1, 2])
+def test_a_ramp_never_starts_above_the_ceiling(ceiling: int) -> None:
+    """A concurrency of one stays one."""
+    limit = AdaptiveLimit(ceiling)
+
+    limit.restart()
+
+    assert round_trips(limit, 3) == [ceiling] * 3
+
+
+def test_pushback_halves_once_a_burst() -> None:
+    """Forty calls in flight that are all told to slow down halve the limit once; a call sent afterwards halves anew."""
+    limit = AdaptiveLimit(40)
+
+    for serial in range(1, 41):
+        limit.on_pushback(serial, newest=40)
+    assert limit.value == 20
+    limit.on_pushback(41, newest=60)
+    assert limit.value == 10
+    limit.on_pushback(60, newest=60)
+
+    assert limit.value == 10
+
+
+def test_after_pushback_it_grows_by_one_a_round_trip() -> None:
+    """Additive increase, not the doubling that just went too far."""
+    limit = AdaptiveLimit(40)
+
+    limit.on_pushback(1, newest=40)
+
+    grown = round_trips(limit, 11)
+    assert grown[0] == 20
+    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(grown))
+    assert 28 <= grown[-1] <= 30
+
+
+def test_pushback_during_a_ramp_ends_the_doubling() -> None:
+    """It halves from where the ramp is, and goes on slowly."""
+    limit = AdaptiveLimit(100)
+    limit.restart()
+    round_trips(limit, 4)
+    assert limit.value == 32
+
+    limit.on_pushback(70, newest=90)
+
+    grown = round_trips(limit, 5)
+    assert grown[0] == 16
+    assert grown[-1] <= 20
+
+
+def test_a_restart_ramps_again_to_the_ceiling() -> None:
+    """What was learnt before the outage does not bound the ramp after it."""
+    limit = AdaptiveLimit(40)
+    limit.on_pushback(1, newest=1)
+    limit.on_pushback(2, newest=2)
+
+    limit.restart()
+
+    assert round_trips(limit, 6) == [2, 4, 8, 16, 32, 40]
+
+
+def test_it_never_gives_way_below_one() -> None:
+    """However often it is told to slow down, one request may be out."""
+    limit = AdaptiveLimit(40)
+
+    for serial in range(1, 100):
+        limit.on_pushback(serial, newest=serial)
+    assert limit.value == 1
+
+    assert round_trips(limit, 4)[-1] > 1
+
+
+def test_a_lowered_ceiling_is_not_passed_again() -> None:
+    """This machine cannot hold more; it is never lowered below one, nor raised."""
+    limit = AdaptiveLimit(40)
+
+    limit.lower_ceiling(7)
+    limit.lower_ceiling(100)
+    limit.restart()
+    assert round_trips(limit, 5) == [2, 4, 7, 7, 7]
+    limit.lower_ceiling(0)
+
+    assert (limit.value, limit.ceiling) == (1, 1)
+
+
+steps = st.lists(
+    st.one_of(
+        st.just("success"), st.just("restart"), st.just("pushback"), st.integers(0, 60).map(lambda n: f"lower {n}")
+    ),
+    max_size=200,
+)
+
+
+@given(ceiling=st.integers(1, 100), story=steps)
+def test_it_stays_between_one_and_the_ceiling(ceiling: int, story: list[str]) -> None:
+    """Whatever happens in whatever order; only a success raises it, and by one at most."""
+    limit = AdaptiveLimit(ceiling)
+
+    for serial, step in enumerate(story, start=1):
+        before = limit.value
+        match step.split():
+            case ["success"]:
+                limit.on_success()
+                assert before <= limit.value <= before + 1
+            case ["pushback"]:
+                limit.on_pushback(serial, newest=serial)
+                assert before // 2 <= limit.value <= max(1, before - before // 2)
+            case ["restart"]:
+                limit.restart()
+                assert limit.value <= 2
+            case ["lower", number]:
+                limit.lower_ceiling(int(number))
+                assert limit.value <= before
+        assert 1 <= limit.value <= limit.ceiling <= ceiling
