@@ -41,6 +41,9 @@ __all__ = ["Dispatch", "Job"]
 TURN = 256
 """Rows handled at most before the event loop gets a turn."""
 
+LEAST_ROOM = 64
+"""Rows that may wait at least, however low the concurrency."""
+
 LONG_WAIT = 10.0
 """A wait that the provider names is parked, not sat out in the queue, from this many seconds."""
 
@@ -206,8 +209,9 @@ class Dispatch:
         parked = sum(len(lane.parked) for lane in lanes)
         elsewhere = sum(lane.live - lane.inflight for lane in lanes) - parked
         places = self.options.concurrency
-        # Enough rows must be able to fail, and wait, for the circuit to see a route fail.
-        most = max(2 * places, places + self.options.failure_threshold)
+        # Enough rows must be able to fail, and wait, for the circuit to see a route fail, and for a handful of bad rows
+        # not to keep the good ones out.
+        most = max(2 * places, places + self.options.failure_threshold, LEAST_ROOM)
         return elsewhere < most and parked < max(1000, 20 * places)
 
     @property
@@ -367,6 +371,9 @@ class Dispatch:
         for work in list(lane.held.values()):
             if work.refusal is not None:
                 self.fail(work, work.refusal[1], now)
+            elif lane.live == 1 and lane.answered and work.last is not None:
+                # One row that fails again and again, on a route that works, is that row's problem.
+                self.fail(work, work.last, now)
             elif work.charged or work.elevated:
                 # It failed before while others did well.
                 work.charged += len(work.pending)
@@ -456,6 +463,10 @@ class Dispatch:
     def pause(self, lane: Lane, wait: float, now: float) -> None:
         """The provider named a wait: keep it; rows are parked when it is long."""
         lane.hold(now + wait)
+        if lane.throttled_since is not None and now + wait - lane.throttled_since >= self._patience():
+            lane.given_up = True
+            self.park_waiting(lane, now)
+            return
         if wait >= LONG_WAIT and lane.circuit.is_closed:
             self.park_waiting(lane, now)
             self._paused[lane] = None
@@ -513,7 +524,7 @@ class Dispatch:
 
     def is_blocked(self, lane: Lane, now: float) -> bool:
         """Whether the route will not be tried again in this run."""
-        if lane.dead is not None:
+        if lane.dead is not None or lane.given_up:
             return True
         options = self.options
         if options.on_outage == "defer":
@@ -628,7 +639,8 @@ class Dispatch:
         """Whether every row that will come has its line."""
         return self._read_ended and not any(lane.live for lane in self.lanes.values())
 
-    def _machine_patience(self) -> float:
+    def _patience(self) -> float:
+        """Seconds to go on where the circuit stays closed, but nothing gets through: throttled, or this machine."""
         options = self.options
         bound = options.max_outage if options.max_outage is not None else math.inf
         return min(bound, options.recovery_timeout) if options.on_outage == "defer" else bound
@@ -637,7 +649,7 @@ class Dispatch:
         """Whether all that is left waits for routes that will not be tried again in this run."""
         if any(lane.inflight for lane in self.lanes.values()) or self.may_read(now):
             return False
-        if self.machine_since is not None and now - self.machine_since >= self._machine_patience():
+        if self.machine_since is not None and now - self.machine_since >= self._patience():
             return True
         lanes = [lane for lane in self.lanes.values() if lane.live]
         return bool(lanes) and all(self.is_blocked(lane, now) for lane in lanes)

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from llmbatch.errors import WriteError
 from llmbatch.events import Event, Notice, Observer, RunEnded, RunStopping
-from llmbatch.records import Caller, Result
+from llmbatch.records import Caller, Outcome, Result
 from llmbatch.runner.dispatch import Dispatch, Job
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.ports import Sink, Source
@@ -145,6 +145,9 @@ class Engine:
     async def _pump(self, group: TaskGroup) -> None:
         while True:
             self._wake.clear()
+            # What is not due by this reading gets a timer by this reading: clocks of loops move in coarse steps, and
+            # timers may fire early, so that a later reading could find a time past that was to come a moment ago.
+            now = self._loop.time()
             while self._active < self._options.concurrency:
                 job = await self._next_job()
                 if job is None:
@@ -156,7 +159,9 @@ class Engine:
             if self._dispatch.hungry and not self._feeding:
                 self._feeding = True
                 group.start_soon(self._feed)
-            self._arm()
+            if self._sink.congested and not self._active:
+                group.start_soon(self._await_drain)
+            self._arm(now)
             await self._wake.wait()
 
     async def _next_job(self) -> Job | None:
@@ -203,12 +208,21 @@ class Engine:
         row = job.work.row if job.work is not None else None
         try:
             outcome = await self._caller.call(job.request, row, timeout=job.timeout)
-        except BaseException:
-            self._verdicts.cancelled(job)
-            raise
+        except BaseException as error:
+            task = asyncio.current_task()
+            if task is None or not isinstance(error, asyncio.CancelledError) or _is_cancelled():
+                self._verdicts.cancelled(job)
+                raise
+            # A function in place of a provider cancelled its own task; the run was not cancelled.
+            task.uncancel()
+            outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
         self._verdicts.settle(job, outcome)
         if self._active < self._options.concurrency:
             self._wake.set()
+
+    async def _await_drain(self) -> None:
+        await self._sink.drained()
+        self._wake.set()
 
     async def _feed(self) -> None:
         try:
@@ -233,8 +247,7 @@ class Engine:
             self._halt(75, f"the provider is in an outage: {reasons[0]}" if reasons else "no way to go on now", "")
         return True
 
-    def _arm(self) -> None:
-        now = self._loop.time()
+    def _arm(self, now: float) -> None:
         wake = self._dispatch.next_wake(now) if self._ending is None else None
         if self._deadline < math.inf:
             wake = min(wake if wake is not None else math.inf, self._deadline)
@@ -259,6 +272,8 @@ class Engine:
         dead = [lane.dead for lane in self._dispatch.lanes.values() if lane.dead is not None]
         if dead:
             return Ending(3, dead[0].message, dead[0].advice)
+        if not self._dispatch.is_finished():
+            return Ending(75, "stopped before the end")
         return Ending(0, "finished")
 
     def deferred(self) -> list[Result]:
@@ -270,6 +285,11 @@ class Engine:
         event = RunEnded(self._loop.time(), exit_code, reason, deferred)
         self.emit(event)
         return event
+
+
+def _is_cancelled() -> bool:
+    """Whether a cancel scope around this task was cancelled."""
+    return anyio.current_effective_deadline() == -math.inf
 
 
 def _request_pace(rpm: float | None) -> AsyncLimiter | None:

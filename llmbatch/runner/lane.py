@@ -163,6 +163,10 @@ class Lane:
         """Set when first refusals closed the route until calls in flight have come back."""
         self.dead: Outcome | None = None
         """Set when only the operator can help."""
+        self.throttled_since: float | None = None
+        """Since when nothing but throttling has come back."""
+        self.given_up = False
+        """Set when throttling has lasted longer than the run will wait."""
         self.outage_since: float | None = None
         self.probes_failed = 0
         """Probes that have failed since the circuit opened."""
@@ -265,9 +269,9 @@ class Lane:
             self.recent.excuse(work.row.number)
         return work.last if work.is_spent(max_attempts) else None
 
-    def remember_failure(self, work: Work, serial: int) -> None:
-        """A failed attempt, not proven yet."""
-        work.pending.append((serial, self.is_elevated(work.row.number)))
+    def remember_failure(self, work: Work, serial: int, *, lightly: bool = False) -> None:
+        """A failed attempt, not proven yet; *lightly*: to be counted as under elevated errors, whatever the rest."""
+        work.pending.append((serial, lightly or self.is_elevated(work.row.number)))
         self.unproved[work.row.number] = work
 
     def remember_refusal(self, work: Work, serial: int, outcome: Outcome) -> None:

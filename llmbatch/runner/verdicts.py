@@ -78,7 +78,7 @@ class Verdicts:
                 self._local(job, outcome, now)
             case _:
                 assert_never(outcome.verdict)
-        if outcome.pause is not None and outcome.verdict not in ("exhausted", "throttled"):
+        if outcome.pause is not None and outcome.verdict != "throttled" and lane.dead is None:
             dispatch.pause(lane, outcome.pause, now)
         dispatch.follow(lane, was, now)
         self._look_at_what_is_left(lane, now)
@@ -123,6 +123,7 @@ class Verdicts:
         circuit.settle(job.permit, "success", now)
         lane.answered = True
         lane.throttles = lane.neutral_canaries = 0
+        lane.throttled_since = None
         lane.limit.on_success()
         if work is not None:
             lane.note_latency(now - job.sent_at)
@@ -211,7 +212,8 @@ class Verdicts:
         dispatch, lane = self._dispatch, work.lane
         work.failures += 1
         work.last = outcome
-        lane.remember_failure(work, serial)
+        # A conflict (409) asks to be tried again and never speaks against the row by itself.
+        lane.remember_failure(work, serial, lightly=outcome.verdict == "neutral")
         dispatch.hold(work)
         if lane.newest_success > serial:
             self._prove(lane, lane.newest_success, now)
@@ -279,6 +281,10 @@ class Verdicts:
             self._close_route(lane, outcome, now)
             return
         lane.neutral_canaries += 1
+        if outcome.retry:
+            # It asks to be tried again, as the rows were: that is no evidence.
+            lane.evidence_at = now + retry_delay(lane.neutral_canaries, 0.5, longest=self._options.recovery_timeout)
+            return
         lane.evidence_at = now + 1.0
         if lane.neutral_canaries >= NEUTRAL_CANARIES:
             lane.neutral_canaries = 0
@@ -316,6 +322,8 @@ class Verdicts:
         dispatch, lane, work = self._dispatch, job.lane, job.work
         lane.circuit.settle(job.permit, "throttled", now, retry_after=outcome.pause)
         lane.limit.on_pushback(job.permit.serial, lane.circuit.serial)
+        if lane.throttled_since is None:
+            lane.throttled_since = now
         wait = outcome.pause
         if wait is None:
             if now >= lane.not_before:

@@ -22,8 +22,6 @@ from llmbatch import BatchRunner
 PLACES = 20
 PROBE_SECONDS = 0.5
 
-needs_waking = pytest.mark.xfail(reason="on uvloop the pump can sleep through a timer", strict=False)
-
 
 @dataclass
 class Ended:
@@ -104,7 +102,6 @@ OUTAGES: dict[str, Behaviour] = {
 }
 
 
-@needs_waking
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OUTAGES)
 async def test_outage_costs_no_row_and_few_calls(prompts, run: Run, kind):
@@ -127,7 +124,6 @@ async def test_outage_costs_no_row_and_few_calls(prompts, run: Run, kind):
     assert ended.summary["outages"] == 1
 
 
-@needs_waking
 @pytest.mark.slow
 async def test_traffic_ramps_when_the_outage_is_over(prompts, run: Run):
     """After the probe that succeeds the requests in flight start at two. Slow: a real outage of 1.5 s."""
@@ -141,7 +137,6 @@ async def test_traffic_ramps_when_the_outage_is_over(prompts, run: Run):
     assert [call.flying <= most for call, most in zip(after, [1, 2, 2, 4, 4, 4], strict=False)] == [True] * 6
 
 
-@needs_waking
 @pytest.mark.slow
 async def test_killed_server_that_comes_back_costs_no_row(prompts, run: Run, tmp_path: Path):
     """The server's process is killed in mid-run and started again: refused connections, no row lost.
@@ -187,7 +182,6 @@ async def _serve(port: int) -> asyncio.subprocess.Process:
     raise AssertionError("the server does not come up")
 
 
-@needs_waking
 @pytest.mark.slow
 async def test_run_never_sleeps_through_its_own_timer(prompts, run: Run):
     """With a probe every 50 ms for 2 s the run still finds the recovery at once.
@@ -203,7 +197,6 @@ async def test_run_never_sleeps_through_its_own_timer(prompts, run: Run):
     assert min(call.at for call in server.calls if call.is_good and call.at > outage.ended) - outage.ended < 0.3
 
 
-@needs_waking
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", [error(429, retry_after="2"), error(500, retry_after_ms="2000")])
 async def test_named_wait_longer_than_the_recovery_timeout_is_kept(prompts, run: Run, answer):
@@ -220,7 +213,6 @@ async def test_named_wait_longer_than_the_recovery_timeout_is_kept(prompts, run:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="a wait named with a 401, 403 or 404 is not kept", strict=True)
 async def test_wait_named_with_a_refused_key_is_kept(prompts, run: Run):
     """A hint holds on any answer, also on a 401 that is an outage in disguise. Slow: it waits 2 s."""
     prompts(120)
@@ -327,7 +319,6 @@ async def test_bad_rows_among_good_ones_cost_one_call_each_and_no_canary(prompts
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="three refused canaries count as evidence against rows that met a 409", strict=True)
 async def test_outage_of_409_fails_no_row(prompts, run: Run):
     """A 409 is worth another try and is nobody's fault: no row ends by it before a later call has succeeded.
 

@@ -260,7 +260,6 @@ async def test_an_exception_group_is_a_failure_of_its_row():
     assert Counter(result.status for result in results) == {"success": 49, "failed": 1}
 
 
-@pytest.mark.xfail(reason="a worker cancelled from outside the engine ends the run as finished")
 async def test_a_function_that_cancels_its_own_task_loses_no_row():
     """A stray cancellation, as leaky time-out libraries leave it, is that call's failure, not the end of the run."""
 

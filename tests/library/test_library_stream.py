@@ -442,7 +442,6 @@ async def test_max_outage_bounds_the_wait(nothing_left):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the pump is not woken when a congested sink drains and no worker waits for it")
 @pytest.mark.parametrize("make", [as_generator, as_async_generator])
 async def test_many_malformed_rows_and_a_slow_consumer_come_to_an_end(make):
     """Rows that need no call fill the queue too; when it drains, reading goes on.
