@@ -9,7 +9,6 @@ Everything here is synchronous: nothing is awaited between choosing a row and ta
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,18 +22,14 @@ from llmbatch.events import (
     CallSent,
     CircuitChanged,
     Event,
-    Progress,
-    RetryPlanned,
-    RowFinished,
-    RowParked,
-    RowsRequeued,
 )
-from llmbatch.pace.backoff import retry_delay
 from llmbatch.pace.tokens import TokenBudget
 from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Row
 from llmbatch.runner.lane import Lane, Place, Work
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outlet import Outlet, deferred_result
 from llmbatch.runner.ports import Sink, Source
+from llmbatch.runner.waiting import Waiting, patience
 
 __all__ = ["Dispatch", "Job"]
 
@@ -43,9 +38,6 @@ TURN = 256
 
 LEAST_ROOM = 64
 """Rows that may wait at least, however low the concurrency."""
-
-LONG_WAIT = 10.0
-"""A wait that the provider names is parked, not sat out in the queue, from this many seconds."""
 
 FIRST_PROBE = 2.0
 """Seconds from an opening to its first probe; doubles up to ``recovery_timeout``."""
@@ -94,16 +86,12 @@ class Dispatch:
         self.source_error: Exception | None = None
         self._caller = caller
         self._source = source
-        self._sink = sink
+        self._outlet = Outlet(sink, source, now=now, emit=emit)
+        self.waiting = Waiting(options, emit=emit, end=self.fail, seed=seed)
         self._answered_before = answered_before
         self._seed = seed
-        self._queued: dict[Lane, None] = {}
-        self._paused: dict[Lane, None] = {}
-        self._heap: list[tuple[float, int, Work]] = []
-        self._stamp = 0
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
-        self._progress_at = float("-inf")
         self._read_ended = False
         self._last_call = now()
         self._policy = BreakerPolicy(
@@ -123,12 +111,9 @@ class Dispatch:
     def take(self) -> Job | None:
         """The next call, with its permit, or None when nothing may go now (see :meth:`next_wake`)."""
         now = self.now()
-        if now < self.machine_until or self._sink.congested:
+        if now < self.machine_until or self._outlet.congested:
             return None
-        if self._heap and self._heap[0][0] <= now:
-            self._release_retries(now)
-        if self._paused:
-            self._end_pauses(now)
+        self.waiting.settle(now)
         for lane in list(self.troubled):
             job = self._probe(lane, now)
             if job is not None:
@@ -139,7 +124,7 @@ class Dispatch:
         return self._seek_evidence(now)
 
     def _next_work(self, now: float) -> Work | None:
-        for lane in list(self._queued):
+        for lane in list(self.waiting.queued):
             if not lane.is_ready(now):
                 continue
             # New rows in turn with waiting ones: fresh successes clear a streak that poison rows would keep.
@@ -149,10 +134,7 @@ class Dispatch:
                 if work is not None:
                     return work
             lane.prefer_new = True
-            work = lane.queue.popleft()
-            if not lane.queue:
-                del self._queued[lane]
-            return work
+            return self.waiting.next_of(lane)
         return self._read(now)
 
     def _read(self, now: float, wanted: Lane | None = None) -> Work | None:
@@ -164,7 +146,7 @@ class Dispatch:
             if item is None:
                 return None
             if isinstance(item, Malformed):
-                self._finish_malformed(item, item.code, item.message)
+                self._outlet.finish_malformed(item, item.code, item.message)
                 continue
             work = self._admit(item)
             if work is None:
@@ -173,9 +155,9 @@ class Dispatch:
             if lane is wanted or lane.is_ready(now):
                 return work
             if lane.circuit.is_closed and lane.dead is None:
-                self._enqueue(work)
+                self.waiting.enqueue(work)
             else:
-                self.park(work, now, avoided=True)
+                self.waiting.park(work, now, avoided=True)
         self.hungry = True
         return None
 
@@ -189,7 +171,7 @@ class Dispatch:
         if item is None:
             if self._source.exhausted:
                 self._read_ended = True
-                self._report_progress(force=True)
+                self._outlet.tell_progress(self.now(), exhausted=True)
             else:
                 self.hungry = True
         return item
@@ -235,7 +217,7 @@ class Dispatch:
         try:
             request = self._caller.prepare(row)
         except MalformedRowError as error:
-            self._finish_malformed(row, error.code, str(error))
+            self._outlet.finish_malformed(row, error.code, str(error))
             return None
         except Exception as error:  # noqa: BLE001 - a missing key or model: the run cannot go on
             self.source_error = error
@@ -252,12 +234,12 @@ class Dispatch:
     def _issue(self, work: Work, now: float, *, probe_timeout: float | None = None) -> Job | None:
         lane = work.lane
         if not self._afford(work.request.tokens, now):
-            self._requeue_first(work, now)
+            self.waiting.give_back(work, now)
             return None
         timeout = self.options.timeout if probe_timeout is None else probe_timeout
         permit = lane.circuit.acquire(now, work.row.number, lease=timeout + 5.0)
         if permit is None:
-            self.park(work, now, avoided=True)
+            self.waiting.park(work, now, avoided=True)
             return None
         lane.parked.pop(work.row.number, None)
         work.place = Place.FLYING
@@ -382,111 +364,11 @@ class Dispatch:
                 if work.is_spent(self.options.max_attempts) and work.last is not None:
                     self.fail(work, work.last, now)
                 else:
-                    self.retry(work, now)
+                    self.waiting.retry(work, now)
             else:
                 lane.circuit.trip(now, "nothing but failures is left to go by")
                 self.follow(lane, "closed", now)
                 return
-
-    # Where rows wait.
-
-    def _enqueue(self, work: Work) -> None:
-        work.place = Place.QUEUED
-        work.lane.queue.append(work)
-        self._queued[work.lane] = None
-
-    def _requeue_first(self, work: Work, now: float) -> None:
-        if not work.lane.circuit.is_closed:
-            self.park(work, now, avoided=False)
-            return
-        work.place = Place.QUEUED
-        work.lane.queue.appendleft(work)
-        self._queued[work.lane] = None
-
-    def give_back(self, work: Work, now: float) -> None:
-        """The row was not really tried: it goes again as soon as its route takes it."""
-        self._requeue_first(work, now)
-
-    def hold(self, work: Work) -> None:
-        """Keep the row until a later success, or a canary, tells whether it or the route is at fault."""
-        work.place = Place.HELD
-        work.lane.held[work.row.number] = work
-
-    def retry(self, work: Work, now: float) -> None:
-        """Send the row again after its backoff, or after the longer wait that was named."""
-        last = work.last
-        chance = Random(f"{self._seed}:retry:{work.row.number}:{work.attempts}").random()
-        delay = retry_delay(work.failures, chance)
-        if last is not None:
-            delay = max(delay, last.least_wait, last.pause or 0.0)
-        work.lane.held.pop(work.row.number, None)
-        work.place = Place.RETRYING
-        self._stamp += 1
-        work.stamp = self._stamp
-        heapq.heappush(self._heap, (now + delay, work.stamp, work))
-        self.emit(RetryPlanned(now, work.lane.route.label, work.row.number, delay, last.code if last else ""))
-
-    def _release_retries(self, now: float) -> None:
-        while self._heap and self._heap[0][0] <= now:
-            _, stamp, work = heapq.heappop(self._heap)
-            if work.place is Place.RETRYING and work.stamp == stamp:
-                self._enqueue(work)
-
-    def park(self, work: Work, now: float, *, avoided: bool) -> None:
-        """Defer the row until its route recovers; with ``--on-outage fail``, end it."""
-        lane = work.lane
-        number = work.row.number
-        lane.held.pop(number, None)
-        work.place = Place.PARKED
-        lane.parked[number] = work
-        if self.options.on_outage == "fail" and not lane.circuit.is_closed and lane.dead is None:
-            reason = f"the circuit for {lane.route.label} is open: {lane.reason}"
-            self.fail(work, work.last or Outcome("failure", code="circuit_open", message=reason), now)
-            return
-        work.deferrals += 1
-        self.emit(RowParked(now, lane.route.label, number, lane.retry_after(now), lane.reason, avoided))
-
-    def park_waiting(self, lane: Lane, now: float) -> None:
-        """The circuit opened, or a long wait was named: everything of the route that waits is parked."""
-        waiting = list(lane.queue)
-        lane.queue.clear()
-        self._queued.pop(lane, None)
-        waiting += lane.held.values()
-        retrying = [entry for entry in self._heap if entry[2].lane is lane]
-        if retrying:
-            self._heap = [entry for entry in self._heap if entry[2].lane is not lane]
-            heapq.heapify(self._heap)
-            waiting += [work for _, stamp, work in retrying if work.place is Place.RETRYING and work.stamp == stamp]
-        for work in waiting:
-            self.park(work, now, avoided=work.place is not Place.HELD)
-
-    def pause(self, lane: Lane, wait: float, now: float) -> None:
-        """The provider named a wait: keep it; rows are parked when it is long."""
-        lane.hold(now + wait)
-        if lane.throttled_since is not None and now + wait - lane.throttled_since >= self._patience():
-            lane.given_up = True
-            self.park_waiting(lane, now)
-            return
-        if wait >= LONG_WAIT and lane.circuit.is_closed:
-            self.park_waiting(lane, now)
-            self._paused[lane] = None
-
-    def _end_pauses(self, now: float) -> None:
-        for lane in list(self._paused):
-            if not lane.circuit.is_closed:
-                del self._paused[lane]
-            elif now >= lane.not_before:
-                del self._paused[lane]
-                self.requeue(lane, now)
-
-    def requeue(self, lane: Lane, now: float) -> None:
-        """Parked rows may go again, the least suspected first."""
-        works = sorted(lane.parked.values(), key=lambda work: (work.is_suspect, work.attempts, work.row.number))
-        lane.parked.clear()
-        for work in works:
-            self._enqueue(work)
-        if works:
-            self.emit(RowsRequeued(now, lane.route.label, len(works)))
 
     # The circuit moved.
 
@@ -503,7 +385,7 @@ class Dispatch:
             lane.hung_probes = 0
             lane.limit.restart()
             self._announce(lane, was, now)
-            self.requeue(lane, now)
+            self.waiting.requeue(lane, now)
             return
         self._announce(lane, was, now)
         if was == "closed":
@@ -511,7 +393,7 @@ class Dispatch:
             lane.probes_failed = 0
             lane.opened_by_streak = not lane.opened_by_refusal and lane.circuit.failures > 0
             lane.outage_since = now
-            self.park_waiting(lane, now)
+            self.waiting.park_waiting(lane, now)
 
     def _announce(self, lane: Lane, was: Literal["closed", "open", "half_open"], now: float) -> None:
         phase = lane.circuit.phase
@@ -537,90 +419,25 @@ class Dispatch:
 
     def succeed(self, work: Work, outcome: Outcome, now: float) -> None:
         """The row has its answer."""
-        self._finish(work, outcome, "success", now)
+        work.lane.template = work.request
+        self._outlet.finish(work, outcome, "success", now)
 
     def fail(self, work: Work, outcome: Outcome, now: float) -> None:
         """The row ends with an error."""
-        self._finish(work, outcome, "failed", now)
-
-    def _finish(self, work: Work, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
-        lane = work.lane
-        lane.forget(work)
-        if status == "success":
-            lane.template = work.request
-        if work.place is Place.QUEUED and work in lane.queue:
-            lane.queue.remove(work)
-            if not lane.queue:
-                self._queued.pop(lane, None)
-        work.place = Place.DONE
-        row = work.row
-        failed = status == "failed"
-        result = Result(
-            row.number,
-            row.hash,
-            status,
-            row.id_json,
-            attempts=work.attempts,
-            deferrals=work.deferrals,
-            status_code=outcome.status,
-            request_id=outcome.request_id,
-            body=outcome.body,
-            error_code=outcome.code if failed else None,
-            error_message=outcome.message if failed else None,
-            text=outcome.text,
-            usage=outcome.usage,
-            model=lane.route.label,
-            latency_s=work.latency,
-            metadata_json=row.fields.get("metadata"),
-            value=outcome.value,
-        )
-        self._sink.put(result)
-        self.emit(RowFinished(now, lane.route.label, row.number, status, outcome.code if failed else "", work.attempts))
-        self._report_progress()
-
-    def _finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
-        self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
-        self.emit(RowFinished(self.now(), "", row.number, "failed", code, 0))
-
-    def _report_progress(self, *, force: bool = False) -> None:
-        now = self.now()
-        if force or now - self._progress_at >= 0.25:
-            self._progress_at = now
-            source = self._source
-            self.emit(Progress(now, source.rows_read, source.fraction, self._read_ended))
+        self.waiting.discard(work)
+        self._outlet.finish(work, outcome, "failed", now)
 
     def deferred(self) -> Iterator[Result]:
         """The rows that still wait, as results, in order of their numbers."""
-        now = self.now()
-        works: list[Work] = [work for lane in self.lanes.values() for work in (*lane.parked.values(), *lane.queue)]
-        works += [work for lane in self.lanes.values() for work in lane.held.values()]
-        works += [w for _, stamp, w in self._heap if w.place is Place.RETRYING and w.stamp == stamp]
-        due = {work.row.number: at - now for at, stamp, work in self._heap if work.stamp == stamp}
-        for work in sorted(works, key=lambda work: work.row.number):
-            lane = work.lane
-            wait = max(lane.retry_after(now), due.get(work.row.number, 0.0))
-            last = lane.dead or (work.refusal[1] if work.refusal else None) or work.last
-            reason = lane.reason or (last.message if last else "waiting for its turn")
-            yield Result(
-                work.row.number,
-                work.row.hash,
-                "deferred",
-                work.row.id_json,
-                attempts=work.attempts,
-                deferrals=max(1, work.deferrals),
-                model=lane.route.label,
-                retry_after=wait,
-                reason=reason,
-                metadata_json=work.row.fields.get("metadata"),
-            )
+        for work, retry_after in self.waiting.every(self.lanes.values(), self.now()):
+            yield deferred_result(work, retry_after)
 
     # When to look again, and when there is nothing left.
 
     def next_wake(self, now: float) -> float | None:
         """The time at which something may go that may not go now; None where only news can change that."""
         times = [time for time in (self.machine_until, self._tokens_until) if time > now]
-        if self._heap:
-            times.append(self._heap[0][0])
+        times.append(self.waiting.next_retry)
         for lane in self.lanes.values():
             if lane.outage_since is not None and self.options.max_outage is not None:
                 times.append(lane.outage_since + self.options.max_outage)
@@ -633,23 +450,17 @@ class Dispatch:
                 times.append(lane.not_before)
                 if lane.held and not lane.inflight:
                     times.append(max(lane.evidence_at, self._last_call + 1.0))
-        return min((time for time in times if time > now), default=None)
+        return min((time for time in times if now < time < math.inf), default=None)
 
     def is_finished(self) -> bool:
         """Whether every row that will come has its line."""
         return self._read_ended and not any(lane.live for lane in self.lanes.values())
 
-    def _patience(self) -> float:
-        """Seconds to go on where the circuit stays closed, but nothing gets through: throttled, or this machine."""
-        options = self.options
-        bound = options.max_outage if options.max_outage is not None else math.inf
-        return min(bound, options.recovery_timeout) if options.on_outage == "defer" else bound
-
     def is_stuck(self, now: float) -> bool:
         """Whether all that is left waits for routes that will not be tried again in this run."""
         if any(lane.inflight for lane in self.lanes.values()) or self.may_read(now):
             return False
-        if self.machine_since is not None and now - self.machine_since >= self._patience():
+        if self.machine_since is not None and now - self.machine_since >= patience(self.options):
             return True
         lanes = [lane for lane in self.lanes.values() if lane.live]
         return bool(lanes) and all(self.is_blocked(lane, now) for lane in lanes)

@@ -79,7 +79,7 @@ class Verdicts:
             case _:
                 assert_never(outcome.verdict)
         if outcome.pause is not None and outcome.verdict != "throttled" and lane.dead is None:
-            dispatch.pause(lane, outcome.pause, now)
+            dispatch.waiting.pause(lane, outcome.pause, now)
         dispatch.follow(lane, was, now)
         self._look_at_what_is_left(lane, now)
         if lane.limit.value != limit:
@@ -169,7 +169,7 @@ class Verdicts:
         for work, outcome in ended:
             self._dispatch.fail(work, outcome, now)
         for work in again:
-            self._dispatch.retry(work, now)
+            self._dispatch.waiting.retry(work, now)
 
     # Failure.
 
@@ -206,23 +206,26 @@ class Verdicts:
             self._dispatch.fail(work, outcome, now)
         else:
             # Parked, unless a call of before the opening has closed the circuit in the meantime.
-            self._dispatch.give_back(work, now)
+            self._dispatch.waiting.give_back(work, now)
 
     def _count_failure(self, work: Work, serial: int, outcome: Outcome, now: float) -> None:
-        dispatch, lane = self._dispatch, work.lane
+        lane = work.lane
         work.failures += 1
         work.last = outcome
         # A conflict (409) asks to be tried again and never speaks against the row by itself.
         lane.remember_failure(work, serial, lightly=outcome.verdict == "neutral")
-        dispatch.hold(work)
+        if self._waits_for_evidence(work, serial, now) and not work.would_be_spent(self._options.max_attempts):
+            self._dispatch.waiting.retry(work, now)
+
+    def _waits_for_evidence(self, work: Work, serial: int, now: float) -> bool:
+        """Judge call *serial* by what is known already; whether the row is now held, on a closed circuit."""
+        lane, waiting = work.lane, self._dispatch.waiting
+        waiting.hold(work)
         if lane.newest_success > serial:
             self._prove(lane, lane.newest_success, now)
-        if work.place is not Place.HELD:
-            return
-        if not lane.circuit.is_closed:
-            dispatch.park(work, now, avoided=False)
-        elif not work.would_be_spent(self._options.max_attempts):
-            dispatch.retry(work, now)
+        if work.place is Place.HELD and not lane.circuit.is_closed:
+            waiting.park(work, now, avoided=False)
+        return work.place is Place.HELD
 
     # Refusal.
 
@@ -245,14 +248,8 @@ class Verdicts:
             return
         work.failures += 1
         lane.remember_refusal(work, serial, outcome)
-        dispatch.hold(work)
-        if lane.newest_success > serial:
-            self._prove(lane, lane.newest_success, now)
-        if work.place is not Place.HELD:
-            return
-        if not lane.circuit.is_closed:
-            dispatch.park(work, now, avoided=False)
-        self._suspect_route(lane, outcome, now)
+        if self._waits_for_evidence(work, serial, now) or work.place is Place.PARKED:
+            self._suspect_route(lane, outcome, now)
 
     def _probe_refused(self, job: Job, outcome: Outcome, now: float) -> None:
         lane, work = job.lane, job.work
@@ -268,7 +265,7 @@ class Verdicts:
             work.attempts -= 1
             work.probe_failures += 1
             lane.remember_refusal(work, job.permit.serial, outcome)
-            self._dispatch.give_back(work, now)
+            self._dispatch.waiting.give_back(work, now)
         if lane.circuit.is_closed:
             # Refusals, but answers: the provider is up.
             self._recovered(lane, job.permit.serial, by_canary=False, now=now)
@@ -335,10 +332,10 @@ class Verdicts:
             work.last = outcome
             if job.permit.probe:
                 work.attempts -= 1
-            dispatch.give_back(work, now)
+            dispatch.waiting.give_back(work, now)
         if now + wait > lane.not_before:
             dispatch.emit(Throttled(now, lane.route.label, wait, outcome.code))
-        dispatch.pause(lane, wait, now)
+        dispatch.waiting.pause(lane, wait, now)
 
     def _exhausted(self, job: Job, outcome: Outcome, now: float) -> None:
         lane, work = job.lane, job.work
@@ -351,7 +348,7 @@ class Verdicts:
         if work is not None:
             work.last = outcome
             work.attempts -= 1
-            self._dispatch.park(work, now, avoided=False)
+            self._dispatch.waiting.park(work, now, avoided=False)
         self._halt(3, f"{lane.route.label} refuses the account: {outcome.message}", outcome.advice)
 
     def _local(self, job: Job, outcome: Outcome, now: float) -> None:
@@ -361,7 +358,7 @@ class Verdicts:
             lane.limit.lower_ceiling(lane.inflight)
         if work is not None:
             work.attempts -= 1
-            dispatch.give_back(work, now)
+            dispatch.waiting.give_back(work, now)
         if now < dispatch.machine_until:
             return
         if dispatch.machine_since is None:
@@ -398,7 +395,7 @@ class Verdicts:
     def _give_up(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """The route never answered and refuses: only the operator can help."""
         lane.dead = outcome
-        self._dispatch.park_waiting(lane, now)
+        self._dispatch.waiting.park_waiting(lane, now)
         advice = outcome.advice or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if outcome.scope in ("model", "provider") and len(self._dispatch.lanes) > 1:
             self._dispatch.emit(Notice(now, "error", f"{lane.route.label}: {outcome.message}", advice))
