@@ -24,6 +24,9 @@ ELEVATED = 0.02
 PATIENCE = 10
 """Failures under elevated errors count a tenth: ``PATIENCE`` times the attempts end a row all the same."""
 
+SUDDEN = 0.8
+"""Share of failures among the calls sent since the first one, with no success among them, that is an outage."""
+
 EXCUSES = 3
 """How often an outage that only this row's failure announced is taken for one."""
 
@@ -303,6 +306,17 @@ class Lane:
     def all_live_failed(self) -> bool:
         """Whether every unfinished row of the route has failed with no success since."""
         return sum(1 for work in self.unproved.values() if work.pending) >= self.live
+
+    def all_since_failed(self, threshold: int) -> bool:
+        """Whether at least *threshold* rows failed, and nearly all calls sent since the first of them.
+
+        The circuit counts failures in order of arrival, so calls that were in flight when an outage began hide it as
+        they come back well. By order of sending they do not: what was sent before the first failure says nothing.
+        """
+        latest = [work.pending[-1][0] for work in self.unproved.values() if work.pending]
+        if len(latest) < threshold:
+            return False
+        return len(latest) >= SUDDEN * (self.circuit.serial - min(latest) + 1)
 
     def forget(self, work: Work) -> None:
         """The row is done: drop every trace."""

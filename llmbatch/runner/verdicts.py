@@ -189,6 +189,8 @@ class Verdicts:
             lane.newest_failure = max(lane.newest_failure, job.permit.serial)
             lane.recent.add(work.row.number, True)
             self._count_failure(work, job.permit.serial, outcome, now)
+            if circuit.is_closed and lane.all_since_failed(self._options.failure_threshold):
+                circuit.trip(now, f"{self._options.failure_threshold} rows or more failed, and all calls sent since")
 
     def _probe_failed(self, job: Job, outcome: Outcome, now: float) -> None:
         lane, work = job.lane, job.work
