@@ -205,7 +205,11 @@ class Lane:
     # Readiness.
 
     def is_ready(self, now: float) -> bool:
-        """Whether a call may be sent at once."""
+        """Whether a call may be sent at once.
+
+        A place whose call failed is not filled again before a later call has succeeded: when an outage begins, no more
+        than what was in flight, and what it takes to be sure, meets it.
+        """
         return (
             self.circuit.is_closed and now >= self.not_before and self.inflight < self.limit.value and self.dead is None
         )
