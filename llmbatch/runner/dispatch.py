@@ -10,6 +10,7 @@ Everything here is synchronous: nothing is awaited between choosing a row and ta
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -95,7 +96,8 @@ class Dispatch:
         self._read_ended = False
         self._last_call = now()
         self._policy = BreakerPolicy(
-            failure_threshold=options.failure_threshold,
+            # Streaks are judged by the lane, which knows what was in flight meanwhile.
+            failure_threshold=sys.maxsize,
             recovery_timeout=options.recovery_timeout,
             success_threshold=options.success_threshold,
             first_recovery_timeout=min(FIRST_PROBE, options.recovery_timeout),
@@ -333,7 +335,7 @@ class Dispatch:
         for lane in self.lanes.values():
             if not lane.held or lane.canary_out or not self._is_idle(lane, now):
                 continue
-            if not lane.is_ready(now) or now < lane.evidence_at:
+            if not lane.takes_calls(now) or now < lane.evidence_at:
                 continue
             request = self._canary(lane)
             if request is None:
@@ -343,7 +345,10 @@ class Dispatch:
         return None
 
     def _is_idle(self, lane: Lane, now: float) -> bool:
-        # Only held rows are left of the route, and no other traffic will soon bring evidence.
+        # Only held rows are left of the route, and no other traffic will soon bring evidence; or so many are held, on a
+        # route that was seen to work, that they leave no places to others.
+        if now < lane.vouched_until and len(lane.held) >= self.options.failure_threshold:
+            return True
         if lane.inflight or lane.queue or lane.live > len(lane.held):
             return False
         return self._read_ended or not self.may_read(now) or now - self._last_call >= 1.0
@@ -380,7 +385,7 @@ class Dispatch:
         if phase == "closed":
             self.troubled.pop(lane, None)
             lane.outage_since = None
-            lane.opened_by_refusal = False
+            lane.opened_by_refusal = lane.opened_by_streak = False
             lane.verdict_pending = None
             lane.hung_probes = 0
             lane.limit.restart()
@@ -391,7 +396,6 @@ class Dispatch:
         if was == "closed":
             self.troubled[lane] = None
             lane.probes_failed = 0
-            lane.opened_by_streak = not lane.opened_by_refusal and lane.circuit.failures > 0
             lane.outage_since = now
             self.waiting.park_waiting(lane, now)
 

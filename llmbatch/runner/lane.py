@@ -24,8 +24,9 @@ ELEVATED = 0.02
 PATIENCE = 10
 """Failures under elevated errors count a tenth: ``PATIENCE`` times the attempts end a row all the same."""
 
-SUDDEN = 0.8
-"""Share of failures among the calls sent since the first one, with no success among them, that is an outage."""
+NEARLY_ALL = 0.8
+FAIR_PART = 0.2
+"""Shares of the calls sent since the first failure that have failed, with no success among them."""
 
 EXCUSES = 3
 """How often an outage that only this row's failure announced is taken for one."""
@@ -210,9 +211,11 @@ class Lane:
         A place whose call failed is not filled again before a later call has succeeded: when an outage begins, no more
         than what was in flight, and what it takes to be sure, meets it.
         """
-        return (
-            self.circuit.is_closed and now >= self.not_before and self.inflight < self.limit.value and self.dead is None
-        )
+        return self.inflight < max(1, self.limit.value - len(self.unproved)) and self.takes_calls(now)
+
+    def takes_calls(self, now: float) -> bool:
+        """Whether ordinary calls may be sent at all."""
+        return self.circuit.is_closed and now >= self.not_before and self.dead is None and not self.given_up
 
     def hold(self, until: float) -> None:
         """Send nothing before *until*, circuit or not."""
@@ -311,16 +314,33 @@ class Lane:
         """Whether every unfinished row of the route has failed with no success since."""
         return sum(1 for work in self.unproved.values() if work.pending) >= self.live
 
-    def all_since_failed(self, threshold: int) -> bool:
-        """Whether at least *threshold* rows failed, and nearly all calls sent since the first of them.
+    def is_failing(self, threshold: int) -> bool:
+        """Whether at least *threshold* different rows failed with no success between.
 
-        The circuit counts failures in order of arrival, so calls that were in flight when an outage began hide it as
-        they come back well. By order of sending they do not: what was sent before the first failure says nothing.
+        Order of arrival alone would mislead: of a wave of calls the quick failures come back first, and when an outage
+        begins, slow successes of calls sent before it come between. So either the failures follow each other and are a
+        fair part of the calls sent since the first of them, or they are nearly all of those.
         """
-        latest = [work.pending[-1][0] for work in self.unproved.values() if work.pending]
-        if len(latest) < threshold:
+        failed, sent = self._since_first_trouble()
+        if failed < threshold:
             return False
-        return len(latest) >= SUDDEN * (self.circuit.serial - min(latest) + 1)
+        return failed >= NEARLY_ALL * sent or (self.circuit.failures >= threshold and failed >= FAIR_PART * sent)
+
+    def is_refusing(self, threshold: int) -> bool:
+        """Whether at least *threshold* rows were refused, and nearly all calls sent since the first came to grief."""
+        if self.refusals < threshold:
+            return False
+        failed, sent = self._since_first_trouble()
+        return failed >= NEARLY_ALL * sent
+
+    def _since_first_trouble(self) -> tuple[int, int]:
+        """Rows whose failure or refusal nothing has proven yet, and the calls sent since the first of them."""
+        latest = [
+            work.refusal[0] if work.refusal is not None else work.pending[-1][0]
+            for work in self.unproved.values()
+            if work.refusal is not None or work.pending
+        ]
+        return len(latest), self.circuit.serial - min(latest, default=self.circuit.serial) + 1
 
     def forget(self, work: Work) -> None:
         """The row is done: drop every trace."""

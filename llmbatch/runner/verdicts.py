@@ -189,8 +189,9 @@ class Verdicts:
             lane.newest_failure = max(lane.newest_failure, job.permit.serial)
             lane.recent.add(work.row.number, True)
             self._count_failure(work, job.permit.serial, outcome, now)
-            if circuit.is_closed and lane.all_since_failed(self._options.failure_threshold):
-                circuit.trip(now, f"{self._options.failure_threshold} rows or more failed, and all calls sent since")
+            if circuit.is_closed and lane.is_failing(self._options.failure_threshold):
+                lane.opened_by_streak = True
+                circuit.trip(now, f"{self._options.failure_threshold} rows in a row failed")
 
     def _probe_failed(self, job: Job, outcome: Outcome, now: float) -> None:
         lane, work = job.lane, job.work
@@ -296,7 +297,7 @@ class Verdicts:
         if now < lane.vouched_until:
             lane.vouched_until = now + VOUCHED_SECONDS
             return
-        many = lane.refusals >= self._options.failure_threshold
+        many = lane.is_refusing(self._options.failure_threshold)
         at_once = outcome.verdict == "exhausted" and not self._dispatch.has_answered(lane)
         if many or at_once:
             self._close_route(lane, outcome, now)

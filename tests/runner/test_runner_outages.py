@@ -287,3 +287,31 @@ def test_simulation_replays_exactly(simulate, prompts):
 
     assert first.log == second.log
     assert [result.row for result in first.results] == [result.row for result in second.results]
+
+
+@pytest.mark.parametrize("places", [1, 40, 200])
+def test_many_refused_rows_among_good_ones_open_no_circuit(simulate, prompts, places):
+    """Every third row is refused, quicker than the others are answered: no surge, no waiting, one call a row."""
+    bad = set(range(3, 600, 3))
+    story = simulate(prompts(600, poison=bad, status=400), concurrency=places)
+
+    assert set(story.failed) == bad
+    assert story.openings() == 0
+    assert len(story.log) <= 602
+
+
+def test_quick_failures_of_a_first_wave_open_no_circuit(simulate, prompts):
+    """At 200 in flight and 5 % errors, ten failures arrive before any success; they are no outage."""
+    story = simulate(prompts(2000), Phase(math.inf, "errors", share=0.05), concurrency=200)
+
+    assert story.statuses == {"success": 2000}
+    assert story.openings() == 0
+
+
+def test_block_of_refused_rows_in_the_middle_is_got_over(simulate, prompts):
+    """Three hundred refused rows in a row look like a surge once; then canaries tell that they are the rows' own."""
+    story = simulate(prompts(1000, poison=range(101, 401), status=400))
+
+    assert set(story.failed) == set(range(101, 401))
+    assert story.openings() <= 2
+    assert story.seconds < 90
