@@ -10,6 +10,7 @@ What a cancellation leaves behind: every permit released, every finished row wit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 from collections.abc import Callable, Iterable
@@ -214,8 +215,12 @@ class Engine:
                 self._verdicts.cancelled(job)
                 raise
             # A function in place of a provider cancelled its own task; the run was not cancelled.
-            task.uncancel()
+            await _forget_cancellation(task)
             outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
+        else:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() and not _is_cancelled():
+                await _forget_cancellation(task)
         self._verdicts.settle(job, outcome)
         if self._active < self._options.concurrency:
             self._wake.set()
@@ -290,6 +295,14 @@ class Engine:
 def _is_cancelled() -> bool:
     """Whether a cancel scope around this task was cancelled."""
     return anyio.current_effective_deadline() == -math.inf
+
+
+async def _forget_cancellation(task: asyncio.Task[object]) -> None:
+    """Undo a cancellation that nobody outside the task asked for; one that is yet to strike strikes here."""
+    while task.uncancel():
+        pass
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
 
 
 def _request_pace(rpm: float | None) -> AsyncLimiter | None:

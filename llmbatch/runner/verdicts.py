@@ -189,7 +189,7 @@ class Verdicts:
             lane.newest_failure = max(lane.newest_failure, job.permit.serial)
             lane.recent.add(work.row.number, True)
             self._count_failure(work, job.permit.serial, outcome, now)
-            if circuit.is_closed and lane.is_failing(self._options.failure_threshold):
+            if circuit.is_closed and not self._only_bad_left(lane) and lane.is_failing(self._options.failure_threshold):
                 lane.opened_by_streak = True
                 circuit.trip(now, f"{self._options.failure_threshold} rows in a row failed")
 
@@ -203,19 +203,27 @@ class Verdicts:
         work.attempts -= 1
         work.probe_failures += 1
         work.last = outcome
-        tried = work.attempts + work.probe_failures
-        if tried >= PATIENCE * self._options.max_attempts and not self._dispatch.knows_canary(lane):
-            # Without a canary nothing but rows can tell whether the route works; none is tried for ever.
+        if self._is_worn_out(work):
             self._dispatch.fail(work, outcome, now)
         else:
             # Parked, unless a call of before the opening has closed the circuit in the meantime.
             self._dispatch.waiting.give_back(work, now)
 
+    def _is_worn_out(self, work: Work) -> bool:
+        # Without a canary nothing but rows can tell whether the route works; none is tried for ever.
+        if self._dispatch.knows_canary(work.lane):
+            return False
+        if work.charged or work.elevated:
+            work.charged += 1
+        tried = work.attempts + work.probe_failures
+        most = self._options.max_attempts
+        return work.is_spent(most) or tried >= PATIENCE * most
+
     def _count_failure(self, work: Work, serial: int, outcome: Outcome, now: float) -> None:
         lane = work.lane
         work.failures += 1
         work.last = outcome
-        # A conflict (409) asks to be tried again and never speaks against the row by itself.
+        # A conflict hardly speaks against the row.
         lane.remember_failure(work, serial, lightly=outcome.verdict == "neutral")
         if self._waits_for_evidence(work, serial, now) and not work.would_be_spent(self._options.max_attempts):
             self._dispatch.waiting.retry(work, now)
@@ -235,6 +243,10 @@ class Verdicts:
     def _refusal(self, job: Job, outcome: Outcome, now: float) -> None:
         dispatch, lane, work = self._dispatch, job.lane, job.work
         serial = job.permit.serial
+        if outcome.retry and not outcome.auth:
+            # A conflict (409) asks to be tried again: for the route that is a failure like any other.
+            self._failure(job, outcome, now)
+            return
         if job.permit.probe:
             self._probe_refused(job, outcome, now)
             return
@@ -245,9 +257,6 @@ class Verdicts:
         work.last = outcome
         if outcome.final:
             dispatch.fail(work, outcome, now)
-            return
-        if outcome.retry and not outcome.auth:
-            self._count_failure(work, serial, outcome, now)
             return
         work.failures += 1
         lane.remember_refusal(work, serial, outcome)
@@ -281,10 +290,6 @@ class Verdicts:
             self._close_route(lane, outcome, now)
             return
         lane.neutral_canaries += 1
-        if outcome.retry:
-            # It asks to be tried again, as the rows were: that is no evidence.
-            lane.evidence_at = now + retry_delay(lane.neutral_canaries, 0.5, longest=self._options.recovery_timeout)
-            return
         lane.evidence_at = now + 1.0
         if lane.neutral_canaries >= NEUTRAL_CANARIES:
             lane.neutral_canaries = 0
@@ -390,10 +395,14 @@ class Verdicts:
             return False
         if not lane.all_live_failed():
             return False
-        # Without a canary an opening could not tell bad rows from a bad route; let rows with evidence run out.
-        return self._dispatch.knows_canary(lane) or not all(
-            work.charged or work.elevated for work in lane.unproved.values()
-        )
+        return not self._only_bad_left(lane)
+
+    def _only_bad_left(self, lane: Lane) -> bool:
+        """Whether every row that is left has failed while others did well, on a route that knows no canary.
+
+        An opening could then not tell bad rows from a bad route; they use up their attempts instead.
+        """
+        return self._dispatch.read_ended and len(lane.known_bad) >= lane.live and not self._dispatch.knows_canary(lane)
 
     def _give_up(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """The route never answered and refuses: only the operator can help."""

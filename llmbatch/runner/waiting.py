@@ -134,7 +134,8 @@ class Waiting:
     def pause(self, lane: Lane, wait: float, now: float) -> None:
         """The provider named a wait: keep it; rows are parked when it is long."""
         lane.hold(now + wait)
-        if lane.throttled_since is not None and now + wait - lane.throttled_since >= patience(self._options):
+        since = now if lane.throttled_since is None else lane.throttled_since
+        if lane.circuit.is_closed and now + wait - since >= patience(self._options):
             lane.given_up = True
             self.park_waiting(lane, now)
             return
