@@ -223,6 +223,14 @@ class Verdicts:
         lane = work.lane
         work.failures += 1
         work.last = outcome
+        if self._only_bad_left(lane):
+            # Nothing will ever prove it; the row failed before while others did well, and that has to do.
+            work.charged += 1
+            if work.is_spent(self._options.max_attempts):
+                self._dispatch.fail(work, outcome, now)
+            else:
+                self._dispatch.waiting.retry(work, now)
+            return
         # A conflict hardly speaks against the row.
         lane.remember_failure(work, serial, lightly=outcome.verdict == "neutral")
         if self._waits_for_evidence(work, serial, now) and not work.would_be_spent(self._options.max_attempts):

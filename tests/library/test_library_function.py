@@ -274,3 +274,34 @@ async def test_a_function_that_cancels_its_own_task_loses_no_row():
         results = [result async for result in BatchRunner(call, concurrency=2, max_attempts=1).stream(range(20))]
 
     assert len(results) == 20
+
+
+def test_bad_rows_of_a_function_come_to_an_end(run_function_virtually):
+    """Fourteen of a hundred rows always raise and no canary is given: they end soon after the others."""
+    seconds, statuses = run_function_virtually(lambda row: row["n"] % 7 == 3, 100)
+
+    assert statuses == {"success": 86, "failed": 14}
+    assert seconds < 60
+
+
+@pytest.fixture
+def run_function_virtually():
+    """Streams rows through a function that raises for some of them, under virtual time."""
+
+    def run(is_bad, count):
+        async def main():
+            async def call(row):
+                await asyncio.sleep(0.05)
+                if is_bad(row):
+                    raise RuntimeError("no answer for this row")
+                return "ok"
+
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            rows = [{"n": number} for number in range(count)]
+            statuses = Counter([result.status async for result in BatchRunner(call).stream(rows)])
+            return loop.time() - started, statuses
+
+        return run_virtual(main)
+
+    return run
