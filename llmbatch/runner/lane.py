@@ -1,6 +1,6 @@
 """Everything a run knows about one route: its circuit, its pace, its waiting rows, and the evidence against them.
 
-Pure bookkeeping and decisions; it awaits nothing and sends nothing. The rule it keeps (section 4.1 of the contract):
+Pure bookkeeping and decisions; it awaits nothing and sends nothing. The rule it keeps (docs/evidence.md):
 a failure or a refusal speaks against the *row* only once a call sent *later* on the same route has succeeded. Until
 then it speaks against the route.
 """

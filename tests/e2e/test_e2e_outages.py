@@ -1,4 +1,4 @@
-"""What an outage does (section 4 of the contract), through the real command, against a server of the tests' own."""
+"""What an outage does (docs/evidence.md), through the real command, against a server of the tests' own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 4 of the contract under virtual time: what an outage does to rows, calls and the circuit."""
+"""The rules of docs/evidence.md under virtual time: what an outage does to rows, calls and the circuit."""
 
 from __future__ import annotations
 
