@@ -46,8 +46,3 @@ class AdaptiveLimit:
         """The circuit closed: ramp up from 2 instead of stampeding."""
         self._value = min(RAMP_START, float(self.ceiling))
         self._slow_start = float(self.ceiling)
-
-    def lower_ceiling(self, ceiling: int) -> None:
-        """This machine cannot hold more than *ceiling* connections."""
-        self.ceiling = max(1, min(self.ceiling, ceiling))
-        self._value = min(self._value, float(self.ceiling))

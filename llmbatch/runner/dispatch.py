@@ -1,4 +1,4 @@
-"""Which row goes next, and where every other one waits.
+"""Which row goes next.
 
 Order: one probe for a route whose circuit is open, then rows that wait for their turn (requeued or due retries),
 in turn with new ones from the input, then a canary where only evidence is missing. Reading is pulled by free places,
@@ -58,7 +58,7 @@ class Job:
 
 
 class Dispatch:
-    """The waiting rows of one run. Belongs to one event loop; not safe for concurrent use."""
+    """Chooses the calls of one run. Belongs to one event loop; not safe for concurrent use."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Dispatch:
     def _read(self, now: float, wanted: Lane | None = None) -> Work | None:
         """The next new row that may go; with *wanted*, the next one of that route, as a probe."""
         for _ in range(TURN):
-            if self._read_ended or not self._has_room() or (wanted is None and not self.may_read(now)):
+            if self._read_ended or not (self.may_read(now) if wanted is None else self._has_room()):
                 return None
             item = self._pull()
             if item is None:
@@ -406,7 +406,9 @@ class Dispatch:
 
     def has_answered(self, lane: Lane) -> bool:
         """Whether the route ever answered well, in this run or in the lines of an earlier one."""
-        return lane.answered or self._answered_before(lane.route.label)
+        if not lane.answered and lane.answered_before is None:
+            lane.answered_before = self._answered_before(lane.route.label)
+        return lane.answered or lane.answered_before is True
 
     def is_blocked(self, lane: Lane, now: float) -> bool:
         """Whether the route will not be tried again in this run."""
@@ -468,3 +470,13 @@ class Dispatch:
             return True
         lanes = [lane for lane in self.lanes.values() if lane.live]
         return bool(lanes) and all(self.is_blocked(lane, now) for lane in lanes)
+
+    def why_stuck(self) -> str:
+        """The reason for people, when the run is stuck and no route is dead."""
+        if self.machine_since is not None:
+            return "this machine could not send anything for too long"
+        for lane in self.lanes.values():
+            if not lane.circuit.is_closed:
+                return f"{lane.route.label} is in an outage: {lane.reason}"
+        waits = ", ".join(lane.route.label for lane in self.lanes.values() if lane.live)
+        return f"{waits} asks to wait longer than this run will"

@@ -83,6 +83,7 @@ class Engine:
         self._active = 0
         self._unbroken = 0
         self._feeding = False
+        self._draining = False
         self._ending: Ending | None = None
         self._deadline = math.inf
         self._group: TaskGroup | None = None
@@ -132,7 +133,7 @@ class Engine:
     # Running.
 
     async def run(self) -> Ending:
-        """Send every row, until all have their line or the run has to stop. The caller ends it with ``finish``."""
+        """Send every row, until all have their line or the run has to stop; then :meth:`deferred`, :meth:`ended`."""
         async with anyio.create_task_group() as group:
             self._group = group
             if self._ending is None or self._ending.exit_code != 74:
@@ -160,7 +161,8 @@ class Engine:
             if self._dispatch.hungry and not self._feeding:
                 self._feeding = True
                 group.start_soon(self._feed)
-            if self._sink.congested and not self._active:
+            if self._sink.congested and not self._active and not self._draining:
+                self._draining = True
                 group.start_soon(self._await_drain)
             self._arm(now)
             await self._wake.wait()
@@ -226,8 +228,11 @@ class Engine:
             self._wake.set()
 
     async def _await_drain(self) -> None:
-        await self._sink.drained()
-        self._wake.set()
+        try:
+            await self._sink.drained()
+        finally:
+            self._draining = False
+            self._wake.set()
 
     async def _feed(self) -> None:
         try:
@@ -248,8 +253,7 @@ class Engine:
         if dead:
             self._halt(3, dead[0].message, dead[0].advice)
         else:
-            reasons = [lane.reason for lane in self._dispatch.lanes.values() if lane.reason]
-            self._halt(75, f"the provider is in an outage: {reasons[0]}" if reasons else "no way to go on now", "")
+            self._halt(75, self._dispatch.why_stuck(), "")
         return True
 
     def _arm(self, now: float) -> None:

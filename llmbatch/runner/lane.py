@@ -163,6 +163,8 @@ class Lane:
         self.throttles = 0
         self.answered = False
         """Whether the route has ever answered well in this run."""
+        self.answered_before: bool | None = None
+        """Whether it did in an earlier one; None: not looked up yet."""
         self.newest_success = 0
         """The highest number of a call that succeeded."""
         self.verdict_pending: Outcome | None = None

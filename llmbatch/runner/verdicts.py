@@ -371,7 +371,8 @@ class Verdicts:
         dispatch, lane, work = self._dispatch, job.lane, job.work
         lane.circuit.release(job.permit)
         if outcome.code != "no_network":
-            lane.limit.lower_ceiling(lane.inflight)
+            # No handles, no memory: fewer at once, until it turns out that more will do again.
+            lane.limit.on_pushback(job.permit.serial, lane.circuit.serial)
         if work is not None:
             work.attempts -= 1
             dispatch.waiting.give_back(work, now)

@@ -13,7 +13,7 @@ from llmbatch.events import CircuitChanged, Event
 from llmbatch.files.iterable import IterableSource
 from llmbatch.providers.caller import HttpCaller
 from llmbatch.providers.connect import Connection
-from llmbatch.records import Result
+from llmbatch.records import Result, Transport
 from llmbatch.runner.engine import Ending, Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
@@ -91,6 +91,7 @@ def simulate(
     limit: float = 100_000.0,
     answered_before: bool = False,
     during: Callable[[Engine], None] | None = None,
+    wrap: Callable[[VirtualTransport], Transport] = lambda transport: transport,
     **options: object,
 ) -> Story:
     collector = Collector()
@@ -99,7 +100,7 @@ def simulate(
 
     async def main() -> Story:
         connection = Connection(model="test-model", base_url="http://127.0.0.1:1/v1", environ={})
-        caller = HttpCaller(connection, transport)
+        caller = HttpCaller(connection, wrap(transport))
         source = IterableSource(rows)
         settings = RunOptions(**({"seed": seed} | options))
         engine = Engine(

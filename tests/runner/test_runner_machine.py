@@ -1,0 +1,53 @@
+"""Faults of this machine: nobody is blamed, and they leave no mark once they are over."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llmbatch.errors import TransportError
+from llmbatch.events import Notice
+from llmbatch.sim.scenario import Phase
+
+
+class Starved:
+    """A transport on a machine without file handles until *until* (virtual seconds), in front of a real one."""
+
+    def __init__(self, transport, until):
+        self._transport = transport
+        self._until = until
+
+    async def post(self, request, *, timeout):
+        if asyncio.get_running_loop().time() < self._until:
+            raise TransportError("local", "too many open files", sent=False)
+        return await self._transport.post(request, timeout=timeout)
+
+    async def aclose(self):
+        await self._transport.aclose()
+
+
+def test_run_is_as_quick_as_ever_after_file_handles_ran_out(simulate, prompts):
+    """All calls in flight find no handle once: no row is charged, no circuit opens, and the limit grows back."""
+    story = simulate(prompts(2000), latency=0.2, wrap=lambda transport: Starved(transport, 0.01))
+
+    assert story.statuses == {"success": 2000}
+    assert {result.attempts for result in story.results} == {1}
+    assert story.openings() == 0
+    assert story.most_in_flight == 40
+    assert any(isinstance(event, Notice) and "this machine" in event.message for event in story.events)
+
+
+def test_machine_without_handles_is_waited_out_only_so_long(simulate, prompts):
+    """With --max-outage the run ends with 75, says why, and keeps every row for the next one."""
+    story = simulate(prompts(50), max_outage=30.0, wrap=lambda transport: Starved(transport, 1e9))
+
+    assert story.ending.exit_code == 75
+    assert "this machine" in story.ending.reason
+    assert story.results == []
+
+
+def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate, prompts):
+    """A provider that asks to wait longer than --max-outage is told apart from an outage."""
+    story = simulate(prompts(50), Phase(1e9, "throttle", retry_after=3600.0), max_outage=60.0)
+
+    assert story.ending.exit_code == 75
+    assert "asks to wait longer" in story.ending.reason
