@@ -444,6 +444,8 @@ class Dispatch:
         """The time at which something may go that may not go now; None where only news can change that."""
         times = [time for time in (self.machine_until, self._tokens_until) if time > now]
         times.append(self.waiting.next_retry)
+        if self.machine_since is not None:
+            times.append(self.machine_since + patience(self.options))
         for lane in self.lanes.values():
             if lane.outage_since is not None and self.options.max_outage is not None:
                 times.append(lane.outage_since + self.options.max_outage)
@@ -464,10 +466,12 @@ class Dispatch:
 
     def is_stuck(self, now: float) -> bool:
         """Whether all that is left waits for routes that will not be tried again in this run."""
-        if any(lane.inflight for lane in self.lanes.values()) or self.may_read(now):
+        if any(lane.inflight for lane in self.lanes.values()):
             return False
         if self.machine_since is not None and now - self.machine_since >= patience(self.options):
             return True
+        if self.may_read(now):
+            return False
         lanes = [lane for lane in self.lanes.values() if lane.live]
         return bool(lanes) and all(self.is_blocked(lane, now) for lane in lanes)
 

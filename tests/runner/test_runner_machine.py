@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from llmbatch.errors import TransportError
 from llmbatch.events import Notice
 from llmbatch.sim.scenario import Phase
@@ -36,13 +38,15 @@ def test_run_is_as_quick_as_ever_after_file_handles_ran_out(simulate, prompts):
     assert any(isinstance(event, Notice) and "this machine" in event.message for event in story.events)
 
 
-def test_machine_without_handles_is_waited_out_only_so_long(simulate, prompts):
+@pytest.mark.parametrize("count", [5, 500])
+def test_machine_without_handles_is_waited_out_only_so_long(simulate, prompts, count):
     """With --max-outage the run ends with 75, says why, and keeps every row for the next one."""
-    story = simulate(prompts(50), max_outage=30.0, wrap=lambda transport: Starved(transport, 1e9))
+    story = simulate(prompts(count), max_outage=30.0, wrap=lambda transport: Starved(transport, 1e9))
 
     assert story.ending.exit_code == 75
     assert "this machine" in story.ending.reason
     assert story.results == []
+    assert 30 <= story.seconds <= 31
 
 
 def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate, prompts):
