@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from llmbatch.errors import InputError, MalformedRowError, StoppedError, UsageError, WriteError
+from llmbatch.beside import run_in_thread
+from llmbatch.errors import StoppedError, UsageError, WriteError
 from llmbatch.events import Observer, RunStarted
 from llmbatch.jsontext import dumps
-from llmbatch.records import Caller, Malformed, Result, Row, encode_line
+from llmbatch.records import Caller, Result, encode_line
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.engine import Ending, Engine
 from llmbatch.runner.options import OnOutage, RunOptions
@@ -134,6 +133,7 @@ class BatchRunner:
         from llmbatch.files.output import open_output
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
+        from llmbatch.lookahead import look_ahead
 
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
@@ -141,7 +141,7 @@ class BatchRunner:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
-            self._look_ahead(caller, input, limit=limit, strict=strict)
+            look_ahead(caller, input, limit=limit, strict=strict)
             out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed)
             stack.callback(out.close)
             verify_finished(input, out.ledger)
@@ -204,7 +204,7 @@ class BatchRunner:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(run)
-        return _in_thread(run)
+        return run_in_thread(run)
 
     async def stream(self, rows: Iterable[object] | AsyncIterable[object]) -> AsyncGenerator[Result, None]:
         """Send rows from any iterable and yield each result as it comes; errors of rows are values.
@@ -310,34 +310,6 @@ class BatchRunner:
             engine.stop(exit_code, reason, now=now)
         return engine
 
-    def _look_ahead(self, caller: Caller, input: str | Path, *, limit: int | None, strict: bool) -> None:  # noqa: A002
-        """Find out before anything is sent, or written, that rows can be sent at all."""
-        from llmbatch.files.reader import open_source
-
-        path = Path(input)
-        if str(input) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
-            if strict:
-                raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
-            return
-        source = open_source(input, limit=limit)
-        faults: list[str] = []
-        try:
-            while not source.exhausted and len(faults) < 5:
-                item = source.take()
-                if item is None:
-                    continue
-                fault = _fault(caller, item)
-                if fault is not None:
-                    faults.append(f"line {item.number}: {fault}")
-                elif not strict:
-                    return
-        finally:
-            source.close()
-        if strict and faults:
-            raise InputError(
-                f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict"
-            )
-
     def _sum_up(self, engine: Engine, tally: Tally, ending: Ending, deferred: int) -> Summary:
         if isinstance(ending.error, WriteError):
             engine.ended(74, ending.reason, deferred)
@@ -354,50 +326,5 @@ class BatchRunner:
         return tally.summary(engine.ended(exit_code, ending.reason, deferred))
 
 
-def _fault(caller: Caller, item: Row | Malformed) -> str | None:
-    if isinstance(item, Malformed):
-        return f"{item.code}: {item.message}"
-    try:
-        caller.prepare(item)
-    except MalformedRowError as error:
-        return f"{error.code}: {error}"
-    return None
-
-
 def _length(rows: object) -> int | None:
     return len(rows) if hasattr(rows, "__len__") else None
-
-
-def _in_thread(run: Coroutine[object, object, Summary]) -> Summary:
-    """Run it in a loop of its own beside the one that is busy here; an interruption here cancels it there."""
-    done: Future[Summary] = Future()
-    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Summary]]] = Future()
-
-    async def main() -> Summary:
-        task = asyncio.ensure_future(run)
-        started.set_result((asyncio.get_running_loop(), task))
-        return await task
-
-    def target() -> None:
-        try:
-            done.set_result(asyncio.run(main()))
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
-            done.set_exception(error)
-
-    thread = threading.Thread(target=target, name="llmbatch")
-    thread.start()
-    waiting = asyncio.current_task()
-    cancelled_before = waiting.cancelling() if waiting is not None else 0
-    try:
-        while thread.is_alive():
-            # In slices: `asyncio.run` turns Ctrl-C into a cancellation, which cannot reach a task that blocks its loop.
-            thread.join(0.1)
-            if waiting is not None and waiting.cancelling() > cancelled_before:
-                raise asyncio.CancelledError
-    except BaseException:  # the run must not go on behind the caller's back
-        loop, task = started.result()
-        with contextlib.suppress(RuntimeError):  # its loop has just closed
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        raise
-    return done.result()

@@ -19,7 +19,8 @@ from llmbatch.jsontext import JSON, JSONError, one_line, parse
 from llmbatch.providers.foreign import Carried, carried_answer, chain, named_wait, network_fault, said, snake_name
 from llmbatch.providers.hints import wait_hint
 from llmbatch.providers.reading import Sick, plain_message, read_complaint, read_stream, read_success
-from llmbatch.providers.rules import Evidence, find_rule, inner_status, is_known, pause_under
+from llmbatch.providers.rule import Evidence
+from llmbatch.providers.rules import find_rule, inner_status, is_known, pause_under
 from llmbatch.records import Outcome, Reply, Scope, Verdict
 
 __all__ = ["judge_exception", "judge_fault", "judge_reply"]

@@ -8,7 +8,6 @@ input.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 from typing import assert_never
 
@@ -16,7 +15,6 @@ from llmbatch.events import (
     CallEnded,
     CallSent,
     CircuitChanged,
-    CircuitState,
     Event,
     LimitChanged,
     Notice,
@@ -33,6 +31,7 @@ from llmbatch.events import (
 from llmbatch.report.codes import CodeCounter
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.rate import RowRate
+from llmbatch.report.route import RouteTally
 from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
 from llmbatch.report.summary import RouteSummary, Summary
 
@@ -42,50 +41,6 @@ _MOST_ROUTES = 500
 _OTHER_ROUTES = "(other routes)"
 _SHOWN_ROUTES = 50
 _RANK = {"open": 0, "half_open": 1, "closed": 3}
-
-
-@dataclass(slots=True)
-class _Route:
-    label: str
-    state: CircuitState = "closed"
-    reason: str = ""
-    next_probe_at: float | None = None
-    in_flight: int = 0
-    limit: int | None = None
-    parked: int = 0
-    paused_until: float = 0.0
-    calls: int = 0
-    success: int = 0
-    failed: int = 0
-    throttles: int = 0
-    outages: int = 0
-    outage_s: float = 0.0
-    outage_since: float | None = None
-    recovered_at: float | None = None
-
-    def outage_seconds(self, now: float) -> float:
-        since = self.outage_since
-        return self.outage_s + (0.0 if since is None else max(0.0, now - since))
-
-    def snapshot(self, now: float) -> RouteSnapshot:
-        probe = self.next_probe_at
-        return RouteSnapshot(
-            label=self.label,
-            state=self.state,
-            reason=self.reason,
-            next_probe_s=None if probe is None else max(0.0, probe - now),
-            in_flight=self.in_flight,
-            limit=self.limit,
-            parked=self.parked,
-            paused_s=max(0.0, self.paused_until - now),
-            calls=self.calls,
-            success=self.success,
-            failed=self.failed,
-            throttles=self.throttles,
-            outages=self.outages,
-            outage_s=self.outage_seconds(now),
-            recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
-        )
 
 
 class Tally:
@@ -121,7 +76,7 @@ class Tally:
         self._rate = RowRate()
         self._errors = CodeCounter()
         self._failures = CodeCounter()
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, RouteTally] = {}
         self._notices: deque[Notice] = deque(maxlen=5)
         self._advice = ""
 
@@ -165,13 +120,13 @@ class Tally:
 
     # -- one event each ------------------------------------------------------------------------------------------------
 
-    def _route(self, label: str) -> _Route:
+    def _route(self, label: str) -> RouteTally:
         known = self._routes.get(label)
         if known is not None:
             return known
         if len(self._routes) >= _MOST_ROUTES:
             label = _OTHER_ROUTES
-        return self._routes.setdefault(label, _Route(label))
+        return self._routes.setdefault(label, RouteTally(label))
 
     def _call_sent(self, event: CallSent) -> None:
         route = self._route(event.route)
@@ -277,7 +232,7 @@ class Tally:
 
     def route(self, label: str, now: float | None = None) -> RouteSnapshot:
         """One route at *now* (default: at the last event)."""
-        return self._routes.get(label, _Route(label)).snapshot(self.at if now is None else now)
+        return self._routes.get(label, RouteTally(label)).snapshot(self.at if now is None else now)
 
     def snapshot(self, now: float | None = None) -> Snapshot:
         """The run at *now* on the events' clock (default: at the last event)."""
@@ -409,7 +364,7 @@ class Tally:
         return self._outage_s + (0.0 if since is None else max(0.0, now - since))
 
     def _worst_routes(self, now: float) -> tuple[RouteSnapshot, ...]:
-        def rank(route: _Route) -> tuple[int, int, int, str]:
+        def rank(route: RouteTally) -> tuple[int, int, int, str]:
             paused = route.state == "closed" and route.paused_until > now
             return (2 if paused else _RANK[route.state], -route.parked, -route.in_flight, route.label)
 

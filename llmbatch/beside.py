@@ -1,0 +1,49 @@
+"""A run inside code that has a busy event loop already, such as a notebook: a thread and a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import TypeVar
+
+__all__ = ["run_in_thread"]
+
+T = TypeVar("T")
+
+
+def run_in_thread(run: Coroutine[object, object, T]) -> T:
+    """Run it in a loop of its own beside the one that is busy here; an interruption here cancels it there."""
+    done: Future[T] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
+
+    async def main() -> T:
+        task = asyncio.ensure_future(run)
+        started.set_result((asyncio.get_running_loop(), task))
+        return await task
+
+    def target() -> None:
+        try:
+            done.set_result(asyncio.run(main()))
+        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+            done.set_exception(error)
+
+    thread = threading.Thread(target=target, name="llmbatch")
+    thread.start()
+    waiting = asyncio.current_task()
+    cancelled_before = waiting.cancelling() if waiting is not None else 0
+    try:
+        while thread.is_alive():
+            # In slices: `asyncio.run` turns Ctrl-C into a cancellation, which cannot reach a task that blocks its loop.
+            thread.join(0.1)
+            if waiting is not None and waiting.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
+    except BaseException:  # the run must not go on behind the caller's back
+        loop, task = started.result()
+        with contextlib.suppress(RuntimeError):  # its loop has just closed
+            loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    return done.result()

@@ -1,0 +1,51 @@
+"""A look at the input before anything is sent or written: can its rows be sent at all?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmbatch.errors import InputError, MalformedRowError
+from llmbatch.files.reader import open_source
+from llmbatch.records import Caller, Malformed, Row
+
+__all__ = ["look_ahead"]
+
+
+def look_ahead(caller: Caller, input: str | Path, *, limit: int | None, strict: bool) -> None:  # noqa: A002
+    """Read up to the first row that can be sent; with *strict*, all of them.
+
+    Raises:
+        InputError: the input cannot be opened, or, with *strict*, has malformed rows or cannot be read twice.
+        UsageError: the first row needs a key or a model that is not there.
+    """
+    path = Path(input)
+    if str(input) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+        if strict:
+            raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
+        return
+    source = open_source(input, limit=limit)
+    faults: list[str] = []
+    try:
+        while not source.exhausted and len(faults) < 5:
+            item = source.take()
+            if item is None:
+                continue
+            fault = _fault(caller, item)
+            if fault is not None:
+                faults.append(f"line {item.number}: {fault}")
+            elif not strict:
+                return
+    finally:
+        source.close()
+    if strict and faults:
+        raise InputError(f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
+
+
+def _fault(caller: Caller, item: Row | Malformed) -> str | None:
+    if isinstance(item, Malformed):
+        return f"{item.code}: {item.message}"
+    try:
+        caller.prepare(item)
+    except MalformedRowError as error:
+        return f"{error.code}: {error}"
+    return None
