@@ -26,6 +26,7 @@ from llmbatch.events import (
 )
 from llmbatch.pace.tokens import TokenBudget
 from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Row
+from llmbatch.runner.intake import Intake
 from llmbatch.runner.lane import Lane, Place, Work
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outlet import Outlet, deferred_result
@@ -78,22 +79,18 @@ class Dispatch:
         self.lanes: dict[str, Lane] = {}
         self.troubled: dict[Lane, None] = {}
         """Routes whose circuit is not closed."""
-        self.hungry = False
-        """The source had nothing right now: somebody should wait for it."""
         self.machine_until = 0.0
         """Nothing is sent before: this machine is at fault."""
         self.machine_since: float | None = None
         """Since when, None while it is not."""
-        self.source_error: Exception | None = None
         self._caller = caller
-        self._source = source
         self._outlet = Outlet(sink, source, now=now, emit=emit)
+        self.intake = Intake(source, self._outlet, now=now)
         self.waiting = Waiting(options, emit=emit, end=self.fail, seed=seed)
         self._answered_before = answered_before
         self._seed = seed
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
-        self._read_ended = False
         self._last_call = now()
         self._policy = BreakerPolicy(
             # Streaks are judged by the lane, which knows what was in flight meanwhile.
@@ -142,9 +139,9 @@ class Dispatch:
     def _read(self, now: float, wanted: Lane | None = None) -> Work | None:
         """The next new row that may go; with *wanted*, the next one of that route, as a probe."""
         for _ in range(TURN):
-            if self._read_ended or not (self.may_read(now) if wanted is None else self._has_room()):
+            if self.intake.ended or not (self.may_read(now) if wanted is None else self._has_room()):
                 return None
-            item = self._pull()
+            item = self.intake.pull()
             if item is None:
                 return None
             if isinstance(item, Malformed):
@@ -160,27 +157,12 @@ class Dispatch:
                 self.waiting.enqueue(work)
             else:
                 self.waiting.park(work, now, avoided=True)
-        self.hungry = True
+        self.intake.hungry = True
         return None
-
-    def _pull(self) -> Row | Malformed | None:
-        try:
-            item = self._source.take()
-        except Exception as error:  # noqa: BLE001 - a user's iterable may raise anything; it ends the run in order
-            self.source_error = error
-            self._read_ended = True
-            return None
-        if item is None:
-            if self._source.exhausted:
-                self._read_ended = True
-                self._outlet.tell_progress(self.now(), exhausted=True)
-            else:
-                self.hungry = True
-        return item
 
     def may_read(self, now: float) -> bool:
         """Whether a new row could be used: some route takes rows and not too many wait already."""
-        if self._read_ended or not self._has_room():
+        if self.intake.ended or not self._has_room():
             return False
         lanes = self.lanes.values()
         failing_fast = self.options.on_outage == "fail"
@@ -198,23 +180,6 @@ class Dispatch:
         most = max(2 * places, places + self.options.failure_threshold, LEAST_ROOM)
         return elsewhere < most and parked < max(1000, 20 * places)
 
-    @property
-    def read_ended(self) -> bool:
-        """Whether no new row will come."""
-        return self._read_ended
-
-    def stop_reading(self) -> None:
-        """Take no new rows from now on."""
-        self._read_ended = True
-
-    async def wait_for_rows(self) -> None:
-        """Return when the source may have something again."""
-        try:
-            await self._source.wait()
-        except Exception as error:  # noqa: BLE001 - as in _pull
-            self.source_error = error
-            self._read_ended = True
-
     def _admit(self, row: Row) -> Work | None:
         try:
             request = self._caller.prepare(row)
@@ -222,8 +187,7 @@ class Dispatch:
             self._outlet.finish_malformed(row, error.code, str(error))
             return None
         except Exception as error:  # noqa: BLE001 - a missing key or model: the run cannot go on
-            self.source_error = error
-            self._read_ended = True
+            self.intake.fail(error)
             return None
         lane = self.lanes.get(request.route.label)
         if lane is None:
@@ -311,7 +275,7 @@ class Dispatch:
         """Whether rows would say little: a canary passed just before, or one row after the other may be bad."""
         if now < lane.canary_first_until:
             return True
-        return (lane.opened_by_refusal or self._read_ended) and lane.probes_failed % 4 == 3
+        return (lane.opened_by_refusal or self.intake.ended) and lane.probes_failed % 4 == 3
 
     def _probe_by_canary(self, lane: Lane, now: float, timeout: float) -> Job | None:
         request = self._canary(lane)
@@ -351,7 +315,7 @@ class Dispatch:
             return True
         if lane.inflight or lane.queue or lane.live > len(lane.held):
             return False
-        return self._read_ended or not self.may_read(now) or now - self._last_call >= 1.0
+        return self.intake.ended or not self.may_read(now) or now - self._last_call >= 1.0
 
     def _judge_without_canary(self, lane: Lane, now: float) -> None:
         """A function in place of a provider cannot be tried without a row: decide by what is known."""
@@ -462,7 +426,7 @@ class Dispatch:
 
     def is_finished(self) -> bool:
         """Whether every row that will come has its line."""
-        return self._read_ended and not any(lane.live for lane in self.lanes.values())
+        return self.intake.ended and not any(lane.live for lane in self.lanes.values())
 
     def is_stuck(self, now: float) -> bool:
         """Whether all that is left waits for routes that will not be tried again in this run."""

@@ -123,7 +123,7 @@ class Engine:
     def _halt(self, exit_code: int, reason: str, hint: str) -> None:
         if self._ending is None:
             self._ending = Ending(exit_code, reason, hint)
-            self._dispatch.stop_reading()
+            self._dispatch.intake.stop()
             now = self._loop.time()
             if exit_code == 3:
                 self.emit(Notice(now, "warning", reason, hint))
@@ -158,7 +158,7 @@ class Engine:
                 group.start_soon(self._work, job)
             if self._is_over():
                 return
-            if self._dispatch.hungry and not self._feeding:
+            if self._dispatch.intake.hungry and not self._feeding:
                 self._feeding = True
                 group.start_soon(self._feed)
             if self._sink.congested and not self._active and not self._draining:
@@ -184,8 +184,8 @@ class Engine:
         if self._ending is not None:
             return None
         job = self._dispatch.take()
-        if job is None and self._dispatch.source_error is not None:
-            error = self._dispatch.source_error
+        if job is None and self._dispatch.intake.error is not None:
+            error = self._dispatch.intake.error
             self._ending = Ending(2, str(error), getattr(error, "hint", ""), error)
             self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
         return job
@@ -236,8 +236,7 @@ class Engine:
 
     async def _feed(self) -> None:
         try:
-            self._dispatch.hungry = False
-            await self._dispatch.wait_for_rows()
+            await self._dispatch.intake.wait()
         finally:
             self._feeding = False
             self._wake.set()

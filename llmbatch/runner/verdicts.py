@@ -400,7 +400,7 @@ class Verdicts:
 
     def _is_failing_tail(self, lane: Lane) -> bool:
         # A single row is its own problem; it is judged with the help of a canary, and the circuit stays closed.
-        if not self._dispatch.read_ended or not 2 <= lane.live < self._options.failure_threshold:
+        if not self._dispatch.intake.ended or not 2 <= lane.live < self._options.failure_threshold:
             return False
         if not lane.all_live_failed():
             return False
@@ -411,7 +411,9 @@ class Verdicts:
 
         An opening could then not tell bad rows from a bad route; they use up their attempts instead.
         """
-        return self._dispatch.read_ended and len(lane.known_bad) >= lane.live and not self._dispatch.knows_canary(lane)
+        return (
+            self._dispatch.intake.ended and len(lane.known_bad) >= lane.live and not self._dispatch.knows_canary(lane)
+        )
 
     def _give_up(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """The route never answered and refuses: only the operator can help."""
