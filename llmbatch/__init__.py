@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmbatch.batch import BatchRunner as BatchRunner
+    from llmbatch.breaker import BreakerMetrics as BreakerMetrics
     from llmbatch.breaker import BreakerPolicy as BreakerPolicy
+    from llmbatch.breaker import BreakerRegistry as BreakerRegistry
     from llmbatch.breaker import CircuitBreaker as CircuitBreaker
     from llmbatch.breaker import CircuitOpenError as CircuitOpenError
+    from llmbatch.breaker import Judgement as Judgement
+    from llmbatch.breaker import Permit as Permit
+    from llmbatch.breaker import Retry as Retry
     from llmbatch.errors import InputError as InputError
     from llmbatch.errors import LlmbatchError as LlmbatchError
     from llmbatch.errors import OutputError as OutputError
@@ -22,21 +27,28 @@ if TYPE_CHECKING:
     from llmbatch.errors import WriteError as WriteError
     from llmbatch.events import Event as Event
     from llmbatch.events import Observer as Observer
+    from llmbatch.llm_errors import judge_llm_error as judge_llm_error
     from llmbatch.records import Result as Result
     from llmbatch.records import Usage as Usage
     from llmbatch.report.summary import Summary as Summary
 
 _HOMES = {
     "BatchRunner": "llmbatch.batch",
+    "BreakerMetrics": "llmbatch.breaker",
     "BreakerPolicy": "llmbatch.breaker",
+    "BreakerRegistry": "llmbatch.breaker",
     "CircuitBreaker": "llmbatch.breaker",
     "CircuitOpenError": "llmbatch.breaker",
     "Event": "llmbatch.events",
     "InputError": "llmbatch.errors",
+    "judge_llm_error": "llmbatch.llm_errors",
+    "Judgement": "llmbatch.breaker",
     "LlmbatchError": "llmbatch.errors",
     "Observer": "llmbatch.events",
     "OutputError": "llmbatch.errors",
+    "Permit": "llmbatch.breaker",
     "Result": "llmbatch.records",
+    "Retry": "llmbatch.breaker",
     "StoppedError": "llmbatch.errors",
     "Summary": "llmbatch.report.summary",
     "Usage": "llmbatch.records",

@@ -48,6 +48,7 @@ class Options(TypedDict, total=False):
     success_threshold: int
     on_outage: OnOutage
     max_outage: float | None
+    circuit_key: str | None
     seed: int | None
 
 

@@ -1,11 +1,65 @@
 """The circuit breaker: a library of its own, standard library only.
 
 :class:`CircuitBreaker` guards calls from any thread and any event loop. The pure state machine beneath it,
-:class:`~llmbatch.breaker.core.Circuit`, takes time as an argument and can be driven by any shell.
+:class:`~llmbatch.breaker.core.Circuit`, takes time as an argument and can be driven by any shell. What not everybody
+needs is loaded when first used.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from llmbatch.breaker.breaker import CircuitBreaker
 from llmbatch.breaker.errors import CircuitOpenError
+from llmbatch.breaker.judging import Judgement
+from llmbatch.breaker.listeners import BreakerListener
+from llmbatch.breaker.permit import Permit
 from llmbatch.breaker.policy import BreakerPolicy
 
-__all__ = ["BreakerPolicy", "CircuitBreaker", "CircuitOpenError"]
+if TYPE_CHECKING:
+    from llmbatch.breaker.events import BreakerEvent, CallEnded, CallRefused, StateChanged
+    from llmbatch.breaker.explanation import Explanation, Failure
+    from llmbatch.breaker.metrics import BreakerMetrics, CircuitNumbers
+    from llmbatch.breaker.registry import BreakerRegistry
+    from llmbatch.breaker.retry import Retry
+
+__all__ = [
+    "BreakerEvent",
+    "BreakerListener",
+    "BreakerMetrics",
+    "BreakerPolicy",
+    "BreakerRegistry",
+    "CallEnded",
+    "CallRefused",
+    "CircuitBreaker",
+    "CircuitNumbers",
+    "CircuitOpenError",
+    "Explanation",
+    "Failure",
+    "Judgement",
+    "Permit",
+    "Retry",
+    "StateChanged",
+]
+
+_LATE = {
+    "BreakerEvent": "events",
+    "BreakerMetrics": "metrics",
+    "BreakerRegistry": "registry",
+    "CallEnded": "events",
+    "CallRefused": "events",
+    "CircuitNumbers": "metrics",
+    "Explanation": "explanation",
+    "Failure": "explanation",
+    "Retry": "retry",
+    "StateChanged": "events",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,25 +1,26 @@
-"""The circuit as a pure state machine: acquire, settle, release, trip, hold.
+"""The circuit as a pure state machine: acquire, settle, release, trip, close, hold.
 
-It knows no clock, no lock and no loop: whoever drives it hands in ``now`` (seconds on any monotonic clock) and keeps
-calls from overlapping. Three ideas carry it:
+It knows no clock, no lock and no loop: whoever drives it hands in ``now`` (seconds on any monotonic clock, never going
+back) and keeps calls from overlapping. Three ideas carry it:
 
-* **Generations.** Every change of state starts a new one; what a permit of an older one reports changes no state.
+* **Generations.** Every change of state starts a new one; what a ticket of an older one reports changes no state.
 * **Serial numbers.** Calls are numbered when they are let in, so that whoever drives it can tell what was sent after
   what.
-* **Leases.** A probe holds the half-open circuit for a bounded time; when that has passed, another may take over.
+* **Leases.** A probe holds its place in the half-open circuit for a bounded time; then another may take it over.
 
 It does not decide what is a failure, and it makes no calls.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from collections.abc import Callable, Hashable
 from typing import Literal
 
 from llmbatch.breaker.policy import BreakerPolicy
+from llmbatch.breaker.window import CountWindow, TimeWindow, Window
 
-__all__ = ["Circuit", "Permit", "State", "Verdict"]
+__all__ = ["LEAST_WAIT", "Circuit", "State", "Ticket", "Verdict"]
 
 State = Literal["closed", "open", "half_open"]
 Verdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
@@ -27,43 +28,51 @@ Verdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
 LEAST_WAIT = 0.05
 """``retry_after`` is never told shorter than this, in seconds: a caller that loops on it must not spin."""
 
+MOST_DOUBLINGS = 4
+"""How often a lease doubles. A provider that hangs for a day must not keep probes away for another."""
 
-class Permit:
-    """The right to make one call. Settled or released exactly once."""
 
-    __slots__ = ("generation", "key", "probe", "serial", "spent")
+class Ticket:
+    """The right to make one call, for whoever drives the circuit. Settled or released exactly once."""
 
-    def __init__(self, serial: int, generation: int, key: Hashable, probe: bool) -> None:
+    __slots__ = ("at", "generation", "key", "probe", "serial", "spent")
+
+    def __init__(self, serial: int, generation: int, key: Hashable, at: float, *, probe: bool) -> None:
         self.serial = serial
         self.generation = generation
         self.key = key
+        self.at = at
         self.probe = probe
         self.spent = False
 
     def __repr__(self) -> str:
         kind = "probe" if self.probe else "call"
-        return f"<Permit {kind} {self.serial}{' spent' if self.spent else ''}>"
+        return f"<Ticket {kind} {self.serial}{' spent' if self.spent else ''}>"
 
 
 class Circuit:
-    """One circuit. Not safe for concurrent use by itself; a cancelled caller must release its permit."""
+    """One circuit. Not safe for concurrent use by itself; a cancelled caller must release its ticket."""
 
     __slots__ = (
+        "_answered_at",
+        "_by_refusal",
         "_chance",
         "_closed_at",
-        "_lease_until",
+        "_failed_probes",
         "_level",
+        "_named",
         "_neutral",
-        "_opened_by_refusal",
+        "_out",
         "_policy",
-        "_probe",
+        "_probes",
         "_state",
-        "_streak",
         "_successes",
         "_takeovers",
+        "_unnamed",
         "_until",
         "_window",
-        "_window_failed",
+        "changed_at",
+        "forced",
         "generation",
         "reason",
         "serial",
@@ -73,18 +82,30 @@ class Circuit:
         self._policy = policy
         self._chance = chance
         self._state: State = "closed"
-        self._closed_at = float("-inf")
+        self._closed_at = -math.inf
         self._level = 0
-        self._until = 0.0
-        self._streak: set[Hashable] = set()
-        self._window: deque[tuple[Hashable, bool]] = deque()
-        self._window_failed: set[Hashable] = set()
-        self._probe: Permit | None = None
-        self._lease_until = 0.0
+        self._until = -math.inf
+        self._unnamed = 0
+        """Consecutive failures of callers without a name."""
+        self._named: set[Hashable] = set()
+        """Callers with one that are in the same streak."""
+        self._window: Window = (
+            CountWindow(policy.rate_window) if policy.rate_seconds is None else TimeWindow(policy.rate_seconds)
+        )
+        self._out: dict[Ticket, float] = {}
+        """When the calls that have not come back were let in, oldest first; kept only where a stall opens."""
+        self._answered_at = -math.inf
+        self._probes: dict[Ticket, float] = {}
+        """When the probes that are out lose their leases."""
         self._takeovers = 0
         self._successes = 0
         self._neutral = 0
-        self._opened_by_refusal = False
+        self._failed_probes = 0
+        self._by_refusal = False
+        self.forced: Literal["", "open", "disabled"] = ""
+        """Whether an operator holds it open, or has switched it off."""
+        self.changed_at = -math.inf
+        """When the state changed last; minus infinity: never."""
         self.generation = 0
         self.serial = 0
         self.reason = ""
@@ -93,7 +114,7 @@ class Circuit:
 
     def state(self, now: float) -> State:
         """The state as of *now*: an open circuit whose time is over is half-open."""
-        if self._state == "open" and now >= self._until:
+        if self._state == "open" and now >= self._until and not self.forced:
             return "half_open"
         return self._state
 
@@ -108,179 +129,271 @@ class Circuit:
         return self._state == "closed"
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether a call that ends well now leaves nothing to note."""
+        return bool(self.forced) or (not self.failures and not self._policy.has_window)
+
+    @property
     def failures(self) -> int:
         """Consecutive failures, different callers counted once each.
 
         Those that opened the circuit stand until it closes; probes add none.
         """
-        return len(self._streak)
+        return self._unnamed + len(self._named)
 
     @property
     def until(self) -> float:
-        """When the next probe may go; meaningful while open."""
+        """No probe goes before; meaningful while not closed."""
         return self._until
 
     @property
     def lease_until(self) -> float:
-        """When the probe that is out loses its lease; meaningful while one is."""
-        return self._lease_until
+        """When the first of the probes that are out loses its lease; meaningful while one is."""
+        return min(self._probes.values(), default=0.0)
 
     @property
     def probing(self) -> bool:
         """Whether a probe is out."""
-        return self._probe is not None
+        return bool(self._probes)
+
+    def is_current(self, ticket: Ticket) -> bool:
+        """Whether the circuit is as it was when it gave *ticket*, and a probe has not been replaced."""
+        return ticket.generation == self.generation and (not ticket.probe or ticket in self._probes)
+
+    def wait(self, now: float) -> float:
+        """Seconds until a call may be let in, 0 for at once; infinite where an operator holds it open.
+
+        Half-open with all probes out, it may be sooner: when one of them ends.
+        """
+        if self._state == "closed":
+            return 0.0
+        if self.forced:
+            return math.inf
+        until = self._until
+        if len(self._probes) >= self._policy.probes:
+            until = max(until, self.lease_until)
+        return max(0.0, until - now)
 
     def retry_after(self, now: float) -> float:
-        """Seconds until asking again makes sense: finite, at least 0.05."""
-        if self._state == "open":
-            return max(LEAST_WAIT, self._until - now)
-        if self._state == "half_open" and self._probe is not None:
-            return max(LEAST_WAIT, self._lease_until - now)
-        return LEAST_WAIT
+        """Seconds until asking again makes sense: at least 0.05, finite but where an operator holds it open."""
+        return max(LEAST_WAIT, self.wait(now))
 
     # What changes it.
 
-    def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> Permit | None:
+    def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> Ticket | None:
         """Let one call in, or None for a refusal. *key* names the caller; None: each call is its own.
 
-        *lease* (seconds) replaces the policy's for a probe. Whoever gets a permit settles or releases it; a probe that
+        *lease* (seconds) replaces the policy's for a probe. Whoever gets a ticket settles or releases it; a probe that
         does neither is replaced when its lease is over, each replacement holding twice as long as the one before.
         """
         if self._state == "closed":
-            return self._admit(key, probe=False)
+            if self._out:
+                self._check_stall(now)
+            if self._state == "closed":
+                return self._admit(now, key)
+        if self.forced or now < self._until:
+            return None
         if self._state == "open":
-            if now < self._until:
-                return None
-            self._state = "half_open"
-            self.generation += 1
-            self._successes = self._neutral = self._takeovers = 0
-            self._probe = None
-        if self._probe is not None:
-            if now < self._lease_until:
+            self._enter("half_open", now)
+            self._successes = self._neutral = self._failed_probes = self._takeovers = 0
+        if len(self._probes) >= self._policy.probes:
+            hung = min(self._probes, key=self._probes.__getitem__)
+            if now < self._probes[hung]:
                 return None
             # The probe hangs. Its answer, should it ever come, is stale from here on.
+            del self._probes[hung]
             self._takeovers += 1
-        self._probe = self._admit(key, probe=True)
-        length = self._policy.probe_lease if lease is None else lease
-        self._lease_until = now + length * 2.0 ** min(self._takeovers, 30)
-        return self._probe
+        ticket = self._admit(now, key, probe=True)
+        length = self._policy.lease if lease is None else lease
+        self._probes[ticket] = now + length * 2.0 ** min(self._takeovers, MOST_DOUBLINGS)
+        return ticket
 
-    def _admit(self, key: Hashable, *, probe: bool) -> Permit:
+    def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> Ticket:
         self.serial += 1
-        return Permit(self.serial, self.generation, key, probe)
+        ticket = Ticket(self.serial, self.generation, key, now, probe=probe)
+        if self._policy.stall_timeout is not None and not probe and not self.forced:
+            self._out[ticket] = now
+        return ticket
 
-    def settle(self, permit: Permit, verdict: Verdict, now: float, *, retry_after: float | None = None) -> None:
+    def let_in(self, generation: int, now: float) -> Ticket:
+        """The ticket of an unnamed call that passed without one, while the circuit was closed in *generation*.
+
+        A closed circuit writes nothing down when it lets a call in, unless its policy times calls.
+        """
+        self.serial += 1
+        return Ticket(self.serial, generation, None, now, probe=False)
+
+    def succeed(self, generation: int, now: float, count: int = 1) -> None:
+        """Settle as successes *count* calls that :meth:`let_in` would make tickets for, at less cost."""
+        if generation != self.generation or self.forced:
+            return
+        self._end_streak()
+        if not self._policy.has_window:
+            return
+        if isinstance(self._window, CountWindow):
+            self._window.add_successes(count)
+        else:
+            for _ in range(count):
+                self._window.add(now, None, failed=False, slow=False)
+
+    def settle(self, ticket: Ticket, verdict: Verdict, now: float, *, retry_after: float | None = None) -> None:
         """Say what a call came to. *retry_after*: seconds that the server named; they only ever extend a wait.
 
-        Raises:
-            RuntimeError: the permit was settled or released before.
-        """
-        self._spend(permit)
-        if permit.generation == self.generation and self._state != "open":
-            if self._state == "closed":
-                self._settle_closed(permit, verdict, now)
-            elif permit is self._probe:
-                self._probe = None
-                self._settle_probe(verdict, now)
-        if retry_after is not None and self._state == "open":
-            self.hold(now + retry_after)
-
-    def release(self, permit: Permit) -> None:
-        """Give a permit back unused: the call was cancelled and says nothing.
+        While closed, such a wait stops nothing: but should the circuit open before it is over, it lasts as long.
 
         Raises:
-            RuntimeError: the permit was settled or released before.
+            RuntimeError: the ticket was settled or released before.
         """
-        self._spend(permit)
-        if permit is self._probe:
-            self._probe = None
+        self._spend(ticket)
+        if retry_after is not None:
+            self.hold(now + min(retry_after, self._policy.longest_hint))
+        if ticket.generation != self.generation or self.forced:
+            return
+        if self._state == "closed":
+            self._settle_closed(ticket, verdict, now)
+        elif self._probes.pop(ticket, None) is not None:
+            self._settle_probe(ticket, verdict, now)
 
-    def _spend(self, permit: Permit) -> None:
-        if permit.spent:
-            raise RuntimeError(f"{permit!r} was settled or released before")
-        permit.spent = True
+    def release(self, ticket: Ticket) -> None:
+        """Give a ticket back unused: the call was cancelled and says nothing.
+
+        Raises:
+            RuntimeError: the ticket was settled or released before.
+        """
+        self._spend(ticket)
+        self._probes.pop(ticket, None)
+
+    def _spend(self, ticket: Ticket) -> None:
+        if ticket.spent:
+            raise RuntimeError(f"{ticket!r} was settled or released before")
+        ticket.spent = True
+        self._out.pop(ticket, None)
 
     def hold(self, until: float) -> None:
-        """While open: no probe before *until*; a deadline never moves earlier.
+        """While not closed: no probe before *until*; a deadline never moves earlier.
 
         While closed it changes nothing at once, but an opening before *until* lasts at least so long.
         """
-        if until > self._until:
+        if self._until < until < math.inf:
             self._until = until
 
     def trip(self, now: float, reason: str, *, by_refusal: bool = False) -> None:
-        """Open now. *by_refusal*: refusals opened it, so another refusal is no sign of recovery."""
+        """Open now, unless it is forced. *by_refusal*: refusals opened it, so another one is no sign of recovery."""
+        if self.forced:
+            return
         if self._state == "closed" and now - self._closed_at >= self._policy.stable_time:
             self._level = 0
-        self._opened_by_refusal = by_refusal
+        self._by_refusal = by_refusal
         self._open(now, reason)
 
     def close(self, now: float, *, start_over: bool = False) -> None:
         """Close now. *start_over*: the next opening starts with the shortest open time again."""
-        self._state = "closed"
-        self.generation += 1
+        self.forced = ""
+        self._enter("closed", now)
         self._closed_at = now
-        self._probe = None
-        self._streak.clear()
+        self._answered_at = now
+        self._end_streak()
         self._window.clear()
-        self._window_failed.clear()
         self.reason = ""
         if start_over:
             self._level = 0
+
+    def force_open(self, now: float, reason: str) -> None:
+        """Let nothing in until :meth:`reset`."""
+        self._enter("open", now)
+        self.forced = "open"
+        self.reason = reason
+
+    def disable(self, now: float) -> None:
+        """Let everything in and count nothing until :meth:`reset`."""
+        self.close(now)
+        self.forced = "disabled"
+
+    def reset(self, now: float) -> None:
+        """Close and forget everything, waits that the server named included."""
+        self.close(now, start_over=True)
+        self._until = -math.inf
 
     def _open(self, now: float, reason: str) -> None:
         wait = self._policy.open_time(self._level, self._chance())
         # A wait that the server named before outlasts ours.
         self._until = max(self._until, now + wait)
-        self._state = "open"
-        self.generation += 1
-        self._probe = None
+        self._enter("open", now)
         self.reason = reason
 
-    def _settle_closed(self, permit: Permit, verdict: Verdict, now: float) -> None:
-        # A call of an unnamed caller stands for itself, and for no key that someone may have chosen.
-        key = permit if permit.key is None else permit.key
-        if verdict == "success":
-            if self._streak:
-                self._streak.clear()
-            if self._policy.failure_rate is not None:
-                self._remember(key, failed=False)
-        elif verdict == "failure":
-            self._streak.add(key)
-            if len(self._streak) >= self._policy.failure_threshold:
-                count = len(self._streak)
-                self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed")
-            elif self._policy.failure_rate is not None:
-                self._remember(key, failed=True)
-                self._check_rate(now)
-        elif verdict == "exhausted":
+    def _enter(self, state: State, now: float) -> None:
+        self._state = state
+        self.changed_at = now
+        self.generation += 1
+        self._probes.clear()
+        self._out.clear()
+
+    def _settle_closed(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
+        if verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
+        elif verdict == "failure":
+            # A call of an unnamed caller stands for itself.
+            if ticket.key is None:
+                self._unnamed += 1
+            else:
+                self._named.add(ticket.key)
+            count, threshold = self.failures, self._policy.failure_threshold
+            if threshold is not None and count >= threshold:
+                self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed")
+            elif self._policy.has_window:
+                self._note(ticket.key, ticket.at, now, failed=True)
+        else:
+            self._answered_at = now
+            if verdict == "success":
+                self._end_streak()
+                if self._policy.has_window:
+                    self._note(ticket.key, ticket.at, now, failed=False)
+        if self._out and self._state == "closed":
+            self._check_stall(now)
 
-    def _remember(self, key: Hashable, *, failed: bool) -> None:
-        if failed:
-            if key in self._window_failed:
+    def _end_streak(self) -> None:
+        self._unnamed = 0
+        self._named.clear()
+
+    def _note(self, key: Hashable, at: float, now: float, *, failed: bool) -> None:
+        slow = self._is_slow(at, now)
+        window, policy = self._window, self._policy
+        is_news = window.add(now, key, failed=failed, slow=slow)
+        if not (is_news and (failed or slow)) or window.calls < policy.minimum_calls:
+            return
+        span = f"the last {window.calls} calls" if policy.rate_seconds is None else f"{window.calls} calls"
+        within = "" if policy.rate_seconds is None else f" in {policy.rate_seconds:g} s"
+        # The quotients, not `failed >= rate * calls`: 0.07 * 100 is above 7.
+        if policy.failure_rate is not None and window.failed / window.calls >= policy.failure_rate:
+            self.trip(now, f"{window.failed} of {span}{within} failed")
+        elif policy.slow_call_rate is not None and window.slow / window.calls >= policy.slow_call_rate:
+            self.trip(now, f"{window.slow} of {span}{within} took over {policy.slow_call_duration:g} s")
+
+    def _is_slow(self, at: float, now: float) -> bool:
+        return self._policy.slow_call_rate is not None and now - at > self._policy.slow_call_duration
+
+    def _check_stall(self, now: float) -> None:
+        """Open if enough callers' calls are overdue and none has had an answer meanwhile. O(overdue calls)."""
+        timeout = self._policy.stall_timeout
+        if timeout is None or now - self._answered_at <= timeout:
+            return
+        callers = set[Hashable]()
+        # Over a copy: the garbage collector may release a ticket meanwhile.
+        for ticket, at in tuple(self._out.items()):
+            if now - at <= timeout:
                 return
-            self._window_failed.add(key)
-        self._window.append((key, failed))
-        if len(self._window) > self._policy.rate_window:
-            old, had_failed = self._window.popleft()
-            if had_failed:
-                self._window_failed.discard(old)
+            callers.add(ticket if ticket.key is None else ticket.key)
+            if len(callers) >= self._policy.stall_calls:
+                what = "a call has" if len(callers) == 1 else f"{len(callers)} calls have"
+                self.trip(now, f"{what} not come back for {timeout:g} s")
+                return
 
-    def _check_rate(self, now: float) -> None:
-        calls = len(self._window)
-        failed = len(self._window_failed)
-        rate = self._policy.failure_rate
-        # The quotient, not `failed >= rate * calls`: 0.07 * 100 is above 7.
-        if rate is not None and calls >= self._policy.minimum_calls and failed / calls >= rate:
-            self.trip(now, f"{failed} of the last {calls} calls failed")
-
-    def _settle_probe(self, verdict: Verdict, now: float) -> None:
-        if verdict == "success":
+    def _settle_probe(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
+        if verdict == "success" and not self._is_slow(ticket.at, now):
             self._successes += 1
             if self._successes >= self._policy.success_threshold:
                 self.close(now)
-        elif verdict == "neutral" and not self._opened_by_refusal:
+        elif verdict == "neutral" and not self._by_refusal:
             # The provider is up, though it refused this request; several such answers mean that it works.
             self._neutral += 1
             if self._neutral >= self._policy.neutral_probes:
@@ -288,5 +401,8 @@ class Circuit:
         elif verdict == "throttled":
             self._open(now, self.reason)
         else:
-            self._level += 1
-            self._open(now, self.reason)
+            self._by_refusal = self._by_refusal or verdict == "exhausted"
+            self._failed_probes += 1
+            if self._failed_probes >= self._policy.failed_probes or verdict == "exhausted":
+                self._level += 1
+                self._open(now, self.reason)

@@ -5,30 +5,39 @@ It shares no base with the rest of the project, because this package stands alon
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 __all__ = ["CircuitOpenError"]
 
 
 class CircuitOpenError(Exception):
-    """A call was refused without being made.
+    """A call was refused without being made. Each refusal is a new one, and can be pickled.
 
-    ``retry_after`` is in seconds, finite and above zero: until the next probe may go (open), or until the probe that
-    is out loses its lease (half-open). ``name`` is the breaker's, ``reason`` why it opened.
+    The facts are the arguments, so that making one costs no more than a bare exception.
     """
 
-    def __init__(self, retry_after: float, *, name: str = "", reason: str = "") -> None:
-        super().__init__(retry_after, name, reason)
-        self.retry_after = retry_after
-        self.name = name
-        self.reason = reason
+    if TYPE_CHECKING:
+
+        def __init__(self, retry_after: float, name: str = "", reason: str = "", /) -> None: ...
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until the next probe may go: finite and above zero, infinite where an operator holds it open."""
+        return float(self.args[0])
+
+    @property
+    def name(self) -> str:
+        """The breaker's name, may be empty."""
+        return str(self.args[1]) if len(self.args) > 1 else ""
+
+    @property
+    def reason(self) -> str:
+        """Why the circuit opened."""
+        return str(self.args[2]) if len(self.args) > 2 else ""
 
     def __str__(self) -> str:
         subject = f"circuit {self.name} is open" if self.name else "circuit is open"
         because = f" ({self.reason})" if self.reason else ""
+        if self.retry_after == float("inf"):
+            return f"{subject}{because}, until it is reset"
         return f"{subject}{because}, retry in {self.retry_after:.1f} s"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.retry_after, self.name, self.reason))
-
-
-def _rebuild(retry_after: float, name: str, reason: str) -> CircuitOpenError:
-    return CircuitOpenError(retry_after, name=name, reason=reason)

@@ -1,86 +1,214 @@
 """When a circuit opens, how long it stays open, and how it is tried: options, checked at birth.
 
-Pure data: no clock, no chance.
+Pure data: no clock, no chance, no state. Every trip rule may be combined with every other; the first that holds opens.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import sys
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 __all__ = ["BreakerPolicy"]
 
+if TYPE_CHECKING:
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+    class PolicyOptions(TypedDict, total=False):
+        """The options that :class:`CircuitBreaker` takes by keyword only; see :class:`BreakerPolicy`."""
+
+        failure_rate: float | None
+        slow_call_rate: float | None
+        slow_call_duration: float
+        rate_window: int
+        rate_seconds: float | None
+        minimum_calls: int
+        stall_timeout: float | None
+        stall_calls: int
+        first_recovery_timeout: float | None
+        growth: float
+        jitter: float
+        stable_time: float
+        longest_hint: float
+        failed_probes: int
+        probes: int
+        probe_lease: float | None
+        neutral_probes: int
+
+    class AllOptions(PolicyOptions, total=False):
+        """All options of :class:`BreakerPolicy`."""
+
+        failure_threshold: int | None
+        recovery_timeout: float
+        success_threshold: int
+
+
 class BreakerPolicy:
-    """The options of one circuit. Durations are seconds, ratios run from 0 to 1.
+    """The options of one circuit, by keyword; they never change. Durations are seconds, ratios run from 0 to 1.
 
-    Raises :class:`ValueError` for a value out of range.
+    Raises :class:`ValueError` for a value out of range; the message shows the value and the range. (Not a dataclass:
+    importing those would take longer than the rest of the breaker.)
     """
 
-    failure_threshold: int = 5
-    """Consecutive failures of different callers that open the circuit, at least 1."""
-    recovery_timeout: float = 60.0
-    """Open time, and its upper bound (jitter included) where it grows; above 0. A server's own wait may be longer."""
-    success_threshold: int = 1
-    """Successful probes in a row that close the circuit, at least 1."""
-    first_recovery_timeout: float | None = None
-    """Open time of the first opening, above 0 and at most ``recovery_timeout``; it doubles with each failed probe.
-    None: the open time is constant."""
-    jitter: float = 0.0
-    """Share of the open time that chance may add, 0 to 1."""
+    failure_threshold: int | None = 5
+    """Consecutive failures of different callers that open the circuit, at least 1; None: not used."""
     failure_rate: float | None = None
-    """Share of failures among the last ``rate_window`` calls that opens the circuit, above 0 to 1; None: not used."""
+    """Share of failures in the window that opens the circuit, above 0 to 1; None: not used."""
+    slow_call_rate: float | None = None
+    """Share of slow calls in the window that opens the circuit, above 0 to 1; None: not used. Where it is used, a slow
+    probe is a failed one."""
+    slow_call_duration: float = 60.0
+    """A call that took longer is slow, above 0."""
     rate_window: int = 100
-    """Calls that the rate looks back on, at least ``minimum_calls``."""
+    """Calls that the rates look back on, at least ``minimum_calls``."""
+    rate_seconds: float | None = None
+    """Seconds that the rates look back on, in place of a number of calls, above 0: at least so long, at most a tenth
+    longer. Choose it no shorter than the slowest calls take. None: ``rate_window`` counts calls."""
     minimum_calls: int = 20
-    """Calls before the rate means anything, at least 1."""
-    probe_lease: float = 60.0
-    """How long a probe may take before another one replaces it, above 0; doubles with each replacement."""
+    """Calls in the window before a rate means anything, at least 1."""
+    stall_timeout: float | None = None
+    """A call that is out for longer is overdue, above 0; None: not used."""
+    stall_calls: int = 5
+    """Overdue calls of different callers that open the circuit, if nobody had an answer for ``stall_timeout``, at least
+    1."""
+
+    recovery_timeout: float = 60.0
+    """Open time, and its upper bound where it grows; above 0. A wait that the server names may be longer."""
+    first_recovery_timeout: float | None = None
+    """Open time of the first opening, above 0 and at most ``recovery_timeout``; it grows with each failed probe.
+    None: the open time is constant."""
+    growth: float = 2.0
+    """What a growing open time is multiplied with after each failed probe, 1 to 10."""
+    jitter: float = 0.0
+    """Share of the open time that chance may add, 0 to 1. A growing open time stays below its bound all the same."""
     stable_time: float = 60.0
     """Time closed after which a grown open time starts over, at least 0."""
+    longest_hint: float = 86_400.0
+    """What a wait that the server names is believed up to, above 0."""
+
+    success_threshold: int = 1
+    """Successful probes that close the circuit, at least 1."""
+    failed_probes: int = 1
+    """Failed probes that open it again, at least 1: whichever comes first decides, and nobody waits for the rest."""
+    probes: int = 1
+    """Probes that may be out at the same time, at least 1."""
+    probe_lease: float | None = None
+    """How long a probe may take before another one replaces it, above 0; doubles with each replacement, up to sixteen
+    times. None: as long as ``recovery_timeout``."""
     neutral_probes: int = 3
     """Neutral answers to probes that count as recovered, at least 1."""
 
-    def __post_init__(self) -> None:
-        for name in ("failure_threshold", "success_threshold", "minimum_calls", "neutral_probes"):
+    def __init__(self, **options: Unpack[AllOptions]) -> None:
+        unknown = [name for name in options if name not in BreakerPolicy.__annotations__]
+        if unknown:
+            raise TypeError(f"there is no option {unknown[0]!r}; there are {', '.join(BreakerPolicy.__annotations__)}")
+        vars(self).update(options)
+        self._check()
+
+    def replace(self, **options: Unpack[AllOptions]) -> BreakerPolicy:
+        """A policy with some options changed."""
+        return BreakerPolicy(**{**vars(self), **options})
+
+    def _check(self) -> None:
+        for name in _COUNTS:
             value = getattr(self, name)
-            if not _is_whole(value) or value < 1:
+            if not (_is_whole(value) and value >= 1) and not (value is None and name == "failure_threshold"):
                 raise ValueError(f"{name} is {value!r}, must be a whole number of at least 1")
-        for name in ("recovery_timeout", "probe_lease", "first_recovery_timeout"):
+        for name in _DURATIONS:
             value = getattr(self, name)
-            if value is None and name == "first_recovery_timeout":
-                continue
-            if not _is_number(value) or value <= 0:
+            if not (_is_number(value) and value > 0) and not (value is None and name in _MAY_BE_NONE):
                 raise ValueError(f"{name} is {value!r}, must be a finite number of seconds above 0")
+        for name in ("failure_rate", "slow_call_rate"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and 0 < value <= 1):
+                raise ValueError(f"{name} is {value!r}, must be above 0 and at most 1")
         if self.first_recovery_timeout is not None and self.first_recovery_timeout > self.recovery_timeout:
             raise ValueError(
                 f"first_recovery_timeout is {self.first_recovery_timeout!r}, "
                 f"must be at most recovery_timeout ({self.recovery_timeout!r})"
             )
+        if not _is_number(self.growth) or not 1 <= self.growth <= 10:
+            raise ValueError(f"growth is {self.growth!r}, must be from 1 to 10")
         if not _is_number(self.stable_time) or self.stable_time < 0:
             raise ValueError(f"stable_time is {self.stable_time!r}, must be a finite number of seconds, at least 0")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter is {self.jitter!r}, must be from 0 to 1")
-        if self.failure_rate is not None and not (_is_number(self.failure_rate) and 0 < self.failure_rate <= 1):
-            raise ValueError(f"failure_rate is {self.failure_rate!r}, must be above 0 and at most 1")
-        if not _is_whole(self.rate_window) or self.rate_window < self.minimum_calls:
+        if not _is_whole(self.rate_window) or self.rate_window < 1:
+            raise ValueError(f"rate_window is {self.rate_window!r}, must be a whole number of at least 1")
+        if self.rate_seconds is None and self.rate_window < self.minimum_calls:
             raise ValueError(
-                f"rate_window is {self.rate_window!r}, must be a whole number, "
-                f"at least minimum_calls ({self.minimum_calls})"
+                f"rate_window is {self.rate_window!r}, must be at least minimum_calls ({self.minimum_calls}), "
+                "or no rate would ever mean anything"
             )
+
+    @property
+    def has_window(self) -> bool:
+        """Whether a rate is used, so that every call must be noted."""
+        return self.failure_rate is not None or self.slow_call_rate is not None
+
+    @property
+    def times_calls(self) -> bool:
+        """Whether it matters when a call began."""
+        return self.slow_call_rate is not None or self.stall_timeout is not None
+
+    @property
+    def lease(self) -> float:
+        """Seconds that a probe may take."""
+        return self.recovery_timeout if self.probe_lease is None else self.probe_lease
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a policy does not change: make another one with replace({name}=…)")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a policy does not change: {name} stays")
+
+    def __eq__(self, other: object) -> bool:
+        return self._values() == other._values() if isinstance(other, BreakerPolicy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"BreakerPolicy({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in BreakerPolicy.__annotations__)
 
     def open_time(self, level: int, chance: float) -> float:
         """Seconds to stay open after *level* failed probes; *chance* is a draw from 0 to 1.
 
-        Exponential backoff with upward jitter: ``min(cap, first · 2^level) · (1 + jitter · chance)``, where ``cap``
-        leaves room for the jitter below ``recovery_timeout``.
+        Constant: ``recovery_timeout · (1 + jitter · chance)``. Growing: exponential backoff with upward jitter,
+        ``min(cap, first · growth^level) · (1 + jitter · chance)``, where ``cap`` leaves room for the jitter below
+        ``recovery_timeout``.
         """
+        stretch = 1 + self.jitter * chance
         if self.first_recovery_timeout is None:
-            return self.recovery_timeout
+            return min(self.recovery_timeout * stretch, sys.float_info.max)
         cap = self.recovery_timeout / (1 + self.jitter)
-        wait = min(cap, self.first_recovery_timeout * 2.0 ** min(level, 60))
-        return wait * (1 + self.jitter * chance)
+        try:
+            wait = self.first_recovery_timeout * float(self.growth) ** level
+        except OverflowError:
+            wait = cap
+        return min(cap, wait) * stretch
+
+
+_COUNTS = (
+    "failure_threshold",
+    "success_threshold",
+    "failed_probes",
+    "probes",
+    "minimum_calls",
+    "stall_calls",
+    "neutral_probes",
+)
+_DURATIONS = (
+    "recovery_timeout",
+    "first_recovery_timeout",
+    "probe_lease",
+    "slow_call_duration",
+    "rate_seconds",
+    "stall_timeout",
+    "longest_hint",
+)
+_MAY_BE_NONE = frozenset({"first_recovery_timeout", "probe_lease", "rate_seconds", "stall_timeout"})
 
 
 def _is_whole(value: object) -> bool:
@@ -88,4 +216,4 @@ def _is_whole(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from llmbatch.breaker.core import Permit
+from llmbatch.breaker.core import Ticket
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.errors import MalformedRowError
 from llmbatch.events import (
@@ -25,9 +25,10 @@ from llmbatch.events import (
     Event,
 )
 from llmbatch.pace.tokens import TokenBudget
-from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Row
+from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Route, Row
 from llmbatch.runner.intake import Intake
-from llmbatch.runner.lane import Lane, Place, Work
+from llmbatch.runner.keys import CircuitKeys
+from llmbatch.runner.lane import Known, Lane, Place, Work
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outlet import Outlet, deferred_result
 from llmbatch.runner.ports import Sink, Source
@@ -41,6 +42,9 @@ TURN = 256
 LEAST_ROOM = 64
 """Rows that may wait at least, however low the concurrency."""
 
+MOST_RESTING = 64
+"""From so many lanes on, idle ones are forgotten before another is made."""
+
 FIRST_PROBE = 2.0
 """Seconds from an opening to its first probe; doubles up to ``recovery_timeout``."""
 
@@ -52,7 +56,7 @@ class Job:
     lane: Lane
     work: Work | None
     request: Request
-    permit: Permit
+    permit: Ticket
     timeout: float
     reserved: int
     sent_at: float
@@ -89,6 +93,8 @@ class Dispatch:
         self.waiting = Waiting(options, emit=emit, end=self.fail, seed=seed)
         self._answered_before = answered_before
         self._seed = seed
+        self._keys = CircuitKeys(options.circuit_key) if options.circuit_key is not None else None
+        self._known: dict[str, Known] = {}
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
         self._last_call = now()
@@ -164,6 +170,9 @@ class Dispatch:
         """Whether a new row could be used: some route takes rows and not too many wait already."""
         if self.intake.ended or not self._has_room():
             return False
+        if self._keys is not None:
+            # The next row may be another tenant's, whose circuit is closed.
+            return True
         lanes = self.lanes.values()
         failing_fast = self.options.on_outage == "fail"
         return not lanes or any(
@@ -189,13 +198,27 @@ class Dispatch:
         except Exception as error:  # noqa: BLE001 - a missing key or model: the run cannot go on
             self.intake.fail(error)
             return None
-        lane = self.lanes.get(request.route.label)
-        if lane is None:
-            draw = Random(f"{self._seed}:circuit:{request.route.label}").random
-            lane = Lane(request.route, self._policy, concurrency=self.options.concurrency, chance=draw)
-            self.lanes[request.route.label] = lane
+        lane = self._lane_of(row, request.route)
         lane.live += 1
         return Work(row, request, lane)
+
+    def _lane_of(self, row: Row, route: Route) -> Lane:
+        label = route.label if self._keys is None else self._keys.label(route.label, row)
+        lane = self.lanes.get(label)
+        if lane is None:
+            self._forget_idle()
+            known = self._known.setdefault(route.label, Known())
+            draw = Random(f"{self._seed}:circuit:{label}").random
+            concurrency = self.options.concurrency
+            lane = Lane(route, self._policy, label=label, known=known, concurrency=concurrency, chance=draw)
+            self.lanes[label] = lane
+        return lane
+
+    def _forget_idle(self) -> None:
+        """Many tenants come and go: every turn looks at every lane, so that those which rest must not add up."""
+        if len(self.lanes) >= MOST_RESTING:
+            now = self.now()
+            self.lanes = {label: lane for label, lane in self.lanes.items() if not lane.is_idle(now)}
 
     def _issue(self, work: Work, now: float, *, probe_timeout: float | None = None) -> Job | None:
         lane = work.lane
@@ -210,8 +233,8 @@ class Dispatch:
         lane.parked.pop(work.row.number, None)
         work.place = Place.FLYING
         work.attempts += 1
-        if not lane.answered:
-            lane.template = work.request
+        if not lane.known.answered:
+            lane.known.template = work.request
         return self._send(lane, work, work.request, permit, timeout, now)
 
     def _issue_canary(self, lane: Lane, request: Request, now: float) -> Job | None:
@@ -224,7 +247,7 @@ class Dispatch:
         lane.canary_out = True
         return self._send(lane, None, request, permit, timeout, now)
 
-    def _send(self, lane: Lane, work: Work | None, request: Request, permit: Permit, timeout: float, now: float) -> Job:
+    def _send(self, lane: Lane, work: Work | None, request: Request, permit: Ticket, timeout: float, now: float) -> Job:
         reserved = 0
         if self._tokens is not None:
             reserved = request.tokens
@@ -232,7 +255,7 @@ class Dispatch:
         lane.inflight += 1
         self._last_call = now
         number, attempt = (work.row.number, work.attempts) if work is not None else (0, 1)
-        self.emit(CallSent(now, lane.route.label, number, attempt, permit.probe))
+        self.emit(CallSent(now, lane.label, number, attempt, permit.probe))
         return Job(lane, work, request, permit, timeout, reserved, now)
 
     def _afford(self, tokens: int, now: float) -> bool:
@@ -288,7 +311,11 @@ class Dispatch:
         return lane.circuit.lease_until if lane.circuit.probing else lane.circuit.until
 
     def _canary(self, lane: Lane) -> Request | None:
-        return None if lane.template is None else self._caller.canary(lane.template)
+        # A canary names no tenant. It shows that the provider answers, so that what is refused is the tenant's own; of
+        # calls that fail, for this tenant alone, it says nothing.
+        if lane.known.template is None or (lane.label != lane.route.label and not lane.is_refused):
+            return None
+        return self._caller.canary(lane.known.template)
 
     def knows_canary(self, lane: Lane) -> bool:
         """Whether the route can be tried without a row."""
@@ -322,7 +349,7 @@ class Dispatch:
         for work in list(lane.held.values()):
             if work.refusal is not None:
                 self.fail(work, work.refusal[1], now)
-            elif lane.live == 1 and lane.answered and work.last is not None:
+            elif lane.live == 1 and lane.known.answered and work.last is not None:
                 # One row that fails again and again, on a route that works, is that row's problem.
                 self.fail(work, work.last, now)
             elif work.charged or work.elevated:
@@ -366,13 +393,14 @@ class Dispatch:
     def _announce(self, lane: Lane, was: Literal["closed", "open", "half_open"], now: float) -> None:
         phase = lane.circuit.phase
         wait = 0.0 if phase == "closed" else lane.retry_after(now)
-        self.emit(CircuitChanged(now, lane.route.label, was, phase, lane.reason, wait))
+        self.emit(CircuitChanged(now, lane.label, was, phase, lane.reason, wait))
 
     def has_answered(self, lane: Lane) -> bool:
         """Whether the route ever answered well, in this run or in the lines of an earlier one."""
-        if not lane.answered and lane.answered_before is None:
-            lane.answered_before = self._answered_before(lane.route.label)
-        return lane.answered or lane.answered_before is True
+        known = lane.known
+        if not known.answered and known.answered_before is None:
+            known.answered_before = self._answered_before(lane.route.label)
+        return known.answered or known.answered_before is True
 
     def is_blocked(self, lane: Lane, now: float) -> bool:
         """Whether the route will not be tried again in this run."""
@@ -389,7 +417,7 @@ class Dispatch:
 
     def succeed(self, work: Work, outcome: Outcome, now: float) -> None:
         """The row has its answer."""
-        work.lane.template = work.request
+        work.lane.known.template = work.request
         self._outlet.finish(work, outcome, "success", now)
 
     def fail(self, work: Work, outcome: Outcome, now: float) -> None:
@@ -445,6 +473,6 @@ class Dispatch:
             return "this machine could not send anything for too long"
         for lane in self.lanes.values():
             if not lane.circuit.is_closed:
-                return f"{lane.route.label} is in an outage: {lane.reason}"
-        waits = ", ".join(lane.route.label for lane in self.lanes.values() if lane.live)
+                return f"{lane.label} is in an outage: {lane.reason}"
+        waits = ", ".join(lane.label for lane in self.lanes.values() if lane.live)
         return f"{waits} asks to wait longer than this run will"

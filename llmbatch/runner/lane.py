@@ -1,4 +1,4 @@
-"""Everything a run knows about one route: its circuit, its pace, its waiting rows, and the evidence against them.
+"""Everything a run knows about one circuit: itself, its pace, its waiting rows, and the evidence against them.
 
 Pure bookkeeping and decisions; it awaits nothing and sends nothing. The rule it keeps (docs/evidence.md):
 a failure or a refusal speaks against the *row* only once a call sent *later* on the same route has succeeded. Until
@@ -16,7 +16,7 @@ from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.records import Outcome, Request, Route, Row
 
-__all__ = ["ELEVATED", "PATIENCE", "Lane", "Place", "Work"]
+__all__ = ["ELEVATED", "PATIENCE", "Known", "Lane", "Place", "Work"]
 
 ELEVATED = 0.02
 """Share of other rows failing from which a row's own failures no longer count against it."""
@@ -140,11 +140,36 @@ class _Recent:
         return failing / others if others > 0 else 0.0
 
 
-class Lane:
-    """One route of a run."""
+class Known:
+    """What is known of a route, whichever of its circuits learned it."""
 
-    def __init__(self, route: Route, policy: BreakerPolicy, *, concurrency: int, chance: Callable[[], float]) -> None:
+    __slots__ = ("answered", "answered_before", "template")
+
+    def __init__(self) -> None:
+        self.answered = False
+        """Whether the route has ever answered well in this run."""
+        self.answered_before: bool | None = None
+        """Whether it did in an earlier one; None: not looked up yet."""
+        self.template: Request | None = None
+        """A request that the route takes, for canaries."""
+
+
+class Lane:
+    """One circuit of a run: a route, or one tenant's part of it. *label* names it for people."""
+
+    def __init__(
+        self,
+        route: Route,
+        policy: BreakerPolicy,
+        *,
+        label: str,
+        known: Known,
+        concurrency: int,
+        chance: Callable[[], float],
+    ) -> None:
         self.route = route
+        self.label = label
+        self.known = known
         self.circuit = Circuit(policy, chance=chance)
         self.limit = AdaptiveLimit(concurrency)
         self.recent = _Recent(max(200, 5 * concurrency))
@@ -161,10 +186,6 @@ class Lane:
         self.not_before = 0.0
         """Nothing is sent before: the provider named this time, or throttled."""
         self.throttles = 0
-        self.answered = False
-        """Whether the route has ever answered well in this run."""
-        self.answered_before: bool | None = None
-        """Whether it did in an earlier one; None: not looked up yet."""
         self.newest_success = 0
         """The highest number of a call that succeeded."""
         self.verdict_pending: Outcome | None = None
@@ -192,20 +213,35 @@ class Lane:
         self.neutral_canaries = 0
         self.evidence_at = 0.0
         """No canary for evidence before."""
-        self.template: Request | None = None
         self.slowest = 0.0
         """The slowest good answer lately, seconds, fading."""
         self.hung_probes = 0
         self.prefer_new = False
 
     def __repr__(self) -> str:
-        return f"<Lane {self.route.label} live {self.live} in flight {self.inflight} parked {len(self.parked)}>"
+        return f"<Lane {self.label} live {self.live} in flight {self.inflight} parked {len(self.parked)}>"
 
     @property
     def reason(self) -> str:
         """Why the circuit is open, with what the provider last said; empty while it is closed."""
         why = self.circuit.reason
         return f"{why}: {self.trouble}" if why and self.trouble else why
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing would be lost but a learned pace if this were forgotten."""
+        return (
+            not (self.live or self.inflight or self.known_bad)
+            and self.circuit.is_closed
+            and not self.circuit.failures
+            and now >= self.not_before
+            and self.dead is None
+            and not self.given_up
+        )
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether refusals, and no failures, are what is wrong."""
+        return self.opened_by_refusal or any(work.refusal is not None for work in self.held.values())
 
     # Readiness.
 

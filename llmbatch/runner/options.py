@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from llmbatch.errors import UsageError
+from llmbatch.runner.keys import check_path
 
 __all__ = ["OnOutage", "RunOptions"]
 
@@ -40,6 +41,9 @@ class RunOptions:
     """What to do with parked rows: wait for recovery, stop and leave them deferred, or end them as failed."""
     max_outage: float | None = None
     """How long one outage is waited for, above 0; then as ``defer``. None: for ever."""
+    circuit_key: str | None = None
+    """The dotted name of a member of the rows, such as ``metadata.tenant``: each of its values has a circuit of its own
+    on each route. None: one circuit a route."""
     seed: int | None = None
     """Seed of every random draw; None: a new one each run."""
 
@@ -59,6 +63,8 @@ class RunOptions:
                 continue
             if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
                 raise UsageError(f"{name} is {value!r}, must be a number above 0")
+        if self.circuit_key is not None:
+            check_path(self.circuit_key)
         if self.on_outage not in ("wait", "defer", "fail"):
             raise UsageError(f"on_outage is {self.on_outage!r}, must be one of wait, defer, fail")
 

@@ -59,9 +59,7 @@ class Outlet:
             value=outcome.value,
         )
         self._sink.put(result)
-        self._emit(
-            RowFinished(now, lane.route.label, row.number, status, outcome.code if failed else "", work.attempts)
-        )
+        self._emit(RowFinished(now, lane.label, row.number, status, outcome.code if failed else "", work.attempts))
         if now - self._told_at >= PROGRESS_SECONDS:
             self.tell_progress(now, exhausted=False)
 

@@ -83,7 +83,7 @@ class Verdicts:
         dispatch.follow(lane, was, now)
         self._look_at_what_is_left(lane, now)
         if lane.limit.value != limit:
-            dispatch.emit(LimitChanged(now, lane.route.label, lane.limit.value))
+            dispatch.emit(LimitChanged(now, lane.label, lane.limit.value))
 
     def cancelled(self, job: Job) -> None:
         """The call of *job* was cut off: it says nothing."""
@@ -101,7 +101,7 @@ class Verdicts:
         self._dispatch.emit(
             CallEnded(
                 now,
-                job.lane.route.label,
+                job.lane.label,
                 job.work.row.number if job.work is not None else 0,
                 job.permit.probe,
                 outcome.verdict if outcome is not None else None,
@@ -121,7 +121,7 @@ class Verdicts:
         circuit, serial = lane.circuit, job.permit.serial
         open_before = not circuit.is_closed
         circuit.settle(job.permit, "success", now)
-        lane.answered = True
+        lane.known.answered = True
         lane.throttles = lane.neutral_canaries = 0
         lane.throttled_since = None
         lane.limit.on_success()
@@ -321,7 +321,7 @@ class Verdicts:
             # Calls in flight may still show that the route works; only then is it decided.
             lane.verdict_pending = outcome
         elif outcome.auth and lane.circuit.is_closed:
-            message = f"{lane.route.label} suddenly refuses the key ({outcome.message})"
+            message = f"{lane.label} suddenly refuses the key ({outcome.message})"
             hint = "the key may have been revoked; waiting and probing in case it is an outage"
             self._dispatch.emit(Notice(now, "warning", message, hint))
         if lane.circuit.is_closed:
@@ -341,7 +341,7 @@ class Verdicts:
         if wait is None:
             if now >= lane.not_before:
                 lane.throttles += 1
-            chance = Random(f"{self._seed}:throttle:{lane.route.label}:{lane.throttles}").random()
+            chance = Random(f"{self._seed}:throttle:{lane.label}:{lane.throttles}").random()
             wait = retry_delay(lane.throttles, chance, longest=60.0)
         wait = max(wait, outcome.least_wait)
         if work is not None:
@@ -350,7 +350,7 @@ class Verdicts:
                 work.attempts -= 1
             dispatch.waiting.give_back(work, now)
         if now + wait > lane.not_before:
-            dispatch.emit(Throttled(now, lane.route.label, wait, outcome.code))
+            dispatch.emit(Throttled(now, lane.label, wait, outcome.code))
         dispatch.waiting.pause(lane, wait, now)
 
     def _exhausted(self, job: Job, outcome: Outcome, now: float) -> None:
@@ -365,7 +365,7 @@ class Verdicts:
             work.last = outcome
             work.attempts -= 1
             self._dispatch.waiting.park(work, now, avoided=False)
-        self._halt(3, f"{lane.route.label} refuses the account: {outcome.message}", outcome.advice)
+        self._halt(3, f"{lane.label} refuses the account: {outcome.message}", outcome.advice)
 
     def _local(self, job: Job, outcome: Outcome, now: float) -> None:
         dispatch, lane, work = self._dispatch, job.lane, job.work
@@ -421,6 +421,6 @@ class Verdicts:
         self._dispatch.waiting.park_waiting(lane, now)
         advice = outcome.advice or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if outcome.scope in ("model", "provider") and len(self._dispatch.lanes) > 1:
-            self._dispatch.emit(Notice(now, "error", f"{lane.route.label}: {outcome.message}", advice))
+            self._dispatch.emit(Notice(now, "error", f"{lane.label}: {outcome.message}", advice))
             return
-        self._halt(3, f"{lane.route.label} refused the first rows: {outcome.message}", advice)
+        self._halt(3, f"{lane.label} refused the first rows: {outcome.message}", advice)

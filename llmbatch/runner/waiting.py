@@ -101,7 +101,7 @@ class Waiting:
         self._stamp += 1
         work.stamp = self._stamp
         heapq.heappush(self._heap, (now + delay, work.stamp, work))
-        self._emit(RetryPlanned(now, work.lane.route.label, work.row.number, delay, last.code if last else ""))
+        self._emit(RetryPlanned(now, work.lane.label, work.row.number, delay, last.code if last else ""))
 
     def park(self, work: Work, now: float, *, avoided: bool) -> None:
         """Defer the row until its route recovers; with ``--on-outage fail``, end it."""
@@ -111,11 +111,11 @@ class Waiting:
         work.place = Place.PARKED
         lane.parked[number] = work
         if self._options.on_outage == "fail" and not lane.circuit.is_closed and lane.dead is None:
-            reason = f"the circuit for {lane.route.label} is open: {lane.reason}"
+            reason = f"the circuit for {lane.label} is open: {lane.reason}"
             self._end(work, work.last or Outcome("failure", code="circuit_open", message=reason), now)
             return
         work.deferrals += 1
-        self._emit(RowParked(now, lane.route.label, number, lane.retry_after(now), lane.reason, avoided))
+        self._emit(RowParked(now, lane.label, number, lane.retry_after(now), lane.reason, avoided))
 
     def park_waiting(self, lane: Lane, now: float) -> None:
         """The circuit opened, or a long wait was named: everything of the route that waits is parked."""
@@ -150,7 +150,7 @@ class Waiting:
         for work in works:
             self.enqueue(work)
         if works:
-            self._emit(RowsRequeued(now, lane.route.label, len(works)))
+            self._emit(RowsRequeued(now, lane.label, len(works)))
 
     def discard(self, work: Work) -> None:
         """The row is done: take it out of wherever it waits."""

@@ -327,6 +327,30 @@ def test_call_tells_of_a_coroutine_function_even_while_open(clock: Clock) -> Non
         breaker.call(down_later)
 
 
+class Cached:
+    """A class with methods that are no plain functions."""
+
+    @functools.lru_cache  # noqa: B019 - the point is what it makes of a method
+    def ask(self) -> str:
+        return "answer"
+
+    def __call__(self, number: int = 0) -> str:
+        return "answer"
+
+
+@pytest.mark.parametrize(
+    "fn", [Cached().ask, types.MethodType(Cached(), 3), types.MethodType(functools.partial(len), "abc")]
+)
+def test_call_refuses_methods_of_every_make_while_open(clock: Clock, fn: Callable[[], object]) -> None:
+    """A method may bind something without code to look at: refused like any other."""
+    breaker = CircuitBreaker(1, clock=clock)
+    breaker.call(fn)
+    trip(breaker)
+
+    with pytest.raises(CircuitOpenError):
+        breaker.call(fn)
+
+
 async def test_call_refuses_a_task(clock: Clock) -> None:
     """Any awaitable is a result still to come; it would be counted as a success before it is one."""
     breaker = CircuitBreaker(1, clock=clock)
@@ -523,7 +547,7 @@ def test_a_real_ctrl_c_inside_a_call_releases_the_probe(clock: Clock) -> None:
     assert breaker.call(lambda: "next") == "next"
 
 
-def test_an_abandoned_coroutine_releases_its_probe(clock: Clock) -> None:
+def test_an_abandoned_coroutine_releases_its_probe(small_heap: None, clock: Clock) -> None:
     """Closed or collected half way, it gives the place back."""
     breaker = half_opened(clock)
 
@@ -540,7 +564,7 @@ def test_an_abandoned_coroutine_releases_its_probe(clock: Clock) -> None:
 
 
 @pytest.mark.timeout(20)
-def test_a_coroutine_collected_inside_the_lock_does_not_deadlock() -> None:
+def test_a_coroutine_collected_inside_the_lock_does_not_deadlock(small_heap: None) -> None:
     """The collector may run anywhere, also where its own thread holds the breaker's lock."""
 
     @types.coroutine

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import get_args
 
 import pytest
+from breaker_circuits import circuit, enter, fail, feed, probe
 
 from llmbatch.breaker.core import LEAST_WAIT, Circuit, Verdict
 from llmbatch.breaker.policy import BreakerPolicy
-
-
-def circuit(**options: object) -> Circuit:
-    """Opens at two failures, for 60 s; probes hold 10 s."""
-    return Circuit(BreakerPolicy(**{"failure_threshold": 2, "probe_lease": 10.0} | options))  # type: ignore[arg-type]
-
-
-def fail(subject: Circuit, now: float, times: int = 1) -> None:
-    for _ in range(times):
-        permit = subject.acquire(now)
-        assert permit is not None
-        subject.settle(permit, "failure", now)
-
-
-def probe(subject: Circuit, now: float, verdict: Verdict, *, retry_after: float | None = None) -> None:
-    permit = subject.acquire(now)
-    assert permit is not None
-    assert permit.probe
-    subject.settle(permit, verdict, now, retry_after=retry_after)
-
 
 # Transitions.
 
@@ -40,7 +22,7 @@ def test_a_new_circuit_is_closed_and_lets_everything_through() -> None:
     permits = [subject.acquire(0.0) for _ in range(100)]
 
     assert subject.is_closed
-    assert subject.failures == 0
+    assert (subject.failures, subject.reason, subject.forced) == (0, "", "")
     assert [permit.serial for permit in permits if permit and not permit.probe] == list(range(1, 101))
 
 
@@ -80,6 +62,7 @@ def test_an_open_circuit_whose_time_is_over_is_half_open() -> None:
 
     assert subject.state(59.999) == "open"
     assert subject.state(60.0) == "half_open"
+    assert subject.state(1e9) == "half_open"
     assert subject.phase == "open"
 
 
@@ -194,7 +177,7 @@ def test_a_permit_is_spent_once(how: str) -> None:
     else:
         subject.release(permit)
 
-    with pytest.raises(RuntimeError, match=r"<Permit call 1 spent> was settled or released before"):
+    with pytest.raises(RuntimeError, match=r"<Ticket call 1 spent> was settled or released before"):
         subject.settle(permit, "failure", 0.0)
     with pytest.raises(RuntimeError, match="before"):
         subject.release(permit)
@@ -209,7 +192,7 @@ def test_a_permit_tells_what_it_is() -> None:
 
     permit = subject.acquire(60.0)
 
-    assert repr(permit) == "<Permit probe 3>"
+    assert repr(permit) == "<Ticket probe 3>"
 
 
 # Trap: stale results.
@@ -606,16 +589,17 @@ def test_a_grown_open_time_stays_after_a_short_recovery() -> None:
     assert subject.until == 35.9 + 4.0
 
 
-def test_a_grown_open_time_starts_over_after_a_stable_time() -> None:
-    """Closed for ``stable_time``: the next outage starts with the shortest wait."""
+@pytest.mark.parametrize("stable", [30.0, 30.1, 1e9])
+def test_a_grown_open_time_starts_over_after_a_stable_time(stable: float) -> None:
+    """Closed for ``stable_time`` or longer: the next outage starts with the shortest wait."""
     subject = circuit(first_recovery_timeout=2.0, stable_time=30.0)
     fail(subject, 0.0, 2)
     probe(subject, 2.0, "failure")
     probe(subject, 6.0, "success")
 
-    fail(subject, 36.0, 2)
+    fail(subject, 6.0 + stable, 2)
 
-    assert subject.until == 38.0
+    assert subject.until == 6.0 + stable + 2.0
 
 
 def test_closing_may_start_over() -> None:
@@ -661,13 +645,6 @@ def test_an_unnamed_call_is_never_taken_for_a_named_caller() -> None:
 
     assert subject.failures == 2
     assert subject.state(0.0) == "open"
-
-
-def feed(subject: Circuit, pattern: str) -> None:
-    for letter in pattern:
-        permit = subject.acquire(0.0)
-        assert permit is not None, f"opened before the end of {pattern}"
-        subject.settle(permit, "failure" if letter == "x" else "success", 0.0)
 
 
 def test_a_failure_rate_opens_without_a_streak() -> None:
@@ -748,3 +725,287 @@ def test_the_window_starts_afresh_when_the_circuit_closes(rate: float, pattern: 
     feed(subject, pattern)
 
     assert subject.is_closed
+
+
+# No streak, growth, jitter.
+
+
+def test_without_a_threshold_no_streak_opens() -> None:
+    """Failures in a row are still told."""
+    subject = circuit(failure_threshold=None)
+
+    fail(subject, 0.0, 1000)
+
+    assert subject.is_closed
+    assert subject.failures == 1000
+
+
+def test_without_a_threshold_a_streak_needs_no_more_memory_for_more_failures() -> None:
+    """Five thousand failures of unnamed callers leave less than a byte each."""
+    subject = circuit(failure_threshold=None)
+    fail(subject, 0.0)
+
+    tracemalloc.start()
+    try:
+        fail(subject, 0.0, 5_000)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert subject.failures == 5_001
+    assert held < 5_000
+
+
+def test_without_a_threshold_a_spent_account_still_opens() -> None:
+    """No rule needs to be in use for that."""
+    subject = circuit(failure_threshold=None)
+
+    subject.settle(enter(subject, 0.0), "exhausted", 0.0)
+
+    assert subject.state(0.0) == "open"
+    assert subject.reason == "the provider refuses the account"
+
+
+def test_exhausted_counts_as_a_refusal() -> None:
+    """Neutral probes do not close what a refusal opened."""
+    subject = circuit(neutral_probes=1)
+    subject.settle(enter(subject, 0.0), "exhausted", 0.0)
+
+    probe(subject, 60.0, "neutral")
+
+    assert subject.state(60.0) == "open"
+
+
+def test_the_growth_of_the_open_time_may_be_chosen() -> None:
+    """Thrice as long after each failed probe."""
+    subject = circuit(first_recovery_timeout=1.0, growth=3.0)
+    fail(subject, 0.0, 2)
+    waits, now = [], 0.0
+
+    for _ in range(5):
+        waits.append(subject.until - now)
+        now = subject.until
+        probe(subject, now, "failure")
+
+    assert waits == [1, 3, 9, 27, 60]
+
+
+def test_jitter_lengthens_a_constant_open_time_too() -> None:
+    """By at most its share; each opening draws once."""
+    draws = iter([0.0, 1.0, 0.5])
+    subject = Circuit(BreakerPolicy(failure_threshold=1, jitter=0.5), chance=lambda: next(draws))
+
+    fail(subject, 0.0)
+    assert subject.until == 60.0
+    probe(subject, 60.0, "failure")
+    assert subject.until == 60.0 + 90.0
+    probe(subject, 150.0, "failure")
+
+    assert subject.until == 150.0 + 75.0
+
+
+def test_a_circuit_that_is_given_no_chance_adds_none() -> None:
+    """Jitter or not, it opens for exactly as long."""
+    subject = circuit(jitter=1.0)
+
+    fail(subject, 0.0, 2)
+
+    assert subject.until == 60.0
+
+
+def test_the_open_time_stays_grown_through_openings_that_no_stable_time_parts() -> None:
+    """Tripped while open, and while half-open: only closed time counts as stable."""
+    subject = circuit(first_recovery_timeout=2.0, stable_time=0.0)
+    fail(subject, 0.0, 2)
+    probe(subject, 2.0, "failure")
+
+    subject.trip(1000.0, "told so")
+    assert subject.until == 1004.0
+    enter(subject, 1004.0)
+    subject.trip(2000.0, "told so")
+
+    assert subject.until == 2004.0
+
+
+def test_a_trip_by_failures_after_one_by_refusals_takes_neutral_probes() -> None:
+    """What opened it last counts."""
+    subject = circuit(neutral_probes=1)
+    subject.trip(0.0, "5 rows refused", by_refusal=True)
+    subject.trip(1.0, "told so")
+
+    probe(subject, 61.0, "neutral")
+
+    assert subject.is_closed
+
+
+def test_an_open_time_may_be_short() -> None:
+    """Below a second, as the first one and after a reset."""
+    subject = circuit(recovery_timeout=0.25)
+
+    fail(subject, 0.0, 2)
+    assert subject.until == 0.25
+    subject.reset(0.25)
+    fail(subject, 0.25, 2)
+
+    assert subject.until == 0.5
+
+
+def test_what_neutral_probes_closed_may_open_again() -> None:
+    """With the open time that it had reached: they started a stable time."""
+    subject = circuit(first_recovery_timeout=2.0, stable_time=30.0, neutral_probes=1)
+    fail(subject, 0.0, 2)
+    probe(subject, 2.0, "failure")
+    probe(subject, 6.0, "neutral")
+
+    fail(subject, 20.0, 2)
+
+    assert subject.until == 24.0
+
+
+def test_the_thousandth_outage_is_as_the_first() -> None:
+    """Nothing wears off."""
+    subject = circuit(recovery_timeout=1.0)
+
+    for outage in range(1000):
+        now = outage * 10.0
+        fail(subject, now, 2)
+        assert (subject.state(now), subject.failures) == ("open", 2)
+        probe(subject, now + 1.0, "success")
+
+        assert subject.is_closed
+
+
+@pytest.mark.parametrize(
+    ("option", "verdict", "state"),
+    [
+        ("failure_threshold", "failure", "open"),
+        ("success_threshold", "success", "closed"),
+        ("neutral_probes", "neutral", "closed"),
+        ("failed_probes", "failure", "open"),
+    ],
+)
+def test_a_threshold_may_be_large(option: str, verdict: Verdict, state: str) -> None:
+    """One less than a thousand decides nothing."""
+    subject = circuit(**{option: 1000})
+    if option != "failure_threshold":
+        subject.trip(0.0, "told so")
+    before = subject.state(60.0)
+
+    for _ in range(999):
+        subject.settle(enter(subject, 60.0), verdict, 60.0)
+    assert subject.state(60.0) == before
+    subject.settle(enter(subject, 60.0), verdict, 60.0)
+
+    assert subject.state(60.0) == state
+
+
+def test_a_new_circuit_that_was_closed_opens_as_any_new_one() -> None:
+    """For the first open time, though it has not been closed for a stable time."""
+    subject = circuit(first_recovery_timeout=2.0)
+    subject.close(0.0)
+
+    fail(subject, 1.0, 2)
+
+    assert subject.until == 3.0
+
+
+def test_named_and_unnamed_callers_make_one_streak() -> None:
+    """Three of them; a success ends it for both kinds."""
+    subject = circuit(failure_threshold=4)
+
+    for key in (None, "row 1", "row 1", None):
+        subject.settle(enter(subject, 0.0, key), "failure", 0.0)
+    assert subject.failures == 3
+    feed(subject, ".")
+    assert subject.failures == 0
+    subject.settle(enter(subject, 0.0, "row 1"), "failure", 0.0)
+
+    assert subject.failures == 1
+
+
+# What changes are told by.
+
+
+def test_every_change_starts_a_generation() -> None:
+    """Opening, probing, opening again, closing; ``changed_at`` tells when. Calls and holds start none."""
+    subject = circuit()
+    told = [(subject.generation, subject.changed_at)]
+
+    fail(subject, 5.0)
+    subject.hold(6.0)
+    told.append((subject.generation, subject.changed_at))
+    fail(subject, 7.0)
+    told.append((subject.generation, subject.changed_at))
+    out = enter(subject, 67.0)
+    told.append((subject.generation, subject.changed_at))
+    subject.settle(out, "failure", 68.0)
+    told.append((subject.generation, subject.changed_at))
+    probe(subject, 128.0, "success")
+    told.append((subject.generation, subject.changed_at))
+
+    assert told == [(0, -math.inf), (0, -math.inf), (1, 7.0), (2, 67.0), (3, 68.0), (5, 128.0)]
+
+
+def test_a_ticket_shows_when_and_for_whom() -> None:
+    """And of which generation it is."""
+    subject = circuit()
+    fail(subject, 0.0, 2)
+    probe(subject, 60.0, "success")
+
+    ticket = enter(subject, 70.0, "row 7")
+
+    assert (ticket.key, ticket.at, ticket.probe, ticket.generation) == ("row 7", 70.0, False, subject.generation)
+
+
+def test_a_probes_ticket_shows_for_whom() -> None:
+    """As any other does."""
+    subject = circuit()
+    fail(subject, 0.0, 2)
+
+    ticket = enter(subject, 60.0, "row 7")
+
+    assert (ticket.key, ticket.at, ticket.probe) == ("row 7", 60.0, True)
+
+
+def test_a_ticket_is_current_while_what_it_reports_counts() -> None:
+    """Until the circuit changes, or another probe takes over."""
+    subject = circuit()
+    call = enter(subject, 0.0)
+    assert subject.is_current(call)
+    fail(subject, 0.0, 2)
+    assert not subject.is_current(call)
+
+    first = enter(subject, 60.0)
+    assert subject.is_current(first)
+    second = enter(subject, 70.0)
+    assert (subject.is_current(first), subject.is_current(second)) == (False, True)
+    subject.settle(second, "success", 71.0)
+
+    assert not subject.is_current(second)
+
+
+def test_nothing_is_out_that_could_lose_a_lease() -> None:
+    """Zero stands for that."""
+    assert circuit().lease_until == 0.0
+
+
+def test_a_clock_may_run_below_zero() -> None:
+    """Any monotonic clock will do: the open time is as long as always."""
+    subject = circuit()
+
+    fail(subject, -1000.0, 2)
+    assert subject.retry_after(-1000.0) == 60.0
+    subject.reset(-990.0)
+    subject.hold(-900.0)
+    fail(subject, -980.0, 2)
+
+    assert subject.retry_after(-980.0) == 80.0
+
+
+def test_the_longest_open_time_is_finite() -> None:
+    """Whatever the options are, ``retry_after`` is finite while nobody forces it."""
+    subject = Circuit(BreakerPolicy(failure_threshold=1, recovery_timeout=1e308, jitter=1.0), chance=lambda: 1.0)
+
+    fail(subject, 0.0)
+
+    assert math.isfinite(subject.retry_after(0.0))

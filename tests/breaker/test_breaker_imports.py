@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+import llmbatch.breaker
+
 LOADED = "import sys; before = set(sys.modules); import {}; print(*sorted(set(sys.modules) - before))"
 
 
@@ -21,14 +25,7 @@ def test_the_breaker_loads_nothing_but_itself_and_the_standard_library() -> None
     loaded = loaded_by("llmbatch.breaker")
 
     ours = {name for name in loaded if name.split(".")[0] == "llmbatch"}
-    assert ours == {
-        "llmbatch",
-        "llmbatch.breaker",
-        "llmbatch.breaker.breaker",
-        "llmbatch.breaker.core",
-        "llmbatch.breaker.errors",
-        "llmbatch.breaker.policy",
-    }
+    assert {name for name in ours if not name.startswith("llmbatch.breaker")} == {"llmbatch"}
     assert {name.split(".")[0] for name in loaded - ours} <= sys.stdlib_module_names
     assert not loaded & {"asyncio", "logging", "ssl", "socket", "subprocess", "multiprocessing", "concurrent.futures"}
 
@@ -48,3 +45,31 @@ def test_the_breaker_through_the_package_is_as_light() -> None:
 
     assert {name.split(".")[0] for name in loaded} <= {"llmbatch", *sys.stdlib_module_names}
     assert not loaded & {"asyncio", "llmbatch.batch", "llmbatch.errors", "llmbatch.records", "llmbatch.events"}
+
+
+@pytest.mark.parametrize(
+    "late", ["events", "explanation", "metrics", "registry", "retry", "dataclasses", "inspect", "random", "queue"]
+)
+def test_the_breaker_loads_late_what_not_everybody_needs(light: set[str], late: str) -> None:
+    """Neither its own parts nor those of the standard library that only they need."""
+    assert not light & {late, f"llmbatch.breaker.{late}"}
+
+
+@pytest.fixture(scope="module")
+def light() -> set[str]:
+    return loaded_by("llmbatch.breaker; b = llmbatch.breaker.CircuitBreaker(); b.call(len, 'abc'); b.reset()")
+
+
+def test_every_name_of_the_breaker_is_there() -> None:
+    """All that it lists, loaded when asked for, and the same object each time; nothing else is invented."""
+    names = llmbatch.breaker.__all__
+
+    assert {name: getattr(llmbatch.breaker, name) for name in names} == {
+        name: getattr(llmbatch.breaker, name) for name in names
+    }
+    assert names == sorted(names)
+    with pytest.raises(AttributeError, match="has no attribute 'Circuitbreaker'"):
+        _ = llmbatch.breaker.Circuitbreaker
+    star: dict[str, object] = {}
+    exec("from llmbatch.breaker import *", star)
+    assert set(names) <= set(star)

@@ -15,7 +15,12 @@ SAID = {
     "batch_runner.py": ["60 rows succeeded, 0 failed, exit code 0", "60 rows were done already, 0 calls sent"],
     "stream.py": ["q7 failed: ", "30 good, 1 bad"],
     "own_function.py": ["row 1: {'said': 'ROW 0'}", "100 rows, "],
-    "circuit_breaker.py": ["failure 2, open", "6 requests reached the service", "an answer, closed", "working? yes"],
+    "circuit_breaker.py": [
+        "failed after 6 requests: failure 2, open",
+        "an old answer, for CircuitOpenError",
+        "open -> half_open",
+        "are you there? an answer",
+    ],
     "observer.py": ["closed -> open", "open -> half_open", "half_open -> closed", "120 rows succeeded, 0 failed"],
 }
 

@@ -1,0 +1,57 @@
+"""Telling functions that return a value from those that return something to await.
+
+:mod:`inspect` is loaded where it is used, for that takes longer than loading the rest of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CoroutineType
+
+__all__ = ["ASYNC", "NOTHING", "is_coroutine_function", "is_unawaitable", "resolved", "unawaited", "unwatched"]
+
+ASYNC = 0x80 | 0x100
+"""The flags of code that returns something to await: ``inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE``."""
+
+NOTHING = object()
+"""Stands for what a function has not returned yet."""
+
+
+async def resolved(value: object) -> object:
+    """What a fallback came to, whether it is a coroutine function or not."""
+    import inspect
+
+    return await value if inspect.isawaitable(value) else value
+
+
+def is_coroutine_function(fn: Callable[..., object]) -> bool:
+    """Whether a call of *fn* only makes something to await, as far as one can tell without calling it."""
+    # Most functions tell by their flags, at a tenth of the price.
+    code = getattr(fn, "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & ASYNC)
+    import inspect
+
+    return inspect.iscoroutinefunction(fn)
+
+
+def is_unawaitable(value: object) -> bool:
+    """Whether a function returned *value*, and it is nothing to await."""
+    import inspect
+
+    return value is not NOTHING and not inspect.isawaitable(value)
+
+
+def unwatched(fn: Callable[..., object], awaitable: object = None) -> TypeError:
+    """The error for a plain call of *fn*, which is or returned something to await; a coroutine is closed."""
+    if isinstance(awaitable, CoroutineType):
+        awaitable.close()
+    what = f"the coroutine function {fn!r}, which it cannot watch"
+    if awaitable is not None and not is_coroutine_function(fn):
+        what = f"{fn!r}, which returned an awaitable"
+    return TypeError(f"call() got {what}: use async_call()")
+
+
+def unawaited(fn: object) -> TypeError:
+    """The error for awaiting *fn*, which is a plain function."""
+    return TypeError(f"async_call() got {fn!r}, which returned nothing to await: use call()")

@@ -1,0 +1,161 @@
+"""Why a circuit is as it is, for people and for logs: its last failures, and the state that they led to.
+
+Exceptions are read by their looks (``status_code``, ``response.headers``, ``request_id``), as those of the SDKs have
+them; nothing is imported to know them, and none is kept, for its traceback holds the frames of the call.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from llmbatch.breaker.core import State
+from llmbatch.breaker.judging import Judged, Judgement, look
+
+__all__ = ["Explanation", "Failure", "describe", "mask"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A call that counted against a circuit, as :meth:`CircuitBreaker.explain` shows it."""
+
+    at: float
+    """Seconds on the breaker's clock."""
+    verdict: Judged
+    error: str
+    """The exception's type and message, or what the judge said; keys are masked."""
+    status: int | None = None
+    request_id: str | None = None
+    caller: Hashable = None
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        facts = (
+            "" if self.status is None else f"status {self.status}",
+            "" if self.request_id is None else f"request {self.request_id}",
+            "" if self.caller is None else f"caller {_one_line(str(self.caller))}",
+            "" if self.retry_after is None else f"asked for {self.retry_after:g} s",
+        )
+        told = ", ".join(filter(None, facts))
+        return f"{self.verdict}: {self.error}" + (f" ({told})" if told else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A snapshot of one circuit. ``str()`` tells it in a few lines. Times are seconds on the breaker's clock."""
+
+    name: str
+    state: State
+    at: float
+    """When this was asked."""
+    since: float | None
+    """Since when it has been so; None: from the beginning."""
+    reason: str
+    """Why it opened; empty while it is closed."""
+    is_forced: bool
+    """Whether an operator holds it open, or has disabled it."""
+    retry_after: float | None
+    """Seconds until a call may be let in; None while it is closed, infinite where an operator holds it open."""
+    failures: int
+    """Consecutive failures; those that opened the circuit stand until it closes."""
+    last_failures: tuple[Failure, ...]
+    """The last calls that counted against it, oldest first, from before the last reset."""
+
+    def __str__(self) -> str:
+        title = f"circuit {_one_line(self.name) or 'unnamed'}"
+        if self.is_forced and self.state == "closed":
+            head = f"{title} is disabled: every call passes, and none is counted"
+        elif self.state == "closed":
+            count = f"{self.failures} failures in a row" if self.failures else "no failures since the last success"
+            head = f"{title} is closed: calls pass, {count}"
+        else:
+            head = f"{title} is {self.state.replace('_', '-')}: {_one_line(self.reason)}"
+        lines = [head]
+        if self.since is not None:
+            lines.append(f"  for {self.at - self.since:.1f} s")
+        if self.retry_after == math.inf:
+            lines.append("  until it is reset")
+        elif self.retry_after is not None:
+            lines.append(f"  a call may be let in after {self.retry_after:.1f} s")
+        lines += [f"  {self.at - failure.at:.1f} s ago: {failure}" for failure in self.last_failures]
+        return "\n".join(lines)
+
+
+def describe(judgement: Judgement, error: BaseException | None, *, at: float, caller: Hashable) -> Failure:
+    """The facts of a failed call."""
+    response = look(error, "response")
+    message = judgement.message or ("a result" if error is None else _text_of(error))
+    return Failure(
+        at,
+        judgement.verdict,
+        mask(message),
+        judgement.status if judgement.status is not None else _status_of(error, response),
+        _one_line(judgement.request_id) if judgement.request_id is not None else _request_id_of(error, response),
+        caller,
+        judgement.retry_after,
+    )
+
+
+def mask(text: str) -> str:
+    """*text* on one printable line and not too long, without what looks like an API key, or the query of an address."""
+    text = text[:MOST_READ]
+    for pattern in _SECRETS:
+        text = pattern.sub(r"\1…\2", text)
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:MOST_READ]).split())
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+
+
+MOST_READ = 3000
+MOST_SHOWN = 300
+
+_SECRETS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(https?://[^\s?'\"]+\?)[^\s'\"]*()",
+        r"(://)[^/\s@'\"]+(@)",
+        # The providers' own prefixes; with a digit, for hf_transfer_enabled is no key.
+        r"(\b(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|fw|pplx)[-_])(?=\S*\d)[A-Za-z0-9_.*\-]{8,}()",
+        r"(\bAIza)[A-Za-z0-9_\-]{16,}()",
+        # What is called a key, and what follows the word that announces one.
+        r"(?i)((?:key|token|secret|password|authorization)['\"]?\s*[:=]\s*['\"]?(?:bearer\s+)?)[^\s'\",;&]{6,}()",
+        r"(?i)(bearer\s+)(?=\S*\d)[^\s'\",;&]{8,}()",
+    )
+)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a foreign __str__ may do anything
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _status_of(error: BaseException | None, response: object) -> int | None:
+    for holder in (error, response):
+        for name in ("status_code", "status"):
+            value = look(holder, name)
+            if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
+                return int(value)
+    return None
+
+
+def _request_id_of(error: BaseException | None, response: object) -> str | None:
+    value = look(error, "request_id")
+    if isinstance(value, str):
+        return _one_line(value)
+    headers = look(response, "headers")
+    for name in ("x-request-id", "request-id"):
+        try:
+            value = headers.get(name)  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001 - None, or a foreign mapping that does anything
+            return None
+        if isinstance(value, str):
+            return _one_line(value)
+    return None

@@ -1,0 +1,75 @@
+"""What one call came to, as far as a circuit cares: a verdict, a wait, and facts for whoever asks why.
+
+What an error *means* is for ``count_error`` and ``judge_error`` to say; here is only what they may say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+from llmbatch.breaker.core import Verdict
+
+__all__ = ["COUNTED", "ErrorRule", "Judged", "Judgement", "look", "named_wait", "to_judgement"]
+
+Judged = Verdict | Literal["ignored"]
+
+COUNTED = frozenset({"failure", "throttled", "exhausted"})
+"""The verdicts that a fallback steps in for, and that ``explain()`` shows."""
+
+
+class Judgement(NamedTuple):
+    """What a call came to.
+
+    The verdicts: ``success``; ``failure`` counts against the circuit; ``neutral`` is an answer that says nothing
+    against the provider (a refused request); ``throttled`` asks for a slower pace and opens nothing, but sends a probe
+    back; ``exhausted`` (no credit, no quota) opens at once; ``ignored`` counts as nothing, as if never called.
+    """
+
+    verdict: Judged
+    retry_after: float | None = None
+    """Seconds that the server named; they extend the open time, and never shorten it."""
+    status: int | None = None
+    request_id: str | None = None
+    message: str = ""
+
+
+ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
+"""Which exceptions count: a function that says so, or their types."""
+
+
+def to_judgement(said: Judgement | Judged, retry_after: float | None = None) -> Judgement:
+    """What a judge said, checked; *retry_after* in place of the judgement's, where it is given.
+
+    Raises:
+        ValueError: it is no verdict, or the wait is no number.
+    """
+    judgement = said if isinstance(said, Judgement) else Judgement(said)
+    if judgement.verdict not in _VERDICTS:
+        raise ValueError(f"verdict is {judgement.verdict!r}, must be one of {', '.join(_VERDICTS)}")
+    if retry_after is not None:
+        judgement = judgement._replace(retry_after=retry_after)
+    named = judgement.retry_after
+    if named is not None and (isinstance(named, bool) or not isinstance(named, int | float)):
+        raise ValueError(f"retry_after is {named!r}, must be a number of seconds")
+    return judgement
+
+
+def named_wait(error: BaseException) -> float | None:
+    """Seconds in the exception's ``retry_after``, None where there is no such number."""
+    value = look(error, "retry_after")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        return None
+    return float(value)
+
+
+_VERDICTS = (*get_args(Verdict), "ignored")
+
+
+def look(holder: object, name: str) -> object:
+    """The attribute, None where there is none or asking for it raises."""
+    try:
+        return getattr(holder, name, None)
+    except Exception:  # noqa: BLE001 - a foreign property may do anything
+        return None

@@ -1,0 +1,112 @@
+"""Telling the news of a circuit: outside the lock, in order, each listener shielded from the others."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from llmbatch.breaker.core import State, Ticket, Verdict
+
+if TYPE_CHECKING:
+    from llmbatch.breaker.events import BreakerEvent
+
+__all__ = ["BreakerListener", "Listeners", "Subscription"]
+
+BreakerListener = Callable[["BreakerEvent"], None]
+Subscription = tuple[BreakerListener, bool]
+
+
+class Listeners:
+    """The listeners of one breaker, and the news not yet told.
+
+    News are queued under the breaker's lock and told outside it, by whichever thread finds nobody telling: so every
+    listener sees them in the order in which they happened, from one thread at a time, and may use the breaker. What a
+    listener raises is logged once and stops nothing; only interruptions (``KeyboardInterrupt``) pass through.
+    """
+
+    __slots__ = ("_all", "_blamed", "_news", "_telling", "wants_calls")
+
+    def __init__(self) -> None:
+        self._all: tuple[Subscription, ...] = ()
+        self._news: deque[tuple[BreakerEvent, bool]] = deque()
+        self._telling = threading.Lock()
+        self._blamed: set[int] = set()
+        self.wants_calls = False
+
+    def add(self, listener: BreakerListener, *, calls: bool) -> Subscription:
+        """Add one; *calls*: it is told of every call, not only of changes. Call under the breaker's lock."""
+        entry = (listener, calls)
+        self._all = (*self._all, entry)
+        self.wants_calls = self.wants_calls or calls
+        return entry
+
+    def remove(self, entry: Subscription) -> None:
+        """Remove what :meth:`add` gave; nothing happens if it is gone. Call under the breaker's lock."""
+        self._all = tuple(other for other in self._all if other is not entry)
+        self._blamed.discard(id(entry))
+        self.wants_calls = any(wants for _, wants in self._all)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something is left to tell."""
+        return bool(self._news)
+
+    # The news; call these under the breaker's lock. They cost nothing where nobody listens.
+
+    def changed(self, name: str, now: float, old: State, new: State, reason: str, retry_after: float | None) -> None:
+        """The circuit went from *old* to *new*."""
+        if self._all:
+            self._news.append((_events().StateChanged(name, now, old, new, reason, retry_after), False))
+
+    def ended(self, name: str, now: float, verdict: Verdict | None, ticket: Ticket, *, is_stale: bool) -> None:
+        """The call of *ticket* has ended."""
+        if self.wants_calls:
+            ended = _events().CallEnded(name, now, verdict, now - ticket.at, ticket.probe, is_stale)
+            self._news.append((ended, True))
+
+    def refused(self, name: str, now: float, state: State, retry_after: float) -> None:
+        """A call was not let in."""
+        if self.wants_calls:
+            self._news.append((_events().CallRefused(name, now, state, retry_after), True))
+
+    def tell(self) -> None:
+        """Tell what is queued, outside the breaker's lock. Returns at once if somebody is telling already."""
+        # Asked again after letting go, or news queued in between would wait for the next event.
+        while self._news and self._telling.acquire(blocking=False):
+            try:
+                while self._news:
+                    self._tell_one(*self._news.popleft())
+            finally:
+                self._telling.release()
+
+    def _tell_one(self, event: BreakerEvent, is_call: bool) -> None:
+        for entry in self._all:
+            listener, wants_calls = entry
+            if is_call and not wants_calls:
+                continue
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - a listener may raise anything and must break nothing
+                if id(entry) not in self._blamed:
+                    self._blamed.add(id(entry))
+                    _log(listener, event)
+
+
+def _events() -> ModuleType:
+    from llmbatch.breaker import events  # loaded late: most breakers have no listener
+
+    return events
+
+
+def _log(listener: BreakerListener, event: BreakerEvent) -> None:
+    import logging  # loaded late: most programs never come here
+
+    logging.getLogger("llmbatch.breaker").exception(
+        "listener %r raised on %s of circuit %r; it will be told more, but its errors are not logged again",
+        listener,
+        type(event).__name__,
+        event.name,
+    )

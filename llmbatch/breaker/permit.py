@@ -1,0 +1,111 @@
+"""The right to make one call: taken from the breaker, then settled or given back, exactly once."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from llmbatch.breaker.core import Ticket
+from llmbatch.breaker.judging import Judged, Judgement, to_judgement
+from llmbatch.breaker.waiting import Ask, wait, wait_async
+
+if TYPE_CHECKING:
+    from llmbatch.breaker.breaker import CircuitBreaker
+
+__all__ = ["Permit"]
+
+
+class Permit:
+    """What :meth:`CircuitBreaker.acquire` gives. May be settled from any thread, and used as a context manager::
+
+        with breaker.acquire(caller=row.id) as permit:
+            reply = client.post(...)
+            if reply.status == 429:
+                permit.settle("throttled", retry_after=reply.wait)
+
+    Leaving the block settles what is not settled yet: by the judges of the breaker if an exception passes, as a
+    success if none does; a cancellation or an interruption gives the permit back. A permit that is dropped is never
+    settled: a dropped probe keeps its place until its lease is over, any other is merely not counted.
+    """
+
+    __slots__ = ("_breaker", "_ticket")
+
+    def __init__(self, breaker: CircuitBreaker, ticket: Ticket) -> None:
+        self._breaker = breaker
+        self._ticket = ticket
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether this call finds out if the circuit may close."""
+        return self._ticket.probe
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it was settled or released."""
+        return self._ticket.spent
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the circuit is still as it was when it gave this permit: what it reports counts."""
+        return self._breaker._circuit.is_current(self._ticket)
+
+    def settle(
+        self,
+        verdict: Judged | Judgement = "success",
+        *,
+        error: BaseException | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Say what the call came to; *error* is shown by ``explain()``, *retry_after* are seconds the server named.
+
+        Raises:
+            RuntimeError: it was settled or released before.
+            ValueError: there is no such verdict, or the wait is no number; nothing was settled.
+        """
+        judgement = to_judgement(verdict, retry_after)
+        self._breaker._circuit.settle(self._ticket, judgement, error)
+
+    def release(self) -> None:
+        """Give it back: the call was never made, or says nothing.
+
+        Raises:
+            RuntimeError: it was settled or released before.
+        """
+        self._breaker._circuit.settle(self._ticket, Judgement("ignored"), None)
+
+    def sleep(self, seconds: float) -> bool:
+        """Block this thread for *seconds*, less if the circuit changes; whether the permit is still current."""
+        wait(self._breaker._circuit.waiters, self._left(seconds))
+        return self.is_current
+
+    async def sleep_async(self, seconds: float) -> bool:
+        """The same on an asyncio loop."""
+        await wait_async(self._breaker._circuit.waiters, self._left(seconds))
+        return self.is_current
+
+    def _left(self, seconds: float) -> Ask:
+        circuit = self._breaker._circuit
+        until = circuit.clock() + seconds
+        return lambda waiter: circuit.seconds_left(self._ticket, until, waiter)
+
+    def __enter__(self) -> Permit:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._ticket.spent:
+            self._breaker._settle_by(self._ticket, error)
+
+    async def __aenter__(self) -> Permit:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        kind = "probe" if self._ticket.probe else "call"
+        settled = ", settled" if self._ticket.spent else ""
+        return f"<Permit {kind} {self._ticket.serial} of {self._breaker!r}{settled}>"

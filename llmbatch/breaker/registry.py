@@ -1,0 +1,119 @@
+"""One circuit for each route, model or tenant: made when first asked for, forgotten when no longer used."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from weakref import WeakValueDictionary
+
+from llmbatch.breaker.breaker import CircuitBreaker
+from llmbatch.breaker.listeners import BreakerListener
+
+if TYPE_CHECKING:
+    from llmbatch.breaker.events import StateChanged
+
+__all__ = ["BreakerRegistry"]
+
+K = TypeVar("K")
+
+LOOKED_AT = 100
+"""How many of the longest unused circuits are looked at for one that may go, so that a new key never costs more."""
+
+
+class BreakerRegistry(Generic[K]):
+    """Circuit breakers by key. Keys are hashable; safe between threads.
+
+    ::
+
+        breakers = BreakerRegistry(lambda model: CircuitBreaker(10 if model == "o3" else 5, 60.0, name=model))
+        reply = await breakers[model].async_call(ask, model, prompt)
+
+    There are never more than *capacity*. The next key then takes the place of the one that was not asked for longest
+    and whose circuit has nothing to remember (closed, no failures); where no such circuit is among the hundred longest
+    unused, of the longest unused of all. A breaker that somebody still holds, as every call that is out does, is found
+    again under its key all the same.
+
+    Args:
+        make: makes the breaker of a key, with the options and the name that it shall have. Called once a key, under
+            the registry's lock. Default: ``CircuitBreaker(name=str(key))``.
+        capacity: breakers kept at most, at least 1.
+
+    Raises:
+        ValueError: *capacity* is out of range.
+    """
+
+    def __init__(self, make: Callable[[K], CircuitBreaker] | None = None, *, capacity: int = 1000) -> None:
+        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+            raise ValueError(f"capacity is {capacity!r}, must be a whole number of at least 1")
+        self.capacity = capacity
+        self._make = make or (lambda key: CircuitBreaker(name=str(key)))
+        self._lock = threading.RLock()
+        self._kept: OrderedDict[K, CircuitBreaker] = OrderedDict()
+        self._alive: WeakValueDictionary[K, CircuitBreaker] = WeakValueDictionary()
+        self._listeners: tuple[tuple[BreakerListener, bool], ...] = ()
+
+    def __getitem__(self, key: K) -> CircuitBreaker:
+        """The breaker of *key*, made now if there is none; a use, for the order in which they go."""
+        with self._lock:
+            breaker = self._kept.get(key)
+            if breaker is not None:
+                self._kept.move_to_end(key)
+                return breaker
+            breaker = self._alive.get(key)
+            if breaker is None:
+                breaker = self._make(key)
+                for listener, calls in self._listeners:
+                    breaker.add_listener(listener, calls=calls)
+            while len(self._kept) >= self.capacity:
+                del self._kept[self._dispensable()]
+            self._kept[key] = self._alive[key] = breaker
+            return breaker
+
+    def discard(self, key: K) -> None:
+        """Forget the breaker of *key*, if there is one; the next to ask gets a new one."""
+        with self._lock:
+            self._kept.pop(key, None)
+            self._alive.pop(key, None)
+
+    @overload
+    def add_listener(self, listener: Callable[[StateChanged], None], *, calls: Literal[False] = False) -> None: ...
+    @overload
+    def add_listener(self, listener: BreakerListener, *, calls: bool) -> None: ...
+    def add_listener(self, listener: Callable[[Any], None], *, calls: bool = False) -> None:
+        """Add *listener* to every breaker there is and will be (:meth:`CircuitBreaker.add_listener`)."""
+        with self._lock:
+            self._listeners = (*self._listeners, (listener, calls))
+            for breaker in list(self._alive.values()):
+                breaker.add_listener(listener, calls=calls)
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            return key in self._kept
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._kept)
+
+    def __iter__(self) -> Iterator[K]:
+        """The keys at this moment, the longest unused first."""
+        with self._lock:
+            return iter(list(self._kept))
+
+    def items(self) -> list[tuple[K, CircuitBreaker]]:
+        """Keys and breakers at this moment, the longest unused first; no use."""
+        with self._lock:
+            return list(self._kept.items())
+
+    def _dispensable(self) -> K:
+        for key, breaker in islice(self._kept.items(), LOOKED_AT):
+            if breaker.state == "closed" and not breaker.failures and not breaker.is_forced:
+                return key
+        return next(iter(self._kept))
+
+    def __repr__(self) -> str:
+        breakers = self.items()
+        troubled = sum(breaker.state != "closed" for _, breaker in breakers)
+        return f"<BreakerRegistry {len(breakers)} of at most {self.capacity}, {troubled} not closed>"

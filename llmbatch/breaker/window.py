@@ -1,0 +1,126 @@
+"""What the rates look back on: the last so many calls, or the calls of the last so many seconds.
+
+A named caller's failure counts once for as long as it stands in the window, however often the caller tries.
+Nothing here knows a clock, or what a rate means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+
+__all__ = ["CountWindow", "TimeWindow", "Window"]
+
+BUCKETS = 10
+"""Parts of a time window. Whole parts are forgotten at once, so that memory does not depend on the traffic."""
+
+LEAST_WIDTH = 1e-9
+"""Seconds of the shortest bucket: their numbers must fit."""
+
+
+class CountWindow:
+    """The last *size* calls. Memory: one entry a call."""
+
+    __slots__ = ("_entries", "_failed_keys", "_size", "failed", "slow")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: deque[tuple[Hashable, bool, bool]] = deque()
+        self._failed_keys: set[Hashable] = set()
+        self.failed = 0
+        self.slow = 0
+
+    @property
+    def calls(self) -> int:
+        """Calls in the window."""
+        return len(self._entries)
+
+    def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> bool:
+        """Note one call that ended, if it is news. *key* None: a caller of its own."""
+        if failed and key is not None:
+            if key in self._failed_keys:
+                return False
+            self._failed_keys.add(key)
+        self._entries.append((key, failed, slow))
+        self.failed += failed
+        self.slow += slow
+        if len(self._entries) > self._size:
+            old_key, had_failed, was_slow = self._entries.popleft()
+            self.failed -= had_failed
+            self.slow -= was_slow
+            if had_failed:
+                self._failed_keys.discard(old_key)
+        return True
+
+    def add_successes(self, count: int) -> None:
+        """Note *count* good calls at once. O(*size*) at most, however many."""
+        for _ in range(min(count, self._size)):
+            self.add(0.0, None, failed=False, slow=False)
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        self._entries.clear()
+        self._failed_keys.clear()
+        self.failed = self.slow = 0
+
+
+class _Bucket:
+    __slots__ = ("calls", "failed", "keys", "number", "slow")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.calls = 0
+        self.failed = 0
+        self.slow = 0
+        self.keys: list[Hashable] = []
+
+
+class TimeWindow:
+    """The calls of the last *seconds*, and of up to a tenth more. Memory: eleven buckets and the keys that failed."""
+
+    __slots__ = ("_buckets", "_failed_keys", "_width", "calls", "failed", "slow")
+
+    def __init__(self, seconds: float) -> None:
+        self._width = max(seconds / BUCKETS, LEAST_WIDTH)
+        self._buckets: deque[_Bucket] = deque()
+        self._failed_keys: set[Hashable] = set()
+        self.calls = 0
+        self.failed = 0
+        self.slow = 0
+
+    def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> bool:
+        """Note one call that ended at *now*, if it is news. *key* None: a caller of its own."""
+        number = int(now // self._width)
+        self._forget_before(number - BUCKETS)
+        if failed and key is not None and key in self._failed_keys:
+            return False
+        if not self._buckets or self._buckets[-1].number < number:
+            self._buckets.append(_Bucket(number))
+        bucket = self._buckets[-1]
+        if failed and key is not None:
+            self._failed_keys.add(key)
+            bucket.keys.append(key)
+        bucket.calls += 1
+        bucket.failed += failed
+        bucket.slow += slow
+        self.calls += 1
+        self.failed += failed
+        self.slow += slow
+        return True
+
+    def clear(self) -> None:
+        """Forget all calls."""
+        self._buckets.clear()
+        self._failed_keys.clear()
+        self.calls = self.failed = self.slow = 0
+
+    def _forget_before(self, number: int) -> None:
+        while self._buckets and self._buckets[0].number < number:
+            old = self._buckets.popleft()
+            self.calls -= old.calls
+            self.failed -= old.failed
+            self.slow -= old.slow
+            self._failed_keys.difference_update(old.keys)
+
+
+Window = CountWindow | TimeWindow

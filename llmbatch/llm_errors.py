@@ -1,0 +1,29 @@
+"""What the errors of providers and their SDKs mean to a circuit: the runner's table, for a breaker that stands alone.
+
+``CircuitBreaker(judge_error=judge_llm_error)`` opens on what is an outage (5xx, 408, 529, resets, time-outs, garbage,
+outages dressed as other statuses) and on an account without credit, waits as long as the provider says, and lets pass
+what is the request's own fault (400, 404, 422, a filtered or too long prompt), a rate limit (429) and trouble of this
+machine. Whether a lone 400 is an outage in disguise needs other requests' answers: that is the runner's part.
+"""
+
+from __future__ import annotations
+
+from llmbatch.breaker.judging import Judgement
+from llmbatch.providers.outcome import judge_exception
+
+__all__ = ["judge_llm_error"]
+
+
+def judge_llm_error(error: Exception) -> Judgement:
+    """Judge *error* by its looks: status, headers, body and causes, as the SDKs carry them; no SDK is imported.
+
+    Returns the verdict, the wait that the provider named (seconds), the status and the request id. Raises nothing.
+    """
+    outcome = judge_exception(error)
+    return Judgement(
+        "ignored" if outcome.verdict == "local" else outcome.verdict,
+        retry_after=outcome.pause,
+        status=outcome.status,
+        request_id=outcome.request_id,
+        message=f"{type(error).__name__}: {outcome.message}" if outcome.message else "",
+    )
