@@ -180,6 +180,16 @@ FLAGS: tuple[Flag, ...] = (
         sends=True,
     ),
     Flag(
+        "circuit_key",
+        ("--circuit-key",),
+        Text(),
+        "One circuit for each value of this member of the rows, such as metadata.tenant: one's trouble is not the "
+        "others'. Default: one circuit a route.",
+        "Outages",
+        "MEMBER",
+        sends=True,
+    ),
+    Flag(
         "progress",
         ("--progress",),
         Choice(("auto", "rich", "plain", "json", "none")),

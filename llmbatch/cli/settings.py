@@ -73,6 +73,7 @@ class Settings:
     success_threshold: int | None = None
     on_outage: OnOutage | None = None
     max_outage: float | None = None
+    circuit_key: str | None = None
     progress: ProgressKind | None = None
     quiet: bool = False
     json: bool = False

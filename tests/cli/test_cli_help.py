@@ -33,6 +33,7 @@ FLAGS = [
     "--success-threshold",
     "--on-outage",
     "--max-outage",
+    "--circuit-key",
     "--progress",
     "-q, --quiet",
     "-v, --verbose",

@@ -268,3 +268,28 @@ def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(tmp_path
     assert process.wait(timeout=30) == 74
     assert "Traceback" not in errors
     assert [line.partition(" ")[0] for line in errors.splitlines()[-2:]] == ["error:", "hint:"]
+
+
+def test_each_tenant_may_have_a_circuit_of_its_own(llmbatch, tmp_path: Path) -> None:
+    """The flag is taken, the rows end as ever, and progress names the tenants."""
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 3}"}} for number in range(9)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    done = llmbatch("run", "in.jsonl", "-m", "sim/steady", "--circuit-key", "metadata.tenant", "--json", "-q")
+
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["success"] == 9
+    assert {route["label"] for route in json.loads(done.stdout)["routes"]} == {
+        f"sim/steady [tenant t{n}]" for n in range(3)
+    }
+
+
+def test_a_circuit_key_that_names_no_member_is_a_usage_error(llmbatch, tmp_path: Path) -> None:
+    """Exit code 2, with the value and an example."""
+    (tmp_path / "in.jsonl").write_text('{"prompt":"x"}\n')
+
+    done = llmbatch("run", "in.jsonl", "-m", "sim/steady", "--circuit-key", "metadata.")
+
+    assert done.returncode == 2
+    assert "'metadata.'" in done.stderr
+    assert "metadata.tenant" in done.stderr
