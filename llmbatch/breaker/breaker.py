@@ -73,7 +73,7 @@ class CircuitBreaker:
     One instance may be shared between any number of threads and event loops; calls overlap, for only the bookkeeping
     is locked. A cancelled or interrupted call counts as nothing and gives its permit back. A call that began before
     the circuit opened decides nothing when it ends after. A probe that hangs is replaced after ``recovery_timeout``
-    seconds, the next one after twice that, and so on up to sixteen times; what the replaced one says is ignored.
+    seconds, the next one after twice that, and so on up to four times; what the replaced one says is ignored.
 
     What counts is how the outermost call ends, so put into *fn* what belongs to one attempt: retries (when they are
     exhausted, that is one failure) and the timeout (``asyncio.timeout`` inside *fn* is a failure, around

@@ -28,8 +28,8 @@ Verdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
 LEAST_WAIT = 0.05
 """``retry_after`` is never told shorter than this, in seconds: a caller that loops on it must not spin."""
 
-MOST_DOUBLINGS = 4
-"""How often a lease doubles. A provider that hangs for a day must not keep probes away for another."""
+MOST_DOUBLINGS = 2
+"""How often a lease doubles. Where a provider has hung for long, this is what recovery is noticed late by."""
 
 
 class Ticket:

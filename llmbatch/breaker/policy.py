@@ -91,7 +91,7 @@ class BreakerPolicy:
     probes: int = 1
     """Probes that may be out at the same time, at least 1."""
     probe_lease: float | None = None
-    """How long a probe may take before another one replaces it, above 0; doubles with each replacement, up to sixteen
+    """How long a probe may take before another one replaces it, above 0; doubles with each replacement, up to four
     times. None: as long as ``recovery_timeout``."""
     neutral_probes: int = 3
     """Neutral answers to probes that count as recovered, at least 1."""
