@@ -7,8 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import CoroutineType
+from typing import TypeVar
 
-__all__ = ["ASYNC", "NOTHING", "is_coroutine_function", "is_unawaitable", "resolved", "unawaited", "unwatched"]
+__all__ = [
+    "ASYNC",
+    "NOTHING",
+    "is_coroutine_function",
+    "is_unawaitable",
+    "resolved",
+    "unawaited",
+    "unwatched",
+    "watched",
+]
+
+T = TypeVar("T")
 
 ASYNC = 0x80 | 0x100
 """The flags of code that returns something to await: ``inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE``."""
@@ -50,6 +62,18 @@ def unwatched(fn: Callable[..., object], awaitable: object = None) -> TypeError:
     if awaitable is not None and not is_coroutine_function(fn):
         what = f"{fn!r}, which returned an awaitable"
     return TypeError(f"call() got {what}: use async_call()")
+
+
+def watched(fallback: Callable[[Exception], T], error: Exception) -> T:
+    """What a plain call's *fallback* returns.
+
+    Raises:
+        TypeError: it is a coroutine function, or returned an awaitable.
+    """
+    value = fallback(error)
+    if hasattr(value, "__await__"):
+        raise unwatched(fallback, value)
+    return value
 
 
 def unawaited(fn: object) -> TypeError:

@@ -21,6 +21,7 @@ from llmbatch.breaker.awaitables import (
     resolved,
     unawaited,
     unwatched,
+    watched,
 )
 from llmbatch.breaker.core import LEAST_WAIT, State, Ticket
 from llmbatch.breaker.decorating import decorate
@@ -187,9 +188,10 @@ class CircuitBreaker:
     ) -> T | F:
         """Call *fn* if the circuit lets it through, and count how it ends.
 
-        *fallback*, where given, is called with the exception if the call was refused, or failed in a way that counts
-        against the circuit; what it returns is returned. Errors that do not count are raised. (A function that has a
-        parameter of that name itself is called through ``functools.partial``.)
+        *fallback*, where given, is called with the exception if the call was refused, or ended in one that is a
+        ``failure``, ``throttled`` or ``exhausted``; what it returns is returned. Other errors are raised, and results
+        are returned, whatever they are judged. (A function that has a parameter of that name itself is called through
+        ``functools.partial``.)
 
         Raises:
             CircuitOpenError: refused; *fn* was not called.
@@ -214,7 +216,7 @@ class CircuitBreaker:
             circuit.fail(door, judgement, error)
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
-            return fallback(error)
+            return watched(fallback, error)
         if hasattr(result, "__await__"):
             raise unwatched(fn, result)
         if circuit.notes:
@@ -235,12 +237,12 @@ class CircuitBreaker:
         except CircuitOpenError as refused:
             if fallback is None:
                 raise
-            return fallback(refused)
+            return watched(fallback, refused)
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
             if self._settle_by(ticket, error) and fallback is not None and isinstance(error, Exception):
-                return fallback(error)
+                return watched(fallback, error)
             raise
         if hasattr(result, "__await__"):
             self._circuit.settle(ticket, IGNORED, None)

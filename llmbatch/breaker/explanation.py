@@ -61,14 +61,14 @@ class Explanation:
     failures: int
     """Consecutive failures; those that opened the circuit stand until it closes."""
     last_failures: tuple[Failure, ...]
-    """The last calls that counted against it, oldest first, from before the last reset."""
+    """The last calls that counted against it, oldest first; not even a reset clears them."""
 
     def __str__(self) -> str:
         title = f"circuit {_one_line(self.name) or 'unnamed'}"
         if self.is_forced and self.state == "closed":
             head = f"{title} is disabled: every call passes, and none is counted"
         elif self.state == "closed":
-            count = f"{self.failures} failures in a row" if self.failures else "no failures since the last success"
+            count = f"consecutive failures: {self.failures}" if self.failures else "no failures since the last success"
             head = f"{title} is closed: calls pass, {count}"
         else:
             head = f"{title} is {self.state.replace('_', '-')}: {_one_line(self.reason)}"

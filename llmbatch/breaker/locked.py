@@ -105,7 +105,9 @@ class LockedCircuit:
     def failures(self) -> int:
         """Consecutive failures."""
         with self._lock:
-            return self._circuit.failures
+            failures = self._circuit.failures
+        self._spread()
+        return failures
 
     def is_forced(self) -> bool:
         """Whether an operator holds it open, or has disabled it."""
@@ -114,12 +116,16 @@ class LockedCircuit:
     def retry_after(self) -> float | None:
         """Seconds until a call may be let in; None while closed."""
         with self._lock:
-            return None if self._circuit.is_closed else self._circuit.retry_after(self.clock())
+            seconds = None if self._circuit.is_closed else self._circuit.retry_after(self.clock())
+        self._spread()
+        return seconds
 
     def is_current(self, ticket: Ticket) -> bool:
-        """Whether what *ticket* reports would count."""
+        """Whether the circuit is as it was when it gave *ticket*."""
         with self._lock:
-            return self._circuit.is_current(ticket)
+            is_current = self._circuit.is_current(ticket)
+        self._spread()
+        return is_current
 
     def seconds_until_ready(self, waiter: Waiter) -> float:
         """Seconds until a call may be let in; if that is not now, *waiter* is woken by the next change."""
@@ -188,7 +194,12 @@ class LockedCircuit:
                     self._after(was, generation, now)
             finally:
                 self._busy = False
-            self._do_late()
+            try:
+                self._do_late()
+            except BaseException:
+                if ticket is not None:
+                    circuit.release(ticket)
+                raise
         try:
             self._spread()
         except BaseException:
@@ -220,7 +231,7 @@ class LockedCircuit:
                 self._catch_up(now)
                 circuit.settle(ticket, verdict, now, retry_after=judgement.retry_after)
                 self._listeners.ended(self.name, now, verdict, ticket, is_stale=is_stale)
-            if failure is not None and not circuit.forced:
+            if failure is not None and not circuit.forced and not is_stale:
                 self._failures.append(failure)
             self._frees = self._frees or ticket.probe
 
@@ -314,7 +325,7 @@ class LockedCircuit:
         """After a change of the circuit: queue the news, and whom to wake."""
         circuit = self._circuit
         changed = circuit.generation != generation
-        if changed:
+        if changed and not was == circuit.phase == "closed":
             wait = None if circuit.is_closed else circuit.retry_after(now)
             self._listeners.changed(self.name, now, was, circuit.phase, circuit.reason, wait)
         self._refresh()
@@ -332,9 +343,9 @@ class LockedCircuit:
         elif circuit.is_closed and not self._takes_tickets:
             door = circuit.generation
         if self._tally is not None and circuit.generation != self._generation:
-            # What was counted before the change is of the past.
+            # What was counted before the change is of the past, also by those who are about to count.
             self._generation = circuit.generation
-            self._caught_up = next(self._tally) + 1
+            self._tally, self._caught_up = itertools.count(), 0
         self.notes = not circuit.is_quiet
         self.bar = bar
         self.door = door

@@ -46,7 +46,7 @@ class Permit:
 
     @property
     def is_current(self) -> bool:
-        """Whether the circuit is still as it was when it gave this permit: what it reports counts."""
+        """Whether the circuit is still as it was when it gave this permit, and has not replaced it as a probe."""
         return self._breaker._circuit.is_current(self._ticket)
 
     def settle(

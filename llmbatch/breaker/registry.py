@@ -68,7 +68,7 @@ class BreakerRegistry(Generic[K]):
                 for listener, calls in self._listeners:
                     breaker.add_listener(listener, calls=calls)
             while len(self._kept) >= self.capacity:
-                del self._kept[self._dispensable()]
+                self._kept.pop(self._dispensable(), None)
             self._kept[key] = self._alive[key] = breaker
             return breaker
 

@@ -36,7 +36,8 @@ class Retry:
     exhausted is not. The waits are exponential backoff with equal jitter (Brooker, "Exponential Backoff And Jitter",
     2015): ``b/2 + uniform(0, b/2)`` with ``b = min(longest_wait, first_wait · 2^(attempt - 1))``; a longer wait that
     the server names (``retry_after``) is kept to, unless it is over *longest_wait*: then the call fails at once. When
-    the circuit opens, whoever waits wakes and fails at once with its last error. A probe gets one attempt.
+    the circuit changes, by opening or by hand, whoever waits wakes and fails at once with its last error. A probe gets
+    one attempt.
 
     Holds no state of its own; may be shared between threads and loops as its breaker may. A cancellation during an
     attempt or a wait gives the permit back.

@@ -95,7 +95,7 @@ async def wait_async(waiters: Waiters, ask: Ask, timeout: float | None = None) -
             return  # the loop is closed, and with it went whoever waited
 
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(timeout) as deadline:
             while (seconds := ask(wake)) > 0:
                 timer = loop.call_later(min(seconds, LONGEST_SLEEP), changed.set)
                 try:
@@ -103,5 +103,9 @@ async def wait_async(waiters: Waiters, ask: Ask, timeout: float | None = None) -
                 finally:
                     timer.cancel()
                 changed.clear()
+    except TimeoutError:
+        if deadline.expired():
+            raise TimeoutError(f"the circuit was not ready within {timeout:g} s") from None
+        raise
     finally:
         waiters.discard(wake)

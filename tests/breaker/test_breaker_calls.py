@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import inspect
 import re
 import signal
 import types
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 import pytest
 from breaker_clock import Clock
 
-from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError
+from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError, Retry
 
 
 class DownError(Exception):
@@ -351,6 +352,22 @@ def test_call_refuses_methods_of_every_make_while_open(clock: Clock, fn: Callabl
         breaker.call(fn)
 
 
+@pytest.mark.parametrize("way", ["call", "call by ticket", "retry"])
+def test_a_coroutine_that_was_made_in_vain_is_closed(clock: Clock, way: str) -> None:
+    """So that nobody is warned of one that was never awaited, beside the error."""
+    breaker = half_opened(clock) if way == "call by ticket" else CircuitBreaker(clock=clock)
+    made: list[Coroutine[object, object, str]] = []
+
+    def ask() -> Coroutine[object, object, str]:
+        made.append(fine())
+        return made[-1]
+
+    with pytest.raises(TypeError, match="returned an awaitable"):
+        Retry(breaker).call(ask) if way == "retry" else breaker.call(ask)
+
+    assert [inspect.getcoroutinestate(coroutine) for coroutine in made] == ["CORO_CLOSED"]
+
+
 async def test_call_refuses_a_task(clock: Clock) -> None:
     """Any awaitable is a result still to come; it would be counted as a success before it is one."""
     breaker = CircuitBreaker(1, clock=clock)
@@ -362,15 +379,17 @@ async def test_call_refuses_a_task(clock: Clock) -> None:
     assert (breaker.state, await task) == ("closed", "fine")
 
 
-async def test_async_call_refuses_a_plain_function(clock: Clock) -> None:
+@pytest.mark.parametrize("state", ["closed", "half_open"])
+async def test_async_call_refuses_a_plain_function(clock: Clock, state: str) -> None:
     """A TypeError that names the way out, and no failure of the provider."""
-    breaker = half_opened(clock)
+    breaker = half_opened(clock) if state == "half_open" else CircuitBreaker(1, clock=clock)
+    failures = breaker.failures
 
     for _ in range(5):
         with pytest.raises(TypeError, match=r"returned nothing to await: use call\(\)"):
             await breaker.async_call(lambda: "done")  # type: ignore[arg-type, return-value]
 
-    assert breaker.state == "half_open"
+    assert (breaker.state, breaker.failures) == (state, failures)
     assert await breaker.async_call(fine) == "fine"
 
 

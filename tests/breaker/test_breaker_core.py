@@ -474,7 +474,7 @@ def test_a_later_opening_by_failures_takes_neutral_probes_again() -> None:
 def test_retry_after_is_finite_and_above_zero_in_every_state() -> None:
     """Closed and free: the least. Open: the time left. Half-open: what the probe's lease leaves."""
     subject = circuit()
-    assert subject.retry_after(0.0) == LEAST_WAIT
+    assert subject.retry_after(0.0) == LEAST_WAIT == 0.05
 
     fail(subject, 0.0, 2)
     assert subject.retry_after(0.0) == 60.0
@@ -910,12 +910,12 @@ def test_a_new_circuit_that_was_closed_opens_as_any_new_one() -> None:
 
 
 def test_named_and_unnamed_callers_make_one_streak() -> None:
-    """Three of them; a success ends it for both kinds."""
-    subject = circuit(failure_threshold=4)
+    """Each name counts once in it; a success ends it for both kinds."""
+    subject = circuit(failure_threshold=5)
 
-    for key in (None, "row 1", "row 1", None):
+    for key in (None, "row 1", "row 2", "row 1", None):
         subject.settle(enter(subject, 0.0, key), "failure", 0.0)
-    assert subject.failures == 3
+    assert subject.failures == 4
     feed(subject, ".")
     assert subject.failures == 0
     subject.settle(enter(subject, 0.0, "row 1"), "failure", 0.0)

@@ -82,7 +82,7 @@ def test_every_state_can_be_read(clock: Clock) -> None:
         return [line for line in str(breaker.explain()).splitlines() if " ago: " not in line]
 
     breaker.acquire().settle("failure")
-    assert head() == ["circuit o is closed: calls pass, 1 failures in a row"]
+    assert head() == ["circuit o is closed: calls pass, consecutive failures: 1"]
     breaker.acquire().settle("failure")
     clock.advance(60.0)
     assert head() == [

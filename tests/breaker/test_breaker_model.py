@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -202,7 +202,7 @@ class Model:
         if lease is not None:
             length = lease
         call.lease_end = now + length * min(2 ** len(self.takeovers), 4)
-        if len(self.takeovers) > 4:
+        if len(self.takeovers) > 2:
             self.story.append("the longest lease")
         self.calls.append(call)
         if len(self.out()) > 1:
@@ -496,16 +496,16 @@ class CircuitAgainstModel(RuleBasedStateMachine):
                 self.real.release(ticket)
 
     @rule(
-        pattern=st.text(alphabet=".x1s", min_size=1, max_size=12) | st.sampled_from(["ssss", "xxxx", "........x"]),
+        pattern=st.text(alphabet=".x12s", min_size=1, max_size=12) | st.sampled_from(["ssss", "xxxx", "........x"]),
         seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0]),
     )
     def calls_come_and_go(self, pattern: str, seconds: float) -> None:
-        """Good ones, failures, a caller who fails again and again, and slow ones, each settled before the next."""
+        """Good ones, failures, two callers who fail again and again, and slow ones, each settled before the next."""
         for letter in pattern:
-            if not self.let_in(1 if letter == "1" else None):
+            if not self.let_in(int(letter) if letter.isdigit() else None):
                 break
             self.now += 3.0 if letter == "s" else 0.0
-            self.come_back(-1, "failure" if letter in "x1" else "success")
+            self.come_back(-1, "failure" if letter in "x12" else "success")
             self.they_agree()
             self.now += seconds
 
@@ -700,13 +700,15 @@ FOCI: tuple[dict[str, Any], ...] = (
         for seconds in (None, 20.0)
     ),
     {"failure_threshold": 50, "stall_timeout": 2.5},
+    {"failure_threshold": 3},
 )
 """Options that are the same in all stories of a part, so that each rule has its share of them."""
 
 
 def tell_stories(number: int, focus: dict[str, Any], *, fixed: bool = False) -> None:
     machine = type("Focused", (CircuitAgainstModel,), {"focus": focus})
-    how = {"derandomize": True, "database": None} if fixed else {}
+    # A fixed story that goes wrong is not made shorter: the mutation run has thousands of them.
+    how = {"derandomize": True, "database": None, "phases": [Phase.generate]} if fixed else {}
     run_state_machine_as_test(
         machine, settings=settings(max_examples=number, stateful_step_count=50, deadline=None, **how)
     )
@@ -721,7 +723,7 @@ def test_any_story_goes_as_the_model_says() -> None:
     seen.clear()
 
     for focus in FOCI * 3:
-        tell_stories(100, focus)
+        tell_stories(90, focus)
         # Chance leaves a kind out once in many runs; another one makes up for that.
         if focus is FOCI[-1] and all(seen[kind] for kind in KINDS):
             break

@@ -191,7 +191,7 @@ async def one_call(
         return type(error)
 
 
-ends = st.sampled_from(["good", "failed", "failed", *ENDS])
+ends = st.sampled_from(["good", "failed", *ENDS])
 operations: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("advance"), st.sampled_from([0.5, 19.75, 20.0, 60.0, 61.0])),
     st.tuples(st.just("advance"), st.sampled_from([20.0, 60.0])),
@@ -206,7 +206,14 @@ calls: st.SearchStrategy[Step] = st.recursive(
     ),
     max_leaves=8,
 )
-stories = st.lists(st.one_of(calls, calls, calls, operations), min_size=1, max_size=14)
+plain_calls = st.lists(st.sampled_from(["good", "failed"]), min_size=2, max_size=6).map(
+    lambda ends: [("call", ([], end)) for end in ends]
+)
+stories = st.lists(
+    st.one_of(plain_calls, plain_calls, calls.map(lambda step: [step]), operations.map(lambda step: [step])),
+    min_size=1,
+    max_size=8,
+).map(lambda parts: [step for part in parts for step in part])
 policies = st.sampled_from(
     [
         BreakerPolicy(failure_threshold=1, recovery_timeout=60.0),
@@ -273,3 +280,32 @@ def test_the_stories_reach_every_state() -> None:
         "closed",
     ]
     assert all(told(policy, path, form, story) == plain for path in PATHS for form in FORMS)
+
+
+@pytest.mark.parametrize(
+    ("rate", "ends", "states"),
+    [
+        (0.5, "good good failed failed", "closed closed closed open"),
+        (0.5, "good good good failed failed good failed", "closed closed closed closed closed closed open"),
+        (
+            0.9,
+            "good good good good reset failed failed failed",
+            "closed closed closed closed closed closed closed open",
+        ),
+        (
+            0.9,
+            "failed failed disable good good reset failed failed",
+            "closed closed closed closed closed closed closed closed",
+        ),
+        (0.6, "good refused refused failed failed", "closed closed closed closed open"),
+    ],
+)
+def test_rates_are_the_same_on_every_path(rate: float, ends: str, states: str) -> None:
+    """Good calls, counted without the lock, are in the window when a failure looks at it, and in no later one."""
+    policy = BreakerPolicy(failure_threshold=None, failure_rate=rate, minimum_calls=3, rate_window=5)
+    story: list[Step] = [("call", ([], end)) if end in ENDS else (end, None) for end in ends.split()]
+
+    for path in PATHS:
+        for form in FORMS:
+            seen = [look.explanation.state for look in told(policy, path, form, story) if isinstance(look, Look)]
+            assert seen == states.split(), f"{form} where {path}"

@@ -34,6 +34,16 @@ def test_calls_that_do_not_come_back_open_it() -> None:
     assert subject.reason == "3 calls have not come back for 30 s"
 
 
+def test_a_stall_is_seen_on_a_clock_below_zero() -> None:
+    """Nobody had an answer at zero, which lies ahead."""
+    subject = watched()
+    send(subject, -1000.0, None, None, None)
+
+    assert subject.acquire(-969.5) is None
+
+    assert subject.until == -909.5
+
+
 def test_one_overdue_call_may_be_enough() -> None:
     """It is told as one."""
     subject = watched(stall_calls=1, stall_timeout=2.5)

@@ -228,6 +228,21 @@ def test_no_failure_is_lost_between_threads(switches_inside_the_circuit: None) -
     assert (breaker.failures, breaker.state) == (400, "closed")
 
 
+def test_no_good_call_is_lost_from_the_window_between_threads(frequent_switches: None) -> None:
+    """Good calls are counted without the lock: four threads with 500 each are all there when one call fails."""
+    breaker = CircuitBreaker(None, failure_rate=0.0001, rate_window=10_000, minimum_calls=2001)
+
+    def work() -> None:
+        for _ in range(500):
+            breaker.call(int)
+
+    run_threads(*[work] * 4)
+    with pytest.raises(ZeroDivisionError):
+        breaker.call(lambda: 1 / 0)
+
+    assert breaker.explain().reason == "1 of the last 2001 calls failed"
+
+
 def test_two_event_loops_in_two_threads_share_one_breaker() -> None:
     """A probe on one loop refuses callers on the other, and its success lets them through."""
     breaker = half_opened(Clock())

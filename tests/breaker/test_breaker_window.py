@@ -65,6 +65,15 @@ def test_a_named_callers_failure_is_noted_once(window: Window) -> None:
     assert told(window) == (2, 2, 1)
 
 
+def test_a_window_tells_what_is_news(window: Window) -> None:
+    """Everything but a failure that it has noted already."""
+    calls = [(None, True), (None, True), ("poison", False), ("poison", True), ("poison", True), ("poison", False)]
+
+    news = [window.add(0.0, key, failed=failed, slow=False) for key, failed in calls]
+
+    assert news == [True, True, True, True, False, True]
+
+
 def test_unnamed_callers_are_all_different(window: Window) -> None:
     """Each of their failures counts."""
     for _ in range(3):
@@ -193,7 +202,7 @@ def test_a_time_window_needs_no_more_memory_for_more_calls() -> None:
     assert held < 5_000
 
 
-@pytest.mark.parametrize("seconds", [10.0, 2.5, 37.5])
+@pytest.mark.parametrize("seconds", [10.0, 2.5, 37.5, 0.03])
 @pytest.mark.parametrize("start", [100.0, 100.25, 100.99, -7.5])
 @pytest.mark.parametrize(("ages", "is_held"), [(0.0, True), (0.99, True), (1.0, True), (1.1, False), (1e9, False)])
 def test_a_time_window_holds_a_call_for_its_time_and_at_most_a_tenth_longer(
@@ -337,9 +346,10 @@ def test_a_good_call_opens_nothing() -> None:
     assert subject.reason == "3 of the last 4 calls failed"
 
 
-def test_a_failure_that_is_noted_already_opens_nothing() -> None:
+@pytest.mark.parametrize("seconds", [None, 60.0])
+def test_a_failure_that_is_noted_already_opens_nothing(seconds: float | None) -> None:
     """One caller failing again and again is its own problem: nothing has happened that the rate had not seen."""
-    subject = circuit(failure_threshold=None, failure_rate=0.5, minimum_calls=2, rate_window=10)
+    subject = circuit(failure_threshold=None, failure_rate=0.5, rate_seconds=seconds, minimum_calls=2)
 
     subject.settle(enter(subject, 0.0, "poison"), "failure", 0.0)
     feed(subject, ".")
