@@ -81,8 +81,9 @@ class CircuitBreaker:
     ``async_call`` it is a cancellation, which counts as nothing). A generator that *fn* returns counts as a success
     before its first item: consume it inside *fn*.
 
-    Cost: docs/breaker.md has the measurement. A rate, a slow-call rate, a stall rule, ``judge_result`` or a listener to
-    calls makes every call take the lock; without them only failures do, and the calls after one until the next success.
+    Cost: docs/breaker.md has the measurement. A rate over time, a slow-call rate, a stall rule, ``judge_result``, a
+    listener to calls, and ``with`` blocks make every call take the lock; without them only failures do, and the first
+    success after one.
 
     Args:
         failure_threshold: consecutive failures that open the circuit, at least 1; None: not used.

@@ -51,6 +51,7 @@ class LockedCircuit:
         "_late",
         "_listeners",
         "_lock",
+        "_streaks",
         "_takes_tickets",
         "_tally",
         "_woken",
@@ -84,6 +85,8 @@ class LockedCircuit:
         self._frees = False
         """Whether the step gave a probe's place back."""
         self._woken: deque[Waiter] = deque()
+        self._streaks = False
+        """Whether the last calls failed, so that a success must be told at once."""
         self.waiters = Waiters()
         self.door: int | None = None
         """The generation in which a call may pass without a ticket; None: it needs one."""
@@ -187,13 +190,16 @@ class LockedCircuit:
                 now = self.clock()
                 was, generation = circuit.phase, circuit.generation
                 ticket = circuit.acquire(now, caller)
-                wait, reason = circuit.retry_after(now), circuit.reason
-                if ticket is None:
-                    self._listeners.refused(self.name, now, circuit.state(now), wait)
-                if ticket is None or circuit.generation != generation:
+                is_plain = ticket is not None and circuit.generation == generation
+                if not is_plain:
+                    wait, reason = circuit.retry_after(now), circuit.reason
+                    if ticket is None:
+                        self._listeners.refused(self.name, now, circuit.state(now), wait)
                     self._after(was, generation, now)
             finally:
                 self._busy = False
+            if is_plain and ticket is not None and not self._late:
+                return ticket
             try:
                 self._do_late()
             except BaseException:
@@ -235,7 +241,8 @@ class LockedCircuit:
                 self._failures.append(failure)
             self._frees = self._frees or ticket.probe
 
-        self._step(settle)
+        # A success that ends no streak changes nothing that others read without the lock.
+        self._step(settle, refresh=verdict != "success" or self._streaks)
 
     def succeed(self, door: int) -> None:
         """Settle as a success a call that passed the *door*."""
@@ -243,7 +250,7 @@ class LockedCircuit:
         if count is not None and door == self.door:
             count()
         else:
-            self._step(lambda now: self._circuit.succeed(door, now))
+            self._step(lambda now: self._circuit.succeed(door, now), refresh=self._streaks)
 
     def fail(self, door: int, judgement: Judgement, error: Exception) -> None:
         """Settle by *judgement* a call that passed the *door* and raised *error*."""
@@ -294,32 +301,41 @@ class LockedCircuit:
             if count:
                 self._circuit.succeed(self._circuit.generation, now, count)
 
-    def _step(self, do: Callable[[float], None]) -> None:
+    def _step(self, do: Callable[[float], None], *, refresh: bool = True) -> None:
         """One step of the circuit under the lock, then everything that follows from it.
 
         A signal handler, or a call that the garbage collector ends, may come in the middle of another step of its own
         thread, which the lock does not keep out. What it wants is done when that step is.
         """
         with self._lock:
-            self._late.append(do)
             if self._busy:
+                self._late.append(do)
                 return
-            self._do_late()
+            try:
+                self._do(do, refresh=refresh)
+            finally:
+                self._do_late()
         self._spread()
 
     def _do_late(self) -> None:
         # Asked again when it is no longer busy, or what comes just then would be left.
         while self._late:
-            self._busy = True
-            try:
-                if self._late:  # or it was done just before this was busy
-                    do = self._late.popleft()
-                    now = self.clock()
-                    was, generation = self._circuit.phase, self._circuit.generation
-                    do(now)
+            self._do(None, refresh=True)
+
+    def _do(self, do: Callable[[float], None] | None, *, refresh: bool) -> None:
+        self._busy = True
+        try:
+            if do is None and self._late:  # or what was late was done just before this was busy
+                do = self._late.popleft()
+            if do is not None:
+                now = self.clock()
+                circuit = self._circuit
+                was, generation = circuit.phase, circuit.generation
+                do(now)
+                if refresh or self._frees or circuit.generation != generation:
                     self._after(was, generation, now)
-            finally:
-                self._busy = False
+        finally:
+            self._busy = False
 
     def _after(self, was: State, generation: int, now: float) -> None:
         """After a change of the circuit: queue the news, and whom to wake."""
@@ -347,10 +363,11 @@ class LockedCircuit:
             self._generation = circuit.generation
             self._tally, self._caught_up = itertools.count(), 0
         self.notes = not circuit.is_quiet
+        self._streaks = circuit.failures > 0
         self.bar = bar
         self.door = door
         # A success that ends a streak must be noted at once.
-        self._count = self._tally.__next__ if self._tally is not None and not circuit.failures else None
+        self._count = self._tally.__next__ if self._tally is not None and not self._streaks else None
 
     def _spread(self) -> None:
         """Outside the lock: wake who waits, tell the news, also those of calls that the garbage collector ended."""
