@@ -4,67 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 
 import pytest
 from breaker_clock import Clock
+from breaker_threads import PATIENCE, frequent_switches, run_threads, switches_inside
 
 from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError, core
 
-PATIENCE = 10.0
-"""Seconds until a test gives up; nothing takes so long unless it hangs."""
+
+@pytest.fixture(name="frequent_switches")
+def _frequent_switches() -> Iterator[None]:
+    with frequent_switches():
+        yield
 
 
-def run_threads(*targets: Callable[[], None]) -> None:
-    """Run all, wait for all, and raise what one of them raised."""
-    errors: list[BaseException] = []
-
-    def guarded(target: Callable[[], None]) -> None:
-        try:
-            target()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(target,), daemon=True) for target in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    if errors:
-        raise errors[0]
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
-
-
-@pytest.fixture
-def frequent_switches() -> Iterator[None]:
-    """Let threads interleave a thousand times more often than they would."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(5e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-@pytest.fixture
-def switches_inside_the_circuit() -> Iterator[None]:
-    """Let another thread run at any line of the state machine, where without a lock it would do harm."""
-    draw = random.Random(7).random
-
-    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
-        if frame.f_code.co_filename != core.__file__:
-            return None
-        if draw() < 0.3:
-            time.sleep(0)
-        return trace
-
-    before = threading.gettrace()
-    threading.settrace(trace)
-    yield
-    threading.settrace(before)  # type: ignore[arg-type]
+@pytest.fixture(name="switches_inside_the_circuit")
+def _switches_inside_the_circuit() -> Iterator[None]:
+    with switches_inside(core.__file__):
+        yield
 
 
 def half_opened(clock: Clock) -> CircuitBreaker:
