@@ -265,7 +265,8 @@ class Circuit:
 
     def _spend(self, ticket: Ticket) -> None:
         if ticket.spent:
-            raise RuntimeError(f"{ticket!r} was settled or released before")
+            kind = "probe" if ticket.probe else "call"
+            raise RuntimeError(f"the permit of {kind} {ticket.serial} was settled or released before")
         ticket.spent = True
         self._out.pop(ticket, None)
 
