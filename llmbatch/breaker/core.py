@@ -157,7 +157,7 @@ class Circuit:
         return bool(self._probes)
 
     def is_current(self, ticket: Ticket) -> bool:
-        """Whether the circuit is as it was when it gave *ticket*, and a probe has not been replaced."""
+        """Whether the circuit is as it was when it gave *ticket*, and a probe still holds its place."""
         return ticket.generation == self.generation and (not ticket.probe or ticket in self._probes)
 
     def wait(self, now: float) -> float:
@@ -224,7 +224,10 @@ class Circuit:
         return Ticket(self.serial, generation, None, now, probe=False)
 
     def succeed(self, generation: int, now: float, count: int = 1) -> None:
-        """Settle as successes *count* calls that :meth:`let_in` would make tickets for, at less cost."""
+        """Settle as successes *count* calls that :meth:`let_in` would make tickets for, at less cost.
+
+        Only for policies that do not time calls.
+        """
         if generation != self.generation or self.forced:
             return
         self._end_streak()
@@ -273,7 +276,8 @@ class Circuit:
     def hold(self, until: float) -> None:
         """While not closed: no probe before *until*; a deadline never moves earlier.
 
-        While closed it changes nothing at once, but an opening before *until* lasts at least so long.
+        While closed it changes nothing at once, but an opening before *until* lasts at least so long. What is infinite
+        or no number is ignored.
         """
         if self._until < until < math.inf:
             self._until = until
@@ -288,11 +292,10 @@ class Circuit:
         self._open(now, reason)
 
     def close(self, now: float, *, start_over: bool = False) -> None:
-        """Close now. *start_over*: the next opening starts with the shortest open time again."""
+        """Close now, forced or not. *start_over*: the next opening starts with the shortest open time again."""
         self.forced = ""
         self._enter("closed", now)
         self._closed_at = now
-        self._answered_at = now
         self._end_streak()
         self._window.clear()
         self.reason = ""
@@ -349,7 +352,7 @@ class Circuit:
                 self._end_streak()
                 if self._policy.has_window:
                     self._note(ticket.key, ticket.at, now, failed=False)
-        if self._out and self._state == "closed":
+        if self._out:
             self._check_stall(now)
 
     def _end_streak(self) -> None:
@@ -374,9 +377,14 @@ class Circuit:
         return self._policy.slow_call_rate is not None and now - at > self._policy.slow_call_duration
 
     def _check_stall(self, now: float) -> None:
-        """Open if enough callers' calls are overdue and none has had an answer meanwhile. O(overdue calls)."""
+        """Open if enough callers' calls are overdue and none has had an answer meanwhile.
+
+        O(1) until the oldest call that is out is overdue, then O(calls that are out).
+        """
         timeout = self._policy.stall_timeout
         if timeout is None or now - self._answered_at <= timeout:
+            return
+        if now - next(iter(self._out.values()), now) <= timeout:
             return
         callers = set[Hashable]()
         # Over a copy: the garbage collector may release a ticket meanwhile.

@@ -54,11 +54,11 @@ class BreakerPolicy:
     """Share of failures in the window that opens the circuit, above 0 to 1; None: not used."""
     slow_call_rate: float | None = None
     """Share of slow calls in the window that opens the circuit, above 0 to 1; None: not used. Where it is used, a slow
-    probe is a failed one."""
+    good probe is a failed one."""
     slow_call_duration: float = 60.0
     """A call that took longer is slow, above 0."""
     rate_window: int = 100
-    """Calls that the rates look back on, at least ``minimum_calls``."""
+    """Calls that the rates look back on, good and failed ones, at least ``minimum_calls``."""
     rate_seconds: float | None = None
     """Seconds that the rates look back on, in place of a number of calls, above 0: at least so long, at most a tenth
     longer. Choose it no shorter than the slowest calls take. None: ``rate_window`` counts calls."""

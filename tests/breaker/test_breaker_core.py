@@ -185,14 +185,31 @@ def test_a_permit_is_spent_once(how: str) -> None:
     assert subject.failures == 0
 
 
-def test_a_permit_tells_what_it_is() -> None:
-    """Its repr shows probe or call, the number, and whether it is spent."""
+def test_a_ticket_tells_what_it_is() -> None:
+    """Its repr shows call or probe, the number, and whether it is spent."""
+    subject = circuit()
+    call = enter(subject, 0.0)
+    fail(subject, 0.0, 2)
+    first = enter(subject, 60.0)
+    assert (repr(call), repr(first)) == ("<Ticket call 1>", "<Ticket probe 4>")
+
+    subject.release(call)
+    subject.release(first)
+
+    assert (repr(call), repr(first)) == ("<Ticket call 1 spent>", "<Ticket probe 4 spent>")
+
+
+def test_a_probe_is_spent_once_as_any_call() -> None:
+    """The error names it as what it is."""
     subject = circuit()
     fail(subject, 0.0, 2)
+    ticket = enter(subject, 60.0)
+    subject.release(ticket)
 
-    permit = subject.acquire(60.0)
+    with pytest.raises(RuntimeError, match=r"^the permit of probe 3 was settled or released before$"):
+        subject.settle(ticket, "failure", 60.0)
 
-    assert repr(permit) == "<Ticket probe 3>"
+    assert subject.state(60.0) == "half_open"
 
 
 # Trap: stale results.
