@@ -44,6 +44,16 @@ def test_a_stall_is_seen_on_a_clock_below_zero() -> None:
     assert subject.until == -909.5
 
 
+def test_a_call_that_is_just_due_is_not_overdue() -> None:
+    """Also behind one that is."""
+    subject = watched(stall_calls=2)
+    send(subject, 0.0, None)
+    send(subject, 1.0, None)
+
+    assert subject.acquire(31.0) is not None
+    assert subject.acquire(31.5) is None
+
+
 def test_one_overdue_call_may_be_enough() -> None:
     """It is told as one."""
     subject = watched(stall_calls=1, stall_timeout=2.5)
