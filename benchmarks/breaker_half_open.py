@@ -98,8 +98,8 @@ def hung_probe(stage: Stage) -> Finding:
 def bad_request(stage: Stage) -> Finding:
     """A 400 where the closing good probe would stand neither closes nor reopens; nothing but 400s ends closed."""
     tried = []
-    for neutral in stage.library.neutral_ways:
-        for good_probes in (1, 3) if stage.library.has_good_probes else (1,):
+    for neutral in stage.peer.neutral_ways:
+        for good_probes in (1, 3) if stage.peer.has_good_probes else (1,):
             word = weigh_bad_request(stage, neutral, good_probes)
             label = ", ".join(filter(None, (neutral, f"{good_probes} good probes" if good_probes > 1 else "")))
             tried.append((word, label or "one good probe"))

@@ -153,8 +153,8 @@ class Stage:
 
     circuit: Circuit
 
-    def __init__(self, library: Library, face: Face) -> None:
-        self.library = library
+    def __init__(self, peer: Library, face: Face) -> None:
+        self.peer = peer
         self.face: Face = face
         self.setup = Setup()
         self.clock: FakeClock | None = None
@@ -184,14 +184,14 @@ class Stage:
 
     @property
     def open_s(self) -> float:
-        return FAKE_OPEN_S if self.library.has_clock else REAL_OPEN_S
+        return FAKE_OPEN_S if self.peer.has_clock else REAL_OPEN_S
 
     def build(
         self, *, open_s: float = LONG_S, real_time: bool = False, good_probes: int = 1, neutral: str = ""
     ) -> None:
-        self.clock = FakeClock() if self.library.has_clock and not real_time else None
+        self.clock = FakeClock() if self.peer.has_clock and not real_time else None
         self.setup = Setup(open_s=open_s, good_probes=good_probes, neutral=neutral, clock=self.clock)
-        self.circuit = self.library.build(self.face, self.setup)
+        self.circuit = self.peer.build(self.face, self.setup)
 
     def pass_time(self, seconds: float) -> None:
         if self.clock is not None:
