@@ -10,14 +10,11 @@ Everything here is synchronous: nothing is awaited between choosing a row and ta
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from random import Random
 from typing import Literal
 
 from llmbatch.breaker.core import Ticket
-from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.errors import MalformedRowError
 from llmbatch.events import (
     CallSent,
@@ -25,14 +22,15 @@ from llmbatch.events import (
     Event,
 )
 from llmbatch.pace.tokens import TokenBudget
-from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Route, Row
+from llmbatch.records import Caller, Malformed, Outcome, Request, Result, Row
 from llmbatch.runner.intake import Intake
-from llmbatch.runner.keys import CircuitKeys
-from llmbatch.runner.lane import Known, Lane, Place, Work
+from llmbatch.runner.lane import Lane
+from llmbatch.runner.lanes import Lanes
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outlet import Outlet, deferred_result
 from llmbatch.runner.ports import Sink, Source
 from llmbatch.runner.waiting import Waiting, patience
+from llmbatch.runner.work import Place, Work
 
 __all__ = ["Dispatch", "Job"]
 
@@ -41,12 +39,6 @@ TURN = 256
 
 LEAST_ROOM = 64
 """Rows that may wait at least, however low the concurrency."""
-
-MOST_RESTING = 64
-"""From so many lanes on, idle ones are forgotten before another is made."""
-
-FIRST_PROBE = 2.0
-"""Seconds from an opening to its first probe; doubles up to ``recovery_timeout``."""
 
 
 @dataclass(slots=True)
@@ -80,7 +72,7 @@ class Dispatch:
         self.options = options
         self.now = now
         self.emit = emit
-        self.lanes: dict[str, Lane] = {}
+        self.lanes = Lanes(options, seed=seed)
         self.troubled: dict[Lane, None] = {}
         """Routes whose circuit is not closed."""
         self.machine_until = 0.0
@@ -92,24 +84,9 @@ class Dispatch:
         self.intake = Intake(source, self._outlet, now=now)
         self.waiting = Waiting(options, emit=emit, end=self.fail, seed=seed)
         self._answered_before = answered_before
-        self._seed = seed
-        self._keys = CircuitKeys(options.circuit_key) if options.circuit_key is not None else None
-        self._known: dict[str, Known] = {}
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
         self._last_call = now()
-        self._policy = BreakerPolicy(
-            # Streaks are judged by the lane, which knows what was in flight meanwhile.
-            failure_threshold=sys.maxsize,
-            recovery_timeout=options.recovery_timeout,
-            success_threshold=options.success_threshold,
-            first_recovery_timeout=min(FIRST_PROBE, options.recovery_timeout),
-            jitter=0.1,
-            failure_rate=0.5,
-            rate_window=max(50, 2 * options.concurrency),
-            minimum_calls=20,
-            stable_time=options.recovery_timeout,
-        )
 
     # What goes next.
 
@@ -170,19 +147,18 @@ class Dispatch:
         """Whether a new row could be used: some route takes rows and not too many wait already."""
         if self.intake.ended or not self._has_room():
             return False
-        if self._keys is not None:
+        if self.lanes.may_differ:
             # The next row may be another tenant's, whose circuit is closed.
             return True
-        lanes = self.lanes.values()
         failing_fast = self.options.on_outage == "fail"
-        return not lanes or any(
-            lane.is_ready(now) or (failing_fast and not lane.circuit.is_closed and lane.dead is None) for lane in lanes
+        return not self.lanes or any(
+            lane.is_ready(now) or (failing_fast and not lane.circuit.is_closed and lane.dead is None)
+            for lane in self.lanes
         )
 
     def _has_room(self) -> bool:
-        lanes = self.lanes.values()
-        parked = sum(len(lane.parked) for lane in lanes)
-        elsewhere = sum(lane.live - lane.inflight for lane in lanes) - parked
+        parked = sum(len(lane.parked) for lane in self.lanes)
+        elsewhere = sum(lane.live - lane.inflight for lane in self.lanes) - parked
         places = self.options.concurrency
         # Enough rows must be able to fail, and wait, for the circuit to see a route fail, and for a handful of bad rows
         # not to keep the good ones out.
@@ -198,27 +174,9 @@ class Dispatch:
         except Exception as error:  # noqa: BLE001 - a missing key or model: the run cannot go on
             self.intake.fail(error)
             return None
-        lane = self._lane_of(row, request.route)
+        lane = self.lanes.lane_of(row, request.route, self.now())
         lane.live += 1
         return Work(row, request, lane)
-
-    def _lane_of(self, row: Row, route: Route) -> Lane:
-        label = route.label if self._keys is None else self._keys.label(route.label, row)
-        lane = self.lanes.get(label)
-        if lane is None:
-            self._forget_idle()
-            known = self._known.setdefault(route.label, Known())
-            draw = Random(f"{self._seed}:circuit:{label}").random
-            concurrency = self.options.concurrency
-            lane = Lane(route, self._policy, label=label, known=known, concurrency=concurrency, chance=draw)
-            self.lanes[label] = lane
-        return lane
-
-    def _forget_idle(self) -> None:
-        """Many tenants come and go: every turn looks at every lane, so that those which rest must not add up."""
-        if len(self.lanes) >= MOST_RESTING:
-            now = self.now()
-            self.lanes = {label: lane for label, lane in self.lanes.items() if not lane.is_idle(now)}
 
     def _issue(self, work: Work, now: float, *, probe_timeout: float | None = None) -> Job | None:
         lane = work.lane
@@ -323,8 +281,8 @@ class Dispatch:
 
     def _seek_evidence(self, now: float) -> Job | None:
         """A canary for rows that only wait to learn whether the provider works."""
-        for lane in self.lanes.values():
-            if not lane.held or lane.canary_out or not self._is_idle(lane, now):
+        for lane in self.lanes:
+            if not lane.held or lane.canary_out or not self._lacks_evidence(lane, now):
                 continue
             if not lane.takes_calls(now) or now < lane.evidence_at:
                 continue
@@ -335,7 +293,7 @@ class Dispatch:
             return self._issue_canary(lane, request, now)
         return None
 
-    def _is_idle(self, lane: Lane, now: float) -> bool:
+    def _lacks_evidence(self, lane: Lane, now: float) -> bool:
         # Only held rows are left of the route, and no other traffic will soon bring evidence; or so many are held, on a
         # route that was seen to work, that they leave no places to others.
         if now < lane.vouched_until and len(lane.held) >= self.options.failure_threshold:
@@ -427,7 +385,7 @@ class Dispatch:
 
     def deferred(self) -> Iterator[Result]:
         """The rows that still wait, as results, in order of their numbers."""
-        for work, retry_after in self.waiting.every(self.lanes.values(), self.now()):
+        for work, retry_after in self.waiting.every(self.lanes, self.now()):
             yield deferred_result(work, retry_after)
 
     # When to look again, and when there is nothing left.
@@ -438,7 +396,7 @@ class Dispatch:
         times.append(self.waiting.next_retry)
         if self.machine_since is not None:
             times.append(self.machine_since + patience(self.options))
-        for lane in self.lanes.values():
+        for lane in self.lanes:
             if lane.outage_since is not None and self.options.max_outage is not None:
                 times.append(lane.outage_since + self.options.max_outage)
             if self.is_blocked(lane, now):
@@ -454,25 +412,25 @@ class Dispatch:
 
     def is_finished(self) -> bool:
         """Whether every row that will come has its line."""
-        return self.intake.ended and not any(lane.live for lane in self.lanes.values())
+        return self.intake.ended and not any(lane.live for lane in self.lanes)
 
     def is_stuck(self, now: float) -> bool:
         """Whether all that is left waits for routes that will not be tried again in this run."""
-        if any(lane.inflight for lane in self.lanes.values()):
+        if any(lane.inflight for lane in self.lanes):
             return False
         if self.machine_since is not None and now - self.machine_since >= patience(self.options):
             return True
         if self.may_read(now):
             return False
-        lanes = [lane for lane in self.lanes.values() if lane.live]
+        lanes = [lane for lane in self.lanes if lane.live]
         return bool(lanes) and all(self.is_blocked(lane, now) for lane in lanes)
 
     def why_stuck(self) -> str:
         """The reason for people, when the run is stuck and no route is dead."""
         if self.machine_since is not None:
             return "this machine could not send anything for too long"
-        for lane in self.lanes.values():
+        for lane in self.lanes:
             if not lane.circuit.is_closed:
                 return f"{lane.label} is in an outage: {lane.reason}"
-        waits = ", ".join(lane.label for lane in self.lanes.values() if lane.live)
+        waits = ", ".join(lane.label for lane in self.lanes if lane.live)
         return f"{waits} asks to wait longer than this run will"

@@ -248,7 +248,7 @@ class Engine:
             return True
         if not self._dispatch.is_stuck(self._loop.time()):
             return False
-        dead = [lane.dead for lane in self._dispatch.lanes.values() if lane.dead is not None]
+        dead = [lane.dead for lane in self._dispatch.lanes if lane.dead is not None]
         if dead:
             self._halt(3, dead[0].message, dead[0].advice)
         else:
@@ -277,7 +277,7 @@ class Engine:
     def _conclude(self) -> Ending:
         if self._ending is not None:
             return self._ending
-        dead = [lane.dead for lane in self._dispatch.lanes.values() if lane.dead is not None]
+        dead = [lane.dead for lane in self._dispatch.lanes if lane.dead is not None]
         if dead:
             return Ending(3, dead[0].message, dead[0].advice)
         if not self._dispatch.is_finished():

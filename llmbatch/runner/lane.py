@@ -7,22 +7,20 @@ then it speaks against the route.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from enum import Enum, auto
 
 from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.records import Outcome, Request, Route, Row
+from llmbatch.records import Outcome, Request, Route
+from llmbatch.runner.recent import Recent
+from llmbatch.runner.work import Place, Work
 
-__all__ = ["ELEVATED", "PATIENCE", "Known", "Lane", "Place", "Work"]
+__all__ = ["ELEVATED", "Known", "Lane"]
 
 ELEVATED = 0.02
 """Share of other rows failing from which a row's own failures no longer count against it."""
-
-PATIENCE = 10
-"""Failures under elevated errors count a tenth: ``PATIENCE`` times the attempts end a row all the same."""
 
 NEARLY_ALL = 0.8
 FAIR_PART = 0.2
@@ -30,114 +28,6 @@ FAIR_PART = 0.2
 
 EXCUSES = 3
 """How often an outage that only this row's failure announced is taken for one."""
-
-
-class Place(Enum):
-    """Where an unfinished row is."""
-
-    QUEUED = auto()  # may go as soon as its route takes it
-    RETRYING = auto()  # on the heap, until its time has come
-    HELD = auto()  # waits for evidence; is not sent again by itself
-    PARKED = auto()  # deferred: its route's circuit is open
-    FLYING = auto()  # a request is out
-    DONE = auto()
-
-
-class Work:
-    """One unfinished row. As many of these live as rows are in flight or waiting, never one a row of the input."""
-
-    __slots__ = (
-        "attempts",
-        "charged",
-        "deferrals",
-        "elevated",
-        "failures",
-        "lane",
-        "last",
-        "latency",
-        "pending",
-        "place",
-        "probe_failures",
-        "refusal",
-        "request",
-        "row",
-        "stamp",
-        "voids",
-    )
-
-    def __init__(self, row: Row, request: Request, lane: Lane) -> None:
-        self.row = row
-        self.request = request
-        self.lane = lane
-        self.place = Place.QUEUED
-        self.attempts = 0
-        self.deferrals = 0
-        self.failures = 0
-        """Failures in a row, for the backoff."""
-        self.charged = 0
-        """Failed attempts that count: proven, and while others did well."""
-        self.elevated = 0
-        """Failed attempts that were proven under elevated errors."""
-        self.pending: list[tuple[int, bool]] = []
-        """Failed attempts without evidence yet: call number, and whether errors were elevated."""
-        self.refusal: tuple[int, Outcome] | None = None
-        """A refusal without evidence yet: call number and what was said."""
-        self.probe_failures = 0
-        self.last: Outcome | None = None
-        self.latency: float | None = None
-        self.stamp = 0
-        self.voids = 0
-        """How often an outage excused it that no failed probe confirmed."""
-
-    def is_spent(self, max_attempts: int) -> bool:
-        """Whether proven failures end the row."""
-        return self.charged >= max_attempts or self.charged + self.elevated >= PATIENCE * max_attempts
-
-    def would_be_spent(self, max_attempts: int) -> bool:
-        """Whether it would end if all its pending failures were proven."""
-        counted = self.charged + sum(1 for _, elevated in self.pending if not elevated)
-        return counted >= max_attempts or (self.charged + self.elevated + len(self.pending) >= PATIENCE * max_attempts)
-
-    @property
-    def is_suspect(self) -> bool:
-        """Whether there are grounds to believe that the row itself is bad; such rows do not probe."""
-        return bool(self.probe_failures or self.charged or self.elevated or self.refusal)
-
-
-class _Recent:
-    """The latest attempts on a route, to tell elevated errors from one bad row."""
-
-    def __init__(self, size: int) -> None:
-        self._window: deque[tuple[int, bool]] = deque()
-        self._failed: Counter[int] = Counter()
-        self._excused: set[int] = set()
-        self._size = size
-
-    def add(self, row: int, failed: bool) -> None:
-        self._window.append((row, failed))
-        if failed:
-            self._failed[row] += 1
-        if len(self._window) > self._size:
-            old, had_failed = self._window.popleft()
-            if had_failed:
-                self._failed[old] -= 1
-                if not self._failed[old]:
-                    del self._failed[old]
-                    self._excused.discard(old)
-
-    def excuse(self, row: int) -> None:
-        """The row fails again and again: that is its own problem, and no sign of elevated errors."""
-        if row in self._failed:
-            self._excused.add(row)
-
-    def others_failing(self, row: int) -> float:
-        """The share of the other rows' attempts that failed, a row's repeated failures counted once."""
-        own = self._failed.get(row, 0)
-        others = len(self._window) - own
-        failing = len(self._failed) - len(self._excused)
-        if own and row not in self._excused:
-            failing -= 1
-        return failing / others if others > 0 else 0.0
 
 
 class Known:
@@ -172,7 +62,7 @@ class Lane:
         self.known = known
         self.circuit = Circuit(policy, chance=chance)
         self.limit = AdaptiveLimit(concurrency)
-        self.recent = _Recent(max(200, 5 * concurrency))
+        self.recent = Recent(max(200, 5 * concurrency))
         self.queue: deque[Work] = deque()
         self.parked: dict[int, Work] = {}
         self.held: dict[int, Work] = {}

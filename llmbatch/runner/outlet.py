@@ -10,8 +10,8 @@ from typing import Literal
 
 from llmbatch.events import Event, Progress, RowFinished
 from llmbatch.records import Malformed, Outcome, Result, Row
-from llmbatch.runner.lane import Place, Work
 from llmbatch.runner.ports import Sink, Source
+from llmbatch.runner.work import Place, Work
 
 __all__ = ["Outlet", "deferred_result"]
 

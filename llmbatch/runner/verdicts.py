@@ -24,7 +24,8 @@ from llmbatch.events import CallEnded, LimitChanged, Notice, Throttled
 from llmbatch.pace.backoff import retry_delay
 from llmbatch.records import Outcome
 from llmbatch.runner.dispatch import Dispatch, Job
-from llmbatch.runner.lane import PATIENCE, Lane, Place, Work
+from llmbatch.runner.lane import Lane
+from llmbatch.runner.work import PATIENCE, Place, Work
 
 __all__ = ["Verdicts"]
 

@@ -14,8 +14,9 @@ from random import Random
 from llmbatch.events import Event, RetryPlanned, RowParked, RowsRequeued
 from llmbatch.pace.backoff import retry_delay
 from llmbatch.records import Outcome
-from llmbatch.runner.lane import Lane, Place, Work
+from llmbatch.runner.lane import Lane
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.work import Place, Work
 
 __all__ = ["Waiting", "patience"]
 
