@@ -27,7 +27,7 @@ from llmbatch.breaker.core import LEAST_WAIT, State, Ticket
 from llmbatch.breaker.decorating import decorate
 from llmbatch.breaker.entered import Entered
 from llmbatch.breaker.errors import CircuitOpenError
-from llmbatch.breaker.judging import COUNTED, ErrorRule, Judged, Judgement, named_wait, to_judgement
+from llmbatch.breaker.judging import COUNTED, IGNORED, SUCCESS, ErrorJudge, ErrorRule, Judgement, Judges, ResultJudge
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.locked import LockedCircuit
 from llmbatch.breaker.permit import Permit
@@ -45,11 +45,6 @@ __all__ = ["CircuitBreaker"]
 P = ParamSpec("P")
 T = TypeVar("T")
 F = TypeVar("F")
-
-SUCCESS = Judgement("success")
-NEUTRAL = Judgement("neutral")
-FAILURE = Judgement("failure")
-IGNORED = Judgement("ignored")
 
 
 class CircuitBreaker:
@@ -109,7 +104,7 @@ class CircuitBreaker:
         TypeError: *policy* beside *options*, or *judge_error* beside *count_error*.
     """
 
-    __slots__ = ("__weakref__", "_circuit", "_count_error", "_entered", "_judge_error", "_judge_result", "policy")
+    __slots__ = ("__weakref__", "_circuit", "_entered", "_judges", "policy")
 
     def __init__(
         self,
@@ -120,25 +115,21 @@ class CircuitBreaker:
         name: str = "",
         policy: BreakerPolicy | None = None,
         count_error: ErrorRule | None = None,
-        judge_error: Callable[[Exception], Judgement | Judged | None] | None = None,
-        judge_result: Callable[[object], Judgement | Judged | None] | None = None,
+        judge_error: ErrorJudge | None = None,
+        judge_result: ResultJudge | None = None,
         clock: Callable[[], float] = time.monotonic,
         **options: Unpack[PolicyOptions],
     ) -> None:
         if policy is not None and options:
             raise TypeError(f"policy holds all options: give it, or {', '.join(options)}, but not both")
-        if count_error is not None and judge_error is not None:
-            raise TypeError("judge_error takes the place of count_error: give one of them")
+        self._judges = Judges(count_error, judge_error, judge_result)
         self.policy = policy or BreakerPolicy(
             failure_threshold=failure_threshold,
             recovery_timeout=recovery_timeout,
             success_threshold=success_threshold,
             **options,
         )
-        self._count_error = count_error
-        self._judge_error = judge_error
-        self._judge_result = judge_result
-        self._circuit = LockedCircuit(self.policy, name=name, clock=clock, judges_results=judge_result is not None)
+        self._circuit = LockedCircuit(self.policy, name=name, clock=clock, judges_results=self._judges.looks_at_results)
         self._entered = Entered()
 
     # What one can ask.
@@ -449,28 +440,11 @@ class CircuitBreaker:
 
     def judge(self, error: Exception) -> Judgement:
         """What *error* means to this breaker. Runs the judges, which may raise anything."""
-        if isinstance(error, CircuitOpenError):
-            return IGNORED
-        judgement = FAILURE
-        if self._judge_error is not None:
-            said = self._judge_error(error)
-            if said is not None:
-                judgement = to_judgement(said)
-        elif self._count_error is not None:
-            # A type is callable too, but what it returns would always count.
-            if isinstance(self._count_error, (type, tuple)):
-                counts = isinstance(error, self._count_error)
-            else:
-                counts = self._count_error(error)
-            judgement = FAILURE if counts else NEUTRAL
-        if judgement.retry_after is None and (named := named_wait(error)) is not None:
-            judgement = judgement._replace(retry_after=named)
-        return judgement
+        return self._judges.of_error(error)
 
     def judge_result(self, result: object) -> Judgement:
         """What the returned *result* means to this breaker. Runs the judge, which may raise anything."""
-        said = None if self._judge_result is None else self._judge_result(result)
-        return SUCCESS if said is None else to_judgement(said)
+        return self._judges.of_result(result)
 
     def _settle_by(self, ticket: Ticket, error: BaseException | None) -> bool:
         """Settle *ticket* by how its call ended, None for well; whether that counts against the circuit."""

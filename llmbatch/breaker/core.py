@@ -377,18 +377,12 @@ class Circuit:
         return self._policy.slow_call_rate is not None and now - at > self._policy.slow_call_duration
 
     def _check_stall(self, now: float) -> None:
-        """Open if enough callers' calls are overdue and none has had an answer meanwhile.
-
-        O(1) until the oldest call that is out is overdue, then O(calls that are out).
-        """
+        """Open if enough callers' calls are overdue and none has had an answer meanwhile. O(overdue calls)."""
         timeout = self._policy.stall_timeout
         if timeout is None or now - self._answered_at <= timeout:
             return
-        if now - next(iter(self._out.values()), now) <= timeout:
-            return
         callers = set[Hashable]()
-        # Over a copy: the garbage collector may release a ticket meanwhile.
-        for ticket, at in tuple(self._out.items()):
+        for ticket, at in self._out.items():
             if now - at <= timeout:
                 return
             callers.add(ticket if ticket.key is None else ticket.key)

@@ -10,8 +10,23 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 from llmbatch.breaker.core import Verdict
+from llmbatch.breaker.errors import CircuitOpenError
 
-__all__ = ["COUNTED", "ErrorRule", "Judged", "Judgement", "look", "named_wait", "to_judgement"]
+__all__ = [
+    "COUNTED",
+    "FAILURE",
+    "IGNORED",
+    "SUCCESS",
+    "ErrorJudge",
+    "ErrorRule",
+    "Judged",
+    "Judgement",
+    "Judges",
+    "ResultJudge",
+    "look",
+    "named_wait",
+    "to_judgement",
+]
 
 Judged = Verdict | Literal["ignored"]
 
@@ -35,8 +50,61 @@ class Judgement(NamedTuple):
     message: str = ""
 
 
+SUCCESS = Judgement("success")
+NEUTRAL = Judgement("neutral")
+FAILURE = Judgement("failure")
+IGNORED = Judgement("ignored")
+
+ErrorJudge = Callable[[Exception], Judgement | Judged | None]
+ResultJudge = Callable[[object], Judgement | Judged | None]
+
 ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
 """Which exceptions count: a function that says so, or their types."""
+
+
+class Judges:
+    """What the errors and results of one breaker's calls mean. Runs the functions it was given, which may raise."""
+
+    __slots__ = ("_count_error", "_judge_error", "_judge_result")
+
+    def __init__(
+        self, count_error: ErrorRule | None, judge_error: ErrorJudge | None, judge_result: ResultJudge | None
+    ) -> None:
+        if count_error is not None and judge_error is not None:
+            raise TypeError("judge_error takes the place of count_error: give one of them")
+        self._count_error = count_error
+        self._judge_error = judge_error
+        self._judge_result = judge_result
+
+    @property
+    def looks_at_results(self) -> bool:
+        """Whether a call that returns may be no success."""
+        return self._judge_result is not None
+
+    def of_error(self, error: Exception) -> Judgement:
+        """What *error* means; its own ``retry_after`` where the judge names none."""
+        if isinstance(error, CircuitOpenError):
+            return IGNORED  # another breaker's, inside: nobody was called
+        judgement = FAILURE
+        if self._judge_error is not None:
+            said = self._judge_error(error)
+            if said is not None:
+                judgement = to_judgement(said)
+        elif self._count_error is not None:
+            # A type is callable too, but what it returns would always count.
+            if isinstance(self._count_error, (type, tuple)):
+                counts = isinstance(error, self._count_error)
+            else:
+                counts = self._count_error(error)
+            judgement = FAILURE if counts else NEUTRAL
+        if judgement.retry_after is None and (named := named_wait(error)) is not None:
+            judgement = judgement._replace(retry_after=named)
+        return judgement
+
+    def of_result(self, result: object) -> Judgement:
+        """What the returned *result* means."""
+        said = None if self._judge_result is None else self._judge_result(result)
+        return SUCCESS if said is None else to_judgement(said)
 
 
 def to_judgement(said: Judgement | Judged, retry_after: float | None = None) -> Judgement:

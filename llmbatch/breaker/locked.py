@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from llmbatch.breaker.core import LEAST_WAIT, Circuit, State, Ticket
 from llmbatch.breaker.errors import CircuitOpenError
-from llmbatch.breaker.judging import COUNTED, Judgement
+from llmbatch.breaker.judging import COUNTED, IGNORED, Judgement
 from llmbatch.breaker.listeners import BreakerListener, Listeners
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.waiting import Waiter, Waiters
@@ -211,7 +211,7 @@ class LockedCircuit:
         except BaseException:
             # An interruption came while the news were told: the call is not made.
             if ticket is not None:
-                self.settle(ticket, Judgement("ignored"), None)
+                self.settle(ticket, IGNORED, None)
             raise
         if ticket is None:
             raise CircuitOpenError(wait, self.name, reason)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from llmbatch.breaker.core import Ticket
-from llmbatch.breaker.judging import Judged, Judgement, to_judgement
+from llmbatch.breaker.judging import IGNORED, Judged, Judgement, to_judgement
 from llmbatch.breaker.waiting import Ask, wait, wait_async
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Permit:
         Raises:
             RuntimeError: it was settled or released before.
         """
-        self._breaker._circuit.settle(self._ticket, Judgement("ignored"), None)
+        self._breaker._circuit.settle(self._ticket, IGNORED, None)
 
     def sleep(self, seconds: float) -> bool:
         """Block this thread for *seconds*, less if the circuit changes; whether the permit is still current."""
