@@ -17,7 +17,7 @@ from llmbatch.beside import run_in_thread
 from llmbatch.errors import StoppedError, UsageError, WriteError
 from llmbatch.events import Observer, RunStarted
 from llmbatch.jsontext import dumps
-from llmbatch.records import Caller, Result, encode_line
+from llmbatch.records import Caller, Result, Transport, encode_line
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.engine import Ending, Engine
 from llmbatch.runner.options import OnOutage, RunOptions
@@ -25,6 +25,7 @@ from llmbatch.runner.sinks import LineSink, QueueSink
 from llmbatch.simulated import SimulatedHost
 
 if TYPE_CHECKING:
+    from llmbatch.files.disk import Disk
     from llmbatch.files.output import Output
     from llmbatch.files.reader import Source
     from llmbatch.files.writer import LineWriter
@@ -68,6 +69,8 @@ class BatchRunner:
         observers: told of every event.
         canary: for a function: a row that may be sent at any time to find out whether it works again.
         environ: where keys and base URLs are read from; None: the process's environment.
+        transport: what carries requests in place of the HTTP client, such as a simulated provider; closed with a run.
+        disk: what files are on in place of the operating system's, for simulations.
         **options: concurrency and the rest of :class:`RunOptions`.
 
     Raises:
@@ -86,6 +89,8 @@ class BatchRunner:
         observers: Sequence[Observer] = (),
         canary: object = None,
         environ: Mapping[str, str] | None = None,
+        transport: Transport | None = None,
+        disk: Disk | None = None,
         **options: Unpack[Options],
     ) -> None:
         unknown = options.keys() - RunOptions.names()
@@ -101,6 +106,8 @@ class BatchRunner:
         self._observers = list(observers)
         self._canary = canary
         self._environ = os.environ if environ is None else environ
+        self._transport = transport
+        self._disk = disk
         self._engines: list[Engine] = []
         self._writers: list[LineWriter] = []
         self._given_up: int | None = None
@@ -131,24 +138,26 @@ class BatchRunner:
             WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
         """
         from llmbatch.files.deferred import default_output, write_deferred
+        from llmbatch.files.disk import DISK
         from llmbatch.files.output import open_output
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
         from llmbatch.lookahead import look_ahead
 
+        disk = self._disk or DISK
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
         caller = self._make_caller(host)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
-            look_ahead(caller, input, limit=limit, strict=strict)
-            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed)
+            look_ahead(caller, input, limit=limit, strict=strict, disk=disk)
+            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=disk)
             stack.callback(out.close)
-            verify_finished(input, out.ledger)
-            source = open_source(input, ledger=out.ledger, limit=limit)
+            verify_finished(input, out.ledger, disk)
+            source = open_source(input, ledger=out.ledger, limit=limit, disk=disk)
             stack.push_async_callback(source.aclose)
-            total = count_rows(input)
+            total = count_rows(input, disk)
             writer = LineWriter(out, on_error=lambda error: engine.abort(error))
             self._writers.append(writer)
             stack.callback(self._writers.remove, writer)
@@ -173,7 +182,7 @@ class BatchRunner:
                 await writer.aclose()
                 waiting = engine.deferred()
                 if out.is_resumable:
-                    write_deferred(Path(target), map(encode_line, waiting))
+                    write_deferred(Path(target), map(encode_line, waiting), disk)
                 if ending is None:
                     engine.ended(130, "the run was cancelled", len(waiting))
             if self._given_up is not None and ending.exit_code in (0, 1):
@@ -291,6 +300,8 @@ class BatchRunner:
             environ=self._environ,
             sim_url=host.url,
         )
+        if self._transport is not None:
+            return HttpCaller(connection, self._transport)
         return HttpCaller.over_http(connection, concurrency=self.options.concurrency)
 
     def _start(

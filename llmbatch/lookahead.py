@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmbatch.errors import InputError, MalformedRowError
+from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.reader import open_source
 from llmbatch.records import Caller, Malformed, Row
 
 __all__ = ["look_ahead"]
 
 
-def look_ahead(caller: Caller, input: str | Path, *, limit: int | None, strict: bool) -> None:  # noqa: A002
+def look_ahead(
+    caller: Caller,
+    input: str | Path,  # noqa: A002
+    *,
+    limit: int | None,
+    strict: bool,
+    disk: Disk = DISK,
+) -> None:
     """Read up to the first row that can be sent; with *strict*, all of them.
 
     Raises:
@@ -23,7 +31,7 @@ def look_ahead(caller: Caller, input: str | Path, *, limit: int | None, strict: 
         if strict:
             raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
         return
-    source = open_source(input, limit=limit)
+    source = open_source(input, limit=limit, disk=disk)
     faults: list[str] = []
     try:
         while not source.exhausted and len(faults) < 5:

@@ -5,11 +5,12 @@ The deferred file is for people and their scripts; nothing is read back from it.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from llmbatch.errors import InputError, WriteError
+from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.replace import replace_file
 
 __all__ = ["default_output", "deferred_path", "write_deferred"]
@@ -41,7 +42,7 @@ def deferred_path(output_path: str | Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.deferred.jsonl")
 
 
-def write_deferred(output_path: str | Path, lines: Iterable[bytes]) -> None:
+def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Disk = DISK) -> None:
     """Write the deferred file of *output_path* anew, at once or not at all; no lines, no file.
 
     Only for whoever holds the output's lock.
@@ -49,13 +50,14 @@ def write_deferred(output_path: str | Path, lines: Iterable[bytes]) -> None:
     Raises:
         WriteError: it could not be written; the old one is still there.
     """
-    path = deferred_path(output_path)
+    path = str(deferred_path(output_path))
     text = b"".join(lines)
     try:
         if text:
-            os.close(replace_file(str(path), [text]))
+            disk.close(replace_file(path, [text], disk))
         else:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(path)
     except OSError as error:
         hint = "the output itself is whole, and waiting rows are sent again by the same command"
         raise WriteError(f"{path}: could not be written ({error.strerror})", hint=hint) from error

@@ -6,40 +6,40 @@ behind. Does not read or write the file.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from llmbatch.errors import OutputError
+from llmbatch.files.disk import DISK, Disk
 
 __all__ = ["open_locked"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def open_locked(path: str, name: str) -> int:
+def open_locked(path: str, name: str, disk: Disk = DISK) -> int:
     """A descriptor of *path*, created with mode 0600 where it is not there, and locked. *name* is for messages.
 
     Raises:
         OutputError: another run has the file, or it cannot be opened or locked.
     """
     while True:
-        fd = _open(path, name)
+        fd = _open(path, name, disk)
         try:
-            _lock(fd, name)
+            _lock(fd, name, disk)
             # Between open and lock the holder may have replaced the file: then our lock is on the old one.
-            if _is_still_at(fd, path):
+            if _is_still_at(fd, path, disk):
                 return fd
         except BaseException:
-            os.close(fd)
+            disk.close(fd)
             raise
-        os.close(fd)
+        disk.close(fd)
 
 
-def _open(path: str, name: str) -> int:
+def _open(path: str, name: str, disk: Disk) -> int:
     parent = str(Path(path).parent)
     try:
-        return os.open(path, _FLAGS, 0o600)
+        return disk.open(path, _FLAGS, 0o600)
     except FileNotFoundError:
         raise OutputError(f"{name}: there is no directory {parent}", hint=f"create it: mkdir -p {parent}") from None
     except IsADirectoryError:
@@ -52,11 +52,11 @@ def _open(path: str, name: str) -> int:
         raise OutputError(f"{name}: cannot be opened ({why})", hint="write to another file (-o)") from error
 
 
-def _lock(fd: int, name: str) -> None:
+def _lock(fd: int, name: str, disk: Disk) -> None:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        disk.lock(fd)
     except BlockingIOError:
-        pid = _holder(fd)
+        pid = _holder(disk.fstat(fd))
         who = f" (pid {pid})" if pid else ""
         hint = "wait for it to end, stop it, or write to another file (-o)"
         raise OutputError(f"{name}: is in use by another run{who}", hint=hint) from None
@@ -65,16 +65,15 @@ def _lock(fd: int, name: str) -> None:
         raise OutputError(f"{name}: cannot be locked ({error.strerror})", hint=hint) from error
 
 
-def _is_still_at(fd: int, path: str) -> bool:
+def _is_still_at(fd: int, path: str, disk: Disk) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), Path(path).stat())
+        return os.path.samestat(disk.fstat(fd), disk.stat(path))
     except FileNotFoundError:
         return False
 
 
-def _holder(fd: int) -> int | None:
+def _holder(about: os.stat_result) -> int | None:
     """The process that holds the lock, where the system tells."""
-    about = os.fstat(fd)
     place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     try:
         locks = Path("/proc/locks").read_text(encoding="ascii")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.errors import InputError
+from llmbatch.files.disk import DISK, Disk
 
 __all__ = ["BLOCK_BYTES", "file_blocks", "open_input", "read_block"]
 
@@ -20,7 +21,7 @@ BLOCK_BYTES: Final = 256 * 1024
 """How much is read at once."""
 
 
-def open_input(path: str | Path) -> int:
+def open_input(path: str | Path, disk: Disk = DISK) -> int:
     """A descriptor of *path*, or of standard input for ``-``.
 
     Raises:
@@ -32,15 +33,15 @@ def open_input(path: str | Path) -> int:
         if not str(path):
             raise InputError("the input's path is empty", hint="name a file, or - for standard input")
         # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
     except PermissionError:
         raise InputError(f"{path}: no permission to read it", hint=f"ls -l {path} shows who may") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({_why(error)})", hint="name a readable file") from error
-    if stat.S_ISDIR(os.fstat(fd).st_mode):
-        os.close(fd)
+    if stat.S_ISDIR(disk.fstat(fd).st_mode):
+        disk.close(fd)
         raise InputError(f"{path}: is a directory", hint="name one file of rows in it")
     return fd
 
@@ -52,17 +53,17 @@ def _duplicate_stdin() -> int:
     return os.dup(0)
 
 
-def file_blocks(fd: int, name: str) -> Iterator[bytes]:
+def file_blocks(fd: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
     """The blocks of a regular file, from where *fd* stands to its end.
 
     Raises:
         InputError: it cannot be read.
     """
-    while block := read_block(fd, name):
+    while block := read_block(fd, name, disk):
         yield block
 
 
-def read_block(fd: int, name: str) -> bytes:
+def read_block(fd: int, name: str, disk: Disk = DISK) -> bytes:
     """The next block, empty at the end.
 
     Raises:
@@ -70,7 +71,7 @@ def read_block(fd: int, name: str) -> bytes:
         InputError: it cannot be read.
     """
     try:
-        return os.read(fd, BLOCK_BYTES)
+        return disk.read(fd, BLOCK_BYTES)
     except BlockingIOError:
         raise
     except OSError as error:

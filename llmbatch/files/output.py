@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.errors import OutputError, WriteError
+from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.lock import open_locked
 from llmbatch.files.replace import replace_file, sync_directory
@@ -27,7 +28,6 @@ from llmbatch.jsontext import dumps
 __all__ = ["Output", "StreamOutput", "open_output"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
-_datasync = getattr(os, "fdatasync", os.fsync)
 _HINTS: Final = {
     errno.ENOSPC: "free some space on the disk, then run the same command again",
     errno.EDQUOT: "free some of your disk quota, then run the same command again",
@@ -47,14 +47,15 @@ class Output:
 
     is_resumable: bool = True
 
-    def __init__(self, fd: int, name: str, ledger: Ledger) -> None:
+    def __init__(self, fd: int, name: str, ledger: Ledger, disk: Disk = DISK) -> None:
         self.name = name
         self.ledger = ledger
         self.lines_written = 0
         self._fd = fd
+        self._disk = disk
         self._open = True
         self._failure: WriteError | None = None
-        self._has_links = os.fstat(fd).st_nlink > 0
+        self._has_links = disk.fstat(fd).st_nlink > 0
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "open" if self._open else "closed"
@@ -64,14 +65,7 @@ class Output:
         """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one."""
         # The members on both sides tell our own model from the one that the provider's answer names.
         named = f',"model":{dumps(model)},"attempts":'.encode()
-        with os.fdopen(os.dup(self._fd), "rb", buffering=_BLOCK_BYTES) as file:
-            file.seek(0)
-            for line in file:
-                if named in line:
-                    found = match_line(line)
-                    if found is not None and found[3] == b"success":
-                        return True
-        return False
+        return any(named in line for line in _success_lines(self._fd, self._disk))
 
     def write(self, data: bytes) -> None:
         r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
@@ -84,7 +78,7 @@ class Output:
         try:
             while written < len(data):
                 # A short write is followed by one that says why.
-                written += os.write(self._fd, data[written:] if written else data)
+                written += self._disk.write(self._fd, data[written:] if written else data)
         except OSError as error:
             kept = data.rfind(b"\n", 0, written) + 1
             self.lines_written += data.count(b"\n", 0, kept)
@@ -100,8 +94,8 @@ class Output:
         """
         self._check()
         try:
-            _datasync(self._fd)
-            deleted = self._has_links and os.fstat(self._fd).st_nlink == 0
+            self._disk.sync(self._fd)
+            deleted = self._has_links and self._disk.fstat(self._fd).st_nlink == 0
         except OSError as error:
             raise self._failed(error) from error
         if deleted:
@@ -114,7 +108,7 @@ class Output:
         """Close the file and let go of the lock; idempotent."""
         if self._open:
             self._open = False
-            os.close(self._fd)
+            self._disk.close(self._fd)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -129,7 +123,7 @@ class Output:
     def _cut(self, torn_bytes: int) -> None:
         if torn_bytes:
             with contextlib.suppress(OSError):  # then the next opening repairs it
-                os.ftruncate(self._fd, os.fstat(self._fd).st_size - torn_bytes)
+                self._disk.truncate(self._fd, self._disk.fstat(self._fd).st_size - torn_bytes)
 
 
 class StreamOutput(Output):
@@ -194,6 +188,7 @@ def open_output(
     overwrite: bool = False,
     retry_failed: bool = False,
     input_path: str | Path | None = None,
+    disk: Disk = DISK,
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
@@ -210,60 +205,74 @@ def open_output(
         return StreamOutput(_duplicate_stdout(), "standard output")
     if not Path(name).name or name.endswith("/"):
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
-    if _is_stream(name):
+    if _is_stream(name, disk):
         return StreamOutput(_open_stream(name), name)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
-    real = os.path.realpath(name)
-    fd = open_locked(real, name)
+    real = disk.real_path(name)
+    fd = open_locked(real, name, disk)
     try:
-        _refuse_input(fd, name, input_path)
+        _refuse_input(fd, name, input_path, disk)
         if overwrite:
-            os.ftruncate(fd, 0)
-        ledger = _repaired(fd, name)
+            disk.truncate(fd, 0)
+        ledger = _repaired(fd, name, disk)
         if retry_failed and ledger.failed:
-            without_failed = replace_file(real, _successes(fd))
-            os.close(fd)
+            without_failed = replace_file(real, _successes(fd, disk), disk)
+            disk.close(fd)
             fd = without_failed
-            ledger = scan(fd, name).ledger
-        sync_directory(real)
+            ledger = scan(fd, name, disk).ledger
+        sync_directory(real, disk)
     except OSError as error:
-        os.close(fd)
+        disk.close(fd)
         raise _write_error(name, error) from error
     except BaseException:
-        os.close(fd)
+        disk.close(fd)
         raise
-    return Output(fd, name, ledger)
+    return Output(fd, name, ledger, disk)
 
 
-def _repaired(fd: int, name: str) -> Ledger:
-    found = scan(fd, name)
-    if os.fstat(fd).st_size > found.end_bytes:
-        os.ftruncate(fd, found.end_bytes)
+def _repaired(fd: int, name: str, disk: Disk) -> Ledger:
+    found = scan(fd, name, disk)
+    if disk.fstat(fd).st_size > found.end_bytes:
+        disk.truncate(fd, found.end_bytes)
     if found.lacks_newline:
-        os.write(fd, b"\n")
+        disk.write(fd, b"\n")
     return found.ledger
 
 
-def _successes(fd: int) -> Iterator[bytes]:
-    with os.fdopen(os.dup(fd), "rb", buffering=_BLOCK_BYTES) as file:
-        file.seek(0)
-        lines: list[bytes] = []
-        size = 0
-        for line in file:
+def _successes(fd: int, disk: Disk) -> Iterator[bytes]:
+    lines: list[bytes] = []
+    size = 0
+    for line in _success_lines(fd, disk):
+        lines.append(line)
+        size += len(line)
+        if size > _BLOCK_BYTES:
+            yield b"".join(lines)
+            lines.clear()
+            size = 0
+    yield b"".join(lines)
+
+
+def _success_lines(fd: int, disk: Disk) -> Iterator[bytes]:
+    r"""The lines of rows that succeeded, each with its ``\n``, in the file's order."""
+    parts: list[bytes] = []
+    offset = 0
+    while block := disk.pread(fd, _BLOCK_BYTES, offset):
+        offset += len(block)
+        *whole, rest = block.split(b"\n")
+        for line in whole:
+            if parts:
+                line = b"".join((*parts, line))
+                parts.clear()
             found = match_line(line)
             if found is not None and found[3] == b"success":
-                lines.append(line)
-                size += len(line)
-                if size > _BLOCK_BYTES:
-                    yield b"".join(lines)
-                    lines.clear()
-                    size = 0
-        yield b"".join(lines)
+                yield line + b"\n"
+        if rest:
+            parts.append(rest)
 
 
-def _is_stream(path: str) -> bool:
+def _is_stream(path: str, disk: Disk) -> bool:
     try:
-        mode = Path(path).stat().st_mode
+        mode = disk.stat(path).st_mode
     except (OSError, ValueError):
         return False  # opening creates it, or says what is wrong
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
@@ -286,14 +295,14 @@ def _duplicate_stdout() -> int:
     raise OutputError("standard output is closed", hint="write to a file (-o)")
 
 
-def _refuse_input(fd: int, name: str, input_path: str | Path | None) -> None:
+def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Disk) -> None:
     if input_path is None:
         return
     try:
-        about = os.fstat(0) if str(input_path) == "-" else Path(input_path).stat()
+        about = os.fstat(0) if str(input_path) == "-" else disk.stat(str(input_path))
     except OSError:
         return  # the reader says what is wrong with it
-    if os.path.samestat(about, os.fstat(fd)):
+    if os.path.samestat(about, disk.fstat(fd)):
         raise OutputError(f"{name}: is the input itself", hint="write to another file (-o)")
 
 

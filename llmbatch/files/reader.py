@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from llmbatch.errors import InputError
+from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.iterable import IterableSource
 from llmbatch.files.ledger import Ledger, Verified
 from llmbatch.files.lines import parse_line, too_long
@@ -78,11 +79,12 @@ class Source(Protocol):
 class _ByteSource:
     """Rows out of the blocks of one file descriptor, which it owns."""
 
-    def __init__(self, fd: int, name: str, *, ledger: Ledger | None, limit: int | None) -> None:
+    def __init__(self, fd: int, name: str, *, ledger: Ledger | None, limit: int | None, disk: Disk = DISK) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
         self.name = name
         self._fd: int | None = fd
+        self._disk = disk
         self._ledger = ledger if ledger else None
         self._verified = False
         self._limit = limit
@@ -124,7 +126,7 @@ class _ByteSource:
         """Close the file; idempotent."""
         self.exhausted = True
         if self._fd is not None:
-            os.close(self._fd)
+            self._disk.close(self._fd)
             self._fd = None
 
     async def aclose(self) -> None:
@@ -171,15 +173,22 @@ class FileSource(_ByteSource):
     """
 
     def __init__(
-        self, path: str | Path, *, ledger: Ledger | None = None, limit: int | None = None, fd: int | None = None
+        self,
+        path: str | Path,
+        *,
+        ledger: Ledger | None = None,
+        limit: int | None = None,
+        fd: int | None = None,
+        disk: Disk = DISK,
     ) -> None:
-        fd = open_input(path) if fd is None else fd
-        super().__init__(fd, str(path), ledger=ledger, limit=limit)
-        start = os.lseek(fd, 0, os.SEEK_CUR)
+        fd = open_input(path, disk) if fd is None else fd
+        super().__init__(fd, str(path), ledger=ledger, limit=limit, disk=disk)
+        start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
-        self._total_bytes = os.fstat(fd).st_size - start
+        about = disk.fstat(fd)
+        self._total_bytes = about.st_size - start
         verified = ledger.verified if ledger is not None and not start else None
-        if verified is not None and verified.identity == identity(fd):
+        if verified is not None and verified.identity == identity(about):
             self._verified = True
             if limit is None or limit > verified.lines:
                 self._start_after(fd, verified)
@@ -196,12 +205,12 @@ class FileSource(_ByteSource):
         await asyncio.sleep(0)
 
     def _start_after(self, fd: int, verified: Verified) -> None:
-        self._consumed_bytes = os.lseek(fd, verified.size_bytes, os.SEEK_SET)
+        self._consumed_bytes = self._disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
         self._batches = text_lines(self._blocks(fd), self.name, from_start=not verified.lines)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
-        for block in file_blocks(fd, self.name):
+        for block in file_blocks(fd, self.name, self._disk):
             self._consumed_bytes += len(block)
             yield block
 
@@ -253,7 +262,7 @@ class StreamSource(_ByteSource):
 
 
 def open_source(
-    path: str | Path, *, ledger: Ledger | None = None, limit: int | None = None
+    path: str | Path, *, ledger: Ledger | None = None, limit: int | None = None, disk: Disk = DISK
 ) -> FileSource | StreamSource:
     """The rows of *path*; ``-`` is standard input. Rows that *ledger* has are passed over, *limit* bounds the rows.
 
@@ -261,7 +270,7 @@ def open_source(
         InputError: the input cannot be opened.
     """
     name = "standard input" if str(path) == "-" else str(path)
-    fd = open_input(path)
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return FileSource(name, ledger=ledger, limit=limit, fd=fd)
+    fd = open_input(path, disk)
+    if stat.S_ISREG(disk.fstat(fd).st_mode):
+        return FileSource(name, ledger=ledger, limit=limit, fd=fd, disk=disk)
     return StreamSource(fd, name, ledger=ledger, limit=limit)

@@ -6,7 +6,6 @@ length of its lines. Does not change the file.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from array import array
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmbatch.errors import OutputError
+from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.ledger import FAILED, SUCCESS, Ledger
 from llmbatch.jsontext import JSONError, parse
 
@@ -48,7 +48,7 @@ class Scan:
     lacks_newline: bool
 
 
-def scan(fd: int, name: str) -> Scan:
+def scan(fd: int, name: str, disk: Disk = DISK) -> Scan:
     """Read the whole file behind *fd*, whose offset stays where it is. Cost: about a second for a gigabyte.
 
     Raises:
@@ -59,7 +59,7 @@ def scan(fd: int, name: str) -> Scan:
     offset = tail_bytes = 0
     text = _LINE_END  # what is not entered yet: the end of the last line that is, then the lines after it
     damaged = 0  # the number of a whole line with NUL bytes in it, forgiven only where it is the last
-    while block := os.pread(fd, _BLOCK_BYTES, offset):
+    while block := disk.pread(fd, _BLOCK_BYTES, offset):
         offset += len(block)
         text += block
         tail_bytes += len(block)
@@ -75,11 +75,11 @@ def scan(fd: int, name: str) -> Scan:
             text = _shortened(text)
     end_bytes = offset - tail_bytes
     if damaged:
-        return Scan(ledger, _line_start(fd, end_bytes - 1), lacks_newline=False)
+        return Scan(ledger, _line_start(fd, end_bytes - 1, disk), lacks_newline=False)
     tail = text[len(_LINE_END) :]
     if tail:
         _check_torn(tail, name, ledger)
-        if _is_whole(tail, fd, end_bytes, tail_bytes):
+        if _is_whole(tail, disk.pread(fd, tail_bytes, end_bytes)):
             _enter(tail, name, ledger)
             return Scan(ledger, offset, lacks_newline=True)
     return Scan(ledger, end_bytes, lacks_newline=False)
@@ -171,22 +171,22 @@ def _shortened(line: bytes) -> bytes:
     return line[:_PREFIX_BYTES] + (b"\0" if 0 in line else b"") + line[-1:]
 
 
-def _is_whole(tail: bytes, fd: int, start: int, length: int) -> bool:
+def _is_whole(tail: bytes, whole: bytes) -> bool:
     # A kill between a line's last byte and its newline leaves a whole result, which is paid for.
     if match_line(tail) is None or tail[-1] != _BRACE:
         return False
     try:
-        parse(os.pread(fd, length, start).decode())
+        parse(whole.decode())
     except (JSONError, UnicodeDecodeError):
         return False
     return True
 
 
-def _line_start(fd: int, before: int) -> int:
+def _line_start(fd: int, before: int, disk: Disk) -> int:
     """Where the line starts whose newline is at *before*."""
     while before:
         at = max(0, before - _BLOCK_BYTES)
-        newline = os.pread(fd, before - at, at).rfind(b"\n")
+        newline = disk.pread(fd, before - at, at).rfind(b"\n")
         if newline >= 0:
             return at + newline + 1
         before = at

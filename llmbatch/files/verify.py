@@ -14,10 +14,11 @@ from typing import Final
 
 from llmbatch.errors import InputError
 from llmbatch.files.archive import HEAD_BYTES, is_archive
+from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.ledger import Ledger, Verified
 from llmbatch.files.lines import line_digest, strip_bom
 from llmbatch.files.opening import BLOCK_BYTES, file_blocks, open_input
-from llmbatch.files.split import LongLine
+from llmbatch.files.split import LineSplitter, LongLine
 from llmbatch.files.text import text_lines
 
 __all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished"]
@@ -25,22 +26,34 @@ __all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
 
 
-def count_rows(path: str | Path) -> int | None:
+def count_rows(path: str | Path, disk: Disk = DISK) -> int | None:
     """The lines of *path* that are not blank; None unless it is a plain regular file below 256 MiB. Raises nothing."""
     try:
-        about = Path(path).stat()
+        about = disk.stat(str(path))
         if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
             return None
-        with Path(path).open("rb", buffering=BLOCK_BYTES) as file:
-            if is_archive(file.read(HEAD_BYTES)):
-                return None
-            file.seek(0)
-            return sum(not line.isspace() for line in file)
+        fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
         return None
+    try:
+        if is_archive(disk.pread(fd, HEAD_BYTES, 0)):
+            return None
+        splitter = LineSplitter()
+        rows = 0
+        for block in iter(lambda: disk.read(fd, BLOCK_BYTES), b""):
+            rows += _filled(splitter.feed(block))
+        return rows + _filled(splitter.finish())
+    except OSError:
+        return None
+    finally:
+        disk.close(fd)
 
 
-def verify_finished(path: str | Path, ledger: Ledger) -> None:
+def _filled(lines: Sequence[bytes | LongLine]) -> int:
+    return sum(isinstance(line, LongLine) or not (line.isspace() or not line) for line in lines)
+
+
+def verify_finished(path: str | Path, ledger: Ledger, disk: Disk = DISK) -> None:
     """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
 
     Reads up to the last finished row. Other inputs cannot be read twice: their source compares as it goes.
@@ -48,23 +61,23 @@ def verify_finished(path: str | Path, ledger: Ledger) -> None:
     Raises:
         InputError: a finished row has changed or is gone, or the input cannot be read.
     """
-    if not ledger or str(path) == "-" or not _is_regular(path):
+    if not ledger or str(path) == "-" or not _is_regular(path, disk):
         return
     name = str(path)
-    fd = open_input(path)
+    fd = open_input(path, disk)
     number = 0
     try:
-        leading = _Leading(os.pread(fd, HEAD_BYTES, 0))
-        for batch in text_lines(file_blocks(fd, name), name):
+        leading = _Leading(disk.pread(fd, HEAD_BYTES, 0))
+        for batch in text_lines(file_blocks(fd, name, disk), name):
             if batch:
                 compare(name, number + 1, batch, ledger)
                 leading.add(batch, done=ledger.are_done(number + 1, len(batch)))
                 number += len(batch)
             if number >= ledger.last:
-                ledger.verified = Verified(identity(fd), leading.lines, leading.size_bytes)
+                ledger.verified = Verified(identity(disk.fstat(fd)), leading.lines, leading.size_bytes)
                 return
     finally:
-        os.close(fd)
+        disk.close(fd)
     raise InputError(
         f"{name}: the file has {number} lines, but the output has a result for line {ledger.last}",
         hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
@@ -103,9 +116,8 @@ def compare_line(name: str, number: int, line: bytes | LongLine, ledger: Ledger)
         )
 
 
-def identity(fd: int) -> tuple[int, ...]:
+def identity(about: os.stat_result) -> tuple[int, ...]:
     """What tells a file, and its state, from others."""
-    about = os.fstat(fd)
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
@@ -125,8 +137,8 @@ class _Leading:
             self.size_bytes += sum(map(len, lines)) + len(lines)
 
 
-def _is_regular(path: str | Path) -> bool:
+def _is_regular(path: str | Path, disk: Disk) -> bool:
     try:
-        return stat.S_ISREG(Path(path).stat().st_mode)
+        return stat.S_ISREG(disk.stat(str(path)).st_mode)
     except (OSError, ValueError):
         return True  # opening says what is wrong

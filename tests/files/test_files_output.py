@@ -19,7 +19,7 @@ import pytest
 from files_examples import input_line, result_line
 
 from llmbatch.errors import OutputError, WriteError
-from llmbatch.files import lock
+from llmbatch.files.disk import Disk
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.output import Output, StreamOutput, open_output
 from llmbatch.files.scan import scan
@@ -325,26 +325,22 @@ def test_a_second_process_on_the_same_output_is_refused(path: Path) -> None:
     open_and_close(path)
 
 
-def test_a_file_that_is_replaced_between_open_and_lock_is_opened_again(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_replaced_between_open_and_lock_is_opened_again(path: Path) -> None:
     """Or two runs would each hold a lock, one on a file that has no name any more."""
     write_lines(path, result_line(1))
-    flock = lock.fcntl.flock
-    replaced = False
 
-    def replace_once(fd: int, operation: int) -> None:
-        nonlocal replaced
-        if not replaced:
-            replaced = True
-            other = path.with_name("other")
-            write_lines(other, result_line(1), result_line(2))
-            other.rename(path)
-        flock(fd, operation)
+    class ReplacedOnce(Disk):
+        replaced = False
 
-    monkeypatch.setattr(lock.fcntl, "flock", replace_once)
+        def lock(self, fd: int) -> None:
+            if not self.replaced:
+                self.replaced = True
+                other = path.with_name("other")
+                write_lines(other, result_line(1), result_line(2))
+                other.rename(path)
+            super().lock(fd)
 
-    output = open_output(path)
+    output = open_output(path, disk=ReplacedOnce())
     output.write(result_line(3))
     output.close()
 

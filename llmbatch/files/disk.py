@@ -1,0 +1,89 @@
+"""The calls into the file system that input and output make, in one place, so that a simulation can take them over.
+
+Every method is the function of :mod:`os` (or ``fcntl``) that has its name, with its errors. Pipes, devices and
+standard streams are not among them: they are read and written by their descriptors. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import Final
+
+__all__ = ["DISK", "Disk"]
+
+
+class Disk:
+    """The operating system's file system. Subclasses stand for others, such as one that loses what was not synced."""
+
+    def open(self, path: str, flags: int, mode: int = 0o600) -> int:
+        """A new descriptor of *path*."""
+        return os.open(path, flags, mode)
+
+    def close(self, fd: int) -> None:
+        """Let go of a descriptor, and of its lock."""
+        os.close(fd)
+
+    def read(self, fd: int, size: int) -> bytes:
+        """At most *size* bytes from where *fd* stands."""
+        return os.read(fd, size)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """At most *size* bytes from *offset* on; *fd* stays where it stands."""
+        return os.pread(fd, size, offset)
+
+    def seek(self, fd: int, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move where *fd* stands; gives the new offset."""
+        return os.lseek(fd, offset, whence)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Write some of *data*, at the end of a file that was opened to append; gives how many bytes."""
+        return os.write(fd, data)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut the file to *size* bytes."""
+        os.ftruncate(fd, size)
+
+    def sync(self, fd: int) -> None:
+        """Return when the file, its length included, is on the disk."""
+        getattr(os, "fdatasync", os.fsync)(fd)
+
+    def sync_all(self, fd: int) -> None:
+        """As :meth:`sync`, with the file's rights and times; for a directory, the names in it."""
+        os.fsync(fd)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """What is known of an open file."""
+        return os.fstat(fd)
+
+    def stat(self, path: str) -> os.stat_result:
+        """What is known of the file that *path* names."""
+        return os.stat(path)  # noqa: PTH116 - a table of calls, not of paths
+
+    def real_path(self, path: str) -> str:
+        """*path* with its links followed."""
+        return os.path.realpath(path)
+
+    def lock(self, fd: int) -> None:
+        """Lock the open file for us alone; ``BlockingIOError`` if somebody else has it."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def replace(self, old: str, new: str) -> None:
+        """Give the file *old* the name *new*, whatever had it."""
+        os.replace(old, new)  # noqa: PTH105
+
+    def unlink(self, path: str) -> None:
+        """Take the name *path* away."""
+        os.unlink(path)  # noqa: PTH108
+
+    def change_rights(self, fd: int, mode: int, owner: tuple[int, int] | None = None) -> None:
+        """Set an open file's owner and group, where that is permitted, then its mode."""
+        if owner is not None:
+            with contextlib.suppress(PermissionError):
+                os.fchown(fd, *owner)
+        os.fchmod(fd, mode)
+
+
+DISK: Final = Disk()
+"""The real one."""
