@@ -179,10 +179,12 @@ class BatchRunner:
                 ending = await engine.run()
             finally:
                 self._engines.remove(engine)
-                await writer.aclose()
-                waiting = engine.deferred()
-                if out.is_resumable:
-                    write_deferred(Path(target), map(encode_line, waiting), disk)
+                try:
+                    await writer.aclose()
+                finally:
+                    waiting = engine.deferred()
+                    if out.is_resumable:
+                        write_deferred(Path(target), map(encode_line, waiting), disk)
                 if ending is None:
                     engine.ended(130, "the run was cancelled", len(waiting))
             if self._given_up is not None and ending.exit_code in (0, 1):

@@ -15,7 +15,7 @@ from typing import Final
 from llmbatch.errors import InputError
 from llmbatch.files.disk import DISK, Disk
 
-__all__ = ["BLOCK_BYTES", "file_blocks", "open_input", "read_block"]
+__all__ = ["BLOCK_BYTES", "file_blocks", "open_input", "read_block", "read_head"]
 
 BLOCK_BYTES: Final = 256 * 1024
 """How much is read at once."""
@@ -63,6 +63,18 @@ def file_blocks(fd: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
         yield block
 
 
+def read_head(fd: int, size: int, name: str, disk: Disk = DISK) -> bytes:
+    """The first *size* bytes of a regular file, wherever *fd* stands.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return disk.pread(fd, size, 0)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
 def read_block(fd: int, name: str, disk: Disk = DISK) -> bytes:
     """The next block, empty at the end.
 
@@ -75,8 +87,12 @@ def read_block(fd: int, name: str, disk: Disk = DISK) -> bytes:
     except BlockingIOError:
         raise
     except OSError as error:
-        hint = "run the same command again once it can be read: what is finished is kept"
-        raise InputError(f"{name}: cannot be read ({_why(error)})", hint=hint) from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    hint = "run the same command again once it can be read: what is finished is kept"
+    return InputError(f"{name}: cannot be read ({_why(error)})", hint=hint)
 
 
 def _why(error: Exception) -> str:

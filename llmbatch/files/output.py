@@ -62,10 +62,16 @@ class Output:
         return f"<{type(self).__name__} {self.name} {state}, {len(self.ledger) + self.lines_written} lines>"
 
     def has_success(self, model: str) -> bool:
-        """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one."""
+        """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one.
+
+        False as well where it cannot be read: then a run that needs to know stops, and nothing is lost.
+        """
         # The members on both sides tell our own model from the one that the provider's answer names.
         named = f',"model":{dumps(model)},"attempts":'.encode()
-        return any(named in line for line in _success_lines(self._fd, self._disk))
+        try:
+            return any(named in line for line in _success_lines(self._fd, self._disk))
+        except OSError:
+            return False
 
     def write(self, data: bytes) -> None:
         r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.

@@ -17,7 +17,7 @@ from llmbatch.files.archive import HEAD_BYTES, is_archive
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.ledger import Ledger, Verified
 from llmbatch.files.lines import line_digest, strip_bom
-from llmbatch.files.opening import BLOCK_BYTES, file_blocks, open_input
+from llmbatch.files.opening import BLOCK_BYTES, file_blocks, open_input, read_head
 from llmbatch.files.split import LineSplitter, LongLine
 from llmbatch.files.text import text_lines
 
@@ -67,7 +67,7 @@ def verify_finished(path: str | Path, ledger: Ledger, disk: Disk = DISK) -> None
     fd = open_input(path, disk)
     number = 0
     try:
-        leading = _Leading(disk.pread(fd, HEAD_BYTES, 0))
+        leading = _Leading(read_head(fd, HEAD_BYTES, name, disk))
         for batch in text_lines(file_blocks(fd, name, disk), name):
             if batch:
                 compare(name, number + 1, batch, ledger)

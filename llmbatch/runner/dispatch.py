@@ -254,9 +254,22 @@ class Dispatch:
 
     def _prefers_canary(self, lane: Lane, now: float) -> bool:
         """Whether rows would say little: a canary passed just before, or one row after the other may be bad."""
-        if now < lane.canary_first_until:
+        if now < lane.canary_first_until or (self._is_impatient(lane, now) and self._owes_canary(lane)):
             return True
         return (lane.opened_by_refusal or self.intake.ended) and lane.probes_failed % 4 == 3
+
+    def _owes_canary(self, lane: Lane) -> bool:
+        """Whether a run that will not wait has yet to find out that this is an outage, and no row's fault."""
+        return not lane.canary_failed and self.knows_canary(lane)
+
+    def _is_impatient(self, lane: Lane, now: float) -> bool:
+        """Whether the run will have waited for long enough before many more probes."""
+        if self.options.on_outage == "defer":
+            return True
+        if self.options.max_outage is None or lane.outage_since is None:
+            return False
+        waited = now + lane.probe_timeout(self.options.timeout) - lane.outage_since
+        return waited >= self.options.max_outage / 3
 
     def _probe_by_canary(self, lane: Lane, now: float, timeout: float) -> Job | None:
         request = self._canary(lane)
@@ -345,6 +358,7 @@ class Dispatch:
         if was == "closed":
             self.troubled[lane] = None
             lane.probes_failed = 0
+            lane.canary_failed = False
             lane.outage_since = now
             self.waiting.park_waiting(lane, now)
 
@@ -366,7 +380,8 @@ class Dispatch:
             return True
         options = self.options
         if options.on_outage == "defer":
-            return not lane.circuit.is_closed or lane.not_before - now > options.recovery_timeout
+            is_down = not lane.circuit.is_closed and not self._owes_canary(lane)
+            return is_down or lane.not_before - now > options.recovery_timeout
         if options.max_outage is None or lane.outage_since is None:
             return False
         return now - lane.outage_since >= options.max_outage

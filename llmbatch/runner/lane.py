@@ -105,6 +105,8 @@ class Lane:
         """No canary for evidence before."""
         self.slowest = 0.0
         """The slowest good answer lately, seconds, fading."""
+        self.canary_failed = False
+        """Whether a canary has failed since the circuit opened: then it is an outage, and no row's fault."""
         self.hung_probes = 0
         self.prefer_new = False
 

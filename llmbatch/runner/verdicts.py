@@ -32,6 +32,9 @@ __all__ = ["Verdicts"]
 NEUTRAL_CANARIES = 3
 """Refused canaries that count as an answer: the provider is up, it merely does not like this request."""
 
+LONGEST_OUTAGE = 24 * 3600.0
+"""How long rows with nothing against them probe, where no canary can stand in for them, before they are to blame."""
+
 VOUCHED_SECONDS = 600.0
 """How long after a good probe refusals are the rows' own before they are the route's; each one starts it anew."""
 
@@ -200,25 +203,30 @@ class Verdicts:
         if outcome.code == "timeout":
             lane.hung_probes += 1
         if work is None:
+            lane.canary_failed = True
             return
         work.attempts -= 1
         work.probe_failures += 1
         work.last = outcome
-        if self._is_worn_out(work):
+        if self._is_worn_out(work, now):
             self._dispatch.fail(work, outcome, now)
         else:
             # Parked, unless a call of before the opening has closed the circuit in the meantime.
             self._dispatch.waiting.give_back(work, now)
 
-    def _is_worn_out(self, work: Work) -> bool:
-        # Without a canary nothing but rows can tell whether the route works; none is tried for ever.
+    def _is_worn_out(self, work: Work, now: float) -> bool:
+        # Without a canary nothing but rows can tell whether the route works; none is tried for ever, but
+        # for longer than outages last.
         if self._dispatch.knows_canary(work.lane):
             return False
-        if work.charged or work.elevated:
+        if self._only_bad_left(work.lane):
             work.charged += 1
-        tried = work.attempts + work.probe_failures
         most = self._options.max_attempts
-        return work.is_spent(most) or tried >= PATIENCE * most
+        if work.is_spent(most):
+            return True
+        since = work.lane.outage_since
+        tried = work.attempts + work.probe_failures
+        return tried >= PATIENCE * most and since is not None and now - since >= LONGEST_OUTAGE
 
     def _count_failure(self, work: Work, serial: int, outcome: Outcome, now: float) -> None:
         lane = work.lane
@@ -234,8 +242,15 @@ class Verdicts:
             return
         # A conflict hardly speaks against the row.
         lane.remember_failure(work, serial, lightly=outcome.verdict == "neutral")
-        if self._waits_for_evidence(work, serial, now) and not work.would_be_spent(self._options.max_attempts):
+        if self._waits_for_evidence(work, serial, now) and not self._needs_evidence(work):
             self._dispatch.waiting.retry(work, now)
+
+    def _needs_evidence(self, work: Work) -> bool:
+        """Whether the row has failed so often, with no success since, that another attempt would teach nothing."""
+        most = self._options.max_attempts
+        if len(work.pending) >= most and self._dispatch.knows_canary(work.lane):
+            return True
+        return work.would_be_spent(most)
 
     def _waits_for_evidence(self, work: Work, serial: int, now: float) -> bool:
         """Judge call *serial* by what is known already; whether the row is now held, on a closed circuit."""
@@ -278,6 +293,7 @@ class Verdicts:
         lane.circuit.settle(job.permit, "failure" if in_disguise else "neutral", now)
         if in_disguise:
             lane.probes_failed += 1
+            lane.canary_failed = lane.canary_failed or work is None
         if work is not None:
             work.last = outcome
             if outcome.final:

@@ -123,7 +123,8 @@ class Waiting:
         waiting = list(lane.queue)
         lane.queue.clear()
         self.queued.pop(lane, None)
-        waiting += lane.held.values()
+        if not lane.circuit.is_closed:  # rows that are held for evidence are not sent again by the end of a pause
+            waiting += lane.held.values()
         retrying = [entry for entry in self._heap if entry[2].lane is lane]
         if retrying:
             self._heap = [entry for entry in self._heap if entry[2].lane is not lane]

@@ -1,0 +1,130 @@
+"""Runs stories, many or for long, and prints the command that replays each one that breaks a guarantee.
+
+    python tests/simulation/hunt.py --seed 123            one story, told in full
+    python tests/simulation/hunt.py --seeds 0 2000        a range
+    python tests/simulation/hunt.py --minutes 60          as many as time allows, from a new place each time
+
+Exit code 1 where something did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from simulation_story import Story
+
+BATCH = 50
+
+
+@dataclass
+class Tally:
+    """What a number of stories came to."""
+
+    seeds: int = 0
+    lives: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    """Virtual ones."""
+    fates: Counter[str] = field(default_factory=Counter)
+    broken: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.seeds += other.seeds
+        self.lives += other.lives
+        self.calls += other.calls
+        self.seconds += other.seconds
+        self.fates += other.fates
+        self.broken += other.broken
+
+    def __str__(self) -> str:
+        days = self.seconds / 86400
+        fates = ", ".join(f"{count} {kind}" for kind, count in self.fates.most_common())
+        return (
+            f"{self.seeds} stories, {self.lives} lives, {self.calls} calls, {days:.0f} days of virtual time, "
+            f"{len(self.broken)} broken; met: {fates}"
+        )
+
+
+def command(seed: int) -> str:
+    return f"python tests/simulation/hunt.py --seed {seed}"
+
+
+def tell(first: int, last: int) -> Tally:
+    """The stories of the seeds from *first* up to *last*, which is left out."""
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    tally = Tally()
+    for seed in range(first, last):
+        tally.seeds += 1
+        story = Story(seed)
+        try:
+            story.tell()
+        except Exception as error:
+            words = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            tally.broken.append((seed, words))
+        tally.lives += len(story.lives)
+        tally.calls += len(story.provider.sent)
+        tally.seconds += story.world
+        tally.fates.update(story.met)
+    return tally
+
+
+def _tell_one(seed: int) -> int:
+    story = Story(seed)
+    print(story.plan, end="\n\n")
+    try:
+        story.tell()
+    except Exception as error:
+        print("\n".join(story.log))
+        print("".join(traceback.format_exception(error)))
+        return 1
+    print("\n".join(story.log))
+    print(f"\nall held; digest {story.digest}")
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--seed", type=int)
+    how.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"))
+    how.add_argument("--minutes", type=float)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    if given.seed is not None:
+        return _tell_one(given.seed)
+
+    first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
+    until = time.monotonic() + (given.minutes or 10**6) * 60
+    tally = Tally()
+    with ProcessPoolExecutor(given.jobs) as pool:
+        waiting = []
+        at = first
+        while (at < last and time.monotonic() < until) or waiting:
+            while len(waiting) < 2 * given.jobs and at < last and time.monotonic() < until:
+                waiting.append(pool.submit(tell, at, min(at + BATCH, last)))
+                at += BATCH
+            done = waiting.pop(0).result()
+            tally.add(done)
+            for seed, words in done.broken:
+                print(f"\n{words}\n  replay: {command(seed)}", flush=True)
+            if sys.stderr.isatty():
+                print(f"\r{tally.seeds} stories, {len(tally.broken)} broken ", end="", file=sys.stderr, flush=True)
+    print(tally)
+    return 1 if tally.broken else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

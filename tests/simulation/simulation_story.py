@@ -1,0 +1,432 @@
+"""One seed, one story: an input, a provider's fate, and a chain of lives of the real runner, some of which end badly.
+
+Everything random is drawn from the seed; every life runs ``BatchRunner.run`` on a loop with virtual time, over the
+simulated disk and provider. What must hold is checked while it goes on and after every life
+(:mod:`simulation_invariants`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from simulation_disk import Killed, Machine, SimulatedDisk
+from simulation_invariants import GuaranteeError, Watch
+from simulation_provider import Provider, Weather, draw_weather
+
+from llmbatch.batch import BatchRunner
+from llmbatch.errors import LlmbatchError, WriteError
+from llmbatch.events import Event
+from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
+
+INPUT = "/data/in.jsonl"
+OUTPUT = "/data/out.jsonl"
+DEFERRED = "/data/out.deferred.jsonl"
+
+MOST_LIVES = 14
+LONGEST_LIFE = 60 * 3600.0
+"""Virtual seconds."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What happens to one life. ``step`` counts turns of the loop, ``call`` calls into the disk."""
+
+    kind: str = "none"
+    step: int = 0
+    call: int = 0
+    seconds: float = 0.0
+    power: bool = False
+
+    def __str__(self) -> str:
+        if self.kind == "none":
+            return "nothing happens"
+        where = f"in disk call {self.call}" if self.call else f"in turn {self.step}"
+        more = " and the power goes" if self.power else ""
+        return f"{self.kind} {where}{f' for {self.seconds:.1f} s' if self.seconds else ''}{more}"
+
+
+@dataclass
+class Plan:
+    """All that the seed decides."""
+
+    seed: int
+    options: dict[str, Any]
+    rows: list[bytes]
+    bad: dict[int, str]
+    weather: Weather
+    fates: list[Fate]
+    latency: float
+    gaps: list[float]
+    appended: int
+    epilogue: str
+    sync_seconds: float
+    all_fates: list[Fate] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.all_fates = list(self.fates)
+
+    def __str__(self) -> str:
+        lines = [
+            f"seed {self.seed}: {len(self.rows)} lines, bad rows {self.bad or 'none'}, latency {self.latency:.2f} s",
+            f"options {self.options}",
+            *(f"provider: {phase}" for phase in self.weather.phases),
+            *(f"life {number}: {fate}" for number, fate in enumerate(self.all_fates, 1)),
+            f"epilogue: {self.epilogue}",
+        ]
+        return "\n".join(lines)
+
+
+def draw_plan(seed: int) -> Plan:
+    rng = Random(f"story:{seed}")
+    concurrency = rng.choice([1, 2, 3, 5, 8, 20, 40])
+    timeout = rng.choice([5.0, 10.0, 30.0, 60.0, 120.0])
+    options: dict[str, Any] = {
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "max_attempts": rng.choice([3, 3, 3, 4]),
+        "failure_threshold": rng.choice([2, 3, 5, 5, 5, 8]),
+        "recovery_timeout": rng.choice([5.0, 30.0, 60.0, 60.0, 120.0]),
+        "success_threshold": rng.choice([1, 1, 1, 2]),
+        "seed": seed,
+    }
+    if rng.random() < 0.1:
+        options["rpm"] = rng.choice([60.0, 600.0])
+    if rng.random() < 0.1:
+        options["tpm"] = 30_000.0
+    if rng.random() < 0.15:
+        options["on_outage"] = "defer"
+    if rng.random() < 0.15:
+        options["max_outage"] = rng.choice([30.0, 600.0])
+    if rng.random() < 0.1:
+        options["circuit_key"] = "metadata.tenant"
+    count = rng.choice([1, 2, rng.randint(3, 12), rng.randint(10, 40), rng.randint(30, 90)])
+    bad = {}
+    # As many refused first rows as the threshold are the operator's matter: the run would stop, every time.
+    for _ in range(min(rng.choice([0, 0, 0, 1, 1, 2, 3]), options["failure_threshold"] - 1)):
+        # No canary speaks for a tenant: rows of one that only fail wait as in an outage (docs/evidence.md).
+        failing = [] if "circuit_key" in options else ["500", "hang"]
+        bad[rng.randint(1, count)] = rng.choice(["400", "400", "422", "long", "long", *failing])
+    rows = [_line(rng, number, bad) for number in range(1, count + 1)]
+    fates = [_draw_fate(rng) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4]))]
+    return Plan(
+        seed=seed,
+        options=options,
+        rows=rows,
+        bad=bad,
+        weather=draw_weather(rng, timeout),
+        fates=fates,
+        latency=rng.choice([0.05, 0.3, 1.0, 3.0]),
+        gaps=[rng.choice([0.0, rng.uniform(0, 5), rng.uniform(0, 2000)]) for _ in range(MOST_LIVES)],
+        appended=rng.choice([0, 0, 0, 3]),
+        epilogue=rng.choice(["none", "again", "retry_failed", "changed", "appended"]),
+        sync_seconds=rng.choice([0.001, 0.05, 2.5]),
+    )
+
+
+def _line(rng: Random, number: int, bad: dict[int, str]) -> bytes:
+    if rng.random() < 0.03 and number not in bad:
+        return b""
+    tag = f" [bad {bad[number]}]" if number in bad else ""
+    row = {"prompt": f"row {number} please{tag}", "id": f"r{number}", "metadata": {"tenant": f"t{number % 2}"}}
+    return json.dumps(row).encode() + (b"\r" if rng.random() < 0.05 else b"")
+
+
+def _draw_fate(rng: Random) -> Fate:
+    kind = rng.choice(
+        (
+            *("kill", "kill", "kill", "stop", "stop now", "cancel", "pause", "pause"),
+            *("full", "write error", "sync error", "read error"),
+        )
+    )
+    power = kind == "kill" and rng.random() < 0.5
+    step = rng.choice([rng.randint(1, 30), rng.randint(1, 300), rng.randint(1, 3000)])
+    if kind == "kill" and rng.random() < 0.6:
+        return Fate(kind, call=rng.choice([rng.randint(1, 20), rng.randint(1, 120)]), power=power)
+    if kind == "full":
+        return Fate(kind, call=rng.randint(200, 20_000))
+    if kind.endswith("error"):
+        return Fate(kind, call=rng.choice([1, rng.randint(1, 10), rng.randint(1, 60)]))
+    seconds = rng.choice([rng.uniform(1, 60), rng.uniform(60, 90_000)]) if kind == "pause" else 0.0
+    return Fate(kind, step=step, seconds=seconds, power=power)
+
+
+class StoryLoop(VirtualClockLoop):
+    """A virtual loop that counts its turns, and whose threads are virtual too: a job ends *sync_seconds* later."""
+
+    def __init__(self, *, limit: float, sync_seconds: float, rng: Random) -> None:
+        super().__init__(limit=limit)
+        self.turns = 0
+        self.on_turn: Callable[[int], None] = lambda turn: None
+        self._sync_seconds = sync_seconds
+        self._rng = rng
+
+    def _run_once(self) -> None:
+        self.turns += 1
+        self.on_turn(self.turns)
+        super()._run_once()  # type: ignore[misc]
+
+    def jump(self, seconds: float) -> None:
+        """The process was stopped, and the clock went on."""
+        self._now += seconds
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+        done: asyncio.Future[Any] = self.create_future()
+        early = self._rng.random() < 0.5
+        result = _outcome(func, *args) if early else None
+
+        def finish() -> None:
+            value, error = result if result is not None else _outcome(func, *args)
+            if done.cancelled():
+                return
+            if isinstance(error, Killed):
+                raise error
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(value)
+
+        self.call_later(self._sync_seconds * self._rng.uniform(0.2, 2.0), finish)
+        return done
+
+
+def _outcome(func: Callable[..., Any], *args: Any) -> tuple[Any, BaseException | None]:
+    try:
+        return func(*args), None
+    except (Exception, Killed) as error:
+        return None, error
+
+
+@dataclass
+class Life:
+    """How one life ended."""
+
+    number: int
+    exit_code: int
+    why: str
+    began: float
+    ended: float
+
+
+class Story:
+    """Runs the plan of one seed. ``tell`` raises :class:`GuaranteeError`, with the plan, where a claim is broken."""
+
+    def __init__(self, seed: int) -> None:
+        self.plan = draw_plan(seed)
+        self.log: list[str] = []
+        self.machine = Machine(Random(f"disk:{seed}"))
+        self.provider = Provider(seed, self.plan.weather, latency=self.plan.latency)
+        self.watch = Watch(self.plan, self.machine, self.provider)
+        self.lives: list[Life] = []
+        self.met: Counter[str] = Counter()
+        """The fates that really struck."""
+        self.world = 0.0
+        self._rng = Random(f"lives:{seed}")
+
+    @property
+    def digest(self) -> str:
+        """The same whenever the seed and the code are."""
+        return hashlib.sha256("\n".join(self.log).encode()).hexdigest()[:16]
+
+    def tell(self) -> None:
+        """Live all lives, and check."""
+        plan = self.plan
+        self.machine.put(INPUT, b"\n".join(plan.rows) + self._rng.choice([b"", b"\n"]))
+        try:
+            code = self._live_on()
+            self._epilogue(code)
+        except GuaranteeError as violation:
+            violation.add_note(f"{plan}\n" + "\n".join(str(life) for life in self.lives))
+            raise
+
+    def _live_on(self, **arguments: Any) -> int:
+        """Lives until the job is done; every one but the last few may have its fate."""
+        code = -1
+        for number in range(MOST_LIVES):
+            fate = self.plan.fates.pop(0) if self.plan.fates else Fate()
+            code = self._live(fate, **arguments)
+            if code in (0, 1):
+                return code
+            if fate.kind == "none" and code not in (3, 75):
+                raise GuaranteeError(f"a life in which nothing happened ended with {code}: {self.lives[-1].why}")
+            self.world += self.plan.gaps[number]
+            if code in (3, 75) and self.world < self.plan.weather.clear_from and number > 4:
+                self.world = self.plan.weather.clear_from  # the operator waits for better weather
+        raise GuaranteeError(f"not done after {MOST_LIVES} lives, the last ended with {code}: {self.lives[-1].why}")
+
+    def _epilogue(self, code: int) -> None:
+        before = len(self.provider.sent)
+        match self.plan.epilogue:
+            case "again":
+                again = self._live(Fate())
+                if again != code or len(self.provider.sent) != before:
+                    raise GuaranteeError(
+                        f"a finished job was run again: exit {again}, {len(self.provider.sent) - before} calls"
+                    )
+            case "retry_failed":
+                self.watch.retrying = True
+                self.plan.fates = [_draw_fate(self._rng) for _ in range(2)]
+                self.plan.all_fates += self.plan.fates
+                self._live_on(retry_failed=True)
+                self.watch.retrying = False
+            case "changed":
+                self._change_a_row()
+            case "appended":
+                number = len(self.plan.rows) + 1
+                self.plan.rows.append(_line(Random(1), number, {}) or b'"row 0"')
+                self.machine.put(INPUT, b"\n".join(self.plan.rows) + b"\n")
+                self.watch.new_input()
+                self._live_on()
+
+    def _change_a_row(self) -> None:
+        """A finished row that is edited is refused with its number, before anything is sent."""
+        filled = [at for at, row in enumerate(self.plan.rows, 1) if row]
+        if not filled:
+            return
+        number = self._rng.choice(filled)
+        rows = list(self.plan.rows)
+        rows[number - 1] = rows[number - 1].replace(b"please", b"now")
+        self.machine.put(INPUT, b"\n".join(rows))
+        before = len(self.provider.sent)
+        code = self._live(Fate())
+        if code != 2 or f":{number}:" not in self.lives[-1].why or len(self.provider.sent) != before:
+            raise GuaranteeError(f"row {number} was edited, but the run ended with {code}: {self.lives[-1].why}")
+
+    def _live(self, fate: Fate, **arguments: Any) -> int:
+        number = len(self.lives) + 1
+        disk = SimulatedDisk(self.machine)
+        self._prepare_faults(disk, fate)
+        loop = StoryLoop(
+            limit=LONGEST_LIFE, sync_seconds=self.plan.sync_seconds, rng=Random(f"threads:{self.plan.seed}:{number}")
+        )
+        self.provider.life = number
+        self.provider.epoch = self.world
+        self.watch.begin(disk, loop, number, self.world)
+        runner = BatchRunner(
+            "m",
+            base_url="http://provider.invalid/v1",
+            environ={},
+            transport=self.provider,
+            disk=disk,
+            observers=[self],
+            **self.plan.options,
+        )
+        began = self.world
+        code, why = self._run(loop, disk, runner, fate, arguments)
+        self.machine.capacity = None
+        self.world = began + loop.time()
+        disk.kill()
+        if fate.call and code == 137:
+            self.met["kill in a disk call"] += 1
+        if fate.kind == "full" and code == 74:
+            self.met["disk full"] += 1
+        if fate.power and code == 137:
+            self.met["power cut"] += 1
+            self.machine.cut_power()
+        self.lives.append(Life(number, code, why, began, self.world))
+        self.log.append(f"life {number} ended {code} at {self.world:.6f}: {why}")
+        self.watch.end(code, why, power=fate.power and code == 137, calm=fate.kind in ("none", "pause"))
+        return code
+
+    def _run(
+        self, loop: StoryLoop, disk: SimulatedDisk, runner: BatchRunner, fate: Fate, arguments: dict[str, Any]
+    ) -> tuple[int, str]:
+        task = loop.create_task(self._main(runner, arguments))
+
+        def on_turn(turn: int) -> None:
+            if disk.dead:
+                raise Killed
+            if self.watch.broken is not None:
+                raise self.watch.broken
+            if turn == fate.step:
+                self.met[fate.kind] += 1
+                self.log.append(f"{loop.time():.6f} {fate}")
+                match fate.kind:
+                    case "kill":
+                        disk.kill()
+                        raise Killed
+                    case "stop":
+                        runner.stop(signal=15)
+                    case "stop now":
+                        runner.stop(signal=2, now=True)
+                    case "cancel":
+                        task.cancel()
+                    case "pause":
+                        loop.jump(fate.seconds)
+
+        loop.on_turn = on_turn
+        try:
+            asyncio.set_event_loop(None)
+            return loop.run_until_complete(task)
+        except Killed:
+            self.watch.died_at = loop.time()
+            return 137, "killed"
+        except asyncio.CancelledError:
+            return 130, "cancelled before it began"
+        except VirtualTimeError as error:
+            raise GuaranteeError(f"the run does not end: {error}") from None
+        finally:
+            loop.on_turn = lambda turn: None
+            _bury(loop)
+
+    async def _main(self, runner: BatchRunner, arguments: dict[str, Any]) -> tuple[int, str]:
+        try:
+            summary = await runner.run(INPUT, OUTPUT, **arguments)
+        except asyncio.CancelledError:
+            return 130, "cancelled"
+        except WriteError as error:
+            return 74, error.message
+        except LlmbatchError as error:
+            return 2, error.message
+        return summary.exit_code, summary.stopped_reason or "finished"
+
+    def _prepare_faults(self, disk: SimulatedDisk, fate: Fate) -> None:
+        if fate.kind == "kill" and fate.call:
+            disk.die_at_call = fate.call
+        elif fate.kind == "full":
+            self.machine.capacity = self.machine.used() + fate.call
+        elif fate.kind.endswith("error"):
+            wanted = fate.kind.split()[0]
+            left = [fate.call]
+
+            def fault(call: str, path: str) -> OSError | None:
+                if call != wanted or path not in (OUTPUT, INPUT):
+                    return None
+                left[0] -= 1
+                if left[0] != 0:
+                    return None
+                self.log.append(f"EIO in {call} of {path}")
+                self.met[f"{call} error"] += 1
+                return OSError(errno.EIO, "Input/output error")
+
+            disk.fault = fault
+
+    def observe(self, event: Event) -> None:
+        """As the runner's observer."""
+        self.log.append(repr(event))
+        self.watch.observe(event)
+
+
+def _bury(loop: StoryLoop) -> None:
+    """What is left of a life: its tasks end without effect, the disk being dead or closed."""
+    loop._limit = float("inf")
+    tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    for task in tasks:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task.cancel()
+    loop.set_exception_handler(lambda loop, context: None)
+    if tasks:
+        stop = loop.call_later(1e9, loop.stop)
+        with contextlib.suppress(Killed, VirtualTimeError, RuntimeError):
+            loop.run_until_complete(asyncio.wait(tasks, timeout=10.0))
+        stop.cancel()
+    loop.close()
