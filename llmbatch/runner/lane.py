@@ -55,6 +55,7 @@ class Lane:
         label: str,
         known: Known,
         concurrency: int,
+        failure_threshold: int,
         chance: Callable[[], float],
     ) -> None:
         self.route = route
@@ -63,6 +64,7 @@ class Lane:
         self.circuit = Circuit(policy, chance=chance)
         self.limit = AdaptiveLimit(concurrency)
         self.recent = Recent(max(200, 5 * concurrency))
+        self._threshold = failure_threshold
         self.queue: deque[Work] = deque()
         self.parked: dict[int, Work] = {}
         self.held: dict[int, Work] = {}
@@ -108,6 +110,8 @@ class Lane:
         self.canary_failed = False
         """Whether a canary has failed since the circuit opened: then it is an outage, and no row's fault."""
         self.hung_probes = 0
+        self.doubted = False
+        """Whether the circuit was closed by refused probes: no outage of that kind is over before a call succeeds."""
         self.prefer_new = False
 
     def __repr__(self) -> str:
@@ -143,6 +147,8 @@ class Lane:
         A place whose call failed is not filled again before a later call has succeeded: when an outage begins, no more
         than what was in flight, and what it takes to be sure, meets it.
         """
+        if len(self.held) >= self._threshold and now < self.vouched_until:
+            return False  # a canary first: is it these rows, or the route after all?
         return self.inflight < max(1, self.limit.value - len(self.unproved)) and self.takes_calls(now)
 
     def takes_calls(self, now: float) -> bool:
@@ -239,6 +245,19 @@ class Lane:
             work.pending.clear()
             del self.unproved[number]
 
+    def void_refusals(self) -> list[Work]:
+        """Drop the refusals alone; returns the held rows that may go again."""
+        again: list[Work] = []
+        for number, work in list(self.unproved.items()):
+            if work.refusal is None:
+                continue
+            work.refusal = None
+            if not work.pending:
+                del self.unproved[number]
+                if work.place is Place.HELD:
+                    again.append(work)
+        return again
+
     @property
     def refusals(self) -> int:
         """Rows whose refusal no later success has proven."""
@@ -248,21 +267,26 @@ class Lane:
         """Whether every unfinished row of the route has failed with no success since."""
         return sum(1 for work in self.unproved.values() if work.pending) >= self.live
 
-    def is_failing(self, threshold: int) -> bool:
-        """Whether at least *threshold* different rows failed with no success between.
+    def is_failing(self) -> bool:
+        """Whether as many different rows as the threshold says failed with no success between.
 
         Order of arrival alone would mislead: of a wave of calls the quick failures come back first, and when an outage
         begins, slow successes of calls sent before it come between. So either the failures follow each other and are a
         fair part of the calls sent since the first of them, or they are nearly all of those.
         """
         failed, sent = self._since_first_trouble()
-        if failed < threshold:
+        if failed < self._threshold:
             return False
-        return failed >= NEARLY_ALL * sent or (self.circuit.failures >= threshold and failed >= FAIR_PART * sent)
+        return failed >= NEARLY_ALL * sent or (self.circuit.failures >= self._threshold and failed >= FAIR_PART * sent)
 
-    def is_refusing(self, threshold: int) -> bool:
-        """Whether at least *threshold* rows were refused, and nearly all calls sent since the first came to grief."""
-        if self.refusals < threshold:
+    @property
+    def is_mostly_refused(self) -> bool:
+        """Whether most of the rows that came to grief since the last success were refused."""
+        return 2 * self.refusals >= len(self.unproved)
+
+    def is_refusing(self) -> bool:
+        """Whether as many rows as the threshold says were refused, and nearly all calls since the first failed."""
+        if self.refusals < self._threshold:
             return False
         failed, sent = self._since_first_trouble()
         return failed >= NEARLY_ALL * sent

@@ -61,6 +61,7 @@ class Lanes:
                 label=label,
                 known=self._known.setdefault(route.label, Known()),
                 concurrency=self._options.concurrency,
+                failure_threshold=self._options.failure_threshold,
                 chance=Random(f"{self._seed}:circuit:{label}").random,
             )
         return lane

@@ -137,6 +137,10 @@ class Verdicts:
             if open_before and circuit.is_closed:
                 self._recovered(lane, serial, by_canary=work is None, now=now)
             return
+        if lane.doubted:
+            lane.doubted = False
+            for held in lane.void_refusals():
+                dispatch.waiting.retry(held, now)
         self._prove(lane, serial, now)
         lane.verdict_pending = None
         if not circuit.is_closed and not lane.probes_failed and self._was_mistaken(lane, serial):
@@ -144,9 +148,9 @@ class Verdicts:
 
     def _was_mistaken(self, lane: Lane, serial: int) -> bool:
         """Whether the success of call *serial*, sent before the circuit opened, shows that it need not have."""
-        if lane.opened_by_refusal:
-            return lane.refusals < self._options.failure_threshold
-        return lane.opened_by_streak and serial > lane.newest_failure
+        if lane.opened_by_streak:
+            return serial > lane.newest_failure
+        return lane.opened_by_refusal and lane.refusals < self._options.failure_threshold
 
     def _recovered(self, lane: Lane, serial: int, *, by_canary: bool, now: float) -> None:
         """A probe closed the circuit. Was it an outage, or did only bad rows fail?
@@ -193,9 +197,11 @@ class Verdicts:
             lane.newest_failure = max(lane.newest_failure, job.permit.serial)
             lane.recent.add(work.row.number, True)
             self._count_failure(work, job.permit.serial, outcome, now)
-            if circuit.is_closed and not self._only_bad_left(lane) and lane.is_failing(self._options.failure_threshold):
+            if circuit.is_closed and not self._only_bad_left(lane) and lane.is_failing():
                 lane.opened_by_streak = True
-                circuit.trip(now, f"{self._options.failure_threshold} rows in a row failed")
+                lane.opened_by_refusal = lane.is_mostly_refused
+                reason = f"{self._options.failure_threshold} rows in a row failed"
+                circuit.trip(now, reason, by_refusal=lane.opened_by_refusal)
 
     def _probe_failed(self, job: Job, outcome: Outcome, now: float) -> None:
         lane, work = job.lane, job.work
@@ -304,9 +310,11 @@ class Verdicts:
             lane.remember_refusal(work, job.permit.serial, outcome)
             self._dispatch.waiting.give_back(work, now)
         if lane.circuit.is_closed:
-            # Refusals, but answers: the provider is up.
+            # Refusals, but answers: the provider is up. Whether it refuses these requests or all, a success will tell.
+            lane.doubted = True
             self._recovered(lane, job.permit.serial, by_canary=False, now=now)
-        if outcome.verdict == "exhausted" and not self._dispatch.has_answered(lane):
+        certain = outcome.verdict == "exhausted" or lane.refusals >= self._options.failure_threshold
+        if certain and not self._dispatch.has_answered(lane):
             lane.verdict_pending = outcome
 
     def _canary_refused(self, lane: Lane, serial: int, outcome: Outcome, now: float) -> None:
@@ -327,7 +335,7 @@ class Verdicts:
         if now < lane.vouched_until:
             lane.vouched_until = now + VOUCHED_SECONDS
             return
-        many = lane.is_refusing(self._options.failure_threshold)
+        many = lane.is_refusing()
         at_once = outcome.verdict == "exhausted" and not self._dispatch.has_answered(lane)
         if many or at_once:
             self._close_route(lane, outcome, now)

@@ -48,6 +48,12 @@ class Watch:
     def new_input(self) -> None:
         rows = enumerate(self._plan.rows, 1)
         self._hashes = {number: line_digest(row) for number, row in rows if row.strip()}
+        self._last_of_tenants: set[int] = set()
+        if "circuit_key" in self._plan.options:
+            # No canary speaks for a tenant, so its last rows are judged by their attempts (docs/guarantees.md).
+            for parity in (0, 1):
+                numbers = sorted(number for number in self._hashes if number % 2 == parity)
+                self._last_of_tenants.update(numbers[-2 * self._plan.options["failure_threshold"] :])
 
     # One life.
 
@@ -273,7 +279,7 @@ class Watch:
                 if line["text"] != f"answer to {row}":
                     raise GuaranteeError(f"claim 6: row {row} has the answer {line['text']!r}")
                 continue
-            if bad:
+            if bad or row in self._last_of_tenants:
                 continue
             own = 0
             for call in calls:
@@ -281,7 +287,7 @@ class Watch:
                     continue
                 if call.fate == "total" and len(met[str(call.phase)]) >= options["failure_threshold"]:
                     continue
-                refused = call.answered in ("400", "422", "404")
+                refused = call.answered in ("400", "422", "404", "307")
                 own += options["max_attempts"] if refused else 1
             if own < options["max_attempts"]:
                 raise GuaranteeError(
