@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -160,11 +161,29 @@ def _draw_fate(rng: Random) -> Fate:
     return Fate(kind, step=step, seconds=seconds, power=power)
 
 
+class NumberedTask(asyncio.Task[Any]):
+    """Its place in a set is the same in every process: a task's own hash is its address.
+
+    A cancelled group of tasks is cancelled in the order of a set.
+    """
+
+    _numbers = itertools.count()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._number = next(NumberedTask._numbers)
+        super().__init__(*args, **kwargs)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class StoryLoop(VirtualClockLoop):
     """A virtual loop that counts its turns, and whose threads are virtual too: a job ends *sync_seconds* later."""
 
     def __init__(self, *, limit: float, sync_seconds: float, rng: Random) -> None:
         super().__init__(limit=limit)
+        NumberedTask._numbers = itertools.count()
+        self.set_task_factory(lambda loop, coro, **kwargs: NumberedTask(coro, loop=loop, **kwargs))
         self.turns = 0
         self.on_turn: Callable[[int], None] = lambda turn: None
         self._sync_seconds = sync_seconds
@@ -234,8 +253,11 @@ class Story:
 
     @property
     def digest(self) -> str:
-        """The same whenever the seed and the code are."""
-        return hashlib.sha256("\n".join(self.log).encode()).hexdigest()[:16]
+        """The same whenever the seed and the code are.
+
+        Sorted: what is cancelled at one instant is cancelled in the order of a set of scopes, which is their addresses'.
+        """
+        return hashlib.sha256("\n".join(sorted(self.log)).encode()).hexdigest()[:16]
 
     def tell(self) -> None:
         """Live all lives, and check."""
