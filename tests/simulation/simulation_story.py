@@ -255,7 +255,7 @@ class Story:
     def digest(self) -> str:
         """The same whenever the seed and the code are.
 
-        Sorted: what is cancelled at one instant is cancelled in the order of a set of scopes, which is their addresses'.
+        Sorted: what is cancelled at one instant is cancelled in the order of a set, which is that of addresses.
         """
         return hashlib.sha256("\n".join(sorted(self.log)).encode()).hexdigest()[:16]
 
