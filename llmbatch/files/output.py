@@ -55,7 +55,11 @@ class Output:
         self._disk = disk
         self._open = True
         self._failure: WriteError | None = None
-        self._has_links = disk.fstat(fd).st_nlink > 0
+        about = disk.fstat(fd)
+        self._has_links = about.st_nlink > 0
+        self._size = self._synced_size = about.st_size
+        self._synced_lines = 0
+        self._is_unsafe = False
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "open" if self._open else "closed"
@@ -88,27 +92,42 @@ class Output:
         except OSError as error:
             kept = data.rfind(b"\n", 0, written) + 1
             self.lines_written += data.count(b"\n", 0, kept)
-            self._cut(written - kept)
+            self._size += kept
+            if written > kept:
+                self._cut()
             raise self._failed(error) from error
         self.lines_written += data.count(b"\n")
+        self._size += len(data)
 
     def sync(self) -> None:
         """Make durable what has been written. Never tried again once it failed: the kernel then calls lost pages clean.
 
         Raises:
-            WriteError: an I/O error, or the file was deleted.
+            WriteError: an I/O error (then :meth:`cut_unsynced`), or the file was deleted.
         """
         self._check()
+        size, lines = self._size, self.lines_written
         try:
             self._disk.sync(self._fd)
+            self._synced_size, self._synced_lines = size, lines
             deleted = self._has_links and self._disk.fstat(self._fd).st_nlink == 0
         except OSError as error:
+            self._is_unsafe = True
             raise self._failed(error) from error
         if deleted:
             # Every further result would vanish with the descriptor: better to stop paying for them.
             hint = "run the same command again to start it afresh"
             self._failure = WriteError(f"{self.name}: was deleted while the run was writing it", hint=hint)
             raise self._failure
+
+    def cut_unsynced(self) -> None:
+        """After a sync that failed: take back the lines that may be lost, so that their rows are sent again.
+
+        They can still be read, but only until the kernel drops its copy: the next run would call them finished.
+        """
+        if self._is_unsafe and self._size > self._synced_size:
+            self._size, self.lines_written = self._synced_size, self._synced_lines
+            self._cut()
 
     def close(self) -> None:
         """Close the file and let go of the lock; idempotent."""
@@ -126,10 +145,9 @@ class Output:
         self._failure = _write_error(self.name, error)
         return self._failure
 
-    def _cut(self, torn_bytes: int) -> None:
-        if torn_bytes:
-            with contextlib.suppress(OSError):  # then the next opening repairs it
-                self._disk.truncate(self._fd, self._disk.fstat(self._fd).st_size - torn_bytes)
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError):  # then the next opening repairs it
+            self._disk.truncate(self._fd, self._size)
 
 
 class StreamOutput(Output):
@@ -226,6 +244,9 @@ def open_output(
             disk.close(fd)
             fd = without_failed
             ledger = scan(fd, name, disk).ledger
+        # What a killed run left may be in memory alone, and this run will call it finished.
+        if len(ledger):
+            disk.sync(fd)
         sync_directory(real, disk)
     except OSError as error:
         disk.close(fd)

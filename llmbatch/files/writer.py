@@ -164,15 +164,19 @@ class LineWriter:
         try:
             self._output.sync()
         except WriteError as error:
-            self._fail(error)
+            self._fail_sync(error)
 
     def _end_sync(self, done: asyncio.Future[None]) -> None:
         self._syncing = None
         try:
             done.result()
         except WriteError as error:
-            self._fail(error)
+            self._fail_sync(error)
         self._plan_sync()
+
+    def _fail_sync(self, error: WriteError) -> None:
+        self._output.cut_unsynced()
+        self._fail(error)
 
     async def _sync_the_rest(self) -> None:
         cancelled = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ import pytest
 from files_examples import result_line
 
 from llmbatch.errors import WriteError
+from llmbatch.files.disk import Disk
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.output import Output, StreamOutput, open_output
 from llmbatch.files.writer import LineWriter
@@ -188,6 +190,41 @@ async def test_a_failed_sync_stops_the_writer(tmp_path: Path, in_thread: bool) -
         await writer.aclose()
 
     assert (writer.lines_written, writer.lines_refused) == (1, 1)
+    output.close()
+
+
+class Dying(Disk):
+    """A disk of which the second sync fails."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+
+    def sync(self, fd: int) -> None:
+        self.syncs += 1
+        if self.syncs == 2:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(fd)
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+async def test_lines_that_a_failed_sync_may_have_lost_are_taken_back(tmp_path: Path, in_thread: bool) -> None:
+    """Else the next run reads them from memory, calls their rows finished, and they vanish with the machine."""
+    path = tmp_path / "out.jsonl"
+    disk = Dying()
+    output = open_output(path, disk=disk)
+    told = asyncio.Event()
+    writer = LineWriter(output, sync_interval=0.01, on_error=lambda _: told.set(), sync_in_thread=in_thread)
+
+    writer.put(result_line(1))
+    while disk.syncs < 1:
+        await asyncio.sleep(0.001)
+    writer.put(result_line(2))
+    await asyncio.wait_for(told.wait(), 2)
+    with pytest.raises(WriteError, match="could not be written"):
+        await writer.aclose()
+
+    assert path.read_bytes() == result_line(1)
+    assert writer.lines_written == 1
     output.close()
 
 

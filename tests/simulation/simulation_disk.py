@@ -144,6 +144,9 @@ class SimulatedDisk(Disk):
                 inode.holder = None
         self._fds.clear()
 
+    def has_open(self, path: str) -> bool:
+        return any(one.path == path for one in self._fds.values())
+
     def _enter(self, call: str, path: str) -> bool:
         """Whether this is the call that the process dies in."""
         if self.dead:
@@ -237,6 +240,8 @@ class SimulatedDisk(Disk):
         self._enter("truncate", one.path)
         del one.inode.data[size:]
         one.inode.least = min(one.inode.least, size)
+        if size <= len(one.inode.durable):
+            one.inode.lost = False  # the pages that were lost are no part of the file any more
         one.inode.changed += 1
 
     def sync(self, fd: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from simulation_disk import Machine, SimulatedDisk
 from simulation_provider import TOTAL, Provider, Sent
 
-from llmbatch.events import CallEnded, CallSent, CircuitChanged, Event, Progress, RowFinished
+from llmbatch.events import CallEnded, CallSent, CircuitChanged, Event, Progress, RowFinished, RunStarted
 from llmbatch.files.lines import line_digest
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Watch:
     def __init__(self, plan: Plan, machine: Machine, provider: Provider) -> None:
         self.broken: GuaranteeError | None = None
         self.retrying = False
+        self.running = False
+        self.sync_failed = False
+        self.doubtful = False
+        """Whether a sync failed while an earlier run's output was opened."""
         self.calls_seen = 0
         self._plan = plan
         self._machine = machine
@@ -66,6 +70,7 @@ class Watch:
         self._before = self.lines(self._machine.get(OUTPUT) or b"", torn=True)
         self._durable = self._before.keys() & self.lines(self._machine.durable(OUTPUT), torn=True).keys()
         self._written: dict[int, float] = {}
+        self.running = self.sync_failed = False
         self._synced_until = -math.inf
         self._sync_tried = -math.inf
         self.died_at = 0.0
@@ -73,6 +78,13 @@ class Watch:
         self._state: dict[str, str] = {}
         self._closed_at_call: dict[str, list[int]] = {}
         self._unended: dict[tuple[str, int], int] = {}
+        self._probes: dict[str, list[str]] = {}
+        self._opened_by: dict[str, str] = {}
+        self._sent = 0
+        self._place: dict[tuple[str, int], int] = {}
+        """The number of a row's call in flight."""
+        self._newest_success: Counter[str] = Counter()
+        self._newest_failure: Counter[str] = Counter()
         self._openings = 0
         self._read = 0
         self._ended = 0
@@ -98,6 +110,8 @@ class Watch:
 
     def observe(self, event: Event) -> None:
         match event:
+            case RunStarted():
+                self.running = True
             case CallSent():
                 self._on_call(event)
             case CallEnded():
@@ -111,6 +125,8 @@ class Watch:
 
     def _on_call(self, event: CallSent) -> None:
         route = event.route
+        self._sent += 1
+        self._place[route, event.row] = self._sent
         state = self._state.get(route, "closed")
         if state != "closed" and not event.probe:
             self._break(f"claim 5: an ordinary call for row {event.row} was sent while the circuit was {state}")
@@ -129,6 +145,13 @@ class Watch:
         return self._calls[route]
 
     def _on_answer(self, event: CallEnded) -> None:
+        place = self._place.pop((event.route, event.row), 0)
+        if event.verdict == "success":
+            self._newest_success[event.route] = max(self._newest_success[event.route], place)
+        elif event.verdict == "failure" and not event.probe:
+            self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
+        if event.probe and event.verdict is not None:
+            self._probes.setdefault(event.route, []).append(event.verdict)
         ramp = self._closed_at_call.get(event.route)
         born = self._unended.pop((event.route, event.row), None)
         if ramp is None:
@@ -141,9 +164,17 @@ class Watch:
     def _on_change(self, event: CircuitChanged) -> None:
         self._state[event.route] = event.new
         if event.new == "closed":
+            answers = self._probes.pop(event.route, [])
+            if answers and answers[-1] == "failure":
+                # Only an opening that no probe has confirmed may turn out to be a mistake.
+                self._break(f"claim 5: the circuit closed after a failed probe ({answers})")
+            streak = "in a row failed" in self._opened_by.get(event.route, "")
+            if streak and not answers and self._newest_success[event.route] < self._newest_failure[event.route]:
+                self._break("claim 5: the circuit closed by a call that was sent before others failed")
             self._calls[event.route] += 1
             self._closed_at_call[event.route] = [0, 0, 0]
         elif event.old == "closed":
+            self._opened_by[event.route] = event.reason
             self._openings += 1
             self._closed_at_call.pop(event.route, None)
         if not (0.0 <= event.retry_after < math.inf):
@@ -180,6 +211,7 @@ class Watch:
         now = self.lines(data or b"", torn=crashed or code in (2, 74))
         calls = self._provider.sent[self._first_call :]
         self._check_kept(now, power=power, crashed=crashed)
+        self._check_durable(code, now)
         self._check_calls(calls, now)
         self._check_hints(calls)
         self._check_outages(calls)
@@ -196,7 +228,9 @@ class Watch:
                 raise GuaranteeError(f"claim 2: the finished row {row} has lost its line")
             if row in now and now[row] != line and not dropped:
                 raise GuaranteeError(f"claim 2: the line of row {row} was changed")
-        bound = self._synced_until - 1e-9 if power else math.inf
+        # A run cuts off what a failed sync may have lost.
+        unsafe = power or (self.sync_failed and self.running)
+        bound = self._synced_until - 1e-9 if unsafe else math.inf
         for row, at in self._written.items():
             if row not in now and at < bound:
                 raise GuaranteeError(f"claim 2: row {row} was written at {at:.3f} s and synced, and is gone")
@@ -205,6 +239,16 @@ class Watch:
             waited = self.died_at - oldest
             if waited > SYNC_EVERY + 4.5 * self._plan.sync_seconds + self._paused() + 0.1:
                 raise GuaranteeError(f"claim 2: lines were not synced for {waited:.1f} s")
+
+    def _check_durable(self, code: int, now: dict[int, dict[str, Any]]) -> None:
+        """Claim 2: a run that says it is done has synced every line.
+
+        Unless the disk failed a sync of what an earlier run had left: which lines are lost then is not known.
+        """
+        if self.doubtful:
+            return
+        if code in (0, 1) and now.keys() - self.lines(self._machine.durable(OUTPUT), torn=False).keys():
+            raise GuaranteeError(f"claim 2: exit {code}, but a power cut would take lines")
 
     def _paused(self) -> float:
         return max((fate.seconds for fate in self._plan.all_fates), default=0.0)

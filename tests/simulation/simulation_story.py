@@ -25,7 +25,7 @@ from simulation_invariants import GuaranteeError, Watch
 from simulation_provider import Provider, Weather, draw_weather
 
 from llmbatch.batch import BatchRunner
-from llmbatch.errors import LlmbatchError, WriteError
+from llmbatch.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.events import Event
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
 
@@ -145,7 +145,7 @@ def _line(rng: Random, number: int, bad: dict[int, str]) -> bytes:
 def _draw_fate(rng: Random) -> Fate:
     kind = rng.choice(
         (
-            *("kill", "kill", "kill", "stop", "stop now", "cancel", "pause", "pause"),
+            *("kill", "kill", "kill", "stop", "stop now", "cancel", "pause", "pause", "second run"),
             *("full", "write error", "sync error", "read error"),
         )
     )
@@ -250,6 +250,7 @@ class Story:
         """The fates that really struck."""
         self.world = 0.0
         self._rng = Random(f"lives:{seed}")
+        self._seconds: list[asyncio.Task[None]] = []
 
     @property
     def digest(self) -> str:
@@ -296,7 +297,7 @@ class Story:
                     )
             case "retry_failed":
                 self.watch.retrying = True
-                self.plan.fates = [_draw_fate(self._rng) for _ in range(2)]
+                self.plan.fates = [self._draw_rewriting_fate() for _ in range(2)]
                 self.plan.all_fates += self.plan.fates
                 self._live_on(retry_failed=True)
                 self.watch.retrying = False
@@ -308,6 +309,12 @@ class Story:
                 self.machine.put(INPUT, b"\n".join(self.plan.rows) + b"\n")
                 self.watch.new_input()
                 self._live_on()
+
+    def _draw_rewriting_fate(self) -> Fate:
+        if self._rng.random() < 0.4:
+            return _draw_fate(self._rng)
+        # Around the rename, which is among the first calls into the disk.
+        return Fate("kill", call=self._rng.randint(8, 40), power=True)
 
     def _change_a_row(self) -> None:
         """A finished row that is edited is refused with its number, before anything is sent."""
@@ -384,6 +391,8 @@ class Story:
                         task.cancel()
                     case "pause":
                         loop.jump(fate.seconds)
+                    case "second run":
+                        self._second(loop, disk)
 
         loop.on_turn = on_turn
         try:
@@ -399,6 +408,25 @@ class Story:
         finally:
             loop.on_turn = lambda turn: None
             _bury(loop)
+
+    def _second(self, loop: StoryLoop, disk: SimulatedDisk) -> None:
+        """Somebody starts the same command a second time: it must be refused at once, without a call."""
+
+        async def run() -> None:
+            if not disk.has_open(OUTPUT):
+                return  # not begun yet, or done
+            other = SimulatedDisk(self.machine)
+            runner = BatchRunner(
+                "m", base_url="http://provider.invalid/v1", environ={}, transport=self.provider, disk=other
+            )
+            try:
+                await runner.run(INPUT, OUTPUT)
+            except OutputError as error:
+                if "in use by another run" in error.message:
+                    return
+            self.watch.broken = GuaranteeError("claim 11: a second run was let in")
+
+        self._seconds.append(loop.create_task(run()))
 
     async def _main(self, runner: BatchRunner, arguments: dict[str, Any]) -> tuple[int, str]:
         try:
@@ -428,6 +456,8 @@ class Story:
                     return None
                 self.log.append(f"EIO in {call} of {path}")
                 self.met[f"{call} error"] += 1
+                self.watch.sync_failed |= call == "sync"
+                self.watch.doubtful |= call == "sync" and not self.watch.running
                 return OSError(errno.EIO, "Input/output error")
 
             disk.fault = fault

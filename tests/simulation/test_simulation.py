@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 from hunt import command, tell
-from simulation_story import Story
+from simulation_disk import Machine, SimulatedDisk
+from simulation_provider import Phase, Provider, Weather
+from simulation_story import INPUT, OUTPUT, Story, StoryLoop
+
+from llmbatch.batch import BatchRunner
+from llmbatch.events import Event
+from llmbatch.runner.work import Work
 
 HERE = Path(__file__).parent
 SEEDS = 2400
@@ -54,6 +62,42 @@ def test_the_stories_meet_every_kind_of_fault() -> None:
     )
     assert {"write error", "sync error", "read error"} <= set(tally.fates)
     assert tally.lives > 300
+
+
+@pytest.mark.slow  # two outages of an hour
+def test_rows_in_memory_do_not_grow_with_the_input() -> None:
+    """Claim 12: in an outage rows wait in memory, but never more than the concurrency asks for."""
+    few, many = _most_rows_in_memory(2_000), _most_rows_in_memory(8_000)
+
+    assert 20 < few <= 1_000 + 2 * 20
+    assert many <= 1.1 * few
+
+
+def _most_rows_in_memory(rows: int) -> int:
+    most = 0
+
+    class Counting:
+        events = 0
+
+        def observe(self, event: Event) -> None:
+            nonlocal most
+            self.events += 1
+            if self.events % 500 == 0:
+                most = max(most, sum(isinstance(thing, Work) for thing in gc.get_objects()))
+
+    machine = Machine(Random(1))
+    machine.put(INPUT, b"".join(b'{"prompt":"row %d"}\n' % number for number in range(1, rows + 1)))
+    phases = [Phase("down", 2.0, 3600.0, (503,)), Phase("disguised", 3602.0, 7200.0)]
+    provider = Provider(1, Weather(phases), latency=0.3)
+    runner = BatchRunner(
+        "m", base_url="http://p.invalid/v1", environ={}, transport=provider, disk=SimulatedDisk(machine),
+        observers=[Counting()], concurrency=20, seed=1,
+    )  # fmt: skip
+    loop = StoryLoop(limit=86_400.0, sync_seconds=0.05, rng=Random(1))
+    summary = loop.run_until_complete(runner.run(INPUT, OUTPUT))
+    loop.close()
+    assert (summary.exit_code, summary.success) == (0, rows)
+    return most
 
 
 @pytest.mark.slow  # starts an interpreter

@@ -1,0 +1,24 @@
+"""What the simulation would find: every planted bug, within some hundred stories."""
+
+from __future__ import annotations
+
+import pytest
+from hunt import tell
+from simulation_bugs import BUGS
+
+WITHIN = 600
+
+
+@pytest.mark.slow  # up to some seconds of stories
+@pytest.mark.parametrize("words", BUGS)
+def test_a_planted_bug_is_found(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hunt that finds nothing says something only if it finds what is there."""
+    BUGS[words](monkeypatch)
+
+    for seed in range(WITHIN):
+        broken = tell(seed, seed + 1).broken
+        if broken:
+            break
+
+    assert broken, f"{WITHIN} stories do not notice: {words}"
+    assert any("claim" in found or "not done" in found or "does not end" in found for _, found in broken), broken
