@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llmbatch.errors import InputError, WriteError
 from llmbatch.files.disk import DISK, Disk
-from llmbatch.files.replace import replace_file
+from llmbatch.files.replace import remove_leftover, replace_file
 
 __all__ = ["default_output", "deferred_path", "write_deferred"]
 
@@ -56,6 +56,7 @@ def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Disk =
         if text:
             disk.close(replace_file(path, [text], disk))
         else:
+            remove_leftover(path, disk)
             with contextlib.suppress(FileNotFoundError):
                 disk.unlink(path)
     except OSError as error:

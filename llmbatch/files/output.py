@@ -21,7 +21,7 @@ from llmbatch.errors import OutputError, WriteError
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.lock import open_locked
-from llmbatch.files.replace import replace_file, sync_directory
+from llmbatch.files.replace import remove_leftover, replace_file, sync_directory
 from llmbatch.files.scan import match_line, scan
 from llmbatch.jsontext import dumps
 
@@ -236,6 +236,7 @@ def open_output(
     fd = open_locked(real, name, disk)
     try:
         _refuse_input(fd, name, input_path, disk)
+        remove_leftover(real, disk)
         if overwrite:
             disk.truncate(fd, 0)
         ledger = _repaired(fd, name, disk)

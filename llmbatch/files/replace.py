@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmbatch.files.disk import DISK, Disk
 
-__all__ = ["replace_file", "sync_directory"]
+__all__ = ["remove_leftover", "replace_file", "sync_directory"]
 
 
 def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
@@ -24,11 +24,8 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
     Raises:
         OSError: as the system says.
     """
-    # A fixed name: what a killed process left is removed by the next one instead of piling up.
-    target = Path(path)
-    beside = str(target.with_name(f".{target.name}.llmbatch-new"))
-    with contextlib.suppress(FileNotFoundError):
-        disk.unlink(beside)
+    beside = _beside(path)
+    remove_leftover(path, disk)
     fd = disk.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         # Locked before it gets the name, so that nobody can take the file between the rename and the lock.
@@ -47,6 +44,18 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
         raise
     sync_directory(path, disk)
     return fd
+
+
+def remove_leftover(path: str, disk: Disk = DISK) -> None:
+    """Remove what a process that was killed while replacing *path* left beside it, where that can be done."""
+    with contextlib.suppress(OSError):
+        disk.unlink(_beside(path))
+
+
+def _beside(path: str) -> str:
+    # A fixed name: what is left behind is found by the next process instead of piling up.
+    target = Path(path)
+    return str(target.with_name(f".{target.name}.llmbatch-new"))
 
 
 def sync_directory(path: str, disk: Disk = DISK) -> None:

@@ -1,0 +1,87 @@
+"""Every call into the disk fails once: number N for N = 1, 2, 3 ... until a run meets no fault any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from faults_run import KILLED, STRACE, Job, inject, was_injected
+
+pytestmark = [
+    pytest.mark.slow,  # some ten processes each
+    pytest.mark.skipif(STRACE is None, reason="strace is not installed: apt-get install strace"),
+]
+
+MOST = 30
+
+FAULTS = ["error=ENOSPC", "error=EIO", "signal=SIGKILL"]
+
+
+def meets_a_fault(job: Job, fault: str, calls: str, number: int, *more: str) -> bool:
+    log = job.folder / "strace"
+    paths = (job.output, job.folder / f".{job.output.name}.llmbatch-new")
+    finished = job.lines()
+
+    ended = job.run(*more, before=inject(log, calls, fault, number, *paths))
+
+    if not was_injected(log):
+        assert ended.code == (1 if job.bad else 0), ended
+        return False
+    if fault == "signal=SIGKILL":
+        assert ended.code == KILLED
+    else:
+        assert ended.code == 74, ended
+        assert f"error: {job.output}: could not be written" in ended.stderr
+        assert "hint: " in ended.stderr
+        assert "run the same command again" in ended.stderr
+    kept = job.lines()
+    if "--retry-failed" in more:
+        finished = {row: line for row, line in finished.items() if line["status"] == "success"}
+    assert {row: kept.get(row) for row in finished} == finished
+    return True
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("calls", ["write", "fdatasync"])
+def test_a_fault_in_any_call_of_a_run_loses_no_line_and_fails_no_row(tmp_path: Path, calls: str, fault: str) -> None:
+    """Exit 74, or death; then the same command completes, and sends nothing that has its line."""
+    for number in range(1, MOST):
+        job = Job(tmp_path / str(number), rows=5, concurrency=1, bad=frozenset({3}))
+        try:
+            met = meets_a_fault(job, fault, calls, number)
+            if met:
+                job.finish_in_peace()
+            job.check_complete()
+        finally:
+            job.close()
+        if not met:
+            break
+
+    assert not met
+    assert number > (5 if calls == "write" else 1)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("calls", ["write", "fdatasync", "fsync", "rename", "ftruncate"])
+def test_a_fault_in_any_call_of_a_rewrite_loses_no_line(tmp_path: Path, calls: str, fault: str) -> None:
+    """`--retry-failed` on a file with a torn end: the old file or the new one is there, never a part of either."""
+    model = Job(tmp_path / "model", rows=5, concurrency=1, bad=frozenset({2}))
+    model.run("--limit", "4")
+    model.close()
+    torn = model.output.read_bytes() + b'{"row":5,"hash":"12'
+
+    for number in range(1, MOST):
+        job = Job(tmp_path / str(number), rows=5, concurrency=1, bad=frozenset({2}))
+        job.output.write_bytes(torn)
+        try:
+            met = meets_a_fault(job, fault, calls, number, "--retry-failed")
+            if met:
+                job.finish_in_peace()
+            job.check_complete()
+        finally:
+            job.close()
+        if not met:
+            break
+
+    assert not met
+    assert number > 1
