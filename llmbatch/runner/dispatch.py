@@ -400,8 +400,10 @@ class Dispatch:
 
     def deferred(self) -> Iterator[Result]:
         """The rows that still wait, as results, in order of their numbers."""
-        for work, retry_after in self.waiting.every(self.lanes, self.now()):
-            yield deferred_result(work, retry_after)
+        now = self.now()
+        machine = self.why_stuck() if self.machine_since is not None else ""
+        for work, retry_after in self.waiting.every(self.lanes, now):
+            yield deferred_result(work, max(retry_after, self.machine_until - now), machine)
 
     # When to look again, and when there is nothing left.
 
@@ -443,7 +445,7 @@ class Dispatch:
     def why_stuck(self) -> str:
         """The reason for people, when the run is stuck and no route is dead."""
         if self.machine_since is not None:
-            return "this machine could not send anything for too long"
+            return "this machine cannot send anything"
         for lane in self.lanes:
             if not lane.circuit.is_closed:
                 return f"{lane.label} is in an outage: {lane.reason}"

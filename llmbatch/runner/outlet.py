@@ -74,8 +74,8 @@ class Outlet:
         self._emit(Progress(now, self._source.rows_read, self._source.fraction, exhausted))
 
 
-def deferred_result(work: Work, retry_after: float) -> Result:
-    """The row of *work*, which waits, as a result."""
+def deferred_result(work: Work, retry_after: float, machine: str) -> Result:
+    """The row of *work*, which waits, as a result; *machine*: what is wrong with this machine, if anything."""
     lane, row = work.lane, work.row
     last = lane.dead or (work.refusal[1] if work.refusal else None) or work.last
     return Result(
@@ -87,6 +87,6 @@ def deferred_result(work: Work, retry_after: float) -> Result:
         deferrals=max(1, work.deferrals),
         model=lane.route.label,
         retry_after=retry_after,
-        reason=lane.reason or (last.message if last else "waiting for its turn"),
+        reason=machine or lane.reason or (last.message if last else "waiting for its turn"),
         metadata_json=row.fields.get("metadata"),
     )

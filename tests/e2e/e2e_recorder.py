@@ -74,6 +74,7 @@ class Recorder:
         self.arrivals: list[Arrival] = []
         self.respond = respond
         self.delay = delay
+        self.headers: dict[str, str] = {}
         self.keep = True
         self.count = 0
         self._loop = asyncio.new_event_loop()
@@ -118,6 +119,7 @@ class Recorder:
                 status, reply = self.respond(arrival)
                 writer.write(
                     f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nx-request-id: req-{self.count}\r\n"
+                    f"{''.join(f'{name}: {value}' + chr(13) + chr(10) for name, value in self.headers.items())}"
                     f"Content-Length: {len(reply)}\r\n\r\n".encode()
                     + reply
                 )
