@@ -16,6 +16,7 @@ import random
 import sys
 import time
 import traceback
+import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ def command(seed: int) -> str:
 def tell(first: int, last: int) -> Tally:
     """The stories of the seeds from *first* up to *last*, which is left out."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.simplefilter("ignore")  # coroutines of a life that was killed are never awaited
     tally = Tally()
     for seed in range(first, last):
         tally.seeds += 1

@@ -249,7 +249,7 @@ class SimulatedDisk(Disk):
         try:
             self._enter("sync", one.path)
         except OSError:
-            one.inode.lost = True
+            one.inode.lost |= bytes(one.inode.data) != one.inode.durable
             raise
         self._make_durable(one)
 
