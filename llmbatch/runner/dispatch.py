@@ -349,7 +349,8 @@ class Dispatch:
             lane.outage_since = None
             lane.opened_by_refusal = lane.opened_by_streak = False
             lane.verdict_pending = None
-            lane.hung_probes = 0
+            lane.probes_failed = lane.hung_probes = 0
+            lane.canary_failed = False
             lane.limit.restart()
             self._announce(lane, was, now)
             self.waiting.requeue(lane, now)
@@ -357,8 +358,6 @@ class Dispatch:
         self._announce(lane, was, now)
         if was == "closed":
             self.troubled[lane] = None
-            lane.probes_failed = 0
-            lane.canary_failed = False
             lane.outage_since = now
             self.waiting.park_waiting(lane, now)
 

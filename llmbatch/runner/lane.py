@@ -135,6 +135,11 @@ class Lane:
         )
 
     @property
+    def is_confirmed(self) -> bool:
+        """Whether a probe or a canary has failed, so that the outage is one."""
+        return self.probes_failed > 0 or self.canary_failed
+
+    @property
     def is_refused(self) -> bool:
         """Whether refusals, and no failures, are what is wrong."""
         return self.opened_by_refusal or any(work.refusal is not None for work in self.held.values())

@@ -159,7 +159,7 @@ class Verdicts:
         are judged with the circuit closed. Failures are void too, but for one case: a canary that passes at the first
         try, with nothing but suspects waiting, shows that the provider was up all along.
         """
-        if lane.opened_by_refusal or lane.probes_failed or not by_canary:
+        if lane.opened_by_refusal or lane.is_confirmed or not by_canary:
             lane.void()
         self._prove(lane, serial, now)
         if lane.opened_by_refusal or by_canary:
@@ -192,6 +192,7 @@ class Verdicts:
             self._probe_failed(job, outcome, now)
         elif work is None:
             if was_closed:
+                lane.canary_failed = True
                 circuit.trip(now, "the last rows failed, and so did a canary")
         else:
             lane.newest_failure = max(lane.newest_failure, job.permit.serial)

@@ -52,12 +52,6 @@ class Watch:
     def new_input(self) -> None:
         rows = enumerate(self._plan.rows, 1)
         self._hashes = {number: line_digest(row) for number, row in rows if row.strip()}
-        self._last_of_tenants: set[int] = set()
-        if "circuit_key" in self._plan.options:
-            # No canary speaks for a tenant, so its last rows are judged by their attempts (docs/guarantees.md).
-            for parity in (0, 1):
-                numbers = sorted(number for number in self._hashes if number % 2 == parity)
-                self._last_of_tenants.update(numbers[-2 * self._plan.options["failure_threshold"] :])
 
     # One life.
 
@@ -300,19 +294,33 @@ class Watch:
             longest, first = options["recovery_timeout"], min(2.0, options["recovery_timeout"])
             seconds = met[-1].at - met[0].at
             probes = math.log2(longest / first) + seconds / (longest * 0.75) + 2
-            bound = lanes * (options["concurrency"] + options["failure_threshold"] + probes + 4)
+            # Refusals that were doubted once open the circuit a second time.
+            bound = lanes * (options["concurrency"] + 2 * options["failure_threshold"] + probes + 4)
             if len(met) > bound:
                 raise GuaranteeError(
                     f"claim 5: {len(met)} calls met the outage {name} in one life, the bound is {bound:.0f}"
                 )
 
+    def _lane(self, row: int) -> int:
+        return row % 2 if "circuit_key" in self._plan.options else 0
+
+    def _last_of_tenants(self) -> set[int]:
+        """No canary speaks for a tenant: the rows that end last are judged by their attempts (docs/guarantees.md)."""
+        last: set[int] = set()
+        for tenant in (0, 1) if "circuit_key" in self._plan.options else ():
+            rows = [row for row in self._hashes if row % 2 == tenant and row not in self._before]
+            rows.sort(key=lambda row: (self._written.get(row, math.inf), row))
+            last.update(rows[-2 * self._plan.options["failure_threshold"] :])
+        return last
+
     def _check_failed(self, calls: list[Sent], now: dict[int, dict[str, Any]]) -> None:
         """Claim 6: no row fails by an outage or a surge; bad rows never succeed."""
         options = self._plan.options
-        met: dict[str, set[int]] = defaultdict(set)
+        met: dict[tuple[str, int], set[int]] = defaultdict(set)
         for call in calls:
             if call.fate in ("total", "spent"):
-                met[str(call.phase)].add(call.row)
+                met[str(call.phase), self._lane(call.row)].add(call.row)
+        last = self._last_of_tenants()
         for row, line in now.items():
             if row in self._before and self._before[row] == line:
                 continue
@@ -323,13 +331,13 @@ class Watch:
                 if line["text"] != f"answer to {row}":
                     raise GuaranteeError(f"claim 6: row {row} has the answer {line['text']!r}")
                 continue
-            if bad or row in self._last_of_tenants:
+            if bad or row in last:
                 continue
             own = 0
             for call in calls:
                 if call.row != row or call.fate in ("good", "local", "throttled"):
                     continue
-                if call.fate == "total" and len(met[str(call.phase)]) >= options["failure_threshold"]:
+                if call.fate == "total" and len(met[str(call.phase), self._lane(row)]) >= options["failure_threshold"]:
                     continue
                 refused = call.answered in ("400", "422", "404", "307")
                 own += options["max_attempts"] if refused else 1
