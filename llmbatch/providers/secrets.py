@@ -7,8 +7,11 @@ guess.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
 
 __all__ = ["Mask", "Secret"]
 
@@ -52,7 +55,7 @@ class Mask:
     ``lm-studio``, ``dummy``…) are no secrets and stay. Immutable, so safe to share between threads and tasks.
     """
 
-    __slots__ = ("_spellings",)
+    __slots__ = ("_escape", "_escaped", "_spellings")
 
     def __init__(self, keys: Iterable[Secret | str] = ()) -> None:
         values = {(key.reveal() if isinstance(key, Secret) else key).strip() for key in keys}
@@ -60,12 +63,18 @@ class Mask:
         spellings = {spelling for value in real for spelling in _spellings(value)}
         # The longest first: a key that begins like another must not leave its tail behind.
         self._spellings = tuple(sorted(spellings, key=lambda spelling: (-len(spelling), spelling)))
+        # Answers in many languages are full of escapes, but not of those that stand for what keys are made of.
+        self._escape = "\\u00" if all(map(str.isascii, real)) else "\\u"
+        longest_first = sorted(real, key=len, reverse=True)
+        self._escaped = re.compile("|".join(map(_escaped, longest_first))) if real else None
 
     def mask(self, text: str) -> str:
         """*text* without the keys; the same object where there are none. Cost: one substring search a spelling."""
         for spelling in self._spellings:
             if spelling in text:
                 text = text.replace(spelling, _HIDDEN)
+        if self._escaped is not None and self._escape in text:
+            text = self._escaped.sub(_HIDDEN, text)
         return text
 
     __call__ = mask
@@ -75,6 +84,18 @@ class Mask:
 
 
 def _spellings(value: str) -> set[str]:
-    """*value* as it may stand in plain text and inside a JSON string."""
+    """*value* as it may stand in plain text, inside a JSON string or one inside another, in a URL and in a page."""
     plain = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    return plain | {spelling.replace("/", "\\/") for spelling in plain}
+    plain |= {json.dumps(spelling)[1:-1] for spelling in plain}
+    quoted = {quote(value), quote(value, safe=""), quote_plus(value), html.escape(value)}
+    return plain | quoted | {spelling.replace("/", "\\/") for spelling in plain}
+
+
+def _escaped(value: str) -> str:
+    """A pattern for *value* inside a JSON string, or one inside another, in which any character may be escaped."""
+    parts = []
+    for character in value:
+        units = character.encode("utf-16-be").hex()
+        escape = "".join(rf"\\{{1,3}}u(?i:{units[at : at + 4]})" for at in range(0, len(units), 4))
+        parts.append(rf"(?:\\{{0,3}}{re.escape(character)}|{escape})")
+    return "".join(parts)
