@@ -32,10 +32,12 @@ def escaped(key: str) -> str:
 
 
 def half_escaped(key: str) -> str:
-    characters = enumerate(key)
-    return "".join(
-        escaped(one).upper().replace("U", "u") if at % 2 else json.dumps(one)[1:-1] for at, one in characters
-    )
+    """Every other character as an escape, with upper-case digits."""
+    return "".join(escaped(one).upper().replace("U", "u") if at % 2 else dumped(one) for at, one in enumerate(key))
+
+
+def dumped(text: str) -> str:
+    return json.dumps(text)[1:-1]
 
 
 ECHOES: dict[str, Callable[[str], tuple[int, bytes]]] = {
