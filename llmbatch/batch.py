@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["BatchRunner", "Options"]
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
+Fsync = Literal["group", "off"]
 AsyncFunction = Callable[[object], Awaitable[object]]
 
 
@@ -125,12 +126,16 @@ class BatchRunner:
         retry_failed: bool = False,
         overwrite: bool = False,
         strict: bool = False,
+        force: bool = False,
+        fsync: Fsync = "group",
     ) -> Summary:
         """Send every row of *input* that has no line in *output*, and append one line a row.
 
         *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
         the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
-        the whole input if any row is malformed. The summary's ``exit_code`` says how it went.
+        the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
+        *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
+        summary's ``exit_code`` says how it went.
 
         Raises:
             UsageError: something given is wrong (input, output, key, model); with a first row, before anything is
@@ -142,8 +147,10 @@ class BatchRunner:
         from llmbatch.files.output import open_output
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
-        from llmbatch.lookahead import look_ahead
+        from llmbatch.lookahead import look_ahead, refuse_other_model
 
+        if fsync not in ("group", "off"):
+            raise UsageError(f"fsync is {fsync!r}, must be one of group, off")
         disk = self._disk or DISK
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
@@ -155,10 +162,15 @@ class BatchRunner:
             out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=disk)
             stack.callback(out.close)
             verify_finished(input, out.ledger, disk)
+            # A function may change its name; what it is asked is its author's matter.
+            earlier = None if force or callable(self._model) else out.first_success()
+            if earlier is not None:
+                refuse_other_model(caller, input, target, earlier, disk)
             source = open_source(input, ledger=out.ledger, limit=limit, disk=disk)
             stack.push_async_callback(source.aclose)
             total = count_rows(input, disk)
-            writer = LineWriter(out, on_error=lambda error: engine.abort(error))
+            sync_interval = 1.0 if fsync == "group" else None
+            writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: engine.abort(error))
             self._writers.append(writer)
             stack.callback(self._writers.remove, writer)
             tally = Tally()
@@ -202,6 +214,8 @@ class BatchRunner:
         retry_failed: bool = False,
         overwrite: bool = False,
         strict: bool = False,
+        force: bool = False,
+        fsync: Fsync = "group",
     ) -> Summary:
         """As :meth:`run`, for code without an event loop; inside one (a notebook) it runs in a thread of its own.
 
@@ -211,7 +225,15 @@ class BatchRunner:
             UsageError: as :meth:`run`.
             WriteError: as :meth:`run`.
         """
-        run = self.run(input, output, limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict)
+        run = self.run(
+            *(input, output),
+            limit=limit,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            strict=strict,
+            force=force,
+            fsync=fsync,
+        )
         try:
             asyncio.get_running_loop()
         except RuntimeError:

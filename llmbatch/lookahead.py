@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmbatch.errors import InputError, MalformedRowError
+from llmbatch.errors import InputError, MalformedRowError, OutputError, UsageError
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.reader import open_source
 from llmbatch.records import Caller, Malformed, Row
 
-__all__ = ["look_ahead"]
+__all__ = ["look_ahead", "refuse_other_model"]
+
+_FEW_ROWS = 10_000
+"""How far into the input the first answered row is looked for: about 0.1 s."""
 
 
 def look_ahead(
@@ -47,6 +50,44 @@ def look_ahead(
         source.close()
     if strict and faults:
         raise InputError(f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
+
+
+def refuse_other_model(
+    caller: Caller,
+    input: str | Path,  # noqa: A002
+    output: str,
+    earlier: tuple[int, str],
+    disk: Disk = DISK,
+) -> None:
+    """Compare *earlier*, a row that has its answer and the model that gave it, with where that row would go now.
+
+    Rows that name their own models may well mix them: then nothing differs.
+
+    Raises:
+        OutputError: it would go to another model.
+    """
+    number, model = earlier
+    if number > _FEW_ROWS or not Path(input).is_file():
+        return
+    source = open_source(input, limit=number, disk=disk)
+    row: Row | None = None
+    try:
+        while row is None and not source.exhausted:
+            item = source.take()
+            row = item if isinstance(item, Row) and item.number == number else None
+    finally:
+        source.close()
+    if row is None:
+        return
+    try:
+        now = caller.prepare(row).route.label
+    except (MalformedRowError, UsageError):
+        return
+    if now != model:
+        raise OutputError(
+            f"{output}: row {number} was answered by {model}, and this run would send its rows to {now}",
+            hint="write to another file (-o), or have both in one (--force)",
+        )
 
 
 def _fault(caller: Caller, item: Row | Malformed) -> str | None:

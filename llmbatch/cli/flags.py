@@ -79,6 +79,25 @@ FLAGS: tuple[Flag, ...] = (
         "Input and output",
         settable=False,
     ),
+    Flag(
+        "force",
+        ("--force",),
+        Switch(),
+        "Go on with an output whose rows another model has answered.",
+        "Input and output",
+        settable=False,
+        sends=True,
+    ),
+    Flag(
+        "fsync",
+        ("--fsync",),
+        Choice(("group", "off")),
+        "How lines are made safe from a power cut: group syncs them once a second, off leaves that to the system. "
+        "Default: group.",
+        "Input and output",
+        "WORD",
+        sends=True,
+    ),
     Flag("strict", ("--strict",), Switch(), "Refuse the whole input if any row is malformed.", "Input and output"),
     Flag(
         "dry_run",

@@ -87,6 +87,8 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
             retry_failed=settings.retry_failed,
             overwrite=settings.overwrite,
             strict=settings.strict,
+            force=settings.force,
+            fsync=settings.fsync or "group",
         )
 
 

@@ -20,6 +20,7 @@ from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON, JSONError, JSONText, dumps, parse
 
 if TYPE_CHECKING:
+    from llmbatch.batch import Fsync
     from llmbatch.providers.catalog import Endpoint
     from llmbatch.runner.options import OnOutage
     from llmbatch.ui import ProgressKind
@@ -56,6 +57,8 @@ class Settings:
     limit: int | None = None
     retry_failed: bool = False
     overwrite: bool = False
+    force: bool = False
+    fsync: Fsync | None = None
     strict: bool = False
     dry_run: bool = False
     model: str | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import select
 import stat
@@ -22,7 +23,7 @@ from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.lock import open_locked
 from llmbatch.files.replace import remove_leftover, replace_file, sync_directory
-from llmbatch.files.scan import match_line, scan
+from llmbatch.files.scan import START_AFRESH, match_line, scan
 from llmbatch.jsontext import dumps
 
 __all__ = ["Output", "StreamOutput", "open_output"]
@@ -76,6 +77,25 @@ class Output:
             return any(named in line for line in _success_lines(self._fd, self._disk))
         except OSError:
             return False
+
+    def first_success(self) -> tuple[int, str] | None:
+        """The row of the first successful line and the model that it names (``provider/model``), if it names one.
+
+        Raises:
+            WriteError: the file cannot be read.
+        """
+        try:
+            line = next(_success_lines(self._fd, self._disk), None)
+        except OSError as error:
+            raise self._failed(error) from error
+        if line is None:
+            return None
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            raise OutputError(f"{self.name}:1: this result line is damaged", hint=START_AFRESH) from None
+        model = parsed.get("model")
+        return (parsed["row"], model) if isinstance(model, str) else None
 
     def write(self, data: bytes) -> None:
         r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
@@ -163,6 +183,9 @@ class StreamOutput(Output):
     def has_success(self, model: str) -> bool:
         """False: a stream has no earlier lines."""
         return False
+
+    def first_success(self) -> None:
+        """None: a stream has no earlier lines."""
 
     def fileno(self) -> int:
         """The descriptor, for an event loop to watch."""

@@ -23,7 +23,8 @@ class LineWriter:
     """Appends lines to *output*, which stays its owner's to close.
 
     For one event loop. While there is something unsynced, a worker thread syncs at most every ``sync_interval``
-    seconds, one sync at a time; with ``sync_in_thread`` off, under virtual time, it happens inline. The first failure
+    seconds, one sync at a time; with ``sync_in_thread`` off, under virtual time, it happens inline; with a
+    ``sync_interval`` of None nothing is synced. The first failure
     goes to *on_error*, once, and :meth:`aclose` raises it; after it lines are refused and counted in
     ``lines_refused``. A stream whose reader is slow never blocks the loop: its lines wait here, see
     :attr:`congested`.
@@ -33,7 +34,7 @@ class LineWriter:
         self,
         output: Output,
         *,
-        sync_interval: float = 1.0,
+        sync_interval: float | None = 1.0,
         on_error: Callable[[WriteError], None] | None = None,
         sync_in_thread: bool = True,
     ) -> None:
@@ -134,7 +135,7 @@ class LineWriter:
         except WriteError as error:
             self._fail(error)
         else:
-            self._unsynced = True
+            self._unsynced = self._sync_interval is not None
             self._plan_sync()
 
     def _fail(self, error: WriteError) -> None:
@@ -148,7 +149,9 @@ class LineWriter:
     # Syncing a file
 
     def _plan_sync(self) -> None:
-        if self._unsynced and self._timer is None and self._syncing is None and not self._closed:
+        if self._sync_interval is None or self._closed:
+            return
+        if self._unsynced and self._timer is None and self._syncing is None:
             self._timer = asyncio.get_running_loop().call_later(self._sync_interval, self._start_sync)
 
     def _start_sync(self) -> None:

@@ -23,8 +23,8 @@ KEYS = ["sk-canary-7Zq9XwVu", 'sk-can"ary\\/+=7Zq9&<%41>', "AIzaCanary.with.dots
 
 def echo(text: str) -> tuple[int, bytes]:
     """A good answer whose content is *text*, as it stands in a JSON string."""
-    body = f'{{"id":"c","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}]}}'
-    return 200, body.encode()
+    choice = f'{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}'
+    return 200, f'{{"id":"c","choices":[{choice}]}}'.encode()
 
 
 def escaped(key: str) -> str:

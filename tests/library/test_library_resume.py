@@ -1,0 +1,108 @@
+"""Going on with an output that another run has begun: with the same model, or on purpose with another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmbatch import BatchRunner, OutputError, UsageError
+from llmbatch.files.disk import Disk
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def models_of(path: Path) -> list[str]:
+    lines = map(json.loads, path.read_text().splitlines())
+    return [line["model"] for line in sorted(lines, key=lambda line: line["row"])]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    return write(tmp_path / "p.jsonl", "a", "b", "c", "d")
+
+
+async def test_an_output_of_another_model_is_refused(prompts: Path) -> None:
+    """Both models and the row are named, and the file stays as it was."""
+    first = await BatchRunner("sim/steady").run(prompts, limit=2)
+    before = Path(first.output).read_bytes()
+
+    with pytest.raises(OutputError) as caught:
+        await BatchRunner("sim/other").run(prompts)
+
+    assert f"{first.output}: row " in caught.value.message
+    assert "answered by sim/steady" in caught.value.message
+    assert "to sim/other" in caught.value.message
+    assert "--force" in caught.value.hint
+    assert Path(first.output).read_bytes() == before
+
+
+async def test_an_output_of_another_model_is_refused_though_nothing_is_left_to_do(prompts: Path) -> None:
+    """Who names another model and reads `exit 0` would take the old answers for the new model's."""
+    await BatchRunner("sim/steady").run(prompts)
+
+    with pytest.raises(OutputError, match="answered by sim/steady"):
+        await BatchRunner("sim/other").run(prompts)
+
+
+async def test_force_mixes_two_models(prompts: Path) -> None:
+    """For those who mean it."""
+    await BatchRunner("sim/steady").run(prompts, limit=2)
+
+    summary = await BatchRunner("sim/other").run(prompts, force=True)
+
+    assert summary.exit_code == 0
+    assert models_of(Path(summary.output)) == ["sim/steady", "sim/steady", "sim/other", "sim/other"]
+
+
+@pytest.mark.parametrize("blank", ["", "\n\n"])
+async def test_rows_that_name_their_own_models_may_mix_them(tmp_path: Path, blank: str) -> None:
+    """A default that changes for the rows without one is seen all the same, where such a row was answered."""
+    rows = write(tmp_path / "p.jsonl", *({"prompt": "x", "model": f"sim/{name}"} for name in "abc"))
+    rows.write_text(blank + rows.read_text() + '"last"\n')
+    await BatchRunner("sim/one").run(rows, limit=2)
+
+    summary = await BatchRunner("sim/two").run(rows)
+
+    assert models_of(Path(summary.output)) == ["sim/a", "sim/b", "sim/c", "sim/two"]
+
+
+async def test_starting_afresh_asks_for_no_model(prompts: Path) -> None:
+    """Nor do failed lines, which name none that answered."""
+    await BatchRunner("sim/steady").run(prompts)
+
+    summary = await BatchRunner("sim/other").run(prompts, overwrite=True)
+
+    assert models_of(Path(summary.output)) == ["sim/other"] * 4
+
+
+class Counting(Disk):
+    def __init__(self) -> None:
+        self.syncs = 0
+
+    def sync(self, fd: int) -> None:
+        self.syncs += 1
+        super().sync(fd)
+
+
+@pytest.mark.parametrize("fsync", ["group", "off"])
+async def test_fsync_off_syncs_no_line(prompts: Path, fsync: str) -> None:
+    """It is the system that decides then; nothing else changes."""
+    disk = Counting()
+
+    summary = await BatchRunner("sim/steady", disk=disk).run(prompts, fsync=fsync)
+
+    assert summary.success == 4
+    assert (disk.syncs > 0) == (fsync == "group")
+
+
+async def test_fsync_takes_two_words(prompts: Path) -> None:
+    """Told before the output is there."""
+    with pytest.raises(UsageError, match="fsync is 'always', must be one of group, off"):
+        await BatchRunner("sim/steady").run(prompts, fsync="always")
+
+    assert not prompts.with_name("p.results.jsonl").exists()
