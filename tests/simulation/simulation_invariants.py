@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from simulation_disk import Machine, SimulatedDisk
-from simulation_provider import TOTAL, Provider, Sent
+from simulation_provider import REFUSING, TOTAL, Provider, Sent
 
 from llmbatch.events import CallEnded, CallSent, CircuitChanged, Event, Progress, RowFinished, RunStarted
 from llmbatch.files.lines import line_digest
@@ -26,6 +26,8 @@ AFTERWARDS = 4 * 3600.0
 """Virtual seconds in which a run must end once nothing goes wrong any more."""
 
 SYNC_EVERY = 1.0
+
+A_MOMENT = 5.0
 
 
 class GuaranteeError(AssertionError):
@@ -301,6 +303,14 @@ class Watch:
                     f"claim 5: {len(met)} calls met the outage {name} in one life, the bound is {bound:.0f}"
                 )
 
+    def _brief_surges(self, calls: list[Sent]) -> set[str]:
+        """Surges of refusals of which this life saw a moment, the rest being slept through: judged as the rows' own."""
+        seen: dict[str, list[float]] = defaultdict(list)
+        for call in calls:
+            if call.phase.kind in REFUSING:
+                seen[str(call.phase)].append(call.at)
+        return {phase for phase, times in seen.items() if max(times) - min(times) < A_MOMENT}
+
     def _lane(self, row: int) -> int:
         return row % 2 if "circuit_key" in self._plan.options else 0
 
@@ -321,6 +331,7 @@ class Watch:
             if call.fate in ("total", "spent"):
                 met[str(call.phase), self._lane(call.row)].add(call.row)
         last = self._last_of_tenants()
+        brief = self._brief_surges(calls)
         for row, line in now.items():
             if row in self._before and self._before[row] == line:
                 continue
@@ -337,7 +348,8 @@ class Watch:
             for call in calls:
                 if call.row != row or call.fate in ("good", "local", "throttled"):
                     continue
-                if call.fate == "total" and len(met[str(call.phase), self._lane(row)]) >= options["failure_threshold"]:
+                is_outage = call.fate == "total" and str(call.phase) not in brief
+                if is_outage and len(met[str(call.phase), self._lane(row)]) >= options["failure_threshold"]:
                     continue
                 refused = call.answered in ("400", "422", "404", "307")
                 own += options["max_attempts"] if refused else 1
