@@ -144,6 +144,7 @@ class BatchRunner:
         """
         from llmbatch.files.deferred import default_output, write_deferred
         from llmbatch.files.disk import DISK
+        from llmbatch.files.headstart import start_hashing
         from llmbatch.files.output import open_output
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
@@ -159,9 +160,14 @@ class BatchRunner:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
             look_ahead(caller, input, limit=limit, strict=strict, disk=disk)
+            head_start = start_hashing(input, target, disk)
+            if head_start is not None:
+                stack.callback(head_start.close)
             out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=disk)
             stack.callback(out.close)
-            verify_finished(input, out.ledger, disk)
+            verify_finished(input, out.ledger, disk, head_start=head_start)
+            if head_start is not None:
+                head_start.close()
             # A function may change its name; what it is asked is its author's matter.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:

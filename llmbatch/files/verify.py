@@ -16,6 +16,7 @@ from typing import Final, TypeGuard
 from llmbatch.errors import InputError
 from llmbatch.files.archive import HEAD_BYTES, is_archive
 from llmbatch.files.disk import DISK, Disk
+from llmbatch.files.headstart import HeadStart, identity
 from llmbatch.files.ledger import Ledger, Verified
 from llmbatch.files.lines import line_digest, strip_bom
 from llmbatch.files.opening import BLOCK_BYTES, file_blocks, open_input, read_head
@@ -54,15 +55,20 @@ def _filled(lines: Sequence[bytes | LongLine]) -> int:
     return sum(isinstance(line, LongLine) or not (line.isspace() or not line) for line in lines)
 
 
-def verify_finished(path: str | Path, ledger: Ledger, disk: Disk = DISK) -> None:
+def verify_finished(
+    path: str | Path, ledger: Ledger, disk: Disk = DISK, *, head_start: HeadStart | None = None
+) -> None:
     """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
 
-    Reads up to the last finished row. Other inputs cannot be read twice: their source compares as it goes.
+    Reads up to the last finished row, unless *head_start* has done so. Other inputs cannot be read twice: their source
+    compares as it goes.
 
     Raises:
         InputError: a finished row has changed or is gone, or the input cannot be read.
     """
     if not ledger or str(path) == "-" or not _is_regular(path, disk):
+        return
+    if head_start is not None and head_start.confirm(ledger):
         return
     name = str(path)
     fd = open_input(path, disk)
@@ -115,11 +121,6 @@ def compare_line(name: str, number: int, line: bytes | LongLine, ledger: Ledger)
             hint="restore the row, or write to another output (-o), or start afresh (--overwrite)",
             line=number,
         )
-
-
-def identity(about: os.stat_result) -> tuple[int, ...]:
-    """What tells a file, and its state, from others."""
-    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
 class _Leading:
