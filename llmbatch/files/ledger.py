@@ -1,7 +1,8 @@
 """Which rows have their line in the output, and from which input line each was made.
 
-Rows are kept by number in pages of 4,096, nine bytes a row, so that memory follows the rows that are there and not
-their highest number. Does not read files.
+Rows are kept by number in pages of 4,096, four bytes a row, so that memory follows the rows that are there and not
+their highest number. The four bytes are the start of the row's hash: an edited row passes for the old one with a chance
+of one in four thousand million. Does not read files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "Ledger", "Verified"]
+__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "Ledger", "Verified", "fingerprint"]
 
 MAX_ROW: Final = 10**10
 """The highest row number taken: an input of so many lines does not exist, a foreign file with such a number does."""
@@ -41,12 +42,9 @@ class Verified:
     size_bytes: int
 
 
-class _Page:
-    __slots__ = ("hashes", "marks")
-
-    def __init__(self) -> None:
-        self.marks = bytearray(_PAGE_ROWS)
-        self.hashes = array("Q", bytes(8 * _PAGE_ROWS))
+def fingerprint(digest: str) -> int:
+    """What is kept of a hash (16 hex digits): its first four bytes in the machine's order; never 0."""
+    return int.from_bytes(bytes.fromhex(digest[:8]), sys.byteorder) or 1
 
 
 class Ledger:
@@ -61,7 +59,7 @@ class Ledger:
         self.failed = 0
         self.last = 0
         self.verified: Verified | None = None
-        self._pages: dict[int, _Page] = {}
+        self._pages: dict[int, array[int]] = {}
 
     def __len__(self) -> int:
         return self.success + self.failed
@@ -78,9 +76,9 @@ class Ledger:
         if number < 1:
             raise ValueError(f"{number} is not a row number")
         mark = SUCCESS if status == "success" else FAILED
-        return self.add_all((number,), (int(digest, 16),), (mark,)) == 1
+        return self.add_all((number,), (fingerprint(digest),), (mark,)) == 1
 
-    def add_all(self, numbers: Sequence[int], digests: Sequence[int], marks: Sequence[int]) -> int:
+    def add_all(self, numbers: Sequence[int], prints: Sequence[int], marks: Sequence[int]) -> int:
         """Enter rows (numbers from 1) until one is there already; gives how many. Marks: ``SUCCESS``, ``FAILED``.
 
         Raises:
@@ -89,15 +87,14 @@ class Ledger:
         key = -1
         entered = 0
         try:
-            for number, digest, mark in zip(numbers, digests, marks, strict=True):
+            for number, kept in zip(numbers, prints, strict=True):
                 if number >> _PAGE_BITS != key:
                     page = self._pages.get(number >> _PAGE_BITS) or self._new_page(number)
-                    key, page_marks, page_hashes = number >> _PAGE_BITS, page.marks, page.hashes
+                    key = number >> _PAGE_BITS
                 at = number & _IN_PAGE
-                if page_marks[at]:
+                if page[at]:
                     break
-                page_marks[at] = mark
-                page_hashes[at] = digest
+                page[at] = kept or 1
                 entered += 1
         finally:
             failed = marks[:entered].count(FAILED)
@@ -109,39 +106,35 @@ class Ledger:
     def is_done(self, number: int) -> bool:
         """Whether the row has its line."""
         page = self._pages.get(number >> _PAGE_BITS)
-        return page is not None and page.marks[number & _IN_PAGE] != 0
+        return page is not None and page[number & _IN_PAGE] != 0
 
-    def hash_of(self, number: int) -> str | None:
-        """The hash that a finished row was made from, as 16 hex digits; None for a row that is not finished."""
+    def matches(self, number: int, digest: str) -> bool:
+        """Whether a finished row was made from a line with this hash (16 hex digits)."""
         page = self._pages.get(number >> _PAGE_BITS)
-        at = number & _IN_PAGE
-        return None if page is None or not page.marks[at] else f"{page.hashes[at]:016x}"
+        return page is not None and page[number & _IN_PAGE] == fingerprint(digest)
 
     def are_done(self, first: int, count: int) -> bool:
         """Whether *count* rows from *first* on all have their lines."""
         for key, start, end in _page_ranges(first, count):
             page = self._pages.get(key)
-            if page is None or page.marks.count(0, start, end):
+            if page is None or 0 in page[start:end]:
                 return False
         return True
 
-    def hashes_of(self, first: int, count: int) -> bytes:
-        """The hashes of *count* rows from *first* on, eight bytes each; zeros for rows that are not finished."""
-        parts: list[bytes] = []
+    def prints_of(self, first: int, count: int) -> array[int]:
+        """What is kept of the hashes of *count* rows from *first* on; 0 for rows that are not finished."""
+        prints = array("I")
         for key, start, end in _page_ranges(first, count):
             page = self._pages.get(key)
-            hashes = page.hashes[start:end] if page is not None else array("Q", bytes(8 * (end - start)))
-            if sys.byteorder == "little":
-                hashes.byteswap()
-            parts.append(hashes.tobytes())
-        return b"".join(parts)
+            prints += page[start:end] if page is not None else array("I", bytes(4 * (end - start)))
+        return prints
 
-    def _new_page(self, number: int) -> _Page:
+    def _new_page(self, number: int) -> array[int]:
         if number > MAX_ROW:
             raise ValueError(f"{number} is not a row number")
         if len(self._pages) > _SPARE_PAGES + len(self) // _LEAST_ROWS_A_PAGE:
             raise ValueError(f"row {number} is too far from the rows before it")
-        page = self._pages[number >> _PAGE_BITS] = _Page()
+        page = self._pages[number >> _PAGE_BITS] = array("I", bytes(4 * _PAGE_ROWS))
         return page
 
 

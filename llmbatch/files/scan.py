@@ -7,7 +7,6 @@ length of its lines. Does not change the file.
 from __future__ import annotations
 
 import re
-import sys
 from array import array
 from binascii import unhexlify
 from dataclasses import dataclass
@@ -107,13 +106,11 @@ def _enter_all(text: bytes, start: int, end: int, name: str, ledger: Ledger) -> 
     if len(found) != len(heads):
         return False
     numbers, hashes, states = zip(*found, strict=True)
-    digests = array("Q", unhexlify(b"".join(hashes)))
-    if sys.byteorder == "little":
-        digests.byteswap()
+    prints = array("I", unhexlify(b"".join(hashes)))[::2]
     marks = [SUCCESS if state == b"success" else FAILED for state in states]
     rows = list(map(int, numbers))
     try:
-        entered = ledger.add_all(rows, digests, marks)
+        entered = ledger.add_all(rows, prints, marks)
     except ValueError as error:
         raise OutputError(f"{name}:{len(ledger) + 1}: {error}", hint=START_AFRESH) from None
     if entered < len(rows):
