@@ -18,36 +18,12 @@ from llmbatch import BatchRunner, InputError
 
 pytestmark = pytest.mark.slow  # hundreds of runs on real files
 
-JSON_PIECES = (
-    b'{"prompt":"x"}',
-    b'"x"',
-    b'{"id":',
-    b'"custom_id":1',
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b'"',
-    b",",
-    b":",
-    b"null",
-)
+JSON_PIECES = (b'{"prompt":"x"}', b'"x"', b'{"id":', b'"custom_id":1', b"{", b"}", b"[", b"]", b'"', b",", b":")
 ENDS = (b"\n", b"\n", b"\n", b"\r\n", b"\r", b" ", b"\t", b"\0", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"\x85")
-ODD_PIECES = (
-    b"\\",
-    b"\\u00",
-    b"\xff",
-    b"NaN",
-    b"1e400",
-    b"9" * 40,
-    b"\\ud800",
-    b"\x1f\x8b",
-    b"\xff\xfe",
-    b"(\xb5/\xfd",
-)
+ODD_PIECES = (b"\\", b"\\u00", b"\xff", b"null", b"NaN", b"1e400", b"9" * 40, b"\\ud800")
 OTHER_KINDS = (b"\x1f\x8b", b"(\xb5/\xfd", b"\xff\xfe", b"\xfe\xff")
 
-pieces = st.sampled_from([*JSON_PIECES, *ENDS, *ODD_PIECES])
+pieces = st.sampled_from([*JSON_PIECES, *ENDS, *ODD_PIECES, *OTHER_KINDS])
 texts = st.binary(max_size=80) | st.lists(pieces, max_size=25).map(b"".join)
 
 
@@ -129,7 +105,7 @@ def test_what_a_batch_row_asks_for_goes_out_byte_for_byte() -> None:
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists, max_leaves=4))
 def test_an_id_of_any_type_comes_back_as_it_was(name: Any) -> None:
-    """Null is no name; everything else is one, and `custom_id` is its text."""
+    """Strings and whole numbers as they are, everything else as its JSON text; null is no name."""
     with tempfile.TemporaryDirectory() as folder:
         path, output = Path(folder) / "in.jsonl", Path(folder) / "out.jsonl"
         path.write_text(json.dumps({"id": name, "prompt": "x"}) + "\n")
@@ -137,5 +113,9 @@ def test_an_id_of_any_type_comes_back_as_it_was(name: Any) -> None:
 
         [line] = lines_of(output).values()
         assert line["status"] == "success"
-        if name is not None:
+        if name is None:
+            assert line["id"] == "row-1"
+        elif isinstance(name, str) or type(name) is int:
             assert line["id"] == name
+        else:
+            assert json.loads(line["id"]) == name
