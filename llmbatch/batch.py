@@ -63,6 +63,7 @@ class BatchRunner:
     Args:
         model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), or an ``async def call(row)``.
         base_url: any OpenAI-compatible server, in place of the provider's.
+        proxy: the URL of an HTTP proxy for every request; None: none, whatever the environment says.
         api_key_env: the environment variable that holds the key; keys are taken from nowhere else.
         endpoint: the wire format; None: as each row and the provider have it.
         system: a system prompt for rows that have none.
@@ -83,6 +84,7 @@ class BatchRunner:
         model: str | AsyncFunction | None = None,
         *,
         base_url: str | None = None,
+        proxy: str | None = None,
         api_key_env: str | None = None,
         endpoint: Endpoint | None = None,
         system: str | None = None,
@@ -100,6 +102,7 @@ class BatchRunner:
         self.options = RunOptions(**options)
         self._model = model
         self._base_url = base_url
+        self._proxy = proxy
         self._api_key_env = api_key_env
         self._endpoint = endpoint
         self._system = system
@@ -323,6 +326,7 @@ class BatchRunner:
         connection = Connection(
             model=self._model,
             base_url=self._base_url,
+            proxy=self._proxy,
             api_key_env=self._api_key_env,
             endpoint=self._endpoint,
             system=self._system,

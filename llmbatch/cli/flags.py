@@ -117,6 +117,15 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag("base_url", ("--base-url",), Text(), "Any OpenAI-compatible server.", "Model", "URL"),
     Flag(
+        "proxy",
+        ("--proxy",),
+        Text(),
+        "Send every request through this HTTP proxy; none is used otherwise. One with a password: in LLMBATCH_PROXY.",
+        "Model",
+        "URL",
+        sends=True,
+    ),
+    Flag(
         "api_key_env",
         ("--api-key-env",),
         Text(),

@@ -64,6 +64,7 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
         runner = BatchRunner(
             settings.model,
             base_url=settings.base_url,
+            proxy=settings.proxy,
             api_key_env=settings.api_key_env,
             endpoint=settings.endpoint,
             system=settings.system or None,
@@ -113,7 +114,7 @@ def _command_again(arguments: list[str]) -> str:
 
 def _tell_where_keys_go(settings: Settings) -> None:
     # A file that came with somebody's repository can send keys elsewhere: say so, once, where people look.
-    from_file = [name for name in ("base_url", "api_key_env") if settings.origin.get(name) == LOCAL_CONFIG]
+    from_file = [name for name in ("base_url", "proxy", "api_key_env") if settings.origin.get(name) == LOCAL_CONFIG]
     if from_file and not settings.quiet and settings.progress != "json":
         names = " and ".join(name.replace("_", "-") for name in from_file)
         print_note(f"note: ./{LOCAL_CONFIG} sets {names}, and so where requests go and which key pays")

@@ -63,6 +63,7 @@ class Settings:
     dry_run: bool = False
     model: str | None = None
     base_url: str | None = None
+    proxy: str | None = None
     api_key_env: str | None = None
     endpoint: Endpoint | None = None
     system: str | None = None
@@ -152,6 +153,11 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
         raise UsageError(f"{flag} needs an output file, and -o is '-'", hint="name a file with -o results.jsonl")
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v contradict each other", hint="give one of them")
+    if settings.proxy and "@" in settings.proxy and settings.origin["proxy"] != "LLMBATCH_PROXY":
+        # Command lines are seen by everybody on the machine, and files are passed on.
+        raise UsageError(
+            f"{settings.origin['proxy']} holds a user name or a password", hint="put the proxy's URL in LLMBATCH_PROXY"
+        )
     _check_key_name(settings, environ)
 
 

@@ -6,12 +6,12 @@ It knows no keys, and its messages never show a URL that could hold one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from llmbatch.errors import UsageError
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["Address", "azure_url", "endpoint_url", "parse_address"]
+__all__ = ["Address", "azure_url", "check_proxy", "endpoint_url", "parse_address", "proxy_secrets"]
 
 _PATHS: dict[Endpoint, str] = {
     "chat": "/chat/completions",
@@ -66,6 +66,30 @@ def parse_address(url: str, *, name: str) -> Address:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     return Address(origin, parts.path.rstrip("/"), parts.query)
+
+
+def check_proxy(url: str) -> None:
+    """Check the URL of a proxy; it may hold a user and a password, and no message shows it.
+
+    Raises:
+        UsageError: no http or https URL.
+    """
+    hint = "set --proxy or LLMBATCH_PROXY to something like http://localhost:3128"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UsageError("the proxy is not a URL", hint=hint) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise UsageError("the proxy is no http:// or https:// URL", hint=hint)
+    if any(char.isspace() or not char.isprintable() for char in url):
+        raise UsageError("the proxy's URL has white space or control characters in it", hint=hint)
+
+
+def proxy_secrets(url: str) -> list[str]:
+    """What of a proxy's URL must not be shown: its password, as written and decoded."""
+    password = urlsplit(url).password
+    return [password, unquote(password)] if password else []
 
 
 def endpoint_url(address: Address, endpoint: Endpoint, *, anthropic: bool) -> str:

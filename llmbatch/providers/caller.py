@@ -40,7 +40,7 @@ class HttpCaller:
         """A caller over a new HTTP client for at most *concurrency* requests at once; loads the client."""
         from llmbatch.providers.http import HttpTransport
 
-        return cls(connection, HttpTransport(concurrency))
+        return cls(connection, HttpTransport(concurrency, proxy=connection.proxy))
 
     def check(self, row: Row | None = None) -> None:
         """Find out before anything is sent that the first *row*, or the run's model, has a provider and a key.

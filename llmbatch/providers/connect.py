@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from llmbatch.errors import MalformedRowError, UsageError
 from llmbatch.jsontext import JSONError, dumps, parse
-from llmbatch.providers.address import Address, azure_url, endpoint_url, parse_address
+from llmbatch.providers.address import Address, azure_url, check_proxy, endpoint_url, parse_address, proxy_secrets
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, Provider, split_model
 from llmbatch.providers.formats.rows import FORBIDDEN
 from llmbatch.providers.secrets import Mask, Secret
@@ -40,6 +40,8 @@ class Connection:
     """``PROVIDER/MODEL`` or a bare name, for rows without a ``model``."""
     base_url: str | None = None
     """Replaces the base URL of whichever provider is chosen, except ``sim``."""
+    proxy: str | None = field(default=None, repr=False)
+    """The URL of an HTTP proxy for every request; it may hold a user and a password. None: no proxy."""
     api_key_env: str | None = None
     """The variable that holds the key; None: the provider's own."""
     endpoint: Endpoint | None = None
@@ -60,6 +62,8 @@ class Connection:
             raise UsageError(f"endpoint is {self.endpoint!r}, must be one of {', '.join(ENDPOINTS)}")
         if self.base_url:
             parse_address(self.base_url, name="--base-url")
+        if self.proxy is not None:
+            check_proxy(self.proxy)
         for name, text in self.params.items():
             if name in FORBIDDEN:
                 raise UsageError(f"parameter {name!r} cannot be sent", hint="see --base-url and --api-key-env")
@@ -97,7 +101,10 @@ class Resolver:
         self._sim_base: str | None = None
         self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
         keys = {provider.key_env for provider in PROVIDERS.values()} | {connection.api_key_env or ""}
-        self.mask = Mask([Secret(connection.environ[key]) for key in keys if connection.environ.get(key)])
+        secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
+        if connection.proxy is not None:
+            secrets += map(Secret, proxy_secrets(connection.proxy))
+        self.mask = Mask(secrets)
 
     def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool) -> Target:
         """The target for a row's own *model* (JSON text) or the run's.

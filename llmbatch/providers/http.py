@@ -1,8 +1,9 @@
 """The one HTTP transport: aiohttp, with what it gets wrong by default set right.
 
 Every request is one POST, sent once, to the origin that it names: no redirects, no cookies, no proxies or ``.netrc``
-from the environment. An answer counts when it is whole: its length as announced, its compression ended, its size under
-a cap. Every failure is a :class:`~llmbatch.errors.TransportError` that says whether the request left this machine.
+from the environment; a proxy is used where one is given. An answer counts when it is whole: its length as announced,
+its compression ended, its size under a cap. Every failure is a :class:`~llmbatch.errors.TransportError` that says
+whether the request left this machine.
 
 It does not judge answers, retry, or bound how many requests run at once.
 """
@@ -54,7 +55,8 @@ class HttpTransport:
     that failed: nothing of it lingers.
     """
 
-    def __init__(self, concurrency: int, *, max_body_bytes: int = 256 * 1024 * 1024) -> None:
+    def __init__(self, concurrency: int, *, proxy: str | None = None, max_body_bytes: int = 256 * 1024 * 1024) -> None:
+        self._proxy = proxy
         self._connections = concurrency + _SPARE_CONNECTIONS
         self._max_body_bytes = max_body_bytes
         self._session: aiohttp.ClientSession | None = None
@@ -81,9 +83,15 @@ class HttpTransport:
                 data=body,
                 headers=request.headers,
                 allow_redirects=False,
+                proxy=self._proxy,
                 timeout=self._timeouts.get(timeout) or self._timeout(timeout),
             )
             return await self._read(response, request)
+        except aiohttp.ClientProxyConnectionError as error:
+            raise connect_fault(error, f"the proxy {error.host}:{error.port}") from error
+        except aiohttp.ClientHttpProxyError as error:
+            words = f"the proxy refused a connection to {_place(request)} (status {error.status})"
+            raise TransportError("connect", words, sent=False) from None
         except aiohttp.ClientConnectorError as error:
             raise connect_fault(error, _place(request)) from error
         except aiohttp.ConnectionTimeoutError as error:
