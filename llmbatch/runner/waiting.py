@@ -91,7 +91,10 @@ class Waiting:
         work.lane.held[work.row.number] = work
 
     def retry(self, work: Work, now: float) -> None:
-        """Send the row again after its backoff, or after the longer wait that was named."""
+        """Send the row again after its backoff, or the longer wait that was named; parked where its circuit is open."""
+        if not work.lane.circuit.is_closed:
+            self.park(work, now, avoided=False)
+            return
         last = work.last
         chance = Random(f"{self._seed}:retry:{work.row.number}:{work.attempts}").random()
         delay = retry_delay(work.failures, chance)
