@@ -179,8 +179,11 @@ def test_refused_probes_close_no_surge_that_costs_a_row(simulate: Callable, prom
 
 
 def test_a_late_failure_never_queues_a_row_behind_an_open_circuit():
-    """The last rows of a tenant have all failed before, and its circuit opens while some of them are out: they came
-    back to a queue that nobody looks at while a circuit is open, and the run stood still (hunt, seed 158373928)."""
+    """The last rows of a tenant have all failed before, and its circuit opens while some of them are out.
+
+    They came back to a queue that nobody looks at while a circuit is open, and the run stood still (hunt, seed
+    158373928).
+    """
     row, route = Row(1, "0" * 16, '"a"', {}), Route("m", "account")
     lane = Lanes(RunOptions(), seed=1).lane_of(row, route, 0.0)
     work = Work(row, Request(route, "http://127.0.0.1:1/v1", {}, b"{}", "chat", 1), lane)
