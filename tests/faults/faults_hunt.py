@@ -1,0 +1,220 @@
+"""Real runs under drawn faults, one after the other, for as long as it is told to.
+
+    python tests/faults/faults_hunt.py --minutes 20
+    python tests/faults/faults_hunt.py --seed 7         one job again
+
+A job is one input and the same command, run again and again: every life but the last meets something — a kill, a
+failing call into the disk, a limit of the file's size, signals, a stop — at a drawn moment, while the provider falls
+ill and recovers. After each life the output is checked, and the last one, in peace, must complete it. The moments are
+real time, so that a job replayed meets the same faults, not at the same instruction.
+
+Exit code 1 where something did not hold; the files of such a job are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+if __package__ in (None, ""):
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "e2e")]
+
+from e2e_recorder import Answer, Arrival, error
+from faults_run import KILLED, STRACE, Ended, Job, finish, inject, respond, row_of, was_injected
+
+STATUSES = (500, 502, 503, 529, 429)
+CALLS = {"write": 40, "fdatasync": 4}
+"""Calls that may meet a fault, and the last of them that does."""
+OPTIONS = ("--recovery-timeout", "1", "--timeout", "5", "--max-attempts", "3")
+
+
+class Sick:
+    """A provider that is down for drawn spells of its own time, and knows whom it has answered."""
+
+    def __init__(self, rng: Random) -> None:
+        self.began = time.monotonic()
+        self.status = rng.choice(STATUSES)
+        self.spells: list[tuple[float, float]] = []
+        at = 0.0
+        for _ in range(rng.randint(0, 3)):
+            at += rng.uniform(0.2, 6.0)
+            self.spells.append((at, at + rng.uniform(0.05, 1.5)))
+            at = self.spells[-1][1]
+        self.good = Counter[int]()
+
+    def respond(self, arrival: Arrival) -> Answer:
+        now = time.monotonic() - self.began
+        if any(since <= now < until for since, until in self.spells):
+            return error(self.status, "sick", "try later")
+        self.good[row_of(arrival)] += 1
+        return respond(arrival)
+
+
+@dataclass
+class Tally:
+    """What was run and met."""
+
+    jobs: int = 0
+    lives: int = 0
+    calls: int = 0
+    met: Counter[str] = field(default_factory=Counter)
+    broken: list[tuple[int, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        met = ", ".join(f"{count} {kind}" for kind, count in sorted(self.met.items()))
+        return f"{self.jobs} jobs, {self.lives} lives, {self.calls:,} calls; {met}; {len(self.broken)} broken"
+
+
+def by_kill(job: Job, rng: Random) -> tuple[str, Ended]:
+    """SIGKILL."""
+    ended = _signalled(job, rng.uniform(0.2, 2.0), signal.SIGKILL)
+    assert ended.code in (0, 1, KILLED), ended
+    return ("kills" if ended.code == KILLED else "lives that were done before"), ended
+
+
+def by_signal(job: Job, rng: Random) -> tuple[str, Ended]:
+    """INT, TERM or HUP, once or twice."""
+    name = rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    ended = _signalled(job, rng.uniform(0.2, 2.0), *[name] * rng.randint(1, 2))
+    assert ended.code in (0, 1, 128 + name), ended
+    return ("signals" if ended.code >= 128 else "lives that were done before"), ended
+
+
+def by_stop(job: Job, rng: Random) -> tuple[str, Ended]:
+    """STOP, some time, CONT: the run goes on, for some more time or to its end."""
+    then = rng.choice([(), (signal.SIGKILL,)])
+    gap = rng.choice([0.1, 0.5, 1.0, 6.0])
+    ended = _signalled(job, rng.uniform(0.3, 1.5), signal.SIGSTOP, signal.SIGCONT, *then, gap=gap)
+    assert ended.code in ((0, 1, KILLED) if then else (0, 1)), ended
+    return "stops", ended
+
+
+def by_fault(job: Job, rng: Random) -> tuple[str, Ended]:
+    """The N-th write or sync fails, or is the last thing that happens."""
+    fault = rng.choice(["error=ENOSPC", "error=EIO", "signal=SIGKILL"])
+    log = job.folder / "strace"
+    call = rng.choice(list(CALLS))
+    ended = job.run(before=inject(log, call, fault, rng.randint(1, CALLS[call]), job.output))
+    if not was_injected(log):
+        assert ended.code in (0, 1), ended
+        return "lives that were done before", ended
+    assert ended.code == (KILLED if fault == "signal=SIGKILL" else 74), ended
+    return fault.partition("=")[2], ended
+
+
+def by_size(job: Job, rng: Random) -> tuple[str, Ended]:
+    """The file may not grow beyond a limit somewhere in a line."""
+    size = job.output.stat().st_size if job.output.exists() else 0
+    ended = job.run(before=["prlimit", f"--fsize={size + rng.randint(0, 20_000)}"])
+    assert ended.code in (0, 1, 74), ended
+    return ("size limits" if ended.code == 74 else "lives that were done before"), ended
+
+
+def _signalled(job: Job, seconds: float, *signals: signal.Signals, gap: float = 0.05) -> Ended:
+    process = job.start()
+
+    def send() -> None:
+        time.sleep(seconds)
+        for number in signals:
+            if process.poll() is None:
+                process.send_signal(number)
+            time.sleep(gap)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        return finish(process)
+    finally:
+        sender.join()
+
+
+def run_job(seed: int, folder: Path, tally: Tally) -> None:
+    """All lives of one job.
+
+    Raises:
+        AssertionError: a guarantee did not hold.
+    """
+    rng = Random(seed)
+    rows = rng.choice([rng.randint(1, 40), rng.randint(100, 800)])
+    bad = frozenset(rng.sample(range(1, rows + 1), min(rows, rng.randint(0, 3))))
+    sick = Sick(rng)
+    concurrency = rng.randint(1, 12)
+    delay = min(0.5, rng.uniform(3.0, 10.0) * concurrency / rows)  # all rows at once would take so many seconds
+    job = Job(folder, rows, concurrency, bad, delay, OPTIONS)
+    job.server.respond = sick.respond
+    ways = [*[by_kill] * 4, by_signal, by_signal, by_stop, by_size, *([by_fault] * 3 if STRACE else [])]
+    kept: dict[int, dict] = {}
+    try:
+        for _ in range(rng.randint(2, 8)):
+            if len(kept) == rows:
+                break
+            answered, sent = sick.good.total(), len(job.server.arrivals)
+            kind, ended = rng.choice(ways)(job, rng)
+            time.sleep(job.delay + 0.05)  # the last answers to a killed run are still on their way
+            tally.lives += 1
+            tally.met[kind] += 1
+            lines = job.lines()
+            assert {row: lines.get(row) for row in kept} == kept, "a line that was there is gone or another"
+            again = {row_of(arrival) for arrival in job.server.arrivals[sent:]} & kept.keys()
+            assert not again, f"rows {sorted(again)} had their lines and were sent again"
+            lost = sick.good.total() - answered - (len(lines) - len(kept))
+            if kind == "kills":
+                assert lost <= job.concurrency, f"{lost} answers were lost by a kill, {job.concurrency} were in flight"
+            elif kind in ("stops", "lives that were done before"):
+                assert lost <= job.concurrency if kind == "stops" else lost == 0, (
+                    f"{lost} answers have no line: {ended}"
+                )
+            kept = lines
+        job.finish_in_peace()
+    finally:
+        job.close()
+        tally.calls += len(job.server.arrivals)
+
+
+def hunt(seeds: list[int] | None, minutes: float, tally: Tally) -> None:
+    """Job after job; those that hold leave nothing behind."""
+    deadline = time.monotonic() + 60.0 * minutes
+    first = time.time_ns() % 10**9
+    while tally.jobs < len(seeds) if seeds is not None else time.monotonic() < deadline:
+        seed = seeds[tally.jobs] if seeds is not None else first + tally.jobs
+        folder = Path(tempfile.mkdtemp(prefix=f"llmbatch-faults-{seed}-"))
+        tally.jobs += 1
+        try:
+            run_job(seed, folder, tally)
+        except Exception as error:
+            tally.broken.append((seed, repr(error)))
+            print(
+                f"{error!r}\n  files: {folder}\n  replay: python tests/faults/faults_hunt.py --seed {seed}", flush=True
+            )
+        else:
+            shutil.rmtree(folder)
+        if sys.stderr.isatty():
+            print(f"\r{tally}", end="", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--seed", type=int, action="append")
+    how.add_argument("--minutes", type=float)
+    arguments = parser.parse_args()
+    tally = Tally()
+    try:
+        hunt(arguments.seed, arguments.minutes or 0.0, tally)
+    except KeyboardInterrupt:
+        print("interrupted")
+    print(tally)
+    return 1 if tally.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
