@@ -204,7 +204,7 @@ class Watch:
             raise self.broken
         crashed = code == 137
         data = self._machine.get(OUTPUT)
-        now = self.lines(data or b"", torn=crashed or code in (2, 74))
+        now = self.lines(data or b"", torn=crashed or code in (2, 74) or not self.running)
         calls = self._provider.sent[self._first_call :]
         self._check_kept(now, power=power, crashed=crashed)
         self._check_durable(code, now)
