@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-GOOD_BODY = (
-    b'{"id":"a","choices":[{"index":0,"message":{"role":"assistant","content":"pong"},"finish_reason":"stop"}],'
-    b'"usage":{"prompt_tokens":1,"completion_tokens":1}}'
-)
 
 
 class RawServer:
@@ -87,20 +80,3 @@ def answering(*answers: bytes, then_close: bool = True) -> Callable[[RawServer],
         return handle
 
     return make
-
-
-def whole(body: bytes = GOOD_BODY, *, status: str = "200 OK", headers: bytes = b"") -> bytes:
-    """A proper answer."""
-    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s" % (
-        status.encode(),
-        headers,
-        len(body),
-        body,
-    )
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST instead of FIN."""
-    sock: socket.socket = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()

@@ -6,7 +6,8 @@ import gzip
 import socket
 
 import pytest
-from providers_raw_server import answering, raw_server, whole
+from e2e_sick import whole
+from providers_raw_server import answering, raw_server
 
 from llmbatch.errors import MalformedRowError, UsageError
 from llmbatch.jsontext import split_object

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from providers_raw_server import GOOD_BODY, RawServer, answering, raw_server, reset, whole
+from e2e_sick import GOOD_BODY, hard_reset, whole
+from providers_raw_server import RawServer, answering, raw_server
 
 from llmbatch.errors import TransportError
 from llmbatch.providers.faults import connect_fault
@@ -105,7 +106,7 @@ async def test_connection_lost_without_an_answer_is_a_reset(transport, read_firs
         async def handle(reader, writer):
             await (state.read_request(reader) if read_first else reader.readexactly(1))
             if hard:
-                reset(writer)
+                hard_reset(writer)
 
         return handle
 
@@ -176,7 +177,7 @@ async def test_handshake_that_breaks_off_is_a_connect_fault(transport):
     def make(state: RawServer):
         async def handle(reader, writer):
             await reader.read(10)
-            reset(writer)
+            hard_reset(writer)
 
         return handle
 
@@ -348,7 +349,7 @@ async def test_post_on_a_stale_connection_is_not_sent_again(transport):
             await writer.drain()
             if state.accepted == 1:
                 await reader.readexactly(1)
-                reset(writer)
+                hard_reset(writer)
 
         return handle
 
