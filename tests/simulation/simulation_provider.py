@@ -177,7 +177,7 @@ class Provider:
                     if "x-wait" in what.headers:
                         call.hint_until = self.now() + float(what.headers["x-wait"])
                     return what
-                call.fate = "random" if call.fate == "good" else call.fate
+                call.fate = "random" if call.fate in ("good", "throttled") else call.fate
                 what = "timeout"
             if what == "timeout":
                 await asyncio.sleep(timeout)
