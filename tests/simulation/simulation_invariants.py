@@ -213,7 +213,7 @@ class Watch:
         self._check_outages(calls)
         self._check_failed(calls, now)
         self._check_ends(code, why, now, calm=calm)
-        if not crashed and code != 2:
+        if self.running and not crashed and code != 2:
             self._check_deferred(code, now)
 
     def _check_kept(self, now: dict[int, dict[str, Any]], *, power: bool, crashed: bool) -> None:
