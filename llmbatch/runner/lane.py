@@ -70,8 +70,8 @@ class Lane:
         self.held: dict[int, Work] = {}
         self.unproved: dict[int, Work] = {}
         """Rows with failures or refusals that no later success has proven yet."""
-        self.known_bad: set[int] = set()
-        """Unfinished rows with failures that were proven."""
+        self.known_bad: dict[int, bool] = {}
+        """Unfinished rows with failures that were proven, and whether one of them came while others did well."""
         self.live = 0
         """Unfinished rows of this route that were read."""
         self.inflight = 0
@@ -219,7 +219,7 @@ class Lane:
             else:
                 work.charged += 1
         if work.charged or work.elevated:
-            self.known_bad.add(work.row.number)
+            self.known_bad[work.row.number] = work.charged > 0
         if work.charged + work.elevated >= 2:
             self.recent.excuse(work.row.number)
         return work.last if work.is_spent(max_attempts) else None
@@ -311,7 +311,7 @@ class Lane:
         self.parked.pop(number, None)
         self.held.pop(number, None)
         self.unproved.pop(number, None)
-        self.known_bad.discard(number)
+        self.known_bad.pop(number, None)
         self.live -= 1
 
     # Probing.

@@ -433,13 +433,14 @@ class Verdicts:
         return not self._only_bad_left(lane)
 
     def _only_bad_left(self, lane: Lane) -> bool:
-        """Whether every row that is left has failed while others did well, on a route that knows no canary.
+        """Whether every row that is left has failed before others did well, on a route that knows no canary.
 
-        An opening could then not tell bad rows from a bad route; they use up their attempts instead.
+        An opening could then not tell bad rows from a bad route; they use up their attempts instead. Many rows that
+        failed only while others did too have seen an outage rather than being bad.
         """
-        return (
-            self._dispatch.intake.ended and len(lane.known_bad) >= lane.live and not self._dispatch.knows_canary(lane)
-        )
+        if not self._dispatch.intake.ended or len(lane.known_bad) < lane.live or self._dispatch.knows_canary(lane):
+            return False
+        return lane.live <= 2 * self._options.failure_threshold or all(lane.known_bad.values())
 
     def _give_up(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """The route never answered and refuses: only the operator can help."""
