@@ -328,7 +328,7 @@ class Watch:
         options = self._plan.options
         met: dict[tuple[str, int], set[int]] = defaultdict(set)
         for call in calls:
-            if call.fate in ("total", "spent"):
+            if call.fate in ("total", "spent") and not (call.phase.kind in REFUSING and call.answered == "timeout"):
                 met[str(call.phase), self._lane(call.row)].add(call.row)
         last = self._last_of_tenants()
         brief = self._brief_surges(calls)

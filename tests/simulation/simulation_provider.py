@@ -178,7 +178,7 @@ class Provider:
                         call.hint_until = self.now() + float(what.headers["x-wait"])
                     return what
                 call.fate = "random" if call.fate in ("good", "throttled") else call.fate
-                what = "timeout"
+                what = call.answered = "timeout"
             if what == "timeout":
                 await asyncio.sleep(timeout)
                 raise TransportError("timeout", f"no whole answer within {timeout:g} s", sent=True)
