@@ -184,11 +184,16 @@ class Engine:
         if self._ending is not None:
             return None
         job = self._dispatch.take()
-        if job is None and self._dispatch.intake.error is not None:
-            error = self._dispatch.intake.error
+        if job is None:
+            self._heed_intake()
+        return job
+
+    def _heed_intake(self) -> None:
+        """Reading has failed: what was read so far is done, and nothing more will be."""
+        error = self._dispatch.intake.error
+        if error is not None and self._ending is None:
             self._ending = Ending(2, str(error), getattr(error, "hint", ""), error)
             self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
-        return job
 
     async def _work(self, job: Job | None) -> None:
         try:
@@ -244,6 +249,7 @@ class Engine:
     def _is_over(self) -> bool:
         if self._active:
             return self._loop.time() >= self._deadline
+        self._heed_intake()  # reading may have failed while a call was found all the same, a canary for one
         if self._ending is not None or self._dispatch.is_finished():
             return True
         if not self._dispatch.is_stuck(self._loop.time()):

@@ -34,6 +34,11 @@ class Recent:
         if row in self._failed:
             self._excused.add(row)
 
+    @property
+    def failing(self) -> float:
+        """The rows that failed over all attempts: 0 to 1."""
+        return len(self._failed) / len(self._window) if self._window else 0.0
+
     def others_failing(self, row: int) -> float:
         """The share of the other rows' attempts that failed, a row's repeated failures counted once."""
         own = self._failed.get(row, 0)

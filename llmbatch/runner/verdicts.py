@@ -35,6 +35,9 @@ NEUTRAL_CANARIES = 3
 LONGEST_OUTAGE = 24 * 3600.0
 """How long rows with nothing against them probe, where no canary can stand in for them, before they are to blame."""
 
+FEW_BAD = 0.2
+"""So many of the recent attempts may come from bad rows; in an outage more fail."""
+
 VOUCHED_SECONDS = 600.0
 """How long after a good probe refusals are the rows' own before they are the route's; each one starts it anew."""
 
@@ -436,11 +439,12 @@ class Verdicts:
         """Whether every row that is left has failed before others did well, on a route that knows no canary.
 
         An opening could then not tell bad rows from a bad route; they use up their attempts instead. Many rows that
-        failed only while others did too have seen an outage rather than being bad.
+        failed while most others did too have seen an outage begin rather than being bad.
         """
         if not self._dispatch.intake.ended or len(lane.known_bad) < lane.live or self._dispatch.knows_canary(lane):
             return False
-        return lane.live <= 2 * self._options.failure_threshold or all(lane.known_bad.values())
+        is_few = lane.live <= 2 * self._options.failure_threshold or lane.recent.failing < FEW_BAD
+        return is_few or all(lane.known_bad.values())
 
     def _give_up(self, lane: Lane, outcome: Outcome, now: float) -> None:
         """The route never answered and refuses: only the operator can help."""

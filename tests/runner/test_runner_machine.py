@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -55,3 +56,17 @@ def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate, prompts):
 
     assert story.ending.exit_code == 75
     assert "asks to wait longer" in story.ending.reason
+
+
+def test_an_input_that_breaks_while_a_canary_is_sent_is_told(simulate: Callable, prompts: Callable):
+    """The run ends with 2, not as if that had been all rows (hunt, seed 445665785)."""
+
+    def rows() -> Iterator[object]:
+        yield from prompts(4, poison=[4], status=400)
+        raise OSError("the disk is gone")
+
+    story = simulate(rows(), rpm=60.0)
+
+    assert story.ending.exit_code == 2
+    assert "the disk is gone" in story.ending.reason
+    assert len(story.results) == 4
