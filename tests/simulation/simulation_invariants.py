@@ -27,7 +27,7 @@ AFTERWARDS = 4 * 3600.0
 
 SYNC_EVERY = 1.0
 
-A_MOMENT = 5.0
+A_MOMENT = 10.0
 
 
 class GuaranteeError(AssertionError):
