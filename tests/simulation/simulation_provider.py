@@ -212,7 +212,7 @@ class Provider:
             call.fate = "throttled"
             if rng.random() < 0.5:
                 return self._throttled(phase, rng)
-            call.fate = "total"
+            call.fate = "random"
             return _error(rng.choice([503, 529]), "overloaded_error", "Overloaded")
         if bad:
             call.fate = "bad"
