@@ -78,6 +78,8 @@ class Lane:
         self.not_before = 0.0
         """Nothing is sent before: the provider named this time, or throttled."""
         self.throttles = 0
+        self.throttled_calls: deque[int] = deque(maxlen=1000)
+        """The numbers of throttled calls that no later one has succeeded: they say nothing of health."""
         self.newest_success = 0
         """The highest number of a call that succeeded."""
         self.verdict_pending: Outcome | None = None
@@ -303,7 +305,9 @@ class Lane:
             for work in self.unproved.values()
             if work.refusal is not None or work.pending
         ]
-        return len(latest), self.circuit.serial - min(latest, default=self.circuit.serial) + 1
+        first = min(latest, default=self.circuit.serial)
+        throttled = sum(number >= first for number in self.throttled_calls)
+        return len(latest), self.circuit.serial - first + 1 - throttled
 
     def forget(self, work: Work) -> None:
         """The row is done: drop every trace."""

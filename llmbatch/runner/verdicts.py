@@ -131,6 +131,8 @@ class Verdicts:
         lane.known.answered = True
         lane.throttles = lane.neutral_canaries = 0
         lane.throttled_since = None
+        while lane.throttled_calls and lane.throttled_calls[0] < serial:
+            lane.throttled_calls.popleft()
         lane.limit.on_success()
         if work is not None:
             lane.note_latency(now - job.sent_at)
@@ -190,7 +192,7 @@ class Verdicts:
         was_closed = circuit.is_closed
         circuit.settle(job.permit, "failure", now, retry_after=outcome.pause)
         if outcome.least_wait and not job.permit.probe:
-            lane.limit.on_pushback(job.permit.serial, circuit.serial)
+            lane.limit.on_overload(job.permit.serial, circuit.serial)
         if job.permit.probe:
             self._probe_failed(job, outcome, now)
         elif work is None:
@@ -364,6 +366,7 @@ class Verdicts:
         dispatch, lane, work = self._dispatch, job.lane, job.work
         lane.circuit.settle(job.permit, "throttled", now, retry_after=outcome.pause)
         lane.limit.on_pushback(job.permit.serial, lane.circuit.serial)
+        lane.throttled_calls.append(job.permit.serial)
         if lane.throttled_since is None:
             lane.throttled_since = now
         wait = outcome.pause

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import count, pairwise
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -61,20 +62,35 @@ def test_pushback_halves_once_a_burst() -> None:
     assert limit.value == 10
 
 
-def test_after_pushback_it_grows_by_one_a_round_trip() -> None:
-    """Additive increase, not the doubling that just went too far."""
-    limit = AdaptiveLimit(40)
+def test_after_pushback_it_grows_by_one_a_round_trip_and_then_faster() -> None:
+    """Additive at first, not the doubling that just went too far; what stays quiet is soon trusted again."""
+    limit = AdaptiveLimit(400)
 
-    limit.on_pushback(1, newest=40)
+    for serial in (1, 2):
+        limit.on_pushback(serial, newest=serial)
 
-    grown = round_trips(limit, 11)
-    assert grown[0] == 20
-    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(grown))
-    assert 28 <= grown[-1] <= 30
+    grown = round_trips(limit, 14)
+    steps = [later - earlier for earlier, later in pairwise(grown)]
+    assert grown[0] == 100
+    assert all(step <= 1 for step in steps[:4])
+    assert grown[-1] > 300
+
+
+def test_a_refusal_ends_the_fast_growth() -> None:
+    """It starts over with one a round trip."""
+    limit = AdaptiveLimit(400)
+    limit.on_pushback(1, newest=1)
+    limit.on_pushback(2, newest=2)
+    limit.on_pushback(3, newest=3)
+    round_trips(limit, 8)
+
+    limit.on_pushback(4, newest=4)
+
+    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(round_trips(limit, 4)))
 
 
 def test_pushback_during_a_ramp_ends_the_doubling() -> None:
-    """It halves from where the ramp is, and goes on slowly."""
+    """It gives way from where the ramp is, and goes on slowly."""
     limit = AdaptiveLimit(100)
     limit.restart()
     round_trips(limit, 4)
@@ -82,9 +98,9 @@ def test_pushback_during_a_ramp_ends_the_doubling() -> None:
 
     limit.on_pushback(70, newest=90)
 
-    grown = round_trips(limit, 5)
+    grown = round_trips(limit, 4)
     assert grown[0] == 16
-    assert grown[-1] <= 20
+    assert grown[-1] <= 19
 
 
 def test_a_restart_ramps_again_to_the_ceiling() -> None:
@@ -133,3 +149,64 @@ def test_it_stays_between_one_and_the_ceiling(ceiling: int, story: list[str]) ->
                 limit.restart()
                 assert limit.value <= 2
         assert 1 <= limit.value <= limit.ceiling <= ceiling
+
+
+calls = count(1)
+
+
+def rounds(
+    limit: AdaptiveLimit, number: int, *, chance: float = 0.0, carried: int = 10_000, seed: int = 1
+) -> list[int]:
+    """The limit at each of *number* round trips; so many are carried, and of those some refused by chance."""
+    rng, values = Random(seed), []
+    for _ in range(number):
+        values.append(limit.value)
+        serials = [next(calls) for _ in range(limit.value)]
+        for place, serial in enumerate(serials):
+            if place >= carried or rng.random() < chance:
+                limit.on_overload(serial, serials[-1])
+            else:
+                limit.on_success()
+    return values
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_overloads_that_the_load_does_not_cause_do_not_keep_the_limit_low(seed: int) -> None:
+    """One in twenty refused whatever the load: halving for each would leave five of forty places."""
+    values = rounds(AdaptiveLimit(40), 400, chance=0.05, seed=seed)
+
+    late = values[200:]
+    assert min(values) < 36, "at first it gives way"
+    assert sum(late) / len(late) > 25
+
+
+@pytest.mark.parametrize("carried", [4, 12, 30])
+def test_the_limit_settles_where_the_provider_carries_it(carried: int) -> None:
+    """Overload by the run's own load is never taken for usual."""
+    limit = AdaptiveLimit(40)
+
+    values = rounds(limit, 400, carried=carried)
+
+    late = values[100:]
+    assert max(late) <= carried + 2
+    assert sum(late) / len(late) > 0.6 * carried
+
+
+def test_what_was_usual_is_forgotten_when_it_stops() -> None:
+    """A provider that recovers and then runs short is given way to at once again."""
+    limit = AdaptiveLimit(40)
+    assert rounds(limit, 300, chance=0.05)[-1] > 25
+
+    rounds(limit, 200)
+    late = rounds(limit, 200, carried=12)[50:]
+
+    assert max(late) <= 14
+
+
+def test_a_provider_that_refuses_half_whatever_it_is_sent_is_not_usual() -> None:
+    """It breaks down under some load, if not this run's own: the limit stays low."""
+    limit = AdaptiveLimit(40)
+
+    values = rounds(limit, 300, chance=0.5)
+
+    assert max(values[50:]) <= 8
