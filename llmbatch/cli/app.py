@@ -57,6 +57,30 @@ _CHECK_EPILOG = """Examples:
   llmbatch check prompts.jsonl -m openai/gpt-5-mini
   llmbatch check prompts.jsonl -m openai/gpt-5-mini --rpm 500 --json"""
 
+_DRILL_HELP = """Run a policy through an outage in virtual time: the real runner, hours in seconds.
+
+The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
+
+_DRILL_EPILOG = """Examples:
+  llmbatch sim drill --scenario s3-down
+  llmbatch sim drill --scenario all
+  llmbatch sim drill --compare failure-threshold=3 --compare "failure-threshold=10 recovery-timeout=20"
+  llmbatch sim drill --sweep failure-threshold=3..20 recovery-timeout=5..120"""
+
+_DRILLED = (
+    "concurrency",
+    "rpm",
+    "timeout",
+    "max_attempts",
+    "failure_threshold",
+    "recovery_timeout",
+    "success_threshold",
+    "on_outage",
+    "max_outage",
+    "seed",
+)
+"""The flags of ``run`` that make up a policy."""
+
 _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
   llmbatch check prompts.jsonl                      what would be sent
@@ -77,6 +101,9 @@ def build_app() -> typer.core.TyperGroup:
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
     sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(_sim_serve)
+    sim.command("drill", cls=PlainCommand, help=_DRILL_HELP, epilog=_DRILL_EPILOG, context_settings=_NAMES)(
+        _drill_command()
+    )
     sim.command("scenarios", cls=PlainCommand, context_settings=_NAMES)(_sim_scenarios)
     app.add_typer(sim, name="sim")
     command = typer.main.get_command(app)
@@ -169,6 +196,11 @@ def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[
             ),
         ),
     ]
+    return _with_signature(function, parameters)
+
+
+def _with_signature(function: Callable[..., int], parameters: list[inspect.Parameter]) -> Callable[..., int]:
+    """A command that hands what was typed for *parameters* to *function*, as one dict."""
 
     def command(**typed: object) -> int:
         return function(typed)
@@ -240,7 +272,9 @@ def _status(
 def _sim_serve(
     port: Annotated[int, typer.Option(metavar="PORT", help="0 takes any free port.")] = 8399,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="A loopback address.")] = "127.0.0.1",
-    scenario: Annotated[str, typer.Option(metavar="NAME", help="See llmbatch sim scenarios.")] = "steady",
+    scenario: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="See llmbatch sim scenarios; or a .toml file.")
+    ] = "steady",
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of what is random in the answers.")] = 0,
     latency: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Median of a good answer. Default: the scenario's.")
@@ -252,6 +286,9 @@ def _sim_serve(
     capacity: Annotated[
         int | None, typer.Option(metavar="N", help="Requests at once before it answers 429. Default: no bound.")
     ] = None,
+    rate: Annotated[
+        float, typer.Option(metavar="N", help="Requests a second of full load; a scenario's capacity is a part of it.")
+    ] = 100.0,
 ) -> int:
     """Serve the simulated provider on loopback, for llmbatch and for the OpenAI and Anthropic clients."""
     from llmbatch.cli.sim import SimSettings, serve
@@ -266,8 +303,66 @@ def _sim_serve(
             speed=speed,
             require_key=require_key,
             capacity=capacity,
+            rate=rate,
         )
     )
+
+
+def _drill_command() -> Callable[..., int]:
+    parameters = [
+        _parameter("ranges", list[str] | None, None, typer.Argument(metavar="[RANGE]…", help="More for --sweep.")),
+        _parameter(
+            "scenario",
+            list[str],
+            ["s5-two-waves"],
+            typer.Option("--scenario", metavar="NAME|FILE|all", help="May be repeated; see llmbatch sim scenarios."),
+        ),
+        _parameter(
+            "rows",
+            int | None,
+            None,
+            typer.Option("--rows", metavar="N", help="Default: enough to be at work when the scenario ends."),
+        ),
+        _parameter(
+            "latency",
+            float | None,
+            None,
+            typer.Option("--latency", metavar="SECONDS", help="Median of a good answer. Default: 1 to 8, by length."),
+        ),
+        _parameter(
+            "compare",
+            list[str] | None,
+            None,
+            typer.Option("--compare", metavar="POLICY", help="name=value, … beside the policy told. May be repeated."),
+        ),
+        _parameter(
+            "sweep",
+            list[str] | None,
+            None,
+            typer.Option("--sweep", metavar="RANGE", help="name=low..high or name=a,b,c; more may follow."),
+        ),
+        *(_flag_parameter(flag, for_check=False) for flag in FLAGS if flag.field in _DRILLED),
+        _parameter("as_json", bool, False, typer.Option("--json", help="Print JSON on standard output.")),
+        _parameter("config", str | None, None, typer.Option("--config", metavar="FILE", help="As for llmbatch run.")),
+    ]
+    return _with_signature(_sim_drill, parameters)
+
+
+def _sim_drill(typed: dict[str, object]) -> int:
+    from llmbatch.cli.drill import DrillSettings, drill
+    from llmbatch.cli.settings import Given, resolve
+
+    flags = {name: typed[name] for name in _DRILLED if typed.get(name) is not None}
+    given = Given(input="drill", flags=flags, config=typed["config"])  # type: ignore[arg-type]
+    told = DrillSettings(
+        scenarios=typed["scenario"],  # type: ignore[arg-type]  # typer gives what the signature says
+        rows=typed["rows"],  # type: ignore[arg-type]
+        latency=typed["latency"],  # type: ignore[arg-type]
+        compare=typed["compare"] or (),  # type: ignore[arg-type]
+        sweep=[*(typed["sweep"] or ()), *(typed["ranges"] or ())],  # type: ignore[misc]
+        as_json=bool(typed["as_json"]),
+    )
+    return drill(told, resolve(given, os.environ, Path.cwd()))
 
 
 def _sim_scenarios() -> int:

@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass
 
 from llmbatch.cli.terminal import print_note, print_out
-from llmbatch.sim.scenario import SCENARIOS
+from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
 __all__ = ["SimSettings", "list_scenarios", "serve"]
 
@@ -27,12 +27,14 @@ class SimSettings:
     speed: float
     require_key: str | None
     capacity: int | None
+    rate: float
 
 
 def list_scenarios() -> int:
     """Print each scenario and what happens in it; gives the exit code."""
-    width = max(map(len, SCENARIOS))
-    print_out("\n".join(f"{scenario.name:<{width}}  {scenario.description}" for scenario in SCENARIOS.values()))
+    scenarios = built_in_scenarios()
+    width = max(map(len, scenarios))
+    print_out("\n".join(f"{name:<{width}}  {scenario.description}" for name, scenario in scenarios.items()))
     return 0
 
 
@@ -64,6 +66,7 @@ async def _serve(settings: SimSettings) -> None:
         speed=settings.speed,
         require_key=settings.require_key,
         capacity=settings.capacity,
+        rate=settings.rate,
     )
     async with server:
         print_out(server.url)
@@ -80,10 +83,10 @@ def _how_to_use(url: str, root_url: str, settings: SimSettings) -> list[str]:
         f"  export OPENAI_BASE_URL={url} OPENAI_API_KEY={key}",
         f"  export ANTHROPIC_BASE_URL={root_url} ANTHROPIC_API_KEY={key}",
         f"  curl {root_url}/sim/stats",
-        f"other scenarios: {', '.join(name for name in SCENARIOS if name != settings.scenario)}",
+        f"other scenarios: {', '.join(name for name in built_in_scenarios() if name != settings.scenario)}",
         "Ctrl-C ends it",
     ]
 
 
 def _description(name: str) -> str:
-    return SCENARIOS[name.removeprefix("sim/")].description
+    return find_scenario(name).description

@@ -5,11 +5,11 @@ segment: below ``slow_start`` a success adds 1 (which doubles the limit every ro
 a few round trips in which nothing was refused it grows faster and faster, as CUBIC does (RFC 9438), or a limit that
 gave way to slow answers would take hours to come back.
 
-A request to slow down (429) halves the limit. An overload (503, 529) takes it back to what the provider still carries,
-the good part of the last answers, as TCP Westwood does (Mascolo et al. 2001). But some providers refuse a part of the
-requests whatever the load, and giving way to those would keep the limit low for ever: where a part *p* is refused,
-halving for each leaves ``sqrt(1.5 / p)`` in flight (Mathis et al. 1997). So only what is refused beyond that counts
-which half the limit met too.
+A refusal (429, or 503 and 529 for overload) takes the limit back to what the provider still carries, the good part of
+the last answers, as TCP Westwood does (Mascolo et al. 2001), to half of it at most; a 429 by a tenth at least. But some
+providers answer a part of the requests with overload whatever the load, and giving way to those would keep the limit
+low for ever: where a part *p* is refused, halving for each leaves ``sqrt(1.5 / p)`` in flight (Mathis et al. 1997). So
+of overloads only those count that are more than half the limit met too.
 
 Pure: it counts answers and knows no time.
 """
@@ -93,8 +93,9 @@ class AdaptiveLimit:
             self._give_way(max(0.5, 1.0 - excess), serial, newest)
 
     def on_pushback(self, serial: int, newest: int) -> None:
-        """The provider asked call number *serial* to slow down: halve, once for all calls up to *newest*."""
-        self._give_way(0.5, serial, newest)
+        """The provider asked call number *serial* to slow down: as an overload, and by a tenth at least."""
+        self._note(refused=1)
+        self._give_way(min(0.9, max(0.5, 1.0 - self._refused)), serial, newest)
 
     def restart(self) -> None:
         """The circuit closed: ramp up from 2 instead of stampeding."""

@@ -20,24 +20,30 @@ class Planned:
 
     ``answer``: after ``delay`` seconds the status, headers and body go out; with ``chunks`` the body comes in parts,
     each after its gap in seconds. ``close``: after ``delay`` the connection closes without an answer; ``sent`` is False
-    where a client could not even connect. ``hang``: nothing ever happens. ``down``: no request could succeed now.
+    where a client could not even connect. ``cut``: the connection closes in the middle of the body. ``hang``: nothing
+    ever happens. ``good``: it is what was asked for. ``down``: no request could succeed now.
     ``counted`` is False for what is no model's call.
     """
 
-    kind: Literal["answer", "close", "hang"]
+    kind: Literal["answer", "close", "cut", "hang"]
     delay: float = 0.0
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = field(default=b"", repr=False)
     chunks: tuple[tuple[float, bytes], ...] = field(default=(), repr=False)
     sent: bool = True
+    good: bool = False
     down: bool = False
     counted: bool = True
 
 
 @dataclass(slots=True)
 class Stats:
-    """What a provider was asked. ``by_status`` has ``closed`` and ``hung`` for calls that get no answer."""
+    """What a provider was asked. ``by_status`` has ``closed``, ``cut`` and ``hung`` for calls without a whole answer.
+
+    ``timeline`` has the calls and the good answers among them for each tenth of a second in which calls arrived, and
+    ``started`` when the first call for each model did: both on the clock of the provider, in seconds.
+    """
 
     calls: int = 0
     calls_while_down: int = 0
@@ -45,6 +51,8 @@ class Stats:
     max_in_flight: int = 0
     by_status: dict[str, int] = field(default_factory=dict)
     by_model: dict[str, int] = field(default_factory=dict)
+    timeline: dict[int, tuple[int, int]] = field(default_factory=dict)
+    started: dict[str, float] = field(default_factory=dict)
 
     def json(self) -> dict[str, JSON]:
         """The numbers as a JSON object."""
@@ -55,4 +63,6 @@ class Stats:
             "max_in_flight": self.max_in_flight,
             "by_status": dict(self.by_status),
             "by_model": dict(self.by_model),
+            "timeline": [[tenth / 10, calls, good] for tenth, (calls, good) in self.timeline.items()],
+            "started": dict(self.started),
         }

@@ -17,6 +17,7 @@ import hmac
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 
@@ -25,10 +26,12 @@ from llmbatch.jsontext import JSON, JSONError, dumps, parse
 from llmbatch.sim.anthropic_shapes import anthropic_body, anthropic_events
 from llmbatch.sim.ask import Ask, read_ask
 from llmbatch.sim.draft import write_draft
+from llmbatch.sim.load import Load
 from llmbatch.sim.openai_shapes import embeddings_body, models_body, openai_body, openai_events
 from llmbatch.sim.plan import Planned, Stats
-from llmbatch.sim.scenario import SCENARIOS, Phase, Scenario, find_scenario
-from llmbatch.sim.wire import ENDPOINTS, Dialect, Endpoint, Refusal, answer_headers, dialect_of, error_body
+from llmbatch.sim.scenario import DEFAULT_STATUSES, Behaviour, Phase, Scenario
+from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
+from llmbatch.sim.wire import ENDPOINTS, HTML, Dialect, Endpoint, Refusal, answer_headers, dialect_of, error_body
 
 __all__ = ["SimulatedProvider"]
 
@@ -57,33 +60,41 @@ class SimulatedProvider:
         speed: float = 1.0,
         require_key: str | None = None,
         capacity: int | None = None,
+        rate: float = 100.0,
     ) -> None:
         """Prepare a provider.
 
         Args:
-            scenario: a built-in scenario's name, or one of your own; for every model whose name is no scenario's.
+            scenario: a built-in scenario's name, the path of a file, or one of your own; for every model whose name is
+                no scenario's.
             seed: decides every answer, latency and fault.
             latency: median seconds of a good answer, at least 0; 0 answers at once. A short share comes on top for each
                 output token. None: the scenario's own, else 0.15.
             speed: how many times faster scenarios pass, above 0; good answers keep their latency.
             require_key: the only API key that is accepted; None: any or none.
             capacity: requests in flight at most, at least 1; those above it get 429. None: no bound.
+            rate: requests a second, above 0, that a model's full load is; a scenario's capacity is a part of it.
 
         Raises:
-            UsageError: a scenario's name is unknown or a value out of range.
+            UsageError: a scenario's name is unknown, its file says something impossible, or a value is out of range.
         """
         if latency is not None and not 0 <= latency < math.inf:
             raise UsageError(f"latency is {latency!r}, must be 0 or more seconds")
         if capacity is not None and capacity < 1:
             raise UsageError(f"capacity is {capacity!r}, must be a whole number of at least 1")
+        if not 0 < rate < math.inf:
+            raise UsageError(f"rate is {rate!r}, must be a number above 0")
         chosen = find_scenario(scenario) if isinstance(scenario, str) else scenario
         self._scenario = chosen.compressed(speed)
         # One of your own takes the place of the built-in scenario of its name.
-        self._by_name = {name: each.compressed(speed) for name, each in (SCENARIOS | {chosen.name: chosen}).items()}
+        by_name = {**built_in_scenarios(), chosen.name: chosen}
+        self._by_name = {name: each.compressed(speed) for name, each in by_name.items()}
         self._seed = seed
         self._latency = latency
         self._key = require_key
         self._capacity = capacity
+        self._rate = rate
+        self._loads: dict[str, Load] = {}
         self.stats = Stats()
         self._started: dict[str, float] = {}
         self._attempts: dict[bytes, int] = {}
@@ -96,11 +107,13 @@ class SimulatedProvider:
         in_flight = self.stats.in_flight
         self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
         self._started.clear()
+        self._loads.clear()
         self._attempts.clear()
 
     def phase(self, model: str, elapsed: float) -> Phase:
         """The phase that *model* is in *elapsed* seconds after the provider started; starts its clock."""
-        return self._scenario_of(model).at(elapsed - self._started.setdefault(model, elapsed))
+        scenario, started = self._scenario_of(model), self._started.setdefault(model, elapsed)
+        return scenario.at(elapsed - started if scenario.befalls(model) else math.inf)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, elapsed: float) -> Planned:
         """What a request gets that arrives *elapsed* seconds after the provider started.
@@ -117,8 +130,14 @@ class SimulatedProvider:
         name = model.removeprefix("sim/") if isinstance(model, str) else ""
         phase = self.phase(name, elapsed)
         chance = self._chance(path, body)
-        plan = self._plan(endpoint, dialect, headers, body, document, phase, chance, self._median(name))
-        self._count(plan, name)
+        load = self._loads.get(name)
+        if load is None:
+            load = self._loads[name] = Load(self._rate)
+        carried = load.carries(phase, elapsed)
+        plan = self._plan(
+            endpoint, dialect, headers, body, document, phase, chance, self._median(name), is_carried=carried
+        )
+        self._count(plan, name, elapsed)
         return plan
 
     def finish(self, plan: Planned) -> None:
@@ -144,15 +163,19 @@ class SimulatedProvider:
             del self._attempts[next(iter(self._attempts))]
         return Random(f"{self._seed}:answer:{key.hex()}:{attempt}")
 
-    def _count(self, plan: Planned, name: str) -> None:
+    def _count(self, plan: Planned, name: str, elapsed: float) -> None:
         stats = self.stats
         stats.calls += 1
         stats.calls_while_down += plan.down
         stats.in_flight += 1
         stats.max_in_flight = max(stats.max_in_flight, stats.in_flight)
-        status = {"close": "closed", "hang": "hung"}.get(plan.kind, str(plan.status))
+        status = {"close": "closed", "cut": "cut", "hang": "hung"}.get(plan.kind, str(plan.status))
         stats.by_status[status] = stats.by_status.get(status, 0) + 1
         stats.by_model[name] = stats.by_model.get(name, 0) + 1
+        stats.started.setdefault(name, elapsed)
+        tenth = int(10 * elapsed)
+        calls, good = stats.timeline.get(tenth, (0, 0))
+        stats.timeline[tenth] = (calls + 1, good + plan.good)
 
     def _aside(self, method: str, path: str, dialect: Dialect, *, known: bool) -> Planned:
         if (method, path) == ("GET", "/sim/stats"):
@@ -161,7 +184,7 @@ class SimulatedProvider:
             self.reset()
             return _aside_json({"ok": True})
         if (method, path) == ("GET", "/v1/models"):
-            return _aside_json(models_body([f"sim/{name}" for name in SCENARIOS]))
+            return _aside_json(models_body([f"sim/{name}" for name in built_in_scenarios()]))
         refusal = Refusal(404, f"Invalid URL ({method} {path})")
         if known:
             refusal = Refusal(405, f"Not allowed to {method} on {path}", code="method_not_supported")
@@ -178,22 +201,24 @@ class SimulatedProvider:
         phase: Phase,
         chance: Random,
         median: float,
+        *,
+        is_carried: bool,
     ) -> Planned:
         # The draws come first and in this order, so that no branch shifts those of another.
         mark = f"{chance.getrandbits(96):024x}"
         delay = chance.lognormvariate(math.log(median), _SPREAD) if median > 0 else 0.0
-        hit = chance.random() < phase.share
+        behaviour = phase.pick(chance.random())
         pick = chance.random()
 
         def refused(refusal: Refusal, wait: float | None = None) -> Planned:
             # Bad answers are quick ones.
             return _refused(dialect, refusal, mark, delay / 5, wait, down=phase.is_down)
 
-        if phase.behaviour == "hang":
-            return Planned("hang", down=True)
-        if phase.behaviour == "refuse":
-            return Planned("close", delay / 5, sent=pick < 0.5, down=True)
-        refusal = self._sick(dialect, headers, phase, pick, hit=hit)
+        if behaviour == "hang":
+            return Planned("hang", down=phase.is_down)
+        if behaviour == "refuse":
+            return Planned("close", delay / 5, sent=pick < 0.5, down=phase.is_down)
+        refusal = self._sick(dialect, headers, behaviour, phase, pick, is_carried=is_carried)
         if refusal is not None:
             return refused(refusal, phase.retry_after)
         poison = _poison(body)
@@ -205,27 +230,34 @@ class SimulatedProvider:
             ask = read_ask(endpoint, document)
             if isinstance(ask, Refusal):
                 return refused(ask)
-            stall = phase.stall if phase.behaviour == "slow" else 0.0
-            return self._good(ask, mark, delay + stall, median)
+            good = self._good(ask, mark, delay + (phase.stall if behaviour == "slow" else 0.0), median)
+            return _spoilt(good, behaviour, down=phase.is_down)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
             return refused(Refusal(400, "The request has a value that is out of range."))
 
     def _sick(
-        self, dialect: Dialect, headers: Mapping[str, str], phase: Phase, pick: float, *, hit: bool
+        self,
+        dialect: Dialect,
+        headers: Mapping[str, str],
+        behaviour: Behaviour,
+        phase: Phase,
+        pick: float,
+        *,
+        is_carried: bool,
     ) -> Refusal | None:
         """The error that key, load or scenario demand, None if there is none."""
         if self._key is not None and not _has_key(headers, self._key):
             return Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
         if self._capacity is not None and self.stats.in_flight >= self._capacity:
             return Refusal(429, "Too many requests at a time.", code="rate_limit_exceeded")
-        match phase.behaviour:
-            case "down":
-                return _outage(dialect, phase.statuses or (503,), pick)
-            case "errors" if hit:
-                return _outage(dialect, phase.statuses or (500,), pick)
-            case "throttle" if hit:
-                return Refusal(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
+        match behaviour:
+            case "down" | "errors":
+                return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behaviour], pick)
+            case "html":
+                return Refusal(502, "Bad gateway", code=HTML)
+            case "throttle":
+                return _throttling()
             case "unauthorized":
                 return Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
             case "bad_request":
@@ -235,7 +267,7 @@ class SimulatedProvider:
                 if dialect == "anthropic":
                     return Refusal(402, "Your credit balance is too low to access the API.")
                 return Refusal(429, message, code="insufficient_quota")
-        return None
+        return None if is_carried else _outage(dialect, phase.statuses or (503,), pick)
 
     def _good(self, ask: Ask, mark: str, delay: float, median: float) -> Planned:
         dialect: Dialect = "anthropic" if ask.endpoint in ("messages", "count_tokens") else "openai"
@@ -243,16 +275,16 @@ class SimulatedProvider:
         if ask.endpoint == "count_tokens":
             return Planned("answer", delay, 200, headers, dumps({"input_tokens": ask.input_tokens}).encode())
         if ask.endpoint == "embeddings":
-            return Planned("answer", delay, 200, headers, dumps(embeddings_body(ask, self._seed)).encode())
+            return Planned("answer", delay, 200, headers, dumps(embeddings_body(ask, self._seed)).encode(), good=True)
         draft = write_draft(self._seed, ask)
         writing = draft.output_tokens * median / 300
         if not ask.stream:
             whole = anthropic_body(ask, draft, mark) if dialect == "anthropic" else openai_body(ask, draft, mark)
-            return Planned("answer", delay + writing, 200, headers, dumps(whole).encode())
+            return Planned("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True)
         events = anthropic_events(ask, draft, mark) if dialect == "anthropic" else openai_events(ask, draft, mark)
         gap = writing / len(events)
         headers["content-type"] = "text/event-stream; charset=utf-8"
-        return Planned("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events))
+        return Planned("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events), good=True)
 
 
 def _aside_json(value: JSON) -> Planned:
@@ -277,11 +309,28 @@ def _has_key(headers: Mapping[str, str], key: str) -> bool:
 
 def _outage(dialect: Dialect, statuses: tuple[int, ...], pick: float) -> Refusal:
     status = statuses[int(pick * len(statuses))]
+    if status == 429:
+        return _throttling()
     if status == 503 and dialect == "anthropic":
         return Refusal(529, "Overloaded")
     if status in (503, 529):
         return Refusal(status, "The server is currently overloaded. Please try again later.", code="overloaded")
     return Refusal(status, "The server had an error while processing your request.", code="server_error")
+
+
+def _throttling() -> Refusal:
+    return Refusal(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
+
+
+def _spoilt(good: Planned, behaviour: Behaviour, *, down: bool) -> Planned:
+    """A good answer as it is where the provider does not get it out well."""
+    if behaviour == "cut":
+        return replace(good, kind="cut", good=False, down=down)
+    if behaviour == "false_success":
+        body = dumps({"error": {"message": "The engine failed.", "type": "server_error", "code": "internal_error"}})
+        headers = {**good.headers, "content-type": "application/json"}
+        return replace(good, headers=headers, body=body.encode(), chunks=(), good=False, down=down)
+    return good
 
 
 def _refused(dialect: Dialect, refusal: Refusal, mark: str, delay: float, wait: float | None, *, down: bool) -> Planned:

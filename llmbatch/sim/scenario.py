@@ -1,38 +1,48 @@
 """How a simulated provider fares over time: phases of health and sickness in a row.
 
-Pure data and one lookup. What this module does not do: keep time, draw lots or make answers; the provider does
-(:mod:`llmbatch.sim.provider`), and its clock starts at the first request.
+Pure data and a few questions to it. What this module does not do: read files (:mod:`llmbatch.sim.scenario_file` does),
+keep time, draw lots or make answers; the provider does (:mod:`llmbatch.sim.provider`), and its clock starts at the
+first request.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from llmbatch.errors import UsageError
 
-__all__ = ["SCENARIOS", "Behaviour", "Phase", "Scenario", "find_scenario"]
+__all__ = ["DEFAULT_STATUSES", "Behaviour", "Phase", "Scenario"]
 
 Behaviour = Literal[
     "fine",  # answers well
-    "down",  # answers every request with one of `statuses` (503)
+    "down",  # answers with one of `statuses` (503)
     "refuse",  # closes the connection without an answer
     "hang",  # takes the request and never answers
     "slow",  # answers well, `stall` seconds late
-    "throttle",  # answers a `share` of the requests with 429, and names a wait if `retry_after` is set
-    "errors",  # answers a `share` of the requests with one of `statuses` (500)
+    "throttle",  # answers with 429, and names a wait if `retry_after` is set
+    "errors",  # answers with one of `statuses` (500)
+    "cut",  # breaks off in the middle of a good answer
+    "false_success",  # answers 200 with an error in the body
+    "html",  # answers with a gateway's page: 502 and HTML
     "unauthorized",  # refuses every key with 401
-    "bad_request",  # refuses every request with 400
+    "bad_request",  # refuses the request with 400
     "quota",  # says that the money is spent: 429 insufficient_quota
 ]
 
-_DOWN: frozenset[Behaviour] = frozenset({"down", "refuse", "hang", "unauthorized", "bad_request", "quota"})
+DEFAULT_STATUSES: Mapping[Behaviour, tuple[int, ...]] = {"down": (503,), "errors": (500,)}
+"""What a phase that names no ``statuses`` answers with."""
+
+_ANSWERING: frozenset[Behaviour] = frozenset({"fine", "slow"})
+_ALL = 1.0 - 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A time of one behaviour.
+    """A time of one behaviour, or of several side by side.
 
     Raises :class:`~llmbatch.errors.UsageError` for a value out of range.
     """
@@ -41,39 +51,96 @@ class Phase:
     """How long it lasts, above 0; infinity for the rest of time."""
     behaviour: Behaviour = "fine"
     share: float = 1.0
-    """Which part of the requests ``throttle`` and ``errors`` hit, 0 to 1, drawn for each request."""
+    """Which part of the requests meets ``behaviour``, 0 to 1, drawn for each request; the others are answered well."""
+    share_to: float | None = None
+    """Where ``share`` has got to at the end, 0 to 1, in a straight line; None: it stays."""
+    mix: Mapping[Behaviour, float] = field(default_factory=dict)
+    """Several behaviours with their shares, together at most 1, in place of ``behaviour`` and ``share``."""
     stall: float = 30.0
     """Seconds before the first byte of a ``slow`` answer, at least 0."""
     retry_after: float | None = None
     """Seconds that a 429 or 5xx asks to wait, above 0; None: it names none."""
     statuses: tuple[int, ...] = ()
-    """What ``down`` and ``errors`` answer with, 400 to 599, drawn for each request; empty: 503 and 500."""
+    """What ``down``, ``errors`` and too much load are answered with, 400 to 599, drawn for each request."""
+    capacity: float | None = None
+    """Which part of the full load is carried, at least 0; requests above it are refused. None: any load."""
+    capacity_to: float | None = None
+    """Where ``capacity`` has got to at the end, in a straight line; None: it stays."""
+    collapses: bool = False
+    """Whether less is carried the more is offered above ``capacity``: as much less as the load is above it."""
 
     def __post_init__(self) -> None:
-        if self.behaviour not in get_args(Behaviour):
-            raise UsageError(
-                f"behaviour is {self.behaviour!r}, which is unknown", hint=f"one of: {', '.join(get_args(Behaviour))}"
-            )
+        known = get_args(Behaviour)
+        for behaviour in (self.behaviour, *self.mix):
+            if behaviour not in known:
+                raise UsageError(f"behaviour is {behaviour!r}, which is unknown", hint=f"one of: {', '.join(known)}")
         if not self.seconds > 0:
             raise UsageError(f"seconds is {self.seconds!r}, must be above 0")
-        if not 0 <= self.share <= 1:
-            raise UsageError(f"share is {self.share!r}, must be 0 to 1")
+        shares = {f"mix.{behaviour}": share for behaviour, share in self.mix.items()}
+        for name, share in ({"share": self.share, "share_to": self.share_to} | shares).items():
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"{name} is {share!r}, must be 0 to 1")
+        if sum(self.mix.values()) > 1 + 1e-9:
+            raise UsageError(f"the shares of mix add up to {sum(self.mix.values()):g}, must be 1 at most")
         if not 0 <= self.stall < math.inf:
             raise UsageError(f"stall is {self.stall!r}, must be 0 or more seconds")
         if self.retry_after is not None and not 0 < self.retry_after < math.inf:
             raise UsageError(f"retry_after is {self.retry_after!r}, must be above 0")
         if not all(400 <= status <= 599 for status in self.statuses):
             raise UsageError(f"statuses is {self.statuses!r}, must be 400 to 599 each")
+        for name, capacity in (("capacity", self.capacity), ("capacity_to", self.capacity_to)):
+            if capacity is not None and not 0 <= capacity < math.inf:
+                raise UsageError(f"{name} is {capacity!r}, must be 0 or more")
+        if self.capacity is None and (self.capacity_to is not None or self.collapses):
+            raise UsageError("capacity is missing, where capacity_to or collapses is set")
+        if self.seconds == math.inf and not (self.share_to is None and self.capacity_to is None):
+            raise UsageError("seconds is inf, must be finite where share_to or capacity_to is set")
 
     @property
     def is_down(self) -> bool:
-        """Whether no request at all can succeed now."""
-        return self.behaviour in _DOWN
+        """Whether no request at all can succeed now; of a phase that changes, at its beginning.
+
+        A provider that only throttles is not down.
+        """
+        if not self.mix and self.behaviour == "throttle":
+            return False
+        return self.good_share < 1 - _ALL or self.capacity == 0
+
+    @property
+    def good_share(self) -> float:
+        """Which part of the requests is answered well, sooner or later, under a load that is carried."""
+        shares = self.mix or {self.behaviour: self.share}
+        return 1.0 - sum(share for behaviour, share in shares.items() if behaviour not in _ANSWERING)
+
+    def pick(self, draw: float) -> Behaviour:
+        """How a request fares whose lot, 0 to 1, is *draw*."""
+        if not self.mix:
+            return self.behaviour if draw < self.share else "fine"
+        for behaviour, share in self.mix.items():
+            if draw < share:
+                return behaviour
+            draw -= share
+        return "fine"
+
+    def after(self, seconds: float) -> Phase:
+        """The phase as it is *seconds* after its beginning: what changes in the course of it has got so far."""
+        if self.share_to is None and self.capacity_to is None:
+            return self
+        part = min(1.0, seconds / self.seconds)
+        share = self.share if self.share_to is None else _between(self.share, self.share_to, part)
+        capacity = self.capacity
+        if capacity is not None and self.capacity_to is not None:
+            capacity = _between(capacity, self.capacity_to, part)
+        return replace(self, share=share, capacity=capacity, share_to=None, capacity_to=None)
 
     def compressed(self, speed: float) -> Phase:
         """The same phase passing *speed* times faster: its length, stall and hint are that much shorter."""
         hint = None if self.retry_after is None else self.retry_after / speed
         return replace(self, seconds=self.seconds / speed, stall=self.stall / speed, retry_after=hint)
+
+
+def _between(first: float, last: float, part: float) -> float:
+    return first + (last - first) * part
 
 
 _FINE_FOR_EVER = Phase(math.inf, "fine")
@@ -83,7 +150,6 @@ _FINE_FOR_EVER = Phase(math.inf, "fine")
 class Scenario:
     """Phases in a row, then fine for ever; with ``repeat`` they start again instead.
 
-    ``latency`` is the median of a good answer in seconds, where the scenario wants another than the provider's.
     Raises :class:`~llmbatch.errors.UsageError` if a repeating scenario has no end to repeat from.
     """
 
@@ -92,6 +158,11 @@ class Scenario:
     description: str
     repeat: bool = False
     latency: float | None = None
+    """The median of a good answer in seconds, where the scenario wants another than the provider's."""
+    models: tuple[str, ...] = ()
+    """Patterns (``gpt-4*``) of the models that it befalls; the others are fine. Empty: all."""
+    source: str = ""
+    """Where it happened."""
 
     def __post_init__(self) -> None:
         if self.repeat and not 0 < self.length < math.inf:
@@ -102,12 +173,16 @@ class Scenario:
         """Seconds until the last phase ends; may be infinite."""
         return sum(phase.seconds for phase in self.phases)
 
+    def befalls(self, model: str) -> bool:
+        """Whether *model* is hit at all."""
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+
     def at(self, elapsed: float) -> Phase:
-        """The phase *elapsed* seconds after the start. A phase begins at its first instant and excludes its last."""
+        """The phase *elapsed* seconds after the start, as it is then; its first instant belongs to it, its last not."""
         left = elapsed % self.length if self.repeat else elapsed
         for phase in self.phases:
             if left < phase.seconds:
-                return phase
+                return phase.after(left)
             left -= phase.seconds
         # Rounding may leave a repeating scenario a hair past its last phase.
         return self.phases[-1] if self.repeat else _FINE_FOR_EVER
@@ -121,65 +196,3 @@ class Scenario:
         if not 0 < speed < math.inf:
             raise UsageError(f"speed is {speed!r}, must be a number above 0")
         return self if speed == 1 else replace(self, phases=tuple(phase.compressed(speed) for phase in self.phases))
-
-
-SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario("steady", (), "answers well, always"),
-        Scenario(
-            "outage",
-            (Phase(3, "fine"), Phase(12, "down")),
-            "fine for 3 s, down for 12 s (503), then fine",
-            latency=0.4,
-        ),
-        Scenario(
-            "flash",
-            (Phase(3, "fine"), Phase(4, "down", statuses=(530,))),
-            "fine for 3 s, a gateway's 530 for 4 s, answered at once, then fine",
-        ),
-        Scenario(
-            "brownout",
-            (Phase(3, "fine"), Phase(15, "slow", stall=8)),
-            "fine for 3 s, then for 15 s every answer comes 8 s late, then fine",
-        ),
-        Scenario(
-            "partial",
-            (Phase(3, "fine"), Phase(20, "errors", share=0.25, statuses=(500, 502, 503))),
-            "fine for 3 s, 25 % errors for 20 s, then fine",
-        ),
-        Scenario(
-            "flapping", (Phase(3, "fine"), Phase(3, "down")), "good and bad in turns of 3 s, for ever", repeat=True
-        ),
-        Scenario(
-            "overload",
-            (Phase(3, "fine"), Phase(6, "throttle", share=0.7, retry_after=2), Phase(6, "throttle", share=0.7)),
-            "fine for 3 s, 429 that names a wait for 6 s, 429 that names none for 6 s, then fine",
-        ),
-        Scenario(
-            "disguised",
-            (Phase(3, "fine"), Phase(10, "bad_request")),
-            "fine for 3 s, an outage dressed as 400 for 10 s, then fine",
-        ),
-        Scenario(
-            "refused",
-            (Phase(3, "fine"), Phase(10, "refuse")),
-            "fine for 3 s, connections closed without an answer for 10 s, then fine",
-        ),
-        Scenario("quota", (Phase(3, "fine"), Phase(math.inf, "quota")), "fine for 3 s, then the money is spent"),
-        Scenario("bad-key", (Phase(math.inf, "unauthorized"),), "refuses every key, always"),
-    )
-}
-"""The built-in scenarios by name."""
-
-
-def find_scenario(name: str) -> Scenario:
-    """The built-in scenario of that name; a leading ``sim/`` is ignored.
-
-    Raises:
-        UsageError: there is none; the hint lists those there are.
-    """
-    scenario = SCENARIOS.get(name.removeprefix("sim/"))
-    if scenario is None:
-        raise UsageError(f"scenario {name!r} is unknown", hint=f"one of: {', '.join(SCENARIOS)}")
-    return scenario

@@ -131,6 +131,8 @@ class SimServer:
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()  # goes nowhere
+        if plan.kind == "cut":
+            return await self._cut(plan, request)
         if not plan.chunks:
             return web.Response(status=plan.status, headers=plan.headers, body=plan.body)
         response = web.StreamResponse(status=plan.status, headers=plan.headers)
@@ -142,6 +144,18 @@ class SimServer:
                     await asyncio.sleep(gap)
                 await response.write(chunk)
             await response.write_eof()
+        return response
+
+    async def _cut(self, plan: Planned, request: web.Request) -> web.StreamResponse:
+        """Half of the answer, and then the connection closes."""
+        whole = b"".join(chunk for _, chunk in plan.chunks) or plan.body
+        headers = dict(plan.headers) if plan.chunks else {**plan.headers, "content-length": str(len(whole))}
+        response = web.StreamResponse(status=plan.status, headers=headers)
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            await response.write(whole[: len(whole) // 2])
+        if request.transport is not None:
+            request.transport.close()
         return response
 
 
@@ -156,6 +170,7 @@ async def start(
     speed: float = 1.0,
     require_key: str | None = None,
     capacity: int | None = None,
+    rate: float = 100.0,
 ) -> SimServer:
     """Start a server on a loopback *host*; port 0 takes any free one. The rest is :class:`SimulatedProvider`'s.
 
@@ -169,7 +184,7 @@ async def start(
     if not 0 <= port <= 65535:
         raise UsageError(f"port is {port!r}, must be 0 to 65535")
     provider = SimulatedProvider(
-        scenario, seed=seed, latency=latency, speed=speed, require_key=require_key, capacity=capacity
+        scenario, seed=seed, latency=latency, speed=speed, require_key=require_key, capacity=capacity, rate=rate
     )
     server = SimServer(provider, host)
     await server.listen(port, listener)
@@ -187,6 +202,7 @@ async def serve_forever(
     speed: float = 1.0,
     require_key: str | None = None,
     capacity: int | None = None,
+    rate: float = 100.0,
 ) -> None:
     """Serve until cancelled, then close; *ready* is called once the port is open.
 
@@ -202,6 +218,7 @@ async def serve_forever(
         speed=speed,
         require_key=require_key,
         capacity=capacity,
+        rate=rate,
     )
     async with server:
         ready(server)

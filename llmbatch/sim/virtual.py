@@ -15,6 +15,7 @@ import math
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ from llmbatch.sim.provider import SimulatedProvider
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
+__all__ = ["Carried", "VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -136,6 +137,18 @@ def run_virtual(
         return runner.run(main() if callable(main) else main)
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One call that is over: what was planned for it, and when it began and ended, in seconds since the first one."""
+
+    request: Request
+    plan: Planned
+    began: float
+    ended: float
+    arrived: bool
+    """Whether an answer came, good or bad, before the caller gave up."""
+
+
 class VirtualTransport:
     """Carries requests to a simulated provider in the same process, sleeping instead of speaking HTTP.
 
@@ -143,14 +156,22 @@ class VirtualTransport:
     would. For one event loop. A cancelled call is no longer in flight.
 
     ``log`` holds the start (seconds since the first request) and the status of each call in order of sending, 0 where
-    no answer came; it stays empty unless asked for, since it grows with every call.
+    no answer came; it stays empty unless asked for, since it grows with every call. ``watch`` is told of every call
+    when it is over.
     """
 
-    def __init__(self, provider: SimulatedProvider, *, keep_log: bool = False) -> None:
+    def __init__(
+        self,
+        provider: SimulatedProvider,
+        *,
+        keep_log: bool = False,
+        watch: Callable[[Carried], None] | None = None,
+    ) -> None:
         """Carry requests to *provider*; its clock starts at the first of them."""
         self.provider = provider
         self.log: list[tuple[float, int]] = []
         self._keep_log = keep_log
+        self._watch = watch
         self._first: float | None = None
 
     def __repr__(self) -> str:
@@ -167,16 +188,22 @@ class VirtualTransport:
         Raises:
             TransportError: the provider hangs, is too slow, or closes the connection.
         """
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         self._first = now if self._first is None else self._first
         headers = {name.lower(): value for name, value in request.headers.items()}
         plan = self.provider.answer("POST", urlsplit(request.url).path, headers, request.body, now - self._first)
         if self._keep_log:
             self.log.append((now - self._first, plan.status))
+        reply: Reply | None = None
         try:
-            return await self._carry_out(plan, timeout)
+            reply = await self._carry_out(plan, timeout)
+            return reply
         finally:
             self.provider.finish(plan)
+            if self._watch is not None:
+                ended = loop.time() - self._first
+                self._watch(Carried(request, plan, now - self._first, ended, reply is not None))
 
     async def aclose(self) -> None:
         """Nothing is open."""
@@ -187,6 +214,8 @@ class VirtualTransport:
             await asyncio.sleep(timeout)
             raise TransportError("timeout", f"no whole answer within {timeout:g} s", sent=True)
         await asyncio.sleep(takes)
+        if plan.kind == "cut":
+            raise TransportError("truncated", "the answer ended early", sent=True)
         if plan.kind == "close":
             if plan.sent:
                 raise TransportError("reset", "the connection was closed without an answer", sent=True)

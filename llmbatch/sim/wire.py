@@ -10,7 +10,7 @@ from typing import Literal
 
 from llmbatch.jsontext import dumps
 
-__all__ = ["ENDPOINTS", "Dialect", "Endpoint", "Refusal", "answer_headers", "dialect_of", "error_body"]
+__all__ = ["ENDPOINTS", "HTML", "Dialect", "Endpoint", "Refusal", "answer_headers", "dialect_of", "error_body"]
 
 Dialect = Literal["openai", "anthropic"]
 Endpoint = Literal["chat", "completions", "responses", "embeddings", "messages", "count_tokens"]
@@ -23,6 +23,9 @@ ENDPOINTS: dict[str, Endpoint] = {
     "/v1/messages": "messages",
     "/v1/messages/count_tokens": "count_tokens",
 }
+
+HTML = "html"
+"""The ``code`` of a refusal that comes from a gateway, as a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def dialect_of(path: str) -> Dialect:
 
 def error_body(dialect: Dialect, refusal: Refusal, request_id: str) -> tuple[str, bytes]:
     """The content type and body of an error. Statuses from 520 up but for 529 come from a gateway and are HTML."""
-    if refusal.status >= 520 and refusal.status != 529:
+    if refusal.code == HTML or (refusal.status >= 520 and refusal.status != 529):
         page = f"<html><head><title>{refusal.status}</title></head><body>origin is unreachable</body></html>\n"
         return "text/html; charset=UTF-8", page.encode()
     if dialect == "anthropic":

@@ -10,7 +10,7 @@ import urllib.request
 
 import pytest
 
-from llmbatch.sim.scenario import SCENARIOS
+from llmbatch.sim.scenario_file import built_in_scenarios
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_serve_tells_how_to_use_it(serve):
     assert f"OPENAI_BASE_URL={url}" in errors
     assert f"ANTHROPIC_BASE_URL={url.removesuffix('/v1')} " in errors
     assert f"--base-url {url}" in errors
-    assert SCENARIOS["outage"].description in errors
+    assert built_in_scenarios()["outage"].description in errors
     assert "steady" in errors
 
 
@@ -99,4 +99,4 @@ def test_scenarios_are_listed(llmbatch):
 
     assert done.returncode == 0
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    assert lines == [[name, scenario.description] for name, scenario in SCENARIOS.items()]
+    assert lines == [[name, scenario.description] for name, scenario in built_in_scenarios().items()]

@@ -10,7 +10,7 @@ import pytest
 
 from llmbatch.records import Request, Route
 from llmbatch.sim.provider import SimulatedProvider
-from llmbatch.sim.scenario import SCENARIOS
+from llmbatch.sim.scenario_file import built_in_scenarios
 from llmbatch.sim.virtual import VirtualTransport, run_virtual
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -44,7 +44,7 @@ def test_every_example_row_succeeds(row):
     plan = SimulatedProvider().answer("POST", path, {}, json.dumps(body).encode(), 0)
 
     assert str(body["model"]).startswith("sim/")
-    assert str(body["model"]).removeprefix("sim/") not in SCENARIOS.keys() - {"steady"}
+    assert str(body["model"]).removeprefix("sim/") not in built_in_scenarios().keys() - {"steady"}
     assert plan.status == 200
     assert not body.get("stream")
 

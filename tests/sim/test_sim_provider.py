@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from random import Random
 
 import pytest
@@ -391,3 +392,38 @@ def test_settings_out_of_range_are_refused(wrong):
     """A provider that makes no sense cannot be made."""
     with pytest.raises(UsageError):
         SimulatedProvider(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "status"), [("cut", "cut", 200), ("false_success", "answer", 200), ("html", "answer", 502)]
+)
+def test_answers_that_are_none(behaviour, kind, status):
+    """Cut, an error dressed as success, a gateway's page: none counts as good, and the first is the half of one."""
+    provider = SimulatedProvider(always(behaviour))
+
+    plan = post(provider, chat_body())
+
+    assert (plan.kind, plan.status, plan.good, plan.down) == (kind, status, False, True)
+    assert (b"<html>" in plan.body) == (behaviour == "html")
+    assert (b'"error"' in plan.body) == (behaviour == "false_success")
+
+
+def test_load_above_capacity_is_refused_with_the_phases_statuses():
+    """10 % of 100 requests a second: of 50 at once ten are answered."""
+    provider = SimulatedProvider(always("fine", capacity=0.1, statuses=(529,)), rate=100)
+
+    statuses = Counter(post(provider, chat_body(str(number)), at=1.0).status for number in range(50))
+
+    assert statuses == {200: 10, 529: 40}
+    assert provider.stats.calls_while_down == 0
+    assert provider.stats.timeline == {10: (50, 10)}
+
+
+def test_the_neighbours_of_a_sick_model_are_fine():
+    """A scenario for some models leaves the others alone."""
+    scenario = Scenario("one", (Phase(math.inf, "down"),), "one", models=("big*",))
+    provider = SimulatedProvider(scenario)
+
+    statuses = {model: post(provider, chat_body(model=model)).status for model in ("big-1", "small")}
+
+    assert statuses == {"big-1": 503, "small": 200}

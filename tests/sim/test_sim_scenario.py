@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.errors import UsageError
-from llmbatch.sim.scenario import SCENARIOS, Phase, Scenario, find_scenario
+from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
 
 def test_outage_is_fine_then_down_then_fine_for_ever():
@@ -56,7 +58,8 @@ def test_only_behaviours_that_spare_nobody_count_as_down():
     down = {
         name for name in ("down", "refuse", "hang", "unauthorized", "bad_request", "quota") if Phase(1, name).is_down
     }
-    partial = [Phase(1, name).is_down for name in ("fine", "slow", "throttle", "errors")]
+    partial = [Phase(1, name).is_down for name in ("fine", "slow", "throttle")]
+    partial.append(Phase(1, "errors", share=0.99).is_down)
 
     assert len(down) == 6
     assert not any(partial)
@@ -68,12 +71,12 @@ def test_unknown_scenario_lists_those_there_are():
         find_scenario("apocalypse")
 
     assert "'apocalypse'" in caught.value.message
-    assert all(name in caught.value.hint for name in SCENARIOS)
+    assert all(name in caught.value.hint for name in built_in_scenarios())
 
 
 def test_sim_prefix_is_accepted():
     """``sim/outage`` names the scenario ``outage``."""
-    assert find_scenario("sim/outage") is SCENARIOS["outage"]
+    assert find_scenario("sim/outage") is built_in_scenarios()["outage"]
 
 
 def test_the_promised_scenarios_are_built_in():
@@ -81,10 +84,48 @@ def test_the_promised_scenarios_are_built_in():
     names = {
         *("steady", "outage", "flash", "brownout", "partial", "flapping", "overload"),
         *("disguised", "refused", "quota", "bad-key"),
+        *("s1-flash", "s2-brownout", "s3-down", "s4-partial", "s5-two-waves", "s6-three-waves", "s7-flapping"),
+        *("s8-overload", "s9-capacity", "s10-disguised", "s11-isolated", "s12-herd", "s13-cuts", "s14-spent"),
     }
+    scenarios = built_in_scenarios()
 
-    assert names == set(SCENARIOS)
-    assert all(scenario.description for scenario in SCENARIOS.values())
+    assert names == set(scenarios)
+    assert list(scenarios)[-14:] == sorted(list(scenarios)[-14:], key=lambda name: int(name[1:].split("-")[0]))
+    assert all(scenario.description for scenario in scenarios.values())
+    assert all(scenario.source for name, scenario in scenarios.items() if name[1:2].isdigit())
+
+
+def test_a_share_and_a_capacity_may_change_in_a_straight_line():
+    """Half way, half done; after its end a phase is over."""
+    phase = Phase(100, "errors", share=0.5, share_to=0.1, capacity=0.0, capacity_to=1.0)
+    scenario = Scenario("x", (Phase(10), phase), "x")
+
+    half = scenario.at(60)
+
+    assert (half.share, half.capacity) == pytest.approx((0.3, 0.5))
+    assert phase.is_down
+    assert not half.is_down
+    assert scenario.at(110) == Phase(math.inf, "fine")
+
+
+def test_a_mix_deals_out_its_shares():
+    """5 % hang, 3 % are cut, and the rest is answered."""
+    phase = Phase(10, mix={"hang": 0.05, "cut": 0.03})
+
+    drawn = Counter(phase.pick(number / 10_000) for number in range(10_000))
+
+    assert drawn == {"hang": 500, "cut": 300, "fine": 9200}
+    assert phase.good_share == pytest.approx(0.92)
+    assert not phase.is_down
+    assert Phase(1, mix={"refuse": 0.5, "down": 0.5}).is_down
+
+
+def test_a_scenario_may_befall_some_models_only():
+    """Its neighbours are fine."""
+    scenario = find_scenario("s11-isolated")
+
+    assert scenario.befalls("flagship-2")
+    assert not scenario.befalls("mini")
 
 
 @pytest.mark.parametrize(
@@ -97,10 +138,18 @@ def test_the_promised_scenarios_are_built_in():
         lambda: Phase(1, "slow", stall=-1),
         lambda: Phase(1, "throttle", retry_after=0),
         lambda: Phase(1, "down", statuses=(200,)),
+        lambda: Phase(1, mix={"down": 0.7, "hang": 0.4}),
+        lambda: Phase(1, mix={"sulk": 0.7}),
+        lambda: Phase(1, mix={"hang": -0.1}),
+        lambda: Phase(1, "errors", share_to=2.0),
+        lambda: Phase(1, capacity=-1.0),
+        lambda: Phase(1, capacity_to=1.0),
+        lambda: Phase(1, collapses=True),
+        lambda: Phase(math.inf, "errors", share_to=0.0),
         lambda: Scenario("x", (), "x", repeat=True),
         lambda: Scenario("x", (Phase(math.inf),), "x", repeat=True),
-        lambda: SCENARIOS["outage"].compressed(0),
-        lambda: SCENARIOS["outage"].compressed(math.inf),
+        lambda: built_in_scenarios()["outage"].compressed(0),
+        lambda: built_in_scenarios()["outage"].compressed(math.inf),
     ],
 )
 def test_values_out_of_range_are_refused_at_birth(make):

@@ -172,3 +172,15 @@ async def test_serving_until_cancelled_closes_the_port():
 
     assert response.status == 200
     assert isinstance(ended[0], asyncio.CancelledError)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_cut_answer_is_the_half_of_one(stream):
+    """The status and the first half arrive, then the connection is gone."""
+    async with await start(latency=0, scenario=always("cut")) as server, aiohttp.ClientSession() as session:
+        response = await session.post(f"{server.url}/chat/completions", json=CHAT | {"stream": stream})
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+    assert response.status == 200
+    assert server.stats.by_status == {"cut": 1}

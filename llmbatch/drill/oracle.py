@@ -1,0 +1,101 @@
+"""The fastest way through a scenario: what somebody would reach who knows it beforehand.
+
+The oracle keeps every place at work whenever the provider answers, sends exactly as much as is carried, and nothing
+while it is down. It cannot know which single call a share of errors will hit; those cost it what they cost everybody.
+
+What this module does not do: run anything. It adds up rates, second by second.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from llmbatch.sim.scenario import Behaviour, Phase, Scenario
+
+__all__ = ["QUICK", "Demand", "oracle_seconds", "rows_within", "share_of_goodput"]
+
+QUICK = 0.2
+"""What a refusal takes of the time of a good answer, in the simulated provider."""
+
+_STEPS = 20_000
+_ANSWERED: frozenset[Behaviour] = frozenset({"fine", "slow"})
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a run asks of the provider. Durations are seconds.
+
+    ``full`` (requests a second) is what it gets when all is well, by Little's law: places over the mean time of a call.
+    """
+
+    concurrency: int
+    latency: float
+    """The mean of a good answer."""
+    timeout: float
+    rpm: float | None = None
+
+    @property
+    def full(self) -> float:
+        """Good answers a second when nothing is wrong."""
+        return self._bounded(self.concurrency / self.latency)
+
+    def goodput(self, phase: Phase) -> float:
+        """Good answers a second at best, as *phase* is at its beginning."""
+        shares = dict(phase.mix) or {phase.behaviour: phase.share}
+        shares["fine"] = shares.get("fine", 0.0) + 1.0 - sum(shares.values())
+        seconds = sum(share * self._call_seconds(behaviour, phase) for behaviour, share in shares.items())
+        good = sum(share for behaviour, share in shares.items() if self._is_good(behaviour, phase))
+        sent = self._bounded(self.concurrency / seconds)
+        if phase.capacity is not None:
+            sent = min(sent, phase.capacity * self.full)
+        return sent * good
+
+    def _bounded(self, rate: float) -> float:
+        return rate if self.rpm is None else min(rate, self.rpm / 60.0)
+
+    def _call_seconds(self, behaviour: Behaviour, phase: Phase) -> float:
+        match behaviour:
+            case "fine" | "cut" | "false_success":
+                return min(self.latency, self.timeout)
+            case "slow":
+                return min(self.latency + phase.stall, self.timeout)
+            case "hang":
+                return self.timeout
+            case _:
+                return self.latency * QUICK
+
+    def _is_good(self, behaviour: Behaviour, phase: Phase) -> bool:
+        return behaviour in _ANSWERED and self._call_seconds(behaviour, phase) < self.timeout
+
+
+def share_of_goodput(demand: Demand, scenario: Scenario, at: float) -> float:
+    """The best goodput *at* seconds after the start, as a part of what there is when all is well: 0 to 1."""
+    return demand.goodput(scenario.at(at)) / demand.full
+
+
+def rows_within(demand: Demand, scenario: Scenario, seconds: float) -> int:
+    """Rows that the oracle is done with after *seconds*."""
+    step = seconds / _STEPS
+    return math.ceil(sum(demand.goodput(scenario.at((number + 0.5) * step)) for number in range(_STEPS)) * step)
+
+
+def oracle_seconds(demand: Demand, scenario: Scenario, rows: int, *, spared: int = 0) -> float:
+    """Seconds from the first call of the oracle to the last answer; infinite where it never comes.
+
+    *spared* of the *rows* go to models that the scenario does not befall; the others come first while they can.
+    """
+    step = max(1e-3, scenario.length / _STEPS) if math.isfinite(scenario.length) else demand.latency
+    hit, well = float(rows - spared), float(spared)
+    now = 0.0
+    while hit > 0 or well > 0:
+        if now >= scenario.length and not scenario.repeat:
+            return now + demand.latency + (hit + well) / demand.full
+        phase = scenario.at(now + step / 2)
+        if phase.seconds == math.inf and demand.goodput(phase) == 0 and hit > 0:
+            return math.inf
+        sent = min(hit, demand.goodput(phase) * step)
+        hit -= sent
+        well -= min(well, max(0.0, demand.full * step - sent))
+        now += step
+    return now + demand.latency

@@ -1,0 +1,166 @@
+"""Policies to compare: read from ``failure-threshold=3,recovery-timeout=20``, swept over ranges, and recommended.
+
+What this module does not do: run trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+
+from llmbatch.drill.score import Score
+from llmbatch.errors import UsageError
+from llmbatch.runner.options import RunOptions
+
+__all__ = ["SWEPT", "Advice", "Policy", "read_policy", "read_range", "recommend", "sweep"]
+
+SWEPT = {
+    "concurrency": int,
+    "rpm": float,
+    "timeout": float,
+    "max_attempts": int,
+    "failure_threshold": int,
+    "recovery_timeout": float,
+    "success_threshold": int,
+    "max_outage": float,
+}
+"""The options that a policy may set, and of which kind they are."""
+
+POINTS = 5
+"""Values that a range ``a..b`` stands for at most: both ends, and steps of one factor between."""
+
+MOST_TRIALS = 200
+
+CLOSE = 1.02
+"""Times within 2 % are called equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Options and what they are called."""
+
+    name: str
+    options: RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One policy out of several, and why."""
+
+    policy: str
+    reason: str
+
+
+def read_policy(text: str, base: RunOptions) -> Policy:
+    """*base* with what *text* says: ``name=value``, several with commas or spaces between.
+
+    Raises:
+        UsageError: a name is unknown or a value out of range.
+    """
+    changes: dict[str, object] = {}
+    for part in text.replace(",", " ").split():
+        name, value = _split(part)
+        changes[name] = _number(name, value)
+    if not changes:
+        raise UsageError(f"policy is {text!r}, which sets nothing", hint="for example failure-threshold=3")
+    return Policy(_named(changes), replace(base, **changes))  # type: ignore[arg-type]
+
+
+def read_range(text: str) -> tuple[str, list[float]]:
+    """``failure-threshold=3..20`` or ``failure-threshold=3,5,8``: the option and its values.
+
+    Raises:
+        UsageError: the name is unknown, or the values are none.
+    """
+    name, values = _split(text)
+    low, dots, high = values.partition("..")
+    if not dots:
+        return name, [_number(name, value) for value in values.split(",")]
+    first, last = _number(name, low), _number(name, high)
+    if not 0 < first < last:
+        raise UsageError(f"{_dashed(name)} goes from {low} to {high}, must go from a number above 0 to a larger one")
+    steps = [first * (last / first) ** (step / (POINTS - 1)) for step in range(POINTS)]
+    if SWEPT[name] is int:
+        return name, sorted({round(value) for value in steps})
+    return name, [float(f"{value:.2g}") if first < value < last else value for value in steps]
+
+
+def sweep(ranges: Mapping[str, Sequence[float]], base: RunOptions) -> list[Policy]:
+    """Every combination of the values.
+
+    Raises:
+        UsageError: there are too many, or one of them is out of range.
+    """
+    combinations = list(product(*ranges.values()))
+    if len(combinations) > MOST_TRIALS:
+        raise UsageError(
+            f"the sweep has {len(combinations)} policies, may have {MOST_TRIALS} at most", hint="name fewer values"
+        )
+    found = []
+    for values in combinations:
+        changes = dict(zip(ranges, values, strict=True))
+        found.append(Policy(_named(changes), replace(base, **changes)))  # type: ignore[arg-type]
+    return found
+
+
+def recommend(scores: Mapping[str, Sequence[Score]], base: str | None = None) -> Advice:
+    """The policy to take, by its scores in every scenario.
+
+    First comes what loses no row and needs no second run. Of those, the ones within 2 % of the quickest; of those, the
+    one with the fewest calls to a provider that was down, then with the fewest openings. *base* wins a tie.
+    """
+
+    def lost(name: str) -> int:
+        return sum(score.failed + score.waiting for score in scores[name])
+
+    def slowdown(name: str) -> float:
+        return max(score.slowdown for score in scores[name])
+
+    def down(name: str) -> int:
+        return sum(score.calls_down for score in scores[name])
+
+    def openings(name: str) -> int:
+        return sum(score.openings for score in scores[name])
+
+    least = min(map(lost, scores))
+    safe = [name for name in scores if lost(name) == least]
+    quickest = min(map(slowdown, safe))
+    quick = [name for name in safe if slowdown(name) <= CLOSE * quickest]
+    best = min(quick, key=lambda name: (down(name), openings(name), name != base, slowdown(name)))
+    why = ["no row fails or waits" if least == 0 else f"no policy leaves fewer rows failed or waiting than {least}"]
+    if len(safe) < len(scores):
+        why[0] += f", as with {len(safe)} of {len(scores)} policies"
+    why.append(f"{slowdown(best):.3f} times the oracle's time, the quickest takes {quickest:.3f}")
+    why.append(f"{_plural(down(best), 'call')} to a provider that was down (up to {max(map(down, quick))} elsewhere)")
+    why.append(f"{_plural(openings(best), 'opening')}")
+    return Advice(best, "; ".join(why))
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _split(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    field = name.strip().replace("-", "_")
+    if not equals or field not in SWEPT or field not in {item.name for item in fields(RunOptions)}:
+        raise UsageError(f"policy says {text!r}, must be name=value", hint=f"names: {', '.join(map(_dashed, SWEPT))}")
+    return field, value.strip()
+
+
+def _number(name: str, text: str) -> float:
+    is_whole = SWEPT[name] is int
+    try:
+        return int(text) if is_whole else float(text)
+    except ValueError:
+        kind = "a whole number" if is_whole else "a number"
+        raise UsageError(f"{_dashed(name)} is {text!r}, must be {kind}") from None
+
+
+def _named(changes: Mapping[str, object]) -> str:
+    return " ".join(f"{_dashed(name)}={value:g}" for name, value in changes.items())
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

@@ -1,0 +1,54 @@
+"""How much of the load a simulated provider carries that is short of capacity.
+
+What this module does not do: look at a clock; the time of each request is handed in.
+"""
+
+from __future__ import annotations
+
+import math
+
+from llmbatch.sim.scenario import Phase
+
+__all__ = ["Load"]
+
+_LOOK_BACK = 20.0
+"""Requests of full load over which what is offered is averaged, with weights that fall off exponentially."""
+
+_BURST = 4.0
+"""Requests, at least, that are carried at once after a quiet time; else a second's."""
+
+
+class Load:
+    """One model's load. *rate* is what full capacity carries, requests a second."""
+
+    __slots__ = ("_at", "_offered", "_rate", "_room")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._at = -math.inf
+        self._offered = 0.0
+        self._room = 0.0
+
+    def carries(self, phase: Phase, now: float) -> bool:
+        """Whether a request that arrives *now* is carried; each call is one request. A token bucket.
+
+        Where the provider collapses, it carries ``capacity² / offered`` of what is offered above its capacity: work on
+        requests that it gives up later crowds out that on others (congestion collapse, RFC 896).
+        """
+        passed = now - self._at
+        self._at = now
+        memory = _LOOK_BACK / self._rate
+        self._offered = self._offered * math.exp(-passed / memory) + 1.0 / memory
+        if phase.capacity is None:
+            self._room = math.inf
+            return True
+        carried = phase.capacity * self._rate
+        offered = self._offered - 0.5 / memory  # between the peak that this request makes and the trough before it
+        if phase.collapses and offered > carried > 0:
+            carried *= carried / offered
+        most = max(_BURST, carried)
+        self._room = min(most, self._room + carried * passed if math.isfinite(passed) else most)
+        if self._room < 1.0 or carried == 0:
+            return False
+        self._room -= 1.0
+        return True

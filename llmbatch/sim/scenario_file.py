@@ -1,0 +1,196 @@
+"""Scenarios as TOML files: those that come with the package, and a user's own.
+
+A file says what happens in words and numbers::
+
+    description = "down for an hour, then back in steps"
+    source = "where it happened"           # optional
+    models = ["gpt-4*"]                    # optional: the others are fine
+    latency = 0.4                          # optional: median seconds of a good answer
+
+    [[phase]]
+    minutes = 60                           # or seconds, or hours; seconds = inf for ever
+    behaviour = "down"
+    statuses = [500, 503]
+
+    [[phase]]
+    minutes = 20
+    capacity = [0.1, 1.0]                  # a part of the full load; two numbers: from, to
+
+    [[phase]]
+    times = 3                              # these phases in a row, three times
+    phases = [{seconds = 30, behaviour = "hang"}, {seconds = 30}]
+
+The keys of a phase are the fields of :class:`~llmbatch.sim.scenario.Phase`. What this module does not do: play a
+scenario.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from llmbatch.errors import UsageError
+from llmbatch.sim.scenario import Phase, Scenario
+
+__all__ = ["built_in_scenarios", "find_scenario", "read_scenario"]
+
+_UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
+_HEAD = ("description", "source", "models", "latency", "repeat", "phase")
+_PHASE = tuple(field.name for field in fields(Phase) if field.name not in ("seconds", "share_to", "capacity_to"))
+_RAMPS = ("share", "capacity")
+_MOST_PHASES = 10_000
+
+
+@cache
+def built_in_scenarios() -> Mapping[str, Scenario]:
+    """The scenarios that come with the package, by name: the short ones for trying out, then s1 to s14."""
+    folder = files("llmbatch.sim").joinpath("scenarios")
+    found = [
+        _scenario(entry.name.removesuffix(".toml"), entry.read_text("utf-8"), entry.name)
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    ]
+    found.sort(key=_order)
+    return {scenario.name: scenario for scenario in found}
+
+
+def _order(scenario: Scenario) -> tuple[bool, int, float, str]:
+    first, _, _ = scenario.name.partition("-")
+    is_incident = first[:1] == "s" and first[1:].isdecimal()
+    return is_incident, int(first[1:]) if is_incident else 0, scenario.length, scenario.name
+
+
+def find_scenario(name: str) -> Scenario:
+    """The built-in scenario of that name (a leading ``sim/`` is ignored), or the one in the file of that path.
+
+    Raises:
+        UsageError: there is none, with those there are; or the file says something impossible.
+    """
+    scenario = built_in_scenarios().get(name.removeprefix("sim/"))
+    if scenario is not None:
+        return scenario
+    if name.endswith(".toml"):
+        return read_scenario(Path(name))
+    raise UsageError(
+        f"scenario {name!r} is unknown",
+        hint=f"one of: {', '.join(built_in_scenarios())}; or the path of a .toml file",
+    )
+
+
+def read_scenario(path: Path) -> Scenario:
+    """The scenario in a file; it is called as the file is.
+
+    Raises:
+        UsageError: the file cannot be read, or says something impossible: which file, key and range.
+    """
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8") from error
+    return _scenario(path.stem, text, str(path))
+
+
+def _scenario(name: str, text: str, where: str) -> Scenario:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: is not TOML: {error}") from error
+    _only(table, _HEAD, where)
+    models = table.get("models", [])
+    if not (isinstance(models, list) and all(isinstance(model, str) for model in models)):
+        raise UsageError(f"{where}: models is {models!r}, must be a list of patterns")
+    repeat = table.get("repeat", False)
+    if not isinstance(repeat, bool):
+        raise UsageError(f"{where}: repeat is {repeat!r}, must be true or false")
+    latency = table.get("latency")
+    if latency is not None and not 0 <= _number(latency, f"{where}: latency") < math.inf:
+        raise UsageError(f"{where}: latency is {latency!r}, must be 0 or more seconds")
+    phases = tuple(_phases(table.get("phase", []), where))
+    if len(phases) > _MOST_PHASES:
+        raise UsageError(f"{where}: has {len(phases)} phases, may have {_MOST_PHASES} at most")
+    description = _text(table.get("description", name), f"{where}: description")
+    source = _text(table.get("source", ""), f"{where}: source")
+    try:
+        return Scenario(name, phases, description, repeat, latency, tuple(models), source)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}", hint=error.hint) from None
+
+
+def _phases(entries: object, where: str) -> Iterator[Phase]:
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise UsageError(f"{where}: phase is {entries!r}, must be a list of tables", hint="write [[phase]] above each")
+    for number, entry in enumerate(entries, 1):
+        place = f"{where}: phase {number}"
+        if "phases" not in entry:
+            yield _phase(entry, place)
+            continue
+        _only(entry, ("times", "phases"), place)
+        times = entry.get("times", 1)
+        if type(times) is not int or not 1 <= times <= _MOST_PHASES:
+            raise UsageError(f"{place}: times is {times!r}, must be a whole number from 1 to {_MOST_PHASES}")
+        inner = list(_phases(entry["phases"], place))
+        for _ in range(times):
+            yield from inner
+
+
+def _phase(entry: dict[str, object], where: str) -> Phase:
+    _only(entry, (*_UNITS, *_PHASE), where)
+    units = [unit for unit in _UNITS if unit in entry]
+    if len(units) != 1:
+        raise UsageError(f"{where}: says {len(units)} lengths, must say one", hint=f"one of: {', '.join(_UNITS)}")
+    values: dict[str, object] = {key: value for key, value in entry.items() if key not in _UNITS}
+    values["seconds"] = _number(entry[units[0]], f"{where}: {units[0]}") * _UNITS[units[0]]
+    for key in _RAMPS:
+        ramp = values.get(key)
+        if isinstance(ramp, list):
+            if len(ramp) != 2:
+                raise UsageError(f"{where}: {key} is {ramp!r}, must be a number, or two: from and to")
+            values[key], values[f"{key}_to"] = ramp
+    for key in ("share", "share_to", "capacity", "capacity_to", "stall", "retry_after"):
+        if key in values:
+            _number(values[key], f"{where}: {key.removesuffix('_to')}")
+    values["statuses"] = _statuses(entry.get("statuses", []), f"{where}: statuses")
+    values["mix"] = _mix(entry.get("mix", {}), f"{where}: mix")
+    if type(values.get("collapses", False)) is not bool:
+        raise UsageError(f"{where}: collapses is {values['collapses']!r}, must be true or false")
+    try:
+        return Phase(**values)  # type: ignore[arg-type]
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}", hint=error.hint) from None
+
+
+def _statuses(value: object, what: str) -> tuple[int, ...]:
+    if not (isinstance(value, list) and all(type(status) is int for status in value)):
+        raise UsageError(f"{what} is {value!r}, must be a list of whole numbers from 400 to 599")
+    return tuple(value)
+
+
+def _mix(value: object, what: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{what} is {value!r}, must be a table of behaviours and their shares")
+    return {behaviour: _number(share, f"{what}.{behaviour}") for behaviour, share in value.items()}
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"{what} is {value!r}, must be a number")
+    return float(value)
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{what} is {value!r}, must be text")
+    return value
+
+
+def _only(table: dict[str, object], known: Sequence[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{where}: {key!r} is unknown", hint=f"one of: {', '.join(known)}")
