@@ -154,8 +154,8 @@ class Watch(threading.Thread):
 
 
 def run_one(name: str, scenario: Scenario, path: Path, arguments: argparse.Namespace, folder: Path) -> Measured:
-    """One strategy against a fresh provider."""
-    with provider(path, arguments) as url:
+    """One strategy against a fresh provider, in a fresh folder: what an earlier run wrote would be resumed."""
+    with provider(path, arguments) as url, tempfile.TemporaryDirectory(dir=folder) as own:
         order = Order(
             name,
             url,
@@ -163,7 +163,7 @@ def run_one(name: str, scenario: Scenario, path: Path, arguments: argparse.Names
             arguments.concurrency,
             arguments.timeout,
             max(1.0, 60.0 / arguments.speed),
-            str(folder),
+            own,
             PROMPT,
         )
         strategies = Path(__file__).with_name("outage_strategies.py")

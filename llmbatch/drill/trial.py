@@ -82,7 +82,12 @@ def plan_job(
     median = min(8.0, max(1.0, length * options.concurrency / _CALLS)) if latency is None else latency
     demand = Demand(options.concurrency, _mean(median, seed), options.timeout, options.rpm)
     spared = len(Job(scenario, 0, median).models) - 1
-    count = rows_within(demand, scenario, length + _CALM) * (1 + spared) if rows is None else rows
+    if rows is not None:
+        count = rows
+    elif math.isfinite(scenario.length):
+        count = rows_within(demand, scenario, length + _CALM) * (1 + spared)
+    else:
+        count = math.ceil(demand.full * length)  # what good weather would allow, as nobody could end it
     return Job(scenario, max(1, count), median, seed)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import pytest
 
@@ -17,86 +16,61 @@ from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 pytestmark = pytest.mark.slow  # each plays hours of calls
 
 INCIDENTS = [name for name, scenario in built_in_scenarios().items() if scenario.source]
-HARD = [
-    "s1-flash",
-    "s3-down",
-    "s5-two-waves",
-    "s6-three-waves",
-    "s7-flapping",
-    "s10-disguised",
-    "s11-isolated",
-    "s12-herd",
-]
-LATENCY = {"s4-partial": 20.0, "s6-three-waves": 12.0, "s13-cuts": 16.0}
+HARD = {
+    *("s1-flash", "s3-down", "s5-two-waves", "s6-three-waves", "s7-flapping"),
+    *("s10-disguised", "s11-isolated", "s12-herd"),
+}
+NEVER_OUT = {"s13-cuts", "s2-brownout"}
+LATENCY = {"s4-partial": 25.0, "s6-three-waves": 10.0, "s8-overload": 12.0, "s13-cuts": 16.0}
 """Where the job would be long: a slower provider, so that there are fewer calls."""
 
+OPTIONS = RunOptions(seed=7)
 
-@cache
-def score(name: str) -> Score:
-    options = RunOptions(seed=7)
-    return run_trial(options, plan_job(find_scenario(name), options, latency=LATENCY.get(name), seed=7))
+
+def play(name: str) -> tuple[Score, float]:
+    """The score, and the longest time that a recovery may take: a wait between probes, a probe, and the ramp."""
+    job = plan_job(find_scenario(name), OPTIONS, latency=LATENCY.get(name), seed=7)
+    slow = 2.5 * Demand(OPTIONS.concurrency, job.latency, OPTIONS.timeout).latency
+    hung = OPTIONS.timeout if name == "s13-cuts" else 0.0
+    round_trips = 2 + math.log2(OPTIONS.concurrency)
+    return run_trial(OPTIONS, job), OPTIONS.recovery_timeout + slow * round_trips + hung
 
 
 @pytest.mark.parametrize("name", INCIDENTS)
-def test_no_outage_costs_a_row_or_more_calls_than_may_be(name: str) -> None:
-    """Nothing is lost or fails, and a provider that is down meets what was in flight, the threshold and probes."""
-    told = score(name)
+def test_every_outage_keeps_what_was_promised(name: str) -> None:
+    """No row lost or failed, few calls to a provider that is down, soon back, and little slower than it must be."""
+    score, soon = play(name)
 
-    assert told.failed == 0
-    assert told.calls_down <= told.allowed_down
+    assert score.failed == 0
     if name == "s14-spent":
-        assert told.exit_code == 3
+        assert (score.exit_code, score.waiting > 1000) == (3, True)
     else:
-        assert (told.exit_code, told.waiting) == (0, 0)
-
-
-@pytest.mark.parametrize("name", HARD)
-def test_a_hard_outage_takes_little_longer_than_it_must(name: str) -> None:
-    """At most 1.10 times what an oracle takes who knows it beforehand."""
-    assert score(name).slowdown <= 1.10
-
-
-@pytest.mark.parametrize("name", INCIDENTS)
-def test_after_an_outage_a_run_is_back_within_a_probe_and_a_ramp(name: str) -> None:
-    """The longest wait between probes, jitter included, the probe, and a round trip for each doubling of the ramp."""
-    options = RunOptions()
-    told = score(name)
-    job = plan_job(find_scenario(name), options, latency=LATENCY.get(name))
-    slow = 2.5 * Demand(options.concurrency, job.latency, options.timeout).latency
-    hung = options.timeout if name == "s13-cuts" else 0.0
-    allowed = options.recovery_timeout + slow * (2 + math.log2(options.concurrency)) + hung
-
-    for recovery in told.recoveries:
-        if recovery.goodput is not None:
-            assert recovery.goodput <= allowed, recovery
+        assert (score.exit_code, score.waiting) == (0, 0)
+    assert score.calls_down <= score.allowed_down
+    for recovery in score.recoveries:
+        assert recovery.goodput is None or recovery.goodput <= soon, recovery
+    if name in HARD:
+        assert score.slowdown <= 1.10
+    if name in NEVER_OUT:
+        assert score.openings == 0
+    if name == "s12-herd":
+        assert 0.5 < score.load < 1.2
 
 
 def test_background_errors_open_no_circuit() -> None:
-    """5 % of errors for hours, and the hangs, cuts and pages of the field."""
-    first = find_scenario("s4-partial")
-    five = Scenario("five", first.phases[:2], "5 % errors for 2.4 h")
-    options = RunOptions(seed=7)
+    """5 % of errors for hours."""
+    five = Scenario("five", find_scenario("s4-partial").phases[:2], "5 % errors for 2.4 h")
 
-    background = run_trial(options, plan_job(five, options, seed=7))
+    score = run_trial(OPTIONS, plan_job(five, OPTIONS, seed=7))
 
-    assert background.openings == 0
-    assert background.failed == 0
-    assert background.slowdown < 1.2
-    assert score("s13-cuts").openings == 0
-
-
-def test_a_herd_is_not_joined() -> None:
-    """While a fifth is carried, and less the more is offered, not much more than that is offered."""
-    told = score("s12-herd")
-
-    assert 0.5 < told.load < 1.2
+    assert (score.openings, score.failed) == (0, 0)
+    assert score.slowdown < 1.2
 
 
 def test_the_same_seed_gives_the_same_trial() -> None:
     """Virtual time and seeded draws: nothing of this machine gets in."""
-    options = RunOptions(seed=3)
-    job = plan_job(find_scenario("s1-flash"), options, seed=3)
+    job = plan_job(find_scenario("s1-flash"), OPTIONS, rows=3000, seed=3)
 
-    first, second = run_trial(options, job), run_trial(options, job)
+    first, second = run_trial(OPTIONS, job), run_trial(OPTIONS, job)
 
     assert (first.seconds, first.calls, first.strip) == (second.seconds, second.calls, second.strip)
