@@ -21,7 +21,7 @@ HARD = {
     *("s10-disguised", "s11-isolated", "s12-herd"),
 }
 NEVER_OUT = {"s13-cuts", "s2-brownout"}
-LATENCY = {"s4-partial": 25.0, "s6-three-waves": 10.0, "s8-overload": 12.0, "s13-cuts": 16.0}
+LATENCY = {"s4-partial": 30.0, "s6-three-waves": 20.0, "s8-overload": 12.0, "s13-cuts": 16.0}
 """Where the job would be long: a slower provider, so that there are fewer calls."""
 
 OPTIONS = RunOptions(seed=7)
