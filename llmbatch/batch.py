@@ -336,7 +336,7 @@ class BatchRunner:
         )
         if self._transport is not None:
             return HttpCaller(connection, self._transport)
-        return HttpCaller.over_http(connection, concurrency=self.options.concurrency)
+        return HttpCaller.over_http(connection)
 
     def _start(
         self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None

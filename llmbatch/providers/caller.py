@@ -36,11 +36,11 @@ class HttpCaller:
         self._system = dumps(connection.system) if connection.system else None
 
     @classmethod
-    def over_http(cls, connection: Connection, *, concurrency: int) -> HttpCaller:
-        """A caller over a new HTTP client for at most *concurrency* requests at once; loads the client."""
+    def over_http(cls, connection: Connection) -> HttpCaller:
+        """A caller over a new HTTP client; loads the client."""
         from llmbatch.providers.http import HttpTransport
 
-        return cls(connection, HttpTransport(concurrency, proxy=connection.proxy))
+        return cls(connection, HttpTransport(proxy=connection.proxy))
 
     def check(self, row: Row | None = None) -> None:
         """Find out before anything is sent that the first *row*, or the run's model, has a provider and a key.

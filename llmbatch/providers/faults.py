@@ -11,6 +11,7 @@ import socket
 import ssl
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from llmbatch.errors import TransportError, TransportFault
 
@@ -42,8 +43,8 @@ def lost_fault(error: Exception, place: str, *, sent: bool) -> TransportError:
         return TransportError("no_network", f"the network is gone ({errno.errorcode[number]})", sent=sent)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TransportError("truncated", f"the answer of {place} ended early", sent=sent)
-    # The client reports garbage as an answer with status 400, which nobody gave.
-    if isinstance(error, aiohttp.ClientResponseError):
+    # It carries a status of 400, which nobody gave.
+    if isinstance(error, HttpProcessingError):
         return TransportError("garbage", f"what {place} answered is not HTTP", sent=sent)
     if sent:
         return TransportError("reset", f"{place} closed the connection without an answer", sent=True)

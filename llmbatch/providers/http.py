@@ -1,9 +1,11 @@
-"""The one HTTP transport: aiohttp, with what it gets wrong by default set right.
+"""The one HTTP transport: aiohttp's connections and parser, without what its client does for browsers.
 
 Every request is one POST, sent once, to the origin that it names: no redirects, no cookies, no proxies or ``.netrc``
 from the environment; a proxy is used where one is given. An answer counts when it is whole: its length as announced,
 its compression ended, its size under a cap. Every failure is a :class:`~llmbatch.errors.TransportError` that says
 whether the request left this machine.
+
+``aiohttp.ClientSession`` is left out, as it costs four times what a request costs without it (docs/performance.md).
 
 It does not judge answers, retry, or bound how many requests run at once.
 """
@@ -11,56 +13,49 @@ It does not judge answers, retry, or bound how many requests run at once.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import aiohttp
-from aiohttp.payload import Payload
-from aiohttp.resolver import ThreadedResolver
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EofStream, StreamReader
 
 from llmbatch.errors import TransportError
 from llmbatch.providers.faults import connect_fault, lost_fault
 from llmbatch.providers.inflate import CODINGS, CorruptBodyError, OversizeBodyError, inflate
+from llmbatch.providers.wire import CONNECT_SECONDS, Destination, SteppedConnector
 from llmbatch.records import Reply, Request
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.tracing import Trace
+    from aiohttp.connector import Connection
 
 __all__ = ["HttpTransport"]
 
-_CONNECT_SECONDS = 15.0
-"""The longest a new connection may take, name look-up and TLS handshake included."""
+_MOST_PREPARED = 1024
+"""Destinations and time-outs that are kept; what is forgotten is made again."""
 
-_OPENING_AT_ONCE = 100
-"""New connections in the making; thousands at once stall the event loop and look like an attack."""
-
-_KEEPALIVE_SECONDS = 4.0
-"""How long an unused connection is kept. Below the 5 s after which uvicorn, and so vLLM, closes its own: a POST that
-meets the closing is lost, as it may not be sent again."""
-
-_DNS_SECONDS = 30
-"""How long a looked-up name holds: short enough to follow a provider that moves in an outage."""
-
-_SPARE_CONNECTIONS = 16
-"""Above the concurrency, for probes and canaries, so that no request waits for a place in the pool."""
+_TICK_SECONDS = 0.001
+"""Event loops may fire a timer so much too early."""
 
 
 class HttpTransport:
     """Implements :class:`llmbatch.records.Transport`.
 
     Belongs to the event loop of its first request. A cancelled :meth:`post` has aborted its connection, and so has one
-    that failed: nothing of it lingers.
+    that failed: nothing of it lingers. One timer for all requests in flight ends those whose time is over.
     """
 
-    def __init__(self, concurrency: int, *, proxy: str | None = None, max_body_bytes: int = 256 * 1024 * 1024) -> None:
+    def __init__(self, *, proxy: str | None = None, max_body_bytes: int = 256 * 1024 * 1024) -> None:
         self._proxy = proxy
-        self._connections = concurrency + _SPARE_CONNECTIONS
         self._max_body_bytes = max_body_bytes
-        self._session: aiohttp.ClientSession | None = None
+        self._connector: SteppedConnector | None = None
+        self._destinations: dict[tuple[str, int], Destination] = {}
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+        self._deadlines: dict[ResponseHandler, float] = {}
+        """When the requests that are out, by their connections, are given up. What is not here was."""
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._closed = False
@@ -73,45 +68,15 @@ class HttpTransport:
         """
         if self._closed:
             raise TransportError("local", "the transport is closed", sent=False)
-        session = self._session or self._open()
-        body = _Body(request.body)
-        response: aiohttp.ClientResponse | None = None
+        connector = self._connector or self._open()
+        url, headers = request.url, request.headers
+        destination = self._destinations.get((url, id(headers))) or self._prepare(request)
+        deadline = self._loop.time() + timeout
         self._in_flight += 1
         try:
-            response = await session.post(
-                request.url,
-                data=body,
-                headers=request.headers,
-                allow_redirects=False,
-                proxy=self._proxy,
-                timeout=self._timeouts.get(timeout) or self._timeout(timeout),
-            )
-            return await self._read(response, request)
-        except aiohttp.ClientProxyConnectionError as error:
-            raise connect_fault(error, f"the proxy {error.host}:{error.port}") from error
-        except aiohttp.ClientHttpProxyError as error:
-            words = f"the proxy refused a connection to {_place(request)} (status {error.status})"
-            raise TransportError("connect", words, sent=False) from None
-        except aiohttp.ClientConnectorError as error:
-            raise connect_fault(error, _place(request)) from error
-        except aiohttp.ConnectionTimeoutError as error:
-            raise _connect_timeout(request) from error
-        except TimeoutError as error:
-            if not body.sent:
-                raise _connect_timeout(request) from error
-            raise TransportError(
-                "timeout", f"no whole answer of {_place(request)} within {timeout:g} s", sent=True
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise lost_fault(error, _place(request), sent=body.sent) from error
+            connection = await self._connect(connector, destination, timeout)
+            return await self._exchange(connection, destination, request.body, deadline, timeout)
         finally:
-            # An answer that was read to its end has given its connection back; any other takes it along, and so does
-            # one that came before the request was out. Closing alone would first wait until a server that reads
-            # nothing had taken the rest.
-            if response is None or not response.closed or not body.written:
-                body.abort()
-                if response is not None:
-                    response.close()
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
@@ -126,131 +91,159 @@ class HttpTransport:
         while self._in_flight:
             self._idle.clear()
             await self._idle.wait()
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._connector is not None:
+            connector, self._connector = self._connector, None
+            await connector.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        connector = _SteppedConnector(
-            limit=self._connections,
-            limit_per_host=0,
-            ttl_dns_cache=_DNS_SECONDS,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-            # The system's resolver tells "no such name" from "no answer", which others do not.
-            resolver=ThreadedResolver(),
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            auto_decompress=False,
-            raise_for_status=False,
-        )
-        return self._session
+    # What is made once.
+
+    def _open(self) -> SteppedConnector:
+        self._loop = asyncio.get_running_loop()
+        self._connector = connector = SteppedConnector()
+        return connector
+
+    def _prepare(self, request: Request) -> Destination:
+        if len(self._destinations) >= _MOST_PREPARED:
+            self._destinations.clear()
+        made = Destination(request.url, request.headers, proxy=self._proxy)
+        # It holds the headers, whose address no other object can have as long as it lives.
+        self._destinations[request.url, id(request.headers)] = made
+        return made
 
     def _timeout(self, seconds: float) -> aiohttp.ClientTimeout:
-        if len(self._timeouts) >= 64:
+        if len(self._timeouts) >= _MOST_PREPARED:
             self._timeouts.clear()
-        made = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS))
+        made = aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_SECONDS))
         self._timeouts[seconds] = made
         return made
 
-    async def _read(self, response: aiohttp.ClientResponse, request: Request) -> Reply:
-        if response.status < 200:
-            # A switch of protocols nobody asked for would poison the pool for the next request.
-            raise TransportError("garbage", f"{_place(request)} answered {response.status}", sent=True)
-        parts: list[bytes] = []
-        size = 0
-        async for part in response.content.iter_any():
-            size += len(part)
-            if size > self._max_body_bytes:
-                raise _too_large(request, self._max_body_bytes)
-            parts.append(part)
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._check_length(response.status, headers, size, request)
-        coding = headers.get("content-encoding", "identity").strip().lower()
-        if body and coding not in ("identity", ""):
-            body = self._inflate(body, coding, request)
-        return Reply(response.status, headers, body)
+    # One request.
 
-    def _check_length(self, status: int, headers: dict[str, str], size: int, request: Request) -> None:
+    async def _connect(self, connector: SteppedConnector, destination: Destination, seconds: float) -> Connection:
+        timeout, place = self._timeouts.get(seconds) or self._timeout(seconds), destination.place
+        try:
+            while True:
+                connection = await connector.connect(destination.template, [], timeout)
+                if connection.protocol is not None and not connection.protocol.should_close:
+                    return connection
+                # Something came over it while it was idle: whose answer would be the next one?
+                connection.close()
+        except aiohttp.ClientProxyConnectionError as error:
+            raise connect_fault(error, f"the proxy {error.host}:{error.port}") from error
+        except aiohttp.ClientHttpProxyError as error:
+            words = f"the proxy refused a connection to {place} (status {error.status})"
+            raise TransportError("connect", words, sent=False) from None
+        except aiohttp.ClientConnectorError as error:
+            raise connect_fault(error, place) from error
+        except TimeoutError as error:
+            raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            raise lost_fault(error, place, sent=False) from error
+
+    async def _exchange(
+        self, connection: Connection, destination: Destination, body: bytes, deadline: float, seconds: float
+    ) -> Reply:
+        place, protocol = destination.place, connection.protocol
+        assert protocol is not None  # noqa: S101 - _connect has looked
+        self._deadlines[protocol] = deadline
+        if deadline < self._alarm_at:
+            self._set_alarm(deadline)
+        is_done = False
+        try:
+            protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+            transport = protocol.transport
+            if transport is None or transport.is_closing():
+                raise TransportError("connect", f"{place} closed the connection before the request was sent", sent=False)
+            transport.write(b"%b%d\r\n\r\n%b" % (destination.head, len(body), body))
+            message, content = await protocol.read()
+            while message.code < 200 and message.code != 101:
+                message, content = await protocol.read()
+            if message.code == 101:
+                # A switch of protocols nobody asked for would poison the pool for the next request.
+                raise TransportError("garbage", f"{place} answered 101", sent=True)
+            answer = await self._read(content, place)
+            if protocol not in self._deadlines:
+                raise _out_of_time(place, seconds)
+            headers = {name.lower(): value for name, value in message.headers.items()}
+            answer = self._whole(message.code, headers, answer, place)
+            # An answer that came before the request was out leaves the rest of that on the way.
+            is_done = not transport.get_write_buffer_size()
+            return Reply(message.code, headers, answer)
+        except (aiohttp.ClientError, HttpProcessingError, EofStream, OSError) as error:
+            if protocol not in self._deadlines:
+                raise _out_of_time(place, seconds) from None
+            raise lost_fault(error, place, sent=True) from error
+        finally:
+            self._deadlines.pop(protocol, None)
+            if is_done:
+                connection.release()
+            else:
+                # Closing alone would first wait until a server that reads nothing had taken the rest.
+                protocol.abort()
+                connection.close()
+
+    async def _read(self, content: StreamReader, place: str) -> bytes:
+        if content.is_eof():
+            answer = content.read_nowait()
+            size = len(answer)
+        else:
+            parts: list[bytes] = []
+            size = 0
+            while size <= self._max_body_bytes and not content.at_eof():
+                part = await content.readany()
+                size += len(part)
+                parts.append(part)
+            answer = b"".join(parts)
+        if size > self._max_body_bytes:
+            raise _too_large(place, self._max_body_bytes)
+        return answer
+
+    def _whole(self, status: int, headers: dict[str, str], answer: bytes, place: str) -> bytes:
+        """The answer, inflated. Raises for one that is shorter than it says."""
         # The parser takes a length that overflows for "until the end", and would call a cut body whole.
         announced = headers.get("content-length")
-        if announced is None or "transfer-encoding" in headers or status in (204, 304):
-            return
-        if announced.lstrip("0") != str(size).lstrip("0"):
-            raise TransportError("truncated", f"{_place(request)} sent {size} of {announced[:24]} bytes", sent=True)
-
-    def _inflate(self, body: bytes, coding: str, request: Request) -> bytes:
+        if announced is not None and "transfer-encoding" not in headers and status not in (204, 304):
+            size = str(len(answer))
+            if announced != size and announced.lstrip("0") != size.lstrip("0"):
+                raise TransportError("truncated", f"{place} sent {size} of {announced[:24]} bytes", sent=True)
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if not answer or coding in ("identity", ""):
+            return answer
         if coding not in CODINGS:
-            raise TransportError(
-                "garbage", f"the answer of {_place(request)} has an encoding that was not asked for", sent=True
-            )
+            raise TransportError("garbage", f"the answer of {place} has an encoding that was not asked for", sent=True)
         try:
-            return inflate(body, coding, max_bytes=self._max_body_bytes)
+            return inflate(answer, coding, max_bytes=self._max_body_bytes)
         except CorruptBodyError as error:
-            raise TransportError("truncated", f"the answer of {_place(request)} does not inflate", sent=True) from error
+            raise TransportError("truncated", f"the answer of {place} does not inflate", sent=True) from error
         except OversizeBodyError as error:
-            raise _too_large(request, self._max_body_bytes) from error
+            raise _too_large(place, self._max_body_bytes) from error
+
+    # The one timer.
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = when
+        self._alarm = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        """Give up what is due. O(requests in flight), once each time that the next of them is due."""
+        due = self._loop.time() + _TICK_SECONDS
+        for protocol in [protocol for protocol, deadline in self._deadlines.items() if deadline <= due]:
+            del self._deadlines[protocol]
+            # Not protocol.abort(), after which nobody tells whoever reads the body.
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        self._alarm, self._alarm_at = None, math.inf
+        if self._deadlines:
+            self._set_alarm(min(self._deadlines.values()))
 
 
-class _Body(Payload):
-    """A request body that knows whether it went out, and over which connection."""
-
-    def __init__(self, value: bytes) -> None:
-        super().__init__(value, content_type="application/json")
-        self._size = len(value)
-        self._transport: asyncio.WriteTransport | None = None
-        self.sent = False
-        self.written = False
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return bytes(self._value).decode(encoding, errors)
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, None)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        # The header waits for the first piece of the body, so that before this nothing has left.
-        transport = writer.transport
-        if transport is not None and not transport.is_closing():
-            self._transport = transport
-            self.sent = True
-        await writer.write(self._value)
-        self.written = True
-
-    def abort(self) -> None:
-        """Drop the connection at once, unsent bytes and all."""
-        if self._transport is not None:
-            self._transport.abort()
+def _out_of_time(place: str, seconds: float) -> TransportError:
+    return TransportError("timeout", f"no whole answer of {place} within {seconds:g} s", sent=True)
 
 
-class _SteppedConnector(aiohttp.TCPConnector):
-    """Opens a bounded number of connections at a time, each within its time once it is its turn."""
-
-    _gate: asyncio.Semaphore | None = None
-
-    async def _create_connection(
-        self,
-        req: ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden signature
-    ) -> ResponseHandler:
-        if self._gate is None:
-            self._gate = asyncio.Semaphore(_OPENING_AT_ONCE)
-        async with self._gate, asyncio.timeout(timeout.sock_connect):
-            return await super()._create_connection(req, traces, timeout)
-
-
-def _place(request: Request) -> str:
-    parts = urlsplit(request.url)
-    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-
-
-def _connect_timeout(request: Request) -> TransportError:
-    return TransportError("connect_timeout", f"no connection to {_place(request)} in time", sent=False)
-
-
-def _too_large(request: Request, cap: int) -> TransportError:
-    return TransportError("too_large", f"the answer of {_place(request)} is larger than {cap} bytes", sent=True)
+def _too_large(place: str, cap: int) -> TransportError:
+    return TransportError("too_large", f"the answer of {place} is larger than {cap} bytes", sent=True)

@@ -386,7 +386,7 @@ ENDS = [
 async def test_answer_is_judged_end_to_end(answer, verdict, status):
     """From the row over a real socket to the verdict; nothing raises and no key is said."""
     async with raw_server(answering(answer)) as server:
-        caller = HttpCaller.over_http(Connection(model="openai/x", base_url=server.url, environ=KEYS), concurrency=2)
+        caller = HttpCaller.over_http(Connection(model="openai/x", base_url=server.url, environ=KEYS))
         request = caller.prepare(a_row('{"prompt":"hi"}'))
         outcome = await caller.call(request, None, timeout=5)
         await caller.aclose()
@@ -402,7 +402,7 @@ async def test_unreachable_provider_is_a_failure_that_was_not_sent():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    caller = HttpCaller.over_http(Connection(model="x", base_url=f"http://127.0.0.1:{port}", environ={}), concurrency=2)
+    caller = HttpCaller.over_http(Connection(model="x", base_url=f"http://127.0.0.1:{port}", environ={}))
 
     outcome = await caller.call(caller.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
     await caller.aclose()
@@ -415,7 +415,7 @@ async def test_key_that_the_provider_echoes_is_masked():
     body = b'{"error":{"message":"Incorrect API key provided: %s","code":"invalid_api_key"}}' % KEYS["MY_KEY"].encode()
     async with raw_server(answering(whole(body, status="401 Unauthorized"))) as server:
         settings = Connection(model="x", base_url=server.url, api_key_env="MY_KEY", environ=KEYS)
-        caller = HttpCaller.over_http(settings, concurrency=2)
+        caller = HttpCaller.over_http(settings)
         outcome = await caller.call(caller.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
         await caller.aclose()
 

@@ -32,7 +32,7 @@ KEY = "sk-test-0123456789abcdef"
 
 @pytest.fixture
 async def transport():
-    transport = HttpTransport(50, max_body_bytes=100_000)
+    transport = HttpTransport(max_body_bytes=100_000)
     yield transport
     await transport.aclose()
 
@@ -422,7 +422,7 @@ async def test_cancellation_closes_the_connection(transport, size):
 @pytest.mark.slow
 async def test_thousands_of_cancellations_leave_no_socket():
     """2,000 requests cancelled at all stages, while connecting included, leave nothing open; slow for their number."""
-    transport = HttpTransport(200)
+    transport = HttpTransport()
     async with raw_server(answering(b"", then_close=False)) as server:
         for turns in range(1, 6):
             tasks = [asyncio.create_task(transport.post(request_to(server.url), timeout=60)) for _ in range(200)]
@@ -456,7 +456,7 @@ async def test_first_connections_open_in_steps():
 
         return handle
 
-    transport = HttpTransport(300)
+    transport = HttpTransport()
     loop = asyncio.get_running_loop()
     connect = loop.sock_connect
 
@@ -498,7 +498,7 @@ async def test_close_waits_for_requests_in_flight_and_leaves_no_warning():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         async with raw_server(make) as server:
-            transport = HttpTransport(10)
+            transport = HttpTransport()
             task = asyncio.create_task(transport.post(request_to(server.url), timeout=5))
             await asyncio.sleep(0.01)
             await transport.aclose()
@@ -514,7 +514,7 @@ async def test_close_waits_for_requests_in_flight_and_leaves_no_warning():
 
 async def test_closed_transport_sends_nothing():
     """After closing, a request fails here and now."""
-    transport = HttpTransport(1)
+    transport = HttpTransport()
     await transport.aclose()
     async with raw_server(answering(whole())) as server:
         error = await fault_of(transport, server.url)
@@ -536,7 +536,7 @@ def test_lack_of_file_handles_is_this_machines_fault(tmp_path):
             async def main():
                 server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
                 port = server.sockets[0].getsockname()[1]
-                transport = HttpTransport(10)
+                transport = HttpTransport()
                 loop = asyncio.get_running_loop()
                 await loop.getaddrinfo("localhost", 80)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
