@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from llmbatch.records import Status, Verdict
+from llmbatch.records import Status, Verdict, per_row
 
 __all__ = [
     "CallEnded",
@@ -57,7 +57,7 @@ class Progress:
     exhausted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@per_row
 class CallSent:
     """A request goes out. ``row`` is 0 for a canary; ``probe`` says that the circuit is being tried."""
 
@@ -68,7 +68,7 @@ class CallSent:
     probe: bool
 
 
-@dataclass(frozen=True, slots=True)
+@per_row
 class CallEnded:
     """A request came back, failed, or was cancelled (``verdict`` None)."""
 
@@ -117,7 +117,7 @@ class RowsRequeued:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@per_row
 class RowFinished:
     """A row has its line (handed to the writer). ``attempts`` as in the line."""
 

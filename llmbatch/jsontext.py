@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
+from json.encoder import encode_basestring  # type: ignore[attr-defined]
 from typing import NoReturn
 
 __all__ = ["JSON", "JSONError", "JSONText", "NestingError", "dumps", "one_line", "parse", "split_array", "split_object"]
@@ -44,11 +45,19 @@ def _any_int(digits: str) -> int | str:
     return int(digits) if len(digits) <= 4300 else digits
 
 
-_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int)
-_fast_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+# The C scanners inside the standard parser, without the layers of Python around them. Each gives a value and where it
+# ends, and raises StopIteration where none starts.
+_scan = json.JSONDecoder(parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]
+_scan_any_int = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int).scan_once  # type: ignore[attr-defined]
+_scan_for_the_end = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str).scan_once  # type: ignore[attr-defined]
 _readable = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _whitespace = re.compile(r"[ \t\r\n]*").match
+_plain_key = re.compile(r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*').match
+_STARTS = frozenset('{["-0123456789tfn')
+"""What a JSON value starts with."""
+
+_separator = re.compile(r"[ \t\r\n]*([,}])").match
 
 
 def parse(text: str) -> JSON:
@@ -59,16 +68,24 @@ def parse(text: str) -> JSON:
         NestingError: nested too deeply.
     """
     try:
+        at = 0 if text[:1] in _STARTS else _whitespace(text).end()  # type: ignore[union-attr]
         try:
-            return _fast_decoder.decode(text)  # type: ignore[no-any-return]
-        except JSONError:
+            value, end = _scan(text, at)
+        except (JSONError, json.JSONDecodeError):
             raise
-        except json.JSONDecodeError as error:
-            raise JSONError(f"{error.msg} at column {error.pos + 1}") from None
         except ValueError:
-            return _decoder.decode(text)  # type: ignore[no-any-return]
+            value, end = _scan_any_int(text, at)
+    except JSONError:
+        raise
+    except json.JSONDecodeError as error:
+        raise JSONError(f"{error.msg} at column {error.pos + 1}") from None
+    except StopIteration as error:
+        raise JSONError(f"Expecting value at column {error.value + 1}") from None
     except RecursionError:
         raise NestingError("nested too deeply") from None
+    if end != len(text):
+        _only_space_after(text, end)
+    return value  # type: ignore[no-any-return]
 
 
 def split_object(text: str) -> dict[str, str] | None:
@@ -97,28 +114,40 @@ def split_object(text: str) -> dict[str, str] | None:
 
 
 def _members(text: str, at: int) -> dict[str, str]:
-    skip = _whitespace
     members: dict[str, str] = {}
-    at = skip(text, at).end()  # type: ignore[union-attr]
-    if text[at : at + 1] == "}":
-        return _only_space_after(text, at + 1, members)
+    start = _whitespace(text, at).end()  # type: ignore[union-attr]
+    if text[start : start + 1] == "}":
+        _only_space_after(text, start + 1)
+        return members
     while True:
-        if text[at : at + 1] != '"':
-            raise JSONError(f"Expecting a property name at column {at + 1}")
-        key, at = scanstring(text, at + 1, True)
-        at = skip(text, at).end()  # type: ignore[union-attr]
-        if text[at : at + 1] != ":":
-            raise JSONError(f"Expecting ':' at column {at + 1}")
-        at = skip(text, at + 1).end()  # type: ignore[union-attr]
-        _, end = _decoder.scan_once(text, at)  # type: ignore[attr-defined]
+        plain = _plain_key(text, at)
+        if plain is not None:
+            key, at = plain[1], plain.end()
+        else:
+            key, at = _any_key(text, at)
+        _, end = _scan_for_the_end(text, at)
         members[key] = text[at:end]
-        at = skip(text, end).end()  # type: ignore[union-attr]
-        mark = text[at : at + 1]
-        if mark == "}":
-            return _only_space_after(text, at + 1, members)
-        if mark != ",":
+        mark = _separator(text, end)
+        if mark is None:
+            at = _whitespace(text, end).end()  # type: ignore[union-attr]
             raise JSONError(f"Expecting ',' or '}}' at column {at + 1}")
-        at = skip(text, at + 1).end()  # type: ignore[union-attr]
+        at = mark.end()
+        if mark[1] == "}":
+            if at != len(text):
+                _only_space_after(text, at)
+            return members
+
+
+def _any_key(text: str, at: int) -> tuple[str, int]:
+    """A key with escapes in it, and where its value starts; or what is wrong."""
+    at = _whitespace(text, at).end()  # type: ignore[union-attr]
+    if text[at : at + 1] != '"':
+        raise JSONError(f"Expecting a property name at column {at + 1}")
+    key, at = scanstring(text, at + 1, True)
+    at = _whitespace(text, at).end()  # type: ignore[union-attr]
+    if text[at : at + 1] != ":":
+        raise JSONError(f"Expecting ':' at column {at + 1}")
+    return key, _whitespace(text, at + 1).end()  # type: ignore[union-attr]
 
 
 def split_array(text: str) -> list[str] | None:
@@ -134,7 +163,7 @@ def split_array(text: str) -> list[str] | None:
     items: list[str] = []
     at = _whitespace(text, text.index("[") + 1).end()  # type: ignore[union-attr]
     while text[at] != "]":
-        _, end = _decoder.scan_once(text, at)  # type: ignore[attr-defined]
+        _, end = _scan_for_the_end(text, at)
         items.append(text[at:end])
         at = _whitespace(text, end).end()  # type: ignore[union-attr]
         if text[at] == ",":
@@ -142,11 +171,10 @@ def split_array(text: str) -> list[str] | None:
     return items
 
 
-def _only_space_after(text: str, at: int, members: dict[str, str]) -> dict[str, str]:
+def _only_space_after(text: str, at: int) -> None:
     end = _whitespace(text, at).end()  # type: ignore[union-attr]
     if end != len(text):
         raise JSONError(f"Extra data at column {end + 1}")
-    return members
 
 
 def one_line(text: str) -> str:
@@ -165,6 +193,8 @@ def dumps(value: object) -> str:
     """
     if value is None:
         return "null"
+    if type(value) is str and value.isascii():
+        return encode_basestring(value)
     if isinstance(value, JSONText):
         return str(value)
     text = _readable.encode(value)

@@ -87,6 +87,11 @@ class Dispatch:
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
         self._last_call = now()
+        places = options.concurrency
+        # Enough rows must be able to fail, and wait, for the circuit to see a route fail, and for a handful of bad rows
+        # not to keep the good ones out.
+        self._most_elsewhere = max(2 * places, places + options.failure_threshold, LEAST_ROOM)
+        self._most_parked = max(1000, 20 * places)
 
     # What goes next.
 
@@ -96,27 +101,29 @@ class Dispatch:
         if now < self.machine_until or self._outlet.congested:
             return None
         self.waiting.settle(now)
-        for lane in list(self.troubled):
-            job = self._probe(lane, now)
-            if job is not None:
-                return job
+        if self.troubled:
+            for lane in list(self.troubled):
+                job = self._probe(lane, now)
+                if job is not None:
+                    return job
         work = self._next_work(now)
         if work is not None:
             return self._issue(work, now)
         return self._seek_evidence(now)
 
     def _next_work(self, now: float) -> Work | None:
-        for lane in list(self.waiting.queued):
-            if not lane.is_ready(now):
-                continue
-            # New rows in turn with waiting ones: fresh successes clear a streak that poison rows would keep.
-            if lane.prefer_new:
-                lane.prefer_new = False
-                work = self._read(now)
-                if work is not None:
-                    return work
-            lane.prefer_new = True
-            return self.waiting.next_of(lane)
+        if self.waiting.queued:
+            for lane in list(self.waiting.queued):
+                if not lane.is_ready(now):
+                    continue
+                # New rows in turn with waiting ones: fresh successes clear a streak that poison rows would keep.
+                if lane.prefer_new:
+                    lane.prefer_new = False
+                    work = self._read(now)
+                    if work is not None:
+                        return work
+                lane.prefer_new = True
+                return self.waiting.next_of(lane)
         return self._read(now)
 
     def _read(self, now: float, wanted: Lane | None = None) -> Work | None:
@@ -151,19 +158,18 @@ class Dispatch:
             # The next row may be another tenant's, whose circuit is closed.
             return True
         failing_fast = self.options.on_outage == "fail"
-        return not self.lanes or any(
-            lane.is_ready(now) or (failing_fast and not lane.circuit.is_closed and lane.dead is None)
-            for lane in self.lanes
-        )
+        for lane in self.lanes:
+            if lane.is_ready(now) or (failing_fast and not lane.circuit.is_closed and lane.dead is None):
+                return True
+        return not self.lanes
 
     def _has_room(self) -> bool:
-        parked = sum(len(lane.parked) for lane in self.lanes)
-        elsewhere = sum(lane.live - lane.inflight for lane in self.lanes) - parked
-        places = self.options.concurrency
-        # Enough rows must be able to fail, and wait, for the circuit to see a route fail, and for a handful of bad rows
-        # not to keep the good ones out.
-        most = max(2 * places, places + self.options.failure_threshold, LEAST_ROOM)
-        return elsewhere < most and parked < max(1000, 20 * places)
+        parked = elsewhere = 0
+        for lane in self.lanes:
+            here = len(lane.parked)
+            parked += here
+            elsewhere += lane.live - lane.inflight - here
+        return elsewhere < self._most_elsewhere and parked < self._most_parked
 
     def _admit(self, row: Row) -> Work | None:
         try:

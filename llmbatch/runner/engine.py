@@ -196,9 +196,25 @@ class Engine:
             self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
 
     async def _work(self, job: Job | None) -> None:
+        call, settle, concurrency = self._caller.call, self._verdicts.settle, self._options.concurrency
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this is a coroutine
         try:
             while job is not None:
-                await self._attempt(job)
+                try:
+                    outcome = await call(job.request, None if job.work is None else job.work.row, timeout=job.timeout)
+                    if task.cancelling() and not _is_cancelled():
+                        await _forget_cancellation(task)
+                except BaseException as error:
+                    if not isinstance(error, asyncio.CancelledError) or _is_cancelled():
+                        self._verdicts.cancelled(job)
+                        raise
+                    # A function in place of a provider cancelled its own task; the run was not cancelled.
+                    await _forget_cancellation(task)
+                    outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
+                settle(job, outcome)
+                if self._active < concurrency:
+                    self._wake.set()
                 self._unbroken += 1
                 if self._unbroken >= UNBROKEN:
                     # A function that never suspends would keep the loop, and the writer's lines, for ever.
@@ -210,26 +226,6 @@ class Engine:
                 job = self._take() if self._requests is None else None
         finally:
             self._active -= 1
-            self._wake.set()
-
-    async def _attempt(self, job: Job) -> None:
-        row = job.work.row if job.work is not None else None
-        try:
-            outcome = await self._caller.call(job.request, row, timeout=job.timeout)
-        except BaseException as error:
-            task = asyncio.current_task()
-            if task is None or not isinstance(error, asyncio.CancelledError) or _is_cancelled():
-                self._verdicts.cancelled(job)
-                raise
-            # A function in place of a provider cancelled its own task; the run was not cancelled.
-            await _forget_cancellation(task)
-            outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
-        else:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling() and not _is_cancelled():
-                await _forget_cancellation(task)
-        self._verdicts.settle(job, outcome)
-        if self._active < self._options.concurrency:
             self._wake.set()
 
     async def _await_drain(self) -> None:

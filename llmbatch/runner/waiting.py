@@ -56,7 +56,7 @@ class Waiting:
             _, stamp, work = heapq.heappop(self._heap)
             if self._is_due(work, stamp):
                 self.enqueue(work)
-        for lane in list(self._paused):
+        for lane in list(self._paused) if self._paused else ():
             if not lane.circuit.is_closed:
                 del self._paused[lane]
             elif now >= lane.not_before:
