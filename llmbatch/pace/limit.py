@@ -44,6 +44,7 @@ class AdaptiveLimit:
         "_before",
         "_cut_at",
         "_growth",
+        "_has_refused",
         "_refused",
         "_slow_start",
         "_trips",
@@ -67,6 +68,8 @@ class AdaptiveLimit:
         self._usual = [0.0] * octaves
         """The part of the latest of them that was refused."""
         self._refused = 0.0
+        self._has_refused = False
+        """Whether anything was ever refused: until then all shares are 0."""
 
     @property
     def value(self) -> int:
@@ -105,9 +108,15 @@ class AdaptiveLimit:
         self._growth, self._trips = 1.0, 0.0
 
     def _note(self, *, refused: int) -> None:
+        octave, usual = int(self._value).bit_length() - 1, self._usual
+        answers = self._answers[octave]
+        if answers < LONG_SPAN:
+            self._answers[octave] = answers = answers + 1
+        if refused:
+            self._has_refused = True
+        elif not self._has_refused:
+            return
         self._refused += (refused - self._refused) / max(LEAST_SPAN, self._value)
-        octave, usual = self.value.bit_length() - 1, self._usual
-        self._answers[octave] = answers = min(self._answers[octave] + 1, LONG_SPAN)
         usual[octave] += (refused - usual[octave]) / answers
         # Under less load no more is refused than under this one.
         if answers == LONG_SPAN:
