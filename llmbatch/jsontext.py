@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
-from json.encoder import encode_basestring  # type: ignore[attr-defined]
+from json.encoder import encode_basestring
 from typing import NoReturn
 
 __all__ = ["JSON", "JSONError", "JSONText", "NestingError", "dumps", "one_line", "parse", "split_array", "split_object"]

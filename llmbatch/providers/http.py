@@ -160,7 +160,9 @@ class HttpTransport:
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             transport = protocol.transport
             if transport is None or transport.is_closing():
-                raise TransportError("connect", f"{place} closed the connection before the request was sent", sent=False)
+                raise TransportError(
+                    "connect", f"{place} closed the connection before the request was sent", sent=False
+                )
             self._hand_over(protocol, b"%b%d\r\n\r\n%b" % (destination.head, len(body), body))
             message, content = await protocol.read()
             while message.code < 200 and message.code != 101:

@@ -14,9 +14,9 @@ import contextlib
 import math
 import secrets
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import anyio
-from aiolimiter import AsyncLimiter
 from anyio.abc import TaskGroup
 
 from llmbatch.errors import WriteError
@@ -26,6 +26,9 @@ from llmbatch.runner.dispatch import Dispatch, Job
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.ports import Sink, Source
 from llmbatch.runner.verdicts import Verdicts
+
+if TYPE_CHECKING:
+    from aiolimiter import AsyncLimiter
 
 __all__ = ["Ending", "Engine"]
 
@@ -314,5 +317,7 @@ def _request_pace(rpm: float | None) -> AsyncLimiter | None:
     """A leaky bucket of one second's worth: no minute ever holds more than *rpm* and that one second's burst."""
     if rpm is None:
         return None
+    from aiolimiter import AsyncLimiter
+
     burst = max(1.0, rpm / 60.0)
     return AsyncLimiter(burst, burst * 60.0 / rpm)
