@@ -264,18 +264,23 @@ def encode_line(result: Result) -> bytes:
         wait, reason = dumps(round(result.retry_after or 0.0, 3)), dumps(result.reason or "")
         return f'{{"id":{name},"status":"deferred","retry_after":{wait},"reason":{reason}}}\n'.encode()
     custom = name if name[:1] == '"' else dumps(name)
-    response = "null"
+    response = usage = latency = error = cost = "null"
     if result.status_code is not None:
+        request_id = "null" if result.request_id is None else dumps(result.request_id)
         body = "null" if result.body is None else result.body
-        response = f'{{"status_code":{result.status_code},"request_id":{dumps(result.request_id)},"body":{body}}}'
-    usage = "null"
+        response = f'{{"status_code":{result.status_code},"request_id":{request_id},"body":{body}}}'
     if result.usage is not None:
         usage = f'{{"input_tokens":{result.usage.input_tokens},"output_tokens":{result.usage.output_tokens}}}'
-    latency = "null" if result.latency_s is None else f"{result.latency_s:.3f}"
+    if result.latency_s is not None:
+        latency = f"{result.latency_s:.3f}"
+    if result.error_code is not None:
+        error = dumps(result.error)
+    if result.cost_usd is not None:
+        cost = dumps(result.cost_usd)
     line = (
         f'{{"row":{result.row},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
-        f'"response":{response},"error":{dumps(result.error)},"text":{dumps(result.text)},"usage":{usage},'
-        f'"cost_usd":{dumps(result.cost_usd)},"model":{dumps(result.model)},"attempts":{result.attempts},'
+        f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
+        f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
         f'"deferrals":{result.deferrals},"latency_s":{latency},"metadata":{result.metadata_json or "null"}}}\n'
     )
     return line.encode()

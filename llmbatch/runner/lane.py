@@ -154,9 +154,10 @@ class Lane:
         A place whose call failed is not filled again before a later call has succeeded: when an outage begins, no more
         than what was in flight, and what it takes to be sure, meets it.
         """
-        if len(self.held) >= self._threshold and now < self.vouched_until:
+        if self.held and len(self.held) >= self._threshold and now < self.vouched_until:
             return False  # a canary first: is it these rows, or the route after all?
-        return self.inflight < max(1, self.limit.value - len(self.unproved)) and self.takes_calls(now)
+        free = self.limit.value - len(self.unproved) - self.inflight
+        return (free > 0 or not self.inflight) and self.takes_calls(now)
 
     def takes_calls(self, now: float) -> bool:
         """Whether ordinary calls may be sent at all."""
