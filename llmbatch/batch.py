@@ -158,7 +158,8 @@ class BatchRunner:
         disk = self._disk or DISK
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
-        caller = self._make_caller(host)
+        # Lines go first: what a kill repeats is then no more than what was in flight.
+        caller = self._make_caller(host, before_sending=lambda: writer.flush())
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
@@ -315,7 +316,7 @@ class BatchRunner:
 
     # Putting the parts together.
 
-    def _make_caller(self, host: SimulatedHost) -> Caller:
+    def _make_caller(self, host: SimulatedHost, *, before_sending: Callable[[], None] = lambda: None) -> Caller:
         if self._model is not None and not isinstance(self._model, str):
             from llmbatch.providers.function import FunctionCaller
 
@@ -336,7 +337,7 @@ class BatchRunner:
         )
         if self._transport is not None:
             return HttpCaller(connection, self._transport)
-        return HttpCaller.over_http(connection)
+        return HttpCaller.over_http(connection, before_sending=before_sending)
 
     def _start(
         self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None

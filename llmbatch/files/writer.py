@@ -80,7 +80,7 @@ class LineWriter:
         self._lines.append(line)
         if not self._flush_planned:
             self._flush_planned = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush_planned_lines)
 
     async def aclose(self) -> None:
         """Write and sync what is left; for a file, a cancellation is raised only afterwards.
@@ -89,7 +89,7 @@ class LineWriter:
             WriteError: the first failure of this writer.
         """
         self._closed = True
-        self._flush()
+        self.flush()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -120,8 +120,8 @@ class LineWriter:
             self._drained = None
         return True
 
-    def _flush(self) -> None:
-        self._flush_planned = False
+    def flush(self) -> None:
+        """Write what was put so far, now. Never raises: see the class."""
         if not self._lines or self.error is not None:
             return
         data = b"".join(self._lines)
@@ -137,6 +137,10 @@ class LineWriter:
         else:
             self._unsynced = self._sync_interval is not None
             self._plan_sync()
+
+    def _flush_planned_lines(self) -> None:
+        self._flush_planned = False
+        self.flush()
 
     def _fail(self, error: WriteError) -> None:
         if self.error is None:

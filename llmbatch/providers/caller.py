@@ -5,6 +5,8 @@ It sends once. It does not retry, wait, count or choose another provider; those 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llmbatch.errors import MalformedRowError, TransportError
 from llmbatch.jsontext import dumps
 from llmbatch.providers.connect import Connection, Resolver
@@ -36,11 +38,11 @@ class HttpCaller:
         self._system = dumps(connection.system) if connection.system else None
 
     @classmethod
-    def over_http(cls, connection: Connection) -> HttpCaller:
-        """A caller over a new HTTP client; loads the client."""
+    def over_http(cls, connection: Connection, *, before_sending: Callable[[], None] = lambda: None) -> HttpCaller:
+        """A caller over a new HTTP client, which calls *before_sending* before requests leave; loads the client."""
         from llmbatch.providers.http import HttpTransport
 
-        return cls(connection, HttpTransport(proxy=connection.proxy))
+        return cls(connection, HttpTransport(proxy=connection.proxy, before_sending=before_sending))
 
     def check(self, row: Row | None = None) -> None:
         """Find out before anything is sent that the first *row*, or the run's model, has a provider and a key.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -35,6 +36,10 @@ __all__ = ["HttpTransport"]
 _MOST_PREPARED = 1024
 """Destinations and time-outs that are kept; what is forgotten is made again."""
 
+_TOGETHER = 8
+"""Requests that leave together, of those handed over in one turn. One write of lines serves them all; were they many
+more, the first would wait for the work of the last, and a provider's places would be idle meanwhile."""
+
 _TICK_SECONDS = 0.001
 """Event loops may fire a timer so much too early."""
 
@@ -45,13 +50,20 @@ class HttpTransport:
     Belongs to the event loop of its first request. A cancelled :meth:`post` has aborted its connection, and so has one
     that failed: nothing of it lingers. One timer for all requests in flight ends those whose time is over.
 
-    Requests go out together, two turns of the event loop after they were handed over. By then whoever writes results at
-    the end of a turn has written those that freed their places, so that a process that is killed has at most as many
-    rows without a line to pay again as requests are in flight.
+    Requests that are handed over in one turn of the loop leave a few together, and *before_sending* is called before
+    each such group: whoever keeps results can write down those that made room for it, so that a process that is killed
+    has no more rows without a line to pay again than there are requests in flight.
     """
 
-    def __init__(self, *, proxy: str | None = None, max_body_bytes: int = 256 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        before_sending: Callable[[], None] = lambda: None,
+        max_body_bytes: int = 256 * 1024 * 1024,
+    ) -> None:
         self._proxy = proxy
+        self._before_sending = before_sending
         self._max_body_bytes = max_body_bytes
         self._connector: SteppedConnector | None = None
         self._destinations: dict[tuple[str, int], Destination] = {}
@@ -59,6 +71,7 @@ class HttpTransport:
         self._deadlines: dict[ResponseHandler, float] = {}
         """When the requests that are out, by their connections, are given up. What is not here was."""
         self._outbox: list[tuple[ResponseHandler, bytes]] = []
+        self._sending: asyncio.Handle | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._in_flight = 0
@@ -227,22 +240,25 @@ class HttpTransport:
         except OversizeBodyError as error:
             raise _too_large(place, self._max_body_bytes) from error
 
-    # Sending, a turn's requests together.
+    # Sending, a few requests together.
 
     def _hand_over(self, protocol: ResponseHandler, data: bytes) -> None:
         self._outbox.append((protocol, data))
-        if len(self._outbox) == 1:
-            self._loop.call_soon(self._collect)
+        if len(self._outbox) >= _TOGETHER:
+            self._send()
+        elif self._sending is None:
+            self._sending = self._loop.call_soon(self._send_rest)
 
-    def _collect(self) -> None:
-        batch, self._outbox = self._outbox, []
-        self._loop.call_soon(self._send, batch)
+    def _send_rest(self) -> None:
+        self._sending = None
+        self._send()
 
-    @staticmethod
-    def _send(batch: list[tuple[ResponseHandler, bytes]]) -> None:
-        for protocol, data in batch:
+    def _send(self) -> None:
+        self._before_sending()
+        for protocol, data in self._outbox:
             if protocol.transport is not None:  # else it was cancelled, or lost
                 protocol.transport.write(data)
+        self._outbox.clear()
 
     # The one timer.
 

@@ -82,4 +82,8 @@ class SteppedConnector(aiohttp.TCPConnector):
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - the overridden signature
     ) -> ResponseHandler:
         async with asyncio.timeout(timeout.total), self._gate, asyncio.timeout(timeout.sock_connect):
-            return await super()._create_connection(req, traces, timeout)
+            protocol = await super()._create_connection(req, traces, timeout)
+        if protocol.transport is not None:
+            # Or uvloop would keep every request back until the end of the turn.
+            protocol.transport.set_write_buffer_limits(0)
+        return protocol
