@@ -36,9 +36,10 @@ __all__ = ["HttpTransport"]
 _MOST_PREPARED = 1024
 """Destinations and time-outs that are kept; what is forgotten is made again."""
 
-_TOGETHER = 8
-"""Requests that leave together, of those handed over in one turn. One write of lines serves them all; were they many
-more, the first would wait for the work of the last, and a provider's places would be idle meanwhile."""
+_MOST_TOGETHER = 32
+"""Of the requests handed over in one turn the first leaves at once, then two together, four, and so many. One write of
+lines serves a whole group; but the first of a group waits for the work of its last, and a place of the provider's is
+idle meanwhile, so that a loop with little to do should not wait."""
 
 _TICK_SECONDS = 0.001
 """Event loops may fire a timer so much too early."""
@@ -71,7 +72,8 @@ class HttpTransport:
         self._deadlines: dict[ResponseHandler, float] = {}
         """When the requests that are out, by their connections, are given up. What is not here was."""
         self._outbox: list[tuple[ResponseHandler, bytes]] = []
-        self._sending: asyncio.Handle | None = None
+        self._group = 0
+        """How many requests leave together next, 0 before the first of a turn."""
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._in_flight = 0
@@ -183,7 +185,9 @@ class HttpTransport:
             if message.code == 101:
                 # A switch of protocols nobody asked for would poison the pool for the next request.
                 raise TransportError("garbage", f"{place} answered 101", sent=True)
-            answer = await self._read(content, place)
+            answer = content.read_nowait() if content.is_eof() else await self._read(content)
+            if len(answer) > self._max_body_bytes:
+                raise _too_large(place, self._max_body_bytes)
             if protocol not in self._deadlines:
                 raise _out_of_time(place, seconds)
             headers = {name.lower(): value for name, value in message.headers.items()}
@@ -204,21 +208,15 @@ class HttpTransport:
                 protocol.abort()
                 connection.close()
 
-    async def _read(self, content: StreamReader, place: str) -> bytes:
-        if content.is_eof():
-            answer = content.read_nowait()
-            size = len(answer)
-        else:
-            parts: list[bytes] = []
-            size = 0
-            while size <= self._max_body_bytes and not content.at_eof():
-                part = await content.readany()
-                size += len(part)
-                parts.append(part)
-            answer = b"".join(parts)
-        if size > self._max_body_bytes:
-            raise _too_large(place, self._max_body_bytes)
-        return answer
+    async def _read(self, content: StreamReader) -> bytes:
+        """The body as it comes, to its end or to just above the cap."""
+        parts: list[bytes] = []
+        size = 0
+        while size <= self._max_body_bytes and not content.at_eof():
+            part = await content.readany()
+            size += len(part)
+            parts.append(part)
+        return b"".join(parts)
 
     def _whole(self, status: int, headers: dict[str, str], answer: bytes, place: str) -> bytes:
         """The answer, inflated. Raises for one that is shorter than it says."""
@@ -244,14 +242,17 @@ class HttpTransport:
 
     def _hand_over(self, protocol: ResponseHandler, data: bytes) -> None:
         self._outbox.append((protocol, data))
-        if len(self._outbox) >= _TOGETHER:
+        if not self._group:
+            self._group = 1
+            self._loop.call_soon(self._end_turn)
+        if len(self._outbox) >= self._group:
+            self._group = min(2 * self._group, _MOST_TOGETHER)
             self._send()
-        elif self._sending is None:
-            self._sending = self._loop.call_soon(self._send_rest)
 
-    def _send_rest(self) -> None:
-        self._sending = None
-        self._send()
+    def _end_turn(self) -> None:
+        self._group = 0
+        if self._outbox:
+            self._send()
 
     def _send(self) -> None:
         self._before_sending()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -16,7 +17,7 @@ from yarl import URL
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ClientRequest
+    from aiohttp.client_reqrep import ClientRequest, ConnectionKey
     from aiohttp.tracing import Trace
 
 __all__ = ["CONNECT_SECONDS", "Destination", "SteppedConnector"]
@@ -49,7 +50,7 @@ class Destination:
         via = URL(proxy) if proxy is not None else None
         self.headers = headers
         self.place = f"{target.host}:{target.port}"
-        self.template = aiohttp.ClientRequest("POST", target, loop=asyncio.get_running_loop(), proxy=via)
+        self.template = _Template("POST", target, loop=asyncio.get_running_loop(), proxy=via)
         asked, sent = target.raw_path_qs, {"Host": self.template.headers["Host"], **headers}
         if via is not None and target.scheme == "http":
             # A proxy passes plain requests on itself, and so is told the whole URL; TLS goes through a tunnel.
@@ -60,6 +61,14 @@ class Destination:
         if not all(map(str.isprintable, lines)):
             raise ValueError("a header or the URL has control characters in it")
         self.head = ("\r\n".join(lines) + "\r\nContent-Length: ").encode()
+
+
+class _Template(aiohttp.ClientRequest):
+    """What the connector asks about a request; its answers do not change here, and this one is asked every time."""
+
+    @cached_property
+    def connection_key(self) -> ConnectionKey:
+        return super().connection_key
 
 
 class SteppedConnector(aiohttp.TCPConnector):
