@@ -36,7 +36,7 @@ DRAIN_SECONDS = 30.0
 """How long requests in flight may finish after the first signal."""
 
 UNBROKEN = 64
-"""Calls after which the event loop certainly gets a turn."""
+"""Calls that came back in one turn of the event loop, after which every worker lets it have the next."""
 
 
 class Ending:
@@ -218,10 +218,11 @@ class Engine:
                 settle(job, outcome)
                 if self._active < concurrency:
                     self._wake.set()
+                if not self._unbroken:
+                    self._loop.call_soon(self._start_turn)
                 self._unbroken += 1
                 if self._unbroken >= UNBROKEN:
                     # A function that never suspends would keep the loop, and the writer's lines, for ever.
-                    self._unbroken = 0
                     await asyncio.sleep(0)
                 if self._sink.congested:
                     await self._sink.drained()
@@ -230,6 +231,9 @@ class Engine:
         finally:
             self._active -= 1
             self._wake.set()
+
+    def _start_turn(self) -> None:
+        self._unbroken = 0
 
     async def _await_drain(self) -> None:
         try:
