@@ -72,6 +72,8 @@ class HttpTransport:
         self._deadlines: dict[ResponseHandler, float] = {}
         """When the requests that are out, by their connections, are given up. What is not here was."""
         self._outbox: list[tuple[ResponseHandler, bytes]] = []
+        self._unsent: set[ResponseHandler] = set()
+        """Requests in flight, by their connections, that were kept back."""
         self._group = 0
         """How many requests leave together next, 0 before the first of a turn."""
         self._alarm: asyncio.TimerHandle | None = None
@@ -175,11 +177,11 @@ class HttpTransport:
             protocol.set_response_params(read_until_eof=True, auto_decompress=False)
             transport = protocol.transport
             if transport is None or transport.is_closing():
-                raise TransportError(
-                    "connect", f"{place} closed the connection before the request was sent", sent=False
-                )
+                raise _not_sent(place)
             self._hand_over(protocol, b"%b%d\r\n\r\n%b" % (destination.head, len(body), body))
             message, content = await protocol.read()
+            if protocol in self._unsent:
+                raise _not_sent(place)
             while message.code < 200 and message.code != 101:
                 message, content = await protocol.read()
             if message.code == 101:
@@ -198,10 +200,12 @@ class HttpTransport:
         except (aiohttp.ClientError, HttpProcessingError, EofStream, OSError) as error:
             if protocol not in self._deadlines:
                 raise _out_of_time(place, seconds) from None
-            raise lost_fault(error, place, sent=True) from error
+            raise lost_fault(error, place, sent=protocol not in self._unsent) from error
         finally:
             self._deadlines.pop(protocol, None)
+            self._unsent.discard(protocol)
             if is_done:
+                protocol._parser = None  # or half an answer that comes from now on would not be seen
                 connection.release()
             else:
                 # Closing alone would first wait until a server that reads nothing had taken the rest.
@@ -256,10 +260,21 @@ class HttpTransport:
 
     def _send(self) -> None:
         self._before_sending()
-        for protocol, data in self._outbox:
-            if protocol.transport is not None:  # else it was cancelled, or lost
-                protocol.transport.write(data)
-        self._outbox.clear()
+        batch, self._outbox = self._outbox, []
+        for protocol, data in batch:
+            transport, reader = protocol.transport, protocol._waiter
+            is_cancelled = reader is not None and reader.done()
+            if transport is None or transport.is_closing() or protocol._buffer or is_cancelled:
+                self._keep_back(protocol)
+            else:
+                transport.write(data)
+
+    def _keep_back(self, protocol: ResponseHandler) -> None:
+        """Not send a request that was given up, or over whose connection something came, be it the end."""
+        if protocol in self._deadlines:
+            self._unsent.add(protocol)
+            if protocol.transport is not None:
+                protocol.transport.abort()
 
     # The one timer.
 
@@ -284,6 +299,10 @@ class HttpTransport:
 
 def _out_of_time(place: str, seconds: float) -> TransportError:
     return TransportError("timeout", f"no whole answer of {place} within {seconds:g} s", sent=True)
+
+
+def _not_sent(place: str) -> TransportError:
+    return TransportError("connect", f"{place} closed the connection before the request was sent", sent=False)
 
 
 def _too_large(place: str, cap: int) -> TransportError:

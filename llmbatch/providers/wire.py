@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
@@ -92,7 +93,11 @@ class SteppedConnector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         async with asyncio.timeout(timeout.total), self._gate, asyncio.timeout(timeout.sock_connect):
             protocol = await super()._create_connection(req, traces, timeout)
-        if protocol.transport is not None:
-            # Or uvloop would keep every request back until the end of the turn.
-            protocol.transport.set_write_buffer_limits(0)
+        if protocol.transport is None:
+            raise aiohttp.ServerDisconnectedError
+        if protocol.should_close:  # a new one would do the same
+            protocol.abort()
+            raise HttpProcessingError(message="it spoke before it was asked")
+        # Or uvloop would keep every request back until the end of the turn.
+        protocol.transport.set_write_buffer_limits(0)
         return protocol
