@@ -41,6 +41,9 @@ _MOST_TOGETHER = 32
 lines serves a whole group; but the first of a group waits for the work of its last, and a place of the provider's is
 idle meanwhile, so that a loop with little to do should not wait."""
 
+_PIECE_BYTES = 64 * 1024
+"""Larger requests are written in pieces of this size."""
+
 _TICK_SECONDS = 0.001
 """Event loops may fire a timer so much too early."""
 
@@ -194,8 +197,9 @@ class HttpTransport:
                 raise _out_of_time(place, seconds)
             headers = {name.lower(): value for name, value in message.headers.items()}
             answer = self._whole(message.code, headers, answer, place)
-            # An answer that came before the request was out leaves the rest of that on the way.
-            is_done = not transport.get_write_buffer_size()
+            # An answer that came before the request was out leaves the rest of that on the way. And who announces to
+            # close may not do it, for which a TLS connection that is closed in peace would wait.
+            is_done = not (message.should_close or transport.get_write_buffer_size())
             return Reply(message.code, headers, answer)
         except (aiohttp.ClientError, HttpProcessingError, EofStream, OSError) as error:
             if protocol not in self._deadlines:
@@ -266,8 +270,13 @@ class HttpTransport:
             is_cancelled = reader is not None and reader.done()
             if transport is None or transport.is_closing() or protocol._buffer or is_cancelled:
                 self._keep_back(protocol)
-            else:
+            elif len(data) <= _PIECE_BYTES:
                 transport.write(data)
+            else:
+                # TLS passes on what it is given, whatever its size, and counts only what it did not as unsent.
+                view = memoryview(data)
+                for start in range(0, len(data), _PIECE_BYTES):
+                    transport.write(view[start : start + _PIECE_BYTES])
 
     def _keep_back(self, protocol: ResponseHandler) -> None:
         """Not send a request that was given up, or over whose connection something came, be it the end."""
