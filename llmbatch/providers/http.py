@@ -196,6 +196,8 @@ class HttpTransport:
             if protocol not in self._deadlines:
                 raise _out_of_time(place, seconds)
             headers = {name.lower(): value for name, value in message.headers.items()}
+            if message.should_close and answer and not message.chunked and "content-length" not in headers:
+                _require_proper_end(protocol)
             answer = self._whole(message.code, headers, answer, place)
             # An answer that came before the request was out leaves the rest of that on the way. And who announces to
             # close may not do it, for which a TLS connection that is closed in peace would wait.
@@ -304,6 +306,12 @@ class HttpTransport:
         self._alarm, self._alarm_at = None, math.inf
         if self._deadlines:
             self._set_alarm(min(self._deadlines.values()))
+
+
+def _require_proper_end(protocol: ResponseHandler) -> None:
+    """Raise where the connection, whose end was that of the answer, was reset rather than closed."""
+    if isinstance(protocol.exception(), OSError):
+        raise aiohttp.ClientPayloadError
 
 
 def _out_of_time(place: str, seconds: float) -> TransportError:
