@@ -1,0 +1,23 @@
+"""The event loops that the tests of this folder run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+
+try:
+    import uvloop
+except ImportError:  # an extra
+    uvloop = None
+
+OVER_SOCKETS = {"test_providers_http.py", "test_providers_http_load.py"}
+"""The modules whose tests meet an event loop's sockets, and so are run on every loop that the command may use."""
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    factories = {"asyncio": asyncio.new_event_loop}
+    if uvloop is not None and item.path.name in OVER_SOCKETS:
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
