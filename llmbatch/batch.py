@@ -183,7 +183,7 @@ class BatchRunner:
             writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: engine.abort(error))
             self._writers.append(writer)
             stack.callback(self._writers.remove, writer)
-            tally = Tally()
+            tally = self._fold()
             engine = self._start(caller, source, LineSink(writer), tally, out)
             engine.emit(
                 RunStarted(
@@ -272,7 +272,7 @@ class BatchRunner:
             stack.push_async_callback(caller.aclose)
             source = IterableSource(rows, opaque=callable(self._model))
             stack.push_async_callback(source.aclose)
-            tally = Tally()
+            tally = self._fold()
             engine = self._start(caller, source, sink, tally, None)
             engine.emit(
                 RunStarted(asyncio.get_running_loop().time(), "", "", self.options.concurrency, 0, 0, _length(rows))
@@ -339,6 +339,11 @@ class BatchRunner:
             return HttpCaller(connection, self._transport)
         return HttpCaller.over_http(connection, before_sending=before_sending)
 
+    def _fold(self) -> Tally:
+        """What adds up this run's events: a fresh one among the observers, as others may read it too, or our own."""
+        fresh = (other for other in self._observers if isinstance(other, Tally) and other.started is None)
+        return next(fresh, None) or Tally()
+
     def _start(
         self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None
     ) -> Engine:
@@ -347,7 +352,7 @@ class BatchRunner:
             source,
             sink,
             self.options,
-            observers=[tally, *self._observers],
+            observers=[tally, *(other for other in self._observers if other is not tally)],
             answered_before=out.has_success if out is not None else lambda _: False,
         )
         self._engines.append(engine)
