@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import statistics
@@ -23,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from throughput import serve
+from throughput_servers import kinds, serving
 
 MODES = ("off", "group")
 LONGEST = 600.0
@@ -56,21 +55,13 @@ def main() -> None:
     given = parser.parse_args()
 
     rates: dict[str, list[float]] = {mode: [] for mode in MODES}
-    here, there = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(there, 0.0), daemon=True)
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{here.recv()}/v1"
-        with tempfile.TemporaryDirectory(dir=given.folder) as name:
-            folder = Path(name)
-            (folder / "in.jsonl").write_text("".join(f'{{"prompt":"row {n}"}}\n' for n in range(given.rows)))
-            for number in range(given.rounds):
-                # Whoever goes first in a round goes second in the next.
-                for mode in MODES if number % 2 else MODES[::-1]:
-                    rates[mode].append(given.rows / run(folder, url, mode, given.concurrency))
-    finally:
-        server.terminate()
-        server.join()
+    with serving(kinds()[0], 0.0) as url, tempfile.TemporaryDirectory(dir=given.folder) as name:
+        folder = Path(name)
+        (folder / "in.jsonl").write_text("".join(f'{{"prompt":"row {n}"}}\n' for n in range(given.rows)))
+        for number in range(given.rounds):
+            # Whoever goes first in a round goes second in the next.
+            for mode in MODES if number % 2 else MODES[::-1]:
+                rates[mode].append(given.rows / run(folder, url, mode, given.concurrency))
     medians = {mode: statistics.median(rates[mode]) for mode in MODES}
     ratio = medians["group"] / medians["off"]
     if given.json:
