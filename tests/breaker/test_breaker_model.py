@@ -716,6 +716,7 @@ def tell_stories(number: int, focus: dict[str, Any], *, fixed: bool = False) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_any_story_goes_as_the_model_says() -> None:
     """Any steps in any order, by any policy; all kinds of things happen in them.
 

@@ -13,7 +13,8 @@ from llmbatch.runner.options import RunOptions
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
-pytestmark = pytest.mark.slow  # each plays hours of calls
+# Each plays hours of calls, three times as slowly under the tracer of coverage, which learns nothing new from them.
+pytestmark = [pytest.mark.slow, pytest.mark.no_cover]
 
 INCIDENTS = [name for name, scenario in built_in_scenarios().items() if scenario.source]
 HARD = {

@@ -30,6 +30,7 @@ def plan(chance: Random) -> list[Phase]:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @pytest.mark.parametrize("block", range(8))
 def test_any_fault_plan_ends_with_one_line_a_row(simulate, prompts, block):
     """Slow (some 0.5 s of CPU): twenty seeds each; poison rows fail, all others succeed, calls stay bounded."""

@@ -25,6 +25,7 @@ AT_ONCE = 100
 
 
 @pytest.mark.slow  # a hundred stories of some 13 ms each
+@pytest.mark.no_cover
 @pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
 def test_no_story_breaks_a_guarantee(first: int) -> None:
     """Outages, kills, power cuts, full disks, pauses: every row ends with its one line, and all else holds."""
@@ -65,6 +66,7 @@ def test_the_stories_meet_every_kind_of_fault() -> None:
 
 
 @pytest.mark.slow  # two outages of an hour
+@pytest.mark.no_cover
 def test_rows_in_memory_do_not_grow_with_the_input() -> None:
     """Claim 12: in an outage rows wait in memory, but never more than the concurrency asks for."""
     few, many = _most_rows_in_memory(2_000), _most_rows_in_memory(8_000)

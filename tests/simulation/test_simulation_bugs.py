@@ -10,6 +10,7 @@ WITHIN = 600
 
 
 @pytest.mark.slow  # up to some seconds of stories
+@pytest.mark.no_cover
 @pytest.mark.parametrize("words", BUGS)
 def test_a_planted_bug_is_found(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hunt that finds nothing says something only if it finds what is there."""
