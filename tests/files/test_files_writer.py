@@ -56,6 +56,27 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     output.close()
 
 
+async def test_lines_are_written_at_once_for_who_cannot_wait_for_the_turn(watched: Watched) -> None:
+    """What was put before is in the file when `flush` returns; what comes after is one write of the turn's end."""
+    writer = LineWriter(watched)
+
+    writer.put(b"one\n")
+    writer.flush()
+    written_now = list(watched.writes)
+    writer.put(b"two\n")
+    writer.put(b"three\n")
+    writer.flush()
+    writer.flush()
+    writer.put(b"four\n")
+    await asyncio.sleep(0)
+    at_turns_end = list(watched.writes)
+    await writer.aclose()
+
+    assert written_now == [b"one\n"]
+    assert at_turns_end == [b"one\n", b"two\nthree\n", b"four\n"]
+    assert watched.writes == at_turns_end
+
+
 async def test_all_lines_of_a_turn_of_the_loop_are_one_write(watched: Watched) -> None:
     """In order; the next turn's are the next write."""
     writer = LineWriter(watched)

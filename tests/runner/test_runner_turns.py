@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from itertools import pairwise
 
 from llmbatch import BatchRunner
+from llmbatch.runner.engine import UNBROKEN
 
 
 async def test_function_that_never_suspends_leaves_the_loop_its_turns(tmp_path):
@@ -30,3 +32,30 @@ async def test_function_that_never_suspends_leaves_the_loop_its_turns(tmp_path):
 
     assert summary.success == 3000
     assert len({size for size in sizes if 0 < size < output.stat().st_size}) > 10
+
+
+async def test_a_turn_of_the_loop_is_short_however_many_places_there_are(tmp_path):
+    """Functions that answer at once, 200 at a time: some hundred calls a turn, not thousands whose lines pile up."""
+    source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(f'{{"prompt": "row {number}"}}\n' for number in range(3000)))
+    calls = 0
+    at_turns: list[int] = []
+
+    async def answer(row: object) -> str:
+        nonlocal calls
+        calls += 1
+        return "ok"
+
+    async def look() -> None:
+        while True:
+            at_turns.append(calls)
+            await asyncio.sleep(0)
+
+    watcher = asyncio.create_task(look())
+    summary = await BatchRunner(answer, concurrency=200).run(source, output)
+    watcher.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watcher
+
+    assert summary.success == 3000
+    assert max(later - earlier for earlier, later in pairwise(at_turns)) <= UNBROKEN + 200
