@@ -100,7 +100,10 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """A whole HTTP answer. Header names are lower case; the body is as it came, inflated."""
+    """A whole HTTP answer; the body is as it came, inflated.
+
+    ``headers`` finds lower-case names, however the provider spells them; only who goes through it meets its spelling.
+    """
 
     status: int
     headers: Mapping[str, str]

@@ -127,7 +127,8 @@ def _spelled(text: str) -> float | None:
 def _longest_reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
     """The longest of the waits until a limit with nothing left is filled again."""
     waits = [0.0]
-    for name, value in headers.items():
+    for spelled, value in headers.items():
+        name = spelled.lower()
         if "-reset" not in name or ("ratelimit-" not in name and "tokenlimit-" not in name):
             continue
         left = _seconds(headers.get(name.replace("-reset", "-remaining", 1), ""), 1.0)

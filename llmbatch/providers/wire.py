@@ -7,6 +7,7 @@ module does not do: send, read, judge, or close anything.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,9 +20,10 @@ from yarl import URL
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+    from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
-__all__ = ["CONNECT_SECONDS", "Destination", "SteppedConnector"]
+__all__ = ["CONNECT_SECONDS", "KEEPALIVE_SECONDS", "Destination", "SteppedConnector"]
 
 CONNECT_SECONDS = 15.0
 """The longest a new connection may take once it is its turn, name look-up and TLS handshake included."""
@@ -29,7 +31,7 @@ CONNECT_SECONDS = 15.0
 _OPENING_AT_ONCE = 100
 """New connections in the making; thousands at once stall the event loop and look like an attack."""
 
-_KEEPALIVE_SECONDS = 4.0
+KEEPALIVE_SECONDS = 4.0
 """How long an unused connection is kept. Below the 5 s after which uvicorn, and so vLLM, closes its own: a POST that
 meets the closing is lost, as it may not be sent again."""
 
@@ -38,18 +40,19 @@ _DNS_SECONDS = 30
 
 
 class Destination:
-    """One URL with one set of headers. Immutable.
+    """One URL with one set of headers.
 
     ``place`` is HOST:PORT, for messages. ``head`` is the request up to the number of its ``Content-Length``.
-    ``template`` tells the connector which connection to give.
+    ``template`` tells the connector which connection to give, ``kept`` are those at hand.
     """
 
-    __slots__ = ("head", "headers", "place", "template")
+    __slots__ = ("head", "headers", "kept", "place", "template")
 
     def __init__(self, url: str, headers: Mapping[str, str], *, proxy: str | None) -> None:
         target = URL(url)
         via = URL(proxy) if proxy is not None else None
         self.headers = headers
+        self.kept: deque[tuple[float, Connection]] = deque()
         self.place = f"{target.host}:{target.port}"
         self.template = _Template("POST", target, loop=asyncio.get_running_loop(), proxy=via)
         asked, sent = target.raw_path_qs, {"Host": self.template.headers["Host"], **headers}
@@ -73,13 +76,13 @@ class _Template(aiohttp.ClientRequest):
 
 
 class SteppedConnector(aiohttp.TCPConnector):
-    """The pool: any number of connections, of which a bounded number opens at a time, each within its time."""
+    """Opens connections: any number, but a bounded number at a time, each within its time. Keeps none."""
 
     def __init__(self) -> None:
         super().__init__(
             limit=0,  # who sends bounds how many requests run at once
             ttl_dns_cache=_DNS_SECONDS,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            force_close=True,  # connections are kept by who sends
             # The system's resolver tells "no such name" from "no answer", which others do not.
             resolver=ThreadedResolver(),
         )

@@ -29,6 +29,7 @@ from test_providers_http import fault_of, open_sockets, request_to, until
 
 from llmbatch.errors import TransportError
 from llmbatch.providers.http import HttpTransport
+from llmbatch.providers.wire import KEEPALIVE_SECONDS
 from llmbatch.records import Reply, Request
 
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -424,19 +425,34 @@ async def test_server_that_closes_idle_connections_loses_no_request_and_gets_non
     assert server.accepted > 20
 
 
-@pytest.mark.parametrize(("idle_seconds", "connections"), [(3.9, 1), (4.1, 2)])
+@pytest.mark.parametrize(("idle_seconds", "connections"), [(0.05, 1), (0.25, 2)])
 async def test_connections_idle_for_longer_than_servers_keep_theirs_are_not_used(
     transport, monkeypatch, idle_seconds, connections
 ):
-    """As a POST that meets the closing may not be sent again; it comes after 5 s at uvicorn, and here after 4."""
-    later = 0.0
-    monkeypatch.setattr("aiohttp.connector.monotonic", lambda: time.monotonic() + later)
+    """As a POST that meets the closing may not be sent again; it comes after 5 s at uvicorn, and here sooner."""
+    assert KEEPALIVE_SECONDS < 5
+    monkeypatch.setattr("llmbatch.providers.http.KEEPALIVE_SECONDS", 0.2)
     async with raw_server(echoing) as server:
         await transport.post(request_to(server.url), timeout=5)
-        later = idle_seconds
+        await asyncio.sleep(idle_seconds)
         await transport.post(request_to(server.url), timeout=5)
 
     assert server.accepted == connections
+
+
+async def test_connections_that_nobody_uses_any_more_are_closed(transport, monkeypatch):
+    """Ten are open after ten requests at once; those that stay idle go by themselves, the one in use stays."""
+    monkeypatch.setattr("llmbatch.providers.http.KEEPALIVE_SECONDS", 0.1)
+    async with raw_server(echoing) as server:
+        await asyncio.gather(*(transport.post(request_to(server.url), timeout=5) for _ in range(10)))
+        opened = server.open
+        async with asyncio.timeout(5):
+            while server.open > 1:
+                await transport.post(request_to(server.url), timeout=5)
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.25)
+
+        assert (opened, server.accepted, server.open) == (10, 10, 0)
 
 
 # Many at once.
@@ -645,7 +661,7 @@ async def kept_connections(
             peers.append(stack.enter_context(peer))
             while not (await loop.sock_recv(peer, 65536)).endswith(request.body):
                 pass
-        for peer in peers:  # one by one, as what has waited longest is used first
+        for peer in reversed(peers):  # one by one, as what has waited shortest is used first
             peer.send(whole())
             done = sum(task.done() for task in tasks)
             await until(lambda done=done: sum(task.done() for task in tasks) > done)

@@ -57,8 +57,10 @@ def compose(
         MalformedRowError: the row has no content, or one that the endpoint does not take.
     """
     target = _CONTENT[endpoint]
-    source = next((name for name in (target, "messages", "prompt", "input") if name in fields), None)
-    if source is None:
+    for source in (target, "messages", "prompt", "input"):
+        if source in fields:
+            break
+    else:
         raise MalformedRowError("input_no_prompt", "the row has no prompt, messages or input")
     sent = {} if "model" in fields else {"model": model}
     for name, text in fields.items():
