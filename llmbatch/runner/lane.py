@@ -313,10 +313,9 @@ class Lane:
     def forget(self, work: Work) -> None:
         """The row is done: drop every trace."""
         number = work.row.number
-        self.parked.pop(number, None)
-        self.held.pop(number, None)
-        self.unproved.pop(number, None)
-        self.known_bad.pop(number, None)
+        for rows in (self.parked, self.held, self.unproved, self.known_bad):
+            if rows:
+                rows.pop(number, None)
         self.live -= 1
 
     # Probing.

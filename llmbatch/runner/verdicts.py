@@ -87,8 +87,10 @@ class Verdicts:
                 assert_never(outcome.verdict)
         if outcome.pause is not None and outcome.verdict != "throttled" and lane.dead is None:
             dispatch.waiting.pause(lane, outcome.pause, now)
-        dispatch.follow(lane, was, now)
-        self._look_at_what_is_left(lane, now)
+        if lane.circuit.phase != was:
+            dispatch.follow(lane, was, now)
+        if not lane.inflight:
+            self._look_at_what_is_left(lane, now)
         if lane.limit.value != limit:
             dispatch.emit(LimitChanged(now, lane.label, lane.limit.value))
 
@@ -421,7 +423,8 @@ class Verdicts:
     # What is left.
 
     def _look_at_what_is_left(self, lane: Lane, now: float) -> None:
-        if lane.inflight or lane.dead is not None:
+        """Nothing of the route is in flight any more: does what is left decide anything?"""
+        if lane.dead is not None:
             return
         if lane.verdict_pending is not None and not lane.circuit.is_closed:
             self._give_up(lane, lane.verdict_pending, now)
