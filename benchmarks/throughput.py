@@ -135,8 +135,13 @@ def timed(command: list[str], told: Path) -> Measured:
     with told.open("w") as file:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=file, preexec_fn=before)
-        with given_up_after(LONGEST, process):
-            _, status, usage = os.wait4(process.pid, 0)
+        try:
+            with given_up_after(LONGEST, process):
+                _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
         seconds = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
