@@ -1,7 +1,7 @@
-"""Lines go out: one write for all lines of a turn of the event loop, and a sync in its own time.
+"""Lines go out: one write for many lines of a turn of the event loop, and a sync in its own time.
 
-Rows never wait for the disk: :meth:`LineWriter.put` only appends to a list. What a line says, and where it goes, is
-decided elsewhere.
+Rows never wait for the disk: :meth:`LineWriter.put` only appends to a list, which is written at the turn's end, or by
+:meth:`LineWriter.flush` before requests leave. What a line says, and where it goes, is decided elsewhere.
 """
 
 from __future__ import annotations
