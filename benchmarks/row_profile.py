@@ -27,7 +27,7 @@ from throughput import Cell, run
 from throughput_servers import end_with_parent, kinds, serving
 
 PARTS = {
-    "start-up": r"importlib|cli/|_make_ssl|load_default_certs|dataclasses",
+    "start-up": r"importlib|_make_ssl|load_default_certs",
     "read and parse the row": r"files/(reader|lines|split|text|archive|opening|iterable)|runner/intake",
     "write the line": r"encode_line|runner/sinks|files/(writer|output|disk)",
     "make the request": r"providers/(formats|connect|catalog|caller\.py)|prepare ",
