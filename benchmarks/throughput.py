@@ -82,7 +82,7 @@ def plan(parts: Sequence[str], scale: float, jobs: Sequence[str]) -> list[Cell]:
     cells = []
     for job in (LIMIT, BARE, OURS):
         cells += [Cell("instant", job, some(100_000), concurrency) for concurrency in (40, 200, 2000)]
-        for rows, concurrency, delay in ((20_000, 40, 0.05), (100_000, 200, 0.05), (50_000, 2000, 1.0)):
+        for rows, concurrency, delay in ((40_000, 40, 0.05), (100_000, 200, 0.05), (50_000, 2000, 1.0)):
             cells.append(Cell("latency", job, some(rows), concurrency, delay))
     for rows in (10_000, 100_000, 1_000_000):
         cells += [Cell("memory", job, some(rows), 40) for job in (BARE, OURS)]
