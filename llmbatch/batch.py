@@ -19,7 +19,7 @@ from llmbatch.events import Observer, RunStarted
 from llmbatch.jsontext import dumps
 from llmbatch.records import Caller, Result, Transport, encode_line
 from llmbatch.report.tally import Summary, Tally
-from llmbatch.runner.engine import Ending, Engine
+from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import OnOutage, RunOptions
 from llmbatch.runner.sinks import LineSink, QueueSink
 from llmbatch.simulated import SimulatedHost
@@ -196,7 +196,7 @@ class BatchRunner:
                     total if limit is None or total is None else min(limit, total),
                 )
             )
-            ending: Ending | None = None
+            ending: RunOutcome | None = None
             try:
                 ending = await engine.run()
             finally:
@@ -211,7 +211,7 @@ class BatchRunner:
                     engine.ended(130, "the run was cancelled", len(waiting))
             if self._given_up is not None and ending.exit_code in (0, 1):
                 # All rows were done, but a reader never took their lines.
-                ending = Ending(self._given_up, "stopped at once, before the reader had taken all lines")
+                ending = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
             self._given_up = None
             return self._sum_up(engine, tally, ending, len(waiting))
 
@@ -362,7 +362,7 @@ class BatchRunner:
             engine.stop(exit_code, reason, now=now)
         return engine
 
-    def _sum_up(self, engine: Engine, tally: Tally, ending: Ending, deferred: int) -> Summary:
+    def _sum_up(self, engine: Engine, tally: Tally, ending: RunOutcome, deferred: int) -> Summary:
         if isinstance(ending.error, WriteError):
             engine.ended(74, ending.reason, deferred)
             raise ending.error

@@ -19,6 +19,8 @@ __all__ = [
     "LimitChanged",
     "Notice",
     "Observer",
+    "OutageEnded",
+    "OutageStarted",
     "Progress",
     "RetryPlanned",
     "RowFinished",
@@ -142,6 +144,29 @@ class CircuitChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class OutageStarted:
+    """A probe showed that a circuit opened with good reason. ``since``: when it opened, on the clock of ``at``.
+
+    An opening that the next probe disproves is no outage and has no such event.
+    """
+
+    at: float
+    route: str
+    since: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutageEnded:
+    """The outage that began at ``since`` is over after ``seconds``."""
+
+    at: float
+    route: str
+    since: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class LimitChanged:
     """The number of requests that may be in flight on a route changed (throttling, ramp)."""
 
@@ -198,6 +223,8 @@ Event = (
     | RowsRequeued
     | RowFinished
     | CircuitChanged
+    | OutageStarted
+    | OutageEnded
     | LimitChanged
     | Throttled
     | Notice

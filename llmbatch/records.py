@@ -56,6 +56,8 @@ class Row:
     id_json: str
     fields: dict[str, str]
     value: object = None
+    offset: int = -1
+    size: int = 0
 
     @property
     def id(self) -> str:
@@ -153,7 +155,8 @@ class Outcome:
     long, filtered) and needs no further evidence. ``auth``: the key was refused. ``pause``: seconds that the provider
     named, None where it named none; never shortened. ``least_wait``: seconds this row waits at least before it goes
     again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False only where
-    the request certainly never left. ``advice``: what an operator can do. ``value``: what a function in place of a
+    the request certainly never left. ``unreachable``: no provider was reached at all. ``certain``: False where a refusal
+    for money may mean this row alone. ``advice``: what an operator can do. ``value``: what a function in place of a
     provider returned.
     """
 
@@ -174,6 +177,8 @@ class Outcome:
     usage: Usage | None = None
     value: object = field(default=None, repr=False)
     sent: bool = True
+    unreachable: bool = False
+    certain: bool = True
 
 
 class Caller(Protocol):

@@ -20,7 +20,7 @@ from llmbatch.jsontext import dumps
 from llmbatch.providers.caller import HttpCaller
 from llmbatch.providers.connect import Connection
 from llmbatch.records import Result
-from llmbatch.runner.engine import Ending, Engine
+from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Scenario
@@ -194,7 +194,9 @@ def run_trial(options: RunOptions, job: Job, *, policy: str = "") -> Score:
     )
 
 
-async def _trial(options: RunOptions, job: Job, provider: SimulatedProvider, watcher: _Watcher) -> tuple[Ending, float]:
+async def _trial(
+    options: RunOptions, job: Job, provider: SimulatedProvider, watcher: _Watcher
+) -> tuple[RunOutcome, float]:
     loop = asyncio.get_running_loop()
     connection = Connection(model=job.models[0], base_url="http://127.0.0.1:1/v1", environ={})
     caller = HttpCaller(connection, VirtualTransport(provider, watch=watcher.witness))

@@ -45,6 +45,15 @@ class IterableSource:
     def __repr__(self) -> str:
         return f"<IterableSource {'exhausted' if self.exhausted else f'row {self.rows_read}'}>"
 
+    can_skip = can_reread = False
+    skipped = 0
+
+    def skip(self, row): ...
+    def rewind(self):
+        return False
+
+    def finished(self, number): ...
+
     def take(self) -> Row | Malformed | None:
         """The next row; None where nothing is there right now, or nothing any more. Raises what the iterable raises."""
         if self.exhausted:

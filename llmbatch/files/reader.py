@@ -79,6 +79,15 @@ class Source(Protocol):
 class _ByteSource:
     """Rows out of the blocks of one file descriptor, which it owns."""
 
+    can_skip = can_reread = False
+    skipped = 0
+
+    def skip(self, row): ...
+    def rewind(self):
+        return False
+
+    def finished(self, number): ...
+
     def __init__(self, fd: int, name: str, *, ledger: Ledger | None, limit: int | None, disk: Disk = DISK) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["retry_delay"]
 
 
-def retry_delay(failures: int, chance: float, *, first: float = 1.0, longest: float = 30.0) -> float:
+def retry_delay(failures: float, chance: float, *, first: float = 1.0, longest: float = 30.0) -> float:
     """Seconds to wait after the *failures*-th failure in a row; *chance* is a draw from 0 to 1.
 
     Exponential backoff, ``min(longest, first · 2^(failures−1))``, spread from three quarters to five quarters of

@@ -100,9 +100,9 @@ class AdaptiveLimit:
         self._note(refused=1)
         self._give_way(min(0.9, max(0.5, 1.0 - self._refused)), serial, newest)
 
-    def restart(self) -> None:
-        """The circuit closed: ramp up from 2 instead of stampeding."""
-        self._value = min(RAMP_START, float(self.ceiling))
+    def restart(self, start: float = RAMP_START) -> None:
+        """The circuit closed: ramp up from *start* instead of stampeding."""
+        self._value = min(start, float(self.ceiling))
         self._slow_start = float(self.ceiling)
         self._refused = 0.0
         self._growth, self._trips = 1.0, 0.0

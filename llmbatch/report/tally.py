@@ -18,6 +18,8 @@ from llmbatch.events import (
     Event,
     LimitChanged,
     Notice,
+    OutageEnded,
+    OutageStarted,
     Progress,
     RetryPlanned,
     RowFinished,
@@ -70,6 +72,9 @@ class Tally:
         self._outage_s = 0.0
         self._outage_since: float | None = None
         self._not_closed = 0
+        """Routes whose circuit is not closed."""
+        self._down = 0
+        """Routes in an outage."""
         self._input_tokens = 0
         self._output_tokens = 0
         self._latency = LatencyHistogram()
@@ -100,6 +105,10 @@ class Tally:
                 self._rows_requeued(event)
             case CircuitChanged():
                 self._circuit_changed(event)
+            case OutageStarted():
+                self._outage_started(event)
+            case OutageEnded():
+                self._outage_ended(event)
             case LimitChanged():
                 self._route(event.route).limit = event.limit
             case Throttled():
@@ -196,21 +205,27 @@ class Tally:
         route.state = event.new
         route.reason = "" if is_closed else event.reason or route.reason
         route.next_probe_at = event.at + event.retry_after if event.new == "open" else None
-        if was_closed and not is_closed:
-            route.outages += 1
-            route.outage_since = event.at
-            self._outages += 1
-            self._not_closed += 1
-            if self._outage_since is None:
-                self._outage_since = event.at
-        elif is_closed and not was_closed:
-            route.outage_s = route.outage_seconds(event.at)
-            route.outage_since = None
-            route.recovered_at = event.at
-            self._not_closed -= 1
-            if not self._not_closed:
-                self._outage_s = self._outage_seconds(event.at)
-                self._outage_since = None
+        if was_closed != is_closed:
+            self._not_closed += -1 if is_closed else 1
+
+    def _outage_started(self, event: OutageStarted) -> None:
+        route = self._route(event.route)
+        route.outages += 1
+        route.outage_since = event.since
+        self._outages += 1
+        self._down += 1
+        if self._outage_since is None:
+            self._outage_since = event.since
+
+    def _outage_ended(self, event: OutageEnded) -> None:
+        route = self._route(event.route)
+        route.outage_s = route.outage_seconds(event.at)
+        route.outage_since = None
+        route.recovered_at = event.at
+        self._down -= 1
+        if not self._down:
+            self._outage_s = self._outage_seconds(event.at)
+            self._outage_since = None
 
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)

@@ -1,8 +1,8 @@
 """The loop: as many workers as there is work for, a pump that starts them, and orderly ways to stop.
 
-A worker sends its call, hands the outcome to the verdicts, and takes the next call itself; when there is none it ends.
+A worker sends its call, hands the outcome to the scheduler, and takes the next call itself; when there is none it ends.
 The pump starts workers when something may go again (a timer, a requeue, new rows). So the number of tasks depends on
-the concurrency, nobody sleeps in a place, and nobody holds a permit while waiting.
+the concurrency: a row in backoff occupies no slot, and no task awaits while it holds a permit.
 
 What a cancellation leaves behind: every permit released, every finished row with the sink.
 """
@@ -21,16 +21,16 @@ from anyio.abc import TaskGroup
 
 from llmbatch.errors import WriteError
 from llmbatch.events import Event, Notice, Observer, RunEnded, RunStopping
-from llmbatch.records import Caller, Outcome, Result
-from llmbatch.runner.dispatch import Dispatch, Job
+from llmbatch.records import Caller, Outcome, Result, Row
+from llmbatch.runner.calls import Job
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.ports import Sink, Source
-from llmbatch.runner.verdicts import Verdicts
+from llmbatch.runner.schedule import Scheduler
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
-__all__ = ["Ending", "Engine"]
+__all__ = ["Engine", "RunOutcome"]
 
 DRAIN_SECONDS = 30.0
 """How long requests in flight may finish after the first signal."""
@@ -39,7 +39,11 @@ UNBROKEN = 64
 """Calls that came back in one turn of the event loop, after which every worker lets it have the next."""
 
 
-class Ending:
+STOPPED_SECONDS = 5.0
+"""A timer that rings so much too late means that the process was stopped meanwhile."""
+
+
+class RunOutcome:
     """How a run ended: ``exit_code`` as in the contract (before failed lines are counted), ``reason``, ``hint``."""
 
     __slots__ = ("error", "exit_code", "hint", "reason")
@@ -63,6 +67,7 @@ class Engine:
         *,
         observers: Iterable[Observer] = (),
         answered_before: Callable[[str], bool] = lambda _: False,
+        good_row: Callable[[], Row | None] = lambda: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._caller = caller
@@ -70,24 +75,25 @@ class Engine:
         self._options = options
         self._observers = list(observers)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
-        self._dispatch = Dispatch(
+        self._scheduler = Scheduler(
             caller,
             source,
             sink,
             options,
             now=self._loop.time,
             emit=self.emit,
+            halt=self._halt,
             answered_before=answered_before,
+            good_row=good_row,
             seed=seed,
         )
-        self._verdicts = Verdicts(self._dispatch, halt=self._halt, seed=seed)
         self._wake = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._active = 0
         self._unbroken = 0
         self._feeding = False
         self._draining = False
-        self._ending: Ending | None = None
+        self._ending: RunOutcome | None = None
         self._deadline = math.inf
         self._group: TaskGroup | None = None
         self._requests = _request_pace(options.rpm)
@@ -119,23 +125,23 @@ class Engine:
 
     def abort(self, error: WriteError) -> None:
         """The output is lost: stop at once."""
-        self._ending = Ending(74, error.message, error.hint, error)
+        self._ending = RunOutcome(74, error.message, error.hint, error)
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
     def _halt(self, exit_code: int, reason: str, hint: str) -> None:
         if self._ending is None:
-            self._ending = Ending(exit_code, reason, hint)
-            self._dispatch.intake.stop()
+            self._ending = RunOutcome(exit_code, reason, hint)
+            self._scheduler.reading.stop()
             now = self._loop.time()
-            if exit_code == 3:
+            if exit_code in (2, 3):
                 self.emit(Notice(now, "warning", reason, hint))
             self.emit(RunStopping(now, reason))
             self._wake.set()
 
     # Running.
 
-    async def run(self) -> Ending:
+    async def run(self) -> RunOutcome:
         """Send every row, until all have their line or the run has to stop; then :meth:`deferred`, :meth:`ended`."""
         async with anyio.create_task_group() as group:
             self._group = group
@@ -161,7 +167,7 @@ class Engine:
                 group.start_soon(self._work, job)
             if self._is_over():
                 return
-            if self._dispatch.intake.hungry and not self._feeding:
+            if self._scheduler.reading.hungry and not self._feeding:
                 self._feeding = True
                 group.start_soon(self._feed)
             if self._sink.congested and not self._active and not self._draining:
@@ -186,31 +192,32 @@ class Engine:
     def _take(self) -> Job | None:
         if self._ending is not None:
             return None
-        job = self._dispatch.take()
+        job = self._scheduler.take()
         if job is None:
             self._heed_intake()
         return job
 
     def _heed_intake(self) -> None:
         """Reading has failed: what was read so far is done, and nothing more will be."""
-        error = self._dispatch.intake.error
+        error = self._scheduler.reading.error
         if error is not None and self._ending is None:
-            self._ending = Ending(2, str(error), getattr(error, "hint", ""), error)
+            self._ending = RunOutcome(2, str(error), getattr(error, "hint", ""), error)
             self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
 
     async def _work(self, job: Job | None) -> None:
-        call, settle, concurrency = self._caller.call, self._verdicts.settle, self._options.concurrency
+        call, settle, concurrency = self._caller.call, self._scheduler.settle, self._options.concurrency
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine
         try:
             while job is not None:
                 try:
-                    outcome = await call(job.request, None if job.work is None else job.work.row, timeout=job.timeout)
+                    row = None if job.pending is None else job.pending.row
+                    outcome = await call(job.request, row, timeout=job.call.timeout)
                     if task.cancelling() and not _is_cancelled():
                         await _forget_cancellation(task)
                 except BaseException as error:
                     if not isinstance(error, asyncio.CancelledError) or _is_cancelled():
-                        self._verdicts.cancelled(job)
+                        self._scheduler.cancelled(job)
                         raise
                     # A function in place of a provider cancelled its own task; the run was not cancelled.
                     await _forget_cancellation(task)
@@ -244,7 +251,7 @@ class Engine:
 
     async def _feed(self) -> None:
         try:
-            await self._dispatch.intake.wait()
+            await self._scheduler.reading.wait()
         finally:
             self._feeding = False
             self._wake.set()
@@ -253,19 +260,19 @@ class Engine:
         if self._active:
             return self._loop.time() >= self._deadline
         self._heed_intake()  # reading may have failed while a call was found all the same, a canary for one
-        if self._ending is not None or self._dispatch.is_finished():
+        if self._ending is not None or self._scheduler.is_finished():
             return True
-        if not self._dispatch.is_stuck(self._loop.time()):
+        if not self._scheduler.is_stuck(self._loop.time()):
             return False
-        dead = [lane.dead for lane in self._dispatch.lanes if lane.dead is not None]
-        if dead:
-            self._halt(3, dead[0].message, dead[0].advice)
+        dead = self._scheduler.dead()
+        if dead is not None:
+            self._halt(3, dead.message, dead.advice)
         else:
-            self._halt(75, self._dispatch.why_stuck(), "")
+            self._halt(75, self._scheduler.why_stuck(), "")
         return True
 
     def _arm(self, now: float) -> None:
-        wake = self._dispatch.next_wake(now) if self._ending is None else None
+        wake = self._scheduler.next_wake(now) if self._ending is None else None
         if self._deadline < math.inf:
             wake = min(wake if wake is not None else math.inf, self._deadline)
         if wake is not None:
@@ -280,22 +287,24 @@ class Engine:
 
     def _ring(self) -> None:
         # Loops fire timers a clock tick early; the pump then finds nothing due and must be able to set the same again.
-        self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None and self._loop.time() - timer.when() > STOPPED_SECONDS:
+            self._scheduler.resumed()
         self._wake.set()
 
-    def _conclude(self) -> Ending:
+    def _conclude(self) -> RunOutcome:
         if self._ending is not None:
             return self._ending
-        dead = [lane.dead for lane in self._dispatch.lanes if lane.dead is not None]
-        if dead:
-            return Ending(3, dead[0].message, dead[0].advice)
-        if not self._dispatch.is_finished():
-            return Ending(75, "stopped before the end")
-        return Ending(0, "finished")
+        dead = self._scheduler.dead()
+        if dead is not None:
+            return RunOutcome(3, dead.message, dead.advice)
+        if not self._scheduler.is_finished():
+            return RunOutcome(75, "stopped before the end")
+        return RunOutcome(0, "finished")
 
     def deferred(self) -> list[Result]:
         """The rows that still wait."""
-        return list(self._dispatch.deferred())
+        return list(self._scheduler.deferred())
 
     def ended(self, exit_code: int, reason: str, deferred: int) -> RunEnded:
         """Tell the observers that the run is over."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from llmbatch.errors import UsageError
-from llmbatch.runner.keys import check_path
+from llmbatch.runner.tenant_keys import check_path
 
 __all__ = ["OnOutage", "RunOptions"]
 

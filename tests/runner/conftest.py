@@ -14,7 +14,7 @@ from llmbatch.files.iterable import IterableSource
 from llmbatch.providers.caller import HttpCaller
 from llmbatch.providers.connect import Connection
 from llmbatch.records import Result, Transport
-from llmbatch.runner.engine import Ending, Engine
+from llmbatch.runner.engine import RunOutcome, Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario
@@ -25,7 +25,7 @@ from llmbatch.sim.virtual import VirtualTransport, run_virtual
 class Story:
     """What a simulated run did."""
 
-    ending: Ending
+    ending: RunOutcome
     results: list[Result]
     deferred: list[Result]
     events: list[Event]

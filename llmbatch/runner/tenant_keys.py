@@ -12,7 +12,7 @@ from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSONError, dumps, parse
 from llmbatch.records import Row
 
-__all__ = ["CircuitKeys", "check_path"]
+__all__ = ["TenantKeys", "check_path"]
 
 MOST_KEYS = 1000
 """Different values with a circuit of their own; those that come later share one."""
@@ -33,7 +33,7 @@ def check_path(path: object) -> None:
         )
 
 
-class CircuitKeys:
+class TenantKeys:
     """Names circuits by a member of the row, at *path*. Memory: at most a thousand names."""
 
     __slots__ = ("_names", "_path")

@@ -1,7 +1,4 @@
-"""Where rows end: one result each, handed to the sink and told to the observers.
-
-What it does not do: decide how a row ends, or write files.
-"""
+"""Builds the result of a finished row, passes it to the sink, and emits RowFinished."""
 
 from __future__ import annotations
 
@@ -10,16 +7,16 @@ from typing import Literal
 
 from llmbatch.events import Event, Progress, RowFinished
 from llmbatch.records import Malformed, Outcome, Result, Row
+from llmbatch.runner.backlog import PendingRow
 from llmbatch.runner.ports import Sink, Source
-from llmbatch.runner.work import Place, Work
 
-__all__ = ["Outlet", "deferred_result"]
+__all__ = ["Finisher", "deferred_result"]
 
 PROGRESS_SECONDS = 0.25
 
 
-class Outlet:
-    """The ends of one run's rows."""
+class Finisher:
+    """The one place where rows of a run end."""
 
     def __init__(self, sink: Sink, source: Source, *, now: Callable[[], float], emit: Callable[[Event], None]) -> None:
         self._sink = sink
@@ -33,19 +30,17 @@ class Outlet:
         """Whether results are not taken as fast as they come."""
         return self._sink.congested
 
-    def finish(self, work: Work, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
-        """The row of *work* ends as *outcome* says."""
-        lane, row = work.lane, work.row
-        lane.forget(work)
-        work.place = Place.DONE
+    def finish(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
+        """The row ends as *outcome* says."""
+        row = pending.row
         failed = status == "failed"
         result = Result(
             row.number,
             row.hash,
             status,
             row.id_json,
-            attempts=work.attempts,
-            deferrals=work.deferrals,
+            attempts=pending.attempts,
+            deferrals=pending.deferrals,
             status_code=outcome.status,
             request_id=outcome.request_id,
             body=outcome.body,
@@ -53,19 +48,24 @@ class Outlet:
             error_message=outcome.message if failed else None,
             text=outcome.text,
             usage=outcome.usage,
-            model=lane.route.label,
-            latency_s=work.latency,
+            model=pending.route.route.label,
+            latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
         )
         self._sink.put(result)
-        self._emit(RowFinished(now, lane.label, row.number, status, outcome.code if failed else "", work.attempts))
+        if self._source.skipped:
+            self._source.finished(row.number)
+        label = pending.route.state.label
+        self._emit(RowFinished(now, label, row.number, status, outcome.code if failed else "", pending.attempts))
         if now - self._told_at >= PROGRESS_SECONDS:
             self.tell_progress(now, exhausted=False)
 
     def finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
         """The row was never a request."""
         self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
+        if self._source.skipped:
+            self._source.finished(row.number)
         self._emit(RowFinished(self._now(), "", row.number, "failed", code, 0))
 
     def tell_progress(self, now: float, *, exhausted: bool) -> None:
@@ -74,19 +74,20 @@ class Outlet:
         self._emit(Progress(now, self._source.rows_read, self._source.fraction, exhausted))
 
 
-def deferred_result(work: Work, retry_after: float, machine: str) -> Result:
-    """The row of *work*, which waits, as a result; *machine*: what is wrong with this machine, if anything."""
-    lane, row = work.lane, work.row
-    last = lane.dead or (work.refusal[1] if work.refusal else None) or work.last
+def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Result:
+    """The row, which waits, as a result; *machine*: what is wrong with this machine, if anything."""
+    state, row = pending.route.state, pending.row
+    record = state.evidence.records.get(row.number)
+    last = state.dead or (None if record is None else record.last) or pending.last
     return Result(
         row.number,
         row.hash,
         "deferred",
         row.id_json,
-        attempts=work.attempts,
-        deferrals=max(1, work.deferrals),
-        model=lane.route.label,
+        attempts=pending.attempts,
+        deferrals=max(1, pending.deferrals),
+        model=pending.route.route.label,
         retry_after=retry_after,
-        reason=machine or lane.reason or (last.message if last else "waiting for its turn"),
+        reason=machine or state.reason or (last.message if last else "waiting for its turn"),
         metadata_json=row.fields.get("metadata"),
     )

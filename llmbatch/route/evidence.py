@@ -1,0 +1,153 @@
+"""What speaks against each row: failed attempts, and which of them a later good answer has proven.
+
+A failure counts against its row only after a call with a higher number has succeeded on the same route. Failures of one
+row with no good answer between them count as one: they may have had one cause.
+"""
+
+from __future__ import annotations
+
+from llmbatch.records import Outcome
+from llmbatch.route.law import ErrorRate, Traffic, attempts_needed, backoff_steps
+
+__all__ = ["Evidence", "RowRecord"]
+
+MOST_UNPROVEN = 2
+"""Failures of a row with no good answer between, after which another attempt would teach nothing."""
+
+
+class RowRecord:
+    """What is known against one unfinished row. Rows that never failed have none."""
+
+    __slots__ = ("held", "in_flight", "last", "pending", "proven", "sent_alone", "throttled", "traffic")
+
+    def __init__(self, traffic: Traffic) -> None:
+        self.proven = 0
+        """Failed attempts that count."""
+        self.pending: list[int] = []
+        """Numbers of failed calls that no later success has proven yet."""
+        self.throttled = False
+        """Whether it was throttled while calls sent later passed: from then on it no longer sets the route's pace."""
+        self.held = False
+        """Whether it waits for evidence."""
+        self.in_flight = False
+        self.sent_alone = False
+        """Whether nothing can prove its failures any more, so that its own attempts have to do."""
+        self.last: Outcome | None = None
+        self.traffic = traffic
+        """What good rows had met when it began to fail."""
+
+    def __repr__(self) -> str:
+        where = " in flight" if self.in_flight else " held" if self.held else ""
+        return f"<RowRecord {self.proven} proven, {len(self.pending)} pending{where}>"
+
+    @property
+    def failures(self) -> int:
+        """Failures in a row, proven or not."""
+        return self.proven + len(self.pending)
+
+
+class Evidence:
+    """The records of one route's unfinished rows, and the route's own error rate.
+
+    Memory: one record per unfinished row that failed; a success walks over the unproven ones only.
+    """
+
+    __slots__ = ("_least", "newest_success", "rate", "records", "unproven")
+
+    def __init__(self, max_attempts: int) -> None:
+        self._least = max_attempts
+        self.rate = ErrorRate()
+        self.records: dict[int, RowRecord] = {}
+        self.unproven: dict[int, RowRecord] = {}
+        """Those of the records with pending failures."""
+        self.newest_success = 0
+        """The highest number of a call that succeeded."""
+
+    def __repr__(self) -> str:
+        return f"<Evidence {len(self.records)} rows, {len(self.unproven)} unproven, errors {self.rate.value:.2%}>"
+
+    def failed(self, row: int, serial: int, outcome: Outcome) -> RowRecord:
+        """Call *serial* of *row* failed as *outcome* says; proven at once if a later call has succeeded already."""
+        record = self.records.get(row)
+        if record is None:
+            record = self.records[row] = RowRecord(self.rate.traffic)
+        record.last = outcome
+        record.in_flight = False
+        if serial < self.newest_success or record.sent_alone:
+            record.proven += 1
+        else:
+            record.pending.append(serial)
+            self.unproven[row] = record
+        return record
+
+    def prove(self, serial: int) -> list[tuple[int, RowRecord]]:
+        """Call *serial* succeeded: what failed before it counts. Returns the rows with a newly proven failure."""
+        if serial > self.newest_success:
+            self.newest_success = serial
+        if not self.unproven:
+            return []
+        changed: list[tuple[int, RowRecord]] = []
+        for row, record in list(self.unproven.items()):
+            left = [number for number in record.pending if number > serial]
+            if len(left) == len(record.pending):
+                continue
+            record.pending = left
+            record.proven += 1
+            if not left:
+                del self.unproven[row]
+            changed.append((row, record))
+        return changed
+
+    def void(self) -> None:
+        """An outage explains what is unproven: it counts against no row."""
+        for row, record in self.unproven.items():
+            record.pending.clear()
+            if not record.proven:
+                self.records.pop(row, None)
+        self.unproven.clear()
+
+    def excuse_throttled(self) -> None:
+        """The route was throttled, and no single row: that counts against nobody."""
+        for row, record in list(self.unproven.items()):
+            if record.last is not None and record.last.verdict == "throttled":
+                record.pending.clear()
+                del self.unproven[row]
+                if not record.proven:
+                    self.records.pop(row, None)
+
+    def needed(self, record: RowRecord) -> int:
+        """Proven failures that end the row."""
+        return attempts_needed(self.rate.since(record.traffic), self._least)
+
+    def is_spent(self, record: RowRecord) -> bool:
+        """Whether a good row would have failed so often less than once in 100,000."""
+        return record.proven >= self._least and record.proven >= self.needed(record)
+
+    def is_waiting(self, record: RowRecord) -> bool:
+        """Whether another attempt would teach nothing before something else succeeds."""
+        return len(record.pending) >= MOST_UNPROVEN
+
+    def backoff(self, record: RowRecord) -> float:
+        """How far the row's wait has grown, in doublings; see :func:`backoff_steps`."""
+        return backoff_steps(record.failures, self.rate.since(record.traffic))
+
+    def succeeded(self, row: int) -> None:
+        """The row has its answer: what it met before is the route's own error rate."""
+        record = self.forget(row)
+        self.rate.add(0 if record is None else record.proven + bool(record.pending))
+
+    def forget(self, row: int) -> RowRecord | None:
+        """The row is done."""
+        if not self.records:
+            return None
+        self.unproven.pop(row, None)
+        return self.records.pop(row, None)
+
+    def explain(self, row: int) -> str:
+        """Why the row is where it is, in a phrase; empty where nothing speaks against it."""
+        record = self.records.get(row)
+        if record is None:
+            return ""
+        others = f"while {self.rate.value:.1%} of other attempts failed"
+        waits = f", {len(record.pending)} more not proven yet" if record.pending else ""
+        return f"failed {record.proven} of {self.needed(record)} {others}{waits}"

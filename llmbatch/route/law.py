@@ -1,0 +1,98 @@
+"""The law: how often a row has to fail before it ends as failed, and how a route's own rate of errors is measured.
+
+A good row fails an attempt by chance with the route's error rate *e*, so it fails *k* times in a row with probability
+``e ** k``. A row ends once ``e ** k < CHANCE``, that is after ``k = log(CHANCE) / log(e)`` proven failures.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["CHANCE", "FLOOR", "ErrorRate", "Traffic", "attempts_needed", "backoff_steps"]
+
+CHANCE = 1e-5
+"""A good row ends as failed by chance less often than this."""
+
+FLOOR = 0.01
+"""The least error rate that is assumed: nobody has seen enough good answers to rule out one error in a hundred."""
+
+CEILING = 0.9
+"""The highest rate that the law reckons with; a row then has 110 attempts."""
+
+PRIOR = 10.0
+"""Attempts at the rate of ``FLOOR`` that every estimate starts with."""
+
+HORIZON = 2000.0
+"""Attempts that the rate looks back on at least; older ones are halved in weight whenever twice as many are there."""
+
+Traffic = tuple[float, float]
+"""Failed attempts and attempts of rows that succeeded, counted since the start of the run."""
+
+
+def attempts_needed(rate: float, least: int) -> int:
+    """Proven failures that end a row where good rows fail with *rate* (0 to 1); never fewer than *least*."""
+    rate = min(max(rate, FLOOR), CEILING)
+    return max(least, math.ceil(math.log(CHANCE) / math.log(rate)))
+
+
+def backoff_steps(failures: int, rate: float) -> float:
+    """Doublings that *failures* are worth where good rows fail with *rate*.
+
+    Each failure counts one as long as failures are rare. Where half of all attempts fail, one more says little about
+    the row, so its wait grows in proportion to the evidence: ``log(rate) / log(CHANCE ** (1/3))``.
+    """
+    rate = min(max(rate, FLOOR), CEILING)
+    weight = min(1.0, 3.0 * math.log(rate) / math.log(CHANCE))
+    return 1.0 + max(0, failures - 1) * weight
+
+
+class ErrorRate:
+    """How often attempts of rows that succeeded in the end had failed before.
+
+    Rows that never succeed cannot raise it. O(1) per row; memory: four numbers.
+    """
+
+    __slots__ = ("_attempts", "_failed", "all_attempts", "all_failed")
+
+    def __init__(self) -> None:
+        self._attempts = 0.0
+        self._failed = 0.0
+        self.all_attempts = 0.0
+        self.all_failed = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
+
+    @property
+    def traffic(self) -> Traffic:
+        """The counts so far, to be handed to :meth:`since` later."""
+        return self.all_failed, self.all_attempts
+
+    @property
+    def value(self) -> float:
+        """The measured share, without margin."""
+        return self._failed / self._attempts if self._attempts else 0.0
+
+    def add(self, failures: int) -> None:
+        """A row succeeded after *failures* failed attempts."""
+        self._attempts += failures + 1
+        self.all_attempts += failures + 1
+        if failures:
+            self._failed += failures
+            self.all_failed += failures
+        if self._attempts > 2 * HORIZON:
+            self._attempts /= 2
+            self._failed /= 2
+
+    def since(self, start: Traffic) -> float:
+        """The rate that a row is judged by which fails since *start*: on the safe side of what was measured.
+
+        The higher of two estimates: the long one, with a margin of a good half of its standard error; and what was met
+        since the row began to fail, less two standard errors, so that errors which have only just begun are seen.
+        """
+        failed, attempts = self._failed, self._attempts + PRIOR
+        share = failed / attempts
+        long = (failed + FLOOR * PRIOR + (0.5 + share) * math.sqrt(failed)) / attempts
+        lately = self.all_failed - start[0]
+        recent = (lately - 2.0 * math.sqrt(lately)) / (self.all_attempts - start[1] + PRIOR) if lately > 0 else 0.0
+        return max(long, recent)

@@ -1,0 +1,52 @@
+"""Requests that carry none of the rows that wait: the smallest one a route takes, and one that has succeeded before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmbatch.records import Request, Row
+from llmbatch.runner.backlog import RunRoute
+from llmbatch.runner.context import RunContext
+
+__all__ = ["Checks"]
+
+MOST_GOOD_BYTES = 1024 * 1024
+"""The largest request that is kept to be sent once more."""
+
+
+class Checks:
+    """Finds such requests. *good_row*: a row of an earlier run that succeeded, looked up once, when first needed."""
+
+    def __init__(self, run: RunContext, good_row: Callable[[], Row | None]) -> None:
+        self._run = run
+        self._good_row: Callable[[], Row | None] | None = good_row
+
+    def ping(self, route: RunRoute) -> Request | None:
+        """The smallest request of the route. It names no tenant, so it says nothing about one."""
+        if route.template is None or route.state.label != route.route.label:
+            return None
+        return self._run.caller.canary(route.template)
+
+    def good(self, route: RunRoute) -> Request | None:
+        """The request of a finished row. A function may do more than answer, so it gets none."""
+        if route.good is None and self._good_row is not None and route.template is not None and route.template.url:
+            find, self._good_row = self._good_row, None
+            row = find()
+            if row is not None:
+                self._prepare(row)
+        return route.good
+
+    def _prepare(self, row: Row) -> None:
+        try:
+            request = self._run.caller.prepare(row)
+        except Exception:  # noqa: BLE001 - a row of an earlier run that is no request now: then there is none
+            return
+        self.keep(self._run.routes.route_of(row, request.route, self._run.now()), request)
+
+    @staticmethod
+    def keep(route: RunRoute, request: Request) -> None:
+        """The request has succeeded: keep the smallest such one."""
+        if request.url and len(request.body) <= MOST_GOOD_BYTES:
+            good = route.good
+            if good is None or len(request.body) < len(good.body):
+                route.good = request

@@ -1,0 +1,42 @@
+"""This machine's own faults: no file handles, no memory, no network. Nothing is sent for a while, nobody is blamed."""
+
+from __future__ import annotations
+
+from llmbatch.events import Notice
+from llmbatch.records import Outcome
+
+__all__ = ["Machine"]
+
+
+class Machine:
+    """What is wrong with this machine, and until when nothing is sent. *longest*: the longest wait, in seconds."""
+
+    __slots__ = ("_level", "_longest", "since", "until")
+
+    def __init__(self, *, longest: float) -> None:
+        self._longest = longest
+        self._level = 0
+        self.until = 0.0
+        """Nothing is sent before."""
+        self.since: float | None = None
+        """Since when it is at fault, None while it is not."""
+
+    def __repr__(self) -> str:
+        return f"<Machine {'ok' if self.since is None else f'at fault until {self.until:.1f}'}>"
+
+    def works(self) -> None:
+        """An answer came: it works."""
+        self._level = 0
+        self.since = None
+
+    def failed(self, outcome: Outcome, now: float) -> Notice | None:
+        """A call failed by this machine's fault: wait, longer each time; None where a wait goes on already."""
+        if now < self.until:
+            return None
+        if self.since is None:
+            self.since = now
+        wait = min(self._longest, 2.0**self._level)
+        self._level = min(self._level + 1, 30)
+        self.until = now + wait
+        hint = outcome.advice or "nothing is lost: the rows are resent"
+        return Notice(now, "warning", f"this machine: {outcome.message}; trying again in {wait:.0f} s", hint)

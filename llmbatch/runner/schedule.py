@@ -1,0 +1,336 @@
+"""Which call goes next.
+
+Order: one probe for a route whose circuit is open, then rows that wait for their turn, in turn with new ones from the
+input, then a request that no row waits for where only evidence is missing.
+
+Everything here is synchronous: nothing is awaited between choosing a row and taking its permit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from llmbatch.events import CallSent, Event
+from llmbatch.pace.tokens import TokenBudget
+from llmbatch.records import Caller, Outcome, Request, Result, Row
+from llmbatch.route.decisions import CircuitMoved
+from llmbatch.route.outage import Candidates
+from llmbatch.route.route import CallKind
+from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
+from llmbatch.runner.calls import Job
+from llmbatch.runner.checks import Checks
+from llmbatch.runner.context import RunContext
+from llmbatch.runner.finish import Finisher, deferred_result
+from llmbatch.runner.machine import Machine
+from llmbatch.runner.options import RunOptions
+from llmbatch.runner.ports import Sink, Source
+from llmbatch.runner.reading import Reading
+from llmbatch.runner.routes import Routes, max_wait_without_progress
+from llmbatch.runner.settle import Settler
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Chooses the calls of one run. Belongs to one event loop; not safe for concurrent use.
+
+    *halt* ends the run: exit code, reason and hint. *good_row*: a row of an earlier run that succeeded.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        source: Source,
+        sink: Sink,
+        options: RunOptions,
+        *,
+        now: Callable[[], float],
+        emit: Callable[[Event], None],
+        halt: Callable[[int, str, str], None],
+        answered_before: Callable[[str], bool],
+        good_row: Callable[[], Row | None],
+        seed: int,
+    ) -> None:
+        self._run = RunContext(
+            options=options,
+            caller=caller,
+            source=source,
+            routes=Routes(options, seed=seed, answered_before=answered_before),
+            backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.slim(pending)),
+            finisher=Finisher(sink, source, now=now, emit=emit),
+            machine=Machine(longest=options.recovery_timeout),
+            now=now,
+            emit=emit,
+            halt=halt,
+        )
+        self._settler = Settler(self._run, on_drop=lambda pending: self.reading.drop(pending))
+        self.reading = Reading(self._run, park=self._settler.defer)
+        self._checks = Checks(self._run, good_row)
+        self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
+        self._tokens_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Scheduler {self._run.routes!r} {self._run.backlog!r}>"
+
+    # What goes next.
+
+    def take(self) -> Job | None:
+        """The next call, with its permit, or None when nothing may go now (see :meth:`next_wake`)."""
+        run = self._run
+        now = run.now()
+        if now < run.machine.until or run.finisher.congested:
+            return None
+        run.backlog.release_due(now)
+        if run.open:
+            for route in list(run.open):
+                job = self._probe(route, now)
+                if job is not None:
+                    return job
+        if self.reading.is_over:
+            job = self._check(now)
+            if job is not None:
+                return job
+        pending = self._next_row(now)
+        if pending is not None:
+            return self._issue(pending, now, run.options.timeout)
+        return None if self.reading.is_over else self._check(now)
+
+    def _next_row(self, now: float) -> PendingRow | None:
+        backlog = self._run.backlog
+        if backlog.queued:
+            for route in list(backlog.queued):
+                if not route.state.room(now):
+                    continue
+                # New rows in turn with waiting ones: bad rows among these must not hide the good ones.
+                if route.prefer_new:
+                    route.prefer_new = False
+                    pending = self.reading.next_row(now)
+                    if pending is not None:
+                        return pending
+                    if not route.queue or not route.state.room(now):
+                        continue
+                route.prefer_new = True
+                return backlog.next_of(route)
+        return self.reading.next_row(now)
+
+    def _issue(self, pending: PendingRow, now: float, timeout: float) -> Job | None:
+        run, route = self._run, pending.route
+        request = self.reading.request_of(pending)
+        if request is None or not self._afford(request.tokens, now):
+            self._give_back(pending)
+            return None
+        state = route.state
+        was = state.circuit.phase
+        call = state.admit(pending.row.number, now, timeout=timeout)
+        if call is None:
+            self._give_back(pending)
+            return None
+        if pending.state is RowState.PARKED:
+            route.parked.pop(pending.row.number, None)
+        pending.state = RowState.IN_FLIGHT
+        pending.attempts += 1
+        if route.template is None:
+            route.template = request
+        job = Job(call, route, pending, request)
+        if state.circuit.phase != was:
+            self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
+        self._reserve(job, now)
+        run.emit(CallSent(now, state.label, pending.row.number, pending.attempts, call.ticket.probe))
+        return job
+
+    def _give_back(self, pending: PendingRow) -> None:
+        """The row was not sent: it goes before others, or stays parked."""
+        if pending.state is RowState.PARKED:
+            return
+        if pending.route.state.is_closed:
+            self._run.backlog.enqueue(pending, first=True)
+        else:
+            self._run.backlog.park(pending, self._run.now(), avoided=True)
+
+    def _issue_check(self, route: RunRoute, kind: CallKind, request: Request, now: float) -> Job | None:
+        if not self._afford(request.tokens, now):
+            return None
+        state = route.state
+        was = state.circuit.phase
+        call = state.admit(0, now, kind=kind, timeout=state.probe_timeout)
+        if call is None:
+            return None
+        if state.circuit.phase != was:
+            self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
+        job = Job(call, route, None, request)
+        self._reserve(job, now)
+        self._run.emit(CallSent(now, state.label, 0, 1, call.probe))
+        return job
+
+    def _afford(self, tokens: int, now: float) -> bool:
+        if self._tokens is None:
+            return True
+        wait = self._tokens.wait(tokens, now)
+        self._tokens_until = now + wait
+        return wait == 0.0
+
+    def _reserve(self, job: Job, now: float) -> None:
+        if self._tokens is not None:
+            job.reserved = job.request.tokens
+            self._tokens.reserve(job.reserved, now)
+
+    # Probes and checks.
+
+    def _probe(self, route: RunRoute, now: float) -> Job | None:
+        state = route.state
+        due = state.next_change(now)
+        if due is None or due > now or self.is_blocked(route, now):
+            return None
+        candidates = Candidates(
+            fresh=self.reading.could_read_for(route),
+            parked=bool(route.parked),
+            ping=self._checks.ping(route) is not None,
+            good=self._checks.good(route) is not None,
+        )
+        if not candidates.checks and not candidates.fresh and self._all_failed(route):
+            decisions = state.judge_parked(now)
+            if decisions:
+                self._settler.apply(route, decisions, now)
+                return None
+        probe = state.next_probe(now, candidates)
+        if probe is None:
+            return None
+        if probe.kind == "ping" or probe.kind == "good":
+            request = self._checks.ping(route) if probe.kind == "ping" else route.good
+            return None if request is None else self._issue_check(route, probe.kind, request, now)
+        pending = self.reading.next_of(route, now, probe.jump) if probe.kind == "fresh" else None
+        pending = pending or self._run.backlog.best_probe(route)
+        return None if pending is None else self._issue(pending, now, state.probe_timeout)
+
+    def _all_failed(self, route: RunRoute) -> bool:
+        records = route.state.evidence.records
+        return len(route.parked) == route.live and all(number in records for number in route.parked)
+
+    def _check(self, now: float) -> Job | None:
+        """A request for rows that only wait to learn whether the route works."""
+        for route in self._run.routes:
+            state = route.state
+            if not state.evidence.unproven or not state.wants_check(now):
+                continue
+            good = self._checks.good(route)
+            if good is not None:
+                return self._issue_check(route, "good", good, now)
+            ping = self._checks.ping(route)
+            if ping is not None:
+                return self._issue_check(route, "ping", ping, now)
+            if self.reading.is_over and self._all_held(route):
+                self._settler.apply(route, state.judge_alone(now, route.live), now)
+        return None
+
+    def _all_held(self, route: RunRoute) -> bool:
+        return sum(record.held for record in route.state.evidence.records.values()) == route.live
+
+    # Answers.
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """The call of *job* came back as *outcome*."""
+        now = self._run.now()
+        if self._tokens is not None:
+            self._tokens.settle(job.reserved, _tokens_used(job, outcome), now)
+        if outcome.verdict == "success" and job.pending is not None:
+            self._checks.keep(job.route, job.request)
+        self._settler.settle(job, outcome, now)
+
+    def cancelled(self, job: Job) -> None:
+        """The call of *job* was cut off: it says nothing."""
+        now = self._run.now()
+        if self._tokens is not None:
+            self._tokens.settle(job.reserved, 0, now)
+        self._settler.cancelled(job, now)
+
+    def resumed(self) -> None:
+        """The process was stopped for a while: ramp up instead of stampeding."""
+        for route in self._run.routes:
+            route.state.throttle.ramp_due = True
+
+    # When to look again, and when there is nothing left.
+
+    def is_blocked(self, route: RunRoute, now: float) -> bool:
+        """Whether the route will not be tried again in this run."""
+        state, options = route.state, self._run.options
+        if state.dead is not None or state.throttle.given_up or state.is_lost(now):
+            return True
+        if options.on_outage == "defer":
+            return state.is_confirmed or state.throttle.not_before - now > options.recovery_timeout
+        if options.max_outage is None or state.outage is None:
+            return False
+        return now - state.outage.since >= options.max_outage
+
+    def next_wake(self, now: float) -> float | None:
+        """The time at which something may go that may not go now; None where only an answer can change that."""
+        run = self._run
+        times = [time for time in (run.machine.until, self._tokens_until) if time > now]
+        times.append(run.backlog.next_retry)
+        if run.machine.since is not None:
+            times.append(run.machine.since + max_wait_without_progress(run.options))
+        for route in run.routes:
+            state = route.state
+            times.append(state.lost_at)
+            if state.outage is not None and run.options.max_outage is not None:
+                times.append(state.outage.since + run.options.max_outage)
+            if self.is_blocked(route, now):
+                continue
+            change = state.next_change(now)
+            if change is not None and (route.live or not state.is_closed):
+                times.append(change)
+            if state.evidence.unproven:
+                times.append(state.check_at)
+        return min((time for time in times if now < time < math.inf), default=None)
+
+    def is_finished(self) -> bool:
+        """Whether every row that will come has its line."""
+        return self.reading.is_over and not self._run.backlog.rows
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether all that is left waits for routes that will not be tried again in this run."""
+        run = self._run
+        if any(route.state.in_flight for route in run.routes):
+            return False
+        since = run.machine.since
+        if since is not None and now - since >= max_wait_without_progress(run.options):
+            return True
+        if self.reading.may_read(now):
+            return False
+        routes = [route for route in run.routes if route.live or route.skipped]
+        return bool(routes) and all(self.is_blocked(route, now) for route in routes)
+
+    def why_stuck(self) -> str:
+        """The reason for people, when the run is stuck and no route is dead."""
+        run = self._run
+        if run.machine.since is not None:
+            return "this machine cannot send anything"
+        now = run.now()
+        for route in run.routes:
+            state = route.state
+            if state.is_lost(now):
+                return f"{state.label} has never answered: is the address right? ({state.message})"
+            if not state.is_closed:
+                return f"{state.label} is in an outage: {state.reason}"
+        waits = ", ".join(route.state.label for route in run.routes if route.live)
+        return f"{waits} asks to wait longer than this run will"
+
+    def dead(self) -> Outcome | None:
+        """What the first route said that only the operator can help; None where there is none."""
+        return next((route.state.dead for route in self._run.routes if route.state.dead is not None), None)
+
+    def deferred(self) -> Iterator[Result]:
+        """The rows in memory that still wait, as results, in order of their numbers."""
+        run = self._run
+        now = run.now()
+        machine = self.why_stuck() if run.machine.since is not None else ""
+        for pending, retry_after in run.backlog.every(run.routes, now):
+            yield deferred_result(pending, max(retry_after, run.machine.until - now), machine)
+
+
+def _tokens_used(job: Job, outcome: Outcome) -> int:
+    """Tokens that the provider counted; a refused call used none."""
+    if outcome.verdict != "success":
+        return 0
+    usage = outcome.usage
+    return job.reserved if usage is None else usage.input_tokens + usage.output_tokens

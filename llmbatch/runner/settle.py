@@ -1,0 +1,219 @@
+"""What becomes of rows, routes and the run when a route has decided: one ``match`` over its decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, assert_never
+
+from llmbatch.events import (
+    CallEnded,
+    CircuitChanged,
+    LimitChanged,
+    Notice,
+    OutageEnded,
+    OutageStarted,
+    Throttled,
+)
+from llmbatch.records import Outcome
+from llmbatch.route.decisions import (
+    CircuitMoved,
+    Decision,
+    Fail,
+    GiveUpRoute,
+    HoldForEvidence,
+    OutageConfirmed,
+    OutageOver,
+    ParkUntil,
+    PauseRoute,
+    Requeue,
+    RetryAt,
+    StopRun,
+    Succeed,
+    Tell,
+)
+from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
+from llmbatch.runner.calls import Job
+from llmbatch.runner.context import RunContext
+
+__all__ = ["Settler"]
+
+LONG_WAIT = 10.0
+"""A wait that the provider names is parked, not sat out in the queue, from this many seconds."""
+
+
+class Settler:
+    """Carries out decisions. *on_drop* is told of each row that leaves memory."""
+
+    def __init__(self, run: RunContext, *, on_drop: Callable[[PendingRow], None]) -> None:
+        self._run = run
+        self._on_drop = on_drop
+
+    def settle(self, job: Job, outcome: Outcome, now: float) -> None:
+        """The call of *job* came back as *outcome*."""
+        run, route, pending = self._run, job.route, job.pending
+        state = route.state
+        limit = state.limit.value
+        self._tell_ended(job, outcome, now)
+        if outcome.verdict == "local":
+            self._machine_failed(outcome, now)
+        elif run.machine.since is not None:
+            run.machine.works()
+        if pending is not None:
+            pending.latency = now - job.call.sent_at
+            pending.last = outcome
+            if outcome.verdict != "success" and (job.call.probe or outcome.verdict == "local"):
+                pending.attempts -= 1
+                pending.probes += job.call.probe
+        self.apply(route, state.settle(job.call, outcome, now), now, pending)
+        if state.limit.value != limit:
+            run.emit(LimitChanged(now, state.label, state.limit.value))
+
+    def cancelled(self, job: Job, now: float) -> None:
+        """The call of *job* was cut off: it says nothing."""
+        job.route.state.cancelled(job.call)
+        if job.pending is not None:
+            job.pending.state = RowState.HELD
+        self._tell_ended(job, None, now)
+
+    def apply(
+        self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None
+    ) -> None:
+        """Do what was decided, in order; *pending* is the row whose call was judged."""
+        rows = self._run.backlog.rows
+        for decision in decisions:
+            match decision:
+                case Succeed():
+                    if pending is not None and pending.last is not None:
+                        self._end(pending, pending.last, "success", now)
+                case Fail(row, outcome):
+                    self._end(rows[row], outcome, "failed", now)
+                case RetryAt(row, at, code):
+                    self._retry(rows[row], at, code, now)
+                case HoldForEvidence(row):
+                    self._run.backlog.hold(rows[row])
+                case ParkUntil(row):
+                    self._park(rows[row], now)
+                case Requeue():
+                    self._run.backlog.requeue(route, now)
+                case CircuitMoved():
+                    self._follow(route, decision, now)
+                case OutageConfirmed(since, reason):
+                    self._run.emit(OutageStarted(now, route.state.label, since, reason))
+                    self._fail_parked(route, now)
+                case OutageOver(since):
+                    self._run.emit(OutageEnded(now, route.state.label, since, now - since))
+                case PauseRoute(seconds, code):
+                    self._pause(route, seconds, code, now)
+                case StopRun(exit_code, reason, hint):
+                    self._run.halt(exit_code, reason, hint)
+                case GiveUpRoute():
+                    self._give_up(route, decision, now)
+                case Tell(level, message, hint):
+                    self._run.emit(Notice(now, level, message, hint))
+                case _:
+                    assert_never(decision)
+
+    # Rows.
+
+    def _end(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
+        self._on_drop(pending)
+        self._run.backlog.drop(pending)
+        self._run.finisher.finish(pending, outcome, status, now)
+
+    def _retry(self, pending: PendingRow, at: float, code: str, now: float) -> None:
+        backlog, state = self._run.backlog, pending.route.state
+        if not state.is_closed or state.throttle.given_up:
+            self._park(pending, now)
+        elif at <= now:
+            backlog.enqueue(pending, first=True)
+        else:
+            backlog.retry_at(pending, at, now, code)
+
+    def _park(self, pending: PendingRow, now: float) -> None:
+        """Defer the row; one whose circuit has closed meanwhile goes on, and with ``--on-outage fail`` it may end."""
+        state = pending.route.state
+        if state.is_closed and state.dead is None and not state.throttle.given_up:
+            self._run.backlog.enqueue(pending)
+            return
+        self.defer(pending, now, avoided=False)
+
+    def defer(self, pending: PendingRow, now: float, *, avoided: bool = True) -> None:
+        """Park a row whose route takes none, or end it; *avoided*: a call that would have been made now is not."""
+        if not self._ends_in_outage(pending, now):
+            self._run.backlog.park(pending, now, avoided=avoided)
+
+    def _ends_in_outage(self, pending: PendingRow, now: float) -> bool:
+        """With ``--on-outage fail``, end a row that meets a confirmed outage; whether it did."""
+        state = pending.route.state
+        if self._run.options.on_outage != "fail" or not state.is_confirmed or state.dead is not None:
+            return False
+        reason = f"the circuit for {state.label} is open: {state.reason}"
+        last = pending.last
+        state.forget(pending.row.number)
+        self._end(pending, last or Outcome("failure", code="circuit_open", message=reason), "failed", now)
+        return True
+
+    def _fail_parked(self, route: RunRoute, now: float) -> None:
+        if self._run.options.on_outage == "fail":
+            for pending in list(route.parked.values()):
+                self._ends_in_outage(pending, now)
+
+    # Routes.
+
+    def _follow(self, route: RunRoute, moved: CircuitMoved, now: float) -> None:
+        self.tell_circuit(route, moved, now)
+        if moved.new == "closed":
+            self._run.open.pop(route, None)
+        elif moved.old == "closed":
+            self._run.open[route] = None
+            self._run.backlog.park_waiting(route, now)
+
+    def tell_circuit(self, route: RunRoute, moved: CircuitMoved, now: float) -> None:
+        """Announce a change of the circuit's state."""
+        state = route.state
+        wait = 0.0 if moved.new == "closed" else state.retry_after(now)
+        self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait))
+
+    def _pause(self, route: RunRoute, seconds: float, code: str, now: float) -> None:
+        backlog, state = self._run.backlog, route.state
+        self._run.emit(Throttled(now, state.label, seconds, code))
+        if not state.is_closed:
+            return
+        if state.throttle.given_up:
+            backlog.park_waiting(route, now)
+        elif seconds >= LONG_WAIT:
+            backlog.park_waiting(route, now)
+            backlog.pause(route)
+
+    def _give_up(self, route: RunRoute, decision: GiveUpRoute, now: float) -> None:
+        self._run.backlog.park_waiting(route, now)
+        if len(self._run.routes) > 1:
+            message = f"{route.state.label}: {decision.outcome.message}"
+            self._run.emit(Notice(now, "error", message, decision.hint))
+        else:
+            self._run.halt(3, decision.message, decision.hint)
+
+    def _machine_failed(self, outcome: Outcome, now: float) -> None:
+        notice = self._run.machine.failed(outcome, now)
+        if notice is not None:
+            self._run.emit(notice)
+            for route in self._run.routes:
+                route.state.throttle.ramp_due = True
+
+    def _tell_ended(self, job: Job, outcome: Outcome | None, now: float) -> None:
+        usage = outcome.usage if outcome is not None else None
+        self._run.emit(
+            CallEnded(
+                now,
+                job.route.state.label,
+                job.pending.row.number if job.pending is not None else 0,
+                job.call.ticket.probe,
+                outcome.verdict if outcome is not None else None,
+                outcome.code if outcome is not None else "",
+                outcome.message if outcome is not None else "",
+                outcome.status if outcome is not None else None,
+                now - job.call.sent_at,
+                usage.input_tokens if usage is not None else 0,
+                usage.output_tokens if usage is not None else 0,
+            )
+        )
