@@ -18,7 +18,7 @@ MOST_UNPROVEN = 2
 class RowRecord:
     """What is known against one unfinished row. Rows that never failed have none."""
 
-    __slots__ = ("held", "in_flight", "last", "pending", "proven", "sent_alone", "throttled", "traffic")
+    __slots__ = ("held", "in_flight", "last", "pending", "proven", "retry_at", "sent_alone", "throttled", "traffic")
 
     def __init__(self, traffic: Traffic) -> None:
         self.proven = 0
@@ -30,6 +30,8 @@ class RowRecord:
         self.held = False
         """Whether it waits for evidence."""
         self.in_flight = False
+        self.retry_at = 0.0
+        """When its backoff is over."""
         self.sent_alone = False
         """Whether nothing can prove its failures any more, so that its own attempts have to do."""
         self.last: Outcome | None = None

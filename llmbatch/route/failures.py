@@ -18,6 +18,9 @@ DOWN = math.log(1e-6)
 SUSPICIOUS = math.log(1e-2)
 """Below this the slots of failed calls are not filled again before a good answer."""
 
+DOUBTFUL = math.log(1e-4)
+"""Below this a request is sent of which nobody has reason to expect that it fails."""
+
 MOST_USUAL = 0.9
 """The highest failure rate that is called usual: above it, calls are a waste of money."""
 
@@ -56,74 +59,77 @@ def log_chance(failed: int, sent: int, log_rates: float) -> float:
 
 
 class FailureWindow:
-    """The rows that failed in calls sent after the newest good one, each counted once.
+    """Rows that had never failed, and failed in calls sent after the newest good one, each counted once.
 
-    Memory: one entry per row that failed since; all go at the next good answer.
+    Rows that failed before while others passed say nothing about the route. Memory: one entry per row that failed
+    since; all go at the next good answer.
     """
 
-    __slots__ = ("_log_rates", "rows", "since", "untold")
+    __slots__ = ("_log_rates", "rows", "since")
 
     def __init__(self) -> None:
-        self.rows: dict[int, tuple[int, float, bool]] = {}
-        """Row number to call number, the logarithm of the usual rate for it, and whether it had never failed before."""
+        self.rows: dict[int, tuple[int, float]] = {}
+        """Row number to call number, and the logarithm of the usual rate for it."""
         self.since = 0
         """What was sent up to this call number is proven, or explained otherwise."""
-        self.untold = 0
-        """Calls sent since then that say nothing about health: throttled, refused for their content, cancelled."""
         self._log_rates = 0.0
 
     def __repr__(self) -> str:
         return f"<FailureWindow {len(self.rows)} rows after call {self.since}>"
 
-    def add(self, row: int, serial: int, rate: float, *, fresh: bool) -> None:
-        """Call *serial* of *row* failed; calls of its kind (*fresh*: of rows that never failed) usually do with *rate*."""
-        if serial <= self.since or row in self.rows:
-            return
-        chance = math.log(rate)
-        self.rows[row] = (serial, chance, fresh)
-        self._log_rates += chance
+    def add(self, row: int, serial: int, rate: float) -> bool:
+        """Call *serial* of *row* failed; such calls usually fail with *rate*. Whether a later one passed already."""
+        if serial <= self.since:
+            return True
+        if row not in self.rows:
+            chance = math.log(rate)
+            self.rows[row] = (serial, chance)
+            self._log_rates += chance
+        return False
 
-    def skip(self, serial: int) -> None:
-        """Call *serial* says nothing about health."""
-        if serial > self.since:
-            self.untold += 1
-
-    def chance(self, newest: int) -> float:
-        """The logarithm of the chance of this, call *newest* being the last one sent; 0 where nothing failed."""
+    def chance(self, out: int) -> float:
+        """The logarithm of the chance of this, *out* calls of such rows being in flight; 0 where nothing failed."""
         if not self.rows:
             return 0.0
-        return log_chance(len(self.rows), newest - self.since - self.untold, self._log_rates)
+        return log_chance(len(self.rows), len(self.rows) + out, self._log_rates)
 
-    def is_suspicious(self, newest: int) -> bool:
+    def is_suspicious(self, out: int) -> bool:
         """Whether chance hardly explains it."""
-        return bool(self.rows) and self.chance(newest) < SUSPICIOUS
+        return bool(self.rows) and self.chance(out) < SUSPICIOUS
 
-    def is_down(self, newest: int, threshold: int) -> bool:
+    def is_doubtful(self, out: int) -> bool:
+        """Whether it is worth a request that carries no row of the input."""
+        return bool(self.rows) and self.chance(out) < DOUBTFUL
+
+    def is_down(self, out: int, threshold: int) -> bool:
         """Whether chance does not explain it, and at least *threshold* different rows failed."""
-        return len(self.rows) >= threshold and self.chance(newest) < DOWN
+        return len(self.rows) >= threshold and self.chance(out) < DOWN
 
-    def prove(self, serial: int) -> list[bool]:
-        """Call *serial* succeeded: drop what failed before it; returns for each such row whether it was fresh."""
+    def prove(self, serial: int) -> int:
+        """Call *serial* succeeded: drop what failed before it; returns how many rows."""
         if serial <= self.since:
-            return []
+            return 0
         self.since = serial
-        self.untold = 0
         if not self.rows:
-            return []
-        proven = [(row, fresh) for row, (sent, _, fresh) in self.rows.items() if sent < serial]
-        for row, _ in proven:
-            del self.rows[row]
-        self._log_rates = sum(chance for _, chance, _ in self.rows.values())
-        return [fresh for _, fresh in proven]
+            return 0
+        proven = [row for row, (sent, _) in self.rows.items() if sent < serial]
+        for row in proven:
+            self.drop(row)
+        return len(proven)
+
+    def drop(self, row: int) -> None:
+        """The row says nothing any more."""
+        entry = self.rows.pop(row, None)
+        if entry is not None:
+            self._log_rates = self._log_rates - entry[1] if self.rows else 0.0
 
     @property
     def newest(self) -> int:
         """The highest number of a call that failed; 0 where there is none."""
-        return max((serial for serial, _, _ in self.rows.values()), default=0)
+        return max((serial for serial, _ in self.rows.values()), default=0)
 
     def clear(self, newest: int) -> None:
         """Start anew after call *newest*: what failed so far is explained otherwise."""
         self.rows.clear()
         self._log_rates = 0.0
-        self.untold = 0
         self.since = max(self.since, newest)

@@ -73,6 +73,11 @@ class ErrorRate:
         """The measured share, without margin."""
         return self._failed / self._attempts if self._attempts else 0.0
 
+    @property
+    def cautious(self) -> float:
+        """The share as long as little is known: from one in four, at the start, down to what was measured."""
+        return max(FLOOR, (self._failed + 0.25 * 2 * PRIOR) / (self._attempts + 2 * PRIOR))
+
     def add(self, failures: int) -> None:
         """A row succeeded after *failures* failed attempts."""
         self._attempts += failures + 1
@@ -87,12 +92,12 @@ class ErrorRate:
     def since(self, start: Traffic) -> float:
         """The rate that a row is judged by which fails since *start*: on the safe side of what was measured.
 
-        The higher of two estimates: the long one, with a margin of a good half of its standard error; and what was met
+        The higher of two estimates: the long one, with a margin of a part of its standard error that grows with it; and what was met
         since the row began to fail, less two standard errors, so that errors which have only just begun are seen.
         """
         failed, attempts = self._failed, self._attempts + PRIOR
         share = failed / attempts
-        long = (failed + FLOOR * PRIOR + (0.5 + share) * math.sqrt(failed)) / attempts
+        long = (failed + FLOOR * PRIOR + (0.25 + 2.0 * share) * math.sqrt(failed)) / attempts
         lately = self.all_failed - start[0]
         recent = (lately - 2.0 * math.sqrt(lately)) / (self.all_attempts - start[1] + PRIOR) if lately > 0 else 0.0
         return max(long, recent)

@@ -63,20 +63,19 @@ class Trust:
     """How often in a row the smallest request alone has closed the circuit."""
     jumps: int = 0
     """How often fresh rows have probed."""
-    ran: float = 0.0
-    """The highest limit of requests in flight at an opening that was disproved."""
+    mistaken: bool = False
+    """Whether the last opening was a mistake."""
     vouched: set[int] = field(default_factory=set)
     """Rows whose failures counted on the word of the smallest request alone."""
 
 
 @dataclass(slots=True)
 class Outage:
-    """One opening of a circuit. *ran*: the limit of requests in flight when it opened."""
+    """One opening of a circuit."""
 
     since: float
     cause: Cause
     newest_failure: int
-    ran: float
     confirmed: bool = False
     """Whether a probe showed that it is an outage. Until then it is not counted, and not announced."""
     failed_rows: int = 0
@@ -119,6 +118,9 @@ class Outage:
         checks: tuple[ProbeKind, ...] = ("good", "ping") if trust.pings else ("ping", "good")
         if self.cause in ("timeouts", "stop") and not self.turn and not trust.pings:
             return (*checks, "fresh", "parked")
+        if trust.mistaken and not self.turn:
+            # The last opening was a mistake, and no row has passed since: ask what told so.
+            return ("good", "fresh", "parked", "ping")
         if self.turn % 2 == 1 and not (trust.pings and self.turn % 4 == 3):
             # The smallest request alone does not close the circuit again and again while rows fail.
             return (*checks, "fresh", "parked") if not trust.pings else ("good", "fresh", "parked", "ping")

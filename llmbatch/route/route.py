@@ -65,7 +65,7 @@ OUTAGE_BY_CHECKS = math.log(1e-3)
 UNREACHABLE_SECONDS = 600.0
 """How long a route that has never answered is tried where no other bound is set."""
 
-ALONE_SECONDS = 180.0
+ALONE_SECONDS = 60.0
 """How long after the last good answer the rows that are left wait for evidence that nothing can bring any more."""
 
 UNCERTAIN_REFUSALS = 3
@@ -156,11 +156,12 @@ class RouteState:
         "_failed_checks",
         "_fresh_out",
         "_policy",
+        "_steady",
         "_stop",
         "_succeeded_at",
-        "_suspects",
         "_unreached",
         "_usual",
+        "can_check",
         "checked_at",
         "checking",
         "circuit",
@@ -196,6 +197,8 @@ class RouteState:
         """What the last answer that was not good said."""
         self.slowest = 0.0
         """The slowest good answer lately, in seconds, fading."""
+        self.can_check = False
+        """Whether a request can be sent that carries no row of the input, to learn whether the route works."""
         self.checking = False
         """Whether a request is out that no row waits for, to learn whether the route works."""
         self.checked_at = -math.inf
@@ -206,8 +209,8 @@ class RouteState:
         """The numbers of the calls in flight."""
         self._usual = UsualRate(FLOOR, 10.0, least=FLOOR, most=MOST_USUAL)
         """How often rows fail that never failed before."""
-        self._suspects = UsualRate(0.5, 4.0, least=0.3, most=0.98)
-        """How often rows fail again that failed while others passed."""
+        self._steady = 0.0
+        """The highest limit at an opening since the provider last asked to slow down."""
         self._fresh_out = 0
         """Calls in flight that carry rows which never failed."""
         self._succeeded_at = -math.inf
@@ -268,7 +271,7 @@ class RouteState:
             self.ramp()
         out = len(self._out)
         free = self.limit.value - out
-        if self.window.rows and free > 0 and self.window.is_suspicious(self.circuit.serial):
+        if self.window.rows and free > 0 and self.window.is_suspicious(self._fresh_out):
             free -= len(self.window.rows)
         return max(free, 0 if out else 1)
 
@@ -351,7 +354,6 @@ class RouteState:
     def cancelled(self, call: Call) -> None:
         """The call was cut off: it says nothing."""
         self._returned(call)
-        self.window.skip(call.serial)
         self.circuit.release(call.ticket)
 
     def _returned(self, call: Call) -> None:
@@ -394,6 +396,16 @@ class RouteState:
     def check_at(self) -> float:
         """No check is sent before."""
         return max(self.checked_at, self._succeeded_at) + CHECK_SECONDS
+
+    def doubts(self, now: float) -> bool:
+        """Whether so many rows fail that a finished row's request should tell what is wrong, before the circuit opens."""
+        return (
+            bool(self.window.rows)
+            and not self.checking
+            and now >= self.checked_at + CHECK_SECONDS
+            and self.takes_calls(now)
+            and self.window.is_doubtful(self._fresh_out)
+        )
 
     def wants_check(self, now: float) -> bool:
         """Whether rows have failed that only another request can judge: none but such rows is in flight."""
@@ -469,10 +481,10 @@ class RouteState:
         if call.kind == "row":
             latency = now - call.sent_at
             self.slowest = latency if latency > self.slowest else max(latency, self.slowest * 0.995)
-            record = self.evidence.records.get(call.row) if self.evidence.records else None
-            (self._usual if record is None or not record.proven else self._suspects).add(0)
+            if call.fresh:
+                self._usual.add(0)
             self.evidence.succeeded(call.row)
-            if self.trust.pings or self.trust.jumps:
+            if self.trust.pings or self.trust.jumps or self.trust.mistaken:
                 self.trust = Trust()
 
     def _succeeded(self, call: Call, now: float) -> list[Decision]:
@@ -510,10 +522,11 @@ class RouteState:
             self.evidence.void()
             self.window.clear(self.circuit.serial)
             self.limit.restart(RAMP_START)
+            self._steady = 0.0
             decisions.append(OutageOver(outage.since))
         else:
-            self.trust.ran = max(self.trust.ran, outage.ran)
-            self.limit.restart(max(RAMP_START, self.trust.ran / 2))
+            self.trust.mistaken = True
+            self.limit.restart(max(RAMP_START, self._steady / 2))
             if by_ping:
                 self.trust.pings += 1
                 if not self.history.ever and self._unreached is None:
@@ -537,8 +550,9 @@ class RouteState:
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
         """A call succeeded: judge the rows whose failures it proves."""
-        for fresh in self.window.prove(serial):
-            (self._usual if fresh else self._suspects).add(1)
+        proven = self.window.prove(serial)
+        if proven:
+            self._usual.add(proven, proven)
         decisions: list[Decision] = []
         for row, record in self.evidence.prove(serial):
             if record.last is not None and record.last.verdict == "throttled":
@@ -588,26 +602,22 @@ class RouteState:
             return [ParkUntil(call.row)]
         if self._stop is not None:
             return [*self._open("stop", now), ParkUntil(call.row)]
-        if self.window.is_down(self.circuit.serial, self._policy.failure_threshold):
+        if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
         """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
-        self._failed_checks += math.log(max(self.evidence.rate.value, FLOOR))
+        self._failed_checks += math.log(self.evidence.rate.cautious)
         if not self.circuit.is_closed or self._failed_checks > OUTAGE_BY_CHECKS:
             return []
         return self._open("last rows", now, confirmed=True)
 
     def _note_failure(self, call: Call, outcome: Outcome) -> RowRecord:
         known = self.evidence.records.get(call.row)
-        fresh = known is None or not known.proven
+        if (known is None or not known.proven) and self.window.add(call.row, call.serial, self._usual.value):
+            self._usual.add(1)
         record = self.evidence.failed(call.row, call.serial, outcome)
-        rate = self._usual.value if fresh else self._suspects.value
-        if record.pending and record.pending[-1] == call.serial:
-            self.window.add(call.row, call.serial, rate, fresh=fresh)
-        else:
-            (self._usual if fresh else self._suspects).add(1)
         if self.outage is not None:
             self.outage.newest_failure = max(self.outage.newest_failure, call.serial)
         return record
@@ -615,18 +625,22 @@ class RouteState:
     def _after_failure(self, row: int, record: RowRecord, outcome: Outcome, now: float) -> Decision:
         if self.evidence.is_spent(record):
             return self._end(row, record)
-        if self.evidence.is_waiting(record):
+        record.retry_at = now + self._backoff(row, record)
+        if record.pending and (self.can_check or self.evidence.is_waiting(record)):
             record.held = True
             return HoldForEvidence(row)
         return self._retry(row, record, now)
 
     def _retry(self, row: int, record: RowRecord, now: float) -> RetryAt:
         record.held = False
+        return RetryAt(row, max(now, record.retry_at), record.last.code if record.last is not None else "")
+
+    def _backoff(self, row: int, record: RowRecord) -> float:
         last = record.last
         delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
         if last is not None:
             delay = max(delay, last.least_wait, last.pause or 0.0)
-        return RetryAt(row, now + delay, last.code if last is not None else "")
+        return delay
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.forget(row)
@@ -636,7 +650,7 @@ class RouteState:
 
     def _heed_waits(self, call: Call, now: float) -> list[Decision]:
         """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""
-        if not self.window.is_suspicious(self.circuit.serial):
+        if not self.window.is_suspicious(self._fresh_out):
             return []
         return self._pause(self.throttle.confirmed(disprovable=True) - now, call, now, "")
 
@@ -666,7 +680,10 @@ class RouteState:
             "last rows": "the last rows failed",
             "stop": "the first rows were refused",
         }[cause]
-        self.outage = Outage(now, cause, self.window.newest, self.limit.value, confirmed)
+        self.outage = Outage(now, cause, self.window.newest, confirmed)
+        self._steady = max(self._steady, self.limit.value)
+        for record in self.evidence.records.values():
+            record.held = False  # whatever waits on the route is parked
         self.circuit.trip(now, reason, by_refusal=cause in ("refusals", "stop"))
         self.circuit.hold(self.throttle.confirmed(disprovable=False))
         decisions: list[Decision] = []
@@ -686,7 +703,7 @@ class RouteState:
             self.circuit.hold(now + wait)
             if outcome.pause is not None:
                 self.circuit.hold(now + outcome.pause)
-        rate = max(self.evidence.rate.value, FLOOR)
+        rate = self.evidence.rate.cautious
         news = outage.row_failed() if call.kind == "row" else outage.ping_failed(rate)
         if news and self._stop is None:
             decisions.append(OutageConfirmed(outage.since, self.reason))
@@ -704,8 +721,6 @@ class RouteState:
         self.circuit.settle(call.ticket, "neutral", now)
         if call.kind != "row":
             return self._check_refused(outcome, now)
-        if outcome.final or outcome.retry:
-            self.window.skip(call.serial)
         if outcome.final:
             self.evidence.forget(call.row)
             return [Fail(call.row, outcome)]
@@ -720,7 +735,7 @@ class RouteState:
         if stop is not None:
             self._stop = (3, stop)
             return [*self._open("stop", now), ParkUntil(call.row)]
-        if self.window.is_down(self.circuit.serial, self._policy.failure_threshold):
+        if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
 
@@ -799,7 +814,6 @@ class RouteState:
 
     def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.ticket, "throttled", now)
-        self.window.skip(call.serial)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if record is not None and record.throttled and self.circuit.is_closed:
             # It was throttled while others passed: it is too large for the limit, and sets no pace any more.
@@ -813,7 +827,7 @@ class RouteState:
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=count == 1)
         if count > 1:
-            self.limit.on_pushback(call.serial, self.circuit.serial)
+            self._push_back(call)
         record = self.evidence.failed(call.row, call.serial, outcome)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
@@ -821,7 +835,7 @@ class RouteState:
 
     def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
         """The route is throttled: pause it, and blame no row but one that was throttled *alone*, if others pass."""
-        self.limit.on_pushback(call.serial, self.circuit.serial)
+        self._push_back(call)
         self.evidence.excuse_throttled()
         if alone and call.kind == "row" and not call.probe:
             self.evidence.failed(call.row, call.serial, outcome)
@@ -839,6 +853,10 @@ class RouteState:
         back: Decision = RetryAt(call.row, now + max(wait, outcome.pause or 0.0), outcome.code)
         return [*decisions, back if self.circuit.is_closed else ParkUntil(call.row)]
 
+    def _push_back(self, call: Call) -> None:
+        self.limit.on_pushback(call.serial, self.circuit.serial)
+        self._steady = 0.0
+
     def _exhausted(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         if outcome.scope != "key" or outcome.auth or not outcome.certain:
             # A key, a model or an address that worked before is judged like any refusal: by evidence.
@@ -846,16 +864,15 @@ class RouteState:
         self.circuit.settle(call.ticket, "exhausted", now)
         self.dead = outcome
         if self.outage is None and not self.circuit.is_closed:
-            self.outage = Outage(now, "stop", self.window.newest, self.limit.value)
+            self.outage = Outage(now, "stop", self.window.newest)
         stop = StopRun(3, f"{self.label} refuses the account: {outcome.message}", outcome.advice)
         return [*([ParkUntil(call.row)] if call.kind == "row" else []), stop]
 
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.release(call.ticket)
-        self.window.skip(call.serial)
         if outcome.code != "no_network":
             # No handles, no memory: fewer at once, until it turns out that more will do again.
-            self.limit.on_pushback(call.serial, self.circuit.serial)
+            self._push_back(call)
         self.throttle.ramp_due = True
         if call.kind != "row":
             return []
@@ -893,11 +910,11 @@ class RouteState:
     def _send_alone(self, records: dict[int, RowRecord], now: float) -> list[Decision]:
         decisions: list[Decision] = []
         for row, record in records.items():
-            if record.pending:
-                record.pending.clear()
-                record.proven += 1
+            record.proven += len(record.pending)
+            record.pending.clear()
             self.evidence.unproven.pop(row, None)
             record.sent_alone = True
+            record.retry_at = now + self._backoff(row, record)
             if self.evidence.is_spent(record):
                 decisions.append(self._end(row, record))
             else:
@@ -907,7 +924,7 @@ class RouteState:
     def forget(self, row: int) -> None:
         """The row ended for a reason of the shell's own."""
         self.evidence.forget(row)
-        self.window.rows.pop(row, None)
+        self.window.drop(row)
 
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Keep since when a route that has never answered cannot even be reached."""

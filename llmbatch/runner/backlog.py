@@ -18,6 +18,9 @@ from llmbatch.route.route import RouteState
 
 __all__ = ["Backlog", "PendingRow", "RowState", "RunRoute"]
 
+GOLDEN = 0.6180339887498949
+"""Multiples of it modulo 1 are spread evenly, however many are taken."""
+
 SMALL_BYTES = 4096
 """A waiting row up to this size keeps its body."""
 
@@ -222,30 +225,35 @@ class Backlog:
         self._paused[route] = None
 
     def requeue(self, route: RunRoute, now: float) -> None:
-        """Parked rows may go again, the least suspected first."""
-        records = route.state.evidence.records
-        parked = sorted(
-            route.parked.values(),
-            key=lambda pending: (pending.row.number in records, pending.attempts, pending.row.number),
-        )
+        """Parked rows may go again: those that never failed first, neighbors apart, so that no bad block stays one."""
+        untried, failed = self._parked(route)
         route.parked.clear()
-        for pending in parked:
+        for pending in (*_spread(untried), *failed):
             self.enqueue(pending)
-        if parked:
-            self._emit(RowsRequeued(now, route.state.label, len(parked)))
+        if untried or failed:
+            self._emit(RowsRequeued(now, route.state.label, len(untried) + len(failed)))
 
-    def best_probe(self, route: RunRoute) -> PendingRow | None:
-        """The parked row to probe with: one that never failed, else the one that has probed least."""
+    def best_probe(self, route: RunRoute, turn: int) -> PendingRow | None:
+        """The parked row to probe with: of those that have probed least, one that never failed, from all over the input.
+
+        *turn* counts the probes, so that a block of bad rows is left soon, however long.
+        """
+        untried, failed = self._parked(route)
+        rows = untried or failed
+        if not rows:
+            return None
+        fewest = min(pending.probes for pending in rows)
+        rows = [pending for pending in rows if pending.probes == fewest]
+        return rows[int(turn * GOLDEN % 1.0 * len(rows))]
+
+    def _parked(self, route: RunRoute) -> tuple[list[PendingRow], list[PendingRow]]:
+        """The parked rows in order of their numbers: those that never failed, and the others."""
         records = route.state.evidence.records
-        best: tuple[int, bool, int] | None = None
-        chosen: PendingRow | None = None
-        for number, pending in route.parked.items():
-            rank = (pending.probes, number in records, number)
-            if best is None or rank < best:
-                best, chosen = rank, pending
-                if rank[:2] == (0, False):
-                    break
-        return chosen
+        untried: list[PendingRow] = []
+        failed: list[PendingRow] = []
+        for number, pending in sorted(route.parked.items()):
+            (failed if number in records else untried).append(pending)
+        return untried, failed
 
     def every(self, routes: Iterable[RunRoute], now: float) -> list[tuple[PendingRow, float]]:
         """All rows that wait, in order of their numbers, each with the seconds until it may go."""
@@ -260,6 +268,12 @@ class Backlog:
     def _leave(self, pending: PendingRow) -> None:
         if pending.state is RowState.PARKED:
             pending.route.parked.pop(pending.row.number, None)
+
+
+def _spread(rows: list[PendingRow]) -> list[PendingRow]:
+    """The rows in an order in which neighbors are far apart (multiples of the golden ratio, modulo 1)."""
+    order = sorted(range(len(rows)), key=lambda place: place * GOLDEN % 1.0)
+    return [rows[place] for place in order]
 
 
 def _is_planned(pending: PendingRow, stamp: int) -> bool:

@@ -23,12 +23,14 @@ class Checks:
 
     def ping(self, route: RunRoute) -> Request | None:
         """The smallest request of the route. It names no tenant, so it says nothing about one."""
-        if route.template is None or route.state.label != route.route.label:
+        if route.template is None or not route.template.url or route.state.label != route.route.label:
             return None
         return self._run.caller.canary(route.template)
 
     def good(self, route: RunRoute) -> Request | None:
-        """The request of a finished row. A function may do more than answer, so it gets none."""
+        """The request of a finished row; for a function, which may do more than answer, the row that its user gave."""
+        if route.template is not None and not route.template.url:
+            return self._run.caller.canary(route.template)
         if route.good is None and self._good_row is not None and route.template is not None and route.template.url:
             find, self._good_row = self._good_row, None
             row = find()
@@ -50,3 +52,4 @@ class Checks:
             good = route.good
             if good is None or len(request.body) < len(good.body):
                 route.good = request
+                route.state.can_check = True

@@ -132,6 +132,7 @@ class Scheduler:
         pending.attempts += 1
         if route.template is None:
             route.template = request
+            state.can_check = self._checks.ping(route) is not None or self._checks.good(route) is not None
         job = Job(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
@@ -188,7 +189,7 @@ class Scheduler:
             ping=self._checks.ping(route) is not None,
             good=self._checks.good(route) is not None,
         )
-        if not candidates.checks and not candidates.fresh and self._all_failed(route):
+        if self.reading.is_over and not candidates.checks and self._all_failed(route):
             decisions = state.judge_parked(now)
             if decisions:
                 self._settler.apply(route, decisions, now)
@@ -197,10 +198,11 @@ class Scheduler:
         if probe is None:
             return None
         if probe.kind == "ping" or probe.kind == "good":
-            request = self._checks.ping(route) if probe.kind == "ping" else route.good
+            request = self._checks.ping(route) if probe.kind == "ping" else self._checks.good(route)
             return None if request is None else self._issue_check(route, probe.kind, request, now)
         pending = self.reading.next_of(route, now, probe.jump) if probe.kind == "fresh" else None
-        pending = pending or self._run.backlog.best_probe(route)
+        if pending is None:
+            pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
         return None if pending is None else self._issue(pending, now, state.probe_timeout)
 
     def _all_failed(self, route: RunRoute) -> bool:
@@ -211,11 +213,16 @@ class Scheduler:
         """A request for rows that only wait to learn whether the route works."""
         for route in self._run.routes:
             state = route.state
-            if not state.evidence.unproven or not state.wants_check(now):
+            if not state.evidence.unproven:
+                continue
+            wanted = state.wants_check(now)
+            if not wanted and not state.doubts(now):
                 continue
             good = self._checks.good(route)
             if good is not None:
                 return self._issue_check(route, "good", good, now)
+            if not wanted:
+                continue
             ping = self._checks.ping(route)
             if ping is not None:
                 return self._issue_check(route, "ping", ping, now)

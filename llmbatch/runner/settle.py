@@ -122,6 +122,8 @@ class Settler:
 
     def _retry(self, pending: PendingRow, at: float, code: str, now: float) -> None:
         backlog, state = self._run.backlog, pending.route.state
+        if pending.state in (RowState.QUEUED, RowState.RETRYING):
+            return
         if not state.is_closed or state.throttle.given_up:
             self._park(pending, now)
         elif at <= now:
