@@ -7,7 +7,7 @@ row with no good answer between them count as one: they may have had one cause.
 from __future__ import annotations
 
 from llmbatch.records import Outcome
-from llmbatch.route.law import ErrorRate, Traffic, attempts_needed, backoff_steps
+from llmbatch.route.law import ErrorRate, attempts_needed, backoff_steps
 
 __all__ = ["Evidence", "RowRecord"]
 
@@ -18,9 +18,9 @@ MOST_UNPROVEN = 2
 class RowRecord:
     """What is known against one unfinished row. Rows that never failed have none."""
 
-    __slots__ = ("held", "in_flight", "last", "pending", "proven", "retry_at", "sent_alone", "throttled", "traffic")
+    __slots__ = ("epoch", "held", "in_flight", "last", "pending", "proven", "retry_at", "sent_alone", "throttled")
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, epoch: int) -> None:
         self.proven = 0
         """Failed attempts that count."""
         self.pending: list[int] = []
@@ -35,8 +35,8 @@ class RowRecord:
         self.sent_alone = False
         """Whether nothing can prove its failures any more, so that its own attempts have to do."""
         self.last: Outcome | None = None
-        self.traffic = traffic
-        """What good rows had met when it began to fail."""
+        self.epoch = epoch
+        """When it began to fail, as :class:`ErrorRate` counts."""
 
     def __repr__(self) -> str:
         where = " in flight" if self.in_flight else " held" if self.held else ""
@@ -72,7 +72,7 @@ class Evidence:
         """Call *serial* of *row* failed as *outcome* says; proven at once if a later call has succeeded already."""
         record = self.records.get(row)
         if record is None:
-            record = self.records[row] = RowRecord(self.rate.traffic)
+            record = self.records[row] = RowRecord(self.rate.epoch)
         record.last = outcome
         record.in_flight = False
         if serial < self.newest_success or record.sent_alone:
@@ -119,7 +119,7 @@ class Evidence:
 
     def needed(self, record: RowRecord) -> int:
         """Proven failures that end the row."""
-        return attempts_needed(self.rate.since(record.traffic), self._least)
+        return attempts_needed(self.rate.since(record.epoch), self._least)
 
     def is_spent(self, record: RowRecord) -> bool:
         """Whether a good row would have failed so often less than once in 100,000."""
@@ -131,12 +131,15 @@ class Evidence:
 
     def backoff(self, record: RowRecord) -> float:
         """How far the row's wait has grown, in doublings; see :func:`backoff_steps`."""
-        return backoff_steps(record.failures, self.rate.since(record.traffic))
+        return backoff_steps(record.failures, self.rate.since(record.epoch))
 
     def succeeded(self, row: int) -> None:
         """The row has its answer: what it met before is the route's own error rate."""
         record = self.forget(row)
-        self.rate.add(0 if record is None else record.proven + bool(record.pending))
+        if record is None:
+            self.rate.add(0, self.rate.epoch)
+        else:
+            self.rate.add(record.proven + bool(record.pending), record.epoch)
 
     def forget(self, row: int) -> RowRecord | None:
         """The row is done."""

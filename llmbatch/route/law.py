@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["CHANCE", "FLOOR", "ErrorRate", "Traffic", "attempts_needed", "backoff_steps"]
+__all__ = ["CHANCE", "FLOOR", "ErrorRate", "attempts_needed", "backoff_steps"]
 
 CHANCE = 1e-5
 """A good row ends as failed by chance less often than this."""
@@ -22,11 +22,14 @@ CEILING = 0.9
 PRIOR = 10.0
 """Attempts at the rate of ``FLOOR`` that every estimate starts with."""
 
+EPOCH = 40
+"""Attempts after which another epoch begins; what was met lately is told apart by the epoch of a row's first attempt."""
+
+EPOCHS = 64
+"""Epochs that are kept."""
+
 HORIZON = 2000.0
 """Attempts that the rate looks back on at least; older ones are halved in weight whenever twice as many are there."""
-
-Traffic = tuple[float, float]
-"""Failed attempts and attempts of rows that succeeded, counted since the start of the run."""
 
 
 def attempts_needed(rate: float, least: int) -> int:
@@ -49,24 +52,22 @@ def backoff_steps(failures: int, rate: float) -> float:
 class ErrorRate:
     """How often attempts of rows that succeeded in the end had failed before.
 
-    Rows that never succeed cannot raise it. O(1) per row; memory: four numbers.
+    Rows that never succeed cannot raise it. O(1) per row; memory: a few numbers per epoch, 64 of them.
     """
 
-    __slots__ = ("_attempts", "_failed", "all_attempts", "all_failed")
+    __slots__ = ("_attempts", "_by_epoch", "_failed", "_left", "epoch")
 
     def __init__(self) -> None:
         self._attempts = 0.0
         self._failed = 0.0
-        self.all_attempts = 0.0
-        self.all_failed = 0.0
+        self.epoch = 0
+        """The present epoch, for :meth:`add` and :meth:`since`."""
+        self._left = EPOCH
+        self._by_epoch = [[0, 0] for _ in range(EPOCHS)]
+        """For each epoch, failed attempts and attempts of rows whose first attempt was made in it."""
 
     def __repr__(self) -> str:
         return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
-
-    @property
-    def traffic(self) -> Traffic:
-        """The counts so far, to be handed to :meth:`since` later."""
-        return self.all_failed, self.all_attempts
 
     @property
     def value(self) -> float:
@@ -78,26 +79,40 @@ class ErrorRate:
         """The share as long as little is known: from one in four, at the start, down to what was measured."""
         return max(FLOOR, (self._failed + 0.25 * 2 * PRIOR) / (self._attempts + 2 * PRIOR))
 
-    def add(self, failures: int) -> None:
-        """A row succeeded after *failures* failed attempts."""
-        self._attempts += failures + 1
-        self.all_attempts += failures + 1
+    def add(self, failures: int, epoch: int) -> None:
+        """A row whose first attempt was made in *epoch* succeeded after *failures* failed attempts."""
+        attempts = failures + 1
+        self._attempts += attempts
+        if epoch > self.epoch - EPOCHS:
+            counts = self._by_epoch[epoch % EPOCHS]
+            counts[1] += attempts
+            counts[0] += failures
         if failures:
             self._failed += failures
-            self.all_failed += failures
         if self._attempts > 2 * HORIZON:
             self._attempts /= 2
             self._failed /= 2
+        self._left -= 1
+        if not self._left:
+            self._left = EPOCH
+            self.epoch += 1
+            self._by_epoch[self.epoch % EPOCHS] = [0, 0]
 
-    def since(self, start: Traffic) -> float:
-        """The rate that a row is judged by which fails since *start*: on the safe side of what was measured.
+    def since(self, epoch: int) -> float:
+        """The rate that a row is judged by which began to fail in *epoch*: on the safe side of what was measured.
 
-        The higher of two estimates: the long one, with a margin of a part of its standard error that grows with it; and what was met
-        since the row began to fail, less two standard errors, so that errors which have only just begun are seen.
+        The long average, with a margin of a part of its standard error that grows with it; or what rows met that were
+        first sent since, where that is more than chance explains: the errors of an hour that has only just begun.
         """
         failed, attempts = self._failed, self._attempts + PRIOR
         share = failed / attempts
-        long = (failed + FLOOR * PRIOR + (0.25 + 2.0 * share) * math.sqrt(failed)) / attempts
-        lately = self.all_failed - start[0]
-        recent = (lately - 2.0 * math.sqrt(lately)) / (self.all_attempts - start[1] + PRIOR) if lately > 0 else 0.0
-        return max(long, recent)
+        usual = (failed + FLOOR * PRIOR + (0.25 + 2.0 * share) * math.sqrt(failed)) / attempts
+        lately = met = 0
+        for number in range(max(epoch, self.epoch - EPOCHS + 1), self.epoch + 1):
+            failures, sent = self._by_epoch[number % EPOCHS]
+            lately += failures
+            met += sent
+        expected = met * usual
+        if lately <= expected + 2.0 * math.sqrt(expected) + 1.0:
+            return usual
+        return max(usual, (lately + math.sqrt(lately)) / (met + PRIOR))
