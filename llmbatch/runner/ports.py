@@ -27,6 +27,41 @@ class Source(Protocol):
         """How much of the input's bytes was consumed, 0 to 1; None for a stream."""
         ...
 
+    @property
+    def can_skip(self) -> bool:
+        """Whether rows may be left for a later pass."""
+        ...
+
+    @property
+    def can_reread(self) -> bool:
+        """Whether a row may be read again."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Rows left for a later pass."""
+        ...
+
+    def skip(self, row: Row) -> None:
+        """Leave the row for a later pass."""
+        ...
+
+    def rewind(self) -> bool:
+        """Start another pass from the first row that was left; whether there is one."""
+        ...
+
+    def keep(self, row: Row) -> bool:
+        """See to it that the row can be read again, so that its fields may be dropped; False: it cannot."""
+        ...
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, after :meth:`keep` said True."""
+        ...
+
+    def finished(self, number: int) -> None:
+        """The row has its line."""
+        ...
+
     def take(self) -> Row | Malformed | None:
         """The next row; None: nothing right now, or exhausted."""
         ...
