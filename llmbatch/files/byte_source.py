@@ -52,6 +52,8 @@ class ByteSource:
         self._limit = limit
         self._number = 0
         self._offset = 0  # of the next line
+        self._is_plain = False  # whether a row's offset is that in the file
+        self._last: Row | None = None  # handed out in the first pass, of a plain file
         self._batches = text_lines(self._blocks(fd), name)
         self._at_hand: Iterator[bytes | LongLine] = iter(())
         self._finished = RowSet()
@@ -198,16 +200,15 @@ class ByteSource:
             row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
             if row is None:
                 return None
-            if row.__class__ is Row:
-                self._place(row, at, size)
+            if isinstance(row, Row):
+                row.size = size
+                if self._is_plain:
+                    row.offset = at
+                    self._last = row
         self.rows_read += 1
         if self.rows_read == self._limit:
             self.exhausted = True
         return row
-
-    def _place(self, row: Row, offset: int, size: int) -> None:
-        """Note on the row where it is."""
-        row.size = size
 
 
 def digest_of(line: bytes | LongLine) -> str:

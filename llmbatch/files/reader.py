@@ -161,7 +161,6 @@ class FileSource(ByteSource):
         self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
         self._is_plain = True
-        self._last: Row | None = None
         about = disk.fstat(fd)
         self._total_bytes = about.st_size - start
         verified = ledger.verified if ledger is not None and not start else None
@@ -229,7 +228,7 @@ class FileSource(ByteSource):
                 row = self._again_row(first, number, line)
                 if row is not None:
                     if isinstance(row, Row):
-                        self._place(row, at, len(line))
+                        row.offset, row.size = at if self._is_plain else -1, len(line)
                     yield row
                 if number == last:
                     return
@@ -243,13 +242,6 @@ class FileSource(ByteSource):
         if self._is_done(number):
             return None
         return too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
-
-    def _place(self, row: Row, offset: int, size: int) -> None:
-        row.size = size
-        if self._is_plain:
-            row.offset = offset
-            if offset + size >= self._offset - 1:  # not in a later pass
-                self._last = row
 
     def _start_after(self, fd: int, verified: Verified) -> None:
         self._consumed_bytes = self._offset = self._disk.seek(fd, verified.size_bytes)
