@@ -48,7 +48,8 @@ class Row:
     ``hash`` is the first 16 hex digits of the SHA-256 of the line. ``id_json`` is the row's name as JSON text.
     ``fields`` holds the source text of each member of the row's object, without the member that names it; a bare
     string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object a caller
-    handed in, where one did.
+    handed in, where one did. ``offset`` is where the source can read the row again, in bytes; -1 where it cannot.
+    ``size`` is the length of its line in bytes, 0 for rows that come from Python.
     """
 
     number: int

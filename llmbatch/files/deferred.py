@@ -13,7 +13,7 @@ from llmbatch.errors import InputError, WriteError
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.replace import remove_leftover, replace_file
 
-__all__ = ["default_output", "deferred_path", "write_deferred"]
+__all__ = ["default_output", "deferred_path", "spool_path", "write_deferred"]
 
 _COMPRESSED = (".gz", ".zst", ".zstd")
 
@@ -40,6 +40,19 @@ def deferred_path(output_path: str | Path) -> Path:
     """The file of the rows that wait: ``o.deferred.jsonl`` beside ``o.jsonl`` (or beside ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.deferred.jsonl")
+
+
+def spool_path(output_path: str | Path) -> Path | None:
+    """Where rows of standard input that wait are kept: ``.o.jsonl.llmbatch-spool`` beside ``o.jsonl``.
+
+    None for standard output (``-``), devices and pipes. It is a name for a moment only: the file has none while it is
+    used, so that nothing of it stays however a run ends.
+    """
+    path = Path(output_path)
+    if str(path) == "-" or (path.exists() and not path.is_file()):
+        return None
+    real = path.resolve()
+    return real.with_name(f".{real.name}.llmbatch-spool")
 
 
 def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Disk = DISK) -> None:

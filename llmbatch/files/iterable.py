@@ -28,6 +28,9 @@ class IterableSource:
     """
 
     fraction: float | None = None
+    can_skip: bool = False
+    can_reread: bool = False
+    skipped: int = 0
 
     def __init__(
         self, rows: Iterable[object] | AsyncIterable[object], *, limit: int | None = None, opaque: bool = False
@@ -45,15 +48,6 @@ class IterableSource:
     def __repr__(self) -> str:
         return f"<IterableSource {'exhausted' if self.exhausted else f'row {self.rows_read}'}>"
 
-    can_skip = can_reread = False
-    skipped = 0
-
-    def skip(self, row): ...
-    def rewind(self):
-        return False
-
-    def finished(self, number): ...
-
     def take(self) -> Row | Malformed | None:
         """The next row; None where nothing is there right now, or nothing any more. Raises what the iterable raises."""
         if self.exhausted:
@@ -69,6 +63,29 @@ class IterableSource:
             self.exhausted = True
             raise
         return self._row(item)
+
+    def skip(self, row: Row) -> None:
+        """Not possible: what an iterable gave, it does not give again.
+
+        Raises:
+            RuntimeError: always; ``can_skip`` says so.
+        """
+        raise RuntimeError(f"row {row.number} of an iterable cannot be read in a later pass")
+
+    def rewind(self) -> bool:
+        """False: there is no other pass."""
+        return False
+
+    def finished(self, number: int) -> None:
+        """Nothing to do: there is no later pass."""
+
+    def keep(self, row: Row) -> bool:
+        """False: the row is only in memory."""
+        return False
+
+    def reread(self, row: Row) -> Row:
+        """*row* itself, which nobody could drop anything of."""
+        return row
 
     async def wait(self) -> None:
         """Pull the next item of an async iterable; return when there is one, or none will come."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "Ledger", "Verified", "fingerprint"]
+__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "Ledger", "RowSet", "Verified", "fingerprint"]
 
 MAX_ROW: Final = 10**10
 """The highest row number taken: an input of so many lines does not exist, a foreign file with such a number does."""
@@ -24,6 +24,9 @@ FAILED: Final = 2
 _PAGE_BITS = 12
 _PAGE_ROWS = 1 << _PAGE_BITS
 _IN_PAGE = _PAGE_ROWS - 1
+_SET_PAGE_BITS: Final = 15
+_SET_PAGE_BYTES: Final = (1 << _SET_PAGE_BITS) // 8
+_IN_SET_PAGE: Final = (1 << _SET_PAGE_BITS) - 1
 # Pages that may be touched before they must be filled: bounds what a file of far scattered numbers can allocate.
 _SPARE_PAGES = 4096
 _LEAST_ROWS_A_PAGE = 16
@@ -136,6 +139,24 @@ class Ledger:
             raise ValueError(f"row {number} is too far from the rows before it")
         page = self._pages[number >> _PAGE_BITS] = array("I", bytes(4 * _PAGE_ROWS))
         return page
+
+
+class RowSet:
+    """A set of row numbers, one bit a row, in pages of 4 KiB. Not safe between threads; every call is constant time."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, number: int) -> None:
+        """Enter the row; one that is there already stays."""
+        page = self._pages.get(number >> _SET_PAGE_BITS)
+        if page is None:
+            page = self._pages[number >> _SET_PAGE_BITS] = bytearray(_SET_PAGE_BYTES)
+        page[(number & _IN_SET_PAGE) >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, number: int) -> bool:
+        page = self._pages.get(number >> _SET_PAGE_BITS)
+        return page is not None and bool(page[(number & _IN_SET_PAGE) >> 3] >> (number & 7) & 1)
 
 
 def _page_ranges(first: int, count: int) -> list[tuple[int, int, int]]:

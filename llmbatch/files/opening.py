@@ -15,7 +15,7 @@ from typing import Final
 from llmbatch.errors import InputError
 from llmbatch.files.disk import DISK, Disk
 
-__all__ = ["BLOCK_BYTES", "file_blocks", "open_input", "read_block", "read_head"]
+__all__ = ["BLOCK_BYTES", "blocks_between", "file_blocks", "open_input", "read_block", "read_exactly", "read_head"]
 
 BLOCK_BYTES: Final = 64 * 1024
 """How much is read at once: no more, as the lines of a block are in memory together, and more is not quicker."""
@@ -63,14 +63,44 @@ def file_blocks(fd: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
         yield block
 
 
+def blocks_between(fd: int, start: int, end: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
+    """The blocks of a regular file from *start* to *end*, wherever *fd* stands.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    while start < end:
+        block = _read_at(fd, min(BLOCK_BYTES, end - start), start, name, disk)
+        if not block:
+            return
+        start += len(block)
+        yield block
+
+
+def read_exactly(fd: int, size: int, offset: int, name: str, disk: Disk = DISK) -> bytes:
+    """*size* bytes of a regular file from *offset* on, fewer where it ends before.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    block = _read_at(fd, size, offset, name, disk)
+    if len(block) == size:
+        return block
+    return b"".join((block, *blocks_between(fd, offset + len(block), offset + size, name, disk)))
+
+
 def read_head(fd: int, size: int, name: str, disk: Disk = DISK) -> bytes:
     """The first *size* bytes of a regular file, wherever *fd* stands.
 
     Raises:
         InputError: it cannot be read.
     """
+    return _read_at(fd, size, 0, name, disk)
+
+
+def _read_at(fd: int, size: int, offset: int, name: str, disk: Disk) -> bytes:
     try:
-        return disk.pread(fd, size, 0)
+        return disk.pread(fd, size, offset)
     except OSError as error:
         raise _unreadable(name, error) from error
 

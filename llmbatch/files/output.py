@@ -26,7 +26,7 @@ from llmbatch.files.replace import remove_leftover, replace_file, sync_directory
 from llmbatch.files.scan import START_AFRESH, match_line, scan
 from llmbatch.jsontext import dumps
 
-__all__ = ["Output", "StreamOutput", "open_output"]
+__all__ = ["Output", "StreamOutput", "open_output", "write_error"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _HINTS: Final = {
@@ -97,6 +97,15 @@ class Output:
         model = parsed.get("model")
         return (parsed["row"], model) if isinstance(model, str) else None
 
+    def first_good_row(self) -> tuple[int, str] | None:
+        """The number and hash of the first row that succeeded; None as well where the file cannot be read."""
+        try:
+            line = next(_success_lines(self._fd, self._disk), b"")
+        except OSError:
+            return None
+        found = match_line(line)
+        return None if found is None else (int(found[1]), found[2].decode())
+
     def write(self, data: bytes) -> None:
         r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
 
@@ -162,7 +171,7 @@ class Output:
             raise WriteError(f"{self.name}: is closed")
 
     def _failed(self, error: OSError) -> WriteError:
-        self._failure = _write_error(self.name, error)
+        self._failure = write_error(self.name, error)
         return self._failure
 
     def _cut(self) -> None:
@@ -185,6 +194,9 @@ class StreamOutput(Output):
         return False
 
     def first_success(self) -> None:
+        """None: a stream has no earlier lines."""
+
+    def first_good_row(self) -> None:
         """None: a stream has no earlier lines."""
 
     def fileno(self) -> int:
@@ -274,7 +286,7 @@ def open_output(
         sync_directory(real, disk)
     except OSError as error:
         disk.close(fd)
-        raise _write_error(name, error) from error
+        raise write_error(name, error) from error
     except BaseException:
         disk.close(fd)
         raise
@@ -357,6 +369,7 @@ def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Disk)
         raise OutputError(f"{name}: is the input itself", hint="write to another file (-o)")
 
 
-def _write_error(name: str, error: OSError) -> WriteError:
+def write_error(name: str, error: OSError) -> WriteError:
+    """What *error*, met while writing *name*, is to the user: what, where, and what to try."""
     hint = _HINTS.get(error.errno or 0, "see what is wrong with the file, then run the same command again")
     return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)

@@ -3,28 +3,47 @@
 A source reads only when asked, holds at most a block and one line, and never keeps the event loop for long: files
 are read inline, streams only when the kernel says that something is there. Finished rows are passed over by their
 number without parsing; only their hash is compared. Nothing here decides what is sent, or when.
+
+What cannot be sent now need not wait in memory. ``skip(row)`` leaves it for another pass over the input, ``keep(row)``
+lets its fields be dropped until ``reread(row)``:
+
+==================  ===========================  ============================
+source              another pass                 one row again
+==================  ===========================  ============================
+plain file          from the first skipped row   by its offset
+.gz, .zst           inflated again               no (``keep`` gives False)
+pipe, socket        from a file of rows that     from the same file
+                    were skipped or kept
+Python iterable     no (``can_skip`` is False)   no
+==================  ===========================  ============================
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from llmbatch.errors import InputError
+from llmbatch.files.archive import HEAD_BYTES, is_archive
+from llmbatch.files.byte_source import BATCHES_A_TURN, ByteSource, Mark, changed_while_running, digest_of
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.iterable import IterableSource
 from llmbatch.files.ledger import Ledger, Verified
-from llmbatch.files.lines import parse_line, too_long
-from llmbatch.files.opening import file_blocks, open_input, read_block
+from llmbatch.files.lines import line_digest, parse_line, strip_bom, too_long
+from llmbatch.files.opening import blocks_between, file_blocks, open_input, read_block, read_exactly
 from llmbatch.files.split import LongLine
 from llmbatch.files.text import text_lines
-from llmbatch.files.verify import compare, compare_line, count_rows, identity, verify_finished
+from llmbatch.files.verify import count_rows, identity, verify_finished
 from llmbatch.records import Malformed, Row
+
+if TYPE_CHECKING:
+    from llmbatch.files.spool import Spool
 
 __all__ = [
     "FileSource",
@@ -36,19 +55,29 @@ __all__ = [
     "verify_finished",
 ]
 
-# How many batches of lines one call may pass over (finished rows, blank lines) before the event loop gets its turn.
-_BATCHES_A_TURN: Final = 4
+_SPOOLED_ROWS_A_TURN: Final = 1024
 
 
 class Source(Protocol):
     """Where rows come from. One consumer, on one event loop.
 
     ``exhausted``: nothing will come any more. ``rows_read``: rows handed out so far, malformed ones too, plus the
-    finished ones that were passed over.
+    finished ones that were passed over; each counts once, in whatever pass. ``can_skip``: whether rows can be left for
+    a later pass. ``skipped``: rows left so since the last :meth:`rewind`.
+
+    In a later pass :meth:`take` gives every row from the first skipped one on that is not :meth:`finished`. That may be
+    rows which the consumer still holds: it tells them by their number.
     """
 
     exhausted: bool
     rows_read: int
+    can_skip: bool
+    skipped: int
+
+    @property
+    def can_reread(self) -> bool:
+        """Whether every row can be read again as it is, without :meth:`keep`."""
+        ...
 
     @property
     def fraction(self) -> float | None:
@@ -60,6 +89,41 @@ class Source(Protocol):
 
         Raises:
             InputError: the input cannot be read, or a finished row has changed.
+        """
+        ...
+
+    def skip(self, row: Row) -> None:
+        """Leave the row, which was taken, for a later pass. Only where ``can_skip``; takes bounded memory.
+
+        Raises:
+            WriteError: the row had to be kept on disk, and there is no room.
+        """
+        ...
+
+    def rewind(self) -> bool:
+        """Start another pass from the first skipped row; False where none was skipped.
+
+        The pass ends where reading has come to, whatever was appended since. Costs one more read of that part.
+        """
+        ...
+
+    def finished(self, number: int) -> None:
+        """The row has its line: later passes leave it out. To be called for every row; constant time, one bit."""
+        ...
+
+    def keep(self, row: Row) -> bool:
+        """See to it that :meth:`reread` can bring the row back, so that its fields may be dropped; False: it cannot.
+
+        Raises:
+            WriteError: the row had to be kept on disk, and there is no room.
+        """
+        ...
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, after :meth:`keep` said True.
+
+        Raises:
+            InputError: its line has changed, or cannot be read.
         """
         ...
 
@@ -76,105 +140,7 @@ class Source(Protocol):
         ...
 
 
-class _ByteSource:
-    """Rows out of the blocks of one file descriptor, which it owns."""
-
-    can_skip = can_reread = False
-    skipped = 0
-
-    def skip(self, row): ...
-    def rewind(self):
-        return False
-
-    def finished(self, number): ...
-
-    def __init__(self, fd: int, name: str, *, ledger: Ledger | None, limit: int | None, disk: Disk = DISK) -> None:
-        self.exhausted = limit is not None and limit <= 0
-        self.rows_read = 0
-        self.name = name
-        self._fd: int | None = fd
-        self._disk = disk
-        self._ledger = ledger if ledger else None
-        self._verified = False
-        self._limit = limit
-        self._number = 0
-        self._batches = text_lines(self._blocks(fd), name)
-        self._at_hand: Iterator[bytes | LongLine] = iter(())
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {'exhausted' if self.exhausted else f'line {self._number}'}>"
-
-    def take(self) -> Row | Malformed | None:
-        """The next row; None where there is nothing right now, or nothing any more.
-
-        Raises:
-            InputError: the input cannot be read, or a finished row has changed.
-        """
-        if self.exhausted:
-            return None
-        for _ in range(_BATCHES_A_TURN):
-            for line in self._at_hand:  # an iterator, taken up where the last call left it
-                row = self._next_row(line)
-                if row is not None or self.exhausted:
-                    return row
-            try:
-                batch = next(self._batches)
-            except StopIteration:
-                self.exhausted = True
-                return None
-            except InputError:
-                self.exhausted = True
-                raise
-            if batch is None:
-                return None
-            if not self._passed_over(batch):
-                self._at_hand = iter(batch)
-        return None
-
-    def close(self) -> None:
-        """Close the file; idempotent."""
-        self.exhausted = True
-        if self._fd is not None:
-            self._disk.close(self._fd)
-            self._fd = None
-
-    async def aclose(self) -> None:
-        """As :meth:`close`."""
-        self.close()
-
-    def _blocks(self, fd: int) -> Iterator[bytes | None]:
-        raise NotImplementedError
-
-    def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
-        """Pass over a batch of which every row is finished: what a resumed run does most, so at once."""
-        first, count = self._number + 1, len(batch)
-        if self._ledger is None or not self._ledger.are_done(first, count):
-            return False
-        if self._limit is not None and self.rows_read + count >= self._limit:
-            return False
-        if not self._verified:
-            compare(self.name, first, batch, self._ledger)
-        self._number += count
-        self.rows_read += count
-        return True
-
-    def _next_row(self, line: bytes | LongLine) -> Row | Malformed | None:
-        self._number = number = self._number + 1
-        row: Row | Malformed | None = None
-        if self._ledger is not None and self._ledger.is_done(number):
-            if not self._verified:
-                compare_line(self.name, number, line, self._ledger)
-        else:
-            row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
-            if row is None:
-                return None
-        self.rows_read += 1
-        if self.rows_read == self._limit:
-            self.exhausted = True
-        return row
-
-
-class FileSource(_ByteSource):
+class FileSource(ByteSource):
     """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
 
     ``limit``: only the first so many rows. ``fd``: read this descriptor (from where it stands, and close it at the
@@ -192,8 +158,9 @@ class FileSource(_ByteSource):
     ) -> None:
         fd = open_input(path, disk) if fd is None else fd
         super().__init__(fd, str(path), ledger=ledger, limit=limit, disk=disk)
-        start = disk.seek(fd, 0, os.SEEK_CUR)
+        self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
+        self._is_plain = True
         about = disk.fstat(fd)
         self._total_bytes = about.st_size - start
         verified = ledger.verified if ledger is not None and not start else None
@@ -205,7 +172,7 @@ class FileSource(_ByteSource):
     @property
     def fraction(self) -> float | None:
         """The part of the file's bytes that is consumed, 0 to 1."""
-        if self.exhausted or self._total_bytes <= 0:
+        if self.exhausted or self._has_ended or self._total_bytes <= 0:
             return 1.0
         return min(1.0, self._consumed_bytes / self._total_bytes)
 
@@ -213,26 +180,106 @@ class FileSource(_ByteSource):
         """Give the event loop its turn: a file always has something, or nothing any more."""
         await asyncio.sleep(0)
 
+    @property
+    def can_reread(self) -> bool:
+        """Whether the file is not compressed."""
+        return self._is_plain
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, by its offset. Cost: one read of its line.
+
+        Raises:
+            InputError: its line has changed, or cannot be read.
+        """
+        mark = Mark(row.number, row.offset, row.size, row.hash)
+        again = parse_line(row.number, self._line_at(mark)) if row.offset >= 0 else row
+        if not isinstance(again, Row):
+            raise changed_while_running(self.name, row.number)
+        again.offset, again.size = row.offset, row.size
+        return again
+
+    def _line_at(self, mark: Mark) -> bytes:
+        if self._fd is None:
+            raise InputError(f"{self.name}: is closed")
+        line = read_exactly(self._fd, mark.size, mark.offset, self.name, self._disk)
+        if line_digest(line) != mark.hash:
+            raise changed_while_running(self.name, mark.number)
+        return line
+
+    def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
+        fd = self._fd
+        if fd is None:
+            return
+        number, offset = 0, self._start
+        if self._is_plain:
+            # If the first and the last row that were handed out are where they were, so are the lines between.
+            self._line_at(first)
+            if self._last is not None:
+                self._line_at(Mark(self._last.number, self._last.offset, self._last.size, self._last.hash))
+            number, offset = first.number - 1, first.offset
+        # What was appended since the first pass is left to another run, to the byte: the last line may be torn.
+        blocks = blocks_between(fd, offset, self._start + self._consumed_bytes, self.name, self._disk)
+        for count, batch in enumerate(text_lines(blocks, self.name, from_start=not self._is_plain)):
+            if count % BATCHES_A_TURN == BATCHES_A_TURN - 1:
+                yield None
+            for line in batch or ():
+                number += 1
+                at, offset = offset, offset + len(line) + 1
+                row = self._again_row(first, number, line)
+                if row is not None:
+                    if isinstance(row, Row):
+                        row.offset, row.size = at if self._is_plain else -1, len(line)
+                    yield row
+                if number == last:
+                    return
+        raise changed_while_running(self.name, number)
+
+    def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
+        if number < first.number:
+            return None
+        if number == first.number and digest_of(line) != first.hash:
+            raise changed_while_running(self.name, number)
+        if self._is_done(number):
+            return None
+        return too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
+
     def _start_after(self, fd: int, verified: Verified) -> None:
-        self._consumed_bytes = self._disk.seek(fd, verified.size_bytes)
+        self._consumed_bytes = self._offset = self._disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
         self._batches = text_lines(self._blocks(fd), self.name, from_start=not verified.lines)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
         for block in file_blocks(fd, self.name, self._disk):
+            if not self._consumed_bytes:
+                head = block[:HEAD_BYTES]
+                self._is_plain = not is_archive(head)
+                self._offset = self._start + len(head) - len(strip_bom(head))
             self._consumed_bytes += len(block)
             yield block
 
 
-class StreamSource(_ByteSource):
+class StreamSource(ByteSource):
     """Rows of a pipe, socket or device. Never blocks the event loop, and starts no thread.
 
-    The descriptor's own blocking mode is left alone, for it is shared with whoever else holds the stream.
+    The descriptor's own blocking mode is left alone, for it is shared with whoever else holds the stream. Rows that are
+    skipped or kept go to a temporary file, *spool* (see :class:`~llmbatch.files.spool.Spool`); others cost no disk.
     """
 
-    def __init__(self, fd: int, name: str, *, ledger: Ledger | None = None, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        name: str,
+        *,
+        ledger: Ledger | None = None,
+        limit: int | None = None,
+        spool: str | Path | None = None,
+        disk: Disk = DISK,
+    ) -> None:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        self._spool: Spool | None = None
+        self._spool_at = spool
+        self._spool_disk = disk
         super().__init__(fd, name, ledger=ledger, limit=limit)
 
     @property
@@ -244,7 +291,7 @@ class StreamSource(_ByteSource):
         """Return when the stream has something, or has ended."""
         # Devices that epoll refuses (/dev/null) are always ready for poll, so they never get past this line.
         fd = self._fd
-        if self.exhausted or fd is None or self._poll.poll(0):
+        if self.exhausted or fd is None or self._again is not None or self._poll.poll(0):
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
@@ -254,6 +301,63 @@ class StreamSource(_ByteSource):
             await ready.wait()
         finally:
             loop.remove_reader(fd)
+
+    def keep(self, row: Row) -> bool:
+        """Put the row into the spool, unless it is there; True.
+
+        Raises:
+            WriteError: there is no room for it.
+        """
+        if row.offset < 0:
+            row.offset = self._spooled().put(row)
+        return True
+
+    def skip(self, row: Row) -> None:
+        """As for a file, by way of the spool.
+
+        Raises:
+            WriteError: there is no room for it.
+        """
+        self.keep(row)
+        self.skipped += 1
+        first = self._first_skipped
+        if first is None or row.offset < first.offset:  # rows that were kept late lie behind later ones
+            self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, from the spool.
+
+        Raises:
+            InputError: it cannot be read back.
+        """
+        return row if row.offset < 0 else self._spooled().get(row.offset)
+
+    def close(self) -> None:
+        """Close the stream, and let go of the spool; idempotent."""
+        super().close()
+        if self._spool is not None:
+            self._spool.close()
+
+    def _spooled(self) -> Spool:
+        if self._spool is None:
+            from llmbatch.files.spool import Spool  # most runs need none
+
+            self._spool = Spool(self._spool_at, self._spool_disk)
+        return self._spool
+
+    def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
+        spool = self._spooled()
+        at, end = first.offset, spool.size_bytes
+        passed = 0
+        while at < end:
+            number, following = spool.head(at)
+            if not self._is_done(number):
+                yield spool.get(at)
+            else:
+                passed += 1
+                if passed % _SPOOLED_ROWS_A_TURN == 0:
+                    yield None
+            at = following
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
         while True:
@@ -271,9 +375,17 @@ class StreamSource(_ByteSource):
 
 
 def open_source(
-    path: str | Path, *, ledger: Ledger | None = None, limit: int | None = None, disk: Disk = DISK
+    path: str | Path,
+    *,
+    ledger: Ledger | None = None,
+    limit: int | None = None,
+    spool: str | Path | None = None,
+    disk: Disk = DISK,
 ) -> FileSource | StreamSource:
     """The rows of *path*; ``-`` is standard input. Rows that *ledger* has are passed over, *limit* bounds the rows.
+
+    *spool* (see :func:`~llmbatch.files.deferred.spool_path`): where rows of a pipe that wait are kept, if there are
+    any; None: in the directory of temporary files. Files need none.
 
     Raises:
         InputError: the input cannot be opened.
@@ -282,4 +394,7 @@ def open_source(
     fd = open_input(path, disk)
     if stat.S_ISREG(disk.fstat(fd).st_mode):
         return FileSource(name, ledger=ledger, limit=limit, fd=fd, disk=disk)
-    return StreamSource(fd, name, ledger=ledger, limit=limit)
+    if spool is not None:
+        with contextlib.suppress(OSError, ValueError):  # of a process that was killed as it made it
+            disk.unlink(str(spool))
+    return StreamSource(fd, name, ledger=ledger, limit=limit, spool=spool, disk=disk)

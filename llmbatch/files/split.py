@@ -17,9 +17,13 @@ __all__ = ["LineSplitter", "LongLine"]
 
 @dataclass(frozen=True, slots=True)
 class LongLine:
-    """Stands for a line that was too long to be held; ``hash`` is that of the whole line."""
+    """Stands for a line that was too long to be held; ``hash`` is that of the whole line, its length that of it too."""
 
     hash: str
+    size_bytes: int
+
+    def __len__(self) -> int:
+        return self.size_bytes
 
 
 class LineSplitter:
@@ -70,7 +74,7 @@ class LineSplitter:
     def _release(self) -> bytes | LongLine:
         line: bytes | LongLine
         if self._held_bytes > MAX_LINE_BYTES + 1:
-            line = LongLine(self._long.hexdigest()[:16])
+            line = LongLine(self._long.hexdigest()[:16], self._held_bytes)
             self._long = hashlib.sha256()
             self._return = b""
         else:

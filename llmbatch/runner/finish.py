@@ -24,6 +24,8 @@ class Finisher:
         self._now = now
         self._emit = emit
         self._told_at = float("-inf")
+        self.marks = False
+        """Whether a later pass over the input has to know which rows are finished."""
 
     @property
     def congested(self) -> bool:
@@ -54,7 +56,7 @@ class Finisher:
             value=outcome.value,
         )
         self._sink.put(result)
-        if self._source.skipped:
+        if self.marks:
             self._source.finished(row.number)
         label = pending.route.state.label
         self._emit(RowFinished(now, label, row.number, status, outcome.code if failed else "", pending.attempts))
@@ -64,7 +66,7 @@ class Finisher:
     def finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
         """The row was never a request."""
         self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
-        if self._source.skipped:
+        if self.marks:
             self._source.finished(row.number)
         self._emit(RowFinished(self._now(), "", row.number, "failed", code, 0))
 

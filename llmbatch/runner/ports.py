@@ -50,8 +50,12 @@ class Source(Protocol):
         """Start another pass from the first row that was left; whether there is one."""
         ...
 
+    def keep(self, row: Row) -> bool:
+        """See to it that the row can be read again, so that its fields may be dropped; False: it cannot."""
+        ...
+
     def reread(self, row: Row) -> Row:
-        """The whole row again."""
+        """The whole row again, after :meth:`keep` said True."""
         ...
 
     def finished(self, number: int) -> None:

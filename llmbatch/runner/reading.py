@@ -200,6 +200,7 @@ class Reading:
         waits = state.is_closed and state.dead is None and not state.throttle.given_up
         if self._source.can_skip and (route.waiting if waits else len(route.parked)) > run.most_waiting:
             self._source.skip(pending.row)
+            run.finisher.marks = True
             run.backlog.drop(pending)
             route.skipped = True
         elif waits:
@@ -214,7 +215,7 @@ class Reading:
             return
         pending.bytes = len(request.body)
         pending.request = None
-        if self._source.can_reread:
+        if self._source.keep(pending.row):
             metadata = pending.row.fields.get("metadata")
             pending.row.fields = {} if metadata is None else {"metadata": metadata}
             pending.slim = True
