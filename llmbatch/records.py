@@ -153,8 +153,11 @@ class Outcome:
     long, filtered) and needs no further evidence. ``auth``: the key was refused. ``pause``: seconds that the provider
     named, None where it named none; never shortened. ``least_wait``: seconds this row waits at least before it goes
     again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False only where
-    the request certainly never left. ``advice``: what an operator can do. ``value``: what a function in place of a
-    provider returned.
+    the request certainly never left. ``unreachable``: the request never reached any provider, as there was no
+    connection; ``code`` tells why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
+    ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
+    and so may be this row's alone: it takes several rows. ``advice``: what an operator can do. ``value``: what a
+    function in place of a provider returned.
     """
 
     verdict: Verdict
@@ -174,6 +177,8 @@ class Outcome:
     usage: Usage | None = None
     value: object = field(default=None, repr=False)
     sent: bool = True
+    unreachable: bool = False
+    certain: bool = True
 
 
 class Caller(Protocol):

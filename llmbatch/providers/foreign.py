@@ -8,8 +8,8 @@ What this module does not do: import an SDK to know its errors, trust an attribu
 
 from __future__ import annotations
 
-import errno
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import JSON, JSONError, parse
 from llmbatch.providers.hints import wait_hint
+from llmbatch.providers.system_errors import machine_fault, name_fault
 
 __all__ = ["Carried", "carried_answer", "chain", "named_wait", "network_fault", "said", "snake_name"]
-
-_NO_NETWORK_ERRNOS = frozenset({errno.ENETUNREACH, errno.ENETDOWN})
-_LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EDQUOT})
 
 _MOST_LINKS = 50
 
@@ -69,18 +67,16 @@ def network_fault(error: BaseException) -> TransportError | None:
     """*error* as the fault of network or machine that it is, None where it is none."""
     if isinstance(error, TransportError):
         return error
-    number = error.errno if isinstance(error, OSError) else None
     kinds = {kind.__name__ for kind in type(error).__mro__}
     fault: TransportFault
     sent = True
-    if isinstance(error, MemoryError) or number in _LOCAL_ERRNOS or "PoolTimeout" in kinds:
-        fault, sent = "local", False  # the last is httpx's word for a client without a free connection
-    elif number in _NO_NETWORK_ERRNOS:
-        fault, sent = "no_network", False
+    mine = machine_fault(error)
+    if mine is not None or "PoolTimeout" in kinds:
+        fault, sent = mine or "local", False  # the last is httpx's word for a client without a free connection
+    elif isinstance(error, socket.gaierror):
+        fault, sent = name_fault(error), False
     elif isinstance(error, ssl.SSLCertVerificationError):
         fault, sent = "tls", False
-    elif "gaierror" in kinds:
-        fault, sent = "dns", False
     elif "HttpProcessingError" in kinds:
         fault = "garbage"  # aiohttp's word for what is not HTTP
     elif isinstance(error, ConnectionRefusedError):

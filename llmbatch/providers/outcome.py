@@ -43,13 +43,17 @@ class _Fault(NamedTuple):
     retry: bool
     code: str
     advice: str = ""
+    unreachable: bool = False
 
 
 _LOCAL = "free file handles, ports, memory or disk on this machine"
 _FAULTS: dict[TransportFault, _Fault] = {
-    "dns": _Fault("failure", "provider", True, "dns_failed"),
-    "connect": _Fault("failure", "provider", True, "connection_failed"),
-    "connect_timeout": _Fault("failure", "provider", True, "connect_timeout"),
+    "unknown_host": _Fault(
+        "failure", "provider", True, "unknown_host", "check the host's name in the base URL", unreachable=True
+    ),
+    "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
+    "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
+    "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
     "tls": _Fault(
         "exhausted",
         "provider",
@@ -57,12 +61,18 @@ _FAULTS: dict[TransportFault, _Fault] = {
         "tls_failed",
         "the server's certificate was rejected: check the base URL and this machine's certificates and clock",
     ),
-    "timeout": _Fault("failure", "provider", True, "timeout"),
+    "timeout": _Fault(
+        "failure",
+        "provider",
+        True,
+        "timeout",
+        "if answers take longer than that, raise --timeout (in Python: timeout=…)",
+    ),
     "reset": _Fault("failure", "provider", True, "connection_reset"),
     "truncated": _Fault("failure", "provider", True, "truncated_body"),
     "garbage": _Fault("failure", "provider", True, "not_http"),
     "too_large": _Fault("failure", "provider", True, "answer_too_large"),
-    "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network"),
+    "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network", unreachable=True),
     "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
 }
 
@@ -122,6 +132,7 @@ def judge_fault(error: TransportError) -> Outcome:
         message=_shorten(str(error)),
         advice=fault.advice,
         sent=error.sent,
+        unreachable=fault.unreachable,
     )
 
 
