@@ -16,7 +16,19 @@ from urllib.parse import urlsplit
 
 from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import JSON, JSONError, one_line, parse
-from llmbatch.providers.foreign import Carried, carried_answer, chain, named_wait, network_fault, said, snake_name
+from llmbatch.providers.client_errors import is_client_error, is_misuse, row_reason
+from llmbatch.providers.foreign import (
+    Carried,
+    carried_answer,
+    carried_completion,
+    chain,
+    is_cancellation,
+    named_wait,
+    network_fault,
+    said,
+    snake_name,
+    unconnected,
+)
 from llmbatch.providers.hints import wait_hint
 from llmbatch.providers.reading import Sick, plain_message, read_complaint, read_stream, read_success
 from llmbatch.providers.rule import Evidence
@@ -76,18 +88,6 @@ _FAULTS: dict[TransportFault, _Fault] = {
     "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
 }
 
-_PROGRAM_FAULTS = (
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    NameError,
-    AssertionError,
-    ArithmeticError,
-    NotImplementedError,
-    ImportError,
-)
-
 
 def judge_reply(reply: Reply, *, endpoint: str, mask: Masker) -> Outcome:
     """What *reply* means. Raises nothing, whatever the status, the headers and the bytes.
@@ -139,29 +139,49 @@ def judge_fault(error: TransportError) -> Outcome:
 def judge_exception(error: Exception, *, mask: Masker = str) -> Outcome:
     """What an exception of a user's own function means, by its looks alone: no SDK is imported to know its errors.
 
-    The cases, first that holds, each over the exception, its causes and its contexts: a fault of this machine, or
-    garbage from the wire (whose status is made up); an HTTP status, judged by the table of the replies; a lost
-    connection or a time-out. Then the type of the outermost: a program's error is refused, all else is a failure.
+    The cases, first that holds, each over the exception, its group, its causes and its contexts:
+
+    1. a fault of this machine, or garbage from the wire (whose status is made up)
+    2. an answer that ended in the row's own way: cut at ``max_tokens``, filtered; final
+    3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; judged by the table
+    4. a lost connection, a time-out, a cancellation from within: the provider's failure
+    5. any other exception of a client or an SDK: the provider's failure, but for wrong use of the client
+    6. anything else is the function's own, a program's error or a class of its own: neutral, the row's, and may pass
+       when it is tried again
     """
     links = tuple(chain(error))
-    faults = tuple(
-        TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
-        for link in links
-        if (fault := network_fault(link)) is not None
-    )
-    carried = (_judge_carried(carried_answer(link), said(link), mask) for link in links)
-    outcome = (
-        next((judge_fault(fault) for fault in faults if fault.fault in ("local", "no_network", "garbage")), None)
-        or next(filter(None, carried), None)
-        or next((judge_fault(fault) for fault in faults), None)
-        or _judge_type(error)
-    )
+    outcome = _judge_links(error, links, mask)
     waits = [wait for link in links if (wait := named_wait(link)) is not None]
     return replace(
         outcome,
         pause=outcome.pause if not waits else max(waits[0], outcome.pause or 0.0),
         message=outcome.message or _shorten(mask(said(error))),
     )
+
+
+def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+    faults = [
+        TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
+        for link in links
+        if (fault := network_fault(link)) is not None
+    ]
+    # The SDK says that it timed out, its cause that there was no connection to begin with.
+    faults.sort(key=lambda fault: fault.fault != "connect_timeout")
+    for fault in faults:
+        if fault.fault in ("local", "no_network", "garbage"):
+            return judge_fault(fault)
+    for link in links:
+        reason = row_reason(link)
+        if reason is not None:
+            return _judge_ending(link, reason, mask)
+    for link in links:
+        carried = carried_answer(link)
+        outcome = None if carried is None else _judge_carried(carried, said(link), mask)
+        if outcome is not None:
+            return outcome
+    if faults:
+        return judge_fault(faults[0])
+    return _judge_kind(error, links, mask)
 
 
 def _judge_failure(
@@ -219,13 +239,41 @@ def _judge_carried(carried: Carried, message: str, mask: Masker) -> Outcome | No
     return replace(_judge_failure(200, carried.headers, body, mask, sick=sick), status=None, body=None)
 
 
-def _judge_type(error: Exception) -> Outcome:
-    code = _token(snake_name(error)) or "exception"
-    if isinstance(error, _PROGRAM_FAULTS):
-        return Outcome(verdict="neutral", scope="row", code=code)
-    if re.search("rate_?limit|throttl|too_many_requests", code):
-        return Outcome(verdict="throttled", scope="key", retry=True, least_wait=1.0, code=code)
-    return Outcome(verdict="failure", scope="provider", retry=True, code=code)
+def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
+    """An answer came and was paid for, but ended in a way that the SDK raises for."""
+    text, usage = carried_completion(error)
+    return Outcome(
+        verdict="neutral",
+        scope="row",
+        final=True,
+        code=reason,
+        message=_shorten(mask(said(error))),
+        body=_safe_body(text, mask) if text else None,
+        usage=usage,
+    )
+
+
+def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+    """Neither an answer nor a network's error: by who raised it."""
+    if any(map(is_cancellation, links)):
+        return judge_fault(TransportError("reset", "the function was cancelled from within", sent=True))
+    misused = next(filter(is_misuse, links), None)
+    if misused is None:
+        code = _token(snake_name(error)) or "exception"
+        if re.search("rate_?limit|throttl|too_many_requests", code):
+            return Outcome(verdict="throttled", scope="key", retry=True, least_wait=1.0, code=code)
+        fault = next(filter(None, map(unconnected, links)), None)
+        if fault is not None:
+            return judge_fault(TransportError(fault.fault, mask(str(fault)), sent=fault.sent))
+        if any(map(is_client_error, links)):
+            return Outcome(verdict="failure", scope="provider", retry=True, code=code)
+    own = error if misused is None else misused
+    message = said(own)
+    if isinstance(error, BaseExceptionGroup):
+        inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
+        message = f"{message}: {type(inner).__name__}: {said(inner)}"
+    code = _token(snake_name(own)) or "exception"
+    return Outcome(verdict="neutral", scope="row", retry=True, code=code, message=_shorten(mask(message)))
 
 
 def _sick_text(headers: Mapping[str, str], text: str) -> Sick:
