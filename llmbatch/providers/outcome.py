@@ -32,7 +32,7 @@ from llmbatch.providers.foreign import (
 from llmbatch.providers.hints import wait_hint
 from llmbatch.providers.reading import Sick, plain_message, read_complaint, read_stream, read_success
 from llmbatch.providers.rule import Evidence
-from llmbatch.providers.rules import find_rule, inner_status, is_known, pause_under
+from llmbatch.providers.rules import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.records import Outcome, Reply, Scope, Verdict
 
 __all__ = ["judge_exception", "judge_fault", "judge_reply"]
@@ -89,20 +89,21 @@ _FAULTS: dict[TransportFault, _Fault] = {
 }
 
 
-def judge_reply(reply: Reply, *, endpoint: str, mask: Masker) -> Outcome:
+def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
     """What *reply* means. Raises nothing, whatever the status, the headers and the bytes.
 
     Args:
         reply: the whole answer; header names in lower case.
         endpoint: ``chat``, ``completions``, ``responses``, ``embeddings`` or ``messages``.
         mask: takes the keys out of a text.
+        asked: the body of the request. Words of an error that stand in it are taken for an echo.
     """
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
-        return _judge_failure(reply.status, reply.headers, body, mask)
+        return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
     read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
     if isinstance(read, Sick):
-        return _judge_failure(reply.status, reply.headers, body, mask, sick=read)
+        return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
     headers = reply.headers
     has_hint = "retry-after" in headers or "retry-after-ms" in headers or "x-ms-retry-after-ms" in headers
     filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
@@ -136,7 +137,7 @@ def judge_fault(error: TransportError) -> Outcome:
     )
 
 
-def judge_exception(error: Exception, *, mask: Masker = str) -> Outcome:
+def judge_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
     """What an exception of a user's own function means, by its looks alone: no SDK is imported to know its errors.
 
     The cases, first that holds, each over the exception, its group, its causes and its contexts:
@@ -148,9 +149,11 @@ def judge_exception(error: Exception, *, mask: Masker = str) -> Outcome:
     5. any other exception of a client or an SDK: the provider's failure, but for wrong use of the client
     6. anything else is the function's own, a program's error or a class of its own: neutral, the row's, and may pass
        when it is tried again
+
+    *asked* is what the function was called with: words of an error that stand in it are taken for an echo.
     """
     links = tuple(chain(error))
-    outcome = _judge_links(error, links, mask)
+    outcome = _judge_links(error, links, mask, asked)
     waits = [wait for link in links if (wait := named_wait(link)) is not None]
     return replace(
         outcome,
@@ -159,7 +162,7 @@ def judge_exception(error: Exception, *, mask: Masker = str) -> Outcome:
     )
 
 
-def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
     faults = [
         TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
         for link in links
@@ -176,7 +179,7 @@ def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Maske
             return _judge_ending(link, reason, mask)
     for link in links:
         carried = carried_answer(link)
-        outcome = None if carried is None else _judge_carried(carried, said(link), mask)
+        outcome = None if carried is None else _judge_carried(carried, said(link), mask, asked)
         if outcome is not None:
             return outcome
     if faults:
@@ -185,7 +188,14 @@ def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Maske
 
 
 def _judge_failure(
-    status: int, headers: Mapping[str, str], body: _Body, mask: Masker, *, sick: Sick | None = None, aside: str = ""
+    status: int,
+    headers: Mapping[str, str],
+    body: _Body,
+    mask: Masker,
+    *,
+    sick: Sick | None = None,
+    aside: str = "",
+    asked: bytes = b"",
 ) -> Outcome:
     """Judge what is no success: gather the evidence, find the rule, fill in the outcome.
 
@@ -202,8 +212,10 @@ def _judge_failure(
     if not message and not body.whole:
         message = plain_message(body.text)
     # A sick success is a failing answer, also for the hints.
-    evidence = Evidence(judged, codes, message[:4000], headers, blamed, wait_hint(judged or 500, headers, blamed))
-    rule, code = find_rule(evidence)
+    evidence = Evidence(
+        judged, codes, message[:4000], headers, blamed, wait_hint(judged or 500, headers, blamed), asked
+    )
+    rule, match = find_rule(evidence)
     if 300 <= status < 400:
         message = _redirection(headers)
     return Outcome(
@@ -214,29 +226,30 @@ def _judge_failure(
         auth=rule.auth,
         pause=pause_under(rule, evidence),
         least_wait=rule.least_wait,
-        code=_token(mask(code or next(iter(codes), "") or rule.code)) or f"http_{status}",
+        code=_token(mask(match.code or next(iter(codes), "") or rule.code)) or f"http_{status}",
         message=_shorten(mask(message)) or f"HTTP {status}",
         advice=rule.advice,
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
+        certain=is_certain(rule, match, evidence),
     )
 
 
-def _judge_carried(carried: Carried, message: str, mask: Masker) -> Outcome | None:
+def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -> Outcome | None:
     """Judge the answer inside an exception; None where there is none."""
     body = _parse_body(carried.content)
     if not body.whole:
         body = _Body("", carried.document, False)
     if carried.status is not None:
-        return _judge_failure(carried.status, carried.headers, body, mask, aside=message)
+        return _judge_failure(carried.status, carried.headers, body, mask, aside=message, asked=asked)
     # An error out of an event stream has no status. Many libraries put words of their own into such attributes, so
     # only those count that the table knows.
     complaint = read_complaint(body.document)
     if not is_known(complaint.codes, complaint.status):
         return None
     sick = Sick("provider_error", message, body.document)
-    return replace(_judge_failure(200, carried.headers, body, mask, sick=sick), status=None, body=None)
+    return replace(_judge_failure(200, carried.headers, body, mask, sick=sick, asked=asked), status=None, body=None)
 
 
 def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:

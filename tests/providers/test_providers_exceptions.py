@@ -585,6 +585,7 @@ def test_a_filtered_answer_that_an_sdk_raises_for_ends_its_row() -> None:
     [
         (foreign("NotFoundError", "openai", status_code=404)("x"), "neutral"),
         (foreign("AuthenticationError", "openai", status_code=401)("x"), "failure"),
+        (foreign("APIStatusError", "openai", status_code=402)("x"), "neutral"),
         (PickyError(status_code=429, body={"error": {"code": "insufficient_quota"}}), "exhausted"),
         (PickyError(status_code=401), "neutral"),
         (RuntimeError("x"), "neutral"),

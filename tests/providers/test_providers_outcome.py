@@ -1084,7 +1084,7 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
     """No rule of the table goes untested, and so none is dead (the search for rules is watched, not replaced)."""
     used: set[str] = set()
 
-    def watched(evidence: rules.Evidence) -> tuple[rules.Rule, str]:
+    def watched(evidence: rules.Evidence) -> tuple[rules.Rule, rules.Match]:
         found = rules.find_rule(evidence)
         used.add(found[0].name)
         return found
