@@ -82,6 +82,7 @@ class MalformedRowError(LlmbatchError):
 
 
 TransportFault = Literal[
+    "unknown_host",  # there is certainly no host of that name
     "dns",  # the host's name does not resolve
     "connect",  # refused, unreachable host, or reset before the request was sent
     "connect_timeout",  # no connection in time: not sent

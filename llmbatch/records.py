@@ -156,9 +156,11 @@ class Outcome:
     long, filtered) and needs no further evidence. ``auth``: the key was refused. ``pause``: seconds that the provider
     named, None where it named none; never shortened. ``least_wait``: seconds this row waits at least before it goes
     again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False only where
-    the request certainly never left. ``unreachable``: no provider was reached at all. ``certain``: False where a refusal
-    for money may mean this row alone. ``advice``: what an operator can do. ``value``: what a function in place of a
-    provider returned.
+    the request certainly never left. ``unreachable``: the request never reached any provider, as there was no
+    connection; ``code`` tells why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
+    ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
+    and so may be this row's alone: it takes several rows. ``advice``: what an operator can do. ``value``: what a
+    function in place of a provider returned.
     """
 
     verdict: Verdict

@@ -92,7 +92,7 @@ class HttpCaller:
             reply = await self._transport.post(request, timeout=timeout)
         except TransportError as error:
             return judge_fault(error)
-        return judge_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask)
+        return judge_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""

@@ -14,11 +14,9 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from llmbatch.errors import TransportError, TransportFault
+from llmbatch.providers.system_errors import errno_of, machine_fault, name_fault
 
 __all__ = ["connect_fault", "lost_fault"]
-
-_LOCAL = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
-_NO_NETWORK = frozenset({errno.ENETUNREACH, errno.ENETDOWN})
 
 # A plain-text server answered a TLS greeting, or both sides share no version: only another URL helps. Other broken
 # handshakes are what load balancers do while they fall over.
@@ -36,11 +34,11 @@ def connect_fault(error: aiohttp.ClientConnectorError, place: str) -> TransportE
 
 def lost_fault(error: Exception, place: str, *, sent: bool) -> TransportError:
     """The fault of an exchange that broke off once there was a connection."""
-    number = error.errno if isinstance(error, OSError) else None
-    if number in _LOCAL:
-        return TransportError("local", f"this machine is out of resources ({errno.errorcode[number]})", sent=sent)
-    if number in _NO_NETWORK:
-        return TransportError("no_network", f"the network is gone ({errno.errorcode[number]})", sent=sent)
+    mine = machine_fault(error)
+    if mine == "local":
+        return TransportError("local", f"this machine is out of resources ({_named(error)})", sent=sent)
+    if mine == "no_network":
+        return TransportError("no_network", f"the network is gone ({_named(error)})", sent=sent)
     if isinstance(error, aiohttp.ClientPayloadError):
         return TransportError("truncated", f"the answer of {place} ended early", sent=sent)
     # It carries a status of 400, which nobody gave.
@@ -52,7 +50,6 @@ def lost_fault(error: Exception, place: str, *, sent: bool) -> TransportError:
 
 
 def _connect_words(error: aiohttp.ClientConnectorError, cause: BaseException, place: str) -> tuple[TransportFault, str]:
-    number = cause.errno if isinstance(cause, OSError) else None
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = getattr(cause, "verify_message", "") or "it does not verify"
         return "tls", f"the certificate of {place} was rejected: {reason}"
@@ -60,17 +57,29 @@ def _connect_words(error: aiohttp.ClientConnectorError, cause: BaseException, pl
         if cause.reason in _TLS_MISMATCH:
             return "tls", f"no TLS with {place}: {cause.reason.lower().replace('_', ' ')}"
         return "connect", f"the TLS handshake with {place} broke off"
-    if isinstance(cause, socket.gaierror):
-        if number == socket.EAI_AGAIN:
-            return "no_network", f"no name server answered for {place}"
-        return "dns", f"the name in {place} does not resolve"
-    if number in _LOCAL:
-        return "local", f"this machine is out of resources ({errno.errorcode[number]}), no connection to {place}"
-    if number in _NO_NETWORK:
-        return "no_network", f"this machine has no network ({errno.errorcode[number]}), no connection to {place}"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "dns", f"the name in {place} does not resolve"
+    mine = machine_fault(cause)
+    if isinstance(cause, socket.gaierror) or (mine is None and isinstance(error, aiohttp.ClientConnectorDNSError)):
+        fault = name_fault(cause) if isinstance(cause, OSError) else "dns"
+        return fault, _NAME_WORDS[fault].format(place=place)
+    if mine == "local":
+        return "local", f"this machine is out of resources ({_named(cause)}), no connection to {place}"
+    if mine == "no_network":
+        return "no_network", f"this machine has no network ({_named(cause)}), no connection to {place}"
+    number = errno_of(cause)
     if number == errno.ECONNREFUSED:
         return "connect", f"connection refused by {place}"
     name = f" ({errno.errorcode[number]})" if number is not None and number in errno.errorcode else ""
     return "connect", f"no connection to {place}{name}"
+
+
+_NAME_WORDS: dict[TransportFault, str] = {
+    "unknown_host": "the host in {place} does not exist",
+    "dns": "the name in {place} does not resolve",
+    "no_network": "no name server answered for {place}",
+    "local": "this machine is out of resources: it cannot look up the name in {place}",
+}
+
+
+def _named(error: BaseException) -> str:
+    number = errno_of(error)
+    return errno.errorcode.get(number, f"errno {number}") if number is not None else type(error).__name__

@@ -8,22 +8,62 @@ What this module does not do: import an SDK to know its errors, trust an attribu
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import errno
 import re
+import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import JSON, JSONError, parse
+from llmbatch.providers.client_errors import has_timed_out, is_client_error, is_server_side
 from llmbatch.providers.hints import wait_hint
+from llmbatch.providers.system_errors import NETWORK_ERRNOS, errno_of, machine_fault, name_fault
+from llmbatch.records import Usage
 
-__all__ = ["Carried", "carried_answer", "chain", "named_wait", "network_fault", "said", "snake_name"]
-
-_NO_NETWORK_ERRNOS = frozenset({errno.ENETUNREACH, errno.ENETDOWN})
-_LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EDQUOT})
+__all__ = [
+    "Carried",
+    "carried_answer",
+    "carried_completion",
+    "chain",
+    "is_cancellation",
+    "named_wait",
+    "network_fault",
+    "said",
+    "snake_name",
+    "unconnected",
+]
 
 _MOST_LINKS = 50
+
+_NOT_CONNECTED = frozenset(
+    getattr(errno, name) for name in ("ECONNREFUSED", "EHOSTUNREACH", "EHOSTDOWN") if hasattr(errno, name)
+)
+
+_CONNECT_NAMES = frozenset({"ConnectError", "NewConnectionError", "EndpointConnectionError", "NameResolutionError"})
+
+# https://cloud.google.com/apis/design/errors#handling_errors
+_GRPC_STATUSES = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INTERNAL": 500,
+    "DATA_LOSS": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
 
 
 @dataclass(slots=True)
@@ -52,46 +92,96 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             waiting.append(origin)
 
 
-def carried_answer(error: BaseException) -> Carried:
-    """The answer that *error* carries; everything in it may be missing."""
+def carried_answer(error: BaseException) -> Carried | None:
+    """The answer that *error* carries; everything in it may be missing.
+
+    None where it carries none: an exception of the user's own may have a ``status_code`` or a ``code`` that says
+    nothing of a provider. It takes a client's or an SDK's exception, or one that holds a response, its headers or its
+    body.
+    """
+    if is_server_side(error):
+        return None
     response = _get(error, "response")
+    if isinstance(response, dict):
+        response = _Botocore(response)
     content = _get(response, "content")
     document = _body_of(error)
+    headers = _headers_of(response) or _headers_of(error)
+    status = _status_of(error, response)
+    if document is None and isinstance(response, _Botocore):
+        document = response.document
+    holds_answer = (
+        _status_in(response, ("status_code", "status")) is not None
+        or bool(headers)
+        or document is not None
+        or (status is not None and isinstance(_get(error, "body"), str | bytes))
+    )
+    if not holds_answer and not is_client_error(error):
+        return None
     return Carried(
-        status=_status_of(error, response),
-        headers=_headers_of(response) or _headers_of(error),
+        status=status,
+        headers=headers,
         content=content if isinstance(content, bytes) else b"",
         document=_named_codes(error) if document is None else document,
     )
+
+
+def carried_completion(error: BaseException) -> tuple[str, Usage | None]:
+    """The answer that an SDK took apart before it raised *error*: its JSON text (empty: none), and its tokens."""
+    completion = _get(error, "completion") or _get(error, "last_completion")
+    usage = _get(completion, "usage")
+    sent, made = _get(usage, "prompt_tokens"), _get(usage, "completion_tokens")
+    tokens = Usage(sent, made) if type(sent) is int and type(made) is int else None
+    dump = _get(completion, "model_dump_json")
+    try:
+        text = dump() if callable(dump) else ""
+    except Exception:  # noqa: BLE001 - a foreign method may do anything
+        text = ""
+    return text if isinstance(text, str) else "", tokens
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether *error* is what a cancelled ``concurrent.futures`` future raises, an Exception unlike asyncio's own."""
+    return isinstance(error, concurrent.futures.CancelledError)
 
 
 def network_fault(error: BaseException) -> TransportError | None:
     """*error* as the fault of network or machine that it is, None where it is none."""
     if isinstance(error, TransportError):
         return error
-    number = error.errno if isinstance(error, OSError) else None
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    name = type(error).__name__
+    number = errno_of(error)
     fault: TransportFault
     sent = True
-    if isinstance(error, MemoryError) or number in _LOCAL_ERRNOS or "PoolTimeout" in kinds:
-        fault, sent = "local", False  # the last is httpx's word for a client without a free connection
-    elif number in _NO_NETWORK_ERRNOS:
-        fault, sent = "no_network", False
+    mine = machine_fault(error)
+    if mine is not None or ("PoolTimeout" in kinds and is_client_error(error)):
+        fault, sent = mine or "local", False  # the last is httpx's word for a client without a free connection
+    elif isinstance(error, socket.gaierror):
+        fault, sent = name_fault(error), False
     elif isinstance(error, ssl.SSLCertVerificationError):
         fault, sent = "tls", False
-    elif "gaierror" in kinds:
-        fault, sent = "dns", False
     elif "HttpProcessingError" in kinds:
         fault = "garbage"  # aiohttp's word for what is not HTTP
-    elif isinstance(error, ConnectionRefusedError):
+    elif number in _NOT_CONNECTED or isinstance(error, ConnectionRefusedError):
         fault, sent = "connect", False
-    elif isinstance(error, TimeoutError) or any("Timeout" in kind for kind in kinds):
-        fault = "timeout"
-    elif isinstance(error, ConnectionError):
+    elif has_timed_out(error):
+        connecting = "Connect" in name
+        fault, sent = "connect_timeout" if connecting else "timeout", not connecting
+    elif isinstance(error, asyncio.IncompleteReadError):
+        fault = "truncated"
+    elif isinstance(error, ConnectionError | ssl.SSLError) or number in NETWORK_ERRNOS:
         fault = "reset"
     else:
         return None
     return TransportError(fault, said(error), sent=sent)
+
+
+def unconnected(error: BaseException) -> TransportError | None:
+    """*error* as a connection that was not made, where a client says no more than that by its class."""
+    if is_client_error(error) and type(error).__name__ in _CONNECT_NAMES:
+        return TransportError("connect", said(error), sent=False)
+    return None
 
 
 def named_wait(error: BaseException) -> float | None:
@@ -118,15 +208,45 @@ def snake_name(error: BaseException) -> str:
 
 
 def _status_of(error: BaseException, response: object) -> int | None:
-    for holder, names in (
-        (error, ("status_code", "status", "http_status", "code")),
-        (response, ("status_code", "status")),
-    ):
-        for name in names:
-            value = _get(holder, name)
-            if isinstance(value, int) and not isinstance(value, bool) and 300 <= value <= 599:
-                return int(value)
+    named = _status_in(error, ("status_code", "status", "http_status", "code"))
+    return _status_in(response, ("status_code", "status")) if named is None else named
+
+
+def _status_in(holder: object, names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = _get(holder, name)
+        if isinstance(value, int) and not isinstance(value, bool) and 300 <= value <= 599:
+            return int(value)
+        if callable(value) and name == "code" and isinstance(holder, BaseException):
+            # gRPC: a method that returns a member of an enumeration.
+            status = _GRPC_STATUSES.get(_grpc_name(value))
+            if status is not None:
+                return status
     return None
+
+
+def _grpc_name(code: Callable[[], object]) -> str:
+    try:
+        return str(getattr(code(), "name", ""))
+    except Exception:  # noqa: BLE001 - a foreign method may do anything
+        return ""
+
+
+class _Botocore:
+    """The ``response`` of botocore's errors, a dictionary, with the attributes of an answer."""
+
+    def __init__(self, response: dict[str, object]) -> None:
+        about = response.get("ResponseMetadata")
+        about = about if isinstance(about, dict) else {}
+        error = response.get("Error")
+        error = error if isinstance(error, dict) else {}
+        self.status_code = about.get("HTTPStatusCode")
+        self.headers = about.get("HTTPHeaders")
+        self.document: JSON = {
+            "error": {
+                name.lower(): value for name, value in error.items() if isinstance(name, str) and isinstance(value, str)
+            }
+        }
 
 
 def _headers_of(holder: object) -> dict[str, str]:

@@ -53,6 +53,7 @@ class FunctionCaller:
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Await the function once, for *timeout* seconds at most, and judge what comes. Raises only cancellation."""
+        value: object = None
         try:
             value = self._canary_row if row is None else _value_of(row)
             async with asyncio.timeout(timeout) as deadline:
@@ -61,9 +62,9 @@ class FunctionCaller:
         except TimeoutError as error:
             if deadline.expired():
                 return judge_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
-            return judge_exception(error)
+            return judge_exception(error, asked=_shown(value))
         except Exception as error:  # noqa: BLE001 - whatever the function raises is what there is to judge
-            return judge_exception(error)
+            return judge_exception(error, asked=_shown(value))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -92,6 +93,14 @@ def _value_of(row: Row) -> object:
     for name, text in row.fields.items():
         members[name] = parse(text)
     return members
+
+
+def _shown(value: object) -> bytes:
+    """*value* as text, to tell an echo of it; empty where it has none."""
+    try:
+        return repr(value).encode(errors="replace")
+    except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything
+        return b""
 
 
 def _json_of(result: object) -> str:

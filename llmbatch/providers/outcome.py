@@ -16,11 +16,23 @@ from urllib.parse import urlsplit
 
 from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import JSON, JSONError, one_line, parse
-from llmbatch.providers.foreign import Carried, carried_answer, chain, named_wait, network_fault, said, snake_name
+from llmbatch.providers.client_errors import is_client_error, is_misuse, row_reason
+from llmbatch.providers.foreign import (
+    Carried,
+    carried_answer,
+    carried_completion,
+    chain,
+    is_cancellation,
+    named_wait,
+    network_fault,
+    said,
+    snake_name,
+    unconnected,
+)
 from llmbatch.providers.hints import wait_hint
 from llmbatch.providers.reading import Sick, plain_message, read_complaint, read_stream, read_success
 from llmbatch.providers.rule import Evidence
-from llmbatch.providers.rules import find_rule, inner_status, is_known, pause_under
+from llmbatch.providers.rules import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.records import Outcome, Reply, Scope, Verdict
 
 __all__ = ["judge_exception", "judge_fault", "judge_reply"]
@@ -43,13 +55,17 @@ class _Fault(NamedTuple):
     retry: bool
     code: str
     advice: str = ""
+    unreachable: bool = False
 
 
 _LOCAL = "free file handles, ports, memory or disk on this machine"
 _FAULTS: dict[TransportFault, _Fault] = {
-    "dns": _Fault("failure", "provider", True, "dns_failed"),
-    "connect": _Fault("failure", "provider", True, "connection_failed"),
-    "connect_timeout": _Fault("failure", "provider", True, "connect_timeout"),
+    "unknown_host": _Fault(
+        "failure", "provider", True, "unknown_host", "check the host's name in the base URL", unreachable=True
+    ),
+    "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
+    "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
+    "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
     "tls": _Fault(
         "exhausted",
         "provider",
@@ -57,42 +73,37 @@ _FAULTS: dict[TransportFault, _Fault] = {
         "tls_failed",
         "the server's certificate was rejected: check the base URL and this machine's certificates and clock",
     ),
-    "timeout": _Fault("failure", "provider", True, "timeout"),
+    "timeout": _Fault(
+        "failure",
+        "provider",
+        True,
+        "timeout",
+        "if answers take longer than that, raise --timeout (in Python: timeout=…)",
+    ),
     "reset": _Fault("failure", "provider", True, "connection_reset"),
     "truncated": _Fault("failure", "provider", True, "truncated_body"),
     "garbage": _Fault("failure", "provider", True, "not_http"),
     "too_large": _Fault("failure", "provider", True, "answer_too_large"),
-    "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network"),
+    "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network", unreachable=True),
     "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
 }
 
-_PROGRAM_FAULTS = (
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    NameError,
-    AssertionError,
-    ArithmeticError,
-    NotImplementedError,
-    ImportError,
-)
 
-
-def judge_reply(reply: Reply, *, endpoint: str, mask: Masker) -> Outcome:
+def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
     """What *reply* means. Raises nothing, whatever the status, the headers and the bytes.
 
     Args:
         reply: the whole answer; header names in lower case.
         endpoint: ``chat``, ``completions``, ``responses``, ``embeddings`` or ``messages``.
         mask: takes the keys out of a text.
+        asked: the body of the request. Words of an error that stand in it are taken for an echo.
     """
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
-        return _judge_failure(reply.status, reply.headers, body, mask)
+        return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
     read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
     if isinstance(read, Sick):
-        return _judge_failure(reply.status, reply.headers, body, mask, sick=read)
+        return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
     headers = reply.headers
     has_hint = "retry-after" in headers or "retry-after-ms" in headers or "x-ms-retry-after-ms" in headers
     filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
@@ -122,29 +133,27 @@ def judge_fault(error: TransportError) -> Outcome:
         message=_shorten(str(error)),
         advice=fault.advice,
         sent=error.sent,
+        unreachable=fault.unreachable,
     )
 
 
-def judge_exception(error: Exception, *, mask: Masker = str) -> Outcome:
+def judge_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
     """What an exception of a user's own function means, by its looks alone: no SDK is imported to know its errors.
 
-    The cases, first that holds, each over the exception, its causes and its contexts: a fault of this machine, or
-    garbage from the wire (whose status is made up); an HTTP status, judged by the table of the replies; a lost
-    connection or a time-out. Then the type of the outermost: a program's error is refused, all else is a failure.
+    The cases, first that holds, each over the exception, its group, its causes and its contexts:
+
+    1. a fault of this machine, or garbage from the wire (whose status is made up)
+    2. an answer that ended in the row's own way: cut at ``max_tokens``, filtered; final
+    3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; judged by the table
+    4. a lost connection, a time-out, a cancellation from within: the provider's failure
+    5. any other exception of a client or an SDK: the provider's failure, but for wrong use of the client
+    6. anything else is the function's own, a program's error or a class of its own: neutral, the row's, and may pass
+       when it is tried again
+
+    *asked* is what the function was called with: words of an error that stand in it are taken for an echo.
     """
     links = tuple(chain(error))
-    faults = tuple(
-        TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
-        for link in links
-        if (fault := network_fault(link)) is not None
-    )
-    carried = (_judge_carried(carried_answer(link), said(link), mask) for link in links)
-    outcome = (
-        next((judge_fault(fault) for fault in faults if fault.fault in ("local", "no_network", "garbage")), None)
-        or next(filter(None, carried), None)
-        or next((judge_fault(fault) for fault in faults), None)
-        or _judge_type(error)
-    )
+    outcome = _judge_links(error, links, mask, asked)
     waits = [wait for link in links if (wait := named_wait(link)) is not None]
     return replace(
         outcome,
@@ -153,8 +162,40 @@ def judge_exception(error: Exception, *, mask: Masker = str) -> Outcome:
     )
 
 
+def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
+    faults = [
+        TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
+        for link in links
+        if (fault := network_fault(link)) is not None
+    ]
+    # The SDK says that it timed out, its cause that there was no connection to begin with.
+    faults.sort(key=lambda fault: fault.fault != "connect_timeout")
+    for fault in faults:
+        if fault.fault in ("local", "no_network", "garbage"):
+            return judge_fault(fault)
+    for link in links:
+        reason = row_reason(link)
+        if reason is not None:
+            return _judge_ending(link, reason, mask)
+    for link in links:
+        carried = carried_answer(link)
+        outcome = None if carried is None else _judge_carried(carried, said(link), mask, asked)
+        if outcome is not None:
+            return outcome
+    if faults:
+        return judge_fault(faults[0])
+    return _judge_kind(error, links, mask)
+
+
 def _judge_failure(
-    status: int, headers: Mapping[str, str], body: _Body, mask: Masker, *, sick: Sick | None = None, aside: str = ""
+    status: int,
+    headers: Mapping[str, str],
+    body: _Body,
+    mask: Masker,
+    *,
+    sick: Sick | None = None,
+    aside: str = "",
+    asked: bytes = b"",
 ) -> Outcome:
     """Judge what is no success: gather the evidence, find the rule, fill in the outcome.
 
@@ -171,8 +212,10 @@ def _judge_failure(
     if not message and not body.whole:
         message = plain_message(body.text)
     # A sick success is a failing answer, also for the hints.
-    evidence = Evidence(judged, codes, message[:4000], headers, blamed, wait_hint(judged or 500, headers, blamed))
-    rule, code = find_rule(evidence)
+    evidence = Evidence(
+        judged, codes, message[:4000], headers, blamed, wait_hint(judged or 500, headers, blamed), asked
+    )
+    rule, match = find_rule(evidence)
     if 300 <= status < 400:
         message = _redirection(headers)
     return Outcome(
@@ -183,38 +226,67 @@ def _judge_failure(
         auth=rule.auth,
         pause=pause_under(rule, evidence),
         least_wait=rule.least_wait,
-        code=_token(mask(code or next(iter(codes), "") or rule.code)) or f"http_{status}",
+        code=_token(mask(match.code or next(iter(codes), "") or rule.code)) or f"http_{status}",
         message=_shorten(mask(message)) or f"HTTP {status}",
         advice=rule.advice,
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
+        certain=is_certain(rule, match, evidence),
     )
 
 
-def _judge_carried(carried: Carried, message: str, mask: Masker) -> Outcome | None:
+def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -> Outcome | None:
     """Judge the answer inside an exception; None where there is none."""
     body = _parse_body(carried.content)
     if not body.whole:
         body = _Body("", carried.document, False)
     if carried.status is not None:
-        return _judge_failure(carried.status, carried.headers, body, mask, aside=message)
+        return _judge_failure(carried.status, carried.headers, body, mask, aside=message, asked=asked)
     # An error out of an event stream has no status. Many libraries put words of their own into such attributes, so
     # only those count that the table knows.
     complaint = read_complaint(body.document)
     if not is_known(complaint.codes, complaint.status):
         return None
     sick = Sick("provider_error", message, body.document)
-    return replace(_judge_failure(200, carried.headers, body, mask, sick=sick), status=None, body=None)
+    return replace(_judge_failure(200, carried.headers, body, mask, sick=sick, asked=asked), status=None, body=None)
 
 
-def _judge_type(error: Exception) -> Outcome:
-    code = _token(snake_name(error)) or "exception"
-    if isinstance(error, _PROGRAM_FAULTS):
-        return Outcome(verdict="neutral", scope="row", code=code)
-    if re.search("rate_?limit|throttl|too_many_requests", code):
-        return Outcome(verdict="throttled", scope="key", retry=True, least_wait=1.0, code=code)
-    return Outcome(verdict="failure", scope="provider", retry=True, code=code)
+def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
+    """An answer came and was paid for, but ended in a way that the SDK raises for."""
+    text, usage = carried_completion(error)
+    return Outcome(
+        verdict="neutral",
+        scope="row",
+        final=True,
+        code=reason,
+        message=_shorten(mask(said(error))),
+        body=_safe_body(text, mask) if text else None,
+        usage=usage,
+    )
+
+
+def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+    """Neither an answer nor a network's error: by who raised it."""
+    if any(map(is_cancellation, links)):
+        return judge_fault(TransportError("reset", "the function was cancelled from within", sent=True))
+    misused = next(filter(is_misuse, links), None)
+    if misused is None:
+        code = _token(snake_name(error)) or "exception"
+        if re.search("rate_?limit|throttl|too_many_requests", code):
+            return Outcome(verdict="throttled", scope="key", retry=True, least_wait=1.0, code=code)
+        fault = next(filter(None, map(unconnected, links)), None)
+        if fault is not None:
+            return judge_fault(TransportError(fault.fault, mask(str(fault)), sent=fault.sent))
+        if any(map(is_client_error, links)):
+            return Outcome(verdict="failure", scope="provider", retry=True, code=code)
+    own = error if misused is None else misused
+    message = said(own)
+    if isinstance(error, BaseExceptionGroup):
+        inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
+        message = f"{message}: {type(inner).__name__}: {said(inner)}"
+    code = _token(snake_name(own)) or "exception"
+    return Outcome(verdict="neutral", scope="row", retry=True, code=code, message=_shorten(mask(message)))
 
 
 def _sick_text(headers: Mapping[str, str], text: str) -> Sick:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from llmbatch.jsontext import JSON, JSONError, dumps, parse
+from llmbatch.jsontext import JSON, JSONError, parse
 from llmbatch.providers.hints import error_details
 from llmbatch.records import Usage
 
@@ -245,24 +245,55 @@ def _codes(inner: dict[str, JSON], body: dict[str, JSON]) -> Iterator[str]:
                     yield str(value)[:200]
 
 
+_MESSAGE_FIELDS = (
+    "message",
+    "Message",
+    "msg",
+    "detail",
+    "error_description",
+    "error_message",
+    "error_msg",
+    "errors",
+    "title",
+    "description",
+    "reason",
+    "error",
+)
+"""Where providers, frameworks and gateways put their own words. Everything else in an error body (``input``, ``ctx``,
+``body``, ``value``) may be an echo of the request, and is never read: a prompt can hold any words."""
+
+_MOST_ERRORS = 5
+_DEEPEST = 4
+
+
 def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) -> str:
-    message = inner.get("message")
-    if message is None:
-        message = error if isinstance(error, str) else None
-    for name in ("detail", "msg", "error_description", "errors"):
-        if message is None:
-            message = body.get(name)
-    if message is None:
-        return ""
-    text = message if isinstance(message, str) else _shown(message)
+    text = _words_of({name: value for name, value in inner.items() if name != "error"}) or _words_of(error)
+    text = text or _words_of(body)
     metadata = inner.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: what the provider behind it said
-    return f"{text}: {raw}" if isinstance(raw, str) else text
-
-
-def _shown(value: JSON) -> str:
+    if not isinstance(raw, str):
+        return text
     try:
-        return dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        # Only a body that a foreign exception carries can hold such a thing, or one nested to the parser's limit.
+        behind = read_complaint(parse(raw)).message
+    except JSONError:
+        behind = raw
+    return f"{text}: {behind}" if behind else text
+
+
+def _words_of(value: JSON, depth: int = 0) -> str:
+    """The words in *value*'s message fields; a list of validation errors as ``place: what``, one after the other."""
+    if isinstance(value, str):
+        return value
+    if depth >= _DEEPEST:
         return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words_of(item, depth + 1) for item in value[:_MOST_ERRORS])))
+    if not isinstance(value, dict):
+        return ""
+    text = next(filter(None, (_words_of(value.get(name), depth + 1) for name in _MESSAGE_FIELDS)), "")
+    place = value.get("loc")
+    if isinstance(place, list):
+        kind = value.get("type")
+        text = text or (kind if isinstance(kind, str) else "")
+        return ".".join(str(part) for part in place if isinstance(part, str | int)) + f": {text}"
+    return text

@@ -6,18 +6,24 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from llmbatch.jsontext import JSON
 from llmbatch.records import Scope, Verdict
 
-__all__ = ["Evidence", "Rule"]
+__all__ = ["Evidence", "Match", "Rule"]
+
+# From the first opening quote to the last closing one: what is quoted may hold quotes itself.
+_quoted = re.compile(r"(?<!\w)'.*'(?!\w)|\".*\"|`.*`", re.DOTALL)
+_quoted_message = re.compile(r"""['"]message['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", re.DOTALL)
 
 
 @dataclass(slots=True)
 class Evidence:
     """What a rule looks at. ``status`` is 0 where a success status came with a body that stands for none.
 
-    ``pause`` is the hint of the answer, seconds.
+    ``pause`` is the hint of the answer, seconds. ``asked`` is the request, as far as it is known: words that stand in
+    it may be an echo, and prove nothing.
     """
 
     status: int
@@ -26,6 +32,32 @@ class Evidence:
     headers: Mapping[str, str]
     body: JSON
     pause: float | None
+    asked: bytes = b""
+
+    def says(self, words: str, *, unquoted: bool = False) -> bool:
+        """Whether the message has *words*, a pattern, of its own; *unquoted*: what it quotes does not count."""
+        message = self.message
+        if unquoted:
+            # But an upstream's whole error, quoted by the gateway before it, is no echo.
+            inner = (found[2] for found in _quoted_message.finditer(message))
+            message = " ".join((_quoted.sub("''", message), *inner))
+        asked: bytes | None = None
+        for found in re.finditer(words, message, re.IGNORECASE):
+            if asked is None:
+                asked = self.asked.lower()
+            if not asked or found[0].lower().encode(errors="replace") not in asked:
+                return True
+        return False
+
+
+_ONE_REQUEST = frozenset({400, 422})
+
+
+class Match(NamedTuple):
+    """That a rule applies: the code to report (empty: the body's own), and whether it rests on words alone."""
+
+    code: str
+    by_words: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +87,20 @@ class Rule:
     code: str = ""
     advice: str = ""
 
-    def match(self, evidence: Evidence) -> str | None:
-        """None where the rule does not apply, else the code to report (empty: the body's own)."""
+    def match(self, evidence: Evidence) -> Match | None:
+        """None where the rule does not apply."""
         if self.statuses is not None and evidence.status not in self.statuses:
             return None
         if not (self.codes or self.words or self.when):
-            return ""
+            return Match("")
         if self.codes:
             for code in evidence.codes:
                 if re.fullmatch(self.codes, code, re.IGNORECASE):
-                    return code
+                    return Match(code)
         if self.when is not None and self.when(evidence):
-            return self.code
+            return Match(self.code)
         if self.words and (self.words_in is None or evidence.status in self.words_in):
-            return self.code if re.search(self.words, evidence.message, re.IGNORECASE) else None
+            # A refusal of one request is where prompts get quoted, and where words would refuse the whole account.
+            unquoted = self.verdict == "exhausted" and evidence.status in _ONE_REQUEST
+            return Match(self.code, by_words=True) if evidence.says(self.words, unquoted=unquoted) else None
         return None

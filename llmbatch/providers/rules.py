@@ -20,9 +20,9 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llmbatch.providers.hints import answered_at, error_details
-from llmbatch.providers.rule import Evidence, Rule
+from llmbatch.providers.rule import Evidence, Match, Rule
 
-__all__ = ["BODY_RULES", "STATUS_RULES", "find_rule", "inner_status", "is_known", "pause_under"]
+__all__ = ["BODY_RULES", "STATUS_RULES", "find_rule", "inner_status", "is_certain", "is_known", "pause_under"]
 
 
 def _is_daily_quota(evidence: Evidence) -> bool:
@@ -69,6 +69,7 @@ def _midnight_in_california(now: datetime, message: str) -> datetime:
 
 _UNKNOWN = 0
 _REFUSALS = frozenset({_UNKNOWN, 400, 403, 422})
+_CLEAR = frozenset({401, 403, 404, 410, 412, 429})
 _SERVER_ERRORS = frozenset(range(500, 600))
 
 _PAY = "add credit or raise the spending limit at the provider, then run the same command again"
@@ -325,14 +326,27 @@ _STATUS_OF_CODE = {
 }
 
 
-def find_rule(evidence: Evidence) -> tuple[Rule, str]:
-    """The rule that decides, and the code to report (empty: the body's own)."""
+def find_rule(evidence: Evidence) -> tuple[Rule, Match]:
+    """The rule that decides, and what it rests on."""
     for rule in BODY_RULES:
-        code = rule.match(evidence)
-        if code is not None:
-            return rule, code
+        match = rule.match(evidence)
+        if match is not None:
+            return rule, match
     rule = next(rule for rule in STATUS_RULES if rule.match(evidence) is not None)
-    return _obey(rule, evidence), ""
+    return _obey(rule, evidence), Match("")
+
+
+def is_certain(rule: Rule, match: Match, evidence: Evidence) -> bool:
+    """Whether one answer is enough to believe that the account, the key or the model is refused.
+
+    A code is, and a status that speaks of them. Words elsewhere may be an echo or about this row; a 402 without a code
+    may mean that this row alone costs more than what is left.
+    """
+    if rule.verdict != "exhausted":
+        return True
+    if match.by_words:
+        return evidence.status in _CLEAR
+    return evidence.status != 402 or bool(match.code)
 
 
 def _obey(rule: Rule, evidence: Evidence) -> Rule:

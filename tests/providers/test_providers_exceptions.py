@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import errno
 import json
 import socket
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,10 +18,11 @@ import anthropic
 import openai
 import pytest
 
+from llmbatch import judge_llm_error
 from llmbatch.errors import TransportError
 from llmbatch.providers.outcome import judge_exception
 from llmbatch.providers.secrets import Mask
-from llmbatch.records import Outcome
+from llmbatch.records import Outcome, Usage
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -188,12 +192,13 @@ async def test_a_refused_connection_is_the_providers_failure() -> None:
     assert outcome.sent is False
 
 
-class PoolTimeout(Exception):  # noqa: N818
-    """As httpx names it."""
+def foreign(name: str, module: str, *bases: type, **members: object) -> type[Exception]:
+    """An exception class as *module* would define it: the libraries that are not installed here, by their looks."""
+    return type(name, bases or (Exception,), {"__module__": module, **members})
 
 
-class ReadTimeout(Exception):  # noqa: N818
-    """As httpx names it."""
+PoolTimeout = foreign("PoolTimeout", "httpx")
+ReadTimeout = foreign("ReadTimeout", "httpx")
 
 
 class RateLimited(Exception):  # noqa: N818
@@ -255,11 +260,11 @@ class BodyError(Exception):
         ({"code": "context_length_exceeded"}, "context_length_exceeded"),
         ("prompt is too long", "http_400"),
         (b"\xff", "http_400"),
-        (None, "http_400"),
+        (None, "body_error"),
     ],
 )
 def test_a_body_is_believed_when_it_is_json(body: object, code: str) -> None:
-    """Parsed or not; other text is only a message."""
+    """Parsed or not; other text is only a message. Without any, it is an exception like any other."""
     outcome = judge_exception(BodyError(body))
 
     assert (outcome.verdict, outcome.code, outcome.body) == ("neutral", code, None)
@@ -273,7 +278,10 @@ def test_a_body_is_believed_when_it_is_json(body: object, code: str) -> None:
         (ConnectionResetError("gone"), ("failure", "provider", True, "connection_reset")),
         (BrokenPipeError("gone"), ("failure", "provider", True, "connection_reset")),
         (ConnectionRefusedError("nobody"), ("failure", "provider", True, "connection_failed")),
-        (socket.gaierror(socket.EAI_NONAME, "who?"), ("failure", "provider", True, "dns_failed")),
+        (socket.gaierror(socket.EAI_NONAME, "who?"), ("failure", "provider", True, "unknown_host")),
+        (socket.gaierror(socket.EAI_NODATA, "who?"), ("failure", "provider", True, "unknown_host")),
+        (socket.gaierror(socket.EAI_AGAIN, "later"), ("local", "machine", True, "no_network")),
+        (socket.gaierror(socket.EAI_FAIL, "broken"), ("failure", "provider", True, "dns_failed")),
         (ssl.SSLCertVerificationError("self-signed"), ("exhausted", "provider", False, "tls_failed")),
         (OSError(errno.EMFILE, "too many open files"), ("local", "machine", True, "local_resources")),
         (OSError(errno.ENFILE, "too many open files"), ("local", "machine", True, "local_resources")),
@@ -284,31 +292,31 @@ def test_a_body_is_believed_when_it_is_json(body: object, code: str) -> None:
         (OSError(errno.ENETUNREACH, "no route"), ("local", "machine", True, "no_network")),
         (OSError(errno.ENETDOWN, "down"), ("local", "machine", True, "no_network")),
         (TransportError("truncated", "cut", sent=True), ("failure", "provider", True, "truncated_body")),
-        (TypeError("x"), ("neutral", "row", False, "type_error")),
-        (ValueError("x"), ("neutral", "row", False, "value_error")),
-        (json.JSONDecodeError("x", "y", 0), ("neutral", "row", False, "json_decode_error")),
-        (KeyError("x"), ("neutral", "row", False, "key_error")),
-        (AttributeError("x"), ("neutral", "row", False, "attribute_error")),
-        (NameError("x"), ("neutral", "row", False, "name_error")),
-        (AssertionError(), ("neutral", "row", False, "assertion_error")),
-        (ZeroDivisionError("x"), ("neutral", "row", False, "zero_division_error")),
-        (NotImplementedError(), ("neutral", "row", False, "not_implemented_error")),
-        (ImportError("x"), ("neutral", "row", False, "import_error")),
-        (RuntimeError("x"), ("failure", "provider", True, "runtime_error")),
-        (OSError("x"), ("failure", "provider", True, "os_error")),
-        (Exception(), ("failure", "provider", True, "exception")),
+        (TypeError("x"), ("neutral", "row", True, "type_error")),
+        (ValueError("x"), ("neutral", "row", True, "value_error")),
+        (json.JSONDecodeError("x", "y", 0), ("neutral", "row", True, "json_decode_error")),
+        (KeyError("x"), ("neutral", "row", True, "key_error")),
+        (AttributeError("x"), ("neutral", "row", True, "attribute_error")),
+        (NameError("x"), ("neutral", "row", True, "name_error")),
+        (AssertionError(), ("neutral", "row", True, "assertion_error")),
+        (ZeroDivisionError("x"), ("neutral", "row", True, "zero_division_error")),
+        (NotImplementedError(), ("neutral", "row", True, "not_implemented_error")),
+        (ImportError("x"), ("neutral", "row", True, "import_error")),
+        (RuntimeError("x"), ("neutral", "row", True, "runtime_error")),
+        (OSError("x"), ("neutral", "row", True, "os_error")),
+        (Exception(), ("neutral", "row", True, "exception")),
         (RateLimited(None), ("throttled", "key", True, "rate_limited")),
-        (HostileError(), ("failure", "provider", True, "hostile_error")),
+        (HostileError(), ("neutral", "row", True, "hostile_error")),
         (GenaiError("x"), ("throttled", "key", True, "RESOURCE_EXHAUSTED")),
         (ExceptionGroup("tasks", [ConnectionResetError("gone")]), ("failure", "provider", True, "connection_reset")),
-        (ExceptionGroup("tasks", [ValueError("x")]), ("failure", "provider", True, "exception_group")),
+        (ExceptionGroup("tasks", [ValueError("x")]), ("neutral", "row", True, "exception_group")),
     ],
     ids=lambda value: repr(type(value).__name__) if isinstance(value, Exception) else "",
 )
 def test_exceptions_without_an_answer_are_judged_by_kind(
     error: Exception, expected: tuple[str, str, bool, str]
 ) -> None:
-    """Network and time-outs blame the provider, a full machine itself, a program's error the row; the rest may pass."""
+    """Network and time-outs blame the provider, a full machine itself; whatever else a function raises is its own."""
     outcome = judge_exception(error)
 
     assert traits(outcome) == expected
@@ -378,7 +386,7 @@ def test_a_cause_that_was_taken_away_does_not_count() -> None:
     except ValueError as error:
         outcome = judge_exception(error)
 
-    assert traits(outcome) == ("neutral", "row", False, "value_error")
+    assert traits(outcome) == ("neutral", "row", True, "value_error")
 
 
 def test_a_circle_of_causes_ends() -> None:
@@ -386,7 +394,7 @@ def test_a_circle_of_causes_ends() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
 
-    assert judge_exception(first).verdict == "failure"
+    assert judge_exception(first).verdict == "neutral"
 
 
 def test_no_key_comes_through_a_message() -> None:
@@ -400,3 +408,194 @@ def test_no_key_comes_through_a_message() -> None:
     assert known.message == "bad key ***"
     assert "AIza" not in cut.message
     assert unknown.message == "Client error '400' for url 'http://127.0.0.1/v1' …"
+
+
+class OwnError(Exception):
+    """A class of the user's own."""
+
+
+class PickyError(OwnError):
+    """With a status that speaks to the user's own clients."""
+
+    def __init__(self, **members: object) -> None:
+        super().__init__("no such customer")
+        for name, value in members.items():
+            setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OwnError("the page has no title"), "own_error", "the page has no title"),
+        (RuntimeError("oops"), "runtime_error", "oops"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.txt"), "file_not_found_error", None),
+        (PermissionError(errno.EACCES, "Permission denied"), "permission_error", None),
+        (IsADirectoryError(errno.EISDIR, "x"), "is_a_directory_error", None),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), "unicode_decode_error", None),
+        (RecursionError("too deep"), "recursion_error", None),
+        (StopAsyncIteration(), "stop_async_iteration", None),
+        (subprocess.TimeoutExpired("ls", 3), "timeout_expired", None),
+        (subprocess.CalledProcessError(1, "ls"), "called_process_error", None),
+        (foreign("InvalidURL", "httpx")("no scheme"), "invalid_url", "no scheme"),
+        (foreign("UnsupportedProtocol", "httpx")("ftp"), "unsupported_protocol", "ftp"),
+        (foreign("LocalProtocolError", "httpx")("bad header"), "local_protocol_error", "bad header"),
+        (foreign("MissingSchema", "requests.exceptions", ValueError)("x"), "missing_schema", None),
+        (foreign("ValidationError", "pydantic_core._pydantic_core", ValueError)("1 error"), "validation_error", None),
+        (openai.OpenAIError("The api_key client option must be set"), "open_ai_error", None),
+        (foreign("HTTPException", "fastapi.exceptions", status_code=404, detail="x")("x"), "http_exception", None),
+        (
+            foreign("HTTPNotFound", "aiohttp.web_exceptions", status=404, headers={"A": "b"})("x"),
+            "http_not_found",
+            None,
+        ),
+        (PickyError(status_code=401), "picky_error", "no such customer"),
+        (PickyError(status_code=404), "picky_error", None),
+        (PickyError(status=402), "picky_error", None),
+        (PickyError(code=410), "picky_error", None),
+        (PickyError(code="insufficient_quota"), "picky_error", None),
+        (PickyError(status_code=404, response=None), "picky_error", None),
+        (PickyError(response="a text"), "picky_error", None),
+        (ExceptionGroup("tasks", [ValueError("bad")]), "exception_group", "tasks (1 sub-exception): ValueError: bad"),
+        (
+            ExceptionGroup("a", [ExceptionGroup("b", [KeyError("x")])]),
+            "exception_group",
+            "a (1 sub-exception): KeyError: 'x'",
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_a_function_raises_of_its_own_is_the_rows(error: Exception, code: str, message: str | None) -> None:
+    """Nobody else is blamed, whatever attributes it has; it may pass when tried again, and nothing is final."""
+    outcome = judge_exception(error)
+
+    assert traits(outcome) == ("neutral", "row", True, code)
+    assert (outcome.final, outcome.auth, outcome.pause, outcome.status) == (False, False, None, None)
+    assert outcome.message == (str(error) or type(error).__name__ if message is None else message)
+
+
+class Response:
+    """What clients keep of an answer."""
+
+    def __init__(self, status_code: int) -> None:
+        self.status_code = status_code
+        self.headers: dict[str, str] = {}
+
+
+class StatusCode:
+    """As gRPC's enumeration has it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def grpc_error(name: str) -> Exception:
+    return foreign("AioRpcError", "grpc.aio._call", code=lambda _: StatusCode(name))("x")
+
+
+def botocore_error(status: int, code: str, headers: dict[str, str] | None = None) -> Exception:
+    error = foreign("ThrottlingException", "botocore.errorfactory")("An error occurred")
+    error.response = {  # type: ignore[attr-defined]
+        "Error": {"Code": code, "Message": "said so"},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": headers or {}},
+    }
+    return error
+
+
+def caused_by(error: Exception) -> Exception:
+    try:
+        raise OwnError("wrapped") from error
+    except OwnError as wrapped:
+        return wrapped
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "code"),
+    [
+        (foreign("RemoteProtocolError", "httpx")("cut"), "failure", "remote_protocol_error"),
+        (foreign("ConnectError", "httpx2")("all attempts failed"), "failure", "connection_failed"),
+        (foreign("ConnectTimeout", "httpx")("late"), "failure", "connect_timeout"),
+        (foreign("APITimeoutError", "openai")("late"), "failure", "timeout"),
+        (foreign("MyError", "__main__", foreign("APIError", "openai"))("odd"), "failure", "my_error"),
+        (foreign("ServerError", "google.genai.errors", code=503)("x"), "failure", "http_503"),
+        (foreign("NotFound", "google.api_core.exceptions", code=404)("x"), "exhausted", "http_404"),
+        (PickyError(status_code=404, response=Response(404)), "exhausted", "http_404"),
+        (PickyError(response=Response(503)), "failure", "http_503"),
+        (PickyError(status_code=503, headers={"retry-after": "3"}), "failure", "http_503"),
+        (
+            PickyError(status_code=429, body={"error": {"code": "insufficient_quota"}}),
+            "exhausted",
+            "insufficient_quota",
+        ),
+        (grpc_error("UNAVAILABLE"), "failure", "http_503"),
+        (grpc_error("RESOURCE_EXHAUSTED"), "throttled", "http_429"),
+        (grpc_error("INVALID_ARGUMENT"), "neutral", "http_400"),
+        (grpc_error("NEW_ONE"), "failure", "aio_rpc_error"),
+        (botocore_error(429, "ThrottlingException"), "throttled", "ThrottlingException"),
+        (botocore_error(400, "ValidationException"), "neutral", "ValidationException"),
+        (botocore_error(503, "ServiceUnavailableException"), "failure", "ServiceUnavailableException"),
+        (ssl.SSLError(1, "the handshake broke off"), "failure", "connection_reset"),
+        (asyncio.IncompleteReadError(b"", 4), "failure", "truncated_body"),
+        (caused_by(ConnectionResetError("gone")), "failure", "connection_reset"),
+        (caused_by(grpc_error("UNAVAILABLE")), "failure", "http_503"),
+        (ExceptionGroup("tasks", [ValueError("x"), TimeoutError("late")]), "failure", "timeout"),
+        (concurrent.futures.CancelledError(), "failure", "connection_reset"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_clients_and_sdks_raise_speaks_of_the_provider(error: Exception, verdict: str, code: str) -> None:
+    """By the module of its class, by an answer that it holds, or by a network error somewhere in its chain."""
+    outcome = judge_exception(error)
+
+    assert (outcome.verdict, outcome.code) == (verdict, code)
+
+
+class Completion:
+    """As the SDK's, as far as it is looked at."""
+
+    class usage:  # noqa: N801
+        prompt_tokens = 11
+        completion_tokens = 4096
+
+    def model_dump_json(self) -> str:
+        return '{"choices": [{"finish_reason": "length"}]}'
+
+
+def test_an_answer_that_ran_into_its_limit_ends_its_row_and_keeps_its_tokens() -> None:
+    """The SDK's ``parse()`` raises for it: no failure of the provider, and nothing that another attempt changes."""
+    error = openai.LengthFinishReasonError(completion=Completion())  # type: ignore[arg-type]
+
+    outcome = judge_exception(caused_by(error))
+
+    assert traits(outcome) == ("neutral", "row", False, "truncated")
+    assert outcome.final
+    assert outcome.usage == Usage(11, 4096)
+    assert outcome.body == '{"choices": [{"finish_reason": "length"}]}'
+
+
+def test_a_filtered_answer_that_an_sdk_raises_for_ends_its_row() -> None:
+    """Likewise."""
+    outcome = judge_exception(openai.ContentFilterFinishReasonError())
+
+    assert traits(outcome) == ("neutral", "row", False, "content_filter")
+    assert outcome.final
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (foreign("NotFoundError", "openai", status_code=404)("x"), "neutral"),
+        (foreign("AuthenticationError", "openai", status_code=401)("x"), "failure"),
+        (foreign("APIStatusError", "openai", status_code=402)("x"), "neutral"),
+        (PickyError(status_code=429, body={"error": {"code": "insufficient_quota"}}), "exhausted"),
+        (PickyError(status_code=401), "neutral"),
+        (RuntimeError("x"), "neutral"),
+        (openai.ContentFilterFinishReasonError(), "neutral"),
+        (ConnectionResetError("x"), "failure"),
+        (OSError(errno.ENOBUFS, "x"), "ignored"),
+        (concurrent.futures.CancelledError(), "ignored"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_breaker_that_many_share_is_not_opened_by_one_of_them(error: Exception, verdict: str) -> None:
+    """A 404, a 402 or a 401 of one caller is its own until others see it too; an empty account is certain."""
+    assert judge_llm_error(error).verdict == verdict

@@ -279,7 +279,7 @@ async def test_port_that_answers_no_greeting_is_a_connect_timeout_and_was_not_se
     assert (error.fault, error.sent) == ("connect_timeout", False)
 
 
-@pytest.mark.parametrize(("number", "fault"), [(socket.EAI_NONAME, "dns"), (socket.EAI_AGAIN, "no_network")])
+@pytest.mark.parametrize(("number", "fault"), [(socket.EAI_NONAME, "unknown_host"), (socket.EAI_AGAIN, "no_network")])
 async def test_name_that_does_not_resolve_was_not_sent(transport, monkeypatch, number, fault):
     """That there is no such name is the provider's matter; that no name server answers is this machine's."""
 
@@ -746,7 +746,9 @@ SYSTEM_FAULTS = [
     (OSError(errno.EADDRNOTAVAIL, "x"), "local"),
     (OSError(errno.ENOBUFS, "x"), "local"),
     (socket.gaierror(socket.EAI_AGAIN, "x"), "no_network"),
-    (socket.gaierror(socket.EAI_NONAME, "x"), "dns"),
+    (socket.gaierror(socket.EAI_NONAME, "x"), "unknown_host"),
+    (socket.gaierror(socket.EAI_NODATA, "x"), "unknown_host"),
+    (socket.gaierror(socket.EAI_MEMORY, "x"), "local"),
     (socket.gaierror(socket.EAI_FAIL, "x"), "dns"),
 ]
 

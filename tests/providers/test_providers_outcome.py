@@ -1084,7 +1084,7 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
     """No rule of the table goes untested, and so none is dead (the search for rules is watched, not replaced)."""
     used: set[str] = set()
 
-    def watched(evidence: rules.Evidence) -> tuple[rules.Rule, str]:
+    def watched(evidence: rules.Evidence) -> tuple[rules.Rule, rules.Match]:
         found = rules.find_rule(evidence)
         used.add(found[0].name)
         return found
@@ -1270,6 +1270,7 @@ def test_an_error_body_is_kept_only_when_it_is_json() -> None:
 @pytest.mark.parametrize(
     ("fault", "verdict", "scope", "retry"),
     [
+        ("unknown_host", "failure", "provider", True),
         ("dns", "failure", "provider", True),
         ("connect", "failure", "provider", True),
         ("connect_timeout", "failure", "provider", True),
@@ -1293,8 +1294,14 @@ def test_every_fault_of_the_transport_is_judged(
     assert (outcome.verdict, outcome.scope, outcome.retry, outcome.sent) == (verdict, scope, retry, sent)
     assert outcome.message == "went wrong"
     assert re.fullmatch("[a-z_]+", outcome.code)
-    assert bool(outcome.advice) == (verdict in {"exhausted", "local"})
+    assert bool(outcome.advice) == (verdict in {"exhausted", "local"} or fault in {"unknown_host", "timeout"})
+    assert outcome.unreachable == (fault in {"unknown_host", "dns", "connect", "connect_timeout", "no_network"})
     assert (outcome.status, outcome.pause, outcome.body) == (None, None, None)
+
+
+def test_a_time_out_of_one_attempt_names_the_flag_that_allows_more() -> None:
+    """Answers that are merely slow look like an outage; the way out is told."""
+    assert "--timeout" in judge_fault(TransportError("timeout", "no whole answer within 2 s", sent=True)).advice
 
 
 bodies = (
