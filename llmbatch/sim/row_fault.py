@@ -69,7 +69,7 @@ class RowFault:
 
 
 def find_fault(faults: Sequence[RowFault], text: str) -> RowFault | None:
-    """The first of *faults* that has the row with this *text*; None for a good row. Shares of several do not overlap."""
+    """The first of *faults* that has the row with this *text*; None for a good row. Their shares do not overlap."""
     if text == PING:
         return None
     lot = _draw(text, "fault") / 2**64

@@ -55,7 +55,7 @@ _MOST_PHASES = 10_000
 
 @cache
 def built_in_scenarios() -> Mapping[str, Scenario]:
-    """The scenarios that come with the package, by name: the short ones for trying out, then s1 to s14, then m1 to m8."""
+    """The scenarios that come with the package, by name: the short ones first, then s1 to s14, then m1 to m8."""
     folder = files("llmbatch.sim").joinpath("scenarios")
     found = [
         _scenario(entry.name.removesuffix(".toml"), entry.read_text("utf-8"), entry.name)

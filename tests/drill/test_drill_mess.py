@@ -23,7 +23,7 @@ def test_a_bad_row_is_tried_until_chance_explains_it_no_more(errors: float, atte
 @pytest.mark.xfail(strict=False, reason="needs the new law")
 @pytest.mark.parametrize("name", ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"])
 def test_mess_costs_little_and_no_good_row(name: str) -> None:
-    """Every bad row fails, no good one does, and the run takes a quarter and two minutes more than the oracle's at most."""
+    """Every bad row fails, no good one does, and the run is a quarter and two minutes behind the oracle at most."""
     score = run_trial(OPTIONS, plan_job(find_scenario(name), OPTIONS, rows=4_000, latency=2.0, seed=7))
 
     assert (score.failed, score.waiting) == (0, 0)
