@@ -147,7 +147,7 @@ def _show(scores: Sequence[Score], jobs: Sequence[Job], policies: Sequence[Polic
 
 
 _HEADS = {
-    "failed": "rows failed, wrongly as all are good",
+    "failed": "good rows failed",
     "waiting": "rows left for another run",
     "time": "time of the run",
     "÷ oracle": "over that of an oracle who knows the outage",

@@ -9,11 +9,21 @@ What this module does not do: run anything. It adds up rates, second by second.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from llmbatch.sim.row_fault import RowFault
 from llmbatch.sim.scenario import Behaviour, Phase, Scenario
 
-__all__ = ["QUICK", "Demand", "oracle_seconds", "rows_within", "share_of_goodput"]
+__all__ = [
+    "QUICK",
+    "Demand",
+    "attempts_of_a_bad_row",
+    "bad_rows_as_good",
+    "oracle_seconds",
+    "rows_within",
+    "share_of_goodput",
+]
 
 QUICK = 0.2
 """What a refusal takes of the time of a good answer, in the simulated provider."""
@@ -67,6 +77,22 @@ class Demand:
 
     def _is_good(self, behaviour: Behaviour, phase: Phase) -> bool:
         return behaviour in _ANSWERED and self._call_seconds(behaviour, phase) < self.timeout
+
+
+def attempts_of_a_bad_row(errors: float, max_attempts: int) -> int:
+    """Attempts after which a good row would have failed by chance less than once in 100,000, at least *max_attempts*.
+
+    *errors*, 0 to below 1, is the share of all calls that fail whatever the row; below 1 % it counts as 1 %.
+    """
+    return max(max_attempts, math.ceil(math.log(1e-5) / math.log(max(errors, 0.01)) - 1e-9))
+
+
+def bad_rows_as_good(demand: Demand, scenario: Scenario, faults: Iterable[RowFault], max_attempts: int) -> float:
+    """How many good rows take as long as bad ones with these *faults*: what each of their attempts costs, added up."""
+    errors = max((1 - phase.good_share for phase in scenario.phases if not phase.is_down), default=0.0)
+    attempts = attempts_of_a_bad_row(min(errors, 0.99), max_attempts)
+    took = {"errors": demand.latency * QUICK, "throttle": demand.latency * QUICK, "slow": demand.timeout}
+    return sum(attempts * took[fault.behaviour] / demand.latency for fault in faults)
 
 
 def share_of_goodput(demand: Demand, scenario: Scenario, at: float) -> float:

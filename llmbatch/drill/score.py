@@ -87,7 +87,11 @@ class Score:
     rows: int
     succeeded: int
     failed: int
-    """Rows with a failed line: all of them wrongly, as every row of a drill is good."""
+    """Good rows with a failed line: all of them wrongly."""
+    bad: int = 0
+    """Rows that cannot succeed, whatever is done."""
+    bad_failed: int = 0
+    """Those of them that have their failed line, as they should."""
     waiting: int
     """Rows that the run left for another: deferred, or never sent because it had to stop."""
     exit_code: int

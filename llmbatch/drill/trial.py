@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from llmbatch.drill.oracle import Demand, oracle_seconds, rows_within
+from llmbatch.drill.oracle import Demand, bad_rows_as_good, oracle_seconds, rows_within
 from llmbatch.drill.score import Call, Score, Spell, draw_strip, measure_recoveries, spells_down, worst_load
 from llmbatch.errors import UsageError
 from llmbatch.events import CallSent, CircuitChanged, Event
@@ -23,6 +23,7 @@ from llmbatch.records import Result
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.virtual import Carried, VirtualTransport, run_virtual
 
@@ -108,8 +109,9 @@ class _Watcher:
 
     congested = False
 
-    def __init__(self, hit: str) -> None:
-        self.succeeded = self.failed = self.probes = self.openings = self.wasted_tokens = 0
+    def __init__(self, hit: str, bad: Collection[int]) -> None:
+        self._bad = bad
+        self.succeeded = self.failed = self.bad_failed = self.probes = self.openings = self.wasted_tokens = 0
         self.opened: list[Spell] = []
         self.calls: list[Call] = []
         self._open_since: dict[str, float] = {}
@@ -118,6 +120,8 @@ class _Watcher:
     def put(self, result: Result) -> None:
         if result.status == "success":
             self.succeeded += 1
+        elif result.row in self._bad:
+            self.bad_failed += 1
         else:
             self.failed += 1
 
@@ -157,9 +161,11 @@ def run_trial(options: RunOptions, job: Job, *, policy: str = "") -> Score:
     """
     demand = Demand(options.concurrency, _mean(job.latency, job.seed), options.timeout, options.rpm)
     spared = job.rows // 2 if len(job.models) > 1 else 0
-    oracle = oracle_seconds(demand, job.scenario, job.rows, spared=spared)
+    bad = _bad_rows(job, options.timeout)
+    as_good = math.ceil(bad_rows_as_good(demand, job.scenario, bad.values(), options.max_attempts))
+    oracle = oracle_seconds(demand, job.scenario, job.rows - len(bad) + as_good, spared=spared)
     provider = SimulatedProvider(job.scenario, seed=job.seed, latency=job.latency, rate=demand.full)
-    watcher = _Watcher(job.models[0])
+    watcher = _Watcher(job.models[0], bad)
     seeded = replace(options, seed=job.seed if options.seed is None else options.seed)
     began = time.process_time()
     ending, seconds = run_virtual(
@@ -174,8 +180,10 @@ def run_trial(options: RunOptions, job: Job, *, policy: str = "") -> Score:
         rows=job.rows,
         succeeded=watcher.succeeded,
         failed=watcher.failed,
-        waiting=job.rows - watcher.succeeded - watcher.failed,
-        exit_code=ending.exit_code or int(watcher.failed > 0),
+        bad=len(bad),
+        bad_failed=watcher.bad_failed,
+        waiting=job.rows - watcher.succeeded - watcher.failed - watcher.bad_failed,
+        exit_code=ending.exit_code or int(watcher.failed + watcher.bad_failed > 0),
         reason=ending.reason,
         seconds=seconds,
         oracle=oracle,
@@ -204,6 +212,13 @@ async def _trial(
     began = loop.time()
     ending = await engine.run()
     return ending, loop.time() - began
+
+
+def _bad_rows(job: Job, timeout: float) -> dict[int, RowFault]:
+    """The rows that cannot succeed, by their place from 1, with what is wrong with them."""
+    faults = job.scenario.rows
+    found = ((number, find_fault(faults, f"row {number}")) for number in range(job.rows)) if faults else ()
+    return {number + 1: fault for number, fault in found if fault is not None and fault.is_fatal(timeout)}
 
 
 def _rows(job: Job) -> Iterator[dict[str, str]]:

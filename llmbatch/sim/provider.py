@@ -29,6 +29,7 @@ from llmbatch.sim.draft import write_draft
 from llmbatch.sim.load import Load
 from llmbatch.sim.openai_shapes import embeddings_body, models_body, openai_body, openai_events
 from llmbatch.sim.plan import Planned, Stats
+from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import DEFAULT_STATUSES, Behaviour, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 from llmbatch.sim.wire import ENDPOINTS, HTML, Dialect, Endpoint, Refusal, answer_headers, dialect_of, error_body
@@ -40,6 +41,8 @@ _REMEMBERED = 100_000
 
 _SPREAD = 0.35
 """Sigma of the log-normal latency: one answer in a hundred takes more than 2.3 times the median."""
+
+_FAULTY = "The server had an error while processing your request."
 
 _poison = re.compile(rb"\[sim:([45]\d\d)\]").search
 
@@ -135,7 +138,9 @@ class SimulatedProvider:
             load = self._loads[name] = Load(self._rate)
         carried = load.carries(phase, elapsed)
         plan = self._plan(
-            endpoint, dialect, headers, body, document, phase, chance, self._median(name), is_carried=carried
+            *(endpoint, dialect, headers, body, document, phase, chance, self._median(name)),
+            faults=self._scenario_of(name).rows,
+            is_carried=carried,
         )
         self._count(plan, name, elapsed)
         return plan
@@ -202,6 +207,7 @@ class SimulatedProvider:
         chance: Random,
         median: float,
         *,
+        faults: tuple[RowFault, ...],
         is_carried: bool,
     ) -> Planned:
         # The draws come first and in this order, so that no branch shifts those of another.
@@ -230,7 +236,12 @@ class SimulatedProvider:
             ask = read_ask(endpoint, document)
             if isinstance(ask, Refusal):
                 return refused(ask)
-            good = self._good(ask, mark, delay + (phase.stall if behaviour == "slow" else 0.0), median)
+            fault = find_fault(faults, ask.prompt) if faults else None
+            if fault is not None and fault.behaviour != "slow":
+                status = fault.status_of(ask.prompt)
+                return refused(_throttling() if status == 429 else Refusal(status, _FAULTY), fault.retry_after)
+            late = (phase.stall if behaviour == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
+            good = self._good(ask, mark, delay + late, median)
             return _spoilt(good, behaviour, down=phase.is_down)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.

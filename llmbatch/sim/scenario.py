@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from llmbatch.errors import UsageError
+from llmbatch.sim.row_fault import RowFault
 
 __all__ = ["DEFAULT_STATUSES", "Behaviour", "Phase", "Scenario"]
 
@@ -163,6 +164,8 @@ class Scenario:
     """Patterns (``gpt-4*``) of the models that it befalls; the others are fine. Empty: all."""
     source: str = ""
     """Where it happened."""
+    rows: tuple[RowFault, ...] = ()
+    """Trouble of rows that lasts, whatever the phase; the first that has a row counts."""
 
     def __post_init__(self) -> None:
         if self.repeat and not 0 < self.length < math.inf:

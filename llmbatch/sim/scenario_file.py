@@ -20,7 +20,12 @@ A file says what happens in words and numbers::
     times = 3                              # these phases in a row, three times
     phases = [{seconds = 30, behaviour = "hang"}, {seconds = 30}]
 
-The keys of a phase are the fields of :class:`~llmbatch.sim.scenario.Phase`. What this module does not do: play a
+    [[rows]]                               # rows that always fail, by a hash of their text; beside any phase
+    share = 0.05                           # or numbers = [1000, 1019]: those whose text ends in "row N"
+    behaviour = "errors"                   # or throttle, slow
+
+The keys of a phase are the fields of :class:`~llmbatch.sim.scenario.Phase`, those of rows the fields of
+:class:`~llmbatch.sim.row_fault.RowFault`. What this module does not do: play a
 scenario.
 """
 
@@ -35,12 +40,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from llmbatch.errors import UsageError
+from llmbatch.sim.row_fault import RowFault
 from llmbatch.sim.scenario import Phase, Scenario
 
 __all__ = ["built_in_scenarios", "find_scenario", "read_scenario"]
 
 _UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
-_HEAD = ("description", "source", "models", "latency", "repeat", "phase")
+_HEAD = ("description", "source", "models", "latency", "repeat", "phase", "rows")
+_ROWS = tuple(field.name for field in fields(RowFault))
 _PHASE = tuple(field.name for field in fields(Phase) if field.name not in ("seconds", "share_to", "capacity_to"))
 _RAMPS = ("share", "capacity")
 _MOST_PHASES = 10_000
@@ -48,7 +55,7 @@ _MOST_PHASES = 10_000
 
 @cache
 def built_in_scenarios() -> Mapping[str, Scenario]:
-    """The scenarios that come with the package, by name: the short ones for trying out, then s1 to s14."""
+    """The scenarios that come with the package, by name: the short ones first, then s1 to s14, then m1 to m8."""
     folder = files("llmbatch.sim").joinpath("scenarios")
     found = [
         _scenario(entry.name.removesuffix(".toml"), entry.read_text("utf-8"), entry.name)
@@ -59,19 +66,24 @@ def built_in_scenarios() -> Mapping[str, Scenario]:
     return {scenario.name: scenario for scenario in found}
 
 
-def _order(scenario: Scenario) -> tuple[bool, int, float, str]:
+def _order(scenario: Scenario) -> tuple[int, int, float, str]:
     first, _, _ = scenario.name.partition("-")
-    is_incident = first[:1] == "s" and first[1:].isdecimal()
-    return is_incident, int(first[1:]) if is_incident else 0, scenario.length, scenario.name
+    group = "sm".find(first[:1]) + 1 if first[1:].isdecimal() else 0
+    return group, int(first[1:]) if group else 0, scenario.length, scenario.name
 
 
 def find_scenario(name: str) -> Scenario:
-    """The built-in scenario of that name (a leading ``sim/`` is ignored), or the one in the file of that path.
+    """The built-in scenario of that name, or the one in the file of that path.
+
+    A leading ``sim/`` is ignored; ``s1`` and ``m1`` are enough for ``s1-flash`` and ``m1-scattered``.
 
     Raises:
         UsageError: there is none, with those there are; or the file says something impossible.
     """
-    scenario = built_in_scenarios().get(name.removeprefix("sim/"))
+    known, name_given = built_in_scenarios(), name.removeprefix("sim/")
+    scenario = known.get(name_given)
+    if scenario is None and name_given[:1] in ("s", "m") and name_given[1:].isdecimal():
+        scenario = next((known[each] for each in known if each.startswith(f"{name_given}-")), None)
     if scenario is not None:
         return scenario
     if name.endswith(".toml"):
@@ -118,9 +130,35 @@ def _scenario(name: str, text: str, where: str) -> Scenario:
     description = _text(table.get("description", name), f"{where}: description")
     source = _text(table.get("source", ""), f"{where}: source")
     try:
-        return Scenario(name, phases, description, repeat, latency, tuple(models), source)
+        rows = tuple(_row_faults(table.get("rows", []), where))
+        return Scenario(name, phases, description, repeat, latency, tuple(models), source, rows)
     except UsageError as error:
         raise UsageError(f"{where}: {error}", hint=error.hint) from None
+
+
+def _row_faults(entries: object, where: str) -> Iterator[RowFault]:
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise UsageError(f"{where}: rows is {entries!r}, must be a list of tables", hint="write [[rows]] above each")
+    for number, entry in enumerate(entries, 1):
+        place = f"rows {number}"
+        _only(entry, _ROWS, f"{where}: {place}")
+        if ("share" in entry) == ("numbers" in entry):
+            raise UsageError(f"{where}: {place}: must say either share or numbers")
+        values: dict[str, object] = dict(entry)
+        for key in ("share", "stall", "retry_after"):
+            if key in entry:
+                values[key] = _number(entry[key], f"{where}: {place}: {key}")
+        if "numbers" in entry:
+            block = entry["numbers"]
+            if not (isinstance(block, list) and len(block) == 2 and all(type(each) is int for each in block)):
+                raise UsageError(f"{where}: {place}: numbers is {block!r}, must be two whole numbers: from and to")
+            values["numbers"] = tuple(block)
+        if "statuses" in entry:
+            values["statuses"] = _statuses(entry["statuses"], f"{where}: {place}: statuses")
+        try:
+            yield RowFault(**values)  # type: ignore[arg-type]
+        except UsageError as error:
+            raise UsageError(f"{place}: {error}", hint=error.hint) from None
 
 
 def _phases(entries: object, where: str) -> Iterator[Phase]:

@@ -86,13 +86,17 @@ def test_the_promised_scenarios_are_built_in():
         *("disguised", "refused", "quota", "bad-key"),
         *("s1-flash", "s2-brownout", "s3-down", "s4-partial", "s5-two-waves", "s6-three-waves", "s7-flapping"),
         *("s8-overload", "s9-capacity", "s10-disguised", "s11-isolated", "s12-herd", "s13-cuts", "s14-spent"),
+        *("m1-scattered", "m2-block", "m3-half", "m4-mixed", "m5-throttled", "m6-slow", "m7-dead-model", "m8-all"),
     }
     scenarios = built_in_scenarios()
 
     assert names == set(scenarios)
-    assert list(scenarios)[-14:] == sorted(list(scenarios)[-14:], key=lambda name: int(name[1:].split("-")[0]))
+    assert [name.partition("-")[0] for name in scenarios][-22:] == [
+        *(f"s{number}" for number in range(1, 15)),
+        *(f"m{number}" for number in range(1, 9)),
+    ]
     assert all(scenario.description for scenario in scenarios.values())
-    assert all(scenario.source for name, scenario in scenarios.items() if name[1:2].isdigit())
+    assert all(scenario.source for name, scenario in scenarios.items() if name[0] == "s" and name[1].isdigit())
 
 
 def test_a_share_and_a_capacity_may_change_in_a_straight_line():

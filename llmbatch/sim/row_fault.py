@@ -1,0 +1,90 @@
+"""Trouble that belongs to rows: which of them always fail, are always throttled, or always answered late.
+
+A row is known by its text alone, so that each of its attempts fares alike, in any order and in any process.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal, get_args
+
+from llmbatch.errors import UsageError
+
+__all__ = ["RowBehaviour", "RowFault", "find_fault"]
+
+RowBehaviour = Literal["errors", "throttle", "slow"]
+
+PING = "ping"
+"""The text of llmbatch's smallest request, which is no row and never at fault."""
+
+_number = re.compile(r"row (\d+)\Z").search
+
+
+@dataclass(frozen=True, slots=True)
+class RowFault:
+    """Rows that are always answered in one bad way whenever the scenario would answer them well.
+
+    Raises :class:`~llmbatch.errors.UsageError` for a value out of range.
+    """
+
+    behaviour: RowBehaviour = "errors"
+    """``errors``: one of ``statuses`` (500); ``throttle``: 429; ``slow``: a good answer, ``stall`` seconds late."""
+    share: float = 0.0
+    """Which part of the rows, 0 to 1, chosen by a hash of their text."""
+    numbers: tuple[int, int] | None = None
+    """In place of ``share``: the rows whose text ends in ``row N``, N from the first number to the last."""
+    statuses: tuple[int, ...] = (500,)
+    """What ``errors`` answers with, 400 to 599; a row always gets the same one."""
+    retry_after: float | None = None
+    """Seconds that the answer asks to wait, above 0; None: it names none."""
+    stall: float = 300.0
+    """Seconds before the first byte of a ``slow`` answer, at least 0."""
+
+    def __post_init__(self) -> None:
+        known = get_args(RowBehaviour)
+        if self.behaviour not in known:
+            raise UsageError(f"behaviour is {self.behaviour!r}, which is unknown", hint=f"one of: {', '.join(known)}")
+        if not 0 <= self.share <= 1:
+            raise UsageError(f"share is {self.share!r}, must be 0 to 1")
+        if self.numbers is not None and not 0 <= self.numbers[0] <= self.numbers[1]:
+            raise UsageError(f"numbers is {list(self.numbers)!r}, must be two whole numbers: from and to")
+        if not self.statuses or not all(400 <= status <= 599 for status in self.statuses):
+            raise UsageError(f"statuses is {self.statuses!r}, must be 400 to 599 each")
+        if self.retry_after is not None and not 0 < self.retry_after < math.inf:
+            raise UsageError(f"retry_after is {self.retry_after!r}, must be above 0")
+        if not 0 <= self.stall < math.inf:
+            raise UsageError(f"stall is {self.stall!r}, must be 0 or more seconds")
+
+    def status_of(self, text: str) -> int:
+        """What the row with this *text* is answered with, where it is answered badly."""
+        return 429 if self.behaviour == "throttle" else self.statuses[_draw(text, "status") % len(self.statuses)]
+
+    def is_fatal(self, timeout: float) -> bool:
+        """Whether such a row cannot succeed within *timeout* seconds per attempt."""
+        return self.behaviour != "slow" or self.stall >= timeout
+
+
+def find_fault(faults: Sequence[RowFault], text: str) -> RowFault | None:
+    """The first of *faults* that has the row with this *text*; None for a good row. Their shares do not overlap."""
+    if text == PING:
+        return None
+    lot = _draw(text, "fault") / 2**64
+    number = _number(text)
+    for fault in faults:
+        if fault.numbers is not None:
+            if number is not None and fault.numbers[0] <= int(number[1]) <= fault.numbers[1]:
+                return fault
+            continue
+        if 0 <= lot < fault.share:
+            return fault
+        lot -= fault.share
+    return None
+
+
+def _draw(text: str, purpose: str) -> int:
+    digest = blake2b(text.encode(errors="surrogatepass"), digest_size=8, person=purpose.encode()).digest()
+    return int.from_bytes(digest, "big")

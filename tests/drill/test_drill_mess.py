@@ -1,0 +1,31 @@
+"""Everyday mess of the catalog: bad rows fail, good ones do not, and neither costs a multiple of the oracle's time."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmbatch.drill.oracle import attempts_of_a_bad_row
+from llmbatch.drill.trial import plan_job, run_trial
+from llmbatch.runner.options import RunOptions
+from llmbatch.sim.scenario_file import find_scenario
+
+OPTIONS = RunOptions(seed=7)
+
+
+@pytest.mark.parametrize(("errors", "attempts"), [(0.0, 3), (0.05, 4), (0.1, 5), (0.25, 9), (0.5, 17)])
+def test_a_bad_row_is_tried_until_chance_explains_it_no_more(errors: float, attempts: int) -> None:
+    """The oracle knows the law: errors to the power of the attempts is at most 1 in 100,000."""
+    assert attempts_of_a_bad_row(errors, 3) == attempts
+
+
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.no_cover
+@pytest.mark.xfail(strict=False, reason="needs the new law")
+@pytest.mark.parametrize("name", ["m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8"])
+def test_mess_costs_little_and_no_good_row(name: str) -> None:
+    """Every bad row fails, no good one does, and the run is a quarter and two minutes behind the oracle at most."""
+    score = run_trial(OPTIONS, plan_job(find_scenario(name), OPTIONS, rows=4_000, latency=2.0, seed=7))
+
+    assert (score.failed, score.waiting) == (0, 0)
+    assert score.bad_failed == score.bad
+    assert score.seconds <= 1.25 * score.oracle + 120

@@ -1,0 +1,71 @@
+"""Rows in trouble: chosen by their text, alike at each attempt, told where a file is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmbatch.errors import UsageError
+from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.row_fault import RowFault, find_fault
+from llmbatch.sim.scenario import Scenario
+from llmbatch.sim.scenario_file import find_scenario, read_scenario
+
+
+def status_of(provider: SimulatedProvider, text: str) -> int:
+    body = b'{"model":"m","messages":[{"role":"user","content":"%s"}]}' % text.encode()
+    plan = provider.answer("POST", "/v1/chat/completions", {}, body, 0.0)
+    provider.finish(plan)
+    return plan.status
+
+
+def test_a_share_of_rows_always_fails_and_the_smallest_request_never() -> None:
+    """Each attempt of a row fares alike, and about the share asked for fails."""
+    provider = SimulatedProvider(Scenario("x", (), "x", rows=(RowFault(share=0.2),)))
+
+    first = [status_of(provider, f"row {number}") for number in range(1000)]
+    again = [status_of(provider, f"row {number}") for number in range(1000)]
+
+    assert first == again
+    assert 150 <= first.count(500) <= 250
+    assert first.count(200) == 1000 - first.count(500)
+    assert status_of(SimulatedProvider(Scenario("x", (), "x", rows=(RowFault(share=1.0),))), "ping") == 200
+
+
+def test_shares_do_not_overlap_and_blocks_are_exact() -> None:
+    """Two halves cover all rows; a block has the rows it names."""
+    halves = (RowFault(share=0.5), RowFault("throttle", share=0.5))
+
+    assert all(find_fault(halves, f"row {number}") for number in range(200))
+    assert [n for n in range(50) if find_fault((RowFault(numbers=(7, 9)),), f"row {n}")] == [7, 8, 9]
+
+
+def test_m1_to_m8_are_found_by_their_number() -> None:
+    """A number is name enough, and a number that is not there is unknown."""
+    assert [find_scenario(f"m{number}").name.partition("-")[0] for number in range(1, 9)] == [
+        f"m{number}" for number in range(1, 9)
+    ]
+    assert find_scenario("s1").name == "s1-flash"
+    with pytest.raises(UsageError, match="unknown"):
+        find_scenario("m9")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("share = 2", "share is 2"),
+        ("", "either share or numbers"),
+        ("numbers = [3]", "two whole numbers"),
+        ("share = 0.1\nbehaviour = 'hang'", "behaviour is 'hang'"),
+        ("share = 0.1\nwhen = 3", "'when' is unknown"),
+        ("share = 0.1\nstatuses = [200]", "must be 400 to 599"),
+    ],
+)
+def test_a_mistake_in_rows_is_told_with_its_place(tmp_path: Path, line: str, message: str) -> None:
+    """File, table and range."""
+    file = tmp_path / "mine.toml"
+    file.write_text(f"[[rows]]\n{line}\n")
+
+    with pytest.raises(UsageError, match="mine.toml: rows 1.*" + message.replace("[", r"\[")):
+        read_scenario(file)
