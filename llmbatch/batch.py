@@ -17,7 +17,7 @@ from llmbatch.beside import run_in_thread
 from llmbatch.errors import StoppedError, UsageError, WriteError
 from llmbatch.events import Observer, RunStarted
 from llmbatch.jsontext import dumps
-from llmbatch.records import Caller, Result, Transport, encode_line
+from llmbatch.records import Caller, Result, Row, Transport, encode_line
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import OnOutage, RunOptions
@@ -145,9 +145,10 @@ class BatchRunner:
                 sent.
             WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
         """
-        from llmbatch.files.deferred import default_output, write_deferred
+        from llmbatch.files.deferred import default_output, spool_path, write_deferred
         from llmbatch.files.disk import DISK
         from llmbatch.files.headstart import start_hashing
+        from llmbatch.files.known import known_good_row
         from llmbatch.files.output import open_output
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
@@ -176,7 +177,7 @@ class BatchRunner:
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
                 refuse_other_model(caller, input, target, earlier, disk)
-            source = open_source(input, ledger=out.ledger, limit=limit, disk=disk)
+            source = open_source(input, ledger=out.ledger, limit=limit, spool=spool_path(target), disk=disk)
             stack.push_async_callback(source.aclose)
             total = count_rows(input, disk)
             sync_interval = 1.0 if fsync == "group" else None
@@ -184,7 +185,9 @@ class BatchRunner:
             self._writers.append(writer)
             stack.callback(self._writers.remove, writer)
             tally = self._fold()
-            engine = self._start(caller, source, LineSink(writer), tally, out)
+            engine = self._start(
+                caller, source, LineSink(writer), tally, out, good_row=lambda: known_good_row(out, input, disk)
+            )
             engine.emit(
                 RunStarted(
                     asyncio.get_running_loop().time(),
@@ -345,7 +348,14 @@ class BatchRunner:
         return next(fresh, None) or Tally()
 
     def _start(
-        self, caller: Caller, source: Source, sink: LineSink | QueueSink, tally: Tally, out: Output | None
+        self,
+        caller: Caller,
+        source: Source,
+        sink: LineSink | QueueSink,
+        tally: Tally,
+        out: Output | None,
+        *,
+        good_row: Callable[[], Row | None] = lambda: None,
     ) -> Engine:
         engine = Engine(
             caller,
@@ -354,6 +364,7 @@ class BatchRunner:
             self.options,
             observers=[tally, *(other for other in self._observers if other is not tally)],
             answered_before=out.has_success if out is not None else lambda _: False,
+            good_row=good_row,
         )
         self._engines.append(engine)
         if self._stopped is not None:

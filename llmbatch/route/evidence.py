@@ -108,14 +108,22 @@ class Evidence:
                 self.records.pop(row, None)
         self.unproven.clear()
 
-    def excuse_throttled(self) -> None:
-        """The route was throttled, and no single row: that counts against nobody."""
+    def excuse_throttled(self) -> list[tuple[int, float]]:
+        """The route was throttled, and no single row: that counts against nobody.
+
+        Returns the rows that were held for it, and when their backoff is over.
+        """
+        held: list[tuple[int, float]] = []
         for row, record in list(self.unproven.items()):
             if record.last is not None and record.last.verdict == "throttled":
                 record.pending.clear()
                 del self.unproven[row]
+                if record.held:
+                    held.append((row, record.retry_at))
+                    record.held = False
                 if not record.proven:
                     self.records.pop(row, None)
+        return held
 
     def needed(self, record: RowRecord) -> int:
         """Proven failures that end the row."""

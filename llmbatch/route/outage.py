@@ -84,8 +84,9 @@ class Outage:
     hung: int = 0
     turn: int = 0
     """Probes sent."""
-    ping_next: bool = False
-    """Whether the last probe said too little: the provider answered it, but refused."""
+    check_next: bool = False
+    """Whether a request that nothing speaks against probes next: a row's refusal said too little, or one more good
+    probe is needed."""
 
     def row_failed(self) -> bool:
         """A row's probe failed. Whether that confirms the outage."""
@@ -104,9 +105,8 @@ class Outage:
 
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
         """Who probes next, of those who can; None where nobody can."""
-        if self.ping_next and candidates.ping:
-            return Probe("ping")
-        for kind in self._order(trust):
+        checks: tuple[ProbeKind, ...] = ("good", "ping") if trust.pings else ("ping", "good")
+        for kind in (*checks, *self._order(trust)) if self.check_next else self._order(trust):
             if getattr(candidates, kind):
                 if kind != "fresh":
                     return Probe(kind)

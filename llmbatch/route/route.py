@@ -345,7 +345,7 @@ class RouteState:
         self._fresh_out += fresh
         if ticket.probe and self.outage is not None:
             self.outage.turn += 1
-            self.outage.ping_next = False
+            self.outage.check_next = False
         if kind != "row":
             self.checking = True
         self._out.add(ticket.serial)
@@ -496,21 +496,26 @@ class RouteState:
             self.limit.on_success()
             if not was_open:
                 return self._ping_passed(call, now)
-            return self._recovered(call, now) if call.probe and self.circuit.is_closed else decisions
+            return self._probe_passed(call, now) if call.probe else decisions
         self._note_success(call, now)
         was_stopping, self._stop = self._stop is not None, None
         outage = self.outage
         if outage is None:
             return [*decisions, *self._prove(call.serial, now)]
         if call.probe:
-            if self.circuit.is_closed:
-                decisions += self._recovered(call, now)
-            return decisions
+            return [*decisions, *self._probe_passed(call, now)]
         if was_stopping or (not outage.confirmed and call.serial > outage.newest_failure):
             # It was sent after all that failed, or the route was never seen to work: the opening was a mistake.
             self.circuit.close(now)
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
+
+    def _probe_passed(self, call: Call, now: float) -> list[Decision]:
+        if self.circuit.is_closed:
+            return self._recovered(call, now)
+        if self.outage is not None and call.kind != "row":
+            self.outage.check_next = True
+        return []
 
     def _recovered(self, call: Call, now: float) -> list[Decision]:
         """The circuit has closed: after an outage, or because the opening was a mistake."""
@@ -797,7 +802,7 @@ class RouteState:
             # The provider answers, though it refuses this request: ask another one before long.
             self.circuit.settle(call.ticket, "neutral", now)
             if outage is not None:
-                outage.ping_next = True
+                outage.check_next = True
             decisions = [ParkUntil(call.row)] if call.kind == "row" else []
             if outcome.final and call.kind == "row":
                 self.evidence.forget(call.row)
@@ -836,7 +841,7 @@ class RouteState:
     def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
         """The route is throttled: pause it, and blame no row but one that was throttled *alone*, if others pass."""
         self._push_back(call)
-        self.evidence.excuse_throttled()
+        excused = self.evidence.excuse_throttled()
         if alone and call.kind == "row" and not call.probe:
             self.evidence.failed(call.row, call.serial, outcome)
         named = self.throttle.confirmed(disprovable=disprovable) - now
@@ -846,6 +851,7 @@ class RouteState:
             wait = outcome.pause if outcome.pause is not None else self.throttle.backoff(self._chance(purpose), now)
         wait = max(wait, outcome.least_wait)
         decisions = self._pause(wait, call, now, outcome.code)
+        decisions += [RetryAt(row, max(at, now + wait), outcome.code) for row, at in excused]
         if not self.circuit.is_closed:
             self.circuit.hold(now + wait)
         if call.kind != "row":
