@@ -40,6 +40,8 @@ class Candidates:
     parked: bool
     ping: bool
     good: bool
+    untried: bool = True
+    """Whether a parked row has never failed."""
 
     @property
     def checks(self) -> bool:
@@ -84,6 +86,8 @@ class Outage:
     hung: int = 0
     turn: int = 0
     """Probes sent."""
+    blind: bool = False
+    """Whether only rows can probe that have failed, so that no probe can tell an outage from bad rows."""
     check_next: bool = False
     """Whether a request that nothing speaks against probes next: a row's refusal said too little, or one more good
     probe is needed."""
@@ -91,7 +95,7 @@ class Outage:
     def row_failed(self) -> bool:
         """A row's probe failed. Whether that confirms the outage."""
         self.failed_rows += 1
-        return self._confirm(self.failed_rows >= CONFIRMING_ROWS)
+        return self._confirm(self.failed_rows >= CONFIRMING_ROWS and not self.blind)
 
     def ping_failed(self, rate: float) -> bool:
         """A request that nothing speaks against failed, as happens with *rate* by chance. Whether that confirms it."""
@@ -105,6 +109,7 @@ class Outage:
 
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
         """Who probes next, of those who can; None where nobody can."""
+        self.blind = not (candidates.checks or candidates.fresh or candidates.untried)
         checks: tuple[ProbeKind, ...] = ("good", "ping") if trust.pings else ("ping", "good")
         for kind in (*checks, *self._order(trust)) if self.check_next else self._order(trust):
             if getattr(candidates, kind):

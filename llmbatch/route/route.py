@@ -65,7 +65,7 @@ OUTAGE_BY_CHECKS = math.log(1e-3)
 UNREACHABLE_SECONDS = 600.0
 """How long a route that has never answered is tried where no other bound is set."""
 
-ALONE_SECONDS = 60.0
+ALONE_SECONDS = 45.0
 """How long after the last good answer the rows that are left wait for evidence that nothing can bring any more."""
 
 UNCERTAIN_REFUSALS = 3

@@ -20,7 +20,10 @@ TURN = 256
 """Rows handled at most before the event loop gets a turn."""
 
 MOST_WAITING_BYTES = 64 * 1024 * 1024
-"""Bodies of waiting rows in memory, where the input cannot be read again."""
+"""What waiting rows may take in memory, where the input cannot be read again."""
+
+ROW_BYTES = 2000
+"""What a waiting row takes besides a large body."""
 
 
 class Reading:
@@ -101,9 +104,9 @@ class Reading:
         routes = self._run.routes
         if not len(routes):
             return True
-        down = False
+        down, most = False, self._run.most_waiting
         for route in routes:
-            if route.state.room(now):
+            if route.state.room(now) and (route.waiting < most or not route.queue):
                 return True
             down = down or self._is_down(route)
         # The rows of a route that is certainly down tell nothing of the others: look for theirs.
@@ -168,10 +171,7 @@ class Reading:
         """Whether rows wait that can neither be kept nor left for a later pass."""
         if self._source.can_skip:
             return False
-        if self._waiting_bytes >= MOST_WAITING_BYTES:
-            return True
-        most = self._run.most_waiting
-        return any(route.waiting >= most or len(route.parked) >= most for route in self._run.routes)
+        return self._waiting_bytes + ROW_BYTES * len(self._run.backlog.rows) >= MOST_WAITING_BYTES
 
     def _start_pass(self, now: float) -> bool:
         """Read again the rows that were left, if their route may take them now."""

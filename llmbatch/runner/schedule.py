@@ -183,13 +183,16 @@ class Scheduler:
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
             return None
+        records = state.evidence.records
         candidates = Candidates(
             fresh=self.reading.could_read_for(route),
             parked=bool(route.parked),
             ping=self._checks.ping(route) is not None,
             good=self._checks.good(route) is not None,
+            untried=not all(number in records for number in route.parked),
         )
-        if self.reading.is_over and not candidates.checks and self._all_failed(route):
+        alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.live
+        if alone and not candidates.checks:
             decisions = state.judge_parked(now)
             if decisions:
                 self._settler.apply(route, decisions, now)
@@ -204,10 +207,6 @@ class Scheduler:
         if pending is None:
             pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
         return None if pending is None else self._issue(pending, now, state.probe_timeout)
-
-    def _all_failed(self, route: RunRoute) -> bool:
-        records = route.state.evidence.records
-        return len(route.parked) == route.live and all(number in records for number in route.parked)
 
     def _check(self, now: float) -> Job | None:
         """A request for rows that only wait to learn whether the route works."""
