@@ -23,7 +23,7 @@ PRIOR = 10.0
 """Attempts at the rate of ``FLOOR`` that every estimate starts with."""
 
 EPOCH = 40
-"""Attempts after which another epoch begins; what was met lately is told apart by the epoch of a row's first attempt."""
+"""Rows after which another epoch begins; what was met lately is told by the epoch of a row's first attempt."""
 
 EPOCHS = 64
 """Epochs that are kept."""

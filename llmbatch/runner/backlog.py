@@ -234,7 +234,7 @@ class Backlog:
             self._emit(RowsRequeued(now, route.state.label, len(untried) + len(failed)))
 
     def best_probe(self, route: RunRoute, turn: int) -> PendingRow | None:
-        """The parked row to probe with: of those that have probed least, one that never failed, from all over the input.
+        """The parked row to probe with: of those that have probed least, one that never failed, from anywhere.
 
         *turn* counts the probes, so that a block of bad rows is left soon, however long.
         """

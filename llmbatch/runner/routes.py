@@ -1,4 +1,4 @@
-"""The routes of a run: one per base URL and model, or one per tenant of it; made when first needed, dropped when idle."""
+"""The routes of a run: one per base URL and model, or per tenant of it; made when needed, dropped when idle."""
 
 from __future__ import annotations
 

@@ -1,0 +1,263 @@
+"""What an answer proves or makes likely: failures of rows, openings of the circuit, and its recovery."""
+
+from __future__ import annotations
+
+import math
+
+from llmbatch.pace.backoff import retry_delay
+from llmbatch.records import Outcome
+from llmbatch.route.base import RAMP_START, Call, RouteBase
+from llmbatch.route.decisions import (
+    Decision,
+    Fail,
+    HoldForEvidence,
+    OutageConfirmed,
+    OutageOver,
+    ParkUntil,
+    PauseRoute,
+    Requeue,
+    RetryAt,
+    StopRun,
+    Tell,
+)
+from llmbatch.route.evidence import RowRecord
+from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
+
+__all__ = ["Judging"]
+
+OUTAGE_BY_CHECKS = math.log(1e-3)
+"""Below this the failed checks are no chance."""
+
+
+class Judging(RouteBase):
+    """Judges failures by what has succeeded since; see RouteState."""
+
+    __slots__ = ()
+
+    # What good answers prove.
+
+    def _note_success(self, call: Call, now: float) -> None:
+        self.history.answered = True
+        self._succeeded_at = now
+        self._failed_checks = 0.0
+        self._unreached = None
+        self.limit.on_success()
+        self.throttle.prove(call.ticket.serial)
+        if call.kind == "row":
+            latency = now - call.sent_at
+            self.slowest = latency if latency > self.slowest else max(latency, self.slowest * 0.995)
+            if call.fresh:
+                self._usual.add(0)
+            self.evidence.succeeded(call.row)
+            if self.trust.pings or self.trust.jumps or self.trust.mistaken:
+                self.trust = Trust()
+
+    def _prove(self, serial: int, now: float) -> list[Decision]:
+        """A call succeeded: judge the rows whose failures it proves."""
+        proven = self.window.prove(serial)
+        if proven:
+            self._usual.add(proven, proven)
+        decisions: list[Decision] = []
+        for row, record in self.evidence.prove(serial):
+            if record.last is not None and record.last.verdict == "throttled":
+                record.throttled = True
+            decisions += self._after_proof(row, record, now)
+        return decisions
+
+    def _after_proof(self, row: int, record: RowRecord, now: float) -> list[Decision]:
+        if record.in_flight:
+            return []
+        if self.evidence.is_spent(record):
+            return [self._end(row, record)]
+        if record.held and not record.pending:
+            return [self._retry(row, record, now)]
+        return []
+
+    def _ping_passed(self, call: Call, now: float) -> list[Decision]:
+        """The smallest request passed while rows are held that fail.
+
+        It may vouch for fewer rows than it takes to open the circuit. More of them fail together: then that request
+        says nothing about them, and they are deferred like the rows of any outage.
+        """
+        self.trust.vouched.update(self.evidence.unproven)
+        if len(self.trust.vouched) < self._policy.failure_threshold:
+            return self._prove(call.serial, now)
+        if not self.history.ever and self._unreached is None:
+            self._unreached = now
+        self.trust.pings += 1
+        return self._open("last rows", now)
+
+    # Failures.
+
+    def _failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        self.circuit.settle(call.ticket, "failure", now)
+        if outcome.least_wait and not call.probe:
+            self.limit.on_overload(call.serial, self.circuit.serial)
+        if outcome.pause is not None:
+            self.throttle.hear(call.serial, now + outcome.pause)
+        if outcome.code == "unknown_host" and not self.history.ever:
+            self._stop = (2, outcome)
+        if call.probe:
+            return self._probe_failed(call, outcome, now)
+        if call.kind != "row":
+            return self._check_failed(now)
+        record = self._note_failure(call, outcome)
+        if not self.circuit.is_closed:
+            return [ParkUntil(call.row)]
+        if self._stop is not None:
+            return [*self._open("stop", now), ParkUntil(call.row)]
+        if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
+            return [*self._open(self._cause(), now), ParkUntil(call.row)]
+        return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
+
+    def _check_failed(self, now: float) -> list[Decision]:
+        """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
+        self._failed_checks += math.log(self.evidence.rate.cautious)
+        if not self.circuit.is_closed or self._failed_checks > OUTAGE_BY_CHECKS:
+            return []
+        return self._open("last rows", now, confirmed=True)
+
+    def _note_failure(self, call: Call, outcome: Outcome) -> RowRecord:
+        known = self.evidence.records.get(call.row)
+        if (known is None or not known.proven) and self.window.add(call.row, call.serial, self._usual.value):
+            self._usual.add(1)
+        record = self.evidence.failed(call.row, call.serial, outcome)
+        if self.outage is not None:
+            self.outage.newest_failure = max(self.outage.newest_failure, call.serial)
+        return record
+
+    def _after_failure(self, row: int, record: RowRecord, outcome: Outcome, now: float) -> Decision:
+        if self.evidence.is_spent(record):
+            return self._end(row, record)
+        record.retry_at = now + self._backoff(row, record)
+        if record.pending and (self.can_check or self.evidence.is_waiting(record)):
+            record.held = True
+            return HoldForEvidence(row)
+        return self._retry(row, record, now)
+
+    def _retry(self, row: int, record: RowRecord, now: float) -> RetryAt:
+        record.held = False
+        return RetryAt(row, max(now, record.retry_at), record.last.code if record.last is not None else "")
+
+    def _backoff(self, row: int, record: RowRecord) -> float:
+        last = record.last
+        delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
+        if last is not None:
+            delay = max(delay, last.least_wait, last.pause or 0.0)
+        return delay
+
+    def _end(self, row: int, record: RowRecord) -> Fail:
+        self.evidence.forget(row)
+        last = record.last
+        assert last is not None  # noqa: S101 - a spent row has failed
+        return Fail(row, last)
+
+    # The circuit, and named waits.
+
+    def _cause(self) -> Cause:
+        records = self.evidence.records
+        lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
+        if lasts and all(last is not None and last.code == "timeout" for last in lasts):
+            return "timeouts"
+        refused = sum(last is not None and last.verdict in ("neutral", "exhausted") for last in lasts)
+        return "refusals" if 2 * refused >= len(lasts) and refused else "failures"
+
+    def _open(self, cause: Cause, now: float, *, confirmed: bool = False) -> list[Decision]:
+        count = max(1, len(self.window.rows))
+        rows = f"{count} {'row' if count == 1 else 'rows'}"
+        reason = {
+            "failures": f"{rows} in a row failed",
+            "refusals": f"{rows} in a row refused",
+            "timeouts": f"{rows} in a row took longer than the time limit",
+            "last rows": "the last rows failed",
+            "stop": "the first rows were refused",
+        }[cause]
+        self.outage = Outage(now, cause, self.window.newest, confirmed)
+        self._steady = max(self._steady, self.limit.value)
+        for record in self.evidence.records.values():
+            record.held = False  # whatever waits on the route is parked
+        self.circuit.trip(now, reason, by_refusal=cause in ("refusals", "stop"))
+        self.circuit.hold(self.throttle.confirmed(disprovable=False))
+        decisions: list[Decision] = []
+        if confirmed:
+            decisions.append(OutageConfirmed(now, self.reason))
+        return decisions
+
+    def _probe_failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        outage = self.outage
+        decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
+        if outage is None:
+            return decisions
+        if outcome.code == "timeout":
+            outage.hung += 1
+        if not self.circuit.is_closed:
+            wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
+            self.circuit.hold(now + wait)
+            if outcome.pause is not None:
+                self.circuit.hold(now + outcome.pause)
+        rate = self.evidence.rate.cautious
+        news = outage.row_failed() if call.kind == "row" else outage.ping_failed(rate)
+        if news and self._stop is None:
+            decisions.append(OutageConfirmed(outage.since, self.reason))
+            if outcome.auth and self.history.ever:
+                message = f"{self.label} suddenly refuses the key ({outcome.message})"
+                hint = "the key may have been revoked; waiting and probing in case it is an outage"
+                decisions.append(Tell("warning", message, hint))
+        return decisions
+
+    def _probe_passed(self, call: Call, now: float) -> list[Decision]:
+        if self.circuit.is_closed:
+            return self._recovered(call, now)
+        if self.outage is not None and call.kind != "row":
+            self.outage.check_next = True
+        return []
+
+    def _recovered(self, call: Call, now: float) -> list[Decision]:
+        """The circuit has closed: after an outage, or because the opening was a mistake."""
+        outage, self.outage = self.outage, None
+        assert outage is not None  # noqa: S101 - an open circuit has one
+        by_ping = call.kind == "ping"
+        decisions: list[Decision] = []
+        if outage.confirmed:
+            self.evidence.void()
+            self.window.clear(self.circuit.serial)
+            self.limit.restart(RAMP_START)
+            self._steady = 0.0
+            decisions.append(OutageOver(outage.since))
+        else:
+            self.trust.mistaken = True
+            self.limit.restart(max(RAMP_START, self._steady / 2))
+            if by_ping:
+                self.trust.pings += 1
+                if not self.history.ever and self._unreached is None:
+                    self._unreached = outage.since
+                self.window.clear(self.circuit.serial)
+                decisions += self._name_timeouts(outage)
+            else:
+                decisions += self._prove(call.serial, now)
+        self.throttle.ramp_due = False
+        return [*decisions, Requeue()]
+
+    def _name_timeouts(self, outage: Outage) -> list[Decision]:
+        """The smallest request passed, though every other call ran out of time."""
+        if outage.cause != "timeouts":
+            return []
+        message = f"answers take longer than --timeout ({self._policy.timeout:g} s)"
+        hint = "raise --timeout; nothing was marked as failed"
+        if self.history.ever:
+            return [Tell("warning", f"{self.label}: {message}", "raise --timeout, or such rows fail as timeout")]
+        return [StopRun(3, f"{self.label}: {message}", hint)]
+
+    def _heed_waits(self, call: Call, now: float) -> list[Decision]:
+        """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""
+        if not self.window.is_suspicious(self._fresh_out):
+            return []
+        return self._pause(self.throttle.confirmed(disprovable=True) - now, call, now, "")
+
+    def _pause(self, wait: float, call: Call, now: float, code: str) -> list[Decision]:
+        if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
+            return []
+        throttle = self.throttle
+        if throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
+            throttle.given_up = True
+        return [PauseRoute(wait, code)]

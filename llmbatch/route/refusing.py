@@ -1,0 +1,206 @@
+"""Answers that are neither good nor a failure: refusals, throttling, no money, and this machine's own faults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from llmbatch.records import Outcome
+from llmbatch.route.base import Call
+from llmbatch.route.decisions import (
+    Decision,
+    Fail,
+    ParkUntil,
+    RetryAt,
+    StopRun,
+)
+from llmbatch.route.evidence import RowRecord
+from llmbatch.route.judging import Judging
+from llmbatch.route.outage import Outage
+
+__all__ = ["Refusing"]
+
+UNCERTAIN_REFUSALS = 3
+"""Rows without money in a row that mean the account, where one such answer may mean that row."""
+
+
+class Refusing(Judging):
+    """Judges refusals, throttling and the rest; see RouteState."""
+
+    __slots__ = ()
+
+    # Refusals.
+
+    def _refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        if call.probe:
+            return self._probe_refused(call, outcome, now)
+        self.circuit.settle(call.ticket, "neutral", now)
+        if call.kind != "row":
+            return self._check_refused(outcome, now)
+        if outcome.final:
+            self.evidence.forget(call.row)
+            return [Fail(call.row, outcome)]
+        if outcome.retry and not outcome.auth:
+            return self._row_refused(call, outcome, now)
+        record = self._note_failure(call, outcome)
+        if outcome.pause is not None:
+            self.throttle.hear(call.serial, now + outcome.pause)
+        if not self.circuit.is_closed:
+            return [ParkUntil(call.row)]
+        stop = self._should_stop(outcome)
+        if stop is not None:
+            self._stop = (3, stop)
+            return [*self._open("stop", now), ParkUntil(call.row)]
+        if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
+            return [*self._open(self._cause(), now), ParkUntil(call.row)]
+        return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
+
+    def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        """A refusal that asks to be tried again, or the row's own program error: it says nothing about the route."""
+        record = self.evidence.failed(call.row, call.serial, outcome)
+        if outcome.scope == "row" and record.pending:
+            record.pending.clear()
+            self.evidence.unproven.pop(call.row, None)
+            record.proven += 1
+        if not self.circuit.is_closed:
+            return [ParkUntil(call.row)]
+        if outcome.scope == "row" and not self.history.ever:
+            raised = sum(
+                other.last is not None and other.last.scope == "row" for other in self.evidence.records.values()
+            )
+            if raised >= self._policy.failure_threshold and raised == len(self.evidence.records):
+                self._stop = (3, outcome)
+                return [*self._open("stop", now), ParkUntil(call.row)]
+        return [self._after_failure(call.row, record, outcome, now)]
+
+    def _should_stop(self, outcome: Outcome) -> Outcome | None:
+        """Whether refusals are the operator's matter: the route never worked, or the account has no money."""
+        records = self.evidence.records
+        lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
+        if outcome.verdict == "exhausted" and outcome.scope == "key" and not outcome.auth:
+            broke = sum(last is not None and last.verdict == "exhausted" for last in lasts)
+            if broke >= UNCERTAIN_REFUSALS:
+                return outcome
+        if self.history.ever:
+            return None
+        if outcome.verdict == "exhausted" and outcome.certain:
+            return outcome
+        refused = sum(last is not None and last.verdict in ("neutral", "exhausted") for last in lasts)
+        return outcome if refused >= self._policy.failure_threshold else None
+
+    def _check_refused(self, outcome: Outcome, now: float) -> list[Decision]:
+        """The smallest request, or a finished row's, was refused while rows are held."""
+        if not self.circuit.is_closed:
+            return []
+        refused = [record for record in self.evidence.unproven.values() if _is_refused(record)]
+        if not refused:
+            # It is an answer all the same, but it proves nothing: rows that only fail wait as in an outage.
+            return self._open("last rows", now)
+        if not self.history.ever:
+            self._stop = (3, outcome)
+            return self._open("stop", now)
+        return self._open("refusals", now, confirmed=True)
+
+    def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        outage = self.outage
+        disguised = outage is not None and outage.cause in ("refusals", "stop")
+        if outcome.final and call.kind == "row":
+            disguised = False
+        if disguised or outcome.verdict == "exhausted":
+            self.circuit.settle(call.ticket, "failure", now)
+            decisions = self._probe_failed(call, outcome, now)
+        else:
+            # The provider answers, though it refuses this request: ask another one before long.
+            self.circuit.settle(call.ticket, "neutral", now)
+            if outage is not None:
+                outage.check_next = True
+            decisions = [ParkUntil(call.row)] if call.kind == "row" else []
+            if outcome.final and call.kind == "row":
+                self.evidence.forget(call.row)
+                decisions = [Fail(call.row, outcome)]
+            if self.circuit.is_closed:
+                decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
+            elif self.circuit.phase == "half_open":
+                self.circuit.hold(now + 1.0)
+        if not self.history.ever and outcome.verdict == "exhausted" and outcome.certain:
+            self._stop = (3, outcome)
+        return decisions
+
+    # The other verdicts.
+
+    def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        self.circuit.settle(call.ticket, "throttled", now)
+        record = self.evidence.records.get(call.row) if call.kind == "row" else None
+        if record is not None and record.throttled and self.circuit.is_closed:
+            # It was throttled while others passed: it is too large for the limit, and sets no pace any more.
+            record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
+            return [self._after_failure(call.row, record, outcome, now)]
+        if outcome.pause is not None:
+            self.throttle.hear(call.serial, now + outcome.pause)
+        count = self.throttle.throttled(call.serial, now)
+        disprovable = any(number > call.serial for number in self._out)
+        sent = self.circuit.serial - self.evidence.newest_success
+        if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
+            return self._slow_down(call, outcome, now, disprovable=disprovable, alone=count == 1)
+        if count > 1:
+            self._push_back(call)
+        record = self.evidence.failed(call.row, call.serial, outcome)
+        if not self.circuit.is_closed:
+            return [ParkUntil(call.row)]
+        return [self._after_failure(call.row, record, outcome, now)]
+
+    def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
+        """The route is throttled: pause it, and blame no row but one that was throttled *alone*, if others pass."""
+        self._push_back(call)
+        excused = self.evidence.excuse_throttled()
+        if alone and call.kind == "row" and not call.probe:
+            self.evidence.failed(call.row, call.serial, outcome)
+        named = self.throttle.confirmed(disprovable=disprovable) - now
+        wait = named
+        if not math.isfinite(named):
+            purpose = f"throttle:{self.circuit.serial}"
+            wait = outcome.pause if outcome.pause is not None else self.throttle.backoff(self._chance(purpose), now)
+        wait = max(wait, outcome.least_wait)
+        decisions = self._pause(wait, call, now, outcome.code)
+        decisions += [RetryAt(row, max(at, now + wait), outcome.code) for row, at in excused]
+        if not self.circuit.is_closed:
+            self.circuit.hold(now + wait)
+        if call.kind != "row":
+            return decisions
+        back: Decision = RetryAt(call.row, now + max(wait, outcome.pause or 0.0), outcome.code)
+        return [*decisions, back if self.circuit.is_closed else ParkUntil(call.row)]
+
+    def _push_back(self, call: Call) -> None:
+        self.limit.on_pushback(call.serial, self.circuit.serial)
+        self._steady = 0.0
+
+    def _exhausted(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        if outcome.scope != "key" or outcome.auth or not outcome.certain:
+            # A key, a model or an address that worked before is judged like any refusal: by evidence.
+            return self._refused(call, outcome, now)
+        self.circuit.settle(call.ticket, "exhausted", now)
+        self.dead = outcome
+        if self.outage is None and not self.circuit.is_closed:
+            self.outage = Outage(now, "stop", self.window.newest)
+        stop = StopRun(3, f"{self.label} refuses the account: {outcome.message}", outcome.advice)
+        return [*([ParkUntil(call.row)] if call.kind == "row" else []), stop]
+
+    def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        self.circuit.release(call.ticket)
+        if outcome.code != "no_network":
+            # No handles, no memory: fewer at once, until it turns out that more will do again.
+            self._push_back(call)
+        self.throttle.ramp_due = True
+        if call.kind != "row":
+            return []
+        return [RetryAt(call.row, now) if self.circuit.is_closed else ParkUntil(call.row)]
+
+
+def _is_refused(record: RowRecord) -> bool:
+    return record.last is not None and record.last.verdict in ("neutral", "exhausted")
+
+
+def _too_large(outcome: Outcome) -> Outcome:
+    """A row that is throttled alone is larger than the route's limit."""
+    message = f"throttled again and again while other rows passed: larger than the route's limit? ({outcome.message})"
+    return replace(outcome, code="request_too_large", message=message)
