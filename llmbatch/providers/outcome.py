@@ -30,7 +30,15 @@ from llmbatch.providers.foreign import (
     unconnected,
 )
 from llmbatch.providers.hints import wait_hint
-from llmbatch.providers.reading import Sick, plain_message, read_complaint, read_stream, read_success
+from llmbatch.providers.reading import (
+    Sick,
+    is_code,
+    is_sentence,
+    plain_message,
+    read_complaint,
+    read_stream,
+    read_success,
+)
 from llmbatch.providers.rule import Evidence
 from llmbatch.providers.rules import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.records import Outcome, Reply, Scope, Verdict
@@ -212,9 +220,8 @@ def _judge_failure(
     if not message and not body.whole:
         message = plain_message(body.text)
     # A sick success is a failing answer, also for the hints.
-    evidence = Evidence(
-        judged, codes, message[:4000], headers, blamed, wait_hint(judged or 500, headers, blamed), asked
-    )
+    pause = wait_hint(judged or 500, headers, blamed)
+    evidence = Evidence(judged, (*codes, *complaint.numbers), message[:4000], headers, blamed, pause, asked)
     rule, match = find_rule(evidence)
     if 300 <= status < 400:
         message = _redirection(headers)
@@ -226,14 +233,26 @@ def _judge_failure(
         auth=rule.auth,
         pause=pause_under(rule, evidence),
         least_wait=rule.least_wait,
-        code=_token(mask(match.code or next(iter(codes), "") or rule.code)) or f"http_{status}",
-        message=_shorten(mask(message)) or f"HTTP {status}",
+        code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
+        message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
         advice=rule.advice,
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
         certain=is_certain(rule, match, evidence),
     )
+
+
+def _reported_code(matched: str, codes: tuple[str, ...], usual: str) -> str:
+    """The code to show: what decided, else the body's first that is one, else the *usual* one of the rule."""
+    if matched and (matched.isdigit() or matched.startswith("base_resp_")):
+        return usual  # a number tells nobody anything
+    return matched or next(filter(is_code, codes), "") or usual
+
+
+def _first_sentence(codes: tuple[str, ...]) -> str:
+    """What stands in the place of a code, but is words."""
+    return next((code.replace("_", " ") for code in codes if is_sentence(code)), "")
 
 
 def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -> Outcome | None:

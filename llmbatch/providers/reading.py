@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.jsontext import JSON, JSONError, parse
 from llmbatch.providers.hints import error_details
 from llmbatch.records import Usage
 
-__all__ = ["Answer", "Complaint", "Sick", "plain_message", "read_complaint", "read_stream", "read_success"]
+__all__ = [
+    "Answer",
+    "Complaint",
+    "Sick",
+    "is_code",
+    "is_sentence",
+    "plain_message",
+    "read_complaint",
+    "read_stream",
+    "read_success",
+]
 
 
 @dataclass(slots=True)
@@ -40,11 +50,15 @@ class Sick:
 
 @dataclass(slots=True)
 class Complaint:
-    """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body."""
+    """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body.
+
+    ``numbers`` are a provider's own numeric codes (Zhipu's ``1113``): a table may know them, nobody reads them.
+    """
 
     codes: tuple[str, ...]
     message: str
     status: int | None = None
+    numbers: tuple[str, ...] = field(default=(), compare=False)
 
 
 _TextOf = Callable[[dict[str, JSON], str | None], str | Sick | None]
@@ -56,6 +70,17 @@ def read_success(endpoint: str, document: JSON) -> Answer | Sick:
         return Sick("invalid_body", "the answer is no JSON object", document)
     if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
         return Sick("error_in_200", "a success status with an error inside", document)
+    read = _read(endpoint, document)
+    if isinstance(read, Sick) and read.error is None and not _COMPLAINING.isdisjoint(document):
+        # No answer, but words or a code of its own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
+        read.error = document
+    return read
+
+
+_COMPLAINING = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
+
+
+def _read(endpoint: str, document: dict[str, JSON]) -> Answer | Sick:
     if endpoint == "chat":
         return _read_choice(document, _chat_text)
     if endpoint == "completions":
@@ -81,7 +106,25 @@ def read_complaint(body: JSON) -> Complaint:
         codes=tuple(code for code in codes if not code.isdigit()),
         message=_complaint_text(inner, error, body),
         status=next((status for status in named if 400 <= status <= 599), None),
+        numbers=tuple(code for code in codes if code.isdigit() and len(code) > 3) + _minimax_code(body),
     )
+
+
+_NO_CODES = frozenset({"", "none", "null", "nil", "undefined", "unknown", "about:blank", "about_blank", "n/a", "false"})
+_little_words = re.compile(
+    r"(?:^|[\s_])(the|your?|is|are|does|do|has|have|been|was|this|an?|please|or|of|by)(?=[\s_]|$)", re.I
+)
+
+
+def is_code(text: str) -> bool:
+    """Whether *text*, found where a code should be, is one: no placeholder, no URL, no sentence."""
+    return text.strip().lower() not in _NO_CODES and "://" not in text and not is_sentence(text)
+
+
+def is_sentence(text: str) -> bool:
+    """Whether *text* is words for people, be they joined by underscores (xAI's ``code``, 2025)."""
+    words = re.split(r"[\s_]+", text.strip())
+    return len(words) >= 8 or (len(words) >= 4 and (" " in text or _little_words.search(text) is not None))
 
 
 def read_stream(text: str) -> JSON | Sick:
@@ -258,12 +301,20 @@ _MESSAGE_FIELDS = (
     "description",
     "reason",
     "error",
+    "base_resp",
+    "status_msg",
 )
 """Where providers, frameworks and gateways put their own words. Everything else in an error body (``input``, ``ctx``,
 ``body``, ``value``) may be an echo of the request, and is never read: a prompt can hold any words."""
 
 _MOST_ERRORS = 5
 _DEEPEST = 4
+
+
+def _minimax_code(body: dict[str, JSON]) -> tuple[str, ...]:
+    base = body.get("base_resp")
+    number = base.get("status_code") if isinstance(base, dict) else None
+    return (f"base_resp_{number}",) if type(number) is int and number else ()
 
 
 def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) -> str:

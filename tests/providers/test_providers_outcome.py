@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from providers_field_answers import FIELD
 
 from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import parse
@@ -1093,6 +1094,8 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
 
     for case in CASES:
         judge(case.status, case.body, case.headers, case.endpoint)
+    for answer in FIELD:
+        judge(answer.status, answer.body, answer.headers, answer.endpoint)
 
     assert {rule.name for rule in (*rules.BODY_RULES, *rules.STATUS_RULES)} == used
 
