@@ -40,7 +40,7 @@ from llmbatch.providers.reading import (
     read_success,
 )
 from llmbatch.providers.rule import Evidence
-from llmbatch.providers.rules import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.providers.rules import ROW_RULE, find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.records import Outcome, Reply, Scope, Verdict
 
 __all__ = ["judge_exception", "judge_fault", "judge_reply"]
@@ -223,6 +223,8 @@ def _judge_failure(
     pause = wait_hint(judged or 500, headers, blamed)
     evidence = Evidence(judged, (*codes, *complaint.numbers), message[:4000], headers, blamed, pause, asked)
     rule, match = find_rule(evidence)
+    if sick is not None and sick.row and rule.verdict == "failure":
+        rule = ROW_RULE
     if 300 <= status < 400:
         message = _redirection(headers)
     return Outcome(
@@ -318,8 +320,16 @@ def _sick_text(headers: Mapping[str, str], text: str) -> Sick:
     return Sick("invalid_body", plain_message(text) or "the answer is no JSON")
 
 
+# OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
+_is_filter = re.compile(
+    r"refusal|content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
+    r"|\w*guardrail\w*|content_policy\w*|moderation",
+    re.IGNORECASE,
+).fullmatch
+
+
 def _is_filtered(finish_reason: str) -> bool:
-    return finish_reason == "refusal" or finish_reason.startswith("content_filter")
+    return _is_filter(finish_reason) is not None
 
 
 def _parse_body(body: bytes) -> _Body:

@@ -39,7 +39,16 @@ from llmbatch.providers.patterns import (
 )
 from llmbatch.providers.rule import Evidence, Match, Rule
 
-__all__ = ["BODY_RULES", "STATUS_RULES", "find_rule", "inner_status", "is_certain", "is_known", "pause_under"]
+__all__ = [
+    "BODY_RULES",
+    "ROW_RULE",
+    "STATUS_RULES",
+    "find_rule",
+    "inner_status",
+    "is_certain",
+    "is_known",
+    "pause_under",
+]
 
 
 def _is_daily_quota(evidence: Evidence) -> bool:
@@ -401,6 +410,9 @@ STATUS_RULES: tuple[Rule, ...] = (
     # 500, 502, 504, 520 to 530 and their kin; 1xx; and a success status with a sick body.
     Rule(name="anything else", verdict="failure", scope="provider", retry=True),
 )
+
+ROW_RULE = Rule(name="this row's answer went wrong", verdict="neutral", scope="row", retry=True)
+"""What a success status without an answer means where nothing speaks against the provider: as a 409, try it again."""
 
 # Codes that only repeat a status; they count where the status itself says nothing, inside a 200 or an event stream.
 _STATUS_OF_CODE = {

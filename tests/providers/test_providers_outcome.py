@@ -180,7 +180,7 @@ CASES = [
         least_wait=5.0,
     ),
     failure("200 choices null", 200, {"id": "x", "choices": None}, "no_choices"),
-    failure("200 choices empty", 200, {"id": "x", "choices": []}, "no_choices"),
+    refusal("200 choices empty", 200, {"id": "x", "choices": []}, "no_choices", retry=True),
     failure("200 bad JSON", 200, '{"choices": [{"mess', "invalid_body"),
     failure("200 bad UTF-8", 200, b'{"choices": "\xff"}', "invalid_body"),
     failure("200 NaN", 200, '{"choices": NaN}', "invalid_body"),
