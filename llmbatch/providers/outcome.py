@@ -15,8 +15,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.errors import TransportError, TransportFault
-from llmbatch.jsontext import JSON, JSONError, one_line, parse
+from llmbatch.jsontext import JSON, JSONError, dumps, one_line, parse
 from llmbatch.providers.client_errors import is_client_error, is_misuse, row_reason
+from llmbatch.providers.event_stream import assemble
 from llmbatch.providers.foreign import (
     Carried,
     carried_answer,
@@ -110,6 +111,10 @@ def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b""
     if not 200 <= reply.status < 300:
         return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
     read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
+    if isinstance(read, Sick) and read.code == "unexpected_stream":
+        document = assemble(body.text)
+        if document is not None:
+            body, read = _Body(dumps(document), document, True), read_success(endpoint, document)
     if isinstance(read, Sick):
         return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
     headers = reply.headers

@@ -132,7 +132,7 @@ def is_sentence(text: str) -> bool:
 
 
 def read_stream(text: str) -> JSON | Sick:
-    """The error inside an event stream, or why a stream is no answer (nobody here asks for one but the row)."""
+    """The error inside an event stream, or why it is none: ``unexpected_stream`` came to its end."""
     event = ""
     for line in text.split("\n"):
         field, _, value = line.rstrip("\r").partition(":")
@@ -148,7 +148,7 @@ def read_stream(text: str) -> JSON | Sick:
         elif not field:
             event = ""
     if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
-        return Sick("unexpected_stream", "the row asks for an event stream")
+        return Sick("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
     return Sick("truncated_stream", "the event stream was cut")
 
 

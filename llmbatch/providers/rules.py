@@ -323,7 +323,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="neutral",
         scope="row",
         codes="unexpected_stream|response_queued|response_in_progress",
-        advice='take "stream" or "background" out of the row',
+        advice='take "background" out of the row; a server that always streams needs "stream": false',
     ),
     # Pace and overload.
     Rule(

@@ -244,7 +244,7 @@ CASES = [
     refusal(
         "200 stream whole",
         200,
-        'data: {"choices":[]}\n\ndata: [DONE]\n\n',
+        'data: {"tokens":[]}\n\ndata: [DONE]\n\n',
         "unexpected_stream",
         headers={"content-type": "text/event-stream"},
     ),
