@@ -60,7 +60,8 @@ MONEY_WORDS = _any(
     r"(?:spend|spending|budget|billing|cost) (?:limit|cap) (?:has been |was |is |of .{1,40} )?(?:reached|exceeded|hit)",
     r"(?:reached|exceeded|exceeds|hit|over) " + _OWN + r"(?:\w+ ){0,2}(?:spend|spending|billing|cost) (?:limit|cap)",
     # litellm's proxy, as 400 and as 429: "Budget has been exceeded!", "over budget", "Crossed budget"
-    r"budget (?:has been |was |is )?exceeded|(?:crossed|exceeded|exceeds|over) " + _OWN + r"(?:max(?:imum)? )?budget",
+    r"(?<!thinking )(?<!reasoning )(?<!token )budget (?:has been |was |is )?exceeded",
+    r"(?:crossed|exceeded|exceeds|over) " + _OWN + r"(?:max(?:imum)? )?budget",
     r"\barrears?\b|arrearage|overdue (?:payment|invoice|balance|bill)",
     r"payment (?:is )?(?:overdue|past due)|unpaid invoice",
     r"(?:please )?recharge your account|quota (?:is )?not enough|user quota is insufficient",  # Kimi; new-api

@@ -142,3 +142,86 @@ def test_a_blocked_prompt_in_a_200_ends_its_row(body: object) -> None:
 def test_an_answer_that_merely_says_little_is_a_success(endpoint: str, body: object) -> None:
     """It was paid for, and another attempt would say the same."""
     assert judge(200, body, endpoint=endpoint).verdict == "success"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The request body is not valid JSON.",
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+        "temperature: must be between 0 and 1",
+        "thinking.budget_tokens: must be less than max_tokens; the thinking budget is exceeded by 12",
+        "Credit card numbers are not allowed in metadata",
+        "The account field is required",
+        "tool_choice is disabled for this request",
+        "The user role is not allowed here",
+        "Streaming is blocked while tools are used",
+        "no credit card in the request",
+        "image_url: the file was not found at its path",
+        "messages.0: user must come first; the session parameter is unknown",
+        "Unterminated string starting at: line 1 column 9",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_an_ordinary_refusal_is_no_more_than_that(message: str, status: int) -> None:
+    """The words of money, accounts, filters and addresses are not found where none is meant."""
+    outcome = judge(status, {"error": {"message": message, "type": "invalid_request_error"}})
+
+    assert (outcome.verdict, outcome.scope, outcome.final) == ("neutral", "row", False)
+    assert outcome.code == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Rate limit reached for requests. Limit: 3 / min. Please try again in 20s. Add a payment method to raise it.",
+        "Too many requests, your account is limited to 5 requests per second",
+        "You have exceeded your rate limit. Upgrade your plan for more credits per minute.",
+        "Organization rate limit exceeded",
+        "Concurrency limit reached for this team",
+        "Your account reached max organization concurrency: 3, please try again after 1 seconds",
+        "Service tier capacity exceeded for this model.",
+    ],
+)
+def test_an_ordinary_rate_limit_is_no_more_than_that(message: str) -> None:
+    """A 429 that talks of plans and accounts still only asks for a slower pace."""
+    assert judge(429, {"error": {"message": message}}).verdict == "throttled"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "upstream connect error or disconnect/reset before headers",
+        "The server is temporarily unable to handle the request due to maintenance or capacity problems",
+        "Internal error: account service is not reachable",
+        "no healthy upstream",
+        "billing service timed out",
+        "Model is being loaded, try again",
+    ],
+)
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_an_ordinary_outage_is_no_more_than_that(message: str, status: int) -> None:
+    """It may speak of anything."""
+    assert judge(status, {"error": {"message": message}}).verdict == "failure"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (429, "Your prepayment credits are depleted. Please go to the console to manage your project and billing."),
+        (403, "Your credits have expired"),
+        (400, "Team has exceeded its monthly spending cap"),
+        (401, "Account has been deactivated due to unpaid invoices"),
+        (412, "Your organization is on hold"),
+        (500, "insufficient account balance"),
+        (429, "账户余额不足"),
+        (403, "Please top up your balance to continue"),
+        (429, "Key budget exceeded: max budget 5 USD"),
+        (403, "This project has no remaining credit"),
+    ],
+)
+def test_unseen_words_of_an_empty_or_closed_account_are_understood(status: int, message: str) -> None:
+    """The kind counts, not the instance."""
+    outcome = judge(status, {"error": {"message": message}})
+
+    assert (outcome.verdict, outcome.scope, outcome.auth) == ("exhausted", "key", False)
