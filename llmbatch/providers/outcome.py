@@ -58,6 +58,10 @@ class _Body:
     whole: bool
 
 
+_MOST_SEARCHED = 2000
+"""Of an error's text; what it means stands at its beginning."""
+
+
 class _Fault(NamedTuple):
     verdict: Verdict
     scope: Scope
@@ -226,7 +230,7 @@ def _judge_failure(
         message = plain_message(body.text)
     # A sick success is a failing answer, also for the hints.
     pause = wait_hint(judged or 500, headers, blamed)
-    evidence = Evidence(judged, (*codes, *complaint.numbers), message[:4000], headers, blamed, pause, asked)
+    evidence = Evidence(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
     rule, match = find_rule(evidence)
     if sick is not None and sick.row and rule.verdict == "failure":
         rule = ROW_RULE

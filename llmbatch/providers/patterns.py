@@ -23,6 +23,7 @@ __all__ = [
     "LONG_WORDS",
     "MONEY_CODES",
     "MONEY_WORDS",
+    "NEEDED",
 ]
 
 
@@ -165,3 +166,55 @@ LACKING_WORDS = _any(
     r"not (?:been )?(?:implemented|supported) (?:by|in|on|for) this",
     r"(?:start|run|launch) (?:it|the server|with) .{0,40}--",  # llama.cpp: "Start it with `--embeddings`"
 )
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    MONEY_WORDS: (
+        (
+            "credit",
+            "balance",
+            "fund",
+            "budget",
+            "bill",
+            "spend",
+            "cost",
+            "quota",
+            "key limit",
+            "free t",
+            "prepay",
+            "arrear",
+            "overdue",
+            "past due",
+            "invoice",
+            "recharge",
+            "余额",
+            "欠费",
+            "充值",
+            "资源包",
+            "额度",
+        )
+    ),
+    CLOSED_WORDS: (
+        (
+            "suspend",
+            "disabl",
+            "deactivat",
+            "restrict",
+            "block",
+            "bann",
+            "lock",
+            "terminat",
+            "frozen",
+            "closed",
+            "on hold",
+            "inactive",
+            "账",
+        )
+    ),
+    EXPIRED_WORDS: ("expired", "lifetime"),
+    LONG_WORDS: ("length", "token", "too long", "too large", "context"),
+    FILTER_WORDS: ("content", "flagged", "violat", "safety", "敏感", "不安全", "违规"),
+    FLOP_WORDS: ("failed to", "failed_generation", "model "),
+    ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot "),
+    LACKING_WORDS: ("embedding", "support", "implemented", "--"),
+}
+"""Of which a message in lower case must hold one, before a long pattern is tried at all: a tenth of the time."""
