@@ -12,6 +12,8 @@ import os
 import select
 import stat
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,8 +38,10 @@ __all__ = [
     "verify_finished",
 ]
 
-# How many batches of lines one call may pass over (finished rows, blank lines) before the event loop gets its turn.
+# How many batches of lines, and lines one by one, a call may pass over (finished rows, blank lines) before the event loop
+# gets its turn: a few milliseconds.
 _BATCHES_A_TURN: Final = 4
+_LINES_A_TURN: Final = 10_000
 
 
 class Source(Protocol):
@@ -104,10 +108,13 @@ class _ByteSource:
         if self.exhausted:
             return None
         for _ in range(_BATCHES_A_TURN):
-            for line in self._at_hand:  # an iterator, taken up where the last call left it
+            # Both are iterators, taken up where the last call left them.
+            for line in islice(self._at_hand, _LINES_A_TURN):
                 row = self._next_row(line)
                 if row is not None or self.exhausted:
                     return row
+            if length_hint(self._at_hand):
+                return None
             try:
                 batch = next(self._batches)
             except StopIteration:
@@ -137,8 +144,11 @@ class _ByteSource:
         raise NotImplementedError
 
     def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
-        """Pass over a batch of which every row is finished: what a resumed run does most, so at once."""
+        """Pass over a batch of which every row is finished, what a resumed run does most, or every line empty."""
         first, count = self._number + 1, len(batch)
+        if not any(batch) and (self._ledger is None or self._ledger.last < first):
+            self._number += count
+            return True
         if self._ledger is None or not self._ledger.are_done(first, count):
             return False
         if self._limit is not None and self.rows_read + count >= self._limit:
