@@ -24,6 +24,7 @@ from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.options import RunOptions
 from llmbatch.ui import make_display
 from llmbatch.ui.status_file import StatusFile
+from llmbatch.ui.status_read import refuse_moved_run
 from llmbatch.ui.summary import how_to_go_on, print_summary
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def run(settings: Settings) -> int:
         WriteError: the output could not be written.
     """
     output = output_of(settings)
+    if output != "-" and not settings.overwrite:
+        refuse_moved_run(output)
     options = _options(settings)
     raise_file_limit(options.get("concurrency", RunOptions().concurrency))
     command = _command_again(sys.argv[1:])

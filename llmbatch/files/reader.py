@@ -38,8 +38,8 @@ __all__ = [
     "verify_finished",
 ]
 
-# How many batches of lines, and lines one by one, a call may pass over (finished rows, blank lines) before the event loop
-# gets its turn: a few milliseconds.
+# How many batches of lines, and lines one by one, a call may pass over (finished rows, blank lines) before the event
+# loop gets its turn: a few milliseconds.
 _BATCHES_A_TURN: Final = 4
 _LINES_A_TURN: Final = 10_000
 
