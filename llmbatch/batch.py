@@ -145,7 +145,7 @@ class BatchRunner:
                 sent.
             WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
         """
-        from llmbatch.files.deferred import default_output, spool_path, write_deferred
+        from llmbatch.files.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.files.disk import DISK
         from llmbatch.files.headstart import start_hashing
         from llmbatch.files.known import known_good_row
@@ -180,6 +180,12 @@ class BatchRunner:
             source = open_source(input, ledger=out.ledger, limit=limit, spool=spool_path(target), disk=disk)
             stack.push_async_callback(source.aclose)
             total = count_rows(input, disk)
+            if limit is not None and total is not None:
+                total = min(limit, total)
+            if total is None or len(out.ledger) < total:
+                out.check_room(sync=fsync == "group")
+            if out.is_resumable:
+                write_deferred(Path(target), (), disk)  # what waited will be sent now, or is told again at the end
             sync_interval = 1.0 if fsync == "group" else None
             writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: engine.abort(error))
             self._writers.append(writer)
@@ -196,7 +202,7 @@ class BatchRunner:
                     self.options.concurrency,
                     out.ledger.success,
                     out.ledger.failed,
-                    total if limit is None or total is None else min(limit, total),
+                    total,
                 )
             )
             ending: RunOutcome | None = None
@@ -206,8 +212,10 @@ class BatchRunner:
                 self._engines.remove(engine)
                 try:
                     await writer.aclose()
+                except WriteError as error:
+                    ending = Ending(74, error.message, error.hint, error)
                 finally:
-                    waiting = engine.deferred()
+                    waiting = stamp_retry_at(engine.deferred())
                     if out.is_resumable:
                         write_deferred(Path(target), map(encode_line, waiting), disk)
                 if ending is None:
@@ -265,6 +273,7 @@ class BatchRunner:
             UsageError: a row needs a key or a model that is not there.
             Exception: whatever the iterable raises.
         """
+        from llmbatch.files.deferred import stamp_retry_at
         from llmbatch.files.iterable import IterableSource
 
         host = SimulatedHost(seed=self.options.seed or 0)
@@ -287,7 +296,7 @@ class BatchRunner:
                 async for result in sink.results():
                     yield result
                 ending = await task
-                waiting = engine.deferred()
+                waiting = stamp_retry_at(engine.deferred())
                 for result in waiting:
                     yield result
                 told_all = True

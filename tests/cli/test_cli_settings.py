@@ -88,7 +88,7 @@ def test_every_run_option_has_a_flag_and_every_flag_a_setting():
     flags = {flag.field for flag in FLAGS}
 
     assert RunOptions.names() <= flags
-    assert flags == fields - {"input", "verbose", "params", "origin"}
+    assert flags == fields - {"input", "verbose", "params", "origin", "from_local", "ignored"}
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path):
