@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GRACE_SECONDS", "STOPPED_SECONDS", "Deadlines", "not_running"]
 
-GRACE_SECONDS = 0.5
+GRACE_SECONDS = 0.25
 """How much longer a call may take whose answer waits in the socket at its deadline."""
 
 STOPPED_SECONDS = 1.0

@@ -248,6 +248,7 @@ class HttpTransport:
             self._deadlines.remove(protocol)
             self._memory.release(protocol)
             self._unsent.discard(protocol)
+            protocol.ended_by = None  # which would hold, by its traceback, this frame
             if is_done:
                 protocol._parser = None  # or half an answer that comes from now on would not be seen
                 self._keep(destination.origin, connection)

@@ -6,7 +6,7 @@ Only what the standard library inflates is known: gzip and deflate.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 __all__ = ["CODINGS", "CorruptBodyError", "OversizeBodyError", "inflate"]
 
@@ -34,7 +34,19 @@ def inflate(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int], N
         CorruptBodyError: there is no proper end, or something behind it.
         OversizeBodyError: too large.
     """
+    if not body:
+        raise CorruptBodyError("empty")
     parts: list[bytes] = []
+    try:
+        for part in _parts(body, coding, max_bytes):
+            grow(len(part))
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        parts.clear()  # an error's traceback would hold them
+
+
+def _parts(body: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
     size = at = 0
     view = memoryview(body)
     while at < len(body):
@@ -54,17 +66,13 @@ def inflate(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int], N
             size += len(part)
             if size > max_bytes:
                 raise OversizeBodyError(f"more than {max_bytes} bytes")
-            if is_last and not part and not stream.eof:
-                raise CorruptBodyError("cut short")
             if part:
-                grow(len(part))
-                parts.append(part)
+                yield part
+            elif is_last and not stream.eof:
+                raise CorruptBodyError("cut short")
         at -= len(stream.unused_data)
         if at < len(body) and coding == "deflate":
             raise CorruptBodyError("data behind the end")
-    if not body:
-        raise CorruptBodyError("empty")
-    return b"".join(parts)
 
 
 def _window(body: bytes, coding: str) -> int:

@@ -95,7 +95,8 @@ class SteppedConnector(aiohttp.TCPConnector):
             # The system's resolver tells "no such name" from "no answer", which others do not.
             resolver=ThreadedResolver(),
         )
-        self._factory = partial[ResponseHandler](AnswerProtocol, asyncio.get_running_loop())
+        protocol: type[ResponseHandler] = AnswerProtocol
+        self._factory = partial(protocol, asyncio.get_running_loop())
         self._gate = asyncio.Semaphore(_OPENING_AT_ONCE)
 
     async def _create_connection(
@@ -121,7 +122,7 @@ class SteppedConnector(aiohttp.TCPConnector):
 async def _within(seconds: float | None) -> AsyncIterator[None]:
     """Raise ``TimeoutError`` if the body takes longer than *seconds*.
 
-    A timer that fires late, after this process was stopped, leaves half a second to what was ready meanwhile; if that
+    A timer that fires late, after this process was stopped, leaves a moment to what was ready meanwhile; if that
     is not enough, it is this machine's fault.
 
     Raises:

@@ -113,7 +113,7 @@ async def test_answers_that_came_while_the_loop_was_blocked_are_taken() -> None:
     assert all(isinstance(reply, Reply) for reply in replies)
 
 
-async def test_flood_that_never_pauses_ends_half_a_second_after_its_time() -> None:
+async def test_flood_that_never_pauses_ends_a_moment_after_its_time() -> None:
     """There is always something in its socket, which prolongs the time once."""
 
     def make(state: RawServer) -> Handler:
