@@ -36,8 +36,8 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._calls: dict[AnswerProtocol, tuple[float, TransportError, bool]] = {}
-        """When each is given up, why then, and whether it has been given longer already."""
+        self._calls: dict[AnswerProtocol, tuple[float, str, float]] = {}
+        """When each is given up, whose answer it waits for, and its time-out, negative once it was given longer."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
 
@@ -47,9 +47,9 @@ class Deadlines:
     def __contains__(self, protocol: AnswerProtocol) -> bool:
         return protocol in self._calls
 
-    def add(self, protocol: AnswerProtocol, when: float, error: TransportError) -> None:
-        """Give *protocol*'s exchange up with *error* at *when*, unless it was removed by then."""
-        self._calls[protocol] = (when, error, False)
+    def add(self, protocol: AnswerProtocol, when: float, *, place: str, seconds: float) -> None:
+        """Give *protocol*'s exchange with *place* up at *when*, *seconds* after it began, unless it is removed."""
+        self._calls[protocol] = (when, place, seconds)
         if when < self._rings_at:
             self._set(when)
 
@@ -73,14 +73,18 @@ class Deadlines:
         """Give up what is due. O(calls in flight), once each time that the next of them is due."""
         now = self._loop.time()
         stopped = now - self._rings_at
-        for protocol, (when, error, was_prolonged) in list(self._calls.items()):
+        for protocol, (when, place, seconds) in list(self._calls.items()):
             if when > now + _TICK_SECONDS:
                 continue
-            if not was_prolonged and (protocol.is_answered or protocol.has_input):
-                self._calls[protocol] = (now + GRACE_SECONDS, error, True)
+            if seconds > 0 and (protocol.is_answered or protocol.has_input):
+                self._calls[protocol] = (now + GRACE_SECONDS, place, -seconds)
                 continue
             del self._calls[protocol]
-            protocol.give_up(error if stopped < STOPPED_SECONDS else not_running(stopped, sent=True))
+            if stopped < STOPPED_SECONDS:
+                words = f"no whole answer of {place} within {abs(seconds):g} s"
+                protocol.give_up(TransportError("timeout", words, sent=True))
+            else:
+                protocol.give_up(not_running(stopped, sent=True))
         self._timer, self._rings_at = None, math.inf
         if self._calls:
             self._set(min(when for when, _, _ in self._calls.values()))

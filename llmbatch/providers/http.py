@@ -211,7 +211,7 @@ class HttpTransport:
         place, protocol, is_done = destination.place, connection.protocol, False
         assert isinstance(protocol, AnswerProtocol)  # noqa: S101 - SteppedConnector makes no other
         try:
-            self._deadlines.add(protocol, deadline, _out_of_time(place, seconds))
+            self._deadlines.add(protocol, deadline, place=place, seconds=seconds)
             protocol.begin()
             transport = protocol.transport
             if transport is None or transport.is_closing():
@@ -246,7 +246,8 @@ class HttpTransport:
             raise lost_fault(error, place, sent=protocol not in self._unsent) from error
         finally:
             self._deadlines.remove(protocol)
-            self._memory.release(protocol)
+            if self._memory:
+                self._memory.release(protocol)
             self._unsent.discard(protocol)
             protocol.ended_by = None  # which would hold, by its traceback, this frame
             if is_done:
@@ -384,10 +385,6 @@ def _require_proper_end(protocol: AnswerProtocol) -> None:
     """Raise where the connection, whose end was that of the answer, was reset rather than closed."""
     if isinstance(protocol.exception(), OSError):
         raise aiohttp.ClientPayloadError
-
-
-def _out_of_time(place: str, seconds: float) -> TransportError:
-    return TransportError("timeout", f"no whole answer of {place} within {seconds:g} s", sent=True)
 
 
 def _not_sent(place: str) -> TransportError:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerProtocol"]
 
+_parse = ResponseHandler.data_received
+
 
 class AnswerProtocol(ResponseHandler):
     """Reads the answers that come over one connection, one exchange at a time; belongs to one event loop.
@@ -44,7 +46,7 @@ class AnswerProtocol(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Parse what came."""
         self.heard = True
-        super().data_received(data)
+        _parse(self, data)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         """Tell who waits for the head, and who waits for a body that is not whole, that there will be none."""
