@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from llmbatch.beside import run_in_thread
 from llmbatch.errors import StoppedError, UsageError, WriteError
-from llmbatch.events import Observer, RunStarted
+from llmbatch.events import Notice, Observer, RunStarted
 from llmbatch.jsontext import dumps
 from llmbatch.records import Caller, Result, Row, Transport, encode_line
 from llmbatch.report.tally import Summary, Tally
@@ -70,6 +70,8 @@ class BatchRunner:
         params: request parameters for rows that do not set them.
         observers: told of every event.
         canary: for a function: a row that may be sent at any time to find out whether it works again.
+        max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; beyond it the largest fails with
+            ``answer_too_large``. None: 512,000,000.
         environ: where keys and base URLs are read from; None: the process's environment.
         transport: what carries requests in place of the HTTP client, such as a simulated provider; closed with a run.
         disk: what files are on in place of the operating system's, for simulations.
@@ -91,6 +93,7 @@ class BatchRunner:
         params: Mapping[str, object] | None = None,
         observers: Sequence[Observer] = (),
         canary: object = None,
+        max_answer_memory: int | None = None,
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
         disk: Disk | None = None,
@@ -99,7 +102,10 @@ class BatchRunner:
         unknown = options.keys() - RunOptions.names()
         if unknown:
             raise UsageError(f"unknown option {min(unknown)!r}", hint=f"known: {', '.join(sorted(RunOptions.names()))}")
+        if max_answer_memory is not None and max_answer_memory < 1_000_000:
+            raise UsageError(f"max_answer_memory is {max_answer_memory!r}, must be 1,000,000 bytes or more")
         self.options = RunOptions(**options)
+        self._max_answer_memory = max_answer_memory
         self._model = model
         self._base_url = base_url
         self._proxy = proxy
@@ -160,7 +166,9 @@ class BatchRunner:
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
         # Lines go first: what a kill repeats is then no more than what was in flight.
-        caller = self._make_caller(host, before_sending=lambda: writer.flush())
+        caller = self._make_caller(
+            host, before_sending=lambda: writer.flush(), warn=lambda text: engine.emit(_warning(text))
+        )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
@@ -213,7 +221,7 @@ class BatchRunner:
                 try:
                     await writer.aclose()
                 except WriteError as error:
-                    ending = Ending(74, error.message, error.hint, error)
+                    ending = RunOutcome(74, error.message, error.hint, error)
                 finally:
                     waiting = stamp_retry_at(engine.deferred())
                     if out.is_resumable:
@@ -277,7 +285,7 @@ class BatchRunner:
         from llmbatch.files.iterable import IterableSource
 
         host = SimulatedHost(seed=self.options.seed or 0)
-        caller = self._make_caller(host)
+        caller = self._make_caller(host, warn=lambda text: engine.emit(_warning(text)))
         sink = QueueSink(2 * self.options.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
@@ -328,7 +336,13 @@ class BatchRunner:
 
     # Putting the parts together.
 
-    def _make_caller(self, host: SimulatedHost, *, before_sending: Callable[[], None] = lambda: None) -> Caller:
+    def _make_caller(
+        self,
+        host: SimulatedHost,
+        *,
+        before_sending: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Caller:
         if self._model is not None and not isinstance(self._model, str):
             from llmbatch.providers.function import FunctionCaller
 
@@ -349,7 +363,9 @@ class BatchRunner:
         )
         if self._transport is not None:
             return HttpCaller(connection, self._transport)
-        return HttpCaller.over_http(connection, before_sending=before_sending)
+        return HttpCaller.over_http(
+            connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
+        )
 
     def _fold(self) -> Tally:
         """What adds up this run's events: a fresh one among the observers, as others may read it too, or our own."""
@@ -396,6 +412,10 @@ class BatchRunner:
         if exit_code == 0 and failed:
             exit_code = 1
         return tally.summary(engine.ended(exit_code, ending.reason, deferred))
+
+
+def _warning(text: str) -> Notice:
+    return Notice(asyncio.get_running_loop().time(), "warning", text)
 
 
 def _length(rows: object) -> int | None:

@@ -11,7 +11,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-from llmbatch.cli.kinds import Choice, Kind, Number, Switch, Text, Whole
+from llmbatch.cli.kinds import Choice, Kind, Number, Size, Switch, Text, Whole
 
 __all__ = ["FLAGS", "Flag", "Local", "closest"]
 
@@ -160,6 +160,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("rpm", ("--rpm", "--max-requests-per-minute"), Number("requests"), "Requests a minute.", "Pace", "N"),
     Flag("tpm", ("--tpm", "--max-tokens-per-minute"), Number("tokens"), "Tokens a minute.", "Pace", "N"),
     Flag("timeout", ("--timeout",), Number("seconds"), "One attempt. Default: 120.", "Pace", "SECONDS"),
+    Flag(
+        "max_answer_memory",
+        ("--max-answer-memory",),
+        Size(1_000_000),
+        "Memory that all answers in flight share; beyond it the largest of them fails. Default: 512MB.",
+        "Pace",
+        "SIZE",
+        sends=True,
+    ),
     Flag(
         "max_attempts",
         ("--max-attempts",),

@@ -73,6 +73,7 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
             params=settings.params,
             observers=observers,
             environ=os.environ,
+            max_answer_memory=settings.max_answer_memory,
             **options,
         )
 

@@ -78,6 +78,7 @@ class Settings:
     rpm: float | None = None
     tpm: float | None = None
     timeout: float | None = None
+    max_answer_memory: int | None = None
     max_attempts: int | None = None
     failure_threshold: int | None = None
     recovery_timeout: float | None = None

@@ -30,8 +30,8 @@ LONG_SPAN = 200
 """Answers over which is averaged what is refused at limits of one size."""
 
 HELPS = 0.7
-"""Half the limit helps if it brings this part of the good answers or more: of a share that is refused whatever the load,
-it brings half."""
+"""Half the limit helps if it brings this part of the good answers or more. Where a share of the calls is refused
+whatever the load, it brings half."""
 
 CAUTIOUS = 3
 """Round trips without a refusal in which it grows by one each; in those after, the growth doubles."""

@@ -97,6 +97,7 @@ _FAULTS: dict[TransportFault, _Fault] = {
     "truncated": _Fault("failure", "provider", True, "truncated_body"),
     "garbage": _Fault("failure", "provider", True, "not_http"),
     "too_large": _Fault("failure", "provider", True, "answer_too_large"),
+    "duplicate": _Fault("failure", "provider", True, "duplicate_answer"),
     "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network", unreachable=True),
     "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
 }
@@ -148,7 +149,7 @@ def judge_fault(error: TransportError) -> Outcome:
         retry=fault.retry,
         code=fault.code,
         message=_shorten(str(error)),
-        advice=fault.advice,
+        advice=error.hint or fault.advice,
         sent=error.sent,
         unreachable=fault.unreachable,
     )

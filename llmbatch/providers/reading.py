@@ -273,7 +273,8 @@ def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None
     message = choice.get("message")
     if not isinstance(message, dict):
         # Filtered and spent answers may come without a message, but then they say why they ended.
-        return None if message is None and finish else Sick("no_message", "a choice without a message")
+        is_cut = message is None and finish not in (None, "", "stop")
+        return None if is_cut else Sick("no_message", "a choice without a message")
     content = message.get("content")
     if isinstance(content, str):
         return content or (None if message.get("tool_calls") else content)
