@@ -231,7 +231,13 @@ def _run(typed: dict[str, object]) -> int:
     from llmbatch.cli.local_config import tell_about_local_file
     from llmbatch.cli.settings import resolve
 
-    settings = resolve(_given(typed), os.environ, Path.cwd())
+    given = _given(typed)
+    settings = resolve(given, os.environ, Path.cwd())
+    if settings.env_file is not None:
+        from llmbatch.cli.env_file import load_env_file
+
+        load_env_file(settings.env_file, os.environ)
+        settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
     tell_about_local_file(settings)
     # What costs more to load comes after the part in which most mistakes are found.
     if settings.dry_run:

@@ -31,7 +31,7 @@ _WHY: dict[Local, str] = {
     "loopback": "it cannot send keys to another host",
     "key": "it cannot choose a key",
     "folder": "it cannot write outside its folder",
-    "never": "it cannot run a command",
+    "never": "only you can choose that",
 }
 
 _by_field = {flag.field: flag for flag in FLAGS}

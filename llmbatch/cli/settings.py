@@ -72,6 +72,7 @@ class Settings:
     base_url: str | None = None
     proxy: str | None = None
     api_key_env: str | None = None
+    env_file: str | None = None
     endpoint: Endpoint | None = None
     system: str | None = None
     concurrency: int | None = None
