@@ -98,6 +98,7 @@ def build_app() -> typer.core.TyperGroup:
         _flag_command(_check, for_check=True)
     )
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
+    app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
     sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(_sim_serve)
@@ -275,6 +276,16 @@ def _status(
     from llmbatch.cli.status import status
 
     return status(output, as_json=as_json)
+
+
+def _trust(
+    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="The folder of the llmbatch.toml.")] = ".",
+    revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no longer.")] = False,
+) -> int:
+    """Let all that a folder's llmbatch.toml sets count, base_url and api_key_env too, until the file changes."""
+    from llmbatch.cli.trust import trust
+
+    return trust(folder, revoke=revoke, environ=os.environ)
 
 
 def _sim_serve(

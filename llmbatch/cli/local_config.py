@@ -94,7 +94,7 @@ def _ignored_note(ignored: Sequence[Flag]) -> tuple[str, str]:
     flags = " ".join(f"{flag.label} {flag.metavar}".rstrip() for flag in ignored)
     return (
         f"./{LOCAL_CONFIG} sets {names}, which is ignored: {reasons}",
-        f"if you trust the file, add --config {LOCAL_CONFIG}; else set it yourself: {flags}",
+        f"if you trust the file, add --config {LOCAL_CONFIG} or run llmbatch trust; else set it yourself: {flags}",
     )
 
 
