@@ -11,8 +11,8 @@ A 429 takes the limit back to what the provider still carries, the good part of 
 Overload (503, 529) is another matter: some providers answer a share of the requests with it whatever the load, and
 giving way to those would keep the limit low for ever (where a share *p* is refused, halving for each leaves
 ``sqrt(1.5 / p)`` in flight, Mathis et al. 1997). So a lower limit is tried first, a little below what brought good
-answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings less in
-proportion, the load is not the reason, and the limit goes back.
+answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings fewer
+in proportion, the load is not the reason, and the limit goes back.
 
 Pure: it counts answers and knows no time.
 """
@@ -114,7 +114,7 @@ class AdaptiveLimit:
                 self._growth *= 2.0
 
     def on_overload(self, serial: int, newest: int) -> None:
-        """Call number *serial* was answered with overload; *newest* was the last one sent. Try a lower limit, if it is much."""
+        """Call number *serial* was answered with overload; *newest* was the last one sent."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         if self._value < self._slow_start:
             # It was growing fast: the last doubling was too much.
