@@ -58,7 +58,7 @@ class Refusing(Judging):
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """A refusal that asks to be tried again, or the row's own program error: it says nothing about the route."""
         record = self.evidence.failed(call.row, call.serial, outcome)
-        if outcome.scope == "row" and record.pending:
+        if outcome.scope == "row" and outcome.status is None and record.pending:
             record.pending.clear()
             self.evidence.unproven.pop(call.row, None)
             record.proven += 1
