@@ -40,6 +40,9 @@ class Tally:
     calls: int = 0
     seconds: float = 0.0
     """Virtual ones."""
+    good_rows: int = 0
+    by_chance: int = 0
+    """Good rows that failed by chance, as the law allows for one in 100,000."""
     fates: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
@@ -48,6 +51,8 @@ class Tally:
         self.lives += other.lives
         self.calls += other.calls
         self.seconds += other.seconds
+        self.good_rows += other.good_rows
+        self.by_chance += other.by_chance
         self.fates += other.fates
         self.broken += other.broken
 
@@ -56,6 +61,7 @@ class Tally:
         fates = ", ".join(f"{count} {kind}" for kind, count in self.fates.most_common())
         return (
             f"{self.seeds} stories, {self.lives} lives, {self.calls} calls, {days:.0f} days of virtual time, "
+            f"{self.by_chance} of {self.good_rows} good rows failed by chance, "
             f"{len(self.broken)} broken; met: {fates}"
         )
 
@@ -80,6 +86,8 @@ def tell(first: int, last: int) -> Tally:
         tally.lives += len(story.lives)
         tally.calls += len(story.provider.sent)
         tally.seconds += story.world
+        tally.good_rows += story.watch.good_rows
+        tally.by_chance += story.watch.by_chance
         tally.fates.update(story.met)
     return tally
 
@@ -110,6 +118,7 @@ def main() -> int:
         return _tell_one(given.seed)
 
     first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
+    print(f"from seed {first} on", flush=True)
     until = time.monotonic() + (given.minutes or 10**6) * 60
     tally = Tally()
     # A process that told thousands of stories holds what their dead lives never cleaned up.
