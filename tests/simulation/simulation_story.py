@@ -27,7 +27,7 @@ from simulation_provider import Provider, Weather, draw_weather
 
 from llmbatch.batch import BatchRunner
 from llmbatch.errors import LlmbatchError, OutputError, WriteError
-from llmbatch.events import Event
+from llmbatch.events import Event, RunStarted
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
 
 INPUT = "/data/in.jsonl"
@@ -273,6 +273,7 @@ class Story:
     def __init__(self, seed: int) -> None:
         self.plan = draw_plan(seed)
         self.log: list[str] = []
+        self._room: int | None = None
         self.machine = Machine(Random(f"disk:{seed}"))
         self.provider = Provider(seed, self.plan.weather, latency=self.plan.latency, smallest=self.plan.smallest)
         self.watch = Watch(self.plan, self.machine, self.provider)
@@ -471,10 +472,11 @@ class Story:
         return summary.exit_code, summary.stopped_reason or "finished"
 
     def _prepare_faults(self, disk: SimulatedDisk, fate: Fate) -> None:
+        self._room = None
         if fate.kind == "kill" and fate.call:
             disk.die_at_call = fate.call
         elif fate.kind == "full":
-            self.machine.capacity = self.machine.used() + fate.call
+            self._room = fate.call
         elif fate.kind.endswith("error"):
             wanted = fate.kind.split()[0]
             left = [fate.call]
@@ -496,6 +498,9 @@ class Story:
     def observe(self, event: Event) -> None:
         """As the runner's observer."""
         self.log.append(repr(event))
+        if isinstance(event, RunStarted) and self._room is not None:
+            # Not before: a disk that is full from the start is noticed before anything is sent.
+            self.machine.capacity, self._room = self.machine.used() + self._room, None
         self.watch.observe(event)
 
 
