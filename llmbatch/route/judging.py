@@ -95,6 +95,7 @@ class Judging(RouteBase):
             self.limit.on_overload(call.serial, self.circuit.serial)
         if outcome.pause is not None:
             self.throttle.hear(call.serial, now + outcome.pause)
+            self.circuit.hold(now + outcome.pause if not self.circuit.is_closed else -math.inf)
         if outcome.code == "unknown_host" and not self.history.ever:
             self._stop = (2, outcome)
         if call.probe:
