@@ -77,7 +77,7 @@ def test_one_row_that_never_failed_does_not_probe_for_ever(simulate, prompts):
 
 
 def test_checks_keep_the_wait_that_the_provider_names(simulate, prompts):
-    """The last row and each check of the route get 529 with ``Retry-After: 280``: five checks went in as many seconds."""
+    """The last row and each check get 529 with ``Retry-After: 280``: five checks went in as many seconds."""
 
     def answer(body: bytes, now: float) -> Reply | None:
         return status(529, retry_after="280") if now < 300.0 else None
@@ -153,7 +153,6 @@ class GoodUnless:
 
 def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
     """The route that it makes came while the routes were gone through: the run broke off with an internal error."""
-
     good = row_from_value(7, {"prompt": "hello", "model": "other"})
     assert isinstance(good, Row)
 
@@ -177,7 +176,7 @@ def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
 
 
 def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
-    """Two calls name a wait, then the circuit opens and the next probe passes: half of all places were filled at once."""
+    """Two calls name a wait, the circuit opens and the next probe passes: half of all places were filled at once."""
     policy = RoutePolicy(
         concurrency=40, max_attempts=3, failure_threshold=5, recovery_timeout=60.0, success_threshold=1, timeout=120.0
     )

@@ -66,6 +66,8 @@ class Watch:
         """Whether a sync failed while an earlier run's output was opened."""
         self.by_chance = 0
         """Good rows that failed in spite of the law."""
+        self.too_soon = 0
+        """Those of them that failed early, by fewer attempts than the law asks for."""
         self.good_rows = 0
         self._plan = plan
         self._machine = machine
@@ -107,6 +109,10 @@ class Watch:
         """The number of a row's call in flight."""
         self._newest_success: Counter[str] = Counter()
         self._newest_failure: Counter[str] = Counter()
+        self._failing: dict[str, dict[int, int]] = defaultdict(dict)
+        """Rows that failed first since the newest good answer to a later call, each with the number of that call."""
+        self._suspects: set[int] = set()
+        """Rows that failed while a later call succeeded."""
         self._openings = 0
         self._opened_at: dict[str, float] = {}
         self._confirmed: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -148,6 +154,7 @@ class Watch:
                 self._row_ended[event.row] = self._world + event.at
             case Throttled():
                 self._due[event.route] = max(self._due.get(event.route, 0.0), event.at + event.pause)
+                self._check_pause(event)
             case OutageStarted():
                 self._confirmed[event.route].append((self._world + event.at, math.inf))
                 self._check_outage(event)
@@ -189,10 +196,20 @@ class Watch:
 
     def _on_answer(self, event: CallEnded) -> None:
         place = self._place.pop((event.route, event.row), 0)
+        failing = self._failing[event.route]
         if event.verdict == "success":
             self._newest_success[event.route] = max(self._newest_success[event.route], place)
-        elif event.verdict == "failure" and not event.probe:
-            self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
+            # What ends an outage proves nothing against rows, nor does the smallest request where many fail.
+            proves = event.row and not event.probe
+            proven = [row for row, number in failing.items() if number < place] if proves else []
+            self._suspects.update(proven)
+            for row in proven:
+                del failing[row]
+        elif event.verdict in ("failure", "neutral", "exhausted") and event.row and not event.probe:
+            if event.verdict == "failure":
+                self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
+            if event.row not in self._suspects:
+                failing.setdefault(event.row, place)
         if event.probe and event.verdict is not None:
             self._probes.setdefault(event.route, []).append(event.verdict)
         ramp = self._ramp(event.route, event.at)
@@ -209,8 +226,8 @@ class Watch:
             answers = self._probes.pop(route, [])
             confirmed = self._confirmed[route] and self._confirmed[route][-1][1] == math.inf
             if confirmed and answers and answers[-1] == "failure" and "circuit_key" not in self._plan.options:
-                # Only an opening that no probe has confirmed may turn out to be a mistake; or the last rows of a tenant,
-                # all of which failed, are judged by their own attempts.
+                # Only an opening that no probe has confirmed may turn out to be a mistake. A tenant's last rows, all of
+                # which failed, are judged by their own attempts.
                 self._break(f"claim 5: the circuit closed after a failed probe ({answers})")
             streak = "in a row failed" in self._opened_by.get(route, "")
             if streak and not answers and self._newest_success[route] < self._newest_failure[route]:
@@ -222,16 +239,33 @@ class Watch:
             self._opened_by[route] = event.reason
             self._opened_at[route] = self._world + event.at
             self._openings += 1
+            fresh = len(self._failing[route])
+            if "in a row failed" in event.reason and fresh < self._plan.options["failure_threshold"]:
+                self._break(f"claim 5: {fresh} rows that were not known to fail opened the circuit ({event.reason})")
             self._ramps.pop(route, None)
         if not (0.0 <= event.retry_after < math.inf):
             self._break(f"claim 5: retry_after is {event.retry_after}")
+
+    def _check_pause(self, event: Throttled) -> None:
+        """Claim 8: the wait that one call was asked for does not stop a route that answers others."""
+        calls = [call for call in self._provider.sent[self._first_call :] if call.route == event.route]
+        newest = max((call.number for call in calls if call.fate == "good" and call.ended < math.inf), default=0)
+        heard = [call for call in calls if call.fate == "throttled" and newest < call.number and call.ended < math.inf]
+        if len(heard) != 1 or not heard[0].hint_until or heard[0].probe or heard[0].check:
+            return
+        until = self._world + event.at + event.pause
+        if until >= heard[0].hint_until - 1e-3 and any(
+            call.ended == math.inf and call.number > heard[0].number for call in calls
+        ):
+            self._break(f"claim 8: the route waits {event.pause:.1f} s as one call was asked to")
 
     def _check_outage(self, event: OutageStarted) -> None:
         """Claim 5: rows that are bad by themselves are never told as an outage."""
         since = self._opened_at.get(event.route, math.inf) - 600.0
         calls = [call for call in self._provider.sent[self._first_call :] if call.ended >= since]
         sick = any(call.phase.kind in TOTAL | SPENT or call.fate in ("random", "throttled", "local") for call in calls)
-        if not sick and self._provider.smallest != "fails":
+        # Where failed rows are all that is sent, only the smallest request could tell.
+        if not sick and self._provider.smallest != "fails" and not self.retrying:
             self._break(f"claim 5: an outage was told that never was ({event.reason})")
 
     # Between lives.
@@ -273,6 +307,7 @@ class Watch:
             self.retrying,
         )  # fmt: skip
         self.by_chance += life.check()
+        self.too_soon += life.too_soon
         self.good_rows += sum(life.is_good(row) for row in now.keys() - self._before.keys())
         self._check_ends(code, why, now, calm=calm)
         if self.running and not crashed and code != 2:
@@ -305,7 +340,7 @@ class Watch:
         """
         if self.doubtful:
             return
-        if code in (0, 1) and now.keys() - self.lines(self._machine.durable(OUTPUT), torn=False).keys():
+        if code in (0, 1) and now.keys() - self.lines(self._machine.durable(OUTPUT), torn=True).keys():
             raise GuaranteeError(f"claim 2: exit {code}, but a power cut would take lines")
 
     def _paused(self) -> float:

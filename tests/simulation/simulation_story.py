@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from random import Random
@@ -28,6 +28,7 @@ from simulation_provider import Provider, Weather, draw_weather
 from llmbatch.batch import BatchRunner
 from llmbatch.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.events import Event, RunStarted
+from llmbatch.runner.context import RunContext
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
 
 INPUT = "/data/in.jsonl"
@@ -73,6 +74,8 @@ class Plan:
     epilogue: str
     sync_seconds: float
     smallest: str = ""
+    most_waiting: int | None = None
+    """How many rows of a route may wait in memory; None: as many as the product allows, more than there are."""
     all_fates: list[Fate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -81,7 +84,8 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed}: {len(self.rows)} lines, bad rows {self.bad or 'none'}, latency {self.latency:.2f} s"
-            + (f", the smallest request {self.smallest}" if self.smallest else ""),
+            + (f", the smallest request {self.smallest}" if self.smallest else "")
+            + (f", at most {self.most_waiting} rows in memory" if self.most_waiting else ""),
             f"options {self.options}",
             *(f"provider: {phase}" for phase in self.weather.phases),
             *(f"life {number}: {fate}" for number, fate in enumerate(self.all_fates, 1)),
@@ -109,15 +113,19 @@ def draw_plan(seed: int) -> Plan:
         options["tpm"] = 30_000.0
     if rng.random() < 0.25:
         options["on_outage"] = rng.choice(["defer", "defer", "fail"])
-    if rng.random() < 0.15:
-        options["max_outage"] = rng.choice([30.0, 600.0])
+    wants_bound = rng.random() < 0.15
     if rng.random() < 0.1:
         options["circuit_key"] = "metadata.tenant"
     count = rng.choice([1, 2, rng.randint(3, 12), rng.randint(10, 40), rng.randint(30, 90)])
     bad = _draw_bad(rng, count, options)
+    if wants_bound:
+        # One row alone may have to time out as often as the law asks for.
+        options["max_outage"] = 600.0 if "hang" in bad.values() else rng.choice([30.0, 600.0])
     other_model = rng.random() < 0.12
     rows = [_line(rng, number, bad, other_model=other_model) for number in range(1, count + 1)]
     smallest = rng.choice(["", "", "", "", "passes", "fails"]) if len(bad) < count else ""
+    if smallest == "fails" and other_model:
+        smallest = ""  # then nothing could tell of a model whose last rows are bad
     fates = [_draw_fate(rng) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4]))]
     return Plan(
         seed=seed,
@@ -132,6 +140,7 @@ def draw_plan(seed: int) -> Plan:
         epilogue=rng.choice(["none", "again", "retry_failed", "changed", "appended"]),
         sync_seconds=rng.choice([0.001, 0.05, 2.5]),
         smallest=smallest,
+        most_waiting=rng.choice([10, 20]) if rng.random() < (0.6 if other_model else 0.1) else None,
     )
 
 
@@ -382,7 +391,8 @@ class Story:
             **self.plan.options,
         )
         began = self.world
-        code, why = self._run(loop, disk, runner, fate, arguments)
+        with _bounded(self.plan.most_waiting):
+            code, why = self._run(loop, disk, runner, fate, arguments)
         self.machine.capacity = None
         self.world = began + loop.time()
         disk.kill()
@@ -502,6 +512,18 @@ class Story:
             # Not before: a disk that is full from the start is noticed before anything is sent.
             self.machine.capacity, self._room = self.machine.used() + self._room, None
         self.watch.observe(event)
+
+
+@contextlib.contextmanager
+def _bounded(most: int | None) -> Iterator[None]:
+    """A bound on rows in memory that these few rows can meet. It is a constant of the product's, of a thousand rows."""
+    bound = RunContext.__dict__["most_waiting"]
+    if most is not None:
+        RunContext.most_waiting = property(lambda run: most)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        RunContext.most_waiting = bound  # type: ignore[method-assign]
 
 
 def _bury(loop: StoryLoop) -> None:
