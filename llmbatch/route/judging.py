@@ -59,7 +59,7 @@ class Judging(RouteBase):
             self._usual.add(proven, proven)
         decisions: list[Decision] = []
         for row, record in self.evidence.prove(serial):
-            if record.last is not None and record.last.verdict == "throttled":
+            if record.last.verdict == "throttled":
                 record.throttled = True
             decisions += self._after_proof(row, record, now)
         return decisions
@@ -137,29 +137,24 @@ class Judging(RouteBase):
 
     def _retry(self, row: int, record: RowRecord, now: float) -> RetryAt:
         record.held = False
-        return RetryAt(row, max(now, record.retry_at), record.last.code if record.last is not None else "")
+        return RetryAt(row, max(now, record.retry_at), record.last.code)
 
     def _backoff(self, row: int, record: RowRecord) -> float:
-        last = record.last
         delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
-        if last is not None:
-            delay = max(delay, last.least_wait, last.pause or 0.0)
-        return delay
+        return max(delay, record.last.least_wait, record.last.pause or 0.0)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.forget(row)
-        last = record.last
-        assert last is not None  # noqa: S101 - a spent row has failed
-        return Fail(row, last)
+        return Fail(row, record.last)
 
     # The circuit, and named waits.
 
     def _cause(self) -> Cause:
         records = self.evidence.records
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
-        if lasts and all(last is not None and last.code == "timeout" for last in lasts):
+        if lasts and all(last.code == "timeout" for last in lasts):
             return "timeouts"
-        refused = sum(last is not None and last.verdict in ("neutral", "exhausted") for last in lasts)
+        refused = sum(last.verdict in ("neutral", "exhausted") for last in lasts)
         return "refusals" if 2 * refused >= len(lasts) and refused else "failures"
 
     def _open(self, cause: Cause, now: float, *, confirmed: bool = False) -> list[Decision]:

@@ -65,9 +65,7 @@ class Refusing(Judging):
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         if outcome.scope == "row" and not self.history.ever:
-            raised = sum(
-                other.last is not None and other.last.scope == "row" for other in self.evidence.records.values()
-            )
+            raised = sum(other.last.scope == "row" for other in self.evidence.records.values())
             if raised >= self._policy.failure_threshold and raised == len(self.evidence.records):
                 self._stop = (3, outcome)
                 return [*self._open("stop", now), ParkUntil(call.row)]
@@ -78,14 +76,14 @@ class Refusing(Judging):
         records = self.evidence.records
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
         if outcome.verdict == "exhausted" and outcome.scope == "key" and not outcome.auth:
-            broke = sum(last is not None and last.verdict == "exhausted" for last in lasts)
+            broke = sum(last.verdict == "exhausted" for last in lasts)
             if broke >= UNCERTAIN_REFUSALS:
                 return outcome
         if self.history.ever:
             return None
         if outcome.verdict == "exhausted" and outcome.certain:
             return outcome
-        refused = sum(last is not None and last.verdict in ("neutral", "exhausted") for last in lasts)
+        refused = sum(last.verdict in ("neutral", "exhausted") for last in lasts)
         return outcome if refused >= self._policy.failure_threshold else None
 
     def _check_refused(self, outcome: Outcome, now: float) -> list[Decision]:
@@ -197,7 +195,7 @@ class Refusing(Judging):
 
 
 def _is_refused(record: RowRecord) -> bool:
-    return record.last is not None and record.last.verdict in ("neutral", "exhausted")
+    return record.last.verdict in ("neutral", "exhausted")
 
 
 def _too_large(outcome: Outcome) -> Outcome:
