@@ -80,12 +80,23 @@ def test_the_newest_success_never_goes_back() -> None:
 def test_several_rows_are_proven_at_once_and_others_left() -> None:
     """In the order in which they failed first."""
     evidence = Evidence(3)
-    for row, serial in ((4, 1), (2, 2), (3, 9)):
+    for row, serial in ((3, 9), (4, 1), (2, 2)):
         evidence.failed(row, serial, FAILED)
 
     assert [row for row, _ in evidence.prove(5)] == [4, 2]
     assert list(evidence.unproven) == [3]
     assert repr(evidence) == "<Evidence 3 rows, 1 unproven, errors 0.00%>"
+
+
+def test_a_new_record_knows_one_failure_and_nothing_else() -> None:
+    """Neither held nor in flight, and free to go at once."""
+    record = RowRecord(4, FAILED)
+
+    assert (record.proven, record.pending, record.failures, record.epoch) == (0, [], 0, 4)
+    assert (record.throttled, record.held, record.in_flight, record.sent_alone) == (False,) * 4
+    assert record.retry_at == 0.0
+    assert record.last is FAILED
+    assert Evidence(3).newest_success == 0
 
 
 def test_a_record_says_where_its_row_is() -> None:
@@ -108,7 +119,7 @@ def test_a_failed_row_is_no_longer_in_flight() -> None:
 
     assert evidence.failed(1, 2, THROTTLED) is record
 
-    assert not record.in_flight
+    assert record.in_flight is False
     assert record.last is THROTTLED
     assert record.epoch == 7
 
@@ -152,7 +163,7 @@ def test_throttling_of_the_route_is_excused() -> None:
 
     assert evidence.excuse_throttled() == [(1, 8.0)]
 
-    assert not held.held
+    assert held.held is False
     assert not held.pending
     assert list(evidence.records) == list(evidence.unproven) == [3]
     assert evidence.excuse_throttled() == []

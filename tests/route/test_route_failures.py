@@ -200,10 +200,10 @@ def test_rounding_does_not_add_up() -> None:
     """An empty window starts at exactly zero again."""
     window = FailureWindow()
     for serial in range(1, 1000):
-        window.add(1, serial, 0.3)
-        window.add(2, serial, 0.7)
-        window.drop(1)
-        window.drop(2)
+        for row in range(1, 10):
+            window.add(row, serial, 0.1 * row)
+        for row in range(1, 10):
+            window.drop(row)
     window.add(1, 1000, 0.3)
 
     assert window.chance(0) == math.log(0.3)

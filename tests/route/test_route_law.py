@@ -149,6 +149,25 @@ def test_an_hour_of_errors_that_has_only_begun_raises_the_rate_of_its_rows() -> 
     assert rate.since(0) < 0.05
 
 
+@pytest.mark.parametrize(("usual", "enough"), [(0, 2), (1, 3)])
+def test_a_few_failures_of_late_raise_it_as_soon_as_chance_does_not_explain_them(usual: int, enough: int) -> None:
+    """Above two standard deviations and one: two where nothing failed before, three where 5 % of all attempts did."""
+    rate = ErrorRate()
+    for _ in range(150):
+        for failures in (usual, *[0] * 18):
+            rate.add(failures, rate.epoch)
+    while rate.epoch == 71:
+        rate.add(0, rate.epoch)
+    began = rate.epoch
+
+    raised = []
+    for _ in range(4):
+        rate.add(1, began)
+        raised.append(rate.since(began) > 0.2)
+
+    assert raised == [count >= enough for count in (1, 2, 3, 4)]
+
+
 def test_the_average_stands_where_the_latest_rows_met_no_more_than_chance_explains() -> None:
     """Two failures of late are no reason to judge by them."""
     rate = ErrorRate()

@@ -81,7 +81,8 @@ def test_a_fresh_row_probes_first_then_the_smallest_request_then_a_parked_row() 
 
 def test_the_smallest_request_alone_does_not_close_the_circuit_again_and_again() -> None:
     """Once it has, a finished row's request is asked, and every fourth turn a row."""
-    assert turns(5, Trust(pings=1)) == ["fresh", "good", "parked", "fresh", "fresh"]
+    assert turns(8, Trust(pings=1)) == ["fresh", "good", "parked", "fresh", "fresh", "good", "parked", "fresh"]
+    assert turns(3, Trust(pings=1), candidates("ping", "good")) == ["good"] * 3
 
 
 def test_without_a_finished_row_rows_probe_before_the_smallest_request_once_it_has_closed_the_circuit() -> None:
@@ -141,6 +142,7 @@ def test_a_check_goes_next_where_one_is_asked_for() -> None:
     assert _next(subject, Trust(), EVERYTHING) == "ping"
     assert _next(subject, Trust(pings=1), EVERYTHING) == "good"
     assert _next(subject, Trust(), candidates("fresh", "good")) == "good"
+    assert _next(subject, Trust(pings=1), candidates("fresh", "ping")) == "ping"
     assert _next(subject, Trust(), candidates("fresh", "parked")) == "fresh"
 
 
