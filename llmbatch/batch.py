@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from llmbatch.beside import run_in_thread
 from llmbatch.errors import StoppedError, UsageError, WriteError
-from llmbatch.events import Observer, RunStarted
+from llmbatch.events import Notice, Observer, RunStarted
 from llmbatch.jsontext import dumps
 from llmbatch.records import Caller, Result, Row, Transport, encode_line
 from llmbatch.report.tally import Summary, Tally
@@ -70,6 +70,8 @@ class BatchRunner:
         params: request parameters for rows that do not set them.
         observers: told of every event.
         canary: for a function: a row that may be sent at any time to find out whether it works again.
+        max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; beyond it the largest fails with
+            ``answer_too_large``. None: 512,000,000.
         environ: where keys and base URLs are read from; None: the process's environment.
         transport: what carries requests in place of the HTTP client, such as a simulated provider; closed with a run.
         disk: what files are on in place of the operating system's, for simulations.
@@ -91,6 +93,7 @@ class BatchRunner:
         params: Mapping[str, object] | None = None,
         observers: Sequence[Observer] = (),
         canary: object = None,
+        max_answer_memory: int | None = None,
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
         disk: Disk | None = None,
@@ -99,7 +102,10 @@ class BatchRunner:
         unknown = options.keys() - RunOptions.names()
         if unknown:
             raise UsageError(f"unknown option {min(unknown)!r}", hint=f"known: {', '.join(sorted(RunOptions.names()))}")
+        if max_answer_memory is not None and max_answer_memory < 1_000_000:
+            raise UsageError(f"max_answer_memory is {max_answer_memory!r}, must be 1,000,000 bytes or more")
         self.options = RunOptions(**options)
+        self._max_answer_memory = max_answer_memory
         self._model = model
         self._base_url = base_url
         self._proxy = proxy
@@ -145,7 +151,7 @@ class BatchRunner:
                 sent.
             WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
         """
-        from llmbatch.files.deferred import default_output, spool_path, write_deferred
+        from llmbatch.files.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.files.disk import DISK
         from llmbatch.files.headstart import start_hashing
         from llmbatch.files.known import known_good_row
@@ -160,7 +166,9 @@ class BatchRunner:
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)
         # Lines go first: what a kill repeats is then no more than what was in flight.
-        caller = self._make_caller(host, before_sending=lambda: writer.flush())
+        caller = self._make_caller(
+            host, before_sending=lambda: writer.flush(), warn=lambda text: engine.emit(_warning(text))
+        )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             stack.push_async_callback(caller.aclose)
@@ -180,6 +188,12 @@ class BatchRunner:
             source = open_source(input, ledger=out.ledger, limit=limit, spool=spool_path(target), disk=disk)
             stack.push_async_callback(source.aclose)
             total = count_rows(input, disk)
+            if limit is not None and total is not None:
+                total = min(limit, total)
+            if total is None or len(out.ledger) < total:
+                out.check_room(sync=fsync == "group")
+            if out.is_resumable:
+                write_deferred(Path(target), (), disk)  # what waited will be sent now, or is told again at the end
             sync_interval = 1.0 if fsync == "group" else None
             writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: engine.abort(error))
             self._writers.append(writer)
@@ -196,7 +210,7 @@ class BatchRunner:
                     self.options.concurrency,
                     out.ledger.success,
                     out.ledger.failed,
-                    total if limit is None or total is None else min(limit, total),
+                    total,
                 )
             )
             ending: RunOutcome | None = None
@@ -206,8 +220,10 @@ class BatchRunner:
                 self._engines.remove(engine)
                 try:
                     await writer.aclose()
+                except WriteError as error:
+                    ending = RunOutcome(74, error.message, error.hint, error)
                 finally:
-                    waiting = engine.deferred()
+                    waiting = stamp_retry_at(engine.deferred())
                     if out.is_resumable:
                         write_deferred(Path(target), map(encode_line, waiting), disk)
                 if ending is None:
@@ -265,10 +281,11 @@ class BatchRunner:
             UsageError: a row needs a key or a model that is not there.
             Exception: whatever the iterable raises.
         """
+        from llmbatch.files.deferred import stamp_retry_at
         from llmbatch.files.iterable import IterableSource
 
         host = SimulatedHost(seed=self.options.seed or 0)
-        caller = self._make_caller(host)
+        caller = self._make_caller(host, warn=lambda text: engine.emit(_warning(text)))
         sink = QueueSink(2 * self.options.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
@@ -287,7 +304,7 @@ class BatchRunner:
                 async for result in sink.results():
                     yield result
                 ending = await task
-                waiting = engine.deferred()
+                waiting = stamp_retry_at(engine.deferred())
                 for result in waiting:
                     yield result
                 told_all = True
@@ -319,7 +336,13 @@ class BatchRunner:
 
     # Putting the parts together.
 
-    def _make_caller(self, host: SimulatedHost, *, before_sending: Callable[[], None] = lambda: None) -> Caller:
+    def _make_caller(
+        self,
+        host: SimulatedHost,
+        *,
+        before_sending: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> Caller:
         if self._model is not None and not isinstance(self._model, str):
             from llmbatch.providers.function import FunctionCaller
 
@@ -340,7 +363,9 @@ class BatchRunner:
         )
         if self._transport is not None:
             return HttpCaller(connection, self._transport)
-        return HttpCaller.over_http(connection, before_sending=before_sending)
+        return HttpCaller.over_http(
+            connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
+        )
 
     def _fold(self) -> Tally:
         """What adds up this run's events: a fresh one among the observers, as others may read it too, or our own."""
@@ -387,6 +412,10 @@ class BatchRunner:
         if exit_code == 0 and failed:
             exit_code = 1
         return tally.summary(engine.ended(exit_code, ending.reason, deferred))
+
+
+def _warning(text: str) -> Notice:
+    return Notice(asyncio.get_running_loop().time(), "warning", text)
 
 
 def _length(rows: object) -> int | None:

@@ -91,7 +91,8 @@ TransportFault = Literal[
     "reset",  # sent, then the connection was lost
     "truncated",  # the body ended early, or did not match its length or its encoding
     "garbage",  # what came back is not HTTP
-    "too_large",  # the answer passed the size cap
+    "too_large",  # the answer passed the size cap, or was the largest when all in flight passed theirs
+    "duplicate",  # the connection brought the answer before once more
     "no_network",  # this machine has no way out (network unreachable, interface down)
     "local",  # this machine has no file handles, ports or memory left
 ]
@@ -103,7 +104,7 @@ class TransportError(LlmbatchError):
     ``fault`` says which kind; ``sent`` is whether the request may have reached the provider (and may be billed).
     """
 
-    def __init__(self, fault: TransportFault, message: str, *, sent: bool) -> None:
-        super().__init__(message)
+    def __init__(self, fault: TransportFault, message: str, *, sent: bool, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
         self.fault: TransportFault = fault
         self.sent = sent

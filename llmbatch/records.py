@@ -218,7 +218,7 @@ class Result:
 
     ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the row's own metadata.
     ``attempts`` counts the requests that carried the row, failed probes left out; ``deferrals`` how often it was
-    parked.
+    parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is that instant (ISO 8601, UTC).
     """
 
     row: int
@@ -241,6 +241,7 @@ class Result:
     retry_after: float | None = None
     reason: str | None = None
     value: object = None
+    retry_at: str | None = None
 
     @property
     def id(self) -> str:
@@ -273,7 +274,9 @@ def encode_line(result: Result) -> bytes:
     name = result.id_json
     if result.status == "deferred":
         wait, reason = dumps(round(result.retry_after or 0.0, 3)), dumps(result.reason or "")
-        return f'{{"id":{name},"status":"deferred","retry_after":{wait},"reason":{reason}}}\n'.encode()
+        instant = dumps(result.retry_at)
+        line = f'{{"id":{name},"status":"deferred","retry_after":{wait},"retry_at":{instant},"reason":{reason}}}\n'
+        return line.encode()
     custom = name if name[:1] == '"' else dumps(name)
     response = usage = latency = error = cost = "null"
     if result.status_code is not None:

@@ -228,9 +228,11 @@ def _parameter(name: str, kind: object, default: object, info: object) -> inspec
 
 
 def _run(typed: dict[str, object]) -> int:
+    from llmbatch.cli.local_config import tell_about_local_file
     from llmbatch.cli.settings import resolve
 
     settings = resolve(_given(typed), os.environ, Path.cwd())
+    tell_about_local_file(settings)
     # What costs more to load comes after the part in which most mistakes are found.
     if settings.dry_run:
         from llmbatch.cli.check import check

@@ -11,11 +11,12 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal
 
-from llmbatch.cli.kinds import Choice, Kind, Number, Switch, Text, Whole
+from llmbatch.cli.kinds import Choice, Kind, Number, Size, Switch, Text, Whole
 
-__all__ = ["FLAGS", "Flag", "closest"]
+__all__ = ["FLAGS", "Flag", "Local", "closest"]
 
 Group = Literal["Input and output", "Model", "Pace", "Outages", "Display"]
+Local = Literal["any", "loopback", "key", "folder", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class Flag:
     settable: bool = True
     sends: bool = False
     """Whether it matters only where rows are sent, so that ``check`` takes it and does not show it."""
+    local: Local = "any"
+    """What a ``./llmbatch.toml`` may set it to: anything; a URL of this machine; the name of a key's variable if
+    requests stay on this machine; a path in the file's own folder; nothing."""
 
     @property
     def label(self) -> str:
@@ -61,6 +65,7 @@ FLAGS: tuple[Flag, ...] = (
         "Default: prompts.results.jsonl beside prompts.jsonl.",
         "Input and output",
         "PATH",
+        local="folder",
     ),
     Flag("limit", ("-n", "--limit"), Whole(1), "Only the first N rows.", "Input and output", "N"),
     Flag(
@@ -115,7 +120,7 @@ FLAGS: tuple[Flag, ...] = (
         "Model",
         "PROVIDER/MODEL",
     ),
-    Flag("base_url", ("--base-url",), Text(), "Any OpenAI-compatible server.", "Model", "URL"),
+    Flag("base_url", ("--base-url",), Text(), "Any OpenAI-compatible server.", "Model", "URL", local="loopback"),
     Flag(
         "proxy",
         ("--proxy",),
@@ -124,6 +129,7 @@ FLAGS: tuple[Flag, ...] = (
         "Model",
         "URL",
         sends=True,
+        local="loopback",
     ),
     Flag(
         "api_key_env",
@@ -132,6 +138,7 @@ FLAGS: tuple[Flag, ...] = (
         "The name of the environment variable that holds the key; never the key.",
         "Model",
         "NAME",
+        local="key",
     ),
     Flag(
         "endpoint",
@@ -153,6 +160,15 @@ FLAGS: tuple[Flag, ...] = (
     Flag("rpm", ("--rpm", "--max-requests-per-minute"), Number("requests"), "Requests a minute.", "Pace", "N"),
     Flag("tpm", ("--tpm", "--max-tokens-per-minute"), Number("tokens"), "Tokens a minute.", "Pace", "N"),
     Flag("timeout", ("--timeout",), Number("seconds"), "One attempt. Default: 120.", "Pace", "SECONDS"),
+    Flag(
+        "max_answer_memory",
+        ("--max-answer-memory",),
+        Size(1_000_000),
+        "Memory that all answers in flight share; beyond it the largest of them fails. Default: 512MB.",
+        "Pace",
+        "SIZE",
+        sends=True,
+    ),
     Flag(
         "max_attempts",
         ("--max-attempts",),

@@ -6,10 +6,11 @@ What this module does not do: know any flag, or word an error; it says what is a
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Choice", "Kind", "Number", "Switch", "Text", "Value", "Whole"]
+__all__ = ["Choice", "Kind", "Number", "Size", "Switch", "Text", "Value", "Whole"]
 
 Value = str | int | float | bool
 
@@ -88,6 +89,37 @@ class Number:
         if not math.isfinite(value) or value <= 0:
             raise ValueError
         return value
+
+
+_UNITS = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes with its unit: kB, MB or GB, which are powers of ten."""
+
+    least_bytes: int
+
+    @property
+    def allowed(self) -> str:
+        """The form and the range in words."""
+        return f"a size such as 512MB, at least {self.least_bytes // 10**6}MB"
+
+    def from_text(self, text: str) -> int:
+        """Read a number and its unit; a bare number is refused, as its unit would be a guess."""
+        found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) ?([kmg]b)", text.strip().lower())
+        if found is None:
+            raise ValueError
+        size = round(float(found[1]) * _UNITS[found[2]])
+        if size < self.least_bytes:
+            raise ValueError
+        return size
+
+    def from_toml(self, value: object) -> int:
+        """Take a string, as on the command line."""
+        if not isinstance(value, str):
+            raise TypeError
+        return self.from_text(value)
 
 
 @dataclass(frozen=True, slots=True)

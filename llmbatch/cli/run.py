@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from llmbatch.batch import BatchRunner
 from llmbatch.cli.loop import raise_file_limit, run_in_loop
-from llmbatch.cli.settings import LOCAL_CONFIG, Settings, output_of
+from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.events import Notice, Observer
@@ -24,6 +24,7 @@ from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.options import RunOptions
 from llmbatch.ui import make_display
 from llmbatch.ui.status_file import StatusFile
+from llmbatch.ui.status_read import refuse_moved_run
 from llmbatch.ui.summary import how_to_go_on, print_summary
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def run(settings: Settings) -> int:
         WriteError: the output could not be written.
     """
     output = output_of(settings)
+    if output != "-" and not settings.overwrite:
+        refuse_moved_run(output)
     options = _options(settings)
     raise_file_limit(options.get("concurrency", RunOptions().concurrency))
-    _tell_where_keys_go(settings)
     command = _command_again(sys.argv[1:])
     summary = run_in_loop(_run(settings, output, options, command))
     if settings.json:
@@ -71,6 +73,7 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
             params=settings.params,
             observers=observers,
             environ=os.environ,
+            max_answer_memory=settings.max_answer_memory,
             **options,
         )
 
@@ -110,11 +113,3 @@ def _options(settings: Settings) -> Options:
 def _command_again(arguments: list[str]) -> str:
     """What to type to go on. Starting afresh is nothing to repeat: it would drop what this run has paid for."""
     return shlex.join(["llmbatch", *(argument for argument in arguments if argument != "--overwrite")])
-
-
-def _tell_where_keys_go(settings: Settings) -> None:
-    # A file that came with somebody's repository can send keys elsewhere: say so, once, where people look.
-    from_file = [name for name in ("base_url", "proxy", "api_key_env") if settings.origin.get(name) == LOCAL_CONFIG]
-    if from_file and not settings.quiet and settings.progress != "json":
-        names = " and ".join(name.replace("_", "-") for name in from_file)
-        print_note(f"note: ./{LOCAL_CONFIG} sets {names}, and so where requests go and which key pays")

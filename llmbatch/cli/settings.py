@@ -1,6 +1,7 @@
 """Which value each setting has: flag, else ``LLMBATCH_*`` variable, else configuration file, else the user's own file.
 
-Everything that comes from outside is checked here, and a message names its source. What this module does not do: parse
+Everything that comes from outside is checked here, and a message names its source. What a ``./llmbatch.toml`` may not
+set is left out, see :mod:`llmbatch.cli.local_config`. What this module does not do: parse
 files (:mod:`llmbatch.cli.config`), apply defaults (they belong to what is configured), or read keys.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
 from llmbatch.cli.flags import FLAGS, Flag, closest
 from llmbatch.cli.kinds import Switch, Value
+from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
 from llmbatch.cli.terminal import shown
 from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON, JSONError, JSONText, dumps, parse
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from llmbatch.runner.options import OnOutage
     from llmbatch.ui import ProgressKind
 
-__all__ = ["LOCAL_CONFIG", "Given", "Settings", "output_of", "resolve"]
+__all__ = ["Given", "Settings", "output_of", "resolve"]
 
-LOCAL_CONFIG = "llmbatch.toml"
-
+_LOCAL_PATH = Path(LOCAL_CONFIG)
+_KEY = "api_key_env"
 _by_field = {flag.field: flag for flag in FLAGS}
 _settable = [flag for flag in FLAGS if flag.settable]
 
@@ -47,12 +49,17 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What holds, checked. A field is None where nobody said anything; ``origin`` tells who said the others."""
+    """What holds, checked. A field is None where nobody said anything; ``origin`` tells who said the others.
+
+    ``from_local`` has the fields that a ``./llmbatch.toml`` said, ``ignored`` the flags that it may not set.
+    """
 
     input: str
     verbose: int
     params: Mapping[str, JSON]
     origin: Mapping[str, str]
+    from_local: frozenset[str] = frozenset()
+    ignored: tuple[Flag, ...] = ()
     output: str | None = None
     limit: int | None = None
     retry_failed: bool = False
@@ -71,6 +78,7 @@ class Settings:
     rpm: float | None = None
     tpm: float | None = None
     timeout: float | None = None
+    max_answer_memory: int | None = None
     max_attempts: int | None = None
     failure_threshold: int | None = None
     recovery_timeout: float | None = None
@@ -93,8 +101,15 @@ def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
     values: dict[str, Value] = {}
     origin: dict[str, str] = {}
     params: dict[str, JSON] = {}
+    ignored: list[Flag] = []
+    local_key: Value | None = None
+    local: set[str] = set()
     for path in reversed(_config_files(given, environ, folder)):  # the strongest last
         file_values, file_params = read_config(path)
+        if path is _LOCAL_PATH:  # one that is named, by whatever path, is trusted
+            file_values, ignored = restrict(file_values, folder)
+            local_key = file_values.pop(_KEY, None)
+            local.update(file_values)
         values |= file_values
         origin |= dict.fromkeys(file_values, str(path))
         params |= file_params
@@ -106,12 +121,20 @@ def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
         flag = _by_field[name]
         values[name] = said if isinstance(said, bool) else _read(flag, said, flag.label)
         origin[name] = flag.label
+    if local_key is not None and not _is_said(_by_field[_KEY], origin):
+        if may_name_key(values.get("base_url"), values.get("proxy")):
+            values[_KEY], origin[_KEY] = local_key, LOCAL_CONFIG
+            local.add(_KEY)
+        else:
+            ignored.append(_by_field[_KEY])
     params |= dict(_param(text) for text in given.params)
     settings = Settings(
         input=_input(given),
         verbose=given.verbose,
         params=params,
         origin=origin,
+        from_local=frozenset(name for name in local if origin[name] == LOCAL_CONFIG),
+        ignored=tuple(flag for flag in ignored if not _is_said(flag, origin)),
         **values,  # type: ignore[arg-type]  # each was read by its flag's kind
     )
     _check_together(settings, environ)
@@ -125,6 +148,11 @@ def output_of(settings: Settings) -> str:
     if settings.output is not None:
         return settings.output
     return "-" if settings.input == "-" else str(default_output(settings.input))
+
+
+def _is_said(flag: Flag, origin: Mapping[str, str]) -> bool:
+    """Whether a flag or a variable says it, so that no file matters."""
+    return origin.get(flag.field) in (flag.label, flag.variable)
 
 
 def _input(given: Given) -> str:
@@ -220,8 +248,8 @@ def _config_files(given: Given, environ: Mapping[str, str], folder: Path) -> lis
     named = given.config or environ.get("LLMBATCH_CONFIG")
     if named:
         files.append(Path(named))
-    elif (folder / LOCAL_CONFIG).exists():
-        files.append(Path(LOCAL_CONFIG))
+    elif (folder / LOCAL_CONFIG).is_file():  # not a pipe, which would hang, nor a device without an end
+        files.append(_LOCAL_PATH)
     home = environ.get("XDG_CONFIG_HOME", "")
     base = Path(home) if Path(home).is_absolute() else _home_config(environ)
     if base is not None and (base / "llmbatch" / "config.toml").exists():

@@ -22,8 +22,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 _INFLATED_BYTES = 256 * 1024
-# A zstd block of four bytes can inflate to 128 KiB and the library takes no cap: small slices bound what comes at once.
-_ZSTD_SLICE_BYTES = 4 * 1024
+# A zstd block of four bytes can inflate to 128 KiB and the library takes no cap: small slices bound what comes at once,
+# to 16 MiB.
+_ZSTD_SLICE_BYTES = 512
 
 
 class ArchiveError(Exception):
@@ -122,8 +123,9 @@ class _Zstd:
             if self._frame.eof:
                 at -= len(self._frame.unused_data)
                 self._frame = None
-            if inflated:
-                yield inflated
+            # In pieces: what a piece is split into may take 34 times its size.
+            for start in range(0, len(inflated), _INFLATED_BYTES):
+                yield inflated[start : start + _INFLATED_BYTES]
 
     def finish(self) -> None:
         if self._frame is not None:

@@ -6,14 +6,18 @@ The deferred file is for people and their scripts; nothing is read back from it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from llmbatch.errors import InputError, WriteError
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.replace import remove_leftover, replace_file
+from llmbatch.records import Result
 
-__all__ = ["default_output", "deferred_path", "spool_path", "write_deferred"]
+__all__ = ["default_output", "deferred_path", "spool_path", "stamp_retry_at", "write_deferred"]
 
 _COMPRESSED = (".gz", ".zst", ".zstd")
 
@@ -53,6 +57,19 @@ def spool_path(output_path: str | Path) -> Path | None:
         return None
     real = path.resolve()
     return real.with_name(f".{real.name}.llmbatch-spool")
+
+
+_LATEST: float = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
+def stamp_retry_at(results: Sequence[Result], *, wall: float | None = None) -> Sequence[Result]:
+    """Set ``retry_at`` of deferred *results* from ``retry_after``, counted from *wall* (now); never a second early."""
+    now = time.time() if wall is None else wall
+    for result in results:
+        if result.retry_after is not None:
+            instant = datetime.fromtimestamp(min(math.ceil(now + result.retry_after), _LATEST), UTC)
+            result.retry_at = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+    return results
 
 
 def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Disk = DISK) -> None:

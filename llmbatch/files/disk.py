@@ -7,11 +7,19 @@ standard streams are not among them: they are read and written by their descript
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from typing import Final
 
-__all__ = ["DISK", "Disk"]
+__all__ = ["DISK", "Disk", "is_unsupported"]
+
+_UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+def is_unsupported(error: OSError) -> bool:
+    """Whether *error*, of a sync, says that the file system cannot do it, rather than that it failed."""
+    return error.errno in _UNSUPPORTED
 
 
 class Disk:
@@ -72,6 +80,14 @@ class Disk:
     def replace(self, old: str, new: str) -> None:
         """Give the file *old* the name *new*, whatever had it."""
         os.replace(old, new)  # noqa: PTH105
+
+    def link(self, old: str, new: str) -> None:
+        """Give the file *old* the second name *new*; ``FileExistsError`` if something has it."""
+        os.link(old, new, follow_symlinks=False)
+
+    def name_of(self, fd: int) -> str:
+        """A path of an open file, where the system tells."""
+        return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
 
     def unlink(self, path: str) -> None:
         """Take the name *path* away."""

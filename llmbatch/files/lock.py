@@ -12,7 +12,7 @@ from pathlib import Path
 from llmbatch.errors import OutputError
 from llmbatch.files.disk import DISK, Disk
 
-__all__ = ["open_locked"]
+__all__ = ["holds_lock", "open_locked"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -72,14 +72,36 @@ def _is_still_at(fd: int, path: str, disk: Disk) -> bool:
         return False
 
 
+def holds_lock(pid: int) -> bool:
+    """Whether the process *pid* holds a lock on any file; where the system does not tell, whether it is alive."""
+    try:
+        return any(lock_pid == pid for lock_pid, _ in _locks())
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _holder(about: os.stat_result) -> int | None:
     """The process that holds the lock, where the system tells."""
     place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     try:
-        locks = Path("/proc/locks").read_text(encoding="ascii")
-    except (OSError, ValueError):
+        return next((pid for pid, locked in _locks() if locked == place and pid), None)
+    except OSError:
         return None
-    for words in map(str.split, locks.splitlines()):
-        if len(words) > 5 and words[1] == "FLOCK" and words[5] == place and words[4].isdigit():
-            return int(words[4]) or None
-    return None
+
+
+def _locks() -> list[tuple[int, str]]:
+    """Process and file of every ``flock`` on this machine.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
+    rows = [words for words in map(str.split, lines) if len(words) > 5 and words[1] == "FLOCK"]
+    return [(int(words[4]), words[5]) for words in rows if words[4].isdigit()]

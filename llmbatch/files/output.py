@@ -19,16 +19,21 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.errors import OutputError, WriteError
-from llmbatch.files.disk import DISK, Disk
+from llmbatch.files.disk import DISK, Disk, is_unsupported
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.lock import open_locked
 from llmbatch.files.replace import remove_leftover, replace_file, sync_directory
 from llmbatch.files.scan import START_AFRESH, match_line, scan
+from llmbatch.files.watch import FileChangedError, find_change, save_lines
 from llmbatch.jsontext import dumps
 
 __all__ = ["Output", "StreamOutput", "open_output", "write_error"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
+_PROBE: Final = b'{"row":'.ljust(16 * 1024)
+"""What tests for room: about a group of lines, and to the next opening a torn line, should a kill leave it."""
+
+_NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
 _HINTS: Final = {
     errno.ENOSPC: "free some space on the disk, then run the same command again",
     errno.EDQUOT: "free some of your disk quota, then run the same command again",
@@ -43,22 +48,22 @@ class Output:
 
     ``ledger`` has the rows that were finished when it was opened; ``lines_written`` counts lines appended since.
     :meth:`sync` may run in another thread than :meth:`write`, everything else in one. After a failed write or sync
-    the output stays failed: every further call raises :class:`~llmbatch.errors.WriteError`.
+    the output stays failed: every further call raises :class:`~llmbatch.errors.WriteError`. *path* is where the file
+    is; without it nobody watches whether it stays there.
     """
 
     is_resumable: bool = True
 
-    def __init__(self, fd: int, name: str, ledger: Ledger, disk: Disk = DISK) -> None:
+    def __init__(self, fd: int, name: str, ledger: Ledger, disk: Disk = DISK, *, path: str | None = None) -> None:
         self.name = name
+        self._path = path
         self.ledger = ledger
         self.lines_written = 0
         self._fd = fd
         self._disk = disk
         self._open = True
         self._failure: WriteError | None = None
-        about = disk.fstat(fd)
-        self._has_links = about.st_nlink > 0
-        self._size = self._synced_size = about.st_size
+        self._size = self._synced_size = self._most_bytes = disk.fstat(fd).st_size
         self._synced_lines = 0
         self._is_unsafe = False
 
@@ -114,6 +119,7 @@ class Output:
         """
         self._check()
         written = 0
+        self._most_bytes = self._size + len(data)
         try:
             while written < len(data):
                 # A short write is followed by one that says why.
@@ -128,26 +134,63 @@ class Output:
         self.lines_written += data.count(b"\n")
         self._size += len(data)
 
+    def check_room(self, *, sync: bool) -> None:
+        """Append as much as a group of lines, sync it if *sync*, and take it back: before anything is paid for.
+
+        Raises:
+            OutputError: the file system cannot sync.
+            WriteError: there is no room, or an I/O error.
+        """
+        self._check()
+        try:
+            try:
+                rest = memoryview(_PROBE)
+                while rest:
+                    rest = rest[self._disk.write(self._fd, rest) :]
+                if sync:
+                    self._disk.sync(self._fd)
+            finally:
+                self._disk.truncate(self._fd, self._size)
+        except OSError as error:
+            if sync and is_unsupported(error):
+                message = f"{self.name}: its file system cannot sync ({error.strerror})"
+                raise OutputError(message, hint=_NO_SYNC_HINT) from error
+            raise self._failed(error) from error
+
     def sync(self) -> None:
         """Make durable what has been written. Never tried again once it failed: the kernel then calls lost pages clean.
 
         Raises:
-            WriteError: an I/O error (then :meth:`cut_unsynced`), or the file was deleted.
+            WriteError: an I/O error (then :meth:`cut_unsynced`), or as :meth:`watch`.
         """
         self._check()
         size, lines = self._size, self.lines_written
         try:
             self._disk.sync(self._fd)
             self._synced_size, self._synced_lines = size, lines
-            deleted = self._has_links and self._disk.fstat(self._fd).st_nlink == 0
         except OSError as error:
-            self._is_unsafe = True
+            # One that is not supported has lost nothing.
+            self._is_unsafe = not is_unsupported(error)
             raise self._failed(error) from error
-        if deleted:
-            # Every further result would vanish with the descriptor: better to stop paying for them.
-            hint = "run the same command again to start it afresh"
-            self._failure = WriteError(f"{self.name}: was deleted while the run was writing it", hint=hint)
-            raise self._failure
+        self.watch()
+
+    def watch(self) -> None:
+        """Compare the file with what was written, and its path with the file.
+
+        Raises:
+            FileChangedError: somebody else has changed it; then :meth:`save`.
+        """
+        self._check()
+        if self._path is not None:
+            change = find_change(self._fd, self._path, lambda: (self._size, self._most_bytes), self._disk)
+            if change is not None:
+                raise FileChangedError(self.name, change)
+
+    def save(self, error: FileChangedError) -> WriteError:
+        """Have all lines under a name again, if possible; the output has failed then, with the error that is given."""
+        lines = len(self.ledger) + self.lines_written
+        self._failure = save_lines(self._fd, self._path or self.name, self.name, error.change, lines, self._disk)
+        return self._failure
 
     def cut_unsynced(self) -> None:
         """After a sync that failed: take back the lines that may be lost, so that their rows are sent again.
@@ -236,6 +279,9 @@ class StreamOutput(Output):
             raise self._failed(error) from error
         return written
 
+    def check_room(self, *, sync: bool) -> None:
+        """Nothing to do: a stream cannot take anything back."""
+
     def sync(self) -> None:
         """Nothing to do: what a stream has taken is out of our hands."""
         self._check()
@@ -282,7 +328,7 @@ def open_output(
             ledger = scan(fd, name, disk).ledger
         # What a killed run left may be in memory alone, and this run will call it finished.
         if len(ledger):
-            disk.sync(fd)
+            _sync_if_possible(fd, disk)
         sync_directory(real, disk)
     except OSError as error:
         disk.close(fd)
@@ -290,7 +336,15 @@ def open_output(
     except BaseException:
         disk.close(fd)
         raise
-    return Output(fd, name, ledger, disk)
+    return Output(fd, name, ledger, disk, path=real)
+
+
+def _sync_if_possible(fd: int, disk: Disk) -> None:
+    try:
+        disk.sync(fd)
+    except OSError as error:
+        if not is_unsupported(error):  # then check_room says so
+            raise
 
 
 def _repaired(fd: int, name: str, disk: Disk) -> Ledger:

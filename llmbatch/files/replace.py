@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmbatch.files.disk import DISK, Disk
+from llmbatch.files.disk import DISK, Disk, is_unsupported
 
 __all__ = ["remove_leftover", "replace_file", "sync_directory"]
 
@@ -35,7 +35,11 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
             rest = memoryview(chunk)
             while rest:
                 rest = rest[disk.write(fd, rest) :]
-        disk.sync_all(fd)
+        try:
+            disk.sync_all(fd)
+        except OSError as error:
+            if not is_unsupported(error):  # a file system that cannot is used only with --fsync off
+                raise
         disk.replace(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -158,6 +158,10 @@ def _check_torn(line: bytes, name: str, ledger: Ledger) -> None:
     A torn line has our start, as far as it goes, or pages of NUL bytes in place of what never reached the disk.
     """
     start = line[: len(_LINE_START)].partition(b"\0")[0]
+    if line and not ledger and not line.strip(b"\0"):
+        # Nothing says that it was one of ours, and cutting it off would leave nothing.
+        message = f"{name}:1: there is nothing but NUL bytes in it"
+        raise OutputError(message, hint=f"restore it from a copy if it ever held results, or {START_AFRESH}")
     if not line or not _LINE_START.startswith(start) or (not start and not ledger and line.strip(b"\0")):
         message = f"{name}:{len(ledger) + 1}: this is not a result line of llmbatch"
         raise OutputError(message, hint=START_AFRESH)

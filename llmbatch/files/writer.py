@@ -13,6 +13,7 @@ import anyio
 
 from llmbatch.errors import WriteError
 from llmbatch.files.output import Output, StreamOutput
+from llmbatch.files.watch import FileChangedError
 
 __all__ = ["LineWriter"]
 
@@ -24,10 +25,10 @@ class LineWriter:
 
     For one event loop. While there is something unsynced, a worker thread syncs at most every ``sync_interval``
     seconds, one sync at a time; with ``sync_in_thread`` off, under virtual time, it happens inline; with a
-    ``sync_interval`` of None nothing is synced. The first failure
-    goes to *on_error*, once, and :meth:`aclose` raises it; after it lines are refused and counted in
-    ``lines_refused``. A stream whose reader is slow never blocks the loop: its lines wait here, see
-    :attr:`congested`.
+    ``sync_interval`` of None nothing is synced. Each time, and once more at the end, the file is watched
+    (:meth:`~llmbatch.files.output.Output.watch`). The first failure goes to *on_error*, once, and :meth:`aclose`
+    raises it; after it lines are refused and counted in ``lines_refused``. A stream whose reader is slow never blocks
+    the loop: its lines wait here, see :attr:`congested`.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class LineWriter:
         self.lines_refused = 0
         self._output = output
         self._stream = output if isinstance(output, StreamOutput) and sync_in_thread else None
-        self._sync_interval = sync_interval
+        self._interval = 1.0 if sync_interval is None else sync_interval
+        self._sync = output.watch if sync_interval is None else output.sync
         self._sync_in_thread = sync_in_thread
         self._on_error = on_error
         self._lines: list[bytes] = []
@@ -103,6 +105,7 @@ class LineWriter:
             # Shielded: these lines are paid for, and a sync must not be left running on a file about to be closed.
             with anyio.CancelScope(shield=True):
                 await self._sync_the_rest()
+                self._watch_once_more()
         if self.error is not None:
             raise self.error
 
@@ -135,7 +138,7 @@ class LineWriter:
         except WriteError as error:
             self._fail(error)
         else:
-            self._unsynced = self._sync_interval is not None
+            self._unsynced = True
             self._plan_sync()
 
     def _flush_planned_lines(self) -> None:
@@ -153,23 +156,23 @@ class LineWriter:
     # Syncing a file
 
     def _plan_sync(self) -> None:
-        if self._sync_interval is None or self._closed:
+        if self._closed:
             return
         if self._unsynced and self._timer is None and self._syncing is None:
-            self._timer = asyncio.get_running_loop().call_later(self._sync_interval, self._start_sync)
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._start_sync)
 
     def _start_sync(self) -> None:
         self._timer = None
         self._unsynced = False
         if self._sync_in_thread:
-            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._output.sync)
+            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync)
             self._syncing.add_done_callback(self._end_sync)
         else:
             self._sync_here()
 
     def _sync_here(self) -> None:
         try:
-            self._output.sync()
+            self._sync()
         except WriteError as error:
             self._fail_sync(error)
 
@@ -182,8 +185,27 @@ class LineWriter:
         self._plan_sync()
 
     def _fail_sync(self, error: WriteError) -> None:
-        self._output.cut_unsynced()
+        if isinstance(error, FileChangedError):
+            error = self._save(error)
+        else:
+            self._output.cut_unsynced()
         self._fail(error)
+
+    def _save(self, error: FileChangedError) -> WriteError:
+        """Lines that have no file to go to any more are saved with the others."""
+        rest, self._lines = self._lines, []
+        try:
+            self._output.write(b"".join(rest))
+        except WriteError:
+            self.lines_refused += len(rest)
+        return self._output.save(error)
+
+    def _watch_once_more(self) -> None:
+        if self.error is None:
+            try:
+                self._output.watch()
+            except WriteError as error:
+                self._fail_sync(error)
 
     async def _sync_the_rest(self) -> None:
         cancelled = None

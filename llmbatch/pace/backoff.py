@@ -6,10 +6,10 @@ __all__ = ["retry_delay"]
 
 
 def retry_delay(failures: float, chance: float, *, first: float = 1.0, longest: float = 30.0) -> float:
-    """Seconds to wait after the *failures*-th failure in a row; *chance* is a draw from 0 to 1.
+    """Seconds to wait after *failures* failures, which need not be a whole number; *chance* is a draw from 0 to 1.
 
     Exponential backoff, ``min(longest, first · 2^(failures−1))``, spread from three quarters to five quarters of
     that, so that rows which failed together do not come back together ("equal jitter", AWS Architecture Blog, 2015).
     """
-    wait = min(longest, first * 2.0 ** min(max(failures, 1) - 1, 60))
-    return wait * (0.75 + 0.5 * chance)
+    wait = min(longest, first * 2.0 ** min(max(failures, 1.0) - 1.0, 60.0))
+    return float(wait * (0.75 + 0.5 * chance))

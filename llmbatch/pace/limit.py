@@ -29,8 +29,9 @@ LEAST_SPAN = 20.0
 LONG_SPAN = 200
 """Answers over which is averaged what is refused at limits of one size."""
 
-MOST_USUAL = 0.3
-"""A provider that refuses more than this whatever it is sent breaks down under its load, and needs less of it."""
+HELPS = 0.7
+"""Half the limit helps if it brings this part of the good answers or more. Where a share of the calls is refused
+whatever the load, it brings half."""
 
 CAUTIOUS = 3
 """Round trips without a refusal in which it grows by one each; in those after, the growth doubles."""
@@ -124,9 +125,13 @@ class AdaptiveLimit:
                 usual[lower] = min(usual[lower], usual[octave])
 
     def _usual_share(self) -> float:
-        """The part that is refused at half the limit too, as far as is known."""
-        lower = self.value.bit_length() - 2
-        if lower < 0 or self._answers[lower] < LONG_SPAN / 4 or self._usual[lower] > MOST_USUAL:
+        """The part that is refused at half the limit too, as far as is known: giving way does not help against it."""
+        octave = self.value.bit_length() - 1
+        lower = octave - 1
+        if lower < 0 or self._answers[lower] < LONG_SPAN / 4:
+            return 0.0
+        here = max(self._refused, self._usual[octave] if self._answers[octave] >= LONG_SPAN / 4 else 0.0)
+        if 0.5 * (1.0 - self._usual[lower]) >= HELPS * (1.0 - here):
             return 0.0
         return self._usual[lower]
 

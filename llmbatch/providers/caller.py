@@ -38,11 +38,23 @@ class HttpCaller:
         self._system = dumps(connection.system) if connection.system else None
 
     @classmethod
-    def over_http(cls, connection: Connection, *, before_sending: Callable[[], None] = lambda: None) -> HttpCaller:
-        """A caller over a new HTTP client, which calls *before_sending* before requests leave; loads the client."""
+    def over_http(
+        cls,
+        connection: Connection,
+        *,
+        before_sending: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda text: None,
+        max_answer_memory: int | None = None,
+    ) -> HttpCaller:
+        """A caller over a new :class:`~llmbatch.providers.http.HttpTransport`; loads the HTTP client."""
+        from llmbatch.providers.answer_memory import DEFAULT_LIMIT_BYTES
         from llmbatch.providers.http import HttpTransport
 
-        return cls(connection, HttpTransport(proxy=connection.proxy, before_sending=before_sending))
+        limit = DEFAULT_LIMIT_BYTES if max_answer_memory is None else max_answer_memory
+        transport = HttpTransport(
+            proxy=connection.proxy, before_sending=before_sending, warn=warn, max_answer_memory=limit
+        )
+        return cls(connection, transport)
 
     def check(self, row: Row | None = None) -> None:
         """Find out before anything is sent that the first *row*, or the run's model, has a provider and a key.

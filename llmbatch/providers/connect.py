@@ -25,6 +25,9 @@ __all__ = ["Connection", "Resolver", "Target"]
 
 _ANTHROPIC_VERSION = "2023-06-01"
 
+_MOST_TARGETS = 1024
+"""Models whose targets are remembered, half a kilobyte each."""
+
 _CUSTOM = Provider("", "", "")
 """The server behind ``--base-url`` when no name says whose it is."""
 
@@ -100,6 +103,8 @@ class Resolver:
         self.run_provider, self.run_model = split_model(name)
         self._sim_base: str | None = None
         self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
+        self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
+        """The few sets of headers that a run sends: one object each, however many models there are."""
         keys = {provider.key_env for provider in PROVIDERS.values()} | {connection.api_key_env or ""}
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
         if connection.proxy is not None:
@@ -118,7 +123,7 @@ class Resolver:
         asked = (model, endpoint, anthropic)
         found = self._targets.get(asked)
         if found is None:
-            if len(self._targets) >= 4096:
+            if len(self._targets) >= _MOST_TARGETS:
                 # Rows may name any number of models; what is forgotten is only worked out again.
                 self._targets.clear()
             found = self._targets[asked] = self._resolve(model, endpoint, anthropic)
@@ -149,10 +154,13 @@ class Resolver:
                 base_url=address.base,
             ),
             url=self._url(provider, address, endpoint, name),
-            headers=_headers(provider, endpoint, key),
+            headers=self._shared(_headers(provider, endpoint, key)),
             endpoint=endpoint,
             model=dumps(name),
         )
+
+    def _shared(self, headers: dict[str, str]) -> dict[str, str]:
+        return self._headers.setdefault(tuple(headers.items()), headers)
 
     def _address(self, provider: Provider) -> tuple[Address, bool]:
         """The provider's base URL, and whether it is the one of its own that certainly wants a key."""

@@ -71,11 +71,13 @@ def error_details(body: JSON) -> Iterator[dict[str, JSON]]:
 
 
 def _sources(status: int, headers: Mapping[str, str], body: JSON, now: datetime | None) -> Iterator[float | None]:
-    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        yield _seconds(headers.get(name, ""), 1e-3)
-    after = headers.get("retry-after", "").strip()
-    yield _seconds(after, 1.0)
-    yield _until(_http_date(after), now)
+    # litellm's proxy passes on what the provider behind it said under a prefix (2026).
+    for prefix in ("", "llm_provider-"):
+        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+            yield _seconds(headers.get(prefix + name, ""), 1e-3)
+        after = headers.get(prefix + "retry-after", "").strip()
+        yield _seconds(after, 1.0)
+        yield _until(_http_date(after), now)
     if status < 400:
         return
     for detail in error_details(body):
@@ -83,8 +85,11 @@ def _sources(status: int, headers: Mapping[str, str], body: JSON, now: datetime 
             yield _duration(detail.get("retryDelay"))
     yield _longest_reset(headers, now)
     yield _longest_reset(_forwarded_headers(body), now)
+    yield _ietf_reset(headers)
     if status == 429:
         yield _in_words(_message(body))
+    if status in (403, 429):
+        yield _replenished(_message(body))
 
 
 def _seconds(text: str, scale: float) -> float | None:
@@ -136,6 +141,38 @@ def _longest_reset(headers: Mapping[str, str], now: datetime | None) -> float | 
         if wait is not None and wait <= _LONGEST:
             waits.append(wait)
     return max(waits)
+
+
+_ietf_left = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*(\d{1,15})(?![\w.])", re.ASCII | re.IGNORECASE).search
+_ietf_wait = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,15})(?![\w.])", re.ASCII | re.IGNORECASE).search
+
+
+def _ietf_reset(headers: Mapping[str, str]) -> float | None:
+    """The longest wait of the exhausted policies in ``RateLimit``.
+
+    As in draft-ietf-httpapi-ratelimit-headers-10 (``"burst";r=0;t=37``) and before -08 (``limit=9, remaining=0,
+    reset=37``).
+    """
+    waits = [0.0]
+    for prefix in ("", "llm_provider-"):
+        text = headers.get(prefix + "ratelimit", "")[:1000]
+        for policy in [text] if "remaining" in text.lower() else text.split(","):
+            left, wait = _ietf_left(policy), _ietf_wait(policy)
+            if left is not None and wait is not None and float(left[1]) == 0.0 and float(wait[1]) <= _LONGEST:
+                waits.append(float(wait[1]))
+    return max(waits)
+
+
+_clock = re.compile(r"replenished in (?:(\d{1,3})\.)?(\d\d):(\d\d):(\d\d)", re.ASCII | re.IGNORECASE).search
+
+
+def _replenished(message: str) -> float | None:
+    """Azure API Management: ``Quota will be replenished in 02:13:44.``, or ``1.02:13:44`` with days."""
+    found = _clock(message)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _reset(value: str, now: datetime | None) -> float | None:

@@ -6,10 +6,15 @@ Only what the standard library inflates is known: gzip and deflate.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Iterator
 
 __all__ = ["CODINGS", "CorruptBodyError", "OversizeBodyError", "inflate"]
 
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
+
+_SLICE_BYTES = 64 * 1024
+_INFLATED_BYTES = 1024 * 1024
+"""How much is taken in, and made, at a time."""
 
 
 class CorruptBodyError(ValueError):
@@ -20,35 +25,54 @@ class OversizeBodyError(ValueError):
     """The inflated body passes the cap."""
 
 
-def inflate(body: bytes, coding: str, *, max_bytes: int) -> bytes:
-    """*body* without its *coding*, never more than *max_bytes* in memory.
+def inflate(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int], None] = lambda size: None) -> bytes:
+    """*body* without its *coding*, never more than *max_bytes* in memory (and a megabyte more while it is made).
+
+    *grow* is called with the size of each piece that was made, and may raise to stop.
 
     Raises:
         CorruptBodyError: there is no proper end, or something behind it.
         OversizeBodyError: too large.
     """
-    parts: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:
-        # A gzip body may have several members; each must end properly.
-        stream = zlib.decompressobj(wbits=_window(rest, coding))
-        try:
-            part = stream.decompress(rest, max_bytes - size + 1)
-        except zlib.error as error:
-            raise CorruptBodyError(str(error)) from None
-        size += len(part)
-        if size > max_bytes:
-            raise OversizeBodyError(f"more than {max_bytes} bytes")
-        if not stream.eof:
-            raise CorruptBodyError("cut short")
-        parts.append(part)
-        rest = stream.unused_data
-        if rest and coding == "deflate":
-            raise CorruptBodyError("data behind the end")
-    if not parts:
+    if not body:
         raise CorruptBodyError("empty")
-    return b"".join(parts)
+    parts: list[bytes] = []
+    try:
+        for part in _parts(body, coding, max_bytes):
+            grow(len(part))
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        parts.clear()  # an error's traceback would hold them
+
+
+def _parts(body: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
+    size = at = 0
+    view = memoryview(body)
+    while at < len(body):
+        # A gzip body may have several members; each must end properly.
+        stream = zlib.decompressobj(wbits=_window(body[at : at + 2], coding))
+        rest: bytes | memoryview = b""
+        while not stream.eof:
+            if not rest:
+                rest = view[at : at + _SLICE_BYTES]
+                at += len(rest)
+            is_last = not rest
+            try:
+                part = stream.decompress(rest, _INFLATED_BYTES)
+            except zlib.error as error:
+                raise CorruptBodyError(str(error)) from None
+            rest = stream.unconsumed_tail
+            size += len(part)
+            if size > max_bytes:
+                raise OversizeBodyError(f"more than {max_bytes} bytes")
+            if part:
+                yield part
+            elif is_last and not stream.eof:
+                raise CorruptBodyError("cut short")
+        at -= len(stream.unused_data)
+        if at < len(body) and coding == "deflate":
+            raise CorruptBodyError("data behind the end")
 
 
 def _window(body: bytes, coding: str) -> int:

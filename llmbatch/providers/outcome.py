@@ -15,8 +15,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.errors import TransportError, TransportFault
-from llmbatch.jsontext import JSON, JSONError, one_line, parse
+from llmbatch.jsontext import JSON, JSONError, dumps, one_line, parse
 from llmbatch.providers.client_errors import is_client_error, is_misuse, row_reason
+from llmbatch.providers.event_stream import assemble
 from llmbatch.providers.foreign import (
     Carried,
     carried_answer,
@@ -30,9 +31,17 @@ from llmbatch.providers.foreign import (
     unconnected,
 )
 from llmbatch.providers.hints import wait_hint
-from llmbatch.providers.reading import Sick, plain_message, read_complaint, read_stream, read_success
+from llmbatch.providers.reading import (
+    Sick,
+    is_code,
+    is_sentence,
+    plain_message,
+    read_complaint,
+    read_stream,
+    read_success,
+)
 from llmbatch.providers.rule import Evidence
-from llmbatch.providers.rules import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.providers.rules import ROW_RULE, find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.records import Outcome, Reply, Scope, Verdict
 
 __all__ = ["judge_exception", "judge_fault", "judge_reply"]
@@ -47,6 +56,10 @@ class _Body:
     text: str
     document: JSON
     whole: bool
+
+
+_MOST_SEARCHED = 2000
+"""Of an error's text; what it means stands at its beginning."""
 
 
 class _Fault(NamedTuple):
@@ -84,6 +97,7 @@ _FAULTS: dict[TransportFault, _Fault] = {
     "truncated": _Fault("failure", "provider", True, "truncated_body"),
     "garbage": _Fault("failure", "provider", True, "not_http"),
     "too_large": _Fault("failure", "provider", True, "answer_too_large"),
+    "duplicate": _Fault("failure", "provider", True, "duplicate_answer"),
     "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network", unreachable=True),
     "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
 }
@@ -102,6 +116,10 @@ def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b""
     if not 200 <= reply.status < 300:
         return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
     read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
+    if isinstance(read, Sick) and read.code == "unexpected_stream":
+        document = assemble(body.text)
+        if document is not None:
+            body, read = _Body(dumps(document), document, True), read_success(endpoint, document)
     if isinstance(read, Sick):
         return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
     headers = reply.headers
@@ -131,7 +149,7 @@ def judge_fault(error: TransportError) -> Outcome:
         retry=fault.retry,
         code=fault.code,
         message=_shorten(str(error)),
-        advice=fault.advice,
+        advice=error.hint or fault.advice,
         sent=error.sent,
         unreachable=fault.unreachable,
     )
@@ -212,10 +230,11 @@ def _judge_failure(
     if not message and not body.whole:
         message = plain_message(body.text)
     # A sick success is a failing answer, also for the hints.
-    evidence = Evidence(
-        judged, codes, message[:4000], headers, blamed, wait_hint(judged or 500, headers, blamed), asked
-    )
+    pause = wait_hint(judged or 500, headers, blamed)
+    evidence = Evidence(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
     rule, match = find_rule(evidence)
+    if sick is not None and sick.row and rule.verdict == "failure":
+        rule = ROW_RULE
     if 300 <= status < 400:
         message = _redirection(headers)
     return Outcome(
@@ -226,14 +245,26 @@ def _judge_failure(
         auth=rule.auth,
         pause=pause_under(rule, evidence),
         least_wait=rule.least_wait,
-        code=_token(mask(match.code or next(iter(codes), "") or rule.code)) or f"http_{status}",
-        message=_shorten(mask(message)) or f"HTTP {status}",
+        code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
+        message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
         advice=rule.advice,
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
         certain=is_certain(rule, match, evidence),
     )
+
+
+def _reported_code(matched: str, codes: tuple[str, ...], usual: str) -> str:
+    """The code to show: what decided, else the body's first that is one, else the *usual* one of the rule."""
+    if matched and (matched.isdigit() or matched.startswith("base_resp_")):
+        return usual  # a number tells nobody anything
+    return matched or next(filter(is_code, codes), "") or usual
+
+
+def _first_sentence(codes: tuple[str, ...]) -> str:
+    """What stands in the place of a code, but is words."""
+    return next((code.replace("_", " ") for code in codes if is_sentence(code)), "")
 
 
 def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -> Outcome | None:
@@ -299,8 +330,16 @@ def _sick_text(headers: Mapping[str, str], text: str) -> Sick:
     return Sick("invalid_body", plain_message(text) or "the answer is no JSON")
 
 
+# OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
+_is_filter = re.compile(
+    r"refusal|content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
+    r"|\w*guardrail\w*|content_policy\w*|moderation",
+    re.IGNORECASE,
+).fullmatch
+
+
 def _is_filtered(finish_reason: str) -> bool:
-    return finish_reason == "refusal" or finish_reason.startswith("content_filter")
+    return _is_filter(finish_reason) is not None
 
 
 def _parse_body(body: bytes) -> _Body:

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.jsontext import JSON, JSONError, parse
 from llmbatch.providers.hints import error_details
 from llmbatch.records import Usage
 
-__all__ = ["Answer", "Complaint", "Sick", "plain_message", "read_complaint", "read_stream", "read_success"]
+__all__ = [
+    "Answer",
+    "Complaint",
+    "Sick",
+    "is_code",
+    "is_sentence",
+    "plain_message",
+    "read_complaint",
+    "read_stream",
+    "read_success",
+]
 
 
 @dataclass(slots=True)
@@ -31,20 +41,28 @@ class Answer:
 
 @dataclass(slots=True)
 class Sick:
-    """A body that is no success though the status says so. ``error`` is the body to judge in its place, if any."""
+    """A body that is no success though the status says so. ``error`` is the body to judge in its place, if any.
+
+    ``row``: nothing speaks against the provider; this row's answer went wrong, and may go right the next time.
+    """
 
     code: str
     message: str
     error: JSON = None
+    row: bool = False
 
 
 @dataclass(slots=True)
 class Complaint:
-    """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body."""
+    """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body.
+
+    ``numbers`` are a provider's own numeric codes (Zhipu's ``1113``): a table may know them, nobody reads them.
+    """
 
     codes: tuple[str, ...]
     message: str
     status: int | None = None
+    numbers: tuple[str, ...] = field(default=(), compare=False)
 
 
 _TextOf = Callable[[dict[str, JSON], str | None], str | Sick | None]
@@ -56,6 +74,17 @@ def read_success(endpoint: str, document: JSON) -> Answer | Sick:
         return Sick("invalid_body", "the answer is no JSON object", document)
     if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
         return Sick("error_in_200", "a success status with an error inside", document)
+    read = _read(endpoint, document)
+    if isinstance(read, Sick) and read.error is None and not _COMPLAINING.isdisjoint(document):
+        # No answer, but words or a code of its own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
+        read.error = document
+    return read
+
+
+_COMPLAINING = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
+
+
+def _read(endpoint: str, document: dict[str, JSON]) -> Answer | Sick:
     if endpoint == "chat":
         return _read_choice(document, _chat_text)
     if endpoint == "completions":
@@ -81,11 +110,29 @@ def read_complaint(body: JSON) -> Complaint:
         codes=tuple(code for code in codes if not code.isdigit()),
         message=_complaint_text(inner, error, body),
         status=next((status for status in named if 400 <= status <= 599), None),
+        numbers=tuple(code for code in codes if code.isdigit() and len(code) > 3) + _minimax_code(body),
     )
 
 
+_NO_CODES = frozenset({"", "none", "null", "nil", "undefined", "unknown", "about:blank", "about_blank", "n/a", "false"})
+_little_words = re.compile(
+    r"(?:^|[\s_])(the|your?|is|are|does|do|has|have|been|was|this|an?|please|or|of|by)(?=[\s_]|$)", re.I
+)
+
+
+def is_code(text: str) -> bool:
+    """Whether *text*, found where a code should be, is one: no placeholder, no URL, no sentence."""
+    return text.strip().lower() not in _NO_CODES and "://" not in text and not is_sentence(text)
+
+
+def is_sentence(text: str) -> bool:
+    """Whether *text* is words for people, be they joined by underscores (xAI's ``code``, 2025)."""
+    words = re.split(r"[\s_]+", text.strip())
+    return len(words) >= 8 or (len(words) >= 4 and (" " in text or _little_words.search(text) is not None))
+
+
 def read_stream(text: str) -> JSON | Sick:
-    """The error inside an event stream, or why a stream is no answer (nobody here asks for one but the row)."""
+    """The error inside an event stream, or why it is none: ``unexpected_stream`` came to its end."""
     event = ""
     for line in text.split("\n"):
         field, _, value = line.rstrip("\r").partition(":")
@@ -101,7 +148,7 @@ def read_stream(text: str) -> JSON | Sick:
         elif not field:
             event = ""
     if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
-        return Sick("unexpected_stream", "the row asks for an event stream")
+        return Sick("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
     return Sick("truncated_stream", "the event stream was cut")
 
 
@@ -116,25 +163,118 @@ def plain_message(text: str) -> str:
 
 def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> Answer | Sick:
     choices = document.get("choices")
+    if choices == []:
+        # Gemini's compatible endpoint answers a blocked prompt so, and some that it merely dislikes (2025, 2026).
+        return _blocked(document) or Sick("no_choices", "an answer with an empty list of choices", row=True)
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         return Sick("no_choices", "a success status without choices")
     if choice.get("error"):
         return Sick("error_in_200", "a success status with an error inside", {"error": choice["error"]})
     finish = _string(choice.get("finish_reason"))
-    if finish == "error":
-        return Sick("finish_reason_error", "the provider broke off the answer")
+    broken = _broken_off(finish) or _broken_off(_string(choice.get("native_finish_reason")))
+    if broken is not None:
+        return broken
     text = text_of(choice, finish)
     if isinstance(text, Sick):
         return text
-    return Answer(text, _usage(document.get("usage")), finish)
+    usage = _usage(document.get("usage"))
+    if not text and not _says_something(choice.get("message")) and _is_usual_end(finish) and _made_nothing(usage):
+        return Sick("empty_answer", "an answer without text and without tokens")
+    return Answer(text, usage, finish)
+
+
+# Ends that the provider's own troubles make: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's
+# network_error (pi#8511, hax#15, 2026), vLLM's abort.
+_failed_end = re.compile(
+    r"\w*(error|fail\w*|abort\w*|timed?_?out|insufficient_\w*resource|overload\w*|interrupted|unavailable|crash\w*)\w*",
+    re.IGNORECASE,
+).fullmatch
+# Ends that the model's own slips make: Gemini's ``function_call_filter: MALFORMED_FUNCTION_CALL`` (pydantic-ai#3300,
+# 2025). The provider is well, and the same request may pass.
+_slip_end = re.compile(r"malformed|unexpected_tool_call|too_many_tool_calls|invalid_tool_call", re.IGNORECASE).search
+
+
+_GOOD_ENDS = frozenset(
+    {
+        "stop",
+        "length",
+        "tool_calls",
+        "content_filter",
+        "end_turn",
+        "max_tokens",
+        "stop_sequence",
+        "tool_use",
+        "completed",
+    }
+)
+
+
+def _broken_off(finish: str | None) -> Sick | None:
+    """Why an answer that ended by *finish* is none, None where it is one."""
+    if finish is None or finish in _GOOD_ENDS:
+        return None
+    if _slip_end(finish):
+        return Sick("malformed_answer", f"the model's answer broke off ({finish[:60]})", row=True)
+    if _failed_end(finish):
+        code = "finish_reason_error" if finish == "error" else finish.lower()
+        return Sick(code, f"the provider broke off the answer ({finish[:60]})")
+    return None
+
+
+def _is_usual_end(finish: str | None) -> bool:
+    return finish is None or finish.lower() in (
+        "stop",
+        "end_turn",
+        "eos",
+        "eos_token",
+        "completed",
+        "stop_sequence",
+        "",
+    )
+
+
+def _made_nothing(usage: Usage | None) -> bool:
+    """Whether the provider itself says that it made no token (pollinations#9345, 2026)."""
+    return usage is not None and usage.output_tokens == 0
+
+
+def _says_something(message: JSON) -> bool:
+    """Whether a message without text has another content: calls, a refusal, sound, pictures, thoughts."""
+    names = ("tool_calls", "function_call", "refusal", "audio", "images", "reasoning_content", "reasoning")
+    return isinstance(message, dict) and any(message.get(name) for name in names)
+
+
+def _blocked(document: dict[str, JSON]) -> Sick | None:
+    """That a filter blocked the prompt, where *document* says so in any of Gemini's, Vertex's and Azure's spellings."""
+    for name in ("promptFeedback", "prompt_feedback"):
+        feedback = document.get(name)
+        reason = feedback.get("blockReason", feedback.get("block_reason")) if isinstance(feedback, dict) else None
+        if reason:
+            return _filtered(str(reason))
+    reason = document.get("block_reason", document.get("blockReason"))
+    if reason:
+        return _filtered(str(reason))
+    results = document.get("prompt_filter_results")
+    for result in results if isinstance(results, list) else []:
+        ratings = result.get("content_filter_results") if isinstance(result, dict) else None
+        for name, rating in ratings.items() if isinstance(ratings, dict) else []:
+            if isinstance(rating, dict) and rating.get("filtered") is True:
+                return _filtered(name)
+    return None
+
+
+def _filtered(reason: str) -> Sick:
+    message = f"the prompt was blocked ({reason[:60]})"
+    return Sick("content_filter", message, {"error": {"code": "content_filter", "message": message}})
 
 
 def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None:
     message = choice.get("message")
     if not isinstance(message, dict):
         # Filtered and spent answers may come without a message, but then they say why they ended.
-        return None if message is None and finish else Sick("no_message", "a choice without a message")
+        is_cut = message is None and finish not in (None, "", "stop")
+        return None if is_cut else Sick("no_message", "a choice without a message")
     content = message.get("content")
     if isinstance(content, str):
         return content or (None if message.get("tool_calls") else content)
@@ -163,13 +303,19 @@ def _read_response(document: dict[str, JSON]) -> Answer | Sick:
     if status == "incomplete":
         details = document.get("incomplete_details")
         finish = (_string(details.get("reason")) if isinstance(details, dict) else None) or finish
+        broken = _broken_off(finish)
+        if broken is not None:
+            return broken
     parts: list[str] = []
     for item in output:
         if isinstance(item, dict) and item.get("type") == "message":
             content = item.get("content")
             text = _joined(content if isinstance(content, list) else [], ("output_text", "text", "refusal"))
             parts += [] if text is None else [text]
-    return Answer("".join(parts) if parts else None, _usage(document.get("usage")), finish)
+    made = _usage(document.get("usage"))
+    if not output and _is_usual_end(finish) and _made_nothing(made):
+        return Sick("empty_answer", "an answer without text and without tokens")
+    return Answer("".join(parts) if parts else None, made, finish)
 
 
 def _read_message(document: dict[str, JSON]) -> Answer | Sick:
@@ -183,17 +329,35 @@ def _read_message(document: dict[str, JSON]) -> Answer | Sick:
         cached = _count(usage.get("cache_creation_input_tokens")) or 0
         cached += _count(usage.get("cache_read_input_tokens")) or 0
         tokens = Usage(tokens.input_tokens + cached, tokens.output_tokens) if cached else tokens
-    return Answer(_joined(content, ("text",)), tokens, _string(document.get("stop_reason")))
+    finish = _string(document.get("stop_reason"))
+    broken = _broken_off(finish)
+    if broken is not None:
+        return broken
+    if not content and _is_usual_end(finish) and _made_nothing(tokens):
+        return Sick("empty_answer", "an answer without text and without tokens")
+    return Answer(_joined(content, ("text",)), tokens, finish)
 
 
 def _read_embeddings(document: dict[str, JSON]) -> Answer | Sick:
     data = document.get("data")
     if not isinstance(data, list) or not data:
         return Sick("no_data", "a success status without data")
+    if any(map(_is_hollow, data)):
+        return Sick("empty_embedding", "an embedding without numbers")
     usage = document.get("usage")
     if isinstance(usage, dict):
         usage = {**usage, "completion_tokens": 0}
     return Answer(None, _usage(usage), None)
+
+
+def _is_hollow(item: JSON) -> bool:
+    """Whether an embedding has nothing in it. Looks at both ends only: those of nulls are nulls throughout."""
+    if not isinstance(item, dict) or "embedding" not in item:
+        return False
+    numbers = item["embedding"]
+    if isinstance(numbers, list):
+        return not numbers or numbers[0] is None or numbers[-1] is None
+    return not numbers
 
 
 def _joined(parts: list[JSON], types: tuple[str, ...]) -> str | None:
@@ -258,12 +422,20 @@ _MESSAGE_FIELDS = (
     "description",
     "reason",
     "error",
+    "base_resp",
+    "status_msg",
 )
 """Where providers, frameworks and gateways put their own words. Everything else in an error body (``input``, ``ctx``,
 ``body``, ``value``) may be an echo of the request, and is never read: a prompt can hold any words."""
 
 _MOST_ERRORS = 5
 _DEEPEST = 4
+
+
+def _minimax_code(body: dict[str, JSON]) -> tuple[str, ...]:
+    base = body.get("base_resp")
+    number = base.get("status_code") if isinstance(base, dict) else None
+    return (f"base_resp_{number}",) if type(number) is int and number else ()
 
 
 def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) -> str:

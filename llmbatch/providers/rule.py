@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from llmbatch.jsontext import JSON
+from llmbatch.providers.patterns import NEEDED
 from llmbatch.records import Scope, Verdict
 
 __all__ = ["Evidence", "Match", "Rule"]
@@ -37,6 +38,11 @@ class Evidence:
     def says(self, words: str, *, unquoted: bool = False) -> bool:
         """Whether the message has *words*, a pattern, of its own; *unquoted*: what it quotes does not count."""
         message = self.message
+        needed = NEEDED.get(words)
+        if needed is not None:
+            lowered = message.lower()
+            if not any(part in lowered for part in needed):
+                return False
         if unquoted:
             # But an upstream's whole error, quoted by the gateway before it, is no echo.
             inner = (found[2] for found in _quoted_message.finditer(message))

@@ -20,9 +20,35 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llmbatch.providers.hints import answered_at, error_details
+from llmbatch.providers.patterns import (
+    ADDRESS_CODES,
+    ADDRESS_WORDS,
+    CLOSED_CODES,
+    CLOSED_WORDS,
+    EXPIRED_CODES,
+    EXPIRED_WORDS,
+    FILTER_CODES,
+    FILTER_WORDS,
+    FLOP_CODES,
+    FLOP_WORDS,
+    LACKING_WORDS,
+    LONG_CODES,
+    LONG_WORDS,
+    MONEY_CODES,
+    MONEY_WORDS,
+)
 from llmbatch.providers.rule import Evidence, Match, Rule
 
-__all__ = ["BODY_RULES", "STATUS_RULES", "find_rule", "inner_status", "is_certain", "is_known", "pause_under"]
+__all__ = [
+    "BODY_RULES",
+    "ROW_RULE",
+    "STATUS_RULES",
+    "find_rule",
+    "inner_status",
+    "is_certain",
+    "is_known",
+    "pause_under",
+]
 
 
 def _is_daily_quota(evidence: Evidence) -> bool:
@@ -41,6 +67,33 @@ def _is_flagged(evidence: Evidence) -> bool:
     error = body.get("error") if isinstance(body, dict) else None
     metadata = error.get("metadata") if isinstance(error, dict) else None
     return isinstance(metadata, dict) and "flagged_input" in metadata
+
+
+def _is_pace_called_quota(evidence: Evidence) -> bool:
+    """A quota by its code, a limit per minute by its words (DashScope, 2026: ``…/error-code#token-limit``)."""
+    pace = r"#(token|rate)-limit|per[ -](minute|min|second)\b|\b[TRQ]P[MS]\b|rate limit"
+    return (
+        any(re.fullmatch(MONEY_CODES, code, re.IGNORECASE) for code in evidence.codes)
+        and evidence.says(pace)
+        and not evidence.says(r"per[ -](day|month)\b|daily|monthly")
+    )
+
+
+def _has_failed_generation(evidence: Evidence) -> bool:
+    """Groq shows what the model wrote in place of JSON or of a call."""
+    body = evidence.body
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and "failed_generation" in error
+
+
+def _is_gateway_page(evidence: Evidence) -> bool:
+    """A page in place of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
+    if isinstance(evidence.body, dict):
+        return "cloudflare_error" in evidence.body
+    if "cf-mitigated" in evidence.headers or "x-amzn-waf-action" in evidence.headers:
+        return True
+    page = r"^HTML answer|error code: 1\d\d\d|access denied|request blocked|attention required"
+    return evidence.body is None and evidence.says(page)
 
 
 def _next_month(now: datetime, message: str) -> datetime:
@@ -71,10 +124,23 @@ _UNKNOWN = 0
 _REFUSALS = frozenset({_UNKNOWN, 400, 403, 422})
 _CLEAR = frozenset({401, 403, 404, 410, 412, 429})
 _SERVER_ERRORS = frozenset(range(500, 600))
+# TGI and Kimi say "overloaded" with a 429: pace, by the status.
+_NOT_429 = frozenset(range(1000)) - {429}
+
+_SPENT = "insufficient_quota"
 
 _PAY = "add credit or raise the spending limit at the provider, then run the same command again"
 _LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
 _KEY = "check the API key: is it set, whole, unrevoked, and allowed to use this model?"
+_ACCOUNT = "the provider has closed or suspended this account: see its console or its support"
+_RENEW = (
+    "the access token has expired: get a new one (Google Cloud: gcloud auth print-access-token), set it, and run the "
+    "same command again"
+)
+_GATEWAY = (
+    "a firewall or gateway before the provider refuses these requests: check the base URL, this machine's address "
+    "(VPN, proxy, country) and what the rows contain"
+)
 _MODEL = "check the model's name and access to it; a wrong base URL (a missing /v1?) looks the same"
 _ADDRESS = "check the base URL: it should be the address of the API itself, such as https://host/v1"
 
@@ -117,37 +183,42 @@ BODY_RULES: tuple[Rule, ...] = (
         least_wait=1.0,
     ),
     Rule(
-        name="no money, no quota",
-        verdict="exhausted",
+        name="tokens of a minute under a code of quota (DashScope)",
+        verdict="throttled",
         scope="key",
-        codes=r"insufficient_(quota|credits?|balance|funds)|credit_balance_\w+|\w*(spend|usage)_limit_(exceeded|reached)"
-        r"|billing_\w+|\w+_billing_\w+|credit_limit\w*|payment_required",
-        advice=_PAY,
+        statuses=frozenset({429}),
+        when=_is_pace_called_quota,
+        retry=True,
+        least_wait=1.0,
+        code="rate_limit_exceeded",
     ),
     Rule(
-        name="no money, in words",
+        name="quota until it is replenished (Azure API Management)",
         verdict="exhausted",
         scope="key",
-        words=r"credit balance is too low|insufficient (account )?(balance|credits|funds)|\bkey limit exceeded"
-        r"|billing hard limit|account is not active, please check your billing",
-        words_in=_REFUSALS | {401, 402, 429},
-        code="insufficient_quota",
-        advice=_PAY,
+        statuses=frozenset({403, 429}),
+        words=r"out of (call volume|bandwidth) quota|quota will be replenished",
+        code="quota_exhausted",
+        advice=_LATER,
+    ),
+    Rule(name="no money, no quota", verdict="exhausted", scope="key", codes=MONEY_CODES, code=_SPENT, advice=_PAY),
+    Rule(name="no money, in words", verdict="exhausted", scope="key", words=MONEY_WORDS, code=_SPENT, advice=_PAY),
+    Rule(
+        name="account closed",
+        verdict="exhausted",
+        scope="key",
+        codes=CLOSED_CODES,
+        words=CLOSED_WORDS,
+        code="account_disabled",
+        advice=_ACCOUNT,
     ),
     # The row's own content: no evidence from other rows is needed.
     Rule(
         name="too long",
         verdict="neutral",
         scope="row",
-        codes=r"context_length_exceeded|context_window_exceeded|exceed_context_size_error|string_above_max_length"
-        r"|string_too_long|max_tokens_exceeded|token_limit_exceeded|request_too_large|model_max_prompt_tokens_exceeded"
-        r"|request_body_too_large_after_decoding",
-        words=r"maximum context length|model's context length|prompt is too long|too many (input )?tokens"
-        r"|exceeds? the (maximum|max) number of tokens|exceeds? the available context size"
-        r"|context size has been exceeded|exceeds? (the )?(model's )?(context|maximum) (window|length|limit of tokens)"
-        r"|exceeds? the model's (maximum|max) (context|input|model)|longer than the (maximum|max) model length"
-        r"|tokens? exceed context window|maximum (prompt|input) length|input length and `max_tokens` exceed"
-        r"|input is too (long for|large to process)|must have less than \d+ tokens|`max_new_tokens` must be <=",
+        codes=LONG_CODES,
+        words=LONG_WORDS,
         words_in=frozenset({_UNKNOWN, 400, 413, 422, 500}),
         final=True,
         code="context_length_exceeded",
@@ -166,22 +237,41 @@ BODY_RULES: tuple[Rule, ...] = (
         name="filtered",
         verdict="neutral",
         scope="row",
-        codes=r"content_filter\w*|content_policy\w*|ResponsibleAIPolicyViolation|moderation\w*|\w*policy_violation"
-        r"|invalid_prompt|bio_policy|cyber_policy|safety\w*|prohibited_content|data_inspection_failed",
-        words=r"content management policy|content filter(ing)? policy|(was|were|been) flagged|violat\w+ our usage polic"
-        r"|safety (system|filter|reason|guideline)|blocked (by|for|due to) safety|content exists risk",
+        codes=FILTER_CODES,
+        words=FILTER_WORDS,
         words_in=_REFUSALS,
         when=_is_flagged,
         final=True,
         code="content_filter",
     ),
+    Rule(
+        name="broken generation (Groq)",
+        verdict="neutral",
+        scope="row",
+        codes=FLOP_CODES,
+        words=FLOP_WORDS,
+        words_in=_REFUSALS | {500},
+        when=_has_failed_generation,
+        retry=True,
+        code="generation_failed",
+    ),
     # The key and the model.
+    Rule(
+        name="key expired",
+        verdict="exhausted",
+        scope="key",
+        codes=EXPIRED_CODES,
+        words=EXPIRED_WORDS,
+        words_in=frozenset({_UNKNOWN, 400, 401, 403}),
+        code="access_token_expired",
+        advice=_RENEW,
+    ),
     Rule(
         name="key refused",
         verdict="exhausted",
         scope="key",
-        codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)|account_deactivated"
-        r"|organization_on_hold|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
+        codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)"
+        r"|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
         words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
         words_in=frozenset({_UNKNOWN, 400, 401, 403, 404}),
         retry=True,
@@ -200,13 +290,40 @@ BODY_RULES: tuple[Rule, ...] = (
         code="model_not_found",
         advice=_MODEL,
     ),
+    Rule(
+        name="wrong address",
+        verdict="exhausted",
+        scope="provider",
+        codes=ADDRESS_CODES,
+        words=ADDRESS_WORDS,
+        words_in=frozenset({_UNKNOWN, 400, 404, 405}),
+        code="wrong_address",
+        advice=_ADDRESS,
+    ),
+    Rule(
+        name="blocked before it came to the provider",
+        verdict="exhausted",
+        scope="provider",
+        statuses=frozenset({403}),
+        when=_is_gateway_page,
+        code="blocked_by_gateway",
+        advice=_GATEWAY,
+    ),
+    Rule(
+        name="what this server lacks",
+        verdict="neutral",
+        scope="row",
+        statuses=frozenset({500}),
+        words=LACKING_WORDS,
+        code="not_supported",
+    ),
     # What the row asked for in another way than one whole answer.
     Rule(
         name="streams and background answers",
         verdict="neutral",
         scope="row",
         codes="unexpected_stream|response_queued|response_in_progress",
-        advice='take "stream" or "background" out of the row',
+        advice='take "background" out of the row; a server that always streams needs "stream": false',
     ),
     # Pace and overload.
     Rule(
@@ -222,8 +339,9 @@ BODY_RULES: tuple[Rule, ...] = (
         name="rate limit",
         verdict="throttled",
         scope="key",
-        codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl\w*|resource_exhausted|ramp_limit_exceeded"
-        r"|(request|token)_quota_exceeded",
+        # The numbers: Zhipu, MiniMax.
+        codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl[\w.]*|resource_exhausted|ramp_limit_exceeded"
+        r"|(request|token)_quota_exceeded|130[235]|base_resp_(1002|1039)",
         retry=True,
         least_wait=1.0,
     ),
@@ -231,6 +349,7 @@ BODY_RULES: tuple[Rule, ...] = (
         name="overloaded",
         verdict="failure",
         scope="provider",
+        statuses=_NOT_429,
         codes=r"overloaded(_error)?|server_is_overloaded|engine_overloaded\w*|capacity_exceeded",
         words="overloaded",
         words_in=_SERVER_ERRORS | {_UNKNOWN},
@@ -291,6 +410,9 @@ STATUS_RULES: tuple[Rule, ...] = (
     # 500, 502, 504, 520 to 530 and their kin; 1xx; and a success status with a sick body.
     Rule(name="anything else", verdict="failure", scope="provider", retry=True),
 )
+
+ROW_RULE = Rule(name="this row's answer went wrong", verdict="neutral", scope="row", retry=True)
+"""What a success status without an answer means where nothing speaks against the provider: as a 409, try it again."""
 
 # Codes that only repeat a status; they count where the status itself says nothing, inside a 200 or an event stream.
 _STATUS_OF_CODE = {

@@ -22,8 +22,11 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
         facts += _movement(report, run)
+    now = time.time() if wall is None else wall
+    if report.was_killed:
+        facts.append(("killed", _killed(run)))
     if report.deferred.rows:
-        facts.append(("deferred", _deferred(report.deferred)))
+        facts.append(("deferred", _deferred(report.deferred, report.deferred.rows, now)))
     if report.torn_bytes:
         facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row goes again"))
     if report.failed:
@@ -34,7 +37,7 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
         facts.append(("process", str(report.pid)))
     if report.started:
         facts.append(("started", shown(report.started, 40)))
-    age = _age(report.updated, time.time() if wall is None else wall)
+    age = _age(report.updated, now)
     if age is not None:
         facts.append(("updated", f"{duration(age)} ago"))
     lines = [f"{label:<12}{text}" for label, text in facts]
@@ -66,20 +69,36 @@ def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str
     return facts
 
 
-def _deferred(deferred: Deferred) -> str:
-    text = plural(deferred.rows, "row")
+def _killed(run: dict[str, JSON]) -> str:
+    parked = int(_number(run.get("parked")))
+    last = f"; {plural(parked, 'row')} waited when it was last heard of" if parked else ""
+    return f"it left no last word, so which rows waited is not known{last}; every row without a line goes again"
+
+
+def _deferred(deferred: Deferred, rows: int, wall: float) -> str:
+    text = plural(rows, "row")
     shortest, longest = deferred.shortest_retry_after, deferred.longest_retry_after
-    if shortest is not None and longest is not None:
+    at = _instant(deferred.retry_at)
+    if at is not None and at <= wall:
+        text += ", may be sent again now"
+    elif at is not None:
+        text += f", may be sent again from {datetime.fromtimestamp(at).astimezone().isoformat(' ', 'seconds')}"
+    elif shortest is not None and longest is not None:
         until = "" if shortest == longest else f" to {duration(longest)}"
         text += f", retry after {duration(shortest)}{until}"
     return f"{text}: {codes_phrase(deferred.reasons)}"
 
 
-def _age(updated: str | None, wall: float) -> float | None:
+def _instant(stamp: str | None) -> float | None:
     try:
-        return None if updated is None else max(0.0, wall - datetime.fromisoformat(updated).timestamp())
+        return None if stamp is None else datetime.fromisoformat(stamp).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _age(updated: str | None, wall: float) -> float | None:
+    at = _instant(updated)
+    return None if at is None else max(0.0, wall - at)
 
 
 def _number(value: JSON) -> float:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from llmbatch.errors import OutputError
 from llmbatch.files.deferred import deferred_path
+from llmbatch.files.lock import holds_lock
 from llmbatch.files.scan import scan
 from llmbatch.jsontext import JSON, JSONError, parse
 from llmbatch.report.codes import CodeCounter
@@ -25,16 +28,23 @@ from llmbatch.ui.status_file import status_path
 from llmbatch.ui.summary import how_to_go_on
 from llmbatch.ui.text import shown
 
-__all__ = ["Deferred", "StatusReport", "next_step", "read_status"]
+__all__ = ["Deferred", "StatusReport", "next_step", "read_status", "refuse_moved_run"]
 
 _MOST_SIDECAR_BYTES = 1 << 20
+_ALIVE_S = 60.0
+"""A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The rows that were parked when the run stopped. Times are seconds, as of then; None where no row has one."""
+    """The rows that were parked when the run stopped. Times are seconds, as of then; None where no row has one.
 
-    rows: int = 0
+    ``rows`` is None where that is not known: a run that was killed could not write it down. ``retry_at`` is the first
+    instant at which one of them may be sent again (ISO 8601, UTC).
+    """
+
+    rows: int | None = 0
+    retry_at: str | None = None
     shortest_retry_after: float | None = None
     longest_retry_after: float | None = None
     reasons: dict[str, int] = field(default_factory=dict)
@@ -53,6 +63,8 @@ class StatusReport:
     rows: int
     success: int
     failed: int
+    was_killed: bool
+    """The run left no last word: it was killed, or the machine went down."""
     torn_bytes: int
     """Length of an unfinished last line, which opening the file removes; its row goes again."""
     deferred: Deferred
@@ -98,7 +110,8 @@ def read_status(output: str | Path) -> StatusReport:
     fits = bool(run) and (exit_code is None or (not is_running and run.get("done_rows") == success + failed))
     if not fits:
         sidecar, run, exit_code = {}, {}, None
-    deferred = Deferred() if is_running else _read_deferred(path)
+    was_killed = fits and exit_code is None and not is_running
+    deferred = Deferred() if is_running else _read_deferred(path, is_known=fits and not was_killed)
     torn_bytes = 0 if is_running or found.lacks_newline else max(0, size - found.end_bytes)
     return StatusReport(
         output=str(path),
@@ -106,6 +119,7 @@ def read_status(output: str | Path) -> StatusReport:
         rows=success + failed,
         success=success,
         failed=failed,
+        was_killed=was_killed,
         torn_bytes=torn_bytes,
         deferred=deferred,
         total_rows=_integer(run.get("total_rows")),
@@ -118,6 +132,44 @@ def read_status(output: str | Path) -> StatusReport:
         command=_text(sidecar.get("command")) or "",
         run=run or None,
     )
+
+
+def refuse_moved_run(output: str | Path, *, wall: float | None = None) -> None:
+    """Refuse to begin afresh at *output* while another run still writes the file that was there before.
+
+    Its lock went with the file when that was renamed; its sidecar stayed.
+
+    Raises:
+        OutputError: there is such a run.
+    """
+    path = Path(output)
+    sidecar = _read_sidecar(path)
+    pid = _integer(sidecar.get("pid"))
+    run = _mapping(sidecar.get("run"))
+    if pid is None or pid == os.getpid() or not run or _integer(run.get("exit_code")) is not None:
+        return
+    try:
+        age = (time.time() if wall is None else wall) - datetime.fromisoformat(str(sidecar.get("updated"))).timestamp()
+    except (ValueError, OverflowError):
+        return
+    if age > _ALIVE_S or not holds_lock(pid) or _is_taken(path):
+        return
+    raise OutputError(
+        f"{output}: another run (pid {pid}) writes the file that had this name; it was renamed or deleted",
+        hint="wait for that run to stop, which gives the file its name back, or write to another file (-o)",
+    )
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a run holds the file that is at *path* now: then opening it says so."""
+    try:
+        descriptor = _open(path)
+    except OutputError:
+        return False
+    try:
+        return _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def next_step(report: StatusReport) -> str:
@@ -172,10 +224,11 @@ def _read_sidecar(output: Path) -> dict[str, JSON]:
         return {}
 
 
-def _read_deferred(output: Path) -> Deferred:
+def _read_deferred(output: Path, *, is_known: bool) -> Deferred:
+    """What the deferred file tells; *is_known* says that where there is none, no row waits."""
     rows = 0
     reasons = CodeCounter()
-    shortest, longest = None, None
+    shortest, longest, first = None, None, None
     for item in _deferred_items(deferred_path(output)):
         rows += 1
         reasons.add(_text(item.get("reason")) or "")
@@ -183,7 +236,10 @@ def _read_deferred(output: Path) -> Deferred:
         if isinstance(wait, (int, float)):
             shortest = wait if shortest is None else min(shortest, wait)
             longest = wait if longest is None else max(longest, wait)
-    return Deferred(rows, shortest, longest, reasons.top())
+        instant = _text(item.get("retry_at"))
+        if instant is not None:  # all in one form, which sorts as text
+            first = instant if first is None else min(first, instant)
+    return Deferred(rows if rows or is_known else None, first, shortest, longest, reasons.top())
 
 
 def _deferred_items(path: Path) -> Iterator[dict[str, JSON]]:

@@ -34,6 +34,7 @@ FLAGS = [
     "--on-outage",
     "--max-outage",
     "--circuit-key",
+    "--max-answer-memory",
     "--progress",
     "-q, --quiet",
     "-v, --verbose",

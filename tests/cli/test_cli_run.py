@@ -224,7 +224,7 @@ def test_a_local_file_that_redirects_requests_is_told(llmbatch, prompts, recorde
     done = llmbatch("run", "prompts.jsonl")
 
     assert done.returncode == 0
-    assert "note: ./llmbatch.toml sets base-url" in done.stderr.splitlines()[0]
+    assert "note: ./llmbatch.toml sets base_url" in done.stderr.splitlines()[0]
 
 
 def test_concurrency_above_the_soft_limit_of_files_works(tmp_path, environment):

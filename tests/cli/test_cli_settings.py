@@ -71,7 +71,7 @@ def test_the_users_file_is_found_in_home_too(tmp_path):
 
 def test_every_flag_with_a_value_has_a_variable(tmp_path):
     """Each settable flag can be set as ``LLMBATCH_<NAME>``, and is read as its own kind."""
-    texts = {"Whole": "7", "Number": "2.5", "Switch": "true", "Text": "TEXT"}
+    texts = {"Whole": "7", "Number": "2.5", "Size": "64MB", "Switch": "true", "Text": "TEXT"}
     settable = [flag for flag in FLAGS if flag.settable and flag.field != "verbose"]
     environ = {f.variable: getattr(f.kind, "words", (texts.get(type(f.kind).__name__, ""),))[0] for f in settable}
 
@@ -88,7 +88,7 @@ def test_every_run_option_has_a_flag_and_every_flag_a_setting():
     flags = {flag.field for flag in FLAGS}
 
     assert RunOptions.names() <= flags
-    assert flags == fields - {"input", "verbose", "params", "origin"}
+    assert flags == fields - {"input", "verbose", "params", "origin", "from_local", "ignored"}
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path):

@@ -122,7 +122,10 @@ SICK: dict[str, dict[str, Script | bytes]] = {
         "choices a string": _json({"choices": "pong"}),
         "an empty object": _json({}),
     },
-    "no_message": {"no message": _json({"choices": [{"index": 0}]})},
+    "no_message": {
+        "no message": _json({"choices": [{"index": 0}]}),
+        "a stop without a message": _json({"choices": [{"index": 0, "finish_reason": "stop"}]}),
+    },
     "error_in_200": {
         "an error of true": _json({"error": True}),
         "an error of a list": _json({"error": ["no"]}),
@@ -136,6 +139,12 @@ SICK: dict[str, dict[str, Script | bytes]] = {
         "a stream cut": whole(b'data: {"choices":[{"delta":{"content":"po"}}]}\n\n', headers=b"X-A: b\r\n")
     },
 }
+
+
+def _has_late_break(script: Script | bytes) -> bool:
+    return isinstance(script, bytes) and b"\r\n\r\n" in script[:-4]
+
+
 SLOW: dict[str, dict[str, Script | bytes]] = {
     "timeout": {
         "a hang after the request": hang(),
@@ -148,6 +157,38 @@ SLOW: dict[str, dict[str, Script | bytes]] = {
         "100 without end": endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.001),
         "103 without end": endless(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", pause=0.001),
     },
+}
+
+
+def _late(answer: bytes) -> Script:
+    """*answer* with a pause behind its head."""
+    end = answer.index(b"\r\n\r\n") + 4
+
+    async def script(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer[:end])
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(answer[end:])
+        await writer.drain()
+
+    return script
+
+
+LATE: dict[str, dict[str, Script | bytes]] = {
+    code: {f"{name}, late": _late(script) for name, script in scripts.items() if _has_late_break(script)}
+    for code, scripts in SICK.items()
+} | {
+    # A proxy's error page, written into an answer that had begun.
+    "not_http": {
+        name: _late(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + rest)
+        for name, rest in {
+            "an error page, late": b"<html>bad gateway</html>",
+            "another answer, late": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\n{}",
+            "a chunk's size of words, late": b"many\r\n",
+            "a size too small, late": b"5\r\n" + GOOD_BODY + b"\r\n0\r\n\r\n",
+            "garbage behind a chunk, late": b"%x\r\n%s\r\n\0\0\0\0\r\n" % (len(GOOD_BODY), GOOD_BODY),
+        }.items()
+    }
 }
 
 
@@ -186,7 +227,9 @@ def _told(code: int, lines: list[dict[str, Any]]) -> tuple[int, int, dict[int, s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("table", "timeout"), [(SICK, 20.0), (SLOW, 1.0)], ids=["at once", "slow"])
+@pytest.mark.parametrize(
+    ("table", "timeout"), [(SICK, 20.0), (LATE, 20.0), (SLOW, 1.0)], ids=["at once", "late", "slow"]
+)
 async def test_one_row_that_meets_a_sickness_fails_by_it_and_the_others_succeed(
     tmp_path: Path, table: dict[str, dict[str, Script | bytes]], timeout: float
 ) -> None:
@@ -209,7 +252,9 @@ async def test_one_row_that_meets_a_sickness_fails_by_it_and_the_others_succeed(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("table", "timeout"), [(SICK, 20.0), (SLOW, 1.0)], ids=["at once", "slow"])
+@pytest.mark.parametrize(
+    ("table", "timeout"), [(SICK, 20.0), (LATE, 20.0), (SLOW, 1.0)], ids=["at once", "late", "slow"]
+)
 async def test_a_sickness_that_passes_costs_no_row(
     tmp_path: Path, table: dict[str, dict[str, Script | bytes]], timeout: float
 ) -> None:

@@ -68,6 +68,20 @@ def test_a_leftover_of_a_killed_process_is_in_nobodys_way(tmp_path: Path) -> Non
     assert (tmp_path / "o.deferred.jsonl").read_bytes() == b"1\n"
 
 
+@pytest.mark.parametrize("planted", ["o.deferred.jsonl", ".o.deferred.jsonl.llmbatch-new"])
+def test_a_link_planted_in_its_place_is_not_followed(tmp_path: Path, planted: str) -> None:
+    """What it names stays as it is, whether the link has the final name or the temporary one."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    (tmp_path / planted).symlink_to(theirs)
+
+    write_deferred(tmp_path / "o.jsonl", [b"line\n"])
+
+    assert theirs.read_text() == "theirs"
+    assert not (tmp_path / "o.deferred.jsonl").is_symlink()
+    assert (tmp_path / "o.deferred.jsonl").read_bytes() == b"line\n"
+
+
 def test_a_deferred_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """And that nothing is lost by it."""
     with pytest.raises(WriteError, match="could not be written") as caught:

@@ -212,7 +212,7 @@ def test_a_last_line_with_nul_bytes_in_it_goes(path: Path, start: int, tail: byt
     assert path.read_bytes() == result_line(1)
 
 
-@pytest.mark.parametrize("torn", [b"{", b'{"row":1,"hash":"01', bytes(100), result_line(1)[:-2]])
+@pytest.mark.parametrize("torn", [b"{", b'{"row":1,"hash":"01', b'{"row":' + bytes(100), result_line(1)[:-2]])
 def test_a_torn_first_line_is_repaired(path: Path, torn: bytes) -> None:
     """A run that was killed at its very first line leaves a file that resumes."""
     path.write_bytes(torn)
@@ -220,6 +220,18 @@ def test_a_torn_first_line_is_repaired(path: Path, torn: bytes) -> None:
     open_and_close(path)
 
     assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("text", [bytes(100), bytes(1_000_000), bytes(100) + b"\n"])
+def test_a_file_of_nothing_but_nul_bytes_was_cut_to_nothing(path: Path, text: bytes) -> None:
+    """It may be anything, such as a disk image or what a failing disk left: it is refused, and stays as it is."""
+    path.write_bytes(text)
+
+    with pytest.raises(OutputError, match=r"out.jsonl:1: there is nothing but NUL bytes in it") as caught:
+        open_output(path)
+
+    assert "--overwrite" in caught.value.hint
+    assert path.read_bytes() == text
 
 
 def test_lines_longer_than_a_block_are_read_and_repaired(path: Path) -> None:
@@ -523,30 +535,6 @@ def test_a_failed_sync_is_never_tried_again() -> None:
     assert not select.select([reading], [], [], 0)[0]
     os.close(reading)
     output.close()
-
-
-def test_an_output_that_is_deleted_while_running_is_noticed(path: Path) -> None:
-    """At the next sync, before more is paid for that nobody will see."""
-    output = open_output(path)
-    output.write(result_line(1))
-    path.unlink()
-
-    with pytest.raises(WriteError, match="was deleted"):
-        output.sync()
-
-    output.close()
-
-
-def test_an_output_that_is_renamed_while_running_is_fine(path: Path) -> None:
-    """The lines are still there, under the new name."""
-    output = open_output(path)
-    path.rename(path.with_name("moved"))
-
-    output.write(result_line(1))
-    output.sync()
-    output.close()
-
-    assert path.with_name("moved").read_bytes() == result_line(1)
 
 
 def test_a_closed_output_takes_nothing(path: Path) -> None:

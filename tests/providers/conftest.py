@@ -12,7 +12,14 @@ try:
 except ImportError:  # an extra
     uvloop = None
 
-OVER_SOCKETS = {"test_providers_http.py", "test_providers_http_load.py"}
+OVER_SOCKETS = {
+    "test_providers_http.py",
+    "test_providers_http_late.py",
+    "test_providers_http_load.py",
+    "test_providers_http_memory.py",
+    "test_providers_http_reuse.py",
+    "test_providers_http_stopped.py",
+}
 """The modules whose tests meet an event loop's sockets, and so are run on every loop that the command may use."""
 
 

@@ -12,7 +12,7 @@ from providers_raw_server import answering, raw_server
 from llmbatch.errors import MalformedRowError, UsageError
 from llmbatch.jsontext import split_object
 from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection
+from llmbatch.providers.connect import Connection, Resolver
 from llmbatch.records import Reply, Request, Row
 
 KEYS = {
@@ -421,3 +421,14 @@ async def test_key_that_the_provider_echoes_is_masked():
 
     assert (outcome.verdict, outcome.auth) == ("exhausted", True)
     assert KEYS["MY_KEY"] not in f"{outcome} {outcome.body} {outcome.message}"
+
+
+def test_distinct_models_share_their_headers() -> None:
+    """Rows may name any number of models: what the transport prepares for headers is prepared once for all."""
+    resolver = Resolver(Connection(model="openai/m", environ=KEYS))
+
+    targets = [resolver.target(f'"model-{number}"', None, anthropic=False) for number in range(3000)]
+
+    assert len({id(target.headers) for target in targets}) == 1
+    assert len({id(target.headers) for target in [*targets, resolver.target(None, "responses", anthropic=False)]}) <= 2
+    assert len(resolver._targets) <= 1024

@@ -11,7 +11,7 @@ from llmbatch.providers.function import FunctionCaller
 from llmbatch.providers.outcome import judge_exception, judge_reply
 from llmbatch.records import Outcome, Reply, Row
 
-PROMPT = "Translate: 'insufficient funds'. My credit balance is too low, it can't be. Invalid API key! Model x does not exist"
+PROMPT = "Say: 'insufficient funds'. My credit balance is too low, can't be. Invalid API key! Model x does not exist"
 ASKED = json.dumps({"model": "m", "messages": [{"role": "user", "content": PROMPT}]}).encode()
 MESSAGES: JSON = [{"role": "user", "content": PROMPT}]
 

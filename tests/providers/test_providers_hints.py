@@ -262,3 +262,42 @@ def test_a_hint_is_always_a_sane_number_of_seconds(status: int, headers: dict[st
     wait = wait_hint(status, headers, body)
 
     assert wait is None or (math.isfinite(wait) and 0 < wait <= 400 * 86_400)
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"llm_provider-retry-after": "17"}, 17.0),
+        ({"llm_provider-retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "3", "llm_provider-retry-after": "17"}, 3.0),
+        ({"retry-after": "0", "llm_provider-retry-after": "17"}, 17.0),
+        ({"llm_provider-x-ratelimit-remaining-tokens": "0", "llm_provider-x-ratelimit-reset-tokens": "6m"}, 360.0),
+        ({"ratelimit": '"default";r=0;t=37'}, 37.0),
+        ({"ratelimit": '"burst";r=0;t=5, "daily";r=0;t=3600'}, 3600.0),
+        ({"ratelimit": '"burst";r=0;t=5, "daily";r=12;t=3600'}, 5.0),
+        ({"ratelimit": '"default";r=3;t=37'}, None),
+        ({"ratelimit": "limit=100, remaining=0, reset=37"}, 37.0),
+        ({"ratelimit": "limit=100, remaining=7, reset=37"}, None),
+        ({"ratelimit": "limit=100;remaining=0;reset=0"}, None),
+        ({"ratelimit": "r=0;t=" + "9" * 40}, None),
+        ({"ratelimit-remaining": "0", "ratelimit-reset": "37"}, 37.0),
+    ],
+)
+def test_waits_that_a_gateway_passes_on_and_the_ietfs_header_are_read(
+    headers: dict[str, str], wait: float | None
+) -> None:
+    """The proxy of litellm puts a prefix before the provider's own; ``RateLimit`` counts where nothing is left."""
+    assert wait_hint(429, headers, None) == wait
+
+
+@pytest.mark.parametrize(
+    ("message", "wait"),
+    [
+        ("Out of call volume quota. Quota will be replenished in 02:13:44.", 8024.0),
+        ("Out of bandwidth quota. Quota will be replenished in 1.00:00:10.", 86_410.0),
+        ("Quota will be replenished in a while.", None),
+    ],
+)
+def test_the_clock_of_azures_api_management_is_read(message: str, wait: float | None) -> None:
+    """On its 403, which is no refusal of the key."""
+    assert wait_hint(403, {}, {"statusCode": 403, "message": message}) == wait

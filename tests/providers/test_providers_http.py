@@ -531,30 +531,6 @@ async def test_gzip_bomb_is_dropped_at_the_cap(transport):
     assert (error.fault, error.sent) == ("too_large", True)
 
 
-async def test_post_on_a_stale_connection_is_not_sent_again(transport):
-    """The server closed a kept connection just as the next request went out: one fault, and one request on the wire."""
-
-    def make(state: RawServer):
-        async def handle(reader, writer):
-            await state.read_request(reader)
-            writer.write(whole())
-            await writer.drain()
-            if state.accepted == 1:
-                await reader.readexactly(1)
-                hard_reset(writer)
-
-        return handle
-
-    async with raw_server(make) as server:
-        await transport.post(request_to(server.url), timeout=5)
-        error = await fault_of(transport, server.url)
-        accepted = server.accepted
-        reply = await transport.post(request_to(server.url), timeout=5)
-
-    assert (error.fault, error.sent, accepted) == ("reset", True, 1)
-    assert reply.status == 200
-
-
 async def test_kept_connection_that_was_closed_in_peace_is_replaced(transport):
     """A connection that the server closed while it was idle costs nothing."""
     async with raw_server(answering(whole())) as server:

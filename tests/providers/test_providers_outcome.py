@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from providers_field_answers import FIELD
 
 from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import parse
@@ -179,7 +180,7 @@ CASES = [
         least_wait=5.0,
     ),
     failure("200 choices null", 200, {"id": "x", "choices": None}, "no_choices"),
-    failure("200 choices empty", 200, {"id": "x", "choices": []}, "no_choices"),
+    refusal("200 choices empty", 200, {"id": "x", "choices": []}, "no_choices", retry=True),
     failure("200 bad JSON", 200, '{"choices": [{"mess', "invalid_body"),
     failure("200 bad UTF-8", 200, b'{"choices": "\xff"}', "invalid_body"),
     failure("200 NaN", 200, '{"choices": NaN}', "invalid_body"),
@@ -243,7 +244,7 @@ CASES = [
     refusal(
         "200 stream whole",
         200,
-        'data: {"choices":[]}\n\ndata: [DONE]\n\n',
+        'data: {"tokens":[]}\n\ndata: [DONE]\n\n',
         "unexpected_stream",
         headers={"content-type": "text/event-stream"},
     ),
@@ -1093,6 +1094,8 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
 
     for case in CASES:
         judge(case.status, case.body, case.headers, case.endpoint)
+    for answer in FIELD:
+        judge(answer.status, answer.body, answer.headers, answer.endpoint)
 
     assert {rule.name for rule in (*rules.BODY_RULES, *rules.STATUS_RULES)} == used
 

@@ -204,6 +204,7 @@ def _short_write(patch: pytest.MonkeyPatch) -> None:
         except OSError as error:
             raise self._failed(error) from error
         self.lines_written += data.count(b"\n")
+        self._size = self._most_bytes = self._disk.fstat(self._fd).st_size  # else the watch of the file finds it
 
     patch.setattr(Output, "write", once)
 

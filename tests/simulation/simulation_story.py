@@ -26,7 +26,7 @@ from simulation_provider import Provider, Weather, draw_weather
 
 from llmbatch.batch import BatchRunner
 from llmbatch.errors import LlmbatchError, OutputError, WriteError
-from llmbatch.events import Event
+from llmbatch.events import Event, RunStarted
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
 
 INPUT = "/data/in.jsonl"
@@ -242,6 +242,7 @@ class Story:
     def __init__(self, seed: int) -> None:
         self.plan = draw_plan(seed)
         self.log: list[str] = []
+        self._room: int | None = None
         self.machine = Machine(Random(f"disk:{seed}"))
         self.provider = Provider(seed, self.plan.weather, latency=self.plan.latency)
         self.watch = Watch(self.plan, self.machine, self.provider)
@@ -440,10 +441,11 @@ class Story:
         return summary.exit_code, summary.stopped_reason or "finished"
 
     def _prepare_faults(self, disk: SimulatedDisk, fate: Fate) -> None:
+        self._room = None
         if fate.kind == "kill" and fate.call:
             disk.die_at_call = fate.call
         elif fate.kind == "full":
-            self.machine.capacity = self.machine.used() + fate.call
+            self._room = fate.call
         elif fate.kind.endswith("error"):
             wanted = fate.kind.split()[0]
             left = [fate.call]
@@ -465,6 +467,9 @@ class Story:
     def observe(self, event: Event) -> None:
         """As the runner's observer."""
         self.log.append(repr(event))
+        if isinstance(event, RunStarted) and self._room is not None:
+            # Not before: a disk that is full from the start is noticed before anything is sent.
+            self.machine.capacity, self._room = self.machine.used() + self._room, None
         self.watch.observe(event)
 
 

@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import pytest
 
 from llmbatch.errors import OutputError
 from llmbatch.events import CallSent, CircuitChanged, Event, Progress, RowFinished, RowParked, RunEnded, RunStarted
+from llmbatch.files.deferred import stamp_retry_at, write_deferred
 from llmbatch.records import Result, encode_line
 from llmbatch.report.tally import Tally
 from llmbatch.ui.status import read_status, render
 from llmbatch.ui.status_file import StatusFile, status_path
+from llmbatch.ui.status_read import refuse_moved_run
 
 COMMAND = "llmbatch run prompts.jsonl"
 WALL = 1_790_000_000.0
@@ -147,6 +151,74 @@ def test_a_killed_run_is_stopped(tmp_path: Path) -> None:
 
     assert (report.state, report.rows, report.total_rows) == ("stopped", 6, 10)
     assert f"run the same command again: {COMMAND}" in render(report)
+
+
+def test_status_said_that_no_row_waited_after_a_kill(tmp_path: Path) -> None:
+    """A killed run could not write down which rows waited: their number is null, not 0, and people are told."""
+    output = write_output(tmp_path, 4)
+    write_sidecar(output, *finished(2.0, 4), RowParked(2.0, "openai/x", 5, 9.0, "open", True))
+
+    report = read_status(output)
+
+    assert (report.was_killed, report.deferred.rows) == (True, None)
+    assert report.to_json()["deferred"]["rows"] is None  # type: ignore[index,call-overload]
+    text = render(report)
+    assert "which rows waited is not known; 1 row waited when it was last heard of" in text
+    assert "every row without a line goes again" in text
+
+
+@pytest.mark.parametrize(("later", "words"), [(60, "may be sent again now"), (0, "may be sent again from 20")])
+def test_when_deferred_rows_may_go_again_is_an_instant(tmp_path: Path, later: float, words: str) -> None:
+    """The earliest of all, in UTC for programs; whatever time has passed since the run stopped."""
+    output = write_output(tmp_path, 4)
+    write_sidecar(output, *finished(2.0, 4), RunEnded(3.0, 75, "rows are deferred", 2))
+    rows = [
+        Result(5 + n, "0" * 16, "deferred", f'"r{n}"', retry_after=wait, reason="open")
+        for n, wait in enumerate((42.5, 3.0))
+    ]
+    stamped = stamp_retry_at(rows, wall=WALL)
+    write_deferred(output, map(encode_line, stamped))
+
+    report = read_status(output)
+
+    assert report.deferred.retry_at == "2026-09-21T14:13:23Z"
+    assert stamped[0].retry_at == "2026-09-21T14:14:03Z"  # never a moment early
+    assert words in render(report, wall=WALL + later)
+
+
+@pytest.mark.slow  # a process
+@pytest.mark.parametrize("in_its_place", [None, b"", "locked"])
+def test_a_second_run_began_afresh_beside_one_whose_file_was_renamed(tmp_path: Path, in_its_place: object) -> None:
+    """The sidecar names a process that holds a lock, and the file at the path is not the one it has locked."""
+    output = write_output(tmp_path, 4)
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print(flush=True); sys.stdin.read()",
+            output,
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    write_sidecar(output, *finished(2.0, 4))
+    about = json.loads(status_path(output).read_text()) | {"pid": holder.pid}
+    status_path(output).write_text(json.dumps(about))
+    output.rename(tmp_path / "kept.jsonl")
+    if isinstance(in_its_place, bytes):
+        output.write_bytes(in_its_place)
+
+    if in_its_place == "locked":  # as usual: opening the file says so
+        (tmp_path / "kept.jsonl").rename(output)
+        refuse_moved_run(output, wall=WALL + 30)
+    else:
+        with pytest.raises(OutputError, match=rf"another run \(pid {holder.pid}\) writes the file that had this name"):
+            refuse_moved_run(output, wall=WALL + 30)
+    refuse_moved_run(output, wall=WALL + 3600)  # long unheard of: the number may be another process's by now
+    holder.communicate()
+    refuse_moved_run(output, wall=WALL + 30)
 
 
 def test_the_output_alone_is_enough(tmp_path: Path) -> None:

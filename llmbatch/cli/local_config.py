@@ -1,0 +1,131 @@
+"""What a ``./llmbatch.toml`` may set: the file may have come with somebody else's repository.
+
+It never decides where a key goes, writes outside its own folder, or hides that one of its settings was ignored. Files
+that the user names (``--config``) or owns (``~/.config/llmbatch/config.toml``) are not restricted. Does not read files.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llmbatch.cli.flags import FLAGS, Flag, Local
+from llmbatch.cli.kinds import Value
+from llmbatch.cli.terminal import print_note
+
+if TYPE_CHECKING:
+    from llmbatch.cli.settings import Settings
+
+__all__ = ["LOCAL_CONFIG", "is_loopback", "may_name_key", "restrict", "tell_about_local_file"]
+
+LOCAL_CONFIG = "llmbatch.toml"
+"""The file that is read from the current folder when no other is named."""
+
+_WHY: dict[Local, str] = {
+    "loopback": "it cannot send keys to another host",
+    "key": "it cannot choose a key",
+    "folder": "it cannot write outside its folder",
+    "never": "it cannot run a command",
+}
+
+_by_field = {flag.field: flag for flag in FLAGS}
+
+
+def restrict(values: Mapping[str, Value], folder: Path) -> tuple[dict[str, Value], list[Flag]]:
+    """Split *values*, by field, into those that count and the flags of those that are ignored.
+
+    A setting of the kind ``key`` is kept here and settled by :func:`may_name_key`, once all sources are known.
+    """
+    kept: dict[str, Value] = {}
+    ignored: list[Flag] = []
+    for field, value in values.items():
+        flag = _by_field[field]
+        if _may_set(flag, value, folder):
+            kept[field] = value
+        else:
+            ignored.append(flag)
+    return kept, ignored
+
+
+def may_name_key(base_url: Value | None, proxy: Value | None) -> bool:
+    """Whether a ``./llmbatch.toml`` may name the variable of the key: only if every request stays on this machine."""
+    return base_url is not None and is_loopback(base_url) and (proxy is None or is_loopback(proxy))
+
+
+def is_loopback(url: Value) -> bool:
+    """Whether the host of *url* is literally ``localhost``, in 127.0.0.0/8, or ``::1``. Nothing is looked up."""
+    try:
+        host = urlsplit(str(url).strip()).hostname
+        if host is None or host == "localhost":
+            return host is not None
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address):
+        return address == ipaddress.IPv6Address("::1") and address.scope_id is None
+    return address in ipaddress.IPv4Network("127.0.0.0/8")
+
+
+def tell_about_local_file(settings: Settings) -> None:
+    """Say on standard error what of ``./llmbatch.toml`` is ignored, and where it sends requests.
+
+    ``-q`` mutes that, unless it is this very file that says ``quiet``.
+    """
+    if settings.quiet and "quiet" not in settings.from_local:
+        return
+    as_json = settings.progress == "json"
+    if settings.ignored:
+        _tell(*_ignored_note(settings.ignored), as_json=as_json)
+    counts = [name for name in ("base_url", "proxy", "api_key_env") if name in settings.from_local]
+    if counts:
+        _tell(f"./{LOCAL_CONFIG} sets {' and '.join(counts)}, and so where requests go", "", as_json=as_json)
+
+
+def _ignored_note(ignored: Sequence[Flag]) -> tuple[str, str]:
+    """What to tell about ignored settings, and what to type to have them count."""
+    names = ", ".join(flag.field for flag in ignored)
+    reasons = " and ".join(dict.fromkeys(_WHY[flag.local] for flag in ignored if flag.local != "any"))
+    flags = " ".join(f"{flag.label} {flag.metavar}".rstrip() for flag in ignored)
+    return (
+        f"./{LOCAL_CONFIG} sets {names}, which is ignored: {reasons}",
+        f"if you trust the file, add --config {LOCAL_CONFIG}; else set it yourself: {flags}",
+    )
+
+
+def _tell(message: str, hint: str, *, as_json: bool) -> None:
+    if as_json:  # as one of the lines that a run's display writes
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        notice = {"event": "notice", "time": stamp, "level": "warning", "message": message, "hint": hint}
+        print_note(json.dumps(notice, separators=(",", ":")))
+        return
+    print_note(f"note: {message}")
+    if hint:
+        print_note(f"hint: {hint}")
+
+
+def _may_set(flag: Flag, value: Value, folder: Path) -> bool:
+    match flag.local:
+        case "any" | "key":
+            return True
+        case "loopback":
+            return is_loopback(value)
+        case "folder":
+            return value == "-" or _is_inside(str(value), folder)
+        case "never":
+            return False
+
+
+def _is_inside(path: str, folder: Path) -> bool:
+    """Whether *path* stays in *folder* once ``..`` and links are followed."""
+    try:
+        root = os.path.realpath(folder)
+        target = os.path.realpath(Path(root, path))
+        return target != root and os.path.commonpath((root, target)) == root
+    except (OSError, ValueError):
+        return False

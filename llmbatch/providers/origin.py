@@ -1,0 +1,101 @@
+"""What is kept of one origin between requests: idle connections, and how far they and its request ids can be trusted.
+
+It opens nothing and sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from llmbatch.providers.protocol import AnswerProtocol
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+    from llmbatch.records import Reply
+
+__all__ = ["Origin"]
+
+_TRUST = 2.0
+"""Stale connections that are put up with before connections are no longer reused."""
+
+_TRUST_BY_REUSE = 0.05
+"""What one good reuse adds: an origin may have one stale connection in twenty."""
+
+_DISTRUST_SECONDS = 60.0
+"""How long connections are not reused then; after that a single stale one is enough."""
+
+
+class Origin:
+    """Idle connections to one origin, the latest used last; belongs to one event loop."""
+
+    __slots__ = ("_first_id", "_fresh_until", "_kept", "_trust", "ids_repeat")
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, Connection]] = deque()
+        self._trust = _TRUST
+        self._fresh_until = 0.0
+        self._first_id = ""
+        self.ids_repeat = False
+        """Whether the origin gives one request id to several answers, so that a repeated one tells nothing."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def take(self, now: float) -> Connection | None:
+        """An idle connection over which nothing has come meanwhile, or None."""
+        while self._kept:
+            until, connection = self._kept.pop()
+            protocol = connection.protocol
+            # Something may have come over it meanwhile, be it the end: whose answer would be the next one?
+            if protocol is not None and now < until and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.close()
+        return None
+
+    def keep(self, connection: Connection, *, now: float, seconds: float) -> bool:
+        """Keep *connection* for the next request, for some *seconds*; False where it was closed instead."""
+        if now < self._fresh_until:
+            connection.close()
+            return False
+        self._kept.append((now + seconds, connection))
+        return True
+
+    def drop(self, now: float) -> None:
+        """Close the connections that were idle for too long."""
+        while self._kept and self._kept[0][0] <= now:
+            self._kept.popleft()[1].close()
+
+    def reused(self) -> None:
+        """Note that a reused connection brought an answer."""
+        if self._trust < _TRUST:
+            self._trust += _TRUST_BY_REUSE
+
+    def met_stale(self, now: float) -> None:
+        """Note that a reused connection was lost before a byte of an answer came; too many stop reuse for a minute."""
+        self._trust -= 1.0
+        if self._trust < 0.0:
+            self._trust = 0.0
+            self._fresh_until = now + _DISTRUST_SECONDS
+            self.drop(float("inf"))
+
+    def is_copy(self, protocol: AnswerProtocol, reply: Reply, *, is_reused: bool) -> bool:
+        """Whether *reply* is the answer that this connection brought last: same request id, status and length.
+
+        An origin that gives the same id to the answers over two new connections gives ids that tell nothing.
+        """
+        if self.ids_repeat:
+            return False
+        headers = reply.headers
+        request_id = headers.get("x-request-id") or headers.get("request-id")
+        if not request_id:
+            return False
+        answer = (request_id, reply.status, len(reply.body))
+        if not is_reused:
+            self.ids_repeat = request_id == self._first_id
+            self._first_id = request_id
+        elif protocol.last_answer == answer:
+            return True
+        protocol.last_answer = answer
+        return False

@@ -1,0 +1,381 @@
+"""An output that somebody else deletes, renames, replaces, truncates or appends to while a run writes it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from files_examples import result_line
+
+from llmbatch import BatchRunner, Summary
+from llmbatch.errors import OutputError, WriteError
+from llmbatch.files.disk import Disk
+from llmbatch.files.output import Output, open_output
+from llmbatch.files.watch import FileChangedError
+from llmbatch.files.writer import LineWriter
+
+ROWS = 40
+LINES = result_line(1) + result_line(2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def start(path: Path) -> Output:
+    output = open_output(path)
+    output.write(LINES)
+    return output
+
+
+def changed(output: Output) -> WriteError:
+    """What the output says once it is watched, its lines saved."""
+    with pytest.raises(FileChangedError) as caught:
+        output.sync()
+    error = output.save(caught.value)
+    output.close()
+    return error
+
+
+def test_an_output_that_is_let_alone_is_fine(path: Path) -> None:
+    """However often it is watched, also after its mode and times have changed."""
+    output = start(path)
+    output.sync()
+    path.chmod(0o644)
+    os.utime(path)
+    output.write(result_line(3))
+
+    output.watch()
+    output.close()
+
+
+def test_the_lines_of_a_deleted_output_are_saved_under_its_name(path: Path) -> None:
+    """The name is free, so the same command goes on and pays for nothing twice."""
+    output = start(path)
+    path.chmod(0o640)
+    path.unlink()
+
+    error = changed(output)
+
+    assert "was deleted while the run was writing it; its 2 lines were saved" in error.message
+    assert "same command" in error.hint
+    assert path.read_bytes() == LINES
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_deleted_output_without_lines_stays_away(path: Path) -> None:
+    """There is nothing to save."""
+    output = open_output(path)
+    path.unlink()
+
+    error = changed(output)
+
+    assert "no lines yet" in error.message
+    assert not path.exists()
+
+
+def test_an_output_whose_folder_is_gone_says_that_its_lines_are(tmp_path: Path) -> None:
+    """They could not be saved, and nobody should believe otherwise."""
+    path = tmp_path / "sub" / "out.jsonl"
+    path.parent.mkdir()
+    output = start(path)
+    path.unlink()
+    path.parent.rmdir()
+
+    error = changed(output)
+
+    assert "its 2 lines could not be saved (No such file or directory)" in error.message
+
+
+def test_a_renamed_output_gets_its_old_name_too(path: Path) -> None:
+    """Else a second run would find nothing there, and pay for every row again."""
+    output = start(path)
+    kept = path.with_name("kept.jsonl")
+    path.rename(kept)
+
+    error = changed(output)
+
+    assert f"was renamed while the run was writing it; it is {kept} now" in error.message
+    assert path.samefile(kept)
+    assert path.read_bytes() == LINES
+
+
+def test_a_renamed_output_is_locked_by_its_old_name(path: Path) -> None:
+    """While the run that writes it is not over, a second one is refused."""
+    output = start(path)
+    path.rename(path.with_name("kept.jsonl"))
+    with pytest.raises(FileChangedError) as caught:
+        output.sync()
+    output.save(caught.value)
+
+    with pytest.raises(OutputError, match="in use by another run"):
+        open_output(path)
+    output.close()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_replaced_output_is_saved_beside_it(path: Path, taken: bool) -> None:
+    """As editors do it: a new file under the name. It is not touched, nor is an earlier saved one."""
+    output = start(path)
+    saved = path.with_name("out.recovered.jsonl")
+    if taken:
+        saved.write_bytes(b"earlier")
+        saved = path.with_name("out.recovered-2.jsonl")
+    theirs = path.with_name("theirs")
+    theirs.write_bytes(b"theirs")
+    theirs.replace(path)
+
+    error = changed(output)
+
+    assert f"was replaced by another file while the run was writing it; its 2 lines were saved to {saved}" in str(error)
+    assert f"-o {saved}" in error.hint
+    assert path.read_bytes() == b"theirs"
+    assert saved.read_bytes() == LINES
+    assert not taken or path.with_name("out.recovered.jsonl").read_bytes() == b"earlier"
+
+
+def test_a_renamed_output_with_a_new_file_in_its_place_is_named(path: Path) -> None:
+    """As log rotation does it: the lines are where it was renamed to."""
+    output = start(path)
+    kept = path.with_name("kept.jsonl")
+    path.rename(kept)
+    path.write_bytes(b"")
+
+    error = changed(output)
+
+    assert f"the lines of the run are in {kept}" in error.message
+    assert path.read_bytes() == b""
+    assert kept.read_bytes() == LINES
+
+
+@pytest.mark.parametrize("size", [0, 10, len(LINES) - 1])
+def test_a_truncated_output_is_noticed(path: Path, size: int) -> None:
+    """Lines are gone that were paid for."""
+    output = start(path)
+    os.truncate(path, size)
+
+    error = changed(output)
+
+    assert f"was truncated by {len(LINES) - size} bytes" in error.message
+    assert "sent again" in error.hint
+
+
+def test_an_output_that_somebody_else_appends_to_is_noticed(path: Path) -> None:
+    """Its lines may be torn by theirs."""
+    output = start(path)
+    with path.open("ab") as file:
+        file.write(b"hello\n")
+
+    error = changed(output)
+
+    assert "was written to by somebody else (6 bytes)" in error.message
+
+
+def test_a_link_to_the_output_is_watched_at_its_target(tmp_path: Path) -> None:
+    """The file that the link names is the one that is locked and written."""
+    real = tmp_path / "real.jsonl"
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(real)
+    output = start(link)
+    output.sync()
+    real.unlink()
+
+    assert "was deleted" in changed(output).message
+    assert real.read_bytes() == LINES
+
+
+@pytest.mark.parametrize("fsync", [1, None])
+async def test_lines_that_wait_are_saved_with_the_others(path: Path, fsync: float | None) -> None:
+    """What was put and not written yet when the change is seen is among the saved lines, at the end too."""
+    output = open_output(path)
+    writer = LineWriter(output, sync_interval=fsync)
+    writer.put(result_line(1))
+    await asyncio.sleep(0)
+    path.unlink()
+    writer.put(result_line(2))
+
+    with pytest.raises(WriteError, match="its 2 lines were saved"):
+        await writer.aclose()
+
+    assert path.read_bytes() == LINES
+    output.close()
+
+
+# A whole run
+
+
+class Meddler:
+    """An async function in place of a provider that does something to the output at its tenth call."""
+
+    def __init__(self, path: Path, deed: str) -> None:
+        self.calls = 0
+        self.path = path
+        self.deed = deed
+
+    async def __call__(self, row: object) -> str:
+        self.calls += 1
+        if self.calls == 20:
+            await asyncio.sleep(0)
+            match self.deed:
+                case "delete":
+                    self.path.unlink()
+                case "rename":
+                    self.path.rename(self.path.with_name("kept.jsonl"))
+                case "truncate":
+                    os.truncate(self.path, 0)
+                case "replace":
+                    theirs = self.path.with_name("theirs")
+                    theirs.write_bytes(b"theirs\n")
+                    theirs.replace(self.path)
+                case "append":
+                    with self.path.open("ab") as file:
+                        file.write(b"theirs\n")
+        await asyncio.sleep(0)
+        return "fine"
+
+
+async def run(path: Path, function: Meddler, **options: object) -> Summary:
+    prompts = path.with_name("p.jsonl")
+    prompts.write_text("".join(f'{{"prompt":"{number}"}}\n' for number in range(ROWS)))
+
+    async def call(row: object) -> str:
+        return await function(row)
+
+    return await BatchRunner(call, concurrency=4).run(prompts, path, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fsync", ["group", "off"])
+@pytest.mark.parametrize("deed", ["delete", "rename", "truncate", "replace", "append"])
+async def test_a_run_ended_with_0_though_its_lines_were_gone(path: Path, deed: str, fsync: str) -> None:
+    """Whatever is done to the output, the run says so; deleted or renamed, its lines are there for the next one."""
+    function = Meddler(path, deed)
+
+    with pytest.raises(WriteError, match="while the run was writing it"):
+        await run(path, function, fsync=fsync)
+
+    if deed in ("delete", "rename"):
+        paid = function.calls
+        again = await run(path, function, fsync=fsync)
+        assert (again.exit_code, again.already_done + function.calls - paid) == (0, ROWS)
+        assert again.already_done == ROWS
+    elif deed == "replace":
+        assert path.read_bytes() == b"theirs\n"
+        assert path.with_name("out.recovered.jsonl").read_bytes().count(b"\n") == ROWS
+
+
+# Room and syncing, before anything is sent
+
+
+class Full(Disk):
+    """A disk with room for *room* bytes more."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        size = min(len(data), self.room)
+        if not size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= size
+        return super().write(fd, bytes(data[:size]))
+
+    def truncate(self, fd: int, size: int) -> None:
+        self.room += os.fstat(fd).st_size - size
+        super().truncate(fd, size)
+
+
+async def test_a_full_disk_let_calls_be_paid_for(path: Path) -> None:
+    """The run ends before its first call, and the file is as it was."""
+    calls = 0
+
+    async def call(row: object) -> str:
+        nonlocal calls
+        calls += 1
+        return "fine"
+
+    prompts = path.with_name("p.jsonl")
+    prompts.write_text('"one"\n"two"\n')
+    path.write_bytes(b"")
+
+    with pytest.raises(WriteError, match="No space left on device") as caught:
+        await BatchRunner(call, disk=Full(5_000)).run(prompts, path)
+    assert calls == 0
+    assert path.read_bytes() == b""
+    assert "free some space" in caught.value.hint
+
+    summary = await BatchRunner(call, disk=Full(50_000)).run(prompts, path)
+    assert (summary.exit_code, calls) == (0, 2)
+
+    again = await BatchRunner(call, disk=Full(0)).run(prompts, path)
+    assert (again.exit_code, again.already_done) == (0, 2)  # a finished run needs no room
+
+
+def test_a_kill_while_room_is_tested_leaves_a_file_that_resumes(path: Path) -> None:
+    """What the test appends is a torn line to the next opening."""
+
+    class Killed(Disk):
+        def truncate(self, fd: int, size: int) -> None:
+            raise OSError(errno.EIO, "as if killed here")
+
+    output = open_output(path, disk=Killed())
+    output.write(LINES)
+    with pytest.raises(WriteError):
+        output.check_room(sync=True)
+    output.close()
+    assert path.stat().st_size > len(LINES)
+
+    again = open_output(path)
+    again.close()
+
+    assert path.read_bytes() == LINES
+    assert again.ledger.success == 2
+
+
+class Unsyncable(Disk):
+    """A file system without fdatasync, as some FUSE and network mounts are."""
+
+    def sync(self, fd: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    def sync_all(self, fd: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+async def test_a_file_system_that_cannot_sync_lost_every_paid_line(path: Path) -> None:
+    """It is refused before anything is sent, with the way out; with ``fsync="off"`` it works, resuming too."""
+    calls = 0
+
+    async def call(row: object) -> str:
+        nonlocal calls
+        calls += 1
+        return "fine"
+
+    prompts = path.with_name("p.jsonl")
+    prompts.write_text('"one"\n"two"\n')
+
+    with pytest.raises(OutputError, match="cannot sync") as caught:
+        await BatchRunner(call, disk=Unsyncable()).run(prompts, path)
+    assert calls == 0
+    assert "--fsync off" in caught.value.hint
+
+    first = await BatchRunner(call, disk=Unsyncable()).run(prompts, path, fsync="off", limit=1)
+    second = await BatchRunner(call, disk=Unsyncable()).run(prompts, path, fsync="off")
+    assert (first.exit_code, second.exit_code, calls) == (0, 0, 2)
+
+
+def test_a_sync_that_is_not_supported_takes_no_line_back(path: Path) -> None:
+    """Only a sync that failed may have lost something."""
+    output = open_output(path, disk=Unsyncable())
+    output.write(LINES)
+
+    with pytest.raises(WriteError):
+        output.sync()
+    output.cut_unsynced()
+    output.close()
+
+    assert path.read_bytes() == LINES

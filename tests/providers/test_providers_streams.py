@@ -1,0 +1,138 @@
+"""Servers that stream though nobody asked: a stream that came to its end is a whole answer."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmbatch.jsontext import JSON, parse
+from llmbatch.providers.event_stream import assemble
+from llmbatch.providers.outcome import judge_reply
+from llmbatch.records import Outcome, Reply, Usage
+
+STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+
+
+def events(*documents: object, done: bool = True) -> str:
+    text = "".join(f"data: {json.dumps(document)}\n\n" for document in documents)
+    return text + ("data: [DONE]\n\n" if done else "")
+
+
+def judge(text: str, endpoint: str = "chat", headers: dict[str, str] = STREAM) -> Outcome:
+    return judge_reply(Reply(200, headers, text.encode()), endpoint=endpoint, mask=str)
+
+
+def chunk(delta: object, finish: str | None = None, **more: object) -> dict[str, object]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return {"id": "c1", "object": "chat.completion.chunk", "model": "m", "choices": [choice], **more}
+
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+CHAT = events(
+    chunk({"role": "assistant", "content": ""}),
+    chunk({"content": "Hel"}),
+    chunk({"content": "lo"}),
+    chunk({}, "stop"),
+    {"id": "c1", "choices": [], "usage": USAGE},
+)
+CALLS = events(
+    chunk({"role": "assistant", "tool_calls": [{"index": 0, "id": "t1", "function": {"name": "f", "arguments": ""}}]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]}),
+    chunk({"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}),
+    chunk({}, "tool_calls"),
+)
+MESSAGE = events(
+    {
+        "type": "message_start",
+        "message": {"type": "message", "content": [], "usage": {"input_tokens": 3, "output_tokens": 1}},
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "lo"}},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    {"type": "message_stop"},
+    done=False,
+)
+OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "Hello"}]}]
+RESPONSE = events(
+    {"type": "response.created", "response": {"status": "in_progress", "output": []}},
+    {"type": "response.output_text.delta", "delta": "Hello"},
+    {
+        "type": "response.completed",
+        "response": {"status": "completed", "output": OUTPUT, "usage": {"input_tokens": 3, "output_tokens": 2}},
+    },
+    done=False,
+)
+TEXT = events(
+    {"choices": [{"index": 0, "text": "Hel"}]},
+    {"choices": [{"index": 0, "text": "lo", "finish_reason": "stop"}], "usage": USAGE},
+)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "text"), [("chat", CHAT), ("messages", MESSAGE), ("responses", RESPONSE), ("completions", TEXT)]
+)
+@pytest.mark.parametrize("headers", [STREAM, {}], ids=["named", "unnamed"])
+def test_a_stream_that_came_to_its_end_is_the_answer(endpoint: str, text: str, headers: dict[str, str]) -> None:
+    """Text, tokens and a body such as the endpoint gives without a stream."""
+    outcome = judge(text, endpoint, headers)
+
+    assert (outcome.verdict, outcome.text, outcome.usage) == ("success", "Hello", Usage(3, 2))
+    assert outcome.body is not None
+    assert isinstance(parse(outcome.body), dict)
+
+
+def test_calls_are_put_together() -> None:
+    """Their arguments come in pieces."""
+    outcome = judge(CALLS)
+
+    assert outcome.verdict == "success"
+    body = json.loads(outcome.body or "")
+    assert body["choices"][0]["message"]["tool_calls"] == [
+        {"type": "function", "id": "t1", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    ]
+
+
+@pytest.mark.parametrize("cut", [CHAT.removesuffix("data: [DONE]\n\n"), MESSAGE[:-60], RESPONSE[:120]])
+def test_a_stream_that_was_cut_is_a_failed_attempt(cut: str) -> None:
+    """Half an answer is none."""
+    outcome = judge(cut)
+
+    assert (outcome.verdict, outcome.retry, outcome.code) == ("failure", True, "truncated_stream")
+
+
+def test_an_error_in_a_stream_comes_before_what_it_said_so_far() -> None:
+    """Whatever came before and after it."""
+    outcome = judge(events(chunk({"content": "Hel"}), {"error": {"message": "died", "code": "server_error"}}))
+
+    assert (outcome.verdict, outcome.code) == ("failure", "server_error")
+
+
+def test_a_stream_that_ended_badly_is_no_success() -> None:
+    """Its finish reason counts as that of any answer."""
+    assert judge(events(chunk({"content": "Hel"}, "insufficient_system_resource"))).verdict == "failure"
+
+
+NAMES = "type index delta content tool_calls function arguments choices text message usage content_block response"
+pieces: st.SearchStrategy[JSON] = st.recursive(
+    st.none() | st.integers(-2, 300) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        pieces | st.sampled_from([{"type": "message_start"}, {"choices": [{"delta": {"content": 1}}]}]), max_size=4
+    )
+)
+def test_any_stream_is_put_together_or_left_alone(documents: list[JSON]) -> None:
+    """Nothing that a server streams raises."""
+    whole = assemble(events(*documents))
+
+    assert whole is None or isinstance(whole, dict)
+    judge(events(*documents))
