@@ -95,6 +95,8 @@ class Judging(RouteBase):
             self.limit.on_overload(call.serial, self.circuit.serial)
         if outcome.pause is not None:
             self.throttle.hear(call.serial, now + outcome.pause)
+        if call.probe and self.outage is None:
+            return self._stale_probe(call)
         if outcome.code == "unknown_host" and not self.history.ever:
             self._stop = (2, outcome)
         if call.probe:
@@ -112,6 +114,8 @@ class Judging(RouteBase):
 
     def _check_failed(self, now: float) -> list[Decision]:
         """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
+        if self._stop is not None:
+            return []
         self._failed_checks += math.log(self.evidence.rate.cautious)
         if not self.circuit.is_closed or self._failed_checks > OUTAGE_BY_CHECKS:
             return []
@@ -178,21 +182,22 @@ class Judging(RouteBase):
             decisions.append(OutageConfirmed(now, self.reason))
         return decisions
 
+    def _stale_probe(self, call: Call) -> list[Decision]:
+        """A probe lost its lease and came back after the circuit had closed: it says nothing."""
+        return [ParkUntil(call.row)] if call.kind == "row" else []
+
     def _probe_failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
+        assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
-        if outage is None:
-            return decisions
         if outcome.code == "timeout":
             outage.hung += 1
-        if not self.circuit.is_closed:
-            wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
-            self.circuit.hold(now + wait)
-            if outcome.pause is not None:
-                self.circuit.hold(now + outcome.pause)
+        wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
+        self.circuit.hold(now + max(wait, outcome.pause or 0.0))
+        if self._stop is not None:
+            return decisions
         rate = self.evidence.rate.cautious
-        news = outage.row_failed() if call.kind == "row" else outage.ping_failed(rate)
-        if news and self._stop is None:
+        if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
             decisions.append(OutageConfirmed(outage.since, self.reason))
             if outcome.auth and self.history.ever:
                 message = f"{self.label} suddenly refuses the key ({outcome.message})"

@@ -38,8 +38,7 @@ class Refusing(Judging):
         if call.kind != "row":
             return self._check_refused(outcome, now)
         if outcome.final:
-            self.evidence.forget(call.row)
-            return [Fail(call.row, outcome)]
+            return self._bad_row(call, outcome)
         if outcome.retry and not outcome.auth:
             return self._row_refused(call, outcome, now)
         record = self._note_failure(call, outcome)
@@ -54,6 +53,10 @@ class Refusing(Judging):
         if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
+
+    def _bad_row(self, call: Call, outcome: Outcome) -> list[Decision]:
+        self.evidence.forget(call.row)
+        return [Fail(call.row, outcome)]
 
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """A refusal that asks to be tried again, or the row's own program error: it says nothing about the route."""
@@ -101,27 +104,25 @@ class Refusing(Judging):
 
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
-        disguised = outage is not None and outage.cause in ("refusals", "stop")
-        if outcome.final and call.kind == "row":
-            disguised = False
+        final = outcome.final and call.kind == "row"
+        if outage is None:
+            self.circuit.settle(call.ticket, "neutral", now)
+            return self._bad_row(call, outcome) if final else self._stale_probe(call)
+        if not self.history.ever and outcome.verdict == "exhausted" and outcome.certain:
+            self._stop = (3, outcome)
+        disguised = outage.cause in ("refusals", "stop") and not final
         if disguised or outcome.verdict == "exhausted":
             self.circuit.settle(call.ticket, "failure", now)
             decisions = self._probe_failed(call, outcome, now)
         else:
             # The provider answers, though it refuses this request: ask another one before long.
             self.circuit.settle(call.ticket, "neutral", now)
-            if outage is not None:
-                outage.check_next = True
-            decisions = [ParkUntil(call.row)] if call.kind == "row" else []
-            if outcome.final and call.kind == "row":
-                self.evidence.forget(call.row)
-                decisions = [Fail(call.row, outcome)]
+            outage.check_next = True
+            decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
                 self.circuit.hold(now + 1.0)
-        if not self.history.ever and outcome.verdict == "exhausted" and outcome.certain:
-            self._stop = (3, outcome)
         return decisions
 
     # The other verdicts.

@@ -436,6 +436,44 @@ def test_a_stale_probe_that_fails_only_parks_its_row() -> None:
     assert story.route.is_closed
 
 
+def test_a_stale_probe_that_is_refused_only_parks_its_row_or_ends_it() -> None:
+    """As a call would that says nothing about a circuit which has closed meanwhile."""
+    story = Story()
+    story.open()
+    hung = []
+    for row in (100, 101):
+        story.go_to_probe()
+        hung.append(story.send(row))
+        story.wait(300.0)
+    story.probe(102, GOOD)
+
+    assert story.come(hung[0], REFUSED) == [ParkUntil(100)]
+    assert story.come(hung[1], BAD_ROW) == [Fail(101, BAD_ROW)]
+    assert story.route.is_closed
+
+
+def test_a_stale_check_that_is_refused_decides_nothing() -> None:
+    """The circuit has closed meanwhile."""
+    story = Story()
+    story.open()
+    story.go_to_probe()
+    hung = story.send(0, "ping")
+    story.wait(65.0)
+    story.probe(100, GOOD)
+
+    assert story.come(hung, REFUSED) == []
+
+
+def test_a_bad_row_that_probes_a_surge_of_refusals_ends() -> None:
+    """It is no sign of recovery, and confirms nothing."""
+    story = Story()
+    story.open(REFUSED)
+
+    assert kinds(story.probe(100, BAD_ROW)) == ["CircuitMoved", "Fail"]
+    assert story.route.outage is not None
+    assert story.route.outage.failed_rows == 0
+
+
 def test_a_bad_row_that_probes_ends_and_a_check_goes_next() -> None:
     """The provider answers."""
     story = Story()
@@ -443,7 +481,7 @@ def test_a_bad_row_that_probes_ends_and_a_check_goes_next() -> None:
 
     decisions = story.probe(100, BAD_ROW)
 
-    assert decisions == [CircuitMoved("open", "half_open"), Fail(100, BAD_ROW)][1:]
+    assert decisions == [Fail(100, BAD_ROW)]
     assert story.route.outage is not None
     assert story.route.outage.check_next
     assert story.route.next_change(story.now) == story.now + 1.0
@@ -641,3 +679,36 @@ def test_a_failure_after_a_success_that_closed_a_confirmed_outage_is_explained_b
     assert decisions == [RetryAt(50, story.now + 1.0, "http_500")]
     assert not story.route.window.rows
     assert story.route.evidence.records[50].proven == 0
+
+
+def test_a_wait_that_a_refusal_named_outlasts_the_opening() -> None:
+    """As one that a failure named."""
+    story = Story()
+
+    story.open(waiting(REFUSED, 30.0))
+
+    assert story.route.next_change(story.now) == story.now + 30.0
+
+
+def test_a_route_that_answers_only_the_smallest_request_is_lost_in_the_end() -> None:
+    """Counted from the opening that this request closed."""
+    story = Story(ever=False)
+    story.open()
+    began = story.now
+
+    story.probe(0, GOOD, "ping")
+    assert story.route.lost_at == began + 600.0
+    story.call(7, FAILED)
+
+    assert story.route.lost_at == began + 600.0
+
+
+def test_a_route_whose_held_rows_the_smallest_request_outlives_is_lost_in_the_end() -> None:
+    """Counted from when it vouched for them no longer."""
+    story = Story(ever=False, can_check=True, failure_threshold=2)
+    for row in (1, 2):
+        story.call(row, FAILED)
+        story.call(0, GOOD, "ping")
+
+    assert not story.route.is_closed
+    assert story.route.lost_at == story.now + 600.0

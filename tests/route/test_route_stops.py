@@ -323,3 +323,81 @@ def test_any_answer_of_the_provider_shows_that_it_is_reached(outcome: Outcome) -
     story.call(2, outcome)
 
     assert not story.route.is_lost(story.now + 10_000.0)
+
+
+def test_a_success_takes_back_a_stop_that_a_check_asked_for() -> None:
+    """The name of the host was unknown to one request, and known to the next."""
+    story = Story(ever=False, can_check=True)
+    early = story.send(50)
+    story.call(1, FAILED)
+    story.call(0, UNKNOWN_HOST, "ping")
+    assert story.route.is_stopping
+
+    story.come(early, GOOD)
+
+    assert not story.route.is_stopping
+    for row in range(2, 8):
+        assert "StopRun" not in kinds(story.call(row, FAILED) if story.route.is_closed else [])
+
+
+def test_a_check_that_finds_no_host_stops_a_route_that_has_never_answered() -> None:
+    """At once: it is a mistyped address, and no outage."""
+    story = Story(ever=False, can_check=True)
+    story.call(1, FAILED)
+
+    assert kinds(story.call(0, UNKNOWN_HOST, "ping")) == ["CircuitMoved", "StopRun"]
+    assert not story.route.is_confirmed
+
+
+def test_a_key_that_a_probe_finds_refused_confirms_no_outage() -> None:
+    """However many probes have failed before it."""
+    story = Story(ever=False)
+    story.open(UNREACHABLE)
+    story.probe(0, FAILED, "ping")
+    story.probe(0, FAILED, "ping")
+
+    decisions = story.probe(0, KEY_REFUSED, "ping")
+
+    assert kinds(decisions) == ["CircuitMoved", "StopRun"]
+
+
+def test_an_outage_that_a_stop_left_untold_does_not_end_either() -> None:
+    """A probe found no host, then a call of before succeeded: the stop is taken back, and no end is told."""
+    story = Story(ever=False)
+    early = story.send(50)
+    story.open(UNREACHABLE)
+    for row in (100, 101, 102):
+        story.probe(row, FAILED)
+    assert kinds(story.probe(103, UNKNOWN_HOST)) == ["CircuitMoved", "ParkUntil"]
+
+    assert "OutageOver" not in kinds(story.come(early, GOOD))
+    assert story.route.is_closed
+
+
+def test_a_stale_probe_stops_nothing_by_itself_while_the_route_may_answer() -> None:
+    """The circuit has closed meanwhile, by the smallest request; its row goes again."""
+    story = Story(ever=False)
+    story.open(UNREACHABLE)
+    story.go_to_probe()
+    hung = story.send(100)
+    story.wait(65.0)
+    story.probe(0, GOOD, "ping")
+
+    assert story.come(hung, KEY_REFUSED) == [ParkUntil(100)]
+    assert not story.route.is_stopping
+
+
+def test_a_smallest_request_that_probes_takes_a_stop_back() -> None:
+    """It has reached the host that another call found unknown; the circuit closes, and stays so."""
+    story = Story(ever=False)
+    late = story.send(50)
+    story.open(UNREACHABLE)
+    story.go_to_probe()
+    probe = story.send(0, "ping")
+    assert story.come(late, UNKNOWN_HOST) == [ParkUntil(50)]
+    assert story.route.is_stopping
+
+    assert kinds(story.come(probe, GOOD)) == ["CircuitMoved", "Requeue"]
+
+    assert not story.route.is_stopping
+    assert story.route.is_closed
