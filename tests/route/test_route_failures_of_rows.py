@@ -197,7 +197,6 @@ def test_a_good_row_renews_the_trust_in_the_smallest_request() -> None:
         story.call(0, GOOD, "ping")
     assert len(story.route.trust.vouched) == 4
 
-    story.route.trust.jumps = 1
     story.call(100, GOOD)
 
     assert not story.route.trust.vouched
