@@ -49,7 +49,8 @@ class Judging(RouteBase):
             if call.fresh:
                 self._usual.add(0)
             self.evidence.succeeded(call.row)
-            if self.trust.pings or self.trust.jumps or self.trust.mistaken:
+            trust = self.trust
+            if trust.pings or trust.vouched or trust.jumps or trust.mistaken:
                 self.trust = Trust()
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
