@@ -75,7 +75,8 @@ class JsonDisplay(LineDisplay):
             return []
         fields = as_json(event)
         assert isinstance(fields, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
-        del fields["at"]
+        for on_the_loops_clock in ("at", "since"):
+            fields.pop(on_the_loops_clock, None)
         return [self._encoded(name, fields)]
 
     def progress_line(self, now: Snapshot) -> str:

@@ -260,7 +260,6 @@ def test_json_lines_are_snapshots_and_changes() -> None:
         "event": "outage_started",
         "time": "2023-11-14T22:13:20.500Z",
         "route": ROUTE,
-        "since": 1.0,
         "reason": "5 rows failed in a row",
         "retry_after": 3.2,
     }
