@@ -401,3 +401,13 @@ def test_a_smallest_request_that_probes_takes_a_stop_back() -> None:
 
     assert not story.route.is_stopping
     assert story.route.is_closed
+
+
+def test_rows_are_no_longer_held_once_the_account_has_no_money() -> None:
+    """They are parked like all others, as at any opening."""
+    story = Story(can_check=True)
+    story.call(1, FAILED)
+
+    story.call(2, NO_MONEY)
+
+    assert not story.route.evidence.records[1].held
