@@ -101,8 +101,10 @@ def test_bad_rows_end_after_as_few_failures_as_the_law_allows(percent: int, most
     traffic.run(40_000)
 
     assert len(traffic.bad) == 2000
-    # The first ones had failed before it was known how seldom that is.
-    assert all(proven <= needed + 1 for proven, needed in traffic.bad[200:])
+    # The first ones failed before it was known how seldom good rows do; what is asked falls now and then for others.
+    over = [proven - needed for proven, needed in traffic.bad[200:]]
+    assert max(over) <= 2
+    assert sum(more > 1 for more in over) <= len(over) // 100
     later = [proven for proven, _ in traffic.bad[200:]]
     assert sorted(later)[len(later) * 99 // 100] <= most
     assert len(traffic.failed) <= most_by_chance(40_000)

@@ -24,6 +24,7 @@ from route_states import (
 
 from llmbatch.records import Outcome
 from llmbatch.route.decisions import CircuitMoved, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
+from llmbatch.route.outage import Outage
 
 BAD_REQUEST = replace(REFUSED, scope="row")
 HINT = "check the model, the parameters and the rows; `llmbatch check` reads them all"
@@ -41,7 +42,7 @@ def test_an_account_without_money_stops_the_run_at_once() -> None:
         StopRun(3, "m refuses the account: no money", "top up"),
     ]
     assert story.route.dead is NO_MONEY
-    assert story.route.outage is not None
+    assert story.route.outage == Outage(story.now, "stop", 0)
     assert repr(story.route) == "<RouteState m dead, 0 in flight, limit 10>"
     assert story.route.next_change(story.now) is None
     assert story.route.next_probe(story.now + 100.0, EVERYTHING) is None
