@@ -41,7 +41,7 @@ class Judging(RouteBase):
         self._succeeded_at = now
         self._failed_checks = 0.0
         self._unreached = None
-        self.limit.on_success()
+        self.limit.on_success(call.ticket.serial)
         self.throttle.prove(call.ticket.serial)
         if call.kind == "row":
             latency = now - call.sent_at
@@ -96,6 +96,7 @@ class Judging(RouteBase):
             self.limit.on_overload(call.serial, self.circuit.serial)
         if outcome.pause is not None:
             self.throttle.hear(call.serial, now + outcome.pause)
+            self.circuit.hold(now + outcome.pause if not self.circuit.is_closed else -math.inf)
         if call.probe and self.outage is None:
             return self._stale_probe(call)
         if outcome.code == "unknown_host" and not self.history.ever:
@@ -103,7 +104,9 @@ class Judging(RouteBase):
         if call.probe:
             return self._probe_failed(call, outcome, now)
         if call.kind != "row":
-            return self._check_failed(now)
+            # What nothing later in flight could disprove is the route's wait.
+            named = self.throttle.confirmed(disprovable=any(number > call.serial for number in self._out))
+            return [*self._pause(named - now, call, now, ""), *self._check_failed(now)]
         record = self._note_failure(call, outcome)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
@@ -221,6 +224,7 @@ class Judging(RouteBase):
         outage, self.outage = self.outage, None
         assert outage is not None  # noqa: S101 - an open circuit has one
         by_ping = call.kind == "ping"
+        self.trust.pings += by_ping
         decisions: list[Decision] = []
         if outage.confirmed:
             self.evidence.void()
@@ -230,9 +234,9 @@ class Judging(RouteBase):
             decisions.append(OutageOver(outage.since))
         else:
             self.trust.mistaken = True
-            self.limit.restart(max(RAMP_START, self._steady / 2))
+            # Where a wait that was named has ended meanwhile, traffic ramps up as after any other.
+            self.limit.restart(RAMP_START if self.throttle.ramp_due else max(RAMP_START, self._steady / 2))
             if by_ping:
-                self.trust.pings += 1
                 if not self.history.ever and self._unreached is None:
                     self._unreached = outage.since
                 self.window.clear(self.circuit.serial)

@@ -83,6 +83,8 @@ class Outage:
     failed_rows: int = 0
     chance: float = 1.0
     """How likely it is that the requests which nothing speaks against failed by the usual errors alone."""
+    failed_checks: int = 0
+    """Requests that nothing speaks against and that failed, the smallest and a finished row's: they take turns."""
     hung: int = 0
     turn: int = 0
     """Probes sent."""
@@ -99,6 +101,7 @@ class Outage:
 
     def ping_failed(self, rate: float) -> bool:
         """A request that nothing speaks against failed, as happens with *rate* by chance. Whether that confirms it."""
+        self.failed_checks += 1
         self.chance *= rate
         return self._confirm(yes=self.chance < CONFIRMING_CHANCE)
 
@@ -110,7 +113,7 @@ class Outage:
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
         """Who probes next, of those who can; None where nobody can."""
         self.blind = not (candidates.checks or candidates.fresh or candidates.untried)
-        checks: tuple[ProbeKind, ...] = ("good", "ping") if trust.pings else ("ping", "good")
+        checks = self._checks(trust)
         for kind in (*checks, *self._order(trust)) if self.check_next else self._order(trust):
             if getattr(candidates, kind):
                 if kind != "fresh":
@@ -118,14 +121,21 @@ class Outage:
                 return Probe("fresh", JUMPS[min(trust.jumps, len(JUMPS) - 1)])
         return None
 
+    def _checks(self, trust: Trust) -> tuple[ProbeKind, ...]:
+        """The smallest request and a finished row's, the one first that is to be asked."""
+        return ("good", "ping") if trust.pings or self.failed_checks % 2 else ("ping", "good")
+
     def _order(self, trust: Trust) -> tuple[ProbeKind, ...]:
         """All four kinds, the one whose turn it is first."""
-        checks: tuple[ProbeKind, ...] = ("good", "ping") if trust.pings else ("ping", "good")
+        checks = self._checks(trust)
         if self.cause in ("timeouts", "stop") and not self.turn and not trust.pings:
             return (*checks, "fresh", "parked")
         if trust.mistaken and not self.turn:
             # The last opening was a mistake, and no row has passed since: ask what told so.
             return ("good", "fresh", "parked", "ping")
+        if trust.pings and (self.turn + 1) % (4 << min(trust.pings, 4)) == 0:
+            # Now and then, ever more seldom: it may be that only bad rows are left.
+            return ("ping", "good", "parked", "fresh")
         if self.turn % 2 == 1 and not (trust.pings and self.turn % 4 == 3):
             # The smallest request alone does not close the circuit again and again while rows fail.
             return (*checks, "fresh", "parked") if not trust.pings else ("good", "fresh", "parked", "ping")

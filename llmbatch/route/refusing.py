@@ -16,7 +16,7 @@ from llmbatch.route.decisions import (
 )
 from llmbatch.route.evidence import RowRecord
 from llmbatch.route.judging import Judging
-from llmbatch.route.outage import Outage
+from llmbatch.route.outage import Outage, probe_wait
 
 __all__ = ["Refusing"]
 
@@ -61,7 +61,7 @@ class Refusing(Judging):
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """A refusal that asks to be tried again, or the row's own program error: it says nothing about the route."""
         record = self.evidence.failed(call.row, call.serial, outcome)
-        if outcome.scope == "row" and record.pending:
+        if outcome.scope == "row" and outcome.status is None and record.pending:
             record.pending.clear()
             self.evidence.unproven.pop(call.row, None)
             record.proven += 1
@@ -117,12 +117,13 @@ class Refusing(Judging):
         else:
             # The provider answers, though it refuses this request: ask another one before long.
             self.circuit.settle(call.ticket, "neutral", now)
-            outage.check_next = True
+            outage.check_next = not self.trust.pings
             decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
-                self.circuit.hold(now + 1.0)
+                lasted = now - outage.since if self.trust.pings else 0.0
+                self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
         return decisions
 
     # The other verdicts.

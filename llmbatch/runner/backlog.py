@@ -239,12 +239,17 @@ class Backlog:
         *turn* counts the probes, so that a block of bad rows is left soon, however long.
         """
         untried, failed = self._parked(route)
-        rows = untried or failed
-        if not rows:
+        if not untried and not failed:
             return None
-        fewest = min(pending.probes for pending in rows)
-        rows = [pending for pending in rows if pending.probes == fewest]
+        fewest = min(pending.probes for pending in (*untried, *failed))
+        rows = [pending for pending in untried or failed if pending.probes == fewest]
+        rows = rows or [pending for pending in failed if pending.probes == fewest]
         return rows[int(turn * GOLDEN % 1.0 * len(rows))]
+
+    def has_untried(self, route: RunRoute) -> bool:
+        """Whether a parked row of *route* has never failed, as a probe neither."""
+        records = route.state.evidence.records
+        return any(number not in records and not pending.probes for number, pending in route.parked.items())
 
     def _parked(self, route: RunRoute) -> tuple[list[PendingRow], list[PendingRow]]:
         """The parked rows in order of their numbers: those that never failed, and the others."""

@@ -87,14 +87,15 @@ class Scheduler:
                 job = self._probe(route, now)
                 if job is not None:
                     return job
-        if self.reading.is_over:
+        was_over = self.reading.is_over
+        if was_over:
             job = self._check(now)
             if job is not None:
                 return job
         pending = self._next_row(now)
         if pending is not None:
             return self._issue(pending, now, run.options.timeout)
-        return None if self.reading.is_over else self._check(now)
+        return None if was_over else self._check(now)  # the input may have ended just now
 
     def _next_row(self, now: float) -> PendingRow | None:
         backlog = self._run.backlog
@@ -179,17 +180,16 @@ class Scheduler:
     # Probes and checks.
 
     def _probe(self, route: RunRoute, now: float) -> Job | None:
-        state = route.state
+        run, state = self._run, route.state
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
             return None
-        records = state.evidence.records
         candidates = Candidates(
             fresh=self.reading.could_read_for(route),
             parked=bool(route.parked),
             ping=self._checks.ping(route) is not None,
             good=self._checks.good(route) is not None,
-            untried=not all(number in records for number in route.parked),
+            untried=self._run.backlog.has_untried(route),
         )
         alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.live
         if alone and not candidates.checks:
@@ -203,14 +203,18 @@ class Scheduler:
         if probe.kind == "ping" or probe.kind == "good":
             request = self._checks.ping(route) if probe.kind == "ping" else self._checks.good(route)
             return None if request is None else self._issue_check(route, probe.kind, request, now)
-        pending = self.reading.next_of(route, now, probe.jump) if probe.kind == "fresh" else None
+        pending = (
+            self.reading.next_of(route, now, min(probe.jump, max(0, run.most_waiting - len(route.parked))))
+            if probe.kind == "fresh"
+            else None
+        )
         if pending is None:
             pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
         return None if pending is None else self._issue(pending, now, state.probe_timeout)
 
     def _check(self, now: float) -> Job | None:
         """A request for rows that only wait to learn whether the route works."""
-        for route in self._run.routes:
+        for route in list(self._run.routes):  # a finished row that is looked up may make another
             state = route.state
             if not state.evidence.unproven:
                 continue

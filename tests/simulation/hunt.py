@@ -40,6 +40,11 @@ class Tally:
     calls: int = 0
     seconds: float = 0.0
     """Virtual ones."""
+    good_rows: int = 0
+    by_chance: int = 0
+    """Good rows that failed by chance, as the law allows for one in 100,000."""
+    too_soon: int = 0
+    """Those of them that failed early in a run, when the route's rate of errors was hardly known."""
     fates: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
@@ -48,6 +53,9 @@ class Tally:
         self.lives += other.lives
         self.calls += other.calls
         self.seconds += other.seconds
+        self.good_rows += other.good_rows
+        self.by_chance += other.by_chance
+        self.too_soon += other.too_soon
         self.fates += other.fates
         self.broken += other.broken
 
@@ -56,6 +64,7 @@ class Tally:
         fates = ", ".join(f"{count} {kind}" for kind, count in self.fates.most_common())
         return (
             f"{self.seeds} stories, {self.lives} lives, {self.calls} calls, {days:.0f} days of virtual time, "
+            f"{self.by_chance} of {self.good_rows} good rows failed by chance ({self.too_soon} early), "
             f"{len(self.broken)} broken; met: {fates}"
         )
 
@@ -80,6 +89,9 @@ def tell(first: int, last: int) -> Tally:
         tally.lives += len(story.lives)
         tally.calls += len(story.provider.sent)
         tally.seconds += story.world
+        tally.good_rows += story.watch.good_rows
+        tally.by_chance += story.watch.by_chance
+        tally.too_soon += story.watch.too_soon
         tally.fates.update(story.met)
     return tally
 
@@ -110,6 +122,7 @@ def main() -> int:
         return _tell_one(given.seed)
 
     first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
+    print(f"from seed {first} on", flush=True)
     until = time.monotonic() + (given.minutes or 10**6) * 60
     tally = Tally()
     # A process that told thousands of stories holds what their dead lives never cleaned up.

@@ -5,7 +5,6 @@ Each function puts one in place; the test's monkeypatch takes it out again.
 
 from __future__ import annotations
 
-import math
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,14 +19,20 @@ from llmbatch.errors import WriteError
 from llmbatch.files.disk import Disk
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.output import Output
+from llmbatch.files.reader import FileSource
 from llmbatch.files.replace import replace_file
 from llmbatch.files.scan import scan
 from llmbatch.files.writer import LineWriter
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.runner.lane import Lane
-from llmbatch.runner.verdicts import Verdicts
-from llmbatch.runner.waiting import Waiting
-from llmbatch.runner.work import Work
+from llmbatch.records import Outcome
+from llmbatch.route.base import Call
+from llmbatch.route.decisions import Decision, Fail
+from llmbatch.route.evidence import Evidence, RowRecord
+from llmbatch.route.judging import Judging
+from llmbatch.route.refusing import Refusing
+from llmbatch.route.throttle import Throttle
+from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
+from llmbatch.runner.reading import Reading
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -51,7 +56,7 @@ def _leaked_probe(patch: pytest.MonkeyPatch) -> None:
 
     def leak(self: Circuit, ticket: Ticket, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
         if ticket.probe and verdict == "failure":
-            self._probes[ticket] = math.inf
+            self._probes[ticket] = now + 1e7
             return
         settle(self, ticket, verdict, now, retry_after=retry_after)
 
@@ -89,18 +94,73 @@ def _probes_without_end(patch: pytest.MonkeyPatch) -> None:
 
 @bug("the circuit never opens")
 def _never_opens(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Circuit, "trip", lambda self, now, reason, *, by_refusal=False: None)
-    patch.setattr(Circuit, "_open", lambda self, now, reason: None)
+    patch.setattr(Judging, "_open", lambda self, cause, now, *, confirmed=False: [])
 
 
 @bug("all places are filled at once when the circuit closes")
 def _no_ramp(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(AdaptiveLimit, "restart", lambda self: None)
+    patch.setattr(AdaptiveLimit, "restart", lambda self, start=2.0: None)
 
 
-@bug("a wait that the provider named is cut short")
+@bug("rows that failed before, while others passed, open the circuit too")
+def _suspects_count(patch: pytest.MonkeyPatch) -> None:
+    note = Judging._note_failure
+
+    def count(self: Judging, call: Call, outcome: Outcome) -> RowRecord:
+        self.window.add(call.row, call.serial, 0.01)
+        return note(self, call, outcome)
+
+    patch.setattr(Judging, "_note_failure", count)
+
+
+# Waits that the provider names.
+
+
+@bug("a wait that the provider named for the route is not kept")
 def _hint_shortened(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Lane, "hold", lambda self, until: None)
+    patch.setattr(Throttle, "pause", lambda self, until: False)
+
+
+@bug("a wait that the provider named for a row is cut short")
+def _own_hint_shortened(patch: pytest.MonkeyPatch) -> None:
+    backoff = Judging._backoff
+
+    def short(self: Judging, row: int, record: RowRecord) -> float:
+        return min(2.0, backoff(self, row, record))
+
+    patch.setattr(Judging, "_backoff", short)
+
+
+@bug("no ramp after a wait that the provider named")
+def _no_ramp_after_wait(patch: pytest.MonkeyPatch) -> None:
+    pause = Throttle.pause
+
+    def steady(self: Throttle, until: float) -> bool:
+        news = pause(self, until)
+        self.ramp_due = False
+        return news
+
+    patch.setattr(Throttle, "pause", steady)
+
+
+@bug("the wait that one call was asked for stops the route")
+def _one_hint_pauses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Throttle, "is_route_wide", lambda self, sent, *, disprovable: True)
+    confirmed = Throttle.confirmed
+    patch.setattr(Throttle, "confirmed", lambda self, *, disprovable: confirmed(self, disprovable=False))
+
+
+@bug("a row that is throttled alone never ends")
+def _throttled_for_ever(patch: pytest.MonkeyPatch) -> None:
+    prove = Judging._prove
+
+    def forget(self: Judging, serial: int, now: float) -> list[Decision]:
+        decided = prove(self, serial, now)
+        for record in self.evidence.records.values():
+            record.throttled = False
+        return decided
+
+    patch.setattr(Judging, "_prove", forget)
 
 
 # Judging rows.
@@ -108,46 +168,108 @@ def _hint_shortened(patch: pytest.MonkeyPatch) -> None:
 
 @bug("what failed in an outage counts against the rows")
 def _outage_counts(patch: pytest.MonkeyPatch) -> None:
-    def void(self: Lane) -> None:
-        for work in self.unproved.values():
-            work.charged += len(work.pending)
-            work.pending.clear()
+    def void(self: Evidence) -> None:
+        for record in self.unproven.values():
+            record.proven += len(record.pending)
+            record.pending.clear()
+        self.unproven.clear()
 
-    patch.setattr(Lane, "void", void)
+    patch.setattr(Evidence, "void", void)
 
 
 @bug("any success proves a failure, also one of a call sent before it")
 def _judged_by_arrival(patch: pytest.MonkeyPatch) -> None:
-    prove = Lane.prove
+    prove = Evidence.prove
 
-    def by_arrival(self: Lane, serial: int, max_attempts: int) -> Any:
-        newest = self.newest_success
-        found = prove(self, 10**12, max_attempts)
-        self.newest_success = max(newest, serial)
+    def by_arrival(self: Evidence, serial: int) -> Any:
+        newest = max(self.newest_success, serial)
+        found = prove(self, 10**12)
+        self.newest_success = newest
         return found
 
-    patch.setattr(Lane, "prove", by_arrival)
+    patch.setattr(Evidence, "prove", by_arrival)
 
 
 @bug("a refusal ends its row at once")
 def _refusal_at_once(patch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Verdicts, job: Any, outcome: Any, now: float) -> None:
-        job.lane.circuit.settle(job.permit, "neutral", now)
-        if job.work is not None:
-            self._dispatch.fail(job.work, outcome, now)
+    refused = Refusing._refused
 
-    patch.setattr(Verdicts, "_refusal", refuse)
+    def refuse(self: Refusing, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        if call.probe or call.kind != "row":
+            return refused(self, call, outcome, now)
+        self.circuit.settle(call.ticket, "neutral", now)
+        self.evidence.forget(call.row)
+        return [Fail(call.row, outcome)]
+
+    patch.setattr(Refusing, "_refused", refuse)
+
+
+@bug("the first proven failure ends a row")
+def _first_failure_ends(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Evidence, "is_spent", lambda self, record: record.proven >= 1)
+
+
+@bug("a row ends after --max-attempts, however many attempts of others fail")
+def _rate_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Evidence, "is_spent", lambda self, record: record.proven >= self._least)
+
+
+@bug("rows that fail are charged by the word of the smallest request alone")
+def _smallest_vouches(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Judging, "_ping_passed", lambda self, call, now: self._prove(call.serial, now))
 
 
 @bug("held rows are sent again instead of waiting for evidence")
 def _held_rows_go(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Waiting, "hold", Waiting.enqueue)
+    patch.setattr(Backlog, "hold", Backlog.enqueue)
 
 
 @bug("a bad row is tried for ever")
 def _tried_for_ever(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Work, "is_spent", lambda self, most: False)
-    patch.setattr(Work, "would_be_spent", lambda self, most: False)
+    patch.setattr(Evidence, "is_spent", lambda self, record: False)
+
+
+# Where rows wait.
+
+
+@bug("a row stays in its queue when it goes")
+def _in_two_places(patch: pytest.MonkeyPatch) -> None:
+    def peek(self: Backlog, route: RunRoute) -> PendingRow:
+        route.queue.rotate(-1)
+        return route.queue[-1]
+
+    patch.setattr(Backlog, "next_of", peek)
+
+
+@bug("a later pass over the input reads rows again that are in memory")
+def _read_again(patch: pytest.MonkeyPatch) -> None:
+    rewind = Reading._rewind
+
+    def forget(self: Reading) -> bool:
+        found = rewind(self)
+        self._is_later_pass = False
+        return found
+
+    patch.setattr(Reading, "_rewind", forget)
+
+
+@bug("a later pass over the input does not know which rows are finished")
+def _sent_twice(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FileSource, "finished", lambda self, number: None)
+
+
+@bug("rows that were left for a later pass are forgotten")
+def _left_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(FileSource, "skip", lambda self, row: None)
+
+
+@bug("one parked row probes again and again, and no other has its turn")
+def _one_probes(patch: pytest.MonkeyPatch) -> None:
+    def first(self: Backlog, route: RunRoute, turn: int) -> PendingRow | None:
+        untried, failed = self._parked(route)
+        return next(iter((*untried, *failed)), None)
+
+    patch.setattr(Backlog, "best_probe", first)
 
 
 # The file.

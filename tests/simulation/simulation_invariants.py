@@ -8,12 +8,25 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulation_disk import Machine, SimulatedDisk
-from simulation_provider import REFUSING, TOTAL, Provider, Sent
+from simulation_law import GuaranteeError, LifeLog
+from simulation_provider import SPENT, TOTAL, Provider
 
-from llmbatch.events import CallEnded, CallSent, CircuitChanged, Event, Progress, RowFinished, RunStarted
+from llmbatch.events import (
+    CallEnded,
+    CallSent,
+    CircuitChanged,
+    Event,
+    Notice,
+    OutageEnded,
+    OutageStarted,
+    RowFinished,
+    RunStarted,
+    Throttled,
+)
 from llmbatch.files.lines import line_digest
 
 if TYPE_CHECKING:
@@ -30,8 +43,15 @@ SYNC_EVERY = 1.0
 A_MOMENT = 10.0
 
 
-class GuaranteeError(AssertionError):
-    """A guarantee does not hold."""
+@dataclass
+class Ramp:
+    """Traffic after a wait: *start* calls in flight, and one more for every good answer."""
+
+    start: int
+    why: str
+    sent: int = 0
+    ended: int = 0
+    good: int = 0
 
 
 class Watch:
@@ -44,7 +64,11 @@ class Watch:
         self.sync_failed = False
         self.doubtful = False
         """Whether a sync failed while an earlier run's output was opened."""
-        self.calls_seen = 0
+        self.by_chance = 0
+        """Good rows that failed in spite of the law."""
+        self.too_soon = 0
+        """Those of them that failed early, by fewer attempts than the law asks for."""
+        self.good_rows = 0
         self._plan = plan
         self._machine = machine
         self._provider = provider
@@ -70,10 +94,14 @@ class Watch:
         self._synced_until = -math.inf
         self._sync_tried = -math.inf
         self.died_at = 0.0
-        self._calls: dict[str, int] = defaultdict(int)
+        self._provider.announced.clear()
+        self._provider.checks.clear()
         self._state: dict[str, str] = {}
-        self._closed_at_call: dict[str, list[int]] = {}
-        self._unended: dict[tuple[str, int], int] = {}
+        self._ramps: dict[str, Ramp] = {}
+        self._ramp_of: dict[tuple[str, int], Ramp] = {}
+        self._due: dict[str, float] = {}
+        """From when on a route's traffic has to ramp up, once it has been stopped until then."""
+        self._machine_until = 0.0
         self._probes: dict[str, list[str]] = {}
         self._opened_by: dict[str, str] = {}
         self._sent = 0
@@ -81,9 +109,15 @@ class Watch:
         """The number of a row's call in flight."""
         self._newest_success: Counter[str] = Counter()
         self._newest_failure: Counter[str] = Counter()
+        self._failing: dict[str, dict[int, int]] = defaultdict(dict)
+        """Rows that failed first since the newest good answer to a later call, each with the number of that call."""
+        self._suspects: set[int] = set()
+        """Rows that failed while a later call succeeded."""
         self._openings = 0
-        self._read = 0
-        self._ended = 0
+        self._opened_at: dict[str, float] = {}
+        self._confirmed: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._closings: dict[str, list[float]] = defaultdict(list)
+        self._row_ended: dict[int, float] = {}
         disk.on_write = self._on_write
         disk.on_sync = self._on_sync
 
@@ -114,67 +148,125 @@ class Watch:
                 self._on_answer(event)
             case CircuitChanged():
                 self._on_change(event)
-            case Progress():
-                self._read = event.rows
             case RowFinished():
-                self._ended += 1
+                if event.row in self._row_ended:
+                    self._break(f"claim 1: row {event.row} ended twice")
+                self._row_ended[event.row] = self._world + event.at
+            case Throttled():
+                self._due[event.route] = max(self._due.get(event.route, 0.0), event.at + event.pause)
+                self._check_pause(event)
+            case OutageStarted():
+                self._confirmed[event.route].append((self._world + event.at, math.inf))
+                self._check_outage(event)
+            case OutageEnded():
+                self._confirmed[event.route][-1] = (self._confirmed[event.route][-1][0], self._world + event.at)
+            case Notice() if event.message.startswith("this machine"):
+                self._machine_until = max(self._machine_until, event.at + 1e-6)
+                for route in self._ramps.keys() | self._state.keys() | {place[0] for place in self._place}:
+                    self._due[route] = max(self._due.get(route, 0.0), event.at)
 
     def _on_call(self, event: CallSent) -> None:
         route = event.route
         self._sent += 1
+        if event.row:
+            if (route, event.row) in self._place:
+                self._break(f"claim 3: row {event.row} is in flight twice")
+            self._provider.announced[event.row] = route, event.probe
+        else:
+            self._provider.checks.append((route, event.probe))
         self._place[route, event.row] = self._sent
         state = self._state.get(route, "closed")
         if state != "closed" and not event.probe:
             self._break(f"claim 5: an ordinary call for row {event.row} was sent while the circuit was {state}")
-        self._provider.probing[event.row] = event.probe
-        ramp = self._closed_at_call.get(route)
-        if ramp is not None and not event.probe:
-            sent, ended, good = ramp
-            ramp[0] += 1
-            if sent + 1 - ended > 2 + good and sent < self._plan.options["concurrency"]:
-                self._break(
-                    f"claim 9: {sent + 1 - ended} calls in flight after {good} good answers since the circuit closed"
-                )
-            self._unended[route, event.row] = self._generation(route)
+        if event.probe or not event.row:
+            return
+        ramp = self._ramp(route, event.at)
+        if ramp is not None:
+            ramp.sent += 1
+            self._ramp_of[route, event.row] = ramp
+            flying = ramp.sent - ramp.ended
+            if flying > ramp.start + ramp.good and ramp.sent <= self._plan.options["concurrency"]:
+                self._break(f"claim 9: {flying} calls in flight after {ramp.good} good answers since {ramp.why}")
 
-    def _generation(self, route: str) -> int:
-        return self._calls[route]
+    def _ramp(self, route: str, at: float) -> Ramp | None:
+        if at >= self._due.get(route, math.inf) - 1e-6:
+            del self._due[route]
+            self._ramps[route] = Ramp(2, "a wait")
+        return self._ramps.get(route)
 
     def _on_answer(self, event: CallEnded) -> None:
         place = self._place.pop((event.route, event.row), 0)
+        failing = self._failing[event.route]
         if event.verdict == "success":
             self._newest_success[event.route] = max(self._newest_success[event.route], place)
-        elif event.verdict == "failure" and not event.probe:
-            self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
+            # What ends an outage proves nothing against rows, nor does the smallest request where many fail.
+            proves = event.row and not event.probe
+            proven = [row for row, number in failing.items() if number < place] if proves else []
+            self._suspects.update(proven)
+            for row in proven:
+                del failing[row]
+        elif event.verdict in ("failure", "neutral", "exhausted") and event.row and not event.probe:
+            if event.verdict == "failure":
+                self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
+            if event.row not in self._suspects:
+                failing.setdefault(event.row, place)
         if event.probe and event.verdict is not None:
             self._probes.setdefault(event.route, []).append(event.verdict)
-        ramp = self._closed_at_call.get(event.route)
-        born = self._unended.pop((event.route, event.row), None)
+        ramp = self._ramp(event.route, event.at)
+        born = self._ramp_of.pop((event.route, event.row), None)
         if ramp is None:
             return
-        if born == self._generation(event.route) and not event.probe:
-            ramp[1] += 1
-        if event.verdict == "success":
-            ramp[2] += 1
+        ramp.ended += born is ramp
+        ramp.good += event.verdict == "success"
 
     def _on_change(self, event: CircuitChanged) -> None:
-        self._state[event.route] = event.new
+        route = event.route
+        self._state[route] = event.new
         if event.new == "closed":
-            answers = self._probes.pop(event.route, [])
-            if answers and answers[-1] == "failure":
-                # Only an opening that no probe has confirmed may turn out to be a mistake.
+            answers = self._probes.pop(route, [])
+            confirmed = self._confirmed[route] and self._confirmed[route][-1][1] == math.inf
+            if confirmed and answers and answers[-1] == "failure" and "circuit_key" not in self._plan.options:
+                # Only an opening that no probe has confirmed may turn out to be a mistake. A tenant's last rows, all of
+                # which failed, are judged by their own attempts.
                 self._break(f"claim 5: the circuit closed after a failed probe ({answers})")
-            streak = "in a row failed" in self._opened_by.get(event.route, "")
-            if streak and not answers and self._newest_success[event.route] < self._newest_failure[event.route]:
+            streak = "in a row failed" in self._opened_by.get(route, "")
+            if streak and not answers and self._newest_success[route] < self._newest_failure[route]:
                 self._break("claim 5: the circuit closed by a call that was sent before others failed")
-            self._calls[event.route] += 1
-            self._closed_at_call[event.route] = [0, 0, 0]
+            self._closings[route].append(self._world + event.at)
+            start = 2 if confirmed else max(2, self._plan.options["concurrency"] // 2)
+            self._ramps[route] = Ramp(start, "the circuit closed")
         elif event.old == "closed":
-            self._opened_by[event.route] = event.reason
+            self._opened_by[route] = event.reason
+            self._opened_at[route] = self._world + event.at
             self._openings += 1
-            self._closed_at_call.pop(event.route, None)
+            fresh = len(self._failing[route])
+            if "in a row failed" in event.reason and fresh < self._plan.options["failure_threshold"]:
+                self._break(f"claim 5: {fresh} rows that were not known to fail opened the circuit ({event.reason})")
+            self._ramps.pop(route, None)
         if not (0.0 <= event.retry_after < math.inf):
             self._break(f"claim 5: retry_after is {event.retry_after}")
+
+    def _check_pause(self, event: Throttled) -> None:
+        """Claim 8: the wait that one call was asked for does not stop a route that answers others."""
+        calls = [call for call in self._provider.sent[self._first_call :] if call.route == event.route]
+        newest = max((call.number for call in calls if call.fate == "good" and call.ended < math.inf), default=0)
+        heard = [call for call in calls if call.fate == "throttled" and newest < call.number and call.ended < math.inf]
+        if len(heard) != 1 or not heard[0].hint_until or heard[0].probe or heard[0].check:
+            return
+        until = self._world + event.at + event.pause
+        if until >= heard[0].hint_until - 1e-3 and any(
+            call.ended == math.inf and call.number > heard[0].number for call in calls
+        ):
+            self._break(f"claim 8: the route waits {event.pause:.1f} s as one call was asked to")
+
+    def _check_outage(self, event: OutageStarted) -> None:
+        """Claim 5: rows that are bad by themselves are never told as an outage."""
+        since = self._opened_at.get(event.route, math.inf) - 600.0
+        calls = [call for call in self._provider.sent[self._first_call :] if call.ended >= since]
+        sick = any(call.phase.kind in TOTAL | SPENT or call.fate in ("random", "throttled", "local") for call in calls)
+        # Where failed rows are all that is sent, only the smallest request could tell.
+        if not sick and self._provider.smallest != "fails" and not self.retrying:
+            self._break(f"claim 5: an outage was told that never was ({event.reason})")
 
     # Between lives.
 
@@ -208,10 +300,15 @@ class Watch:
         calls = self._provider.sent[self._first_call :]
         self._check_kept(now, power=power, crashed=crashed)
         self._check_durable(code, now)
-        self._check_calls(calls, now)
-        self._check_hints(calls)
-        self._check_outages(calls)
-        self._check_failed(calls, now)
+        if self._provider.unannounced:
+            raise GuaranteeError(f"claim 3: row {self._provider.unannounced[0].row} was sent, and no event says so")
+        life = LifeLog(
+            self._plan, calls, self._before, now, self._row_ended, self._confirmed, self._closings, self._openings,
+            self.retrying,
+        )  # fmt: skip
+        self.by_chance += life.check()
+        self.too_soon += life.too_soon
+        self.good_rows += sum(life.is_good(row) for row in now.keys() - self._before.keys())
         self._check_ends(code, why, now, calm=calm)
         if self.running and not crashed and code != 2:
             self._check_deferred(code, now)
@@ -243,120 +340,11 @@ class Watch:
         """
         if self.doubtful:
             return
-        if code in (0, 1) and now.keys() - self.lines(self._machine.durable(OUTPUT), torn=False).keys():
+        if code in (0, 1) and now.keys() - self.lines(self._machine.durable(OUTPUT), torn=True).keys():
             raise GuaranteeError(f"claim 2: exit {code}, but a power cut would take lines")
 
     def _paused(self) -> float:
         return max((fate.seconds for fate in self._plan.all_fates), default=0.0)
-
-    def _check_calls(self, calls: list[Sent], now: dict[int, dict[str, Any]]) -> None:
-        """Claims 3 and 4: no call for a row that has its line, and a bounded number for every row."""
-        # A failed probe is no attempt, and what an outage voids is not counted either.
-        most = 10 * self._plan.options["max_attempts"] + 4 + 4 * self._openings
-        charged: Counter[int] = Counter()
-        for call in calls:
-            line = self._before.get(call.row)
-            if line is not None and not (self.retrying and line["status"] == "failed"):
-                raise GuaranteeError(f"claim 3: row {call.row} was sent again although it has its line")
-            if call.at - self._world > self._written.get(call.row, math.inf) + 1e-9 and call.row in now:
-                raise GuaranteeError(f"claim 3: row {call.row} was sent after its line was written")
-            if call.row and call.fate in ("bad", "random") and not call.probe:
-                charged[call.row] += 1
-        for row, count in charged.items():
-            if count > most:
-                raise GuaranteeError(
-                    f"claim 4: row {row} failed {count} times by itself in one life, the bound is {most}"
-                )
-
-    def _check_hints(self, calls: list[Sent]) -> None:
-        """Claim 8: nothing is sent before the time that the provider named."""
-        if "circuit_key" in self._plan.options:
-            return
-        until = 0.0
-        answers = sorted((call for call in calls if call.hint_until), key=lambda call: call.ended)
-        at = 0
-        for call in calls:
-            while at < len(answers) and answers[at].ended < call.at - 1e-9:
-                until = max(until, answers[at].hint_until)
-                at += 1
-            if call.at < until - 1e-6:
-                raise GuaranteeError(
-                    f"claim 8: call {call.number} was sent {until - call.at:.3f} s before the time named"
-                )
-
-    def _check_outages(self, calls: list[Sent]) -> None:
-        """Claim 5: few calls meet an outage: what was in flight, the threshold, and probes."""
-        options = self._plan.options
-        by_phase: dict[str, list[Sent]] = defaultdict(list)
-        for call in calls:
-            if call.phase.kind in TOTAL:
-                by_phase[str(call.phase)].append(call)
-        lanes = 2 if "circuit_key" in options else 1
-        for name, met in by_phase.items():
-            longest, first = options["recovery_timeout"], min(2.0, options["recovery_timeout"])
-            seconds = met[-1].at - met[0].at
-            probes = math.log2(longest / first) + seconds / (longest * 0.75) + 2
-            # Refusals that were doubted once open the circuit a second time.
-            bound = lanes * (options["concurrency"] + 2 * options["failure_threshold"] + probes + 4)
-            if len(met) > bound:
-                raise GuaranteeError(
-                    f"claim 5: {len(met)} calls met the outage {name} in one life, the bound is {bound:.0f}"
-                )
-
-    def _brief_surges(self, calls: list[Sent]) -> set[str]:
-        """Surges of refusals of which this life saw a moment, the rest being slept through: judged as the rows' own."""
-        seen: dict[str, list[float]] = defaultdict(list)
-        for call in calls:
-            if call.phase.kind in REFUSING:
-                seen[str(call.phase)].append(call.at)
-        return {phase for phase, times in seen.items() if max(times) - min(times) < A_MOMENT}
-
-    def _lane(self, row: int) -> int:
-        return row % 2 if "circuit_key" in self._plan.options else 0
-
-    def _last_of_tenants(self) -> set[int]:
-        """No canary speaks for a tenant: the rows that end last are judged by their attempts (docs/guarantees.md)."""
-        last: set[int] = set()
-        for tenant in (0, 1) if "circuit_key" in self._plan.options else ():
-            rows = [row for row in self._hashes if row % 2 == tenant and row not in self._before]
-            rows.sort(key=lambda row: (self._written.get(row, math.inf), row))
-            last.update(rows[-2 * self._plan.options["failure_threshold"] :])
-        return last
-
-    def _check_failed(self, calls: list[Sent], now: dict[int, dict[str, Any]]) -> None:
-        """Claim 6: no row fails by an outage or a surge; bad rows never succeed."""
-        options = self._plan.options
-        met: dict[tuple[str, int], set[int]] = defaultdict(set)
-        for call in calls:
-            if call.fate in ("total", "spent") and not (call.phase.kind in REFUSING and call.answered == "timeout"):
-                met[str(call.phase), self._lane(call.row)].add(call.row)
-        last = self._last_of_tenants()
-        brief = self._brief_surges(calls)
-        for row, line in now.items():
-            if row in self._before and self._before[row] == line:
-                continue
-            bad = self._plan.bad.get(row)
-            if line["status"] == "success":
-                if bad:
-                    raise GuaranteeError(f"claim 6: the bad row {row} succeeded")
-                if line["text"] != f"answer to {row}":
-                    raise GuaranteeError(f"claim 6: row {row} has the answer {line['text']!r}")
-                continue
-            if bad or row in last:
-                continue
-            own = 0
-            for call in calls:
-                if call.row != row or call.fate in ("good", "local", "throttled"):
-                    continue
-                is_outage = call.fate == "total" and str(call.phase) not in brief
-                if is_outage and len(met[str(call.phase), self._lane(row)]) >= options["failure_threshold"]:
-                    continue
-                refused = call.answered in ("400", "422", "404", "307")
-                own += options["max_attempts"] if refused else 1
-            if own < options["max_attempts"]:
-                raise GuaranteeError(
-                    f"claim 6: row {row} failed ({line['error']}), but {own} attempts speak against it"
-                )
 
     def _check_ends(self, code: int, why: str, now: dict[int, dict[str, Any]], *, calm: bool) -> None:
         """Claims 1 and 7: a run that says it is done is done, and it ends in time once nothing goes wrong."""

@@ -11,7 +11,7 @@ import asyncio
 import json
 import math
 import re
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from random import Random
@@ -20,6 +20,7 @@ from llmbatch.errors import TransportError
 from llmbatch.records import Reply, Request
 
 _row_in = re.compile(rb"row (\d+)\b").search
+_model_in = re.compile(rb'"model":\s*"([^"]+)"').search
 _bad_in = re.compile(rb"\[bad ([a-z0-9]+)\]").search
 
 TOTAL = frozenset({"down", "refuse", "reset", "hang", "cut", "html", "disguised", "unauthorized", "stall"})
@@ -29,6 +30,9 @@ LOCAL = {"offline": "no_network", "handles": "local"}
 SPENT = frozenset({"quota", "billing", "redirect", "gone"})
 """Phases that only the operator can end: the run stops."""
 REFUSING = frozenset({"disguised", "unauthorized"})
+
+PARTIAL = (400, 401, 403, 404, 408, 409, 422, 424, 429, 498, 500, 502, 503, 504, 520, 529, 530)
+"""What a part of the calls may be answered with while others pass. A 402 is :data:`SPENT`, or one row's own."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Phase:
     form: str = "seconds"
     stall: float = 0.0
     capacity: int = 0
+    model: str = ""
+    """The one model that it concerns; empty: all."""
 
     def __str__(self) -> str:
         more = {
@@ -53,7 +59,8 @@ class Phase:
             "stall": f" {self.stall:.1f} s",
             "capacity": f" {self.capacity}",
         }.get(self.kind, "")
-        return f"{self.start:.1f}-{self.end:.1f} s {self.kind}{more}"
+        only = f" of {self.model}" if self.model else ""
+        return f"{self.start:.1f}-{self.end:.1f} s {self.kind}{more}{only}"
 
 
 @dataclass
@@ -70,6 +77,9 @@ class Sent:
     hint_until: float = 0.0
     answered: str = ""
     probe: bool = False
+    check: bool = False
+    """Whether no row waits for it: the smallest request, or a finished row's sent once more."""
+    route: str = ""
 
 
 @dataclass
@@ -82,9 +92,9 @@ class Weather:
     def clear_from(self) -> float:
         return max((phase.end for phase in self.phases), default=0.0)
 
-    def at(self, now: float) -> Phase:
+    def at(self, now: float, model: str = "m") -> Phase:
         for phase in self.phases:
-            if phase.start <= now < phase.end:
+            if phase.start <= now < phase.end and phase.model in ("", model):
                 return phase
         return _FINE
 
@@ -92,13 +102,22 @@ class Weather:
 _FINE = Phase("fine", 0.0, math.inf)
 
 
-def draw_weather(rng: Random, timeout: float) -> Weather:
-    """Some phases; the first good answers come before most of them, but not always."""
+def draw_weather(rng: Random, timeout: float, *, other_model: bool = False) -> Weather:
+    """Some phases; the first good answers come before most of them, but not always.
+
+    With *other_model* that one, ``m2``, is dead for a while: its phase comes first, so that others do not hide it.
+    """
     weather = Weather()
+    if other_model and rng.random() < 0.8:
+        start = rng.choice([0.0, rng.uniform(0, 10)])
+        kind = rng.choice(["down", "refuse", "hang", "gone", "disguised"])
+        end = start + rng.choice([rng.uniform(60, 600), rng.uniform(600, 10_000)])
+        weather.phases.append(Phase(kind, start, end, (rng.choice([500, 503]),), model="m2"))
     at = rng.choice([0.0, rng.uniform(0.5, 5), rng.uniform(5, 60)])
     for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4])):
         kind = rng.choice(
             ["down", "down", "refuse", "reset", "hang", "stall", "cut", "html", "slow", "errors", "errors", "throttle"]
+            + ["partial", "partial"]
             + ["throttle", "capacity", "capacity", "disguised", "unauthorized", "sick", "sick", "flapping", "recovery"]
             + ["offline", "handles"]
             + ["quota", "billing", "redirect", "gone"] * (rng.random() < 0.3)
@@ -109,7 +128,9 @@ def draw_weather(rng: Random, timeout: float) -> Weather:
         statuses = tuple(rng.sample([500, 502, 503, 504, 520, 529, 530, 498, 408, 424], rng.randint(1, 3)))
         hint = rng.choice([None, None, rng.uniform(0.2, 20), rng.uniform(20, 900)])
         form = rng.choice(["seconds", "ms", "date", "rfc3339", "duration", "words"])
-        share = rng.choice([rng.uniform(0.01, 0.05), rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.95)])
+        share = rng.choice([rng.uniform(0.01, 0.05), rng.uniform(0.05, 0.3), rng.uniform(0.3, 0.9)])
+        if kind == "partial":
+            kind, statuses = "errors", tuple(rng.sample(PARTIAL, rng.choice([1, 1, 2])))
         if kind == "flapping":
             turns = rng.randint(2, 6)
             each = max(2.0, length / 20)
@@ -135,15 +156,20 @@ def draw_weather(rng: Random, timeout: float) -> Weather:
 class Provider:
     """Carries requests to itself: it is a transport, one for all lives of a story."""
 
-    def __init__(self, seed: int, weather: Weather, *, latency: float) -> None:
+    def __init__(self, seed: int, weather: Weather, *, latency: float, smallest: str = "") -> None:
         self.weather = weather
+        self.smallest = smallest
+        """What the smallest request meets whatever rows do: ``passes``, ``fails``; empty: what they do."""
         self.latency = latency
         self.sent: list[Sent] = []
         self.life = 0
         self.epoch = 0.0
         """The world's time at which this life's loop began."""
-        self.probing: dict[int, bool] = {}
-        """Whether the next call of a row is a probe, as the events said."""
+        self.announced: dict[int, tuple[str, bool]] = {}
+        """Rows whose next call the events have announced: on which route, and whether it is a probe."""
+        self.checks: deque[tuple[str, bool]] = deque()
+        """The same for calls that no row waits for."""
+        self.unannounced: list[Sent] = []
         self._seed = seed
         self._in_flight = 0
         self._nth: Counter[bytes] = Counter()
@@ -161,9 +187,10 @@ class Provider:
         bad = _bad_in(request.body)
         self._nth[request.body] += 1
         rng = Random(f"{self._seed}:{request.body!r}:{self._nth[request.body]}")
-        phase = self.weather.at(now)
+        model = _model_in(request.body)
+        phase = self.weather.at(now, model[1].decode() if model else "m")
         call = Sent(len(self.sent) + 1, self.life, int(found[1]) if found else 0, now, phase)
-        call.probe = self.probing.get(call.row, False)
+        self._know(call)
         self.sent.append(call)
         self._in_flight += 1
         takes = self.latency * rng.lognormvariate(0.0, 0.4)
@@ -189,8 +216,21 @@ class Provider:
             self._in_flight -= 1
             call.ended = self.now()
 
+    def _know(self, call: Sent) -> None:
+        announced = self.announced.pop(call.row, None)
+        if announced is not None:
+            call.route, call.probe = announced
+        elif self.checks:
+            call.check = True
+            call.route, call.probe = self.checks.popleft()
+        else:
+            self.unannounced.append(call)
+
     def _fate(self, call: Sent, phase: Phase, rng: Random, bad: str) -> Reply | str:
         kind = phase.kind
+        if not call.row and self.smallest and kind not in LOCAL:
+            call.fate = "good" if self.smallest == "passes" else "bad"
+            return _good(0, call.number) if self.smallest == "passes" else _error(500, None, "too small")
         if kind in TOTAL:
             call.fate = "total"
             return self._total(phase, rng)
@@ -221,7 +261,11 @@ class Provider:
         if rng.random() < likely and (likely >= 0.15 or self._randomly[call.row] < 2):
             self._randomly[call.row] += 1
             call.fate = "random"
-            return _error(rng.choice(phase.statuses), None, "oops") if kind == "errors" else _sickness(rng)
+            if kind != "errors":
+                return _sickness(rng)
+            status = rng.choice(phase.statuses)
+            call.fate = "throttled" if status == 429 else "random"
+            return _error(status, None, "oops")
         call.fate = "good"
         return _good(call.row, call.number)
 
@@ -252,6 +296,10 @@ class Provider:
     def _bad(bad: str) -> Reply | str:
         if bad == "hang":
             return "timeout"
+        if bad == "402":
+            return _error(402, None, "This row costs too much")
+        if bad == "429":
+            return _error(429, "rate_limit_exceeded", "Request too large")
         if bad == "long":
             return _error(400, "context_length_exceeded", "This model's maximum context length is 8192 tokens")
         return _error(int(bad), None, "This row is bad")

@@ -14,19 +14,21 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from simulation_disk import Killed, Machine, SimulatedDisk
-from simulation_invariants import GuaranteeError, Watch
+from simulation_invariants import Watch
+from simulation_law import GuaranteeError
 from simulation_provider import Provider, Weather, draw_weather
 
 from llmbatch.batch import BatchRunner
 from llmbatch.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.events import Event, RunStarted
+from llmbatch.runner.context import RunContext
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
 
 INPUT = "/data/in.jsonl"
@@ -71,6 +73,9 @@ class Plan:
     appended: int
     epilogue: str
     sync_seconds: float
+    smallest: str = ""
+    most_waiting: int | None = None
+    """How many rows of a route may wait in memory; None: as many as the product allows, more than there are."""
     all_fates: list[Fate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -78,7 +83,9 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.seed}: {len(self.rows)} lines, bad rows {self.bad or 'none'}, latency {self.latency:.2f} s",
+            f"seed {self.seed}: {len(self.rows)} lines, bad rows {self.bad or 'none'}, latency {self.latency:.2f} s"
+            + (f", the smallest request {self.smallest}" if self.smallest else "")
+            + (f", at most {self.most_waiting} rows in memory" if self.most_waiting else ""),
             f"options {self.options}",
             *(f"provider: {phase}" for phase in self.weather.phases),
             *(f"life {number}: {fate}" for number, fate in enumerate(self.all_fates, 1)),
@@ -104,41 +111,74 @@ def draw_plan(seed: int) -> Plan:
         options["rpm"] = rng.choice([60.0, 600.0])
     if rng.random() < 0.1:
         options["tpm"] = 30_000.0
-    if rng.random() < 0.15:
-        options["on_outage"] = "defer"
-    if rng.random() < 0.15:
-        options["max_outage"] = rng.choice([30.0, 600.0])
+    if rng.random() < 0.25:
+        options["on_outage"] = rng.choice(["defer", "defer", "fail"])
+    wants_bound = rng.random() < 0.15
     if rng.random() < 0.1:
         options["circuit_key"] = "metadata.tenant"
     count = rng.choice([1, 2, rng.randint(3, 12), rng.randint(10, 40), rng.randint(30, 90)])
-    bad = {}
-    # As many refused first rows as the threshold are the operator's matter: the run would stop, every time.
-    for _ in range(min(rng.choice([0, 0, 0, 1, 1, 2, 3]), options["failure_threshold"] - 1)):
-        # No canary speaks for a tenant: rows of one that only fail wait as in an outage (docs/evidence.md).
-        failing = [] if "circuit_key" in options else ["500", "hang"]
-        bad[rng.randint(1, count)] = rng.choice(["400", "400", "422", "long", "long", *failing])
-    rows = [_line(rng, number, bad) for number in range(1, count + 1)]
+    bad = _draw_bad(rng, count, options)
+    if wants_bound:
+        # One row alone may have to time out as often as the law asks for.
+        options["max_outage"] = 600.0 if "hang" in bad.values() else rng.choice([30.0, 600.0])
+    other_model = rng.random() < 0.12
+    rows = [_line(rng, number, bad, other_model=other_model) for number in range(1, count + 1)]
+    smallest = rng.choice(["", "", "", "", "passes", "fails"]) if len(bad) < count else ""
+    if smallest == "fails" and other_model:
+        smallest = ""  # then nothing could tell of a model whose last rows are bad
     fates = [_draw_fate(rng) for _ in range(rng.choice([0, 1, 1, 2, 2, 3, 4]))]
     return Plan(
         seed=seed,
         options=options,
         rows=rows,
         bad=bad,
-        weather=draw_weather(rng, timeout),
+        weather=draw_weather(rng, timeout, other_model=other_model),
         fates=fates,
         latency=rng.choice([0.05, 0.3, 1.0, 3.0]),
         gaps=[rng.choice([0.0, rng.uniform(0, 5), rng.uniform(0, 2000)]) for _ in range(MOST_LIVES)],
         appended=rng.choice([0, 0, 0, 3]),
         epilogue=rng.choice(["none", "again", "retry_failed", "changed", "appended"]),
         sync_seconds=rng.choice([0.001, 0.05, 2.5]),
+        smallest=smallest,
+        most_waiting=rng.choice([10, 20]) if rng.random() < (0.6 if other_model else 0.1) else None,
     )
 
 
-def _line(rng: Random, number: int, bad: dict[int, str]) -> bytes:
+def _draw_bad(rng: Random, count: int, options: dict[str, Any]) -> dict[int, str]:
+    """Bad rows: some, scattered or in a block, of every kind.
+
+    As many refused (or endless) first rows as the threshold are the operator's matter: the run would stop, every time.
+    Of rows that may be what has no money, two are told from an account that has none.
+    """
+    threshold = options["failure_threshold"]
+    bad: dict[int, str] = {}
+    for _ in range(min(rng.choice([0, 0, 0, 1, 1, 2, 3]), threshold - 1)):
+        row = rng.randint(1, count)
+        # A tenant's last row that is throttled alone cannot be told from a tenant that is throttled.
+        throttled = "500" if "circuit_key" in options else "429"
+        bad[row] = rng.choice(["400", "400", "422", "404", "402", "long", "long", "500", "hang", throttled])
+        if bad[row] == "404" and row < 4:
+            bad[row] = "422"  # an address that has never answered but with 404 is wrong
+    if sum(kind == "402" for kind in bad.values()) > 2:
+        bad = {row: "500" if kind == "402" else kind for row, kind in bad.items()}
+    if count > 4 and rng.random() < 0.2:
+        many = rng.randint(2, min(int(0.6 * count), 40))
+        kind = rng.choice(["500", "500", "long", "mixed"])
+        block = rng.randint(1, count - many)
+        for row in range(block, block + many) if rng.random() < 0.6 else rng.sample(range(1, count + 1), many):
+            bad[row] = rng.choice(["500", "500", "long"]) if kind == "mixed" else kind
+    if "404" in bad.values():
+        bad = {row: kind for row, kind in bad.items() if row > 3}
+    return bad
+
+
+def _line(rng: Random, number: int, bad: dict[int, str], *, other_model: bool = False) -> bytes:
     if rng.random() < 0.03 and number not in bad:
         return b""
     tag = f" [bad {bad[number]}]" if number in bad else ""
     row = {"prompt": f"row {number} please{tag}", "id": f"r{number}", "metadata": {"tenant": f"t{number % 2}"}}
+    if other_model and number % 3 == 0:
+        row["model"] = "m2"
     return json.dumps(row).encode() + (b"\r" if rng.random() < 0.05 else b"")
 
 
@@ -244,7 +284,7 @@ class Story:
         self.log: list[str] = []
         self._room: int | None = None
         self.machine = Machine(Random(f"disk:{seed}"))
-        self.provider = Provider(seed, self.plan.weather, latency=self.plan.latency)
+        self.provider = Provider(seed, self.plan.weather, latency=self.plan.latency, smallest=self.plan.smallest)
         self.watch = Watch(self.plan, self.machine, self.provider)
         self.lives: list[Life] = []
         self.met: Counter[str] = Counter()
@@ -351,7 +391,8 @@ class Story:
             **self.plan.options,
         )
         began = self.world
-        code, why = self._run(loop, disk, runner, fate, arguments)
+        with _bounded(self.plan.most_waiting):
+            code, why = self._run(loop, disk, runner, fate, arguments)
         self.machine.capacity = None
         self.world = began + loop.time()
         disk.kill()
@@ -471,6 +512,18 @@ class Story:
             # Not before: a disk that is full from the start is noticed before anything is sent.
             self.machine.capacity, self._room = self.machine.used() + self._room, None
         self.watch.observe(event)
+
+
+@contextlib.contextmanager
+def _bounded(most: int | None) -> Iterator[None]:
+    """A bound on rows in memory that these few rows can meet. It is a constant of the product's, of a thousand rows."""
+    bound = RunContext.__dict__["most_waiting"]
+    if most is not None:
+        RunContext.most_waiting = property(lambda run: most)  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        RunContext.most_waiting = bound  # type: ignore[method-assign]
 
 
 def _bury(loop: StoryLoop) -> None:

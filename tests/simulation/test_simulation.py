@@ -17,7 +17,7 @@ from simulation_story import INPUT, OUTPUT, Story, StoryLoop
 
 from llmbatch.batch import BatchRunner
 from llmbatch.events import Event
-from llmbatch.runner.work import Work
+from llmbatch.runner.backlog import PendingRow
 
 HERE = Path(__file__).parent
 SEEDS = 2400
@@ -29,9 +29,10 @@ AT_ONCE = 100
 @pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
 def test_no_story_breaks_a_guarantee(first: int) -> None:
     """Outages, kills, power cuts, full disks, pauses: every row ends with its one line, and all else holds."""
-    broken = tell(first, first + AT_ONCE).broken
+    tally = tell(first, first + AT_ONCE)
 
-    assert not broken, "".join(f"\n{words}\n  replay: {command(seed)}" for seed, words in broken)
+    assert not tally.broken, "".join(f"\n{words}\n  replay: {command(seed)}" for seed, words in tally.broken)
+    assert tally.by_chance <= 1, "good rows fail by chance more often than one in 100,000"
 
 
 @pytest.mark.slow  # starts two interpreters
@@ -68,10 +69,10 @@ def test_the_stories_meet_every_kind_of_fault() -> None:
 @pytest.mark.slow  # two outages of an hour
 @pytest.mark.no_cover
 def test_rows_in_memory_do_not_grow_with_the_input() -> None:
-    """Claim 12: in an outage rows wait in memory, but never more than the concurrency asks for."""
-    few, many = _most_rows_in_memory(2_000), _most_rows_in_memory(8_000)
+    """Claim 12: in an outage rows wait in memory, a thousand that may go and as many parked; others in the input."""
+    few, many = _most_rows_in_memory(4_000), _most_rows_in_memory(12_000)
 
-    assert 20 < few <= 1_000 + 2 * 20
+    assert 20 < few <= 2 * 1_000 + 2 * 20
     assert many <= 1.1 * few
 
 
@@ -85,7 +86,7 @@ def _most_rows_in_memory(rows: int) -> int:
             nonlocal most
             self.events += 1
             if self.events % 500 == 0:
-                most = max(most, sum(isinstance(thing, Work) for thing in gc.get_objects()))
+                most = max(most, sum(isinstance(thing, PendingRow) for thing in gc.get_objects()))
 
     machine = Machine(Random(1))
     machine.put(INPUT, b"".join(b'{"prompt":"row %d"}\n' % number for number in range(1, rows + 1)))

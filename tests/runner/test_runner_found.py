@@ -1,0 +1,196 @@
+"""Found by the simulation (tests/simulation), each told by the smallest story that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from llmbatch.events import CallSent, CircuitChanged
+from llmbatch.files.iterable import IterableSource
+from llmbatch.files.lines import row_from_value
+from llmbatch.providers.caller import HttpCaller
+from llmbatch.providers.connect import Connection
+from llmbatch.records import Outcome, Reply, Request, Row, Transport
+from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
+from llmbatch.runner.engine import Engine
+from llmbatch.runner.options import RunOptions
+from llmbatch.sim.virtual import run_virtual
+
+Answer = Callable[[bytes, float], Reply | None]
+"""What a request's body meets at a time in seconds; None: the provider's good answer."""
+
+
+class Scripted:
+    """Answers some requests by a script, after *latency* seconds, and passes the others on."""
+
+    def __init__(self, transport: Transport, answer: Answer, latency: float = 0.2) -> None:
+        self.transport = transport
+        self.answer = answer
+        self.latency = latency
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        reply = self.answer(request.body, asyncio.get_running_loop().time())
+        if reply is None:
+            return await self.transport.post(request, timeout=timeout)
+        await asyncio.sleep(self.latency)
+        return reply
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def status(code: int, **headers: str) -> Reply:
+    return Reply(
+        code, {name.replace("_", "-"): value for name, value in headers.items()}, b'{"error":{"message":"no"}}'
+    )
+
+
+def is_row(body: bytes) -> bool:
+    return b"row " in body
+
+
+def test_a_bad_row_is_judged_when_the_input_ends_in_the_same_step(simulate, prompts):
+    """One place, and the row before the last is bad: the run stood still for ever with no timer set."""
+    story = simulate(prompts(6, poison={3}), concurrency=1, rpm=60.0, latency=3.0)
+
+    assert story.statuses == {"success": 5, "failed": 1}
+
+
+def test_one_row_that_never_failed_does_not_probe_for_ever(simulate, prompts):
+    """Eight rows met an outage, the ninth is bad and the smallest request never passes: eight good rows waited."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        bad = not is_row(body) or b"row 9" in body
+        return status(500) if bad or now < 20.0 else None
+
+    story = simulate(
+        prompts(9),
+        wrap=lambda transport: Scripted(transport, answer),
+        concurrency=1,
+        failure_threshold=8,
+        recovery_timeout=5.0,
+    )
+
+    assert story.statuses == {"success": 8, "failed": 1}
+    assert story.seconds < 120
+
+
+def test_checks_keep_the_wait_that_the_provider_names(simulate, prompts):
+    """The last row and each check get 529 with ``Retry-After: 280``: five checks went in as many seconds."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(529, retry_after="280") if now < 300.0 else None
+
+    story = simulate(prompts(1), wrap=lambda transport: Scripted(transport, answer), concurrency=20)
+
+    assert story.statuses == {"success": 1}
+    sent = [event.at for event in story.of(CallSent) if event.at < 280.0]
+    assert len(sent) <= 2
+
+
+def test_the_smallest_request_does_not_end_one_outage_again_and_again(simulate, prompts):
+    """The last row fails for an hour, as do good requests, and the smallest passes: 4,581 "outages" of two seconds."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(503) if is_row(body) and (now >= 9.4 or b"row 20" in body) and now < 3600.0 else None
+
+    story = simulate(
+        prompts(20),
+        wrap=lambda transport: Scripted(transport, answer),
+        concurrency=1,
+        latency=0.4,
+        recovery_timeout=60.0,
+    )
+
+    assert story.statuses == {"success": 20}
+    closings = [event for event in story.of(CircuitChanged) if event.new == "closed"]
+    assert len(closings) <= 10
+
+
+def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate, prompts):
+    """Every call is answered 409 for ten seconds: each row was charged with no good answer to speak against it."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(409) if 5.0 <= now < 15.0 else None
+
+    story = simulate(prompts(100), wrap=lambda transport: Scripted(transport, answer), concurrency=5, latency=0.5)
+
+    assert story.statuses == {"success": 100}
+
+
+@dataclass
+class Sink:
+    """Keeps the numbers of rows that ended well."""
+
+    congested = False
+    ended: dict[int, str] = field(default_factory=dict)
+
+    def put(self, result: object) -> None:
+        self.ended[result.row] = result.status  # type: ignore[attr-defined]
+
+    async def drained(self) -> None:
+        return
+
+
+class GoodUnless:
+    """A transport whose good answer is the same for all, after half a second; requests with *word* get 500 sooner."""
+
+    def __init__(self, word: bytes) -> None:
+        self.word = word
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if self.word in request.body:
+            await asyncio.sleep(0.1)
+            return status(500)
+        await asyncio.sleep(0.5)
+        body = b'{"choices":[{"message":{"role":"assistant","content":"yes"},"finish_reason":"stop"}]}'
+        return Reply(200, {"content-type": "application/json"}, body)
+
+    async def aclose(self) -> None:
+        return
+
+
+def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
+    """The route that it makes came while the routes were gone through: the run broke off with an internal error."""
+    good = row_from_value(7, {"prompt": "hello", "model": "other"})
+    assert isinstance(good, Row)
+
+    async def main() -> dict[int, str]:
+        caller = HttpCaller(Connection(model="m", base_url="http://127.0.0.1:1/v1", environ={}), GoodUnless(b"row 1"))
+        sink = Sink()
+        engine = Engine(
+            caller,
+            IterableSource([{"prompt": f"row {number}"} for number in range(1, 20)]),
+            sink,
+            RunOptions(seed=1, concurrency=19, failure_threshold=18),
+            answered_before=lambda _: True,
+            good_row=lambda: good,
+        )
+        await engine.run()
+        return sink.ended
+
+    ended = run_virtual(main(), limit=3600.0)
+
+    assert [row for row, how in sorted(ended.items()) if how == "failed"] == [1, *range(10, 20)]
+
+
+def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
+    """Two calls name a wait, the circuit opens and the next probe passes: half of all places were filled at once."""
+    policy = RoutePolicy(
+        concurrency=40, max_attempts=3, failure_threshold=5, recovery_timeout=60.0, success_threshold=1, timeout=120.0
+    )
+    state = RouteState("m", policy, history=RouteHistory())
+    calls = [call for row in range(1, 41) if (call := state.admit(row, 0.0, timeout=120.0)) is not None]
+    down = Outcome("failure", retry=True, code="http_503", message="busy", pause=10.0, status=503)
+    for call in calls:
+        state.settle(call, down, 1.0)
+    assert not state.is_closed
+    assert state.throttle.ramp_due
+
+    probe = state.admit(41, 12.0, timeout=120.0)
+    assert probe is not None
+    state.settle(probe, Outcome("success", status=200), 12.5)
+
+    assert state.is_closed
+    assert state.room(12.5) <= 2
