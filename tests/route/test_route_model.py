@@ -31,6 +31,7 @@ from route_states import (
     MAYBE_NO_MONEY,
     NO_HANDLES,
     NO_MONEY,
+    RAISED,
     REFUSED,
     THROTTLED,
     TIMEOUT,
@@ -70,6 +71,7 @@ OUTCOMES = {
     "refused": REFUSED,
     "bad row": BAD_ROW,
     "conflict": CONFLICT,
+    "raised": RAISED,
     "try again": TRY_AGAIN,
     "key": KEY_REFUSED,
     "money": NO_MONEY,
@@ -344,7 +346,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
                 model.note("proof", serial=call.serial)
         elif not outcome.final and self.counts(call, outcome, closed=closed):
             model.note("failed", row, serial=call.serial, word=outcome.verdict)
-            if outcome.verdict == "neutral" and outcome.retry and outcome.scope == "row":
+            if outcome.verdict == "neutral" and outcome.retry and outcome.scope == "row" and outcome.status is None:
                 model.note("own", row)
         if any(isinstance(decision, OutageOver) for decision in decisions):
             model.note("void")
