@@ -281,14 +281,16 @@ def test_a_fault_of_this_machine_in_a_check_concerns_no_row() -> None:
 
 
 def test_overload_lowers_the_limit() -> None:
-    """Answers that name a least wait are about load, where they are more than a few."""
+    """Answers that name a least wait are about load: less is tried, where they are more than a few."""
     story = Story(failure_threshold=1000, concurrency=40)
+    limits = set()
     for _ in range(10):
         calls = [story.send(row) for row in range(1, 41)]
         for call in calls:
             story.come(call, GOOD if call.row % 2 else OVERLOADED)
+            limits.add(story.route.limit.value)
 
-    assert story.route.limit.value < 40
+    assert min(limits) < 40
 
 
 def test_the_last_message_is_that_of_an_answer_that_was_not_good() -> None:
