@@ -154,6 +154,8 @@ class OutageStarted:
     route: str
     since: float
     reason: str
+    retry_after: float = 0.0
+    """Seconds until the next probe."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class AdaptiveLimit:
         "_cut_at",
         "_growth",
         "_knee",
+        "_knee_share",
         "_overloads",
         "_pause",
         "_refused",
@@ -81,6 +82,7 @@ class AdaptiveLimit:
         """While a lower limit is tried: the one before, and its share of overload."""
         self._knee: float | None = None
         """The limit that was too much when less load helped last; None where the load was not the reason."""
+        self._knee_share = 0.0
         self._span = FIRST_SPAN
         self._pause = 0
         """Answers until another trial may begin."""
@@ -152,16 +154,20 @@ class AdaptiveLimit:
         self._answers = self._overloads = 0
 
     def _heed_load(self, serial: int, newest: int, knee: float) -> None:
-        """Less load has helped before: give way at once by what is refused, unless that helps no more."""
-        if self._value <= max(2.0, knee / 8):
-            if self._answers < FEW or self._overloads <= 0.2 * self._answers:
+        """Less load has helped before: give way by what is refused; well below what was too much, look again."""
+        if self._value <= max(1.0, 0.75 * knee):
+            share = self._overloads / max(1, self._answers)
+            if self._answers < (FEW if share > 0.5 else MANY):
                 return
-            self._knee = None
-            self._value = knee
-            self._usual = self._overloads / self._answers
-            self._pause, self._span = self._span, min(LONG_SPAN, 2 * self._span)
-            self._start_counting(newest)
-            return
+            helps = (1.0 + self._value / knee) / 2.0
+            if self._value * (1.0 - share) < helps * knee * (1.0 - self._knee_share) and share > TOLERANCE:
+                self._knee = None
+                self._value = knee
+                self._usual = share
+                self._pause, self._span = self._span, min(LONG_SPAN, 2 * self._span)
+                self._start_counting(newest)
+                return
+            self._knee, self._knee_share = self._value, share
         excess = self._refused - TOLERANCE
         if excess > 0:
             self._give_way(max(0.5, 1.0 - excess), serial, newest)
@@ -197,7 +203,7 @@ class AdaptiveLimit:
             self._slow_start = self._value
             self._growth, self._trips = 1.0, 0.0
             self._span = FIRST_SPAN
-            self._knee = before
+            self._knee, self._knee_share = before, share_before
         else:
             self._value = before
             self._usual = share_before

@@ -18,6 +18,8 @@ from llmbatch.events import (
     CircuitChanged,
     Event,
     Notice,
+    OutageEnded,
+    OutageStarted,
     RetryPlanned,
     RowParked,
     RowsRequeued,
@@ -35,12 +37,14 @@ __all__ = ["JsonDisplay"]
 
 _CHANGES: dict[type, str] = {
     RunStarted: "started",
-    CircuitChanged: "circuit",
+    OutageStarted: "outage_started",
+    OutageEnded: "outage_ended",
     Notice: "notice",
     RunStopping: "stopping",
     RunEnded: "ended",
 }
 _DETAILS: dict[type, str] = {
+    CircuitChanged: "circuit",
     CallEnded: "attempt_failed",
     RetryPlanned: "retry_planned",
     RowParked: "parked",
@@ -50,7 +54,7 @@ _DETAILS: dict[type, str] = {
 
 
 class JsonDisplay(LineDisplay):
-    """Lines such as ``{"event":"circuit","time":"…","route":"openai/gpt-5-mini","old":"closed","new":"open",…}``."""
+    """Lines such as ``{"event":"outage_started","time":"…","route":"openai/gpt-5-mini","reason":"…",…}``."""
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class JsonDisplay(LineDisplay):
         self._names = _CHANGES | _DETAILS if verbose else _CHANGES
 
     def event_lines(self, event: Event) -> list[str]:
-        """The event itself, if it is a change; with ``verbose`` also failed attempts, parking and retries."""
+        """The event itself, if it is a change; with ``verbose`` also circuits, failed attempts, parking and retries."""
         name = self._names.get(type(event))
         if name is None or (isinstance(event, CallEnded) and event.verdict in (None, "success")):
             return []

@@ -1,4 +1,4 @@
-"""Which events deserve a line of their own, and its words: circuits that open and close, notices, and with ``-v`` more.
+"""Which events deserve a line of their own, and its words: outages, notices, and with ``-v`` more.
 
 What it does not do: write. Messages of providers and files are made safe to show here, so no face can forget it.
 """
@@ -13,6 +13,8 @@ from llmbatch.events import (
     CircuitChanged,
     Event,
     Notice,
+    OutageEnded,
+    OutageStarted,
     RetryPlanned,
     RowParked,
     RowsRequeued,
@@ -53,11 +55,10 @@ class _Gate:
 
 
 class News:
-    """Turns events into lines; keeps only which circuits are open since when."""
+    """Turns events into lines; keeps only how many it has left out."""
 
     def __init__(self, *, verbose: int = 0) -> None:
         self._verbose = verbose
-        self._open_since: dict[str, float] = {}
         self._gate = _Gate(burst=8, refill_s=10.0)
 
     def line(self, event: Event) -> NewsLine | None:
@@ -73,8 +74,12 @@ class News:
         return NewsLine(news.level, f"{news.text} ({dropped} such lines left out)") if dropped else news
 
     def _change(self, event: Event) -> NewsLine | None:
-        if isinstance(event, CircuitChanged):
-            return self._circuit(event)
+        if isinstance(event, OutageStarted):
+            why, wait = shown(event.reason, 200), _wait(event.retry_after)
+            return NewsLine("warning", f"outage of {shown(event.route, 80)}: {why}; its rows wait, probe in {wait}")
+        if isinstance(event, OutageEnded):
+            length = duration(event.seconds)
+            return NewsLine("info", f"{shown(event.route, 80)} is back after {length}: its rows are resent")
         if isinstance(event, Notice):
             hint = f"; hint: {shown(event.hint, 400)}" if event.hint else ""
             mark = "" if event.level == "info" else f"{event.level}: "
@@ -82,21 +87,6 @@ class News:
         if isinstance(event, RunStopping):
             return NewsLine("info", f"stopping: {shown(event.reason, 400)}")
         return None
-
-    def _circuit(self, event: CircuitChanged) -> NewsLine | None:
-        label = shown(event.route, 80)
-        if event.new == "closed":
-            since = self._open_since.pop(event.route, None)
-            if since is None:
-                return None
-            return NewsLine("info", f"circuit {label} closed after {duration(event.at - since)}: its rows go on")
-        if event.route in self._open_since:
-            return None
-        self._open_since[event.route] = event.at
-        reason = f": {shown(event.reason, 200)}" if event.reason else ""
-        return NewsLine(
-            "warning", f"circuit {label} opened{reason}; its rows wait, probe in {_wait(event.retry_after)}"
-        )
 
     def _detail(self, event: Event) -> NewsLine | None:
         match event:
@@ -106,6 +96,11 @@ class News:
                 what = f"{shown(event.code or verdict, 80)}{status} after {duration(event.latency_s)}"
                 message = f": {shown(event.message, 400)}" if event.message else ""
                 return NewsLine("info", f"{who}: {what}{message}")
+            case CircuitChanged(old=old, new=new) if "closed" in (old, new):
+                why = f": {shown(event.reason, 200)}" if event.reason else ""
+                return NewsLine(
+                    "info", f"circuit {shown(event.route, 80)} {'closed' if new == 'closed' else 'opened'}{why}"
+                )
             case RowParked():
                 when = f"retry after {_wait(event.retry_after)}"
                 return NewsLine("info", f"row {event.row}: parked, {when}: {shown(event.reason, 200)}")

@@ -19,8 +19,8 @@ def round_trips(limit: AdaptiveLimit, count: int) -> list[int]:
     values = []
     for _ in range(count):
         values.append(limit.value)
-        for _ in range(limit.value):
-            limit.on_success()
+        for serial in [next(calls) for _ in range(limit.value)]:
+            limit.on_success(serial)
     return values
 
 
@@ -158,7 +158,7 @@ def test_it_stays_between_one_and_the_ceiling(ceiling: int, story: list[str]) ->
         before = limit.value
         match step:
             case "success":
-                limit.on_success()
+                limit.on_success(serial)
                 assert before <= limit.value <= before + 1
             case "pushback":
                 limit.on_pushback(serial, newest=serial)
@@ -181,7 +181,7 @@ def rounds(
             if place >= carried or rng.random() < chance:
                 limit.on_overload(serial, serials[-1])
             else:
-                limit.on_success()
+                limit.on_success(serial)
     return values
 
 
@@ -203,7 +203,8 @@ def test_the_limit_settles_where_the_provider_carries_it(carried: int) -> None:
     values = rounds(limit, 400, carried=carried)
 
     late = values[100:]
-    assert max(late) <= carried + 2
+    assert max(late) <= carried + 4
+    assert sum(late) / len(late) <= 1.6 * carried
     assert sum(late) / len(late) > 0.6 * carried
 
 
@@ -215,13 +216,41 @@ def test_what_was_usual_is_forgotten_when_it_stops() -> None:
     rounds(limit, 200)
     late = rounds(limit, 200, carried=12)[50:]
 
-    assert max(late) <= 14
+    assert max(late) <= 18
 
 
-def test_a_provider_that_refuses_half_whatever_it_is_sent_is_not_usual() -> None:
-    """It breaks down under some load, if not this run's own: the limit stays low."""
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_a_share_that_is_refused_whatever_the_load_leaves_the_limit_high(share: float) -> None:
+    """Less load is tried, brings fewer good answers in proportion, and is given up again for longer and longer."""
+    for seed in range(3):
+        values = rounds(AdaptiveLimit(40), 300, chance=share, seed=seed)
+
+        assert sum(values[50:]) / len(values[50:]) > 0.85 * 40
+
+
+def test_a_provider_that_breaks_down_under_load_gets_less() -> None:
+    """Of 40 in flight it answers one in 25, of 8 all of them: goodput grows as the limit gives way."""
+    limit, rng, values = AdaptiveLimit(40), Random(1), []
+    for _ in range(300):
+        values.append(limit.value)
+        good = min(1.0, (8 / limit.value) ** 2)
+        serials = [next(calls) for _ in range(limit.value)]
+        for serial in serials:
+            if rng.random() < good:
+                limit.on_success(serial)
+            else:
+                limit.on_overload(serial, serials[-1])
+
+    late = values[50:]
+    assert sum(late) / len(late) <= 10
+    assert sum(value * min(1.0, (8 / value) ** 2) for value in late) / len(late) > 0.8 * 8
+
+
+def test_the_limit_shows_what_it_tries() -> None:
+    """Its repr tells the limit, the ceiling, and a trial that goes on."""
     limit = AdaptiveLimit(40)
 
-    values = rounds(limit, 300, chance=0.5)
+    for serial in range(1, 41):
+        limit.on_overload(serial, 40)
 
-    assert max(values[50:]) <= 8
+    assert repr(limit) == "<AdaptiveLimit 20 of 40, tried from 40>"

@@ -17,6 +17,8 @@ from llmbatch.events import (
     Event,
     LimitChanged,
     Notice,
+    OutageEnded,
+    OutageStarted,
     Progress,
     RetryPlanned,
     RowFinished,
@@ -147,16 +149,19 @@ def test_requeued_rows_leave_their_own_route_only() -> None:
     assert tally.route("other/m").parked == 1
 
 
-def test_one_outage_lasts_until_the_circuit_closes() -> None:
-    """Failed probes (half-open and open again) belong to the same outage; its time ends when the circuit closes."""
+def test_one_outage_lasts_from_the_opening_until_the_circuit_closes() -> None:
+    """It is counted once a probe has confirmed it; its time began when the circuit opened."""
     tally = fold(
         started(),
         circuit(10.0, "closed", "open", retry_after=2.0),
         circuit(12.0, "open", "half_open"),
         circuit(13.0, "half_open", "open", retry_after=4.0),
+        OutageStarted(13.0, ROUTE, 10.0, "5 rows failed", 4.0),
         circuit(17.0, "open", "half_open"),
         circuit(18.0, "half_open", "closed"),
+        OutageEnded(18.0, ROUTE, 10.0, 8.0),
         circuit(30.0, "closed", "open", retry_after=2.0),
+        OutageStarted(32.0, ROUTE, 30.0, "5 rows failed"),
     )
 
     now = tally.snapshot(35.0)
@@ -166,14 +171,23 @@ def test_one_outage_lasts_until_the_circuit_closes() -> None:
     assert tally.route(ROUTE, 35.0).recovered_s == pytest.approx(17.0)
 
 
+def test_an_opening_that_no_probe_confirms_is_no_outage() -> None:
+    """The next probe disproved it."""
+    tally = fold(started(), circuit(10.0, "closed", "open", retry_after=1.0), circuit(11.5, "half_open", "closed"))
+
+    now = tally.snapshot(20.0)
+
+    assert (now.outages, now.outage_s) == (0, 0.0)
+
+
 def test_overlapping_outages_of_two_routes_count_their_time_once() -> None:
     """``outage_s`` of the run is time in which anything was down; each route keeps its own."""
     tally = fold(
         started(),
-        circuit(10.0, "closed", "open", route="a"),
-        circuit(15.0, "closed", "open", route="b"),
-        circuit(20.0, "open", "closed", route="a"),
-        circuit(30.0, "open", "closed", route="b"),
+        OutageStarted(11.0, "a", 10.0, "down"),
+        OutageStarted(17.0, "b", 15.0, "down"),
+        OutageEnded(20.0, "a", 10.0, 10.0),
+        OutageEnded(30.0, "b", 15.0, 15.0),
     )
 
     now = tally.snapshot(40.0)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.events import CallEnded, CallSent, CircuitChanged, Notice, RowFinished, RunStarted
+from llmbatch.events import CallEnded, CallSent, CircuitChanged, Notice, OutageStarted, RowFinished, RunStarted
 from llmbatch.ui import Display, ProgressKind, make_display
 from llmbatch.ui.jsonlines import JsonDisplay
 from llmbatch.ui.plain import PlainDisplay
@@ -63,7 +63,9 @@ def play(display: Display, *, rows: int = 20, until: float = 0.0) -> None:
         display.observe(CallSent(at, "openai/x", row, 1, False))
         display.observe(CallEnded(at, "openai/x", row, False, "success", "", "", 200, 0.1, 1, 1))
         display.observe(RowFinished(at, "openai/x", row, "success", "", 1))
-    display.observe(CircuitChanged(time.monotonic(), "openai/x", "closed", "open", "down", 3.0))
+    now = time.monotonic()
+    display.observe(CircuitChanged(now, "openai/x", "closed", "open", "down", 3.0))
+    display.observe(OutageStarted(now, "openai/x", now, "down", 3.0))
     time.sleep(until)
 
 
@@ -139,7 +141,7 @@ def test_the_live_face_draws_tells_changes_above_and_tidies_up() -> None:
     text = stream.getvalue()
 
     assert "20/100  20 %" in text
-    assert "circuit openai/x opened: down; its rows wait, probe in 3.0 s" in text
+    assert "outage of openai/x: down; its rows wait, probe in 3.0 s" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert text.rindex("\x1b[2K") > text.rindex("openai/x")
     assert not any(thread.name == "llmbatch-ui" for thread in threading.enumerate())

@@ -14,6 +14,8 @@ from llmbatch.events import (
     CircuitChanged,
     Event,
     Notice,
+    OutageEnded,
+    OutageStarted,
     Progress,
     RetryPlanned,
     RowFinished,
@@ -62,12 +64,16 @@ def rows(first: float, last: float, *, every: float = 0.5) -> list[Event]:
     return [RowFinished(first + i * every, ROUTE, i + 1, "success", "", 1) for i in range(steps)]
 
 
-def opened(at: float, route: str = ROUTE) -> CircuitChanged:
+def opened(at: float, route: str = ROUTE) -> OutageStarted:
+    return OutageStarted(at, route, at, "5 rows failed in a row", 3.2)
+
+
+def opening(at: float, route: str = ROUTE) -> CircuitChanged:
     return CircuitChanged(at, route, "closed", "open", "5 rows failed in a row", 3.2)
 
 
-def closed(at: float, route: str = ROUTE) -> CircuitChanged:
-    return CircuitChanged(at, route, "half_open", "closed", "", 0.0)
+def closed(at: float, route: str = ROUTE, since: float = 1.0) -> OutageEnded:
+    return OutageEnded(at, route, since, at - since)
 
 
 def test_a_line_every_ten_seconds_says_where_the_run_stands() -> None:
@@ -86,12 +92,23 @@ def test_lines_grow_rarer_in_a_long_run() -> None:
     assert 110 < len(lines) < 150
 
 
-def test_a_circuit_that_opens_and_closes_is_told_at_once() -> None:
+def test_an_outage_that_begins_and_ends_is_told_at_once() -> None:
     """The lines do not wait for the next ten seconds, and say why, how long and what follows."""
     lines = plain(started(), opened(1.0), CircuitChanged(4.2, ROUTE, "open", "half_open", "", 0.0), closed(64.0))
 
-    assert lines[1] == f"circuit {ROUTE} opened: 5 rows failed in a row; its rows wait, probe in 3.2 s"
-    assert f"circuit {ROUTE} closed after 1m03s: its rows go on" in lines[2]
+    assert lines[1] == f"outage of {ROUTE}: 5 rows failed in a row; its rows wait, probe in 3.2 s"
+    assert f"{ROUTE} is back after 1m03s: its rows are resent" in lines[2]
+
+
+def test_an_opening_that_is_no_outage_is_told_with_verbose_only() -> None:
+    """The next probe may show that the provider was up all along."""
+    events = (started(), opening(1.0), CircuitChanged(2.5, ROUTE, "half_open", "closed", "", 0.0))
+
+    assert not [line for line in plain(*events) if "circuit" in line]
+    assert [line for line in plain(*events, verbose=1) if line.startswith("circuit")] == [
+        f"circuit {ROUTE} opened: 5 rows failed in a row",
+        f"circuit {ROUTE} closed",
+    ]
 
 
 def test_the_line_of_an_outage_says_what_waits() -> None:
@@ -99,8 +116,8 @@ def test_the_line_of_an_outage_says_what_waits() -> None:
     lines = plain(
         started(),
         RowParked(1.0, ROUTE, 1, 9.0, "open", True),
-        opened(1.0),
-        opened(2.0, "other/m"),
+        opening(1.0),
+        opening(2.0, "other/m"),
         Progress(10.0, 9, 0.1, False),
     )
 
@@ -110,13 +127,13 @@ def test_the_line_of_an_outage_says_what_waits() -> None:
     )
 
 
-def test_a_flapping_circuit_is_no_flood() -> None:
-    """A circuit that opens and closes every second for an hour makes some hundred lines, not seven thousand."""
+def test_a_flapping_provider_is_no_flood() -> None:
+    """An outage that begins and ends every second for an hour makes some hundred lines, not seven thousand."""
     flaps = [event for i in range(1, 3600) for event in (opened(float(i)), closed(i + 0.5))]
 
     lines = plain(started(), *flaps)
 
-    told = [line for line in lines if line.startswith("circuit")]
+    told = [line for line in lines if line.startswith("outage")]
     assert 8 < len(told) < 400
     assert any("such lines left out" in line for line in told)
 
@@ -147,7 +164,7 @@ def test_what_files_and_models_say_stays_on_its_line() -> None:
         RowParked(1.0, HOSTILE, 1, 2.0, HOSTILE, True),
         Throttled(1.0, HOSTILE, 2.0, HOSTILE),
         RetryPlanned(1.0, HOSTILE, 1, 2.0, HOSTILE),
-        CircuitChanged(1.0, HOSTILE, "closed", "open", HOSTILE, 1.0),
+        OutageStarted(1.0, HOSTILE, 1.0, HOSTILE, 1.0),
         Notice(1.0, "warning", HOSTILE, HOSTILE),
         RunStopping(1.0, HOSTILE),
         RunEnded(20.0, 1, HOSTILE, 0),
@@ -230,18 +247,24 @@ def test_json_lines_are_snapshots_and_changes() -> None:
         RunEnded(11.0, 75, "x", 2),
     )
 
-    assert [item["event"] for item in objects] == ["started", "circuit", "notice", "progress", "progress", "ended"]
+    assert [item["event"] for item in objects] == [
+        "started",
+        "outage_started",
+        "notice",
+        "progress",
+        "progress",
+        "ended",
+    ]
     assert objects[0]["time"] == "2023-11-14T22:13:20.500Z"
     assert objects[1] == {
-        "event": "circuit",
+        "event": "outage_started",
         "time": "2023-11-14T22:13:20.500Z",
         "route": ROUTE,
-        "old": "closed",
-        "new": "open",
+        "since": 1.0,
         "reason": "5 rows failed in a row",
         "retry_after": 3.2,
     }
-    assert (objects[3]["state"], objects[3]["total_rows"], objects[3]["eta_s"]) == ("waiting", 600, None)
+    assert (objects[3]["state"], objects[3]["total_rows"], objects[3]["eta_s"]) == ("running", 600, None)
     assert objects[5]["exit_code"] == 75
 
 
