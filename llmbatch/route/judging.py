@@ -175,16 +175,19 @@ class Judging(RouteBase):
             "last rows": "the last rows failed",
             "stop": "the first rows were refused",
         }[cause]
-        self.outage = Outage(now, cause, self.window.newest, confirmed)
-        self._steady = max(self._steady, self.limit.value)
-        for record in self.evidence.records.values():
-            record.held = False  # whatever waits on the route is parked
+        self._begin_outage(Outage(now, cause, self.window.newest, confirmed))
         self.circuit.trip(now, reason, by_refusal=cause in ("refusals", "stop"))
         self.circuit.hold(self.throttle.confirmed(disprovable=False))
         decisions: list[Decision] = []
         if confirmed:
             decisions.append(OutageConfirmed(now, self.reason))
         return decisions
+
+    def _begin_outage(self, outage: Outage) -> None:
+        self.outage = outage
+        self._steady = max(self._steady, self.limit.value)
+        for record in self.evidence.records.values():
+            record.held = False  # whatever waits on the route is parked
 
     def _stale_probe(self, call: Call) -> list[Decision]:
         """A probe lost its lease and came back after the circuit had closed: it says nothing."""

@@ -181,7 +181,7 @@ class Refusing(Judging):
         self.circuit.settle(call.ticket, "exhausted", now)
         self.dead = outcome
         if self.outage is None and not self.circuit.is_closed:
-            self.outage = Outage(now, "stop", self.window.newest)
+            self._begin_outage(Outage(now, "stop", self.window.newest))
         stop = StopRun(3, f"{self.label} refuses the account: {outcome.message}", outcome.advice)
         return [*([ParkUntil(call.row)] if call.kind == "row" else []), stop]
 

@@ -20,7 +20,7 @@ UNREACHABLE = Outcome("failure", retry=True, code="connection_failed", message="
 UNKNOWN_HOST = Outcome("failure", retry=True, code="unknown_host", message="no such host", unreachable=True)
 REFUSED = Outcome("neutral", "model", code="http_400", message="bad parameter")
 BAD_ROW = Outcome("neutral", "row", final=True, code="too_long", message="too long")
-CONFLICT = Outcome("neutral", "row", retry=True, code="http_409", message="conflict")
+CONFLICT = Outcome("neutral", "row", retry=True, code="http_409", message="conflict", status=409)
 RAISED = Outcome("neutral", "row", retry=True, code="exception", message="KeyError")
 TRY_AGAIN = Outcome("neutral", retry=True, code="http_425", message="too early")
 KEY_REFUSED = Outcome("exhausted", "key", auth=True, code="http_401", message="invalid key")

@@ -95,6 +95,7 @@ def test_one_call_may_always_go_where_none_is_out() -> None:
     """Or nothing would ever tell."""
     story = Story(concurrency=1)
     story.call(1, FAILED)
+    story.call(2, FAILED)
 
     assert story.route.room(story.now) == 1
 

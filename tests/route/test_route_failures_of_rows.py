@@ -281,13 +281,16 @@ def test_a_fault_of_this_machine_in_a_check_concerns_no_row() -> None:
 
 
 def test_overload_lowers_the_limit() -> None:
-    """Answers that name a least wait are about load, where they are more than a few."""
-    story = Story()
-    for row in range(1, 4):
-        story.call(row, OVERLOADED)
-        story.call(100, GOOD)
+    """Answers that name a least wait are about load: less is tried, where they are more than a few."""
+    story = Story(failure_threshold=1000, concurrency=40)
+    limits = set()
+    for _ in range(10):
+        calls = [story.send(row) for row in range(1, 41)]
+        for call in calls:
+            story.come(call, GOOD if call.row % 2 else OVERLOADED)
+            limits.add(story.route.limit.value)
 
-    assert story.route.limit.value < 10
+    assert min(limits) < 40
 
 
 def test_the_last_message_is_that_of_an_answer_that_was_not_good() -> None:
@@ -299,3 +302,39 @@ def test_the_last_message_is_that_of_an_answer_that_was_not_good() -> None:
 
     story.call(3, replace(FAILED, message=""))
     assert story.route.message == "http_500"
+
+
+def test_one_good_answer_judges_every_row_that_failed_before_it() -> None:
+    """Each has its decision."""
+    story = Story(can_check=True)
+    story.each([1, 2, 3], FAILED)
+
+    decisions = story.call(4, GOOD)
+
+    assert [decision.row for decision in decisions if isinstance(decision, RetryAt)] == [1, 2, 3]
+
+
+def test_the_usual_rate_counts_failures_of_fresh_rows_once_each() -> None:
+    """One in a hundred of ten calls is assumed; three that a good answer proves, that one, and one that was late."""
+    story = Story()
+    late = story.send(9)
+    story.each([1, 2, 3], FAILED)
+    story.call(4, GOOD)
+    assert story.route._usual.value == pytest.approx((0.1 + 3) / (10 + 3 + 1))
+
+    story.come(late, FAILED)
+
+    assert story.route._usual.value == pytest.approx((0.1 + 4) / (10 + 3 + 2))
+
+
+def test_each_draw_of_chance_has_a_purpose_of_its_own() -> None:
+    """So that a run is repeated exactly, and rows do not wait alike."""
+    purposes: list[str] = []
+    story = Story()
+    story.route._chance = lambda purpose: purposes.append(purpose) or 0.5  # type: ignore[func-returns-value]
+
+    story.call(7, FAILED)
+    story.call(7, FAILED)
+    story.call(8, THROTTLED)
+
+    assert purposes == ["retry:7:1", "retry:7:2", "throttle:3"]

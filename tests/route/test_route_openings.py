@@ -112,7 +112,7 @@ def test_half_refusals_and_half_failures_are_refusals_and_fewer_are_failures() -
 
     for story, rows in (
         (half, (REFUSED, REFUSED, FAILED, FAILED)),
-        (fewer, (REFUSED, FAILED, FAILED, FAILED, TIMEOUT)),
+        (fewer, (REFUSED, REFUSED, FAILED, FAILED, TIMEOUT)),
     ):
         for row, outcome in enumerate(rows, 1):
             story.call(row, outcome)
@@ -712,3 +712,54 @@ def test_a_route_whose_held_rows_the_smallest_request_outlives_is_lost_in_the_en
 
     assert not story.route.is_closed
     assert story.route.lost_at == story.now + 600.0
+
+
+def test_four_failures_of_forty_calls_in_flight_are_chance() -> None:
+    """Each that is out may yet pass."""
+    story = Story(concurrency=40, failure_threshold=4)
+    calls = [story.send(row) for row in range(1, 41)]
+
+    for call in calls[:4]:
+        story.come(call, FAILED)
+
+    assert story.route.is_closed
+
+
+def test_a_failure_that_comes_late_keeps_an_opening_from_being_taken_back() -> None:
+    """The success was sent before it."""
+    story = Story()
+    calls = [story.send(row) for row in range(1, 8)]
+    for call in calls[:5]:
+        story.come(call, FAILED)
+    assert not story.route.is_closed
+    story.come(calls[6], FAILED)
+
+    assert story.come(calls[5], GOOD) == [Succeed()]
+    assert not story.route.is_closed
+
+
+def test_probes_take_turns() -> None:
+    """A fresh row, the smallest request, a parked row; each that is let out is a turn."""
+    story = Story()
+    story.open()
+
+    order = []
+    for _ in range(4):
+        story.go_to_probe()
+        probe = story.route.next_probe(story.now, EVERYTHING)
+        assert probe is not None
+        order.append(probe.kind)
+        story.probe(100, FAILED)
+
+    assert order == ["fresh", "ping", "parked", "ping"]
+
+
+def test_a_check_that_was_asked_for_goes_once() -> None:
+    """Then the turns go on."""
+    story = Story()
+    story.open()
+    story.probe(100, BAD_ROW)
+    story.probe(0, FAILED, "ping")
+    story.go_to_probe()
+
+    assert story.route.next_probe(story.now, EVERYTHING) == Probe("parked")

@@ -81,8 +81,26 @@ def test_a_fresh_row_probes_first_then_the_smallest_request_then_a_parked_row() 
 
 def test_the_smallest_request_alone_does_not_close_the_circuit_again_and_again() -> None:
     """Once it has, a finished row's request is asked, and every fourth turn a row."""
-    assert turns(8, Trust(pings=1)) == ["fresh", "good", "parked", "fresh", "fresh", "good", "parked", "fresh"]
+    assert turns(8, Trust(pings=1)) == ["fresh", "good", "parked", "fresh", "fresh", "good", "parked", "ping"]
     assert turns(3, Trust(pings=1), candidates("ping", "good")) == ["good"] * 3
+
+
+def test_the_smallest_request_is_asked_ever_more_seldom_once_it_has_closed_the_circuit() -> None:
+    """It may be that only bad rows are left: in turn 8, 16, 32, and 64 from then on."""
+    first = [turns(130, Trust(pings=pings)).index("ping") for pings in (1, 2, 3, 4, 5)]
+
+    assert first == [7, 15, 31, 63, 63]
+
+
+def test_checks_take_turns_while_they_fail() -> None:
+    """The smallest request, then a finished row's."""
+    subject = outage(turn=1)
+    order = []
+    for _ in range(4):
+        order.append(_next(subject, Trust(), EVERYTHING))
+        subject.ping_failed(0.9)
+
+    assert order == ["ping", "good", "ping", "good"]
 
 
 def test_without_a_finished_row_rows_probe_before_the_smallest_request_once_it_has_closed_the_circuit() -> None:

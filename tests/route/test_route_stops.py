@@ -24,6 +24,7 @@ from route_states import (
 
 from llmbatch.records import Outcome
 from llmbatch.route.decisions import CircuitMoved, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
+from llmbatch.route.outage import Outage
 
 BAD_REQUEST = replace(REFUSED, scope="row")
 HINT = "check the model, the parameters and the rows; `llmbatch check` reads them all"
@@ -41,7 +42,7 @@ def test_an_account_without_money_stops_the_run_at_once() -> None:
         StopRun(3, "m refuses the account: no money", "top up"),
     ]
     assert story.route.dead is NO_MONEY
-    assert story.route.outage is not None
+    assert story.route.outage == Outage(story.now, "stop", 0)
     assert repr(story.route) == "<RouteState m dead, 0 in flight, limit 10>"
     assert story.route.next_change(story.now) is None
     assert story.route.next_probe(story.now + 100.0, EVERYTHING) is None
@@ -401,3 +402,13 @@ def test_a_smallest_request_that_probes_takes_a_stop_back() -> None:
 
     assert not story.route.is_stopping
     assert story.route.is_closed
+
+
+def test_rows_are_no_longer_held_once_the_account_has_no_money() -> None:
+    """They are parked like all others, as at any opening."""
+    story = Story(can_check=True)
+    story.call(1, FAILED)
+
+    story.call(2, NO_MONEY)
+
+    assert not story.route.evidence.records[1].held

@@ -118,7 +118,7 @@ def test_a_route_that_is_throttled_as_a_whole_blames_no_row() -> None:
     """What was held for it goes again after the wait."""
     story = Story(can_check=True)
     calls = [story.send(row) for row in (1, 2, 3)]
-    assert story.come(calls[0], waiting(THROTTLED, 5.0)) == [HoldForEvidence(1)]
+    assert story.come(calls[0], THROTTLED) == [HoldForEvidence(1)]
     story.come(calls[2], FAILED)
 
     decisions = story.come(calls[1], waiting(THROTTLED, 5.0))
