@@ -34,7 +34,7 @@ PARTS = {
     "judge the answer": r"providers/(outcome|reading|rules?|hints|secrets)",
     "send and receive, ours": r"providers/(http|wire|inflate)",
     "send and receive, aiohttp's": r"aiohttp/",
-    "choose, permit, pace": r"runner/(dispatch|lanes?|waiting|work)|breaker/|pace/",
+    "choose, permit, pace": r"runner/(schedule|routes|reading|backlog|checks|calls)|route/|breaker/|pace/",
     "settle": r"runner/(verdicts|recent|outlet)",
     "count and show": r"report/|ui/|llmbatch/events|runner/engine.py:.*emit|Engine\.emit",
     "workers": r"runner/engine",

@@ -98,6 +98,7 @@ def build_app() -> typer.core.TyperGroup:
         _flag_command(_check, for_check=True)
     )
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
+    app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
     sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(_sim_serve)
@@ -231,7 +232,13 @@ def _run(typed: dict[str, object]) -> int:
     from llmbatch.cli.local_config import tell_about_local_file
     from llmbatch.cli.settings import resolve
 
-    settings = resolve(_given(typed), os.environ, Path.cwd())
+    given = _given(typed)
+    settings = resolve(given, os.environ, Path.cwd())
+    if settings.env_file is not None:
+        from llmbatch.cli.env_file import load_env_file
+
+        load_env_file(settings.env_file, os.environ)
+        settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
     tell_about_local_file(settings)
     # What costs more to load comes after the part in which most mistakes are found.
     if settings.dry_run:
@@ -269,6 +276,16 @@ def _status(
     from llmbatch.cli.status import status
 
     return status(output, as_json=as_json)
+
+
+def _trust(
+    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="The folder of the llmbatch.toml.")] = ".",
+    revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no longer.")] = False,
+) -> int:
+    """Let all that a folder's llmbatch.toml sets count, base_url and api_key_env too, until the file changes."""
+    from llmbatch.cli.trust import trust
+
+    return trust(folder, revoke=revoke, environ=os.environ)
 
 
 def _sim_serve(

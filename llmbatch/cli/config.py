@@ -34,15 +34,15 @@ def is_secret_name(name: str) -> bool:
     return _secret.fullmatch(name.replace("-", "_")) is not None
 
 
-def read_config(path: Path) -> tuple[dict[str, Value], dict[str, JSON]]:
-    """The settings of the file by field, and its ``[params]``.
+def read_config(path: Path, content: bytes | None = None) -> tuple[dict[str, Value], dict[str, JSON]]:
+    """The settings of the file by field, and its ``[params]``; *content* is what is in it, where that was read already.
 
     Raises:
         UsageError: the file cannot be read, or says something that is not allowed.
     """
     where = shown(path)
     try:
-        text = path.read_bytes().decode()
+        text = (path.read_bytes() if content is None else content).decode()
         table = tomllib.loads(text)
     except FileNotFoundError:
         raise UsageError(f"{where}: no such file", hint="--config takes the path of a TOML file") from None

@@ -141,6 +141,15 @@ FLAGS: tuple[Flag, ...] = (
         local="key",
     ),
     Flag(
+        "env_file",
+        ("--env-file",),
+        Text(),
+        "Read variables such as keys from this file of NAME=VALUE lines; those that are set already win.",
+        "Model",
+        "PATH",
+        local="never",
+    ),
+    Flag(
         "endpoint",
         ("--endpoint",),
         Choice(("chat", "responses", "embeddings", "completions", "messages")),

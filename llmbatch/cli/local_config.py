@@ -31,7 +31,7 @@ _WHY: dict[Local, str] = {
     "loopback": "it cannot send keys to another host",
     "key": "it cannot choose a key",
     "folder": "it cannot write outside its folder",
-    "never": "it cannot run a command",
+    "never": "only you can choose that",
 }
 
 _by_field = {flag.field: flag for flag in FLAGS}
@@ -94,7 +94,7 @@ def _ignored_note(ignored: Sequence[Flag]) -> tuple[str, str]:
     flags = " ".join(f"{flag.label} {flag.metavar}".rstrip() for flag in ignored)
     return (
         f"./{LOCAL_CONFIG} sets {names}, which is ignored: {reasons}",
-        f"if you trust the file, add --config {LOCAL_CONFIG}; else set it yourself: {flags}",
+        f"if you trust the file, add --config {LOCAL_CONFIG} or run llmbatch trust; else set it yourself: {flags}",
     )
 
 

@@ -18,6 +18,7 @@ from llmbatch.cli.flags import FLAGS, Flag, closest
 from llmbatch.cli.kinds import Switch, Value
 from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
 from llmbatch.cli.terminal import shown
+from llmbatch.cli.trust import is_trusted
 from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON, JSONError, JSONText, dumps, parse
 
@@ -72,6 +73,7 @@ class Settings:
     base_url: str | None = None
     proxy: str | None = None
     api_key_env: str | None = None
+    env_file: str | None = None
     endpoint: Endpoint | None = None
     system: str | None = None
     concurrency: int | None = None
@@ -105,8 +107,10 @@ def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
     local_key: Value | None = None
     local: set[str] = set()
     for path in reversed(_config_files(given, environ, folder)):  # the strongest last
-        file_values, file_params = read_config(path)
-        if path is _LOCAL_PATH:  # one that is named, by whatever path, is trusted
+        content = _content(folder / LOCAL_CONFIG) if path is _LOCAL_PATH else None
+        file_values, file_params = read_config(path, content)
+        # One that is named, by whatever path, is trusted.
+        if content is not None and not is_trusted(folder / LOCAL_CONFIG, content, environ):
             file_values, ignored = restrict(file_values, folder)
             local_key = file_values.pop(_KEY, None)
             local.update(file_values)
@@ -148,6 +152,16 @@ def output_of(settings: Settings) -> str:
     if settings.output is not None:
         return settings.output
     return "-" if settings.input == "-" else str(default_output(settings.input))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"{LOCAL_CONFIG} cannot be read: {why}", hint="check its permissions, or name another file with --config"
+        ) from error
 
 
 def _is_said(flag: Flag, origin: Mapping[str, str]) -> bool:

@@ -22,7 +22,7 @@ from llmbatch.errors import OutputError, WriteError
 from llmbatch.files.disk import DISK, Disk, is_unsupported
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.lock import open_locked
-from llmbatch.files.replace import remove_leftover, replace_file, sync_directory
+from llmbatch.files.replace import remove_leftover, replace_file, sync_directory, write_beside
 from llmbatch.files.scan import START_AFRESH, match_line, scan
 from llmbatch.files.watch import FileChangedError, find_change, save_lines
 from llmbatch.jsontext import dumps
@@ -30,8 +30,8 @@ from llmbatch.jsontext import dumps
 __all__ = ["Output", "StreamOutput", "open_output", "write_error"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
-_PROBE: Final = b'{"row":'.ljust(16 * 1024)
-"""What tests for room: about a group of lines, and to the next opening a torn line, should a kill leave it."""
+_PROBE: Final = bytes(range(256)) * 64
+"""What tests for room: 16 KiB, about a group of lines; not of one byte, which file systems may store as nothing."""
 
 _NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
 _HINTS: Final = {
@@ -135,7 +135,10 @@ class Output:
         self._size += len(data)
 
     def check_room(self, *, sync: bool) -> None:
-        """Append as much as a group of lines, sync it if *sync*, and take it back: before anything is paid for.
+        """Write a group of lines' worth to a file beside this one, and sync both if *sync*, before calls are paid for.
+
+        Not to this file: others may be reading what is appended to it. A kill leaves a file that the next opening
+        removes.
 
         Raises:
             OutputError: the file system cannot sync.
@@ -143,14 +146,10 @@ class Output:
         """
         self._check()
         try:
-            try:
-                rest = memoryview(_PROBE)
-                while rest:
-                    rest = rest[self._disk.write(self._fd, rest) :]
-                if sync:
-                    self._disk.sync(self._fd)
-            finally:
-                self._disk.truncate(self._fd, self._size)
+            if self._path is not None:
+                write_beside(self._path, _PROBE, self._disk, sync=sync)
+            if sync:
+                self._disk.sync(self._fd)
         except OSError as error:
             if sync and is_unsupported(error):
                 message = f"{self.name}: its file system cannot sync ({error.strerror})"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmbatch.files.disk import DISK, Disk, is_unsupported
 
-__all__ = ["remove_leftover", "replace_file", "sync_directory"]
+__all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
 
 def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
@@ -48,6 +48,30 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
         raise
     sync_directory(path, disk)
     return fd
+
+
+def write_beside(path: str, data: bytes, disk: Disk = DISK, *, sync: bool) -> None:
+    """Write *data* to a new file in the directory of *path*, sync it if *sync*, and remove it.
+
+    Does nothing where no file may be made there.
+
+    Raises:
+        OSError: as the system says.
+    """
+    beside = _beside(path)
+    try:
+        fd = disk.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except PermissionError:
+        return
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[disk.write(fd, rest) :]
+        if sync:
+            disk.sync(fd)
+    finally:
+        disk.close(fd)
+        disk.unlink(beside)
 
 
 def remove_leftover(path: str, disk: Disk = DISK) -> None:

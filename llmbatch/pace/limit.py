@@ -1,15 +1,18 @@
-"""How many requests may be in flight: a limit that gives way when told to slow down, and ramps after an outage.
+"""How many requests may be in flight: a limit that gives way when told to slow down, and ramps after a wait.
 
 Additive increase, multiplicative decrease with slow start, as TCP Reno has them (RFC 5681), one request for one
 segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``. After
 a few round trips in which nothing was refused it grows faster and faster, as CUBIC does (RFC 9438), or a limit that
 gave way to slow answers would take hours to come back.
 
-A refusal (429, or 503 and 529 for overload) takes the limit back to what the provider still carries, the good part of
-the last answers, as TCP Westwood does (Mascolo et al. 2001), to half of it at most; a 429 by a tenth at least. But some
-providers answer a part of the requests with overload whatever the load, and giving way to those would keep the limit
-low for ever: where a part *p* is refused, halving for each leaves ``sqrt(1.5 / p)`` in flight (Mathis et al. 1997). So
-of overloads only those count that are more than half the limit met too.
+A 429 takes the limit back to what the provider still carries, the good part of the last answers, as TCP Westwood does
+(Mascolo et al. 2001), by a tenth at least and to half of it at most.
+
+Overload (503, 529) is another matter: some providers answer a share of the requests with it whatever the load, and
+giving way to those would keep the limit low for ever (where a share *p* is refused, halving for each leaves
+``sqrt(1.5 / p)`` in flight, Mathis et al. 1997). So a lower limit is tried first, a little below what brought good
+answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings fewer
+in proportion, the load is not the reason, and the limit goes back.
 
 Pure: it counts answers and knows no time.
 """
@@ -21,17 +24,16 @@ __all__ = ["AdaptiveLimit"]
 RAMP_START = 2.0
 
 TOLERANCE = 0.03
-"""The part of the requests that may be refused as overload before the limit gives way."""
+"""The share of overload answers that is never a reason to give way."""
 
-LEAST_SPAN = 20.0
-"""Answers over which the refused part is averaged, at least; else a round trip of them."""
+HOPELESS = 0.85
+"""Above this share of overload the limit gives way whatever a trial says: too few answers are good to tell."""
 
-LONG_SPAN = 200
-"""Answers over which is averaged what is refused at limits of one size."""
+FEW, MANY = 20, 50
+"""Answers at one limit that tell its share of overload: where most are, and where they are not."""
 
-HELPS = 0.7
-"""Half the limit helps if it brings this part of the good answers or more. Where a share of the calls is refused
-whatever the load, it brings half."""
+FIRST_SPAN, LONG_SPAN = 100, 6400
+"""Answers between two trials: after the first that did not help, and at the most."""
 
 CAUTIOUS = 3
 """Round trips without a refusal in which it grows by one each; in those after, the growth doubles."""
@@ -45,9 +47,13 @@ class AdaptiveLimit:
         "_before",
         "_cut_at",
         "_growth",
-        "_has_refused",
+        "_knee",
+        "_overloads",
+        "_pause",
         "_refused",
         "_slow_start",
+        "_span",
+        "_tried_from",
         "_trips",
         "_usual",
         "_value",
@@ -63,23 +69,41 @@ class AdaptiveLimit:
         self._growth = 1.0
         """What a round trip without a refusal adds."""
         self._trips = 0.0
-        octaves = ceiling.bit_length()
-        self._answers = [0] * octaves
-        """Answers while the limit was 1, 2 to 3, 4 to 7, …"""
-        self._usual = [0.0] * octaves
-        """The part of the latest of them that was refused."""
         self._refused = 0.0
-        self._has_refused = False
-        """Whether anything was ever refused: until then all shares are 0."""
+        """The share of the last answers that was refused, by 429 or as overload."""
+        self._answers = 0
+        """Answers to calls sent since the last cut or trial."""
+        self._overloads = 0
+        """Those of them that said overload."""
+        self._usual = 0.0
+        """The share of overload that a lower limit did not help against when it was tried last."""
+        self._tried_from: tuple[float, float] | None = None
+        """While a lower limit is tried: the one before, and its share of overload."""
+        self._knee: float | None = None
+        """The limit that was too much when less load helped last; None where the load was not the reason."""
+        self._span = FIRST_SPAN
+        self._pause = 0
+        """Answers until another trial may begin."""
+
+    def __repr__(self) -> str:
+        trial = f", tried from {self._tried_from[0]:.0f}" if self._tried_from is not None else ""
+        return f"<AdaptiveLimit {self.value} of {self.ceiling}{trial}>"
 
     @property
     def value(self) -> int:
         """Requests that may be in flight now."""
         return int(self._value)
 
-    def on_success(self) -> None:
-        """An answer was good: grow."""
-        self._note(refused=0)
+    def on_success(self, serial: int) -> None:
+        """The answer to call *serial* was good: grow."""
+        if self._refused:
+            self._refused -= self._refused / max(float(FEW), self._value)
+            if self._refused < 1e-6:
+                self._refused = 0.0
+        if self._overloads or self._tried_from is not None:
+            self._note(serial, overload=0)
+            if self._tried_from is not None:
+                return
         if self._value < self.ceiling:
             part = 1.0 / self._value
             self._value += 1.0 if self._value < self._slow_start else part * self._growth
@@ -90,55 +114,103 @@ class AdaptiveLimit:
                 self._growth *= 2.0
 
     def on_overload(self, serial: int, newest: int) -> None:
-        """Call number *serial* was one too many: give way by what is refused, once for all calls up to *newest*."""
-        self._note(refused=1)
-        excess = self._refused - 1.25 * self._usual_share() - TOLERANCE
-        if excess > 0:
-            self._give_way(max(0.5, 1.0 - excess), serial, newest)
+        """Call number *serial* was answered with overload; *newest* was the last one sent."""
+        self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
+        if self._value < self._slow_start:
+            # It was growing fast: the last doubling was too much.
+            if serial > self._cut_at:
+                self._value = self._slow_start = max(1.0, self._value / 2)
+                self._growth, self._trips = 1.0, 0.0
+                self._start_counting(newest)
+            return
+        self._note(serial, overload=1)
+        if self._knee is not None and self._tried_from is None:
+            self._heed_load(serial, newest, self._knee)
+            return
+        if self._tried_from is not None or self._value < 2 or self._answers < FEW:
+            return
+        share = self._overloads / self._answers
+        if share <= TOLERANCE or (self._pause > 0 and share <= 1.25 * self._usual + TOLERANCE):
+            return
+        self._tried_from = (self._value, share)
+        self._value = max(1.0, self._value * _trial_factor(share))
+        self._start_counting(newest)
 
     def on_pushback(self, serial: int, newest: int) -> None:
-        """The provider asked call number *serial* to slow down: as an overload, and by a tenth at least."""
-        self._note(refused=1)
+        """The provider asked call number *serial* to slow down: give way, once for all calls up to *newest*."""
+        self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
+        self._tried_from = None
         self._give_way(min(0.9, max(0.5, 1.0 - self._refused)), serial, newest)
 
     def restart(self, start: float = RAMP_START) -> None:
-        """The circuit closed: ramp up from *start* instead of stampeding."""
+        """A wait is over: ramp up from *start* instead of stampeding."""
         self._value = min(start, float(self.ceiling))
         self._slow_start = float(self.ceiling)
         self._refused = 0.0
         self._growth, self._trips = 1.0, 0.0
+        self._tried_from = None
+        self._answers = self._overloads = 0
 
-    def _note(self, *, refused: int) -> None:
-        octave, usual = int(self._value).bit_length() - 1, self._usual
-        answers = self._answers[octave]
-        if answers < LONG_SPAN:
-            self._answers[octave] = answers = answers + 1
-        if refused:
-            self._has_refused = True
-        elif not self._has_refused:
+    def _heed_load(self, serial: int, newest: int, knee: float) -> None:
+        """Less load has helped before: give way at once by what is refused, unless that helps no more."""
+        if self._value <= max(2.0, knee / 8):
+            if self._answers < FEW or self._overloads <= 0.2 * self._answers:
+                return
+            self._knee = None
+            self._value = knee
+            self._usual = self._overloads / self._answers
+            self._pause, self._span = self._span, min(LONG_SPAN, 2 * self._span)
+            self._start_counting(newest)
             return
-        self._refused += (refused - self._refused) / max(LEAST_SPAN, self._value)
-        usual[octave] += (refused - usual[octave]) / answers
-        # Under less load no more is refused than under this one.
-        if answers == LONG_SPAN:
-            for lower in range(octave):
-                usual[lower] = min(usual[lower], usual[octave])
-
-    def _usual_share(self) -> float:
-        """The part that is refused at half the limit too, as far as is known: giving way does not help against it."""
-        octave = self.value.bit_length() - 1
-        lower = octave - 1
-        if lower < 0 or self._answers[lower] < LONG_SPAN / 4:
-            return 0.0
-        here = max(self._refused, self._usual[octave] if self._answers[octave] >= LONG_SPAN / 4 else 0.0)
-        if 0.5 * (1.0 - self._usual[lower]) >= HELPS * (1.0 - here):
-            return 0.0
-        return self._usual[lower]
+        excess = self._refused - TOLERANCE
+        if excess > 0:
+            self._give_way(max(0.5, 1.0 - excess), serial, newest)
 
     def _give_way(self, factor: float, serial: int, newest: int) -> None:
         if serial > self._cut_at:
-            self._cut_at = newest
-            self._before = self._value
+            self._start_counting(newest)
         self._value = min(self._value, max(1.0, self._before * factor))
         self._growth, self._trips = 1.0, 0.0
         self._slow_start = self._value
+
+    def _note(self, serial: int, *, overload: int) -> None:
+        """Count an answer; where a lower limit is tried, look whether it helps."""
+        if self._pause:
+            self._pause -= 1
+        if serial <= self._cut_at:
+            return  # sent at another limit
+        self._answers += 1
+        self._overloads += overload
+        if self._tried_from is None:
+            if self._answers >= 4 * MANY:
+                # Recent answers weigh more.
+                self._answers //= 2
+                self._overloads //= 2
+            return
+        before, share_before = self._tried_from
+        share = self._overloads / self._answers
+        if self._answers < (FEW if share > 0.5 else max(FEW, min(MANY, 2 * self._value))):
+            return
+        self._tried_from = None
+        helps = (1.0 + _trial_factor(share_before)) / 2.0
+        if min(share, share_before) > HOPELESS or self._value * (1.0 - share) >= helps * before * (1.0 - share_before):
+            self._slow_start = self._value
+            self._growth, self._trips = 1.0, 0.0
+            self._span = FIRST_SPAN
+            self._knee = before
+        else:
+            self._value = before
+            self._usual = share_before
+            self._pause = self._span
+            self._span = min(LONG_SPAN, 2 * self._span)
+        self._answers = self._overloads = 0
+
+    def _start_counting(self, newest: int) -> None:
+        self._cut_at = newest
+        self._before = self._value
+        self._answers = self._overloads = 0
+
+
+def _trial_factor(share: float) -> float:
+    """What the limit is multiplied with to try whether less load helps, where *share* of the answers was overload."""
+    return max(0.5, 0.9 * (1.0 - share))

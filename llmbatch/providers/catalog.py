@@ -31,6 +31,14 @@ class Provider:
     base_env: str = ""
     auth: Auth = "bearer"
     endpoint: Endpoint = "chat"
+    other_key_env: str = ""
+    """Another usual name of the key's variable, looked at where ``key_env`` is not set."""
+
+    def key_variable(self, environ: Mapping[str, str]) -> str:
+        """The variable that holds the key in *environ*; ``key_env`` where none does."""
+        if self.other_key_env and not environ.get(self.key_env, "").strip():
+            return self.other_key_env if environ.get(self.other_key_env, "").strip() else self.key_env
+        return self.key_env
 
 
 PROVIDERS: Mapping[str, Provider] = MappingProxyType(
@@ -46,7 +54,12 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 auth="x-api-key",
                 endpoint="messages",
             ),
-            Provider("gemini", "https://generativelanguage.googleapis.com/v1beta/openai", "GEMINI_API_KEY"),
+            Provider(
+                "gemini",
+                "https://generativelanguage.googleapis.com/v1beta/openai",
+                "GEMINI_API_KEY",
+                other_key_env="GOOGLE_API_KEY",
+            ),
             Provider("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
             Provider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
             Provider("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),

@@ -105,7 +105,8 @@ class Resolver:
         self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
         self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         """The few sets of headers that a run sends: one object each, however many models there are."""
-        keys = {provider.key_env for provider in PROVIDERS.values()} | {connection.api_key_env or ""}
+        keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
+        keys.add(connection.api_key_env or "")
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
         if connection.proxy is not None:
             secrets += map(Secret, proxy_secrets(connection.proxy))
@@ -189,10 +190,11 @@ class Resolver:
         if provider.auth == "none":
             return ""
         if connection.base_url:
-            return connection.api_key_env or (self.run_provider.key_env if self.run_provider else "")
+            own = self.run_provider.key_variable(connection.environ) if self.run_provider else ""
+            return connection.api_key_env or own
         if connection.api_key_env and self.run_provider in (None, provider):
             return connection.api_key_env
-        return provider.key_env
+        return provider.key_variable(connection.environ)
 
     def _key(self, variable: str, *, required: bool) -> Secret | None:
         value = self._connection.environ.get(variable, "") if variable else ""

@@ -262,7 +262,7 @@ class RouteBase:
 
     def is_lost(self, now: float) -> bool:
         """Whether a route that has never answered has been tried for long enough."""
-        if self._unreached is None:
+        if self._unreached is None or self.history.ever:
             return False
         most = UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage
         return now - self._unreached >= most
@@ -270,7 +270,7 @@ class RouteBase:
     @property
     def lost_at(self) -> float:
         """When :meth:`is_lost` becomes true if nothing changes; infinite where it does not."""
-        if self._unreached is None:
+        if self._unreached is None or self.history.ever:
             return math.inf
         return self._unreached + (UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage)
 

@@ -41,7 +41,7 @@ class Judging(RouteBase):
         self._succeeded_at = now
         self._failed_checks = 0.0
         self._unreached = None
-        self.limit.on_success()
+        self.limit.on_success(call.ticket.serial)
         self.throttle.prove(call.ticket.serial)
         if call.kind == "row":
             latency = now - call.sent_at

@@ -108,7 +108,7 @@ class RouteState(Refusing):
         was_open = not self.circuit.is_closed
         self.circuit.settle(call.ticket, "success", now)
         if call.kind == "ping":
-            self.limit.on_success()
+            self.limit.on_success(call.ticket.serial)
             if not was_open:
                 return self._ping_passed(call, now)
             return self._probe_passed(call, now) if call.probe else decisions

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbatch.errors import InputError, MalformedRowError
+from llmbatch.errors import InputError, MalformedRowError, WriteError
 from llmbatch.records import Malformed, Request, Row
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
@@ -198,15 +198,23 @@ class Reading:
         """A row that may not go now: keep it in memory, or leave it for a later pass over the input."""
         run, route, state = self._run, pending.route, pending.route.state
         waits = state.is_closed and state.dead is None and not state.throttle.given_up
-        if self._source.can_skip and (route.waiting if waits else len(route.parked)) > run.most_waiting:
-            self._source.skip(pending.row)
-            run.finisher.marks = True
-            run.backlog.drop(pending)
-            route.skipped = True
+        is_full = (route.waiting if waits else len(route.parked)) > run.most_waiting
+        if self._source.can_skip and (is_full or self._waiting_bytes >= MOST_WAITING_BYTES):
+            self._skip(pending)
         elif waits:
             run.backlog.enqueue(pending)
         else:
             self._park(pending, now)
+
+    def _skip(self, pending: PendingRow) -> None:
+        try:
+            self._source.skip(pending.row)
+        except WriteError as error:  # no room to spool a row of standard input
+            self.fail(error)
+            return
+        self._run.finisher.marks = True
+        self._run.backlog.drop(pending)
+        pending.route.skipped = True
 
     def slim(self, pending: PendingRow) -> None:
         """The row waits: drop its body where that is large, to be made or read again when it goes."""
@@ -215,7 +223,12 @@ class Reading:
             return
         pending.bytes = len(request.body)
         pending.request = None
-        if self._source.keep(pending.row):
+        try:
+            is_kept = self._source.keep(pending.row)
+        except WriteError as error:  # no room to spool a row of standard input
+            self.fail(error)
+            is_kept = False
+        if is_kept:
             metadata = pending.row.fields.get("metadata")
             pending.row.fields = {} if metadata is None else {"metadata": metadata}
             pending.slim = True

@@ -180,7 +180,7 @@ class Scheduler:
     # Probes and checks.
 
     def _probe(self, route: RunRoute, now: float) -> Job | None:
-        state = route.state
+        run, state = self._run, route.state
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
             return None
@@ -203,7 +203,11 @@ class Scheduler:
         if probe.kind == "ping" or probe.kind == "good":
             request = self._checks.ping(route) if probe.kind == "ping" else self._checks.good(route)
             return None if request is None else self._issue_check(route, probe.kind, request, now)
-        pending = self.reading.next_of(route, now, probe.jump) if probe.kind == "fresh" else None
+        pending = (
+            self.reading.next_of(route, now, min(probe.jump, max(0, run.most_waiting - len(route.parked))))
+            if probe.kind == "fresh"
+            else None
+        )
         if pending is None:
             pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
         return None if pending is None else self._issue(pending, now, state.probe_timeout)

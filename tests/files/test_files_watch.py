@@ -284,9 +284,9 @@ class Full(Disk):
         self.room -= size
         return super().write(fd, bytes(data[:size]))
 
-    def truncate(self, fd: int, size: int) -> None:
-        self.room += os.fstat(fd).st_size - size
-        super().truncate(fd, size)
+    def unlink(self, path: str) -> None:
+        self.room += Path(path).stat().st_size
+        super().unlink(path)
 
 
 async def test_a_full_disk_let_calls_be_paid_for(path: Path) -> None:
@@ -316,10 +316,10 @@ async def test_a_full_disk_let_calls_be_paid_for(path: Path) -> None:
 
 
 def test_a_kill_while_room_is_tested_leaves_a_file_that_resumes(path: Path) -> None:
-    """What the test appends is a torn line to the next opening."""
+    """The file beside the output that was tested with is removed, and the output was not touched."""
 
     class Killed(Disk):
-        def truncate(self, fd: int, size: int) -> None:
+        def unlink(self, path: str) -> None:
             raise OSError(errno.EIO, "as if killed here")
 
     output = open_output(path, disk=Killed())
@@ -327,11 +327,14 @@ def test_a_kill_while_room_is_tested_leaves_a_file_that_resumes(path: Path) -> N
     with pytest.raises(WriteError):
         output.check_room(sync=True)
     output.close()
-    assert path.stat().st_size > len(LINES)
+    assert path.read_bytes() == LINES
+    assert len(list(path.parent.iterdir())) == 2
 
     again = open_output(path)
+    again.check_room(sync=True)
     again.close()
 
+    assert list(path.parent.iterdir()) == [path]
     assert path.read_bytes() == LINES
     assert again.ledger.success == 2
 

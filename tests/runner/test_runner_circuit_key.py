@@ -14,8 +14,8 @@ from llmbatch.errors import TransportError
 from llmbatch.events import CircuitChanged
 from llmbatch.records import Reply, Request, Row, Transport
 from llmbatch.runner.engine import Engine
-from llmbatch.runner.keys import MOST_KEYS, CircuitKeys
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.tenant_keys import MOST_KEYS, TenantKeys
 
 
 class DownFor:
@@ -70,11 +70,11 @@ def test_an_outage_of_the_provider_loses_no_row_of_any_tenant(simulate: Callable
     """Every circuit opens by itself; calls while down stay within concurrency, threshold and probes of each."""
     rows = one_by_one(*(rows_of(f"tenant-{number}", 50) for number in range(8)))
 
-    story = simulate(rows, wrap=lambda transport: DownFor(transport, "tenant", 1800.0), circuit_key="metadata.tenant")
+    story = simulate(rows, wrap=lambda transport: DownFor(transport, "tenant", 500.0), circuit_key="metadata.tenant")
 
     assert story.statuses == {"success": 400}
     assert story.openings() == 8
-    assert min(story.finished_at.values()) >= 1800
+    assert min(story.finished_at.values()) >= 500
 
 
 def test_rows_without_the_member_share_the_routes_own_circuit(simulate: Callable[..., object]) -> None:
@@ -102,7 +102,7 @@ def test_idle_tenants_are_forgotten(simulate: Callable[..., object]) -> None:
     story = simulate(rows, circuit_key="metadata.tenant", latency=0.05, during=engines.append)
 
     assert story.statuses == {"success": 6000}
-    assert len(engines[0]._dispatch.lanes) <= 200
+    assert len(engines[0]._scheduler._run.routes) <= 200
 
 
 def test_a_tenant_that_is_refused_at_first_does_not_stop_a_run_that_works(simulate: Callable[..., object]) -> None:
@@ -130,14 +130,14 @@ def test_a_tenant_that_is_refused_at_first_does_not_stop_a_run_that_works(simula
 )
 def test_a_circuit_is_named_by_route_and_value(row: dict[str, str], label: str) -> None:
     """Any JSON value may be a key; null and what is missing is none."""
-    keys = CircuitKeys("metadata.tenant")
+    keys = TenantKeys("metadata.tenant")
 
     assert keys.label("r", Row(1, "0" * 16, '"r1"', row)) == label
 
 
 def test_a_python_row_is_looked_into_too() -> None:
     """Mappings and objects, as they are handed in."""
-    keys = CircuitKeys("tenant.name")
+    keys = TenantKeys("tenant.name")
 
     class Tenant:
         name = "acme"
@@ -149,7 +149,7 @@ def test_a_python_row_is_looked_into_too() -> None:
 
 def test_long_values_stay_apart() -> None:
     """A name is cut for people, but two values never share a circuit for it."""
-    keys = CircuitKeys("t")
+    keys = TenantKeys("t")
     first, second = ({"t": json.dumps("x" * 100 + end)} for end in "ab")
 
     labels = {keys.label("r", Row(1, "", "1", row)) for row in (first, second)}
@@ -160,7 +160,7 @@ def test_long_values_stay_apart() -> None:
 
 def test_the_number_of_circuits_is_bounded() -> None:
     """From the thousandth value on they share one, those that have their own keep it."""
-    keys = CircuitKeys("t")
+    keys = TenantKeys("t")
 
     labels = {keys.label("r", Row(1, "", "1", {"t": str(number)})) for number in range(5 * MOST_KEYS)}
 
