@@ -124,16 +124,16 @@ def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate, prompt
 
 @pytest.mark.xfail(strict=True, reason="until rows have succeeded after failures, the rate is taken for 1 in 100")
 def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate, prompts):
-    """Six of ten calls fail from the first on, 40 runs of 30 rows: rows ended after three attempts, 20 being needed."""
+    """Three of four calls fail from the first on, 40 runs of 30 rows: 6 ended after three attempts, 41 being needed."""
     failed = 0
     for seed in range(40):
         draw = Random(seed)
 
         def answer(body: bytes, now: float, draw: Random = draw) -> Reply | None:
-            return status(500) if draw.random() < 0.6 else None
+            return status(500) if draw.random() < 0.75 else None
 
         story = simulate(
-            prompts(30), wrap=lambda transport, answer=answer: Scripted(transport, answer), concurrency=5, seed=seed
+            prompts(30), wrap=lambda transport, answer=answer: Scripted(transport, answer), concurrency=1, seed=seed
         )
         failed += len(story.failed)
 
