@@ -20,7 +20,7 @@ class RowRecord:
 
     __slots__ = ("epoch", "held", "in_flight", "last", "pending", "proven", "retry_at", "sent_alone", "throttled")
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, last: Outcome) -> None:
         self.proven = 0
         """Failed attempts that count."""
         self.pending: list[int] = []
@@ -34,7 +34,8 @@ class RowRecord:
         """When its backoff is over."""
         self.sent_alone = False
         """Whether nothing can prove its failures any more, so that its own attempts have to do."""
-        self.last: Outcome | None = None
+        self.last = last
+        """The latest answer that was not good."""
         self.epoch = epoch
         """When it began to fail, as :class:`ErrorRate` counts."""
 
@@ -72,7 +73,7 @@ class Evidence:
         """Call *serial* of *row* failed as *outcome* says; proven at once if a later call has succeeded already."""
         record = self.records.get(row)
         if record is None:
-            record = self.records[row] = RowRecord(self.rate.epoch)
+            record = self.records[row] = RowRecord(self.rate.epoch, outcome)
         record.last = outcome
         record.in_flight = False
         if serial < self.newest_success or record.sent_alone:
@@ -115,7 +116,7 @@ class Evidence:
         """
         held: list[tuple[int, float]] = []
         for row, record in list(self.unproven.items()):
-            if record.last is not None and record.last.verdict == "throttled":
+            if record.last.verdict == "throttled":
                 record.pending.clear()
                 del self.unproven[row]
                 if record.held:

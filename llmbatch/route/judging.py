@@ -49,7 +49,8 @@ class Judging(RouteBase):
             if call.fresh:
                 self._usual.add(0)
             self.evidence.succeeded(call.row)
-            if self.trust.pings or self.trust.jumps or self.trust.mistaken:
+            trust = self.trust
+            if trust.pings or trust.vouched or trust.jumps or trust.mistaken:
                 self.trust = Trust()
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
@@ -59,7 +60,7 @@ class Judging(RouteBase):
             self._usual.add(proven, proven)
         decisions: list[Decision] = []
         for row, record in self.evidence.prove(serial):
-            if record.last is not None and record.last.verdict == "throttled":
+            if record.last.verdict == "throttled":
                 record.throttled = True
             decisions += self._after_proof(row, record, now)
         return decisions
@@ -96,6 +97,8 @@ class Judging(RouteBase):
         if outcome.pause is not None:
             self.throttle.hear(call.serial, now + outcome.pause)
             self.circuit.hold(now + outcome.pause if not self.circuit.is_closed else -math.inf)
+        if call.probe and self.outage is None:
+            return self._stale_probe(call)
         if outcome.code == "unknown_host" and not self.history.ever:
             self._stop = (2, outcome)
         if call.probe:
@@ -116,6 +119,8 @@ class Judging(RouteBase):
 
     def _check_failed(self, now: float) -> list[Decision]:
         """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
+        if self._stop is not None:
+            return []
         self._failed_checks += math.log(self.evidence.rate.cautious)
         if not self.circuit.is_closed or self._failed_checks > OUTAGE_BY_CHECKS:
             return []
@@ -141,29 +146,24 @@ class Judging(RouteBase):
 
     def _retry(self, row: int, record: RowRecord, now: float) -> RetryAt:
         record.held = False
-        return RetryAt(row, max(now, record.retry_at), record.last.code if record.last is not None else "")
+        return RetryAt(row, max(now, record.retry_at), record.last.code)
 
     def _backoff(self, row: int, record: RowRecord) -> float:
-        last = record.last
         delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
-        if last is not None:
-            delay = max(delay, last.least_wait, last.pause or 0.0)
-        return delay
+        return max(delay, record.last.least_wait, record.last.pause or 0.0)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.forget(row)
-        last = record.last
-        assert last is not None  # noqa: S101 - a spent row has failed
-        return Fail(row, last)
+        return Fail(row, record.last)
 
     # The circuit, and named waits.
 
     def _cause(self) -> Cause:
         records = self.evidence.records
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
-        if lasts and all(last is not None and last.code == "timeout" for last in lasts):
+        if lasts and all(last.code == "timeout" for last in lasts):
             return "timeouts"
-        refused = sum(last is not None and last.verdict in ("neutral", "exhausted") for last in lasts)
+        refused = sum(last.verdict in ("neutral", "exhausted") for last in lasts)
         return "refusals" if 2 * refused >= len(lasts) and refused else "failures"
 
     def _open(self, cause: Cause, now: float, *, confirmed: bool = False) -> list[Decision]:
@@ -187,21 +187,22 @@ class Judging(RouteBase):
             decisions.append(OutageConfirmed(now, self.reason))
         return decisions
 
+    def _stale_probe(self, call: Call) -> list[Decision]:
+        """A probe lost its lease and came back after the circuit had closed: it says nothing."""
+        return [ParkUntil(call.row)] if call.kind == "row" else []
+
     def _probe_failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
+        assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
-        if outage is None:
-            return decisions
         if outcome.code == "timeout":
             outage.hung += 1
-        if not self.circuit.is_closed:
-            wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
-            self.circuit.hold(now + wait)
-            if outcome.pause is not None:
-                self.circuit.hold(now + outcome.pause)
+        wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
+        self.circuit.hold(now + max(wait, outcome.pause or 0.0))
+        if self._stop is not None:
+            return decisions
         rate = self.evidence.rate.cautious
-        news = outage.row_failed() if call.kind == "row" else outage.ping_failed(rate)
-        if news and self._stop is None:
+        if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
             decisions.append(OutageConfirmed(outage.since, self.reason))
             if outcome.auth and self.history.ever:
                 message = f"{self.label} suddenly refuses the key ({outcome.message})"

@@ -118,7 +118,7 @@ class Outage:
             if getattr(candidates, kind):
                 if kind != "fresh":
                     return Probe(kind)
-                return Probe("fresh", JUMPS[min(trust.jumps, len(JUMPS) - 1)] if trust.jumps else 0)
+                return Probe("fresh", JUMPS[min(trust.jumps, len(JUMPS) - 1)])
         return None
 
     def _checks(self, trust: Trust) -> tuple[ProbeKind, ...]:

@@ -38,8 +38,7 @@ class Refusing(Judging):
         if call.kind != "row":
             return self._check_refused(outcome, now)
         if outcome.final:
-            self.evidence.forget(call.row)
-            return [Fail(call.row, outcome)]
+            return self._bad_row(call, outcome)
         if outcome.retry and not outcome.auth:
             return self._row_refused(call, outcome, now)
         record = self._note_failure(call, outcome)
@@ -55,6 +54,10 @@ class Refusing(Judging):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
 
+    def _bad_row(self, call: Call, outcome: Outcome) -> list[Decision]:
+        self.evidence.forget(call.row)
+        return [Fail(call.row, outcome)]
+
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """A refusal that asks to be tried again, or the row's own program error: it says nothing about the route."""
         record = self.evidence.failed(call.row, call.serial, outcome)
@@ -65,9 +68,7 @@ class Refusing(Judging):
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         if outcome.scope == "row" and not self.history.ever:
-            raised = sum(
-                other.last is not None and other.last.scope == "row" for other in self.evidence.records.values()
-            )
+            raised = sum(other.last.scope == "row" for other in self.evidence.records.values())
             if raised >= self._policy.failure_threshold and raised == len(self.evidence.records):
                 self._stop = (3, outcome)
                 return [*self._open("stop", now), ParkUntil(call.row)]
@@ -78,14 +79,14 @@ class Refusing(Judging):
         records = self.evidence.records
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
         if outcome.verdict == "exhausted" and outcome.scope == "key" and not outcome.auth:
-            broke = sum(last is not None and last.verdict == "exhausted" for last in lasts)
+            broke = sum(last.verdict == "exhausted" for last in lasts)
             if broke >= UNCERTAIN_REFUSALS:
                 return outcome
         if self.history.ever:
             return None
         if outcome.verdict == "exhausted" and outcome.certain:
             return outcome
-        refused = sum(last is not None and last.verdict in ("neutral", "exhausted") for last in lasts)
+        refused = sum(last.verdict in ("neutral", "exhausted") for last in lasts)
         return outcome if refused >= self._policy.failure_threshold else None
 
     def _check_refused(self, outcome: Outcome, now: float) -> list[Decision]:
@@ -103,28 +104,26 @@ class Refusing(Judging):
 
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
-        disguised = outage is not None and outage.cause in ("refusals", "stop")
-        if outcome.final and call.kind == "row":
-            disguised = False
+        final = outcome.final and call.kind == "row"
+        if outage is None:
+            self.circuit.settle(call.ticket, "neutral", now)
+            return self._bad_row(call, outcome) if final else self._stale_probe(call)
+        if not self.history.ever and outcome.verdict == "exhausted" and outcome.certain:
+            self._stop = (3, outcome)
+        disguised = outage.cause in ("refusals", "stop") and not final
         if disguised or outcome.verdict == "exhausted":
             self.circuit.settle(call.ticket, "failure", now)
             decisions = self._probe_failed(call, outcome, now)
         else:
             # The provider answers, though it refuses this request: ask another one before long.
             self.circuit.settle(call.ticket, "neutral", now)
-            if outage is not None:
-                outage.check_next = not self.trust.pings
-            decisions = [ParkUntil(call.row)] if call.kind == "row" else []
-            if outcome.final and call.kind == "row":
-                self.evidence.forget(call.row)
-                decisions = [Fail(call.row, outcome)]
+            outage.check_next = not self.trust.pings
+            decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
-                lasted = now - outage.since if outage is not None and self.trust.pings else 0.0
+                lasted = now - outage.since if self.trust.pings else 0.0
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
-        if not self.history.ever and outcome.verdict == "exhausted" and outcome.certain:
-            self._stop = (3, outcome)
         return decisions
 
     # The other verdicts.
@@ -198,7 +197,7 @@ class Refusing(Judging):
 
 
 def _is_refused(record: RowRecord) -> bool:
-    return record.last is not None and record.last.verdict in ("neutral", "exhausted")
+    return record.last.verdict in ("neutral", "exhausted")
 
 
 def _too_large(outcome: Outcome) -> Outcome:

@@ -58,7 +58,7 @@ class RouteState(Refusing):
         self._returned(call)
         if outcome.verdict == "success" and was == "closed" and call.kind == "row":
             decisions = self._row_succeeded(call, now)
-            return decisions if not self._stop and self.circuit.phase == was else self._moved(was, decisions)
+            return self._moved(was, decisions)
         if outcome.verdict not in ("success", "throttled"):
             self.message = outcome.message or outcome.code
         if call.kind != "row":
@@ -66,8 +66,11 @@ class RouteState(Refusing):
         if not self.history.answered:
             self._note_unreached(call, outcome, now)
         decisions = self._judge(call, outcome, now)
-        if self._stop is not None and not self._out and not self.circuit.is_closed:
-            decisions = [*decisions, self._give_up()]
+        if self._stop is not None:
+            if self.circuit.is_closed:
+                decisions += self._open("stop", now)
+            if not self._out:
+                decisions.append(self._give_up())
         return self._moved(was, decisions)
 
     def _moved(self, was: Literal["closed", "open", "half_open"], decisions: Sequence[Decision]) -> Sequence[Decision]:
@@ -111,7 +114,10 @@ class RouteState(Refusing):
             self.limit.on_success(call.ticket.serial)
             if not was_open:
                 return self._ping_passed(call, now)
-            return self._probe_passed(call, now) if call.probe else decisions
+            if not call.probe:
+                return decisions
+            self._stop = None
+            return self._probe_passed(call, now)
         self._note_success(call, now)
         was_stopping, self._stop = self._stop is not None, None
         outage = self.outage

@@ -14,7 +14,7 @@ from llmbatch.files.iterable import IterableSource
 from llmbatch.providers.caller import HttpCaller
 from llmbatch.providers.connect import Connection
 from llmbatch.records import Result, Transport
-from llmbatch.runner.engine import RunOutcome, Engine
+from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario

@@ -1,0 +1,308 @@
+"""What speaks against each row, and which of it a later good answer has proven."""
+
+from __future__ import annotations
+
+from llmbatch.records import Outcome
+from llmbatch.route.evidence import Evidence, RowRecord
+
+FAILED = Outcome("failure", retry=True, code="http_500")
+THROTTLED = Outcome("throttled", retry=True, code="http_429")
+
+
+def test_a_failure_counts_only_after_a_later_call_succeeded() -> None:
+    """A call that was sent before it proves nothing."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 5, FAILED)
+
+    assert evidence.prove(4) == []
+    assert (record.proven, record.pending) == (0, [5])
+
+    assert evidence.prove(6) == [(1, record)]
+    assert (record.proven, record.pending) == (1, [])
+    assert evidence.unproven == {}
+
+
+def test_a_failure_that_comes_back_after_a_later_success_counts_at_once() -> None:
+    """The call that failed was slower than the one that passed."""
+    evidence = Evidence(3)
+    evidence.prove(6)
+
+    record = evidence.failed(1, 5, FAILED)
+
+    assert (record.proven, record.pending) == (1, [])
+    assert evidence.unproven == {}
+
+
+def test_a_call_never_proves_itself() -> None:
+    """Only a higher number does."""
+    evidence = Evidence(3)
+    evidence.prove(5)
+
+    record = evidence.failed(1, 5, FAILED)
+
+    assert record.pending == [5]
+
+
+def test_failures_with_no_good_answer_between_count_as_one() -> None:
+    """They may have had one cause."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+    record = evidence.failed(1, 2, FAILED)
+
+    evidence.prove(3)
+
+    assert (record.proven, record.pending, record.failures) == (1, [], 1)
+
+
+def test_a_success_between_two_failures_proves_the_first_alone() -> None:
+    """The row stays unproven for the second."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+    record = evidence.failed(1, 3, FAILED)
+
+    assert evidence.prove(2) == [(1, record)]
+
+    assert (record.proven, record.pending, record.failures) == (1, [3], 2)
+    assert evidence.unproven == {1: record}
+    assert repr(record) == "<RowRecord 1 proven, 1 pending>"
+
+
+def test_the_newest_success_never_goes_back() -> None:
+    """Answers come in any order."""
+    evidence = Evidence(3)
+    evidence.prove(9)
+    evidence.prove(4)
+
+    assert evidence.newest_success == 9
+    assert evidence.failed(1, 8, FAILED).proven == 1
+
+
+def test_several_rows_are_proven_at_once_and_others_left() -> None:
+    """In the order in which they failed first."""
+    evidence = Evidence(3)
+    for row, serial in ((3, 9), (4, 1), (2, 2)):
+        evidence.failed(row, serial, FAILED)
+
+    assert [row for row, _ in evidence.prove(5)] == [4, 2]
+    assert list(evidence.unproven) == [3]
+    assert repr(evidence) == "<Evidence 3 rows, 1 unproven, errors 0.00%>"
+
+
+def test_a_new_record_knows_one_failure_and_nothing_else() -> None:
+    """Neither held nor in flight, and free to go at once."""
+    record = RowRecord(4, FAILED)
+
+    assert (record.proven, record.pending, record.failures, record.epoch) == (0, [], 0, 4)
+    assert (record.throttled, record.held, record.in_flight, record.sent_alone) == (False,) * 4
+    assert record.retry_at == 0.0
+    assert record.last is FAILED
+    assert Evidence(3).newest_success == 0
+
+
+def test_a_record_says_where_its_row_is() -> None:
+    """In flight goes before held."""
+    record = RowRecord(0, FAILED)
+    record.held = True
+    assert repr(record) == "<RowRecord 0 proven, 0 pending held>"
+
+    record.in_flight = True
+    assert repr(record) == "<RowRecord 0 proven, 0 pending in flight>"
+
+
+def test_a_failed_row_is_no_longer_in_flight() -> None:
+    """And remembers the answer and the epoch in which it began to fail."""
+    evidence = Evidence(3)
+    evidence.rate.epoch = 7
+    record = evidence.failed(1, 1, FAILED)
+    record.in_flight = True
+    evidence.rate.epoch = 8
+
+    assert evidence.failed(1, 2, THROTTLED) is record
+
+    assert record.in_flight is False
+    assert record.last is THROTTLED
+    assert record.epoch == 7
+
+
+def test_a_row_that_goes_alone_needs_no_proof() -> None:
+    """Nothing can bring any more."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+    evidence.prove(2)
+    record.sent_alone = True
+
+    evidence.failed(1, 3, FAILED)
+
+    assert (record.proven, record.pending) == (2, [])
+
+
+def test_an_outage_voids_what_is_unproven() -> None:
+    """Proven failures stay; a row with none has nothing against it any more."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+    evidence.prove(2)
+    evidence.failed(1, 3, FAILED)
+    evidence.failed(2, 4, FAILED)
+
+    evidence.void()
+
+    assert list(evidence.records) == [1]
+    assert evidence.records[1].proven == 1
+    assert evidence.records[1].pending == []
+    assert evidence.unproven == {}
+    assert evidence.prove(5) == []
+
+
+def test_throttling_of_the_route_is_excused() -> None:
+    """Rows whose last answer was a 429 get it back; those that were held for it go again after their backoff."""
+    evidence = Evidence(3)
+    held = evidence.failed(1, 1, THROTTLED)
+    held.held, held.retry_at = True, 8.0
+    evidence.failed(2, 2, THROTTLED)
+    evidence.failed(3, 3, FAILED)
+
+    assert evidence.excuse_throttled() == [(1, 8.0)]
+
+    assert held.held is False
+    assert not held.pending
+    assert list(evidence.records) == list(evidence.unproven) == [3]
+    assert evidence.excuse_throttled() == []
+
+
+def test_what_is_excused_leaves_no_record_unless_something_is_proven() -> None:
+    """A row that was throttled alone with the route is as good as new."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+    evidence.prove(2)
+    evidence.failed(1, 3, THROTTLED)
+    evidence.failed(2, 4, THROTTLED)
+
+    evidence.excuse_throttled()
+
+    assert list(evidence.records) == [1]
+    assert evidence.unproven == {}
+
+
+def test_a_row_is_spent_after_as_many_proven_failures_as_the_law_asks() -> None:
+    """Three where nothing is known of errors; pending ones do not count."""
+    evidence = Evidence(2)
+    record = evidence.failed(1, 1, FAILED)
+    spent = []
+    for serial in range(2, 10, 2):
+        evidence.prove(serial)
+        spent.append(evidence.is_spent(record))
+        evidence.failed(1, serial + 1, FAILED)
+
+    assert evidence.needed(record) == 3
+    assert spent == [False, False, True, True]
+    assert evidence.explain(1) == "failed 4 of 3 while 0.0% of other attempts failed, 1 more not proven yet"
+
+
+def test_a_row_is_never_spent_before_the_least_attempts() -> None:
+    """``--max-attempts``, whatever the rate allows."""
+    evidence = Evidence(5)
+    record = evidence.failed(1, 1, FAILED)
+
+    record.proven = 4
+    assert not evidence.is_spent(record)
+    record.proven = 5
+    assert evidence.is_spent(record)
+
+
+def test_a_row_is_judged_by_the_errors_of_its_own_time() -> None:
+    """In an hour of errors it takes more failures."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+    for row in range(2, 40):
+        evidence.failed(row, row, FAILED)
+        evidence.prove(row + 1)
+        evidence.succeeded(row)
+
+    record.proven = 3
+
+    assert evidence.needed(record) > 10
+    assert not evidence.is_spent(record)
+    assert evidence.backoff(record) < 3.0
+
+
+def test_a_backoff_grows_with_failures_proven_or_not() -> None:
+    """One doubling each, as long as failures are rare."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+    assert evidence.backoff(record) == 1.0
+
+    evidence.prove(2)
+    evidence.failed(1, 3, FAILED)
+    evidence.failed(1, 4, FAILED)
+
+    assert evidence.backoff(record) == 3.0
+
+
+def test_two_unproven_failures_wait_for_evidence() -> None:
+    """A third would teach nothing."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+    assert not evidence.is_waiting(record)
+
+    evidence.failed(1, 2, FAILED)
+    assert evidence.is_waiting(record)
+
+
+def test_a_row_that_succeeds_tells_the_error_rate() -> None:
+    """Its proven failures, and the pending ones as one."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+    evidence.prove(2)
+    evidence.failed(1, 3, FAILED)
+    evidence.failed(1, 4, FAILED)
+
+    evidence.succeeded(1)
+    assert repr(evidence.rate) == "<ErrorRate 66.67% of 3 attempts>"
+    assert not evidence.records
+    assert not evidence.unproven
+
+    evidence.succeeded(2)
+    assert repr(evidence.rate) == "<ErrorRate 50.00% of 4 attempts>"
+
+
+def test_a_row_tells_the_rate_of_the_epoch_in_which_it_began_to_fail() -> None:
+    """Not of the one in which it passed."""
+    evidence = Evidence(3)
+    for row in range(4000):
+        evidence.succeeded(row)
+    began = evidence.failed(1, 1, FAILED)
+    for row in range(2, 42):
+        evidence.succeeded(row)
+    assert (began.epoch, evidence.rate.epoch) == (100, 101)
+
+    began.proven = 100
+    evidence.succeeded(1)
+
+    assert evidence.rate.since(100) > evidence.rate.since(101)
+
+
+def test_a_bad_row_never_raises_the_rate() -> None:
+    """It is forgotten when it ends, and has never succeeded."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+
+    assert evidence.forget(1) is record
+
+    assert evidence.forget(1) is None
+    assert evidence.forget(2) is None
+    assert not evidence.unproven
+    assert repr(evidence.rate) == "<ErrorRate 0.00% of 0 attempts>"
+
+
+def test_nothing_is_explained_where_nothing_speaks_against_a_row() -> None:
+    """An empty phrase."""
+    assert Evidence(3).explain(1) == ""
+
+
+def test_a_row_is_explained_by_its_failures_and_those_of_others() -> None:
+    """What counts, what it takes, and the measured rate."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+    evidence.prove(2)
+
+    assert evidence.explain(1) == "failed 1 of 3 while 0.0% of other attempts failed"

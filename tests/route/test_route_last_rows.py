@@ -1,0 +1,148 @@
+"""Rows that nothing can bring evidence for any more: judged by their own attempts, or deferred."""
+
+from __future__ import annotations
+
+from route_states import FAILED, GOOD, KEY_REFUSED, TIMEOUT, Story, kinds
+
+from llmbatch.route.decisions import CircuitMoved, Fail, OutageOver, Requeue, RetryAt
+
+
+def held(story: Story, rows: int) -> None:
+    """Rows that failed twice, and are held."""
+    for row in range(1, rows + 1):
+        story.call(row, FAILED)
+        assert kinds(story.call(row, FAILED)) == ["HoldForEvidence"]
+
+
+def test_few_held_rows_are_judged_by_their_own_attempts() -> None:
+    """They go again after growing waits, and every failure counts from then on."""
+    story = Story(failure_threshold=5)
+    held(story, 2)
+
+    decisions = story.route.judge_alone(story.now, 2)
+
+    assert decisions == [RetryAt(1, story.now + 2.0, "http_500"), RetryAt(2, story.now + 2.0, "http_500")]
+    assert not story.route.evidence.unproven
+    assert story.call(1, TIMEOUT) == [Fail(1, TIMEOUT)]
+
+
+def test_a_held_row_whose_own_attempts_are_enough_ends() -> None:
+    """Its failures with nothing between count each."""
+    story = Story()
+    story.call(1, FAILED)
+    story.call(100, GOOD)
+    held(story, 1)
+
+    assert story.route.judge_alone(story.now, 1) == [Fail(1, FAILED)]
+    assert not story.route.evidence.records
+
+
+def test_rows_that_are_not_held_are_not_judged() -> None:
+    """They go again by themselves."""
+    story = Story()
+    held(story, 1)
+    story.call(9, FAILED)
+
+    assert [decision.row for decision in story.route.judge_alone(story.now, 1) if isinstance(decision, RetryAt)] == [1]
+
+
+def test_many_last_rows_that_failed_may_be_the_beginning_of_an_outage() -> None:
+    """As many as the threshold: the circuit opens."""
+    story = Story(failure_threshold=4, concurrency=100)
+    calls = [story.send(row) for row in range(1, 5)]
+    story.route.evidence.rate.add(0, 0)
+    for call in calls:
+        story.route.evidence.failed(call.row, call.serial, FAILED).held = True
+        story.route.cancelled(call)
+
+    assert story.route.judge_alone(story.now, 4) == [CircuitMoved("closed", "open")]
+    assert story.route.reason == "the last rows failed"
+    assert not any(record.held for record in story.route.evidence.records.values())
+
+
+def test_many_last_rows_that_failed_while_others_passed_are_judged_alone() -> None:
+    """They are bad, or unlucky."""
+    story = Story(failure_threshold=3)
+    for row in range(1, 5):
+        story.call(row, FAILED)
+        story.call(100 + row, GOOD)
+    held(story, 4)
+
+    decisions = story.route.judge_alone(story.now, 4)
+
+    assert kinds(decisions) == ["Fail"] * 4
+    assert story.route.is_closed
+
+
+def test_the_wait_of_a_row_alone_grows_with_its_failures() -> None:
+    """And the last answer's own wait is kept."""
+    story = Story(max_attempts=6)
+    held(story, 1)
+    story.route.judge_alone(story.now, 1)
+
+    waits = []
+    for _ in range(3):
+        (retry,) = story.call(1, FAILED)
+        assert isinstance(retry, RetryAt)
+        waits.append(retry.at - story.now)
+        story.wait(waits[-1])
+
+    assert waits == [4.0, 8.0, 16.0]
+
+
+def test_parked_rows_are_judged_alone_after_three_quarters_of_a_minute() -> None:
+    """The circuit closes, and traffic starts with two calls in flight."""
+    story = Story()
+    story.open()
+    story.wait(44.9)
+    assert story.route.judge_parked(story.now) == []
+    story.wait(0.1)
+
+    decisions = story.route.judge_parked(story.now)
+
+    assert decisions == [
+        CircuitMoved("open", "closed"),
+        *[RetryAt(row, story.now + 1.0, "http_500") for row in range(1, 6)],
+        Requeue(),
+    ]
+    assert story.route.is_closed
+    assert story.route.outage is None
+    assert story.route.limit.value == 2
+    assert not story.route.window.rows
+    assert all(record.sent_alone for record in story.route.evidence.records.values())
+
+
+def test_a_confirmed_outage_is_told_to_be_over_when_parked_rows_are_judged() -> None:
+    """Since it was told to have begun."""
+    story = Story()
+    story.open()
+    began = story.now
+    story.confirm()
+    story.wait(45.0)
+
+    assert story.route.judge_parked(story.now)[1] == OutageOver(began)
+
+
+def test_parked_rows_of_a_route_that_has_never_answered_are_not_judged() -> None:
+    """Nobody knows that it works at all."""
+    story = Story(ever=False)
+    story.open()
+    story.wait(1000.0)
+
+    assert story.route.judge_parked(story.now) == []
+    assert not story.route.is_closed
+
+
+def test_a_closed_circuit_has_no_parked_rows() -> None:
+    """Nothing is judged."""
+    assert Story().route.judge_parked(1e9) == []
+
+
+def test_a_refused_key_is_judged_alone_too() -> None:
+    """By evidence, where it worked before."""
+    story = Story()
+    for _ in range(2):
+        story.call(1, KEY_REFUSED)
+    story.route.judge_alone(story.now, 1)
+
+    assert story.call(1, KEY_REFUSED) == [Fail(1, KEY_REFUSED)]

@@ -1,0 +1,187 @@
+"""An open circuit: what confirms an outage, who probes next, and how long the wait is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbatch.route.outage import Candidates, Cause, Outage, Probe, Trust, probe_wait
+
+
+def candidates(*kinds: str, untried: bool = True) -> Candidates:
+    """What could probe."""
+    flags: dict[str, Any] = {kind: kind in kinds for kind in ("fresh", "parked", "ping", "good")}
+    return Candidates(**flags, untried=untried)
+
+
+EVERYTHING = candidates("fresh", "parked", "ping", "good")
+
+
+def outage(cause: Cause = "failures", **fields: Any) -> Outage:
+    """One that has just begun."""
+    return Outage(100.0, cause, 7, **fields)
+
+
+def turns(count: int, trust: Trust, choice: Candidates = EVERYTHING, cause: Cause = "failures") -> list[str]:
+    """Who probes, as long as nothing passes."""
+    return [str(kind) for kind in (_next(outage(cause, turn=turn), trust, choice) for turn in range(count))]
+
+
+def _next(subject: Outage, trust: Trust, choice: Candidates) -> str | None:
+    probe = subject.next_probe(trust, choice)
+    return None if probe is None else probe.kind
+
+
+def test_checks_are_what_needs_no_waiting_row() -> None:
+    """The smallest request, or a finished row's."""
+    assert candidates("ping").checks
+    assert candidates("good").checks
+    assert not candidates("fresh", "parked").checks
+
+
+def test_an_opening_is_no_outage_until_a_probe_shows_it() -> None:
+    """Rows may be bad: it takes four of them; told once."""
+    subject = outage()
+
+    assert [subject.row_failed() for _ in range(6)] == [False, False, False, True, False, False]
+    assert subject.confirmed
+
+
+def test_rows_that_have_failed_before_confirm_nothing() -> None:
+    """Blind: no probe can tell an outage from bad rows."""
+    subject = outage(blind=True)
+
+    assert not any(subject.row_failed() for _ in range(20))
+    assert not subject.confirmed
+
+
+def test_checks_confirm_an_outage_by_how_unlikely_their_failure_is() -> None:
+    """At a rate of one in ten, the second one; at one in a hundred the first; told once."""
+    often, seldom = outage(), outage()
+
+    assert [often.ping_failed(0.1) for _ in range(3)] == [False, True, False]
+    assert seldom.ping_failed(0.01)
+    assert not outage().ping_failed(0.02)
+
+
+def test_a_confirmed_outage_is_not_confirmed_again() -> None:
+    """By neither kind of probe."""
+    subject = outage(confirmed=True)
+
+    assert not subject.ping_failed(0.001)
+    assert not any(subject.row_failed() for _ in range(6))
+    assert subject.confirmed
+
+
+def test_a_fresh_row_probes_first_then_the_smallest_request_then_a_parked_row() -> None:
+    """In turn."""
+    assert turns(9, Trust()) == ["fresh", "ping", "parked", "ping", "fresh", "ping", "parked", "ping", "fresh"]
+
+
+def test_the_smallest_request_alone_does_not_close_the_circuit_again_and_again() -> None:
+    """Once it has, a finished row's request is asked, and every fourth turn a row."""
+    assert turns(8, Trust(pings=1)) == ["fresh", "good", "parked", "fresh", "fresh", "good", "parked", "fresh"]
+    assert turns(3, Trust(pings=1), candidates("ping", "good")) == ["good"] * 3
+
+
+def test_without_a_finished_row_rows_probe_before_the_smallest_request_once_it_has_closed_the_circuit() -> None:
+    """It is the last resort then."""
+    choice = candidates("fresh", "parked", "ping")
+
+    assert turns(4, Trust(pings=1), choice) == ["fresh", "fresh", "parked", "fresh"]
+    assert turns(4, Trust(pings=1), candidates("ping")) == ["ping"] * 4
+
+
+@pytest.mark.parametrize("cause", ["timeouts", "stop"])
+def test_the_smallest_request_probes_at_once_where_an_opening_rests_on_time_outs_or_first_refusals(
+    cause: Cause,
+) -> None:
+    """It tells a slow model, or a refusing one, from a route that is down; once."""
+    assert turns(3, Trust(), cause=cause) == ["ping", "ping", "parked"]
+    assert turns(2, Trust(pings=1), cause=cause) == ["fresh", "good"]
+    assert turns(1, Trust(), candidates("fresh", "parked", "good"), cause) == ["good"]
+    assert turns(1, Trust(), candidates("fresh", "parked"), cause) == ["fresh"]
+    assert turns(1, Trust(), candidates("parked"), cause) == ["parked"]
+
+
+def test_after_an_opening_by_mistake_a_finished_row_s_request_is_asked_first() -> None:
+    """It told so; in the first turn only."""
+    trust = Trust(mistaken=True)
+
+    assert turns(3, trust) == ["good", "ping", "parked"]
+    assert turns(1, trust, candidates("fresh", "parked", "ping")) == ["fresh"]
+    assert turns(1, trust, candidates("parked", "ping")) == ["parked"]
+    assert turns(1, trust, candidates("ping")) == ["ping"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "kinds", "expected"),
+    [
+        (0, ("parked", "ping"), "parked"),
+        (0, ("ping", "good"), "ping"),
+        (0, ("good",), "good"),
+        (1, ("fresh", "parked", "good"), "good"),
+        (1, ("fresh", "parked"), "fresh"),
+        (1, ("parked",), "parked"),
+        (2, ("fresh", "ping"), "fresh"),
+        (2, ("ping", "good"), "ping"),
+        (2, ("good",), "good"),
+        (0, (), None),
+    ],
+)
+def test_who_cannot_probe_is_passed_over(turn: int, kinds: tuple[str, ...], expected: str | None) -> None:
+    """The next in the order of that turn."""
+    assert _next(outage(turn=turn), Trust(), candidates(*kinds)) == expected
+
+
+def test_a_check_goes_next_where_one_is_asked_for() -> None:
+    """A row's refusal said too little, or one more good probe is needed; rows if there is none."""
+    subject = outage(check_next=True)
+
+    assert _next(subject, Trust(), EVERYTHING) == "ping"
+    assert _next(subject, Trust(pings=1), EVERYTHING) == "good"
+    assert _next(subject, Trust(), candidates("fresh", "good")) == "good"
+    assert _next(subject, Trust(pings=1), candidates("fresh", "ping")) == "ping"
+    assert _next(subject, Trust(), candidates("fresh", "parked")) == "fresh"
+
+
+def test_fresh_rows_come_from_further_and_further_ahead() -> None:
+    """So that no block of bad rows holds a run up."""
+    jumps = [outage().next_probe(Trust(jumps=jumps), EVERYTHING) for jumps in range(5)]
+
+    assert jumps == [Probe("fresh", jump) for jump in (0, 64, 1024, 1024, 1024)]
+
+
+def test_an_outage_is_blind_while_only_rows_that_have_failed_can_probe() -> None:
+    """And sees again as soon as something else can."""
+    subject = outage()
+
+    subject.next_probe(Trust(), candidates("parked", untried=False))
+    assert subject.blind
+
+    for choice in (
+        candidates("parked"),
+        candidates("parked", "fresh", untried=False),
+        candidates("parked", "ping", untried=False),
+        candidates("parked", "good", untried=False),
+    ):
+        subject.blind = True
+        subject.next_probe(Trust(), choice)
+        assert not subject.blind
+
+
+@pytest.mark.parametrize(
+    ("lasted", "longest", "wait"),
+    [(0, 60, 1.0), (10, 60, 1.0), (50, 60, 5.0), (600, 60, 60.0), (6000, 60, 60.0), (0, 0.5, 0.5), (600, 0.5, 0.5)],
+)
+def test_the_wait_is_a_tenth_of_the_time_that_the_outage_has_lasted(lasted: float, longest: float, wait: float) -> None:
+    """From one second to ``--recovery-timeout``, which may be shorter."""
+    assert probe_wait(lasted, longest, 0.0) == wait
+
+
+def test_many_runs_do_not_probe_at_once() -> None:
+    """Up to a tenth of a longer wait is left to chance; the shortest is not shortened."""
+    assert probe_wait(100.0, 60.0, 1.0) == 9.0
+    assert probe_wait(100.0, 60.0, 0.5) == 9.5
+    assert probe_wait(5.0, 60.0, 1.0) == 1.0

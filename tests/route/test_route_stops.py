@@ -1,0 +1,403 @@
+"""When only the operator can help: the run stops, or the route is given up, and nothing is marked as failed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from route_states import (
+    EVERYTHING,
+    FAILED,
+    GOOD,
+    KEY_REFUSED,
+    MAYBE_NO_MONEY,
+    NO_MODEL,
+    NO_MONEY,
+    RAISED,
+    REFUSED,
+    TIMEOUT,
+    UNKNOWN_HOST,
+    UNREACHABLE,
+    Story,
+    kinds,
+)
+
+from llmbatch.records import Outcome
+from llmbatch.route.decisions import CircuitMoved, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
+
+BAD_REQUEST = replace(REFUSED, scope="row")
+HINT = "check the model, the parameters and the rows; `llmbatch check` reads them all"
+
+
+def test_an_account_without_money_stops_the_run_at_once() -> None:
+    """The row stays; the route is dead."""
+    story = Story()
+
+    decisions = story.call(1, NO_MONEY)
+
+    assert decisions == [
+        CircuitMoved("closed", "open"),
+        ParkUntil(1),
+        StopRun(3, "m refuses the account: no money", "top up"),
+    ]
+    assert story.route.dead is NO_MONEY
+    assert story.route.outage is not None
+    assert repr(story.route) == "<RouteState m dead, 0 in flight, limit 10>"
+    assert story.route.next_change(story.now) is None
+    assert story.route.next_probe(story.now + 100.0, EVERYTHING) is None
+    assert not story.route.takes_calls(story.now + 100.0)
+
+
+def test_a_check_that_finds_no_money_stops_the_run() -> None:
+    """No row is concerned."""
+    assert kinds(Story().call(0, NO_MONEY, "ping")) == ["CircuitMoved", "StopRun"]
+
+
+def test_an_account_that_runs_dry_in_an_outage_stops_the_run() -> None:
+    """The outage keeps its beginning."""
+    story = Story()
+    story.open()
+    outage = story.route.outage
+
+    decisions = story.probe(100, NO_MONEY)
+
+    assert kinds(decisions) == ["CircuitMoved", "ParkUntil", "StopRun"]
+    assert story.route.outage is outage
+
+
+def test_a_late_answer_about_money_stops_a_closed_circuit_too() -> None:
+    """It was sent before an outage that is over."""
+    story = Story()
+    late = story.send(50)
+    story.open()
+    story.probe(100, GOOD)
+
+    assert kinds(story.come(late, NO_MONEY)) == ["ParkUntil", "StopRun"]
+    assert story.route.dead is NO_MONEY
+    assert not story.route.takes_calls(story.now)
+
+
+def test_one_uncertain_answer_about_money_may_be_the_row_s() -> None:
+    """Three rows mean the account, even where it worked before."""
+    story = Story()
+
+    decisions = [kinds(story.call(row, MAYBE_NO_MONEY)) for row in (1, 2, 3)]
+
+    assert decisions == [["RetryAt"], ["RetryAt"], ["CircuitMoved", "ParkUntil", "StopRun"]]
+    assert story.route.dead is MAYBE_NO_MONEY
+
+
+def test_uncertain_answers_about_money_with_a_good_one_between_stop_nothing() -> None:
+    """The good one was paid for."""
+    story = Story()
+
+    for row in (1, 2):
+        story.call(row, MAYBE_NO_MONEY)
+    story.call(100, GOOD)
+    story.call(3, MAYBE_NO_MONEY)
+
+    assert story.route.is_closed
+
+
+def test_the_stop_for_money_names_the_account() -> None:
+    """With the provider's words and what to do."""
+    story = Story()
+
+    decisions = [story.call(row, MAYBE_NO_MONEY) for row in (1, 2, 3)][-1]
+
+    assert decisions[-1] == StopRun(3, "m refuses the account: no money", "top up")
+
+
+def test_first_rows_that_are_refused_stop_the_run() -> None:
+    """As many as the threshold, on a route that has never answered, with nothing in flight."""
+    story = Story(ever=False)
+    for row in (1, 2, 3, 4):
+        assert kinds(story.call(row, BAD_REQUEST)) == ["RetryAt"]
+
+    assert story.call(5, BAD_REQUEST) == [
+        CircuitMoved("closed", "open"),
+        ParkUntil(5),
+        StopRun(3, "m refused the first rows: bad parameter", HINT),
+    ]
+    assert story.route.dead is not None
+
+
+def test_a_stop_waits_for_what_is_in_flight() -> None:
+    """Which may disprove it."""
+    story = Story(ever=False)
+    late = story.send(50)
+    for row in (1, 2, 3, 4, 5):
+        story.call(row, BAD_REQUEST)
+
+    assert story.route.is_stopping
+    assert story.route.dead is None
+    assert story.route.next_change(story.now) is None
+    assert story.route.next_probe(story.now + 100.0, EVERYTHING) is None
+
+    assert kinds(story.come(late, FAILED)) == ["ParkUntil", "StopRun"]
+    assert not story.route.is_stopping
+
+
+def test_a_success_meanwhile_takes_the_stop_back() -> None:
+    """The route works: the rows are judged one by one."""
+    story = Story(ever=False)
+    early = story.send(50)
+    for row in (1, 2, 3, 4, 5):
+        story.call(row, BAD_REQUEST)
+
+    decisions = story.come(early, GOOD)
+
+    assert decisions == [CircuitMoved("open", "closed"), Succeed(), Requeue()]
+    assert not story.route.is_stopping
+    assert story.route.dead is None
+    assert story.route.takes_calls(story.now)
+
+
+def test_a_route_is_given_up_where_its_model_is_refused() -> None:
+    """Others may go on."""
+    story = Story(ever=False)
+    for row in (1, 2, 3, 4):
+        story.call(row, REFUSED)
+
+    decisions = story.call(5, REFUSED)
+
+    assert decisions[-1] == GiveUpRoute(REFUSED, "m refused the first rows: bad parameter", HINT)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [(KEY_REFUSED, "StopRun"), (NO_MODEL, "GiveUpRoute"), (replace(NO_MODEL, scope="key"), "StopRun")],
+)
+def test_one_certain_refusal_stops_a_route_that_has_never_answered(outcome: Outcome, kind: str) -> None:
+    """A key, a model, an account."""
+    assert kinds(Story(ever=False).call(1, outcome)) == ["CircuitMoved", "ParkUntil", kind]
+
+
+def test_a_refused_key_is_no_outage() -> None:
+    """In no count."""
+    story = Story(ever=False)
+
+    decisions = story.call(1, KEY_REFUSED)
+
+    assert decisions[-1] == StopRun(3, "m refused the first rows: invalid key", HINT)
+    assert not story.route.is_confirmed
+
+
+def test_an_uncertain_refusal_takes_as_many_rows_as_the_threshold() -> None:
+    """It may be the row's."""
+    story = Story(ever=False)
+    uncertain = replace(KEY_REFUSED, certain=False)
+
+    decisions = [kinds(story.call(row, uncertain)) for row in (1, 2, 3, 4, 5)]
+
+    assert decisions == [["RetryAt"]] * 4 + [["CircuitMoved", "ParkUntil", "StopRun"]]
+
+
+def test_advice_that_came_with_the_answer_is_the_hint() -> None:
+    """In place of a general one."""
+    story = Story(ever=False)
+
+    decisions = story.call(1, replace(KEY_REFUSED, advice="set OPENAI_API_KEY"))
+
+    assert decisions[-1] == StopRun(3, "m refused the first rows: invalid key", "set OPENAI_API_KEY")
+
+
+def test_an_unknown_host_is_a_mistyped_address() -> None:
+    """Exit code 2, on a route that has never answered; no outage."""
+    story = Story(ever=False)
+
+    assert story.call(1, UNKNOWN_HOST) == [
+        CircuitMoved("closed", "open"),
+        ParkUntil(1),
+        StopRun(2, "m: no such host", "check the address (--base-url)"),
+    ]
+    assert story.route.dead is UNKNOWN_HOST
+
+
+def test_an_unknown_host_that_was_known_is_an_outage() -> None:
+    """Of the name service."""
+    story = Story()
+
+    assert kinds(story.call(1, UNKNOWN_HOST)) == ["RetryAt"]
+    assert not story.route.is_stopping
+
+
+def test_an_unknown_host_waits_for_what_is_in_flight() -> None:
+    """One that passes takes it back."""
+    story = Story(ever=False)
+    early = story.send(50)
+
+    assert kinds(story.call(1, UNKNOWN_HOST)) == ["CircuitMoved", "ParkUntil"]
+    assert story.route.is_stopping
+    assert kinds(story.come(early, GOOD)) == ["CircuitMoved", "Succeed", "Requeue"]
+    assert not story.route.is_stopping
+
+
+def test_a_probe_that_finds_no_host_stops_a_route_that_has_never_answered() -> None:
+    """The first rows could not be sent at all."""
+    story = Story(ever=False)
+    story.open(UNREACHABLE)
+
+    assert kinds(story.probe(100, UNKNOWN_HOST)) == ["CircuitMoved", "ParkUntil", "StopRun"]
+
+
+def test_a_probe_whose_key_is_refused_stops_a_route_that_has_never_answered() -> None:
+    """Nothing is confirmed, nothing failed."""
+    story = Story(ever=False)
+    story.open(UNREACHABLE)
+
+    decisions = story.probe(0, KEY_REFUSED, "ping")
+
+    assert decisions[-1] == StopRun(3, "m refused the first rows: invalid key", HINT)
+
+
+def test_a_function_that_raises_for_all_first_rows_stops_the_run() -> None:
+    """Where it has never returned."""
+    story = Story(ever=False)
+    for row in (1, 2, 3, 4):
+        assert kinds(story.call(row, RAISED)) == ["RetryAt"]
+
+    assert kinds(story.call(5, RAISED)) == ["CircuitMoved", "ParkUntil", "StopRun"]
+
+
+def test_a_function_that_raises_for_some_rows_only_stops_nothing() -> None:
+    """Another row met something else."""
+    story = Story(ever=False)
+    story.call(100, FAILED)
+
+    for row in (1, 2, 3, 4, 5, 6):
+        story.call(row, RAISED)
+
+    assert story.route.is_closed
+
+
+def test_a_function_that_raises_in_an_open_circuit_is_parked() -> None:
+    """It was called before."""
+    story = Story()
+    late = story.send(50)
+    story.open()
+
+    assert story.come(late, RAISED) == [ParkUntil(50)]
+
+
+def test_a_check_that_is_refused_as_first_rows_are_stops_the_run() -> None:
+    """Both say the same."""
+    story = Story(ever=False, can_check=True)
+    story.call(1, BAD_REQUEST)
+
+    assert kinds(story.call(0, BAD_REQUEST, "ping")) == ["CircuitMoved", "StopRun"]
+
+
+def test_a_route_that_cannot_be_reached_is_lost_after_ten_minutes() -> None:
+    """Where it has never answered; counted from when the first such call was sent."""
+    story = Story(ever=False)
+    began = story.now
+    call = story.send(1)
+    story.wait(60.0)
+    story.come(call, UNREACHABLE)
+
+    assert story.route.lost_at == began + 600.0
+    story.now = began + 599.9
+    assert not story.route.is_lost(story.now)
+    story.call(2, TIMEOUT)
+    story.now = began + 600.0
+    assert story.route.is_lost(story.now)
+
+
+def test_the_longest_outage_is_the_longest_time_to_be_lost_too() -> None:
+    """Where it is set."""
+    story = Story(ever=False, max_outage=60.0)
+    story.call(1, TIMEOUT)
+
+    assert story.route.lost_at == story.now + 60.0
+    story.wait(60.0)
+    assert story.route.is_lost(story.now)
+
+
+@pytest.mark.parametrize("outcome", [GOOD, FAILED, REFUSED])
+def test_any_answer_of_the_provider_shows_that_it_is_reached(outcome: Outcome) -> None:
+    """Good or not; the next failure to reach it begins anew."""
+    story = Story(ever=False)
+    story.call(1, UNREACHABLE)
+
+    story.call(2, outcome)
+
+    assert not story.route.is_lost(story.now + 10_000.0)
+
+
+def test_a_success_takes_back_a_stop_that_a_check_asked_for() -> None:
+    """The name of the host was unknown to one request, and known to the next."""
+    story = Story(ever=False, can_check=True)
+    early = story.send(50)
+    story.call(1, FAILED)
+    story.call(0, UNKNOWN_HOST, "ping")
+    assert story.route.is_stopping
+
+    story.come(early, GOOD)
+
+    assert not story.route.is_stopping
+    for row in range(2, 8):
+        assert "StopRun" not in kinds(story.call(row, FAILED) if story.route.is_closed else [])
+
+
+def test_a_check_that_finds_no_host_stops_a_route_that_has_never_answered() -> None:
+    """At once: it is a mistyped address, and no outage."""
+    story = Story(ever=False, can_check=True)
+    story.call(1, FAILED)
+
+    assert kinds(story.call(0, UNKNOWN_HOST, "ping")) == ["CircuitMoved", "StopRun"]
+    assert not story.route.is_confirmed
+
+
+def test_a_key_that_a_probe_finds_refused_confirms_no_outage() -> None:
+    """However many probes have failed before it."""
+    story = Story(ever=False)
+    story.open(UNREACHABLE)
+    story.probe(0, FAILED, "ping")
+    story.probe(0, FAILED, "ping")
+
+    decisions = story.probe(0, KEY_REFUSED, "ping")
+
+    assert kinds(decisions) == ["CircuitMoved", "StopRun"]
+
+
+def test_an_outage_that_a_stop_left_untold_does_not_end_either() -> None:
+    """A probe found no host, then a call of before succeeded: the stop is taken back, and no end is told."""
+    story = Story(ever=False)
+    early = story.send(50)
+    story.open(UNREACHABLE)
+    for row in (100, 101, 102):
+        story.probe(row, FAILED)
+    assert kinds(story.probe(103, UNKNOWN_HOST)) == ["CircuitMoved", "ParkUntil"]
+
+    assert "OutageOver" not in kinds(story.come(early, GOOD))
+    assert story.route.is_closed
+
+
+def test_a_stale_probe_stops_nothing_by_itself_while_the_route_may_answer() -> None:
+    """The circuit has closed meanwhile, by the smallest request; its row goes again."""
+    story = Story(ever=False)
+    story.open(UNREACHABLE)
+    story.go_to_probe()
+    hung = story.send(100)
+    story.wait(65.0)
+    story.probe(0, GOOD, "ping")
+
+    assert story.come(hung, KEY_REFUSED) == [ParkUntil(100)]
+    assert not story.route.is_stopping
+
+
+def test_a_smallest_request_that_probes_takes_a_stop_back() -> None:
+    """It has reached the host that another call found unknown; the circuit closes, and stays so."""
+    story = Story(ever=False)
+    late = story.send(50)
+    story.open(UNREACHABLE)
+    story.go_to_probe()
+    probe = story.send(0, "ping")
+    assert story.come(late, UNKNOWN_HOST) == [ParkUntil(50)]
+    assert story.route.is_stopping
+
+    assert kinds(story.come(probe, GOOD)) == ["CircuitMoved", "Requeue"]
+
+    assert not story.route.is_stopping
+    assert story.route.is_closed

@@ -1,0 +1,260 @@
+"""A route that asks to slow down, and a row that is too large for its limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from route_states import FAILED, GOOD, THROTTLED, Story, kinds, waiting
+
+from llmbatch.route.decisions import CircuitMoved, Fail, HoldForEvidence, ParkUntil, PauseRoute, RetryAt, Succeed
+
+
+def test_throttling_pauses_the_route_where_nothing_in_flight_could_disprove_it() -> None:
+    """As long as the provider named; the row goes again then, and the limit gives way."""
+    story = Story()
+
+    assert story.call(1, waiting(THROTTLED, 8.0)) == [
+        PauseRoute(8.0, "http_429"),
+        RetryAt(1, story.now + 8.0, "http_429"),
+    ]
+    assert story.route.throttle.not_before == story.now + 8.0
+    assert story.route.limit.value == 9
+
+
+def test_waits_that_nobody_named_grow_until_something_passes() -> None:
+    """One second, two, four; at most a minute."""
+    story = Story()
+    waits = []
+    for _ in range(3):
+        pause = story.call(1, THROTTLED)[0]
+        assert isinstance(pause, PauseRoute)
+        waits.append(pause.seconds)
+        story.wait(pause.seconds)
+    assert waits == [1.0, 2.0, 4.0]
+
+    story.call(1, GOOD)
+    assert story.call(1, THROTTLED)[0] == PauseRoute(1.0, "http_429")
+
+
+def test_throttling_is_no_outage() -> None:
+    """However many rows meet it."""
+    story = Story()
+
+    for row in range(1, 40):
+        story.call(row, THROTTLED)
+        story.wait(100.0)
+
+    assert story.route.is_closed
+
+
+def test_throttling_says_nothing_of_the_route_s_health() -> None:
+    """Its words are not kept."""
+    story = Story()
+    story.call(1, THROTTLED)
+
+    assert story.route.message == ""
+
+
+def test_one_throttled_row_waits_alone_while_a_later_call_is_in_flight() -> None:
+    """It may be too large; the route goes on."""
+    story = Story(can_check=True)
+    large = story.send(1)
+    later = story.send(2)
+
+    assert story.come(large, waiting(THROTTLED, 8.0)) == [HoldForEvidence(1)]
+    assert story.route.takes_calls(story.now)
+    assert story.route.limit.value == 10
+
+    assert story.come(later, GOOD) == [Succeed(), RetryAt(1, story.now + 8.0, "http_429")]
+    assert story.route.evidence.records[1].throttled
+
+
+def test_several_throttled_rows_slow_the_route_before_it_is_paused() -> None:
+    """From the second on; as long as later calls may pass."""
+    story = Story()
+    calls = [story.send(row) for row in range(1, 11)]
+
+    assert kinds(story.come(calls[0], THROTTLED)) == ["RetryAt"]
+    assert story.route.limit.value == 10
+    assert kinds(story.come(calls[1], THROTTLED)) == ["RetryAt"]
+
+    assert story.route.limit.value == 9
+    assert story.route.takes_calls(story.now)
+
+
+def test_a_throttled_row_fails_by_the_same_law_while_others_pass() -> None:
+    """It is too large for the limit, and says so."""
+    story = Story()
+    decisions = []
+    for _ in range(3):
+        large, later = story.send(1), story.send(100)
+        decisions.append(story.come(large, THROTTLED))
+        decisions.append(story.come(later, GOOD))
+        story.wait(100.0)
+
+    (end,) = [decision for some in decisions for decision in some if isinstance(decision, Fail)]
+    assert end.row == 1
+    assert end.outcome.code == "request_too_large"
+    assert (
+        end.outcome.message
+        == "throttled again and again while other rows passed: larger than the route's limit? (slow down)"
+    )
+    assert story.route.takes_calls(story.now)
+
+
+def test_a_row_that_is_too_large_no_longer_sets_the_pace() -> None:
+    """Even where nothing else is in flight."""
+    story = Story()
+    large, later = story.send(1), story.send(100)
+    story.come(large, THROTTLED)
+    story.come(later, GOOD)
+
+    assert kinds(story.call(1, THROTTLED)) == ["RetryAt"]
+    assert story.route.takes_calls(story.now)
+    assert story.route.limit.value == 10
+
+
+def test_a_route_that_is_throttled_as_a_whole_blames_no_row() -> None:
+    """What was held for it goes again after the wait."""
+    story = Story(can_check=True)
+    calls = [story.send(row) for row in (1, 2, 3)]
+    assert story.come(calls[0], waiting(THROTTLED, 5.0)) == [HoldForEvidence(1)]
+    story.come(calls[2], FAILED)
+
+    decisions = story.come(calls[1], waiting(THROTTLED, 5.0))
+
+    assert decisions == [
+        PauseRoute(5.0, "http_429"),
+        RetryAt(1, story.now + 5.0, "http_429"),
+        RetryAt(2, story.now + 5.0, "http_429"),
+    ]
+    assert list(story.route.evidence.records) == [3]
+
+
+def test_a_row_that_was_throttled_alone_is_remembered() -> None:
+    """If later calls pass, it was its own."""
+    story = Story()
+    story.call(1, THROTTLED)
+    assert story.route.evidence.records[1].pending == [1]
+
+    story.wait(10.0)
+    story.call(2, GOOD)
+
+    assert story.route.evidence.records[1].throttled
+
+
+def test_two_calls_confirm_a_wait_for_the_route() -> None:
+    """The shorter of what they named, though others are in flight; the row waits for its own."""
+    story = Story()
+    calls = [story.send(row) for row in range(1, 6)]
+    waits = [30.0, 20.0, 40.0]
+    decisions = [story.come(call, waiting(THROTTLED, wait)) for call, wait in zip(calls, waits, strict=False)]
+
+    assert kinds(decisions[0]) == kinds(decisions[1]) == ["RetryAt"]
+    assert decisions[2] == [PauseRoute(30.0, "http_429"), RetryAt(3, story.now + 40.0, "http_429")]
+
+
+def test_two_failures_that_name_a_wait_pause_the_route_where_chance_hardly_explains_them() -> None:
+    """A 503 with ``Retry-After`` from one bad backend does not."""
+    story = Story()
+    for row in range(100, 120):
+        story.call(row, GOOD)
+
+    assert kinds(story.call(1, waiting(FAILED, 3600.0))) == ["RetryAt"]
+    assert story.route.takes_calls(story.now)
+    assert story.call(2, waiting(FAILED, 40.0)) == [PauseRoute(40.0, ""), RetryAt(2, story.now + 40.0, "http_500")]
+
+
+def test_waits_of_failures_between_good_answers_are_the_rows_own() -> None:
+    """What a later call passes was not meant for the route."""
+    story = Story()
+
+    for row in range(1, 10):
+        assert kinds(story.call(row, waiting(FAILED, 3600.0)))[0] == "RetryAt"
+        story.call(row + 100, GOOD)
+
+    assert story.route.takes_calls(story.now)
+
+
+def test_a_wait_is_told_once() -> None:
+    """A second call that names the same is no news; its row waits too."""
+    story = Story()
+    first, second = story.send(1), story.send(2)
+    third = story.send(3)
+    story.come(third, waiting(THROTTLED, 8.0))
+
+    decisions = [story.come(second, waiting(THROTTLED, 8.0)), story.come(first, waiting(THROTTLED, 8.0))]
+
+    assert decisions == [[RetryAt(2, story.now + 8.0, "http_429")], [RetryAt(1, story.now + 8.0, "http_429")]]
+
+
+def test_the_least_wait_of_an_answer_is_kept() -> None:
+    """Where the provider named less."""
+    story = Story()
+
+    assert story.call(1, replace(waiting(THROTTLED, 1.0), least_wait=5.0))[0] == PauseRoute(5.0, "http_429")
+
+
+def test_a_wait_of_no_time_pauses_nothing() -> None:
+    """``Retry-After: 0``."""
+    story = Story()
+
+    assert story.call(1, waiting(THROTTLED, 0.0)) == [RetryAt(1, story.now, "http_429")]
+    assert story.route.takes_calls(story.now)
+
+
+def test_a_throttled_check_pauses_the_route() -> None:
+    """No row is concerned."""
+    assert kinds(Story().call(0, waiting(THROTTLED, 5.0), "ping")) == ["PauseRoute"]
+
+
+def test_a_throttled_call_of_before_an_opening_is_parked() -> None:
+    """Alone or with the route."""
+    story = Story()
+    first, second = story.send(101), story.send(102)
+    late = story.send(103)
+    story.open()
+
+    assert story.come(first, THROTTLED) == [ParkUntil(101)]
+    assert story.come(late, THROTTLED)[-1] == ParkUntil(103)
+    assert story.come(second, THROTTLED)[-1] == ParkUntil(102)
+
+
+def test_a_throttled_probe_holds_the_circuit_as_long_as_it_named() -> None:
+    """Its row is parked, and nothing counts against it."""
+    story = Story()
+    story.open()
+
+    decisions = story.probe(100, waiting(THROTTLED, 90.0))
+
+    assert decisions == [CircuitMoved("half_open", "open"), PauseRoute(90.0, "http_429"), ParkUntil(100)]
+    assert 100 not in story.route.evidence.records
+    assert story.route.circuit.until == story.now + 90.0
+
+
+def test_a_route_that_is_throttled_for_too_long_is_given_up() -> None:
+    """Beyond the longest wait of the run; it takes nothing any more."""
+    story = Story(max_throttled=100.0)
+    story.call(1, waiting(THROTTLED, 60.0))
+    assert not story.route.throttle.given_up
+    story.wait(60.0)
+    story.call(1, waiting(THROTTLED, 39.9))
+    assert not story.route.throttle.given_up
+    story.wait(39.9)
+
+    story.call(1, waiting(THROTTLED, 0.1))
+
+    assert story.route.throttle.given_up
+    assert not story.route.takes_calls(story.now + 1000.0)
+    assert story.route.next_change(story.now) is None
+    assert not story.route.is_idle(story.now + 1000.0)
+
+
+def test_a_wait_that_a_failure_named_never_gives_a_route_up() -> None:
+    """Only throttling does, since it began."""
+    story = Story(max_throttled=10.0)
+    story.call(1, waiting(FAILED, 500.0))
+    story.call(2, waiting(FAILED, 500.0))
+
+    assert story.route.throttle.not_before == story.now + 500.0
+    assert not story.route.throttle.given_up
