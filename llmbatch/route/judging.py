@@ -105,7 +105,8 @@ class Judging(RouteBase):
             return self._probe_failed(call, outcome, now)
         if call.kind != "row":
             # What nothing later in flight could disprove is the route's wait.
-            named = self.throttle.confirmed(disprovable=any(number > call.serial for number in self._out))
+            disprovable = any(number > call.serial for number in self._out)
+            named = -math.inf if outcome.pause is None else self.throttle.confirmed(disprovable=disprovable)
             return [*self._pause(named - now, call, now, ""), *self._check_failed(now)]
         record = self._note_failure(call, outcome)
         if not self.circuit.is_closed:

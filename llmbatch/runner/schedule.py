@@ -189,7 +189,7 @@ class Scheduler:
             parked=bool(route.parked),
             ping=self._checks.ping(route) is not None,
             good=self._checks.good(route) is not None,
-            untried=self._run.backlog.has_untried(route),
+            untried=self._run.backlog.has_untried(route, 2 * self._run.options.failure_threshold),
         )
         alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.live
         if alone and not candidates.checks:

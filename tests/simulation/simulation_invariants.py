@@ -111,6 +111,8 @@ class Watch:
         self._newest_failure: Counter[str] = Counter()
         self._failing: dict[str, dict[int, int]] = defaultdict(dict)
         """Rows that failed first since the newest good answer to a later call, each with the number of that call."""
+        self._unproven: dict[str, dict[int, int]] = defaultdict(dict)
+        """Rows whose last call failed, each with its number; until the circuit closes."""
         self._suspects: set[int] = set()
         """Rows that failed while a later call succeeded."""
         self._openings = 0
@@ -180,6 +182,9 @@ class Watch:
             self._break(f"claim 5: an ordinary call for row {event.row} was sent while the circuit was {state}")
         if event.probe or not event.row:
             return
+        failed = self._unproven[route].pop(event.row, 0)
+        if failed > self._newest_success[route] and "circuit_key" not in self._plan.options:
+            self._break(f"claim 6: row {event.row} failed, and goes again before a later call has succeeded")
         ramp = self._ramp(route, event.at)
         if ramp is not None:
             ramp.sent += 1
@@ -206,6 +211,7 @@ class Watch:
             for row in proven:
                 del failing[row]
         elif event.verdict in ("failure", "neutral", "exhausted") and event.row and not event.probe:
+            self._unproven[event.route][event.row] = place
             if event.verdict == "failure":
                 self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
             if event.row not in self._suspects:
@@ -232,6 +238,9 @@ class Watch:
             streak = "in a row failed" in self._opened_by.get(route, "")
             if streak and not answers and self._newest_success[route] < self._newest_failure[route]:
                 self._break("claim 5: the circuit closed by a call that was sent before others failed")
+            self._unproven[route].clear()
+            if confirmed:
+                self._failing[route].clear()
             self._closings[route].append(self._world + event.at)
             start = 2 if confirmed else max(2, self._plan.options["concurrency"] // 2)
             self._ramps[route] = Ramp(start, "the circuit closed")

@@ -117,7 +117,7 @@ def draw_plan(seed: int) -> Plan:
     if rng.random() < 0.1:
         options["circuit_key"] = "metadata.tenant"
     count = rng.choice([1, 2, rng.randint(3, 12), rng.randint(10, 40), rng.randint(30, 90)])
-    bad = _draw_bad(rng, count, options)
+    bad = _draw_bad(rng, count, options, wants_bound=wants_bound)
     if wants_bound:
         # One row alone may have to time out as often as the law asks for.
         options["max_outage"] = 600.0 if "hang" in bad.values() else rng.choice([30.0, 600.0])
@@ -144,7 +144,7 @@ def draw_plan(seed: int) -> Plan:
     )
 
 
-def _draw_bad(rng: Random, count: int, options: dict[str, Any]) -> dict[int, str]:
+def _draw_bad(rng: Random, count: int, options: dict[str, Any], *, wants_bound: bool) -> dict[int, str]:
     """Bad rows: some, scattered or in a block, of every kind.
 
     As many refused (or endless) first rows as the threshold are the operator's matter: the run would stop, every time.
@@ -154,15 +154,17 @@ def _draw_bad(rng: Random, count: int, options: dict[str, Any]) -> dict[int, str
     bad: dict[int, str] = {}
     for _ in range(min(rng.choice([0, 0, 0, 1, 1, 2, 3]), threshold - 1)):
         row = rng.randint(1, count)
-        # A tenant's last row that is throttled alone cannot be told from a tenant that is throttled.
-        throttled = "500" if "circuit_key" in options else "429"
+        # A row that is throttled alone cannot be told from a route that is, if nothing else is sent or time is short.
+        throttled = "500" if {"circuit_key", "on_outage"} & options.keys() or wants_bound else "429"
         bad[row] = rng.choice(["400", "400", "422", "404", "402", "long", "long", "500", "hang", throttled])
         if bad[row] == "404" and row < 4:
             bad[row] = "422"  # an address that has never answered but with 404 is wrong
     if sum(kind == "402" for kind in bad.values()) > 2:
         bad = {row: "500" if kind == "402" else kind for row, kind in bad.items()}
     if count > 4 and rng.random() < 0.2:
-        many = rng.randint(2, min(int(0.6 * count), 40))
+        # Of a tenant, for which nothing else can be asked, twice the threshold are judged by their own attempts.
+        most = threshold if "circuit_key" in options else 40
+        many = rng.randint(2, max(2, min(int(0.6 * count), most)))
         kind = rng.choice(["500", "500", "long", "mixed"])
         block = rng.randint(1, count - many)
         for row in range(block, block + many) if rng.random() < 0.6 else rng.sample(range(1, count + 1), many):
