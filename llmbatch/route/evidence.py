@@ -11,6 +11,9 @@ from llmbatch.route.law import ErrorRate, attempts_needed, backoff_steps
 
 __all__ = ["Evidence", "RowRecord"]
 
+RARE = 0.1
+"""Bad rows for each good one, up to which one attempt more for each costs next to nothing."""
+
 MOST_UNPROVEN = 2
 """Failures of a row with no good answer between, after which another attempt would teach nothing."""
 
@@ -55,10 +58,12 @@ class Evidence:
     Memory: one record per unfinished row that failed; a success walks over the unproven ones only.
     """
 
-    __slots__ = ("_least", "newest_success", "rate", "records", "unproven")
+    __slots__ = ("_bad", "_least", "newest_success", "rate", "records", "unproven")
 
     def __init__(self, max_attempts: int) -> None:
         self._least = max_attempts
+        self._bad = 0
+        """Rows that ended as failed by the law."""
         self.rate = ErrorRate()
         self.records: dict[int, RowRecord] = {}
         self.unproven: dict[int, RowRecord] = {}
@@ -127,8 +132,15 @@ class Evidence:
         return held
 
     def needed(self, record: RowRecord) -> int:
-        """Proven failures that end the row."""
-        return attempts_needed(self.rate.since(record.epoch), self._least)
+        """Proven failures that end the row; where errors happen and bad rows are rare, one more, as it costs little."""
+        needed = attempts_needed(self.rate.since(record.epoch), self._least)
+        is_cheap = self.rate.value > 0 and needed > self._least and self._bad <= RARE * self.rate.rows
+        return needed + is_cheap
+
+    def ended(self, row: int) -> None:
+        """The row failed as often as that."""
+        self._bad += 1
+        self.forget(row)
 
     def is_spent(self, record: RowRecord) -> bool:
         """Whether a good row would have failed so often less than once in 100,000."""

@@ -153,7 +153,7 @@ class Judging(RouteBase):
         return max(delay, record.last.least_wait, record.last.pause or 0.0)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
-        self.evidence.forget(row)
+        self.evidence.ended(row)
         return Fail(row, record.last)
 
     # The circuit, and named waits.

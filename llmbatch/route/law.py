@@ -55,11 +55,13 @@ class ErrorRate:
     Rows that never succeed cannot raise it. O(1) per row; memory: a few numbers per epoch, 64 of them.
     """
 
-    __slots__ = ("_attempts", "_by_epoch", "_failed", "_left", "epoch")
+    __slots__ = ("_attempts", "_by_epoch", "_failed", "_left", "epoch", "rows")
 
     def __init__(self) -> None:
         self._attempts = 0.0
         self._failed = 0.0
+        self.rows = 0
+        """Rows that succeeded."""
         self.epoch = 0
         """The present epoch, for :meth:`add` and :meth:`since`."""
         self._left = EPOCH
@@ -92,6 +94,7 @@ class ErrorRate:
         if self._attempts > 2 * HORIZON:
             self._attempts /= 2
             self._failed /= 2
+        self.rows += 1
         self._left -= 1
         if not self._left:
             self._left = EPOCH
