@@ -113,7 +113,11 @@ class Model:
         since = self.against(row).since
         assert since is not None
         rate = min(max(self.rate(since), 0.01), 0.9)
-        return next(k for k in range(self.least, 200) if k * math.log(rate) <= math.log(1e-5) + 1e-12)
+        needed = next(k for k in range(self.least, 200) if k * math.log(rate) <= math.log(1e-5) + 1e-12)
+        good = self.succeeded()
+        bad = sum(it.kind == "done" and it.word == "failed" for it in self.story)
+        met_errors = any(failures for failures, _ in good)
+        return needed + 1 if met_errors and needed > self.least and bad <= 0.1 * len(good) else needed
 
     def rate(self, since: int) -> float:
         """How often attempts of rows that succeeded had failed, on the safe side, for one that began to fail then.
