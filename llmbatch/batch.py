@@ -225,7 +225,12 @@ class BatchRunner:
                 finally:
                     waiting = stamp_retry_at(engine.deferred())
                     if out.is_resumable:
-                        write_deferred(Path(target), map(encode_line, waiting), disk)
+                        try:
+                            write_deferred(Path(target), map(encode_line, waiting), disk)
+                        except WriteError:
+                            if ending is None or ending.error is None:
+                                raise
+                            # The error that ended the run is what there is to tell.
                 if ending is None:
                     engine.ended(130, "the run was cancelled", len(waiting))
             if self._given_up is not None and ending.exit_code in (0, 1):

@@ -324,10 +324,10 @@ class RouteBase:
     def probe_timeout(self) -> float:
         """Seconds that a probe may take: given up sooner than a call, but not before a slow model could answer."""
         outage, timeout = self.outage, self._policy.timeout
-        if outage is not None and outage.cause == "timeouts" and not outage.turn:
-            return max(timeout, LONG_PING)
         if self.slowest <= 0.0:
-            return timeout
+            # Nobody knows how long answers take: where all were slower than the limit, a longer one may tell.
+            is_first = outage is not None and outage.cause == "timeouts" and not outage.turn
+            return max(timeout, LONG_PING) if is_first else timeout
         hung = 0 if outage is None else outage.hung
         return min(timeout, max(10.0, 3.0 * self.slowest) * 2.0 ** min(hung, 10))
 

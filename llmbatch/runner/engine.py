@@ -88,7 +88,9 @@ class Engine:
             seed=seed,
         )
         self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = math.inf
+        """When the timer is due. A handle of uvloop cannot tell where that was at once."""
         self._active = 0
         self._unbroken = 0
         self._feeding = False
@@ -280,15 +282,16 @@ class Engine:
 
     def _call_at(self, when: float) -> None:
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._rings_at <= when:
                 return
             self._timer.cancel()
+        self._rings_at = when
         self._timer = self._loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
         # Loops fire timers a clock tick early; the pump then finds nothing due and must be able to set the same again.
-        timer, self._timer = self._timer, None
-        if timer is not None and self._loop.time() - timer.when() > STOPPED_SECONDS:
+        self._timer = None
+        if self._loop.time() - self._rings_at > STOPPED_SECONDS:
             self._scheduler.resumed()
         self._wake.set()
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import itertools
 import json
+import math
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
-from llmbatch import BatchRunner, UsageError
+from llmbatch import BatchRunner, StoppedError, UsageError
 from llmbatch.sim.virtual import run_virtual
 
 
@@ -124,13 +127,17 @@ def test_what_is_no_async_function_is_refused_clearly(call):
 
 @pytest.mark.parametrize("at", [0, 50, 99])
 def test_a_program_error_on_one_row_is_that_rows_end(at):
-    """A ValueError is a refusal: one attempt, no retry, no circuit; wherever the row stands."""
+    """A ValueError is the row's own: three attempts, no circuit, no wait for others; wherever the row stands.
+
+    It was one attempt, and 3 s, before program errors were tried again: two backoffs, 5 s at most, come on top.
+    """
     results, seconds = virtually(failing({at}, ValueError("bad row")), range(100))
 
     failed = [result for result in results.values() if not result.ok]
-    assert [(result.row, result.attempts, result.error["code"]) for result in failed] == [(at + 1, 1, "value_error")]
+    assert [(result.row, result.attempts, result.error["code"]) for result in failed] == [(at + 1, 3, "value_error")]
     assert failed[0].error["message"] == "bad row"
-    assert seconds < 3
+    assert max(result.deferrals for result in results.values()) == 0
+    assert seconds < 3 + 5
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), TimeoutError(), asyncio.CancelledError(), OSError("odd")])
@@ -159,39 +166,85 @@ def test_the_last_row_failing_ends_at_last_without_a_canary():
     assert seconds < 3600
 
 
-def test_nothing_but_failing_rows_ends_at_last():
-    """Ten rows that all fail for good, and no canary."""
-    results, _ = virtually(failing(set(range(10)), RuntimeError("odd")), range(10), recovery_timeout=5.0)
+def test_rows_that_all_raise_from_the_start_stop_the_run():
+    """A function that never worked and raises for ten rows is broken: nothing is failed, and the run says so."""
+    with pytest.raises(StoppedError, match=r"call refused the first rows: odd"):
+        virtually(failing(set(range(10)), RuntimeError("odd")), range(10), recovery_timeout=5.0)
 
-    assert Counter(result.status for result in results.values()) == {"failed": 10}
+
+def test_rows_that_never_reach_anything_are_deferred_after_ten_minutes():
+    """Ten rows whose connection is refused, and no canary: nobody waits for ever, and nothing is failed."""
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    results, seconds = virtually(failing(set(range(10)), refused), range(10))
+
+    assert Counter(result.status for result in results.values()) == {"deferred": 10}
+    assert 600 <= seconds < 600 + 60
 
 
-@pytest.mark.parametrize("error", [ConnectionError, RuntimeError, TimeoutError])
+class ServiceDownError(Exception):
+    """As SDKs have it: with the answer that it was raised for."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.response = SimpleNamespace(status_code=503, headers={"content-type": "text/plain"}, content=b"down")
+
+
+OUTAGE_SECONDS = 90.0
+PROBES = 10 + math.ceil(math.log(OUTAGE_SECONDS / 10) / math.log(1.09))
+"""One a second for ten seconds, then at a tenth of the time the outage has lasted, less a tenth of that."""
+
+
+@pytest.mark.parametrize("error", [ConnectionError, ServiceDownError, TimeoutError])
 @pytest.mark.parametrize("concurrency", [1, 10])
 def test_an_outage_of_a_function_costs_no_row(error, concurrency):
-    """Ninety seconds of nothing but errors: every row succeeds, and few calls are wasted."""
+    """Ninety seconds of nothing but errors: every row succeeds, and few calls are wasted.
+
+    No more than were in flight, or open the circuit, and the probes. (Probes went ever less often, ten in all, before
+    their wait became a share of the outage: an outage is over within a tenth of its length.)
+    """
     calls_down = 0
 
     async def call(row):
         nonlocal calls_down
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(0.2)
-        if 2 <= now - started < 92:
+        if 2 <= now - started < 2 + OUTAGE_SECONDS:
             calls_down += 1
             raise error("down")
         return row
 
     async def main():
         nonlocal started
-        started = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         runner = BatchRunner(call, seed=1, concurrency=concurrency)
-        return [result.status async for result in runner.stream(range(200))]
+        statuses = [result.status async for result in runner.stream(range(200))]
+        return statuses, loop.time() - started
 
     started = 0.0
-    statuses = run_virtual(main, limit=100_000.0)
+    statuses, seconds = run_virtual(main, limit=100_000.0)
 
     assert Counter(statuses) == {"success": 200}
-    assert calls_down <= concurrency + 5 + 10
+    assert calls_down <= max(concurrency, 5) + PROBES
+    assert seconds <= 2 + OUTAGE_SECONDS * 1.1 + 200 * 0.2 / concurrency + 10
+
+
+def test_what_a_function_raises_of_its_own_waits_for_nobody():
+    """A RuntimeError says nothing about a provider: rows that meet it fail after three attempts, without an outage."""
+
+    async def call(row):
+        await asyncio.sleep(0.2)
+        if 50 <= row < 80:
+            raise RuntimeError("odd")
+        return row
+
+    results, seconds = virtually(call, range(100), concurrency=5)
+
+    failed = [result for result in results.values() if not result.ok]
+    assert sorted(result.row for result in failed) == list(range(51, 81))
+    assert {(result.attempts, result.deferrals) for result in failed} == {(3, 0)}
+    assert seconds < (70 + 3 * 30) * 0.2 / 5 + 5
 
 
 class TooManyRequestsError(Exception):
@@ -204,22 +257,47 @@ class TooManyRequestsError(Exception):
         self.headers = headers
 
 
-@pytest.mark.parametrize("headers", [{"retry-after": "7"}, {"Retry-After": "7"}, {"retry-after-ms": "7000"}])
-def test_a_429_exception_is_pace(headers):
-    """Nothing is sent for as long as it names, no attempt is held against the row, no circuit opens."""
-    sent: list[float] = []
-    refused = False
+HINTS = [{"retry-after": "7"}, {"Retry-After": "7"}, {"retry-after-ms": "7000"}]
+
+
+@pytest.mark.parametrize("headers", HINTS)
+def test_a_429_exception_of_one_row_is_that_rows_wait(headers):
+    """It is sent again when the named time is over, and not before; others, which pass, go on meanwhile.
+
+    (The whole run waited for one such answer, before it took two to make it the provider's pace.)
+    """
+    sent: dict[int, list[float]] = {}
 
     async def call(row):
-        nonlocal refused
-        sent.append(asyncio.get_running_loop().time())
+        sent.setdefault(row, []).append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.2)
-        if row == 20 and not refused:
-            refused = True
+        if row == 20 and len(sent[20]) == 1:
             raise TooManyRequestsError(headers)
         return row
 
     results, _ = virtually(call, range(60), concurrency=5)
+
+    assert Counter(result.status for result in results.values()) == {"success": 60}
+    first, again = sent[20]
+    assert 7.0 <= again - (first + 0.2) < 9.0
+    assert max(at for row, times in sent.items() if row != 20 for at in times) < first + 7.0
+    assert max(result.deferrals for result in results.values()) <= 1
+
+
+@pytest.mark.parametrize("headers", HINTS)
+def test_429_exceptions_of_all_rows_are_pace(headers):
+    """Nothing is sent for as long as they name, no attempt is held against a row, no circuit opens."""
+    sent: list[float] = []
+
+    async def call(row):
+        sent.append(asyncio.get_running_loop().time())
+        began = sent[-1] - sent[0]
+        await asyncio.sleep(0.2)
+        if 1.0 <= began < 1.2:
+            raise TooManyRequestsError(headers)
+        return row
+
+    results, _ = virtually(call, range(60), concurrency=5, max_attempts=1)
 
     assert Counter(result.status for result in results.values()) == {"success": 60}
     gaps = [after - before for before, after in itertools.pairwise(sent)]

@@ -432,3 +432,32 @@ def test_importing_the_package_is_light():
 
     assert said.stdout == "[]\n"
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.slow
+def test_a_run_on_uvloop_wakes_for_timers_that_are_due_at_once():
+    """Two hundred rows that fail once and wait for their second attempts: most of those are due within a millisecond.
+
+    uvloop hands out a handle without ``when`` for such a timer; the run never woke again. Slow: a second of backoff.
+    """
+    uvloop = pytest.importorskip("uvloop")
+    seen: set[int] = set()
+    broken: list[dict] = []
+
+    async def call(row: int) -> int:
+        if row % 2 and row not in seen:
+            seen.add(row)
+            raise ValueError("once")
+        return row
+
+    async def main() -> Counter[str]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
+        async with asyncio.timeout(20):
+            runner = BatchRunner(call, concurrency=50)
+            return Counter([result.status async for result in runner.stream(range(400))])
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+        statuses = loop.run(main())
+
+    assert statuses == {"success": 400}
+    assert broken == []

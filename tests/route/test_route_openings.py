@@ -569,6 +569,19 @@ def test_an_opening_by_time_outs_asks_the_smallest_request_at_once_with_patience
     assert story.route.probe_timeout == 5.0
 
 
+def test_a_route_that_has_answered_gets_no_more_patience_in_an_opening_by_time_outs() -> None:
+    """How long its answers take is known: an outage that hangs must not hold the run for twenty seconds."""
+    story = Story(timeout=5.0)
+    call = story.send(200)
+    story.wait(2.0)
+    story.come(call, GOOD)
+    story.open(TIMEOUT)
+    story.go_to_probe()
+
+    assert story.route.next_probe(story.now, EVERYTHING) == Probe("ping")
+    assert story.route.probe_timeout == 5.0
+
+
 def test_answers_that_take_longer_than_the_limit_stop_a_route_that_has_never_answered() -> None:
     """The smallest request passes: it names ``--timeout``, and nothing is failed."""
     story = Story(ever=False, timeout=5.0)
