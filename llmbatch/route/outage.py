@@ -16,8 +16,8 @@ Cause = Literal["failures", "refusals", "timeouts", "last rows", "stop"]
 
 ProbeKind = Literal["fresh", "parked", "ping", "good"]
 
-CONFIRMING_ROWS = 4
-"""Failed probes by rows that confirm an outage where no smallest request can be asked."""
+CONFIRMING_ROWS, MANY_CONFIRMING_ROWS = 4, 12
+"""Failed probes by rows that confirm an outage: where no smallest request can be asked, and where it can."""
 
 CONFIRMING_CHANCE = 0.02
 """An opening is an outage once the failed checks are less likely than this."""
@@ -88,6 +88,8 @@ class Outage:
     hung: int = 0
     turn: int = 0
     """Probes sent."""
+    can_check: bool = False
+    """Whether a request that nothing speaks against can be sent; then only many rows confirm an outage without it."""
     blind: bool = False
     """Whether only rows can probe that have failed, so that no probe can tell an outage from bad rows."""
     check_next: bool = False
@@ -97,7 +99,8 @@ class Outage:
     def row_failed(self) -> bool:
         """A row's probe failed. Whether that confirms the outage."""
         self.failed_rows += 1
-        return self._confirm(self.failed_rows >= CONFIRMING_ROWS and not self.blind)
+        enough = MANY_CONFIRMING_ROWS if self.can_check else CONFIRMING_ROWS
+        return self._confirm(self.failed_rows >= enough and not self.blind)
 
     def ping_failed(self, rate: float) -> bool:
         """A request that nothing speaks against failed, as happens with *rate* by chance. Whether that confirms it."""
@@ -112,6 +115,7 @@ class Outage:
 
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
         """Who probes next, of those who can; None where nobody can."""
+        self.can_check = candidates.checks
         self.blind = not (candidates.checks or candidates.fresh or candidates.untried)
         checks = self._checks(trust)
         for kind in (*checks, *self._order(trust)) if self.check_next else self._order(trust):

@@ -503,12 +503,13 @@ def test_refused_probes_prove_nothing_where_refusals_opened() -> None:
     story = Story()
     story.open(REFUSED)
 
-    for row in (100, 101, 102, 103):
+    for row in range(100, 112):
+        assert not story.route.is_confirmed
         story.go_to_probe()
         story.route.next_probe(story.now, EVERYTHING)
         story.probe(row, REFUSED)
 
-    assert story.route.is_confirmed
+    assert story.route.is_confirmed, "twelve, where a request could be asked that nothing speaks against"
     assert not story.route.is_closed
 
 
