@@ -154,7 +154,7 @@ class BatchRunner:
         from llmbatch.files.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.files.disk import DISK
         from llmbatch.files.headstart import start_hashing
-        from llmbatch.files.known import known_good_row
+        from llmbatch.files.known import known_good_rows
         from llmbatch.files.output import open_output
         from llmbatch.files.reader import count_rows, open_source, verify_finished
         from llmbatch.files.writer import LineWriter
@@ -200,7 +200,7 @@ class BatchRunner:
             stack.callback(self._writers.remove, writer)
             tally = self._fold()
             engine = self._start(
-                caller, source, LineSink(writer), tally, out, good_row=lambda: known_good_row(out, input, disk)
+                caller, source, LineSink(writer), tally, out, good_rows=lambda: known_good_rows(out, input, disk)
             )
             engine.emit(
                 RunStarted(
@@ -385,7 +385,7 @@ class BatchRunner:
         tally: Tally,
         out: Output | None,
         *,
-        good_row: Callable[[], Row | None] = lambda: None,
+        good_rows: Callable[[], Sequence[Row]] = lambda: (),
     ) -> Engine:
         engine = Engine(
             caller,
@@ -394,7 +394,7 @@ class BatchRunner:
             self.options,
             observers=[tally, *(other for other in self._observers if other is not tally)],
             answered_before=out.has_success if out is not None else lambda _: False,
-            good_row=good_row,
+            good_rows=good_rows,
         )
         self._engines.append(engine)
         if self._stopped is not None:

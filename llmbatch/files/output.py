@@ -15,6 +15,7 @@ import os
 import select
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -102,14 +103,13 @@ class Output:
         model = parsed.get("model")
         return (parsed["row"], model) if isinstance(model, str) else None
 
-    def first_good_row(self) -> tuple[int, str] | None:
-        """The number and hash of the first row that succeeded; None as well where the file cannot be read."""
+    def good_rows(self, most: int) -> dict[int, str]:
+        """Number and hash of the first *most* rows that succeeded; none as well where the file cannot be read."""
         try:
-            line = next(_success_lines(self._fd, self._disk), b"")
+            found = [match_line(line) for line in islice(_success_lines(self._fd, self._disk), most)]
         except OSError:
-            return None
-        found = match_line(line)
-        return None if found is None else (int(found[1]), found[2].decode())
+            return {}
+        return {int(match[1]): match[2].decode() for match in found if match is not None}
 
     def write(self, data: bytes) -> None:
         r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
@@ -238,8 +238,9 @@ class StreamOutput(Output):
     def first_success(self) -> None:
         """None: a stream has no earlier lines."""
 
-    def first_good_row(self) -> None:
+    def good_rows(self, most: int) -> dict[int, str]:
         """None: a stream has no earlier lines."""
+        return {}
 
     def fileno(self) -> int:
         """The descriptor, for an event loop to watch."""

@@ -129,9 +129,11 @@ class AdaptiveLimit:
         if self._knee is not None and self._tried_from is None:
             self._heed_load(serial, newest, self._knee)
             return
-        if self._tried_from is not None or self._value < 2 or self._answers < FEW:
+        if self._tried_from is not None or self._value < 2:
             return
-        share = self._overloads / self._answers
+        share = self._overloads / max(1, self._answers)
+        if self._answers < (FEW if share > 0.5 else MANY):
+            return
         if share <= TOLERANCE or (self._pause > 0 and share <= 1.25 * self._usual + TOLERANCE):
             return
         self._tried_from = (self._value, share)
@@ -155,7 +157,7 @@ class AdaptiveLimit:
 
     def _heed_load(self, serial: int, newest: int, knee: float) -> None:
         """Less load has helped before: give way by what is refused; well below what was too much, look again."""
-        if self._value <= max(1.0, 0.75 * knee):
+        if self._value <= max(1.0, 0.5 * knee):
             share = self._overloads / max(1, self._answers)
             if self._answers < (FEW if share > 0.5 else MANY):
                 return

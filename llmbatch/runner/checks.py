@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmbatch.records import Request, Row
 from llmbatch.runner.backlog import RunRoute
@@ -15,11 +15,11 @@ MOST_GOOD_BYTES = 1024 * 1024
 
 
 class Checks:
-    """Finds such requests. *good_row*: a row of an earlier run that succeeded, looked up once, when first needed."""
+    """Finds such requests. *good_rows*: rows of earlier runs that succeeded, looked up once, when first needed."""
 
-    def __init__(self, run: RunContext, good_row: Callable[[], Row | None]) -> None:
+    def __init__(self, run: RunContext, good_rows: Callable[[], Sequence[Row]]) -> None:
         self._run = run
-        self._good_row: Callable[[], Row | None] | None = good_row
+        self._good_rows: Callable[[], Sequence[Row]] | None = good_rows
 
     def ping(self, route: RunRoute) -> Request | None:
         """The smallest request of the route. It names no tenant, so it says nothing about one."""
@@ -31,10 +31,9 @@ class Checks:
         """The request of a finished row; for a function, which may do more than answer, the row that its user gave."""
         if route.template is not None and not route.template.url:
             return self._run.caller.canary(route.template)
-        if route.good is None and self._good_row is not None and route.template is not None and route.template.url:
-            find, self._good_row = self._good_row, None
-            row = find()
-            if row is not None:
+        if route.good is None and self._good_rows is not None and route.template is not None and route.template.url:
+            find, self._good_rows = self._good_rows, None
+            for row in find():
                 self._prepare(row)
         return route.good
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
@@ -67,7 +67,7 @@ class Engine:
         *,
         observers: Iterable[Observer] = (),
         answered_before: Callable[[str], bool] = lambda _: False,
-        good_row: Callable[[], Row | None] = lambda: None,
+        good_rows: Callable[[], Sequence[Row]] = lambda: (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._caller = caller
@@ -84,7 +84,7 @@ class Engine:
             emit=self.emit,
             halt=self._halt,
             answered_before=answered_before,
-            good_row=good_row,
+            good_rows=good_rows,
             seed=seed,
         )
         self._wake = asyncio.Event()

@@ -9,7 +9,7 @@ Everything here is synchronous: nothing is awaited between choosing a row and ta
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from llmbatch.events import CallSent, Event
 from llmbatch.pace.tokens import TokenBudget
@@ -35,7 +35,7 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """Chooses the calls of one run. Belongs to one event loop; not safe for concurrent use.
 
-    *halt* ends the run: exit code, reason and hint. *good_row*: a row of an earlier run that succeeded.
+    *halt* ends the run: exit code, reason and hint. *good_rows*: rows of earlier runs that succeeded.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Scheduler:
         emit: Callable[[Event], None],
         halt: Callable[[int, str, str], None],
         answered_before: Callable[[str], bool],
-        good_row: Callable[[], Row | None],
+        good_rows: Callable[[], Sequence[Row]],
         seed: int,
     ) -> None:
         self._run = RunContext(
@@ -66,7 +66,7 @@ class Scheduler:
         )
         self._settler = Settler(self._run, on_drop=lambda pending: self.reading.drop(pending))
         self.reading = Reading(self._run, park=self._settler.defer)
-        self._checks = Checks(self._run, good_row)
+        self._checks = Checks(self._run, good_rows)
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from llmbatch.errors import InputError, WriteError
 from llmbatch.files.deferred import spool_path
 from llmbatch.files.iterable import IterableSource
-from llmbatch.files.known import known_good_row
+from llmbatch.files.known import known_good_rows
 from llmbatch.files.ledger import Ledger, RowSet
 from llmbatch.files.lines import line_digest
 from llmbatch.files.output import open_output
@@ -306,20 +306,19 @@ def test_a_row_set_is_a_set(numbers: set[int], other: int) -> None:
     assert (other in rows) == (other in numbers)
 
 
-def test_a_known_good_row_is_found_in_the_input(tmp_path: Path) -> None:
-    """The first that succeeded; none where nothing did, or its line has changed."""
+def test_known_good_rows_are_found_in_the_input(tmp_path: Path) -> None:
+    """Those that succeeded first; none where nothing did, and none whose line has changed."""
     path, target = tmp_path / "in.jsonl", tmp_path / "o.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + text_of(1, 2, 3))
     target.write_bytes(result_line(1, status="failed") + result_line(2) + result_line(3))
     output = open_output(target)
 
-    row = known_good_row(output, path)
+    rows = known_good_rows(output, path)
     path.write_bytes(text_of(1, 9, 3))
-    changed = known_good_row(output, path)
+    changed = known_good_rows(output, path)
 
-    assert row is not None
-    assert (row.number, row.fields) == (2, {"prompt": '"say 2"'})
-    assert changed is None
-    assert known_good_row(output, tmp_path / "none") is None
-    assert known_good_row(output, "-") is None
+    assert [(row.number, row.fields) for row in rows] == [(2, {"prompt": '"say 2"'}), (3, {"prompt": '"say 3"'})]
+    assert [row.number for row in changed] == [3]
+    assert known_good_rows(output, tmp_path / "none") == []
+    assert known_good_rows(output, "-") == []
     output.close()

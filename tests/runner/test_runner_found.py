@@ -205,7 +205,7 @@ def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
             sink,
             RunOptions(seed=1, concurrency=19, failure_threshold=18),
             answered_before=lambda _: True,
-            good_row=lambda: good,
+            good_rows=lambda: [good],
         )
         await engine.run()
         return sink.ended

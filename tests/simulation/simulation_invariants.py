@@ -273,8 +273,8 @@ class Watch:
         since = self._opened_at.get(event.route, math.inf) - 600.0
         calls = [call for call in self._provider.sent[self._first_call :] if call.ended >= since]
         sick = any(call.phase.kind in TOTAL | SPENT or call.fate in ("random", "throttled", "local") for call in calls)
-        # Where failed rows are all that is sent, only the smallest request could tell; and where no row of the route has
-        # succeeded in this life, it says too little about so many (docs/evidence.md).
+        # Where failed rows are all that is sent, only the smallest request could tell; and where no row of the route
+        # has succeeded in this life, it says too little about so many (docs/evidence.md).
         known = any(call.fate == "good" and call.row and call.route == event.route for call in calls)
         if not sick and known and self._provider.smallest != "fails" and not self.retrying:
             self._break(f"claim 5: an outage was told that never was ({event.reason})")
