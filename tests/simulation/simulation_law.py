@@ -121,7 +121,7 @@ class LifeLog:
             for call in calls:
                 if call.check and not call.probe and call.at < last + CHECK_SECONDS - 1e-6:
                     raise GuaranteeError(f"claim 3: {route} was checked again {call.at - last:.3f} s after a check")
-                if call.check:
+                if call.check and not call.probe:
                     last = call.ended
 
     def _good_attempts(self, route: str, *, apart_from: int = 0) -> list[Sent]:
@@ -217,7 +217,7 @@ class LifeLog:
             known = len({call.row for call in calls if call.number < first.number and call.fate != "good"})
             closings = sum(first.at < at <= last.at for at in self.closings.get(route, ()))
             # Refused rows are answers, and so is the smallest request where it passes beside them.
-            doubtful = self.plan.smallest == "passes" and first.phase.kind in REFUSING
+            doubtful = self.plan.smallest == "passes"
             if not doubtful and closings > MOST_CLOSINGS + (last.at - first.at) / 600:
                 raise GuaranteeError(f"claim 5: the circuit closed {closings} times within the outage {name}")
             opening = options["concurrency"] + 2 * sure + 2 * known + 4
