@@ -120,7 +120,8 @@ async def test_outage_costs_no_row_and_few_calls(prompts, run: Run, kind):
     assert len(while_down) <= PLACES + 5 + 1.5 / PROBE_SECONDS + 2
     first_good = min(call.at for call in server.calls if call.is_good and call.at > outage.ended)
     assert first_good - outage.ended <= PROBE_SECONDS + 0.4 + 0.2
-    assert ended.summary["calls"] == len(server.calls)
+    # Where reused connections are lost at once, one request goes over a new one to see whether they were stale.
+    assert 0 <= len(server.calls) - ended.summary["calls"] <= (kind == "reset")
     assert ended.summary["outages"] == 1
 
 
