@@ -4,6 +4,7 @@
 
     LlmbatchError
     ├── UsageError            the command, a file or a setting is wrong: fix it, nothing was sent   (exit 2)
+    │   ├── MissingKeyError   a provider's key is not in the environment; in mid-file it fails its rows alone
     │   ├── InputError        the input cannot be read, or has changed under its output
     │   └── OutputError       the output is locked, foreign, or cannot be opened
     ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
@@ -25,6 +26,7 @@ __all__ = [
     "InputError",
     "LlmbatchError",
     "MalformedRowError",
+    "MissingKeyError",
     "OutputError",
     "StoppedError",
     "TransportError",
@@ -45,6 +47,10 @@ class LlmbatchError(Exception):
 
 class UsageError(LlmbatchError):
     """Something the user gave is wrong; nothing was sent."""
+
+
+class MissingKeyError(UsageError):
+    """The key of a provider is not in the environment."""
 
 
 class InputError(UsageError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmbatch.errors import InputError, MalformedRowError, OutputError, UsageError
+from llmbatch.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
 from llmbatch.files.disk import DISK, Disk
 from llmbatch.files.reader import open_source
 from llmbatch.records import Caller, Malformed, Row
@@ -27,7 +27,7 @@ def look_ahead(
 
     Raises:
         InputError: the input cannot be opened, or, with *strict*, has malformed rows or cannot be read twice.
-        UsageError: the first row needs a key or a model that is not there.
+        UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
     """
     path = Path(input)
     if str(input) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
@@ -36,18 +36,30 @@ def look_ahead(
         return
     source = open_source(input, limit=limit, disk=disk)
     faults: list[str] = []
+    no_key: MissingKeyError | None = None
+    can_send = False
     try:
         while not source.exhausted and len(faults) < 5:
             item = source.take()
             if item is None:
                 continue
-            fault = _fault(caller, item)
+            try:
+                fault = _fault(caller, item)
+            except MissingKeyError as error:
+                no_key = no_key or error
+                if source.rows_read >= _FEW_ROWS:
+                    break
+                continue
             if fault is not None:
                 faults.append(f"line {item.number}: {fault}")
-            elif not strict:
+                continue
+            if not strict:
                 return
+            can_send = True
     finally:
         source.close()
+    if no_key is not None and not can_send and not faults:
+        raise no_key
     if strict and faults:
         raise InputError(f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
 

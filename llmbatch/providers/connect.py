@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from llmbatch.errors import MalformedRowError, UsageError
+from llmbatch.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.jsontext import JSONError, dumps, parse
 from llmbatch.providers.address import Address, azure_url, check_proxy, endpoint_url, parse_address, proxy_secrets
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, Provider, split_model
@@ -200,7 +200,7 @@ class Resolver:
         value = self._connection.environ.get(variable, "") if variable else ""
         if not value.strip():
             if required and variable:
-                raise UsageError(f"no API key: {variable} is not set", hint=f"export {variable}=… and run again")
+                raise MissingKeyError(f"no API key: {variable} is not set", hint=f"export {variable}=… and run again")
             return None
         if not all(" " <= char <= "~" for char in value):
             raise UsageError(

@@ -123,16 +123,23 @@ class HttpTransport:
                 if now >= deadline or not _is_stale(error, protocol, seconds=now - began):
                     raise
                 origin.met_stale(now)
-                was_sent = error.sent
+                lost = error
             else:
                 origin.reused()
                 return reply
+            if not await origin.may_resend(deadline):
+                raise lost
+            is_answered = False
             try:
-                connection = await self._connect(connector, destination, deadline - now)
-                return await self._exchange(connection, destination, request.body, deadline, timeout)
+                connection = await self._connect(connector, destination, max(0.001, deadline - self._loop.time()))
+                reply = await self._exchange(connection, destination, request.body, deadline, timeout)
+                is_answered = True
+                return reply
             except TransportError as error:
-                error.sent = error.sent or was_sent
+                error.sent = error.sent or lost.sent
                 raise
+            finally:
+                origin.resent(is_answered=is_answered)
         finally:
             self._in_flight -= 1
             if not self._in_flight:

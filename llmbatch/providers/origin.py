@@ -5,6 +5,7 @@ It opens nothing and sends nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -27,15 +28,22 @@ _DISTRUST_SECONDS = 60.0
 """How long connections are not reused then; after that a single stale one is enough."""
 
 
+_DOUBT_SECONDS = 1.0
+"""How long no request is sent again after one that was, over a new connection, has failed too: that is an outage."""
+
+
 class Origin:
     """Idle connections to one origin, the latest used last; belongs to one event loop."""
 
-    __slots__ = ("_first_id", "_fresh_until", "_kept", "_trust", "ids_repeat")
+    __slots__ = ("_doubted_until", "_first_id", "_fresh_until", "_kept", "_proof", "_trust", "ids_repeat")
 
     def __init__(self) -> None:
         self._kept: deque[tuple[float, Connection]] = deque()
         self._trust = _TRUST
         self._fresh_until = 0.0
+        self._doubted_until = 0.0
+        self._proof: asyncio.Future[bool] | None = None
+        """Whether the request that was sent again first is answered, for those that wait to be sent again."""
         self._first_id = ""
         self.ids_repeat = False
         """Whether the origin gives one request id to several answers, so that a repeated one tells nothing."""
@@ -79,6 +87,30 @@ class Origin:
             self._trust = 0.0
             self._fresh_until = now + _DISTRUST_SECONDS
             self.drop(float("inf"))
+
+    async def may_resend(self, deadline: float) -> bool:
+        """Whether a request that met a stale connection may be sent again; who may calls :meth:`resent` afterwards.
+
+        One goes first, and others wait for its answer, at most until their *deadline*: all connections that are lost at
+        once may be an outage, which must not meet every request twice.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._doubted_until:
+            return False
+        if self._proof is None:
+            self._proof = loop.create_future()
+            return True
+        proof = self._proof
+        await asyncio.wait([proof], timeout=deadline - loop.time())
+        return proof.done() and proof.result()
+
+    def resent(self, *, is_answered: bool) -> None:
+        """Note what became of a request that was sent again."""
+        if not is_answered:
+            self._doubted_until = asyncio.get_running_loop().time() + _DOUBT_SECONDS
+        proof, self._proof = self._proof, None
+        if proof is not None and not proof.done():
+            proof.set_result(is_answered)
 
     def is_copy(self, protocol: AnswerProtocol, reply: Reply, *, is_reused: bool) -> bool:
         """Whether *reply* is the answer that this connection brought last: same request id, status and length.

@@ -133,7 +133,7 @@ class RouteState(Refusing):
 
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Keep since when a route that has never answered cannot even be reached."""
-        if outcome.verdict == "failure" and (outcome.unreachable or outcome.code == "timeout"):
+        if outcome.verdict == "failure" and outcome.status is None:
             if self._unreached is None:
                 self._unreached = call.sent_at
         elif outcome.verdict not in ("local", "success"):

@@ -30,9 +30,9 @@ class RunOptions:
     timeout: float = 120.0
     """One attempt, above 0."""
     max_attempts: int = 3
-    """Attempts of a row that may fail while the provider answers others well, at least 1."""
+    """Failed attempts that end a row where errors are rare, at least 1; more where good rows fail by chance too."""
     failure_threshold: int = 5
-    """Different rows that fail with no success between until the circuit opens, at least 1."""
+    """Different rows that have to fail in a row before the circuit opens, at least 1; more where errors are usual."""
     recovery_timeout: float = 60.0
     """The longest wait between probes that is ours to choose, above 0."""
     success_threshold: int = 1

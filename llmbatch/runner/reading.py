@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbatch.errors import InputError, MalformedRowError, WriteError
+from llmbatch.errors import InputError, MalformedRowError, MissingKeyError, WriteError
 from llmbatch.records import Malformed, Request, Row
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
@@ -146,7 +146,10 @@ class Reading:
         except MalformedRowError as error:
             self._run.finisher.finish_malformed(item, error.code, str(error))
             return None
-        except Exception as error:  # noqa: BLE001 - a missing key or model: the run cannot go on
+        except MissingKeyError as error:
+            self._run.finisher.finish_malformed(item, "no_key", str(error))
+            return None
+        except Exception as error:  # noqa: BLE001 - no model: the run cannot go on
             self.fail(error)
             return None
         pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, self._run.now()))

@@ -119,7 +119,8 @@ async def test_outage_costs_no_row_and_few_calls(prompts, run: Run, kind):
     assert ended.code == 0, ended.err
     assert ended.statuses == {"success": 160}
     again = len(server.calls) - ended.summary["calls"]
-    assert 0 <= again <= (PLACES if kind == "reset" else 0)
+    # Where reused connections are lost at once, one request goes over a new one to see whether they were stale.
+    assert 0 <= again <= (kind == "reset")
     while_down = [call for call in server.calls if not call.is_good]
     assert len(while_down) - again <= PLACES + 5 + 3.0 / PROBE_SECONDS + 2
     first_good = min(call.at for call in server.calls if call.is_good and call.at > outage.ended)

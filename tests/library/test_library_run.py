@@ -461,3 +461,28 @@ def test_a_run_on_uvloop_wakes_for_timers_that_are_due_at_once():
 
     assert statuses == {"success": 400}
     assert broken == []
+
+
+async def test_a_row_whose_provider_has_no_key_fails_alone(tmp_path: Path) -> None:
+    """It ended the run in mid-file: the input could not be read on."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [{"prompt": f"row {n}", "model": "groq/llama-3.3-70b" if n == 7 else "sim/steady"} for n in range(20)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    summary = await BatchRunner(environ={}).run(source, target)
+
+    assert (summary.exit_code, summary.success, summary.failed) == (1, 19, 1)
+    failed = [line for line in lines_of(target) if line["status"] == "failed"]
+    assert [(line["row"], line["error"]["code"]) for line in failed] == [(8, "no_key")]
+    assert "GROQ_API_KEY" in failed[0]["error"]["message"]
+
+
+async def test_no_row_is_sent_where_none_has_its_key(tmp_path: Path) -> None:
+    """Exit 2 before anything is written."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"prompt": "x", "model": "groq/llama-3.3-70b"}) + "\n" for _ in range(20)))
+
+    with pytest.raises(UsageError, match="GROQ_API_KEY"):
+        await BatchRunner(environ={}).run(source, target)
+
+    assert not target.exists()

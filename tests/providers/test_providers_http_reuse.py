@@ -235,3 +235,27 @@ async def test_forty_at_once_lose_nothing_to_a_server_that_closes_silently(trans
 
     assert len(server.requests) == 400
     assert time.monotonic() - start < 5
+
+
+async def test_outage_that_resets_all_connections_meets_few_requests_twice(transport):
+    """Of 40 reused connections that are lost at once one is replaced; as the new one is lost too, no other is."""
+    is_down = False
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                body = await state.read_request(reader)
+                if is_down:
+                    hard_reset(writer)
+                    return
+                writer.write(whole(body))
+
+        return handle
+
+    async with raw_server(make) as server:
+        await asyncio.gather(*(transport.post(request_to(server.url), timeout=5) for _ in range(40)))
+        is_down = True
+        errors = await asyncio.gather(*(fault_of(transport, server.url) for _ in range(40)))
+
+    assert {(error.fault, error.sent) for error in errors} == {("reset", True)}
+    assert len(server.requests) <= 82
