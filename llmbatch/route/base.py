@@ -155,8 +155,8 @@ class RouteBase:
         """The slowest good answer lately, in seconds, fading."""
         self.can_check = False
         """Whether a request can be sent that carries no row of the input, to learn whether the route works."""
-        self.checking = False
-        """Whether a request is out that no row waits for, to learn whether the route works."""
+        self.checking = 0
+        """Requests in flight that no row waits for, to learn whether the route works."""
         self.checked_at = -math.inf
         """When the last such request came back."""
         self._policy = policy
@@ -301,7 +301,7 @@ class RouteBase:
             self.outage.turn += 1
             self.outage.check_next = False
         if kind != "row":
-            self.checking = True
+            self.checking += 1
         self._out.add(ticket.serial)
         return Call(row, kind, ticket, timeout, now, fresh)
 
@@ -314,7 +314,7 @@ class RouteBase:
         self._out.discard(call.serial)
         self._fresh_out -= call.fresh
         if call.kind != "row":
-            self.checking = False
+            self.checking -= 1
         elif self.evidence.records:
             record = self.evidence.records.get(call.row)
             if record is not None:

@@ -127,7 +127,7 @@ class Reading:
 
     def could_read_for(self, wanted: RunRoute) -> bool:
         """Whether :meth:`next_of` may find a row, without reading any."""
-        if self.ended and (not wanted.skipped or self._stopped):
+        if (self.ended and (not wanted.skipped or self._stopped)) or wanted.live >= 2 * self._run.most_waiting:
             return False
         return self._source.can_skip or not self._is_full()
 
@@ -201,7 +201,8 @@ class Reading:
         """A row that may not go now: keep it in memory, or leave it for a later pass over the input."""
         run, route, state = self._run, pending.route, pending.route.state
         waits = state.is_closed and state.dead is None and not state.throttle.given_up
-        is_full = (route.waiting if waits else len(route.parked)) > run.most_waiting
+        most = run.most_waiting
+        is_full = (route.waiting if waits else len(route.parked)) >= most or route.live > 2 * most
         if self._source.can_skip and (is_full or self._waiting_bytes >= MOST_WAITING_BYTES):
             self._skip(pending)
         elif waits:

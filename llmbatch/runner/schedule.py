@@ -204,7 +204,7 @@ class Scheduler:
             request = self._checks.ping(route) if probe.kind == "ping" else self._checks.good(route)
             return None if request is None else self._issue_check(route, probe.kind, request, now)
         pending = (
-            self.reading.next_of(route, now, min(probe.jump, max(0, run.most_waiting - len(route.parked))))
+            self.reading.next_of(route, now, min(probe.jump, max(0, run.most_waiting - route.live)))
             if probe.kind == "fresh"
             else None
         )

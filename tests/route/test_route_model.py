@@ -397,7 +397,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
                         assert against.proven >= max(self.model.least, self.model.needed(row)), "failed too early"
                         self.model.note("done", row, word="failed")
                     elif self.model.against(row).since is not None:
-                        self.model.note("done", row, word="failed")
+                        self.model.note("done", row, word="final")
                     own += self.is_own(row, call)
                     self.finish(row)
                 case RetryAt(row, at, _):
