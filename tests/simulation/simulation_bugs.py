@@ -209,11 +209,6 @@ def _first_failure_ends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Evidence, "is_spent", lambda self, record: record.proven >= 1)
 
 
-@bug("a row ends after --max-attempts, however many attempts of others fail")
-def _rate_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Evidence, "is_spent", lambda self, record: record.proven >= self._least)
-
-
 @bug("rows that fail are charged by the word of the smallest request alone")
 def _smallest_vouches(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Judging, "_ping_passed", lambda self, call, now: self._prove(call.serial, now))
