@@ -107,7 +107,7 @@ class Judging(RouteBase):
             # What nothing later in flight could disprove is the route's wait.
             disprovable = any(number > call.serial for number in self._out)
             named = -math.inf if outcome.pause is None else self.throttle.confirmed(disprovable=disprovable)
-            return [*self._pause(named - now, call, now, ""), *self._check_failed(now)]
+            return [*self._pause(named - now, now, ""), *self._check_failed(now)]
         record = self._note_failure(call, outcome)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
@@ -115,7 +115,7 @@ class Judging(RouteBase):
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
-        return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
+        return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
         """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
@@ -257,13 +257,13 @@ class Judging(RouteBase):
             return [Tell("warning", f"{self.label}: {message}", "raise --timeout, or such rows fail as timeout")]
         return [StopRun(3, f"{self.label}: {message}", hint)]
 
-    def _heed_waits(self, call: Call, now: float) -> list[Decision]:
+    def _heed_waits(self, now: float) -> list[Decision]:
         """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""
         if not self.window.is_suspicious(self._fresh_out):
             return []
-        return self._pause(self.throttle.confirmed(disprovable=True) - now, call, now, "")
+        return self._pause(self.throttle.confirmed(disprovable=True) - now, now, "")
 
-    def _pause(self, wait: float, call: Call, now: float, code: str) -> list[Decision]:
+    def _pause(self, wait: float, now: float, code: str) -> list[Decision]:
         if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
             return []
         throttle = self.throttle

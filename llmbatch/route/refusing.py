@@ -52,7 +52,7 @@ class Refusing(Judging):
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
-        return [*self._heed_waits(call, now), self._after_failure(call.row, record, outcome, now)]
+        return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
 
     def _bad_row(self, call: Call, outcome: Outcome) -> list[Decision]:
         self.evidence.forget(call.row)
@@ -161,7 +161,7 @@ class Refusing(Judging):
             purpose = f"throttle:{self.circuit.serial}"
             wait = outcome.pause if outcome.pause is not None else self.throttle.backoff(self._chance(purpose), now)
         wait = max(wait, outcome.least_wait)
-        decisions = self._pause(wait, call, now, outcome.code)
+        decisions = self._pause(wait, now, outcome.code)
         decisions += [RetryAt(row, max(at, now + wait), outcome.code) for row, at in excused]
         if not self.circuit.is_closed:
             self.circuit.hold(now + wait)
