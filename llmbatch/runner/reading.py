@@ -25,6 +25,9 @@ MOST_WAITING_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2000
 """What a waiting row takes besides a large body."""
 
+MOST_WITHOUT_KEY = 20
+"""First rows without a key after which the run gives up, if none of them could be sent."""
+
 
 class Reading:
     """The reading end of one run. A user's iterable may raise anything; it ends the run in order, as ``error``.
@@ -44,6 +47,10 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
+        self._without_key: list[tuple[Row, MissingKeyError]] | None = (
+            [] if run.source.fraction is None else None
+        )
+        """Of a stream: rows without a key, before the first row that can be sent. None: such rows fail alone."""
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -147,14 +154,30 @@ class Reading:
             self._run.finisher.finish_malformed(item, error.code, str(error))
             return None
         except MissingKeyError as error:
-            self._run.finisher.finish_malformed(item, "no_key", str(error))
+            self._lack_key(item, error)
             return None
         except Exception as error:  # noqa: BLE001 - no model: the run cannot go on
             self.fail(error)
             return None
+        if self._without_key is not None:
+            self._fail_without_key()
         pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, self._run.now()))
         self._run.backlog.add(pending)
         return pending
+
+    def _lack_key(self, row: Row, error: MissingKeyError) -> None:
+        """The row fails alone; where no row can be sent at all, the run ends with *error* and no row fails."""
+        if self._without_key is None:
+            self._run.finisher.finish_malformed(row, "no_key", str(error))
+            return
+        self._without_key.append((row, error))
+        if len(self._without_key) >= MOST_WITHOUT_KEY:
+            self.fail(error)
+
+    def _fail_without_key(self) -> None:
+        rows, self._without_key = self._without_key or (), None
+        for row, error in rows:
+            self._run.finisher.finish_malformed(row, "no_key", str(error))
 
     def _pull(self) -> Row | Malformed | None:
         try:
@@ -165,6 +188,8 @@ class Reading:
         if item is None:
             if self._source.exhausted:
                 self.ended = True
+                if self._without_key:
+                    self.fail(self._without_key[0][1])
                 self._run.finisher.tell_progress(self._run.now(), exhausted=True)
             else:
                 self.hungry = True

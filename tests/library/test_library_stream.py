@@ -370,9 +370,23 @@ async def test_a_refused_key_raises_stopped_error_and_loses_no_row(nothing_left)
 
 
 async def test_a_missing_key_is_raised_by_the_stream():
-    """With the first row, before anything is sent."""
-    with pytest.raises(UsageError, match="OPENAI_API_KEY"):
-        await taken(BatchRunner("openai/gpt-5-mini", environ={}), ["one"])
+    """Where no row can be sent, whether there are few rows or no end of them; no row is marked failed."""
+    for rows in (["one"], ["one"] * 19, itertools.repeat("one")):
+        results: list = []
+        with pytest.raises(UsageError, match="OPENAI_API_KEY"):
+            await taken(BatchRunner("openai/gpt-5-mini", environ={}), rows, results)
+        assert all(result.status == "deferred" for result in results)
+
+
+async def test_rows_of_a_stream_without_a_key_fail_alone_where_others_can_be_sent(nothing_left):
+    """Also those before the first row that has its key."""
+    rows = [{"prompt": str(n), "model": "groq/llama-3.3-70b" if n % 5 else "sim/steady"} for n in range(1, 41)]
+
+    results = await taken(BatchRunner(environ={}), rows)
+
+    codes = {result.row: result.error["code"] for result in results if result.status == "failed"}
+    assert len(results) == 40
+    assert codes == {n: "no_key" for n in range(1, 41) if n % 5}
 
 
 class Shaky:
