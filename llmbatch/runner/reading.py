@@ -47,9 +47,7 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._without_key: list[tuple[Row, MissingKeyError]] | None = (
-            [] if run.source.fraction is None else None
-        )
+        self._without_key: list[tuple[Row, MissingKeyError]] | None = [] if run.source.fraction is None else None
         """Of a stream: rows without a key, before the first row that can be sent. None: such rows fail alone."""
 
     def __repr__(self) -> str:

@@ -70,7 +70,7 @@ def test_the_stories_meet_every_kind_of_fault() -> None:
 @pytest.mark.slow  # two outages of an hour
 @pytest.mark.no_cover
 def test_rows_in_memory_do_not_grow_with_the_input() -> None:
-    """Claim 12: in an outage rows wait in memory, a thousand that may go, as many parked, some in flight; others stay in the input."""
+    """Claim 12: in an outage rows wait in memory, a thousand that may go, as many parked, some in flight."""
     few, many = _most_rows_in_memory(4_000), _most_rows_in_memory(12_000)
 
     assert 20 < few <= 2 * 1_000 + 5 * 20
