@@ -11,16 +11,16 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from llmbatch.beside import run_in_thread
-from llmbatch.errors import StoppedError, UsageError, WriteError
+from llmbatch.errors import StoppedError, WriteError
 from llmbatch.events import Notice, Observer, RunStarted
 from llmbatch.jsontext import dumps
 from llmbatch.records import Caller, Result, Row, Transport, encode_line
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.runner.engine import Engine, RunOutcome
-from llmbatch.runner.options import OnOutage, RunOptions
+from llmbatch.runner.options import Endpoint, Fsync, OnOutage, RunOptions, check_keywords, check_names
 from llmbatch.runner.sinks import LineSink, QueueSink
 from llmbatch.simulated import SimulatedHost
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchRunner", "Options"]
 
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
-Fsync = Literal["group", "off"]
 AsyncFunction = Callable[[object], Awaitable[object]]
 
 
@@ -71,7 +69,7 @@ class BatchRunner:
         observers: told of every event.
         canary: for a function: a row that may be sent at any time to find out whether it works again.
         max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; beyond it the largest fails with
-            ``answer_too_large``. None: 512,000,000.
+            ``answer_too_large``.
         environ: where keys and base URLs are read from; None: the process's environment.
         transport: what carries requests in place of the HTTP client, such as a simulated provider; closed with a run.
         disk: what files are on in place of the operating system's, for simulations.
@@ -93,17 +91,14 @@ class BatchRunner:
         params: Mapping[str, object] | None = None,
         observers: Sequence[Observer] = (),
         canary: object = None,
-        max_answer_memory: int | None = None,
+        max_answer_memory: int = 512_000_000,
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
         disk: Disk | None = None,
         **options: Unpack[Options],
     ) -> None:
-        unknown = options.keys() - RunOptions.names()
-        if unknown:
-            raise UsageError(f"unknown option {min(unknown)!r}", hint=f"known: {', '.join(sorted(RunOptions.names()))}")
-        if max_answer_memory is not None and max_answer_memory < 1_000_000:
-            raise UsageError(f"max_answer_memory is {max_answer_memory!r}, must be 1,000,000 bytes or more")
+        check_names(frozenset(options))
+        check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory)
         self.options = RunOptions(**options)
         self._max_answer_memory = max_answer_memory
         self._model = model
@@ -160,8 +155,9 @@ class BatchRunner:
         from llmbatch.files.writer import LineWriter
         from llmbatch.lookahead import look_ahead, refuse_other_model
 
-        if fsync not in ("group", "off"):
-            raise UsageError(f"fsync is {fsync!r}, must be one of group, off")
+        check_keywords(
+            limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict, force=force, fsync=fsync
+        )
         disk = self._disk or DISK
         target = str(output if output is not None else default_output(input))
         host = SimulatedHost(seed=self.options.seed or 0)

@@ -1,14 +1,14 @@
 """The commands and what each takes, handed to typer.
 
-The flags of ``run`` and ``check`` come from the table in :mod:`llmbatch.cli.flags`, and reach one function as they were
-typed. What this module does not do: read, check or use any of them; the modules named after the commands do, and are
-imported when their command runs.
+The flags of ``run`` and ``check`` come from the table in :mod:`llmbatch.runner.options`, and reach one function as they
+were typed. The modules named after the commands read and check them, and are imported when their command runs.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +17,9 @@ import typer
 import typer.core
 import typer.main
 
-from llmbatch.cli.flags import FLAGS, Flag
-from llmbatch.cli.kinds import Switch
 from llmbatch.cli.plain import AsTypedCommand, PlainCommand, PlainGroup
+from llmbatch.runner.option import Option
+from llmbatch.runner.options import OPTIONS
 
 if TYPE_CHECKING:
     from llmbatch.cli.settings import Given
@@ -41,8 +41,9 @@ _RUN_EPILOG = """Examples:
 Settings: a flag, else a variable such as LLMBATCH_CONCURRENCY=80, else
   ./llmbatch.toml, else the user's ~/.config/llmbatch/config.toml.
 
-Aliases: --input-file and -i for INPUT, --output-file, -j, --max-concurrency,
-  --max-connections, --max-requests-per-minute, --max-tokens-per-minute.
+Units: a DURATION is 90 (seconds), 2m or 1h30m; N may be 60k or 1.5M.
+
+{aliases}
 
 Exit codes: 0 every row succeeded, 1 some lines are failed, 2 usage,
   3 the provider refuses the account or the key, 74 the output could not be
@@ -67,20 +68,6 @@ _DRILL_EPILOG = """Examples:
   llmbatch sim drill --compare failure-threshold=3 --compare "failure-threshold=10 recovery-timeout=20"
   llmbatch sim drill --sweep failure-threshold=3..20 recovery-timeout=5..120"""
 
-_DRILLED = (
-    "concurrency",
-    "rpm",
-    "timeout",
-    "max_attempts",
-    "failure_threshold",
-    "recovery_timeout",
-    "success_threshold",
-    "on_outage",
-    "max_outage",
-    "seed",
-)
-"""The flags of ``run`` that make up a policy."""
-
 _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
   llmbatch check prompts.jsonl                      what would be sent
@@ -91,7 +78,8 @@ def build_app() -> typer.core.TyperGroup:
     """The command tree, ready for ``main(standalone_mode=False)``; a command's return value is its exit code."""
     app = _group("Run large batches of LLM prompts; an outage of the provider costs no row.", epilog=_ROOT_EPILOG)
     app.callback(invoke_without_command=True)(_root)
-    app.command("run", cls=AsTypedCommand, help=_RUN_HELP, epilog=_RUN_EPILOG, context_settings=_NAMES)(
+    run_epilog = _RUN_EPILOG.format(aliases=_aliases())
+    app.command("run", cls=AsTypedCommand, help=_RUN_HELP, epilog=run_epilog, context_settings=_NAMES)(
         _flag_command(_run, for_check=False)
     )
     app.command("check", cls=AsTypedCommand, help=_CHECK_HELP, epilog=_CHECK_EPILOG, context_settings=_NAMES)(
@@ -110,6 +98,13 @@ def build_app() -> typer.core.TyperGroup:
     command = typer.main.get_command(app)
     assert isinstance(command, typer.core.TyperGroup)  # noqa: S101 - an app with commands is a group
     return command
+
+
+def _aliases() -> str:
+    """The flags that help does not list with their options."""
+    names = [alias for option in OPTIONS.values() for alias in option.aliases]
+    text = f"Aliases: --input-file and -i for INPUT, {', '.join(names)}."
+    return textwrap.fill(text, 78, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _group(help_text: str, *, epilog: str = "") -> typer.Typer:
@@ -166,7 +161,11 @@ def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[
         _parameter(
             "input_file", str | None, None, typer.Option("-i", "--input-file", hidden=True, help="The same as INPUT.")
         ),
-        *(_flag_parameter(flag, for_check=for_check) for flag in FLAGS if not (for_check and flag.field == "dry_run")),
+        *(
+            _flag_parameter(option, for_check=for_check)
+            for option in OPTIONS.values()
+            if option.name != "dry_run" or not for_check
+        ),
         _parameter(
             "param",
             list[str] | None,
@@ -211,17 +210,18 @@ def _with_signature(function: Callable[..., int], parameters: list[inspect.Param
     return command
 
 
-def _flag_parameter(flag: Flag, *, for_check: bool) -> inspect.Parameter:
-    is_switch = isinstance(flag.kind, Switch)
-    option = typer.Option(
-        *flag.names,
-        metavar=flag.metavar or None,
-        help=flag.help,
-        rich_help_panel=flag.group,
+def _flag_parameter(option: Option, *, for_check: bool) -> inspect.Parameter:
+    info = typer.Option(
+        *option.flags,
+        metavar=option.value.metavar or None,
+        help=option.help_text,
+        rich_help_panel=option.group,
         show_default=False,
-        hidden=for_check and flag.sends,
+        hidden=for_check and option.sends,
     )
-    return _parameter(flag.field, bool if is_switch else str | None, False if is_switch else None, option)
+    if option.is_switch:
+        return _parameter(option.name, bool, False, info)
+    return _parameter(option.name, str | None, None, info)
 
 
 def _parameter(name: str, kind: object, default: object, info: object) -> inspect.Parameter:
@@ -257,7 +257,7 @@ def _check(typed: dict[str, object]) -> int:
 def _given(typed: dict[str, object]) -> Given:
     from llmbatch.cli.settings import Given
 
-    flags = {flag.field: typed[flag.field] for flag in FLAGS if typed.get(flag.field) not in (None, False)}
+    flags = {name: typed[name] for name in OPTIONS if typed.get(name) not in (None, False)}
     return Given(
         input=typed["input"],  # type: ignore[arg-type]  # typer gives what the signature says
         input_file=typed["input_file"],  # type: ignore[arg-type]
@@ -360,7 +360,7 @@ def _drill_command() -> Callable[..., int]:
             None,
             typer.Option("--sweep", metavar="RANGE", help="name=low..high or name=a,b,c; more may follow."),
         ),
-        *(_flag_parameter(flag, for_check=False) for flag in FLAGS if flag.field in _DRILLED),
+        *(_flag_parameter(option, for_check=False) for option in OPTIONS.values() if option.drill != "no"),
         _parameter("as_json", bool, False, typer.Option("--json", help="Print JSON on standard output.")),
         _parameter("config", str | None, None, typer.Option("--config", metavar="FILE", help="As for llmbatch run.")),
     ]
@@ -371,7 +371,7 @@ def _sim_drill(typed: dict[str, object]) -> int:
     from llmbatch.cli.drill import DrillSettings, drill
     from llmbatch.cli.settings import Given, resolve
 
-    flags = {name: typed[name] for name in _DRILLED if typed.get(name) is not None}
+    flags = {name: typed[name] for name in OPTIONS if typed.get(name) is not None}
     given = Given(input="drill", flags=flags, config=typed["config"])  # type: ignore[arg-type]
     told = DrillSettings(
         scenarios=typed["scenario"],  # type: ignore[arg-type]  # typer gives what the signature says

@@ -20,7 +20,6 @@ from llmbatch.errors import InputError, OutputError
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.reader import open_source, verify_finished
 from llmbatch.files.scan import scan
-from llmbatch.runner.options import RunOptions
 from llmbatch.ui.text import count, duration, plural
 
 __all__ = ["check"]
@@ -38,7 +37,7 @@ def check(settings: Settings) -> int:
     report = asyncio.run(_read(settings, output))
     time = estimate(
         report,
-        concurrency=settings.concurrency or RunOptions().concurrency,
+        concurrency=settings.concurrency,
         rpm=settings.rpm,
         tpm=settings.tpm,
     )
@@ -145,8 +144,7 @@ def _bound(settings: Settings, time: Estimate) -> str:
         return f"bound by --rpm {settings.rpm:g}"
     if time.bound_by == "tpm":
         return f"bound by --tpm {settings.tpm:g}"
-    concurrency = settings.concurrency or RunOptions().concurrency
-    return f"if a call takes {time.call_seconds:g} s and {concurrency} run at once"
+    return f"if a call takes {time.call_seconds:g} s and {settings.concurrency} run at once"
 
 
 def _last(report: CheckReport) -> str:

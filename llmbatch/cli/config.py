@@ -1,7 +1,7 @@
 """One configuration file: TOML, its top-level keys named like the flags of ``run``, and a table ``[params]``.
 
-Every value is checked against :data:`~llmbatch.cli.flags.FLAGS`, and a message names file and key. What this module
-does not do: find the files or rank them (:mod:`llmbatch.cli.settings`), or read keys: a file that holds one is refused.
+Names and values come from the table in :mod:`llmbatch.runner.options`, and a message names file and key. A file that
+holds an API key is refused. :mod:`llmbatch.cli.settings` finds the files and ranks them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import re
 import tomllib
 from pathlib import Path
 
-from llmbatch.cli.flags import FLAGS, Flag, closest
-from llmbatch.cli.kinds import Value
 from llmbatch.cli.terminal import shown
 from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON
+from llmbatch.runner.option import Option
+from llmbatch.runner.options import OPTIONS
+from llmbatch.runner.value_types import Value
 
 __all__ = ["KEY_HINT", "is_secret_name", "read_config"]
 
 KEY_HINT = "keys come from the environment, such as OPENAI_API_KEY; --api-key-env names another variable"
 
-_by_key = {flag.key: flag for flag in FLAGS}
-_settable_keys = [flag.key for flag in FLAGS if flag.settable]
+_by_key = {key: option for option in OPTIONS.values() for key in option.keys}
 _secret = re.compile(
     r"(?:.*_)?api_?key|(?:access_|auth_|bearer_)?token|(?:.*_)?(?:secret|password)|authorization", re.I
 )
@@ -35,7 +35,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def read_config(path: Path, content: bytes | None = None) -> tuple[dict[str, Value], dict[str, JSON]]:
-    """The settings of the file by field, and its ``[params]``; *content* is what is in it, where that was read already.
+    """The settings of the file by option, and its ``[params]``; *content* is what it holds, where it was read already.
 
     Raises:
         UsageError: the file cannot be read, or says something that is not allowed.
@@ -65,38 +65,26 @@ def read_config(path: Path, content: bytes | None = None) -> tuple[dict[str, Val
                 f"{where}: {shown(written)} looks like a key, and keys do not belong in files", hint=KEY_HINT
             )
         else:
-            flag = _known(key, written, where)
-            if flag.field in values:
+            option = _known(key, written, where)
+            if option.name in values:
                 raise UsageError(f"{where}: {shown(written)} is set twice", hint="keep one of the two spellings")
-            values[flag.field] = _checked(flag, value, f"{where}: {shown(written)}")
+            values[option.name] = option.from_toml(value, f"{where}: {shown(written)}")
     return values, params
 
 
-def _known(key: str, written: str, where: str) -> Flag:
-    flag = _by_key.get(key)
-    if flag is not None and flag.settable:
-        return flag
-    if flag is not None:
+def _known(key: str, written: str, where: str) -> Option:
+    option = _by_key.get(key)
+    if option is not None and option.settable:
+        return option
+    if option is not None:
         raise UsageError(
             f"{where}: {shown(written)} can only be a flag",
-            hint=f"give {flag.label} on the command line when you mean it",
+            hint=f"give {option.flag} on the command line when you mean it",
         )
-    allowed = [*_settable_keys, "params"]
+    allowed = [*(option.name for option in OPTIONS.values() if option.settable), "params"]
     close = difflib.get_close_matches(key, allowed, n=1)
     hint = f"did you mean {close[0]}?" if close else "allowed are " + ", ".join(allowed)
     raise UsageError(f"{where}: {shown(written)} is not a setting", hint=hint)
-
-
-def _checked(flag: Flag, value: object, source: str) -> Value:
-    try:
-        return flag.kind.from_toml(value)
-    except (TypeError, ValueError):
-        said = f"'{shown(value[:80])}'" if isinstance(value, str) else shown(str(value)[:80]).lower()
-        hint = closest(value, flag) if isinstance(value, str) else ""
-        raise UsageError(
-            f"{source} is {said}, must be {flag.kind.allowed}",
-            hint=hint or "llmbatch run --help tells what each flag takes",
-        ) from None
 
 
 def _params_table(value: object, where: str) -> dict[str, JSON]:

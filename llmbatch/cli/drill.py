@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,8 @@ def drill(told: DrillSettings, settings: Settings) -> int:
     Raises:
         UsageError: a scenario or policy is unknown, impossible, or there are too many.
     """
-    names = {item.name for item in fields(RunOptions)}
-    said = {name: getattr(settings, name) for name in names if getattr(settings, name, None) is not None}
-    base = RunOptions(**(said | {"seed": settings.seed or 0}))
+    base = RunOptions(**settings.run_options())
+    base = replace(base, seed=base.seed or 0)
     policies = _policies(told, base)
     scenarios = _scenarios(told.scenarios)
     jobs = [

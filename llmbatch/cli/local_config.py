@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llmbatch.cli.flags import FLAGS, Flag, Local
-from llmbatch.cli.kinds import Value
 from llmbatch.cli.terminal import print_note
+from llmbatch.runner.option import Local, Option
+from llmbatch.runner.options import OPTIONS
+from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:
     from llmbatch.cli.settings import Settings
@@ -34,22 +35,19 @@ _WHY: dict[Local, str] = {
     "never": "only you can choose that",
 }
 
-_by_field = {flag.field: flag for flag in FLAGS}
 
-
-def restrict(values: Mapping[str, Value], folder: Path) -> tuple[dict[str, Value], list[Flag]]:
-    """Split *values*, by field, into those that count and the flags of those that are ignored.
+def restrict(values: Mapping[str, Value], folder: Path) -> tuple[dict[str, Value], list[Option]]:
+    """Split *values*, by option, into those that count and the options of those that are ignored.
 
     A setting of the kind ``key`` is kept here and settled by :func:`may_name_key`, once all sources are known.
     """
     kept: dict[str, Value] = {}
-    ignored: list[Flag] = []
-    for field, value in values.items():
-        flag = _by_field[field]
-        if _may_set(flag, value, folder):
-            kept[field] = value
+    ignored: list[Option] = []
+    for name, value in values.items():
+        if _may_set(OPTIONS[name], value, folder):
+            kept[name] = value
         else:
-            ignored.append(flag)
+            ignored.append(OPTIONS[name])
     return kept, ignored
 
 
@@ -87,11 +85,11 @@ def tell_about_local_file(settings: Settings) -> None:
         _tell(f"./{LOCAL_CONFIG} sets {' and '.join(counts)}, and so where requests go", "", as_json=as_json)
 
 
-def _ignored_note(ignored: Sequence[Flag]) -> tuple[str, str]:
+def _ignored_note(ignored: Sequence[Option]) -> tuple[str, str]:
     """What to tell about ignored settings, and what to type to have them count."""
-    names = ", ".join(flag.field for flag in ignored)
-    reasons = " and ".join(dict.fromkeys(_WHY[flag.local] for flag in ignored if flag.local != "any"))
-    flags = " ".join(f"{flag.label} {flag.metavar}".rstrip() for flag in ignored)
+    names = ", ".join(option.name for option in ignored)
+    reasons = " and ".join(dict.fromkeys(_WHY[option.local] for option in ignored if option.local != "any"))
+    flags = " ".join(f"{option.flag} {option.value.metavar}".rstrip() for option in ignored)
     return (
         f"./{LOCAL_CONFIG} sets {names}, which is ignored: {reasons}",
         f"if you trust the file, add --config {LOCAL_CONFIG} or run llmbatch trust; else set it yourself: {flags}",
@@ -109,8 +107,8 @@ def _tell(message: str, hint: str, *, as_json: bool) -> None:
         print_note(f"hint: {hint}")
 
 
-def _may_set(flag: Flag, value: Value, folder: Path) -> bool:
-    match flag.local:
+def _may_set(option: Option, value: Value, folder: Path) -> bool:
+    match option.local:
         case "any" | "key":
             return True
         case "loopback":

@@ -51,7 +51,7 @@ class PlainCommand(_Plain, typer.core.TyperCommand):
                 sections.setdefault(group, []).append((_names(param), text))
         for title, records in sections.items():
             with formatter.section(title):
-                formatter.write_dl(records, col_max=34)
+                formatter.write_dl(records, col_max=30)
 
 
 class AsTypedCommand(PlainCommand):

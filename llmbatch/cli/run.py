@@ -12,7 +12,6 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmbatch.batch import BatchRunner
 from llmbatch.cli.loop import raise_file_limit, run_in_loop
@@ -21,14 +20,10 @@ from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.events import Notice, Observer
 from llmbatch.report.tally import Summary, Tally
-from llmbatch.runner.options import RunOptions
 from llmbatch.ui import make_display
 from llmbatch.ui.status_file import StatusFile
 from llmbatch.ui.status_read import refuse_moved_run
 from llmbatch.ui.summary import how_to_go_on, print_summary
-
-if TYPE_CHECKING:
-    from llmbatch.batch import Options
 
 __all__ = ["run"]
 
@@ -43,10 +38,9 @@ def run(settings: Settings) -> int:
     output = output_of(settings)
     if output != "-" and not settings.overwrite:
         refuse_moved_run(output)
-    options = _options(settings)
-    raise_file_limit(options.get("concurrency", RunOptions().concurrency))
+    raise_file_limit(settings.concurrency)
     command = _command_again(sys.argv[1:])
-    summary = run_in_loop(_run(settings, output, options, command))
+    summary = run_in_loop(_run(settings, output, command))
     if settings.json:
         print_out(json.dumps(summary.to_json()))
     if settings.progress != "json":  # whose last line says it all
@@ -54,10 +48,10 @@ def run(settings: Settings) -> int:
     return summary.exit_code
 
 
-async def _run(settings: Settings, output: str, options: Options, command: str) -> Summary:
+async def _run(settings: Settings, output: str, command: str) -> Summary:
     tally = Tally()  # one fold for all faces
     observers: list[Observer] = [tally]
-    kind = settings.progress or "auto"
+    kind = settings.progress
     with contextlib.ExitStack() as stack:
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, tally=tally)
         observers.append(stack.enter_context(display))
@@ -74,7 +68,7 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
             observers=observers,
             environ=os.environ,
             max_answer_memory=settings.max_answer_memory,
-            **options,
+            **settings.run_options(),
         )
 
         def say(text: str) -> None:
@@ -92,7 +86,7 @@ async def _run(settings: Settings, output: str, options: Options, command: str) 
             overwrite=settings.overwrite,
             strict=settings.strict,
             force=settings.force,
-            fsync=settings.fsync or "group",
+            fsync=settings.fsync,
         )
 
 
@@ -102,12 +96,6 @@ def _say_last_words(summary: Summary, command: str, *, quiet: bool) -> None:
     elif summary.stopped_reason and summary.exit_code not in (130, 143):  # what the user did needs no telling
         hint = summary.advice or how_to_go_on(summary.output, summary.exit_code, command=command)
         print_error(summary.stopped_reason, hint)
-
-
-def _options(settings: Settings) -> Options:
-    """What was said about how rows are sent; the rest is :class:`RunOptions`'s to default."""
-    said = {name: getattr(settings, name) for name in RunOptions.names()}
-    return {name: value for name, value in said.items() if value is not None}  # type: ignore[return-value]
 
 
 def _command_again(arguments: list[str]) -> str:

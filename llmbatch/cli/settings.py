@@ -2,7 +2,7 @@
 
 Everything that comes from outside is checked here, and a message names its source. What a ``./llmbatch.toml`` may not
 set is left out, see :mod:`llmbatch.cli.local_config`. What this module does not do: parse
-files (:mod:`llmbatch.cli.config`), apply defaults (they belong to what is configured), or read keys.
+files (:mod:`llmbatch.cli.config`) or read keys. The options and their defaults are in :mod:`llmbatch.runner.options`.
 """
 
 from __future__ import annotations
@@ -14,31 +14,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
-from llmbatch.cli.flags import FLAGS, Flag, closest
-from llmbatch.cli.kinds import Switch, Value
 from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
 from llmbatch.cli.terminal import shown
 from llmbatch.cli.trust import is_trusted
 from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSON, JSONError, JSONText, dumps, parse
+from llmbatch.runner.option import Option
+from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, CommandOptions
+from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:
-    from llmbatch.batch import Fsync
-    from llmbatch.providers.catalog import Endpoint
-    from llmbatch.runner.options import OnOutage
-    from llmbatch.ui import ProgressKind
+    from llmbatch.batch import Options
 
 __all__ = ["Given", "Settings", "output_of", "resolve"]
 
 _LOCAL_PATH = Path(LOCAL_CONFIG)
 _KEY = "api_key_env"
-_by_field = {flag.field: flag for flag in FLAGS}
-_settable = [flag for flag in FLAGS if flag.settable]
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the command line itself says, unchecked. ``flags`` maps a flag's field to its text, or True for a switch."""
+    """What the command line says, unchecked. ``flags`` maps an option's name to its text, or True for a switch."""
 
     input: str | None = None
     input_file: str | None = None
@@ -48,11 +44,11 @@ class Given:
     verbose: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What holds, checked. A field is None where nobody said anything; ``origin`` tells who said the others.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(CommandOptions):
+    """What holds, checked. ``origin`` has the source of each option that is not left at its default.
 
-    ``from_local`` has the fields that a ``./llmbatch.toml`` said, ``ignored`` the flags that it may not set.
+    ``from_local`` names the options that a ``./llmbatch.toml`` set, ``ignored`` has those that it may not set.
     """
 
     input: str
@@ -60,38 +56,11 @@ class Settings:
     params: Mapping[str, JSON]
     origin: Mapping[str, str]
     from_local: frozenset[str] = frozenset()
-    ignored: tuple[Flag, ...] = ()
-    output: str | None = None
-    limit: int | None = None
-    retry_failed: bool = False
-    overwrite: bool = False
-    force: bool = False
-    fsync: Fsync | None = None
-    strict: bool = False
-    dry_run: bool = False
-    model: str | None = None
-    base_url: str | None = None
-    proxy: str | None = None
-    api_key_env: str | None = None
-    env_file: str | None = None
-    endpoint: Endpoint | None = None
-    system: str | None = None
-    concurrency: int | None = None
-    rpm: float | None = None
-    tpm: float | None = None
-    timeout: float | None = None
-    max_answer_memory: int | None = None
-    max_attempts: int | None = None
-    failure_threshold: int | None = None
-    recovery_timeout: float | None = None
-    success_threshold: int | None = None
-    on_outage: OnOutage | None = None
-    max_outage: float | None = None
-    circuit_key: str | None = None
-    progress: ProgressKind | None = None
-    quiet: bool = False
-    json: bool = False
-    seed: int | None = None
+    ignored: tuple[Option, ...] = ()
+
+    def run_options(self) -> Options:
+        """The keywords of :class:`~llmbatch.runner.options.RunOptions`."""
+        return {name: getattr(self, name) for name in RUN_OPTIONS}  # type: ignore[return-value]  # a test compares them
 
 
 def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
@@ -103,7 +72,7 @@ def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
     values: dict[str, Value] = {}
     origin: dict[str, str] = {}
     params: dict[str, JSON] = {}
-    ignored: list[Flag] = []
+    ignored: list[Option] = []
     local_key: Value | None = None
     local: set[str] = set()
     for path in reversed(_config_files(given, environ, folder)):  # the strongest last
@@ -117,20 +86,15 @@ def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
         values |= file_values
         origin |= dict.fromkeys(file_values, str(path))
         params |= file_params
-    for flag in _settable:
-        if text := environ.get(flag.variable):  # an empty variable counts as unset, as in most tools
-            values[flag.field] = _read(flag, text, flag.variable)
-            origin[flag.field] = flag.variable
-    for name, said in given.flags.items():
-        flag = _by_field[name]
-        values[name] = said if isinstance(said, bool) else _read(flag, said, flag.label)
-        origin[name] = flag.label
-    if local_key is not None and not _is_said(_by_field[_KEY], origin):
+    said = _from_variables(environ) | _from_flags(given)
+    values |= {name: value for name, (value, _) in said.items()}
+    origin |= {name: source for name, (_, source) in said.items()}
+    if local_key is not None and _KEY not in said:
         if may_name_key(values.get("base_url"), values.get("proxy")):
             values[_KEY], origin[_KEY] = local_key, LOCAL_CONFIG
             local.add(_KEY)
         else:
-            ignored.append(_by_field[_KEY])
+            ignored.append(OPTIONS[_KEY])
     params |= dict(_param(text) for text in given.params)
     settings = Settings(
         input=_input(given),
@@ -138,8 +102,8 @@ def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
         params=params,
         origin=origin,
         from_local=frozenset(name for name in local if origin[name] == LOCAL_CONFIG),
-        ignored=tuple(flag for flag in ignored if not _is_said(flag, origin)),
-        **values,  # type: ignore[arg-type]  # each was read by its flag's kind
+        ignored=tuple(option for option in ignored if option.name not in said),
+        **values,  # type: ignore[arg-type]  # each was read by its option
     )
     _check_together(settings, environ)
     return settings
@@ -164,9 +128,25 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _is_said(flag: Flag, origin: Mapping[str, str]) -> bool:
-    """Whether a flag or a variable says it, so that no file matters."""
-    return origin.get(flag.field) in (flag.label, flag.variable)
+def _from_variables(environ: Mapping[str, str]) -> dict[str, tuple[Value, str]]:
+    """What variables say, each with its name. An empty variable counts as unset, as in most tools."""
+    said: dict[str, tuple[Value, str]] = {}
+    for option in OPTIONS.values():
+        names = [name for name in option.variables if environ.get(name)] if option.settable else []
+        if len(names) > 1:
+            raise UsageError(f"{' and '.join(names)} are the same setting", hint="keep one of the two variables")
+        for name in names:
+            said[option.name] = option.parse(environ[name], name), name
+    return said
+
+
+def _from_flags(given: Given) -> dict[str, tuple[Value, str]]:
+    """What flags say, each with its name."""
+    said: dict[str, tuple[Value, str]] = {}
+    for name, text in given.flags.items():
+        option = OPTIONS[name]
+        said[name] = (text if isinstance(text, bool) else option.parse(text, option.flag)), option.flag
+    return said
 
 
 def _input(given: Given) -> str:
@@ -213,22 +193,6 @@ def _check_key_name(settings: Settings, environ: Mapping[str, str]) -> None:
         f"{settings.origin['api_key_env']} is not the name of an environment variable that is set",
         hint="give the name of a variable, such as MY_PROVIDER_KEY, never the key itself",
     )
-
-
-def _read(flag: Flag, text: str, source: str) -> Value:
-    try:
-        return flag.kind.from_text(text)
-    except ValueError:
-        said = "empty" if not text else f"'{shown(text[:80])}'"
-        raise UsageError(
-            f"{source} is {said}, must be {flag.kind.allowed}", hint=closest(text, flag) or _example(flag)
-        ) from None
-
-
-def _example(flag: Flag) -> str:
-    if isinstance(flag.kind, Switch):
-        return f"set {flag.variable}=1, or leave it unset"
-    return "llmbatch run --help tells what each flag takes"
 
 
 def _param(text: str) -> tuple[str, JSON]:

@@ -6,26 +6,19 @@ What this module does not do: run trials.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 from llmbatch.drill.score import Score
 from llmbatch.errors import UsageError
-from llmbatch.runner.options import RunOptions
+from llmbatch.runner.option import Option
+from llmbatch.runner.options import RUN_OPTIONS, RunOptions
+from llmbatch.runner.value_types import Whole
 
 __all__ = ["SWEPT", "Advice", "Policy", "read_policy", "read_range", "recommend", "sweep"]
 
-SWEPT = {
-    "concurrency": int,
-    "rpm": float,
-    "timeout": float,
-    "max_attempts": int,
-    "failure_threshold": int,
-    "recovery_timeout": float,
-    "success_threshold": int,
-    "max_outage": float,
-}
-"""The options that a policy may set, and of which kind they are."""
+SWEPT = {key: option for option in RUN_OPTIONS.values() if option.drill == "policy" for key in option.keys}
+"""The options that a policy may set, by name and by alias; their values are numbers."""
 
 POINTS = 5
 """Values that a range ``a..b`` stands for at most: both ends, and steps of one factor between."""
@@ -60,8 +53,8 @@ def read_policy(text: str, base: RunOptions) -> Policy:
     """
     changes: dict[str, object] = {}
     for part in text.replace(",", " ").split():
-        name, value = _split(part)
-        changes[name] = _number(name, value)
+        option, value = _split(part)
+        changes[option.name] = _number(option, value)
     if not changes:
         raise UsageError(f"policy is {text!r}, which sets nothing", hint="for example failure-threshold=3")
     return Policy(_named(changes), replace(base, **changes))  # type: ignore[arg-type]
@@ -73,15 +66,16 @@ def read_range(text: str) -> tuple[str, list[float]]:
     Raises:
         UsageError: the name is unknown, or the values are none.
     """
-    name, values = _split(text)
+    option, values = _split(text)
+    name = option.name
     low, dots, high = values.partition("..")
     if not dots:
-        return name, [_number(name, value) for value in values.split(",")]
-    first, last = _number(name, low), _number(name, high)
-    if not 0 < first < last:
-        raise UsageError(f"{_dashed(name)} goes from {low} to {high}, must go from a number above 0 to a larger one")
+        return name, [_number(option, value) for value in values.split(",")]
+    first, last = _number(option, low), _number(option, high)
+    if first >= last:
+        raise UsageError(f"{_dashed(name)} goes from {low} to {high}, must go from a number to a larger one")
     steps = [first * (last / first) ** (step / (POINTS - 1)) for step in range(POINTS)]
-    if SWEPT[name] is int:
+    if isinstance(option.value, Whole):
         return name, sorted({round(value) for value in steps})
     return name, [float(f"{value:.2g}") if first < value < last else value for value in steps]
 
@@ -141,21 +135,19 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def _split(text: str) -> tuple[str, str]:
+def _split(text: str) -> tuple[Option, str]:
     name, equals, value = text.partition("=")
-    field = name.strip().replace("-", "_")
-    if not equals or field not in SWEPT or field not in {item.name for item in fields(RunOptions)}:
-        raise UsageError(f"policy says {text!r}, must be name=value", hint=f"names: {', '.join(map(_dashed, SWEPT))}")
-    return field, value.strip()
+    option = SWEPT.get(name.strip().replace("-", "_"))
+    if not equals or option is None:
+        names = dict.fromkeys(option.name for option in SWEPT.values())
+        raise UsageError(f"policy says {text!r}, must be name=value", hint=f"names: {', '.join(map(_dashed, names))}")
+    return option, value.strip()
 
 
-def _number(name: str, text: str) -> float:
-    is_whole = SWEPT[name] is int
-    try:
-        return int(text) if is_whole else float(text)
-    except ValueError:
-        kind = "a whole number" if is_whole else "a number"
-        raise UsageError(f"{_dashed(name)} is {text!r}, must be {kind}") from None
+def _number(option: Option, text: str) -> float:
+    value = option.parse(text, _dashed(option.name))
+    assert isinstance(value, (int, float))  # noqa: S101 - the options of SWEPT are numbers
+    return value
 
 
 def _named(changes: Mapping[str, object]) -> str:

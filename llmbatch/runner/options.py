@@ -1,74 +1,337 @@
-"""What a run may be told, checked at birth."""
+"""The table of options: every option's name, type, default, range, unit, flags and help, each told once.
+
+Flags, ``LLMBATCH_*`` variables, keys of configuration files, the policies of a drill, the help and the library's
+keywords are made from it. To add an option, add a field: to :class:`RunOptions` for how rows are sent, and to
+:class:`CommandOptions` for anything else. Importing this module loads nothing but the standard library.
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from llmbatch.errors import UsageError
-from llmbatch.runner.tenant_keys import check_path
+from llmbatch.runner.option import Option, option, options_of
+from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Whole
 
-__all__ = ["OnOutage", "RunOptions"]
+__all__ = [
+    "OPTIONS",
+    "RUN_OPTIONS",
+    "CommandOptions",
+    "Endpoint",
+    "Fsync",
+    "OnOutage",
+    "Progress",
+    "RunOptions",
+    "check_keywords",
+    "check_names",
+]
 
+Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
+Fsync = Literal["group", "off"]
 OnOutage = Literal["wait", "defer", "fail"]
+Progress = Literal["auto", "rich", "plain", "json", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How rows are sent. Durations are seconds.
+    """How rows are sent. Durations are seconds. Immutable.
 
     Raises :class:`~llmbatch.errors.UsageError` for a value out of range.
     """
 
-    concurrency: int = 40
-    """Requests in flight at most, 1 to 100,000."""
-    rpm: float | None = None
-    """Requests a minute at most, above 0; None: no bound."""
-    tpm: float | None = None
-    """Tokens (input and output) a minute at most, above 0; None: no bound."""
-    timeout: float = 120.0
-    """One attempt, above 0."""
-    max_attempts: int = 3
-    """Failed attempts that end a row where errors are rare, at least 1; more where good rows fail by chance too."""
-    failure_threshold: int = 5
-    """Different rows that have to fail in a row before the circuit opens, at least 1; more where errors are usual."""
-    recovery_timeout: float = 60.0
-    """The longest wait between probes that is ours to choose, above 0."""
-    success_threshold: int = 1
-    """Good probes that close the circuit, at least 1."""
-    on_outage: OnOutage = "wait"
-    """What to do with parked rows: wait for recovery, stop and leave them deferred, or end them as failed."""
-    max_outage: float | None = None
-    """How long one outage is waited for, above 0; then as ``defer``. None: for ever."""
-    circuit_key: str | None = None
-    """The dotted name of a member of the rows, such as ``metadata.tenant``: each of its values has a circuit of its own
-    on each route. None: one circuit a route."""
-    seed: int | None = None
-    """Seed of every random draw; None: a new one each run."""
+    concurrency: int = option(
+        40,
+        Whole(1, 100_000, "requests"),
+        *("-c", "--concurrency", "--max-concurrency", "--max-connections", "-j"),
+        help="Maximum requests in flight.",
+        group="Pace",
+        drill="policy",
+    )
+    rpm: float | None = option(
+        None,
+        Number("requests per minute"),
+        *("--rpm", "--max-requests-per-minute"),
+        help="Maximum requests per minute.",
+        unset="no limit",
+        group="Pace",
+        drill="policy",
+    )
+    tpm: float | None = option(
+        None,
+        Number("tokens per minute"),
+        *("--tpm", "--max-tokens-per-minute"),
+        help="Maximum tokens, input and output, per minute.",
+        unset="no limit",
+        group="Pace",
+    )
+    timeout: float = option(
+        120.0,
+        Duration(),
+        "--timeout",
+        help="Time limit for one attempt.",
+        group="Pace",
+        drill="policy",
+    )
+    max_attempts: int = option(
+        3,
+        Whole(1, 1_000_000, "attempts"),
+        "--max-attempts",
+        help="Failed attempts that end a row where errors are rare; where they are common it takes more.",
+        group="Pace",
+        sends=True,
+        drill="policy",
+    )
+    failure_threshold: int = option(
+        5,
+        Whole(1, 1_000_000, "rows"),
+        "--failure-threshold",
+        help="Open the circuit after at least N different rows fail in a row; more where errors are common.",
+        group="Outages",
+        sends=True,
+        drill="policy",
+    )
+    recovery_timeout: float = option(
+        60.0,
+        Duration(),
+        "--recovery-timeout",
+        help="Longest wait between probes.",
+        group="Outages",
+        sends=True,
+        drill="policy",
+    )
+    success_threshold: int = option(
+        1,
+        Whole(1, 1_000_000, "probes"),
+        "--success-threshold",
+        help="Successful probes that close the circuit.",
+        group="Outages",
+        sends=True,
+        drill="policy",
+    )
+    on_outage: OnOutage = option(
+        "wait",
+        Choice(get_args(OnOutage)),
+        "--on-outage",
+        help="What happens to parked rows: wait for recovery, stop and leave them deferred (exit 75), or fail them.",
+        group="Outages",
+        sends=True,
+        drill="flag",
+    )
+    max_outage: float | None = option(
+        None,
+        Duration(),
+        "--max-outage",
+        help="Stop waiting for an outage after this long and defer the rest (exit 75).",
+        unset="no limit",
+        group="Outages",
+        sends=True,
+        drill="policy",
+    )
+    circuit_key: str | None = option(
+        None,
+        FieldPath(),
+        "--circuit-key",
+        help="Keep one circuit per value of this field of the rows, such as metadata.tenant, so that one tenant's "
+        "failures don't block the others.",
+        unset="one circuit per route",
+        group="Outages",
+        sends=True,
+    )
+    seed: int | None = option(
+        None,
+        Whole(0),
+        "--seed",
+        help="Seed of every random draw, for repeatable runs.",
+        unset="a new one for each run",
+        group="Display",
+        sends=True,
+        drill="flag",
+    )
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("concurrency", 1, 100_000),
-            ("max_attempts", 1, 1_000_000),
-            ("failure_threshold", 1, 1_000_000),
-            ("success_threshold", 1, 1_000_000),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or not least <= value <= most:
-                raise UsageError(f"{name} is {value!r}, must be a whole number from {least} to {most}")
-        for name in ("rpm", "tpm", "timeout", "recovery_timeout", "max_outage"):
-            value = getattr(self, name)
-            if value is None and name not in ("timeout", "recovery_timeout"):
-                continue
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-                raise UsageError(f"{name} is {value!r}, must be a number above 0")
-        if self.circuit_key is not None:
-            check_path(self.circuit_key)
-        if self.on_outage not in ("wait", "defer", "fail"):
-            raise UsageError(f"on_outage is {self.on_outage!r}, must be one of wait, defer, fail")
+        for name, row in options_of(type(self)).items():
+            row.check(getattr(self, name))
 
     @classmethod
     def names(cls) -> frozenset[str]:
         """The options' names."""
-        return frozenset(item.name for item in fields(cls))
+        return frozenset(options_of(cls))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandOptions(RunOptions):
+    """Everything that ``run`` and ``check`` take: how rows are sent, and what, where to, and how it is shown."""
+
+    output: str | None = option(
+        None,
+        Text("PATH"),
+        *("-o", "--output", "--output-file"),
+        help="Append result lines to this file; '-' writes them to standard output, without resume.",
+        unset="prompts.results.jsonl next to prompts.jsonl",
+        group="Input and output",
+        local="folder",
+    )
+    limit: int | None = option(
+        None, Whole(1, None, "rows"), "-n", "--limit", help="Only the first N rows.", group="Input and output"
+    )
+    retry_failed: bool = option(
+        False,
+        Switch(),
+        "--retry-failed",
+        help="Resend failed rows; their old lines are removed.",
+        group="Input and output",
+        settable=False,
+    )
+    overwrite: bool = option(
+        False,
+        Switch(),
+        "--overwrite",
+        help="Start over; the lines of an earlier run are dropped.",
+        group="Input and output",
+        settable=False,
+    )
+    force: bool = option(
+        False,
+        Switch(),
+        "--force",
+        help="Continue an output whose rows another model has answered.",
+        group="Input and output",
+        settable=False,
+        sends=True,
+    )
+    fsync: Fsync = option(
+        "group",
+        Choice(get_args(Fsync)),
+        "--fsync",
+        help="How lines survive a power cut: group syncs them once per second, off leaves that to the system.",
+        group="Input and output",
+        sends=True,
+    )
+    strict: bool = option(
+        False,
+        Switch(),
+        "--strict",
+        help="Refuse the whole input if any row is malformed.",
+        group="Input and output",
+    )
+    dry_run: bool = option(
+        False,
+        Switch(),
+        "--dry-run",
+        help="Validate and estimate, send nothing; the same as llmbatch check.",
+        group="Input and output",
+        settable=False,
+    )
+    model: str | None = option(
+        None,
+        Text("PROVIDER/MODEL"),
+        *("-m", "--model"),
+        help="Which model, such as openai/gpt-5-mini or sim/steady. A row's own model wins.",
+        group="Model",
+    )
+    base_url: str | None = option(
+        None,
+        Text("URL"),
+        "--base-url",
+        help="Any OpenAI-compatible server.",
+        unset="the provider's",
+        group="Model",
+        local="loopback",
+    )
+    proxy: str | None = option(
+        None,
+        Text("URL"),
+        "--proxy",
+        help="Send every request through this HTTP proxy. If its URL has a password, set LLMBATCH_PROXY instead.",
+        unset="none",
+        group="Model",
+        sends=True,
+        local="loopback",
+    )
+    api_key_env: str | None = option(
+        None,
+        Text("NAME"),
+        "--api-key-env",
+        help="Name of the environment variable that holds the key; never the key itself.",
+        unset="the provider's, such as OPENAI_API_KEY",
+        group="Model",
+        local="key",
+    )
+    env_file: str | None = option(
+        None,
+        Text("PATH"),
+        "--env-file",
+        help="Read variables such as keys from this file of NAME=VALUE lines; variables that are set already win.",
+        group="Model",
+        local="never",
+    )
+    endpoint: Endpoint | None = option(
+        None,
+        Choice(get_args(Endpoint)),
+        "--endpoint",
+        help="Wire format.",
+        unset="from the row",
+        group="Model",
+    )
+    system: str | None = option(
+        None,
+        Text("TEXT", may_be_empty=True),
+        *("-s", "--system"),
+        help="System prompt for rows that have none.",
+        group="Model",
+    )
+    max_answer_memory: int = option(
+        512_000_000,
+        Size(1_000_000),
+        "--max-answer-memory",
+        help="Memory that all answers in flight share; beyond it the largest of them fails.",
+        group="Pace",
+        sends=True,
+    )
+    progress: Progress = option(
+        "auto",
+        Choice(get_args(Progress)),
+        "--progress",
+        help="How progress is shown on standard error.",
+        group="Display",
+    )
+    quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
+    json: bool = option(
+        False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"
+    )
+
+
+RUN_OPTIONS = options_of(RunOptions)
+"""The options of :class:`RunOptions` by name."""
+
+OPTIONS = options_of(CommandOptions)
+"""Every option by name, in the order of the help."""
+
+
+def check_keywords(**values: object) -> None:
+    """Accept keywords of the library that are no :class:`RunOptions`.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    for name, value in values.items():
+        OPTIONS[name].check(value)
+
+
+def check_names(names: frozenset[str]) -> None:
+    """Accept the names of :class:`RunOptions`.
+
+    Raises:
+        UsageError: a name is unknown; the hint has the option it may be meant for.
+    """
+    for name in sorted(names - RUN_OPTIONS.keys()):
+        raise UsageError(f"unknown option {name!r}", hint=_meant(name))
+
+
+def _meant(name: str) -> str:
+    import difflib
+
+    known: dict[str, Option] = {key: row for row in RUN_OPTIONS.values() for key in row.keys}
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {known[close[0]].name}?" if close else f"known: {', '.join(sorted(RUN_OPTIONS))}"

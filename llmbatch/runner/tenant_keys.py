@@ -8,29 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmbatch.errors import UsageError
 from llmbatch.jsontext import JSONError, dumps, parse
 from llmbatch.records import Row
 
-__all__ = ["TenantKeys", "check_path"]
+__all__ = ["TenantKeys"]
 
 MOST_KEYS = 1000
 """Different values with a circuit of their own; those that come later share one."""
 
 MOST_SHOWN = 60
-
-
-def check_path(path: object) -> None:
-    """Whether *path* names a member: ``metadata.tenant``.
-
-    Raises:
-        UsageError: it does not.
-    """
-    if not isinstance(path, str) or not path or not all(path.split(".")):
-        raise UsageError(
-            f"circuit_key is {path!r}, must be the dotted name of a member of the rows",
-            hint="for rows with a metadata.tenant: metadata.tenant",
-        )
 
 
 class TenantKeys:

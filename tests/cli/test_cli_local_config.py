@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from e2e_recorder import Recorder
 
-from llmbatch.cli.flags import FLAGS
 from llmbatch.cli.local_config import is_loopback
 from llmbatch.cli.settings import Given, Settings, resolve
+from llmbatch.runner.options import OPTIONS
 
 KEY = "sk-local-config-1"
 
@@ -156,7 +156,7 @@ def test_a_local_file_sent_any_variable_as_the_key(tmp_path, text):
     settings = settle(tmp_path, text, environ={"AWS_SECRET_ACCESS_KEY": "x"})
 
     assert settings.api_key_env is None
-    assert "api_key_env" in {flag.field for flag in settings.ignored}
+    assert "api_key_env" in {option.name for option in settings.ignored}
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_local_file_wrote_outside_its_folder(tmp_path, monkeypatch, path):
     settings = settle(folder, f'output = "{path}"\n')
 
     assert settings.output is None
-    assert [flag.field for flag in settings.ignored] == ["output"]
+    assert [option.name for option in settings.ignored] == ["output"]
 
 
 @pytest.mark.parametrize("path", ["x.jsonl", "sub/x.jsonl", "sub/../x.jsonl", "-"])
@@ -225,6 +225,6 @@ def test_every_flag_that_names_a_host_a_file_or_a_command_is_restricted():
     """A new flag that takes a URL, a path, a command or a variable's name says what a local file may do with it."""
     risky = {"URL", "PATH", "FILE", "CMD", "DIR", "FOLDER"}
 
-    for flag in FLAGS:
-        if flag.settable and risky & set(flag.metavar.split("|")):
-            assert flag.local != "any", flag.label
+    for option in OPTIONS.values():
+        if option.settable and risky & set(option.value.metavar.split("|")):
+            assert option.local != "any", option.flag

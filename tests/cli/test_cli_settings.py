@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from llmbatch.cli.flags import FLAGS
 from llmbatch.cli.settings import Given, Settings, resolve
 from llmbatch.errors import UsageError
-from llmbatch.runner.options import RunOptions
 
 
 def settle(tmp_path: Path, *, environ: dict[str, str] | None = None, **given: object) -> Settings:
@@ -42,6 +39,7 @@ def test_the_flag_wins_then_the_variable_then_the_local_file_then_the_users(tmp_
 
     assert (settings.model, settings.concurrency, settings.rpm, settings.timeout) == ("flag", 3, 2.0, 1.5)
     assert settings.tpm is None
+    assert settings.max_attempts == 3
     assert settings.origin["model"] == "--model"
     assert settings.origin["concurrency"] == "LLMBATCH_CONCURRENCY"
     assert settings.origin["rpm"] == "llmbatch.toml"
@@ -69,31 +67,9 @@ def test_the_users_file_is_found_in_home_too(tmp_path):
     assert settings.concurrency == 9
 
 
-def test_every_flag_with_a_value_has_a_variable(tmp_path):
-    """Each settable flag can be set as ``LLMBATCH_<NAME>``, and is read as its own kind."""
-    texts = {"Whole": "7", "Number": "2.5", "Size": "64MB", "Switch": "true", "Text": "TEXT"}
-    settable = [flag for flag in FLAGS if flag.settable and flag.field != "verbose"]
-    environ = {f.variable: getattr(f.kind, "words", (texts.get(type(f.kind).__name__, ""),))[0] for f in settable}
-
-    settings = settle(tmp_path, environ=environ)
-
-    for flag in settable:
-        assert settings.origin[flag.field] == flag.variable
-        assert getattr(settings, flag.field) == flag.kind.from_text(environ[flag.variable])
-
-
-def test_every_run_option_has_a_flag_and_every_flag_a_setting():
-    """The table of flags, the settings and the run's options name the same things."""
-    fields = {field.name for field in dataclasses.fields(Settings)}
-    flags = {flag.field for flag in FLAGS}
-
-    assert RunOptions.names() <= flags
-    assert flags == fields - {"input", "verbose", "params", "origin", "from_local", "ignored"}
-
-
 def test_an_empty_variable_counts_as_unset(tmp_path):
     """``LLMBATCH_CONCURRENCY=`` changes nothing."""
-    assert settle(tmp_path, environ={"LLMBATCH_CONCURRENCY": ""}).concurrency is None
+    assert settle(tmp_path, environ={"LLMBATCH_CONCURRENCY": ""}).concurrency == 40
 
 
 def test_keys_may_be_written_with_dashes(tmp_path):
@@ -163,7 +139,7 @@ def test_a_key_in_a_file_is_refused_and_not_shown(tmp_path, name):
 
 def test_a_wrong_variable_is_named(tmp_path):
     """A variable out of range is refused under its own name."""
-    with pytest.raises(UsageError, match="LLMBATCH_RPM is 'fast', must be a number of requests above 0"):
+    with pytest.raises(UsageError, match="LLMBATCH_RPM is 'fast', must be a number of requests per minute above 0"):
         settle(tmp_path, environ={"LLMBATCH_RPM": "fast"})
 
 

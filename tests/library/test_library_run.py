@@ -299,7 +299,7 @@ except KeyboardInterrupt:
     ("options", "said"),
     [
         ({"concurency": 4}, "concurency"),
-        ({"concurrency": 0}, "1 to 100000"),
+        ({"concurrency": 0}, "1 to 100,000"),
         ({"timeout": -1}, "timeout is -1"),
         ({"on_outage": "panic"}, "wait, defer, fail"),
         ({"recovery_timeout": float("nan")}, "recovery_timeout is nan"),

@@ -1,0 +1,56 @@
+"""The table of options as Markdown: ``python -m llmbatch.cli.option_docs > docs/options.md``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from llmbatch.runner.option import GROUPS, Option
+from llmbatch.runner.options import OPTIONS, RUN_OPTIONS
+from llmbatch.runner.value_types import Text
+
+__all__ = ["to_markdown"]
+
+_HEAD = """# Options
+
+Made from the table in `llmbatch/runner/options.py` by `python -m llmbatch.cli.option_docs`.
+
+Every option is a flag of `llmbatch run` and `llmbatch check`. Where the second column has a name, it is also a key of
+`llmbatch.toml` (dashes or underscores) and, as `LLMBATCH_` and the name in capitals, an environment variable; aliases
+work there too. A flag wins over a variable, a variable over `--config FILE` or `./llmbatch.toml`, and that over the
+user's `~/.config/llmbatch/config.toml`. In the library the name is a keyword of `BatchRunner` or of its `run`.
+Options marked ◇ are also flags of `llmbatch sim drill`, those marked ◆ can be compared and swept there too.
+
+Durations are seconds or have units (`90`, `2m`, `1h30m`; d, h, m, s, ms), counts may end in k, M or G (`60k`, `1.5M`).
+In a file a value with a unit is text: `timeout = "2m"`.
+"""
+
+_MARKS = {"no": "", "flag": " ◇", "policy": " ◆"}
+
+
+def to_markdown() -> str:
+    """The whole page."""
+    return "\n".join((_HEAD.rstrip(), *(line for group in GROUPS for line in _section(group)), ""))
+
+
+def _section(group: str) -> Iterator[str]:
+    yield from ("", f"## {group}", "", "| flag | name | value | default | |", "|---|---|---|---|---|")
+    for option in OPTIONS.values():
+        if option.group == group:
+            yield f"| {' | '.join(_cells(option))} |"
+
+
+def _cells(option: Option) -> Iterator[str]:
+    yield ", ".join(f"`{flag}`" for flag in option.flags) + _MARKS[option.drill]
+    yield f"`{option.name}`" if option.settable or option.name in RUN_OPTIONS else ""
+    allowed = "" if option.is_switch else option.value.allowed
+    if isinstance(option.value, Text):
+        allowed = option.value.metavar
+    unit = option.value.unit
+    yield f"{allowed} ({unit})" if unit and unit not in allowed else allowed
+    yield option.default_text
+    yield option.help
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_markdown())
