@@ -1,28 +1,19 @@
 """The commands and what each takes, handed to typer.
 
-The flags of ``run`` and ``check`` come from the table in :mod:`llmbatch.runner.options`, and reach one function as they
-were typed. The modules named after the commands read and check them, and are imported when their command runs.
+The commands with many options are in :mod:`llmbatch.cli.option_commands`. The modules named after the commands are
+imported when their command runs.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-import textwrap
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 import typer.core
 import typer.main
 
-from llmbatch.cli.plain import AsTypedCommand, PlainCommand, PlainGroup
-from llmbatch.runner.option import Option
-from llmbatch.runner.options import OPTIONS
-
-if TYPE_CHECKING:
-    from llmbatch.cli.settings import Given
+from llmbatch.cli.plain import PlainCommand, PlainGroup
 
 __all__ = ["build_app"]
 
@@ -33,40 +24,13 @@ _RUN_HELP = """Send every row of INPUT and append one result line a row.
 INPUT is a file of JSON lines (also .gz and .zst), or '-' for standard input. Running the same command again resumes.
 An outage parks rows and waits; it never fails them."""
 
-_RUN_EPILOG = """Examples:
-  llmbatch run prompts.jsonl -m openai/gpt-5-mini
-  llmbatch run prompts.jsonl -m sim/steady -o answers.jsonl      no key needed
-  llmbatch run prompts.jsonl --base-url http://127.0.0.1:8000/v1 -m my-model -c 200
-
-Settings: a flag, else a variable such as LLMBATCH_CONCURRENCY=80, else
-  ./llmbatch.toml, else the user's ~/.config/llmbatch/config.toml.
-
-Units: a DURATION is 90 (seconds), 2m or 1h30m; N may be 60k or 1.5M.
-
-{aliases}
-
-Exit codes: 0 every row succeeded, 1 some lines are failed, 2 usage,
-  3 the provider refuses the account or the key, 74 the output could not be
-  written, 75 rows are deferred, 130 and 143 interrupted. The same command
-  continues after the last five."""
-
 _CHECK_HELP = """Read and validate every row, estimate tokens and time, send nothing.
 
 Takes the flags of llmbatch run, and needs no key. Exit code 1 tells of malformed rows, 2 with --strict."""
 
-_CHECK_EPILOG = """Examples:
-  llmbatch check prompts.jsonl -m openai/gpt-5-mini
-  llmbatch check prompts.jsonl -m openai/gpt-5-mini --rpm 500 --json"""
-
 _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner, hours in seconds.
 
 The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
-
-_DRILL_EPILOG = """Examples:
-  llmbatch sim drill --scenario s3-down
-  llmbatch sim drill --scenario all
-  llmbatch sim drill --compare failure-threshold=3 --compare "failure-threshold=10 recovery-timeout=20"
-  llmbatch sim drill --sweep failure-threshold=3..20 recovery-timeout=5..120"""
 
 _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
@@ -78,33 +42,45 @@ def build_app() -> typer.core.TyperGroup:
     """The command tree, ready for ``main(standalone_mode=False)``; a command's return value is its exit code."""
     app = _group("Run large batches of LLM prompts; an outage of the provider costs no row.", epilog=_ROOT_EPILOG)
     app.callback(invoke_without_command=True)(_root)
-    run_epilog = _RUN_EPILOG.format(aliases=_aliases())
-    app.command("run", cls=AsTypedCommand, help=_RUN_HELP, epilog=run_epilog, context_settings=_NAMES)(
-        _flag_command(_run, for_check=False)
-    )
-    app.command("check", cls=AsTypedCommand, help=_CHECK_HELP, epilog=_CHECK_EPILOG, context_settings=_NAMES)(
-        _flag_command(_check, for_check=True)
-    )
+    app.command("run", help=_RUN_HELP)(_deferred)
+    app.command("check", help=_CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
     sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(_sim_serve)
-    sim.command("drill", cls=PlainCommand, help=_DRILL_HELP, epilog=_DRILL_EPILOG, context_settings=_NAMES)(
-        _drill_command()
-    )
+    sim.command("drill", help=_DRILL_HELP)(_deferred)
     sim.command("scenarios", cls=PlainCommand, context_settings=_NAMES)(_sim_scenarios)
     app.add_typer(sim, name="sim")
     command = typer.main.get_command(app)
-    assert isinstance(command, typer.core.TyperGroup)  # noqa: S101 - an app with commands is a group
+    assert isinstance(command, PlainGroup)  # noqa: S101 - an app with commands is a group
+    command.deferred = {"run": _build_run, "check": _build_check}
+    sim_command = command.commands["sim"]
+    assert isinstance(sim_command, PlainGroup)  # noqa: S101
+    sim_command.deferred = {"drill": _build_drill}
     return command
 
 
-def _aliases() -> str:
-    """The flags that help does not list with their options."""
-    names = [alias for option in OPTIONS.values() for alias in option.aliases]
-    text = f"Aliases: --input-file and -i for INPUT, {', '.join(names)}."
-    return textwrap.fill(text, 78, subsequent_indent="  ", break_on_hyphens=False)
+def _deferred() -> None:
+    """Stands for a command with many options, which is built when it is called: other commands cost less then."""
+
+
+def _build_run(help_text: str) -> typer.core.TyperCommand:
+    from llmbatch.cli.option_commands import build_run
+
+    return build_run(help_text)
+
+
+def _build_check(help_text: str) -> typer.core.TyperCommand:
+    from llmbatch.cli.option_commands import build_check
+
+    return build_check(help_text)
+
+
+def _build_drill(help_text: str) -> typer.core.TyperCommand:
+    from llmbatch.cli.option_commands import build_drill
+
+    return build_drill(help_text)
 
 
 def _group(help_text: str, *, epilog: str = "") -> typer.Typer:
@@ -145,127 +121,6 @@ def _version(asked: bool) -> None:
 
         typer.echo(f"llmbatch {version('llmbatch')}")
         raise typer.Exit
-
-
-def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[..., int]:
-    """*function*, which takes what was typed as keywords, with the signature that typer reads its options from."""
-    parameters = [
-        _parameter(
-            "input",
-            str | None,
-            None,
-            typer.Argument(
-                metavar="INPUT", show_default=False, help="A file of JSON lines, or '-' for standard input."
-            ),
-        ),
-        _parameter(
-            "input_file", str | None, None, typer.Option("-i", "--input-file", hidden=True, help="The same as INPUT.")
-        ),
-        *(
-            _flag_parameter(option, for_check=for_check)
-            for option in OPTIONS.values()
-            if option.name != "dry_run" or not for_check
-        ),
-        _parameter(
-            "param",
-            list[str] | None,
-            None,
-            typer.Option(
-                "-P",
-                "--param",
-                metavar="KEY=VALUE",
-                help="A request parameter for every row; the value is JSON or text. May be repeated.",
-                rich_help_panel="Model",
-            ),
-        ),
-        _parameter(
-            "verbose",
-            int,
-            0,
-            typer.Option("-v", "--verbose", count=True, help="Say more; -vv still more.", rich_help_panel="Display"),
-        ),
-        _parameter(
-            "config",
-            str | None,
-            None,
-            typer.Option(
-                "--config",
-                metavar="FILE",
-                help="Read this TOML file instead of ./llmbatch.toml.",
-                rich_help_panel="Display",
-            ),
-        ),
-    ]
-    return _with_signature(function, parameters)
-
-
-def _with_signature(function: Callable[..., int], parameters: list[inspect.Parameter]) -> Callable[..., int]:
-    """A command that hands what was typed for *parameters* to *function*, as one dict."""
-
-    def command(**typed: object) -> int:
-        return function(typed)
-
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
-
-
-def _flag_parameter(option: Option, *, for_check: bool) -> inspect.Parameter:
-    info = typer.Option(
-        *option.flags,
-        metavar=option.value.metavar or None,
-        help=option.help_text,
-        rich_help_panel=option.group,
-        show_default=False,
-        hidden=for_check and option.sends,
-    )
-    if option.is_switch:
-        return _parameter(option.name, bool, False, info)
-    return _parameter(option.name, str | None, None, info)
-
-
-def _parameter(name: str, kind: object, default: object, info: object) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
-
-
-def _run(typed: dict[str, object]) -> int:
-    from llmbatch.cli.local_config import tell_about_local_file
-    from llmbatch.cli.settings import resolve
-
-    given = _given(typed)
-    settings = resolve(given, os.environ, Path.cwd())
-    if settings.env_file is not None:
-        from llmbatch.cli.env_file import load_env_file
-
-        load_env_file(settings.env_file, os.environ)
-        settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
-    tell_about_local_file(settings)
-    # What costs more to load comes after the part in which most mistakes are found.
-    if settings.dry_run:
-        from llmbatch.cli.check import check
-
-        return check(settings)
-    from llmbatch.cli.run import run
-
-    return run(settings)
-
-
-def _check(typed: dict[str, object]) -> int:
-    return _run(typed | {"dry_run": True})
-
-
-def _given(typed: dict[str, object]) -> Given:
-    from llmbatch.cli.settings import Given
-
-    flags = {name: typed[name] for name in OPTIONS if typed.get(name) not in (None, False)}
-    return Given(
-        input=typed["input"],  # type: ignore[arg-type]  # typer gives what the signature says
-        input_file=typed["input_file"],  # type: ignore[arg-type]
-        flags=flags,  # type: ignore[arg-type]
-        params=typed["param"] or (),  # type: ignore[arg-type]
-        config=typed["config"],  # type: ignore[arg-type]
-        verbose=typed["verbose"],  # type: ignore[arg-type]
-    )
 
 
 def _status(
@@ -325,63 +180,6 @@ def _sim_serve(
             rate=rate,
         )
     )
-
-
-def _drill_command() -> Callable[..., int]:
-    parameters = [
-        _parameter("ranges", list[str] | None, None, typer.Argument(metavar="[RANGE]…", help="More for --sweep.")),
-        _parameter(
-            "scenario",
-            list[str],
-            ["s5-two-waves"],
-            typer.Option("--scenario", metavar="NAME|FILE|all", help="May be repeated; see llmbatch sim scenarios."),
-        ),
-        _parameter(
-            "rows",
-            int | None,
-            None,
-            typer.Option("--rows", metavar="N", help="Default: enough to be at work when the scenario ends."),
-        ),
-        _parameter(
-            "latency",
-            float | None,
-            None,
-            typer.Option("--latency", metavar="SECONDS", help="Median of a good answer. Default: 1 to 8, by length."),
-        ),
-        _parameter(
-            "compare",
-            list[str] | None,
-            None,
-            typer.Option("--compare", metavar="POLICY", help="name=value, … beside the policy told. May be repeated."),
-        ),
-        _parameter(
-            "sweep",
-            list[str] | None,
-            None,
-            typer.Option("--sweep", metavar="RANGE", help="name=low..high or name=a,b,c; more may follow."),
-        ),
-        *(_flag_parameter(option, for_check=False) for option in OPTIONS.values() if option.drill != "no"),
-        _parameter("as_json", bool, False, typer.Option("--json", help="Print JSON on standard output.")),
-        _parameter("config", str | None, None, typer.Option("--config", metavar="FILE", help="As for llmbatch run.")),
-    ]
-    return _with_signature(_sim_drill, parameters)
-
-
-def _sim_drill(typed: dict[str, object]) -> int:
-    from llmbatch.cli.drill import DrillSettings, drill
-    from llmbatch.cli.settings import Given, resolve
-
-    flags = {name: typed[name] for name in OPTIONS if typed.get(name) is not None}
-    given = Given(input="drill", flags=flags, config=typed["config"])  # type: ignore[arg-type]
-    told = DrillSettings(
-        scenarios=typed["scenario"],  # type: ignore[arg-type]  # typer gives what the signature says
-        rows=typed["rows"],  # type: ignore[arg-type]
-        latency=typed["latency"],  # type: ignore[arg-type]
-        compare=typed["compare"] or (),  # type: ignore[arg-type]
-        sweep=[*(typed["sweep"] or ()), *(typed["ranges"] or ())],  # type: ignore[misc]
-        as_json=bool(typed["as_json"]),
-    )
-    return drill(told, resolve(given, os.environ, Path.cwd()))
 
 
 def _sim_scenarios() -> int:

@@ -6,7 +6,7 @@ Plain, because help then costs no rich and reads the same in a pipe. What this m
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -66,7 +66,20 @@ class AsTypedCommand(PlainCommand):
 
 
 class PlainGroup(_Plain, typer.core.TyperGroup):
-    """A group of commands with plain help."""
+    """A group of commands with plain help.
+
+    ``deferred`` maps the names of commands that are only stand-ins to functions that build them, given their help.
+    """
+
+    deferred: Mapping[str, Callable[[str], typer.core.TyperCommand]] = {}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that *args* name, and build it where it is a stand-in."""
+        name, command, rest = super().resolve_command(ctx, args)
+        build = self.deferred.get(name or "")
+        if build is not None and command is not None:
+            command = build(command.help or "")
+        return name, command, rest
 
 
 def _taker(nothing: object) -> Callable[[object, object], object]:

@@ -14,16 +14,17 @@ __all__ = ["Choice", "Duration", "FieldPath", "Number", "Size", "Switch", "Text"
 
 Value = str | int | float | bool
 
-_COUNT = re.compile(r"\+?(\d{1,20})(?:\.(\d{1,9}))? ?([kmg]?)")
+# Patterns are compiled when the first value is read: help needs none.
+_COUNT = r"\+?(\d{1,20})(?:\.(\d{1,9}))? ?([kmg]?)"
 _SCALES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 _AMOUNT = r"\d{1,9}(?:\.\d{1,9})?"
-_DURATION = re.compile(
+_DURATION = (
     rf"(?:({_AMOUNT}) ?d)? ?(?:({_AMOUNT}) ?h)? ?(?:({_AMOUNT}) ?m(?!s))? ?(?:({_AMOUNT}) ?s)? ?(?:({_AMOUNT}) ?ms)?"
 )
 _SECONDS = (86400.0, 3600.0, 60.0, 1.0, 0.001)
 
-_SIZE = re.compile(rf"({_AMOUNT}) ?([kmg])b")
+_SIZE = rf"({_AMOUNT}) ?([kmg])b"
 
 
 class ValueType:
@@ -132,9 +133,10 @@ class Number(_Quantity):
         return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True, slots=True)
 class Duration(_Quantity):
     """A length of time above 0 in seconds; text may have units: ``90``, ``2m``, ``1h30m``."""
+
+    __slots__ = ()
 
     metavar = "DURATION"
     unit = "seconds"
@@ -149,7 +151,7 @@ class Duration(_Quantity):
         try:
             return self.check(float(text))
         except ValueError:
-            found = _DURATION.fullmatch(text.strip().lower())
+            found = re.fullmatch(_DURATION, text.strip().lower())
             if found is None:
                 raise
         return self.check(sum(float(part) * size for part, size in zip(found.groups(), _SECONDS, strict=True) if part))
@@ -178,7 +180,7 @@ class Size(ValueType):
 
     def parse(self, text: str) -> int:
         """Read a number and its unit; a bare number is refused, as its unit would be a guess."""
-        found = _SIZE.fullmatch(text.strip().lower())
+        found = re.fullmatch(_SIZE, text.strip().lower())
         if found is None:
             raise ValueError
         return self.check(round(float(found[1]) * _SCALES[found[2]]))
@@ -256,9 +258,10 @@ class Text(ValueType):
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class FieldPath(ValueType):
     """The dotted name of a field of the rows, such as ``metadata.tenant``."""
+
+    __slots__ = ()
 
     metavar = "FIELD"
 
@@ -280,9 +283,10 @@ class FieldPath(ValueType):
         return value
 
 
-@dataclass(frozen=True, slots=True)
 class Switch(ValueType):
     """On or off; a flag without a value."""
+
+    __slots__ = ()
 
     @property
     def allowed(self) -> str:
@@ -311,7 +315,7 @@ class Switch(ValueType):
 
 def _read_count(text: str) -> int | float:
     """The number that ``40``, ``2.5``, ``60k`` or ``1.5M`` stands for, exactly where it is whole."""
-    found = _COUNT.fullmatch(text.strip().lower().replace("_", ""))
+    found = re.fullmatch(_COUNT, text.strip().lower().replace("_", ""))
     if found is None:
         raise ValueError
     whole, fraction, unit = found[1], found[2] or "", found[3]

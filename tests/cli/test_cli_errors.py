@@ -167,10 +167,10 @@ def test_other_commands_speak_the_same_way(llmbatch_here, two_lines, arguments, 
 
 CRASH = """
 import sys
-from llmbatch.cli import app, main
+from llmbatch.cli import main, option_commands
 def crash(typed):
     raise RuntimeError("it broke near " + "sk-very-secret-0123456789")
-app._run = crash
+option_commands._run = crash
 sys.argv = ["llmbatch", "run", "x"]
 sys.exit(main())
 """

@@ -1,0 +1,265 @@
+"""``run``, ``check`` and ``sim drill``: the commands whose flags come from the table in :mod:`llmbatch.runner.options`.
+
+Flags reach one function as they were typed; :mod:`llmbatch.cli.settings` reads and checks them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import typer.core
+import typer.main
+
+from llmbatch.cli.plain import AsTypedCommand, PlainCommand
+from llmbatch.runner.option import Option
+from llmbatch.runner.options import OPTIONS
+
+if TYPE_CHECKING:
+    from llmbatch.cli.settings import Given
+
+__all__ = ["build_check", "build_drill", "build_run"]
+
+_RUN_EPILOG = """Examples:
+  llmbatch run prompts.jsonl -m openai/gpt-5-mini
+  llmbatch run prompts.jsonl -m sim/steady -o answers.jsonl      no key needed
+  llmbatch run prompts.jsonl --base-url http://127.0.0.1:8000/v1 -m my-model -c 200
+
+Settings: a flag, else a variable such as LLMBATCH_CONCURRENCY=80, else
+  ./llmbatch.toml, else the user's ~/.config/llmbatch/config.toml.
+
+Units: a DURATION is 90 (seconds), 2m or 1h30m; N may be 60k or 1.5M.
+
+{aliases}
+
+Exit codes: 0 every row succeeded, 1 some lines are failed, 2 usage,
+  3 the provider refuses the account or the key, 74 the output could not be
+  written, 75 rows are deferred, 130 and 143 interrupted. The same command
+  continues after the last five."""
+
+_CHECK_EPILOG = """Examples:
+  llmbatch check prompts.jsonl -m openai/gpt-5-mini
+  llmbatch check prompts.jsonl -m openai/gpt-5-mini --rpm 500 --json"""
+
+_DRILL_EPILOG = """Examples:
+  llmbatch sim drill --scenario s3-down
+  llmbatch sim drill --scenario all
+  llmbatch sim drill --compare failure-threshold=3 --compare "failure-threshold=10 recovery-timeout=20"
+  llmbatch sim drill --sweep failure-threshold=3..20 recovery-timeout=5..120"""
+
+
+def build_run(help_text: str) -> typer.core.TyperCommand:
+    """The command ``run``."""
+    epilog = _RUN_EPILOG.format(aliases=_aliases())
+    return _command("run", AsTypedCommand, _flag_command(_run, for_check=False), help_text, epilog)
+
+
+def build_check(help_text: str) -> typer.core.TyperCommand:
+    """The command ``check``."""
+    return _command("check", AsTypedCommand, _flag_command(_check, for_check=True), help_text, _CHECK_EPILOG)
+
+
+def build_drill(help_text: str) -> typer.core.TyperCommand:
+    """The command ``sim drill``."""
+    return _command("drill", PlainCommand, _drill_function(), help_text, _DRILL_EPILOG)
+
+
+def _command(
+    name: str, kind: type[PlainCommand], function: Callable[..., int], help_text: str, epilog: str
+) -> typer.core.TyperCommand:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    names = {"help_option_names": ["-h", "--help"]}
+    app.command(name, cls=kind, help=help_text, epilog=epilog, context_settings=names)(function)
+    command = typer.main.get_command(app)
+    assert isinstance(command, kind)  # noqa: S101 - an app with one command is that command
+    return command
+
+
+def _aliases() -> str:
+    """The flags that help does not list with their options."""
+    names = [alias for option in OPTIONS.values() for alias in option.aliases]
+    text = f"Aliases: --input-file and -i for INPUT, {', '.join(names)}."
+    return textwrap.fill(text, 78, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[..., int]:
+    """*function*, which takes what was typed as keywords, with the signature that typer reads its options from."""
+    parameters = [
+        _parameter(
+            "input",
+            str | None,
+            None,
+            typer.Argument(
+                metavar="INPUT", show_default=False, help="A file of JSON lines, or '-' for standard input."
+            ),
+        ),
+        _parameter(
+            "input_file", str | None, None, typer.Option("-i", "--input-file", hidden=True, help="The same as INPUT.")
+        ),
+        *(
+            _flag_parameter(option, for_check=for_check)
+            for option in OPTIONS.values()
+            if option.name != "dry_run" or not for_check
+        ),
+        _parameter(
+            "param",
+            list[str] | None,
+            None,
+            typer.Option(
+                "-P",
+                "--param",
+                metavar="KEY=VALUE",
+                help="A request parameter for every row; the value is JSON or text. May be repeated.",
+                rich_help_panel="Model",
+            ),
+        ),
+        _parameter(
+            "verbose",
+            int,
+            0,
+            typer.Option("-v", "--verbose", count=True, help="Say more; -vv still more.", rich_help_panel="Display"),
+        ),
+        _parameter(
+            "config",
+            str | None,
+            None,
+            typer.Option(
+                "--config",
+                metavar="FILE",
+                help="Read this TOML file instead of ./llmbatch.toml.",
+                rich_help_panel="Display",
+            ),
+        ),
+    ]
+    return _with_signature(function, parameters)
+
+
+def _with_signature(function: Callable[..., int], parameters: list[inspect.Parameter]) -> Callable[..., int]:
+    """A command that hands what was typed for *parameters* to *function*, as one dict."""
+
+    def command(**typed: object) -> int:
+        return function(typed)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def _flag_parameter(option: Option, *, for_check: bool) -> inspect.Parameter:
+    info = typer.Option(
+        *option.flags,
+        metavar=option.value.metavar or None,
+        help=option.help_text,
+        rich_help_panel=option.group,
+        show_default=False,
+        hidden=for_check and option.sends,
+    )
+    if option.is_switch:
+        return _parameter(option.name, bool, False, info)
+    return _parameter(option.name, str | None, None, info)
+
+
+def _parameter(name: str, kind: object, default: object, info: object) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
+
+
+def _run(typed: dict[str, object]) -> int:
+    from llmbatch.cli.local_config import tell_about_local_file
+    from llmbatch.cli.settings import resolve
+
+    given = _given(typed)
+    settings = resolve(given, os.environ, Path.cwd())
+    if settings.env_file is not None:
+        from llmbatch.cli.env_file import load_env_file
+
+        load_env_file(settings.env_file, os.environ)
+        settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
+    tell_about_local_file(settings)
+    # What costs more to load comes after the part in which most mistakes are found.
+    if settings.dry_run:
+        from llmbatch.cli.check import check
+
+        return check(settings)
+    from llmbatch.cli.run import run
+
+    return run(settings)
+
+
+def _check(typed: dict[str, object]) -> int:
+    return _run(typed | {"dry_run": True})
+
+
+def _given(typed: dict[str, object]) -> Given:
+    from llmbatch.cli.settings import Given
+
+    flags = {name: typed[name] for name in OPTIONS if typed.get(name) not in (None, False)}
+    return Given(
+        input=typed["input"],  # type: ignore[arg-type]  # typer gives what the signature says
+        input_file=typed["input_file"],  # type: ignore[arg-type]
+        flags=flags,  # type: ignore[arg-type]
+        params=typed["param"] or (),  # type: ignore[arg-type]
+        config=typed["config"],  # type: ignore[arg-type]
+        verbose=typed["verbose"],  # type: ignore[arg-type]
+    )
+
+
+def _drill_function() -> Callable[..., int]:
+    parameters = [
+        _parameter("ranges", list[str] | None, None, typer.Argument(metavar="[RANGE]…", help="More for --sweep.")),
+        _parameter(
+            "scenario",
+            list[str],
+            ["s5-two-waves"],
+            typer.Option("--scenario", metavar="NAME|FILE|all", help="May be repeated; see llmbatch sim scenarios."),
+        ),
+        _parameter(
+            "rows",
+            int | None,
+            None,
+            typer.Option("--rows", metavar="N", help="Default: enough to be at work when the scenario ends."),
+        ),
+        _parameter(
+            "latency",
+            float | None,
+            None,
+            typer.Option("--latency", metavar="SECONDS", help="Median of a good answer. Default: 1 to 8, by length."),
+        ),
+        _parameter(
+            "compare",
+            list[str] | None,
+            None,
+            typer.Option("--compare", metavar="POLICY", help="name=value, … beside the policy told. May be repeated."),
+        ),
+        _parameter(
+            "sweep",
+            list[str] | None,
+            None,
+            typer.Option("--sweep", metavar="RANGE", help="name=low..high or name=a,b,c; more may follow."),
+        ),
+        *(_flag_parameter(option, for_check=False) for option in OPTIONS.values() if option.drill != "no"),
+        _parameter("as_json", bool, False, typer.Option("--json", help="Print JSON on standard output.")),
+        _parameter("config", str | None, None, typer.Option("--config", metavar="FILE", help="As for llmbatch run.")),
+    ]
+    return _with_signature(_sim_drill, parameters)
+
+
+def _sim_drill(typed: dict[str, object]) -> int:
+    from llmbatch.cli.drill import DrillSettings, drill
+    from llmbatch.cli.settings import Given, resolve
+
+    flags = {name: typed[name] for name in OPTIONS if typed.get(name) is not None}
+    given = Given(input="drill", flags=flags, config=typed["config"])  # type: ignore[arg-type]
+    told = DrillSettings(
+        scenarios=typed["scenario"],  # type: ignore[arg-type]  # typer gives what the signature says
+        rows=typed["rows"],  # type: ignore[arg-type]
+        latency=typed["latency"],  # type: ignore[arg-type]
+        compare=typed["compare"] or (),  # type: ignore[arg-type]
+        sweep=[*(typed["sweep"] or ()), *(typed["ranges"] or ())],  # type: ignore[misc]
+        as_json=bool(typed["as_json"]),
+    )
+    return drill(told, resolve(given, os.environ, Path.cwd()))
