@@ -13,7 +13,7 @@ import typer
 import typer.core
 import typer.main
 
-from llmbatch.cli.plain import PlainCommand, PlainGroup
+from llmbatch.cli.help import PlainCommand, PlainGroup
 
 __all__ = ["build_app"]
 

@@ -1,7 +1,6 @@
 """``llmbatch check``: read everything, send nothing, say what a run would do.
 
-What this module does not do: read rows (:mod:`llmbatch.cli.checking`), or change the output; one that is there is only
-looked at.
+Rows are read by :mod:`llmbatch.cli.input_report`; an output that is there is only looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import stat
 from collections import Counter
 from dataclasses import asdict
 
-from llmbatch.cli.checking import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
+from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.errors import InputError, OutputError

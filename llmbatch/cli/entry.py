@@ -30,7 +30,7 @@ def run_command() -> int:
 
 def _run_command() -> int:
     from llmbatch.cli.app import build_app
-    from llmbatch.cli.plain import as_usage_error
+    from llmbatch.cli.help import as_usage_error
 
     try:
         code = build_app().main(prog_name="llmbatch", standalone_mode=False)

@@ -16,7 +16,7 @@ import typer
 import typer.core
 import typer.main
 
-from llmbatch.cli.plain import AsTypedCommand, PlainCommand
+from llmbatch.cli.help import PlainCommand, UnconvertedCommand
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS
 
@@ -56,12 +56,12 @@ _DRILL_EPILOG = """Examples:
 def build_run(help_text: str) -> typer.core.TyperCommand:
     """The command ``run``."""
     epilog = _RUN_EPILOG.format(aliases=_aliases())
-    return _command("run", AsTypedCommand, _flag_command(_run, for_check=False), help_text, epilog)
+    return _command("run", UnconvertedCommand, _flag_command(_run, for_check=False), help_text, epilog)
 
 
 def build_check(help_text: str) -> typer.core.TyperCommand:
     """The command ``check``."""
-    return _command("check", AsTypedCommand, _flag_command(_check, for_check=True), help_text, _CHECK_EPILOG)
+    return _command("check", UnconvertedCommand, _flag_command(_check, for_check=True), help_text, _CHECK_EPILOG)
 
 
 def build_drill(help_text: str) -> typer.core.TyperCommand:

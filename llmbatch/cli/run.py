@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from llmbatch.batch import BatchRunner
-from llmbatch.cli.loop import raise_file_limit, run_in_loop
+from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out

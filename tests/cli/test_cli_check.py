@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from llmbatch.cli.seen import SeenNames
+from llmbatch.cli.duplicates import SeenNames
 from llmbatch.files.lines import line_digest
 
 MIXED = (

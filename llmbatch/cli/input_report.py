@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llmbatch.cli.seen import SeenNames
+from llmbatch.cli.duplicates import SeenNames
 from llmbatch.errors import MalformedRowError, UsageError
 from llmbatch.files.ledger import Ledger
 from llmbatch.files.reader import Source

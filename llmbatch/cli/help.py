@@ -15,7 +15,7 @@ import typer.core
 from llmbatch.cli.terminal import shown
 from llmbatch.errors import UsageError
 
-__all__ = ["AsTypedCommand", "PlainCommand", "PlainGroup", "as_usage_error"]
+__all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
 
 
 class _Plain(typer.core.TyperCommand if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -54,7 +54,7 @@ class PlainCommand(_Plain, typer.core.TyperCommand):
                 formatter.write_dl(records, col_max=30)
 
 
-class AsTypedCommand(PlainCommand):
+class UnconvertedCommand(PlainCommand):
     """A command that gets its options as they were typed, to check them itself."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
