@@ -21,7 +21,7 @@ from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS
 
 if TYPE_CHECKING:
-    from llmbatch.cli.settings import Given
+    from llmbatch.cli.settings import CommandLine
 
 __all__ = ["build_check", "build_drill", "build_run"]
 
@@ -194,11 +194,11 @@ def _check(typed: dict[str, object]) -> int:
     return _run(typed | {"dry_run": True})
 
 
-def _given(typed: dict[str, object]) -> Given:
-    from llmbatch.cli.settings import Given
+def _given(typed: dict[str, object]) -> CommandLine:
+    from llmbatch.cli.settings import CommandLine
 
     flags = {name: typed[name] for name in OPTIONS if typed.get(name) not in (None, False)}
-    return Given(
+    return CommandLine(
         input=typed["input"],  # type: ignore[arg-type]  # typer gives what the signature says
         input_file=typed["input_file"],  # type: ignore[arg-type]
         flags=flags,  # type: ignore[arg-type]
@@ -250,10 +250,10 @@ def _drill_function() -> Callable[..., int]:
 
 def _sim_drill(typed: dict[str, object]) -> int:
     from llmbatch.cli.drill import DrillSettings, drill
-    from llmbatch.cli.settings import Given, resolve
+    from llmbatch.cli.settings import CommandLine, resolve
 
     flags = {name: typed[name] for name in OPTIONS if typed.get(name) is not None}
-    given = Given(input="drill", flags=flags, config=typed["config"])  # type: ignore[arg-type]
+    given = CommandLine(input="drill", flags=flags, config=typed["config"])  # type: ignore[arg-type]
     told = DrillSettings(
         scenarios=typed["scenario"],  # type: ignore[arg-type]  # typer gives what the signature says
         rows=typed["rows"],  # type: ignore[arg-type]

@@ -26,14 +26,14 @@ from llmbatch.runner.value_types import Value
 if TYPE_CHECKING:
     from llmbatch.batch import Options
 
-__all__ = ["Given", "Settings", "output_of", "resolve"]
+__all__ = ["CommandLine", "Settings", "output_of", "resolve"]
 
 _LOCAL_PATH = Path(LOCAL_CONFIG)
 _KEY = "api_key_env"
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class CommandLine:
     """What the command line says, unchecked. ``flags`` maps an option's name to its text, or True for a switch."""
 
     input: str | None = None
@@ -63,7 +63,7 @@ class Settings(CommandOptions):
         return {name: getattr(self, name) for name in RUN_OPTIONS}  # type: ignore[return-value]  # a test compares them
 
 
-def resolve(given: Given, environ: Mapping[str, str], folder: Path) -> Settings:
+def resolve(given: CommandLine, environ: Mapping[str, str], folder: Path) -> Settings:
     """What holds for a command started in *folder*.
 
     Raises:
@@ -140,7 +140,7 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, tuple[Value, str]]:
     return said
 
 
-def _from_flags(given: Given) -> dict[str, tuple[Value, str]]:
+def _from_flags(given: CommandLine) -> dict[str, tuple[Value, str]]:
     """What flags say, each with its name."""
     said: dict[str, tuple[Value, str]] = {}
     for name, text in given.flags.items():
@@ -149,7 +149,7 @@ def _from_flags(given: Given) -> dict[str, tuple[Value, str]]:
     return said
 
 
-def _input(given: Given) -> str:
+def _input(given: CommandLine) -> str:
     if given.input is not None and given.input_file is not None:
         raise UsageError("the input is given twice", hint="name it once: INPUT, or --input-file INPUT")
     path = given.input if given.input is not None else given.input_file
@@ -220,7 +220,7 @@ def _is_exact(parsed: JSON, text: str) -> bool:
         return False
 
 
-def _config_files(given: Given, environ: Mapping[str, str], folder: Path) -> list[Path]:
+def _config_files(given: CommandLine, environ: Mapping[str, str], folder: Path) -> list[Path]:
     """The files to read, the strongest first."""
     files: list[Path] = []
     named = given.config or environ.get("LLMBATCH_CONFIG")

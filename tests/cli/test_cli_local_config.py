@@ -11,7 +11,7 @@ import pytest
 from e2e_recorder import Recorder
 
 from llmbatch.cli.local_config import is_loopback
-from llmbatch.cli.settings import Given, Settings, resolve
+from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.runner.options import OPTIONS
 
 KEY = "sk-local-config-1"
@@ -41,7 +41,7 @@ def settle(tmp_path: Path, text: str, *, environ: dict[str, str] | None = None, 
     """The settings of a command that starts where ``llmbatch.toml`` has *text*."""
     (tmp_path / "llmbatch.toml").write_text(text)
     home = {"XDG_CONFIG_HOME": str(tmp_path / "user")}
-    return resolve(Given(input="x.jsonl", flags=flags), home | (environ or {}), tmp_path)
+    return resolve(CommandLine(input="x.jsonl", flags=flags), home | (environ or {}), tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -216,7 +216,7 @@ def test_a_pipe_in_place_of_the_local_file_does_not_hang(tmp_path):
     """A FIFO named ``llmbatch.toml`` is not read."""
     os.mkfifo(tmp_path / "llmbatch.toml")
 
-    settings = resolve(Given(input="x.jsonl"), {}, tmp_path)
+    settings = resolve(CommandLine(input="x.jsonl"), {}, tmp_path)
 
     assert settings.origin == {}
 

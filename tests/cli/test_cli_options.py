@@ -11,7 +11,7 @@ import pytest
 
 import llmbatch as package
 from llmbatch.cli.option_docs import to_markdown
-from llmbatch.cli.settings import Given, Settings, resolve
+from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.errors import UsageError
 from llmbatch.runner.option import Option
@@ -45,7 +45,7 @@ def sample(option: Option) -> tuple[str, str, Value]:
 
 
 def settle(tmp_path: Path, environ: dict[str, str] | None = None, **given: object) -> Settings:
-    return resolve(Given(input="x.jsonl", **given), environ or {}, tmp_path)  # type: ignore[arg-type]
+    return resolve(CommandLine(input="x.jsonl", **given), environ or {}, tmp_path)  # type: ignore[arg-type]
 
 
 def words_of(text: str) -> str:
@@ -171,15 +171,15 @@ EVERYWHERE = """
 import os, pathlib
 from llmbatch import BatchRunner
 from llmbatch.cli.option_docs import to_markdown
-from llmbatch.cli.settings import Given, resolve
+from llmbatch.cli.settings import CommandLine, resolve
 from llmbatch.drill.policies import read_policy
 from llmbatch.runner.options import RunOptions
 
 here = pathlib.Path.cwd()
-def settled(**given): return resolve(Given(input="x", **given), {}, here).patience
+def settled(**given): return resolve(CommandLine(input="x", **given), {}, here).patience
 assert RunOptions().patience == settled() == 7.0
 assert settled(flags={"patience": "2m"}) == 120.0
-assert resolve(Given(input="x"), {"LLMBATCH_MAX_PATIENCE": "2m"}, here).run_options()["patience"] == 120.0
+assert resolve(CommandLine(input="x"), {"LLMBATCH_MAX_PATIENCE": "2m"}, here).run_options()["patience"] == 120.0
 (here / "c.toml").write_text('max-patience = "3m"')
 assert settled(config="c.toml") == 180.0
 assert read_policy("patience=4m", RunOptions()).options.patience == 240.0

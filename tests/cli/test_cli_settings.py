@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.cli.settings import Given, Settings, resolve
+from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.errors import UsageError
 
 
 def settle(tmp_path: Path, *, environ: dict[str, str] | None = None, **given: object) -> Settings:
     """Resolve in ``tmp_path``, with the user's config folder in ``tmp_path/user``."""
     home = {"XDG_CONFIG_HOME": str(tmp_path / "user")}
-    return resolve(Given(**{"input": "x.jsonl"} | given), home | (environ or {}), tmp_path)
+    return resolve(CommandLine(**{"input": "x.jsonl"} | given), home | (environ or {}), tmp_path)
 
 
 def write_user_config(tmp_path: Path, text: str) -> None:
@@ -62,7 +62,7 @@ def test_the_users_file_is_found_in_home_too(tmp_path):
     (tmp_path / ".config" / "llmbatch").mkdir(parents=True)
     (tmp_path / ".config" / "llmbatch" / "config.toml").write_text("concurrency = 9\n")
 
-    settings = resolve(Given(input="x"), {"HOME": str(tmp_path)}, tmp_path)
+    settings = resolve(CommandLine(input="x"), {"HOME": str(tmp_path)}, tmp_path)
 
     assert settings.concurrency == 9
 
