@@ -1,7 +1,7 @@
 """The command line: parse, build, call one function, render.
 
-Nothing heavy is imported here or for ``--help``: each command imports what it runs with when it runs. No decision about
-rows, outages or files is taken on this floor.
+Nothing heavy is imported here or for ``--help``: each command imports what it runs with when it runs. Decisions
+about rows, outages and files are taken in lower layers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``llmbatch sim drill``: what a policy would do in an outage, in virtual time.
 
-What this module does not do: run the trials or judge policies; :mod:`llmbatch.drill` does.
+The trials and their scores are in :mod:`llmbatch.drill`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From ``sys.argv`` to an exit code: parse, run the command, and say what went wrong in two lines.
 
 Every failure ends here: an ``error:`` line, a ``hint:`` line and the exit code of the contract; a traceback only with
-``LLMBATCH_DEBUG``. What this module does not do: anything a command is for.
+``LLMBATCH_DEBUG``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a run needs from the process: an event loop, the fastest there is, and enough file handles.
 
-What this module does not do: handle signals (:mod:`llmbatch.cli.signals`).
+Signals are handled in :mod:`llmbatch.cli.signals`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Help as plain text, options in groups, aliases out of the way; and usage errors in our own two lines.
 
-Plain, because help then costs no rich and reads the same in a pipe. What this module does not do: know any flag.
+Plain, so that help does not load rich and reads the same in a pipe.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Reading a whole input as a run would, and sending nothing: what is in it, what is wrong with it, what it may take.
 
-Memory does not depend on the length of the input, but for the names of the rows (8 bytes each, bounded). What this
-module does not do: print, open the output, or judge what a provider would say.
+Memory does not depend on the length of the input, but for the names of the rows (8 bytes each, bounded).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""``llmbatch run``: build a runner and its faces from the settings, run, and say what came of it.
+"""``llmbatch run``: build a runner and its displays from the settings, run, and print the summary.
 
-What this module does not do: read flags (:mod:`llmbatch.cli.settings`), or decide anything about rows.
+Flags are read in :mod:`llmbatch.cli.settings`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings, output: str, command: str) -> Summary:
-    tally = Tally()  # one fold for all faces
+    tally = Tally()  # one fold for all displays
     observers: list[Observer] = [tally]
     kind = settings.progress
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,8 @@
 """Which value each setting has: flag, else ``LLMBATCH_*`` variable, else configuration file, else the user's own file.
 
 Everything that comes from outside is checked here, and a message names its source. What a ``./llmbatch.toml`` may not
-set is left out, see :mod:`llmbatch.cli.local_config`. What this module does not do: parse
-files (:mod:`llmbatch.cli.config`) or read keys. The options and their defaults are in :mod:`llmbatch.runner.options`.
+set is left out, see :mod:`llmbatch.cli.local_config`.
+Files are parsed in :mod:`llmbatch.cli.config`; the options and their defaults are in :mod:`llmbatch.runner.options`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ctrl-C, TERM and a closed terminal: the first asks a run to stop well, the second to stop at once.
 
-What this module does not do: stop anything itself, or choose exit codes; whoever runs the rows does both.
+Whoever runs the rows stops them and chooses the exit code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``llmbatch sim``: the simulated provider as a server, and the scenarios it can play.
 
-What this module does not do: simulate anything; :mod:`llmbatch.sim` does.
+The simulation itself is in :mod:`llmbatch.sim`.
 """
 
 from __future__ import annotations
