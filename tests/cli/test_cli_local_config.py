@@ -206,6 +206,17 @@ def test_a_local_file_wrote_outside_its_folder(tmp_path, monkeypatch, path):
     assert [option.name for option in settings.ignored] == ["output"]
 
 
+def test_an_alias_is_restricted_as_the_option_is(tmp_path):
+    """``output-file`` in place of ``output`` leads nowhere else, by a file; by a variable it is the user's own word."""
+    text = 'output-file = "/etc/x.jsonl"\n'
+
+    by_file = settle(tmp_path, text)
+    by_variable = settle(tmp_path, text, environ={"LLMBATCH_OUTPUT_FILE": "/elsewhere/x.jsonl"})
+
+    assert (by_file.output, [option.name for option in by_file.ignored]) == (None, ["output"])
+    assert (by_variable.output, by_variable.ignored) == ("/elsewhere/x.jsonl", ())
+
+
 @pytest.mark.parametrize("path", ["x.jsonl", "sub/x.jsonl", "sub/../x.jsonl", "-"])
 def test_an_output_within_the_folder_counts(tmp_path, path):
     """Paths that stay inside are what the file is for."""
