@@ -1,6 +1,6 @@
 """``llmbatch status``: what the files of a run say, in words or as JSON.
 
-They are read in :mod:`llmbatch.ui.status_read`; a run that is going on is not held up.
+What this module does not do: read them (:mod:`llmbatch.ui.status_read`), or hold up a run that is going on.
 """
 
 from __future__ import annotations
