@@ -95,6 +95,7 @@ class Dialer:
                 raise TransportError("connect", words, sent=False)
             if not connection.finish():
                 raise TransportError("garbage", f"{proxy} said more than that there is a connection", sent=False)
+            connection.heard = False
             await self._encrypt(connection, target)
         except BaseException:
             connection.abort()

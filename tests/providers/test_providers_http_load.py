@@ -7,7 +7,6 @@ import gc
 import os
 import random
 import resource
-import shutil
 import socket
 import ssl
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from e2e_sick import GOOD_BODY, whole
+from providers_authority import trust
 from providers_raw_server import Handler, RawServer, answering, raw_server
 from test_providers_http import fault_of, open_sockets, request_to, until
 
@@ -57,52 +57,6 @@ def echoing(state: RawServer) -> Handler:
 
 
 # TLS.
-
-
-class Authority:
-    """A certificate authority of this test's own, and what it signs."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.certificate = folder / "ca.pem"
-        self._new_key("ca")
-        self._openssl("req -x509 -key ca.key -subj /CN=ca -days 2 -out ca.pem")
-        self._new_key("server")
-        self._openssl("req -new -key server.key -subj /CN=server -out server.csr")
-
-    def context(self, name: str, *, days: int = 2) -> ssl.SSLContext:
-        """What a server needs to pass for *name*, as OpenSSL writes it: ``IP:127.0.0.1`` or ``DNS:example.org``."""
-        (self._folder / "names").write_text(f"subjectAltName={name}")
-        signing = "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile names -out server.pem"
-        self._openssl(f"{signing} -days {days}")
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(self._folder / "server.pem", self._folder / "server.key")
-        return context
-
-    def _new_key(self, name: str) -> None:
-        self._openssl(f"ecparam -name prime256v1 -genkey -noout -out {name}.key")
-
-    def _openssl(self, arguments: str) -> None:
-        subprocess.run(["openssl", *arguments.split()], cwd=self._folder, check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificates with openssl")
-    return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@pytest.fixture
-def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """The context of a server on 127.0.0.1 that the client trusts, as it would had it started with SSL_CERT_FILE."""
-    trust(authority, monkeypatch)
-    return authority.context("IP:127.0.0.1")
-
-
-def trust(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Read at the first https request of a transport.
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
 
 
 def tls_url(server: RawServer) -> str:
@@ -229,6 +183,31 @@ async def test_announced_close_is_done_from_this_side(transport, trusted):
 
         assert reply.status == 200
         assert sockets_to(server) == []
+
+
+@pytest.mark.parametrize("notify", [True, False])
+async def test_body_that_ends_with_its_tls_connection_needs_a_proper_end(transport, trusted, notify):
+    """Without close_notify anybody on the way may have cut it."""
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader, writer):
+            await state.read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD_BODY)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+            if notify:
+                writer.close()
+                await writer.wait_closed()
+
+        return handle
+
+    async with raw_server(make, ssl=trusted) as server:
+        if notify:
+            reply = await transport.post(request_to(tls_url(server)), timeout=5)
+            assert reply.body == GOOD_BODY
+        else:
+            error = await fault_of(transport, tls_url(server))
+            assert (error.fault, error.sent) == ("truncated", True)
 
 
 async def test_server_that_speaks_first_is_met_once(transport, trusted):
