@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._memory, self._max_body_bytes = memory, max_body_bytes
         self._waiter: asyncio.Future[None] | None = None
-        self._parser: HttpResponseParser | None = None
+        self._parser = self._new_parser()
         self._is_tunnel = False
         self._has_head = False
         self._is_last = False
@@ -60,12 +60,6 @@ class Connection(asyncio.Protocol):
         """
         self.place, self._is_tunnel, self.heard, self.is_sent = place, tunnel, False, False
         self._waiter = waiter = asyncio.get_running_loop().create_future()
-        if self._parser is None:
-            self._parser = HttpResponseParser(self)
-            # What servers do and no reader can misunderstand: bare line feeds, folded fields, padded chunk sizes.
-            self._parser.set_dangerous_leniencies(
-                lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-            )
         self._new_message()
         return waiter
 
@@ -73,8 +67,8 @@ class Connection(asyncio.Protocol):
         """Write the request, unless its exchange is over already or the connection is closing."""
         if self.is_answered:
             return
-        write, closing = self.transport.write, self.transport.is_closing()
-        if closing:
+        write = self.transport.write
+        if self.transport.is_closing():
             self.fail(not_sent(self.place))
             return
         self.is_sent = True
@@ -96,6 +90,8 @@ class Connection(asyncio.Protocol):
 
     def finish(self, *, keep: bool = True) -> bool:
         """End the exchange and forget its answer; whether the connection can carry another one. Aborts it if not."""
+        if self._is_tunnel:  # whose answer has no end that the parser knows
+            self._parser = self._new_parser()
         is_answered, self._waiter, self.error = self.is_answered and self.error is None, None, None
         self._parts, self.headers = [], {}
         # An answer that came before the request was out leaves the rest of that on the way.
@@ -132,14 +128,12 @@ class Connection(asyncio.Protocol):
         if not self.is_sent:
             self._refuse("garbage", f"{self.place} spoke before it was asked")
             return
-        size, parser = self._size, self._parser
-        assert parser is not None  # noqa: S101 - begin() makes it
+        size = self._size
         try:
-            parser.feed_data(data)
+            self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            self.is_open = False
-            if not self._waiter.done():
-                self._refuse("garbage", f"what {self.place} answered is not HTTP")
+            # Also behind a whole answer: then its length was too short.
+            self._refuse("garbage", f"what {self.place} answered is not HTTP")
             return
         if self._waiter.done():
             return
@@ -152,17 +146,18 @@ class Connection(asyncio.Protocol):
                 self._refuse("garbage", f"{self.place} sent a head or a chunk size without an end")
 
     def eof_received(self) -> None:
-        """End a body that has no other end. Over TLS this is a proper close_notify, not a lost connection."""
-        self.is_open = False
-        if self._has_head and not self.is_answered and self._ends_with_connection():
-            self._wake()
-        else:
-            self.connection_lost(None)
+        """End the exchange as :meth:`connection_lost` does, without waiting until a large request is written."""
+        self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the exchange that is under way."""
+        """End the exchange that is under way: whole where only this ends the body, and it was no reset."""
         self.is_open = False
-        if not self.is_answered:
+        if self.is_answered:
+            return
+        if exc is None and self._has_head and self._ends_with_connection():
+            # Many servers close TLS without close_notify; a document that was cut is found by its parser.
+            self._wake()
+        else:
             self.fail(lost_fault(exc, self.place, sent=self.is_sent, is_begun=self._has_head))
 
     # What the parser tells.
@@ -182,16 +177,13 @@ class Connection(asyncio.Protocol):
         """The head is whole. Of a repeated field the first counts."""
         if self._is_last:
             return
-        parser = self._parser
-        assert parser is not None  # noqa: S101 - who else calls
-        self.status = parser.get_status_code()
+        self.status = self._parser.get_status_code()
         self.headers = {
             name.lower().decode("latin-1"): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
             for name, value in reversed(self._fields)
         }
         self._has_head = self.status >= 200
         if self._is_tunnel and self._has_head:
-            self._parser = None
             self._wake()
 
     def on_body(self, data: bytes) -> None:
@@ -209,16 +201,22 @@ class Connection(asyncio.Protocol):
         """The answer is whole, if it is a final one."""
         if self.is_answered:
             return
-        parser = self._parser
-        assert parser is not None  # noqa: S101 - who else calls
         if self.status == 101:
             # A switch of protocols nobody asked for would poison the pool for the next request.
             self._refuse("garbage", f"{self.place} answered 101")
         elif self.status < 200:
             self._new_message()
         else:
-            self.is_open = self.is_open and parser.should_keep_alive()
+            self.is_open = self.is_open and self._parser.should_keep_alive()
             self._wake()
+
+    def _new_parser(self) -> HttpResponseParser:
+        parser = HttpResponseParser(self)
+        # What servers do and no reader can misunderstand: bare line feeds, folded fields, padded chunk sizes.
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        return parser
 
     def _new_message(self) -> None:
         self._has_head = self._is_last = False

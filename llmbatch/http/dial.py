@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any
 
 from llmbatch.errors import TransportError
 from llmbatch.http.connect_errors import connect_fault, not_sent
 from llmbatch.http.connection import Connection
-from llmbatch.http.deadlines import GRACE_SECONDS, STOPPED_SECONDS, not_running
+from llmbatch.http.deadlines import STOPPED_SECONDS, not_running
 from llmbatch.http.target import Address, Target
 from llmbatch.system_errors import machine_fault
 
@@ -56,10 +57,15 @@ class Dialer:
             TransportError: there is none; nothing was sent.
         """
         place = target.place
+        limit = asyncio.timeout(seconds)
         try:
-            async with _within(seconds), self._gate, _within(min(seconds, CONNECT_SECONDS)):
+            async with limit, self._gate, asyncio.timeout(min(seconds, CONNECT_SECONDS)) as own_limit:
+                limit = own_limit
                 connection = await self._reach(target)
         except TimeoutError as error:
+            late = asyncio.get_running_loop().time() - (limit.when() or math.inf)
+            if late >= STOPPED_SECONDS:
+                raise not_running(late, sent=False) from None
             raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
         if connection.heard:  # a new one would do the same
             connection.abort()
@@ -96,21 +102,18 @@ class Dialer:
             if not connection.finish():
                 raise TransportError("garbage", f"{proxy} said more than that there is a connection", sent=False)
             connection.heard = False
-            await self._encrypt(connection, target)
+            name, loop = target.address.host, asyncio.get_running_loop()
+            inner = await loop.start_tls(connection.transport, connection, self._tls(), server_hostname=name)
+            if inner is None:
+                raise not_sent(target.place)
+            connection.connection_made(inner)
+        except OSError as error:
+            connection.abort()
+            raise connect_fault(error, target.place) from error
         except BaseException:
             connection.abort()
             raise
         return connection
-
-    async def _encrypt(self, connection: Connection, target: Target) -> None:
-        loop, plain = asyncio.get_running_loop(), connection.transport
-        try:
-            transport = await loop.start_tls(plain, connection, self._tls(), server_hostname=target.address.host)
-        except OSError as error:
-            raise connect_fault(error, target.place) from error
-        if transport is None:
-            raise not_sent(target.place)
-        connection.connection_made(transport)
 
     async def _connect(self, address: Address, place: str) -> Connection:
         try:
@@ -163,9 +166,8 @@ async def _first_connected(infos: list[_Info]) -> socket.socket:
     """A socket to the first address that connects; families by turns, the next one at a failure or after 0.25 s."""
     if len(infos) == 1:
         return await _connected(infos[0])
-    first = [info for info in infos if info[0] == infos[0][0]]
-    others = [info for info in infos if info[0] != infos[0][0]]
-    left = [info for info in chain(*zip_longest(first, others)) if info is not None]
+    families = [[info for info in infos if (info[0] == infos[0][0]) is is_first] for is_first in (True, False)]
+    left = [info for info in chain(*zip_longest(*families)) if info is not None]
     tasks: set[asyncio.Task[socket.socket]] = set()
     errors: list[BaseException] = []
     winner: asyncio.Task[socket.socket] | None = None
@@ -206,40 +208,6 @@ async def _connected(info: _Info) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-@asynccontextmanager
-async def _within(seconds: float) -> AsyncIterator[None]:
-    """Raise ``TimeoutError`` if the body takes longer than *seconds*.
-
-    A timer that fires late, after this process was stopped, leaves a moment to what was ready meanwhile; if that
-    is not enough, it is this machine's fault.
-
-    Raises:
-        TransportError: ``local``, as this process did not run.
-    """
-    loop = asyncio.get_running_loop()
-    due, stopped = loop.time() + seconds, 0.0
-    timer: asyncio.TimerHandle | None = None
-
-    def expire() -> None:
-        nonlocal timer, stopped
-        late = loop.time() - due
-        if late >= STOPPED_SECONDS and not stopped:
-            stopped, timer = late, loop.call_later(GRACE_SECONDS, expire)
-        else:
-            scope.reschedule(loop.time())
-
-    timer = loop.call_at(due, expire)
-    try:
-        async with asyncio.timeout(None) as scope:
-            yield
-    except TimeoutError:
-        if scope.expired() and stopped:
-            raise not_running(stopped, sent=False) from None
-        raise
-    finally:
-        timer.cancel()
 
 
 def _probe_when_idle(sock: socket.socket) -> None:

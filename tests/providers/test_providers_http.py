@@ -465,6 +465,7 @@ GARBAGE = [
     pytest.param(whole(headers=b"X-Long: %s\r\n" % (b"x" * 40_000)), id="40-kB-header"),
     pytest.param(whole(headers=b"".join(b"X-%d: a\r\n" % i for i in range(2000))), id="2000-headers"),
     pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", id="101"),
+    pytest.param(whole() + b'}"more"', id="longer-than-its-length"),
     pytest.param(whole(b"\x0b\x02\x80hello\x03", headers=b"Content-Encoding: br\r\n"), id="unasked-encoding"),
 ]
 

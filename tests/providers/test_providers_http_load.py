@@ -186,8 +186,8 @@ async def test_announced_close_is_done_from_this_side(transport, trusted):
 
 
 @pytest.mark.parametrize("notify", [True, False])
-async def test_body_that_ends_with_its_tls_connection_needs_a_proper_end(transport, trusted, notify):
-    """Without close_notify anybody on the way may have cut it."""
+async def test_body_that_ends_with_its_tls_connection_is_taken(transport, trusted, notify):
+    """Also without close_notify, which many servers leave out."""
 
     def make(state: RawServer) -> Handler:
         async def handle(reader, writer):
@@ -202,12 +202,28 @@ async def test_body_that_ends_with_its_tls_connection_needs_a_proper_end(transpo
         return handle
 
     async with raw_server(make, ssl=trusted) as server:
-        if notify:
-            reply = await transport.post(request_to(tls_url(server)), timeout=5)
-            assert reply.body == GOOD_BODY
-        else:
-            error = await fault_of(transport, tls_url(server))
-            assert (error.fault, error.sent) == ("truncated", True)
+        reply = await transport.post(request_to(tls_url(server)), timeout=5)
+
+    assert reply.body == GOOD_BODY
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
+async def test_body_that_is_cut_with_its_tls_connection_is_truncated(transport, trusted, head):
+    """A length or chunks say what the connection's end does not."""
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader, writer):
+            await state.read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\n%s\r\n\r\nd3\r\n%s\r\n" % (head, GOOD_BODY))
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+        return handle
+
+    async with raw_server(make, ssl=trusted) as server:
+        error = await fault_of(transport, tls_url(server))
+
+    assert (error.fault, error.sent) == ("truncated", True)
 
 
 async def test_server_that_speaks_first_is_met_once(transport, trusted):
