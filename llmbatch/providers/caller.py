@@ -46,11 +46,10 @@ class HttpCaller:
         warn: Callable[[str], None] = lambda text: None,
         max_answer_memory: int | None = None,
     ) -> HttpCaller:
-        """A caller over a new :class:`~llmbatch.providers.http.HttpTransport`; loads the HTTP client."""
-        from llmbatch.providers.answer_memory import DEFAULT_LIMIT_BYTES
-        from llmbatch.providers.http import HttpTransport
+        """A caller over a new :class:`~llmbatch.http.HttpTransport`; loads the HTTP client."""
+        from llmbatch.http import DEFAULT_ANSWER_MEMORY, HttpTransport
 
-        limit = DEFAULT_LIMIT_BYTES if max_answer_memory is None else max_answer_memory
+        limit = DEFAULT_ANSWER_MEMORY if max_answer_memory is None else max_answer_memory
         transport = HttpTransport(
             proxy=connection.proxy, before_sending=before_sending, warn=warn, max_answer_memory=limit
         )

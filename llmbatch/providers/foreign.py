@@ -21,8 +21,8 @@ from llmbatch.errors import TransportError, TransportFault
 from llmbatch.jsontext import JSON, JSONError, parse
 from llmbatch.providers.client_errors import has_timed_out, is_client_error, is_server_side
 from llmbatch.providers.hints import wait_hint
-from llmbatch.providers.system_errors import NETWORK_ERRNOS, errno_of, machine_fault, name_fault
 from llmbatch.records import Usage
+from llmbatch.system_errors import NETWORK_ERRNOS, errno_of, machine_fault, name_fault
 
 __all__ = [
     "Carried",

@@ -130,5 +130,5 @@ def test_help_costs_little(tmp_path: Path, arguments):
     cost = (after.children_user - before.children_user) + (after.children_system - before.children_system)
     assert "Usage: llmbatch" in done.stdout
     loaded = set(done.stderr.split())
-    assert loaded.isdisjoint({"aiohttp", "rich", "pydantic", "zstandard", "uvloop", "anyio"})
+    assert loaded.isdisjoint({"aiohttp", "httptools", "rich", "pydantic", "zstandard", "uvloop", "anyio"})
     assert cost <= 0.3

@@ -195,8 +195,10 @@ def test_help_answers_at_once(environment):
 
 @pytest.mark.slow
 def test_import_loads_no_client_and_no_terminal():
-    """`import llmbatch` brings neither aiohttp nor typer nor rich. Slow: a process of its own."""
-    script = "import sys, llmbatch; print(sorted({'aiohttp', 'typer', 'rich', 'anyio'} & set(sys.modules)))"
+    """`import llmbatch` brings neither an HTTP client nor typer nor rich. Slow: a process of its own."""
+    script = (
+        "import sys, llmbatch; print(sorted({'aiohttp', 'httptools', 'typer', 'rich', 'anyio'} & set(sys.modules)))"
+    )
 
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
 

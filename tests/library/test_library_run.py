@@ -424,7 +424,7 @@ def test_importing_the_package_is_light():
     """
     script = (
         "import sys, llmbatch; llmbatch.CircuitBreaker; llmbatch.CircuitOpenError; "
-        "print([name for name in ('aiohttp', 'typer', 'rich', 'anyio', 'asyncio') if name in sys.modules])"
+        "print([name for name in ('aiohttp', 'httptools', 'typer', 'rich', 'anyio', 'asyncio') if name in sys.modules])"
     )
     started = time.monotonic()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-HTTP = {"aiohttp", "yarl", "multidict"}
+AIOHTTP = {"aiohttp", "yarl", "multidict"}
+HTTP = AIOHTTP | {"httptools", "llmbatch.http"}
 TERMINAL = {"typer", "rich"}
 LOOP = {"asyncio", "ssl", "anyio", "uvloop", "aiolimiter"}
 NOT_YET = {"redis", "ray", "zstandard", "matplotlib", "numpy"}
@@ -47,8 +48,8 @@ def test_a_runner_loads_no_terminal_and_no_rate_limiter() -> None:
     """Typer and rich are the command line's; a limiter is for those who name a rate."""
     modules = loaded("-c", "from llmbatch import BatchRunner; BatchRunner('m', base_url='http://127.0.0.1:1/v1')")
 
-    assert "aiohttp" in modules
-    assert not modules & (TERMINAL | NOT_YET | {"aiolimiter", "aiohttp.web"})
+    assert "httptools" in modules
+    assert not modules & (TERMINAL | NOT_YET | AIOHTTP | {"aiolimiter"})
     assert not any(name.startswith(("llmbatch.ui", "llmbatch.cli", "llmbatch.sim.")) for name in modules)
 
 
@@ -79,4 +80,21 @@ def test_a_quiet_run_loads_no_terminal_but_the_flags_parser(tmp_path: Path) -> N
         "-m", "llmbatch", "run", "in.jsonl", "-m", "m", "--base-url", "http://127.0.0.1:1/v1", "-q", cwd=tmp_path
     )
 
-    assert not modules & ({"rich", "aiohttp.web", "aiolimiter"} | NOT_YET)
+    assert not modules & ({"rich", "aiolimiter"} | AIOHTTP | NOT_YET)
+
+
+def test_a_run_against_a_real_server_loads_no_aiohttp(tmp_path: Path) -> None:
+    """Nothing of it is needed to send rows; it serves the simulated provider, which runs in a process of its own."""
+    (tmp_path / "in.jsonl").write_text('{"prompt":"hi"}\n' * 3)
+    command = [sys.executable, "-m", "llmbatch", "sim", "serve", "--port", "0", "--latency", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            base = server.stdout.readline().strip()
+            modules = loaded("-m", "llmbatch", "run", "in.jsonl", "-m", "m", "--base-url", base, "-q", cwd=tmp_path)
+        finally:
+            server.terminate()
+
+    assert (tmp_path / "in.results.jsonl").read_text().count('"status":"success"') == 3
+    assert "httptools" in modules
+    assert not modules & AIOHTTP

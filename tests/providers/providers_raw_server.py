@@ -17,6 +17,8 @@ class RawServer:
         self.requests: list[tuple[bytes, bytes]] = []
         self.accepted = 0
         self.open = 0
+        self.spoiled = 0
+        """Connections that were given a request that they do not answer, where a handler counts them."""
 
     @property
     def url(self) -> str:

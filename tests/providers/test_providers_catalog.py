@@ -49,7 +49,7 @@ def test_importing_providers_loads_no_http_client():
     """The client is loaded by those who send, not by those who look names up."""
     code = (
         "import sys, llmbatch.providers, llmbatch.providers.catalog, llmbatch.providers.caller;"
-        "print([name for name in ('aiohttp', 'typer', 'rich') if name in sys.modules])"
+        "print([name for name in ('aiohttp', 'httptools', 'typer', 'rich') if name in sys.modules])"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,14 +18,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import pytest
 from e2e_sick import GOOD_BODY, hard_reset, whole
 from providers_raw_server import RawServer, answering, raw_server
 
 from llmbatch.errors import TransportError
-from llmbatch.providers.faults import connect_fault
-from llmbatch.providers.http import HttpTransport
+from llmbatch.http import HttpTransport
+from llmbatch.http.connect_errors import connect_fault
 from llmbatch.records import Request, Route
 
 KEY = "sk-test-0123456789abcdef"
@@ -258,7 +257,7 @@ async def test_handshake_that_hangs_is_a_connect_timeout_and_was_not_sent(transp
 
 async def test_connection_has_less_time_than_a_long_request(transport, monkeypatch):
     """Where a model may think for minutes, a connection still has its own few seconds."""
-    monkeypatch.setattr("llmbatch.providers.http.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("llmbatch.http.dial.CONNECT_SECONDS", 0.1)
     async with raw_server(lambda state: lambda reader, writer: reader.read(-1)) as server, asyncio.timeout(2):
         error = await fault_of(transport, server.url.replace("http:", "https:"), timeout=600)
 
@@ -466,6 +465,7 @@ GARBAGE = [
     pytest.param(whole(headers=b"X-Long: %s\r\n" % (b"x" * 40_000)), id="40-kB-header"),
     pytest.param(whole(headers=b"".join(b"X-%d: a\r\n" % i for i in range(2000))), id="2000-headers"),
     pytest.param(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", id="101"),
+    pytest.param(whole() + b'}"more"', id="longer-than-its-length"),
     pytest.param(whole(b"\x0b\x02\x80hello\x03", headers=b"Content-Encoding: br\r\n"), id="unasked-encoding"),
 ]
 
@@ -674,7 +674,7 @@ def test_lack_of_file_handles_is_this_machines_fault(tmp_path):
         textwrap.dedent("""
             import asyncio, os, resource, socket
             from llmbatch.errors import TransportError
-            from llmbatch.providers.http import HttpTransport
+            from llmbatch.http import HttpTransport
             from llmbatch.records import Request, Route
 
             async def main():
@@ -732,9 +732,7 @@ SYSTEM_FAULTS = [
 @pytest.mark.parametrize(("cause", "fault"), SYSTEM_FAULTS, ids=lambda value: str(value).replace(" ", "-"))
 def test_system_errors_while_connecting_are_told_apart(cause, fault):
     """This machine, its network, names and the other side each have their own fault; none was sent."""
-    foreign = aiohttp.ClientConnectorDNSError if isinstance(cause, socket.gaierror) else aiohttp.ClientConnectorError
-
-    error = connect_fault(foreign(None, cause), "api.example:443")
+    error = connect_fault(cause, "api.example:443")
 
     assert (error.fault, error.sent) == (fault, False)
 

@@ -9,7 +9,7 @@ from e2e_sick import GOOD_BODY, hard_reset
 from providers_raw_server import Handler, RawServer, raw_server
 from test_providers_http import BEGUN, CUT, GARBAGE, fault_of, open_sockets
 
-from llmbatch.providers.http import HttpTransport
+from llmbatch.http import HttpTransport
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"%x\r\n%s\r\n" % (len(GOOD_BODY), GOOD_BODY)

@@ -10,7 +10,7 @@ from e2e_sick import whole
 from providers_raw_server import Handler, RawServer, raw_server
 from test_providers_http import fault_of, request_to
 
-from llmbatch.providers.http import HttpTransport
+from llmbatch.http import HttpTransport
 
 LIMIT = 4_000_000
 
@@ -19,7 +19,7 @@ LIMIT = 4_000_000
 async def transport():
     transport = HttpTransport(max_answer_memory=LIMIT)
     yield transport
-    assert (transport._memory._total, len(transport._memory)) == (0, 0)
+    assert (transport.memory.held_bytes, len(transport.memory)) == (0, 0)
     await transport.aclose()
 
 
@@ -66,14 +66,14 @@ async def test_answer_that_fits_is_not_cut(transport):
 async def test_endless_answers_at_once_stay_under_the_limit(transport, monkeypatch):
     """Forty slots of them never hold more, and each ends."""
     most = 0
-    grow = transport._memory.grow
+    grow = transport.memory.grow
 
-    def watched(protocol, size):
+    def watched(connection, size):
         nonlocal most
-        grow(protocol, size)
-        most = max(most, transport._memory._total)
+        grow(connection, size)
+        most = max(most, transport.memory.held_bytes)
 
-    monkeypatch.setattr(transport._memory, "grow", watched)
+    monkeypatch.setattr(transport.memory, "grow", watched)
 
     def make(state: RawServer) -> Handler:
         async def handle(reader, writer):

@@ -6,15 +6,14 @@ import asyncio
 import errno
 import socket
 
-import aiohttp
 import pytest
 
 from llmbatch.errors import TransportError
-from llmbatch.providers.faults import connect_fault, lost_fault
-from llmbatch.providers.http import HttpTransport
+from llmbatch.http import HttpTransport
+from llmbatch.http.connect_errors import connect_fault, lost_fault
 from llmbatch.providers.outcome import judge_exception, judge_fault
-from llmbatch.providers.system_errors import NO_NETWORK_ERRNOS, RESOURCE_ERRNOS
 from llmbatch.records import Request, Route
+from llmbatch.system_errors import NO_NETWORK_ERRNOS, RESOURCE_ERRNOS
 
 OUT_OF = ["EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT", "ENOBUFS", "EADDRNOTAVAIL", "EADDRINUSE"]
 NO_NETWORK = ["ENETDOWN", "ENETUNREACH"]
@@ -25,9 +24,8 @@ def ways_in(number: int) -> dict[str, tuple[str, str, str]]:
     """What each way in makes of an error of the system with this *number*."""
     system = OSError(number, "x")
     made = {
-        "connecting": judge_fault(connect_fault(aiohttp.ClientConnectorError(None, system), "api.example:443")),  # type: ignore[arg-type]
-        "name look-up": judge_fault(connect_fault(aiohttp.ClientConnectorDNSError(None, system), "api.example:443")),  # type: ignore[arg-type]
-        "in an exchange": judge_fault(lost_fault(aiohttp.ClientOSError(number, "x"), "api.example:443", sent=True)),
+        "connecting": judge_fault(connect_fault(system, "api.example:443")),
+        "in an exchange": judge_fault(lost_fault(system, "api.example:443", sent=True)),
         "raised by a function": judge_exception(system),
         "as a cause": judge_exception(caused_by(system)),
     }
@@ -95,7 +93,7 @@ def test_a_host_that_does_not_exist_is_told_from_a_network_that_is_gone(number: 
     """A name server's "no such name" is an answer; no answer is the network. The same on both paths."""
     system = socket.gaierror(number, "x")
 
-    over_http = judge_fault(connect_fault(aiohttp.ClientConnectorDNSError(None, system), "api.example:443"))  # type: ignore[arg-type]
+    over_http = judge_fault(connect_fault(system, "api.example:443"))
     from_function = judge_exception(caused_by(system))
 
     assert (over_http.verdict, over_http.code) == (from_function.verdict, from_function.code) == (verdict, code)

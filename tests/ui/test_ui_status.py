@@ -410,9 +410,8 @@ def test_importing_status_loads_no_terminal_library() -> None:
     import subprocess
     import sys
 
-    code = (
-        "import sys, llmbatch.ui, llmbatch.ui.status, llmbatch.ui.summary; print({'rich', 'aiohttp'} & {*sys.modules})"
-    )
+    modules = "sys, llmbatch.ui, llmbatch.ui.status, llmbatch.ui.summary"
+    code = f"import {modules}; print({{'rich', 'aiohttp', 'httptools'}} & {{*sys.modules}})"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -1,7 +1,4 @@
-"""What is kept of one origin between requests: idle connections, and how far they and its request ids can be trusted.
-
-It opens nothing and sends nothing.
-"""
+"""Idle connections to one origin, and how far they and the origin's request ids can be trusted."""
 
 from __future__ import annotations
 
@@ -9,11 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from llmbatch.providers.protocol import AnswerProtocol
-
 if TYPE_CHECKING:
-    from aiohttp.connector import Connection
-
+    from llmbatch.http.connection import Connection
     from llmbatch.records import Reply
 
 __all__ = ["Origin"]
@@ -26,7 +20,6 @@ _TRUST_BY_REUSE = 0.05
 
 _DISTRUST_SECONDS = 60.0
 """How long connections are not reused then; after that a single stale one is enough."""
-
 
 _DOUBT_SECONDS = 1.0
 """How long no request is sent again after one that was, over a new connection, has failed too: that is an outage."""
@@ -55,17 +48,16 @@ class Origin:
         """An idle connection over which nothing has come meanwhile, or None."""
         while self._kept:
             until, connection = self._kept.pop()
-            protocol = connection.protocol
             # Something may have come over it meanwhile, be it the end: whose answer would be the next one?
-            if protocol is not None and now < until and protocol.is_connected() and not protocol.should_close:
+            if now < until and connection.is_open:
                 return connection
-            connection.close()
+            connection.abort()
         return None
 
     def keep(self, connection: Connection, *, now: float, seconds: float) -> bool:
         """Keep *connection* for the next request, for some *seconds*; False where it was closed instead."""
         if now < self._fresh_until:
-            connection.close()
+            connection.abort()
             return False
         self._kept.append((now + seconds, connection))
         return True
@@ -73,7 +65,7 @@ class Origin:
     def drop(self, now: float) -> None:
         """Close the connections that were idle for too long."""
         while self._kept and self._kept[0][0] <= now:
-            self._kept.popleft()[1].close()
+            self._kept.popleft()[1].abort()
 
     def reused(self) -> None:
         """Note that a reused connection brought an answer."""
@@ -112,7 +104,7 @@ class Origin:
         if proof is not None and not proof.done():
             proof.set_result(is_answered)
 
-    def is_copy(self, protocol: AnswerProtocol, reply: Reply, *, is_reused: bool) -> bool:
+    def is_copy(self, connection: Connection, reply: Reply, *, is_reused: bool) -> bool:
         """Whether *reply* is the answer that this connection brought last: same request id, status and length.
 
         An origin that gives the same id to the answers over two new connections gives ids that tell nothing.
@@ -127,7 +119,7 @@ class Origin:
         if not is_reused:
             self.ids_repeat = request_id == self._first_id
             self._first_id = request_id
-        elif protocol.last_answer == answer:
+        elif connection.last_answer == answer:
             return True
-        protocol.last_answer = answer
+        connection.last_answer = answer
         return False

@@ -1,14 +1,11 @@
-"""Bodies that came compressed although none was asked for: inflated whole, within a cap, or not at all.
-
-Only what the standard library inflates is known: gzip and deflate.
-"""
+"""Decompress gzip and deflate bodies, which servers send although none was asked for: whole and within a cap."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
 
-__all__ = ["CODINGS", "CorruptBodyError", "OversizeBodyError", "inflate"]
+__all__ = ["CODINGS", "CorruptBodyError", "OversizeBodyError", "decompress"]
 
 CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 
@@ -25,7 +22,7 @@ class OversizeBodyError(ValueError):
     """The inflated body passes the cap."""
 
 
-def inflate(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int], None] = lambda size: None) -> bytes:
+def decompress(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int], None] = lambda size: None) -> bytes:
     """*body* without its *coding*, never more than *max_bytes* in memory (and a megabyte more while it is made).
 
     *grow* is called with the size of each piece that was made, and may raise to stop.

@@ -1,6 +1,6 @@
 """Which errors of the operating system are this machine's fault: the one owner of these sets.
 
-Both ways in ask here: the HTTP transport (:mod:`llmbatch.providers.faults`) and the exceptions that a function raises
+Both ways in ask here: the HTTP client (:mod:`llmbatch.http.connect_errors`) and the exceptions that a function raises
 (:mod:`llmbatch.providers.foreign`). What the fault means for a row or a route is decided in
 :mod:`llmbatch.providers.outcome`.
 """

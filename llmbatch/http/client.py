@@ -1,0 +1,278 @@
+"""The HTTP transport: sends each request once over a kept or new connection and reads its whole answer.
+
+Every request is one POST to the origin that it names: no redirects, no cookies, no proxies or ``.netrc``
+from the environment; a proxy is used where one is given. An answer counts when it is whole: its length as announced,
+its compression ended, its size under a cap. Every failure is a :class:`~llmbatch.errors.TransportError` that says
+whether the request left this machine. The only request that is sent a second time, over a new connection, is one whose
+reused connection turned out to be closed before a byte of the answer came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from llmbatch.errors import TransportError
+from llmbatch.http.connection import DEFAULT_ANSWER_MEMORY, AnswerMemory, Connection
+from llmbatch.http.deadlines import Deadlines
+from llmbatch.http.decompress import CODINGS, CorruptBodyError, OversizeBodyError, decompress
+from llmbatch.http.dial import Dialer
+from llmbatch.http.pool import Origin
+from llmbatch.http.target import Address, Target
+from llmbatch.records import Reply, Request
+
+__all__ = ["KEEPALIVE_SECONDS", "HttpTransport"]
+
+KEEPALIVE_SECONDS = 4.0
+"""How long an unused connection is kept. Below the 5 s after which uvicorn, and so vLLM, closes its own: a POST that
+meets the closing has to be sent twice."""
+
+_MOST_PREPARED = 1024
+"""Targets that are kept; what is forgotten is made again."""
+
+_MOST_TOGETHER = 32
+"""Of the requests handed over in one turn the first leaves at once, then two together, four, and so many. One write of
+lines serves a whole group; but the first of a group waits for the work of its last, and a slot of the provider's is
+idle meanwhile, so that a loop with little to do should not wait."""
+
+_STALE_SECONDS = 1.0
+"""A reused connection that is lost sooner than this, before a byte came, was closed while the request was on its way.
+One that is lost later had the request."""
+
+
+class HttpTransport:
+    """Implements :class:`llmbatch.records.Transport`.
+
+    Belongs to the event loop of its first request. A cancelled :meth:`post` has aborted its connection, and so has one
+    that failed: nothing of it lingers. All answers in flight share *max_answer_memory* bytes.
+
+    Requests that are handed over in one turn of the loop leave a few together, and *before_sending* is called before
+    each such group: whoever keeps results can write down those that made room for it, so that a process that is killed
+    has no more rows without a line to pay again than there are requests in flight. *warn* is called with what a user
+    should know, once each.
+    """
+
+    def __init__(
+        self,
+        *,
+        proxy: str | None = None,
+        before_sending: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda text: None,
+        max_body_bytes: int = 256 * 1024 * 1024,
+        max_answer_memory: int = DEFAULT_ANSWER_MEMORY,
+    ) -> None:
+        self.memory = AnswerMemory(max_answer_memory)
+        self._proxy = proxy
+        self._before_sending = before_sending
+        self._warn = warn
+        self._max_body_bytes = max_body_bytes
+        self._dialer: Dialer | None = None
+        self._targets: dict[tuple[str, int], Target] = {}
+        self._origins: dict[Address, Origin] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._outbox: list[tuple[Connection, bytes]] = []
+        self._group = 0
+        """How many requests leave together next, 0 before the first of a turn."""
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._warned_of_copies = False
+        self._closed = False
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109 - the port's own deadline
+        """Send once and read the whole answer within *timeout* seconds.
+
+        Raises:
+            TransportError: no whole HTTP answer came.
+        """
+        if self._closed:
+            raise TransportError("local", "the transport is closed", sent=False)
+        dialer = self._dialer or self._open()
+        target = self._targets.get((request.url, id(request.headers))) or self._prepare(request)
+        deadline = (began := self._loop.time()) + timeout
+        self._in_flight += 1
+        try:
+            connection = target.origin.take(began)
+            if connection is None:
+                connection = await dialer.dial(target, timeout)
+                return await self._exchange(connection, target, request.body, deadline, timeout)
+            try:
+                reply = await self._exchange(connection, target, request.body, deadline, timeout, is_reused=True)
+            except TransportError as error:
+                now = self._loop.time()
+                if now >= deadline or not _is_stale(error, connection, seconds=now - began):
+                    raise
+                target.origin.met_stale(now)
+                lost = error
+            else:
+                target.origin.reused()
+                return reply
+            return await self._resend(dialer, target, request.body, deadline, timeout, lost)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def aclose(self) -> None:
+        """Wait for the requests in flight, then close all connections; idempotent.
+
+        Who does not want to wait cancels them first. They come first because connections that this side closed would
+        look like the provider's doing.
+        """
+        self._closed = True
+        while self._in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._drop_idle(math.inf)
+        if self._dialer is not None:
+            self._deadlines.close()
+            self._dialer.close()
+            self._dialer = None
+            await asyncio.sleep(0)  # in which the event loop closes the sockets
+
+    # What is made once.
+
+    def _open(self) -> Dialer:
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._loop)
+        self._dialer = dialer = Dialer(lambda: Connection(self.memory, self._max_body_bytes))
+        return dialer
+
+    def _prepare(self, request: Request) -> Target:
+        if len(self._targets) >= _MOST_PREPARED:
+            self._targets.clear()
+        made = Target(request.url, request.headers, proxy=self._proxy)
+        made.origin = self._origins.setdefault(made.address, made.origin)
+        # It holds the headers, whose address no other object can have as long as it lives.
+        self._targets[request.url, id(request.headers)] = made
+        return made
+
+    # One request.
+
+    async def _exchange(
+        self,
+        connection: Connection,
+        target: Target,
+        body: bytes,
+        deadline: float,
+        seconds: float,
+        *,
+        is_reused: bool = False,
+    ) -> Reply:
+        is_done = False
+        waiter = connection.begin(target.place)
+        try:
+            self._deadlines.add(connection, deadline, seconds=seconds)
+            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
+            await waiter
+            if connection.error is not None:
+                raise connection.error
+            reply = Reply(connection.status, connection.headers, self._body(connection, target.place))
+            if target.origin.is_copy(connection, reply, is_reused=is_reused):
+                raise self._copied(target.place)
+            is_done = True
+            return reply
+        finally:
+            self._deadlines.remove(connection)
+            if self.memory:
+                self.memory.release(connection)
+            if connection.finish(keep=is_done):
+                self._keep(target.origin, connection)
+
+    async def _resend(
+        self, dialer: Dialer, target: Target, body: bytes, deadline: float, seconds: float, lost: TransportError
+    ) -> Reply:
+        """Send once more, over a new connection, what met a stale one by *lost*."""
+        if not await target.origin.may_resend(deadline):
+            raise lost
+        is_answered = False
+        try:
+            connection = await dialer.dial(target, max(0.001, deadline - self._loop.time()))
+            reply = await self._exchange(connection, target, body, deadline, seconds)
+            is_answered = True
+            return reply
+        except TransportError as error:
+            error.sent = error.sent or lost.sent
+            raise
+        finally:
+            target.origin.resent(is_answered=is_answered)
+
+    def _body(self, connection: Connection, place: str) -> bytes:
+        """The answer's body, decompressed."""
+        body = connection.body()
+        coding = connection.headers.get("content-encoding", "identity").strip().lower()
+        if not body or coding in ("identity", ""):
+            return body
+        if coding not in CODINGS:
+            raise TransportError("garbage", f"the answer of {place} has an encoding that was not asked for", sent=True)
+
+        def grow(size: int) -> None:
+            self.memory.grow(connection, size)
+            if connection.error is not None:
+                raise connection.error
+
+        try:
+            return decompress(body, coding, max_bytes=self._max_body_bytes, grow=grow)
+        except CorruptBodyError as error:
+            raise TransportError("truncated", f"the answer of {place} does not inflate", sent=True) from error
+        except OversizeBodyError as error:
+            words = f"the answer of {place} is larger than {self._max_body_bytes} bytes"
+            raise TransportError("too_large", words, sent=True) from error
+
+    def _copied(self, place: str) -> TransportError:
+        if not self._warned_of_copies:
+            self._warned_of_copies = True
+            self._warn(f"{place} sent an answer twice over one connection; the copy is not taken for the next answer")
+        return TransportError("duplicate", f"{place} sent the answer before once more", sent=True)
+
+    # Connections between two requests.
+
+    def _keep(self, origin: Origin, connection: Connection) -> None:
+        is_kept = origin.keep(connection, now=self._loop.time(), seconds=KEEPALIVE_SECONDS)
+        if is_kept and self._sweeping is None:
+            self._sweeping = self._loop.call_later(KEEPALIVE_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._drop_idle(self._loop.time())
+        self._sweeping = None
+        if any(map(len, self._origins.values())):
+            self._sweeping = self._loop.call_later(KEEPALIVE_SECONDS / 4, self._sweep)
+
+    def _drop_idle(self, now: float) -> None:
+        for origin in self._origins.values():
+            origin.drop(now)
+
+    # Sending, a few requests together.
+
+    def _hand_over(self, connection: Connection, data: bytes) -> None:
+        self._outbox.append((connection, data))
+        if not self._group:
+            self._group = 1
+            self._loop.call_soon(self._end_turn)
+        if len(self._outbox) >= self._group:
+            self._group = min(2 * self._group, _MOST_TOGETHER)
+            self._send()
+
+    def _end_turn(self) -> None:
+        self._group = 0
+        if self._outbox:
+            self._send()
+
+    def _send(self) -> None:
+        self._before_sending()
+        batch, self._outbox = self._outbox, []
+        for connection, data in batch:
+            connection.send(data)
+
+
+def _is_stale(error: TransportError, connection: Connection, *, seconds: float) -> bool:
+    """Whether a reused connection was lost to its idle time and not to its request, which may go over a new one.
+
+    Either the request was kept back, or no byte of an answer came and the end came as soon as it does where the
+    server had closed before: after a round trip. RFC 9112, 9.3.1 leaves a client to guess; browsers do the same.
+    """
+    if not error.sent:
+        return error.fault in ("connect", "garbage")
+    return error.fault == "reset" and not connection.heard and seconds < _STALE_SECONDS

@@ -1,0 +1,218 @@
+"""Open connections: look-up, all addresses, TLS, a proxy's tunnel; at most 100 at a time, each within its time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain, zip_longest
+from typing import Any
+
+from llmbatch.errors import TransportError
+from llmbatch.http.connect_errors import connect_fault, not_sent
+from llmbatch.http.connection import Connection
+from llmbatch.http.deadlines import STOPPED_SECONDS, not_running
+from llmbatch.http.target import Address, Target
+from llmbatch.system_errors import machine_fault
+
+__all__ = ["CONNECT_SECONDS", "Dialer"]
+
+CONNECT_SECONDS = 15.0
+"""The longest a new connection may take once it is its turn, name look-up and TLS handshake included."""
+
+_OPENING_AT_ONCE = 100
+"""New connections in the making; thousands at once stall the event loop and look like an attack."""
+
+_NEXT_ADDRESS_SECONDS = 0.25
+"""How long an address may be silent before the next one is tried as well (RFC 8305, 5)."""
+
+_DNS_SECONDS = 30.0
+"""How long a looked-up name holds: short enough to follow a provider that moves in an outage."""
+
+_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""TCP keep-alive: a connection whose other end vanished while a model thinks is found dead after two minutes."""
+
+_Info = tuple[int, int, int, str, Any]
+
+
+class Dialer:
+    """Gives connections that *make* makes, ready for a request; belongs to one event loop.
+
+    A cancelled :meth:`dial` leaves no socket behind.
+    """
+
+    def __init__(self, make: Callable[[], Connection]) -> None:
+        self._make = make
+        self._gate = asyncio.Semaphore(_OPENING_AT_ONCE)
+        self._names: dict[tuple[str, int], tuple[float, asyncio.Future[list[_Info]]]] = {}
+        self._context: ssl.SSLContext | None = None
+
+    async def dial(self, target: Target, seconds: float) -> Connection:
+        """A new connection to *target* within *seconds*.
+
+        Raises:
+            TransportError: there is none; nothing was sent.
+        """
+        place = target.place
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit, self._gate, asyncio.timeout(min(seconds, CONNECT_SECONDS)) as own_limit:
+                limit = own_limit
+                connection = await self._reach(target)
+        except TimeoutError as error:
+            late = asyncio.get_running_loop().time() - (limit.when() or math.inf)
+            if late >= STOPPED_SECONDS:
+                raise not_running(late, sent=False) from None
+            raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
+        if connection.heard:  # a new one would do the same
+            connection.abort()
+            raise TransportError("garbage", f"{place} spoke before it was asked", sent=False)
+        if not connection.is_open:
+            raise not_sent(place)
+        # Or uvloop would keep every request back until the end of the turn.
+        connection.transport.set_write_buffer_limits(0)
+        _probe_when_idle(connection.transport.get_extra_info("socket"))
+        return connection
+
+    def close(self) -> None:
+        """Give up look-ups that nobody waits for any more."""
+        for _, names in self._names.values():
+            names.cancel()
+
+    async def _reach(self, target: Target) -> Connection:
+        if target.proxy is None:
+            return await self._connect(target.address, target.place)
+        proxy = f"the proxy {target.proxy.place}"
+        connection = await self._connect(target.proxy, proxy)
+        if not target.address.is_tls:
+            return connection
+        try:
+            waiter = connection.begin(proxy, tunnel=True)
+            connection.send(target.connect_head)
+            await waiter
+            if connection.error is not None:
+                fault, words = connection.error.fault, str(connection.error)
+                raise TransportError("garbage", words, sent=False) if fault == "garbage" else not_sent(proxy)
+            if connection.status // 100 != 2:
+                words = f"the proxy refused a connection to {target.place} (status {connection.status})"
+                raise TransportError("connect", words, sent=False)
+            if not connection.finish():
+                raise TransportError("garbage", f"{proxy} said more than that there is a connection", sent=False)
+            connection.heard = False
+            name, loop = target.address.host, asyncio.get_running_loop()
+            inner = await loop.start_tls(connection.transport, connection, self._tls(), server_hostname=name)
+            if inner is None:
+                raise not_sent(target.place)
+            connection.connection_made(inner)
+        except OSError as error:
+            connection.abort()
+            raise connect_fault(error, target.place) from error
+        except BaseException:
+            connection.abort()
+            raise
+        return connection
+
+    async def _connect(self, address: Address, place: str) -> Connection:
+        try:
+            infos = await self._look_up(address)
+            sock = await _first_connected(infos)
+            options: dict[str, Any] = {"server_hostname": address.host} if address.is_tls else {}
+            try:
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    self._make, sock=sock, ssl=self._tls() if address.is_tls else None, **options
+                )
+            except BaseException:
+                sock.close()
+                raise
+        except (OSError, RuntimeError, UnicodeError) as error:
+            raise connect_fault(error, place) from error
+        return connection
+
+    async def _look_up(self, address: Address) -> list[_Info]:
+        """The addresses of a host, by turns: each call begins with another one."""
+        host, port = address.host, address.port
+        with suppress(socket.gaierror):
+            return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)]
+        now = asyncio.get_running_loop().time()
+        until, found = self._names.get((host, port), (0.0, None))
+        if found is None or (found.done() and now >= until):
+            found = asyncio.ensure_future(_infos(host, port))
+            found.add_done_callback(lambda done: self._forget_failed(host, port, done))
+            self._names[host, port] = now + _DNS_SECONDS, found
+        infos = await asyncio.shield(found)
+        infos.append(infos.pop(0))
+        return infos[:]
+
+    def _forget_failed(self, host: str, port: int, done: asyncio.Future[list[_Info]]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._names.pop((host, port), None)
+
+    def _tls(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["http/1.1"])
+        return self._context
+
+
+async def _infos(host: str, port: int) -> list[_Info]:
+    flags = getattr(socket, "AI_ADDRCONFIG", 0)
+    return [*await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
+
+
+async def _first_connected(infos: list[_Info]) -> socket.socket:
+    """A socket to the first address that connects; families by turns, the next one at a failure or after 0.25 s."""
+    if len(infos) == 1:
+        return await _connected(infos[0])
+    families = [[info for info in infos if (info[0] == infos[0][0]) is is_first] for is_first in (True, False)]
+    left = [info for info in chain(*zip_longest(*families)) if info is not None]
+    tasks: set[asyncio.Task[socket.socket]] = set()
+    errors: list[BaseException] = []
+    winner: asyncio.Task[socket.socket] | None = None
+    try:
+        while (left or tasks) and winner is None:
+            if left:
+                tasks.add(asyncio.create_task(_connected(left.pop(0))))
+            timeout = _NEXT_ADDRESS_SECONDS if left else None
+            done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if (error := task.exception()) is None:
+                    winner = task
+                else:
+                    errors.append(error)
+                    tasks.discard(task)
+    finally:
+        for task in tasks - {winner}:
+            task.cancel()
+            task.add_done_callback(_close_late)
+    if winner is None:
+        # That one family has no way out says nothing where the other one has.
+        raise min(errors, key=lambda error: machine_fault(error) == "no_network")
+    return winner.result()
+
+
+def _close_late(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def _connected(info: _Info) -> socket.socket:
+    family, kind, number, _, address = info
+    sock = socket.socket(family, kind, number)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _probe_when_idle(sock: socket.socket) -> None:
+    # Systems without these options have their own idea of when to probe.
+    with suppress(OSError, AttributeError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _PROBES.items():
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
