@@ -267,7 +267,8 @@ class Circuit:
             kind = "probe" if ticket.probe else "call"
             raise RuntimeError(f"the permit of {kind} {ticket.serial} was settled or released before")
         ticket.spent = True
-        self._out.pop(ticket, None)
+        if self._out:
+            self._out.pop(ticket, None)
 
     def hold(self, until: float) -> None:
         """While not closed: no probe before *until*; a deadline never moves earlier.

@@ -27,11 +27,6 @@ class Finisher:
         self.marks = False
         """Whether a later pass over the input has to know which rows are finished."""
 
-    @property
-    def congested(self) -> bool:
-        """Whether results are not taken as fast as they come."""
-        return self._sink.congested
-
     def finish(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
         """The row ends as *outcome* says."""
         row, route = pending.row, pending.route

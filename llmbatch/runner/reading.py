@@ -70,7 +70,7 @@ class Reading:
         for _ in range(TURN):
             if not self.may_read(now):
                 return None
-            pending = self._next()
+            pending = self._next(now)
             if pending is not None:
                 if pending.route is self._open_route or pending.route.state.room(now):
                     return pending
@@ -86,7 +86,7 @@ class Reading:
         for _ in range(TURN + 2 * jump):
             if not self.can_read_for(wanted):
                 break
-            pending = self._next()
+            pending = self._next(now)
             if pending is None:
                 if self.hungry or self.ended:
                     break
@@ -138,7 +138,7 @@ class Reading:
             return False
         return self._source.can_skip or not self._is_full()
 
-    def _next(self) -> PendingRow | None:
+    def _next(self, now: float) -> PendingRow | None:
         """The next row that is a request; None for one that is not, or where there is none (``hungry``, ``ended``)."""
         item = self._pull()
         if item is None:
@@ -161,7 +161,7 @@ class Reading:
             return None
         if self._without_key is not None:
             self._fail_without_key()
-        pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, self._run.now()))
+        pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, now))
         self._run.backlog.add(pending)
         return pending
 

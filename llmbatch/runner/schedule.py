@@ -56,6 +56,7 @@ class Scheduler:
             options=options,
             caller=caller,
             source=source,
+            sink=sink,
             routes=Routes(options, seed=seed, answered_before=answered_before),
             backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.slim(pending)),
             finisher=Finisher(sink, source, now=now, emit=emit),
@@ -79,7 +80,7 @@ class Scheduler:
         """The next call, with its permit, or None when nothing may go now (see :meth:`next_wake`)."""
         run = self._run
         now = run.now()
-        if now < run.machine.until or run.finisher.congested:
+        if now < run.machine.until or run.sink.congested:
             return None
         run.backlog.release_due(now)
         if run.open:
