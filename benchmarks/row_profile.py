@@ -28,13 +28,13 @@ from throughput_servers import end_with_parent, kinds, serving
 
 PARTS = {
     "start-up": r"importlib|_make_ssl|load_default_certs",
-    "read and parse the row": r"files/(reader|lines|split|text|archive|opening|iterable)|runner/intake",
+    "read and parse the row": r"files/(reader|byte_source|lines|split|text|archive|opening|iterable)|runner/reading",
     "write the line": r"encode_line|runner/sinks|files/(writer|output|disk)",
     "make the request": r"providers/(formats|connect|catalog|caller\.py)|prepare ",
     "judge the answer": r"providers/(outcome|reading|rules?|hints|secrets)",
     "send and receive": r"llmbatch/http/",
-    "choose, permit, pace": r"runner/(schedule|routes|reading|backlog|checks|calls)|route/|breaker/|pace/",
-    "settle": r"runner/(verdicts|recent|outlet)",
+    "settle": r"runner/(settle|finish|machine)|route/(route|judging|refusing|evidence|law|throttle|failures)",
+    "choose, permit, pace": r"runner/(schedule|routes|backlog|checks|calls)|route/|breaker/|pace/",
     "count and show": r"report/|ui/|llmbatch/events|runner/engine.py:.*emit|Engine\.emit",
     "workers": r"runner/engine",
 }

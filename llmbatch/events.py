@@ -7,7 +7,7 @@ anybody sees come from one fold over these (:mod:`llmbatch.report.tally`). ``at`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, final
 
 from llmbatch.records import Status, Verdict, per_row
 
@@ -59,6 +59,7 @@ class Progress:
     exhausted: bool
 
 
+@final
 @per_row
 class CallSent:
     """A request goes out. ``row`` is 0 for a canary; ``probe`` says that the circuit is being tried."""
@@ -70,6 +71,7 @@ class CallSent:
     probe: bool
 
 
+@final
 @per_row
 class CallEnded:
     """A request came back, failed, or was cancelled (``verdict`` None)."""
@@ -119,6 +121,7 @@ class RowsRequeued:
     count: int
 
 
+@final
 @per_row
 class RowFinished:
     """A row has its line (handed to the writer). ``attempts`` as in the line."""

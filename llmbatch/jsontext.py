@@ -57,8 +57,6 @@ _plain_key = re.compile(r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*').
 _STARTS = frozenset('{["-0123456789tfn')
 """What a JSON value starts with."""
 
-_separator = re.compile(r"[ \t\r\n]*([,}])").match
-
 
 def parse(text: str) -> JSON:
     """Parse one JSON value, all of *text*.
@@ -97,7 +95,7 @@ def split_object(text: str) -> dict[str, str] | None:
         JSONError: *text* is no whole JSON value.
         NestingError: nested too deeply.
     """
-    start = _whitespace(text, 0).end()  # type: ignore[union-attr]
+    start = 0 if text[:1] == "{" else _whitespace(text).end()  # type: ignore[union-attr]
     if text[start : start + 1] != "{":
         parse(text)
         return None
@@ -115,32 +113,33 @@ def split_object(text: str) -> dict[str, str] | None:
 
 def _members(text: str, at: int) -> dict[str, str]:
     members: dict[str, str] = {}
-    start = _whitespace(text, at).end()  # type: ignore[union-attr]
-    if text[start : start + 1] == "}":
-        _only_space_after(text, start + 1)
-        return members
     while True:
         plain = _plain_key(text, at)
         if plain is not None:
             key, at = plain[1], plain.end()
         else:
-            key, at = _any_key(text, at)
+            start = _whitespace(text, at).end()  # type: ignore[union-attr]
+            if not members and text[start : start + 1] == "}":
+                _only_space_after(text, start + 1)
+                return members
+            key, at = _any_key(text, start)
         _, end = _scan_for_the_end(text, at)
         members[key] = text[at:end]
-        mark = _separator(text, end)
-        if mark is None:
-            at = _whitespace(text, end).end()  # type: ignore[union-attr]
-            raise JSONError(f"Expecting ',' or '}}' at column {at + 1}")
-        at = mark.end()
-        if mark[1] == "}":
+        mark = text[end : end + 1]
+        if mark != "," and mark != "}":
+            end = _whitespace(text, end).end()  # type: ignore[union-attr]
+            mark = text[end : end + 1]
+        at = end + 1
+        if mark == "}":
             if at != len(text):
                 _only_space_after(text, at)
             return members
+        if mark != ",":
+            raise JSONError(f"Expecting ',' or '}}' at column {at}")
 
 
 def _any_key(text: str, at: int) -> tuple[str, int]:
-    """A key with escapes in it, and where its value starts; or what is wrong."""
-    at = _whitespace(text, at).end()  # type: ignore[union-attr]
+    """The key with escapes in it that starts at *at*, and where its value starts; or what is wrong."""
     if text[at : at + 1] != '"':
         raise JSONError(f"Expecting a property name at column {at + 1}")
     key, at = scanstring(text, at + 1, True)

@@ -65,7 +65,6 @@ class Circuit:
         "_out",
         "_policy",
         "_probes",
-        "_state",
         "_successes",
         "_takeovers",
         "_unnamed",
@@ -74,6 +73,7 @@ class Circuit:
         "changed_at",
         "forced",
         "generation",
+        "phase",
         "reason",
         "serial",
     )
@@ -81,7 +81,8 @@ class Circuit:
     def __init__(self, policy: BreakerPolicy, *, chance: Callable[[], float] = lambda: 0.0) -> None:
         self._policy = policy
         self._chance = chance
-        self._state: State = "closed"
+        self.phase: State = "closed"
+        """The state as last changed, whatever the time."""
         self._closed_at = -math.inf
         self._level = 0
         self._until = -math.inf
@@ -114,19 +115,14 @@ class Circuit:
 
     def state(self, now: float) -> State:
         """The state as of *now*: an open circuit whose time is over is half-open."""
-        if self._state == "open" and now >= self._until and not self.forced:
+        if self.phase == "open" and now >= self._until and not self.forced:
             return "half_open"
-        return self._state
-
-    @property
-    def phase(self) -> State:
-        """The state as last changed, whatever the time."""
-        return self._state
+        return self.phase
 
     @property
     def is_closed(self) -> bool:
         """Whether calls pass freely."""
-        return self._state == "closed"
+        return self.phase == "closed"
 
     @property
     def is_quiet(self) -> bool:
@@ -165,7 +161,7 @@ class Circuit:
 
         Half-open with all probes out, it may be sooner: when one of them ends.
         """
-        if self._state == "closed":
+        if self.phase == "closed":
             return 0.0
         if self.forced:
             return math.inf
@@ -186,14 +182,14 @@ class Circuit:
         *lease* (seconds) replaces the policy's for a probe. Whoever gets a ticket settles or releases it; a probe that
         does neither is replaced when its lease is over, each replacement holding twice as long as the one before.
         """
-        if self._state == "closed":
+        if self.phase == "closed":
             if self._out:
                 self._check_stall(now)
-            if self._state == "closed":
+            if self.phase == "closed":
                 return self._admit(now, key)
         if self.forced or now < self._until:
             return None
-        if self._state == "open":
+        if self.phase == "open":
             self._enter("half_open", now)
             self._successes = self._neutral = self._failed_probes = self._takeovers = 0
         if len(self._probes) >= self._policy.probes:
@@ -252,7 +248,7 @@ class Circuit:
             self.hold(now + min(retry_after, self._policy.longest_hint))
         if ticket.generation != self.generation or self.forced:
             return
-        if self._state == "closed":
+        if self.phase == "closed":
             self._settle_closed(ticket, verdict, now)
         elif self._probes.pop(ticket, None) is not None:
             self._settle_probe(ticket, verdict, now)
@@ -271,7 +267,8 @@ class Circuit:
             kind = "probe" if ticket.probe else "call"
             raise RuntimeError(f"the permit of {kind} {ticket.serial} was settled or released before")
         ticket.spent = True
-        self._out.pop(ticket, None)
+        if self._out:
+            self._out.pop(ticket, None)
 
     def hold(self, until: float) -> None:
         """While not closed: no probe before *until*; a deadline never moves earlier.
@@ -286,7 +283,7 @@ class Circuit:
         """Open now, unless it is forced. *by_refusal*: refusals opened it, so another one is no sign of recovery."""
         if self.forced:
             return
-        if self._state == "closed" and now - self._closed_at >= self._policy.stable_time:
+        if self.phase == "closed" and now - self._closed_at >= self._policy.stable_time:
             self._level = 0
         self._by_refusal = by_refusal
         self._open(now, reason)
@@ -326,7 +323,7 @@ class Circuit:
         self.reason = reason
 
     def _enter(self, state: State, now: float) -> None:
-        self._state = state
+        self.phase = state
         self.changed_at = now
         self.generation += 1
         self._probes.clear()
@@ -349,7 +346,8 @@ class Circuit:
         else:
             self._answered_at = now
             if verdict == "success":
-                self._end_streak()
+                if self._unnamed or self._named:
+                    self._end_streak()
                 if self._policy.has_window:
                     self._note(ticket.key, ticket.at, now, failed=False)
         if self._out:

@@ -115,6 +115,8 @@ def _bare(number: int, digest: str, text: str) -> Row | Malformed:
 
 
 def _take_name(number: int, members: dict[str, str]) -> str:
+    if members.keys().isdisjoint(_NAMING_MEMBERS):
+        return _unnamed(number)
     # All naming members leave: none of them is ever a request parameter, whichever of them named the row.
     name = other = ""
     for member in _NAMING_MEMBERS:

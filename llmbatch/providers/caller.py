@@ -116,7 +116,7 @@ def _tokens(body: bytes, members: dict[str, str], endpoint: str) -> int:
     if endpoint == "embeddings":
         return size
     for name in LIMITS:
-        limit = members.get(name, "")
-        if limit.isdecimal() and len(limit) < _NO_LIMIT_DIGITS:
+        limit = members.get(name)
+        if limit is not None and limit.isdecimal() and len(limit) < _NO_LIMIT_DIGITS:
             return size + int(limit)
     return size + _USUAL_OUTPUT_TOKENS

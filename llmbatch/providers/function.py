@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from llmbatch.errors import TransportError, UsageError
 from llmbatch.jsontext import JSON, dumps, parse
 from llmbatch.providers.outcome import judge_exception, judge_fault
+from llmbatch.providers.time_limits import TimeLimits
 from llmbatch.records import Outcome, Request, Route, Row
 
 __all__ = ["FunctionCaller"]
@@ -41,6 +42,7 @@ class FunctionCaller:
         self._canary_row = canary_row
         label = name or _name(fn)
         self._route = Route(label=label, account=label)
+        self._limits = TimeLimits()
 
     def prepare(self, row: Row) -> Request:
         """A request that is only a name: *row* itself is what the function gets."""
@@ -54,13 +56,14 @@ class FunctionCaller:
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Await the function once, for *timeout* seconds at most, and judge what comes. Raises only cancellation."""
         value: object = None
+        limit = self._limits.within(timeout)
         try:
             value = self._canary_row if row is None else _value_of(row)
-            async with asyncio.timeout(timeout) as deadline:
+            with limit:
                 result = await self._fn(value)
             body = _json_of(result)
         except TimeoutError as error:
-            if deadline.expired():
+            if limit.expired:
                 return judge_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
             return judge_exception(error, asked=_shown(value))
         except Exception as error:  # noqa: BLE001 - whatever the function raises is what there is to judge
@@ -80,7 +83,8 @@ class FunctionCaller:
         )
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Nothing is open but a timer."""
+        self._limits.close()
 
     def _request(self, tokens: int) -> Request:
         return Request(self._route, "", {}, b"", "function", tokens)

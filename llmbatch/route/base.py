@@ -211,7 +211,12 @@ class RouteBase:
     def takes_calls(self, now: float) -> bool:
         """Whether ordinary calls may be sent at all."""
         throttle = self.throttle
-        return self.circuit.is_closed and now >= throttle.not_before and self.dead is None and not throttle.given_up
+        return (
+            self.circuit.phase == "closed"
+            and now >= throttle.not_before
+            and self.dead is None
+            and not throttle.given_up
+        )
 
     def room(self, now: float) -> int:
         """Calls that may be sent now.
@@ -225,8 +230,9 @@ class RouteBase:
             self.ramp()
         out = len(self._out)
         free = self.limit.value - out
-        if self.window.rows and free > 0 and self.window.is_suspicious(self._fresh_out):
-            free -= len(self.window.rows)
+        failed = self.window.rows
+        if failed and free > 0 and self.window.is_suspicious(self._fresh_out):
+            free -= len(failed)
         return max(free, 0 if out else 1)
 
     def ramp(self) -> None:
@@ -311,7 +317,7 @@ class RouteBase:
         self.circuit.release(call.ticket)
 
     def _returned(self, call: Call) -> None:
-        self._out.discard(call.serial)
+        self._out.discard(call.ticket.serial)
         self._fresh_out -= call.fresh
         if call.kind != "row":
             self.checking -= 1

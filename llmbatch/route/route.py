@@ -57,8 +57,7 @@ class RouteState(Refusing):
         was = self.circuit.phase
         self._returned(call)
         if outcome.verdict == "success" and was == "closed" and call.kind == "row":
-            decisions = self._row_succeeded(call, now)
-            return self._moved(was, decisions)
+            return self._row_succeeded(call, now)
         if outcome.verdict not in ("success", "throttled"):
             self.message = outcome.message or outcome.code
         if call.kind != "row":
@@ -95,12 +94,13 @@ class RouteState(Refusing):
                 assert_never(outcome.verdict)
 
     def _row_succeeded(self, call: Call, now: float) -> Sequence[Decision]:
-        """The ordinary case, in few steps: a row's call succeeded while the circuit is closed."""
+        """The ordinary case, in few steps: a row's call succeeded while the circuit is closed, and so it stays."""
         serial = call.ticket.serial
         self.circuit.settle(call.ticket, "success", now)
         self._note_success(call, now)
         if not self.evidence.unproven and not self.window.rows:
-            self.evidence.newest_success = max(self.evidence.newest_success, serial)
+            if serial > self.evidence.newest_success:
+                self.evidence.newest_success = serial
             self.window.prove(serial)
             return SUCCEED
         return [Succeed(), *self._prove(serial, now)]

@@ -11,7 +11,7 @@ from llmbatch.runner.backlog import Backlog, RunRoute
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.ports import Source
+from llmbatch.runner.ports import Sink, Source
 from llmbatch.runner.routes import Routes
 
 __all__ = ["RunContext"]
@@ -24,6 +24,7 @@ class RunContext:
     options: RunOptions
     caller: Caller
     source: Source
+    sink: Sink
     routes: Routes
     backlog: Backlog
     finisher: Finisher

@@ -27,14 +27,9 @@ class Finisher:
         self.marks = False
         """Whether a later pass over the input has to know which rows are finished."""
 
-    @property
-    def congested(self) -> bool:
-        """Whether results are not taken as fast as they come."""
-        return self._sink.congested
-
     def finish(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
         """The row ends as *outcome* says."""
-        row = pending.row
+        row, route = pending.row, pending.route
         failed = status == "failed"
         result = Result(
             row.number,
@@ -50,7 +45,7 @@ class Finisher:
             error_message=outcome.message if failed else None,
             text=outcome.text,
             usage=outcome.usage,
-            model=pending.route.route.label,
+            model=route.route.label,
             latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
@@ -58,8 +53,8 @@ class Finisher:
         self._sink.put(result)
         if self.marks:
             self._source.finished(row.number)
-        label = pending.route.state.label
-        self._emit(RowFinished(now, label, row.number, status, outcome.code if failed else "", pending.attempts))
+        code = outcome.code if failed else ""
+        self._emit(RowFinished(now, route.state.label, row.number, status, code, pending.attempts))
         if now - self._told_at >= PROGRESS_SECONDS:
             self.tell_progress(now, exhausted=False)
 

@@ -42,6 +42,8 @@ class Reading:
         """The source had nothing right now: somebody should :meth:`wait` for it."""
         self.error: Exception | None = None
         self._stopped = False
+        self._open_route: RunRoute | None = None
+        """A route that has room, as :meth:`may_read` found last."""
         self._run = run
         self._park = park
         self._source = run.source
@@ -68,9 +70,9 @@ class Reading:
         for _ in range(TURN):
             if not self.may_read(now):
                 return None
-            pending = self._next()
+            pending = self._next(now)
             if pending is not None:
-                if pending.route.state.room(now):
+                if pending.route is self._open_route or pending.route.state.room(now):
                     return pending
                 self.set_aside(pending, now)
             elif self.hungry or self.ended:
@@ -84,7 +86,7 @@ class Reading:
         for _ in range(TURN + 2 * jump):
             if not self.can_read_for(wanted):
                 break
-            pending = self._next()
+            pending = self._next(now)
             if pending is None:
                 if self.hungry or self.ended:
                     break
@@ -102,16 +104,16 @@ class Reading:
 
     def may_read(self, now: float) -> bool:
         """Whether a new row could be used: some route takes rows, and what waits has room."""
+        self._open_route = None
         if self.ended and not self._start_pass(now):
             return False
         if self._is_full():
             return False
         routes = self._run.routes
-        if not len(routes):
-            return True
-        down, most = False, self._run.most_waiting
-        for route in routes:
-            if route.state.room(now) and (route.waiting < most or not route.queue):
+        down = not routes.known
+        for route in routes.known.values():
+            if route.state.room(now) and (not route.queue or route.waiting < self._run.most_waiting):
+                self._open_route = route
                 return True
             down = down or self._is_down(route)
         # The rows of a route that is certainly down tell nothing of the others: look for theirs.
@@ -136,7 +138,7 @@ class Reading:
             return False
         return self._source.can_skip or not self._is_full()
 
-    def _next(self) -> PendingRow | None:
+    def _next(self, now: float) -> PendingRow | None:
         """The next row that is a request; None for one that is not, or where there is none (``hungry``, ``ended``)."""
         item = self._pull()
         if item is None:
@@ -159,7 +161,7 @@ class Reading:
             return None
         if self._without_key is not None:
             self._fail_without_key()
-        pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, self._run.now()))
+        pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, now))
         self._run.backlog.add(pending)
         return pending
 

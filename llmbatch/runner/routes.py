@@ -23,7 +23,8 @@ class Routes:
     def __init__(self, options: RunOptions, *, seed: int, answered_before: Callable[[str], bool]) -> None:
         self._seed = seed
         self._answered_before = answered_before
-        self._routes: dict[str, RunRoute] = {}
+        self.known: dict[str, RunRoute] = {}
+        """By label; to be read only."""
         self._histories: dict[str, RouteHistory] = {}
         self._keys = None if options.circuit_key is None else TenantKeys(options.circuit_key)
         self._policy = RoutePolicy(
@@ -38,7 +39,7 @@ class Routes:
         )
 
     def __repr__(self) -> str:
-        return f"<Routes {list(self._routes)}>"
+        return f"<Routes {list(self.known)}>"
 
     @property
     def may_differ(self) -> bool:
@@ -48,14 +49,12 @@ class Routes:
     def route_of(self, row: Row, route: Route, now: float) -> RunRoute:
         """The route of *row*, made now if there is none."""
         label = route.label if self._keys is None else self._keys.label(route.label, row)
-        known = self._routes.get(label)
+        known = self.known.get(label)
         if known is not None:
             return known
-        if len(self._routes) >= MOST_IDLE:
-            self._routes = {
-                other: kept for other, kept in self._routes.items() if kept.live or not kept.state.is_idle(now)
-            }
-        made = self._routes[label] = RunRoute(route, self._state(label, route.label))
+        if len(self.known) >= MOST_IDLE:
+            self.known = {other: kept for other, kept in self.known.items() if kept.live or not kept.state.is_idle(now)}
+        made = self.known[label] = RunRoute(route, self._state(label, route.label))
         return made
 
     def _state(self, label: str, name: str) -> RouteState:
@@ -70,10 +69,10 @@ class Routes:
         )
 
     def __iter__(self) -> Iterator[RunRoute]:
-        return iter(self._routes.values())
+        return iter(self.known.values())
 
     def __len__(self) -> int:
-        return len(self._routes)
+        return len(self.known)
 
 
 def max_wait_without_progress(options: RunOptions) -> float:

@@ -56,6 +56,7 @@ class Scheduler:
             options=options,
             caller=caller,
             source=source,
+            sink=sink,
             routes=Routes(options, seed=seed, answered_before=answered_before),
             backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.slim(pending)),
             finisher=Finisher(sink, source, now=now, emit=emit),
@@ -64,8 +65,8 @@ class Scheduler:
             emit=emit,
             halt=halt,
         )
-        self._settler = Settler(self._run, on_drop=lambda pending: self.reading.drop(pending))
-        self.reading = Reading(self._run, park=self._settler.defer)
+        self.reading = Reading(self._run, park=lambda pending, now: self._settler.defer(pending, now))
+        self._settler = Settler(self._run, on_drop=self.reading.drop)
         self._checks = Checks(self._run, good_rows)
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
@@ -79,7 +80,7 @@ class Scheduler:
         """The next call, with its permit, or None when nothing may go now (see :meth:`next_wake`)."""
         run = self._run
         now = run.now()
-        if now < run.machine.until or run.finisher.congested:
+        if now < run.machine.until or run.sink.congested:
             return None
         run.backlog.release_due(now)
         if run.open:
@@ -116,19 +117,19 @@ class Scheduler:
         return self.reading.next_row(now)
 
     def _issue(self, pending: PendingRow, now: float, timeout: float) -> Job | None:
-        run, route = self._run, pending.route
-        request = self.reading.request_of(pending)
+        run, route, row = self._run, pending.route, pending.row.number
+        request = pending.request or self.reading.request_of(pending)
         if request is None or not self._afford(request.tokens, now):
             self._give_back(pending)
             return None
         state = route.state
         was = state.circuit.phase
-        call = state.admit(pending.row.number, now, timeout=timeout)
+        call = state.admit(row, now, timeout=timeout)
         if call is None:
             self._give_back(pending)
             return None
         if pending.state is RowState.PARKED:
-            route.parked.pop(pending.row.number, None)
+            route.parked.pop(row, None)
         pending.state = RowState.IN_FLIGHT
         pending.attempts += 1
         if route.template is None:
@@ -138,7 +139,7 @@ class Scheduler:
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._reserve(job, now)
-        run.emit(CallSent(now, state.label, pending.row.number, pending.attempts, call.ticket.probe))
+        run.emit(CallSent(now, state.label, row, pending.attempts, call.ticket.probe))
         return job
 
     def _give_back(self, pending: PendingRow) -> None:

@@ -53,7 +53,22 @@ class Settler:
         run, route, pending = self._run, job.route, job.pending
         state = route.state
         limit = state.limit.value
-        self._tell_ended(job, outcome, now)
+        usage = outcome.usage
+        run.emit(
+            CallEnded(
+                now,
+                state.label,
+                0 if pending is None else pending.row.number,
+                job.call.ticket.probe,
+                outcome.verdict,
+                outcome.code,
+                outcome.message,
+                outcome.status,
+                now - job.call.sent_at,
+                0 if usage is None else usage.input_tokens,
+                0 if usage is None else usage.output_tokens,
+            )
+        )
         if outcome.verdict == "local":
             self._machine_failed(outcome, now)
         elif run.machine.since is not None:
@@ -71,9 +86,12 @@ class Settler:
     def cancelled(self, job: Job, now: float) -> None:
         """The call of *job* was cut off: it says nothing."""
         job.route.state.cancelled(job.call)
+        row = 0
         if job.pending is not None:
             job.pending.state = RowState.HELD
-        self._tell_ended(job, None, now)
+            row = job.pending.row.number
+        state, probe, seconds = job.route.state, job.call.probe, now - job.call.sent_at
+        self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0))
 
     def apply(
         self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None
@@ -201,21 +219,3 @@ class Settler:
             self._run.emit(notice)
             for route in self._run.routes:
                 route.state.throttle.ramp_due = True
-
-    def _tell_ended(self, job: Job, outcome: Outcome | None, now: float) -> None:
-        usage = outcome.usage if outcome is not None else None
-        self._run.emit(
-            CallEnded(
-                now,
-                job.route.state.label,
-                job.pending.row.number if job.pending is not None else 0,
-                job.call.ticket.probe,
-                outcome.verdict if outcome is not None else None,
-                outcome.code if outcome is not None else "",
-                outcome.message if outcome is not None else "",
-                outcome.status if outcome is not None else None,
-                now - job.call.sent_at,
-                usage.input_tokens if usage is not None else 0,
-                usage.output_tokens if usage is not None else 0,
-            )
-        )

@@ -24,7 +24,6 @@ from functools import lru_cache
 from llmbatch.errors import MalformedRowError
 from llmbatch.jsontext import dumps, parse, split_array, split_object
 from llmbatch.providers.catalog import Endpoint
-from llmbatch.providers.formats.rows import first_is
 
 __all__ = ["compose", "join", "user_message"]
 
@@ -67,7 +66,7 @@ def compose(
         if name == "model":
             sent[name] = model
         elif name == source:
-            if endpoint == "responses" and name == "prompt" and first_is(text, "{"):
+            if endpoint == "responses" and name == "prompt" and text.startswith("{"):
                 sent[name] = text  # a stored prompt, by its id
             else:
                 sent[target] = _content(endpoint, name, text)
@@ -101,7 +100,7 @@ def _key(name: str) -> str:
 
 
 def _content(endpoint: Endpoint, source: str, text: str) -> str:
-    is_string, is_list = first_is(text, '"'), first_is(text, "[")
+    is_string, is_list = text.startswith('"'), text.startswith("[")
     if is_list and not text[1:-1].strip():
         raise MalformedRowError("input_no_prompt", f"{source} is an empty list")
     if endpoint in ("chat", "messages"):
@@ -140,7 +139,7 @@ def _kind(text: str) -> str:
 
 def _system_for_chat(sent: dict[str, str], system: str | None) -> None:
     # Chat has no `system` member and every provider refuses one, but people write rows that have it.
-    if first_is(sent.get("system", ""), '"'):
+    if sent.get("system", "").startswith('"'):
         system = sent.pop("system")
     elif system is None or _has_system_message(sent["messages"]):
         return
@@ -148,7 +147,7 @@ def _system_for_chat(sent: dict[str, str], system: str | None) -> None:
 
 
 def _system_for_responses(sent: dict[str, str], system: str | None) -> None:
-    if first_is(sent.get("system", ""), '"') and "instructions" not in sent:
+    if sent.get("system", "").startswith('"') and "instructions" not in sent:
         sent["instructions"] = sent.pop("system")
     elif system is not None and "instructions" not in sent and not _has_system_message(sent.get("input", "")):
         sent["instructions"] = system
@@ -175,7 +174,7 @@ def _system_for_messages(sent: dict[str, str], system: str | None) -> None:
 def _one_system(pieces: list[str]) -> str:
     if len(pieces) == 1:
         return pieces[0]
-    blocks = [f'{{"type":"text","text":{piece}}}' if first_is(piece, '"') else piece[1:-1].strip() for piece in pieces]
+    blocks = [f'{{"type":"text","text":{piece}}}' if piece.startswith('"') else piece[1:-1].strip() for piece in pieces]
     return "[" + ",".join(block for block in blocks if block) + "]"
 
 
@@ -185,7 +184,7 @@ def _has_system_message(messages: str) -> bool:
 
 def _may_have_system(messages: str) -> bool:
     # Most rows have none, and need no parsing to say so; an escaped spelling gets the slow look.
-    return first_is(messages, "[") and ('"system"' in messages or '"developer"' in messages or "\\u" in messages)
+    return messages.startswith("[") and ('"system"' in messages or '"developer"' in messages or "\\u" in messages)
 
 
 def _role(item: str) -> str:

@@ -13,7 +13,7 @@ from llmbatch.errors import MalformedRowError
 from llmbatch.jsontext import parse, split_object
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["FORBIDDEN", "Draft", "draft", "first_is"]
+__all__ = ["FORBIDDEN", "Draft", "draft"]
 
 FORBIDDEN = frozenset({"base_url", "api_key", "headers", "extra_headers", "extra_query"})
 """Members that would let a row choose where it goes or who pays."""
@@ -62,11 +62,6 @@ def draft(fields: dict[str, str], *, model: str | None) -> Draft:
     return Draft(fields, None, own, _guess(fields, own, model))
 
 
-def first_is(text: str, *marks: str) -> bool:
-    """Whether JSON *text* starts with one of *marks*: enough to tell the type of a value that is known to be valid."""
-    return text[:1] in marks
-
-
 def _openai_batch(fields: dict[str, str], model: str | None) -> Draft:
     method = fields.get("method", "null")
     if method not in ("null", '"POST"') and str(parse(method)).upper() != "POST":
@@ -74,7 +69,7 @@ def _openai_batch(fields: dict[str, str], model: str | None) -> Draft:
     endpoint: Endpoint | None = None
     url = fields.get("url", "null")
     if url != "null":
-        endpoint = _PATHS.get(str(parse(url))) if first_is(url, '"') else None
+        endpoint = _PATHS.get(str(parse(url))) if url.startswith('"') else None
         if endpoint is None:
             raise MalformedRowError("input_bad_url", f"url is {_shown(url)}, must be one of {', '.join(_PATHS)}")
     members = _members_of(fields["body"], "body")
@@ -88,7 +83,7 @@ def _openai_batch(fields: dict[str, str], model: str | None) -> Draft:
 
 
 def _members_of(text: str, name: str) -> dict[str, str]:
-    members = split_object(text) if first_is(text, "{") else None
+    members = split_object(text) if text.startswith("{") else None
     if members is None:
         raise MalformedRowError("input_bad_body", f"{name} is not an object")
     return members
@@ -100,7 +95,7 @@ def _model_of(members: dict[str, str]) -> str | None:
     model = members.get("model", "null")
     if model == "null":
         return None
-    if not first_is(model, '"') or model == '""':
+    if not model.startswith('"') or model == '""':
         raise MalformedRowError("input_bad_model", f"model is {_shown(model)}, must be a name")
     return model
 
@@ -110,7 +105,7 @@ def _guess(members: dict[str, str], own: str | None, model: str | None) -> Endpo
         return None
     if "embed" in (own or model or "").lower():
         return "embeddings"
-    if "prompt" in members and not (first_is(members["prompt"], "{") and "input" in members):
+    if "prompt" in members and not (members["prompt"].startswith("{") and "input" in members):
         return None
     return "responses" if "input" in members else None
 
