@@ -57,6 +57,11 @@ class Deadlines:
         """Forget the exchange; it may have been given up."""
         self._calls.pop(protocol, None)
 
+    def lateness(self, protocol: AnswerProtocol, now: float) -> float:
+        """Seconds since the exchange should have been given up; negative before, and where there is none."""
+        call = self._calls.get(protocol)
+        return -math.inf if call is None else now - call[0]
+
     def close(self) -> None:
         """Cancel the timer."""
         if self._timer is not None:

@@ -24,7 +24,7 @@ from aiohttp.streams import EofStream, StreamReader
 
 from llmbatch.errors import TransportError
 from llmbatch.providers.answer_memory import DEFAULT_LIMIT_BYTES, AnswerMemory
-from llmbatch.providers.deadlines import Deadlines
+from llmbatch.providers.deadlines import GRACE_SECONDS, Deadlines, not_running
 from llmbatch.providers.faults import connect_fault, lost_fault
 from llmbatch.providers.inflate import CODINGS, CorruptBodyError, OversizeBodyError, inflate
 from llmbatch.providers.origin import Origin
@@ -355,7 +355,12 @@ class HttpTransport:
     def _send(self) -> None:
         self._before_sending()
         batch, self._outbox = self._outbox, []
+        now = self._loop.time()
         for protocol, data in batch:
+            late = self._deadlines.lateness(protocol, now)
+            if late > GRACE_SECONDS:  # stopped in between: nobody would wait for the answer, which is paid for
+                protocol.give_up(not_running(late, sent=False))
+                continue
             transport, reader = protocol.transport, protocol._waiter
             is_cancelled = reader is not None and reader.done()
             if transport is None or transport.is_closing() or protocol.heard or is_cancelled:

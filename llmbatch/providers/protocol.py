@@ -7,6 +7,7 @@ no deadline.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AnswerProtocol"]
 
+_numbers = itertools.count(1)
 _parse = ResponseHandler.data_received
 
 
@@ -27,14 +29,14 @@ class AnswerProtocol(ResponseHandler):
     """Reads the answers that come over one connection, one exchange at a time; belongs to one event loop.
 
     ``heard`` is whether a byte came since the exchange began, ``ended_by`` why it was given up from this side, and
-    ``last_answer`` what identifies the latest whole answer over this connection.
+    ``number`` is that of the connection, which no other has.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.heard = False
         self.ended_by: TransportError | None = None
-        self.last_answer: tuple[str, int, int] | None = None
+        self.number = next(_numbers)
 
     def begin(self) -> None:
         """Begin an exchange: nothing of an earlier one counts."""
