@@ -32,6 +32,7 @@ from random import Random
 if __package__ in (None, ""):
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "e2e")]
 
+import faults_run
 from e2e_recorder import Answer, Arrival, error
 from faults_run import KILLED, STRACE, Ended, Job, finish, inject, respond, row_of, was_injected
 
@@ -287,6 +288,7 @@ def main() -> int:
     how.add_argument("--seed", type=int, action="append")
     how.add_argument("--minutes", type=float)
     arguments = parser.parse_args()
+    faults_run.PATIENCE = 240.0  # a busy machine is no finding
     tally = Tally()
     try:
         hunt(arguments.seed, arguments.minutes or 0.0, tally)
