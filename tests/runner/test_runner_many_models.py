@@ -7,8 +7,8 @@ import tracemalloc
 import pytest
 
 from llmbatch.records import Route, Row
-from llmbatch.runner.options import RunOptions
 from llmbatch.runner import routes as routes_module
+from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
 
 MOST = 256
