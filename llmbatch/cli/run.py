@@ -15,14 +15,16 @@ from pathlib import Path
 
 from llmbatch.batch import BatchRunner
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
+from llmbatch.errors import OutputError
 from llmbatch.events import Notice, Observer
 from llmbatch.report.tally import Summary, Tally
 from llmbatch.ui import make_display
 from llmbatch.ui.status_file import StatusFile
-from llmbatch.ui.status_read import refuse_moved_run
+from llmbatch.ui.status_read import read_status, refuse_moved_run
 from llmbatch.ui.summary import how_to_go_on, print_summary
 
 __all__ = ["run"]
@@ -33,11 +35,14 @@ def run(settings: Settings) -> int:
 
     Raises:
         UsageError: something given is wrong.
+        OutputError: the output is in use, or not one of ours.
         WriteError: the output could not be written.
     """
     output = output_of(settings)
     if output != "-" and not settings.overwrite:
         refuse_moved_run(output)
+    if settings.overwrite and "output" in settings.from_local:
+        _refuse_to_empty(output)
     raise_file_limit(settings.concurrency)
     command = _command_again(sys.argv[1:])
     summary = run_in_loop(_run(settings, output, command))
@@ -46,6 +51,20 @@ def run(settings: Settings) -> int:
     if settings.progress != "json":  # whose last line says it all
         _say_last_words(summary, command, quiet=settings.quiet)
     return summary.exit_code
+
+
+def _refuse_to_empty(output: str) -> None:
+    """``--overwrite`` means the lines of an earlier run, not any file that a ``./llmbatch.toml`` names as the output.
+
+    Raises:
+        OutputError: *output* is a file that is not one of ours.
+    """
+    try:
+        if Path(output).exists():
+            read_status(output)
+    except OutputError as error:
+        hint = f"./{LOCAL_CONFIG} names it as the output: to empty it all the same, name it yourself (-o)"
+        raise OutputError(error.message, hint=hint) from None
 
 
 async def _run(settings: Settings, output: str, command: str) -> Summary:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from llmbatch.errors import TransportError
 from llmbatch.http.connection import DEFAULT_ANSWER_MEMORY, AnswerMemory, Connection
-from llmbatch.http.deadlines import Deadlines
+from llmbatch.http.deadlines import GRACE_SECONDS, Deadlines, not_running
 from llmbatch.http.decompress import CODINGS, CorruptBodyError, OversizeBodyError, decompress
 from llmbatch.http.dial import Dialer
 from llmbatch.http.pool import Origin
@@ -263,8 +263,14 @@ class HttpTransport:
     def _send(self) -> None:
         self._before_sending()
         batch, self._outbox = self._outbox, []
+        now = self._loop.time()
         for connection, data in batch:
-            connection.send(data)
+            late = self._deadlines.lateness(connection, now)
+            if late > GRACE_SECONDS:
+                # The process was stopped in between: nobody would wait for the answer, which is paid for.
+                connection.fail(not_running(late, sent=False))
+            else:
+                connection.send(data)
 
 
 def _is_stale(error: TransportError, connection: Connection, *, seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -11,6 +12,8 @@ from llmbatch.errors import TransportError, TransportFault
 from llmbatch.http.connect_errors import lost_fault, not_sent
 
 __all__ = ["DEFAULT_ANSWER_MEMORY", "AnswerMemory", "Connection"]
+
+_numbers = itertools.count(1)
 
 DEFAULT_ANSWER_MEMORY = 512_000_000
 """What all answers in flight may hold together, in bytes."""
@@ -29,7 +32,7 @@ class Connection(asyncio.Protocol):
 
     ``error`` is why the exchange ended without an answer, ``heard`` whether a byte came in it, ``status``, ``headers``
     (names in lower case) and :meth:`body` the answer. ``is_open`` is False from the moment on when this connection
-    cannot carry another request. ``last_answer`` identifies the latest answer, for :class:`~llmbatch.http.pool.Origin`.
+    cannot carry another request. ``number`` is this connection's alone.
     """
 
     def __init__(self, memory: AnswerMemory, max_body_bytes: int) -> None:
@@ -39,7 +42,7 @@ class Connection(asyncio.Protocol):
         self.error: TransportError | None = None
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.last_answer: tuple[str, int, int] | None = None
+        self.number = next(_numbers)
         self.transport: asyncio.Transport
         self._memory, self._max_body_bytes = memory, max_body_bytes
         self._waiter: asyncio.Future[None] | None = None

@@ -48,6 +48,11 @@ class Deadlines:
         """Forget the exchange; it may have been given up."""
         self._calls.pop(connection, None)
 
+    def lateness(self, connection: Connection, now: float) -> float:
+        """Seconds since the exchange should have been given up; negative before, and where there is none."""
+        call = self._calls.get(connection)
+        return -math.inf if call is None else now - call[0]
+
     def close(self) -> None:
         """Cancel the timer."""
         if self._timer is not None:

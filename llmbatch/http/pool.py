@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from llmbatch.http.answer_ids import AnswerIds
+
 if TYPE_CHECKING:
     from llmbatch.http.connection import Connection
     from llmbatch.records import Reply
@@ -28,7 +30,7 @@ _DOUBT_SECONDS = 1.0
 class Origin:
     """Idle connections to one origin, the latest used last; belongs to one event loop."""
 
-    __slots__ = ("_doubted_until", "_first_id", "_fresh_until", "_kept", "_proof", "_trust", "ids_repeat")
+    __slots__ = ("_doubted_until", "_fresh_until", "_ids", "_kept", "_proof", "_trust")
 
     def __init__(self) -> None:
         self._kept: deque[tuple[float, Connection]] = deque()
@@ -37,9 +39,7 @@ class Origin:
         self._doubted_until = 0.0
         self._proof: asyncio.Future[bool] | None = None
         """Whether the request that was sent again first is answered, for those that wait to be sent again."""
-        self._first_id = ""
-        self.ids_repeat = False
-        """Whether the origin gives one request id to several answers, so that a repeated one tells nothing."""
+        self._ids = AnswerIds()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -105,21 +105,5 @@ class Origin:
             proof.set_result(is_answered)
 
     def is_copy(self, connection: Connection, reply: Reply, *, is_reused: bool) -> bool:
-        """Whether *reply* is the answer that this connection brought last: same request id, status and length.
-
-        An origin that gives the same id to the answers over two new connections gives ids that tell nothing.
-        """
-        if self.ids_repeat:
-            return False
-        headers = reply.headers
-        request_id = headers.get("x-request-id") or headers.get("request-id")
-        if not request_id:
-            return False
-        answer = (request_id, reply.status, len(reply.body))
-        if not is_reused:
-            self.ids_repeat = request_id == self._first_id
-            self._first_id = request_id
-        elif connection.last_answer == answer:
-            return True
-        connection.last_answer = answer
-        return False
+        """Whether this connection has brought *reply* before, see :class:`AnswerIds`."""
+        return self._ids.is_copy(reply, connection=connection.number, is_reused=is_reused)

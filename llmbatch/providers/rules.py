@@ -129,6 +129,9 @@ _NOT_429 = frozenset(range(1000)) - {429}
 
 _SPENT = "insufficient_quota"
 
+_SMALL_BYTES = 16_384
+"""No server's limit for a request's body is below that."""
+
 _PAY = "add credit or raise the spending limit at the provider, then run the same command again"
 _LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
 _KEY = "check the API key: is it set, whole, unrevoked, and allowed to use this model?"
@@ -387,6 +390,15 @@ STATUS_RULES: tuple[Rule, ...] = (
         retry=True,
     ),
     Rule(name="409", verdict="neutral", scope="row", statuses=frozenset({409}), retry=True),
+    # A proxy's own limit of bodies, or a broken backend: rows of this size have no reason to be too large.
+    Rule(
+        name="413 of a small request",
+        verdict="neutral",
+        scope="row",
+        statuses=frozenset({413}),
+        when=lambda evidence: 0 < len(evidence.asked) < _SMALL_BYTES,
+        code="request_too_large",
+    ),
     Rule(name="413", verdict="neutral", scope="row", statuses=frozenset({413}), final=True, code="request_too_large"),
     Rule(name="429", verdict="throttled", scope="key", statuses=frozenset({429}), retry=True, least_wait=1.0),
     Rule(
@@ -461,14 +473,14 @@ def find_rule(evidence: Evidence) -> tuple[Rule, Match]:
 def is_certain(rule: Rule, match: Match, evidence: Evidence) -> bool:
     """Whether one answer is enough to believe that the account, the key or the model is refused.
 
-    A code is, and a status that speaks of them. Words elsewhere may be an echo or about this row; a 402 without a code
-    may mean that this row alone costs more than what is left.
+    A code is, and a status that speaks of them. Words elsewhere may be an echo or about this row; a 402 may mean that
+    this row alone costs more than what is left, whatever its code.
     """
     if rule.verdict != "exhausted":
         return True
     if match.by_words:
         return evidence.status in _CLEAR
-    return evidence.status != 402 or bool(match.code)
+    return evidence.status != 402
 
 
 def _obey(rule: Rule, evidence: Evidence) -> Rule:

@@ -17,6 +17,10 @@ MOST_IDLE = 64
 """From so many routes on, idle ones are dropped before another is made."""
 
 
+MOST_HISTORIES = 4096
+"""Routes of which it is remembered whether they have answered; of others the output is asked again."""
+
+
 class Routes:
     """All routes of one run. Every turn looks at every route, so that idle ones must not add up."""
 
@@ -60,6 +64,8 @@ class Routes:
     def _state(self, label: str, name: str) -> RouteState:
         history = self._histories.get(name)
         if history is None:
+            if len(self._histories) >= MOST_HISTORIES:
+                self._forget_oldest()
             history = self._histories[name] = RouteHistory(answered_before=lambda: self._answered_before(name))
         return RouteState(
             label,
@@ -67,6 +73,13 @@ class Routes:
             history=history,
             chance=lambda purpose: Random(f"{self._seed}:{label}:{purpose}").random(),
         )
+
+    def _forget_oldest(self) -> None:
+        """Forget half of the histories, but those of routes that are here. O(1) for each route, over all."""
+        here = {kept.route.label for kept in self.known.values()}
+        for name in list(self._histories)[: MOST_HISTORIES // 2]:
+            if name not in here:
+                del self._histories[name]
 
     def __iter__(self) -> Iterator[RunRoute]:
         return iter(self.known.values())

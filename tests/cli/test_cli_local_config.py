@@ -239,3 +239,19 @@ def test_every_flag_that_names_a_host_a_file_or_a_command_is_restricted():
     for option in OPTIONS.values():
         if option.settable and risky & set(option.value.metavar.split("|")):
             assert option.local != "any", option.flag
+
+
+@pytest.mark.slow  # runs
+def test_a_local_file_named_the_users_notes_as_the_output_and_overwrite_emptied_them(llmbatch_here, prompts):
+    """``--overwrite`` empties what an earlier run has written, or what the user names, and nothing else."""
+    notes = prompts.with_name("notes.txt")
+    notes.write_text("years of work\n")
+    prompts.with_name("llmbatch.toml").write_text('output = "notes.txt"\nmodel = "sim/steady"\n')
+
+    refused = llmbatch_here("run", "prompts.jsonl", "--overwrite", "-q")
+
+    assert refused.returncode == 2
+    assert "name it yourself (-o)" in refused.stderr
+    assert notes.read_text() == "years of work\n"
+    assert llmbatch_here("run", "prompts.jsonl", "--overwrite", "-q", "-o", "notes.txt").returncode == 0
+    assert llmbatch_here("run", "prompts.jsonl", "--overwrite", "-q").returncode == 0, "it is one of ours now"

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import gzip
 import json
+import math
 import multiprocessing
 import resource
 import secrets
@@ -230,8 +231,28 @@ class Findings:
         self.wrong: list[str] = []
         self.outcomes = Counter[str]()
         self.longest = 0.0
-        self.stalled = 0.0
-        """Seconds in which the client's loop did not run, as this machine had other work; no call answers for them."""
+        self._stalled = 0.0
+        self._due = math.inf
+        self._used = 0.0
+
+    @property
+    def stalled(self) -> float:
+        """Seconds in which this process did not run, as the machine had other work; no call answers for them.
+
+        What the process itself computed in its own loop's way is not among them.
+        """
+        return self._stalled + self._now_stalled()
+
+    def _now_stalled(self) -> float:
+        own = time.process_time() - self._used
+        return max(0.0, time.monotonic() - self._due - own - 0.02)
+
+    async def watch(self) -> None:
+        """Measure until it is cancelled."""
+        while True:
+            self._used, self._due = time.process_time(), time.monotonic() + 0.01
+            await asyncio.sleep(0.01)
+            self._stalled += self._now_stalled()
 
     @property
     def peak_megabytes(self) -> float:
@@ -241,14 +262,6 @@ class Findings:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         # Of this program alone: ru_maxrss also knows the process that it was forked from.
         return int(status.partition("VmHWM:")[2].split()[0]) / 1000
-
-
-async def watch(findings: Findings) -> None:
-    loop = asyncio.get_running_loop()
-    while True:
-        due = loop.time() + 0.01
-        await asyncio.sleep(0.01)
-        findings.stalled += max(0.0, loop.time() - due - 0.02)
 
 
 async def attack(server: FuzzServer, connections: int, seed: int) -> Findings:
@@ -276,7 +289,7 @@ async def attack(server: FuzzServer, connections: int, seed: int) -> Findings:
             if outcome.verdict == "success" and outcome.text != text_of(number):
                 findings.wrong.append(f"row {number}: a success with the text {outcome.text!r}: {outcome.body!r:.700}")
 
-    watcher = asyncio.create_task(watch(findings))
+    watcher = asyncio.create_task(findings.watch())
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
     watcher.cancel()
     await asyncio.wait_for(caller.aclose(), 5)
@@ -306,7 +319,7 @@ def main() -> int:
     calls = findings.outcomes.total()
     print(f"{accepted} connections, {calls} calls in {time.monotonic() - began:.0f} s")
     print(f"longest call {findings.longest:.2f} s of {MOST_SECONDS} s, peak memory {findings.peak_megabytes:.0f} MB")
-    print(f"the loop did not run for {findings.stalled:.2f} s in all, which no call answers for")
+    print(f"this process was kept from running for {findings.stalled:.2f} s in all, which no call answers for")
     print(", ".join(f"{name} {count}" for name, count in findings.outcomes.most_common()))
     for wrong in findings.wrong:
         print("WRONG", wrong)

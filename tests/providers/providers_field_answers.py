@@ -97,7 +97,7 @@ FIELD = [
     spent("500 in words", 500, error("upstream: your balance has run out"), certain=False),
     spent("412 in words", 412, error("no more credits")),
     spent("200 in words", 200, {"error": "You have run out of credits"}, certain=False),
-    spent("402 with a code", 402, error("x", code="insufficient_credits"), "insufficient_credits"),
+    spent("402 with a code", 402, error("x", code="insufficient_credits"), "insufficient_credits", certain=False),
     spent("DashScope, arrears", 400, {"code": "Arrearage", "message": "Access denied"}, "Arrearage"),
     # 3. A quota that is only a pace.
     pace("DashScope, pace", 429, error(DASHSCOPE, code="insufficient_quota"), "rate_limit_exceeded"),

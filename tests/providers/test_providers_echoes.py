@@ -101,7 +101,7 @@ def test_money_in_words_is_certain_by_the_status(status: int, certain: bool, bod
     [
         (429, {"error": {"message": "spent", "code": "insufficient_quota"}}, True),
         (400, {"error": {"message": "spent", "code": "insufficient_quota"}}, True),
-        (402, {"type": "error", "error": {"type": "billing_error", "message": "x"}}, True),
+        (402, {"type": "error", "error": {"type": "billing_error", "message": "x"}}, False),
         (402, {"error": {"message": "can only afford 3919", "code": 402}}, False),
         (402, "", False),
         (401, "", True),
@@ -113,8 +113,8 @@ def test_money_in_words_is_certain_by_the_status(status: int, certain: bool, bod
         (500, {"error": {"message": "boom"}}, True),
     ],
 )
-def test_a_code_is_certain_and_a_bare_402_is_not(status: int, body: object, certain: bool) -> None:
-    """A machine's code says what it means; only refusals of the account can be doubted at all."""
+def test_a_code_is_certain_and_a_402_is_not(status: int, body: object, certain: bool) -> None:
+    """A machine's code says what it means, but a 402 may mean one row; only refusals of the account can be doubted."""
     assert judge(status, body).certain == certain
 
 
@@ -162,3 +162,13 @@ async def test_a_row_that_cannot_be_shown_is_judged_all_the_same() -> None:
     row = Row(1, "0" * 16, '"r1"', {}, HostileRow())
 
     assert (await caller.call(caller.prepare(row), row, timeout=5)).code == "insufficient_quota"
+
+
+@pytest.mark.parametrize(
+    ("asked", "final"), [(200, False), (100_000, True), (0, True)], ids=["small", "large", "unknown"]
+)
+def test_413_ends_a_row_at_once_only_if_it_is_large(asked: int, final: bool) -> None:
+    """A backend that refuses half of all small requests so (a broken proxy) does not fail every row it meets."""
+    outcome = judge(413, "", asked=b"x" * asked)
+
+    assert (outcome.verdict, outcome.code, outcome.final) == ("neutral", "request_too_large", final)

@@ -12,6 +12,7 @@ from e2e_sick import hard_reset, whole
 from providers_raw_server import Handler, RawServer, raw_server
 from test_providers_http import fault_of, request_to
 
+from llmbatch.errors import TransportError
 from llmbatch.http import HttpTransport
 
 
@@ -196,6 +197,72 @@ async def test_one_request_id_for_all_answers_tells_nothing(transport):
         ]
 
     assert sum(isinstance(reply, Exception) for (reply,) in ended) <= 1
+
+
+def copying_later(*, head_ids: bool, after: int):
+    """Answer with the request's own text; from the connection's request number *after* on, three answers too late.
+
+    That is what a copy that comes 50 ms late makes of a connection that is always busy.
+    """
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            answers: list[bytes] = []
+            while True:
+                text = (await state.read_request(reader)).decode()
+                name = f"req-{state.accepted}-{len(answers)}"
+                body = b'{"id":"%s","text":"%s"}' % (b"same-for-all" if head_ids else name.encode(), text.encode())
+                answers.append(whole(body, headers=b"X-Request-Id: %s\r\n" % name.encode() if head_ids else b""))
+                writer.write(answers[-1] if len(answers) <= after else answers[-4])
+                await writer.drain()
+
+        return handle
+
+    return make
+
+
+@pytest.mark.parametrize("head_ids", [True, False], ids=["request ids", "body ids"])
+async def test_copy_that_comes_some_answers_later_is_not_taken_for_the_next_one(transport, head_ids):
+    """A connection with a copy in it would give every later row the answer of another one."""
+    wrong, duplicates = [], 0
+    async with raw_server(copying_later(head_ids=head_ids, after=20)) as server:
+        for number in range(100):
+            request = replace(request_to(server.url), body=b"row %03d" % number)
+            try:
+                reply = await transport.post(request, timeout=5)
+            except TransportError as error:
+                duplicates += error.fault == "duplicate"
+                continue
+            if request.body not in reply.body:
+                wrong.append(number)
+
+    assert not wrong
+    assert duplicates == 4
+
+
+async def test_a_cache_that_repeats_the_ids_of_bodies_costs_one_attempt_at_most(transport):
+    """A proxy that answers equal rows from its cache gives them one id; its answers are good."""
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while True:
+                body = await state.read_request(reader)
+                writer.write(whole(b'{"id":"chatcmpl-%s"}' % body))
+                await writer.drain()
+
+        return handle
+
+    faults = []
+    async with raw_server(make) as server:
+        for number in [*range(20), 7, 7, 7, 9, 9, *range(20)]:
+            request = replace(request_to(server.url), body=b"%d" % number)
+            try:
+                await transport.post(request, timeout=5)
+            except TransportError as error:
+                faults.append(error.fault)
+                await transport.post(request, timeout=5)
+
+    assert faults == ["duplicate"]
 
 
 async def test_idle_connections_are_probed_after_a_minute(transport, monkeypatch):

@@ -117,6 +117,28 @@ async def test_answers_that_came_while_the_loop_was_blocked_are_taken() -> None:
     assert all(isinstance(reply, Reply) for reply in replies)
 
 
+@pytest.mark.slow
+async def test_request_whose_time_passed_before_it_could_leave_is_not_sent() -> None:
+    """A stop between a call and its sending: the answer would be paid for, and nobody would wait for it.
+
+    Slow, as the loop is blocked for more than what a late answer is granted.
+    """
+    gate = Gate()
+    gate.opened.set()
+    transport = HttpTransport()
+
+    async with raw_server(gate) as server:
+        await asyncio.gather(*(transport.post(request_to(server.url), timeout=5) for _ in range(3)))
+        calls = [asyncio.create_task(fault_of(transport, server.url, timeout=0.05, body=b"late")) for _ in range(2)]
+        asyncio.get_running_loop().call_soon(time.sleep, 0.4)
+        done, _ = await asyncio.wait(calls)
+        sent = [body for _, body in server.requests if body == b"late"]
+        await transport.aclose()
+
+    assert len(sent) == 1, "the first leaves at once, the second only after its time"
+    assert {task.result().fault for task in done} <= {"local", "timeout"}  # by whichever notices first
+
+
 async def test_flood_that_never_pauses_ends_a_moment_after_its_time() -> None:
     """There is always something in its socket, which prolongs the time once."""
 

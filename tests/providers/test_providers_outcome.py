@@ -1096,6 +1096,7 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
         judge(case.status, case.body, case.headers, case.endpoint)
     for answer in FIELD:
         judge(answer.status, answer.body, answer.headers, answer.endpoint)
+    judge_reply(Reply(413, {}, b""), endpoint="chat", mask=MASK, asked=b"a small request")
 
     assert {rule.name for rule in (*rules.BODY_RULES, *rules.STATUS_RULES)} == used
 

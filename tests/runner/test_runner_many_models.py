@@ -1,0 +1,55 @@
+"""Rows that each name a model of their own: nothing of a route stays once it is idle."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from llmbatch.records import Route, Row
+from llmbatch.runner import routes as routes_module
+from llmbatch.runner.options import RunOptions
+from llmbatch.runner.routes import Routes
+
+MOST = 256
+
+
+@pytest.fixture(autouse=True)
+def few_histories(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes_module, "MOST_HISTORIES", MOST)
+
+
+def test_memory_of_distinct_models_is_bounded() -> None:
+    """From some number of models on, each further one leaves nothing."""
+    routes = Routes(RunOptions(), seed=1, answered_before=lambda _: False)
+
+    def visit(first: int, last: int) -> int:
+        for number in range(first, last):
+            routes.route_of(Row(number, "", "", {}), Route(f"openai/model-{number:06}", "a"), float(number))
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        some = visit(0, 2 * MOST)
+        many = visit(2 * MOST, 40 * MOST)
+    finally:
+        tracemalloc.stop()
+
+    assert many - some < 100_000
+    assert len(routes) <= 100
+
+
+def test_a_route_that_is_here_keeps_its_history() -> None:
+    """Forgetting must not part the tenants of one route: what one has learned holds for the others."""
+    routes = Routes(RunOptions(circuit_key="tenant"), seed=1, answered_before=lambda _: False)
+
+    def of(tenant: str, model: str) -> object:
+        made = routes.route_of(Row(1, "", "", {"tenant": f'"{tenant}"'}), Route(model, "a"), 0.0)
+        made.live += model == "kept"
+        return made.state.history
+
+    first = of("a", "kept")
+    for number in range(2 * MOST):
+        of("x", f"model-{number}")
+
+    assert of("b", "kept") is first
