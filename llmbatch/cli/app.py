@@ -17,6 +17,7 @@ import typer
 import typer.core
 import typer.main
 
+from llmbatch import __version__
 from llmbatch.cli.flags import FLAGS, Flag
 from llmbatch.cli.kinds import Switch
 from llmbatch.cli.plain import AsTypedCommand, PlainCommand, PlainGroup
@@ -146,9 +147,7 @@ def _needs_command(context: typer.Context) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"llmbatch {version('llmbatch')}")
+        typer.echo(f"llmbatch {__version__}")
         raise typer.Exit
 
 
