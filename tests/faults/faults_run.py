@@ -18,7 +18,7 @@ from typing import Any
 from e2e_recorder import Arrival, Recorder, answer, error
 
 STRACE = shutil.which("strace")
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds after which a run counts as hanging."""
 
 

@@ -77,7 +77,7 @@ def test_the_command_says_what_is_wrong_without_a_traceback(name: str, tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
     assert ended.returncode == 1, ended.stderr
