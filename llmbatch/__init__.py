@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from llmbatch.records import Usage as Usage
     from llmbatch.report.summary import Summary as Summary
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "BatchRunner": "llmbatch.batch",
     "BreakerMetrics": "llmbatch.breaker",

@@ -13,6 +13,7 @@ import typer
 import typer.core
 import typer.main
 
+from llmbatch import __version__
 from llmbatch.cli.help import PlainCommand, PlainGroup
 
 __all__ = ["build_app"]
@@ -117,9 +118,7 @@ def _needs_command(context: typer.Context) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        typer.echo(f"llmbatch {version('llmbatch')}")
+        typer.echo(f"llmbatch {__version__}")
         raise typer.Exit
 
 

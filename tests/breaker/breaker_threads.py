@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds until a test gives up; nothing takes so long unless it hangs."""
 
 

@@ -500,10 +500,10 @@ def test_a_huge_text_is_masked_in_no_time(text: str) -> None:
     """The caller of the failed call pays for it; an answer of megabytes costs no more than one of a page."""
     error = DownError(text * 1_000_000)
 
-    started = time.perf_counter()
+    started = time.thread_time()
     failed_with(error)
 
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1
 
 
 # What it keeps.

@@ -216,7 +216,7 @@ def test_a_breaker_may_be_used_in_the_middle_of_its_own_steps(outer: Callable[[S
     last: list[str] = []
     while thread.is_alive() and at != last:
         last = at.copy()
-        thread.join(1.5)
+        thread.join(20)
 
     assert not thread.is_alive(), f"it hangs: {at[0]}"
     if errors:

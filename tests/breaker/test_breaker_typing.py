@@ -51,7 +51,7 @@ def complaints(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=280,
         env={"MYPYPATH": str(ROOT), "PATH": ""},
         cwd=here,
     )

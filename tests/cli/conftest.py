@@ -36,7 +36,7 @@ def llmbatch(tmp_path: Path, environment: dict[str, str]) -> Run:
             env=environment | variables,
             input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -50,6 +50,7 @@ def test_the_policy_is_what_run_would_use(llmbatch_here: Callable, outage: str, 
     assert told["probes"] > 20, "every 10 s for 5 minutes"
 
 
+@pytest.mark.slow  # two policies through an outage, some seconds of virtual time
 def test_policies_are_compared_and_one_is_recommended(llmbatch_here: Callable, outage: str) -> None:
     """What was told comes first; the advice says why."""
     words = ("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4")

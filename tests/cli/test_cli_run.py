@@ -237,7 +237,7 @@ def test_concurrency_above_the_soft_limit_of_files_works(tmp_path, environment):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         preexec_fn=lambda: resource.setrlimit(
             resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -265,7 +265,7 @@ def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(tmp_path
     errors = process.stderr.read()
     process.stderr.close()
 
-    assert process.wait(timeout=30) == 74
+    assert process.wait(timeout=120) == 74
     assert "Traceback" not in errors
     assert [line.partition(" ")[0] for line in errors.splitlines()[-2:]] == ["error:", "hint:"]
 

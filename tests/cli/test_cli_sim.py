@@ -52,7 +52,7 @@ def test_serve_prints_its_url_answers_and_ends_well(serve, number):
 
     answer = ask(url)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
 
     assert answer["object"] == "chat.completion"
     assert process.returncode == 0
@@ -64,7 +64,7 @@ def test_serve_tells_how_to_use_it(serve):
     process, url = serve("--scenario", "outage")
 
     process.terminate()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
 
     assert f"OPENAI_BASE_URL={url}" in errors
     assert f"ANTHROPIC_BASE_URL={url.removesuffix('/v1')} " in errors

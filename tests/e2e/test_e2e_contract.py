@@ -52,7 +52,7 @@ def run(tmp_path: Path, environment: dict[str, str], recorder: Recorder) -> Run:
             env=environment | {"OPENAI_BASE_URL": recorder.url, "ANTHROPIC_BASE_URL": recorder.origin} | variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
 
@@ -72,7 +72,7 @@ def shell(tmp_path: Path, environment: dict[str, str], recorder: Recorder) -> Ru
             env=environment | {"OPENAI_BASE_URL": recorder.url, "RUN": command},
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
 
@@ -312,14 +312,14 @@ def test_a_second_signal_ends_a_run_whose_reader_never_reads(
         stdout=subprocess.PIPE,
     )
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while recorder.count < 300 and time.monotonic() < deadline:
             time.sleep(0.02)  # more than a pipe takes is waiting then
 
         process.send_signal(signal.SIGTERM)
         time.sleep(0.3)  # the two must not be merged
         process.send_signal(signal.SIGTERM)
-        code = process.wait(5)
+        code = process.wait(120)
     finally:
         process.kill()
         process.communicate()

@@ -37,7 +37,7 @@ def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -215,7 +215,7 @@ async def _run(
             recovery_timeout=0.3,
             seed=1,
         )
-        summary = await asyncio.wait_for(runner.run(prompts, results), 60)
+        summary = await asyncio.wait_for(runner.run(prompts, results), 240)
     lines = [json.loads(line) for line in results.read_bytes().splitlines()] if results.exists() else []
     return summary.exit_code, sorted(lines, key=lambda line: line["row"])
 

@@ -28,6 +28,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 if __package__ in (None, ""):
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "e2e")]
@@ -227,7 +228,7 @@ def run_job(seed: int, folder: Path, tally: Tally) -> None:
     job.server.respond = sick.respond
     ways = [*[by_kill] * 4, by_signal, by_signal, by_stop, by_size, *[by_tampering] * 2]
     ways += [by_fault] * 3 if STRACE else []
-    kept: dict[int, dict] = {}
+    kept: dict[int, dict[str, Any]] = {}
     try:
         for _ in range(rng.randint(2, 8)):
             if len(kept) == rows:

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from e2e_recorder import Arrival, Recorder, answer, error
 
 STRACE = shutil.which("strace")
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds after which a run counts as hanging."""
 
 
@@ -92,12 +93,12 @@ class Job:
     def run(self, *more: str, before: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Ended:
         return finish(self.start(*more, before=before, environ=environ))
 
-    def lines(self) -> dict[int, dict]:
+    def lines(self) -> dict[int, dict[str, Any]]:
         """The result lines, checked: whole and valid but for a torn end, and one a row."""
         if not self.output.exists():
             return {}
         *whole, _ = self.output.read_bytes().split(b"\n")
-        found: dict[int, dict] = {}
+        found: dict[int, dict[str, Any]] = {}
         for number, line in enumerate(whole, 1):
             result = json.loads(line)
             assert result["row"] not in found, f"line {number}: row {result['row']} has two lines"

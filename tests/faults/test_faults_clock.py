@@ -35,7 +35,7 @@ def test_a_wall_clock_a_day_off_changes_no_wait(tmp_path: Path, shift: str) -> N
     now = time.time()
     job.server.headers = {"Date": formatdate(now, usegmt=True), "Retry-After": formatdate(now + 2, usegmt=True)}
     try:
-        ended = job.run(environ={"LD_PRELOAD": LIBRARY, "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
+        ended = job.run(environ={"LD_PRELOAD": LIBRARY or "", "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
     finally:
         job.close()
 

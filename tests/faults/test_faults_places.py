@@ -35,7 +35,7 @@ def shell(script: str, *, private_mounts: bool = False) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
         stdin=subprocess.DEVNULL,
     )
 

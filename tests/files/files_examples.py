@@ -39,7 +39,7 @@ def result_line(row: int, *, raw: bytes | None = None, status: Status = "success
 async def drain(source: AnySource) -> list[Row | Malformed]:
     """Every row that *source* still has."""
     rows: list[Row | Malformed] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while not source.exhausted:
             row = source.take()
             if row is not None:

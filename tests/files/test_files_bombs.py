@@ -30,14 +30,14 @@ def zstd_bomb(text: bytes, blocks: int) -> bytes:
 
 
 def read_to_the_row(path: Path) -> tuple[Row, float, int]:
-    """The only row of *path*, the longest time of one call, and the calls."""
+    """The only row of *path*, the longest CPU time of one call, and the calls."""
     source = open_source(path)
     longest, calls = 0.0, 0
     rows = []
     while not source.exhausted:
-        began = time.perf_counter()
+        began = time.thread_time()
         item = source.take()
-        longest = max(longest, time.perf_counter() - began)
+        longest = max(longest, time.thread_time() - began)
         calls += 1
         if item is not None:
             rows.append(item)
@@ -56,7 +56,7 @@ def test_four_kilobytes_of_newlines_took_a_gigabyte_and_a_minute(tmp_path: Path,
         path.write_bytes(zstd_bomb(LAST, 1000))
         assert path.stat().st_size < 4200
     else:
-        path.write_bytes(gzip.compress(b"\n" * (125 * MIB) + LAST))
+        path.write_bytes(gzip.compress(b"\n" * (125 * MIB) + LAST, compresslevel=1))
     tracemalloc.start()
 
     row, longest, calls = read_to_the_row(path)

@@ -254,7 +254,7 @@ except WriteError as error:
 print(source.reread(rows[0]).id)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "s")]
-    done = subprocess.run(command, input=text_of(1, 2), capture_output=True, check=True, timeout=30)
+    done = subprocess.run(command, input=text_of(1, 2), capture_output=True, check=True, timeout=240)
 
     assert b"File too large" in done.stdout
     assert b"ulimit -f" in done.stdout

@@ -205,7 +205,7 @@ async def test_a_failed_sync_stops_the_writer(tmp_path: Path, in_thread: bool) -
     path.unlink()
 
     writer.put(b"1\n")
-    await asyncio.wait_for(told.wait(), 2)
+    await asyncio.wait_for(told.wait(), 60)
     writer.put(b"2\n")
     with pytest.raises(WriteError, match="was deleted"):
         await writer.aclose()
@@ -240,7 +240,7 @@ async def test_lines_that_a_failed_sync_may_have_lost_are_taken_back(tmp_path: P
     while disk.syncs < 1:
         await asyncio.sleep(0.001)
     writer.put(result_line(2))
-    await asyncio.wait_for(told.wait(), 2)
+    await asyncio.wait_for(told.wait(), 60)
     with pytest.raises(WriteError, match="could not be written"):
         await writer.aclose()
 
@@ -297,7 +297,7 @@ async def test_a_slow_reader_of_a_stream_blocks_nothing_and_gets_everything() ->
     output.close()
     reader.join()
 
-    assert put_took < 1.0
+    assert put_took < 20  # nobody reads: a put that waits never returns
     assert (congested, drained) == (True, False)
     assert written_before == 0
     assert got == line * 101

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def rows_in(text: bytes) -> list[int]:
     return [number for number, line in enumerate(text.split(b"\n"), 1) if line.strip(b" \t\r\n\x0b\x0c")]
 
 
-def lines_of(path: Path) -> dict[int, dict]:
+def lines_of(path: Path) -> dict[int, dict[str, Any]]:
     lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     found = {line["row"]: line for line in lines}
     assert len(found) == len(lines)
@@ -76,7 +77,7 @@ def test_the_command_says_what_is_wrong_without_a_traceback(name: str, tmp_path:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
     assert ended.returncode == 1, ended.stderr

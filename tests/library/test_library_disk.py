@@ -13,7 +13,7 @@ import pytest
 from llmbatch import BatchRunner, InputError, WriteError
 from llmbatch.files.disk import Disk
 
-ROWS = 30_000
+ROWS = 4_000
 
 
 async def answer(row: dict) -> str:
@@ -41,7 +41,7 @@ class Failing(Disk):
 @pytest.fixture
 def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "p.jsonl"
-    path.write_text("".join(f'{{"prompt":"{number} {"x" * 40}"}}\n' for number in range(ROWS)))
+    path.write_text("".join(f'{{"prompt":"{number} {"x" * 400}"}}\n' for number in range(ROWS)))
     return path
 
 

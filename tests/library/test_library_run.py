@@ -6,11 +6,11 @@ import asyncio
 import gc
 import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -285,7 +285,7 @@ except KeyboardInterrupt:
             assert process.stdout is not None
             assert process.stdout.readline() == "going\n"
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=10)
+            said, _ = process.communicate(timeout=120)
         finally:
             process.kill()
 
@@ -426,12 +426,13 @@ def test_importing_the_package_is_light():
         "import sys, llmbatch; llmbatch.CircuitBreaker; llmbatch.CircuitOpenError; "
         "print([name for name in ('aiohttp', 'httptools', 'typer', 'rich', 'anyio', 'asyncio') if name in sys.modules])"
     )
-    started = time.monotonic()
+    started = os.times()
 
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=240)
 
     assert said.stdout == "[]\n"
-    assert time.monotonic() - started < 5
+    ended = os.times()
+    assert ended.children_user + ended.children_system - started.children_user - started.children_system < 1.0
 
 
 @pytest.mark.slow
@@ -452,7 +453,7 @@ def test_a_run_on_uvloop_wakes_for_timers_that_are_due_at_once():
 
     async def main() -> Counter[str]:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: broken.append(context))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             runner = BatchRunner(call, concurrency=50)
             return Counter([result.status async for result in runner.stream(range(400))])
 

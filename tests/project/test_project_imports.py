@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow  # a process each
 def loaded(*words: str, cwd: Path | None = None) -> set[str]:
     """Every module that an interpreter loads for *words*."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-X", "importtime", *words], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]

@@ -23,7 +23,7 @@ def test_the_night_goes_as_its_page_says(tmp_path: Path) -> None:
     script = "set -eu\ncode=0\ntrap 'kill ${provider:-} 2>/dev/null || true' EXIT\n" + "\n".join(blocks)
 
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=280, check=False
     )
 
     assert done.returncode == 0, done.stdout + done.stderr

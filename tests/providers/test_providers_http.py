@@ -258,7 +258,7 @@ async def test_handshake_that_hangs_is_a_connect_timeout_and_was_not_sent(transp
 async def test_connection_has_less_time_than_a_long_request(transport, monkeypatch):
     """Where a model may think for minutes, a connection still has its own few seconds."""
     monkeypatch.setattr("llmbatch.http.dial.CONNECT_SECONDS", 0.1)
-    async with raw_server(lambda state: lambda reader, writer: reader.read(-1)) as server, asyncio.timeout(2):
+    async with raw_server(lambda state: lambda reader, writer: reader.read(-1)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url.replace("http:", "https:"), timeout=600)
 
     assert (error.fault, error.sent) == ("connect_timeout", False)
@@ -514,7 +514,7 @@ async def test_body_over_the_cap_is_dropped_and_its_connection_closed(transport)
 
         return handle
 
-    async with raw_server(make) as server, asyncio.timeout(2):
+    async with raw_server(make) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
         await until(lambda: server.open == 0)
 
@@ -704,7 +704,7 @@ def test_lack_of_file_handles_is_this_machines_fault(tmp_path):
         """)
     )
 
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
 
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [["local", "False"], ["local", "False"]], done.stdout + done.stderr
@@ -749,7 +749,7 @@ async def test_key_appears_in_no_error(transport):
     assert not [text for text in said if KEY in text]
 
 
-async def until(condition, *, seconds: float = 2.0) -> None:
+async def until(condition, *, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

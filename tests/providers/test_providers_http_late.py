@@ -69,7 +69,7 @@ def late(answer: bytes) -> tuple[bytes, bytes]:
 @pytest.mark.parametrize(("begun", "broken"), BROKEN_FRAMES)
 async def test_framing_that_breaks_after_the_head_has_arrived_ends_the_call(transport, begun, broken, close):
     """The parser's error reaches whoever waits for the body: no call waits for its deadline, and none for ever."""
-    async with raw_server(pausing(CHUNKED, begun, broken, close=close)) as server, asyncio.timeout(2):
+    async with raw_server(pausing(CHUNKED, begun, broken, close=close)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
         await asyncio.sleep(0.01)
 
@@ -80,7 +80,7 @@ async def test_framing_that_breaks_after_the_head_has_arrived_ends_the_call(tran
 @pytest.mark.parametrize("answer", CUT)
 async def test_body_that_is_cut_after_a_pause_is_truncated(transport, answer):
     """As one that comes in one piece."""
-    async with raw_server(pausing(*late(answer), close=True)) as server, asyncio.timeout(2):
+    async with raw_server(pausing(*late(answer), close=True)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
 
     assert (error.fault, error.sent) == ("truncated", True)
@@ -89,7 +89,7 @@ async def test_body_that_is_cut_after_a_pause_is_truncated(transport, answer):
 @pytest.mark.parametrize("answer", BEGUN)
 async def test_reset_after_a_pause_in_the_body_is_truncated(transport, answer):
     """As one that comes in one piece."""
-    async with raw_server(pausing(*late(answer), reset=True)) as server, asyncio.timeout(2):
+    async with raw_server(pausing(*late(answer), reset=True)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
 
     assert (error.fault, error.sent) == ("truncated", True)
@@ -98,7 +98,7 @@ async def test_reset_after_a_pause_in_the_body_is_truncated(transport, answer):
 @pytest.mark.parametrize("answer", GARBAGE)
 async def test_garbage_that_ends_after_a_pause_is_garbage(transport, answer):
     """As garbage that comes in one piece."""
-    async with raw_server(pausing(*late(answer), close=True)) as server, asyncio.timeout(2):
+    async with raw_server(pausing(*late(answer), close=True)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
 
     assert (error.fault, error.sent) == ("garbage", True)
@@ -122,7 +122,7 @@ async def test_framing_that_breaks_in_any_piece_ends_the_call_in_time(transport,
 
         return handle
 
-    async with raw_server(make) as server, asyncio.timeout(3):
+    async with raw_server(make) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=0.2)
 
     assert error.fault in ("garbage", "timeout")

@@ -544,6 +544,7 @@ def test_a_few_stories_go_as_the_model_says() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_many_stories_go_as_the_model_says() -> None:
     """Thousands of steps, and random steps reach each decision. Slow: the model reads the whole story at every step."""
     seen.clear()

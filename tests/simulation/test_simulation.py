@@ -20,18 +20,27 @@ from llmbatch.events import Event
 from llmbatch.runner.backlog import PendingRow
 
 HERE = Path(__file__).parent
-SEEDS = 2400
-AT_ONCE = 100
+SEEDS = 800
+"""More than twice as many as the planted bug that hides best needs (test_simulation_bugs.py)."""
+AT_ONCE = 200
+FAULTS = {"kill", "kill in a disk call", "power cut", "cancel", "stop", "stop now", "pause", "disk full"} | {
+    *("write error", "sync error", "read error")
+}
 
 
-@pytest.mark.slow  # a hundred stories of some 13 ms each
+@pytest.mark.slow  # two hundred stories of some 20 ms each
 @pytest.mark.no_cover
 @pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
 def test_no_story_breaks_a_guarantee(first: int) -> None:
-    """Outages, kills, power cuts, full disks, pauses: every row ends with its one line, and all else holds."""
+    """Outages, kills, power cuts, full disks, pauses: every row ends with its one line, and all else holds.
+
+    A simulation that draws no power cut proves nothing about one: each block meets every kind of fault.
+    """
     tally = tell(first, first + AT_ONCE)
 
     assert not tally.broken, "".join(f"\n{words}\n  replay: {command(seed)}" for seed, words in tally.broken)
+    assert set(tally.fates) >= FAULTS
+    assert tally.lives > 400
     # Those of early in a run are told by a test of their own (tests/runner/test_runner_found.py).
     assert tally.by_chance - tally.too_soon <= 1, "good rows fail by chance more often than one in 100,000"
 
@@ -56,22 +65,11 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
     assert len(told) == 1
 
 
-def test_the_stories_meet_every_kind_of_fault() -> None:
-    """A simulation that draws no power cut proves nothing about one."""
-    tally = tell(0, 150)
-
-    assert {"kill", "kill in a disk call", "power cut", "cancel", "stop", "stop now", "pause", "disk full"} <= set(
-        tally.fates
-    )
-    assert {"write error", "sync error", "read error"} <= set(tally.fates)
-    assert tally.lives > 300
-
-
 @pytest.mark.slow  # two outages of an hour
 @pytest.mark.no_cover
 def test_rows_in_memory_do_not_grow_with_the_input() -> None:
     """Claim 12: in an outage rows wait in memory, a thousand that may go, as many parked, some in flight."""
-    few, many = _most_rows_in_memory(4_000), _most_rows_in_memory(12_000)
+    few, many = _most_rows_in_memory(3_000), _most_rows_in_memory(9_000)
 
     assert 20 < few <= 2 * 1_000 + 5 * 20
     assert many <= 1.1 * few
@@ -86,7 +84,7 @@ def _most_rows_in_memory(rows: int) -> int:
         def observe(self, event: Event) -> None:
             nonlocal most
             self.events += 1
-            if self.events % 500 == 0:
+            if self.events % 1_000 == 0:
                 most = max(most, sum(isinstance(thing, PendingRow) for thing in gc.get_objects()))
 
     machine = Machine(Random(1))

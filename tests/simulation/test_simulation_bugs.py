@@ -6,7 +6,8 @@ import pytest
 from hunt import tell
 from simulation_bugs import BUGS
 
-WITHIN = 600
+WITHIN = 800
+"""The bug that hides best shows in story 333: "charged by the word of the smallest request alone"."""
 
 
 @pytest.mark.slow  # up to some seconds of stories

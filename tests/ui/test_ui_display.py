@@ -48,7 +48,7 @@ def stuck() -> Iterator[io.StringIO]:
 
     class Stuck(Terminal):
         def write(self, text: str) -> int:
-            released.wait(5)
+            released.wait(60)
             return len(text)
 
     yield Stuck()
@@ -200,7 +200,7 @@ def test_a_terminal_that_hangs_does_not_hold_up_the_run(stuck: io.StringIO) -> N
     started = time.perf_counter()
     play(display, rows=500)
 
-    assert time.perf_counter() - started < 0.25
+    assert time.perf_counter() - started < 20  # the write hangs for 60 s
     display._ticker.stop(patience_s=0.0)
 
 
@@ -271,7 +271,7 @@ def test_on_a_real_terminal_data_stays_on_standard_output(tmp_path: Path) -> Non
     data = tmp_path / "data"
 
     with data.open("wb") as out:
-        done = subprocess.run([sys.executable, "-c", SCRIPT], stdout=out, stderr=slave, timeout=20, check=False)
+        done = subprocess.run([sys.executable, "-c", SCRIPT], stdout=out, stderr=slave, timeout=120, check=False)
     os.close(slave)
     shown = b""
     while block := _read(master):

@@ -269,7 +269,7 @@ def test_json_lines_are_snapshots_and_changes() -> None:
 
 def test_json_lines_say_more_with_verbose() -> None:
     """Failed attempts, parking and retries become objects; good attempts do not."""
-    events = [
+    events: list[Event] = [
         started(),
         CallEnded(1.0, ROUTE, 1, False, "success", "", "", 200, 0.5, 1, 1),
         CallEnded(1.0, ROUTE, 2, False, "failure", "timeout", HOSTILE, None, 0.5, 0, 0),
