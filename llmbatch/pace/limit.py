@@ -51,6 +51,7 @@ class AdaptiveLimit:
         "_knee_share",
         "_overloads",
         "_pause",
+        "_proven",
         "_refused",
         "_slow_start",
         "_span",
@@ -86,6 +87,8 @@ class AdaptiveLimit:
         self._span = FIRST_SPAN
         self._pause = 0
         """Answers until another trial may begin."""
+        self._proven = True
+        """Whether an answer has been good since the last wait."""
 
     def __repr__(self) -> str:
         trial = f", tried from {self._tried_from[0]:.0f}" if self._tried_from is not None else ""
@@ -98,6 +101,7 @@ class AdaptiveLimit:
 
     def on_success(self, serial: int) -> None:
         """The answer to call *serial* was good: grow."""
+        self._proven = True
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
             if self._refused < 1e-6:
@@ -147,10 +151,25 @@ class AdaptiveLimit:
         self._give_way(min(0.9, max(0.5, 1.0 - self._refused)), serial, newest)
 
     def restart(self, start: float = RAMP_START) -> None:
-        """A wait is over: ramp up from *start* instead of stampeding."""
+        """Traffic begins anew, and what it met before says nothing: ramp up from *start*, to the ceiling if it may."""
         self._value = min(start, float(self.ceiling))
         self._slow_start = float(self.ceiling)
         self._refused = 0.0
+        self._restart_counts()
+
+    def resume(self, in_flight: int) -> None:
+        """A wait is over: ramp up from what is still *in_flight*, fast to the limit that the wait began with.
+
+        Calls in flight are carried already, so two more than those are no stampede. A wait that follows another one
+        with no good answer between says nothing new about what is carried.
+        """
+        usual = self._value if self._proven else self._slow_start
+        self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self.ceiling))
+        self._slow_start = max(usual, self._value)
+        self._proven = False
+        self._restart_counts()
+
+    def _restart_counts(self) -> None:
         self._growth, self._trips = 1.0, 0.0
         self._tried_from = None
         self._answers = self._overloads = 0

@@ -230,9 +230,9 @@ class RouteBase:
         return max(free, 0 if out else 1)
 
     def ramp(self) -> None:
-        """A wait is over: start with few calls in flight instead of a stampede."""
+        """A wait is over: add few calls to those in flight instead of a stampede."""
         self.throttle.ramp_due = False
-        self.limit.restart(RAMP_START)
+        self.limit.resume(len(self._out))
 
     def retry_after(self, now: float) -> float:
         """Seconds until this route may take a row again: finite and above zero."""
