@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mess_cells import Cell, Check, Finding, Setup, attempts_of_a_bad_row, own_backoff
+from mess_run import is_opening, is_outage
 
 from llmbatch import BatchRunner
 from llmbatch.events import Event
 from llmbatch.sim.row_fault import RowFault, find_fault
-from mess_run import is_opening, is_outage
 
 __all__ = ["real_cells"]
 
