@@ -8,6 +8,7 @@ Exit code 1 if one is not.
     python benchmarks/mess.py --quick                        a subset, under a minute
     python benchmarks/mess.py --cell 'bad/http/*' --cell 50% all over HTTP, and whatever has 50% in its name
     python benchmarks/mess.py --rows 1000000 --cell chance   a million good rows at each rate of errors
+    python benchmarks/mess.py --real                         a small set over real HTTP on loopback, in real time
 
 Bias: calls cost no time of this machine, so that what the runner itself needs is not seen; latencies are even (within a
 tenth), those of providers are not.
@@ -24,6 +25,7 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 
 from mess_cells import Cell, Finding, Setup, all_cells
+from mess_real import real_cells
 from mess_run import explain_error
 from rich.console import Console
 from rich.text import Text
@@ -62,7 +64,7 @@ def as_json(cell: Cell, found: Finding) -> str:
 
 
 def chosen(arguments: argparse.Namespace) -> list[Cell]:
-    cells = all_cells()
+    cells = list(real_cells()) if arguments.real else all_cells()
     if arguments.cell:
         return [
             cell
@@ -75,6 +77,7 @@ def chosen(arguments: argparse.Namespace) -> list[Cell]:
 def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a subset, under a minute of CPU")
+    parser.add_argument("--real", action="store_true", help="over real HTTP against the simulated provider instead")
     parser.add_argument("--cell", action="append", help="part of a name, or a pattern; repeatable")
     parser.add_argument("--rows", type=int, default=100_000, help="good rows of each chance/ cell")
     parser.add_argument("--seed", type=int, default=1)

@@ -1,9 +1,10 @@
 """How many requests may be in flight: a limit that gives way when told to slow down, and ramps after a wait.
 
 Additive increase, multiplicative decrease with slow start, as TCP Reno has them (RFC 5681), one request for one
-segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``. After
-a few round trips in which nothing was refused it grows faster and faster, as CUBIC does (RFC 9438), or a limit that
-gave way to slow answers would take hours to come back.
+segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``. What
+it gave way by beyond what was carried it regains sooner, half of the distance in a round trip, as BIC does (Xu,
+Harfoush and Rhee 2004). After a few round trips above that in which nothing was refused it grows faster and faster, as
+CUBIC does (RFC 9438), or a limit that gave way to slow answers would take hours to come back.
 
 A 429 takes the limit back to what the provider still carries, the good part of the last answers, as TCP Westwood does
 (Mascolo et al. 2001), by a tenth at least and to half of it at most.
@@ -35,6 +36,9 @@ FEW, MANY = 20, 50
 FIRST_SPAN, LONG_SPAN = 100, 6400
 """Answers between two trials: after the first that did not help, and at the most."""
 
+CAUTION = 0.9
+"""The part of its limit that a route keeps at most when it is told to slow down."""
+
 CAUTIOUS = 3
 """Round trips without a refusal in which it grows by one each; in those after, the growth doubles."""
 
@@ -51,6 +55,8 @@ class AdaptiveLimit:
         "_knee_share",
         "_overloads",
         "_pause",
+        "_peak",
+        "_proven",
         "_refused",
         "_slow_start",
         "_span",
@@ -70,6 +76,8 @@ class AdaptiveLimit:
         self._growth = 1.0
         """What a round trip without a refusal adds."""
         self._trips = 0.0
+        self._peak = 0.0
+        """About what the provider carried when the limit gave way last: up to it the limit halves the distance."""
         self._refused = 0.0
         """The share of the last answers that was refused, by 429 or as overload."""
         self._answers = 0
@@ -86,6 +94,8 @@ class AdaptiveLimit:
         self._span = FIRST_SPAN
         self._pause = 0
         """Answers until another trial may begin."""
+        self._proven = True
+        """Whether an answer has been good since the last wait."""
 
     def __repr__(self) -> str:
         trial = f", tried from {self._tried_from[0]:.0f}" if self._tried_from is not None else ""
@@ -98,6 +108,7 @@ class AdaptiveLimit:
 
     def on_success(self, serial: int) -> None:
         """The answer to call *serial* was good: grow."""
+        self._proven = True
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
             if self._refused < 1e-6:
@@ -108,8 +119,13 @@ class AdaptiveLimit:
                 return
         if self._value < self.ceiling:
             part = 1.0 / self._value
-            self._value += 1.0 if self._value < self._slow_start else part * self._growth
-            self._value = min(self._value, float(self.ceiling))
+            if self._value < self._slow_start:
+                self._value = min(self._value + 1.0, float(self.ceiling))
+                return
+            below = self._peak - self._value
+            self._value = min(self._value + part * max(self._growth, below / 2.0), float(self.ceiling))
+            if below > 0:
+                return
             self._trips += part
             if self._trips >= CAUTIOUS + 1:
                 self._trips -= 1.0
@@ -144,13 +160,28 @@ class AdaptiveLimit:
         """The provider asked call number *serial* to slow down: give way, once for all calls up to *newest*."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         self._tried_from = None
-        self._give_way(min(0.9, max(0.5, 1.0 - self._refused)), serial, newest)
+        self._give_way(min(CAUTION, max(0.5, 1.0 - self._refused)), serial, newest)
 
     def restart(self, start: float = RAMP_START) -> None:
-        """A wait is over: ramp up from *start* instead of stampeding."""
+        """Traffic begins anew, and what it met before says nothing: ramp up from *start*, to the ceiling if it may."""
         self._value = min(start, float(self.ceiling))
         self._slow_start = float(self.ceiling)
-        self._refused = 0.0
+        self._refused = self._peak = 0.0
+        self._restart_counts()
+
+    def resume(self, in_flight: int) -> None:
+        """A wait is over: ramp up from what is still *in_flight*, fast to the limit that the wait began with.
+
+        Calls in flight are carried already, so two more than those are no stampede. A wait that follows another one
+        with no good answer between says nothing new about what is carried.
+        """
+        usual = self._value if self._proven else self._slow_start
+        self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self.ceiling))
+        self._slow_start = max(usual, self._value)
+        self._proven = False
+        self._restart_counts()
+
+    def _restart_counts(self) -> None:
         self._growth, self._trips = 1.0, 0.0
         self._tried_from = None
         self._answers = self._overloads = 0
@@ -179,7 +210,9 @@ class AdaptiveLimit:
             self._start_counting(newest)
         self._value = min(self._value, max(1.0, self._before * factor))
         self._growth, self._trips = 1.0, 0.0
-        self._slow_start = self._value
+        if self._proven:  # else nothing is carried yet, and this says no more than the wait did
+            self._slow_start = self._value
+            self._peak = min(self._before, self._value / CAUTION)
 
     def _note(self, serial: int, *, overload: int) -> None:
         """Count an answer; where a lower limit is tried, look whether it helps."""

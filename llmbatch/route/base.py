@@ -28,6 +28,9 @@ RAMP_START = 2.0
 CHECK_SECONDS = 1.0
 """Seconds without a good answer before a request is sent that no row waits for, and between two of them."""
 
+FURTHER_ROWS = 4
+"""Rows from further ahead that have to raise too before a function's own exceptions stop the run."""
+
 UNREACHABLE_SECONDS = 600.0
 """How long a route that has never answered is tried where no other bound is set."""
 
@@ -208,6 +211,17 @@ class RouteBase:
         why = self.circuit.reason
         return f"{why}: {self.message}" if why and self.message else why
 
+    @property
+    def looks_further(self) -> bool:
+        """Whether rows further ahead are tried before the run stops: the function may be right, and its first rows bad.
+
+        What a function raises of its own is its rows' fault, not that of a provider which has to be spared.
+        """
+        if self._stop is None or self.outage is None or self.outage.failed_rows >= FURTHER_ROWS:
+            return False
+        outcome = self._stop[1]
+        return outcome.scope == "row" and outcome.status is None and outcome.retry
+
     def takes_calls(self, now: float) -> bool:
         """Whether ordinary calls may be sent at all."""
         throttle = self.throttle
@@ -236,9 +250,9 @@ class RouteBase:
         return max(free, 0 if out else 1)
 
     def ramp(self) -> None:
-        """A wait is over: start with few calls in flight instead of a stampede."""
+        """A wait is over: add few calls to those in flight instead of a stampede."""
         self.throttle.ramp_due = False
-        self.limit.restart(RAMP_START)
+        self.limit.resume(len(self._out))
 
     def retry_after(self, now: float) -> float:
         """Seconds until this route may take a row again: finite and above zero."""
@@ -249,7 +263,7 @@ class RouteBase:
 
     def next_change(self, now: float) -> float | None:
         """When the route may take a call that it does not take now; None where only an answer can change that."""
-        if self.dead is not None or self.throttle.given_up or self._stop is not None:
+        if self.dead is not None or self.throttle.given_up or (self._stop is not None and not self.looks_further):
             return None
         if not self.circuit.is_closed:
             return max(self._probe_at, self.throttle.not_before)
@@ -343,7 +357,7 @@ class RouteBase:
 
     def next_probe(self, now: float, candidates: Candidates) -> Probe | None:
         """Who may probe now; None where it is not time yet, or nobody can."""
-        if self.outage is None or self._stop is not None or self.dead is not None:
+        if self.outage is None or self.dead is not None or (self._stop is not None and not self.looks_further):
             return None
         if now < self.throttle.not_before or now < self._probe_at:
             return None

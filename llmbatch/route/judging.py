@@ -203,6 +203,7 @@ class Judging(RouteBase):
         wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
         self.circuit.hold(now + max(wait, outcome.pause or 0.0))
         if self._stop is not None:
+            outage.failed_rows += call.kind == "row"
             return decisions
         rate = self.evidence.rate.cautious
         if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):

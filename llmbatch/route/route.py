@@ -68,7 +68,7 @@ class RouteState(Refusing):
         if self._stop is not None:
             if self.circuit.is_closed:
                 decisions += self._open("stop", now)
-            if not self._out:
+            if not self._out and not self.looks_further:
                 decisions.append(self._give_up())
         return self._moved(was, decisions)
 

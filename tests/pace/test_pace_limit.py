@@ -82,17 +82,54 @@ def test_one_request_to_slow_down_costs_a_tenth() -> None:
 
 
 def test_after_pushback_it_grows_by_one_a_round_trip_and_then_faster() -> None:
-    """Additive at first, not the doubling that just went too far; what stays quiet is soon trusted again."""
+    """Additive at first, above the tenth that it gave way by for safety; what stays quiet is soon trusted again."""
     limit = AdaptiveLimit(400)
 
     burst(limit, 400)
     burst(limit, 200)
 
-    grown = round_trips(limit, 14)
+    grown = round_trips(limit, 22)
     steps = [later - earlier for earlier, later in pairwise(grown)]
     assert grown[0] == 100
-    assert all(step <= 1 for step in steps[:4])
+    assert 110 <= grown[5] <= 112
+    assert all(step <= 1 for step in steps[5:9])
     assert grown[-1] > 300
+
+
+def test_the_tenth_it_gave_way_by_is_regained_in_a_few_round_trips() -> None:
+    """Half of the distance to what was carried in each, so that a limit is near that most of the time."""
+    limit = AdaptiveLimit(100)
+    round_trips(limit, 3)
+
+    burst(limit, 1)
+
+    grown = round_trips(limit, 5)
+    assert grown[0] == 90
+    assert 93 <= grown[1] <= 95
+    assert grown[4] >= 98
+
+
+def test_a_wait_with_calls_in_flight_does_not_drain_them() -> None:
+    """Two more than are in flight, and fast only up to the limit that the wait began with."""
+    limit = AdaptiveLimit(40)
+    limit.on_pushback(1, newest=40)
+    assert limit.value == 36
+
+    limit.resume(in_flight=30)
+
+    grown = round_trips(limit, 4)
+    assert (grown[0], grown[1]) == (32, 37)
+    assert grown[2] < 40
+
+
+def test_waits_with_no_answer_between_do_not_lower_the_ramp() -> None:
+    """Each is told once, but the later ones say nothing about what is carried."""
+    limit = AdaptiveLimit(40)
+    for serial in range(1, 8):
+        limit.on_pushback(serial, newest=serial)
+        limit.resume(in_flight=0)
+
+    assert round_trips(limit, 6) == [2, 4, 8, 16, 32, 37]
 
 
 def test_a_refusal_ends_the_fast_growth() -> None:
@@ -104,7 +141,8 @@ def test_a_refusal_ends_the_fast_growth() -> None:
 
     burst(limit, 1)
 
-    assert all(0 <= later - earlier <= 1 for earlier, later in pairwise(round_trips(limit, 4)))
+    grown = round_trips(limit, 4)
+    assert grown[-1] <= grown[0] / 0.9 + 1
 
 
 def test_pushback_during_a_ramp_ends_the_doubling() -> None:
@@ -144,7 +182,7 @@ def test_it_never_gives_way_below_one() -> None:
 
 
 steps = st.lists(
-    st.sampled_from(["success", "restart", "pushback"]),
+    st.sampled_from(["success", "restart", "resume", "pushback"]),
     max_size=200,
 )
 
@@ -163,6 +201,9 @@ def test_it_stays_between_one_and_the_ceiling(ceiling: int, story: list[str]) ->
             case "pushback":
                 limit.on_pushback(serial, newest=serial)
                 assert before // 2 <= limit.value <= before
+            case "resume":
+                limit.resume(in_flight=before // 2)
+                assert limit.value <= max(2, before)
             case "restart":
                 limit.restart()
                 assert limit.value <= 2

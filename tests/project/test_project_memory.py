@@ -1,4 +1,7 @@
-"""Many rows, for what only shows in so many. CONTRIBUTING.md has the command for a million."""
+"""Peak memory of whole runs: many rows, and rows of 2 MB beside a model that is down.
+
+CONTRIBUTING.md has the command for a million rows.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import pytest
 
 MEMORY = Path(__file__).parents[2] / "benchmarks" / "memory.py"
+LARGE = MEMORY.with_name("memory_large.py")
 
 
 @pytest.mark.slow  # 210,000 rows, some 12 s of CPU
@@ -26,3 +30,18 @@ def test_twenty_times_the_rows_take_the_same_memory(tmp_path: Path) -> None:
     assert (few["rows"], many["rows"]) == (10_000, 200_000)
     assert (many["peak_mb"] - few["peak_mb"]) * 1e6 <= 5 * 190_000, (few, many)
     assert many["peak_mb"] < 70
+
+
+@pytest.mark.slow  # 400 MB of rows over real HTTP, some 15 s
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs os.wait4 to read a process's peak")
+def test_large_rows_wait_for_a_model_that_is_down_without_their_bodies(tmp_path: Path) -> None:
+    """A hundred rows of 2 MB are deferred, a hundred others answered, in 150 MB at most."""
+    words = [sys.executable, str(LARGE), "--json", "raw.json"]
+
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=290, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "raw.json").read_text())
+    assert (found["exit_code"], found["lines"]) == (75, 100)
+    assert found["peak_mb"] <= 150, found

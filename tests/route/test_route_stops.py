@@ -23,8 +23,8 @@ from route_states import (
 )
 
 from llmbatch.records import Outcome
-from llmbatch.route.decisions import CircuitMoved, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
-from llmbatch.route.outage import Outage
+from llmbatch.route.decisions import CircuitMoved, Decision, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
+from llmbatch.route.outage import Candidates, Outage
 
 BAD_REQUEST = replace(REFUSED, scope="row")
 HINT = "check the model, the parameters and the rows; `llmbatch check` reads them all"
@@ -252,13 +252,37 @@ def test_a_probe_whose_key_is_refused_stops_a_route_that_has_never_answered() ->
     assert decisions[-1] == StopRun(3, "m refused the first rows: invalid key", HINT)
 
 
-def test_a_function_that_raises_for_all_first_rows_stops_the_run() -> None:
-    """Where it has never returned."""
+def look_further(story: Story, row: int, outcome: Outcome) -> list[Decision]:
+    """A row from further ahead probes, when it may."""
+    story.now = max(story.now, story.route.next_change(story.now) or 0.0)
+    assert story.route.next_probe(story.now, Candidates(fresh=True, parked=True, ping=False, good=False)) is not None
+    return story.call(row, outcome)
+
+
+def test_a_function_that_raises_for_all_first_rows_and_further_ahead_stops_the_run() -> None:
+    """Where it has never returned: four more rows are tried, and then nothing is marked as failed."""
     story = Story(ever=False)
     for row in (1, 2, 3, 4):
         assert kinds(story.call(row, RAISED)) == ["RetryAt"]
 
-    assert kinds(story.call(5, RAISED)) == ["CircuitMoved", "ParkUntil", "StopRun"]
+    assert kinds(story.call(5, RAISED)) == ["CircuitMoved", "ParkUntil"]
+    for row in (6, 70, 1):
+        assert "StopRun" not in kinds(look_further(story, row, RAISED))
+
+    assert kinds(look_further(story, 1100, RAISED))[-1] == "StopRun"
+
+
+def test_a_block_of_rows_that_a_function_raises_for_first_stops_nothing() -> None:
+    """A row from further ahead passes: the function is right, and what it raised was its rows' fault."""
+    story = Story(ever=False)
+    for row in (1, 2, 3, 4, 5):
+        story.call(row, RAISED)
+
+    look_further(story, 6, RAISED)
+    decisions = kinds(look_further(story, 70, GOOD))
+
+    assert (decisions[:2], decisions[-1]) == (["CircuitMoved", "Succeed"], "Requeue")
+    assert (story.route.is_closed, story.route.is_stopping) == (True, False)
 
 
 def test_a_function_that_raises_for_some_rows_only_stops_nothing() -> None:
