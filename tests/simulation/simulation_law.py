@@ -25,7 +25,7 @@ MOST_RATE = 0.9
 TOLERANCE = 0.6
 """The share of the rate really met that an estimate from few answers may be down at."""
 
-FEW_ANSWERS = 10
+FEW_ANSWERS = 12
 """Failed attempts that may end a row where none of the others' failed, but few of them are known."""
 
 CHECK_SECONDS = 1.0
@@ -221,6 +221,8 @@ class LifeLog:
             if not doubtful and closings > MOST_CLOSINGS + (last.at - first.at) / 600:
                 raise GuaranteeError(f"claim 5: the circuit closed {closings} times within the outage {name}")
             opening = options["concurrency"] + 2 * sure + 2 * known + 4
+            if doubtful:  # it proves the failures of fewer rows than the threshold, again and again
+                opening += FEW_ANSWERS * options["failure_threshold"]
             probes = most_probes(last.at - first.at, options["recovery_timeout"])
             bound = (1 + closings) * opening + probes
             if len(met) > bound:
