@@ -7,12 +7,10 @@ row with no good answer between them count as one: they may have had one cause.
 from __future__ import annotations
 
 from llmbatch.records import Outcome
-from llmbatch.route.law import ErrorRate, attempts_needed, backoff_steps
+from llmbatch.route.law import backoff_steps
+from llmbatch.route.rate import ErrorRate
 
 __all__ = ["Evidence", "RowRecord"]
-
-RARE = 0.1
-"""Bad rows for each good one, up to which one attempt more for each costs next to nothing."""
 
 MOST_UNPROVEN = 2
 """Failures of a row with no good answer between, after which another attempt would teach nothing."""
@@ -21,9 +19,11 @@ MOST_UNPROVEN = 2
 class RowRecord:
     """What is known against one unfinished row. Rows that never failed have none."""
 
-    __slots__ = ("epoch", "held", "in_flight", "last", "pending", "proven", "retry_at", "sent_alone", "throttled")
+    __slots__ = (
+        *("began", "held", "in_flight", "last", "merged", "pending", "proven", "retry_at", "sent_alone", "throttled"),
+    )
 
-    def __init__(self, epoch: int, last: Outcome) -> None:
+    def __init__(self, began: int, last: Outcome) -> None:
         self.proven = 0
         """Failed attempts that count."""
         self.pending: list[int] = []
@@ -39,8 +39,10 @@ class RowRecord:
         """Whether nothing can prove its failures any more, so that its own attempts have to do."""
         self.last = last
         """The latest answer that was not good."""
-        self.epoch = epoch
-        """When it began to fail, as :class:`ErrorRate` counts."""
+        self.began = began
+        """The number of its first failed call."""
+        self.merged = 0
+        """Failed attempts that do not count, as one before them does for both."""
 
     def __repr__(self) -> str:
         where = " in flight" if self.in_flight else " held" if self.held else ""
@@ -51,6 +53,11 @@ class RowRecord:
         """Failures in a row, proven or not."""
         return self.proven + len(self.pending)
 
+    @property
+    def attempts(self) -> int:
+        """Failed attempts that no outage explains."""
+        return self.proven + self.merged + len(self.pending)
+
 
 class Evidence:
     """The records of one route's unfinished rows, and the route's own error rate.
@@ -58,12 +65,12 @@ class Evidence:
     Memory: one record per unfinished row that failed; a success walks over the unproven ones only.
     """
 
-    __slots__ = ("_bad", "_least", "newest_success", "rate", "records", "unproven")
+    __slots__ = ("_failed_checks", "_least", "newest_success", "rate", "records", "unproven")
 
     def __init__(self, max_attempts: int) -> None:
         self._least = max_attempts
-        self._bad = 0
-        """Rows that ended as failed by the law."""
+        self._failed_checks = 0
+        """Requests that no row waits for and that failed since the last success."""
         self.rate = ErrorRate()
         self.records: dict[int, RowRecord] = {}
         self.unproven: dict[int, RowRecord] = {}
@@ -77,8 +84,9 @@ class Evidence:
     def failed(self, row: int, serial: int, outcome: Outcome) -> RowRecord:
         """Call *serial* of *row* failed as *outcome* says; proven at once if a later call has succeeded already."""
         record = self.records.get(row)
+        self.rate.failing(serial, first=record is None)
         if record is None:
-            record = self.records[row] = RowRecord(self.rate.epoch, outcome)
+            record = self.records[row] = RowRecord(serial, outcome)
         record.last = outcome
         record.in_flight = False
         if serial < self.newest_success or record.sent_alone:
@@ -99,6 +107,7 @@ class Evidence:
             left = [number for number in record.pending if number > serial]
             if len(left) == len(record.pending):
                 continue
+            record.merged += len(record.pending) - len(left) - 1
             record.pending = left
             record.proven += 1
             if not left:
@@ -108,6 +117,7 @@ class Evidence:
 
     def void(self) -> None:
         """An outage explains what is unproven: it counts against no row."""
+        self._failed_checks = 0
         for row, record in self.unproven.items():
             record.pending.clear()
             if not record.proven:
@@ -132,15 +142,19 @@ class Evidence:
         return held
 
     def needed(self, record: RowRecord) -> int:
-        """Proven failures that end the row; where errors happen and bad rows are rare, one more, as it costs little."""
-        needed = attempts_needed(self.rate.since(record.epoch), self._least)
-        is_cheap = self.rate.value > 0 and needed > self._least and self._bad <= RARE * self.rate.rows
-        return needed + is_cheap
+        """Proven failures that end the row."""
+        return max(self._least, self._asked(record))
+
+    def _asked(self, record: RowRecord) -> int:
+        """The same by the law alone."""
+        unresolved = ((other.began, other.attempts) for other in self.records.values() if other is not record)
+        return self.rate.needed(record.began, unresolved, alone=record.sent_alone)
 
     def ended(self, row: int) -> None:
         """The row failed as often as that."""
-        self._bad += 1
-        self.forget(row)
+        record = self.forget(row)
+        if record is not None:
+            self.rate.lost(record.attempts, record.began)
 
     def is_spent(self, record: RowRecord) -> bool:
         """Whether a good row would have failed so often less than once in 100,000."""
@@ -152,15 +166,24 @@ class Evidence:
 
     def backoff(self, record: RowRecord) -> float:
         """How far the row's wait has grown, in doublings; see :func:`backoff_steps`."""
-        return backoff_steps(record.failures, self.rate.since(record.epoch))
+        return backoff_steps(record.failures, self._asked(record)) if record.failures > 1 else 1.0
 
-    def succeeded(self, row: int) -> None:
-        """The row has its answer: what it met before is the route's own error rate."""
-        record = self.forget(row)
-        if record is None:
-            self.rate.add(0, self.rate.epoch)
-        else:
-            self.rate.add(record.proven + bool(record.pending), record.epoch)
+    def succeeded(self, row: int, serial: int, *, probe: bool = False) -> None:
+        """The row has its answer, by call *serial*: what it met before is the route's own error rate."""
+        record = self.forget(row) if self.records else None
+        if record is not None:
+            self.rate.resolved(record.attempts, record.began, 0 if probe else 1)
+        elif not probe:
+            self.rate.answered(serial)
+
+    def check_failed(self) -> None:
+        """A request that no row waits for failed: by chance, if a later call succeeds."""
+        self._failed_checks += 1
+
+    def check_passed(self, serial: int) -> None:
+        """One that was sent as call *serial* succeeded."""
+        self.rate.checked(serial, self._failed_checks)
+        self._failed_checks = 0
 
     def forget(self, row: int) -> RowRecord | None:
         """The row is done."""

@@ -48,10 +48,12 @@ class Judging(RouteBase):
             self.slowest = latency if latency > self.slowest else max(latency, self.slowest * 0.995)
             if call.fresh:
                 self._usual.add(0)
-            self.evidence.succeeded(call.row)
+            self.evidence.succeeded(call.row, call.ticket.serial, probe=call.ticket.probe)
             trust = self.trust
             if trust.pings or trust.vouched or trust.jumps or trust.mistaken:
                 self.trust = Trust()
+        elif not call.ticket.probe:
+            self.evidence.check_passed(call.ticket.serial)
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
         """A call succeeded: judge the rows whose failures it proves."""
@@ -82,6 +84,7 @@ class Judging(RouteBase):
         """
         self.trust.vouched.update(self.evidence.unproven)
         if len(self.trust.vouched) < self._policy.failure_threshold:
+            self.evidence.check_passed(call.serial)
             return self._prove(call.serial, now)
         if not self.history.ever and self._unreached is None:
             self._unreached = now
@@ -121,6 +124,7 @@ class Judging(RouteBase):
         """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
         if self._stop is not None:
             return []
+        self.evidence.check_failed()
         self._failed_checks += math.log(self.evidence.rate.cautious)
         if not self.circuit.is_closed or self._failed_checks > OUTAGE_BY_CHECKS:
             return []

@@ -1,14 +1,19 @@
-"""The law: how often a row has to fail before it ends as failed, and how a route's own rate of errors is measured.
+"""The law: how often a row has to fail before it ends as failed.
 
-A good row fails an attempt by chance with the route's error rate *e*, so it fails *k* times in a row with probability
-``e ** k``. A row ends once ``e ** k < CHANCE``, that is after ``k = log(CHANCE) / log(e)`` proven failures.
+A good row fails an attempt by chance with the route's error rate *e*, and *k* attempts with probability ``e ** k``.
+A row ends once ``e ** k < CHANCE`` for every rate *e* that is plausible: a rate that makes what other rows met less
+likely by a factor *x* than the best one does is granted that much, ``e ** k / x < CHANCE``. With many answers only the
+measured rate is left; with few, more failures are asked for.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
 
-__all__ = ["CHANCE", "FLOOR", "ErrorRate", "attempts_needed", "backoff_steps"]
+__all__ = ["CEILING", "CHANCE", "FLOOR", "Sample", "attempts_needed", "backoff_steps"]
 
 CHANCE = 1e-5
 """A good row ends as failed by chance less often than this."""
@@ -19,103 +24,141 @@ FLOOR = 0.01
 CEILING = 0.9
 """The highest rate that the law reckons with; a row then has 110 attempts."""
 
-PRIOR = 10.0
-"""Attempts at the rate of ``FLOOR`` that every estimate starts with."""
+LOG_CHANCE = math.log(CHANCE)
 
-EPOCH = 40
-"""Rows after which another epoch begins; what was met lately is told by the epoch of a row's first attempt."""
+GRID = 18
+"""Rates that are tried first, evenly apart by their log odds."""
 
-EPOCHS = 64
-"""Epochs that are kept."""
-
-HORIZON = 2000.0
-"""Attempts that the rate looks back on at least; older ones are halved in weight whenever twice as many are there."""
+HALVINGS = 3
+"""How often the distance between them is halved around the best one."""
 
 
 def attempts_needed(rate: float, least: int) -> int:
     """Proven failures that end a row where good rows fail with *rate* (0 to 1); never fewer than *least*."""
     rate = min(max(rate, FLOOR), CEILING)
-    return max(least, math.ceil(math.log(CHANCE) / math.log(rate)))
+    return max(least, math.ceil(LOG_CHANCE / math.log(rate)))
 
 
-def backoff_steps(failures: int, rate: float) -> float:
-    """Doublings that *failures* are worth where good rows fail with *rate*.
+def backoff_steps(failures: int, needed: int) -> float:
+    """Doublings that *failures* are worth of a row that ends after *needed*.
 
-    Each failure counts one as long as failures are rare. Where half of all attempts fail, one more says little about
-    the row, so its wait grows in proportion to the evidence: ``log(rate) / log(CHANCE ** (1/3))``.
+    Each counts one where three failures end a row. Where it takes more, one says less about the row, so that its wait
+    grows in proportion to the evidence: by three doublings in all.
     """
-    rate = min(max(rate, FLOOR), CEILING)
-    weight = min(1.0, 3.0 * math.log(rate) / math.log(CHANCE))
-    return 1.0 + max(0, failures - 1) * weight
+    return 1.0 + max(0, failures - 1) * min(1.0, 3.0 / max(needed, 1))
 
 
-class ErrorRate:
-    """How often attempts of rows that succeeded in the end had failed before.
+def _odds(rate: float) -> float:
+    return math.log(rate / (1.0 - rate))
 
-    Rows that never succeed cannot raise it. O(1) per row; memory: a few numbers per epoch, 64 of them.
-    """
 
-    __slots__ = ("_attempts", "_by_epoch", "_failed", "_left", "epoch", "rows")
+@cache
+def _rate(odds: float) -> tuple[float, float, float]:
+    """The rate of these log odds, and the logarithms of it and of its complement."""
+    rate = 1.0 / (1.0 + math.exp(-odds))
+    return rate, math.log(rate), math.log1p(-rate)
 
-    def __init__(self) -> None:
-        self._attempts = 0.0
-        self._failed = 0.0
-        self.rows = 0
-        """Rows that succeeded."""
-        self.epoch = 0
-        """The present epoch, for :meth:`add` and :meth:`since`."""
-        self._left = EPOCH
-        self._by_epoch = [[0, 0] for _ in range(EPOCHS)]
-        """For each epoch, failed attempts and attempts of rows whose first attempt was made in it."""
 
-    def __repr__(self) -> str:
-        return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
+LEAST_ODDS, MOST_ODDS = _odds(FLOOR), _odds(CEILING)
+STEP = (MOST_ODDS - LEAST_ODDS) / (GRID - 1)
+ALL_ODDS = tuple(LEAST_ODDS + STEP * number for number in range(GRID))
+
+
+@dataclass(slots=True)
+class Sample:
+    """What rows met whose first attempts were made in some stretch of time."""
+
+    rows: int = 0
+    """Rows that succeeded."""
+    checks: int = 0
+    """Requests that no row waited for and that succeeded."""
+    failed: int = 0
+    """Failed attempts of both before they did."""
+    unresolved: Mapping[int, int] = field(default_factory=dict)
+    """Failed attempts to the number of rows that have so many and no answer yet: bad rows, or good ones still at it."""
 
     @property
-    def value(self) -> float:
-        """The measured share, without margin."""
-        return self._failed / self._attempts if self._attempts else 0.0
+    def answers(self) -> int:
+        """Good ones."""
+        return self.rows + self.checks
 
     @property
-    def cautious(self) -> float:
-        """The share as long as little is known: from one in four, at the start, down to what was measured."""
-        return max(FLOOR, (self._failed + 0.25 * 2 * PRIOR) / (self._attempts + 2 * PRIOR))
+    def size(self) -> int:
+        """All attempts."""
+        unresolved = sum(failures * rows for failures, rows in self.unresolved.items())
+        return self.rows + self.checks + self.failed + unresolved
 
-    def add(self, failures: int, epoch: int) -> None:
-        """A row whose first attempt was made in *epoch* succeeded after *failures* failed attempts."""
-        attempts = failures + 1
-        self._attempts += attempts
-        if epoch > self.epoch - EPOCHS:
-            counts = self._by_epoch[epoch % EPOCHS]
-            counts[1] += attempts
-            counts[0] += failures
-        if failures:
-            self._failed += failures
-        if self._attempts > 2 * HORIZON:
-            self._attempts /= 2
-            self._failed /= 2
-        self.rows += 1
-        self._left -= 1
-        if not self._left:
-            self._left = EPOCH
-            self.epoch += 1
-            self._by_epoch[self.epoch % EPOCHS] = [0, 0]
+    def log_likelihood(self, odds: float) -> float:
+        """The logarithm of the chance of this sample at an error rate of such log *odds*.
 
-    def since(self, epoch: int) -> float:
-        """The rate that a row is judged by which began to fail in *epoch*: on the safe side of what was measured.
-
-        The long average, with a margin of a part of its standard error that grows with it; or what rows met that were
-        first sent since, where that is more than chance explains: the errors of an hour that has only just begun.
+        An unknown share *b* of all rows is bad. A row that has failed *j* times and has no answer is one of them or
+        had bad luck: ``b + (1 - b) * rate ** j``. *b* is what suits the rate best.
         """
-        failed, attempts = self._failed, self._attempts + PRIOR
-        share = failed / attempts
-        usual = (failed + FLOOR * PRIOR + (0.25 + 2.0 * share) * math.sqrt(failed)) / attempts
-        lately = met = 0
-        for number in range(max(epoch, self.epoch - EPOCHS + 1), self.epoch + 1):
-            failures, sent = self._by_epoch[number % EPOCHS]
-            lately += failures
-            met += sent
-        expected = met * usual
-        if lately <= expected + 2.0 * math.sqrt(expected) + 1.0:
-            return usual
-        return max(usual, (lately + math.sqrt(lately)) / (met + PRIOR))
+        rate, log_rate, log_rest = _rate(odds)
+        base = self.failed * log_rate + (self.rows + self.checks) * log_rest
+        if not self.unresolved or not self.rows:
+            return base  # without one good row all of the others may be bad
+        chances = [(rows, rate**failures) for failures, rows in self.unresolved.items()]
+        bad = _bad_share(self.rows, chances)
+        base += self.rows * math.log1p(-bad)
+        return base + sum(rows * math.log(bad + (1.0 - bad) * chance) for rows, chance in chances)
+
+    def needed(self, least: int, believed: float = 1.0) -> int:
+        """Proven failures that end a row by this sample; never fewer than *least*.
+
+        *believed*: how likely it is, 0 to 1, that this sample and no larger one is to be judged by.
+        """
+        log_chance = LOG_CHANCE - math.log(believed)
+        known: dict[float, float] = {}
+
+        def likelihood(odds: float) -> float:
+            if odds not in known:
+                known[odds] = self.log_likelihood(odds)
+            return known[odds]
+
+        best = _climb(likelihood)
+        top = likelihood(best)
+
+        def failures(odds: float) -> float:
+            return (log_chance + top - likelihood(odds)) / _rate(odds)[1]
+
+        return max(least, math.ceil(max(failures(best), failures(_climb(failures))) - 1e-9))
+
+
+def _climb(value: Callable[[float], float]) -> float:
+    """The log odds at which *value* is highest, near enough."""
+    best = max(ALL_ODDS, key=value)
+    step = STEP
+    for _ in range(HALVINGS):
+        step /= 2
+        best = max((odds for odds in (best, best - step, best + step) if LEAST_ODDS <= odds <= MOST_ODDS), key=value)
+    return best
+
+
+def _bad_share(good: int, chances: list[tuple[int, float]]) -> float:
+    """The share *b* that makes ``(1 - b) ** good`` times each ``(b + (1 - b) * chance) ** rows`` the largest.
+
+    The logarithm is concave in *b*: Newton's method, within bounds.
+    """
+    if sum(rows * (1.0 - chance) / chance for rows, chance in chances) <= good:
+        return 0.0
+    rows = sum(rows for rows, _ in chances)
+    least, most = 0.0, rows / (rows + good)
+    share = most
+    for _ in range(8):
+        slope, bend = -good / (1.0 - share), -good / (1.0 - share) ** 2
+        for count, chance in chances:
+            part = (1.0 - chance) / (share + (1.0 - share) * chance)
+            slope += count * part
+            bend -= count * part * part
+        if slope > 0:
+            least = share
+        else:
+            most = share
+        following = share - slope / bend
+        if not least < following < most:
+            following = (least + most) / 2
+        if abs(following - share) < 1e-4 * share:
+            break
+        share = following
+    return share

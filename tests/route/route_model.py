@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
-Kind = Literal["failed", "own", "proof", "void", "excused", "alone", "done", "answered"]
+Kind = Literal["check", "failed", "own", "proof", "void", "excused", "alone", "done", "answered"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Against:
     too_large: bool = False
     """Whether it was throttled while others passed."""
     since: int | None = None
-    """Rows that had succeeded when it began to fail."""
+    """The number of its first failed call."""
+    attempts: int = 0
+    """Failed ones that nothing explains otherwise."""
 
 
 class Model:
@@ -45,9 +48,7 @@ class Model:
         self.story: list[Happening] = []
         self._read: dict[int, Against] = {}
         """What was worked out since the story grew last: only to save time."""
-        self._tries: dict[int, int] = {}
-        """For each row that succeeded, by its place in the story, its failures until then."""
-        self._began: dict[int, int] = {}
+        self._at: dict[tuple[int, int], Against] = {}
 
     def note(self, kind: Kind, *rows: int, serial: int = 0, word: str = "") -> None:
         """Something happened."""
@@ -62,12 +63,13 @@ class Model:
 
     def read(self, row: int, end: int) -> Against:
         """What spoke against *row* when so much had happened, read from the beginning."""
-        found, newest, succeeded = Against(), 0, 0
+        found, newest = Against(), 0
         for it in self.story[:end]:
             mine = row in it.rows
             if it.kind == "failed" and mine:
                 found.last = it.word
-                found.since = succeeded if found.since is None else found.since
+                found.since = it.serial if found.since is None else found.since
+                found.attempts += 1
                 if found.alone or it.serial < newest:
                     found.proven += 1
                 else:
@@ -83,13 +85,12 @@ class Model:
             elif it.kind == "void" or (it.kind == "excused" and found.last == "throttled"):
                 if found.pending and not found.proven:
                     found = Against()
+                found.attempts -= len(found.pending)
                 found.pending = []
             elif it.kind == "alone" and mine:
                 found.proven, found.pending, found.alone = found.proven + len(found.pending), [], True
-            elif it.kind == "done":
-                succeeded += it.word == "success"
-                if mine:
-                    found = Against()
+            elif it.kind == "done" and mine:
+                found = Against()
         return found
 
     def rows(self) -> set[int]:
@@ -103,47 +104,73 @@ class Model:
 
     def vouched_for(self) -> set[int]:
         """Rows that the smallest request has vouched for since a good row, and would now."""
-        start = max((i for i, it in enumerate(self.story) if it.kind == "done" and it.word == "success"), default=-1)
+        good = [i for i, it in enumerate(self.story) if it.kind == "done" and it.word in ("success", "probe")]
+        start = max(good, default=-1)
         failed = {row for it in self.story if it.kind == "failed" for row in it.rows}
         asked = [i for i in range(start + 1, len(self.story)) if self.story[i].word == "ping asks"]
         return {row for row in failed for i in (*asked, len(self.story)) if self.read(row, i).pending}
 
-    def needed(self, row: int) -> int:
-        """Proven failures that end it: a good row has so many by chance less than once in 100,000."""
-        since = self.against(row).since
-        assert since is not None
-        rate = min(max(self.rate(since), 0.01), 0.9)
-        needed = next(k for k in range(self.least, 200) if k * math.log(rate) <= math.log(1e-5) + 1e-12)
-        good = self.succeeded()
-        bad = sum(it.kind == "done" and it.word == "failed" for it in self.story)
-        met_errors = any(failures for failures, _ in good)
-        return needed + 1 if met_errors and needed > self.least and bad <= 0.1 * len(good) else needed
+    def needed(self, row: int) -> float:
+        """Proven failures that end it, by rates 1 % to 90 %: a good row has so many less than once in 100,000."""
+        against = self.against(row)
+        assert against.since is not None
+        times = self.times()
+        mine = max((start for start in times if start <= against.since), default=0)
+        if against.alone:
+            return failures_asked(self.sample(0, row, more=10), 1.0)
+        own = self.sample(mine, row)
+        earlier = [start for start in reversed(times) if start < mine]
+        wider = own
+        while earlier and wider[0] + wider[1] < 100:
+            wider = self.sample(earlier.pop(0), row)
+        return max(failures_asked(wider, 1.0), failures_asked(own, 0.01) if wider != own else 0.0)
 
-    def rate(self, since: int) -> float:
-        """How often attempts of rows that succeeded had failed, on the safe side, for one that began to fail then.
-
-        Stories are short: no attempt is old enough to fade.
-        """
-        rows = self.succeeded()
-        failed, attempts = sum(failures for failures, _ in rows), sum(failures + 1 for failures, _ in rows) + 10
-        usual = (failed + 0.1 + (0.25 + 2 * failed / attempts) * math.sqrt(failed)) / attempts
-        late = [failures for failures, began in rows if began // 40 >= since // 40]
-        lately, met = sum(late), sum(late) + len(late)
-        if lately <= met * usual + 2 * math.sqrt(met * usual) + 1:
-            return usual
-        return max(usual, (lately + math.sqrt(lately)) / (met + 10))
-
-    def succeeded(self) -> list[tuple[int, int]]:
-        """For each row that succeeded, its failures, and how many had succeeded when its attempts began."""
-        count = 0
+    def times(self) -> list[int]:
+        """Numbers of calls with which another time began: a row's first failure after something good since the last."""
+        starts = [0]
         for i, it in enumerate(self.story):
-            if it.kind == "done" and it.word == "success":
-                if i not in self._tries:
-                    against = self.read(it.rows[0], i)
-                    self._tries[i] = against.proven + bool(against.pending)
-                    self._began[i] = count if against.since is None else against.since
-                count += 1
-        return [(failures, self._began[i]) for i, failures in self._tries.items()]
+            if it.kind == "failed" and self.read(it.rows[0], i).since is None and it.serial > starts[-1]:
+                rows, checks, _, _ = self.sample(starts[-1], 0, end=i)
+                if rows + checks:
+                    starts.append(it.serial)
+        return starts
+
+    def sample(
+        self, start: int, row: int, *, end: int | None = None, more: int = 0
+    ) -> tuple[int, int, int, tuple[int, ...]]:
+        """Good rows and checks, their failures, and those of each other row: of all that began from *start* on."""
+        story = self.story[:end]
+        rows, checks, failures, left = 0, more, 0, []
+        failed_checks = 0
+        for i, it in enumerate(story):
+            if it.kind == "done":
+                against = self.at(it.rows[0], i)
+                began = it.serial if against.since is None else against.since
+                if it.word == "failed" and began >= start:
+                    left.append(against.attempts)
+                elif it.word in ("success", "probe") and began >= start:
+                    rows += it.word == "success"
+                    failures += against.attempts
+            elif it.kind == "check":
+                if it.word == "failed":
+                    failed_checks += 1
+                else:
+                    checks += it.serial >= start
+                    failures += failed_checks * (it.serial >= start)
+                    failed_checks = 0
+            elif it.kind == "void":
+                failed_checks = 0
+        for other in {row for it in story if it.kind == "failed" for row in it.rows} - {row}:
+            against = self.at(other, len(story))
+            if against.since is not None and against.since >= start and against.attempts:
+                left.append(against.attempts)
+        return rows, checks, failures, tuple(sorted(left))
+
+    def at(self, row: int, end: int) -> Against:
+        """What spoke against *row* when so much had happened; read once."""
+        if (row, end) not in self._at:
+            self._at[row, end] = self.read(row, end)
+        return self._at[row, end]
 
     def throttled(self) -> list[int]:
         """Numbers of throttled calls with no good answer to a later one, and no pause, since."""
@@ -156,3 +183,25 @@ class Model:
             elif it.kind == "answered" and it.word == "pause":
                 found = set()
         return sorted(found)
+
+
+@cache
+def failures_asked(sample: tuple[int, int, int, tuple[int, ...]], believed: float) -> float:
+    """For each rate, and whatever share of rows may be bad: the most failures that it asks for, as a broken number."""
+    rows, checks, failures, left = sample
+
+    def chance(rate: float) -> float:
+        found = failures * math.log(rate) + (rows + checks) * math.log(1 - rate)
+        if not rows:
+            return found
+        best = -math.inf
+        for share in (number / 200 for number in range(200)):
+            of_bad = rows * math.log(1 - share)
+            best = max(best, of_bad + sum(math.log(share + (1 - share) * rate**count) for count in left))
+            if not left:
+                break
+        return found + best
+
+    chances = {rate: chance(rate) for rate in (0.01, *(number / 60 for number in range(1, 54)), 0.9)}
+    top = max(chances.values())
+    return max((math.log(1e-5 / believed) + top - found) / math.log(rate) for rate, found in chances.items())

@@ -9,6 +9,12 @@ FAILED = Outcome("failure", retry=True, code="http_500")
 THROTTLED = Outcome("throttled", retry=True, code="http_429")
 
 
+def quiet(evidence: Evidence) -> None:
+    """A hundred rows that are sent from now on succeed at once."""
+    for row in range(1000, 1100):
+        evidence.succeeded(row, 10**9)
+
+
 def test_a_failure_counts_only_after_a_later_call_succeeded() -> None:
     """A call that was sent before it proves nothing."""
     evidence = Evidence(3)
@@ -92,7 +98,7 @@ def test_a_new_record_knows_one_failure_and_nothing_else() -> None:
     """Neither held nor in flight, and free to go at once."""
     record = RowRecord(4, FAILED)
 
-    assert (record.proven, record.pending, record.failures, record.epoch) == (0, [], 0, 4)
+    assert (record.proven, record.pending, record.failures, record.attempts, record.began) == (0, [], 0, 0, 4)
     assert (record.throttled, record.held, record.in_flight, record.sent_alone) == (False,) * 4
     assert record.retry_at == 0.0
     assert record.last is FAILED
@@ -110,18 +116,16 @@ def test_a_record_says_where_its_row_is() -> None:
 
 
 def test_a_failed_row_is_no_longer_in_flight() -> None:
-    """And remembers the answer and the epoch in which it began to fail."""
+    """And remembers the answer and the call by which it began to fail."""
     evidence = Evidence(3)
-    evidence.rate.epoch = 7
     record = evidence.failed(1, 1, FAILED)
     record.in_flight = True
-    evidence.rate.epoch = 8
 
     assert evidence.failed(1, 2, THROTTLED) is record
 
     assert record.in_flight is False
     assert record.last is THROTTLED
-    assert record.epoch == 7
+    assert record.began == 1
 
 
 def test_a_row_that_goes_alone_needs_no_proof() -> None:
@@ -184,9 +188,10 @@ def test_what_is_excused_leaves_no_record_unless_something_is_proven() -> None:
 
 
 def test_a_row_is_spent_after_as_many_proven_failures_as_the_law_asks() -> None:
-    """Three where nothing is known of errors; pending ones do not count."""
+    """Three where errors are known to be rare; pending ones do not count."""
     evidence = Evidence(2)
     record = evidence.failed(1, 1, FAILED)
+    quiet(evidence)
     spent = []
     for serial in range(2, 10, 2):
         evidence.prove(serial)
@@ -202,6 +207,7 @@ def test_a_row_is_never_spent_before_the_least_attempts() -> None:
     """``--max-attempts``, whatever the rate allows."""
     evidence = Evidence(5)
     record = evidence.failed(1, 1, FAILED)
+    quiet(evidence)
 
     record.proven = 4
     assert not evidence.is_spent(record)
@@ -216,7 +222,7 @@ def test_a_row_is_judged_by_the_errors_of_its_own_time() -> None:
     for row in range(2, 40):
         evidence.failed(row, row, FAILED)
         evidence.prove(row + 1)
-        evidence.succeeded(row)
+        evidence.succeeded(row, row + 1)
 
     record.proven = 3
 
@@ -225,10 +231,52 @@ def test_a_row_is_judged_by_the_errors_of_its_own_time() -> None:
     assert evidence.backoff(record) < 3.0
 
 
-def test_a_backoff_grows_with_failures_proven_or_not() -> None:
-    """One doubling each, as long as failures are rare."""
+def test_a_row_alone_is_judged_by_all_that_is_known_of_its_route() -> None:
+    """And by ten good answers more: what nothing can prove ends within minutes, also where it is the first row."""
     evidence = Evidence(3)
     record = evidence.failed(1, 1, FAILED)
+    assert evidence.needed(record) == 110
+
+    record.sent_alone = True
+    assert evidence.needed(record) == 8
+
+    for _ in range(100):
+        evidence.succeeded(2, 0)
+    assert evidence.needed(record) == 3
+
+
+def test_an_answer_to_a_probe_is_no_sample_of_the_rate() -> None:
+    """Probes that fail are none either; what the row had met before is."""
+    evidence = Evidence(3)
+    evidence.failed(1, 1, FAILED)
+
+    evidence.succeeded(1, 2, probe=True)
+    evidence.succeeded(3, 3, probe=True)
+
+    assert repr(evidence.rate) == "<ErrorRate 100.00% of 1 attempts>"
+    assert evidence.rate.rows == 0
+
+
+def test_checks_are_a_sample_of_the_rate() -> None:
+    """Those that failed count once a later one passes; an outage explains them otherwise."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+    evidence.check_failed()
+    evidence.void()
+    evidence.check_failed()
+    evidence.check_failed()
+
+    evidence.check_passed(4)
+
+    sample = evidence.rate.since(0, [(record.began, 1)])
+    assert (sample.rows, sample.checks, sample.failed, sample.unresolved) == (0, 1, 2, {1: 1})
+
+
+def test_a_backoff_grows_with_failures_proven_or_not() -> None:
+    """One doubling each, as long as failures are known to be rare."""
+    evidence = Evidence(3)
+    record = evidence.failed(1, 1, FAILED)
+    quiet(evidence)
     assert evidence.backoff(record) == 1.0
 
     evidence.prove(2)
@@ -249,36 +297,20 @@ def test_two_unproven_failures_wait_for_evidence() -> None:
 
 
 def test_a_row_that_succeeds_tells_the_error_rate() -> None:
-    """Its proven failures, and the pending ones as one."""
+    """Its failures, each of them, whatever they proved."""
     evidence = Evidence(3)
     evidence.failed(1, 1, FAILED)
     evidence.prove(2)
     evidence.failed(1, 3, FAILED)
     evidence.failed(1, 4, FAILED)
 
-    evidence.succeeded(1)
-    assert repr(evidence.rate) == "<ErrorRate 66.67% of 3 attempts>"
+    evidence.succeeded(1, 5)
+    assert repr(evidence.rate) == "<ErrorRate 75.00% of 4 attempts>"
     assert not evidence.records
     assert not evidence.unproven
 
-    evidence.succeeded(2)
-    assert repr(evidence.rate) == "<ErrorRate 50.00% of 4 attempts>"
-
-
-def test_a_row_tells_the_rate_of_the_epoch_in_which_it_began_to_fail() -> None:
-    """Not of the one in which it passed."""
-    evidence = Evidence(3)
-    for row in range(4000):
-        evidence.succeeded(row)
-    began = evidence.failed(1, 1, FAILED)
-    for row in range(2, 42):
-        evidence.succeeded(row)
-    assert (began.epoch, evidence.rate.epoch) == (100, 101)
-
-    began.proven = 100
-    evidence.succeeded(1)
-
-    assert evidence.rate.since(100) > evidence.rate.since(101)
+    evidence.succeeded(2, 6)
+    assert repr(evidence.rate) == "<ErrorRate 60.00% of 5 attempts>"
 
 
 def test_a_bad_row_never_raises_the_rate() -> None:
@@ -304,5 +336,6 @@ def test_a_row_is_explained_by_its_failures_and_those_of_others() -> None:
     evidence = Evidence(3)
     evidence.failed(1, 1, FAILED)
     evidence.prove(2)
+    quiet(evidence)
 
     assert evidence.explain(1) == "failed 1 of 3 while 0.0% of other attempts failed"

@@ -75,6 +75,7 @@ def test_a_row_fails_after_three_proven_failures() -> None:
     for _ in range(2):
         story.call(1, FAILED)
         story.call(100, GOOD)
+    story.quiet()
 
     story.call(1, TIMEOUT)
     assert story.route.explain(1) == "failed 2 of 3 while 0.0% of other attempts failed, 1 more not proven yet"
@@ -88,6 +89,7 @@ def test_a_failure_that_is_proven_when_it_comes_back_may_end_its_row() -> None:
     for _ in range(2):
         story.call(1, FAILED)
         story.call(100, GOOD)
+    story.quiet()
     late = story.send(1)
     story.call(101, GOOD)
 
@@ -97,7 +99,6 @@ def test_a_failure_that_is_proven_when_it_comes_back_may_end_its_row() -> None:
 def test_a_row_in_flight_is_judged_when_it_comes_back() -> None:
     """Not by the proof of what it met before."""
     story = Story(max_attempts=1)
-    story.route.evidence.rate.add(0, 0)
     for _ in range(2):
         story.call(1, FAILED)
         story.call(100, GOOD)
@@ -143,6 +144,7 @@ def test_failures_of_a_row_while_others_pass_do_not_speak_against_the_route() ->
 def test_a_late_failure_is_one_of_the_usual_ones() -> None:
     """A call that a later one overtook has failed by chance: it raises the usual rate, and opens nothing."""
     story = Story()
+    story.quiet()
     late = story.send(1)
     story.call(2, GOOD)
     usual = story.route._usual.value
@@ -227,6 +229,7 @@ def test_a_function_that_raises_is_the_row_s_own_fault() -> None:
 
     assert kinds(story.call(1, RAISED)) == ["RetryAt"]
     assert kinds(story.call(1, RAISED)) == ["RetryAt"]
+    story.quiet()
     assert story.call(1, RAISED) == [Fail(1, RAISED)]
     assert not story.route.window.rows
 

@@ -17,6 +17,7 @@ def held(story: Story, rows: int) -> None:
 def test_few_held_rows_are_judged_by_their_own_attempts() -> None:
     """They go again after growing waits, and every failure counts from then on."""
     story = Story(failure_threshold=5)
+    story.quiet()
     held(story, 2)
 
     decisions = story.route.judge_alone(story.now, 2)
@@ -29,6 +30,7 @@ def test_few_held_rows_are_judged_by_their_own_attempts() -> None:
 def test_a_held_row_whose_own_attempts_are_enough_ends() -> None:
     """Its failures with nothing between count each."""
     story = Story()
+    story.quiet()
     story.call(1, FAILED)
     story.call(100, GOOD)
     held(story, 1)
@@ -50,7 +52,7 @@ def test_many_last_rows_that_failed_may_be_the_beginning_of_an_outage() -> None:
     """As many as the threshold: the circuit opens."""
     story = Story(failure_threshold=4, concurrency=100)
     calls = [story.send(row) for row in range(1, 5)]
-    story.route.evidence.rate.add(0, 0)
+    story.quiet()
     for call in calls:
         story.route.evidence.failed(call.row, call.serial, FAILED).held = True
         story.route.cancelled(call)
@@ -63,6 +65,7 @@ def test_many_last_rows_that_failed_may_be_the_beginning_of_an_outage() -> None:
 def test_many_last_rows_that_failed_while_others_passed_are_judged_alone() -> None:
     """They are bad, or unlucky."""
     story = Story(failure_threshold=3)
+    story.quiet()
     for row in range(1, 5):
         story.call(row, FAILED)
         story.call(100 + row, GOOD)
@@ -78,6 +81,7 @@ def test_the_wait_of_a_row_alone_grows_with_its_failures() -> None:
     """And the last answer's own wait is kept."""
     story = Story(max_attempts=6)
     held(story, 1)
+    story.quiet(1000)
     story.route.judge_alone(story.now, 1)
 
     waits = []
@@ -141,6 +145,7 @@ def test_a_closed_circuit_has_no_parked_rows() -> None:
 def test_a_refused_key_is_judged_alone_too() -> None:
     """By evidence, where it worked before."""
     story = Story()
+    story.quiet()
     for _ in range(2):
         story.call(1, KEY_REFUSED)
     story.route.judge_alone(story.now, 1)

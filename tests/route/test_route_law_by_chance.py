@@ -47,7 +47,7 @@ class Traffic:
                     if record.sent_alone or not self.evidence.is_spent(record):
                         left.append(number)
                 else:
-                    self.evidence.succeeded(number)
+                    self.evidence.succeeded(number, sent)
                     for other, _ in self.evidence.prove(sent):
                         self._judge(other)
             if row == rows:  # the smallest request passes while nothing but failed rows is left
@@ -64,7 +64,7 @@ class Traffic:
             self.bad.append((record.proven, self.evidence.needed(record)))
         else:
             self.failed.append(row)
-        self.evidence.forget(row)
+        self.evidence.ended(row)
 
 
 def most_by_chance(rows: int) -> int:

@@ -325,6 +325,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
         closed, dead = self.phase == "closed", self.route.dead
         pending = {other for other in model.rows() if model.against(other).pending}
         vouched = model.vouched_for() if call.kind == "ping" else set()
+        stopping = self.route.is_stopping or (outcome is UNKNOWN_HOST and not self.told.history.ever)
         decisions = self.told.come(call, outcome)
         again = any(isinstance(decision, CircuitMoved) and decision.new == "closed" for decision in decisions)
         model.note("answered", serial=call.serial, word="" if call.kind == "ping" else outcome.verdict)
@@ -334,16 +335,21 @@ class RouteAgainstModel(RuleBasedStateMachine):
 
         if outcome.verdict == "success":
             if call.kind == "row":
-                model.note("done", row, word="success")
+                model.note("done", row, serial=call.serial, word="probe" if call.probe else "success")
                 assert sum(isinstance(decision, Succeed) for decision in decisions) == 1
             if call.kind == "ping":
                 if closed:
                     assert (len(vouched) < self.threshold) == self.route.is_closed
                     model.note("answered", word="ping asks")
                     if self.route.is_closed:
+                        model.note("check", serial=call.serial)
                         model.note("proof", serial=call.serial)
             elif (closed or not call.probe or again) and not any(isinstance(one, OutageOver) for one in decisions):
                 model.note("proof", serial=call.serial)
+                if call.kind == "good" and not call.probe:
+                    model.note("check", serial=call.serial)
+        elif call.kind != "row" and not call.probe and outcome.verdict == "failure" and not stopping:
+            model.note("check", serial=call.serial, word="failed")
         elif not outcome.final and self.counts(call, outcome, closed=closed):
             model.note("failed", row, serial=call.serial, word=outcome.verdict)
             if outcome.verdict == "neutral" and outcome.retry and outcome.scope == "row" and outcome.status is None:
@@ -394,7 +400,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
                     if not outcome.final:
                         ended.append(row)
                         against = self.model.against(row)
-                        assert against.proven >= max(self.model.least, self.model.needed(row)), "failed too early"
+                        assert against.proven >= self.least(row), "failed too early"
                         self.model.note("done", row, word="failed")
                     elif self.model.against(row).since is not None:
                         self.model.note("done", row, word="final")
@@ -441,8 +447,16 @@ class RouteAgainstModel(RuleBasedStateMachine):
             against = self.model.against(row)
             if self.where.get(row) in ("held", "parked", "queued", "retrying") and against.since is not None:
                 newly = not against.pending and against.proven
-                enough = against.proven >= max(self.model.least, self.model.needed(row))
+                enough = against.proven > self.most(row)
                 assert not (newly and enough) or row in ended or self.route.evidence.records[row].in_flight
+
+    def least(self, row: int) -> int:
+        """Failures without which a row may not end: what is known of the rate may be a thirtieth old."""
+        return max(self.model.least, math.ceil(self.model.needed(row) * 0.95 - 0.5))
+
+    def most(self, row: int) -> int:
+        """Failures with which it has to have ended."""
+        return max(self.model.least, math.ceil(self.model.needed(row) * 1.05 + 0.5))
 
     def is_own(self, row: int, call: Call | None) -> bool:
         """Whether it is the row of the call that came back; others have to be waiting."""
@@ -481,7 +495,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
             record, against = self.route.evidence.records[row], self.model.against(row)
             assert (record.proven, record.pending) == (against.proven, against.pending)
             assert (record.sent_alone, record.throttled) == (against.alone, against.too_large)
-            assert self.route.evidence.needed(record) == max(self.model.least, self.model.needed(row))
+            assert self.least(row) <= self.route.evidence.needed(record) <= self.most(row)
             assert record.in_flight == (self.where.get(row) == "flying")
             assert record.held == (self.where.get(row) == "held")
             assert self.route.explain(row).startswith(f"failed {record.proven} of ")

@@ -89,6 +89,7 @@ def test_a_throttled_row_fails_by_the_same_law_while_others_pass() -> None:
     for _ in range(3):
         large, later = story.send(1), story.send(100)
         decisions.append(story.come(large, THROTTLED))
+        story.quiet()
         decisions.append(story.come(later, GOOD))
         story.wait(100.0)
 

@@ -122,7 +122,6 @@ def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate, prompt
     assert story.statuses == {"success": 100}
 
 
-@pytest.mark.xfail(strict=True, reason="until rows have succeeded after failures, the rate is taken for 1 in 100")
 def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate, prompts):
     """Three of four calls fail from the first on, 40 runs of 30 rows: 6 ended after three attempts, 41 being needed."""
     failed = 0

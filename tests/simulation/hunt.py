@@ -43,8 +43,6 @@ class Tally:
     good_rows: int = 0
     by_chance: int = 0
     """Good rows that failed by chance, as the law allows for one in 100,000."""
-    too_soon: int = 0
-    """Those of them that failed early in a run, when the route's rate of errors was hardly known."""
     fates: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
@@ -55,7 +53,6 @@ class Tally:
         self.seconds += other.seconds
         self.good_rows += other.good_rows
         self.by_chance += other.by_chance
-        self.too_soon += other.too_soon
         self.fates += other.fates
         self.broken += other.broken
 
@@ -64,7 +61,7 @@ class Tally:
         fates = ", ".join(f"{count} {kind}" for kind, count in self.fates.most_common())
         return (
             f"{self.seeds} stories, {self.lives} lives, {self.calls} calls, {days:.0f} days of virtual time, "
-            f"{self.by_chance} of {self.good_rows} good rows failed by chance ({self.too_soon} early), "
+            f"{self.by_chance} of {self.good_rows} good rows failed by chance, "
             f"{len(self.broken)} broken; met: {fates}"
         )
 
@@ -91,7 +88,6 @@ def tell(first: int, last: int) -> Tally:
         tally.seconds += story.world
         tally.good_rows += story.watch.good_rows
         tally.by_chance += story.watch.by_chance
-        tally.too_soon += story.watch.too_soon
         tally.fates.update(story.met)
     return tally
 

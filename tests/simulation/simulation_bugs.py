@@ -224,6 +224,11 @@ def _tried_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Evidence, "is_spent", lambda self, record: False)
 
 
+@bug("a row ends after --max-attempts whatever the rate")
+def _no_law(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Evidence, "is_spent", lambda self, record: record.proven >= self._least)
+
+
 # Where rows wait.
 
 

@@ -66,8 +66,6 @@ class Watch:
         """Whether a sync failed while an earlier run's output was opened."""
         self.by_chance = 0
         """Good rows that failed in spite of the law."""
-        self.too_soon = 0
-        """Those of them that failed early, by fewer attempts than the law asks for."""
         self.good_rows = 0
         self._plan = plan
         self._machine = machine
@@ -318,7 +316,6 @@ class Watch:
             self.retrying,
         )  # fmt: skip
         self.by_chance += life.check()
-        self.too_soon += life.too_soon
         self.good_rows += sum(life.is_good(row) for row in now.keys() - self._before.keys())
         self._check_ends(code, why, now, calm=calm)
         if self.running and not crashed and code != 2:

@@ -25,8 +25,8 @@ MOST_RATE = 0.9
 TOLERANCE = 0.6
 """The share of the rate really met that an estimate from few answers may be down at."""
 
-ENOUGH = 60
-"""Good answers from which on the rate that a route is judged by has to be right."""
+FEW_ANSWERS = 12
+"""Failed attempts that may end a row where none of the others' failed, but few of them are known."""
 
 CHECK_SECONDS = 1.0
 
@@ -79,8 +79,6 @@ class LifeLog:
     closings: dict[str, list[float]]
     openings: int
     retrying: bool
-    too_soon: int = 0
-    """Good rows that failed early in a run, by fewer attempts than the rate that was really met asks for."""
 
     def __post_init__(self) -> None:
         self.by_route: dict[str, list[Sent]] = defaultdict(list)
@@ -138,7 +136,9 @@ class LifeLog:
         for route in self.by_route:
             rate = _highest_rate(self._good_attempts(route))
             # An estimate from few answers may be far too high.
-            needed = attempts_needed(min(MOST_RATE, 2 * rate + 0.1), self.plan.options["max_attempts"])
+            needed = attempts_needed(
+                min(MOST_RATE, 2 * rate + 0.1), max(FEW_ANSWERS, self.plan.options["max_attempts"])
+            )
             most[route] = needed + 4 + 4 * self.openings
         charged: Counter[tuple[str, int]] = Counter()
         for call in self.calls:
@@ -221,6 +221,8 @@ class LifeLog:
             if not doubtful and closings > MOST_CLOSINGS + (last.at - first.at) / 600:
                 raise GuaranteeError(f"claim 5: the circuit closed {closings} times within the outage {name}")
             opening = options["concurrency"] + 2 * sure + 2 * known + 4
+            if doubtful:  # it proves the failures of fewer rows than the threshold, again and again
+                opening += FEW_ANSWERS * options["failure_threshold"]
             probes = most_probes(last.at - first.at, options["recovery_timeout"])
             bound = (1 + closings) * opening + probes
             if len(met) > bound:
@@ -265,14 +267,12 @@ class LifeLog:
         proven = [call for call in failed if call.number < newest and (vouched or not self._is_outage(call))]
         others = self._good_attempts(route, apart_from=row)
         since = own[0].at if own else 0.0
-        rate = _rate([call for call in others if since <= call.ended <= ended and call.fate != "total"])
+        met = [call for call in others if since <= call.ended <= ended and call.fate != "total"]
+        rate = _rate(met)
+        # What few others met may be far from the rate that they were drawn from.
+        margin = 2.0 * math.sqrt(rate * (1.0 - rate) / len(met)) if met else 0.0
         least = self.plan.options["max_attempts"]
-        needed = attempts_needed(TOLERANCE * rate, least)
-        seen = sum(call.fate == "good" and call.ended <= ended and not call.check for call in others)
-        if seen < ENOUGH or vouched:
-            # What others met is hardly known yet: the rate is taken for low.
-            self.too_soon += len(proven) < needed and not vouched
-            needed = least
+        needed = least if vouched else attempts_needed(min(TOLERANCE * rate, rate - margin), least)
         if len(proven) < needed:
             raise GuaranteeError(
                 f"claim 6: row {row} failed ({line['error']}), but {len(proven)} attempts speak against it, "

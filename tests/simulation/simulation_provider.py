@@ -233,7 +233,7 @@ class Provider:
             return _good(0, call.number) if self.smallest == "passes" else _error(500, None, "too small")
         if kind in TOTAL:
             call.fate = "total"
-            return self._total(phase, rng)
+            return _good(call.row, call.number) if kind == "stall" else self._total(phase, rng)
         if kind in LOCAL:
             call.fate = "local"
             return LOCAL[kind]
@@ -279,8 +279,6 @@ class Provider:
                 return _error(400, "invalid_request_error", "Something is wrong with the request")
             case "unauthorized":
                 return _error(401, "invalid_api_key", "Incorrect API key provided")
-            case "stall":
-                return _good(0, 0)
             case "refuse":
                 return "connect"
             case "reset":
