@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmbatch import BatchRunner
-from llmbatch.records import Reply, Request
+from llmbatch.core.calls import Reply, Request
 
 ANSWER = json.dumps(
     {

@@ -23,7 +23,7 @@ from mess_cells import Cell, Check, Finding, Setup, attempts_of_a_bad_row, own_b
 from mess_run import is_opening, is_outage
 
 from llmbatch import BatchRunner
-from llmbatch.events import Event
+from llmbatch.core.events import Event
 from llmbatch.sim.row_fault import RowFault, find_fault
 
 __all__ = ["real_cells"]

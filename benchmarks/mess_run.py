@@ -17,13 +17,14 @@ from random import Random
 from typing import Any, Literal
 
 from llmbatch import events as all_events
-from llmbatch.errors import LlmbatchError, TransportError
-from llmbatch.events import CircuitChanged, Event
-from llmbatch.files.iterable import IterableSource
-from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection
-from llmbatch.providers.function import FunctionCaller
-from llmbatch.records import Reply, Request, Result
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import LlmbatchError, TransportError
+from llmbatch.core.events import CircuitChanged, Event
+from llmbatch.core.rows import Result
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.providers.function_provider import FunctionCaller
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.virtual import VirtualTimeError, run_virtual

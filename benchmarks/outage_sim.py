@@ -41,8 +41,8 @@ if __package__ in (None, ""):
 
 from outage_strategies import MODEL, STRATEGIES, Order
 
+from llmbatch.core.errors import LlmbatchError, UsageError
 from llmbatch.drill.oracle import Demand, oracle_seconds
-from llmbatch.errors import LlmbatchError, UsageError
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import find_scenario
 

@@ -145,7 +145,7 @@ def sdk(order: Order, out: TextIO) -> Came:
 
 def llmbatch(order: Order, out: TextIO) -> Came:
     from llmbatch import BatchRunner
-    from llmbatch.events import CallSent, CircuitChanged, Event
+    from llmbatch.core.events import CallSent, CircuitChanged, Event
 
     came = Came()
     first: list[float] = []

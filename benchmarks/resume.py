@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from llmbatch.files.lines import line_digest
+from llmbatch.inputs.rows import line_digest
 
 FEW = 1000
 LONGEST = 300.0

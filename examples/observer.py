@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from llmbatch import BatchRunner, Event
-from llmbatch.events import CircuitChanged, RowParked, RowsRequeued, RunEnded, RunStarted
+from llmbatch.core.events import CircuitChanged, RowParked, RowsRequeued, RunEnded, RunStarted
 from llmbatch.sim.server import start
 
 

@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmbatch.batch import BatchRunner as BatchRunner
     from llmbatch.breaker import BreakerMetrics as BreakerMetrics
     from llmbatch.breaker import BreakerPolicy as BreakerPolicy
     from llmbatch.breaker import BreakerRegistry as BreakerRegistry
@@ -19,43 +18,44 @@ if TYPE_CHECKING:
     from llmbatch.breaker import Judgement as Judgement
     from llmbatch.breaker import Permit as Permit
     from llmbatch.breaker import Retry as Retry
-    from llmbatch.errors import InputError as InputError
-    from llmbatch.errors import LlmbatchError as LlmbatchError
-    from llmbatch.errors import OutputError as OutputError
-    from llmbatch.errors import StoppedError as StoppedError
-    from llmbatch.errors import UsageError as UsageError
-    from llmbatch.errors import WriteError as WriteError
-    from llmbatch.events import Event as Event
-    from llmbatch.events import Observer as Observer
-    from llmbatch.llm_errors import judge_llm_error as judge_llm_error
-    from llmbatch.records import Result as Result
-    from llmbatch.records import Usage as Usage
+    from llmbatch.core.calls import Usage as Usage
+    from llmbatch.core.errors import InputError as InputError
+    from llmbatch.core.errors import LlmbatchError as LlmbatchError
+    from llmbatch.core.errors import OutputError as OutputError
+    from llmbatch.core.errors import StoppedError as StoppedError
+    from llmbatch.core.errors import UsageError as UsageError
+    from llmbatch.core.errors import WriteError as WriteError
+    from llmbatch.core.events import Event as Event
+    from llmbatch.core.events import Observer as Observer
+    from llmbatch.core.rows import Result as Result
+    from llmbatch.integrations.llm_errors import judge_llm_error as judge_llm_error
     from llmbatch.report.summary import Summary as Summary
+    from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BatchRunner": "llmbatch.batch",
+    "BatchRunner": "llmbatch.runs.batch_runner",
     "BreakerMetrics": "llmbatch.breaker",
     "BreakerPolicy": "llmbatch.breaker",
     "BreakerRegistry": "llmbatch.breaker",
     "CircuitBreaker": "llmbatch.breaker",
     "CircuitOpenError": "llmbatch.breaker",
-    "Event": "llmbatch.events",
-    "InputError": "llmbatch.errors",
-    "judge_llm_error": "llmbatch.llm_errors",
+    "Event": "llmbatch.core.events",
+    "InputError": "llmbatch.core.errors",
+    "judge_llm_error": "llmbatch.integrations.llm_errors",
     "Judgement": "llmbatch.breaker",
-    "LlmbatchError": "llmbatch.errors",
-    "Observer": "llmbatch.events",
-    "OutputError": "llmbatch.errors",
+    "LlmbatchError": "llmbatch.core.errors",
+    "Observer": "llmbatch.core.events",
+    "OutputError": "llmbatch.core.errors",
     "Permit": "llmbatch.breaker",
-    "Result": "llmbatch.records",
+    "Result": "llmbatch.core.rows",
     "Retry": "llmbatch.breaker",
-    "StoppedError": "llmbatch.errors",
+    "StoppedError": "llmbatch.core.errors",
     "Summary": "llmbatch.report.summary",
-    "Usage": "llmbatch.records",
-    "UsageError": "llmbatch.errors",
-    "WriteError": "llmbatch.errors",
+    "Usage": "llmbatch.core.calls",
+    "UsageError": "llmbatch.core.errors",
+    "WriteError": "llmbatch.core.errors",
 }
 
 __all__ = sorted(_HOMES)

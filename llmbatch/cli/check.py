@@ -15,11 +15,11 @@ from dataclasses import asdict
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.terminal import print_note, print_out, shown
-from llmbatch.errors import InputError, OutputError
-from llmbatch.files.ledger import Ledger
-from llmbatch.files.reader import open_source, verify_finished
-from llmbatch.files.scan import scan
-from llmbatch.ui.text import count, duration, plural
+from llmbatch.core.errors import InputError, OutputError
+from llmbatch.display.format import count, duration, plural
+from llmbatch.inputs.source import open_source, verify_finished
+from llmbatch.outputs.scan import scan
+from llmbatch.storage.finished_rows import Ledger
 
 __all__ = ["check"]
 

@@ -13,8 +13,8 @@ import tomllib
 from pathlib import Path
 
 from llmbatch.cli.terminal import shown
-from llmbatch.errors import UsageError
-from llmbatch.jsontext import JSON
+from llmbatch.core.errors import UsageError
+from llmbatch.core.raw_json import JSON
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Value

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from llmbatch.cli.settings import Settings
 from llmbatch.cli.terminal import print_note, print_out
+from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import Advice, Policy, read_policy, read_range, recommend, sweep
 from llmbatch.drill.score import Moment, Score
 from llmbatch.drill.trial import Job, plan_job, run_trial
-from llmbatch.errors import UsageError
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario

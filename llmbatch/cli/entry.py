@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from llmbatch.cli.terminal import hold_descriptors, print_error, print_note, settle_streams
-from llmbatch.errors import LlmbatchError, UsageError, WriteError
+from llmbatch.core.errors import LlmbatchError, UsageError, WriteError
 
 __all__ = ["run_command"]
 
@@ -57,7 +57,7 @@ def _fail(error: LlmbatchError) -> int:
 def _fail_internally(error: Exception, environ: Mapping[str, str]) -> int:
     import traceback
 
-    from llmbatch.providers.secrets import Mask
+    from llmbatch.core.secrets import Mask
 
     mask = Mask(value for name, value in environ.items() if _holds_key(name))
     if environ.get("LLMBATCH_DEBUG"):

@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from llmbatch.cli.terminal import shown
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 
 __all__ = ["load_env_file", "parse_env"]
 

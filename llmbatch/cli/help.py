@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from llmbatch.cli.terminal import shown
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from llmbatch.cli.duplicates import SeenNames
-from llmbatch.errors import MalformedRowError, UsageError
-from llmbatch.files.ledger import Ledger
-from llmbatch.files.reader import Source
-from llmbatch.jsontext import JSON, dumps
-from llmbatch.providers.caller import HttpCaller
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import MalformedRowError, UsageError
+from llmbatch.core.ports import Caller
+from llmbatch.core.raw_json import JSON, dumps
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.source import Source
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
-from llmbatch.providers.connect import Connection
-from llmbatch.records import Caller, Malformed, Reply, Request, Row
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection
+from llmbatch.storage.finished_rows import Ledger
 
 __all__ = ["CheckReport", "Estimate", "Finding", "estimate", "read_all", "sending_nothing"]
 

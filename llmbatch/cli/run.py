@@ -13,19 +13,19 @@ import shlex
 import sys
 from pathlib import Path
 
-from llmbatch.batch import BatchRunner
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
-from llmbatch.errors import OutputError
-from llmbatch.events import Notice, Observer
-from llmbatch.report.tally import Summary, Tally
-from llmbatch.ui import make_display
-from llmbatch.ui.status_file import StatusFile
-from llmbatch.ui.status_read import read_status, refuse_moved_run
-from llmbatch.ui.summary import how_to_go_on, print_summary
+from llmbatch.core.errors import OutputError
+from llmbatch.core.events import Notice, Observer
+from llmbatch.display import make_display
+from llmbatch.display.status_file import StatusFile
+from llmbatch.display.status_read import read_status, refuse_moved_run
+from llmbatch.display.summary import how_to_go_on, print_summary
+from llmbatch.report.stats import Summary, Tally
+from llmbatch.runs.batch_runner import BatchRunner
 
 __all__ = ["run"]
 

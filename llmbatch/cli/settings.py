@@ -17,14 +17,14 @@ from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
 from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
 from llmbatch.cli.terminal import shown
 from llmbatch.cli.trust import is_trusted
-from llmbatch.errors import UsageError
-from llmbatch.jsontext import JSON, JSONError, JSONText, dumps, parse
+from llmbatch.core.errors import UsageError
+from llmbatch.core.raw_json import JSON, JSONError, JSONText, dumps, parse
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, CommandOptions
 from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:
-    from llmbatch.batch import Options
+    from llmbatch.runs.batch_runner import Options
 
 __all__ = ["CommandLine", "Settings", "output_of", "resolve"]
 
@@ -111,7 +111,7 @@ def resolve(given: CommandLine, environ: Mapping[str, str], folder: Path) -> Set
 
 def output_of(settings: Settings) -> str:
     """Where the lines go: as told, else beside the input, else, for standard input, to standard output (``-``)."""
-    from llmbatch.files.deferred import default_output
+    from llmbatch.outputs.deferred import default_output
 
     if settings.output is not None:
         return settings.output

@@ -1,6 +1,6 @@
 """``llmbatch status``: what the files of a run say, in words or as JSON.
 
-What this module does not do: read them (:mod:`llmbatch.ui.status_read`), or hold up a run that is going on.
+What this module does not do: read them (:mod:`llmbatch.display.status_read`), or hold up a run that is going on.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from llmbatch.cli.terminal import print_out
-from llmbatch.ui.status import read_status, render
+from llmbatch.display.status import read_status, render
 
 __all__ = ["status"]
 

@@ -1,6 +1,6 @@
 """How the command speaks: data on standard output, all else on standard error, nothing unescaped.
 
-What this module does not do: colour, progress or tables; those belong to :mod:`llmbatch.ui`, as does the escaping.
+What this module does not do: colour, progress or tables; those belong to :mod:`llmbatch.display`, as does the escaping.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import contextlib
 import os
 import sys
 
-from llmbatch.errors import WriteError
+from llmbatch.core.errors import WriteError
 
 __all__ = ["hold_descriptors", "print_error", "print_note", "print_out", "settle_streams", "shown"]
 
 
 def shown(text: object) -> str:
     """*text* on one line, with everything that could steer a terminal written as an escape."""
-    from llmbatch.ui.text import shown as escaped  # here, as ``--help`` needs none of that floor
+    from llmbatch.display.format import shown as escaped  # here, as ``--help`` needs none of that floor
 
     return escaped(text)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.terminal import print_out, shown
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 
 __all__ = ["is_trusted", "trust"]
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
+from llmbatch.core.errors import UsageError
 from llmbatch.drill.score import Score
-from llmbatch.errors import UsageError
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runner.value_types import Whole

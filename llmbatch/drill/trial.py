@@ -11,15 +11,15 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
+from llmbatch.core.errors import UsageError
+from llmbatch.core.events import CallSent, CircuitChanged, Event
+from llmbatch.core.raw_json import dumps
+from llmbatch.core.rows import Result
 from llmbatch.drill.oracle import Demand, bad_rows_as_good, oracle_seconds, rows_within
 from llmbatch.drill.score import Call, Score, Spell, draw_strip, measure_recoveries, spells_down, worst_load
-from llmbatch.errors import UsageError
-from llmbatch.events import CallSent, CircuitChanged, Event
-from llmbatch.files.iterable import IterableSource
-from llmbatch.jsontext import dumps
-from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection
-from llmbatch.records import Result
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider

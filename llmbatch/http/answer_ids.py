@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmbatch.records import Reply
+    from llmbatch.core.calls import Reply
 
 __all__ = ["AnswerIds"]
 

@@ -2,7 +2,7 @@
 
 Every request is one POST to the origin that it names: no redirects, no cookies, no proxies or ``.netrc``
 from the environment; a proxy is used where one is given. An answer counts when it is whole: its length as announced,
-its compression ended, its size under a cap. Every failure is a :class:`~llmbatch.errors.TransportError` that says
+its compression ended, its size under a cap. Every failure is a :class:`~llmbatch.core.errors.TransportError` that says
 whether the request left this machine. The only request that is sent a second time, over a new connection, is one whose
 reused connection turned out to be closed before a byte of the answer came.
 """
@@ -13,14 +13,14 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from llmbatch.errors import TransportError
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import TransportError
 from llmbatch.http.connection import DEFAULT_ANSWER_MEMORY, AnswerMemory, Connection
 from llmbatch.http.deadlines import GRACE_SECONDS, Deadlines, not_running
 from llmbatch.http.decompress import CODINGS, CorruptBodyError, OversizeBodyError, decompress
 from llmbatch.http.dial import Dialer
 from llmbatch.http.pool import Origin
 from llmbatch.http.target import Address, Target
-from llmbatch.records import Reply, Request
 
 __all__ = ["KEEPALIVE_SECONDS", "HttpTransport"]
 
@@ -42,7 +42,7 @@ One that is lost later had the request."""
 
 
 class HttpTransport:
-    """Implements :class:`llmbatch.records.Transport`.
+    """Implements :class:`llmbatch.core.ports.Transport`.
 
     Belongs to the event loop of its first request. A cancelled :meth:`post` has aborted its connection, and so has one
     that failed: nothing of it lingers. All answers in flight share *max_answer_memory* bytes.

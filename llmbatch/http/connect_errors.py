@@ -1,4 +1,4 @@
-"""Turn the system's errors into a :class:`~llmbatch.errors.TransportError`.
+"""Turn the system's errors into a :class:`~llmbatch.core.errors.TransportError`.
 
 Messages name host and port at most: foreign messages may hold URLs.
 """
@@ -9,8 +9,8 @@ import errno
 import socket
 import ssl
 
-from llmbatch.errors import TransportError, TransportFault
-from llmbatch.system_errors import errno_of, machine_fault, name_fault
+from llmbatch.core.errors import TransportError, TransportFault
+from llmbatch.core.system_errors import errno_of, machine_fault, name_fault
 
 __all__ = ["connect_fault", "lost_fault", "not_sent"]
 

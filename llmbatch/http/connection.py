@@ -8,7 +8,7 @@ from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from llmbatch.errors import TransportError, TransportFault
+from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.http.connect_errors import lost_fault, not_sent
 
 __all__ = ["DEFAULT_ANSWER_MEMORY", "AnswerMemory", "Connection"]

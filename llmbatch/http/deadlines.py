@@ -10,7 +10,7 @@ import asyncio
 import math
 import select
 
-from llmbatch.errors import TransportError
+from llmbatch.core.errors import TransportError
 from llmbatch.http.connection import Connection
 
 __all__ = ["GRACE_SECONDS", "STOPPED_SECONDS", "Deadlines", "not_running"]

@@ -11,12 +11,12 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Any
 
-from llmbatch.errors import TransportError
+from llmbatch.core.errors import TransportError
+from llmbatch.core.system_errors import machine_fault
 from llmbatch.http.connect_errors import connect_fault, not_sent
 from llmbatch.http.connection import Connection
 from llmbatch.http.deadlines import STOPPED_SECONDS, not_running
 from llmbatch.http.target import Address, Target
-from llmbatch.system_errors import machine_fault
 
 __all__ = ["CONNECT_SECONDS", "Dialer"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from llmbatch.http.answer_ids import AnswerIds
 
 if TYPE_CHECKING:
+    from llmbatch.core.calls import Reply
     from llmbatch.http.connection import Connection
-    from llmbatch.records import Reply
 
 __all__ = ["Origin"]
 

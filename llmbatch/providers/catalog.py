@@ -1,6 +1,6 @@
 """The well-known providers, as data: where they live, which variable holds their key, how they want to be asked.
 
-It does not read the environment and builds no requests; :mod:`llmbatch.providers.connect` does.
+It does not read the environment and builds no requests; :mod:`llmbatch.providers.resolve` does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a run looks like at one instant: plain values that every face renders, and their JSON form.
 
-What it does not do: compute. The numbers come from :class:`llmbatch.report.tally.Tally`, the words from
-``llmbatch.ui``.
+What it does not do: compute. The numbers come from :class:`llmbatch.report.stats.Tally`, the words from
+``llmbatch.display``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Literal
 
-from llmbatch.events import CircuitState, Notice
-from llmbatch.jsontext import JSON
+from llmbatch.core.events import CircuitState, Notice
+from llmbatch.core.raw_json import JSON
 
 __all__ = ["RouteSnapshot", "RunState", "Snapshot", "as_json"]
 

@@ -1,13 +1,13 @@
 """What a run has come to, when it is over: what the library returns and ``--json`` prints.
 
-What it does not do: words for people; those are in :mod:`llmbatch.ui.summary`.
+What it does not do: words for people; those are in :mod:`llmbatch.display.summary`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbatch.jsontext import JSON
+from llmbatch.core.raw_json import JSON
 from llmbatch.report.snapshot import as_json
 
 __all__ = ["RouteSummary", "Summary"]

@@ -9,8 +9,8 @@ from typing import Literal
 
 from llmbatch.breaker.core import Circuit, Ticket
 from llmbatch.breaker.policy import BreakerPolicy
+from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.records import Outcome
 from llmbatch.route.evidence import Evidence
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.law import FLOOR

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from llmbatch.breaker.core import State
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 
 __all__ = [
     "CircuitMoved",

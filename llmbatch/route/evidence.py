@@ -6,7 +6,7 @@ row with no good answer between them count as one: they may have had one cause.
 
 from __future__ import annotations
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.law import backoff_steps
 from llmbatch.route.rate import ErrorRate
 

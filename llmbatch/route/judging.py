@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
-from llmbatch.records import Outcome
 from llmbatch.route.base import RAMP_START, Call, RouteBase
 from llmbatch.route.decisions import (
     Decision,

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, assert_never
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.base import RAMP_START, Call, CallKind, RouteHistory, RoutePolicy
 from llmbatch.route.decisions import (
     CircuitMoved,

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
-from llmbatch.events import Event, RetryPlanned, RowParked, RowsRequeued
-from llmbatch.records import Outcome, Request, Route, Row
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.events import Event, RetryPlanned, RowParked, RowsRequeued
+from llmbatch.core.rows import Row
 from llmbatch.route.route import RouteState
 
 __all__ = ["Backlog", "PendingRow", "RowState", "RunRoute"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbatch.records import Request
+from llmbatch.core.calls import Request
 from llmbatch.route.route import Call
 from llmbatch.runner.backlog import PendingRow, RunRoute
 

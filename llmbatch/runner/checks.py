@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from llmbatch.records import Request, Row
+from llmbatch.core.calls import Request
+from llmbatch.core.rows import Row
 from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.context import RunContext
 

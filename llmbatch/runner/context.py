@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from llmbatch.events import Event
-from llmbatch.records import Caller
+from llmbatch.core.events import Event
+from llmbatch.core.ports import Caller, Sink, Source
 from llmbatch.runner.backlog import Backlog, RunRoute
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.ports import Sink, Source
 from llmbatch.runner.routes import Routes
 
 __all__ = ["RunContext"]

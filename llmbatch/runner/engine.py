@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
-from llmbatch.errors import WriteError
-from llmbatch.events import Event, Notice, Observer, RunEnded, RunStopping
-from llmbatch.records import Caller, Outcome, Result, Row
+from llmbatch.core.calls import Outcome
+from llmbatch.core.errors import WriteError
+from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
+from llmbatch.core.ports import Caller, Sink, Source
+from llmbatch.core.rows import Result, Row
 from llmbatch.runner.calls import Job
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.ports import Sink, Source
 from llmbatch.runner.schedule import Scheduler
 
 if TYPE_CHECKING:

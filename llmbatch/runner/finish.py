@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from llmbatch.events import Event, Progress, RowFinished
-from llmbatch.records import Malformed, Outcome, Result, Row
+from llmbatch.core.calls import Outcome
+from llmbatch.core.events import Event, Progress, RowFinished
+from llmbatch.core.ports import Sink, Source
+from llmbatch.core.rows import Malformed, Result, Row
 from llmbatch.runner.backlog import PendingRow
-from llmbatch.runner.ports import Sink, Source
 
 __all__ = ["Finisher", "deferred_result"]
 

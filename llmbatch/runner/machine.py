@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llmbatch.events import Notice
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
+from llmbatch.core.events import Notice
 
 __all__ = ["Machine"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.runner.value_types import Choice, Switch, Value, ValueType
 
 __all__ = ["GROUPS", "Drill", "Group", "Local", "Option", "option", "options_of"]

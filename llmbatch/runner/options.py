@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.runner.option import Option, option, options_of
 from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Whole
 
@@ -37,7 +37,7 @@ Progress = Literal["auto", "rich", "plain", "json", "none"]
 class RunOptions:
     """How rows are sent. Durations are seconds. Immutable.
 
-    Raises :class:`~llmbatch.errors.UsageError` for a value out of range.
+    Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
     """
 
     concurrency: int = option(

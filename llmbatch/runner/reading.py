@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbatch.errors import InputError, MalformedRowError, MissingKeyError, WriteError
-from llmbatch.records import Malformed, Request, Row
+from llmbatch.core.calls import Request
+from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
+from llmbatch.core.rows import Malformed, Row
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from random import Random
 
-from llmbatch.records import Route, Row
+from llmbatch.core.calls import Route
+from llmbatch.core.rows import Row
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
 from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.options import RunOptions

@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from llmbatch.events import CallSent, Event
+from llmbatch.core.calls import Outcome, Request
+from llmbatch.core.events import CallSent, Event
+from llmbatch.core.ports import Caller, Sink, Source
+from llmbatch.core.rows import Result, Row
 from llmbatch.pace.tokens import TokenBudget
-from llmbatch.records import Caller, Outcome, Request, Result, Row
 from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
@@ -24,7 +26,6 @@ from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import Finisher, deferred_result
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.ports import Sink, Source
 from llmbatch.runner.reading import Reading
 from llmbatch.runner.routes import Routes, max_wait_without_progress
 from llmbatch.runner.settle import Settler

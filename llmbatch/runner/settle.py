@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, assert_never
 
-from llmbatch.events import (
+from llmbatch.core.calls import Outcome
+from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
     LimitChanged,
@@ -14,7 +15,6 @@ from llmbatch.events import (
     OutageStarted,
     Throttled,
 )
-from llmbatch.records import Outcome
 from llmbatch.route.decisions import (
     CircuitMoved,
     Decision,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmbatch.jsontext import JSONError, dumps, parse
-from llmbatch.records import Row
+from llmbatch.core.raw_json import JSONError, dumps, parse
+from llmbatch.core.rows import Row
 
 __all__ = ["TenantKeys"]
 

@@ -21,14 +21,14 @@ from dataclasses import replace
 from hashlib import blake2b
 from random import Random
 
-from llmbatch.errors import UsageError
-from llmbatch.jsontext import JSON, JSONError, dumps, parse
-from llmbatch.sim.anthropic_shapes import anthropic_body, anthropic_events
-from llmbatch.sim.ask import Ask, read_ask
-from llmbatch.sim.draft import write_draft
-from llmbatch.sim.load import Load
-from llmbatch.sim.openai_shapes import embeddings_body, models_body, openai_body, openai_events
-from llmbatch.sim.plan import Planned, Stats
+from llmbatch.core.errors import UsageError
+from llmbatch.core.raw_json import JSON, JSONError, dumps, parse
+from llmbatch.sim.answer_text import write_draft
+from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
+from llmbatch.sim.capacity import Load
+from llmbatch.sim.openai_responses import embeddings_body, models_body, openai_body, openai_events
+from llmbatch.sim.request import Ask, read_ask
+from llmbatch.sim.response_plan import Planned, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import DEFAULT_STATUSES, Behaviour, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, get_args
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 
 __all__ = ["RowBehaviour", "RowFault", "find_fault"]
 
@@ -28,7 +28,7 @@ _number = re.compile(r"row (\d+)\Z").search
 class RowFault:
     """Rows that are always answered in one bad way whenever the scenario would answer them well.
 
-    Raises :class:`~llmbatch.errors.UsageError` for a value out of range.
+    Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
     """
 
     behaviour: RowBehaviour = "errors"

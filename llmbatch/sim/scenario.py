@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.row_fault import RowFault
 
 __all__ = ["DEFAULT_STATUSES", "Behaviour", "Phase", "Scenario"]
@@ -45,7 +45,7 @@ _ALL = 1.0 - 1e-9
 class Phase:
     """A time of one behaviour, or of several side by side.
 
-    Raises :class:`~llmbatch.errors.UsageError` for a value out of range.
+    Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
     """
 
     seconds: float
@@ -151,7 +151,7 @@ _FINE_FOR_EVER = Phase(math.inf, "fine")
 class Scenario:
     """Phases in a row, then fine for ever; with ``repeat`` they start again instead.
 
-    Raises :class:`~llmbatch.errors.UsageError` if a repeating scenario has no end to repeat from.
+    Raises :class:`~llmbatch.core.errors.UsageError` if a repeating scenario has no end to repeat from.
     """
 
     name: str

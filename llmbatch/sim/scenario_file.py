@@ -39,7 +39,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.row_fault import RowFault
 from llmbatch.sim.scenario import Phase, Scenario
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-from llmbatch.jsontext import JSON
+from llmbatch.core.raw_json import JSON
 
 __all__ = ["fit_schema"]
 

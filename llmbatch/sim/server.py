@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from llmbatch.errors import UsageError
-from llmbatch.sim.plan import Planned, Stats
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.response_plan import Planned, Stats
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.wire import Refusal, dialect_of, error_body
 

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
-from llmbatch.errors import LlmbatchError, TransportError
-from llmbatch.records import Reply, Request
-from llmbatch.sim.plan import Planned, Stats
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import LlmbatchError, TransportError
 from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.response_plan import Planned, Stats
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike

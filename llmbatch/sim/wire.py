@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llmbatch.jsontext import dumps
+from llmbatch.core.raw_json import dumps
 
 __all__ = ["ENDPOINTS", "HTML", "Dialect", "Endpoint", "Refusal", "answer_headers", "dialect_of", "error_body"]
 

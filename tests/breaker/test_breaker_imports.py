@@ -44,7 +44,13 @@ def test_the_breaker_through_the_package_is_as_light() -> None:
     loaded = loaded_by("llmbatch; llmbatch.CircuitBreaker, llmbatch.CircuitOpenError, llmbatch.BreakerPolicy")
 
     assert {name.split(".")[0] for name in loaded} <= {"llmbatch", *sys.stdlib_module_names}
-    assert not loaded & {"asyncio", "llmbatch.batch", "llmbatch.errors", "llmbatch.records", "llmbatch.events"}
+    assert not loaded & {
+        "asyncio",
+        "llmbatch.runs.batch_runner",
+        "llmbatch.core.errors",
+        "llmbatch.core.rows",
+        "llmbatch.core.events",
+    }
 
 
 @pytest.mark.parametrize(

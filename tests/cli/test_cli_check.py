@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llmbatch.cli.duplicates import SeenNames
-from llmbatch.files.lines import line_digest
+from llmbatch.inputs.rows import line_digest
 
 MIXED = (
     '{"id":"a","prompt":"one","max_tokens":100}\n'

@@ -8,7 +8,7 @@ import pytest
 from e2e_recorder import Recorder
 
 from llmbatch.cli.env_file import load_env_file, parse_env
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 
 
 @pytest.fixture

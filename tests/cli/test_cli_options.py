@@ -12,8 +12,8 @@ import pytest
 import llmbatch as package
 from llmbatch.cli.option_docs import to_markdown
 from llmbatch.cli.settings import CommandLine, Settings, resolve
+from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import read_policy, read_range
-from llmbatch.errors import UsageError
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RunOptions
 from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Value, Whole

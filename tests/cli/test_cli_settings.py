@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.cli.settings import CommandLine, Settings, resolve
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 
 
 def settle(tmp_path: Path, *, environ: dict[str, str] | None = None, **given: object) -> Settings:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import Policy, read_policy, read_range, recommend, sweep
 from llmbatch.drill.score import Score
-from llmbatch.errors import UsageError
 from llmbatch.runner.options import RunOptions
 
 GOOD = Score(

@@ -35,9 +35,9 @@ if __package__ in (None, ""):
 
 from e2e_sick import hard_reset, whole
 
-from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection
-from llmbatch.records import Row
+from llmbatch.core.rows import Row
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection
 
 CONCURRENCY = 40
 TIMEOUT = 0.5

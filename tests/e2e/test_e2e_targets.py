@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 import pytest
 
 from llmbatch import BatchRunner
-from llmbatch.events import CallEnded, CallSent, CircuitChanged, Event
+from llmbatch.core.events import CallEnded, CallSent, CircuitChanged, Event
 
 T = TypeVar("T")
 COMMAND = [sys.executable, "-m", "llmbatch"]

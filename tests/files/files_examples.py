@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from llmbatch.files.lines import line_digest
-from llmbatch.records import Malformed, Result, Row, Status, encode_line
+from llmbatch.core.rows import Malformed, Result, Row, Status, encode_line
+from llmbatch.inputs.rows import line_digest
 
 
 class AnySource(Protocol):

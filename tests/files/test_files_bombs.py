@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from llmbatch.files.archive import inflater_for
-from llmbatch.files.reader import open_source
-from llmbatch.records import Row
+from llmbatch.core.rows import Row
+from llmbatch.inputs.compression import inflater_for
+from llmbatch.inputs.source import open_source
 
 MIB = 1024 * 1024
 LAST = b'{"prompt":"last"}\n'

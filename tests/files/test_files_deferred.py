@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import WriteError
-from llmbatch.files.deferred import default_output, deferred_path, write_deferred
+from llmbatch.core.errors import WriteError
+from llmbatch.outputs.deferred import default_output, deferred_path, write_deferred
 
 
 @pytest.mark.parametrize(

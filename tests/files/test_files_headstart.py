@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import InputError
-from llmbatch.files import headstart
-from llmbatch.files.headstart import HeadStart, start_hashing
-from llmbatch.files.ledger import Ledger, Verified
-from llmbatch.files.lines import line_digest, strip_bom
-from llmbatch.files.output import open_output
-from llmbatch.files.verify import verify_finished
+from llmbatch.core.errors import InputError
+from llmbatch.inputs import parallel_hash as headstart
+from llmbatch.inputs.parallel_hash import HeadStart, start_hashing
+from llmbatch.inputs.rows import line_digest, strip_bom
+from llmbatch.inputs.verify import verify_finished
+from llmbatch.outputs.file import open_output
+from llmbatch.storage.finished_rows import Ledger, Verified
 
 pytestmark = [
     pytest.mark.slow,  # starts an interpreter

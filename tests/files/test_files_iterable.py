@@ -9,9 +9,9 @@ import anyio
 import pytest
 from files_examples import drain
 
-from llmbatch.errors import InputError
-from llmbatch.files.iterable import IterableSource
-from llmbatch.records import Malformed, Row
+from llmbatch.core.errors import InputError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.iterable import IterableSource
 
 
 async def test_items_become_rows_numbered_from_one() -> None:

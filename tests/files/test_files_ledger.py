@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.files.ledger import FAILED, SUCCESS, Ledger, fingerprint
+from llmbatch.storage.finished_rows import FAILED, SUCCESS, Ledger, fingerprint
 
 rows = st.integers(1, 20_000) | st.integers(1, 10**10)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.files.lines import MAX_LINE_BYTES, line_digest, parse_line, row_from_value, strip_bom
-from llmbatch.records import Malformed, Row
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.rows import MAX_LINE_BYTES, line_digest, parse_line, row_from_value, strip_bom
 
 PROMPTS = ("prompt", "messages", "input", "body", "params")
 

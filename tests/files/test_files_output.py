@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from files_examples import input_line, result_line
 
-from llmbatch.errors import OutputError, WriteError
-from llmbatch.files.disk import Disk
-from llmbatch.files.ledger import Ledger
-from llmbatch.files.output import Output, StreamOutput, open_output
-from llmbatch.files.scan import scan
+from llmbatch.core.errors import OutputError, WriteError
+from llmbatch.outputs.file import Output, StreamOutput, open_output
+from llmbatch.outputs.scan import scan
+from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.finished_rows import Ledger
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ def test_a_killed_writer_leaves_a_file_that_resumes(path: Path) -> None:
 import sys
 sys.path.insert(0, sys.argv[2])
 from files_examples import result_line
-from llmbatch.files.output import open_output
+from llmbatch.outputs.file import open_output
 output = open_output(sys.argv[1])
 row = output.ledger.last
 print(len(output.ledger), flush=True)
@@ -324,7 +324,7 @@ def test_a_second_run_on_the_same_output_is_refused_at_once(path: Path, tmp_path
 def test_a_second_process_on_the_same_output_is_refused(path: Path) -> None:
     """The message names the process that has it; its end frees the file. Slow: it starts a process."""
     holder = python(
-        "import sys; from llmbatch.files.output import open_output\n"
+        "import sys; from llmbatch.outputs.file import open_output\n"
         "output = open_output(sys.argv[1]); print('ready', flush=True); sys.stdin.read()",
         path,
     )
@@ -493,8 +493,8 @@ def test_a_full_file_keeps_the_lines_that_fit_and_no_torn_one(path: Path) -> Non
 import resource, sys
 sys.path.insert(0, sys.argv[2])
 from files_examples import result_line
-from llmbatch.errors import WriteError
-from llmbatch.files.output import open_output
+from llmbatch.core.errors import WriteError
+from llmbatch.outputs.file import open_output
 output = open_output(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 step = int(sys.argv[3])

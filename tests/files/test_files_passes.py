@@ -17,15 +17,15 @@ from files_examples import drain, input_line, result_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.errors import InputError, WriteError
-from llmbatch.files.deferred import spool_path
-from llmbatch.files.iterable import IterableSource
-from llmbatch.files.known import known_good_rows
-from llmbatch.files.ledger import Ledger, RowSet
-from llmbatch.files.lines import line_digest
-from llmbatch.files.output import open_output
-from llmbatch.files.reader import FileSource, StreamSource, open_source
-from llmbatch.records import Malformed, Row
+from llmbatch.core.errors import InputError, WriteError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.inputs.rows import line_digest
+from llmbatch.inputs.source import FileSource, StreamSource, open_source
+from llmbatch.outputs.deferred import spool_path
+from llmbatch.outputs.file import open_output
+from llmbatch.runs.good_rows import known_good_rows
+from llmbatch.storage.finished_rows import Ledger, RowSet
 
 Pack = Callable[[bytes], bytes]
 
@@ -241,8 +241,8 @@ def test_a_full_disk_under_the_spool_says_what_to_try(tmp_path: Path) -> None:
     """A file size limit stands for it: the error is one of writing, and names the file."""
     code = """
 import os, resource, sys
-from llmbatch.errors import WriteError
-from llmbatch.files.reader import StreamSource
+from llmbatch.core.errors import WriteError
+from llmbatch.inputs.source import StreamSource
 source = StreamSource(0, "standard input", spool=sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 rows = [source.take(), source.take()]

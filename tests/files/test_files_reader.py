@@ -20,19 +20,19 @@ from files_examples import drain, input_line
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.errors import InputError
-from llmbatch.files.ledger import Ledger
-from llmbatch.files.lines import MAX_LINE_BYTES, line_digest
-from llmbatch.files.opening import BLOCK_BYTES
-from llmbatch.files.reader import (
+from llmbatch.core.errors import InputError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.open import BLOCK_BYTES
+from llmbatch.inputs.rows import MAX_LINE_BYTES, line_digest
+from llmbatch.inputs.source import (
     FileSource,
     StreamSource,
     count_rows,
     open_source,
     verify_finished,
 )
-from llmbatch.files.text import text_lines
-from llmbatch.records import Malformed, Row
+from llmbatch.storage.finished_rows import Ledger
 
 
 def write_rows(path: Path, count: int, *, end: bytes = b"\n") -> Path:

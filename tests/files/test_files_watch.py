@@ -12,11 +12,11 @@ import pytest
 from files_examples import result_line
 
 from llmbatch import BatchRunner, Summary
-from llmbatch.errors import OutputError, WriteError
-from llmbatch.files.disk import Disk
-from llmbatch.files.output import Output, open_output
-from llmbatch.files.watch import FileChangedError
-from llmbatch.files.writer import LineWriter
+from llmbatch.core.errors import OutputError, WriteError
+from llmbatch.outputs.file import Output, open_output
+from llmbatch.outputs.watch import FileChangedError
+from llmbatch.outputs.writer import LineWriter
+from llmbatch.storage.filesystem import Disk
 
 ROWS = 40
 LINES = result_line(1) + result_line(2)

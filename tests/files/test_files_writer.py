@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from files_examples import result_line
 
-from llmbatch.errors import WriteError
-from llmbatch.files.disk import Disk
-from llmbatch.files.ledger import Ledger
-from llmbatch.files.output import Output, StreamOutput, open_output
-from llmbatch.files.writer import LineWriter
+from llmbatch.core.errors import WriteError
+from llmbatch.outputs.file import Output, StreamOutput, open_output
+from llmbatch.outputs.writer import LineWriter
+from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.finished_rows import Ledger
 
 
 class Watched(Output):

@@ -15,9 +15,9 @@ except ImportError:
     sys.exit("atheris is not installed: pip install atheris")
 
 with atheris.instrument_imports():
-    from llmbatch.files.lines import line_digest, parse_line, strip_bom
-    from llmbatch.files.split import LineSplitter
-    from llmbatch.records import Malformed
+    from llmbatch.core.rows import Malformed
+    from llmbatch.inputs.rows import line_digest, parse_line, strip_bom
+    from llmbatch.inputs.splitter import LineSplitter
 
 
 def test_one_input(data: bytes) -> None:

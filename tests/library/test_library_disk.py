@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch import BatchRunner, InputError, WriteError
-from llmbatch.files.disk import Disk
+from llmbatch.storage.filesystem import Disk
 
 ROWS = 4_000
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmbatch import BatchRunner
-from llmbatch.events import Event, RowFinished
-from llmbatch.report.tally import Tally
+from llmbatch.core.events import Event, RowFinished
+from llmbatch.report.stats import Tally
 
 
 class Counting(Tally):

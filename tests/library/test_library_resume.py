@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch import BatchRunner, OutputError, UsageError
-from llmbatch.files.disk import Disk
+from llmbatch.storage.filesystem import Disk
 
 
 def write(path: Path, *rows: object) -> Path:

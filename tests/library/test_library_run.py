@@ -18,7 +18,7 @@ import pytest
 
 import llmbatch
 from llmbatch import BatchRunner, InputError, OutputError, Summary, UsageError
-from llmbatch.events import CallSent, Event, RunEnded, RunStarted
+from llmbatch.core.events import CallSent, Event, RunEnded, RunStarted
 
 
 def write_prompts(path: Path, count: int, model: str | None = None) -> Path:

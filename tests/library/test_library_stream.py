@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch import BatchRunner, InputError, StoppedError, UsageError
-from llmbatch.events import Event, RunEnded
+from llmbatch.core.events import Event, RunEnded
 
 
 async def echo(row: object) -> object:

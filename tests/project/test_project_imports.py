@@ -50,7 +50,7 @@ def test_a_runner_loads_no_terminal_and_no_rate_limiter() -> None:
 
     assert "httptools" in modules
     assert not modules & (TERMINAL | NOT_YET | AIOHTTP | {"aiolimiter"})
-    assert not any(name.startswith(("llmbatch.ui", "llmbatch.cli", "llmbatch.sim.")) for name in modules)
+    assert not any(name.startswith(("llmbatch.display", "llmbatch.cli", "llmbatch.sim.")) for name in modules)
 
 
 def test_a_function_in_place_of_a_provider_loads_no_client(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Answers that were misread in the field, rebuilt: real codes, statuses and structure, in words of our own.
 
-The source and date of each kind stand beside its pattern in :mod:`llmbatch.providers.patterns`.
+The source and date of each kind stand beside its pattern in :mod:`llmbatch.classify.patterns`.
 """
 
 from __future__ import annotations

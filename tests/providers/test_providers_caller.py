@@ -9,11 +9,12 @@ import pytest
 from e2e_sick import whole
 from providers_raw_server import answering, raw_server
 
-from llmbatch.errors import MalformedRowError, UsageError
-from llmbatch.jsontext import split_object
-from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection, Resolver
-from llmbatch.records import Reply, Request, Row
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import MalformedRowError, UsageError
+from llmbatch.core.raw_json import split_object
+from llmbatch.core.rows import Row
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection, Resolver
 
 KEYS = {
     "OPENAI_API_KEY": "sk-openai-0123456789",

@@ -48,7 +48,7 @@ def test_table_is_consistent():
 def test_importing_providers_loads_no_http_client():
     """The client is loaded by those who send, not by those who look names up."""
     code = (
-        "import sys, llmbatch.providers, llmbatch.providers.catalog, llmbatch.providers.caller;"
+        "import sys, llmbatch.providers, llmbatch.providers.catalog, llmbatch.providers.http_provider;"
         "print([name for name in ('aiohttp', 'httptools', 'typer', 'rich') if name in sys.modules])"
     )
 

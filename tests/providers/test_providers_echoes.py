@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from llmbatch.jsontext import JSON
-from llmbatch.providers.function import FunctionCaller
-from llmbatch.providers.outcome import judge_exception, judge_reply
-from llmbatch.records import Outcome, Reply, Row
+from llmbatch.classify.classify import judge_exception, judge_reply
+from llmbatch.core.calls import Outcome, Reply
+from llmbatch.core.raw_json import JSON
+from llmbatch.core.rows import Row
+from llmbatch.providers.function_provider import FunctionCaller
 
 PROMPT = "Say: 'insufficient funds'. My credit balance is too low, can't be. Invalid API key! Model x does not exist"
 ASKED = json.dumps({"model": "m", "messages": [{"role": "user", "content": PROMPT}]}).encode()

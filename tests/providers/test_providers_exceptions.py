@@ -19,10 +19,10 @@ import openai
 import pytest
 
 from llmbatch import judge_llm_error
-from llmbatch.errors import TransportError
-from llmbatch.providers.outcome import judge_exception
-from llmbatch.providers.secrets import Mask
-from llmbatch.records import Outcome, Usage
+from llmbatch.classify.classify import judge_exception
+from llmbatch.core.calls import Outcome, Usage
+from llmbatch.core.errors import TransportError
+from llmbatch.core.secrets import Mask
 
 Answer = tuple[int, dict[str, str], bytes]
 

@@ -7,8 +7,8 @@ import json
 import pytest
 from providers_field_answers import FIELD, Answer
 
-from llmbatch.providers.outcome import judge_reply
-from llmbatch.records import Outcome, Reply
+from llmbatch.classify.classify import judge_reply
+from llmbatch.core.calls import Outcome, Reply
 
 
 def judge(status: int, body: object, headers: dict[str, str] | None = None, endpoint: str = "chat") -> Outcome:

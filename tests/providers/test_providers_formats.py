@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import MalformedRowError
-from llmbatch.jsontext import dumps, split_array, split_object
-from llmbatch.providers.formats.canary import canary_body
-from llmbatch.providers.formats.compose import compose, join
-from llmbatch.providers.formats.rows import draft
+from llmbatch.core.errors import MalformedRowError
+from llmbatch.core.raw_json import dumps, split_array, split_object
+from llmbatch.providers.formats.bodies import compose, join
+from llmbatch.providers.formats.ping import canary_body
+from llmbatch.providers.formats.row_kind import draft
 
 BIG = "123456789012345678901234567890"
 ODD = '{ "a" :  1.10 ,\t"b":[ 1,2 ] , "n": ' + BIG + ', "e":1E+2 , "\\u00e9":"\\/" }'

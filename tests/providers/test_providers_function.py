@@ -8,9 +8,10 @@ import json
 
 import pytest
 
-from llmbatch.errors import UsageError
-from llmbatch.providers.function import FunctionCaller
-from llmbatch.records import Outcome, Row
+from llmbatch.core.calls import Outcome
+from llmbatch.core.errors import UsageError
+from llmbatch.core.rows import Row
+from llmbatch.providers.function_provider import FunctionCaller
 
 
 def a_row(value: object = None, **fields: str) -> Row:

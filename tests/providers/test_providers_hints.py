@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.jsontext import JSON
-from llmbatch.providers.hints import wait_hint
+from llmbatch.classify.retry_after import wait_hint
+from llmbatch.core.raw_json import JSON
 
 DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
 NOON = 1_795_435_200  # the same instant

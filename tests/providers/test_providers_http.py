@@ -22,10 +22,10 @@ import pytest
 from e2e_sick import GOOD_BODY, hard_reset, whole
 from providers_raw_server import RawServer, answering, raw_server
 
-from llmbatch.errors import TransportError
+from llmbatch.core.calls import Request, Route
+from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
 from llmbatch.http.connect_errors import connect_fault
-from llmbatch.records import Request, Route
 
 KEY = "sk-test-0123456789abcdef"
 
@@ -673,9 +673,9 @@ def test_lack_of_file_handles_is_this_machines_fault(tmp_path):
     script.write_text(
         textwrap.dedent("""
             import asyncio, os, resource, socket
-            from llmbatch.errors import TransportError
+            from llmbatch.core.errors import TransportError
             from llmbatch.http import HttpTransport
-            from llmbatch.records import Request, Route
+            from llmbatch.core.calls import Request, Route
 
             async def main():
                 server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)

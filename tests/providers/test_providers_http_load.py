@@ -26,13 +26,13 @@ from providers_authority import trust
 from providers_raw_server import Handler, RawServer, answering, raw_server
 from test_providers_http import fault_of, open_sockets, request_to, until
 
-from llmbatch.errors import TransportError
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
 from llmbatch.http.client import KEEPALIVE_SECONDS
 from llmbatch.http.connection import AnswerMemory
 from llmbatch.http.deadlines import Deadlines
 from llmbatch.http.dial import Dialer
-from llmbatch.records import Reply, Request
 
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["asyncio"])
 """For tests whose transport runs in a process of its own, where the loop of the test does not matter."""
@@ -764,9 +764,9 @@ async def in_process(tmp_path: Path, steps: str, *, url: str, environment: Mappi
 
 PROLOGUE = """
 import asyncio
-from llmbatch.errors import TransportError
+from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
-from llmbatch.records import Request, Route
+from llmbatch.core.calls import Request, Route
 
 def request(body):
     return Request(Route("m", "a"), "URL", {}, body, "chat", 1)

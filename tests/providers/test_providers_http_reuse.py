@@ -12,7 +12,7 @@ from e2e_sick import hard_reset, whole
 from providers_raw_server import Handler, RawServer, raw_server
 from test_providers_http import fault_of, request_to
 
-from llmbatch.errors import TransportError
+from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
 
 

@@ -16,14 +16,14 @@ from e2e_sick import whole
 from providers_raw_server import Handler, RawServer, raw_server
 from test_providers_http import fault_of, request_to, until
 
+from llmbatch.core.calls import Reply
 from llmbatch.http import HttpTransport
-from llmbatch.records import Reply
 
 CALLER = """
 import asyncio, json, sys
-from llmbatch.errors import TransportError
+from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
-from llmbatch.records import Request, Route
+from llmbatch.core.calls import Request, Route
 
 async def call(transport, url):
     request = Request(Route("m", "a"), url + "/chat/completions", {}, b"{}", "chat", 1)

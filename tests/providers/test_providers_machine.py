@@ -8,12 +8,12 @@ import socket
 
 import pytest
 
-from llmbatch.errors import TransportError
+from llmbatch.classify.classify import judge_exception, judge_fault
+from llmbatch.core.calls import Request, Route
+from llmbatch.core.errors import TransportError
+from llmbatch.core.system_errors import NO_NETWORK_ERRNOS, RESOURCE_ERRNOS
 from llmbatch.http import HttpTransport
 from llmbatch.http.connect_errors import connect_fault, lost_fault
-from llmbatch.providers.outcome import judge_exception, judge_fault
-from llmbatch.records import Request, Route
-from llmbatch.system_errors import NO_NETWORK_ERRNOS, RESOURCE_ERRNOS
 
 OUT_OF = ["EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT", "ENOBUFS", "EADDRNOTAVAIL", "EADDRINUSE"]
 NO_NETWORK = ["ENETDOWN", "ENETUNREACH"]

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from providers_field_answers import FIELD
 
-from llmbatch.errors import TransportError, TransportFault
-from llmbatch.jsontext import parse
+from llmbatch.classify.classify import judge_fault, judge_reply
+from llmbatch.core.calls import Outcome, Reply
+from llmbatch.core.errors import TransportError, TransportFault
+from llmbatch.core.raw_json import parse
+from llmbatch.core.secrets import Mask
 from llmbatch.providers import outcome as outcomes
 from llmbatch.providers import rules
-from llmbatch.providers.outcome import judge_fault, judge_reply
-from llmbatch.providers.secrets import Mask
-from llmbatch.records import Outcome, Reply
 
 KEY = "sk-proj-THIS-IS-THE-KEY-0123456789"
 MASK = Mask([KEY]).mask

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.jsontext import JSON
-from llmbatch.providers.reading import Answer, Complaint, Sick, plain_message, read_complaint, read_stream, read_success
-from llmbatch.records import Usage
+from llmbatch.classify.responses import (
+    Answer,
+    Complaint,
+    Sick,
+    plain_message,
+    read_complaint,
+    read_stream,
+    read_success,
+)
+from llmbatch.core.calls import Usage
+from llmbatch.core.raw_json import JSON
 
 ENDPOINTS = ["chat", "completions", "responses", "embeddings", "messages"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.providers.secrets import Mask, Secret
+from llmbatch.core.secrets import Mask, Secret
 
 KEY = 'sk-proj-a/b+c"d\\e-é-1234567890'
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.jsontext import JSON, parse
-from llmbatch.providers.event_stream import assemble
-from llmbatch.providers.outcome import judge_reply
-from llmbatch.records import Outcome, Reply, Usage
+from llmbatch.classify.classify import judge_reply
+from llmbatch.classify.event_stream import assemble
+from llmbatch.core.calls import Outcome, Reply, Usage
+from llmbatch.core.raw_json import JSON, parse
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8"}
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.events import (
+from llmbatch.core.calls import Verdict
+from llmbatch.core.events import (
     CallEnded,
     CallSent,
     CircuitChanged,
@@ -29,9 +30,8 @@ from llmbatch.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.records import Verdict
+from llmbatch.report.stats import Tally
 from llmbatch.report.summary import Summary
-from llmbatch.report.tally import Tally
 
 ROUTE = "openai/gpt-5-mini"
 

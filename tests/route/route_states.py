@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.base import Call, CallKind, RouteHistory, RoutePolicy
 from llmbatch.route.decisions import Decision
 from llmbatch.route.outage import Candidates

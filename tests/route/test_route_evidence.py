@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.evidence import Evidence, RowRecord
 
 FAILED = Outcome("failure", retry=True, code="http_500")

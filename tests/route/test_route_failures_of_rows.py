@@ -22,7 +22,7 @@ from route_states import (
     waiting,
 )
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.decisions import Fail, HoldForEvidence, RetryAt, Succeed
 
 

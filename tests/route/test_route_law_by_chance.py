@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.evidence import Evidence
 
 FAILED = Outcome("failure", retry=True, code="http_500")

@@ -42,7 +42,7 @@ from route_states import (
     waiting,
 )
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.base import Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,

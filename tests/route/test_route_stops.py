@@ -22,7 +22,7 @@ from route_states import (
     kinds,
 )
 
-from llmbatch.records import Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.route.decisions import CircuitMoved, Decision, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
 from llmbatch.route.outage import Candidates, Outage
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from llmbatch.events import CircuitChanged, Event
-from llmbatch.files.iterable import IterableSource
-from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection
-from llmbatch.records import Result, Transport
+from llmbatch.core.events import CircuitChanged, Event
+from llmbatch.core.ports import Transport
+from llmbatch.core.rows import Result
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider

@@ -10,9 +10,11 @@ from itertools import chain
 import pytest
 
 from llmbatch import BatchRunner, UsageError
-from llmbatch.errors import TransportError
-from llmbatch.events import CircuitChanged
-from llmbatch.records import Reply, Request, Row, Transport
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import TransportError
+from llmbatch.core.events import CircuitChanged
+from llmbatch.core.ports import Transport
+from llmbatch.core.rows import Row
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.tenant_keys import MOST_KEYS, TenantKeys

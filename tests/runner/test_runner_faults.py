@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from llmbatch.events import CallSent
+from llmbatch.core.events import CallSent
 from llmbatch.sim.scenario import Phase
 
 SEEDS = range(160)

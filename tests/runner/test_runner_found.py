@@ -9,12 +9,14 @@ from random import Random
 
 import pytest
 
-from llmbatch.events import CallSent, CircuitChanged
-from llmbatch.files.iterable import IterableSource
-from llmbatch.files.lines import row_from_value
-from llmbatch.providers.caller import HttpCaller
-from llmbatch.providers.connect import Connection
-from llmbatch.records import Outcome, Reply, Request, Row, Transport
+from llmbatch.core.calls import Outcome, Reply, Request
+from llmbatch.core.events import CallSent, CircuitChanged
+from llmbatch.core.ports import Transport
+from llmbatch.core.rows import Row
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.inputs.rows import row_from_value
+from llmbatch.providers.http_provider import HttpCaller
+from llmbatch.providers.resolve import Connection
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from llmbatch.errors import TransportError
-from llmbatch.events import CallSent
-from llmbatch.records import Reply, Request, Transport
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import TransportError
+from llmbatch.core.events import CallSent
+from llmbatch.core.ports import Transport
 from llmbatch.sim.scenario import Phase
 
 

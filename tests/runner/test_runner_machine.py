@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from llmbatch.errors import TransportError
-from llmbatch.events import Notice
+from llmbatch.core.errors import TransportError
+from llmbatch.core.events import Notice
 from llmbatch.sim.scenario import Phase
 
 

@@ -6,7 +6,8 @@ import tracemalloc
 
 import pytest
 
-from llmbatch.records import Route, Row
+from llmbatch.core.calls import Route
+from llmbatch.core.rows import Row
 from llmbatch.runner import routes as routes_module
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes

@@ -7,10 +7,10 @@ import typing
 
 import pytest
 
-from llmbatch.batch import BatchRunner, Options
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
+from llmbatch.display import ProgressKind
 from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, Progress, RunOptions
-from llmbatch.ui import ProgressKind
+from llmbatch.runs.batch_runner import BatchRunner, Options
 
 
 @pytest.mark.parametrize(

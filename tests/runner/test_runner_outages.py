@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llmbatch.events import CallSent, CircuitChanged, Notice, OutageStarted
+from llmbatch.core.events import CallSent, CircuitChanged, Notice, OutageStarted
 from llmbatch.sim.scenario import Phase
 
 FINE = Phase(3, "fine")

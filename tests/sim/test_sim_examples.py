@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.records import Request, Route
+from llmbatch.core.calls import Request, Route
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario_file import built_in_scenarios
 from llmbatch.sim.virtual import VirtualTransport, run_virtual

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmbatch.sim.load import Load
+from llmbatch.sim.capacity import Load
 from llmbatch.sim.scenario import Phase
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import Scenario

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.scenario import Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 

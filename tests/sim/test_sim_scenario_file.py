@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.scenario import Phase
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario, read_scenario
 

@@ -12,7 +12,7 @@ import time
 import aiohttp
 import pytest
 
-from llmbatch.errors import UsageError
+from llmbatch.core.errors import UsageError
 from llmbatch.sim.scenario import Phase, Scenario
 from llmbatch.sim.server import SimServer, serve_forever, start
 

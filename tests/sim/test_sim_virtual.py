@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from llmbatch.errors import TransportError
-from llmbatch.records import Request, Route
+from llmbatch.core.calls import Request, Route
+from llmbatch.core.errors import TransportError
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario
 from llmbatch.sim.virtual import VirtualTimeError, VirtualTransport, run_virtual

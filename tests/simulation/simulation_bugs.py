@@ -12,19 +12,16 @@ from typing import Any, cast
 
 import pytest
 
-import llmbatch.files.deferred
-import llmbatch.files.output
+import llmbatch.outputs.deferred
+import llmbatch.outputs.file
 from llmbatch.breaker.core import Circuit, Ticket
-from llmbatch.errors import WriteError
-from llmbatch.files.disk import Disk
-from llmbatch.files.ledger import Ledger
-from llmbatch.files.output import Output
-from llmbatch.files.reader import FileSource
-from llmbatch.files.replace import replace_file
-from llmbatch.files.scan import scan
-from llmbatch.files.writer import LineWriter
+from llmbatch.core.calls import Outcome
+from llmbatch.core.errors import WriteError
+from llmbatch.inputs.source import FileSource
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.scan import scan
+from llmbatch.outputs.writer import LineWriter
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.records import Outcome
 from llmbatch.route.base import Call
 from llmbatch.route.decisions import Decision, Fail
 from llmbatch.route.evidence import Evidence, RowRecord
@@ -33,6 +30,9 @@ from llmbatch.route.refusing import Refusing
 from llmbatch.route.throttle import Throttle
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
 from llmbatch.runner.reading import Reading
+from llmbatch.storage.atomic_replace import replace_file
+from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.finished_rows import Ledger
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -277,7 +277,7 @@ def _one_probes(patch: pytest.MonkeyPatch) -> None:
 
 @bug("a torn end is not repaired")
 def _no_repair(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(llmbatch.files.output, "_repaired", lambda fd, name, disk: scan(fd, name, disk).ledger)
+    patch.setattr(llmbatch.outputs.file, "_repaired", lambda fd, name, disk: scan(fd, name, disk).ledger)
 
 
 @bug("finished rows are not skipped")
@@ -355,19 +355,19 @@ def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
     def replace(path: str, chunks: Iterable[bytes], disk: Any) -> int:
         return replace_file(path, chunks, cast(Disk, Hasty(disk)))
 
-    patch.setattr(llmbatch.files.output, "replace_file", replace)
+    patch.setattr(llmbatch.outputs.file, "replace_file", replace)
 
 
 @bug("the file of deferred rows stays when nothing waits")
 def _stale_deferred(patch: pytest.MonkeyPatch) -> None:
-    write = llmbatch.files.deferred.write_deferred
+    write = llmbatch.outputs.deferred.write_deferred
 
     def only_if_any(output_path: str | Path, lines: Iterable[bytes], disk: Disk) -> None:
         waiting = list(lines)
         if waiting:
             write(output_path, waiting, disk)
 
-    patch.setattr(llmbatch.files.deferred, "write_deferred", only_if_any)
+    patch.setattr(llmbatch.outputs.deferred, "write_deferred", only_if_any)
 
 
 @bug("the output is not locked")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from llmbatch.files.disk import Disk
+from llmbatch.storage.filesystem import Disk
 
 PAGE = 4096
 

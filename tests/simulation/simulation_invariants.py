@@ -15,7 +15,7 @@ from simulation_disk import Machine, SimulatedDisk
 from simulation_law import GuaranteeError, LifeLog
 from simulation_provider import SPENT, TOTAL, Provider
 
-from llmbatch.events import (
+from llmbatch.core.events import (
     CallEnded,
     CallSent,
     CircuitChanged,
@@ -27,7 +27,7 @@ from llmbatch.events import (
     RunStarted,
     Throttled,
 )
-from llmbatch.files.lines import line_digest
+from llmbatch.inputs.rows import line_digest
 
 if TYPE_CHECKING:
     from simulation_story import Plan, StoryLoop

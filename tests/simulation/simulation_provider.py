@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from random import Random
 
-from llmbatch.errors import TransportError
-from llmbatch.records import Reply, Request
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import TransportError
 
 _row_in = re.compile(rb"row (\d+)\b").search
 _model_in = re.compile(rb'"model":\s*"([^"]+)"').search

@@ -25,10 +25,10 @@ from simulation_invariants import Watch
 from simulation_law import GuaranteeError
 from simulation_provider import Provider, Weather, draw_weather
 
-from llmbatch.batch import BatchRunner
-from llmbatch.errors import LlmbatchError, OutputError, WriteError
-from llmbatch.events import Event, RunStarted
+from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
+from llmbatch.core.events import Event, RunStarted
 from llmbatch.runner.context import RunContext
+from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
 
 INPUT = "/data/in.jsonl"

@@ -15,9 +15,9 @@ from simulation_disk import Machine, SimulatedDisk
 from simulation_provider import Phase, Provider, Weather
 from simulation_story import INPUT, OUTPUT, Story, StoryLoop
 
-from llmbatch.batch import BatchRunner
-from llmbatch.events import Event
+from llmbatch.core.events import Event
 from llmbatch.runner.backlog import PendingRow
+from llmbatch.runs.batch_runner import BatchRunner
 
 HERE = Path(__file__).parent
 SEEDS = 800

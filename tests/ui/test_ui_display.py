@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.events import CallEnded, CallSent, CircuitChanged, Notice, OutageStarted, RowFinished, RunStarted
-from llmbatch.ui import Display, ProgressKind, make_display
-from llmbatch.ui.jsonlines import JsonDisplay
-from llmbatch.ui.plain import PlainDisplay
-from llmbatch.ui.quiet import NoDisplay, QuietDisplay
-from llmbatch.ui.rich_display import RichDisplay
+from llmbatch.core.events import CallEnded, CallSent, CircuitChanged, Notice, OutageStarted, RowFinished, RunStarted
+from llmbatch.display import Display, ProgressKind, make_display
+from llmbatch.display.json_lines import JsonDisplay
+from llmbatch.display.plain import PlainDisplay
+from llmbatch.display.quiet import NoDisplay, QuietDisplay
+from llmbatch.display.rich_display import RichDisplay
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[bold]\nforged"
 
@@ -120,7 +120,7 @@ def test_a_process_without_standard_error_runs_all_the_same(monkeypatch: pytest.
 def test_making_a_plain_face_loads_no_rich() -> None:
     """Only the live face pays for rich."""
     code = (
-        "import io, sys; from llmbatch.ui import make_display; "
+        "import io, sys; from llmbatch.display import make_display; "
         "make_display('plain', stream=io.StringIO()); print('rich' in sys.modules)"
     )
 
@@ -249,8 +249,8 @@ def test_a_flood_of_verbose_lines_is_bounded() -> None:
 
 SCRIPT = """
 import sys, time
-from llmbatch.events import *
-from llmbatch.ui import make_display
+from llmbatch.core.events import *
+from llmbatch.display import make_display
 with make_display("auto") as display:
     for event in (
         RunStarted(time.monotonic(), "in.jsonl", "out.jsonl", 4, 0, 0, 9),

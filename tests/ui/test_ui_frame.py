@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from llmbatch.events import (
+from llmbatch.core.events import (
     CallEnded,
     CallSent,
     CircuitChanged,
@@ -24,8 +24,8 @@ from llmbatch.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.report.tally import Tally
-from llmbatch.ui.frame import frame
+from llmbatch.display.frame import frame
+from llmbatch.report.stats import Tally
 
 HOSTILE = "[bold red]x[/bold red]\x1b[2J\x1b]0;owned\x07\r\n\u202eevil\u2028end\x9b31m"
 

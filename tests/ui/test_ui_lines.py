@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from llmbatch.events import (
+from llmbatch.core.events import (
     CallEnded,
     CallSent,
     CircuitChanged,
@@ -26,11 +26,11 @@ from llmbatch.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.report.tally import Tally
-from llmbatch.ui.jsonlines import JsonDisplay
-from llmbatch.ui.lines import LineDisplay
-from llmbatch.ui.plain import PlainDisplay
-from llmbatch.ui.quiet import QuietDisplay
+from llmbatch.display.json_lines import JsonDisplay
+from llmbatch.display.line_display import LineDisplay
+from llmbatch.display.plain import PlainDisplay
+from llmbatch.display.quiet import QuietDisplay
+from llmbatch.report.stats import Tally
 
 ROUTE = "openai/gpt-5-mini"
 HOSTILE = "\x1b[31mred\x1b[0m\nforged line\r\x07"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.errors import OutputError
-from llmbatch.events import CallSent, CircuitChanged, Event, Progress, RowFinished, RowParked, RunEnded, RunStarted
-from llmbatch.files.deferred import stamp_retry_at, write_deferred
-from llmbatch.records import Result, encode_line
-from llmbatch.report.tally import Tally
-from llmbatch.ui.status import read_status, render
-from llmbatch.ui.status_file import StatusFile, status_path
-from llmbatch.ui.status_read import refuse_moved_run
+from llmbatch.core.errors import OutputError
+from llmbatch.core.events import CallSent, CircuitChanged, Event, Progress, RowFinished, RowParked, RunEnded, RunStarted
+from llmbatch.core.rows import Result, encode_line
+from llmbatch.display.status import read_status, render
+from llmbatch.display.status_file import StatusFile, status_path
+from llmbatch.display.status_read import refuse_moved_run
+from llmbatch.outputs.deferred import stamp_retry_at, write_deferred
+from llmbatch.report.stats import Tally
 
 COMMAND = "llmbatch run prompts.jsonl"
 WALL = 1_790_000_000.0
@@ -410,7 +410,7 @@ def test_importing_status_loads_no_terminal_library() -> None:
     import subprocess
     import sys
 
-    modules = "sys, llmbatch.ui, llmbatch.ui.status, llmbatch.ui.summary"
+    modules = "sys, llmbatch.display, llmbatch.display.status, llmbatch.display.summary"
     code = f"import {modules}; print({{'rich', 'aiohttp', 'httptools'}} & {{*sys.modules}})"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

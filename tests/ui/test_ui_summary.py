@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from llmbatch.display.summary import failed_rows_command, print_summary
 from llmbatch.report.summary import Summary
-from llmbatch.ui.summary import failed_rows_command, print_summary
 
 COMMAND = "llmbatch run prompts.jsonl -m openai/gpt-5-mini"
 HOSTILE = "\x1b[31m[bold]red\x1b[0m\nforged"

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.events import CircuitChanged, RunStarted, Throttled
-from llmbatch.report.tally import Tally
-from llmbatch.ui.text import count, duration, plural, rate, shown, waits_for
+from llmbatch.core.events import CircuitChanged, RunStarted, Throttled
+from llmbatch.display.format import count, duration, plural, rate, shown, waits_for
+from llmbatch.report.stats import Tally
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,398 @@
+"""What came back, judged: reply, fault or exception in, :class:`~llmbatch.core.calls.Outcome` out.
+
+Here the evidence is gathered and the outcome filled in; what it means is the table in :mod:`llmbatch.classify.table`.
+
+What this module does not do: retry, sleep, count or remember. Whether a refusal is the row's fault or an outage in
+disguise needs other rows' answers, and so is the runner's to decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
+from llmbatch.classify.event_stream import assemble
+from llmbatch.classify.exceptions import (
+    Carried,
+    carried_answer,
+    carried_completion,
+    chain,
+    is_cancellation,
+    named_wait,
+    network_fault,
+    said,
+    snake_name,
+    unconnected,
+)
+from llmbatch.classify.responses import (
+    Sick,
+    is_code,
+    is_sentence,
+    plain_message,
+    read_complaint,
+    read_stream,
+    read_success,
+)
+from llmbatch.classify.retry_after import wait_hint
+from llmbatch.classify.rule import Evidence
+from llmbatch.classify.table import ROW_RULE, find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
+from llmbatch.core.errors import TransportError, TransportFault
+from llmbatch.core.raw_json import JSON, JSONError, dumps, one_line, parse
+
+__all__ = ["judge_exception", "judge_fault", "judge_reply"]
+
+Masker = Callable[[str], str]
+
+
+@dataclass(slots=True)
+class _Body:
+    """A body as text and as a value; ``whole`` is whether it is one JSON value in valid UTF-8."""
+
+    text: str
+    document: JSON
+    whole: bool
+
+
+_MOST_SEARCHED = 2000
+"""Of an error's text; what it means stands at its beginning."""
+
+
+class _Fault(NamedTuple):
+    verdict: Verdict
+    scope: Scope
+    retry: bool
+    code: str
+    advice: str = ""
+    unreachable: bool = False
+
+
+_LOCAL = "free file handles, ports, memory or disk on this machine"
+_FAULTS: dict[TransportFault, _Fault] = {
+    "unknown_host": _Fault(
+        "failure", "provider", True, "unknown_host", "check the host's name in the base URL", unreachable=True
+    ),
+    "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
+    "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
+    "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
+    "tls": _Fault(
+        "exhausted",
+        "provider",
+        False,
+        "tls_failed",
+        "the server's certificate was rejected: check the base URL and this machine's certificates and clock",
+    ),
+    "timeout": _Fault(
+        "failure",
+        "provider",
+        True,
+        "timeout",
+        "if answers take longer than that, raise --timeout (in Python: timeout=…)",
+    ),
+    "reset": _Fault("failure", "provider", True, "connection_reset"),
+    "truncated": _Fault("failure", "provider", True, "truncated_body"),
+    "garbage": _Fault("failure", "provider", True, "not_http"),
+    "too_large": _Fault("failure", "provider", True, "answer_too_large"),
+    "duplicate": _Fault("failure", "provider", True, "duplicate_answer"),
+    "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network", unreachable=True),
+    "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
+}
+
+
+def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
+    """What *reply* means. Raises nothing, whatever the status, the headers and the bytes.
+
+    Args:
+        reply: the whole answer; header names in lower case.
+        endpoint: ``chat``, ``completions``, ``responses``, ``embeddings`` or ``messages``.
+        mask: takes the keys out of a text.
+        asked: the body of the request. Words of an error that stand in it are taken for an echo.
+    """
+    body = _parse_body(reply.body)
+    if not 200 <= reply.status < 300:
+        return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
+    read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
+    if isinstance(read, Sick) and read.code == "unexpected_stream":
+        document = assemble(body.text)
+        if document is not None:
+            body, read = _Body(dumps(document), document, True), read_success(endpoint, document)
+    if isinstance(read, Sick):
+        return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
+    headers = reply.headers
+    has_hint = "retry-after" in headers or "retry-after-ms" in headers or "x-ms-retry-after-ms" in headers
+    filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
+    return Outcome(
+        verdict="neutral" if filtered else "success",
+        scope="row" if filtered else "provider",
+        final=filtered,
+        pause=wait_hint(reply.status, headers, None) if has_hint else None,
+        code="content_filter" if filtered else "",
+        message="the provider filtered the answer" if filtered else "",
+        status=reply.status,
+        request_id=_request_id(headers, mask),
+        body=_safe_body(body.text, mask),
+        text=mask(read.text) if read.text else read.text,
+        usage=read.usage,
+    )
+
+
+def judge_fault(error: TransportError) -> Outcome:
+    """What a request without a whole HTTP answer means."""
+    fault = _FAULTS[error.fault]
+    return Outcome(
+        verdict=fault.verdict,
+        scope=fault.scope,
+        retry=fault.retry,
+        code=fault.code,
+        message=_shorten(str(error)),
+        advice=error.hint or fault.advice,
+        sent=error.sent,
+        unreachable=fault.unreachable,
+    )
+
+
+def judge_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
+    """What an exception of a user's own function means, by its looks alone: no SDK is imported to know its errors.
+
+    The cases, first that holds, each over the exception, its group, its causes and its contexts:
+
+    1. a fault of this machine, or garbage from the wire (whose status is made up)
+    2. an answer that ended in the row's own way: cut at ``max_tokens``, filtered; final
+    3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; judged by the table
+    4. a lost connection, a time-out, a cancellation from within: the provider's failure
+    5. any other exception of a client or an SDK: the provider's failure, but for wrong use of the client
+    6. anything else is the function's own, a program's error or a class of its own: neutral, the row's, and may pass
+       when it is tried again
+
+    *asked* is what the function was called with: words of an error that stand in it are taken for an echo.
+    """
+    links = tuple(chain(error))
+    outcome = _judge_links(error, links, mask, asked)
+    waits = [wait for link in links if (wait := named_wait(link)) is not None]
+    return replace(
+        outcome,
+        pause=outcome.pause if not waits else max(waits[0], outcome.pause or 0.0),
+        message=outcome.message or _shorten(mask(said(error))),
+    )
+
+
+def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
+    faults = [
+        TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
+        for link in links
+        if (fault := network_fault(link)) is not None
+    ]
+    # The SDK says that it timed out, its cause that there was no connection to begin with.
+    faults.sort(key=lambda fault: fault.fault != "connect_timeout")
+    for fault in faults:
+        if fault.fault in ("local", "no_network", "garbage"):
+            return judge_fault(fault)
+    for link in links:
+        reason = row_reason(link)
+        if reason is not None:
+            return _judge_ending(link, reason, mask)
+    for link in links:
+        carried = carried_answer(link)
+        outcome = None if carried is None else _judge_carried(carried, said(link), mask, asked)
+        if outcome is not None:
+            return outcome
+    if faults:
+        return judge_fault(faults[0])
+    return _judge_kind(error, links, mask)
+
+
+def _judge_failure(
+    status: int,
+    headers: Mapping[str, str],
+    body: _Body,
+    mask: Masker,
+    *,
+    sick: Sick | None = None,
+    aside: str = "",
+    asked: bytes = b"",
+) -> Outcome:
+    """Judge what is no success: gather the evidence, find the rule, fill in the outcome.
+
+    *sick* is what a success status turned out to hold, *aside* a message for a body that has none.
+    """
+    blamed = body.document if sick is None else sick.error
+    if sick is None and not body.whole and "event-stream" in headers.get("content-type", ""):
+        stream = read_stream(body.text)
+        blamed = blamed if isinstance(stream, Sick) else stream
+    complaint = read_complaint(blamed)
+    codes = complaint.codes if sick is None else (*complaint.codes, sick.code)
+    judged = status if sick is None else inner_status(codes, complaint.status)
+    message = complaint.message or (sick.message if sick else "") or aside
+    if not message and not body.whole:
+        message = plain_message(body.text)
+    # A sick success is a failing answer, also for the hints.
+    pause = wait_hint(judged or 500, headers, blamed)
+    evidence = Evidence(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
+    rule, match = find_rule(evidence)
+    if sick is not None and sick.row and rule.verdict == "failure":
+        rule = ROW_RULE
+    if 300 <= status < 400:
+        message = _redirection(headers)
+    return Outcome(
+        verdict=rule.verdict,
+        scope=rule.scope,
+        retry=rule.retry,
+        final=rule.final,
+        auth=rule.auth,
+        pause=pause_under(rule, evidence),
+        least_wait=rule.least_wait,
+        code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
+        message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
+        advice=rule.advice,
+        status=status,
+        request_id=_request_id(headers, mask),
+        body=_safe_body(body.text, mask) if body.whole else None,
+        certain=is_certain(rule, match, evidence),
+    )
+
+
+def _reported_code(matched: str, codes: tuple[str, ...], usual: str) -> str:
+    """The code to show: what decided, else the body's first that is one, else the *usual* one of the rule."""
+    if matched and (matched.isdigit() or matched.startswith("base_resp_")):
+        return usual  # a number tells nobody anything
+    return matched or next(filter(is_code, codes), "") or usual
+
+
+def _first_sentence(codes: tuple[str, ...]) -> str:
+    """What stands in the place of a code, but is words."""
+    return next((code.replace("_", " ") for code in codes if is_sentence(code)), "")
+
+
+def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -> Outcome | None:
+    """Judge the answer inside an exception; None where there is none."""
+    body = _parse_body(carried.content)
+    if not body.whole:
+        body = _Body("", carried.document, False)
+    if carried.status is not None:
+        return _judge_failure(carried.status, carried.headers, body, mask, aside=message, asked=asked)
+    # An error out of an event stream has no status. Many libraries put words of their own into such attributes, so
+    # only those count that the table knows.
+    complaint = read_complaint(body.document)
+    if not is_known(complaint.codes, complaint.status):
+        return None
+    sick = Sick("provider_error", message, body.document)
+    return replace(_judge_failure(200, carried.headers, body, mask, sick=sick, asked=asked), status=None, body=None)
+
+
+def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
+    """An answer came and was paid for, but ended in a way that the SDK raises for."""
+    text, usage = carried_completion(error)
+    return Outcome(
+        verdict="neutral",
+        scope="row",
+        final=True,
+        code=reason,
+        message=_shorten(mask(said(error))),
+        body=_safe_body(text, mask) if text else None,
+        usage=usage,
+    )
+
+
+def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+    """Neither an answer nor a network's error: by who raised it."""
+    if any(map(is_cancellation, links)):
+        return judge_fault(TransportError("reset", "the function was cancelled from within", sent=True))
+    misused = next(filter(is_misuse, links), None)
+    if misused is None:
+        code = _token(snake_name(error)) or "exception"
+        if re.search("rate_?limit|throttl|too_many_requests", code):
+            return Outcome(verdict="throttled", scope="key", retry=True, least_wait=1.0, code=code)
+        fault = next(filter(None, map(unconnected, links)), None)
+        if fault is not None:
+            return judge_fault(TransportError(fault.fault, mask(str(fault)), sent=fault.sent))
+        if any(map(is_client_error, links)):
+            return Outcome(verdict="failure", scope="provider", retry=True, code=code)
+    own = error if misused is None else misused
+    message = said(own)
+    if isinstance(error, BaseExceptionGroup):
+        inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
+        message = f"{message}: {type(inner).__name__}: {said(inner)}"
+    code = _token(snake_name(own)) or "exception"
+    return Outcome(verdict="neutral", scope="row", retry=True, code=code, message=_shorten(mask(message)))
+
+
+def _sick_text(headers: Mapping[str, str], text: str) -> Sick:
+    """What a success status without JSON is: nothing, an event stream, or something else altogether."""
+    if not text.strip():
+        return Sick("empty_body", "a success status without a body")
+    if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
+        stream = read_stream(text)
+        return stream if isinstance(stream, Sick) else Sick("error_in_stream", "", stream)
+    return Sick("invalid_body", plain_message(text) or "the answer is no JSON")
+
+
+# OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
+_is_filter = re.compile(
+    r"refusal|content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
+    r"|\w*guardrail\w*|content_policy\w*|moderation",
+    re.IGNORECASE,
+).fullmatch
+
+
+def _is_filtered(finish_reason: str) -> bool:
+    return _is_filter(finish_reason) is not None
+
+
+def _parse_body(body: bytes) -> _Body:
+    try:
+        text = body.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        return _Body(body[:4000].decode(errors="replace"), None, False)
+    try:
+        return _Body(text, parse(text), True)
+    except JSONError:
+        return _Body(text, None, False)
+
+
+def _safe_body(text: str, mask: Masker) -> str | None:
+    masked = mask(text)
+    if masked != text:
+        try:
+            parse(masked)
+        except JSONError:
+            # A key that stood for more than the inside of a string: rather no body than a broken line.
+            return None
+    return one_line(masked)
+
+
+_usual_request_id = re.compile("[!-~]{1,200}").fullmatch
+
+
+def _request_id(headers: Mapping[str, str], mask: Masker) -> str | None:
+    for name in ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray"):
+        value = headers.get(name)
+        if value:
+            value = mask(value)
+            return value if _usual_request_id(value) else _token(value) or None
+    return None
+
+
+def _redirection(headers: Mapping[str, str]) -> str:
+    try:
+        host = urlsplit(headers.get("location", "").strip()).hostname
+    except ValueError:
+        host = None
+    return f"redirected to {host}, and not followed" if host else "redirected, and not followed"
+
+
+def _shorten(text: str, most: int = 300) -> str:
+    """*text* on one line, without characters that steer a terminal, at most *most* long. Mask before: it cuts."""
+    text = text[: 10 * most]
+    if not text.isprintable():
+        # A space for each, so that a key with such characters strewn in does not close up again.
+        text = "".join(char if char.isprintable() else " " for char in text)
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def _token(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_")[:64]

@@ -1,0 +1,140 @@
+"""An event stream that nobody asked for, put together to the whole answer that it stands for.
+
+Some servers stream by default (``transformers serve`` on ``/v1/responses``, 2026; gateways that always stream). A
+stream that came to its end holds a whole answer, which was paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmbatch.core.raw_json import JSON, JSONError, parse
+
+__all__ = ["assemble"]
+
+_MOST_PARTS = 256
+"""Choices, calls and blocks of one answer, by their index."""
+
+
+def assemble(text: str) -> dict[str, JSON] | None:
+    """The answer as its endpoint gives it without a stream; None for a stream of an unknown kind.
+
+    Whether the stream is whole is for the caller to know. Cost: one parse for each event.
+    """
+    events = list(_events(text))
+    for event in reversed(events):
+        response = event.get("response")
+        if isinstance(response, dict) and str(event.get("type", "")).startswith("response."):
+            return response
+    if any(event.get("type") == "message_start" for event in events):
+        return _message(events)
+    if any(isinstance(event.get("choices"), list) for event in events):
+        return _completion(events)
+    return None
+
+
+def _events(text: str) -> Iterator[dict[str, JSON]]:
+    for line in text.split("\n"):
+        if line.startswith("data:"):
+            try:
+                event = parse(line[5:].strip())
+            except JSONError:
+                continue  # [DONE], and what is no JSON
+            if isinstance(event, dict):
+                yield event
+
+
+def _completion(events: list[dict[str, JSON]]) -> dict[str, JSON]:
+    """Chunks of chat and of text completions."""
+    whole: dict[str, JSON] = {}
+    choices: dict[int, dict[str, JSON]] = {}
+    for event in events:
+        chunks = event.get("choices")
+        whole.update({name: value for name, value in event.items() if name != "choices" and value is not None})
+        for chunk in chunks if isinstance(chunks, list) else []:
+            if isinstance(chunk, dict):
+                _add_choice(choices.setdefault(_index(chunk), {}), chunk)
+    if whole.get("object") == "chat.completion.chunk":
+        whole["object"] = "chat.completion"
+    whole["choices"] = [choices[index] for index in sorted(choices)]
+    return whole
+
+
+def _add_choice(choice: dict[str, JSON], chunk: dict[str, JSON]) -> None:
+    for name, value in chunk.items():
+        if name == "delta":
+            message = choice.setdefault("message", {"role": "assistant", "content": None})
+            if isinstance(value, dict) and isinstance(message, dict):
+                _add_delta(message, value)
+        elif name == "text":
+            _append(choice, name, value)
+        elif value is not None:
+            choice[name] = value
+
+
+def _add_delta(message: dict[str, JSON], delta: dict[str, JSON]) -> None:
+    for name, value in delta.items():
+        if name == "tool_calls" and isinstance(value, list):
+            calls = message.setdefault(name, [])
+            for part in value:
+                if isinstance(part, dict) and isinstance(calls, list):
+                    _add_call(calls, part)
+        elif name == "role":
+            message[name] = value
+        else:
+            _append(message, name, value)
+
+
+def _add_call(calls: list[JSON], part: dict[str, JSON]) -> None:
+    index = _index(part)
+    while len(calls) <= index:
+        calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
+    call = calls[index]
+    function, more = call.get("function") if isinstance(call, dict) else None, part.get("function")
+    if isinstance(function, dict) and isinstance(more, dict):
+        for name in ("name", "arguments"):
+            _append(function, name, more.get(name))
+    if isinstance(call, dict) and isinstance(part.get("id"), str):
+        call["id"] = part["id"]
+
+
+def _message(events: list[dict[str, JSON]]) -> dict[str, JSON]:
+    """Anthropic's events."""
+    whole: dict[str, JSON] = {}
+    blocks: dict[int, dict[str, JSON]] = {}
+    for event in events:
+        kind, delta, block = event.get("type"), event.get("delta"), event.get("content_block")
+        message, usage = event.get("message"), event.get("usage")
+        if kind == "message_start" and isinstance(message, dict):
+            whole.update(message)
+        elif kind == "content_block_start" and isinstance(block, dict):
+            blocks[_index(event)] = dict(block)
+        elif kind == "content_block_delta" and isinstance(delta, dict):
+            for name in ("text", "thinking", "signature", "partial_json"):
+                _append(blocks.setdefault(_index(event), {"type": "text"}), name, delta.get(name))
+        elif kind == "message_delta" and isinstance(delta, dict):
+            whole.update(delta)
+        if kind == "message_delta" and isinstance(usage, dict):
+            before = whole.get("usage")
+            whole["usage"] = {**(before if isinstance(before, dict) else {}), **usage}
+    for block in blocks.values():
+        if "partial_json" in block:
+            try:
+                block["input"] = parse(str(block.pop("partial_json")))
+            except JSONError:
+                block["input"] = {}
+    whole["content"] = [blocks[index] for index in sorted(blocks)]
+    return whole
+
+
+def _index(part: dict[str, JSON]) -> int:
+    index = part.get("index")
+    return index if type(index) is int and 0 <= index < _MOST_PARTS else 0
+
+
+def _append(holder: dict[str, JSON], name: str, value: JSON) -> None:
+    before = holder.get(name)
+    if isinstance(value, str):
+        holder[name] = before + value if isinstance(before, str) else value
+    elif value is not None:
+        holder[name] = value

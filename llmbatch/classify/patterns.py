@@ -1,0 +1,220 @@
+"""Codes and words by which providers say one thing in many ways: the longer patterns of the table.
+
+All are regular expressions, read without regard to case: codes must match as a whole, words anywhere in the
+message. Each line names who answers so, where it was reported, and when. What follows from them stands in
+:mod:`llmbatch.classify.table`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ADDRESS_CODES",
+    "ADDRESS_WORDS",
+    "CLOSED_CODES",
+    "CLOSED_WORDS",
+    "EXPIRED_CODES",
+    "EXPIRED_WORDS",
+    "FILTER_CODES",
+    "FILTER_WORDS",
+    "FLOP_CODES",
+    "FLOP_WORDS",
+    "LACKING_WORDS",
+    "LONG_CODES",
+    "LONG_WORDS",
+    "MONEY_CODES",
+    "MONEY_WORDS",
+    "NEEDED",
+]
+
+
+def _any(*patterns: str) -> str:
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
+
+
+_OWN = r"(?:(?:its|your|the|their|this|our|a) )?"
+
+MONEY_CODES = _any(
+    r"insufficient_(?:\w+_)?(?:quota|credits?|balances?|funds)\w*",  # OpenAI; new-api: insufficient_user_quota, 2025
+    r"credit_balance_\w+|\w*(?:spend|usage)_limit_(?:exceeded|reached)",  # OpenAI, Anthropic
+    r"billing_\w+|\w+_billing_\w+|credit_limit\w*|payment_required",  # OpenAI, Together, Google: BILLING_DISABLED
+    r"exceeded_current_quota\w*",  # Moonshot's Kimi, BettaFish#524, 2025-12
+    r"budget_exceeded|\w*exceeded_?budget\w*",  # litellm#4139, 2024; #37000, 2026
+    r"arrear(?:s|age)|account_?overdue\w*",  # DashScope; Volcengine
+    r"(?:out_of|no)_(?:credits?|balance)|(?:credits?|balance|free_tier|funds)_(?:exhausted|depleted|expired)\w*",
+    r"1113",  # Zhipu, continue#11823, 2026: "Your account is in arrears"
+    r"base_resp_1008",  # MiniMax, also inside a 200
+    r"30001",  # SiliconFlow
+)
+
+MONEY_WORDS = _any(
+    r"credit balance is too low|\bkey limit exceeded|billing hard limit",  # Anthropic, OpenRouter, OpenAI
+    r"insufficient (?:\w+ )?(?:balances?|credits?|funds)",  # DeepSeek, Kimi, many gateways
+    r"account is not active, please check your billing",  # OpenAI
+    # xAI at 429 and 403: "has either used all available credits or reached its monthly spending limit",
+    # continue#10373, 2026-02; "doesn't have any credits or licenses yet", koan#2412
+    r"(?:used|consumed|exhausted|spent|depleted) (?:up )?(?:all )?(?:of )?" + _OWN + r"(?:\w+ ){0,2}credits?\b",
+    r"(?:out of|no(?: more)?|(?:have|has|had) any|without(?: any)?) (?:\w+ )?credits?\b(?! card)",
+    r"(?:credits?|balance|prepayment|funds|free (?:tier|trial|quota|credits?)) "
+    r"(?:has|have|is|are|was|were) (?:now )?(?:been )?"
+    r"(?:exhausted|depleted|used up|expired|run out|insufficient|too low|negative|not enough|below zero)",
+    r"(?:purchase|buy|add|load|top[ -]up) (?:more |additional |some |your )?(?:prepaid )?(?:credits?|funds|balance)\b",
+    r"(?:spend|spending|budget|billing|cost) (?:limit|cap) (?:has been |was |is |of .{1,40} )?(?:reached|exceeded|hit)",
+    r"(?:reached|exceeded|exceeds|hit|over) " + _OWN + r"(?:\w+ ){0,2}(?:spend|spending|billing|cost) (?:limit|cap)",
+    # litellm's proxy, as 400 and as 429: "Budget has been exceeded!", "over budget", "Crossed budget"
+    r"(?<!thinking )(?<!reasoning )(?<!token )budget (?:has been |was |is )?exceeded",
+    r"(?:crossed|exceeded|exceeds|over) " + _OWN + r"(?:max(?:imum)? )?budget",
+    r"\barrears?\b|arrearage|overdue (?:payment|invoice|balance|bill)",
+    r"payment (?:is )?(?:overdue|past due)|unpaid invoice",
+    r"(?:please )?recharge your account|quota (?:is )?not enough|user quota is insufficient",  # Kimi; new-api
+    # Zhipu, many gateways
+    r"余额不足|余额不够|余额已|欠费|请充值|充值后|无可用资源包|额度(?:不足|已用|耗尽|用尽)",
+    r"账户余额",
+)
+
+CLOSED_CODES = _any(
+    r"(?:account|organi[sz]ation|team|workspace|project|user|consumer)_(?:\w+_)?(?:deactivated|suspended|disabled"
+    r"|restricted|blocked|banned|locked|terminated|frozen|closed|archived|on_hold)",  # Groq, one-api#1764, 2025; OpenAI
+    r"111[012]",  # Zhipu: inactive, gone, locked
+)
+
+CLOSED_WORDS = _any(
+    # Anthropic: "This organization has been disabled.", claude-code#19028, 2026-01; Fireworks at 412: "Account … is
+    # suspended, possibly due to reaching the monthly spending limit", pollinations#12136, 2026; Groq: "… restricted"
+    r"\b(?:account|organi[sz]ation|team|workspace|consumer)\b.{0,80}?\b(?:is|has been|was|been) (?:\w+ly )?(?:suspended"
+    r"|disabled|deactivated|restricted|blocked|banned|locked|terminated|frozen|closed|on hold|inactive)\b",
+    r"账[号户](?:已|被)(?:停用|冻结|封禁|锁定|注销)",
+)
+
+EXPIRED_CODES = _any(
+    r"access_token_expired|(?:\w+_)?(?:token|jwt|credentials?|session)_?expired",  # Vertex, 2026
+    r"expired_?(?:access_?)?(?:token|credentials?)(?:_?exception)?",  # AWS: ExpiredTokenException
+)
+
+EXPIRED_WORDS = _any(
+    r"\b(?:token|jwt|credentials?|session|signature)(?: included in the request)? (?:has |have |is "
+    r"|was )?(?:already |been )?"
+    r"expired",
+    r"expired (?:access |auth\w* |bearer |security |oauth2? )?(?:token|jwt|credentials?|session)\b",
+    r"lifetime validation failed",
+)
+
+LONG_CODES = _any(
+    r"context_length_exceeded|context_window_exceeded|exceed_context_size_error|string_above_max_length",
+    r"string_too_long|max_tokens_exceeded|token_limit_exceeded|request_too_large|model_max_prompt_tokens_exceeded",
+    r"request_body_too_large_after_decoding",
+)
+
+LONG_WORDS = _any(
+    r"maximum context length|model's context length|prompt is too long|too many (?:input )?tokens",
+    r"exceeds? the (?:maximum|max) number of tokens|exceeds? the available context size",
+    r"context size has been exceeded",
+    r"exceeds? (?:the )?(?:model's )?(?:context|maximum) (?:window|length|limit of tokens)",
+    r"exceeds? the model's (?:maximum|max) (?:context|input|model)|longer than the (?:maximum|max) model length",
+    r"tokens? exceed context window|maximum (?:prompt|input) length|input length and `max_tokens` exceed",
+    r"input is too (?:long for|large to process)|must have less than \d+ tokens|`max_new_tokens` must be <=",
+)
+
+FILTER_CODES = _any(
+    r"content_?filter\w*|content_?policy\w*|content_?(?:blocked|violation|moderation)\w*|ResponsibleAIPolicyViolation",
+    r"moderation\w*|\w*policy_violation|invalid_prompt|bio_policy|cyber_policy|\w*safety\w*",
+    r"prohibited_content|sensitive_\w+",
+    r"data_?inspection_?failed",  # DashScope
+    r"\w*guardrail\w*",  # Bedrock, gateways
+    r"1301|base_resp_102[67]",  # Zhipu; MiniMax: what went in, what came out
+)
+
+FILTER_WORDS = _any(
+    r"content management policy|content filter(?:ing)? policy|(?:was|were|been) flagged",
+    # xAI at 403: "Content violates usage guidelines … Failed check: SAFETY_CHECK_TYPE_BIO", inspect_ai#2267, 2025-08;
+    # llmgateway#1785, 2026-03
+    r"violat(?:e|es|ed|ing|ion of|ions of) (?:our |the |\w+['’]s )?(?:\w+ "
+    r"){0,2}(?:guidelines?|polic(?:y|ies)|terms of)",
+    r"safety_check|safety (?:system|filter|reason|guideline|polic|check|setting)",
+    r"blocked (?:by|for|due to) (?:\w+ )?safety",
+    # DeepSeek, DashScope
+    r"content exists risk|(?:inappropriate|prohibited|unsafe|harmful|disallowed|sensitive) content",
+    r"敏感内容|不安全或敏感|违规内容|内容安全",
+)
+
+FLOP_CODES = _any(
+    # Groq, at random: groq-ruby#12, 2024; Plush#135, 2025. The same request passes the next time.
+    r"json_validate_failed|tool_use_failed|output_parse_failed",
+    r"malformed_(?:function|tool)_call|(?:function|tool)_call_(?:parse|parsing|generation)_\w+|invalid_model_output\w*",
+)
+
+FLOP_WORDS = _any(
+    r"failed to (?:generate|validate|produce) (?:a )?(?:valid )?JSON|failed to call a function|failed_generation",
+    r"model (?:generated|produced|returned|output) (?:an? )?(?:invalid|malformed|unparsable)",
+    r"failed to parse (?:the )?(?:model'?s? )?(?:output|tool call|function call)",
+)
+
+ADDRESS_CODES = _any(
+    r"unknown_(?:url|endpoint|route|path)|(?:endpoint|route|path)_not_found|no_such_(?:endpoint|route)"
+)
+
+ADDRESS_WORDS = _any(
+    r"unexpected endpoint",  # LM Studio, inside a 200: bug-tracker#618, 2025
+    r"(?:unknown|unrecognized|invalid|unsupported) (?:api )?(?:endpoint|path|route|request url|url \()",  # OpenAI, Groq
+    r"cannot (?:post|get) /|no (?:such|matching) (?:endpoint|route|path)|no route matched",  # Express; Kong
+    r"\b(?:endpoint|route|path) .{0,100}?(?:not found|does not exist|doesn't exist)",
+)
+
+LACKING_WORDS = _any(
+    # llama-cpp-python, 500 on /v1/embeddings: "Llama model must be created with embedding=True to call this method"
+    r"must be created with embedding|(?:does|do) not support (?:embeddings?|this|the|chat|completions?|responses)",
+    r"embeddings? (?:are|is) not (?:supported|enabled|available)",
+    r"not (?:been )?(?:implemented|supported) (?:by|in|on|for) this",
+    r"(?:start|run|launch) (?:it|the server|with) .{0,40}--",  # llama.cpp: "Start it with `--embeddings`"
+)
+
+NEEDED: dict[str, tuple[str, ...]] = {
+    MONEY_WORDS: (
+        (
+            "credit",
+            "balance",
+            "fund",
+            "budget",
+            "bill",
+            "spend",
+            "cost",
+            "quota",
+            "key limit",
+            "free t",
+            "prepay",
+            "arrear",
+            "overdue",
+            "past due",
+            "invoice",
+            "recharge",
+            "余额",
+            "欠费",
+            "充值",
+            "资源包",
+            "额度",
+        )
+    ),
+    CLOSED_WORDS: (
+        (
+            "suspend",
+            "disabl",
+            "deactivat",
+            "restrict",
+            "block",
+            "bann",
+            "lock",
+            "terminat",
+            "frozen",
+            "closed",
+            "on hold",
+            "inactive",
+            "账",
+        )
+    ),
+    EXPIRED_WORDS: ("expired", "lifetime"),
+    LONG_WORDS: ("length", "token", "too long", "too large", "context"),
+    FILTER_WORDS: ("content", "flagged", "violat", "safety", "敏感", "不安全", "违规"),
+    FLOP_WORDS: ("failed to", "failed_generation", "model "),
+    ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot "),
+    LACKING_WORDS: ("embedding", "support", "implemented", "--"),
+}
+"""Of which a message in lower case must hold one, before a long pattern is tried at all: a tenth of the time."""

@@ -1,0 +1,471 @@
+"""What an answer's body says: the text and the tokens of a success, the codes and the message of an error.
+
+:func:`read_success` is lenient with fields that servers such as vLLM, Ollama and llama.cpp leave out, and strict where
+it decides: an ``error`` beside the answer, no choices, no data, no content make a 200 no success.
+
+What this module does not do: judge. Which verdict an error deserves is the table in
+:mod:`llmbatch.classify.classify`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from llmbatch.classify.retry_after import error_details
+from llmbatch.core.calls import Usage
+from llmbatch.core.raw_json import JSON, JSONError, parse
+
+__all__ = [
+    "Answer",
+    "Complaint",
+    "Sick",
+    "is_code",
+    "is_sentence",
+    "plain_message",
+    "read_complaint",
+    "read_stream",
+    "read_success",
+]
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole success. ``text`` is None where there is none (tool calls, embeddings)."""
+
+    text: str | None
+    usage: Usage | None
+    finish_reason: str | None
+
+
+@dataclass(slots=True)
+class Sick:
+    """A body that is no success though the status says so. ``error`` is the body to judge in its place, if any.
+
+    ``row``: nothing speaks against the provider; this row's answer went wrong, and may go right the next time.
+    """
+
+    code: str
+    message: str
+    error: JSON = None
+    row: bool = False
+
+
+@dataclass(slots=True)
+class Complaint:
+    """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body.
+
+    ``numbers`` are a provider's own numeric codes (Zhipu's ``1113``): a table may know them, nobody reads them.
+    """
+
+    codes: tuple[str, ...]
+    message: str
+    status: int | None = None
+    numbers: tuple[str, ...] = field(default=(), compare=False)
+
+
+_TextOf = Callable[[dict[str, JSON], str | None], str | Sick | None]
+
+
+def read_success(endpoint: str, document: JSON) -> Answer | Sick:
+    """Read *document*, the body of a 2xx answer of *endpoint*. Cost: a few dictionary lookups."""
+    if not isinstance(document, dict):
+        return Sick("invalid_body", "the answer is no JSON object", document)
+    if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
+        return Sick("error_in_200", "a success status with an error inside", document)
+    read = _read(endpoint, document)
+    if isinstance(read, Sick) and read.error is None and not _COMPLAINING.isdisjoint(document):
+        # No answer, but words or a code of its own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
+        read.error = document
+    return read
+
+
+_COMPLAINING = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
+
+
+def _read(endpoint: str, document: dict[str, JSON]) -> Answer | Sick:
+    if endpoint == "chat":
+        return _read_choice(document, _chat_text)
+    if endpoint == "completions":
+        return _read_choice(document, _completion_text)
+    if endpoint == "responses":
+        return _read_response(document)
+    if endpoint == "messages":
+        return _read_message(document)
+    return _read_embeddings(document)
+
+
+def read_complaint(body: JSON) -> Complaint:
+    """Codes and message of an error body, in the shapes of all known providers; empty for anything else."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, dict):
+        return Complaint((), body if isinstance(body, str) else "")
+    error = body.get("error")
+    inner = error if isinstance(error, dict) else body
+    codes = [code for code in dict.fromkeys(_codes(inner, body)) if code not in ("", "error")]
+    named = [int(code) for code in codes if len(code) == 3 and code.isascii() and code.isdigit()]
+    return Complaint(
+        codes=tuple(code for code in codes if not code.isdigit()),
+        message=_complaint_text(inner, error, body),
+        status=next((status for status in named if 400 <= status <= 599), None),
+        numbers=tuple(code for code in codes if code.isdigit() and len(code) > 3) + _minimax_code(body),
+    )
+
+
+_NO_CODES = frozenset({"", "none", "null", "nil", "undefined", "unknown", "about:blank", "about_blank", "n/a", "false"})
+_little_words = re.compile(
+    r"(?:^|[\s_])(the|your?|is|are|does|do|has|have|been|was|this|an?|please|or|of|by)(?=[\s_]|$)", re.I
+)
+
+
+def is_code(text: str) -> bool:
+    """Whether *text*, found where a code should be, is one: no placeholder, no URL, no sentence."""
+    return text.strip().lower() not in _NO_CODES and "://" not in text and not is_sentence(text)
+
+
+def is_sentence(text: str) -> bool:
+    """Whether *text* is words for people, be they joined by underscores (xAI's ``code``, 2025)."""
+    words = re.split(r"[\s_]+", text.strip())
+    return len(words) >= 8 or (len(words) >= 4 and (" " in text or _little_words.search(text) is not None))
+
+
+def read_stream(text: str) -> JSON | Sick:
+    """The error inside an event stream, or why it is none: ``unexpected_stream`` came to its end."""
+    event = ""
+    for line in text.split("\n"):
+        field, _, value = line.rstrip("\r").partition(":")
+        if field == "event":
+            event = value.strip()
+        elif field == "data" and (event == "error" or '"error"' in value):
+            try:
+                document = parse(value.strip())
+            except JSONError:
+                document = {"error": value.strip()}
+            if event == "error" or (isinstance(document, dict) and document.get("error")):
+                return document
+        elif not field:
+            event = ""
+    if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
+        return Sick("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
+    return Sick("truncated_stream", "the event stream was cut")
+
+
+def plain_message(text: str) -> str:
+    """What a body that is not JSON says: the title of an HTML page, else the text itself."""
+    start = text[:4000].lstrip("\ufeff \t\r\n")
+    if not start[:9].lower().startswith(("<!doctype", "<html", "<head", "<?xml")):
+        return start
+    title = re.search(r"<title[^>]{0,100}>([^<]{1,300})", start, re.IGNORECASE)
+    return f"HTML answer: {title[1].strip()}" if title else "HTML answer"
+
+
+def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> Answer | Sick:
+    choices = document.get("choices")
+    if choices == []:
+        # Gemini's compatible endpoint answers a blocked prompt so, and some that it merely dislikes (2025, 2026).
+        return _blocked(document) or Sick("no_choices", "an answer with an empty list of choices", row=True)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return Sick("no_choices", "a success status without choices")
+    if choice.get("error"):
+        return Sick("error_in_200", "a success status with an error inside", {"error": choice["error"]})
+    finish = _string(choice.get("finish_reason"))
+    broken = _broken_off(finish) or _broken_off(_string(choice.get("native_finish_reason")))
+    if broken is not None:
+        return broken
+    text = text_of(choice, finish)
+    if isinstance(text, Sick):
+        return text
+    usage = _usage(document.get("usage"))
+    if not text and not _says_something(choice.get("message")) and _is_usual_end(finish) and _made_nothing(usage):
+        return Sick("empty_answer", "an answer without text and without tokens")
+    return Answer(text, usage, finish)
+
+
+# Ends that the provider's own troubles make: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's
+# network_error (pi#8511, hax#15, 2026), vLLM's abort.
+_failed_end = re.compile(
+    r"\w*(error|fail\w*|abort\w*|timed?_?out|insufficient_\w*resource|overload\w*|interrupted|unavailable|crash\w*)\w*",
+    re.IGNORECASE,
+).fullmatch
+# Ends that the model's own slips make: Gemini's ``function_call_filter: MALFORMED_FUNCTION_CALL`` (pydantic-ai#3300,
+# 2025). The provider is well, and the same request may pass.
+_slip_end = re.compile(r"malformed|unexpected_tool_call|too_many_tool_calls|invalid_tool_call", re.IGNORECASE).search
+
+
+_GOOD_ENDS = frozenset(
+    {
+        "stop",
+        "length",
+        "tool_calls",
+        "content_filter",
+        "end_turn",
+        "max_tokens",
+        "stop_sequence",
+        "tool_use",
+        "completed",
+    }
+)
+
+
+def _broken_off(finish: str | None) -> Sick | None:
+    """Why an answer that ended by *finish* is none, None where it is one."""
+    if finish is None or finish in _GOOD_ENDS:
+        return None
+    if _slip_end(finish):
+        return Sick("malformed_answer", f"the model's answer broke off ({finish[:60]})", row=True)
+    if _failed_end(finish):
+        code = "finish_reason_error" if finish == "error" else finish.lower()
+        return Sick(code, f"the provider broke off the answer ({finish[:60]})")
+    return None
+
+
+def _is_usual_end(finish: str | None) -> bool:
+    return finish is None or finish.lower() in (
+        "stop",
+        "end_turn",
+        "eos",
+        "eos_token",
+        "completed",
+        "stop_sequence",
+        "",
+    )
+
+
+def _made_nothing(usage: Usage | None) -> bool:
+    """Whether the provider itself says that it made no token (pollinations#9345, 2026)."""
+    return usage is not None and usage.output_tokens == 0
+
+
+def _says_something(message: JSON) -> bool:
+    """Whether a message without text has another content: calls, a refusal, sound, pictures, thoughts."""
+    names = ("tool_calls", "function_call", "refusal", "audio", "images", "reasoning_content", "reasoning")
+    return isinstance(message, dict) and any(message.get(name) for name in names)
+
+
+def _blocked(document: dict[str, JSON]) -> Sick | None:
+    """That a filter blocked the prompt, where *document* says so in any of Gemini's, Vertex's and Azure's spellings."""
+    for name in ("promptFeedback", "prompt_feedback"):
+        feedback = document.get(name)
+        reason = feedback.get("blockReason", feedback.get("block_reason")) if isinstance(feedback, dict) else None
+        if reason:
+            return _filtered(str(reason))
+    reason = document.get("block_reason", document.get("blockReason"))
+    if reason:
+        return _filtered(str(reason))
+    results = document.get("prompt_filter_results")
+    for result in results if isinstance(results, list) else []:
+        ratings = result.get("content_filter_results") if isinstance(result, dict) else None
+        for name, rating in ratings.items() if isinstance(ratings, dict) else []:
+            if isinstance(rating, dict) and rating.get("filtered") is True:
+                return _filtered(name)
+    return None
+
+
+def _filtered(reason: str) -> Sick:
+    message = f"the prompt was blocked ({reason[:60]})"
+    return Sick("content_filter", message, {"error": {"code": "content_filter", "message": message}})
+
+
+def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None:
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        # Filtered and spent answers may come without a message, but then they say why they ended.
+        is_cut = message is None and finish not in (None, "", "stop")
+        return None if is_cut else Sick("no_message", "a choice without a message")
+    content = message.get("content")
+    if isinstance(content, str):
+        return content or (None if message.get("tool_calls") else content)
+    if isinstance(content, list):
+        return _joined(content, ("text", "output_text"))
+    return _string(message.get("refusal"))
+
+
+def _completion_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None:
+    text = choice.get("text")
+    if text is None and not finish:
+        return Sick("no_text", "a choice without text")
+    return _string(text)
+
+
+def _read_response(document: dict[str, JSON]) -> Answer | Sick:
+    status = document.get("status")
+    if status in ("queued", "in_progress"):
+        return Sick(f"response_{status}", "the answer is still being made: the row asks for background mode")
+    if status in ("failed", "cancelled"):
+        return Sick(f"response_{status}", f"the response was {status}")
+    output = document.get("output")
+    if not isinstance(output, list):
+        return Sick("no_output", "a success status without output")
+    finish = _string(status)
+    if status == "incomplete":
+        details = document.get("incomplete_details")
+        finish = (_string(details.get("reason")) if isinstance(details, dict) else None) or finish
+        broken = _broken_off(finish)
+        if broken is not None:
+            return broken
+    parts: list[str] = []
+    for item in output:
+        if isinstance(item, dict) and item.get("type") == "message":
+            content = item.get("content")
+            text = _joined(content if isinstance(content, list) else [], ("output_text", "text", "refusal"))
+            parts += [] if text is None else [text]
+    made = _usage(document.get("usage"))
+    if not output and _is_usual_end(finish) and _made_nothing(made):
+        return Sick("empty_answer", "an answer without text and without tokens")
+    return Answer("".join(parts) if parts else None, made, finish)
+
+
+def _read_message(document: dict[str, JSON]) -> Answer | Sick:
+    content = document.get("content")
+    if not isinstance(content, list):
+        return Sick("no_content", "a success status without content")
+    usage = document.get("usage")
+    tokens = _usage(usage)
+    if tokens is not None and isinstance(usage, dict):
+        # Anthropic counts cached input apart; everybody else inside. It is paid for, so it counts.
+        cached = _count(usage.get("cache_creation_input_tokens")) or 0
+        cached += _count(usage.get("cache_read_input_tokens")) or 0
+        tokens = Usage(tokens.input_tokens + cached, tokens.output_tokens) if cached else tokens
+    finish = _string(document.get("stop_reason"))
+    broken = _broken_off(finish)
+    if broken is not None:
+        return broken
+    if not content and _is_usual_end(finish) and _made_nothing(tokens):
+        return Sick("empty_answer", "an answer without text and without tokens")
+    return Answer(_joined(content, ("text",)), tokens, finish)
+
+
+def _read_embeddings(document: dict[str, JSON]) -> Answer | Sick:
+    data = document.get("data")
+    if not isinstance(data, list) or not data:
+        return Sick("no_data", "a success status without data")
+    if any(map(_is_hollow, data)):
+        return Sick("empty_embedding", "an embedding without numbers")
+    usage = document.get("usage")
+    if isinstance(usage, dict):
+        usage = {**usage, "completion_tokens": 0}
+    return Answer(None, _usage(usage), None)
+
+
+def _is_hollow(item: JSON) -> bool:
+    """Whether an embedding has nothing in it. Looks at both ends only: those of nulls are nulls throughout."""
+    if not isinstance(item, dict) or "embedding" not in item:
+        return False
+    numbers = item["embedding"]
+    if isinstance(numbers, list):
+        return not numbers or numbers[0] is None or numbers[-1] is None
+    return not numbers
+
+
+def _joined(parts: list[JSON], types: tuple[str, ...]) -> str | None:
+    texts: list[str] = []
+    for part in parts:
+        if isinstance(part, dict) and part.get("type") in types:
+            text = part.get("text", part.get("refusal"))
+            if isinstance(text, str):
+                texts.append(text)
+    return "".join(texts) if texts else None
+
+
+def _usage(usage: JSON) -> Usage | None:
+    """Both spellings of every format: servers mix them."""
+    if not isinstance(usage, dict):
+        return None
+    sent = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+    made = _count(usage.get("completion_tokens", usage.get("output_tokens")))
+    return None if sent is None or made is None else Usage(sent, made)
+
+
+def _count(value: JSON) -> int | None:
+    # `type`, because True is an int.
+    return value if type(value) is int and value >= 0 else None
+
+
+def _string(value: JSON) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _codes(inner: dict[str, JSON], body: dict[str, JSON]) -> Iterator[str]:
+    """Every word that a provider uses to name an error, the most telling first."""
+    details = list(error_details(body))
+    metadata = inner.get("metadata")
+    within = inner.get("innererror")
+    for holder, names in (
+        *((detail, ("error_code",)) for detail in details),  # Anthropic
+        (inner, ("code", "error_code")),
+        *((detail, ("reason",)) for detail in details),  # Google
+        (inner, ("type", "error_type", "status", "statusCode", "raw_status_code")),
+        (within, ("code",)),  # Azure
+        (metadata, ("error_type", "provider_code")),  # OpenRouter
+        (body, ("code", "error_code", "error_type", "type", "status", "statusCode")),
+    ):
+        if isinstance(holder, dict):
+            for name in names:
+                value = holder.get(name)
+                if isinstance(value, str) or type(value) is int:
+                    yield str(value)[:200]
+
+
+_MESSAGE_FIELDS = (
+    "message",
+    "Message",
+    "msg",
+    "detail",
+    "error_description",
+    "error_message",
+    "error_msg",
+    "errors",
+    "title",
+    "description",
+    "reason",
+    "error",
+    "base_resp",
+    "status_msg",
+)
+"""Where providers, frameworks and gateways put their own words. Everything else in an error body (``input``, ``ctx``,
+``body``, ``value``) may be an echo of the request, and is never read: a prompt can hold any words."""
+
+_MOST_ERRORS = 5
+_DEEPEST = 4
+
+
+def _minimax_code(body: dict[str, JSON]) -> tuple[str, ...]:
+    base = body.get("base_resp")
+    number = base.get("status_code") if isinstance(base, dict) else None
+    return (f"base_resp_{number}",) if type(number) is int and number else ()
+
+
+def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) -> str:
+    text = _words_of({name: value for name, value in inner.items() if name != "error"}) or _words_of(error)
+    text = text or _words_of(body)
+    metadata = inner.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, dict) else None  # OpenRouter: what the provider behind it said
+    if not isinstance(raw, str):
+        return text
+    try:
+        behind = read_complaint(parse(raw)).message
+    except JSONError:
+        behind = raw
+    return f"{text}: {behind}" if behind else text
+
+
+def _words_of(value: JSON, depth: int = 0) -> str:
+    """The words in *value*'s message fields; a list of validation errors as ``place: what``, one after the other."""
+    if isinstance(value, str):
+        return value
+    if depth >= _DEEPEST:
+        return ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_words_of(item, depth + 1) for item in value[:_MOST_ERRORS])))
+    if not isinstance(value, dict):
+        return ""
+    text = next(filter(None, (_words_of(value.get(name), depth + 1) for name in _MESSAGE_FIELDS)), "")
+    place = value.get("loc")
+    if isinstance(place, list):
+        kind = value.get("type")
+        text = text or (kind if isinstance(kind, str) else "")
+        return ".".join(str(part) for part in place if isinstance(part, str | int)) + f": {text}"
+    return text

@@ -1,0 +1,233 @@
+"""How long a provider asks to be left alone: every spelling of "retry after", read into seconds.
+
+The sources, first that parses: ``retry-after-ms``, ``x-ms-retry-after-ms``, ``retry-after`` (seconds or an HTTP date),
+``google.rpc.RetryInfo`` in the error body, the reset time of an exhausted rate limit (``x-ratelimit-reset-*``,
+``anthropic-ratelimit-*-reset``), and last the words of a 429 ("Please try again in 6m0s"). Zero, negative, past,
+above 400 days or garbage means *unknown*, and the next source is tried; the result is never 0.
+
+What this module does not do: look at a clock. An instant is read against the answer's own ``date`` header, because the
+two clocks may differ by more than the wait; without that header an instant says nothing. Nor does it shorten a long
+wait or choose one where none is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from llmbatch.core.raw_json import JSON
+
+__all__ = ["answered_at", "error_details", "wait_hint"]
+
+_LONGEST = 400 * 86_400.0
+
+_FIRST_EPOCH = 1e9  # a number from here on is an instant: 2001 in seconds
+_FIRST_EPOCH_MS = 1e12  # … or in milliseconds
+
+_number = re.compile(r"\d{1,15}(?:\.\d{0,15})?", re.ASCII).fullmatch
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_SPAN = r"\d{1,15}(?:\.\d{1,15})?(?:ns|us|µs|ms|s|m|h|d)"
+_span_parts = re.compile(r"(\d+(?:\.\d+)?)([a-zµ]+)", re.ASCII).findall
+_span = re.compile(rf"(?:{_SPAN}){{1,6}}", re.ASCII).fullmatch
+
+_WORD_UNITS = r"milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|ms|s|m|h|d"
+_wait_words = re.compile(
+    r"(?:try again|retry)\s+(?:in|after)\s+(?:about\s+|approximately\s+)?"
+    rf"((?:\d{{1,15}}(?:\.\d{{1,15}})?\s?(?:{_WORD_UNITS})(?![a-z])[\s,]{{0,2}}){{1,4}})",
+    re.ASCII | re.IGNORECASE,
+).search
+_word_parts = re.compile(rf"(\d+(?:\.\d+)?)\s?({_WORD_UNITS})(?![a-z])", re.ASCII | re.IGNORECASE).findall
+
+
+def wait_hint(status: int, headers: Mapping[str, str], body: JSON) -> float | None:
+    """Seconds that the answer names, None where it names none that make sense; never 0.
+
+    Args:
+        status: the HTTP status; reset headers and the body count from 400 on, words on 429 only.
+        headers: names in lower case.
+        body: the parsed body, None where it is no JSON.
+    """
+    now = answered_at(headers)
+    for source in _sources(status, headers, body, now):
+        if source is not None and 0.0 < source <= _LONGEST:  # false for NaN
+            return source
+    return None
+
+
+def answered_at(headers: Mapping[str, str]) -> datetime | None:
+    """When the provider says that it answered (its ``date`` header)."""
+    return _http_date(headers.get("date", ""))
+
+
+def error_details(body: JSON) -> Iterator[dict[str, JSON]]:
+    """The objects in the error's ``details``, in the shapes of Google's APIs (also inside a list of one)."""
+    error = _error_object(body)
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else [details]:
+        if isinstance(detail, dict):
+            yield detail
+
+
+def _sources(status: int, headers: Mapping[str, str], body: JSON, now: datetime | None) -> Iterator[float | None]:
+    # litellm's proxy passes on what the provider behind it said under a prefix (2026).
+    for prefix in ("", "llm_provider-"):
+        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+            yield _seconds(headers.get(prefix + name, ""), 1e-3)
+        after = headers.get(prefix + "retry-after", "").strip()
+        yield _seconds(after, 1.0)
+        yield _until(_http_date(after), now)
+    if status < 400:
+        return
+    for detail in error_details(body):
+        if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
+            yield _duration(detail.get("retryDelay"))
+    yield _longest_reset(headers, now)
+    yield _longest_reset(_forwarded_headers(body), now)
+    yield _ietf_reset(headers)
+    if status == 429:
+        yield _in_words(_message(body))
+    if status in (403, 429):
+        yield _replenished(_message(body))
+
+
+def _seconds(text: str, scale: float) -> float | None:
+    text = text.strip()
+    return float(text) * scale if _number(text) else None
+
+
+def _http_date(text: str) -> datetime | None:
+    if not 12 <= len(text) <= 64 or ":" not in text:
+        return None
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    # RFC 5322 reads "-0000" as a naive date; HTTP knows no other zone than GMT.
+    return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+
+
+def _until(instant: datetime | None, now: datetime | None) -> float | None:
+    return None if instant is None or now is None else (instant - now).total_seconds()
+
+
+def _duration(value: JSON) -> float | None:
+    """A protobuf duration: ``"47.434392449s"``, or the object that some proxies make of it."""
+    if isinstance(value, str):
+        return _spelled(value)
+    if isinstance(value, dict):
+        return _seconds(str(value.get("seconds", "")), 1.0)
+    return None
+
+
+def _spelled(text: str) -> float | None:
+    """``"20ms"``, ``"6m0s"``, ``"2m59.56s"``, ``"1h2m"`` in seconds."""
+    text = text.strip().lower()
+    if not _span(text):
+        return None
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in _span_parts(text))
+
+
+def _longest_reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
+    """The longest of the waits until a limit with nothing left is filled again."""
+    waits = [0.0]
+    for spelled, value in headers.items():
+        name = spelled.lower()
+        if "-reset" not in name or ("ratelimit-" not in name and "tokenlimit-" not in name):
+            continue
+        left = _seconds(headers.get(name.replace("-reset", "-remaining", 1), ""), 1.0)
+        wait = _reset(value.strip(), now) if left == 0.0 else None
+        if wait is not None and wait <= _LONGEST:
+            waits.append(wait)
+    return max(waits)
+
+
+_ietf_left = re.compile(r"(?:^|[;,\s])(?:r|remaining)\s*=\s*(\d{1,15})(?![\w.])", re.ASCII | re.IGNORECASE).search
+_ietf_wait = re.compile(r"(?:^|[;,\s])(?:t|reset)\s*=\s*(\d{1,15})(?![\w.])", re.ASCII | re.IGNORECASE).search
+
+
+def _ietf_reset(headers: Mapping[str, str]) -> float | None:
+    """The longest wait of the exhausted policies in ``RateLimit``.
+
+    As in draft-ietf-httpapi-ratelimit-headers-10 (``"burst";r=0;t=37``) and before -08 (``limit=9, remaining=0,
+    reset=37``).
+    """
+    waits = [0.0]
+    for prefix in ("", "llm_provider-"):
+        text = headers.get(prefix + "ratelimit", "")[:1000]
+        for policy in [text] if "remaining" in text.lower() else text.split(","):
+            left, wait = _ietf_left(policy), _ietf_wait(policy)
+            if left is not None and wait is not None and float(left[1]) == 0.0 and float(wait[1]) <= _LONGEST:
+                waits.append(float(wait[1]))
+    return max(waits)
+
+
+_clock = re.compile(r"replenished in (?:(\d{1,3})\.)?(\d\d):(\d\d):(\d\d)", re.ASCII | re.IGNORECASE).search
+
+
+def _replenished(message: str) -> float | None:
+    """Azure API Management: ``Quota will be replenished in 02:13:44.``, or ``1.02:13:44`` with days."""
+    found = _clock(message)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+
+
+def _reset(value: str, now: datetime | None) -> float | None:
+    number = _seconds(value, 1.0)
+    if number is None:
+        return _spelled(value) or _until(_rfc3339(value), now)
+    if number < _FIRST_EPOCH:
+        return number
+    scale = 1e-3 if number >= _FIRST_EPOCH_MS else 1.0
+    return None if now is None else number * scale - now.timestamp()
+
+
+def _rfc3339(text: str) -> datetime | None:
+    if not 19 <= len(text) <= 40:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return instant if instant.tzinfo is not None else instant.replace(tzinfo=UTC)
+
+
+def _in_words(message: str) -> float | None:
+    found = _wait_words(message)
+    if found is None:
+        return None
+    return sum(float(number) * _word_seconds(unit.lower()) for number, unit in _word_parts(found[1]))
+
+
+def _word_seconds(unit: str) -> float:
+    if unit.startswith(("ms", "milli")):
+        return 1e-3
+    return _UNIT_SECONDS[unit[0]]
+
+
+def _error_object(body: JSON) -> dict[str, JSON]:
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, dict):
+        return {}
+    error = body.get("error")
+    return error if isinstance(error, dict) else body
+
+
+def _message(body: JSON) -> str:
+    message = _error_object(body).get("message")
+    if message is None and isinstance(body, dict):
+        message = body.get("error") or body.get("detail")
+    return message[:2000] if isinstance(message, str) else ""
+
+
+def _forwarded_headers(body: JSON) -> dict[str, str]:
+    """The rate limit headers that OpenRouter repeats inside its error body."""
+    metadata = _error_object(body).get("metadata")
+    headers = metadata.get("headers") if isinstance(metadata, dict) else None
+    if not isinstance(headers, dict):
+        return {}
+    return {name.lower(): str(value) for name, value in headers.items()}

@@ -1,0 +1,112 @@
+"""What a rule of the table is, and when it applies. The rules themselves: :mod:`llmbatch.classify.table`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from llmbatch.classify.patterns import NEEDED
+from llmbatch.core.calls import Scope, Verdict
+from llmbatch.core.raw_json import JSON
+
+__all__ = ["Evidence", "Match", "Rule"]
+
+# From the first opening quote to the last closing one: what is quoted may hold quotes itself.
+_quoted = re.compile(r"(?<!\w)'.*'(?!\w)|\".*\"|`.*`", re.DOTALL)
+_quoted_message = re.compile(r"""['"]message['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", re.DOTALL)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What a rule looks at. ``status`` is 0 where a success status came with a body that stands for none.
+
+    ``pause`` is the hint of the answer, seconds. ``asked`` is the request, as far as it is known: words that stand in
+    it may be an echo, and prove nothing.
+    """
+
+    status: int
+    codes: tuple[str, ...]
+    message: str
+    headers: Mapping[str, str]
+    body: JSON
+    pause: float | None
+    asked: bytes = b""
+
+    def says(self, words: str, *, unquoted: bool = False) -> bool:
+        """Whether the message has *words*, a pattern, of its own; *unquoted*: what it quotes does not count."""
+        message = self.message
+        needed = NEEDED.get(words)
+        if needed is not None:
+            lowered = message.lower()
+            if not any(part in lowered for part in needed):
+                return False
+        if unquoted:
+            # But an upstream's whole error, quoted by the gateway before it, is no echo.
+            inner = (found[2] for found in _quoted_message.finditer(message))
+            message = " ".join((_quoted.sub("''", message), *inner))
+        asked: bytes | None = None
+        for found in re.finditer(words, message, re.IGNORECASE):
+            if asked is None:
+                asked = self.asked.lower()
+            if not asked or found[0].lower().encode(errors="replace") not in asked:
+                return True
+        return False
+
+
+_ONE_REQUEST = frozenset({400, 422})
+
+
+class Match(NamedTuple):
+    """That a rule applies: the code to report (empty: the body's own), and whether it rests on words alone."""
+
+    code: str
+    by_words: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One row of the table: where it applies, and what it says then.
+
+    It applies when the status is one of ``statuses`` (None: any), and, where any of the three is given, one of the
+    body's codes fully matches ``codes``, or the message contains ``words``, or ``when`` holds. ``words_in`` narrows
+    the statuses for ``words`` alone. ``code`` stands for the body's own where words decided. ``resumes`` gives the
+    instant from which it may work again.
+    """
+
+    name: str
+    verdict: Verdict
+    scope: Scope
+    statuses: frozenset[int] | None = None
+    codes: str = ""
+    words: str = ""
+    words_in: frozenset[int] | None = None
+    when: Callable[[Evidence], bool] | None = None
+    retry: bool = False
+    final: bool = False
+    auth: bool = False
+    least_wait: float = 0.0
+    least_pause: float = 0.0
+    resumes: Callable[[datetime, str], datetime | None] | None = None
+    code: str = ""
+    advice: str = ""
+
+    def match(self, evidence: Evidence) -> Match | None:
+        """None where the rule does not apply."""
+        if self.statuses is not None and evidence.status not in self.statuses:
+            return None
+        if not (self.codes or self.words or self.when):
+            return Match("")
+        if self.codes:
+            for code in evidence.codes:
+                if re.fullmatch(self.codes, code, re.IGNORECASE):
+                    return Match(code)
+        if self.when is not None and self.when(evidence):
+            return Match(self.code)
+        if self.words and (self.words_in is None or evidence.status in self.words_in):
+            # A refusal of one request is where prompts get quoted, and where words would refuse the whole account.
+            unquoted = self.verdict == "exhausted" and evidence.status in _ONE_REQUEST
+            return Match(self.code, by_words=True) if evidence.says(self.words, unquoted=unquoted) else None
+        return None

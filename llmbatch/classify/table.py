@@ -1,0 +1,518 @@
+"""The table itself: what the body's codes and words, the header ``x-should-retry`` and the status mean.
+
+Rules are data, tried in order, the first that matches decides::
+
+    BODY_RULES      what the body says, whatever the status: money, size, content, key, model, pace, overload
+    STATUS_RULES    what the status says; ``x-should-retry`` overrides these alone
+
+so that a code in the body comes before headers, headers before the status, and quota before rate limit. A provider
+that is new or has changed its words is met by a new rule or a longer pattern, nowhere else.
+
+What this module does not do: parse answers (:mod:`llmbatch.classify.responses`) or build outcomes
+(:mod:`llmbatch.classify.classify`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from llmbatch.classify.patterns import (
+    ADDRESS_CODES,
+    ADDRESS_WORDS,
+    CLOSED_CODES,
+    CLOSED_WORDS,
+    EXPIRED_CODES,
+    EXPIRED_WORDS,
+    FILTER_CODES,
+    FILTER_WORDS,
+    FLOP_CODES,
+    FLOP_WORDS,
+    LACKING_WORDS,
+    LONG_CODES,
+    LONG_WORDS,
+    MONEY_CODES,
+    MONEY_WORDS,
+)
+from llmbatch.classify.retry_after import answered_at, error_details
+from llmbatch.classify.rule import Evidence, Match, Rule
+
+__all__ = [
+    "BODY_RULES",
+    "ROW_RULE",
+    "STATUS_RULES",
+    "find_rule",
+    "inner_status",
+    "is_certain",
+    "is_known",
+    "pause_under",
+]
+
+
+def _is_daily_quota(evidence: Evidence) -> bool:
+    """Gemini names each exhausted quota; one of a day outlasts those of a minute that stand beside it."""
+    for detail in error_details(evidence.body):
+        violations = detail.get("violations")
+        for violation in violations if isinstance(violations, list) else []:
+            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
+                return True
+    return False
+
+
+def _is_flagged(evidence: Evidence) -> bool:
+    """OpenRouter's moderation says which input it flagged."""
+    body = evidence.body
+    error = body.get("error") if isinstance(body, dict) else None
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    return isinstance(metadata, dict) and "flagged_input" in metadata
+
+
+def _is_pace_called_quota(evidence: Evidence) -> bool:
+    """A quota by its code, a limit per minute by its words (DashScope, 2026: ``…/error-code#token-limit``)."""
+    pace = r"#(token|rate)-limit|per[ -](minute|min|second)\b|\b[TRQ]P[MS]\b|rate limit"
+    return (
+        any(re.fullmatch(MONEY_CODES, code, re.IGNORECASE) for code in evidence.codes)
+        and evidence.says(pace)
+        and not evidence.says(r"per[ -](day|month)\b|daily|monthly")
+    )
+
+
+def _has_failed_generation(evidence: Evidence) -> bool:
+    """Groq shows what the model wrote in place of JSON or of a call."""
+    body = evidence.body
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and "failed_generation" in error
+
+
+def _is_gateway_page(evidence: Evidence) -> bool:
+    """A page in place of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
+    if isinstance(evidence.body, dict):
+        return "cloudflare_error" in evidence.body
+    if "cf-mitigated" in evidence.headers or "x-amzn-waf-action" in evidence.headers:
+        return True
+    page = r"^HTML answer|error code: 1\d\d\d|access denied|request blocked|attention required"
+    return evidence.body is None and evidence.says(page)
+
+
+def _next_month(now: datetime, message: str) -> datetime:
+    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)
+
+
+def _day_in_message(now: datetime, message: str) -> datetime | None:
+    found = re.search(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC", message, re.ASCII)
+    try:
+        return datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00") if found else None
+    except ValueError:
+        return None
+
+
+def _midnight_in_california(now: datetime, message: str) -> datetime:
+    zone: tzinfo
+    try:
+        zone = ZoneInfo("America/Los_Angeles")
+    except (ZoneInfoNotFoundError, OSError):
+        # No time zone data here: winter time all year is at most an hour late, and never early.
+        zone = timezone(timedelta(hours=-8))
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)
+
+
+_UNKNOWN = 0
+_REFUSALS = frozenset({_UNKNOWN, 400, 403, 422})
+_CLEAR = frozenset({401, 403, 404, 410, 412, 429})
+_SERVER_ERRORS = frozenset(range(500, 600))
+# TGI and Kimi say "overloaded" with a 429: pace, by the status.
+_NOT_429 = frozenset(range(1000)) - {429}
+
+_SPENT = "insufficient_quota"
+
+_SMALL_BYTES = 16_384
+"""No server's limit for a request's body is below that."""
+
+_PAY = "add credit or raise the spending limit at the provider, then run the same command again"
+_LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
+_KEY = "check the API key: is it set, whole, unrevoked, and allowed to use this model?"
+_ACCOUNT = "the provider has closed or suspended this account: see its console or its support"
+_RENEW = (
+    "the access token has expired: get a new one (Google Cloud: gcloud auth print-access-token), set it, and run the "
+    "same command again"
+)
+_GATEWAY = (
+    "a firewall or gateway before the provider refuses these requests: check the base URL, this machine's address "
+    "(VPN, proxy, country) and what the rows contain"
+)
+_MODEL = "check the model's name and access to it; a wrong base URL (a missing /v1?) looks the same"
+_ADDRESS = "check the base URL: it should be the address of the API itself, such as https://host/v1"
+
+BODY_RULES: tuple[Rule, ...] = (
+    # Money and quota: nothing but the operator, or a date, helps.
+    Rule(
+        name="quota of a day spent (Gemini)",
+        verdict="exhausted",
+        scope="key",
+        when=_is_daily_quota,
+        resumes=_midnight_in_california,
+        code="daily_quota_exhausted",
+        advice=_LATER,
+    ),
+    Rule(
+        name="spend limit of the month reached (Anthropic)",
+        verdict="exhausted",
+        scope="key",
+        codes="enforced_spend_limit_reached",
+        resumes=_next_month,
+        advice=_PAY,
+    ),
+    Rule(
+        name="own spend limit reached (Anthropic)",
+        verdict="exhausted",
+        scope="key",
+        words="reached your specified (workspace )?API usage limits",
+        words_in=_REFUSALS | {402, 429},
+        resumes=_day_in_message,
+        code="spend_limit_reached",
+        advice=_PAY,
+    ),
+    Rule(
+        name="credit on its way (OpenRouter)",
+        verdict="throttled",
+        scope="key",
+        statuses=frozenset({402}),
+        when=lambda evidence: evidence.pause is not None,
+        retry=True,
+        least_wait=1.0,
+    ),
+    Rule(
+        name="tokens of a minute under a code of quota (DashScope)",
+        verdict="throttled",
+        scope="key",
+        statuses=frozenset({429}),
+        when=_is_pace_called_quota,
+        retry=True,
+        least_wait=1.0,
+        code="rate_limit_exceeded",
+    ),
+    Rule(
+        name="quota until it is replenished (Azure API Management)",
+        verdict="exhausted",
+        scope="key",
+        statuses=frozenset({403, 429}),
+        words=r"out of (call volume|bandwidth) quota|quota will be replenished",
+        code="quota_exhausted",
+        advice=_LATER,
+    ),
+    Rule(name="no money, no quota", verdict="exhausted", scope="key", codes=MONEY_CODES, code=_SPENT, advice=_PAY),
+    Rule(name="no money, in words", verdict="exhausted", scope="key", words=MONEY_WORDS, code=_SPENT, advice=_PAY),
+    Rule(
+        name="account closed",
+        verdict="exhausted",
+        scope="key",
+        codes=CLOSED_CODES,
+        words=CLOSED_WORDS,
+        code="account_disabled",
+        advice=_ACCOUNT,
+    ),
+    # The row's own content: no evidence from other rows is needed.
+    Rule(
+        name="too long",
+        verdict="neutral",
+        scope="row",
+        codes=LONG_CODES,
+        words=LONG_WORDS,
+        words_in=frozenset({_UNKNOWN, 400, 413, 422, 500}),
+        final=True,
+        code="context_length_exceeded",
+    ),
+    Rule(
+        name="one request above the limit of a whole minute (OpenAI, Groq)",
+        verdict="neutral",
+        scope="row",
+        statuses=frozenset({413, 429}),
+        words=r"^request too large for |extra usage is required for long context",
+        final=True,
+        code="request_too_large",
+        advice="shorten the row or its max_tokens, or raise the account's tokens a minute",
+    ),
+    Rule(
+        name="filtered",
+        verdict="neutral",
+        scope="row",
+        codes=FILTER_CODES,
+        words=FILTER_WORDS,
+        words_in=_REFUSALS,
+        when=_is_flagged,
+        final=True,
+        code="content_filter",
+    ),
+    Rule(
+        name="broken generation (Groq)",
+        verdict="neutral",
+        scope="row",
+        codes=FLOP_CODES,
+        words=FLOP_WORDS,
+        words_in=_REFUSALS | {500},
+        when=_has_failed_generation,
+        retry=True,
+        code="generation_failed",
+    ),
+    # The key and the model.
+    Rule(
+        name="key expired",
+        verdict="exhausted",
+        scope="key",
+        codes=EXPIRED_CODES,
+        words=EXPIRED_WORDS,
+        words_in=frozenset({_UNKNOWN, 400, 401, 403}),
+        code="access_token_expired",
+        advice=_RENEW,
+    ),
+    Rule(
+        name="key refused",
+        verdict="exhausted",
+        scope="key",
+        codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)"
+        r"|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
+        words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
+        words_in=frozenset({_UNKNOWN, 400, 401, 403, 404}),
+        retry=True,
+        auth=True,
+        code="invalid_api_key",
+        advice=_KEY,
+    ),
+    Rule(
+        name="no such model",
+        verdict="exhausted",
+        scope="model",
+        codes=r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(decommissioned|deprecated)"
+        r"|model_not_(active|available|supported)",
+        words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)",
+        words_in=frozenset({_UNKNOWN, 400, 404}),
+        code="model_not_found",
+        advice=_MODEL,
+    ),
+    Rule(
+        name="wrong address",
+        verdict="exhausted",
+        scope="provider",
+        codes=ADDRESS_CODES,
+        words=ADDRESS_WORDS,
+        words_in=frozenset({_UNKNOWN, 400, 404, 405}),
+        code="wrong_address",
+        advice=_ADDRESS,
+    ),
+    Rule(
+        name="blocked before it came to the provider",
+        verdict="exhausted",
+        scope="provider",
+        statuses=frozenset({403}),
+        when=_is_gateway_page,
+        code="blocked_by_gateway",
+        advice=_GATEWAY,
+    ),
+    Rule(
+        name="what this server lacks",
+        verdict="neutral",
+        scope="row",
+        statuses=frozenset({500}),
+        words=LACKING_WORDS,
+        code="not_supported",
+    ),
+    # What the row asked for in another way than one whole answer.
+    Rule(
+        name="streams and background answers",
+        verdict="neutral",
+        scope="row",
+        codes="unexpected_stream|response_queued|response_in_progress",
+        advice='take "background" out of the row; a server that always streams needs "stream": false',
+    ),
+    # Pace and overload.
+    Rule(
+        name="growing too fast (OpenAI)",
+        verdict="throttled",
+        scope="key",
+        codes="slow_down",
+        retry=True,
+        least_wait=1.0,
+        least_pause=60.0,
+    ),
+    Rule(
+        name="rate limit",
+        verdict="throttled",
+        scope="key",
+        # The numbers: Zhipu, MiniMax.
+        codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl[\w.]*|resource_exhausted|ramp_limit_exceeded"
+        r"|(request|token)_quota_exceeded|130[235]|base_resp_(1002|1039)",
+        retry=True,
+        least_wait=1.0,
+    ),
+    Rule(
+        name="overloaded",
+        verdict="failure",
+        scope="provider",
+        statuses=_NOT_429,
+        codes=r"overloaded(_error)?|server_is_overloaded|engine_overloaded\w*|capacity_exceeded",
+        words="overloaded",
+        words_in=_SERVER_ERRORS | {_UNKNOWN},
+        retry=True,
+        least_wait=5.0,
+        code="overloaded_error",
+    ),
+)
+
+STATUS_RULES: tuple[Rule, ...] = (
+    Rule(name="400", verdict="neutral", scope="row", statuses=frozenset({400})),
+    Rule(
+        name="401, 403 key refused",
+        verdict="exhausted",
+        scope="key",
+        statuses=frozenset({401, 403}),
+        retry=True,
+        auth=True,
+        advice=_KEY,
+    ),
+    Rule(name="402 pay", verdict="exhausted", scope="key", statuses=frozenset({402}), advice=_PAY),
+    Rule(name="404, 410", verdict="exhausted", scope="model", statuses=frozenset({404, 410}), advice=_MODEL),
+    Rule(
+        name="405, 407, 426 no API here",
+        verdict="exhausted",
+        scope="provider",
+        statuses=frozenset({405, 407, 426}),
+        advice=_ADDRESS,
+    ),
+    Rule(
+        name="408, 424, 425, 499",
+        verdict="failure",
+        scope="provider",
+        statuses=frozenset({408, 424, 425, 499}),
+        retry=True,
+    ),
+    Rule(name="409", verdict="neutral", scope="row", statuses=frozenset({409}), retry=True),
+    # A proxy's own limit of bodies, or a broken backend: rows of this size have no reason to be too large.
+    Rule(
+        name="413 of a small request",
+        verdict="neutral",
+        scope="row",
+        statuses=frozenset({413}),
+        when=lambda evidence: 0 < len(evidence.asked) < _SMALL_BYTES,
+        code="request_too_large",
+    ),
+    Rule(name="413", verdict="neutral", scope="row", statuses=frozenset({413}), final=True, code="request_too_large"),
+    Rule(name="429", verdict="throttled", scope="key", statuses=frozenset({429}), retry=True, least_wait=1.0),
+    Rule(
+        name="498, 503, 529 overloaded",
+        verdict="failure",
+        scope="provider",
+        statuses=frozenset({498, 503, 529}),
+        retry=True,
+        least_wait=5.0,
+    ),
+    # Either the row asks for what this server lacks or the address is wrong: other rows' answers tell which.
+    Rule(name="501", verdict="neutral", scope="row", statuses=frozenset({501})),
+    Rule(
+        name="3xx another address",
+        verdict="exhausted",
+        scope="provider",
+        statuses=frozenset(range(300, 400)),
+        advice=_ADDRESS,
+    ),
+    Rule(name="other 4xx", verdict="neutral", scope="row", statuses=frozenset(range(400, 500))),
+    # 500, 502, 504, 520 to 530 and their kin; 1xx; and a success status with a sick body.
+    Rule(name="anything else", verdict="failure", scope="provider", retry=True),
+)
+
+ROW_RULE = Rule(name="this row's answer went wrong", verdict="neutral", scope="row", retry=True)
+"""What a success status without an answer means where nothing speaks against the provider: as a 409, try it again."""
+
+# Codes that only repeat a status; they count where the status itself says nothing, inside a 200 or an event stream.
+_STATUS_OF_CODE = {
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "badrequesterror": 400,
+    "bad_request": 400,
+    "authentication_error": 401,
+    "authenticationerror": 401,
+    "unauthenticated": 401,
+    "unauthorized": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "forbidden": 403,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "not_found": 404,
+    "conflict_error": 409,
+    "validation_error": 422,
+    "timeout_error": 504,
+    "deadline_exceeded": 504,
+    "vector_store_timeout": 504,
+    "api_error": 500,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "internalservererror": 500,
+    "internal": 500,
+    "unavailable": 503,
+    "service_unavailable": 503,
+    "service_unavailable_error": 503,
+}
+
+
+def find_rule(evidence: Evidence) -> tuple[Rule, Match]:
+    """The rule that decides, and what it rests on."""
+    for rule in BODY_RULES:
+        match = rule.match(evidence)
+        if match is not None:
+            return rule, match
+    rule = next(rule for rule in STATUS_RULES if rule.match(evidence) is not None)
+    return _obey(rule, evidence), Match("")
+
+
+def is_certain(rule: Rule, match: Match, evidence: Evidence) -> bool:
+    """Whether one answer is enough to believe that the account, the key or the model is refused.
+
+    A code is, and a status that speaks of them. Words elsewhere may be an echo or about this row; a 402 may mean that
+    this row alone costs more than what is left, whatever its code.
+    """
+    if rule.verdict != "exhausted":
+        return True
+    if match.by_words:
+        return evidence.status in _CLEAR
+    return evidence.status != 402
+
+
+def _obey(rule: Rule, evidence: Evidence) -> Rule:
+    """*rule* as the header ``x-should-retry`` wants it. A 429 stays pace, whatever the header says."""
+    wish = evidence.headers.get("x-should-retry", "").strip().lower() if evidence.status >= 400 else ""
+    if wish == "true" and rule.verdict in ("neutral", "exhausted"):
+        return replace(rule, verdict="failure", scope="provider", retry=True, final=False, auth=False, advice="")
+    if wish == "false" and rule.verdict in ("neutral", "failure"):
+        return replace(rule, verdict="neutral", scope="row", retry=False, least_wait=0.0)
+    return rule
+
+
+def pause_under(rule: Rule, evidence: Evidence) -> float | None:
+    """Seconds to leave the provider alone, by the hint and by what *rule* knows; None where nothing is known."""
+    pause = evidence.pause
+    if rule.resumes is not None:
+        now = answered_at(evidence.headers)
+        instant = None if now is None else rule.resumes(now, evidence.message)
+        wait = None if now is None or instant is None else (instant - now).total_seconds()
+        # What the rule knows outweighs a hint: Gemini names seconds beside a quota of the day.
+        pause = wait if wait is not None and wait > 0.0 else None
+    return max(pause or 0.0, rule.least_pause) or None
+
+
+def inner_status(codes: tuple[str, ...], named: int | None) -> int:
+    """The HTTP status that a body stands for: the one it names, else that of its codes, else 0."""
+    if named is not None:
+        return named
+    return next((_STATUS_OF_CODE[code.lower()] for code in codes if code.lower() in _STATUS_OF_CODE), _UNKNOWN)
+
+
+def is_known(codes: tuple[str, ...], named: int | None) -> bool:
+    """Whether the table knows one of *codes*, or the body itself names a status."""
+    evidence = Evidence(inner_status(codes, named), codes, "", {}, None, None)
+    return evidence.status != _UNKNOWN or any(rule.codes and rule.match(evidence) for rule in BODY_RULES)

@@ -1,0 +1,113 @@
+"""One call: its route, its request, the reply, and the outcome it is classified into. Durations are seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar, dataclass_transform
+
+__all__ = ["Outcome", "Reply", "Request", "Route", "Scope", "Usage", "Verdict", "per_row"]
+
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def per_row(cls: type[_T]) -> type[_T]:
+    """A slotted dataclass for what every row has at least one of: frozen for the type checker alone.
+
+    Freezing it at run time as well would cost five times as much a record.
+    """
+    return dataclass(slots=True)(cls)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where requests of one kind go: one base URL and one model, one circuit.
+
+    ``label`` is what people see (``openai/gpt-5-mini``). ``account`` is shared by the routes that one key pays for.
+    """
+
+    label: str
+    account: str
+    base_url: str = ""
+
+
+@dataclass(slots=True)
+class Request:
+    """One HTTP POST, ready to be sent any number of times. ``tokens`` is an estimate of input plus output."""
+
+    route: Route
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+    endpoint: str
+    tokens: int
+
+
+@dataclass(slots=True)
+class Reply:
+    """A whole HTTP answer; the body is as it came, inflated.
+
+    ``headers`` finds lower-case names, however the provider spells them; only who goes through it meets its spelling.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+Verdict = Literal["success", "failure", "neutral", "throttled", "exhausted", "local"]
+"""What an answer says about the provider.
+
+``success`` it works; ``failure`` it is sick; ``neutral`` it refused this request; ``throttled`` slow down;
+``exhausted`` only the operator can help (money, key, model name, base URL); ``local`` this machine is at fault.
+"""
+
+
+Scope = Literal["row", "key", "model", "provider", "machine"]
+"""Whose the trouble is."""
+
+
+@per_row
+class Usage:
+    """Tokens as the provider counted them."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@per_row
+class Outcome:
+    """What one attempt came to.
+
+    ``retry``: sending the same row again by itself may help. ``final``: the refusal names the row's own content (too
+    long, filtered) and needs no further evidence. ``auth``: the key was refused. ``pause``: seconds that the provider
+    named, None where it named none; never shortened. ``least_wait``: seconds this row waits at least before it goes
+    again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False only where
+    the request certainly never left. ``unreachable``: the request never reached any provider, as there was no
+    connection; ``code`` tells why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
+    ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
+    and so may be this row's alone: it takes several rows. ``advice``: what an operator can do. ``value``: what a
+    function in place of a provider returned.
+    """
+
+    verdict: Verdict
+    scope: Scope = "provider"
+    retry: bool = False
+    final: bool = False
+    auth: bool = False
+    pause: float | None = None
+    least_wait: float = 0.0
+    code: str = ""
+    message: str = ""
+    advice: str = ""
+    status: int | None = None
+    request_id: str | None = None
+    body: str | None = field(default=None, repr=False)
+    text: str | None = field(default=None, repr=False)
+    usage: Usage | None = None
+    value: object = field(default=None, repr=False)
+    sent: bool = True
+    unreachable: bool = False
+    certain: bool = True

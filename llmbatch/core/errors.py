@@ -1,0 +1,116 @@
+"""Every exception that llmbatch raises, by what the caller would do about it.
+
+::
+
+    LlmbatchError
+    ├── UsageError            the command, a file or a setting is wrong: fix it, nothing was sent   (exit 2)
+    │   ├── MissingKeyError   a provider's key is not in the environment; in mid-file it fails its rows alone
+    │   ├── InputError        the input cannot be read, or has changed under its output
+    │   └── OutputError       the output is locked, foreign, or cannot be opened
+    ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
+    ├── WriteError            the output could not be written while running                        (exit 74)
+    ├── MalformedRowError     one input row is not a request; it becomes one ``failed`` line
+    └── TransportError        a request brought no whole HTTP answer; judged, never shown raw
+
+``CircuitOpenError`` lives in :mod:`llmbatch.breaker`, which stands alone and so shares no base with these.
+
+What is deliberately not here: anything a provider answered. Answers are values
+(:class:`llmbatch.core.calls.Outcome`), never exceptions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "InputError",
+    "LlmbatchError",
+    "MalformedRowError",
+    "MissingKeyError",
+    "OutputError",
+    "StoppedError",
+    "TransportError",
+    "TransportFault",
+    "UsageError",
+    "WriteError",
+]
+
+
+class LlmbatchError(Exception):
+    """Base of all: a message that says what and where, and a hint that says what to try."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LlmbatchError):
+    """Something the user gave is wrong; nothing was sent."""
+
+
+class MissingKeyError(UsageError):
+    """The key of a provider is not in the environment."""
+
+
+class InputError(UsageError):
+    """The input cannot be read, or an input row differs from the one its output line was made from.
+
+    ``line`` is the physical line number, from 1, where one is known.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", line: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.line = line
+
+
+class OutputError(UsageError):
+    """The output is in use, is not ours, or cannot be opened."""
+
+
+class StoppedError(LlmbatchError):
+    """The provider refuses the account, the key, or the first rows: nothing was marked failed, an operator must act.
+
+    Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` says it with exit code 3.
+    """
+
+
+class WriteError(LlmbatchError):
+    """A line could not be made durable (disk full, I/O error); the file ends in a whole line."""
+
+
+class MalformedRowError(LlmbatchError):
+    """One input row cannot become a request. ``code`` starts with ``input_`` and ends up in the row's line."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+TransportFault = Literal[
+    "unknown_host",  # there is certainly no host of that name
+    "dns",  # the host's name does not resolve
+    "connect",  # refused, unreachable host, or reset before the request was sent
+    "connect_timeout",  # no connection in time: not sent
+    "tls",  # the certificate or the handshake was rejected: an operator's matter
+    "timeout",  # sent, but no whole answer in time
+    "reset",  # sent, then the connection was lost
+    "truncated",  # the body ended early, or did not match its length or its encoding
+    "garbage",  # what came back is not HTTP
+    "too_large",  # the answer passed the size cap, or was the largest when all in flight passed theirs
+    "duplicate",  # the connection brought the answer before once more
+    "no_network",  # this machine has no way out (network unreachable, interface down)
+    "local",  # this machine has no file handles, ports or memory left
+]
+
+
+class TransportError(LlmbatchError):
+    """A request that brought no whole HTTP answer.
+
+    ``fault`` says which kind; ``sent`` is whether the request may have reached the provider (and may be billed).
+    """
+
+    def __init__(self, fault: TransportFault, message: str, *, sent: bool, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.fault: TransportFault = fault
+        self.sent = sent

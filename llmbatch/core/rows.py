@@ -1,0 +1,139 @@
+"""Rows and what becomes of them: an input row, a malformed line, a result and its output line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmbatch.core.calls import Usage
+from llmbatch.core.raw_json import JSON, dumps, parse
+
+__all__ = ["Malformed", "Result", "Row", "Status", "encode_line"]
+
+
+Status = Literal["success", "failed", "deferred"]
+
+
+@dataclass(slots=True)
+class Row:
+    """One input row, as read.
+
+    ``number`` is the physical line number from 1 (for rows that come from Python, their place in the iterable).
+    ``hash`` is the first 16 hex digits of the SHA-256 of the line. ``id_json`` is the row's name as JSON text.
+    ``fields`` holds the source text of each member of the row's object, without the member that names it; a bare
+    string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object a caller
+    handed in, where one did. ``offset`` is where the source can read the row again, in bytes; -1 where it cannot.
+    ``size`` is the length of its line in bytes, 0 for rows that come from Python.
+    """
+
+    number: int
+    hash: str
+    id_json: str
+    fields: dict[str, str]
+    value: object = None
+    offset: int = -1
+    size: int = 0
+
+    @property
+    def id(self) -> str:
+        """The row's name as text."""
+        return self.id_json if self.id_json[:1] != '"' else str(parse(self.id_json))
+
+
+@dataclass(slots=True)
+class Malformed:
+    """An input line that is no request; ``code`` starts with ``input_``."""
+
+    number: int
+    hash: str
+    id_json: str
+    code: str
+    message: str
+
+
+@dataclass(slots=True)
+class Result:
+    """What a row ended as, or, for ``deferred``, how it waits.
+
+    ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the row's own metadata.
+    ``attempts`` counts the requests that carried the row, failed probes left out; ``deferrals`` how often it was
+    parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is that instant (ISO 8601, UTC).
+    """
+
+    row: int
+    hash: str
+    status: Status
+    id_json: str
+    attempts: int = 0
+    deferrals: int = 0
+    status_code: int | None = None
+    request_id: str | None = None
+    body: str | None = field(default=None, repr=False)
+    error_code: str | None = None
+    error_message: str | None = None
+    text: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    model: str | None = None
+    latency_s: float | None = None
+    metadata_json: str | None = None
+    retry_after: float | None = None
+    reason: str | None = None
+    value: object = None
+    retry_at: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The row's name."""
+        return self.id_json if self.id_json[:1] != '"' else str(parse(self.id_json))
+
+    @property
+    def ok(self) -> bool:
+        """Whether the row succeeded."""
+        return self.status == "success"
+
+    @property
+    def error(self) -> dict[str, str] | None:
+        """The error as the output line has it, None for a success."""
+        if self.error_code is None:
+            return None
+        return {"code": self.error_code, "message": self.error_message or ""}
+
+    def json(self) -> JSON:
+        """The provider's answer, parsed; None where there was none."""
+        return None if self.body is None else parse(self.body)
+
+
+def encode_line(result: Result) -> bytes:
+    r"""*result* as one output line with its ``\n``: fixed prefix first, the body spliced in as text.
+
+    The prefix ``{"row":N,"hash":"…","status":"…"`` is what resuming reads; its order and spelling are a promise.
+    A deferred result has the shorter form of the deferred file.
+    """
+    name = result.id_json
+    if result.status == "deferred":
+        wait, reason = dumps(round(result.retry_after or 0.0, 3)), dumps(result.reason or "")
+        instant = dumps(result.retry_at)
+        line = f'{{"id":{name},"status":"deferred","retry_after":{wait},"retry_at":{instant},"reason":{reason}}}\n'
+        return line.encode()
+    custom = name if name[:1] == '"' else dumps(name)
+    response = usage = latency = error = cost = "null"
+    if result.status_code is not None:
+        request_id = "null" if result.request_id is None else dumps(result.request_id)
+        body = "null" if result.body is None else result.body
+        response = f'{{"status_code":{result.status_code},"request_id":{request_id},"body":{body}}}'
+    if result.usage is not None:
+        usage = f'{{"input_tokens":{result.usage.input_tokens},"output_tokens":{result.usage.output_tokens}}}'
+    if result.latency_s is not None:
+        latency = f"{result.latency_s:.3f}"
+    if result.error_code is not None:
+        error = dumps(result.error)
+    if result.cost_usd is not None:
+        cost = dumps(result.cost_usd)
+    line = (
+        f'{{"row":{result.row},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
+        f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
+        f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
+        f'"deferrals":{result.deferrals},"latency_s":{latency},"metadata":{result.metadata_json or "null"}}}\n'
+    )
+    return line.encode()

@@ -1,0 +1,101 @@
+"""Which errors of the operating system are this machine's fault: the one owner of these sets.
+
+Both ways in ask here: the HTTP client (:mod:`llmbatch.http.connect_errors`) and the exceptions that a function raises
+(:mod:`llmbatch.classify.exceptions`). What the fault means for a row or a route is decided in
+:mod:`llmbatch.classify.classify`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from typing import Literal
+
+__all__ = ["NETWORK_ERRNOS", "NO_NETWORK_ERRNOS", "RESOURCE_ERRNOS", "errno_of", "machine_fault", "name_fault"]
+
+
+def _known(*names: str) -> frozenset[int]:
+    """The numbers of *names* that this system has."""
+    return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
+
+
+RESOURCE_ERRNOS = _known(
+    "EMFILE",  # file handles of this process
+    "ENFILE",  # file handles of this machine
+    "ENOMEM",
+    "ENOBUFS",  # socket buffers
+    "ENOSR",  # the same, on System V streams
+    "ENOSPC",
+    "EDQUOT",
+    "EADDRNOTAVAIL",  # no free port left to connect from
+    "EADDRINUSE",
+    "EUSERS",
+    "ENOLCK",
+)
+"""Out of handles, memory, ports or disk."""
+
+NO_NETWORK_ERRNOS = _known("ENETUNREACH", "ENETDOWN", "ENONET")
+"""No way out of this machine."""
+
+NETWORK_ERRNOS = _known(
+    "ECONNREFUSED",
+    "ECONNRESET",
+    "ECONNABORTED",
+    "EPIPE",
+    "ESHUTDOWN",
+    "ENOTCONN",
+    "ETIMEDOUT",
+    "EHOSTUNREACH",
+    "EHOSTDOWN",
+    "ENETRESET",
+    "EPROTO",
+)
+"""Something between here and the provider, or the provider itself: never this machine, never the row."""
+
+_no_name = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name))
+# "System error" hides the errno: in practice the resolver found no free file handle.
+_no_means = frozenset(getattr(socket, name) for name in ("EAI_MEMORY", "EAI_SYSTEM") if hasattr(socket, name))
+
+_errno_in_words = re.compile(r"\[Errno (\d{1,5})\]", re.ASCII).search
+
+
+def errno_of(error: BaseException) -> int | None:
+    """The errno of *error*. asyncio joins the errors of several addresses into one text: then the first that it names.
+
+    None for name look-ups, whose numbers are another set (``EAI_…``), and overlap on some systems.
+    """
+    if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
+        return None
+    if error.errno is not None:
+        return error.errno
+    found = _errno_in_words(str(error)) if type(error) is OSError else None
+    return int(found[1]) if found else None
+
+
+def machine_fault(error: BaseException) -> Literal["local", "no_network"] | None:
+    """Whether *error* is this machine's fault: out of resources, or without a network."""
+    number = errno_of(error)
+    if number in RESOURCE_ERRNOS or isinstance(error, MemoryError):
+        return "local"
+    if number in NO_NETWORK_ERRNOS:
+        return "no_network"
+    # CPython's words for a thread that the system refuses (pthread_create fails with EAGAIN).
+    if type(error) is RuntimeError and error.args == ("can't start new thread",):
+        return "local"
+    return None
+
+
+def name_fault(error: OSError) -> Literal["unknown_host", "dns", "no_network", "local"]:
+    """What a failed name look-up means.
+
+    ``unknown_host``: a name server says that there is no such name. ``no_network``: none answered. ``dns``: whatever
+    else went wrong with the look-up.
+    """
+    if not isinstance(error, socket.gaierror):
+        return machine_fault(error) or "dns"
+    if error.errno in _no_name:
+        return "unknown_host"
+    if error.errno == socket.EAI_AGAIN:
+        return "no_network"
+    return "local" if error.errno in _no_means else "dns"

@@ -1,0 +1,93 @@
+"""Faces of a run: observers that draw on standard error, and the words when it is over.
+
+What this floor does not do: reach into the runner. Everything it shows comes from events, through one
+:class:`~llmbatch.report.stats.Tally`. Importing this package loads neither rich nor any of the faces.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Literal, Protocol, Self, TextIO
+
+from llmbatch.core.events import Event
+from llmbatch.report.stats import Tally
+
+__all__ = ["Display", "ProgressKind", "make_display"]
+
+ProgressKind = Literal["auto", "rich", "plain", "json", "none"]
+
+
+class Display(Protocol):
+    """A face: entered before the run, left after it, and fed every event in between.
+
+    ``observe`` comes from one thread, the event loop's. Leaving gives the terminal back, whatever happened.
+    """
+
+    def observe(self, event: Event) -> None:
+        """Take one event."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+def make_display(
+    kind: ProgressKind,
+    *,
+    quiet: bool = False,
+    verbose: int = 0,
+    stream: TextIO | None = None,
+    tally: Tally | None = None,
+) -> Display:
+    """The face for *kind* on *stream* (default: standard error).
+
+    ``auto`` is ``rich`` on a terminal and ``plain`` elsewhere, on a dumb terminal, and in CI; ``rich``
+    needs UTF-8 and is ``plain`` without. ``quiet`` shows errors
+    and nothing else. ``verbose`` 1 adds a line for each failed attempt, parked row and retry. *tally*: numbers that
+    something else feeds, before this face sees the event; without it the face folds the events itself.
+    """
+    stream = sys.stderr if stream is None else stream
+    if stream is None or (kind == "none" and not quiet):
+        from llmbatch.display.quiet import NoDisplay
+
+        return NoDisplay()
+    if quiet:
+        from llmbatch.display.quiet import QuietDisplay
+
+        return QuietDisplay(stream)
+    if (kind == "rich" and is_utf8(stream)) or (kind == "auto" and is_live_terminal(stream, os.environ)):
+        from llmbatch.display.rich_display import RichDisplay
+
+        return RichDisplay(stream, verbose=verbose, tally=tally)
+    if kind == "json":
+        from llmbatch.display.json_lines import JsonDisplay
+
+        return JsonDisplay(stream, verbose=verbose, tally=tally)
+    from llmbatch.display.plain import PlainDisplay
+
+    return PlainDisplay(stream, verbose=verbose, tally=tally)
+
+
+def is_live_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether lines on *stream* can be redrawn: a UTF-8 terminal that is neither dumb nor a CI job's log."""
+    if environ.get("TERM", "").lower() in ("dumb", "unknown") or environ.get("CI", "").lower() not in (
+        "",
+        "0",
+        "false",
+    ):
+        return False
+    try:
+        return stream.isatty() and is_utf8(stream)
+    except ValueError:  # closed
+        return False
+
+
+def is_utf8(stream: TextIO) -> bool:
+    """Whether *stream* takes every character; bars and marks need that."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,176 @@
+"""One frame of the live display: a snapshot as at most a dozen styled lines that fit the terminal.
+
+A pure function of the numbers, the width and the height. What it does not do: write, keep state, or say anything by
+colour alone; each state has its word and its mark.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.text import Text
+
+from llmbatch.display.format import circuit_phrase, count, duration, plural, rate, rows_phrase, shown, state_word
+from llmbatch.report.snapshot import RouteSnapshot, Snapshot
+
+__all__ = ["frame"]
+
+_LABEL_COLUMNS = 10
+_MOST_ROUTES = 3
+_MOST_CODES = 4
+_WORDS = {"closed": ("●", "green"), "open": ("○", "bold red"), "probing": ("◐", "yellow"), "paused": ("◌", "yellow")}
+_LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 24) -> Text:
+    """*now* in at most *height* lines of at most *width* columns; *history* is the rate along the run."""
+    # In the order shown, each with what it matters: the highest number goes first where the terminal is low.
+    ranked = [
+        (8, _title(now)),
+        (0, _rows(now, width)),
+        (2, _speed(now, history, width)),
+        (3, _calls(now, width)),
+        *((1, line) for line in _circuits(now, width)),
+        (5, _failed(now, width)),
+        (6, _tokens(now, width)),
+        (4, _news(now)),
+    ]
+    lines = [(rank, line) for rank, line in ranked if line is not None]
+    while len(lines) > max(1, height):
+        lines.remove(max(lines, key=lambda pair: pair[0]))
+    for _, line in lines:
+        line.truncate(max(1, width), overflow="ellipsis")
+    return Text("\n", no_wrap=True, overflow="crop").join(line for _, line in lines)
+
+
+def _title(now: Snapshot) -> Text:
+    return _line("llmbatch", [Text(f"{shown(now.input)} → {shown(now.output)}", style="dim")])
+
+
+def _rows(now: Snapshot, width: int) -> Text:
+    words = [rows_phrase(now).removesuffix(" rows")]
+    share = 0.0
+    if now.total_rows:
+        share = min(now.done_rows / now.total_rows, 0.99 if now.total_is_estimate else 1.0)
+        words.append(f"{int(share * 100)} %")
+    elif now.total_rows is None:
+        words.append("of an unknown number")
+    tail = "  ".join(words)
+    line = _line("rows", [])
+    columns = width - _LABEL_COLUMNS - len(tail) - 2
+    if now.total_rows and columns >= 5:
+        full = int(share * columns)
+        line.append("━" * full, style="green")
+        line.append("─" * (columns - full), style="dim")
+        line.append("  ")
+    return line.append(tail)
+
+
+def _speed(now: Snapshot, history: Sequence[float], width: int) -> Text:
+    items = [Text(rate(now.rows_per_s), style="bold"), Text(f"elapsed {duration(now.elapsed_s)}")]
+    if now.eta_s is not None:
+        items.append(Text(f"left {duration(now.eta_s)}"))
+    elif any(route.state != "closed" for route in now.routes):
+        items.append(Text("left unknown"))
+    line = _line("speed", items, width)
+    room = min(30, width - line.cell_len - 3)
+    if room >= 8 and len(history) > 1:
+        line.append("   ")
+        line.append(_sparkline(history, room), style="cyan")
+    return line
+
+
+def _sparkline(history: Sequence[float], columns: int) -> str:
+    highest = max(history) or 1.0
+    last = history[-columns:]
+    return "".join(_BLOCKS[min(7, int(value / highest * 7.999))] for value in last)
+
+
+def _calls(now: Snapshot, width: int) -> Text:
+    items = [Text(f"{now.in_flight:,} in flight")]
+    if now.parked:
+        items.append(Text(f"{now.parked:,} parked", style="yellow"))
+    if now.waiting_retries:
+        items.append(Text(f"{plural(now.waiting_retries, 'retry', 'retries')} waiting"))
+    if now.calls_avoided:
+        items.append(Text(f"{plural(now.calls_avoided, 'call')} avoided"))
+    if now.probes:
+        items.append(Text(plural(now.probes, "probe")))
+    return _line("calls", items, width)
+
+
+def _circuits(now: Snapshot, width: int) -> Iterable[Text]:
+    most = _MOST_ROUTES
+    for place, route in enumerate(now.routes[:most]):
+        yield _line("circuit" if place == 0 else "", _circuit(route, width), width)
+    rest = now.routes[most:]
+    if rest:
+        states = Counter(state_word(route) for route in rest)
+        kinds = ", ".join(f"{number} {word}" for word, number in states.items())
+        yield _line("", [Text(f"+{len(rest)} more: {kinds}", style="dim")], width)
+
+
+def _circuit(route: RouteSnapshot, width: int) -> list[Text]:
+    word = state_word(route)
+    mark, style = _WORDS[word]
+    label = Text(shown(route.label))
+    label.truncate(max(12, width - _LABEL_COLUMNS - 28), overflow="ellipsis")  # room for the mark and the next probe
+    items = [Text.assemble((f"{mark} {word:<8}", style), label)]
+    if word == "open":
+        items.append(Text(circuit_phrase(route).removeprefix("open, "), style="bold"))
+    if route.parked:
+        items.append(Text(f"{route.parked:,} parked"))
+    if word == "paused":
+        items.append(Text(f"{duration(route.paused_s)} left"))
+    if route.in_flight:
+        limit = "" if route.limit is None else f" of {route.limit:,}"
+        items.append(Text(f"{route.in_flight:,}{limit} in flight"))
+    if word == "closed" and route.recovered_s is not None and route.recovered_s < 60:
+        items.append(Text(f"recovered {duration(route.recovered_s)} ago", style="green"))
+    if route.reason:
+        items.append(Text(shown(route.reason, 200), style="dim"))
+    return items
+
+
+def _failed(now: Snapshot, width: int) -> Text:
+    items = [Text(plural(now.failed, "row"), style="bold red" if now.failed else "")]
+    codes = list(now.errors_by_code.items())
+    items += [Text(f"{shown(code, 40)} {number:,}", style="yellow") for code, number in codes[:_MOST_CODES]]
+    if len(codes) > _MOST_CODES:
+        items.append(Text(f"+{len(codes) - _MOST_CODES} more codes", style="dim"))
+    if codes:
+        items[1] = Text.assemble("attempts: ", items[1])
+    return _line("failed", items, width)
+
+
+def _tokens(now: Snapshot, width: int) -> Text | None:
+    items = []
+    if now.input_tokens or now.output_tokens:
+        items += [Text(f"{count(now.input_tokens)} in"), Text(f"{count(now.output_tokens)} out")]
+    if now.latency_p50_s is not None:
+        items += [Text(f"latency p50 {duration(now.latency_p50_s)}"), Text(f"p95 {duration(now.latency_p95_s)}")]
+    return _line("tokens", items, width) if items else None
+
+
+def _news(now: Snapshot) -> Text | None:
+    if now.stopping is not None and now.exit_code is None:
+        return _line("stopping", [Text(shown(now.stopping, 400), style="yellow")])
+    if now.notices:
+        last = now.notices[-1]
+        return _line(last.level, [Text(shown(last.message, 400), style=_LEVELS[last.level])])
+    return None
+
+
+def _line(label: str, items: Iterable[Text], width: int | None = None) -> Text:
+    """*items* behind *label*, dots between; from the first one that passes *width* on they are left out."""
+    line = Text.assemble((f"{label:<{_LABEL_COLUMNS}}", "dim"))
+    for place, item in enumerate(items):
+        if place and width is not None and line.cell_len + 3 + item.cell_len > width:
+            # What is left of a long last item still tells more than nothing.
+            if width - line.cell_len >= 12:
+                line.append(" · ").append_text(item)
+            break
+        line.append(" · " if place else "").append_text(item)
+    return line

@@ -1,0 +1,74 @@
+"""Progress where there is no terminal: one plain line now and then, and one when a circuit opens or closes.
+
+What it does not do: move the cursor, colour, or repaint; its lines are for logs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from llmbatch.core.events import Event, RunStarted
+from llmbatch.display.format import circuit_phrase, codes_phrase, duration, plural, rate, rows_phrase, shown, stamp
+from llmbatch.display.line_display import LineDisplay
+from llmbatch.display.log_lines import News
+from llmbatch.report.snapshot import Snapshot
+from llmbatch.report.stats import Tally
+
+__all__ = ["PlainDisplay", "progress_text"]
+
+
+class PlainDisplay(LineDisplay):
+    """Lines such as ``12:03:14  412/600 rows  38.2 rows/s  in flight 40  parked 12  failed 0  eta 1m02s``."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        verbose: int = 0,
+        tally: Tally | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(stream, verbose=verbose, tally=tally)
+        self._wall = clock
+        self._news = News(verbose=verbose)
+
+    def event_lines(self, event: Event) -> list[str]:
+        """A start line, and what :class:`~llmbatch.display.log_lines.News` finds worth one."""
+        if isinstance(event, RunStarted):
+            before = event.done_success + event.done_failed
+            there = f", {plural(before, 'row')} done before" if before else ""
+            return [self._stamped(f"{shown(event.input)} -> {shown(event.output)}{there}")]
+        news = self._news.line(event)
+        return [] if news is None else [self._stamped(news.text)]
+
+    def progress_line(self, now: Snapshot) -> str:
+        """Where the run stands, in one line."""
+        return self._stamped(progress_text(now))
+
+    def _stamped(self, text: str) -> str:
+        return f"{stamp(self._wall())}  {text}"
+
+
+def progress_text(now: Snapshot) -> str:
+    """The numbers that matter most, two spaces apart; those that are nought are left out, but for failed rows."""
+    is_over = now.exit_code is not None
+    parts = [rows_phrase(now), rate(now.overall_rows_per_s if is_over else now.rows_per_s)]
+    parts.append(f"in flight {now.in_flight:,}")
+    if now.parked:
+        parts.append(f"parked {now.parked:,}")
+    if now.waiting_retries:
+        parts.append(f"retries waiting {now.waiting_retries:,}")
+    sick = [route for route in now.routes if route.state != "closed" or route.paused_s > 0]
+    if sick:
+        more = f" (+{len(sick) - 1} more)" if len(sick) > 1 else ""
+        parts.append(f"circuit {shown(sick[0].label, 80)} {circuit_phrase(sick[0])}{more}")
+    parts.append(f"failed {now.failed:,}")
+    if now.errors_by_code:
+        parts.append(f"errors {codes_phrase(now.errors_by_code)}")
+    if is_over:
+        parts.append(f"elapsed {duration(now.elapsed_s)}")
+    elif now.eta_s is not None:
+        parts.append(f"eta {duration(now.eta_s)}")
+    return "  ".join(parts)

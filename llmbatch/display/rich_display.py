@@ -1,0 +1,128 @@
+"""Progress on a terminal: a dozen lines that redraw in place, and above them the lines that stay.
+
+A thread of its own draws, five times a second at most, so that a terminal that hangs (Ctrl-S) stops the picture and
+never the run. What this does not do: decide what is shown; that is :mod:`llmbatch.display.frame`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.live import Live
+from rich.text import Text
+
+from llmbatch.core.events import CallEnded, CallSent, Event, LimitChanged, Progress, RowFinished
+from llmbatch.display.console import terminal_console
+from llmbatch.display.format import plural, stamp
+from llmbatch.display.frame import frame
+from llmbatch.display.log_lines import News, NewsLine
+from llmbatch.display.ticker import RunClock, Ticker
+from llmbatch.report.stats import Tally
+
+__all__ = ["RichDisplay"]
+
+_REDRAW_S = 0.2
+_MOST_LINES_WAITING = 500
+_FREQUENT = (CallSent, CallEnded, RowFinished, Progress, LimitChanged)
+_LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
+
+
+class RichDisplay:
+    """The live face. ``observe`` comes from one thread and never writes; a daemon thread draws.
+
+    Leaving erases the picture (the closing summary takes its place), prints what still waits, and gives back the
+    cursor, standard error and the log handlers that wrote to it.
+    """
+
+    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: Tally | None = None) -> None:
+        self._is_fed = tally is not None
+        self._tally = Tally() if tally is None else tally
+        self._stream = stream
+        self._passes_frequent = verbose > 0
+        self._news = News(verbose=verbose)
+        self._lines: deque[tuple[float, NewsLine]] = deque(maxlen=_MOST_LINES_WAITING)
+        self._lost = 0
+        self._clock = RunClock()
+        self._last = Text("")  # before Live, which asks for a picture when it is made
+        self._console = terminal_console(stream)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            vertical_overflow="crop",
+            get_renderable=self._picture,
+            redirect_stderr=stream is sys.stderr,
+            # Results may go to standard output: only what a terminal shows is moved above the picture.
+            redirect_stdout=stream is sys.stderr and sys.stdout is not None and sys.stdout.isatty(),
+        )
+        self._ticker = Ticker(self._redraw, interval_s=_REDRAW_S)
+        self._moved: list[logging.StreamHandler[TextIO]] = []
+
+    def observe(self, event: Event) -> None:
+        """Take one event."""
+        if not self._is_fed:
+            self._tally.observe(event)
+        if isinstance(event, _FREQUENT) and not self._passes_frequent:
+            return
+        line = self._news.line(event)
+        if line is not None:
+            if len(self._lines) == _MOST_LINES_WAITING:
+                self._lost += 1
+            self._lines.append((time.time(), line))
+
+    def _picture(self) -> Text:
+        # A frame that cannot be drawn, whatever the reason, leaves the one before in place.
+        with contextlib.suppress(Exception):
+            now = self._clock.now(self._tally.at)
+            width, height = self._console.size
+            self._last = frame(
+                self._tally.snapshot(now), self._tally.history(30, now), width=width - 1, height=height - 1
+            )
+        return self._last
+
+    def _redraw(self) -> None:
+        self._print_lines()
+        self._live.refresh()
+
+    def _print_lines(self) -> None:
+        texts = []
+        while self._lines:
+            wall, line = self._lines.popleft()
+            texts.append(Text.assemble((f"{stamp(wall)}  ", "dim"), (line.text, _LEVELS[line.level])))
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            texts.append(Text(f"({plural(lost, 'line')} left out)", style="dim"))
+        if texts:  # in one piece, since each print draws the picture anew
+            self._console.print(Text("\n").join(texts), overflow="fold")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        self._move_log_handlers()
+        self._ticker.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self._ticker.stop()
+        self._print_lines()
+        for handler in self._moved:
+            handler.setStream(self._stream)
+        self._moved.clear()
+        self._live.stop()
+
+    def _move_log_handlers(self) -> None:
+        # A handler made before the picture holds the bare stream, and its lines would tear the picture.
+        if sys.stderr is self._stream:
+            return
+        for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+            for handler in getattr(logger, "handlers", ()):
+                if isinstance(handler, logging.StreamHandler) and handler.stream is self._stream:
+                    handler.setStream(sys.stderr)
+                    self._moved.append(handler)

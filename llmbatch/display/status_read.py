@@ -1,0 +1,278 @@
+"""What a finished, running or stopped run has done and what it waits for, read from its files.
+
+The output is counted line by line and is the only truth; the sidecar (:mod:`llmbatch.display.status_file`) adds what
+lines cannot tell, and is believed only where it agrees with them. What this does not do: change a file, or hold up a
+run; the lock is touched for an instant and given back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from llmbatch.core.errors import OutputError
+from llmbatch.core.raw_json import JSON, JSONError, parse
+from llmbatch.display.format import shown
+from llmbatch.display.status_file import status_path
+from llmbatch.display.summary import how_to_go_on
+from llmbatch.outputs.deferred import deferred_path
+from llmbatch.outputs.lock import holds_lock
+from llmbatch.outputs.scan import scan
+from llmbatch.report.counters import CodeCounter
+from llmbatch.report.snapshot import as_json
+
+__all__ = ["Deferred", "StatusReport", "next_step", "read_status", "refuse_moved_run"]
+
+_MOST_SIDECAR_BYTES = 1 << 20
+_ALIVE_S = 60.0
+"""A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The rows that were parked when the run stopped. Times are seconds, as of then; None where no row has one.
+
+    ``rows`` is None where that is not known: a run that was killed could not write it down. ``retry_at`` is the first
+    instant at which one of them may be sent again (ISO 8601, UTC).
+    """
+
+    rows: int | None = 0
+    retry_at: str | None = None
+    shortest_retry_after: float | None = None
+    longest_retry_after: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """What the files of one output say.
+
+    ``state``: ``running`` (another process holds the lock), ``finished`` (every row has its line), ``stopped`` (rows
+    are left), or ``unknown``: nobody works on it, and whether rows are left cannot be told from lines alone.
+    """
+
+    output: str
+    state: Literal["running", "finished", "stopped", "unknown"]
+    rows: int
+    success: int
+    failed: int
+    was_killed: bool
+    """The run left no last word: it was killed, or the machine went down."""
+    torn_bytes: int
+    """Length of an unfinished last line, which opening the file removes; its row goes again."""
+    deferred: Deferred
+    total_rows: int | None
+    input: str | None
+    pid: int | None
+    """The process that runs, where the sidecar tells."""
+    started: str | None
+    updated: str | None
+    exit_code: int | None
+    waits_for: str | None
+    command: str
+    """What to type to run it again; empty where it is not known."""
+    run: dict[str, JSON] | None
+    """The sidecar's snapshot, where there is one that fits."""
+
+    def to_json(self) -> dict[str, JSON]:
+        """The same as JSON values, with ``next``: how to go on."""
+        value = as_json(self)
+        assert isinstance(value, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
+        return {**value, "next": next_step(self)}
+
+
+def read_status(output: str | Path) -> StatusReport:
+    """Read what the files of *output* tell. Cost: one pass over the output, about a second for a gigabyte.
+
+    Raises:
+        OutputError: there is no such file, it cannot be read, or it is not an output of llmbatch.
+    """
+    path = Path(output)
+    descriptor = _open(path)
+    try:
+        is_running = _is_locked(descriptor)
+        size = os.fstat(descriptor).st_size
+        found = scan(descriptor, shown(path))
+    finally:
+        os.close(descriptor)
+    success, failed = found.ledger.success, found.ledger.failed
+    sidecar = _read_sidecar(path)
+    run = _mapping(sidecar.get("run"))
+    exit_code = _integer(run.get("exit_code"))
+    # A run that goes on has not ended, and one that has ended knew of all its lines: else it is about another run.
+    fits = bool(run) and (exit_code is None or (not is_running and run.get("done_rows") == success + failed))
+    if not fits:
+        sidecar, run, exit_code = {}, {}, None
+    was_killed = fits and exit_code is None and not is_running
+    deferred = Deferred() if is_running else _read_deferred(path, is_known=fits and not was_killed)
+    torn_bytes = 0 if is_running or found.lacks_newline else max(0, size - found.end_bytes)
+    return StatusReport(
+        output=str(path),
+        state=_state(is_running, exit_code, is_known=fits, leaves_rows=bool(deferred.rows or torn_bytes)),
+        rows=success + failed,
+        success=success,
+        failed=failed,
+        was_killed=was_killed,
+        torn_bytes=torn_bytes,
+        deferred=deferred,
+        total_rows=_integer(run.get("total_rows")),
+        input=_text(run.get("input")),
+        pid=_integer(sidecar.get("pid")) if is_running else None,
+        started=_text(sidecar.get("started")),
+        updated=_text(sidecar.get("updated")),
+        exit_code=None if is_running else exit_code,
+        waits_for=_text(sidecar.get("waits_for")) if is_running else None,
+        command=_text(sidecar.get("command")) or "",
+        run=run or None,
+    )
+
+
+def refuse_moved_run(output: str | Path, *, wall: float | None = None) -> None:
+    """Refuse to begin afresh at *output* while another run still writes the file that was there before.
+
+    Its lock went with the file when that was renamed; its sidecar stayed.
+
+    Raises:
+        OutputError: there is such a run.
+    """
+    path = Path(output)
+    sidecar = _read_sidecar(path)
+    pid = _integer(sidecar.get("pid"))
+    run = _mapping(sidecar.get("run"))
+    if pid is None or pid == os.getpid() or not run or _integer(run.get("exit_code")) is not None:
+        return
+    try:
+        age = (time.time() if wall is None else wall) - datetime.fromisoformat(str(sidecar.get("updated"))).timestamp()
+    except (ValueError, OverflowError):
+        return
+    if age > _ALIVE_S or not holds_lock(pid) or _is_taken(path):
+        return
+    raise OutputError(
+        f"{output}: another run (pid {pid}) writes the file that had this name; it was renamed or deleted",
+        hint="wait for that run to stop, which gives the file its name back, or write to another file (-o)",
+    )
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a run holds the file that is at *path* now: then opening it says so."""
+    try:
+        descriptor = _open(path)
+    except OutputError:
+        return False
+    try:
+        return _is_locked(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def next_step(report: StatusReport) -> str:
+    """How to go on, in one line, safe to show."""
+    match report.state:
+        case "running":
+            return f"nothing to do: it goes on by itself, and results are in {shown(report.output)}"
+        case "finished":
+            return how_to_go_on(report.output, 1 if report.failed else 0, command=report.command)
+        case "stopped":
+            # Killed runs have no exit code; to go on is the same as after an interruption.
+            return how_to_go_on(
+                report.output, 130 if report.exit_code is None else report.exit_code, command=report.command
+            )
+        case "unknown":
+            again = how_to_go_on(report.output, 130, command=report.command)
+            return f"{again} (rows that have their line are not sent twice)"
+
+
+def _open(path: Path) -> int:
+    hint = "name the output of a run, such as prompts.results.jsonl"
+    try:
+        # Not blocking, as a pipe without a writer would.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise OutputError(f"{path}: there is no such file", hint=hint) from None
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OutputError(f"{path}: cannot be read ({why})", hint=hint) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OutputError(f"{path}: is not a regular file", hint=hint)
+    return descriptor
+
+
+def _is_locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks: no run can hold one
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return False
+
+
+def _read_sidecar(output: Path) -> dict[str, JSON]:
+    try:
+        with status_path(output).open("rb") as file:
+            return _mapping(parse(file.read(_MOST_SIDECAR_BYTES).decode()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _read_deferred(output: Path, *, is_known: bool) -> Deferred:
+    """What the deferred file tells; *is_known* says that where there is none, no row waits."""
+    rows = 0
+    reasons = CodeCounter()
+    shortest, longest, first = None, None, None
+    for item in _deferred_items(deferred_path(output)):
+        rows += 1
+        reasons.add(_text(item.get("reason")) or "")
+        wait = item.get("retry_after")
+        if isinstance(wait, (int, float)):
+            shortest = wait if shortest is None else min(shortest, wait)
+            longest = wait if longest is None else max(longest, wait)
+        instant = _text(item.get("retry_at"))
+        if instant is not None:  # all in one form, which sorts as text
+            first = instant if first is None else min(first, instant)
+    return Deferred(rows if rows or is_known else None, first, shortest, longest, reasons.top())
+
+
+def _deferred_items(path: Path) -> Iterator[dict[str, JSON]]:
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    yield _mapping(parse(line.decode()))
+                except (JSONError, UnicodeDecodeError):
+                    continue
+    except OSError:
+        return
+
+
+def _state(
+    is_running: bool, exit_code: int | None, *, is_known: bool, leaves_rows: bool
+) -> Literal["running", "finished", "stopped", "unknown"]:
+    if is_running:
+        return "running"
+    if leaves_rows:
+        return "stopped"
+    if not is_known:
+        return "unknown"
+    return "finished" if exit_code in (0, 1) else "stopped"
+
+
+def _mapping(value: JSON) -> dict[str, JSON]:
+    return value if isinstance(value, dict) else {}
+
+
+def _integer(value: JSON) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: JSON) -> str | None:
+    return value if isinstance(value, str) else None

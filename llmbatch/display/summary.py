@@ -1,0 +1,147 @@
+"""The last words of a run, for people: what came of it, where the results are, and how to go on.
+
+What it does not do: decide. Every number is the :class:`~llmbatch.report.summary.Summary`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from llmbatch.display import is_live_terminal, is_utf8
+from llmbatch.display.format import codes_phrase, count, duration, plural, rate, shown
+from llmbatch.display.safe_stream import write_line
+from llmbatch.report.summary import Summary
+
+__all__ = ["failed_rows_command", "how_to_go_on", "print_summary", "summary_lines"]
+
+_LABEL_COLUMNS = 14
+_HEADLINES = {0: "done", 1: "finished", 130: "interrupted", 143: "terminated"}
+_REASONS = {
+    3: "the provider refuses the account, the key or the first rows",
+    4: "--max-cost is reached",
+    74: "the output could not be written",
+    75: "rows are still deferred",
+}
+
+
+def print_summary(
+    summary: Summary, *, command: str, stream: TextIO | None = None, environ: Mapping[str, str] | None = None
+) -> None:
+    """Print *summary* on *stream* (default: standard error), with colour on a terminal or where ``FORCE_COLOR`` asks.
+
+    *command* is what to type to run it again. Never fails.
+    """
+    stream = sys.stderr if stream is None else stream
+    if stream is None:
+        return
+    facts = summary_lines(summary)
+    last = how_to_go_on(summary.output, summary.exit_code, command=command)
+    environ = os.environ if environ is None else environ
+    if is_live_terminal(stream, environ) or (environ.get("FORCE_COLOR") and is_utf8(stream)):
+        _print_rich(stream, summary, facts, last)
+    else:
+        for label, text in facts:
+            write_line(stream, f"{label:<{_LABEL_COLUMNS}}{text}")
+        write_line(stream, last)
+
+
+def summary_lines(summary: Summary) -> list[tuple[str, str]]:
+    """The facts as pairs of label and text, safe to show; what did not happen has no line."""
+    facts = [(_HEADLINES.get(summary.exit_code, "stopped"), _rows(summary))]
+    if summary.already_done:
+        facts.append(("this run", plural(summary.this_run_success + summary.this_run_failed, "row") + " more"))
+    facts.append(("time", f"{duration(summary.duration_s)}, {rate(summary.rows_per_s)}"))
+    if summary.outages:
+        facts.append(("outages", _outages(summary)))
+    facts.append(("calls", _calls(summary)))
+    if summary.input_tokens or summary.output_tokens:
+        facts.append(("tokens", f"{count(summary.input_tokens)} in, {count(summary.output_tokens)} out"))
+    if summary.cost_usd is not None:
+        facts.append(("cost", f"${summary.cost_usd:,.2f}"))
+    if summary.latency_p50_s is not None:
+        p95 = duration(summary.latency_p95_s)
+        facts.append(("latency", f"p50 {duration(summary.latency_p50_s)}, p95 {p95}"))
+    if summary.failures_by_code:
+        facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
+    reason = summary.stopped_reason or _REASONS.get(summary.exit_code)
+    if reason:
+        facts.append(("reason", shown(reason, 1000)))
+    if summary.exit_code not in (0, 1) and summary.advice:
+        facts.append(("advice", shown(summary.advice, 1000)))
+    if summary.failed and summary.output != "-":
+        facts.append(("see them", failed_rows_command(summary.output)))
+    return facts
+
+
+def how_to_go_on(output: str, exit_code: int, *, command: str) -> str:
+    """One line, by exit code: where the results are, and what to do next. *command* runs it again; it may be empty."""
+    if output == "-":
+        where = "results went to standard output"
+        return where if exit_code in (0, 1) else f"{where}, which cannot be resumed; a file (-o) can"
+    where = f"results are in {shown(shlex.quote(output))}"
+    again = f"run the same command again{f': {shown(command)}' if command else ''}"
+    match exit_code:
+        case 0:
+            return where
+        case 1:
+            flag = "" if "--retry-failed" in command.split() else " --retry-failed"
+            return f"{where}; to send the failed rows again: {shown(command) or 'the same command with'}{flag}"
+        case 2:
+            return f"{where}; change what the error names, then {again}"
+        case 3:
+            return f"{where}; put right what the provider refuses, then {again}"
+        case 4:
+            return f"{where}; to go on, raise --max-cost and {again}"
+        case 74:
+            return f"{where}; make room or repair the disk, then {again}"
+        case _:
+            return f"{where}; to go on, {again}"
+
+
+def failed_rows_command(output: str) -> str:
+    """A command that prints the failed lines of *output*, safe to show."""
+    # Anchored to the line's fixed prefix: a body may hold the same words.
+    return shown(f"""grep '^{{"row":[0-9]*,"hash":"[0-9a-f]*","status":"failed"' {shlex.quote(output)}""")
+
+
+def _rows(summary: Summary) -> str:
+    of = f" of {summary.total_rows:,}" if summary.total_rows is not None and summary.total_rows != summary.rows else ""
+    parts = [f"{summary.success:,} success", f"{summary.failed:,} failed"]
+    if summary.deferred:
+        parts.append(f"{summary.deferred:,} deferred")
+    return f"{summary.rows:,}{of} {'row' if summary.rows == 1 else 'rows'}: {', '.join(parts)}"
+
+
+def _outages(summary: Summary) -> str:
+    survived = f"{summary.outages:,}, {duration(summary.outage_seconds)} in all"
+    return f"{survived}, {plural(summary.calls_avoided, 'call')} avoided"
+
+
+def _calls(summary: Summary) -> str:
+    parts = [f"{summary.calls:,}"]
+    if summary.retries:
+        parts.append(plural(summary.retries, "retry", "retries"))
+    if summary.probes:
+        parts.append(plural(summary.probes, "probe"))
+    if summary.throttles:
+        parts.append(f"{plural(summary.throttles, 'time')} asked for a slower pace")
+    return ", ".join(parts)
+
+
+def _print_rich(stream: TextIO, summary: Summary, facts: list[tuple[str, str]], last: str) -> None:
+    from rich.text import Text
+
+    from llmbatch.display.console import terminal_console
+
+    is_mild = summary.exit_code in (1, 75, 130, 143)
+    style = "bold green" if summary.exit_code == 0 else "bold yellow" if is_mild else "bold red"
+    lines = [
+        Text.assemble((f"{label:<{_LABEL_COLUMNS}}", "dim" if place else style), (text, "" if place else "bold"))
+        for place, (label, text) in enumerate(facts)
+    ]
+    # Soft wrapped, so that a long command can be copied in one piece.
+    terminal_console(stream).print(Text("\n").join([*lines, Text(last)]), soft_wrap=True)

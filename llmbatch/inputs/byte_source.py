@@ -1,0 +1,233 @@
+"""Rows out of the blocks of a file descriptor, in one pass over the input or in several.
+
+The first pass reads on, compares finished rows with their hashes and counts. A later pass gives again what was left
+for it. How bytes are read, and read again, is the subclass's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import length_hint
+from typing import Final
+
+from llmbatch.core.errors import InputError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.rows import line_digest, parse_line, too_long
+from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.verify import compare, compare_line
+from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.finished_rows import Ledger, RowSet
+
+__all__ = ["ByteSource", "Mark", "changed_while_running", "digest_of"]
+
+# How many batches of lines, and lines one by one, a call may pass over (finished rows, blank lines) before the event
+# loop gets its turn: a few milliseconds.
+BATCHES_A_TURN: Final = 4
+LINES_A_TURN: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a row is, and what it was when it was read."""
+
+    number: int
+    offset: int
+    size: int
+    hash: str
+
+
+class ByteSource:
+    """Rows out of the blocks of one file descriptor, which it owns."""
+
+    can_skip: bool = True
+
+    def __init__(self, fd: int, name: str, *, ledger: Ledger | None, limit: int | None, disk: Disk = DISK) -> None:
+        self.exhausted = limit is not None and limit <= 0
+        self.rows_read = 0
+        self.skipped = 0
+        self.name = name
+        self._fd: int | None = fd
+        self._disk = disk
+        self._ledger = ledger if ledger else None
+        self._verified = False
+        self._limit = limit
+        self._number = 0
+        self._offset = 0  # of the next line
+        self._is_plain = False  # whether a row's offset is that in the file
+        self._last: Row | None = None  # handed out in the first pass, of a plain file
+        self._batches = text_lines(self._blocks(fd), name)
+        self._at_hand: Iterator[bytes | LongLine] = iter(())
+        self._finished = RowSet()
+        self._first_skipped: Mark | None = None
+        self._again: Iterator[Row | Malformed | None] | None = None  # a later pass, while there is one
+        self._has_ended = False  # the first pass, before a later one began
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} {'exhausted' if self.exhausted else f'line {self._number}'}>"
+
+    @property
+    def can_reread(self) -> bool:
+        """Whether every row can be read again by its offset alone."""
+        return False
+
+    def take(self) -> Row | Malformed | None:
+        """The next row; None where there is nothing right now, or nothing any more.
+
+        Raises:
+            InputError: the input cannot be read, a finished row has changed, or, in a later pass, the input has.
+        """
+        if self.exhausted:
+            return None
+        if self._again is not None:
+            return self._take_again(self._again)
+        for _ in range(BATCHES_A_TURN):
+            # Both are iterators, taken up where the last call left them.
+            for line in islice(self._at_hand, LINES_A_TURN):
+                row = self._next_row(line)
+                if row is not None or self.exhausted:
+                    return row
+            if length_hint(self._at_hand):
+                return None
+            try:
+                batch = next(self._batches)
+            except StopIteration:
+                self.exhausted = True
+                return None
+            except InputError:
+                self.exhausted = True
+                raise
+            if batch is None:
+                return None
+            if not self._passed_over(batch):
+                self._at_hand = iter(batch)
+        return None
+
+    def skip(self, row: Row) -> None:
+        """Leave the row for a later pass: it cannot be sent now, and whoever took it lets go of it.
+
+        Raises:
+            WriteError: the row had to be kept on disk, and there is no room.
+        """
+        self.skipped += 1
+        first = self._first_skipped
+        if first is None or row.number < first.number:
+            self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
+
+    def rewind(self) -> bool:
+        """Start another pass from the first row that was skipped since the last one; False where none was.
+
+        It ends where reading has come to; where the first pass has not ended, that goes on then.
+        """
+        first = self._first_skipped
+        if first is None or self._fd is None:
+            return False
+        self._has_ended = self._has_ended or (self.exhausted and self._again is None)
+        self._again = self._pass(first, self._number)
+        self._first_skipped = None
+        self.skipped = 0
+        self.exhausted = False
+        return True
+
+    def finished(self, number: int) -> None:
+        """The row has its line: later passes leave it out. One bit a row, constant time."""
+        self._finished.add(number)
+
+    def keep(self, row: Row) -> bool:
+        """See to it that :meth:`reread` can bring the row back; False where it cannot."""
+        return self.can_reread
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, its ``fields`` may have been dropped since :meth:`keep`.
+
+        Raises:
+            InputError: its line has changed, or cannot be read.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close the file; idempotent."""
+        self.exhausted = True
+        self._again = None
+        if self._fd is not None:
+            self._disk.close(self._fd)
+            self._fd = None
+
+    async def aclose(self) -> None:
+        """As :meth:`close`."""
+        self.close()
+
+    def _blocks(self, fd: int) -> Iterator[bytes | None]:
+        raise NotImplementedError
+
+    def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
+        """The unfinished rows again, from *first* to line *last*; None where the event loop should get its turn."""
+        raise NotImplementedError
+
+    def _is_done(self, number: int) -> bool:
+        return number in self._finished or (self._ledger is not None and self._ledger.is_done(number))
+
+    def _take_again(self, rows: Iterator[Row | Malformed | None]) -> Row | Malformed | None:
+        try:
+            return next(rows)
+        except StopIteration:
+            self._again = None
+            self.exhausted = self._has_ended
+            return None
+        except InputError:
+            self.exhausted = True
+            raise
+
+    def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
+        """Pass over a batch of which every row is finished, what a resumed run does most, or every line empty."""
+        first, count = self._number + 1, len(batch)
+        if not any(batch) and (self._ledger is None or self._ledger.last < first):
+            self._number += count
+            self._offset += count
+            return True
+        if self._ledger is None or not self._ledger.are_done(first, count):
+            return False
+        if self._limit is not None and self.rows_read + count >= self._limit:
+            return False
+        if not self._verified:
+            compare(self.name, first, batch, self._ledger)
+        self._number += count
+        self.rows_read += count
+        self._offset += sum(map(len, batch)) + count
+        return True
+
+    def _next_row(self, line: bytes | LongLine) -> Row | Malformed | None:
+        self._number = number = self._number + 1
+        at = self._offset
+        size = len(line)
+        self._offset = at + size + 1
+        row: Row | Malformed | None = None
+        if self._ledger is not None and self._ledger.is_done(number):
+            if not self._verified:
+                compare_line(self.name, number, line, self._ledger)
+        else:
+            row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
+            if row is None:
+                return None
+            if isinstance(row, Row):
+                row.size = size
+                if self._is_plain:
+                    row.offset = at
+                    self._last = row
+        self.rows_read += 1
+        if self.rows_read == self._limit:
+            self.exhausted = True
+        return row
+
+
+def digest_of(line: bytes | LongLine) -> str:
+    """The hash of a line's row."""
+    return line.hash if isinstance(line, LongLine) else line_digest(line)
+
+
+def changed_while_running(name: str, number: int) -> InputError:
+    """What is raised where a line is not what it was when it was first read."""
+    hint = "restore the input, then run the same command again: what is finished is kept"
+    return InputError(f"{name}:{number}: the input has changed while the run was going", hint=hint, line=number)

@@ -1,0 +1,76 @@
+"""The blocks of an input become lines: inflated, split, and looked at where the text starts.
+
+Pure but for the error's name of the file. Does not read, number or parse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from llmbatch.core.errors import InputError
+from llmbatch.inputs.compression import HEAD_BYTES, ArchiveError, inflater_for
+from llmbatch.inputs.rows import strip_bom
+from llmbatch.inputs.splitter import LineSplitter, LongLine
+
+__all__ = ["text_lines"]
+
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def text_lines(
+    blocks: Iterator[bytes] | Iterator[bytes | None], name: str, *, from_start: bool = True
+) -> Iterator[Sequence[bytes | LongLine] | None]:
+    r"""The lines that each block completes, without their ``\n``, in batches that may be empty.
+
+    A block of None says that nothing is there right now, and is passed on. *name* is the input's, for messages.
+    With *from_start* off the blocks are from the middle of a plain file, where nothing marks a format.
+
+    Raises:
+        InputError: damaged or truncated archive, or text in UTF-16.
+    """
+    splitter = LineSplitter()
+    for piece in _inflated(blocks, name) if from_start else blocks:
+        if piece is None:
+            yield None
+            continue
+        lines = splitter.feed(piece)
+        if from_start and lines:
+            lines = _first_line_checked(lines, name)
+            from_start = False
+        yield lines
+    lines = splitter.finish()
+    yield _first_line_checked(lines, name) if from_start else lines
+
+
+def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> Iterator[bytes | None]:
+    head = b""
+    for block in blocks:
+        if block is None:
+            yield None
+            continue
+        head += block
+        if len(head) >= HEAD_BYTES:
+            break
+    inflater = inflater_for(head)
+    try:
+        yield from inflater.feed(head)
+        for block in blocks:
+            if block is None:
+                yield None
+            else:
+                yield from inflater.feed(block)
+        inflater.finish()
+    except ArchiveError as error:
+        raise InputError(f"{name}: {error}", hint="fetch or compress the file again, or give it uncompressed") from None
+
+
+def _first_line_checked(lines: Sequence[bytes | LongLine], name: str) -> Sequence[bytes | LongLine]:
+    first = lines[0] if lines else b""
+    if isinstance(first, LongLine):
+        return lines
+    if first.startswith(_UTF16_BOMS):
+        hint = "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"
+        raise InputError(f"{name}: the text is UTF-16, not UTF-8", hint=hint, line=1)
+    if not first:
+        return lines
+    return [strip_bom(first), *lines[1:]]

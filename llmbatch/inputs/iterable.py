@@ -1,0 +1,177 @@
+"""Rows out of a Python iterable or async iterable, pulled one at a time.
+
+Back-pressured: an item is asked for only when a row is wanted, and at most one waits here. Does not read files, and
+does not look into rows beyond finding their prompt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable
+
+from llmbatch.core.errors import InputError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.rows import row_from_value
+
+__all__ = ["IterableSource"]
+
+
+class IterableSource:
+    """Rows of *rows*, numbered from 1; ``limit`` bounds them, with ``opaque`` any object is a row.
+
+    One consumer, on one event loop. An async iterable runs in one task of its own from its first item to its end, so
+    that context managers inside a generator are entered and left in the same task; :meth:`aclose` ends that task.
+    What the iterable raises comes out of :meth:`take` (iterable) or :meth:`wait` (async iterable), once.
+    Cancelling :meth:`wait` leaves the pulled item for the next call.
+
+    Raises :class:`~llmbatch.core.errors.InputError` for a string, bytes or a dict: they iterate over their own parts.
+    """
+
+    fraction: float | None = None
+    can_skip: bool = False
+    can_reread: bool = False
+    skipped: int = 0
+
+    def __init__(
+        self, rows: Iterable[object] | AsyncIterable[object], *, limit: int | None = None, opaque: bool = False
+    ) -> None:
+        if isinstance(rows, (str, bytes, bytearray, dict)):
+            raise InputError(f"rows is one {type(rows).__name__}, not a collection of rows", hint="pass a list of rows")
+        self.exhausted = limit is not None and limit <= 0
+        self.rows_read = 0
+        self._limit = limit
+        self._opaque = opaque
+        self._rows = iter(rows) if isinstance(rows, Iterable) else None
+        self._pump = None if isinstance(rows, Iterable) else _Pump(aiter(rows))
+        self._pulled: list[object] = []
+
+    def __repr__(self) -> str:
+        return f"<IterableSource {'exhausted' if self.exhausted else f'row {self.rows_read}'}>"
+
+    def take(self) -> Row | Malformed | None:
+        """The next row; None where nothing is there right now, or nothing any more. Raises what the iterable raises."""
+        if self.exhausted:
+            return None
+        if self._rows is None:
+            return self._row(self._pulled.pop()) if self._pulled else None
+        try:
+            item = next(self._rows)
+        except StopIteration:
+            self.exhausted = True
+            return None
+        except Exception:
+            self.exhausted = True
+            raise
+        return self._row(item)
+
+    def skip(self, row: Row) -> None:
+        """Not possible: what an iterable gave, it does not give again.
+
+        Raises:
+            RuntimeError: always; ``can_skip`` says so.
+        """
+        raise RuntimeError(f"row {row.number} of an iterable cannot be read in a later pass")
+
+    def rewind(self) -> bool:
+        """False: there is no other pass."""
+        return False
+
+    def finished(self, number: int) -> None:
+        """Nothing to do: there is no later pass."""
+
+    def keep(self, row: Row) -> bool:
+        """False: the row is only in memory."""
+        return False
+
+    def reread(self, row: Row) -> Row:
+        """*row* itself, which nobody could drop anything of."""
+        return row
+
+    async def wait(self) -> None:
+        """Pull the next item of an async iterable; return when there is one, or none will come."""
+        if self.exhausted or self._pump is None or self._pulled:
+            await asyncio.sleep(0)
+            return
+        try:
+            self._pulled.append(await self._pump.pull())
+        except StopAsyncIteration:
+            self.exhausted = True
+        except Exception:
+            self.exhausted = True
+            raise
+
+    def close(self) -> None:
+        """Ask for no more; a generator is closed, an async one as soon as the event loop runs."""
+        self.exhausted = True
+        self._pulled.clear()
+        if isinstance(self._rows, Generator):
+            self._rows.close()
+        if self._pump is not None:
+            self._pump.cancel()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, and wait until an async generator has cleaned up."""
+        self.close()
+        if self._pump is not None:
+            await self._pump.join()
+
+    def _row(self, item: object) -> Row | Malformed:
+        self.rows_read += 1
+        if self.rows_read == self._limit:
+            self.exhausted = True
+        return row_from_value(self.rows_read, item, opaque=self._opaque)
+
+
+class _Pump:
+    """One task that steps through an async iterable, an item for each :meth:`pull`."""
+
+    def __init__(self, rows: AsyncIterator[object]) -> None:
+        self._rows = rows
+        self._wanted = asyncio.Event()
+        self._answer: asyncio.Future[object] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def pull(self) -> object:
+        """The next item. A cancelled pull is taken up by the next one.
+
+        Raises:
+            StopAsyncIteration: there is none. Anything else: the iterable raised it.
+        """
+        loop = asyncio.get_running_loop()
+        if self._answer is None:
+            self._answer = loop.create_future()
+            self._wanted.set()
+        if self._task is None:
+            # Outside a task group: it lives from one pull to another, and the source's aclose() waits for its end.
+            self._task = loop.create_task(self._run(), name="llmbatch rows")
+        await asyncio.wait([self._answer])
+        answer, self._answer = self._answer, None
+        return answer.result()
+
+    def cancel(self) -> None:
+        """End the task."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._answer is not None and self._answer.done() and not self._answer.cancelled():
+            self._answer.exception()  # nobody will ask any more: asyncio need not complain of that
+
+    async def join(self) -> None:
+        """Wait for the end of the task; raises what the iterable raised while it was closed."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            if not self._task.cancelled():
+                self._task.result()
+
+    async def _run(self) -> None:
+        try:
+            while await self._wanted.wait() and self._answer is not None:
+                self._wanted.clear()
+                self._answer.set_result(await anext(self._rows))
+        except Exception as error:  # noqa: BLE001 - whatever the iterable raises goes to whoever asked
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_exception(error)
+        finally:
+            if self._answer is not None:
+                self._answer.cancel()
+            if isinstance(self._rows, AsyncGenerator):
+                await self._rows.aclose()

@@ -1,0 +1,129 @@
+"""Opening and reading the bytes of an input, with errors that say what to try.
+
+Knows neither lines nor rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from llmbatch.core.errors import InputError
+from llmbatch.storage.filesystem import DISK, Disk
+
+__all__ = ["BLOCK_BYTES", "blocks_between", "file_blocks", "open_input", "read_block", "read_exactly", "read_head"]
+
+BLOCK_BYTES: Final = 64 * 1024
+"""How much is read at once: no more, as the lines of a block are in memory together, and more is not quicker."""
+
+
+def open_input(path: str | Path, disk: Disk = DISK) -> int:
+    """A descriptor of *path*, or of standard input for ``-``.
+
+    Raises:
+        InputError: it cannot be opened, or is a directory.
+    """
+    try:
+        if str(path) == "-":
+            return _duplicate_stdin()
+        if not str(path):
+            raise InputError("the input's path is empty", hint="name a file, or - for standard input")
+        # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
+        fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it", hint=f"ls -l {path} shows who may") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be opened ({_why(error)})", hint="name a readable file") from error
+    if stat.S_ISDIR(disk.fstat(fd).st_mode):
+        disk.close(fd)
+        raise InputError(f"{path}: is a directory", hint="name one file of rows in it")
+    return fd
+
+
+def _duplicate_stdin() -> int:
+    # A place that is only held, so that nothing else gets it, cannot be read from.
+    if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+        raise InputError("standard input is closed", hint="name a file, or pipe rows in")
+    return os.dup(0)
+
+
+def file_blocks(fd: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
+    """The blocks of a regular file, from where *fd* stands to its end.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    while block := read_block(fd, name, disk):
+        yield block
+
+
+def blocks_between(fd: int, start: int, end: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
+    """The blocks of a regular file from *start* to *end*, wherever *fd* stands.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    while start < end:
+        block = _read_at(fd, min(BLOCK_BYTES, end - start), start, name, disk)
+        if not block:
+            return
+        start += len(block)
+        yield block
+
+
+def read_exactly(fd: int, size: int, offset: int, name: str, disk: Disk = DISK) -> bytes:
+    """*size* bytes of a regular file from *offset* on, fewer where it ends before.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    block = _read_at(fd, size, offset, name, disk)
+    if len(block) == size:
+        return block
+    return b"".join((block, *blocks_between(fd, offset + len(block), offset + size, name, disk)))
+
+
+def read_head(fd: int, size: int, name: str, disk: Disk = DISK) -> bytes:
+    """The first *size* bytes of a regular file, wherever *fd* stands.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return _read_at(fd, size, 0, name, disk)
+
+
+def _read_at(fd: int, size: int, offset: int, name: str, disk: Disk) -> bytes:
+    try:
+        return disk.pread(fd, size, offset)
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def read_block(fd: int, name: str, disk: Disk = DISK) -> bytes:
+    """The next block, empty at the end.
+
+    Raises:
+        BlockingIOError: nothing is there right now.
+        InputError: it cannot be read.
+    """
+    try:
+        return disk.read(fd, BLOCK_BYTES)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: OSError) -> InputError:
+    hint = "run the same command again once it can be read: what is finished is kept"
+    return InputError(f"{name}: cannot be read ({_why(error)})", hint=hint)
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,151 @@
+"""One input line, or one Python object, becomes a row; pure.
+
+A row is kept as the source text of its members, so that what passes through leaves as it came. This module decides
+only whether there is something to send and how the row is named. It does not judge parameters, split models or
+touch files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+from llmbatch.core.raw_json import JSONError, NestingError, dumps, split_object
+from llmbatch.core.rows import Malformed, Row
+
+__all__ = ["MAX_LINE_BYTES", "line_digest", "parse_line", "row_from_value", "strip_bom", "too_long"]
+
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024
+"""The longest line that is parsed, without its line end."""
+
+_NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
+_PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params")
+_UTF8_BOM = b"\xef\xbb\xbf"
+_JSON_SPACE = " \t\r\n"
+
+_is_empty = re.compile(r'null|""|\[[ \t\r\n]*\]').fullmatch
+
+
+def strip_bom(raw: bytes) -> bytes:
+    """*raw*, the first line of a file, without a UTF-8 byte order mark."""
+    return raw.removeprefix(_UTF8_BOM)
+
+
+def line_digest(raw: bytes) -> str:
+    r"""What ties an output line to its input line: 16 hex digits of SHA-256, one ``\r`` at the end left out."""
+    if raw[-1:] == b"\r":
+        raw = raw[:-1]
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def parse_line(number: int, raw: bytes) -> Row | Malformed | None:
+    r"""The row in physical line *number*, *raw* being the line without its ``\n``; None for a blank line.
+
+    Never raises: what is no request is a :class:`~llmbatch.core.rows.Malformed`. The caller strips the byte order mark
+    of a file's first line (:func:`strip_bom`).
+    """
+    if raw[-1:] == b"\r":
+        raw = raw[:-1]
+    if not raw or raw.isspace():
+        return None
+    return _parse(number, raw)
+
+
+def too_long(number: int, digest: str) -> Malformed:
+    """The row of a line longer than :data:`MAX_LINE_BYTES`."""
+    limit = MAX_LINE_BYTES // (1024 * 1024)
+    return Malformed(number, digest, _unnamed(number), "input_too_long", f"the line is longer than {limit} MiB")
+
+
+def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row | Malformed:
+    """The row in a Python object (a dict, a string or a list of messages); *value* itself is kept on the row.
+
+    With *opaque* (the rows go to a function of the user's, which knows what they are) nothing is malformed: an object
+    with no JSON form, or with nothing to send, is a row without fields. Never raises.
+    """
+    try:
+        row = _parse(number, dumps(value).encode())
+    except RecursionError:
+        row = _no_json(number, value, "input_too_deep", "nested too deeply")
+    except (TypeError, ValueError) as error:
+        row = _no_json(number, value, "input_bad_json", f"the row has no JSON form: {error}")
+    if isinstance(row, Row):
+        row.value = value
+    elif opaque:
+        return Row(number, row.hash, row.id_json, {}, value)
+    return row
+
+
+def _parse(number: int, raw: bytes) -> Row | Malformed:
+    digest = hashlib.sha256(raw).hexdigest()[:16]
+    if len(raw) > MAX_LINE_BYTES:
+        return too_long(number, digest)
+    try:
+        text = raw.decode()
+        members = split_object(text)
+    except UnicodeDecodeError as error:
+        message = f"byte {error.start + 1} of the line is not UTF-8"
+        return Malformed(number, digest, _unnamed(number), "input_bad_utf8", message)
+    except NestingError as error:
+        return Malformed(number, digest, _unnamed(number), "input_too_deep", str(error))
+    except JSONError as error:
+        return Malformed(number, digest, _unnamed(number), "input_bad_json", str(error))
+    if members is None:
+        return _bare(number, digest, text.strip(_JSON_SPACE))
+    id_json = _take_name(number, members)
+    for member in _PROMPT_MEMBERS:
+        source = members.get(member)
+        if source is not None and not _is_empty(source):
+            return Row(number, digest, id_json, members)
+    message = "the row has no prompt, messages, input, body or params with anything in it"
+    return Malformed(number, digest, id_json, "input_no_prompt", message)
+
+
+def _bare(number: int, digest: str, text: str) -> Row | Malformed:
+    if text[0] not in '"[':
+        message = "the line is neither an object nor a string nor a list of messages"
+        return Malformed(number, digest, _unnamed(number), "input_not_a_row", message)
+    member, kind = ("prompt", "string") if text[0] == '"' else ("messages", "list")
+    if _is_empty(text):
+        return Malformed(number, digest, _unnamed(number), "input_no_prompt", f"the {kind} is empty")
+    if kind == "list" and not text[1:].lstrip(_JSON_SPACE).startswith("{"):
+        return Malformed(number, digest, _unnamed(number), "input_not_a_row", "the list is not one of messages")
+    return Row(number, digest, _unnamed(number), {member: text})
+
+
+def _take_name(number: int, members: dict[str, str]) -> str:
+    if members.keys().isdisjoint(_NAMING_MEMBERS):
+        return _unnamed(number)
+    # All naming members leave: none of them is ever a request parameter, whichever of them named the row.
+    name = other = ""
+    for member in _NAMING_MEMBERS:
+        source = members.pop(member, "null")
+        if source == "null" or name:
+            continue
+        if source[0] == '"' or source.lstrip("-").isdigit():
+            name = source
+        else:
+            other = other or dumps(source)
+    return name or other or _unnamed(number)
+
+
+def _unnamed(number: int) -> str:
+    return f'"row-{number}"'
+
+
+def _no_json(number: int, value: object, code: str, message: str) -> Malformed:
+    try:
+        described = repr(value)
+    except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything, and one row must not end the run
+        described = type(value).__qualname__
+    id_json = _unnamed(number)
+    if isinstance(value, dict):
+        given = {member: value.get(member) for member in _NAMING_MEMBERS}
+        names = {member: dumps(name) for member, name in given.items() if _is_name(name)}
+        id_json = _take_name(number, names)
+    return Malformed(number, line_digest(described.encode(errors="backslashreplace")), id_json, code, message)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and value.bit_length() < 64)

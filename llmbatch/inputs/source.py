@@ -1,0 +1,400 @@
+"""Sources of rows, pulled one at a time: files and streams here, Python iterables in :mod:`.iterable`.
+
+A source reads only when asked, holds at most a block and one line, and never keeps the event loop for long: files
+are read inline, streams only when the kernel says that something is there. Finished rows are passed over by their
+number without parsing; only their hash is compared. Nothing here decides what is sent, or when.
+
+What cannot be sent now need not wait in memory. ``skip(row)`` leaves it for another pass over the input, ``keep(row)``
+lets its fields be dropped until ``reread(row)``:
+
+==================  ===========================  ============================
+source              another pass                 one row again
+==================  ===========================  ============================
+plain file          from the first skipped row   by its offset
+.gz, .zst           inflated again               no (``keep`` gives False)
+pipe, socket        from a file of rows that     from the same file
+                    were skipped or kept
+Python iterable     no (``can_skip`` is False)   no
+==================  ===========================  ============================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from llmbatch.core.errors import InputError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, Mark, changed_while_running, digest_of
+from llmbatch.inputs.compression import HEAD_BYTES, is_archive
+from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_block, read_exactly
+from llmbatch.inputs.rows import line_digest, parse_line, strip_bom, too_long
+from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.verify import count_rows, identity, verify_finished
+from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.finished_rows import Ledger, Verified
+
+if TYPE_CHECKING:
+    from llmbatch.inputs.spool import Spool
+
+__all__ = [
+    "FileSource",
+    "IterableSource",
+    "Source",
+    "StreamSource",
+    "count_rows",
+    "open_source",
+    "verify_finished",
+]
+
+_SPOOLED_ROWS_A_TURN: Final = 1024
+
+
+class Source(Protocol):
+    """Where rows come from. One consumer, on one event loop.
+
+    ``exhausted``: nothing will come any more. ``rows_read``: rows handed out so far, malformed ones too, plus the
+    finished ones that were passed over; each counts once, in whatever pass. ``can_skip``: whether rows can be left for
+    a later pass. ``skipped``: rows left so since the last :meth:`rewind`.
+
+    In a later pass :meth:`take` gives every row from the first skipped one on that is not :meth:`finished`. That may be
+    rows which the consumer still holds: it tells them by their number.
+    """
+
+    exhausted: bool
+    rows_read: int
+    can_skip: bool
+    skipped: int
+
+    @property
+    def can_reread(self) -> bool:
+        """Whether every row can be read again as it is, without :meth:`keep`."""
+        ...
+
+    @property
+    def fraction(self) -> float | None:
+        """The part of the input's bytes that is consumed, 0 to 1; None for streams and iterables."""
+        ...
+
+    def take(self) -> Row | Malformed | None:
+        """The next row; None where there is nothing right now, or nothing any more.
+
+        Raises:
+            InputError: the input cannot be read, or a finished row has changed.
+        """
+        ...
+
+    def skip(self, row: Row) -> None:
+        """Leave the row, which was taken, for a later pass. Only where ``can_skip``; takes bounded memory.
+
+        Raises:
+            WriteError: the row had to be kept on disk, and there is no room.
+        """
+        ...
+
+    def rewind(self) -> bool:
+        """Start another pass from the first skipped row; False where none was skipped.
+
+        The pass ends where reading has come to, whatever was appended since. Costs one more read of that part.
+        """
+        ...
+
+    def finished(self, number: int) -> None:
+        """The row has its line: later passes leave it out. To be called for every row; constant time, one bit."""
+        ...
+
+    def keep(self, row: Row) -> bool:
+        """See to it that :meth:`reread` can bring the row back, so that its fields may be dropped; False: it cannot.
+
+        Raises:
+            WriteError: the row had to be kept on disk, and there is no room.
+        """
+        ...
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, after :meth:`keep` said True.
+
+        Raises:
+            InputError: its line has changed, or cannot be read.
+        """
+        ...
+
+    async def wait(self) -> None:
+        """Return when :meth:`take` may give something, or nothing will come any more. Cancelling loses no row."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the input; idempotent."""
+        ...
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, and wait for a generator's own clean-up."""
+        ...
+
+
+class FileSource(ByteSource):
+    """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
+
+    ``limit``: only the first so many rows. ``fd``: read this descriptor (from where it stands, and close it at the
+    end) in place of opening *path*.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        ledger: Ledger | None = None,
+        limit: int | None = None,
+        fd: int | None = None,
+        disk: Disk = DISK,
+    ) -> None:
+        fd = open_input(path, disk) if fd is None else fd
+        super().__init__(fd, str(path), ledger=ledger, limit=limit, disk=disk)
+        self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
+        self._consumed_bytes = 0
+        self._is_plain = True
+        about = disk.fstat(fd)
+        self._total_bytes = about.st_size - start
+        verified = ledger.verified if ledger is not None and not start else None
+        if verified is not None and verified.identity == identity(about):
+            self._verified = True
+            if limit is None or limit > verified.lines:
+                self._start_after(fd, verified)
+
+    @property
+    def fraction(self) -> float | None:
+        """The part of the file's bytes that is consumed, 0 to 1."""
+        if self.exhausted or self._has_ended or self._total_bytes <= 0:
+            return 1.0
+        return min(1.0, self._consumed_bytes / self._total_bytes)
+
+    async def wait(self) -> None:
+        """Give the event loop its turn: a file always has something, or nothing any more."""
+        await asyncio.sleep(0)
+
+    @property
+    def can_reread(self) -> bool:
+        """Whether the file is not compressed."""
+        return self._is_plain
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, by its offset. Cost: one read of its line.
+
+        Raises:
+            InputError: its line has changed, or cannot be read.
+        """
+        mark = Mark(row.number, row.offset, row.size, row.hash)
+        again = parse_line(row.number, self._line_at(mark)) if row.offset >= 0 else row
+        if not isinstance(again, Row):
+            raise changed_while_running(self.name, row.number)
+        again.offset, again.size = row.offset, row.size
+        return again
+
+    def _line_at(self, mark: Mark) -> bytes:
+        if self._fd is None:
+            raise InputError(f"{self.name}: is closed")
+        line = read_exactly(self._fd, mark.size, mark.offset, self.name, self._disk)
+        if line_digest(line) != mark.hash:
+            raise changed_while_running(self.name, mark.number)
+        return line
+
+    def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
+        fd = self._fd
+        if fd is None:
+            return
+        number, offset = 0, self._start
+        if self._is_plain:
+            # If the first and the last row that were handed out are where they were, so are the lines between.
+            self._line_at(first)
+            if self._last is not None:
+                self._line_at(Mark(self._last.number, self._last.offset, self._last.size, self._last.hash))
+            number, offset = first.number - 1, first.offset
+        # What was appended since the first pass is left to another run, to the byte: the last line may be torn.
+        blocks = blocks_between(fd, offset, self._start + self._consumed_bytes, self.name, self._disk)
+        for count, batch in enumerate(text_lines(blocks, self.name, from_start=not self._is_plain)):
+            if count % BATCHES_A_TURN == BATCHES_A_TURN - 1:
+                yield None
+            for line in batch or ():
+                number += 1
+                at, offset = offset, offset + len(line) + 1
+                row = self._again_row(first, number, line)
+                if row is not None:
+                    if isinstance(row, Row):
+                        row.offset, row.size = at if self._is_plain else -1, len(line)
+                    yield row
+                if number == last:
+                    return
+        raise changed_while_running(self.name, number)
+
+    def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
+        if number < first.number:
+            return None
+        if number == first.number and digest_of(line) != first.hash:
+            raise changed_while_running(self.name, number)
+        if self._is_done(number):
+            return None
+        return too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
+
+    def _start_after(self, fd: int, verified: Verified) -> None:
+        self._consumed_bytes = self._offset = self._disk.seek(fd, verified.size_bytes)
+        self._number = self.rows_read = verified.lines
+        self._batches = text_lines(self._blocks(fd), self.name, from_start=not verified.lines)
+
+    def _blocks(self, fd: int) -> Iterator[bytes | None]:
+        for block in file_blocks(fd, self.name, self._disk):
+            if not self._consumed_bytes:
+                head = block[:HEAD_BYTES]
+                self._is_plain = not is_archive(head)
+                self._offset = self._start + len(head) - len(strip_bom(head))
+            self._consumed_bytes += len(block)
+            yield block
+
+
+class StreamSource(ByteSource):
+    """Rows of a pipe, socket or device. Never blocks the event loop, and starts no thread.
+
+    The descriptor's own blocking mode is left alone, for it is shared with whoever else holds the stream. Rows that are
+    skipped or kept go to a temporary file, *spool* (see :class:`~llmbatch.inputs.spool.Spool`); others cost no disk.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        name: str,
+        *,
+        ledger: Ledger | None = None,
+        limit: int | None = None,
+        spool: str | Path | None = None,
+        disk: Disk = DISK,
+    ) -> None:
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+        self._spool: Spool | None = None
+        self._spool_at = spool
+        self._spool_disk = disk
+        super().__init__(fd, name, ledger=ledger, limit=limit)
+
+    @property
+    def fraction(self) -> float | None:
+        """None: a stream's end is not known."""
+        return None
+
+    async def wait(self) -> None:
+        """Return when the stream has something, or has ended."""
+        # Devices that epoll refuses (/dev/null) are always ready for poll, so they never get past this line.
+        fd = self._fd
+        if self.exhausted or fd is None or self._again is not None or self._poll.poll(0):
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_reader(fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_reader(fd)
+
+    def keep(self, row: Row) -> bool:
+        """Put the row into the spool, unless it is there; True.
+
+        Raises:
+            WriteError: there is no room for it.
+        """
+        if row.offset < 0:
+            row.offset = self._spooled().put(row)
+        return True
+
+    def skip(self, row: Row) -> None:
+        """As for a file, by way of the spool.
+
+        Raises:
+            WriteError: there is no room for it.
+        """
+        self.keep(row)
+        self.skipped += 1
+        first = self._first_skipped
+        if first is None or row.offset < first.offset:  # rows that were kept late lie behind later ones
+            self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
+
+    def reread(self, row: Row) -> Row:
+        """The whole row again, from the spool.
+
+        Raises:
+            InputError: it cannot be read back.
+        """
+        return row if row.offset < 0 else self._spooled().get(row.offset)
+
+    def close(self) -> None:
+        """Close the stream, and let go of the spool; idempotent."""
+        super().close()
+        if self._spool is not None:
+            self._spool.close()
+
+    def _spooled(self) -> Spool:
+        if self._spool is None:
+            from llmbatch.inputs.spool import Spool  # most runs need none
+
+            self._spool = Spool(self._spool_at, self._spool_disk)
+        return self._spool
+
+    def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
+        spool = self._spooled()
+        at, end = first.offset, spool.size_bytes
+        passed = 0
+        while at < end:
+            number, following = spool.head(at)
+            if not self._is_done(number):
+                yield spool.get(at)
+            else:
+                passed += 1
+                if passed % _SPOOLED_ROWS_A_TURN == 0:
+                    yield None
+            at = following
+
+    def _blocks(self, fd: int) -> Iterator[bytes | None]:
+        while True:
+            if not self._poll.poll(0):
+                yield None
+                continue
+            try:
+                block = read_block(fd, self.name)
+            except BlockingIOError:
+                yield None
+                continue
+            if not block:
+                return
+            yield block
+
+
+def open_source(
+    path: str | Path,
+    *,
+    ledger: Ledger | None = None,
+    limit: int | None = None,
+    spool: str | Path | None = None,
+    disk: Disk = DISK,
+) -> FileSource | StreamSource:
+    """The rows of *path*; ``-`` is standard input. Rows that *ledger* has are passed over, *limit* bounds the rows.
+
+    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows of a pipe that wait are kept, if there are
+    any; None: in the directory of temporary files. Files need none.
+
+    Raises:
+        InputError: the input cannot be opened.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    fd = open_input(path, disk)
+    if stat.S_ISREG(disk.fstat(fd).st_mode):
+        return FileSource(name, ledger=ledger, limit=limit, fd=fd, disk=disk)
+    if spool is not None:
+        with contextlib.suppress(OSError, ValueError):  # of a process that was killed as it made it
+            disk.unlink(str(spool))
+    return StreamSource(fd, name, ledger=ledger, limit=limit, spool=spool, disk=disk)

@@ -1,0 +1,133 @@
+"""Rows of a pipe that are needed again, kept in a temporary file beside the output.
+
+Created with the first row that is put, with mode 0600, and unlinked at once: however the process ends, nothing stays
+behind. Holds parsed rows, not the input's bytes. Does not decide which rows are needed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import struct
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from llmbatch.core.errors import InputError
+from llmbatch.core.raw_json import dumps
+from llmbatch.core.rows import Row
+from llmbatch.storage.filesystem import DISK, Disk, write_error
+
+__all__ = ["Spool"]
+
+_HEAD: Final = struct.Struct("<QQ")  # the row's number, and how many bytes follow
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+
+
+class Spool:
+    """Rows by their offset. *path*: the file's name while it has one; None: one in the directory of temporary files.
+
+    One owner; not safe between threads. ``size_bytes`` is where the next row goes.
+    """
+
+    def __init__(self, path: str | Path | None, disk: Disk = DISK) -> None:
+        self.size_bytes = 0
+        self._path = None if path is None else str(path)
+        self._disk = disk
+        self._fd: int | None = None
+        self._closed = False
+
+    def put(self, row: Row) -> int:
+        """Keep the row; gives its offset.
+
+        Raises:
+            WriteError: disk full, quota, file size limit, no permission, I/O error.
+        """
+        text = dumps([row.hash, row.id_json, row.fields, row.size]).encode()
+        data = memoryview(_HEAD.pack(row.number, len(text)) + text)
+        name = self._path or self._temporary()
+        try:
+            if self._fd is None:
+                self._fd = self._open(name)
+            while data:
+                data = data[self._disk.write(self._fd, data) :]
+        except OSError as error:
+            failure = write_error(f"{name} (rows of standard input that wait)", error)
+            if self._fd is not None:
+                with contextlib.suppress(OSError):
+                    self._disk.truncate(self._fd, self.size_bytes)
+            raise failure from error
+        at = self.size_bytes
+        self.size_bytes += _HEAD.size + len(text)
+        return at
+
+    def head(self, offset: int) -> tuple[int, int]:
+        """The number of the row at *offset*, and the offset of the row after it.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        number, size = _HEAD.unpack(self._read(offset, _HEAD.size))
+        return number, offset + _HEAD.size + size
+
+    def get(self, offset: int) -> Row:
+        """The row at *offset*.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        number, end = self.head(offset)
+        start = offset + _HEAD.size
+        try:
+            digest, id_json, fields, size = json.loads(self._read(start, end - start))
+        except ValueError as error:
+            raise self._damaged() from error
+        return Row(number, digest, id_json, fields, None, offset, size)
+
+    def close(self) -> None:
+        """Let go of the file; idempotent."""
+        self._closed = True
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            self._disk.close(fd)
+
+    def _open(self, name: str) -> int:
+        if self._closed:
+            raise ValueError("the spool is closed")
+        if self._path is not None:
+            # A process that was killed between the next two calls leaves its file: the name is ours alone.
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(name)
+        fd = self._disk.open(name, _FLAGS, 0o600)
+        try:
+            self._disk.unlink(name)
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        return fd
+
+    def _temporary(self) -> str:
+        return str(Path(tempfile.gettempdir()) / f".llmbatch-{secrets.token_hex(8)}.spool")
+
+    def _read(self, offset: int, size: int) -> bytes:
+        parts: list[bytes] = []
+        try:
+            while size > 0 and self._fd is not None:
+                part = self._disk.pread(self._fd, size, offset)
+                if not part:
+                    break
+                parts.append(part)
+                offset += len(part)
+                size -= len(part)
+        except OSError as error:
+            raise self._damaged() from error
+        if size:
+            raise self._damaged()
+        return b"".join(parts)
+
+    def _damaged(self) -> InputError:
+        name = self._path or "the temporary file"
+        hint = "run the same command again with the same input: what is finished is kept"
+        return InputError(f"{name}: rows of standard input that wait cannot be read back", hint=hint)

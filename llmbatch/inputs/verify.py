@@ -1,0 +1,151 @@
+"""Compares an input with the output made from it: has a finished row changed since?
+
+Also counts an input's rows for those who draw a bar. Parses nothing, and decides nothing but whether to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, TypeGuard
+
+from llmbatch.core.errors import InputError
+from llmbatch.inputs.compression import HEAD_BYTES, is_archive
+from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
+from llmbatch.inputs.parallel_hash import HeadStart, identity
+from llmbatch.inputs.rows import line_digest, strip_bom
+from llmbatch.inputs.splitter import LineSplitter, LongLine
+from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.finished_rows import Ledger, Verified
+
+__all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished"]
+
+_COUNTED_BYTES: Final = 256 * 1024 * 1024
+
+
+def count_rows(path: str | Path, disk: Disk = DISK) -> int | None:
+    """The lines of *path* that are not blank; None unless it is a plain regular file below 256 MiB. Raises nothing."""
+    try:
+        about = disk.stat(str(path))
+        if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
+            return None
+        fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError):
+        return None
+    try:
+        if is_archive(disk.pread(fd, HEAD_BYTES, 0)):
+            return None
+        splitter = LineSplitter()
+        rows = 0
+        for block in iter(lambda: disk.read(fd, BLOCK_BYTES), b""):
+            rows += _filled(splitter.feed(block))
+        return rows + _filled(splitter.finish())
+    except OSError:
+        return None
+    finally:
+        disk.close(fd)
+
+
+def _filled(lines: Sequence[bytes | LongLine]) -> int:
+    return sum(isinstance(line, LongLine) or not (line.isspace() or not line) for line in lines)
+
+
+def verify_finished(
+    path: str | Path, ledger: Ledger, disk: Disk = DISK, *, head_start: HeadStart | None = None
+) -> None:
+    """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
+
+    Reads up to the last finished row, unless *head_start* has done so. Other inputs cannot be read twice: their source
+    compares as it goes.
+
+    Raises:
+        InputError: a finished row has changed or is gone, or the input cannot be read.
+    """
+    if not ledger or str(path) == "-" or not _is_regular(path, disk):
+        return
+    if head_start is not None and head_start.confirm(ledger):
+        return
+    name = str(path)
+    fd = open_input(path, disk)
+    number = 0
+    try:
+        leading = _Leading(read_head(fd, HEAD_BYTES, name, disk))
+        for batch in text_lines(file_blocks(fd, name, disk), name):
+            if batch:
+                compare(name, number + 1, batch, ledger)
+                leading.add(batch, done=ledger.are_done(number + 1, len(batch)))
+                number += len(batch)
+            if number >= ledger.last:
+                ledger.verified = Verified(identity(disk.fstat(fd)), leading.lines, leading.size_bytes)
+                return
+    finally:
+        disk.close(fd)
+    raise InputError(
+        f"{name}: the file has {number} lines, but the output has a result for line {ledger.last}",
+        hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
+        line=number,
+    )
+
+
+def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: Ledger) -> None:
+    """Compare the finished ones of *lines*, the first of which has the number *first*, with their hashes.
+
+    Raises:
+        InputError: one has changed.
+    """
+    if ledger.are_done(first, len(lines)):
+        digests = b"".join([sha256(line).digest() for line in lines]) if _all_short(lines) else b""
+        if array("I", digests)[::8] == ledger.prints_of(first, len(lines)):
+            return
+    # Some are not finished, end in a carriage return, are too long, or have changed.
+    for number, line in enumerate(lines, first):
+        if ledger.is_done(number):
+            compare_line(name, number, line, ledger)
+
+
+def compare_line(name: str, number: int, line: bytes | LongLine, ledger: Ledger) -> None:
+    """Compare one finished row with its hash.
+
+    Raises:
+        InputError: it has changed.
+    """
+    digest = line.hash if isinstance(line, LongLine) else line_digest(line)
+    if not ledger.matches(number, digest):
+        raise InputError(
+            f"{name}:{number}: this row has changed since its result was written",
+            hint="restore the row, or write to another output (-o), or start afresh (--overwrite)",
+            line=number,
+        )
+
+
+class _Leading:
+    """How far every line of a plain file is finished: reading can start after that."""
+
+    def __init__(self, head: bytes) -> None:
+        self.lines = 0
+        self.size_bytes = len(head) - len(strip_bom(head))
+        self._goes_on = not is_archive(head)
+
+    def add(self, batch: Sequence[bytes | LongLine], *, done: bool) -> None:
+        self._goes_on = self._goes_on and done
+        if self._goes_on and _all_short(batch):
+            self.lines += len(batch)
+            self.size_bytes += sum(map(len, batch)) + len(batch)
+        else:
+            self._goes_on = False
+
+
+def _all_short(lines: Sequence[bytes | LongLine]) -> TypeGuard[Sequence[bytes]]:
+    return LongLine not in set(map(type, lines))
+
+
+def _is_regular(path: str | Path, disk: Disk) -> bool:
+    try:
+        return stat.S_ISREG(disk.stat(str(path)).st_mode)
+    except (OSError, ValueError):
+        return True  # opening says what is wrong

@@ -1,0 +1,44 @@
+"""What the errors of providers and their SDKs mean to a circuit: the runner's table, for a breaker that stands alone.
+
+``CircuitBreaker(judge_error=judge_llm_error)`` opens on what is an outage (5xx, 408, 529, resets, time-outs, garbage)
+and on an account without credit, waits as long as the provider says, and lets pass what is the request's own fault
+(400, 404, 422, a filtered or too long prompt, an exception of the program itself), a rate limit (429) and trouble of
+this machine. A refused key (401, 403) or address counts like any failure: one caller's is its own until others see it
+too. Whether a lone 400 is an outage in disguise needs other requests' answers: that is the runner's part.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+from llmbatch.breaker.judging import Judged, Judgement
+from llmbatch.classify.classify import judge_exception
+from llmbatch.core.calls import Outcome
+
+__all__ = ["judge_llm_error"]
+
+
+def judge_llm_error(error: Exception) -> Judgement:
+    """Judge *error* by its looks: status, headers, body and causes, as the SDKs carry them; no SDK is imported.
+
+    Returns the verdict, the wait that the provider named (seconds), the status and the request id. Raises nothing.
+    """
+    outcome = judge_exception(error)
+    return Judgement(
+        _verdict(error, outcome),
+        retry_after=outcome.pause,
+        status=outcome.status,
+        request_id=outcome.request_id,
+        message=f"{type(error).__name__}: {outcome.message}" if outcome.message else "",
+    )
+
+
+def _verdict(error: Exception, outcome: Outcome) -> Judged:
+    if outcome.verdict == "local" or isinstance(error, concurrent.futures.CancelledError):
+        return "ignored"
+    if outcome.verdict != "exhausted":
+        return outcome.verdict
+    # A breaker may serve many callers. Only what is certain, and true for all of them, opens it at once.
+    if outcome.scope == "model" or not outcome.certain:
+        return "neutral"
+    return "failure" if outcome.auth or outcome.scope == "provider" else "exhausted"

@@ -1,0 +1,415 @@
+"""The output: the one place that knows the file.
+
+Opening locks it, repairs what a crash tore, and reads back which rows are finished; then whole lines are appended.
+After every failure the file ends in a whole line. When to write and to sync is the writer's choice
+(:mod:`~llmbatch.outputs.writer`); what is in a line is :func:`llmbatch.core.rows.encode_line`'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import stat
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from llmbatch.core.errors import OutputError, WriteError
+from llmbatch.core.raw_json import dumps
+from llmbatch.outputs.lock import open_locked
+from llmbatch.outputs.scan import START_AFRESH, match_line, scan
+from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
+from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory, write_beside
+from llmbatch.storage.filesystem import DISK, Disk, is_unsupported, write_error
+from llmbatch.storage.finished_rows import Ledger
+
+__all__ = ["Output", "StreamOutput", "open_output"]
+
+_BLOCK_BYTES: Final = 1024 * 1024
+_PROBE: Final = bytes(range(256)) * 64
+"""What tests for room: 16 KiB, about a group of lines; not of one byte, which file systems may store as nothing."""
+
+_NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
+
+
+class Output:
+    """An output file that is open, locked and whole.
+
+    ``ledger`` has the rows that were finished when it was opened; ``lines_written`` counts lines appended since.
+    :meth:`sync` may run in another thread than :meth:`write`, everything else in one. After a failed write or sync
+    the output stays failed: every further call raises :class:`~llmbatch.core.errors.WriteError`. *path* is where the
+    file is; without it nobody watches whether it stays there.
+    """
+
+    is_resumable: bool = True
+
+    def __init__(self, fd: int, name: str, ledger: Ledger, disk: Disk = DISK, *, path: str | None = None) -> None:
+        self.name = name
+        self._path = path
+        self.ledger = ledger
+        self.lines_written = 0
+        self._fd = fd
+        self._disk = disk
+        self._open = True
+        self._failure: WriteError | None = None
+        self._size = self._synced_size = self._most_bytes = disk.fstat(fd).st_size
+        self._synced_lines = 0
+        self._is_unsafe = False
+
+    def __repr__(self) -> str:
+        state = "failed" if self._failure else "open" if self._open else "closed"
+        return f"<{type(self).__name__} {self.name} {state}, {len(self.ledger) + self.lines_written} lines>"
+
+    def has_success(self, model: str) -> bool:
+        """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one.
+
+        False as well where it cannot be read: then a run that needs to know stops, and nothing is lost.
+        """
+        # The members on both sides tell our own model from the one that the provider's answer names.
+        named = f',"model":{dumps(model)},"attempts":'.encode()
+        try:
+            return any(named in line for line in _success_lines(self._fd, self._disk))
+        except OSError:
+            return False
+
+    def first_success(self) -> tuple[int, str] | None:
+        """The row of the first successful line and the model that it names (``provider/model``), if it names one.
+
+        Raises:
+            WriteError: the file cannot be read.
+        """
+        try:
+            line = next(_success_lines(self._fd, self._disk), None)
+        except OSError as error:
+            raise self._failed(error) from error
+        if line is None:
+            return None
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            raise OutputError(f"{self.name}:1: this result line is damaged", hint=START_AFRESH) from None
+        model = parsed.get("model")
+        return (parsed["row"], model) if isinstance(model, str) else None
+
+    def good_rows(self, most: int) -> dict[int, str]:
+        """Number and hash of the first *most* rows that succeeded; none as well where the file cannot be read."""
+        try:
+            found = [match_line(line) for line in islice(_success_lines(self._fd, self._disk), most)]
+        except OSError:
+            return {}
+        return {int(match[1]): match[2].decode() for match in found if match is not None}
+
+    def write(self, data: bytes) -> None:
+        r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
+
+        Raises:
+            WriteError: disk full, quota, file size limit, I/O error.
+        """
+        self._check()
+        written = 0
+        self._most_bytes = self._size + len(data)
+        try:
+            while written < len(data):
+                # A short write is followed by one that says why.
+                written += self._disk.write(self._fd, data[written:] if written else data)
+        except OSError as error:
+            kept = data.rfind(b"\n", 0, written) + 1
+            self.lines_written += data.count(b"\n", 0, kept)
+            self._size += kept
+            if written > kept:
+                self._cut()
+            raise self._failed(error) from error
+        self.lines_written += data.count(b"\n")
+        self._size += len(data)
+
+    def check_room(self, *, sync: bool) -> None:
+        """Write a group of lines' worth to a file beside this one, and sync both if *sync*, before calls are paid for.
+
+        Not to this file: others may be reading what is appended to it. A kill leaves a file that the next opening
+        removes.
+
+        Raises:
+            OutputError: the file system cannot sync.
+            WriteError: there is no room, or an I/O error.
+        """
+        self._check()
+        try:
+            if self._path is not None:
+                write_beside(self._path, _PROBE, self._disk, sync=sync)
+            if sync:
+                self._disk.sync(self._fd)
+        except OSError as error:
+            if sync and is_unsupported(error):
+                message = f"{self.name}: its file system cannot sync ({error.strerror})"
+                raise OutputError(message, hint=_NO_SYNC_HINT) from error
+            raise self._failed(error) from error
+
+    def sync(self) -> None:
+        """Make durable what has been written. Never tried again once it failed: the kernel then calls lost pages clean.
+
+        Raises:
+            WriteError: an I/O error (then :meth:`cut_unsynced`), or as :meth:`watch`.
+        """
+        self._check()
+        size, lines = self._size, self.lines_written
+        try:
+            self._disk.sync(self._fd)
+            self._synced_size, self._synced_lines = size, lines
+        except OSError as error:
+            # One that is not supported has lost nothing.
+            self._is_unsafe = not is_unsupported(error)
+            raise self._failed(error) from error
+        self.watch()
+
+    def watch(self) -> None:
+        """Compare the file with what was written, and its path with the file.
+
+        Raises:
+            FileChangedError: somebody else has changed it; then :meth:`save`.
+        """
+        self._check()
+        if self._path is not None:
+            change = find_change(self._fd, self._path, lambda: (self._size, self._most_bytes), self._disk)
+            if change is not None:
+                raise FileChangedError(self.name, change)
+
+    def save(self, error: FileChangedError) -> WriteError:
+        """Have all lines under a name again, if possible; the output has failed then, with the error that is given."""
+        lines = len(self.ledger) + self.lines_written
+        self._failure = save_lines(self._fd, self._path or self.name, self.name, error.change, lines, self._disk)
+        return self._failure
+
+    def cut_unsynced(self) -> None:
+        """After a sync that failed: take back the lines that may be lost, so that their rows are sent again.
+
+        They can still be read, but only until the kernel drops its copy: the next run would call them finished.
+        """
+        if self._is_unsafe and self._size > self._synced_size:
+            self._size, self.lines_written = self._synced_size, self._synced_lines
+            self._cut()
+
+    def close(self) -> None:
+        """Close the file and let go of the lock; idempotent."""
+        if self._open:
+            self._open = False
+            self._disk.close(self._fd)
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise WriteError(self._failure.message, hint=self._failure.hint)
+        if not self._open:
+            raise WriteError(f"{self.name}: is closed")
+
+    def _failed(self, error: OSError) -> WriteError:
+        self._failure = write_error(self.name, error)
+        return self._failure
+
+    def _cut(self) -> None:
+        with contextlib.suppress(OSError):  # then the next opening repairs it
+            self._disk.truncate(self._fd, self._size)
+
+
+class StreamOutput(Output):
+    """Standard output, a pipe or a device: lines go out, and nothing can be read back, so nothing resumes."""
+
+    is_resumable = False
+
+    def __init__(self, fd: int, name: str) -> None:
+        super().__init__(fd, name, Ledger())
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def has_success(self, model: str) -> bool:
+        """False: a stream has no earlier lines."""
+        return False
+
+    def first_success(self) -> None:
+        """None: a stream has no earlier lines."""
+
+    def good_rows(self, most: int) -> dict[int, str]:
+        """None: a stream has no earlier lines."""
+        return {}
+
+    def fileno(self) -> int:
+        """The descriptor, for an event loop to watch."""
+        return self._fd
+
+    def write(self, data: bytes) -> None:
+        """Write all of *data*, blocking as long as the reader does.
+
+        Raises:
+            WriteError: the reader has gone, or an I/O error.
+        """
+        written = 0
+        while written < len(data):
+            written += self.write_ready(memoryview(data)[written:])
+            if written < len(data):
+                self._poll.poll()
+
+    def write_ready(self, data: memoryview) -> int:
+        """Write as much as goes without blocking; gives the number of bytes.
+
+        Raises:
+            WriteError: the reader has gone, or an I/O error.
+        """
+        self._check()
+        written = 0
+        try:
+            # A pipe that is ready takes so much at least, also one in blocking mode, which others may share.
+            while written < len(data) and self._poll.poll(0):
+                piece = bytes(data[written : written + select.PIPE_BUF])
+                count = os.write(self._fd, piece)
+                self.lines_written += piece.count(b"\n", 0, count)
+                written += count
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._failed(error) from error
+        return written
+
+    def check_room(self, *, sync: bool) -> None:
+        """Nothing to do: a stream cannot take anything back."""
+
+    def sync(self) -> None:
+        """Nothing to do: what a stream has taken is out of our hands."""
+        self._check()
+
+
+def open_output(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    input_path: str | Path | None = None,
+    disk: Disk = DISK,
+) -> Output:
+    """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
+
+    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
+    failed rows, both only once it is locked. *input_path* is refused as the output. Cost: one pass over the file's
+    bytes, three with *retry_failed* where rows failed.
+
+    Raises:
+        OutputError: the file is in use by another run, is not one of ours, or cannot be opened.
+        WriteError: the repair could not be written; the old file is still there.
+    """
+    name = str(path)
+    if name == "-":
+        return StreamOutput(_duplicate_stdout(), "standard output")
+    if not Path(name).name or name.endswith("/"):
+        raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
+    if _is_stream(name, disk):
+        return StreamOutput(_open_stream(name), name)
+    # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
+    real = disk.real_path(name)
+    fd = open_locked(real, name, disk)
+    try:
+        _refuse_input(fd, name, input_path, disk)
+        remove_leftover(real, disk)
+        if overwrite:
+            disk.truncate(fd, 0)
+        ledger = _repaired(fd, name, disk)
+        if retry_failed and ledger.failed:
+            without_failed = replace_file(real, _successes(fd, disk), disk)
+            disk.close(fd)
+            fd = without_failed
+            ledger = scan(fd, name, disk).ledger
+        # What a killed run left may be in memory alone, and this run will call it finished.
+        if len(ledger):
+            _sync_if_possible(fd, disk)
+        sync_directory(real, disk)
+    except OSError as error:
+        disk.close(fd)
+        raise write_error(name, error) from error
+    except BaseException:
+        disk.close(fd)
+        raise
+    return Output(fd, name, ledger, disk, path=real)
+
+
+def _sync_if_possible(fd: int, disk: Disk) -> None:
+    try:
+        disk.sync(fd)
+    except OSError as error:
+        if not is_unsupported(error):  # then check_room says so
+            raise
+
+
+def _repaired(fd: int, name: str, disk: Disk) -> Ledger:
+    found = scan(fd, name, disk)
+    if disk.fstat(fd).st_size > found.end_bytes:
+        disk.truncate(fd, found.end_bytes)
+    if found.lacks_newline:
+        disk.write(fd, b"\n")
+    return found.ledger
+
+
+def _successes(fd: int, disk: Disk) -> Iterator[bytes]:
+    lines: list[bytes] = []
+    size = 0
+    for line in _success_lines(fd, disk):
+        lines.append(line)
+        size += len(line)
+        if size > _BLOCK_BYTES:
+            yield b"".join(lines)
+            lines.clear()
+            size = 0
+    yield b"".join(lines)
+
+
+def _success_lines(fd: int, disk: Disk) -> Iterator[bytes]:
+    r"""The lines of rows that succeeded, each with its ``\n``, in the file's order."""
+    parts: list[bytes] = []
+    offset = 0
+    while block := disk.pread(fd, _BLOCK_BYTES, offset):
+        offset += len(block)
+        *whole, rest = block.split(b"\n")
+        for line in whole:
+            if parts:
+                line = b"".join((*parts, line))
+                parts.clear()
+            found = match_line(line)
+            if found is not None and found[3] == b"success":
+                yield line + b"\n"
+        if rest:
+            parts.append(rest)
+
+
+def _is_stream(path: str, disk: Disk) -> bool:
+    try:
+        mode = disk.stat(path).st_mode
+    except (OSError, ValueError):
+        return False  # opening creates it, or says what is wrong
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _open_stream(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be opened ({error.strerror})", hint="write to a file (-o)") from error
+
+
+def _duplicate_stdout() -> int:
+    try:
+        # A place that is only held, so that nothing else gets it, cannot be written to.
+        if fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            return os.dup(1)
+    except OSError:
+        pass
+    raise OutputError("standard output is closed", hint="write to a file (-o)")
+
+
+def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Disk) -> None:
+    if input_path is None:
+        return
+    try:
+        about = os.fstat(0) if str(input_path) == "-" else disk.stat(str(input_path))
+    except OSError:
+        return  # the reader says what is wrong with it
+    if os.path.samestat(about, disk.fstat(fd)):
+        raise OutputError(f"{name}: is the input itself", hint="write to another file (-o)")

@@ -1,0 +1,107 @@
+"""One run an output: opening the file and locking it, and saying who has it.
+
+The lock is ``flock`` on the file itself: the kernel lets go of it however the process ends, and no lock file stays
+behind. Does not read or write the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from llmbatch.core.errors import OutputError
+from llmbatch.storage.filesystem import DISK, Disk
+
+__all__ = ["holds_lock", "open_locked"]
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+
+
+def open_locked(path: str, name: str, disk: Disk = DISK) -> int:
+    """A descriptor of *path*, created with mode 0600 where it is not there, and locked. *name* is for messages.
+
+    Raises:
+        OutputError: another run has the file, or it cannot be opened or locked.
+    """
+    while True:
+        fd = _open(path, name, disk)
+        try:
+            _lock(fd, name, disk)
+            # Between open and lock the holder may have replaced the file: then our lock is on the old one.
+            if _is_still_at(fd, path, disk):
+                return fd
+        except BaseException:
+            disk.close(fd)
+            raise
+        disk.close(fd)
+
+
+def _open(path: str, name: str, disk: Disk) -> int:
+    parent = str(Path(path).parent)
+    try:
+        return disk.open(path, _FLAGS, 0o600)
+    except FileNotFoundError:
+        raise OutputError(f"{name}: there is no directory {parent}", hint=f"create it: mkdir -p {parent}") from None
+    except IsADirectoryError:
+        raise OutputError(f"{name}: is a directory", hint="name a file in it") from None
+    except PermissionError:
+        hint = f"ls -ld {parent} {path} shows who may; or write to another file (-o)"
+        raise OutputError(f"{name}: no permission to write it", hint=hint) from None
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise OutputError(f"{name}: cannot be opened ({why})", hint="write to another file (-o)") from error
+
+
+def _lock(fd: int, name: str, disk: Disk) -> None:
+    try:
+        disk.lock(fd)
+    except BlockingIOError:
+        pid = _holder(disk.fstat(fd))
+        who = f" (pid {pid})" if pid else ""
+        hint = "wait for it to end, stop it, or write to another file (-o)"
+        raise OutputError(f"{name}: is in use by another run{who}", hint=hint) from None
+    except OSError as error:
+        hint = "write to a file system that has locks, such as a local disk"
+        raise OutputError(f"{name}: cannot be locked ({error.strerror})", hint=hint) from error
+
+
+def _is_still_at(fd: int, path: str, disk: Disk) -> bool:
+    try:
+        return os.path.samestat(disk.fstat(fd), disk.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def holds_lock(pid: int) -> bool:
+    """Whether the process *pid* holds a lock on any file; where the system does not tell, whether it is alive."""
+    try:
+        return any(lock_pid == pid for lock_pid, _ in _locks())
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _holder(about: os.stat_result) -> int | None:
+    """The process that holds the lock, where the system tells."""
+    place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    try:
+        return next((pid for pid, locked in _locks() if locked == place and pid), None)
+    except OSError:
+        return None
+
+
+def _locks() -> list[tuple[int, str]]:
+    """Process and file of every ``flock`` on this machine.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
+    rows = [words for words in map(str.split, lines) if len(words) > 5 and words[1] == "FLOCK"]
+    return [(int(words[4]), words[5]) for words in rows if words[4].isdigit()]

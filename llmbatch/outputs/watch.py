@@ -1,0 +1,156 @@
+"""Notices when somebody deletes, renames, replaces, truncates or appends to an output that a run is writing.
+
+Also saves the lines where the file has lost its name. What others have put at a path is never overwritten. Does not
+see changes that keep the file's size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from llmbatch.core.errors import WriteError
+from llmbatch.storage.filesystem import Disk
+
+__all__ = ["Change", "FileChangedError", "find_change", "recovered_path", "save_lines"]
+
+_BLOCK_BYTES: Final = 1024 * 1024
+_MOST_NAMES: Final = 1000
+_WHILE: Final = "while the run was writing it"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to the file. ``bytes`` is by how much its size differs from what was written."""
+
+    kind: Literal["deleted", "renamed", "replaced", "truncated", "appended"]
+    bytes: int = 0
+
+
+class FileChangedError(WriteError):
+    """The output is not the file that this run writes, or not only this run writes it."""
+
+    def __init__(self, name: str, change: Change) -> None:
+        words = {
+            "deleted": "was deleted",
+            "renamed": "was renamed",
+            "replaced": "was replaced by another file",
+            "truncated": f"was truncated by {change.bytes:,} bytes",
+            "appended": f"was written to by somebody else ({change.bytes:,} bytes)",
+        }
+        super().__init__(f"{name}: {words[change.kind]} {_WHILE}", hint="run the same command again")
+        self.change = change
+
+
+def find_change(fd: int, path: str, sizes: Callable[[], tuple[int, int]], disk: Disk) -> Change | None:
+    """Compare the file behind *fd* with the one at *path*; None if all is well, or if it cannot be told.
+
+    *sizes* gives the least and the most bytes that the file may have; asked before and after its size is.
+    """
+    least, _ = sizes()
+    about = disk.fstat(fd)
+    _, most = sizes()
+    try:
+        is_same = os.path.samestat(about, disk.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return Change("renamed" if about.st_nlink else "deleted")
+    except OSError:
+        is_same = True  # a directory that we may not search any more hides the file, and changes nothing in it
+    if not is_same:
+        return Change("replaced")
+    if about.st_size < least:
+        return Change("truncated", least - about.st_size)
+    if about.st_size > most:
+        return Change("appended", about.st_size - most)
+    return None
+
+
+def recovered_path(path: str, number: int = 1) -> str:
+    """``o.recovered.jsonl`` beside ``o.jsonl``; with *number* above 1, ``o.recovered-2.jsonl``."""
+    target = Path(path)
+    suffix = f"-{number}" if number > 1 else ""
+    return str(target.with_name(f"{target.name.removesuffix('.jsonl')}.recovered{suffix}.jsonl"))
+
+
+def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: Disk) -> WriteError:
+    """After *change*: have the lines of *fd* under a name, best the old one; gives the error that ends the run.
+
+    *lines* is how many the file should have. A new file gets the old one's rights.
+    """
+    what = FileChangedError(name, change).message
+    if change.kind == "truncated":
+        hint = "restore the file from a copy, or run the same command again: rows without their line are sent again"
+        return WriteError(what, hint=hint)
+    if change.kind == "appended":
+        hint = "stop the other program and remove what is not a line of this run, then run the same command again"
+        return WriteError(what, hint=hint)
+    where = _name_of(fd, disk)
+    if where is not None:
+        return _still_has_name(where, path, name, what, disk, is_free=change.kind == "renamed")
+    if not disk.fstat(fd).st_size:
+        return WriteError(f"{what}; it had no lines yet", hint="run the same command again to start it afresh")
+    try:
+        saved = _copy(fd, path, disk)
+    except OSError as error:
+        why = f"{what}, and its {lines:,} lines could not be saved ({error.strerror})"
+        return WriteError(why, hint="run the same command again to start it afresh")
+    if saved == path:
+        hint = "run the same command again to go on, or with --overwrite to start afresh"
+        return WriteError(f"{what}; its {lines:,} lines were saved under the same name", hint=hint)
+    hint = f"to go on from the saved lines, run again with -o {saved}"
+    return WriteError(f"{what}; its {lines:,} lines were saved to {saved}", hint=hint)
+
+
+def _still_has_name(where: str, path: str, name: str, what: str, disk: Disk, *, is_free: bool) -> WriteError:
+    if is_free:
+        # Else the next run would find nothing at the old name, and pay for every row again.
+        try:
+            disk.link(where, path)
+        except OSError:
+            return WriteError(f"{what}; it is {where} now", hint=f"to go on, run again with -o {where}")
+        hint = f"run the same command again to go on; or remove {name} first, to start afresh beside {where}"
+        return WriteError(f"{what}; it is {where} now, and {name} is a link to it again", hint=hint)
+    return WriteError(f"{what}; the lines of the run are in {where}", hint=f"to go on, run again with -o {where}")
+
+
+def _name_of(fd: int, disk: Disk) -> str | None:
+    """A path that the open file has now, where the system tells."""
+    try:
+        if not disk.fstat(fd).st_nlink:
+            return None
+        where = disk.name_of(fd)
+        return where if os.path.samestat(disk.fstat(fd), disk.stat(where)) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _copy(fd: int, path: str, disk: Disk) -> str:
+    """Copy the file behind *fd* to *path*, or where that is taken to :func:`recovered_path`; gives where."""
+    for target in (path, *(recovered_path(path, number) for number in range(1, _MOST_NAMES))):
+        try:
+            copy = disk.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            continue
+        try:
+            offset = 0
+            while block := disk.pread(fd, _BLOCK_BYTES, offset):
+                offset += len(block)
+                rest = memoryview(block)
+                while rest:
+                    rest = rest[disk.write(copy, rest) :]
+            about = disk.fstat(fd)
+            disk.change_rights(copy, about.st_mode & 0o7777, (about.st_uid, about.st_gid))
+            disk.sync_all(copy)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                disk.unlink(target)
+            raise
+        finally:
+            disk.close(copy)
+        return target
+    raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))

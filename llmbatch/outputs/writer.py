@@ -1,0 +1,242 @@
+"""Lines go out: one write for many lines of a turn of the event loop, and a sync in its own time.
+
+Rows never wait for the disk: :meth:`LineWriter.put` only appends to a list, which is written at the turn's end, or by
+:meth:`LineWriter.flush` before requests leave. What a line says, and where it goes, is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+
+from llmbatch.core.errors import WriteError
+from llmbatch.outputs.file import Output, StreamOutput
+from llmbatch.outputs.watch import FileChangedError
+
+__all__ = ["LineWriter"]
+
+_CONGESTED_BYTES = 8 * 1024 * 1024
+
+
+class LineWriter:
+    """Appends lines to *output*, which stays its owner's to close.
+
+    For one event loop. While there is something unsynced, a worker thread syncs at most every ``sync_interval``
+    seconds, one sync at a time; with ``sync_in_thread`` off, under virtual time, it happens inline; with a
+    ``sync_interval`` of None nothing is synced. Each time, and once more at the end, the file is watched
+    (:meth:`~llmbatch.outputs.file.Output.watch`). The first failure goes to *on_error*, once, and :meth:`aclose`
+    raises it; after it lines are refused and counted in ``lines_refused``. A stream whose reader is slow never blocks
+    the loop: its lines wait here, see :attr:`congested`.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        sync_interval: float | None = 1.0,
+        on_error: Callable[[WriteError], None] | None = None,
+        sync_in_thread: bool = True,
+    ) -> None:
+        self.error: WriteError | None = None
+        self.lines_refused = 0
+        self._output = output
+        self._stream = output if isinstance(output, StreamOutput) and sync_in_thread else None
+        self._interval = 1.0 if sync_interval is None else sync_interval
+        self._sync = output.watch if sync_interval is None else output.sync
+        self._sync_in_thread = sync_in_thread
+        self._on_error = on_error
+        self._lines: list[bytes] = []
+        self._flush_planned = False
+        self._backlog = bytearray()
+        self._drained: asyncio.Event | None = None
+        self._unsynced = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._syncing: asyncio.Future[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<LineWriter {self._output.name}, {self.lines_written} lines written>"
+
+    @property
+    def lines_written(self) -> int:
+        """Lines that the operating system has taken."""
+        return self._output.lines_written
+
+    @property
+    def congested(self) -> bool:
+        """Whether a stream's reader is so far behind that less should be produced; never for a file."""
+        return len(self._backlog) > _CONGESTED_BYTES
+
+    async def drained(self) -> None:
+        """Return when a stream's reader has taken all that waits; at once for a file."""
+        if self._drained is not None:
+            await self._drained.wait()
+
+    def put(self, line: bytes) -> None:
+        r"""Append *line*, which ends in ``\n``, at the end of this turn of the loop. Never blocks, never raises."""
+        if self.error is not None or self._closed:
+            self.lines_refused += 1
+            return
+        self._lines.append(line)
+        if not self._flush_planned:
+            self._flush_planned = True
+            asyncio.get_running_loop().call_soon(self._flush_planned_lines)
+
+    async def aclose(self) -> None:
+        """Write and sync what is left; for a file, a cancellation is raised only afterwards.
+
+        Raises:
+            WriteError: the first failure of this writer.
+        """
+        self._closed = True
+        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._stream is not None:
+            try:
+                await self.drained()
+            finally:
+                # Not shielded: a reader that never reads would keep the run from ending.
+                asyncio.get_running_loop().remove_writer(self._stream.fileno())
+        else:
+            # Shielded: these lines are paid for, and a sync must not be left running on a file about to be closed.
+            with anyio.CancelScope(shield=True):
+                await self._sync_the_rest()
+                self._watch_once_more()
+        if self.error is not None:
+            raise self.error
+
+    def abandon(self) -> bool:
+        """Give up what a stream's reader has not taken yet; a file is not affected. Whether lines were given up."""
+        if self._stream is None or not self._backlog:
+            return False
+        self._closed = True
+        self.lines_refused += self._backlog.count(b"\n") + len(self._lines)
+        self._backlog.clear()
+        self._lines.clear()
+        if self._drained is not None:
+            asyncio.get_running_loop().remove_writer(self._stream.fileno())
+            self._drained.set()
+            self._drained = None
+        return True
+
+    def flush(self) -> None:
+        """Write what was put so far, now. Never raises: see the class."""
+        if not self._lines or self.error is not None:
+            return
+        data = b"".join(self._lines)
+        self._lines.clear()
+        if self._stream is not None:
+            self._backlog += data
+            self._write_ready(self._stream)
+            return
+        try:
+            self._output.write(data)
+        except WriteError as error:
+            self._fail(error)
+        else:
+            self._unsynced = True
+            self._plan_sync()
+
+    def _flush_planned_lines(self) -> None:
+        self._flush_planned = False
+        self.flush()
+
+    def _fail(self, error: WriteError) -> None:
+        if self.error is None:
+            self.error = error
+            self.lines_refused += len(self._lines)
+            self._lines.clear()
+            if self._on_error is not None:
+                self._on_error(error)
+
+    # Syncing a file
+
+    def _plan_sync(self) -> None:
+        if self._closed:
+            return
+        if self._unsynced and self._timer is None and self._syncing is None:
+            self._timer = asyncio.get_running_loop().call_later(self._interval, self._start_sync)
+
+    def _start_sync(self) -> None:
+        self._timer = None
+        self._unsynced = False
+        if self._sync_in_thread:
+            self._syncing = asyncio.get_running_loop().run_in_executor(None, self._sync)
+            self._syncing.add_done_callback(self._end_sync)
+        else:
+            self._sync_here()
+
+    def _sync_here(self) -> None:
+        try:
+            self._sync()
+        except WriteError as error:
+            self._fail_sync(error)
+
+    def _end_sync(self, done: asyncio.Future[None]) -> None:
+        self._syncing = None
+        try:
+            done.result()
+        except WriteError as error:
+            self._fail_sync(error)
+        self._plan_sync()
+
+    def _fail_sync(self, error: WriteError) -> None:
+        if isinstance(error, FileChangedError):
+            error = self._save(error)
+        else:
+            self._output.cut_unsynced()
+        self._fail(error)
+
+    def _save(self, error: FileChangedError) -> WriteError:
+        """Lines that have no file to go to any more are saved with the others."""
+        rest, self._lines = self._lines, []
+        try:
+            self._output.write(b"".join(rest))
+        except WriteError:
+            self.lines_refused += len(rest)
+        return self._output.save(error)
+
+    def _watch_once_more(self) -> None:
+        if self.error is None:
+            try:
+                self._output.watch()
+            except WriteError as error:
+                self._fail_sync(error)
+
+    async def _sync_the_rest(self) -> None:
+        cancelled = None
+        while self._syncing is not None or (self._unsynced and self.error is None):
+            if self._syncing is None:
+                self._start_sync()
+                continue
+            try:
+                await asyncio.wait([self._syncing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    # Draining a stream
+
+    def _write_ready(self, stream: StreamOutput) -> None:
+        """Write what the stream takes, and watch it while something is left."""
+        loop = asyncio.get_running_loop()
+        try:
+            with memoryview(self._backlog) as waiting:
+                written = stream.write_ready(waiting)
+        except WriteError as error:
+            self._backlog.clear()
+            self._fail(error)
+        else:
+            del self._backlog[:written]
+        if self._backlog and self._drained is None:
+            self._drained = asyncio.Event()
+            loop.add_writer(stream.fileno(), self._write_ready, stream)
+        elif not self._backlog and self._drained is not None:
+            loop.remove_writer(stream.fileno())
+            self._drained.set()
+            self._drained = None

@@ -1,0 +1,114 @@
+"""What kind of request a row is: a batch row that is sent as it stands, or one that has to be composed.
+
+Three kinds: the OpenAI batch row (``body``), the Anthropic batch row (``params``), and everything else (``prompt``,
+``messages``, ``input``, a raw request body). Values are only looked at as far as they decide something; the model's
+name stays JSON text. Which provider answers, and what the body becomes, is not decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbatch.core.errors import MalformedRowError
+from llmbatch.core.raw_json import parse, split_object
+from llmbatch.providers.catalog import Endpoint
+
+__all__ = ["FORBIDDEN", "Draft", "draft"]
+
+FORBIDDEN = frozenset({"base_url", "api_key", "headers", "extra_headers", "extra_query"})
+"""Members that would let a row choose where it goes or who pays."""
+
+_PATHS: dict[str, Endpoint] = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "responses",
+    "/v1/embeddings": "embeddings",
+    "/v1/completions": "completions",
+    "/v1/messages": "messages",
+}
+
+
+@dataclass(slots=True)
+class Draft:
+    """A row, understood. ``body`` is set for batch rows alone: it is sent byte for byte.
+
+    ``members`` are those of the request. ``model`` is the row's own model as JSON text. ``endpoint`` is what the row
+    itself says, None where it leaves the choice to the provider. ``anthropic``: the row is in Anthropic's format.
+    """
+
+    members: dict[str, str]
+    body: str | None
+    model: str | None
+    endpoint: Endpoint | None
+    anthropic: bool = False
+
+
+def draft(fields: dict[str, str], *, model: str | None) -> Draft:
+    """Understand a row's *fields* (member to JSON text). *model* is the run's model, for rows that name none.
+
+    Raises:
+        MalformedRowError: the row can be no request.
+    """
+    if not FORBIDDEN.isdisjoint(fields):
+        name = next(name for name in fields if name in FORBIDDEN)
+        raise MalformedRowError(
+            "input_forbidden_member", f"a row may not set {name!r}: rows never choose where they go"
+        )
+    if "body" in fields:
+        return _openai_batch(fields, model)
+    if "params" in fields and fields.keys().isdisjoint(("messages", "prompt", "input")):
+        members = _members_of(fields["params"], "params")
+        return Draft(members, fields["params"], _model_of(members), "messages", anthropic=True)
+    own = _model_of(fields)
+    return Draft(fields, None, own, _guess(fields, own, model))
+
+
+def _openai_batch(fields: dict[str, str], model: str | None) -> Draft:
+    method = fields.get("method", "null")
+    if method not in ("null", '"POST"') and str(parse(method)).upper() != "POST":
+        raise MalformedRowError("input_bad_method", f"method is {_shown(method)}, must be POST")
+    endpoint: Endpoint | None = None
+    url = fields.get("url", "null")
+    if url != "null":
+        endpoint = _PATHS.get(str(parse(url))) if url.startswith('"') else None
+        if endpoint is None:
+            raise MalformedRowError("input_bad_url", f"url is {_shown(url)}, must be one of {', '.join(_PATHS)}")
+    members = _members_of(fields["body"], "body")
+    own = _model_of(members)
+    anthropic = endpoint == "messages"
+    if endpoint is None:
+        endpoint = _guess(members, own, model)
+        if endpoint is None and "messages" not in members:
+            endpoint = "completions"
+    return Draft(members, fields["body"], own, endpoint, anthropic)
+
+
+def _members_of(text: str, name: str) -> dict[str, str]:
+    members = split_object(text) if text.startswith("{") else None
+    if members is None:
+        raise MalformedRowError("input_bad_body", f"{name} is not an object")
+    return members
+
+
+def _model_of(members: dict[str, str]) -> str | None:
+    if members.get("stream") == "true":
+        raise MalformedRowError("input_stream", "stream is true: a result line cannot hold a stream, leave it out")
+    model = members.get("model", "null")
+    if model == "null":
+        return None
+    if not model.startswith('"') or model == '""':
+        raise MalformedRowError("input_bad_model", f"model is {_shown(model)}, must be a name")
+    return model
+
+
+def _guess(members: dict[str, str], own: str | None, model: str | None) -> Endpoint | None:
+    if "messages" in members:
+        return None
+    if "embed" in (own or model or "").lower():
+        return "embeddings"
+    if "prompt" in members and not (members["prompt"].startswith("{") and "input" in members):
+        return None
+    return "responses" if "input" in members else None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "…"

@@ -1,0 +1,137 @@
+"""Any ``async def call(row)`` in place of a provider.
+
+The function gets the row, whatever it returns is the result, and whatever it raises is judged by its looks, as an
+answer would be. It is not retried here, and nothing is sent but what it sends itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+
+from llmbatch.classify.classify import judge_exception, judge_fault
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.errors import TransportError, UsageError
+from llmbatch.core.raw_json import JSON, dumps, parse
+from llmbatch.core.rows import Row
+from llmbatch.providers.time_limits import TimeLimits
+
+__all__ = ["FunctionCaller"]
+
+
+class FunctionCaller:
+    """Implements :class:`llmbatch.core.ports.Caller` with a coroutine function.
+
+    The function gets ``row.value`` for rows that come from Python, else a dictionary of the row's members and its
+    ``id``. ``canary_row`` is what it is called with to find out whether it works again; without one no canary is sent.
+
+    Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not an ``async def``.
+    """
+
+    def __init__(
+        self, fn: Callable[[object], Awaitable[object]], *, name: str | None = None, canary_row: object = None
+    ) -> None:
+        if not _is_async(fn):
+            raise UsageError(
+                f"{_name(fn)} is not an async function",
+                hint="define it with `async def`; a blocking one can be awaited with asyncio.to_thread(function, row)",
+            )
+        self._fn = fn
+        self._canary_row = canary_row
+        label = name or _name(fn)
+        self._route = Route(label=label, account=label)
+        self._limits = TimeLimits()
+
+    def prepare(self, row: Row) -> Request:
+        """A request that is only a name: *row* itself is what the function gets."""
+        size = sum(map(len, row.fields.values()))
+        return self._request(size // 4)
+
+    def canary(self, like: Request) -> Request | None:
+        """A request for the canary's row, None where there is none."""
+        return None if self._canary_row is None else self._request(0)
+
+    async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
+        """Await the function once, for *timeout* seconds at most, and judge what comes. Raises only cancellation."""
+        value: object = None
+        limit = self._limits.within(timeout)
+        try:
+            value = self._canary_row if row is None else _value_of(row)
+            with limit:
+                result = await self._fn(value)
+            body = _json_of(result)
+        except TimeoutError as error:
+            if limit.expired:
+                return judge_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
+            return judge_exception(error, asked=_shown(value))
+        except Exception as error:  # noqa: BLE001 - whatever the function raises is what there is to judge
+            return judge_exception(error, asked=_shown(value))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled this call: the function awaited something that was. It must not look like our own end.
+            return judge_exception(ConnectionAbortedError("the function was cancelled from within"))
+        return Outcome(
+            verdict="success",
+            status=200,
+            body=body,
+            text=result if isinstance(result, str) else None,
+            value=result,
+        )
+
+    async def aclose(self) -> None:
+        """Nothing is open but a timer."""
+        self._limits.close()
+
+    def _request(self, tokens: int) -> Request:
+        return Request(self._route, "", {}, b"", "function", tokens)
+
+
+def _value_of(row: Row) -> object:
+    if row.value is not None or not row.fields:  # a row of a file has fields; None is a row that a caller handed in
+        return row.value
+    members: dict[str, JSON] = {"id": parse(row.id_json)}
+    for name, text in row.fields.items():
+        members[name] = parse(text)
+    return members
+
+
+def _shown(value: object) -> bytes:
+    """*value* as text, to tell an echo of it; empty where it has none."""
+    try:
+        return repr(value).encode(errors="replace")
+    except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything
+        return b""
+
+
+def _json_of(result: object) -> str:
+    """*result* as JSON text; what JSON has no form for becomes a string, so that no paid result is lost."""
+    try:
+        return dumps(result)
+    except (TypeError, ValueError, RecursionError):
+        pass
+    try:
+        return dumps(json.loads(json.dumps(result, default=_plain, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError):
+        return dumps(str(result))
+
+
+def _plain(value: object) -> object:
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if callable(dump) else str(value)
+
+
+def _is_async(fn: object) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+
+
+def _name(fn: object) -> str:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", "") or type(fn).__name__

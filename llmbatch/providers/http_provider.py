@@ -1,0 +1,124 @@
+"""The caller that speaks to providers over HTTP: a row in, an outcome out.
+
+It sends once. It does not retry, wait, count or choose another provider; those who hold it do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmbatch.classify.classify import judge_fault, judge_reply
+from llmbatch.core.calls import Outcome, Request
+from llmbatch.core.errors import MalformedRowError, TransportError
+from llmbatch.core.ports import Transport
+from llmbatch.core.raw_json import dumps
+from llmbatch.core.rows import Row
+from llmbatch.providers.formats.bodies import compose, join
+from llmbatch.providers.formats.ping import LIMITS, canary_body
+from llmbatch.providers.formats.row_kind import draft
+from llmbatch.providers.resolve import Connection, Resolver
+
+__all__ = ["HttpCaller"]
+
+_USUAL_OUTPUT_TOKENS = 256
+"""What an answer is taken to cost where nothing bounds it."""
+
+_NO_LIMIT_DIGITS = 9
+"""A limit with so many digits bounds nothing."""
+
+
+class HttpCaller:
+    """Implements :class:`llmbatch.core.ports.Caller` over a transport, which it owns and closes.
+
+    Belongs to one event loop. A cancelled :meth:`call` leaves nothing behind.
+    """
+
+    def __init__(self, connection: Connection, transport: Transport) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._resolver = Resolver(connection)
+        self._system = dumps(connection.system) if connection.system else None
+
+    @classmethod
+    def over_http(
+        cls,
+        connection: Connection,
+        *,
+        before_sending: Callable[[], None] = lambda: None,
+        warn: Callable[[str], None] = lambda text: None,
+        max_answer_memory: int | None = None,
+    ) -> HttpCaller:
+        """A caller over a new :class:`~llmbatch.http.HttpTransport`; loads the HTTP client."""
+        from llmbatch.http import DEFAULT_ANSWER_MEMORY, HttpTransport
+
+        limit = DEFAULT_ANSWER_MEMORY if max_answer_memory is None else max_answer_memory
+        transport = HttpTransport(
+            proxy=connection.proxy, before_sending=before_sending, warn=warn, max_answer_memory=limit
+        )
+        return cls(connection, transport)
+
+    def check(self, row: Row | None = None) -> None:
+        """Find out before anything is sent that the first *row*, or the run's model, has a provider and a key.
+
+        Raises:
+            UsageError: it has not. A malformed row is no reason: it will have its own line.
+        """
+        if row is not None:
+            try:
+                self.prepare(row)
+            except MalformedRowError:
+                pass
+            else:
+                return
+        if self._resolver.run_model:
+            self._resolver.target(None, None, anthropic=False)
+
+    def prepare(self, row: Row) -> Request:
+        """What *row* becomes on the wire: some microseconds, as it is done again whenever the row is sent.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+            UsageError: the row needs a key, model or provider that is not there.
+        """
+        shape = draft(row.fields, model=self._resolver.run_model)
+        target = self._resolver.target(shape.model, shape.endpoint, anthropic=shape.anthropic)
+        members = shape.members
+        if shape.body is not None:
+            body = shape.body.encode()
+        else:
+            members = compose(
+                target.endpoint, members, model=target.model, system=self._system, params=self._connection.params
+            )
+            body = join(members)
+        return Request(
+            target.route, target.url, target.headers, body, target.endpoint, _tokens(body, members, target.endpoint)
+        )
+
+    def canary(self, like: Request) -> Request:
+        """The smallest request that the route of *like* takes."""
+        body = canary_body(like.endpoint, like.body)
+        return Request(like.route, like.url, like.headers, body, like.endpoint, len(body) // 4 + 16)
+
+    async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
+        """Send once and judge what comes. Raises nothing but cancellation."""
+        try:
+            reply = await self._transport.post(request, timeout=timeout)
+        except TransportError as error:
+            return judge_fault(error)
+        return judge_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+
+    async def aclose(self) -> None:
+        """Close the transport; idempotent."""
+        await self._transport.aclose()
+
+
+def _tokens(body: bytes, members: dict[str, str], endpoint: str) -> int:
+    """Input plus output, roughly: four bytes a token, and what the row allows the model to write."""
+    size = len(body) // 4
+    if endpoint == "embeddings":
+        return size
+    for name in LIMITS:
+        limit = members.get(name)
+        if limit is not None and limit.isdecimal() and len(limit) < _NO_LIMIT_DIGITS:
+            return size + int(limit)
+    return size + _USUAL_OUTPUT_TOKENS

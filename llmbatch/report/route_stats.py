@@ -1,0 +1,58 @@
+"""What a run knows of one route: state, calls, rows, and how long it was out. Pure; time is handed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbatch.core.events import CircuitState
+from llmbatch.report.snapshot import RouteSnapshot
+
+__all__ = ["RouteTally"]
+
+
+@dataclass(slots=True)
+class RouteTally:
+    """One route's share of the numbers; :class:`~llmbatch.report.stats.Tally` keeps it."""
+
+    label: str
+    state: CircuitState = "closed"
+    reason: str = ""
+    next_probe_at: float | None = None
+    in_flight: int = 0
+    limit: int | None = None
+    parked: int = 0
+    paused_until: float = 0.0
+    calls: int = 0
+    success: int = 0
+    failed: int = 0
+    throttles: int = 0
+    outages: int = 0
+    outage_s: float = 0.0
+    outage_since: float | None = None
+    recovered_at: float | None = None
+
+    def outage_seconds(self, now: float) -> float:
+        """Seconds of outage so far, the one under way included."""
+        since = self.outage_since
+        return self.outage_s + (0.0 if since is None else max(0.0, now - since))
+
+    def snapshot(self, now: float) -> RouteSnapshot:
+        """The numbers as of *now*."""
+        probe = self.next_probe_at
+        return RouteSnapshot(
+            label=self.label,
+            state=self.state,
+            reason=self.reason,
+            next_probe_s=None if probe is None else max(0.0, probe - now),
+            in_flight=self.in_flight,
+            limit=self.limit,
+            parked=self.parked,
+            paused_s=max(0.0, self.paused_until - now),
+            calls=self.calls,
+            success=self.success,
+            failed=self.failed,
+            throttles=self.throttles,
+            outages=self.outages,
+            outage_s=self.outage_seconds(now),
+            recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
+        )

@@ -1,0 +1,393 @@
+"""The one fold of events into numbers: terminal, page, metrics and summary all read it, so they cannot disagree.
+
+What it does not do: read a clock (``at`` and ``now`` come in, on the event loop's axis), draw, or keep a row.
+Its memory grows with the rows that wait (bounded by the concurrency) and, up to a cap, with the routes; never with the
+input.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import assert_never
+
+from llmbatch.core.events import (
+    CallEnded,
+    CallSent,
+    CircuitChanged,
+    Event,
+    LimitChanged,
+    Notice,
+    OutageEnded,
+    OutageStarted,
+    Progress,
+    RetryPlanned,
+    RowFinished,
+    RowParked,
+    RowsRequeued,
+    RunEnded,
+    RunStarted,
+    RunStopping,
+    Throttled,
+)
+from llmbatch.report.counters import CodeCounter
+from llmbatch.report.histogram import LatencyHistogram
+from llmbatch.report.route_stats import RouteTally
+from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
+from llmbatch.report.summary import RouteSummary, Summary
+from llmbatch.report.throughput import RowRate
+
+__all__ = ["Summary", "Tally"]
+
+_MOST_ROUTES = 500
+_OTHER_ROUTES = "(other routes)"
+_SHOWN_ROUTES = 50
+_RANK = {"open": 0, "half_open": 1, "closed": 3}
+
+
+class Tally:
+    """The fold. Fed from one thread; ``snapshot`` may be taken in any other and then sees counts of about that instant.
+
+    Cost: O(1) an event, little over a microsecond for the three of an ordinary row; a snapshot sorts the routes.
+    """
+
+    def __init__(self) -> None:
+        self.at = 0.0
+        self.started: RunStarted | None = None
+        self.ended: RunEnded | None = None
+        self.stopping: RunStopping | None = None
+        self._progress: Progress | None = None
+        self._success = 0
+        self._failed = 0
+        self._calls = 0
+        self._probes = 0
+        self._canaries = 0
+        self._avoided = 0
+        self._retries = 0
+        self._throttles = 0
+        self._in_flight = 0
+        self._waiting: set[int] = set()
+        self._parked: dict[int, str] = {}
+        self._outages = 0
+        self._outage_s = 0.0
+        self._outage_since: float | None = None
+        self._not_closed = 0
+        """Routes whose circuit is not closed."""
+        self._down = 0
+        """Routes in an outage."""
+        self._input_tokens = 0
+        self._output_tokens = 0
+        self._latency = LatencyHistogram()
+        self._rate = RowRate()
+        self._errors = CodeCounter()
+        self._failures = CodeCounter()
+        self._routes: dict[str, RouteTally] = {}
+        self._notices: deque[Notice] = deque(maxlen=5)
+        self._advice = ""
+
+    def observe(self, event: Event) -> None:
+        """Take one event. The kinds of which every row has one come first, by a cheaper test than a match."""
+        self.at = event.at
+        if type(event) is CallSent:
+            self._call_sent(event)
+            return
+        if type(event) is CallEnded:
+            self._call_ended(event)
+            return
+        if type(event) is RowFinished:
+            self._row_finished(event)
+            return
+        match event:
+            case Progress():
+                self._progress = event
+            case RetryPlanned():
+                self._waiting.add(event.row)
+            case RowParked():
+                self._row_parked(event)
+            case RowsRequeued():
+                self._rows_requeued(event)
+            case CircuitChanged():
+                self._circuit_changed(event)
+            case OutageStarted():
+                self._outage_started(event)
+            case OutageEnded():
+                self._outage_ended(event)
+            case LimitChanged():
+                self._route(event.route).limit = event.limit
+            case Throttled():
+                self._throttled(event)
+            case Notice():
+                self._notices.append(event)
+                if event.hint and event.level != "info":
+                    self._advice = event.hint
+            case RunStarted():
+                self.started = event
+                self._rate = RowRate(event.at)
+            case RunStopping():
+                self.stopping = event
+            case RunEnded():
+                self.ended = event
+            case _:
+                assert_never(event)
+
+    # -- one event each ------------------------------------------------------------------------------------------------
+
+    def _route(self, label: str) -> RouteTally:
+        known = self._routes.get(label)
+        if known is not None:
+            return known
+        if len(self._routes) >= _MOST_ROUTES:
+            label = _OTHER_ROUTES
+        return self._routes.setdefault(label, RouteTally(label))
+
+    def _call_sent(self, event: CallSent) -> None:
+        route = self._route(event.route)
+        route.calls += 1
+        route.in_flight += 1
+        self._calls += 1
+        self._in_flight += 1
+        if event.probe:
+            self._probes += 1
+            if event.row == 0:
+                self._canaries += 1
+        elif event.attempt > 1:
+            self._retries += 1
+        if self._waiting or self._parked:
+            self._no_longer_waits(event.row)
+
+    def _call_ended(self, event: CallEnded) -> None:
+        route = self._route(event.route)
+        if route.in_flight:
+            route.in_flight -= 1
+            self._in_flight -= 1
+        if event.verdict == "success":
+            self._latency.add(event.latency_s)
+        elif event.verdict is not None:
+            self._errors.add(event.code)
+        self._input_tokens += event.input_tokens
+        self._output_tokens += event.output_tokens
+
+    def _row_finished(self, event: RowFinished) -> None:
+        self._rate.add(event.at)
+        # A malformed row was never meant for any route.
+        route = self._route(event.route) if event.route else None
+        if event.status == "success":
+            self._success += 1
+            if route is not None:
+                route.success += 1
+        elif event.status == "failed":
+            self._failed += 1
+            self._failures.add(event.code)
+            if route is not None:
+                route.failed += 1
+        if self._waiting or self._parked:
+            self._no_longer_waits(event.row)
+
+    def _no_longer_waits(self, row: int) -> None:
+        self._waiting.discard(row)
+        label = self._parked.pop(row, None)
+        if label is not None:
+            self._route(label).parked -= 1
+
+    def _row_parked(self, event: RowParked) -> None:
+        if event.avoided:
+            self._avoided += 1
+        self._no_longer_waits(event.row)
+        self._parked[event.row] = event.route
+        self._route(event.route).parked += 1
+
+    def _rows_requeued(self, event: RowsRequeued) -> None:
+        # The event says how many, not which; the longest parked are as good as any, since only counts are shown.
+        of_route = (row for row, label in self._parked.items() if label == event.route)
+        for row in list(islice(of_route, max(0, event.count))):
+            self._no_longer_waits(row)
+
+    def _circuit_changed(self, event: CircuitChanged) -> None:
+        route = self._route(event.route)
+        was_closed, is_closed = route.state == "closed", event.new == "closed"
+        route.state = event.new
+        route.reason = "" if is_closed else event.reason or route.reason
+        route.next_probe_at = event.at + event.retry_after if event.new == "open" else None
+        if was_closed != is_closed:
+            self._not_closed += -1 if is_closed else 1
+
+    def _outage_started(self, event: OutageStarted) -> None:
+        route = self._route(event.route)
+        route.outages += 1
+        route.outage_since = event.since
+        self._outages += 1
+        self._down += 1
+        if self._outage_since is None:
+            self._outage_since = event.since
+
+    def _outage_ended(self, event: OutageEnded) -> None:
+        route = self._route(event.route)
+        route.outage_s = route.outage_seconds(event.at)
+        route.outage_since = None
+        route.recovered_at = event.at
+        self._down -= 1
+        if not self._down:
+            self._outage_s = self._outage_seconds(event.at)
+            self._outage_since = None
+
+    def _throttled(self, event: Throttled) -> None:
+        route = self._route(event.route)
+        route.throttles += 1
+        route.paused_until = max(route.paused_until, event.at + event.pause)
+        self._throttles += 1
+
+    # -- what comes out ------------------------------------------------------------------------------------------------
+
+    @property
+    def success(self) -> int:
+        """Successful lines in the output, earlier runs' among them."""
+        return self._success + (0 if self.started is None else self.started.done_success)
+
+    @property
+    def failed(self) -> int:
+        """Failed lines in the output, earlier runs' among them."""
+        return self._failed + (0 if self.started is None else self.started.done_failed)
+
+    def route(self, label: str, now: float | None = None) -> RouteSnapshot:
+        """One route at *now* (default: at the last event)."""
+        return self._routes.get(label, RouteTally(label)).snapshot(self.at if now is None else now)
+
+    def snapshot(self, now: float | None = None) -> Snapshot:
+        """The run at *now* on the events' clock (default: at the last event)."""
+        now = self.at if now is None else max(now, self.at)
+        started, ended = self.started, self.ended
+        done = self.success + self.failed
+        total, is_estimate = self._total(done)
+        elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
+        overall = (self._success + self._failed) / elapsed if elapsed > 0.05 else 0.0
+        rate = self._rate.per_second(now)
+        return Snapshot(
+            state=self._state(),
+            elapsed_s=elapsed,
+            input="" if started is None else started.input,
+            output="" if started is None else started.output,
+            total_rows=total,
+            total_is_estimate=is_estimate,
+            rows_read=0 if self._progress is None else self._progress.rows,
+            done_rows=done,
+            success=self.success,
+            failed=self.failed,
+            already_done=done - self._success - self._failed,
+            this_run_success=self._success,
+            this_run_failed=self._failed,
+            parked=len(self._parked) if ended is None else ended.deferred,
+            waiting_retries=len(self._waiting),
+            in_flight=self._in_flight,
+            calls=self._calls,
+            probes=self._probes,
+            canaries=self._canaries,
+            calls_avoided=self._avoided,
+            retries=self._retries,
+            throttles=self._throttles,
+            outages=self._outages,
+            outage_s=self._outage_seconds(now),
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
+            latency_p50_s=self._latency.quantile(0.5),
+            latency_p95_s=self._latency.quantile(0.95),
+            rows_per_s=rate,
+            overall_rows_per_s=overall,
+            eta_s=self._eta(done, total, rate),
+            errors_by_code=self._errors.top(),
+            failures_by_code=self._failures.top(),
+            routes=self._worst_routes(now),
+            notices=tuple(self._notices),
+            stopping=None if self.stopping is None else self.stopping.reason,
+            exit_code=None if ended is None else ended.exit_code,
+        )
+
+    def history(self, columns: int, now: float | None = None) -> list[float]:
+        """Rows a second along the run in at most *columns* columns of equal width."""
+        return self._rate.history(self.at if now is None else now, columns)
+
+    def summary(self, ended: RunEnded) -> Summary:
+        """What the run came to; *ended* is its last event, observed before or not."""
+        if self.ended is None:
+            self.observe(ended)
+        now = self.snapshot(ended.at)
+        total = now.total_rows if now.total_rows is not None and not now.total_is_estimate else None
+        finished = ended.exit_code in (0, 1)
+        return Summary(
+            rows=now.done_rows,
+            success=now.success,
+            failed=now.failed,
+            already_done=now.already_done,
+            this_run_success=now.this_run_success,
+            this_run_failed=now.this_run_failed,
+            deferred=ended.deferred,
+            total_rows=total,
+            calls=now.calls,
+            probes=now.probes,
+            retries=now.retries,
+            calls_avoided=now.calls_avoided,
+            outages=now.outages,
+            outage_seconds=now.outage_s,
+            throttles=now.throttles,
+            input_tokens=now.input_tokens,
+            output_tokens=now.output_tokens,
+            cost_usd=None,
+            duration_s=now.elapsed_s,
+            rows_per_s=now.overall_rows_per_s,
+            latency_p50_s=now.latency_p50_s,
+            latency_p95_s=now.latency_p95_s,
+            stopped_reason=None if finished else ended.reason or now.stopping,
+            advice=self._advice,
+            exit_code=ended.exit_code,
+            input=now.input,
+            output=now.output,
+            failures_by_code=now.failures_by_code,
+            errors_by_code=now.errors_by_code,
+            routes=tuple(
+                RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
+                for route in sorted(now.routes, key=lambda route: route.label)
+            ),
+        )
+
+    def _total(self, done: int) -> tuple[int | None, bool]:
+        """Rows of the input, and whether that is an estimate from the share of bytes read."""
+        progress, started = self._progress, self.started
+        if progress is not None and progress.exhausted:
+            return max(progress.rows, done), False
+        if started is not None and started.total_rows is not None:
+            return max(started.total_rows, done), False
+        if progress is not None and progress.fraction is not None and 1e-6 < progress.fraction <= 1.0 and progress.rows:
+            return max(round(progress.rows / progress.fraction), progress.rows, done), True
+        return None, False
+
+    def _state(self) -> RunState:
+        if self.ended is not None:
+            return "finished" if self.ended.exit_code in (0, 1) else "stopped"
+        if self.started is None:
+            return "starting"
+        if self.stopping is not None:
+            return "stopping"
+        return "waiting" if self._not_closed and not self._in_flight else "running"
+
+    def _eta(self, done: int, total: int | None, rate: float) -> float | None:
+        if total is None or self.ended is not None:
+            return None
+        if total <= done:
+            return 0.0
+        if self._not_closed or self.stopping is not None or rate <= 0.0:
+            return None
+        return (total - done) / rate
+
+    def _outage_seconds(self, now: float) -> float:
+        since = self._outage_since
+        return self._outage_s + (0.0 if since is None else max(0.0, now - since))
+
+    def _worst_routes(self, now: float) -> tuple[RouteSnapshot, ...]:
+        def rank(route: RouteTally) -> tuple[int, int, int, str]:
+            paused = route.state == "closed" and route.paused_until > now
+            return (2 if paused else _RANK[route.state], -route.parked, -route.in_flight, route.label)
+
+        worst = sorted(self._routes.values(), key=rank)[:_SHOWN_ROUTES]
+        return tuple(route.snapshot(now) for route in worst)
+
+    def __repr__(self) -> str:
+        return f"<Tally {self._state()}, {self._success + self._failed} rows, {self._in_flight} in flight>"

@@ -1,0 +1,1 @@
+"""A run put together: source, sink, provider and options."""

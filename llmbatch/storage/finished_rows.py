@@ -1,0 +1,171 @@
+"""Which rows have their line in the output, and from which input line each was made.
+
+Rows are kept by number in pages of 4,096, four bytes a row, so that memory follows the rows that are there and not
+their highest number. The four bytes are the start of the row's hash: an edited row passes for the old one with a chance
+of one in four thousand million. Does not read files.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "Ledger", "RowSet", "Verified", "fingerprint"]
+
+MAX_ROW: Final = 10**10
+"""The highest row number taken: an input of so many lines does not exist, a foreign file with such a number does."""
+
+SUCCESS: Final = 1
+FAILED: Final = 2
+
+_PAGE_BITS = 12
+_PAGE_ROWS = 1 << _PAGE_BITS
+_IN_PAGE = _PAGE_ROWS - 1
+_SET_PAGE_BITS: Final = 15
+_SET_PAGE_BYTES: Final = (1 << _SET_PAGE_BITS) // 8
+_IN_SET_PAGE: Final = (1 << _SET_PAGE_BITS) - 1
+# Pages that may be touched before they must be filled: bounds what a file of far scattered numbers can allocate.
+_SPARE_PAGES = 4096
+_LEAST_ROWS_A_PAGE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An input file of which every finished row was compared with its hash.
+
+    ``identity`` tells the file and its state (device, inode, size, time of change). Its first ``lines`` lines, which
+    take ``size_bytes``, are all finished.
+    """
+
+    identity: tuple[int, ...]
+    lines: int
+    size_bytes: int
+
+
+def fingerprint(digest: str) -> int:
+    """What is kept of a hash (16 hex digits): its first four bytes in the machine's order; never 0."""
+    return int.from_bytes(bytes.fromhex(digest[:8]), sys.byteorder) or 1
+
+
+class Ledger:
+    """The finished rows. One writer; not safe between threads. Every call takes constant time a row.
+
+    ``last`` is the highest row number. ``verified`` is the input that was compared with the hashes, so that nobody
+    needs to do it again (see :func:`~llmbatch.inputs.source.verify_finished`).
+    """
+
+    def __init__(self) -> None:
+        self.success = 0
+        self.failed = 0
+        self.last = 0
+        self.verified: Verified | None = None
+        self._pages: dict[int, array[int]] = {}
+
+    def __len__(self) -> int:
+        return self.success + self.failed
+
+    def __repr__(self) -> str:
+        return f"<Ledger {self.success} success, {self.failed} failed, last row {self.last}>"
+
+    def add(self, number: int, digest: str, status: Literal["success", "failed"]) -> bool:
+        """Enter a row with its hash (16 hex digits); False, and nothing changed, if it is there already.
+
+        Raises:
+            ValueError: the number is no row number, or too far from the others to come from one of our files.
+        """
+        if number < 1:
+            raise ValueError(f"{number} is not a row number")
+        mark = SUCCESS if status == "success" else FAILED
+        return self.add_all((number,), (fingerprint(digest),), (mark,)) == 1
+
+    def add_all(self, numbers: Sequence[int], prints: Sequence[int], marks: Sequence[int]) -> int:
+        """Enter rows (numbers from 1) until one is there already; gives how many. Marks: ``SUCCESS``, ``FAILED``.
+
+        Raises:
+            ValueError: as :meth:`add`; the rows before it are entered.
+        """
+        key = -1
+        entered = 0
+        try:
+            for number, kept in zip(numbers, prints, strict=True):
+                if number >> _PAGE_BITS != key:
+                    page = self._pages.get(number >> _PAGE_BITS) or self._new_page(number)
+                    key = number >> _PAGE_BITS
+                at = number & _IN_PAGE
+                if page[at]:
+                    break
+                page[at] = kept or 1
+                entered += 1
+        finally:
+            failed = marks[:entered].count(FAILED)
+            self.failed += failed
+            self.success += entered - failed
+            self.last = max(self.last, *numbers[:entered], 0)
+        return entered
+
+    def is_done(self, number: int) -> bool:
+        """Whether the row has its line."""
+        page = self._pages.get(number >> _PAGE_BITS)
+        return page is not None and page[number & _IN_PAGE] != 0
+
+    def matches(self, number: int, digest: str) -> bool:
+        """Whether a finished row was made from a line with this hash (16 hex digits)."""
+        page = self._pages.get(number >> _PAGE_BITS)
+        return page is not None and page[number & _IN_PAGE] == fingerprint(digest)
+
+    def are_done(self, first: int, count: int) -> bool:
+        """Whether *count* rows from *first* on all have their lines."""
+        for key, start, end in _page_ranges(first, count):
+            page = self._pages.get(key)
+            if page is None or 0 in page[start:end]:
+                return False
+        return True
+
+    def prints_of(self, first: int, count: int) -> array[int]:
+        """What is kept of the hashes of *count* rows from *first* on; 0 for rows that are not finished."""
+        prints = array("I")
+        for key, start, end in _page_ranges(first, count):
+            page = self._pages.get(key)
+            prints += page[start:end] if page is not None else array("I", bytes(4 * (end - start)))
+        return prints
+
+    def _new_page(self, number: int) -> array[int]:
+        if number > MAX_ROW:
+            raise ValueError(f"{number} is not a row number")
+        if len(self._pages) > _SPARE_PAGES + len(self) // _LEAST_ROWS_A_PAGE:
+            raise ValueError(f"row {number} is too far from the rows before it")
+        page = self._pages[number >> _PAGE_BITS] = array("I", bytes(4 * _PAGE_ROWS))
+        return page
+
+
+class RowSet:
+    """A set of row numbers, one bit a row, in pages of 4 KiB. Not safe between threads; every call is constant time."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, number: int) -> None:
+        """Enter the row; one that is there already stays."""
+        page = self._pages.get(number >> _SET_PAGE_BITS)
+        if page is None:
+            page = self._pages[number >> _SET_PAGE_BITS] = bytearray(_SET_PAGE_BYTES)
+        page[(number & _IN_SET_PAGE) >> 3] |= 1 << (number & 7)
+
+    def __contains__(self, number: int) -> bool:
+        page = self._pages.get(number >> _SET_PAGE_BITS)
+        return page is not None and bool(page[(number & _IN_SET_PAGE) >> 3] >> (number & 7) & 1)
+
+
+def _page_ranges(first: int, count: int) -> list[tuple[int, int, int]]:
+    """The pages that *count* rows from *first* on lie in, each with where the rows start and end in it."""
+    ranges = []
+    at, end = first, first + count
+    while at < end:
+        key = at >> _PAGE_BITS
+        stop = min(end, (key + 1) << _PAGE_BITS)
+        ranges.append((key, at & _IN_PAGE, ((stop - 1) & _IN_PAGE) + 1))
+        at = stop
+    return ranges
