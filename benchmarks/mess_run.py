@@ -2,7 +2,7 @@
 
 The provider has no scenario, shapes or queue: a ``Fate`` says what becomes of each call, so that a cell of
 ``mess_cells.py`` reads as what it does, and some ten thousand calls are simulated per second. The same fate serves HTTP
-(``HttpCaller`` over :class:`FateTransport`) and functions (``FunctionCaller``).
+(``HttpProvider`` over :class:`FateTransport`) and functions (``FunctionProvider``).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from llmbatch.core.errors import LlmbatchError, TransportError
 from llmbatch.core.events import CircuitChanged, Event
 from llmbatch.core.rows import Result
 from llmbatch.inputs.iterable import IterableSource
-from llmbatch.providers.function_provider import FunctionCaller
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection
+from llmbatch.providers.function_provider import FunctionProvider
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.virtual import VirtualTimeError, run_virtual
@@ -109,10 +109,10 @@ class Provider:
 
 
 class FateTransport:
-    """Carries requests of :class:`HttpCaller` to a :class:`Provider`, sleeping in place of speaking HTTP."""
+    """Carries requests of :class:`HttpProvider` to a :class:`Provider`, sleeping in place of speaking HTTP."""
 
-    def __init__(self, provider: Provider) -> None:
-        self._provider = provider
+    def __init__(self, simulated: Provider) -> None:
+        self._provider = simulated
 
     async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109 - the port's own deadline
         row, model = _row_in(request.body), _model_in(request.body)
@@ -219,19 +219,21 @@ def run(
     """
     wanted = [number for number in range(1, rows + 1) if keep(number)]
     story = Story(len(wanted))
-    provider = Provider(fate, seed)
+    simulated = Provider(fate, seed)
     settings = RunOptions(**({"seed": seed} | options))
 
     async def main() -> None:
         watcher = _Watcher(story, lambda place: group(wanted[place - 1]))
-        caller: HttpCaller | FunctionCaller
+        provider: HttpProvider | FunctionProvider
         if kind == "http":
-            caller = HttpCaller(Connection(base_url="http://127.0.0.1:1/v1", environ={}), FateTransport(provider))
+            provider = HttpProvider(
+                ProviderSettings(base_url="http://127.0.0.1:1/v1", environ={}), FateTransport(simulated)
+            )
             source = IterableSource(_requests(wanted, model, tenant))
         else:
-            caller = FunctionCaller(_function(provider, kind), canary_row=0 if kind.endswith("canary") else None)
+            provider = FunctionProvider(_function(simulated, kind), ping_row=0 if kind.endswith("canary") else None)
             source = IterableSource(wanted, opaque=True)
-        engine = Engine(caller, source, watcher, settings, observers=[watcher])
+        engine = Engine(provider, source, watcher, settings, observers=[watcher])
         ending = await engine.run()
         story.seconds = asyncio.get_running_loop().time()
         story.exit_code = ending.exit_code
@@ -244,7 +246,7 @@ def run(
         story.seconds = limit
         story.stuck = str(error)
     story.cpu = time.process_time() - began
-    story.calls, story.pings, story.started = provider.calls, provider.pings, provider.started
+    story.calls, story.pings, story.started = simulated.calls, simulated.pings, simulated.started
     story.failed = {wanted[place - 1]: code for place, code in story.failed.items()}
     return story
 
@@ -259,9 +261,9 @@ def _requests(
         yield row
 
 
-def _function(provider: Provider, kind: Kind) -> Callable[[object], Any]:
+def _function(simulated: Provider, kind: Kind) -> Callable[[object], Any]:
     async def call(value: object) -> str:
-        answer, seconds = provider.answer(value if isinstance(value, int) else 0, "")
+        answer, seconds = simulated.answer(value if isinstance(value, int) else 0, "")
         await asyncio.sleep(seconds)
         if answer.status == 200:
             return "fine"

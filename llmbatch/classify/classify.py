@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
 from llmbatch.classify.event_stream import assemble
 from llmbatch.classify.exceptions import (
-    Carried,
-    carried_answer,
-    carried_completion,
+    AttachedResponse,
+    attached_completion,
+    attached_response,
     chain,
     is_cancellation,
     named_wait,
@@ -29,22 +29,22 @@ from llmbatch.classify.exceptions import (
     unconnected,
 )
 from llmbatch.classify.responses import (
-    Sick,
+    BadBody,
     is_code,
     is_sentence,
     plain_message,
-    read_complaint,
+    read_error_body,
     read_stream,
     read_success,
 )
 from llmbatch.classify.retry_after import wait_hint
-from llmbatch.classify.rule import Evidence
+from llmbatch.classify.rule import Facts
 from llmbatch.classify.table import ROW_RULE, find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
-from llmbatch.core.raw_json import JSON, JSONError, dumps, one_line, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, dumps, one_line, parse
 
-__all__ = ["judge_exception", "judge_fault", "judge_reply"]
+__all__ = ["classify_exception", "classify_fault", "classify_reply"]
 
 Masker = Callable[[str], str]
 
@@ -67,7 +67,7 @@ class _Fault(NamedTuple):
     scope: Scope
     retry: bool
     code: str
-    advice: str = ""
+    hint: str = ""
     unreachable: bool = False
 
 
@@ -80,7 +80,7 @@ _FAULTS: dict[TransportFault, _Fault] = {
     "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
     "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
     "tls": _Fault(
-        "exhausted",
+        "account_refused",
         "provider",
         False,
         "tls_failed",
@@ -103,7 +103,7 @@ _FAULTS: dict[TransportFault, _Fault] = {
 }
 
 
-def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
+def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
     """What *reply* means. Raises nothing, whatever the status, the headers and the bytes.
 
     Args:
@@ -116,20 +116,20 @@ def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b""
     if not 200 <= reply.status < 300:
         return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
     read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
-    if isinstance(read, Sick) and read.code == "unexpected_stream":
+    if isinstance(read, BadBody) and read.code == "unexpected_stream":
         document = assemble(body.text)
         if document is not None:
             body, read = _Body(dumps(document), document, True), read_success(endpoint, document)
-    if isinstance(read, Sick):
+    if isinstance(read, BadBody):
         return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
     headers = reply.headers
     has_hint = "retry-after" in headers or "retry-after-ms" in headers or "x-ms-retry-after-ms" in headers
     filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
     return Outcome(
-        verdict="neutral" if filtered else "success",
+        verdict="rejected" if filtered else "success",
         scope="row" if filtered else "provider",
-        final=filtered,
-        pause=wait_hint(reply.status, headers, None) if has_hint else None,
+        row_is_bad=filtered,
+        retry_after=wait_hint(reply.status, headers, None) if has_hint else None,
         code="content_filter" if filtered else "",
         message="the provider filtered the answer" if filtered else "",
         status=reply.status,
@@ -140,7 +140,7 @@ def judge_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b""
     )
 
 
-def judge_fault(error: TransportError) -> Outcome:
+def classify_fault(error: TransportError) -> Outcome:
     """What a request without a whole HTTP answer means."""
     fault = _FAULTS[error.fault]
     return Outcome(
@@ -149,13 +149,13 @@ def judge_fault(error: TransportError) -> Outcome:
         retry=fault.retry,
         code=fault.code,
         message=_shorten(str(error)),
-        advice=error.hint or fault.advice,
+        hint=error.hint or fault.hint,
         sent=error.sent,
         unreachable=fault.unreachable,
     )
 
 
-def judge_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
+def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
     """What an exception of a user's own function means, by its looks alone: no SDK is imported to know its errors.
 
     The cases, first that holds, each over the exception, its group, its causes and its contexts:
@@ -175,7 +175,7 @@ def judge_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"")
     waits = [wait for link in links if (wait := named_wait(link)) is not None]
     return replace(
         outcome,
-        pause=outcome.pause if not waits else max(waits[0], outcome.pause or 0.0),
+        retry_after=outcome.retry_after if not waits else max(waits[0], outcome.retry_after or 0.0),
         message=outcome.message or _shorten(mask(said(error))),
     )
 
@@ -190,18 +190,18 @@ def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Maske
     faults.sort(key=lambda fault: fault.fault != "connect_timeout")
     for fault in faults:
         if fault.fault in ("local", "no_network", "garbage"):
-            return judge_fault(fault)
+            return classify_fault(fault)
     for link in links:
         reason = row_reason(link)
         if reason is not None:
             return _judge_ending(link, reason, mask)
     for link in links:
-        carried = carried_answer(link)
+        carried = attached_response(link)
         outcome = None if carried is None else _judge_carried(carried, said(link), mask, asked)
         if outcome is not None:
             return outcome
     if faults:
-        return judge_fault(faults[0])
+        return classify_fault(faults[0])
     return _judge_kind(error, links, mask)
 
 
@@ -211,7 +211,7 @@ def _judge_failure(
     body: _Body,
     mask: Masker,
     *,
-    sick: Sick | None = None,
+    sick: BadBody | None = None,
     aside: str = "",
     asked: bytes = b"",
 ) -> Outcome:
@@ -222,8 +222,8 @@ def _judge_failure(
     blamed = body.document if sick is None else sick.error
     if sick is None and not body.whole and "event-stream" in headers.get("content-type", ""):
         stream = read_stream(body.text)
-        blamed = blamed if isinstance(stream, Sick) else stream
-    complaint = read_complaint(blamed)
+        blamed = blamed if isinstance(stream, BadBody) else stream
+    complaint = read_error_body(blamed)
     codes = complaint.codes if sick is None else (*complaint.codes, sick.code)
     judged = status if sick is None else inner_status(codes, complaint.status)
     message = complaint.message or (sick.message if sick else "") or aside
@@ -231,7 +231,7 @@ def _judge_failure(
         message = plain_message(body.text)
     # A sick success is a failing answer, also for the hints.
     pause = wait_hint(judged or 500, headers, blamed)
-    evidence = Evidence(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
+    evidence = Facts(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
     rule, match = find_rule(evidence)
     if sick is not None and sick.row and rule.verdict == "failure":
         rule = ROW_RULE
@@ -241,13 +241,13 @@ def _judge_failure(
         verdict=rule.verdict,
         scope=rule.scope,
         retry=rule.retry,
-        final=rule.final,
-        auth=rule.auth,
-        pause=pause_under(rule, evidence),
-        least_wait=rule.least_wait,
+        row_is_bad=rule.row_is_bad,
+        key_refused=rule.key_refused,
+        retry_after=pause_under(rule, evidence),
+        min_backoff=rule.min_backoff,
         code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
         message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
-        advice=rule.advice,
+        hint=rule.hint,
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
@@ -267,7 +267,7 @@ def _first_sentence(codes: tuple[str, ...]) -> str:
     return next((code.replace("_", " ") for code in codes if is_sentence(code)), "")
 
 
-def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -> Outcome | None:
+def _judge_carried(carried: AttachedResponse, message: str, mask: Masker, asked: bytes) -> Outcome | None:
     """Judge the answer inside an exception; None where there is none."""
     body = _parse_body(carried.content)
     if not body.whole:
@@ -276,20 +276,20 @@ def _judge_carried(carried: Carried, message: str, mask: Masker, asked: bytes) -
         return _judge_failure(carried.status, carried.headers, body, mask, aside=message, asked=asked)
     # An error out of an event stream has no status. Many libraries put words of their own into such attributes, so
     # only those count that the table knows.
-    complaint = read_complaint(body.document)
+    complaint = read_error_body(body.document)
     if not is_known(complaint.codes, complaint.status):
         return None
-    sick = Sick("provider_error", message, body.document)
+    sick = BadBody("provider_error", message, body.document)
     return replace(_judge_failure(200, carried.headers, body, mask, sick=sick, asked=asked), status=None, body=None)
 
 
 def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
     """An answer came and was paid for, but ended in a way that the SDK raises for."""
-    text, usage = carried_completion(error)
+    text, usage = attached_completion(error)
     return Outcome(
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
-        final=True,
+        row_is_bad=True,
         code=reason,
         message=_shorten(mask(said(error))),
         body=_safe_body(text, mask) if text else None,
@@ -300,15 +300,15 @@ def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
 def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
     """Neither an answer nor a network's error: by who raised it."""
     if any(map(is_cancellation, links)):
-        return judge_fault(TransportError("reset", "the function was cancelled from within", sent=True))
+        return classify_fault(TransportError("reset", "the function was cancelled from within", sent=True))
     misused = next(filter(is_misuse, links), None)
     if misused is None:
         code = _token(snake_name(error)) or "exception"
         if re.search("rate_?limit|throttl|too_many_requests", code):
-            return Outcome(verdict="throttled", scope="key", retry=True, least_wait=1.0, code=code)
+            return Outcome(verdict="throttled", scope="key", retry=True, min_backoff=1.0, code=code)
         fault = next(filter(None, map(unconnected, links)), None)
         if fault is not None:
-            return judge_fault(TransportError(fault.fault, mask(str(fault)), sent=fault.sent))
+            return classify_fault(TransportError(fault.fault, mask(str(fault)), sent=fault.sent))
         if any(map(is_client_error, links)):
             return Outcome(verdict="failure", scope="provider", retry=True, code=code)
     own = error if misused is None else misused
@@ -317,17 +317,17 @@ def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker
         inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
         message = f"{message}: {type(inner).__name__}: {said(inner)}"
     code = _token(snake_name(own)) or "exception"
-    return Outcome(verdict="neutral", scope="row", retry=True, code=code, message=_shorten(mask(message)))
+    return Outcome(verdict="rejected", scope="row", retry=True, code=code, message=_shorten(mask(message)))
 
 
-def _sick_text(headers: Mapping[str, str], text: str) -> Sick:
+def _sick_text(headers: Mapping[str, str], text: str) -> BadBody:
     """What a success status without JSON is: nothing, an event stream, or something else altogether."""
     if not text.strip():
-        return Sick("empty_body", "a success status without a body")
+        return BadBody("empty_body", "a success status without a body")
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
         stream = read_stream(text)
-        return stream if isinstance(stream, Sick) else Sick("error_in_stream", "", stream)
-    return Sick("invalid_body", plain_message(text) or "the answer is no JSON")
+        return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
+    return BadBody("invalid_body", plain_message(text) or "the answer is no JSON")
 
 
 # OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
@@ -349,7 +349,7 @@ def _parse_body(body: bytes) -> _Body:
         return _Body(body[:4000].decode(errors="replace"), None, False)
     try:
         return _Body(text, parse(text), True)
-    except JSONError:
+    except RawJsonError:
         return _Body(text, None, False)
 
 
@@ -358,7 +358,7 @@ def _safe_body(text: str, mask: Masker) -> str | None:
     if masked != text:
         try:
             parse(masked)
-        except JSONError:
+        except RawJsonError:
             # A key that stood for more than the inside of a string: rather no body than a broken line.
             return None
     return one_line(masked)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmbatch.core.raw_json import JSON, JSONError, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = ["assemble"]
 
@@ -38,7 +38,7 @@ def _events(text: str) -> Iterator[dict[str, JSON]]:
         if line.startswith("data:"):
             try:
                 event = parse(line[5:].strip())
-            except JSONError:
+            except RawJsonError:
                 continue  # [DONE], and what is no JSON
             if isinstance(event, dict):
                 yield event
@@ -121,7 +121,7 @@ def _message(events: list[dict[str, JSON]]) -> dict[str, JSON]:
         if "partial_json" in block:
             try:
                 block["input"] = parse(str(block.pop("partial_json")))
-            except JSONError:
+            except RawJsonError:
                 block["input"] = {}
     whole["content"] = [blocks[index] for index in sorted(blocks)]
     return whole

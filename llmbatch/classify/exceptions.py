@@ -21,13 +21,13 @@ from llmbatch.classify.client_errors import has_timed_out, is_client_error, is_s
 from llmbatch.classify.retry_after import wait_hint
 from llmbatch.core.calls import Usage
 from llmbatch.core.errors import TransportError, TransportFault
-from llmbatch.core.raw_json import JSON, JSONError, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.core.system_errors import NETWORK_ERRNOS, errno_of, machine_fault, name_fault
 
 __all__ = [
-    "Carried",
-    "carried_answer",
-    "carried_completion",
+    "AttachedResponse",
+    "attached_completion",
+    "attached_response",
     "chain",
     "is_cancellation",
     "named_wait",
@@ -67,7 +67,7 @@ _GRPC_STATUSES = {
 
 
 @dataclass(slots=True)
-class Carried:
+class AttachedResponse:
     """The HTTP answer inside an exception. ``content`` is the raw body where the exception kept it."""
 
     status: int | None
@@ -92,7 +92,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             waiting.append(origin)
 
 
-def carried_answer(error: BaseException) -> Carried | None:
+def attached_response(error: BaseException) -> AttachedResponse | None:
     """The answer that *error* carries; everything in it may be missing.
 
     None where it carries none: an exception of the user's own may have a ``status_code`` or a ``code`` that says
@@ -118,7 +118,7 @@ def carried_answer(error: BaseException) -> Carried | None:
     )
     if not holds_answer and not is_client_error(error):
         return None
-    return Carried(
+    return AttachedResponse(
         status=status,
         headers=headers,
         content=content if isinstance(content, bytes) else b"",
@@ -126,7 +126,7 @@ def carried_answer(error: BaseException) -> Carried | None:
     )
 
 
-def carried_completion(error: BaseException) -> tuple[str, Usage | None]:
+def attached_completion(error: BaseException) -> tuple[str, Usage | None]:
     """The answer that an SDK took apart before it raised *error*: its JSON text (empty: none), and its tokens."""
     completion = _get(error, "completion") or _get(error, "last_completion")
     usage = _get(completion, "usage")
@@ -266,7 +266,7 @@ def _body_of(error: BaseException) -> JSON:
         if isinstance(body, str):
             try:
                 body = parse(body)
-            except JSONError:
+            except RawJsonError:
                 continue
         if isinstance(body, dict | list):
             return body

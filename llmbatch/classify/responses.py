@@ -15,23 +15,23 @@ from dataclasses import dataclass, field
 
 from llmbatch.classify.retry_after import error_details
 from llmbatch.core.calls import Usage
-from llmbatch.core.raw_json import JSON, JSONError, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = [
-    "Answer",
-    "Complaint",
-    "Sick",
+    "BadBody",
+    "ErrorBody",
+    "ParsedAnswer",
     "is_code",
     "is_sentence",
     "plain_message",
-    "read_complaint",
+    "read_error_body",
     "read_stream",
     "read_success",
 ]
 
 
 @dataclass(slots=True)
-class Answer:
+class ParsedAnswer:
     """A whole success. ``text`` is None where there is none (tool calls, embeddings)."""
 
     text: str | None
@@ -40,7 +40,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Sick:
+class BadBody:
     """A body that is no success though the status says so. ``error`` is the body to judge in its place, if any.
 
     ``row``: nothing speaks against the provider; this row's answer went wrong, and may go right the next time.
@@ -53,7 +53,7 @@ class Sick:
 
 
 @dataclass(slots=True)
-class Complaint:
+class ErrorBody:
     """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body.
 
     ``numbers`` are a provider's own numeric codes (Zhipu's ``1113``): a table may know them, nobody reads them.
@@ -65,17 +65,17 @@ class Complaint:
     numbers: tuple[str, ...] = field(default=(), compare=False)
 
 
-_TextOf = Callable[[dict[str, JSON], str | None], str | Sick | None]
+_TextOf = Callable[[dict[str, JSON], str | None], str | BadBody | None]
 
 
-def read_success(endpoint: str, document: JSON) -> Answer | Sick:
+def read_success(endpoint: str, document: JSON) -> ParsedAnswer | BadBody:
     """Read *document*, the body of a 2xx answer of *endpoint*. Cost: a few dictionary lookups."""
     if not isinstance(document, dict):
-        return Sick("invalid_body", "the answer is no JSON object", document)
+        return BadBody("invalid_body", "the answer is no JSON object", document)
     if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
-        return Sick("error_in_200", "a success status with an error inside", document)
+        return BadBody("error_in_200", "a success status with an error inside", document)
     read = _read(endpoint, document)
-    if isinstance(read, Sick) and read.error is None and not _COMPLAINING.isdisjoint(document):
+    if isinstance(read, BadBody) and read.error is None and not _COMPLAINING.isdisjoint(document):
         # No answer, but words or a code of its own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
         read.error = document
     return read
@@ -84,7 +84,7 @@ def read_success(endpoint: str, document: JSON) -> Answer | Sick:
 _COMPLAINING = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
 
 
-def _read(endpoint: str, document: dict[str, JSON]) -> Answer | Sick:
+def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     if endpoint == "chat":
         return _read_choice(document, _chat_text)
     if endpoint == "completions":
@@ -96,17 +96,17 @@ def _read(endpoint: str, document: dict[str, JSON]) -> Answer | Sick:
     return _read_embeddings(document)
 
 
-def read_complaint(body: JSON) -> Complaint:
+def read_error_body(body: JSON) -> ErrorBody:
     """Codes and message of an error body, in the shapes of all known providers; empty for anything else."""
     if isinstance(body, list) and len(body) == 1:
         body = body[0]
     if not isinstance(body, dict):
-        return Complaint((), body if isinstance(body, str) else "")
+        return ErrorBody((), body if isinstance(body, str) else "")
     error = body.get("error")
     inner = error if isinstance(error, dict) else body
     codes = [code for code in dict.fromkeys(_codes(inner, body)) if code not in ("", "error")]
     named = [int(code) for code in codes if len(code) == 3 and code.isascii() and code.isdigit()]
-    return Complaint(
+    return ErrorBody(
         codes=tuple(code for code in codes if not code.isdigit()),
         message=_complaint_text(inner, error, body),
         status=next((status for status in named if 400 <= status <= 599), None),
@@ -131,7 +131,7 @@ def is_sentence(text: str) -> bool:
     return len(words) >= 8 or (len(words) >= 4 and (" " in text or _little_words.search(text) is not None))
 
 
-def read_stream(text: str) -> JSON | Sick:
+def read_stream(text: str) -> JSON | BadBody:
     """The error inside an event stream, or why it is none: ``unexpected_stream`` came to its end."""
     event = ""
     for line in text.split("\n"):
@@ -141,15 +141,15 @@ def read_stream(text: str) -> JSON | Sick:
         elif field == "data" and (event == "error" or '"error"' in value):
             try:
                 document = parse(value.strip())
-            except JSONError:
+            except RawJsonError:
                 document = {"error": value.strip()}
             if event == "error" or (isinstance(document, dict) and document.get("error")):
                 return document
         elif not field:
             event = ""
     if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
-        return Sick("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
-    return Sick("truncated_stream", "the event stream was cut")
+        return BadBody("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
+    return BadBody("truncated_stream", "the event stream was cut")
 
 
 def plain_message(text: str) -> str:
@@ -161,27 +161,27 @@ def plain_message(text: str) -> str:
     return f"HTML answer: {title[1].strip()}" if title else "HTML answer"
 
 
-def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> Answer | Sick:
+def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | BadBody:
     choices = document.get("choices")
     if choices == []:
         # Gemini's compatible endpoint answers a blocked prompt so, and some that it merely dislikes (2025, 2026).
-        return _blocked(document) or Sick("no_choices", "an answer with an empty list of choices", row=True)
+        return _blocked(document) or BadBody("no_choices", "an answer with an empty list of choices", row=True)
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
-        return Sick("no_choices", "a success status without choices")
+        return BadBody("no_choices", "a success status without choices")
     if choice.get("error"):
-        return Sick("error_in_200", "a success status with an error inside", {"error": choice["error"]})
+        return BadBody("error_in_200", "a success status with an error inside", {"error": choice["error"]})
     finish = _string(choice.get("finish_reason"))
     broken = _broken_off(finish) or _broken_off(_string(choice.get("native_finish_reason")))
     if broken is not None:
         return broken
     text = text_of(choice, finish)
-    if isinstance(text, Sick):
+    if isinstance(text, BadBody):
         return text
     usage = _usage(document.get("usage"))
     if not text and not _says_something(choice.get("message")) and _is_usual_end(finish) and _made_nothing(usage):
-        return Sick("empty_answer", "an answer without text and without tokens")
-    return Answer(text, usage, finish)
+        return BadBody("empty_answer", "an answer without text and without tokens")
+    return ParsedAnswer(text, usage, finish)
 
 
 # Ends that the provider's own troubles make: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's
@@ -210,15 +210,15 @@ _GOOD_ENDS = frozenset(
 )
 
 
-def _broken_off(finish: str | None) -> Sick | None:
+def _broken_off(finish: str | None) -> BadBody | None:
     """Why an answer that ended by *finish* is none, None where it is one."""
     if finish is None or finish in _GOOD_ENDS:
         return None
     if _slip_end(finish):
-        return Sick("malformed_answer", f"the model's answer broke off ({finish[:60]})", row=True)
+        return BadBody("malformed_answer", f"the model's answer broke off ({finish[:60]})", row=True)
     if _failed_end(finish):
         code = "finish_reason_error" if finish == "error" else finish.lower()
-        return Sick(code, f"the provider broke off the answer ({finish[:60]})")
+        return BadBody(code, f"the provider broke off the answer ({finish[:60]})")
     return None
 
 
@@ -245,7 +245,7 @@ def _says_something(message: JSON) -> bool:
     return isinstance(message, dict) and any(message.get(name) for name in names)
 
 
-def _blocked(document: dict[str, JSON]) -> Sick | None:
+def _blocked(document: dict[str, JSON]) -> BadBody | None:
     """That a filter blocked the prompt, where *document* says so in any of Gemini's, Vertex's and Azure's spellings."""
     for name in ("promptFeedback", "prompt_feedback"):
         feedback = document.get(name)
@@ -264,17 +264,17 @@ def _blocked(document: dict[str, JSON]) -> Sick | None:
     return None
 
 
-def _filtered(reason: str) -> Sick:
+def _filtered(reason: str) -> BadBody:
     message = f"the prompt was blocked ({reason[:60]})"
-    return Sick("content_filter", message, {"error": {"code": "content_filter", "message": message}})
+    return BadBody("content_filter", message, {"error": {"code": "content_filter", "message": message}})
 
 
-def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None:
+def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | BadBody | None:
     message = choice.get("message")
     if not isinstance(message, dict):
         # Filtered and spent answers may come without a message, but then they say why they ended.
         is_cut = message is None and finish not in (None, "", "stop")
-        return None if is_cut else Sick("no_message", "a choice without a message")
+        return None if is_cut else BadBody("no_message", "a choice without a message")
     content = message.get("content")
     if isinstance(content, str):
         return content or (None if message.get("tool_calls") else content)
@@ -283,22 +283,22 @@ def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None
     return _string(message.get("refusal"))
 
 
-def _completion_text(choice: dict[str, JSON], finish: str | None) -> str | Sick | None:
+def _completion_text(choice: dict[str, JSON], finish: str | None) -> str | BadBody | None:
     text = choice.get("text")
     if text is None and not finish:
-        return Sick("no_text", "a choice without text")
+        return BadBody("no_text", "a choice without text")
     return _string(text)
 
 
-def _read_response(document: dict[str, JSON]) -> Answer | Sick:
+def _read_response(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     status = document.get("status")
     if status in ("queued", "in_progress"):
-        return Sick(f"response_{status}", "the answer is still being made: the row asks for background mode")
+        return BadBody(f"response_{status}", "the answer is still being made: the row asks for background mode")
     if status in ("failed", "cancelled"):
-        return Sick(f"response_{status}", f"the response was {status}")
+        return BadBody(f"response_{status}", f"the response was {status}")
     output = document.get("output")
     if not isinstance(output, list):
-        return Sick("no_output", "a success status without output")
+        return BadBody("no_output", "a success status without output")
     finish = _string(status)
     if status == "incomplete":
         details = document.get("incomplete_details")
@@ -314,14 +314,14 @@ def _read_response(document: dict[str, JSON]) -> Answer | Sick:
             parts += [] if text is None else [text]
     made = _usage(document.get("usage"))
     if not output and _is_usual_end(finish) and _made_nothing(made):
-        return Sick("empty_answer", "an answer without text and without tokens")
-    return Answer("".join(parts) if parts else None, made, finish)
+        return BadBody("empty_answer", "an answer without text and without tokens")
+    return ParsedAnswer("".join(parts) if parts else None, made, finish)
 
 
-def _read_message(document: dict[str, JSON]) -> Answer | Sick:
+def _read_message(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     content = document.get("content")
     if not isinstance(content, list):
-        return Sick("no_content", "a success status without content")
+        return BadBody("no_content", "a success status without content")
     usage = document.get("usage")
     tokens = _usage(usage)
     if tokens is not None and isinstance(usage, dict):
@@ -334,20 +334,20 @@ def _read_message(document: dict[str, JSON]) -> Answer | Sick:
     if broken is not None:
         return broken
     if not content and _is_usual_end(finish) and _made_nothing(tokens):
-        return Sick("empty_answer", "an answer without text and without tokens")
-    return Answer(_joined(content, ("text",)), tokens, finish)
+        return BadBody("empty_answer", "an answer without text and without tokens")
+    return ParsedAnswer(_joined(content, ("text",)), tokens, finish)
 
 
-def _read_embeddings(document: dict[str, JSON]) -> Answer | Sick:
+def _read_embeddings(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     data = document.get("data")
     if not isinstance(data, list) or not data:
-        return Sick("no_data", "a success status without data")
+        return BadBody("no_data", "a success status without data")
     if any(map(_is_hollow, data)):
-        return Sick("empty_embedding", "an embedding without numbers")
+        return BadBody("empty_embedding", "an embedding without numbers")
     usage = document.get("usage")
     if isinstance(usage, dict):
         usage = {**usage, "completion_tokens": 0}
-    return Answer(None, _usage(usage), None)
+    return ParsedAnswer(None, _usage(usage), None)
 
 
 def _is_hollow(item: JSON) -> bool:
@@ -446,8 +446,8 @@ def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) 
     if not isinstance(raw, str):
         return text
     try:
-        behind = read_complaint(parse(raw)).message
-    except JSONError:
+        behind = read_error_body(parse(raw)).message
+    except RawJsonError:
         behind = raw
     return f"{text}: {behind}" if behind else text
 

@@ -12,7 +12,7 @@ from llmbatch.classify.patterns import NEEDED
 from llmbatch.core.calls import Scope, Verdict
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["Evidence", "Match", "Rule"]
+__all__ = ["Facts", "Match", "Rule"]
 
 # From the first opening quote to the last closing one: what is quoted may hold quotes itself.
 _quoted = re.compile(r"(?<!\w)'.*'(?!\w)|\".*\"|`.*`", re.DOTALL)
@@ -20,11 +20,11 @@ _quoted_message = re.compile(r"""['"]message['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", 
 
 
 @dataclass(slots=True)
-class Evidence:
+class Facts:
     """What a rule looks at. ``status`` is 0 where a success status came with a body that stands for none.
 
-    ``pause`` is the hint of the answer, seconds. ``asked`` is the request, as far as it is known: words that stand in
-    it may be an echo, and prove nothing.
+    ``retry_after`` is the hint of the answer, seconds. ``asked`` is the request, as far as it is known: words that
+    stand in it may be an echo, and prove nothing.
     """
 
     status: int
@@ -32,7 +32,7 @@ class Evidence:
     message: str
     headers: Mapping[str, str]
     body: JSON
-    pause: float | None
+    retry_after: float | None
     asked: bytes = b""
 
     def says(self, words: str, *, unquoted: bool = False) -> bool:
@@ -83,17 +83,17 @@ class Rule:
     codes: str = ""
     words: str = ""
     words_in: frozenset[int] | None = None
-    when: Callable[[Evidence], bool] | None = None
+    when: Callable[[Facts], bool] | None = None
     retry: bool = False
-    final: bool = False
-    auth: bool = False
-    least_wait: float = 0.0
+    row_is_bad: bool = False
+    key_refused: bool = False
+    min_backoff: float = 0.0
     least_pause: float = 0.0
     resumes: Callable[[datetime, str], datetime | None] | None = None
     code: str = ""
-    advice: str = ""
+    hint: str = ""
 
-    def match(self, evidence: Evidence) -> Match | None:
+    def match(self, evidence: Facts) -> Match | None:
         """None where the rule does not apply."""
         if self.statuses is not None and evidence.status not in self.statuses:
             return None
@@ -107,6 +107,6 @@ class Rule:
             return Match(self.code)
         if self.words and (self.words_in is None or evidence.status in self.words_in):
             # A refusal of one request is where prompts get quoted, and where words would refuse the whole account.
-            unquoted = self.verdict == "exhausted" and evidence.status in _ONE_REQUEST
+            unquoted = self.verdict == "account_refused" and evidence.status in _ONE_REQUEST
             return Match(self.code, by_words=True) if evidence.says(self.words, unquoted=unquoted) else None
         return None

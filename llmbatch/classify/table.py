@@ -37,7 +37,7 @@ from llmbatch.classify.patterns import (
     MONEY_WORDS,
 )
 from llmbatch.classify.retry_after import answered_at, error_details
-from llmbatch.classify.rule import Evidence, Match, Rule
+from llmbatch.classify.rule import Facts, Match, Rule
 
 __all__ = [
     "BODY_RULES",
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-def _is_daily_quota(evidence: Evidence) -> bool:
+def _is_daily_quota(evidence: Facts) -> bool:
     """Gemini names each exhausted quota; one of a day outlasts those of a minute that stand beside it."""
     for detail in error_details(evidence.body):
         violations = detail.get("violations")
@@ -61,7 +61,7 @@ def _is_daily_quota(evidence: Evidence) -> bool:
     return False
 
 
-def _is_flagged(evidence: Evidence) -> bool:
+def _is_flagged(evidence: Facts) -> bool:
     """OpenRouter's moderation says which input it flagged."""
     body = evidence.body
     error = body.get("error") if isinstance(body, dict) else None
@@ -69,7 +69,7 @@ def _is_flagged(evidence: Evidence) -> bool:
     return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
-def _is_pace_called_quota(evidence: Evidence) -> bool:
+def _is_pace_called_quota(evidence: Facts) -> bool:
     """A quota by its code, a limit per minute by its words (DashScope, 2026: ``…/error-code#token-limit``)."""
     pace = r"#(token|rate)-limit|per[ -](minute|min|second)\b|\b[TRQ]P[MS]\b|rate limit"
     return (
@@ -79,14 +79,14 @@ def _is_pace_called_quota(evidence: Evidence) -> bool:
     )
 
 
-def _has_failed_generation(evidence: Evidence) -> bool:
+def _has_failed_generation(evidence: Facts) -> bool:
     """Groq shows what the model wrote in place of JSON or of a call."""
     body = evidence.body
     error = body.get("error") if isinstance(body, dict) else None
     return isinstance(error, dict) and "failed_generation" in error
 
 
-def _is_gateway_page(evidence: Evidence) -> bool:
+def _is_gateway_page(evidence: Facts) -> bool:
     """A page in place of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
     if isinstance(evidence.body, dict):
         return "cloudflare_error" in evidence.body
@@ -151,39 +151,39 @@ BODY_RULES: tuple[Rule, ...] = (
     # Money and quota: nothing but the operator, or a date, helps.
     Rule(
         name="quota of a day spent (Gemini)",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         when=_is_daily_quota,
         resumes=_midnight_in_california,
         code="daily_quota_exhausted",
-        advice=_LATER,
+        hint=_LATER,
     ),
     Rule(
         name="spend limit of the month reached (Anthropic)",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         codes="enforced_spend_limit_reached",
         resumes=_next_month,
-        advice=_PAY,
+        hint=_PAY,
     ),
     Rule(
         name="own spend limit reached (Anthropic)",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         words="reached your specified (workspace )?API usage limits",
         words_in=_REFUSALS | {402, 429},
         resumes=_day_in_message,
         code="spend_limit_reached",
-        advice=_PAY,
+        hint=_PAY,
     ),
     Rule(
         name="credit on its way (OpenRouter)",
         verdict="throttled",
         scope="key",
         statuses=frozenset({402}),
-        when=lambda evidence: evidence.pause is not None,
+        when=lambda evidence: evidence.retry_after is not None,
         retry=True,
-        least_wait=1.0,
+        min_backoff=1.0,
     ),
     Rule(
         name="tokens of a minute under a code of quota (DashScope)",
@@ -192,64 +192,64 @@ BODY_RULES: tuple[Rule, ...] = (
         statuses=frozenset({429}),
         when=_is_pace_called_quota,
         retry=True,
-        least_wait=1.0,
+        min_backoff=1.0,
         code="rate_limit_exceeded",
     ),
     Rule(
         name="quota until it is replenished (Azure API Management)",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         statuses=frozenset({403, 429}),
         words=r"out of (call volume|bandwidth) quota|quota will be replenished",
         code="quota_exhausted",
-        advice=_LATER,
+        hint=_LATER,
     ),
-    Rule(name="no money, no quota", verdict="exhausted", scope="key", codes=MONEY_CODES, code=_SPENT, advice=_PAY),
-    Rule(name="no money, in words", verdict="exhausted", scope="key", words=MONEY_WORDS, code=_SPENT, advice=_PAY),
+    Rule(name="no money, no quota", verdict="account_refused", scope="key", codes=MONEY_CODES, code=_SPENT, hint=_PAY),
+    Rule(name="no money, in words", verdict="account_refused", scope="key", words=MONEY_WORDS, code=_SPENT, hint=_PAY),
     Rule(
         name="account closed",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         codes=CLOSED_CODES,
         words=CLOSED_WORDS,
         code="account_disabled",
-        advice=_ACCOUNT,
+        hint=_ACCOUNT,
     ),
     # The row's own content: no evidence from other rows is needed.
     Rule(
         name="too long",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         codes=LONG_CODES,
         words=LONG_WORDS,
         words_in=frozenset({_UNKNOWN, 400, 413, 422, 500}),
-        final=True,
+        row_is_bad=True,
         code="context_length_exceeded",
     ),
     Rule(
         name="one request above the limit of a whole minute (OpenAI, Groq)",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         statuses=frozenset({413, 429}),
         words=r"^request too large for |extra usage is required for long context",
-        final=True,
+        row_is_bad=True,
         code="request_too_large",
-        advice="shorten the row or its max_tokens, or raise the account's tokens a minute",
+        hint="shorten the row or its max_tokens, or raise the account's tokens a minute",
     ),
     Rule(
         name="filtered",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         codes=FILTER_CODES,
         words=FILTER_WORDS,
         words_in=_REFUSALS,
         when=_is_flagged,
-        final=True,
+        row_is_bad=True,
         code="content_filter",
     ),
     Rule(
         name="broken generation (Groq)",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         codes=FLOP_CODES,
         words=FLOP_WORDS,
@@ -261,60 +261,60 @@ BODY_RULES: tuple[Rule, ...] = (
     # The key and the model.
     Rule(
         name="key expired",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         codes=EXPIRED_CODES,
         words=EXPIRED_WORDS,
         words_in=frozenset({_UNKNOWN, 400, 401, 403}),
         code="access_token_expired",
-        advice=_RENEW,
+        hint=_RENEW,
     ),
     Rule(
         name="key refused",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)"
         r"|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
         words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
         words_in=frozenset({_UNKNOWN, 400, 401, 403, 404}),
         retry=True,
-        auth=True,
+        key_refused=True,
         code="invalid_api_key",
-        advice=_KEY,
+        hint=_KEY,
     ),
     Rule(
         name="no such model",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="model",
         codes=r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(decommissioned|deprecated)"
         r"|model_not_(active|available|supported)",
         words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)",
         words_in=frozenset({_UNKNOWN, 400, 404}),
         code="model_not_found",
-        advice=_MODEL,
+        hint=_MODEL,
     ),
     Rule(
         name="wrong address",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="provider",
         codes=ADDRESS_CODES,
         words=ADDRESS_WORDS,
         words_in=frozenset({_UNKNOWN, 400, 404, 405}),
         code="wrong_address",
-        advice=_ADDRESS,
+        hint=_ADDRESS,
     ),
     Rule(
         name="blocked before it came to the provider",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="provider",
         statuses=frozenset({403}),
         when=_is_gateway_page,
         code="blocked_by_gateway",
-        advice=_GATEWAY,
+        hint=_GATEWAY,
     ),
     Rule(
         name="what this server lacks",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         statuses=frozenset({500}),
         words=LACKING_WORDS,
@@ -323,10 +323,10 @@ BODY_RULES: tuple[Rule, ...] = (
     # What the row asked for in another way than one whole answer.
     Rule(
         name="streams and background answers",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         codes="unexpected_stream|response_queued|response_in_progress",
-        advice='take "background" out of the row; a server that always streams needs "stream": false',
+        hint='take "background" out of the row; a server that always streams needs "stream": false',
     ),
     # Pace and overload.
     Rule(
@@ -335,7 +335,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="key",
         codes="slow_down",
         retry=True,
-        least_wait=1.0,
+        min_backoff=1.0,
         least_pause=60.0,
     ),
     Rule(
@@ -346,7 +346,7 @@ BODY_RULES: tuple[Rule, ...] = (
         codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl[\w.]*|resource_exhausted|ramp_limit_exceeded"
         r"|(request|token)_quota_exceeded|130[235]|base_resp_(1002|1039)",
         retry=True,
-        least_wait=1.0,
+        min_backoff=1.0,
     ),
     Rule(
         name="overloaded",
@@ -357,30 +357,30 @@ BODY_RULES: tuple[Rule, ...] = (
         words="overloaded",
         words_in=_SERVER_ERRORS | {_UNKNOWN},
         retry=True,
-        least_wait=5.0,
+        min_backoff=5.0,
         code="overloaded_error",
     ),
 )
 
 STATUS_RULES: tuple[Rule, ...] = (
-    Rule(name="400", verdict="neutral", scope="row", statuses=frozenset({400})),
+    Rule(name="400", verdict="rejected", scope="row", statuses=frozenset({400})),
     Rule(
         name="401, 403 key refused",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="key",
         statuses=frozenset({401, 403}),
         retry=True,
-        auth=True,
-        advice=_KEY,
+        key_refused=True,
+        hint=_KEY,
     ),
-    Rule(name="402 pay", verdict="exhausted", scope="key", statuses=frozenset({402}), advice=_PAY),
-    Rule(name="404, 410", verdict="exhausted", scope="model", statuses=frozenset({404, 410}), advice=_MODEL),
+    Rule(name="402 pay", verdict="account_refused", scope="key", statuses=frozenset({402}), hint=_PAY),
+    Rule(name="404, 410", verdict="account_refused", scope="model", statuses=frozenset({404, 410}), hint=_MODEL),
     Rule(
         name="405, 407, 426 no API here",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="provider",
         statuses=frozenset({405, 407, 426}),
-        advice=_ADDRESS,
+        hint=_ADDRESS,
     ),
     Rule(
         name="408, 424, 425, 499",
@@ -389,41 +389,48 @@ STATUS_RULES: tuple[Rule, ...] = (
         statuses=frozenset({408, 424, 425, 499}),
         retry=True,
     ),
-    Rule(name="409", verdict="neutral", scope="row", statuses=frozenset({409}), retry=True),
+    Rule(name="409", verdict="rejected", scope="row", statuses=frozenset({409}), retry=True),
     # A proxy's own limit of bodies, or a broken backend: rows of this size have no reason to be too large.
     Rule(
         name="413 of a small request",
-        verdict="neutral",
+        verdict="rejected",
         scope="row",
         statuses=frozenset({413}),
         when=lambda evidence: 0 < len(evidence.asked) < _SMALL_BYTES,
         code="request_too_large",
     ),
-    Rule(name="413", verdict="neutral", scope="row", statuses=frozenset({413}), final=True, code="request_too_large"),
-    Rule(name="429", verdict="throttled", scope="key", statuses=frozenset({429}), retry=True, least_wait=1.0),
+    Rule(
+        name="413",
+        verdict="rejected",
+        scope="row",
+        statuses=frozenset({413}),
+        row_is_bad=True,
+        code="request_too_large",
+    ),
+    Rule(name="429", verdict="throttled", scope="key", statuses=frozenset({429}), retry=True, min_backoff=1.0),
     Rule(
         name="498, 503, 529 overloaded",
         verdict="failure",
         scope="provider",
         statuses=frozenset({498, 503, 529}),
         retry=True,
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
     # Either the row asks for what this server lacks or the address is wrong: other rows' answers tell which.
-    Rule(name="501", verdict="neutral", scope="row", statuses=frozenset({501})),
+    Rule(name="501", verdict="rejected", scope="row", statuses=frozenset({501})),
     Rule(
         name="3xx another address",
-        verdict="exhausted",
+        verdict="account_refused",
         scope="provider",
         statuses=frozenset(range(300, 400)),
-        advice=_ADDRESS,
+        hint=_ADDRESS,
     ),
-    Rule(name="other 4xx", verdict="neutral", scope="row", statuses=frozenset(range(400, 500))),
+    Rule(name="other 4xx", verdict="rejected", scope="row", statuses=frozenset(range(400, 500))),
     # 500, 502, 504, 520 to 530 and their kin; 1xx; and a success status with a sick body.
     Rule(name="anything else", verdict="failure", scope="provider", retry=True),
 )
 
-ROW_RULE = Rule(name="this row's answer went wrong", verdict="neutral", scope="row", retry=True)
+ROW_RULE = Rule(name="this row's answer went wrong", verdict="rejected", scope="row", retry=True)
 """What a success status without an answer means where nothing speaks against the provider: as a 409, try it again."""
 
 # Codes that only repeat a status; they count where the status itself says nothing, inside a 200 or an event stream.
@@ -460,7 +467,7 @@ _STATUS_OF_CODE = {
 }
 
 
-def find_rule(evidence: Evidence) -> tuple[Rule, Match]:
+def find_rule(evidence: Facts) -> tuple[Rule, Match]:
     """The rule that decides, and what it rests on."""
     for rule in BODY_RULES:
         match = rule.match(evidence)
@@ -470,32 +477,34 @@ def find_rule(evidence: Evidence) -> tuple[Rule, Match]:
     return _obey(rule, evidence), Match("")
 
 
-def is_certain(rule: Rule, match: Match, evidence: Evidence) -> bool:
+def is_certain(rule: Rule, match: Match, evidence: Facts) -> bool:
     """Whether one answer is enough to believe that the account, the key or the model is refused.
 
     A code is, and a status that speaks of them. Words elsewhere may be an echo or about this row; a 402 may mean that
     this row alone costs more than what is left, whatever its code.
     """
-    if rule.verdict != "exhausted":
+    if rule.verdict != "account_refused":
         return True
     if match.by_words:
         return evidence.status in _CLEAR
     return evidence.status != 402
 
 
-def _obey(rule: Rule, evidence: Evidence) -> Rule:
+def _obey(rule: Rule, evidence: Facts) -> Rule:
     """*rule* as the header ``x-should-retry`` wants it. A 429 stays pace, whatever the header says."""
     wish = evidence.headers.get("x-should-retry", "").strip().lower() if evidence.status >= 400 else ""
-    if wish == "true" and rule.verdict in ("neutral", "exhausted"):
-        return replace(rule, verdict="failure", scope="provider", retry=True, final=False, auth=False, advice="")
-    if wish == "false" and rule.verdict in ("neutral", "failure"):
-        return replace(rule, verdict="neutral", scope="row", retry=False, least_wait=0.0)
+    if wish == "true" and rule.verdict in ("rejected", "account_refused"):
+        return replace(
+            rule, verdict="failure", scope="provider", retry=True, row_is_bad=False, key_refused=False, hint=""
+        )
+    if wish == "false" and rule.verdict in ("rejected", "failure"):
+        return replace(rule, verdict="rejected", scope="row", retry=False, min_backoff=0.0)
     return rule
 
 
-def pause_under(rule: Rule, evidence: Evidence) -> float | None:
+def pause_under(rule: Rule, evidence: Facts) -> float | None:
     """Seconds to leave the provider alone, by the hint and by what *rule* knows; None where nothing is known."""
-    pause = evidence.pause
+    pause = evidence.retry_after
     if rule.resumes is not None:
         now = answered_at(evidence.headers)
         instant = None if now is None else rule.resumes(now, evidence.message)
@@ -514,5 +523,5 @@ def inner_status(codes: tuple[str, ...], named: int | None) -> int:
 
 def is_known(codes: tuple[str, ...], named: int | None) -> bool:
     """Whether the table knows one of *codes*, or the body itself names a status."""
-    evidence = Evidence(inner_status(codes, named), codes, "", {}, None, None)
+    evidence = Facts(inner_status(codes, named), codes, "", {}, None, None)
     return evidence.status != _UNKNOWN or any(rule.codes and rule.match(evidence) for rule in BODY_RULES)

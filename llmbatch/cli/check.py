@@ -19,7 +19,7 @@ from llmbatch.core.errors import InputError, OutputError
 from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.source import open_source, verify_finished
 from llmbatch.outputs.scan import scan
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["check"]
 
@@ -55,7 +55,7 @@ def check(settings: Settings) -> int:
 
 
 async def _read(settings: Settings, output: str) -> CheckReport:
-    caller = sending_nothing(
+    provider = sending_nothing(
         model=settings.model,
         base_url=settings.base_url,
         api_key_env=settings.api_key_env,
@@ -69,7 +69,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
         finished = None if settings.overwrite else _finished(output)
         if finished is not None:
             verify_finished(settings.input, finished)
-        report = await read_all(source, caller, finished=finished, progress=_progress(settings))
+        report = await read_all(source, provider, finished=finished, progress=_progress(settings))
     finally:
         source.close()
     if settings.retry_failed:
@@ -77,7 +77,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     return report
 
 
-def _finished(output: str) -> Ledger | None:
+def _finished(output: str) -> FinishedRows | None:
     """The rows that *output* has, without locking or mending it: a run may be writing to it now."""
     if output == "-":
         return None

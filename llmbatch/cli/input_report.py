@@ -14,14 +14,14 @@ from typing import Literal
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
-from llmbatch.core.ports import Caller
+from llmbatch.core.ports import Provider
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.source import Source
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["CheckReport", "Estimate", "Finding", "estimate", "read_all", "sending_nothing"]
 
@@ -120,9 +120,9 @@ class CheckReport:
 
 async def read_all(
     source: Source,
-    caller: Caller,
+    caller: Provider,
     *,
-    finished: Ledger | None = None,
+    finished: FinishedRows | None = None,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> CheckReport:
     """Read *source* to its end and let *caller* prepare each row.
@@ -185,13 +185,13 @@ def sending_nothing(
     system: str | None,
     params: Mapping[str, JSON],
     environ: Mapping[str, str],
-) -> Caller:
+) -> Provider:
     """A caller that prepares rows as a run's does, and needs neither key nor HTTP client.
 
     Raises:
         UsageError: a value cannot be meant.
     """
-    connection = Connection(
+    connection = ProviderSettings(
         model=model,
         base_url=base_url,
         api_key_env=api_key_env,
@@ -201,7 +201,7 @@ def sending_nothing(
         environ=_keyless(environ, api_key_env),
         sim_url=lambda: _SIM_URL,
     )
-    return HttpCaller(connection, _NoTransport())
+    return HttpProvider(connection, _NoTransport())
 
 
 def _keyless(environ: Mapping[str, str], api_key_env: str | None) -> dict[str, str]:
@@ -212,7 +212,7 @@ def _keyless(environ: Mapping[str, str], api_key_env: str | None) -> dict[str, s
 
 
 def _take_in(
-    report: CheckReport, row: Row | Malformed, caller: Caller, names: SeenNames, finished: Ledger | None
+    report: CheckReport, row: Row | Malformed, caller: Provider, names: SeenNames, finished: FinishedRows | None
 ) -> None:
     report.rows += 1
     if row.id_json != f'"row-{row.number}"' and not names.add(row.id_json):

@@ -24,7 +24,7 @@ from llmbatch.display import make_display
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import how_to_go_on, print_summary
-from llmbatch.report.stats import Summary, Tally
+from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
 __all__ = ["run"]
@@ -68,7 +68,7 @@ def _refuse_to_empty(output: str) -> None:
 
 
 async def _run(settings: Settings, output: str, command: str) -> Summary:
-    tally = Tally()  # one fold for all displays
+    tally = RunStats()  # one fold for all displays
     observers: list[Observer] = [tally]
     kind = settings.progress
     with contextlib.ExitStack() as stack:

@@ -18,7 +18,7 @@ from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
 from llmbatch.cli.terminal import shown
 from llmbatch.cli.trust import is_trusted
 from llmbatch.core.errors import UsageError
-from llmbatch.core.raw_json import JSON, JSONError, JSONText, dumps, parse
+from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, CommandOptions
 from llmbatch.runner.value_types import Value
@@ -207,9 +207,9 @@ def _param(text: str) -> tuple[str, JSON]:
         raise UsageError(f"--param {shown(key)} looks like a key", hint=KEY_HINT)
     try:
         parsed = parse(value)
-    except JSONError:
+    except RawJsonError:
         return key, value
-    return key, parsed if _is_exact(parsed, value) else JSONText(value.strip())
+    return key, parsed if _is_exact(parsed, value) else RawJson(value.strip())
 
 
 def _is_exact(parsed: JSON, text: str) -> bool:

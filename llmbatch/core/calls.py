@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, dataclass_transform
 
-__all__ = ["Outcome", "Reply", "Request", "Route", "Scope", "Usage", "Verdict", "per_row"]
+__all__ = ["Outcome", "Reply", "Request", "Route", "Scope", "Usage", "Verdict", "record"]
 
 
 _T = TypeVar("_T")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def per_row(cls: type[_T]) -> type[_T]:
+def record(cls: type[_T]) -> type[_T]:
     """A slotted dataclass for what every row has at least one of: frozen for the type checker alone.
 
     Freezing it at run time as well would cost five times as much a record.
@@ -57,11 +57,11 @@ class Reply:
     body: bytes = field(repr=False)
 
 
-Verdict = Literal["success", "failure", "neutral", "throttled", "exhausted", "local"]
+Verdict = Literal["success", "failure", "rejected", "throttled", "account_refused", "local"]
 """What an answer says about the provider.
 
-``success`` it works; ``failure`` it is sick; ``neutral`` it refused this request; ``throttled`` slow down;
-``exhausted`` only the operator can help (money, key, model name, base URL); ``local`` this machine is at fault.
+``success`` it works; ``failure`` it is sick; ``rejected`` it refused this request; ``throttled`` slow down;
+``account_refused`` only the operator can help (money, key, model name, base URL); ``local`` this machine is at fault.
 """
 
 
@@ -69,7 +69,7 @@ Scope = Literal["row", "key", "model", "provider", "machine"]
 """Whose the trouble is."""
 
 
-@per_row
+@record
 class Usage:
     """Tokens as the provider counted them."""
 
@@ -77,31 +77,31 @@ class Usage:
     output_tokens: int
 
 
-@per_row
+@record
 class Outcome:
     """What one attempt came to.
 
-    ``retry``: sending the same row again by itself may help. ``final``: the refusal names the row's own content (too
-    long, filtered) and needs no further evidence. ``auth``: the key was refused. ``pause``: seconds that the provider
-    named, None where it named none; never shortened. ``least_wait``: seconds this row waits at least before it goes
-    again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False only where
-    the request certainly never left. ``unreachable``: the request never reached any provider, as there was no
-    connection; ``code`` tells why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
+    ``retry``: sending the same row again by itself may help. ``row_is_bad``: the refusal names the row's own content
+    (too long, filtered) and needs no further evidence. ``key_refused``: the key was refused. ``retry_after``: seconds
+    that the provider named, None where it named none; never shortened. ``min_backoff``: seconds this row waits at least
+    before it goes again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False
+    only where the request certainly never left. ``unreachable``: the request never reached any provider, as there was
+    no connection; ``code`` tells why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
     ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
-    and so may be this row's alone: it takes several rows. ``advice``: what an operator can do. ``value``: what a
-    function in place of a provider returned.
+    and so may be this row's alone: it takes several rows. ``hint``: what an operator can do. ``value``: what a function
+    in place of a provider returned.
     """
 
     verdict: Verdict
     scope: Scope = "provider"
     retry: bool = False
-    final: bool = False
-    auth: bool = False
-    pause: float | None = None
-    least_wait: float = 0.0
+    row_is_bad: bool = False
+    key_refused: bool = False
+    retry_after: float | None = None
+    min_backoff: float = 0.0
     code: str = ""
     message: str = ""
-    advice: str = ""
+    hint: str = ""
     status: int | None = None
     request_id: str | None = None
     body: str | None = field(default=None, repr=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, final
 
-from llmbatch.core.calls import Verdict, per_row
+from llmbatch.core.calls import Verdict, record
 from llmbatch.core.rows import Status
 
 __all__ = [
@@ -61,7 +61,7 @@ class Progress:
 
 
 @final
-@per_row
+@record
 class CallSent:
     """A request goes out. ``row`` is 0 for a canary; ``probe`` says that the circuit is being tried."""
 
@@ -73,7 +73,7 @@ class CallSent:
 
 
 @final
-@per_row
+@record
 class CallEnded:
     """A request came back, failed, or was cancelled (``verdict`` None)."""
 
@@ -123,7 +123,7 @@ class RowsRequeued:
 
 
 @final
-@per_row
+@record
 class RowFinished:
     """A row has its line (handed to the writer). ``attempts`` as in the line."""
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from llmbatch.core.calls import Outcome, Reply, Request
 from llmbatch.core.rows import Malformed, Result, Row
 
-__all__ = ["Caller", "Sink", "Source", "Transport"]
+__all__ = ["Provider", "Sink", "Source", "Transport"]
 
 
 class Transport(Protocol):
@@ -26,7 +26,7 @@ class Transport(Protocol):
         ...
 
 
-class Caller(Protocol):
+class Provider(Protocol):
     """What the runner sends rows with: a provider over HTTP, or any async function."""
 
     def prepare(self, row: Row) -> Request:
@@ -38,7 +38,7 @@ class Caller(Protocol):
         """
         ...
 
-    def canary(self, like: Request) -> Request | None:
+    def ping(self, like: Request) -> Request | None:
         """The smallest request that the route of *like* takes, or None where there is no such thing."""
         ...
 

@@ -16,28 +16,38 @@ from json.decoder import scanstring  # type: ignore[attr-defined]
 from json.encoder import encode_basestring
 from typing import NoReturn
 
-__all__ = ["JSON", "JSONError", "JSONText", "NestingError", "dumps", "one_line", "parse", "split_array", "split_object"]
+__all__ = [
+    "JSON",
+    "NestingError",
+    "RawJson",
+    "RawJsonError",
+    "dumps",
+    "one_line",
+    "parse",
+    "split_array",
+    "split_object",
+]
 
 JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
 """A parsed JSON value."""
 
 
-class JSONError(ValueError):
+class RawJsonError(ValueError):
     """The text is not one whole JSON value."""
 
 
-class NestingError(JSONError):
+class NestingError(RawJsonError):
     """The value nests deeper than the parser takes."""
 
 
-class JSONText(str):
+class RawJson(str):
     """The source text of a JSON value, for places that take values: :func:`dumps` leaves it as it is."""
 
     __slots__ = ()
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise JSONError(f"{name} is not JSON")
+    raise RawJsonError(f"{name} is not JSON")
 
 
 def _any_int(digits: str) -> int | str:
@@ -69,16 +79,16 @@ def parse(text: str) -> JSON:
         at = 0 if text[:1] in _STARTS else _whitespace(text).end()  # type: ignore[union-attr]
         try:
             value, end = _scan(text, at)
-        except (JSONError, json.JSONDecodeError):
+        except (RawJsonError, json.JSONDecodeError):
             raise
         except ValueError:
             value, end = _scan_any_int(text, at)
-    except JSONError:
+    except RawJsonError:
         raise
     except json.JSONDecodeError as error:
-        raise JSONError(f"{error.msg} at column {error.pos + 1}") from None
+        raise RawJsonError(f"{error.msg} at column {error.pos + 1}") from None
     except StopIteration as error:
-        raise JSONError(f"Expecting value at column {error.value + 1}") from None
+        raise RawJsonError(f"Expecting value at column {error.value + 1}") from None
     except RecursionError:
         raise NestingError("nested too deeply") from None
     if end != len(text):
@@ -101,12 +111,12 @@ def split_object(text: str) -> dict[str, str] | None:
         return None
     try:
         return _members(text, start + 1)
-    except JSONError:
+    except RawJsonError:
         raise
     except json.JSONDecodeError as error:
-        raise JSONError(f"{error.msg} at column {error.pos + 1}") from None
+        raise RawJsonError(f"{error.msg} at column {error.pos + 1}") from None
     except StopIteration as error:
-        raise JSONError(f"Expecting value at column {error.value + 1}") from None
+        raise RawJsonError(f"Expecting value at column {error.value + 1}") from None
     except RecursionError:
         raise NestingError("nested too deeply") from None
 
@@ -135,17 +145,17 @@ def _members(text: str, at: int) -> dict[str, str]:
                 _only_space_after(text, at)
             return members
         if mark != ",":
-            raise JSONError(f"Expecting ',' or '}}' at column {at}")
+            raise RawJsonError(f"Expecting ',' or '}}' at column {at}")
 
 
 def _any_key(text: str, at: int) -> tuple[str, int]:
     """The key with escapes in it that starts at *at*, and where its value starts; or what is wrong."""
     if text[at : at + 1] != '"':
-        raise JSONError(f"Expecting a property name at column {at + 1}")
+        raise RawJsonError(f"Expecting a property name at column {at + 1}")
     key, at = scanstring(text, at + 1, True)
     at = _whitespace(text, at).end()  # type: ignore[union-attr]
     if text[at : at + 1] != ":":
-        raise JSONError(f"Expecting ':' at column {at + 1}")
+        raise RawJsonError(f"Expecting ':' at column {at + 1}")
     return key, _whitespace(text, at + 1).end()  # type: ignore[union-attr]
 
 
@@ -173,7 +183,7 @@ def split_array(text: str) -> list[str] | None:
 def _only_space_after(text: str, at: int) -> None:
     end = _whitespace(text, at).end()  # type: ignore[union-attr]
     if end != len(text):
-        raise JSONError(f"Extra data at column {end + 1}")
+        raise RawJsonError(f"Extra data at column {end + 1}")
 
 
 def one_line(text: str) -> str:
@@ -194,7 +204,7 @@ def dumps(value: object) -> str:
         return "null"
     if type(value) is str and value.isascii():
         return encode_basestring(value)
-    if isinstance(value, JSONText):
+    if isinstance(value, RawJson):
         return str(value)
     text = _readable.encode(value)
     try:

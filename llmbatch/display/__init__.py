@@ -1,7 +1,7 @@
 """Faces of a run: observers that draw on standard error, and the words when it is over.
 
 What this floor does not do: reach into the runner. Everything it shows comes from events, through one
-:class:`~llmbatch.report.stats.Tally`. Importing this package loads neither rich nor any of the faces.
+:class:`~llmbatch.report.stats.RunStats`. Importing this package loads neither rich nor any of the faces.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self, TextIO
 
 from llmbatch.core.events import Event
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 __all__ = ["Display", "ProgressKind", "make_display"]
 
@@ -43,7 +43,7 @@ def make_display(
     quiet: bool = False,
     verbose: int = 0,
     stream: TextIO | None = None,
-    tally: Tally | None = None,
+    tally: RunStats | None = None,
 ) -> Display:
     """The face for *kind* on *stream* (default: standard error).
 

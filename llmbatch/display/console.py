@@ -9,7 +9,7 @@ from typing import TextIO, cast
 
 from rich.console import Console
 
-from llmbatch.display.safe_stream import ForgivingStream
+from llmbatch.display.safe_stream import SafeStream
 
 __all__ = ["terminal_console"]
 
@@ -17,5 +17,5 @@ __all__ = ["terminal_console"]
 def terminal_console(stream: TextIO) -> Console:
     """A console on *stream*, which is taken for a terminal. ``NO_COLOR`` is honoured, as rich does."""
     # Rich itself keeps what it could not write, and on a closed pipe exits and takes standard output with it.
-    forgiving = cast("TextIO", ForgivingStream(stream))
+    forgiving = cast("TextIO", SafeStream(stream))
     return Console(file=forgiving, force_terminal=True, highlight=False, markup=False, emoji=False)

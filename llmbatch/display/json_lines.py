@@ -31,7 +31,7 @@ from llmbatch.core.events import (
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.line_display import LineDisplay
 from llmbatch.report.snapshot import Snapshot, as_json
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 __all__ = ["JsonDisplay"]
 
@@ -61,7 +61,7 @@ class JsonDisplay(LineDisplay):
         stream: TextIO,
         *,
         verbose: int = 0,
-        tally: Tally | None = None,
+        tally: RunStats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(stream, verbose=verbose, tally=tally)

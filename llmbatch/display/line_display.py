@@ -14,7 +14,7 @@ from llmbatch.core.events import CallEnded, CallSent, Event, LimitChanged, Progr
 from llmbatch.display.safe_stream import write_line
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.report.snapshot import Snapshot
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 __all__ = ["LineDisplay"]
 
@@ -30,10 +30,10 @@ class LineDisplay(ABC):
     ordinary event costs one fold and one comparison.
     """
 
-    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: Tally | None = None) -> None:
+    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: RunStats | None = None) -> None:
         self._stream = stream
         self._is_fed = tally is not None
-        self._tally = Tally() if tally is None else tally
+        self._tally = RunStats() if tally is None else tally
         self._passes_frequent = verbose > 0
         self._due_at = float("inf")
         self._lock = threading.Lock()

@@ -23,18 +23,18 @@ from llmbatch.core.events import (
 )
 from llmbatch.display.format import duration, plural, shown
 
-__all__ = ["News", "NewsLine"]
+__all__ = ["LogLine", "LogLines"]
 
 
 @dataclass(frozen=True, slots=True)
-class NewsLine:
+class LogLine:
     """One line for people, safe to show."""
 
     level: Literal["info", "warning", "error"]
     text: str
 
 
-class _Gate:
+class RateGate:
     """Lets a burst of lines through and then one every few seconds, so that a flapping circuit is no flood."""
 
     def __init__(self, burst: int, refill_s: float) -> None:
@@ -54,14 +54,14 @@ class _Gate:
         return True
 
 
-class News:
+class LogLines:
     """Turns events into lines; keeps only how many it has left out."""
 
     def __init__(self, *, verbose: int = 0) -> None:
         self._verbose = verbose
-        self._gate = _Gate(burst=8, refill_s=10.0)
+        self._gate = RateGate(burst=8, refill_s=10.0)
 
-    def line(self, event: Event) -> NewsLine | None:
+    def line(self, event: Event) -> LogLine | None:
         """The line for *event*, None for most."""
         news = self._change(event)
         if news is None:
@@ -71,46 +71,46 @@ class News:
         if not self._gate.passes(event.at):
             return None
         dropped, self._gate.dropped = self._gate.dropped, 0
-        return NewsLine(news.level, f"{news.text} ({dropped} such lines left out)") if dropped else news
+        return LogLine(news.level, f"{news.text} ({dropped} such lines left out)") if dropped else news
 
-    def _change(self, event: Event) -> NewsLine | None:
+    def _change(self, event: Event) -> LogLine | None:
         if isinstance(event, OutageStarted):
             why, wait = shown(event.reason, 200), _wait(event.retry_after)
-            return NewsLine("warning", f"outage of {shown(event.route, 80)}: {why}; its rows wait, probe in {wait}")
+            return LogLine("warning", f"outage of {shown(event.route, 80)}: {why}; its rows wait, probe in {wait}")
         if isinstance(event, OutageEnded):
             length = duration(event.seconds)
-            return NewsLine("info", f"{shown(event.route, 80)} is back after {length}: its rows are resent")
+            return LogLine("info", f"{shown(event.route, 80)} is back after {length}: its rows are resent")
         if isinstance(event, Notice):
             hint = f"; hint: {shown(event.hint, 400)}" if event.hint else ""
             mark = "" if event.level == "info" else f"{event.level}: "
-            return NewsLine(event.level, f"{mark}{shown(event.message, 400)}{hint}")
+            return LogLine(event.level, f"{mark}{shown(event.message, 400)}{hint}")
         if isinstance(event, RunStopping):
-            return NewsLine("info", f"stopping: {shown(event.reason, 400)}")
+            return LogLine("info", f"stopping: {shown(event.reason, 400)}")
         return None
 
-    def _detail(self, event: Event) -> NewsLine | None:
+    def _detail(self, event: Event) -> LogLine | None:
         match event:
             case CallEnded(verdict=verdict) if verdict not in (None, "success"):
                 who = f"row {event.row}" if event.row else "canary"
                 status = "" if event.status is None else f" ({event.status})"
                 what = f"{shown(event.code or verdict, 80)}{status} after {duration(event.latency_s)}"
                 message = f": {shown(event.message, 400)}" if event.message else ""
-                return NewsLine("info", f"{who}: {what}{message}")
+                return LogLine("info", f"{who}: {what}{message}")
             case CircuitChanged(old=old, new=new) if "closed" in (old, new):
                 why = f": {shown(event.reason, 200)}" if event.reason else ""
-                return NewsLine(
+                return LogLine(
                     "info", f"circuit {shown(event.route, 80)} {'closed' if new == 'closed' else 'opened'}{why}"
                 )
             case RowParked():
                 when = f"retry after {_wait(event.retry_after)}"
-                return NewsLine("info", f"row {event.row}: parked, {when}: {shown(event.reason, 200)}")
+                return LogLine("info", f"row {event.row}: parked, {when}: {shown(event.reason, 200)}")
             case RetryPlanned():
-                return NewsLine("info", f"row {event.row}: again in {_wait(event.delay)} after {shown(event.code, 80)}")
+                return LogLine("info", f"row {event.row}: again in {_wait(event.delay)} after {shown(event.code, 80)}")
             case RowsRequeued():
-                return NewsLine("info", f"{plural(event.count, 'parked row')} of {shown(event.route, 80)} may go again")
+                return LogLine("info", f"{plural(event.count, 'parked row')} of {shown(event.route, 80)} may go again")
             case Throttled():
                 pause = f"nothing goes for {_wait(event.pause)}"
-                return NewsLine(
+                return LogLine(
                     "info", f"{shown(event.route, 80)} asks for a slower pace, {pause}: {shown(event.code, 80)}"
                 )
             case _:

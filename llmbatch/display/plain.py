@@ -12,9 +12,9 @@ from typing import TextIO
 from llmbatch.core.events import Event, RunStarted
 from llmbatch.display.format import circuit_phrase, codes_phrase, duration, plural, rate, rows_phrase, shown, stamp
 from llmbatch.display.line_display import LineDisplay
-from llmbatch.display.log_lines import News
+from llmbatch.display.log_lines import LogLines
 from llmbatch.report.snapshot import Snapshot
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 __all__ = ["PlainDisplay", "progress_text"]
 
@@ -27,15 +27,15 @@ class PlainDisplay(LineDisplay):
         stream: TextIO,
         *,
         verbose: int = 0,
-        tally: Tally | None = None,
+        tally: RunStats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(stream, verbose=verbose, tally=tally)
         self._wall = clock
-        self._news = News(verbose=verbose)
+        self._news = LogLines(verbose=verbose)
 
     def event_lines(self, event: Event) -> list[str]:
-        """A start line, and what :class:`~llmbatch.display.log_lines.News` finds worth one."""
+        """A start line, and what :class:`~llmbatch.display.log_lines.LogLines` finds worth one."""
         if isinstance(event, RunStarted):
             before = event.done_success + event.done_failed
             there = f", {plural(before, 'row')} done before" if before else ""

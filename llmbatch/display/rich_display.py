@@ -21,9 +21,9 @@ from llmbatch.core.events import CallEnded, CallSent, Event, LimitChanged, Progr
 from llmbatch.display.console import terminal_console
 from llmbatch.display.format import plural, stamp
 from llmbatch.display.frame import frame
-from llmbatch.display.log_lines import News, NewsLine
+from llmbatch.display.log_lines import LogLine, LogLines
 from llmbatch.display.ticker import RunClock, Ticker
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 __all__ = ["RichDisplay"]
 
@@ -40,13 +40,13 @@ class RichDisplay:
     cursor, standard error and the log handlers that wrote to it.
     """
 
-    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: Tally | None = None) -> None:
+    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: RunStats | None = None) -> None:
         self._is_fed = tally is not None
-        self._tally = Tally() if tally is None else tally
+        self._tally = RunStats() if tally is None else tally
         self._stream = stream
         self._passes_frequent = verbose > 0
-        self._news = News(verbose=verbose)
-        self._lines: deque[tuple[float, NewsLine]] = deque(maxlen=_MOST_LINES_WAITING)
+        self._news = LogLines(verbose=verbose)
+        self._lines: deque[tuple[float, LogLine]] = deque(maxlen=_MOST_LINES_WAITING)
         self._lost = 0
         self._clock = RunClock()
         self._last = Text("")  # before Live, which asks for a picture when it is made

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from typing import TextIO
 
-__all__ = ["ForgivingStream", "write_line"]
+__all__ = ["SafeStream", "write_line"]
 
 
 def write_line(stream: TextIO, line: str) -> None:
@@ -16,7 +16,7 @@ def write_line(stream: TextIO, line: str) -> None:
     _write(stream, line + "\n")
 
 
-class ForgivingStream(io.TextIOBase):
+class SafeStream(io.TextIOBase):
     """Hands text on to *target* as :func:`write_line` does, and falls silent once that has failed."""
 
     def __init__(self, target: TextIO) -> None:

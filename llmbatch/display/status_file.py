@@ -21,7 +21,7 @@ from llmbatch.core.events import Event, RunEnded
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 __all__ = ["StatusFile", "status_path"]
 
@@ -46,13 +46,13 @@ class StatusFile:
         output: Path,
         *,
         command: str = "",
-        tally: Tally | None = None,
+        tally: RunStats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = status_path(output)
         self._command = command
         self._is_fed = tally is not None
-        self._tally = Tally() if tally is None else tally
+        self._tally = RunStats() if tally is None else tally
         self._wall = clock
         self._started = clock()
         self._written_at: tuple[float, float] | None = None  # the last event's instant, and the wall's

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmbatch.core.errors import OutputError
-from llmbatch.core.raw_json import JSON, JSONError, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.display.format import shown
 from llmbatch.display.status_file import status_path
 from llmbatch.display.summary import how_to_go_on
@@ -248,7 +248,7 @@ def _deferred_items(path: Path) -> Iterator[dict[str, JSON]]:
             for line in file:
                 try:
                     yield _mapping(parse(line.decode()))
-                except (JSONError, UnicodeDecodeError):
+                except (RawJsonError, UnicodeDecodeError):
                     continue
     except OSError:
         return

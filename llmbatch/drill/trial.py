@@ -18,8 +18,8 @@ from llmbatch.core.rows import Result
 from llmbatch.drill.oracle import Demand, bad_rows_as_good, oracle_seconds, rows_within
 from llmbatch.drill.score import Call, Score, Spell, draw_strip, measure_recoveries, spells_down, worst_load
 from llmbatch.inputs.iterable import IterableSource
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
@@ -94,12 +94,12 @@ def plan_job(
 
 def _mean(latency: float, seed: int) -> float:
     """The mean of a good answer whose median is *latency*: the simulated provider's own, sampled."""
-    provider = SimulatedProvider("steady", seed=seed, latency=latency)
+    simulated = SimulatedProvider("steady", seed=seed, latency=latency)
     total = 0.0
     for number in range(_SAMPLE):
         body = dumps({"model": "drill", "messages": [{"role": "user", "content": f"row {number}"}]}).encode()
-        plan = provider.answer("POST", "/v1/chat/completions", {}, body, 0.0)
-        provider.finish(plan)
+        plan = simulated.answer("POST", "/v1/chat/completions", {}, body, 0.0)
+        simulated.finish(plan)
         total += plan.delay
     return max(total / _SAMPLE, 1e-3)
 
@@ -164,12 +164,12 @@ def run_trial(options: RunOptions, job: Job, *, policy: str = "") -> Score:
     bad = _bad_rows(job, options.timeout)
     as_good = math.ceil(bad_rows_as_good(demand, job.scenario, bad.values(), options.max_attempts))
     oracle = oracle_seconds(demand, job.scenario, job.rows - len(bad) + as_good, spared=spared)
-    provider = SimulatedProvider(job.scenario, seed=job.seed, latency=job.latency, rate=demand.full)
+    simulated = SimulatedProvider(job.scenario, seed=job.seed, latency=job.latency, rate=demand.full)
     watcher = _Watcher(job.models[0], bad)
     seeded = replace(options, seed=job.seed if options.seed is None else options.seed)
     began = time.process_time()
     ending, seconds = run_virtual(
-        _trial(seeded, job, provider, watcher), limit=min(_WEEK, 10 * oracle + 86_400) if oracle < math.inf else _WEEK
+        _trial(seeded, job, simulated, watcher), limit=min(_WEEK, 10 * oracle + 86_400) if oracle < math.inf else _WEEK
     )
     watcher.finish(seconds)
     spells = spells_down(job.scenario, seconds)
@@ -203,12 +203,12 @@ def run_trial(options: RunOptions, job: Job, *, policy: str = "") -> Score:
 
 
 async def _trial(
-    options: RunOptions, job: Job, provider: SimulatedProvider, watcher: _Watcher
+    options: RunOptions, job: Job, simulated: SimulatedProvider, watcher: _Watcher
 ) -> tuple[RunOutcome, float]:
     loop = asyncio.get_running_loop()
-    connection = Connection(model=job.models[0], base_url="http://127.0.0.1:1/v1", environ={})
-    caller = HttpCaller(connection, VirtualTransport(provider, watch=watcher.witness))
-    engine = Engine(caller, IterableSource(_rows(job)), watcher, options, observers=[watcher])
+    connection = ProviderSettings(model=job.models[0], base_url="http://127.0.0.1:1/v1", environ={})
+    provider = HttpProvider(connection, VirtualTransport(simulated, watch=watcher.witness))
+    engine = Engine(provider, IterableSource(_rows(job)), watcher, options, observers=[watcher])
     began = loop.time()
     ending = await engine.run()
     return ending, loop.time() - began

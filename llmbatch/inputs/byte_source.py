@@ -18,8 +18,8 @@ from llmbatch.inputs.decode import text_lines
 from llmbatch.inputs.rows import line_digest, parse_line, too_long
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.inputs.verify import compare, compare_line
-from llmbatch.storage.filesystem import DISK, Disk
-from llmbatch.storage.finished_rows import Ledger, RowSet
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.finished_rows import FinishedRows, RowSet
 
 __all__ = ["ByteSource", "Mark", "changed_while_running", "digest_of"]
 
@@ -44,7 +44,9 @@ class ByteSource:
 
     can_skip: bool = True
 
-    def __init__(self, fd: int, name: str, *, ledger: Ledger | None, limit: int | None, disk: Disk = DISK) -> None:
+    def __init__(
+        self, fd: int, name: str, *, ledger: FinishedRows | None, limit: int | None, disk: Filesystem = FILESYSTEM
+    ) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
         self.skipped = 0

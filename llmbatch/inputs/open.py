@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import InputError
-from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["BLOCK_BYTES", "blocks_between", "file_blocks", "open_input", "read_block", "read_exactly", "read_head"]
 
@@ -21,7 +21,7 @@ BLOCK_BYTES: Final = 64 * 1024
 """How much is read at once: no more, as the lines of a block are in memory together, and more is not quicker."""
 
 
-def open_input(path: str | Path, disk: Disk = DISK) -> int:
+def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
     """A descriptor of *path*, or of standard input for ``-``.
 
     Raises:
@@ -53,7 +53,7 @@ def _duplicate_stdin() -> int:
     return os.dup(0)
 
 
-def file_blocks(fd: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
+def file_blocks(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
     """The blocks of a regular file, from where *fd* stands to its end.
 
     Raises:
@@ -63,7 +63,7 @@ def file_blocks(fd: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
         yield block
 
 
-def blocks_between(fd: int, start: int, end: int, name: str, disk: Disk = DISK) -> Iterator[bytes]:
+def blocks_between(fd: int, start: int, end: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
     """The blocks of a regular file from *start* to *end*, wherever *fd* stands.
 
     Raises:
@@ -77,7 +77,7 @@ def blocks_between(fd: int, start: int, end: int, name: str, disk: Disk = DISK) 
         yield block
 
 
-def read_exactly(fd: int, size: int, offset: int, name: str, disk: Disk = DISK) -> bytes:
+def read_exactly(fd: int, size: int, offset: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
     """*size* bytes of a regular file from *offset* on, fewer where it ends before.
 
     Raises:
@@ -89,7 +89,7 @@ def read_exactly(fd: int, size: int, offset: int, name: str, disk: Disk = DISK) 
     return b"".join((block, *blocks_between(fd, offset + len(block), offset + size, name, disk)))
 
 
-def read_head(fd: int, size: int, name: str, disk: Disk = DISK) -> bytes:
+def read_head(fd: int, size: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
     """The first *size* bytes of a regular file, wherever *fd* stands.
 
     Raises:
@@ -98,14 +98,14 @@ def read_head(fd: int, size: int, name: str, disk: Disk = DISK) -> bytes:
     return _read_at(fd, size, 0, name, disk)
 
 
-def _read_at(fd: int, size: int, offset: int, name: str, disk: Disk) -> bytes:
+def _read_at(fd: int, size: int, offset: int, name: str, disk: Filesystem) -> bytes:
     try:
         return disk.pread(fd, size, offset)
     except OSError as error:
         raise _unreadable(name, error) from error
 
 
-def read_block(fd: int, name: str, disk: Disk = DISK) -> bytes:
+def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
     """The next block, empty at the end.
 
     Raises:

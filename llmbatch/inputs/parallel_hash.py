@@ -18,10 +18,10 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.inputs.compression import HEAD_BYTES, is_archive
 from llmbatch.inputs.open import open_input
-from llmbatch.storage.filesystem import DISK, Disk
-from llmbatch.storage.finished_rows import Ledger, Verified
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.finished_rows import FinishedRows, Verified
 
-__all__ = ["HeadStart", "start_hashing"]
+__all__ = ["ParallelHash", "start_parallel_hash"]
 
 _WORTH_BYTES: Final = 32 * 1024 * 1024
 """From this much input and output on it pays to start a process."""
@@ -30,14 +30,14 @@ _RECORD_BYTES: Final = 16
 _ROWS: Final = 4096
 
 
-class HeadStart:
+class ParallelHash:
     """The process that hashes, and where it puts the hashes. Close it in any case."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._state = identity(os.fstat(fd))
         self._hashes = os.memfd_create("llmbatch-hashes")
-        program = str(Path(__file__).with_name("digest_lines.py"))
+        program = str(Path(__file__).with_name("hash_process.py"))
         self._process = subprocess.Popen(  # noqa: S603 - our own program, nothing of the user's in its words
             [sys.executable, "-I", "-S", program],
             stdin=fd,
@@ -46,7 +46,7 @@ class HeadStart:
             env={},
         )
 
-    def confirm(self, ledger: Ledger) -> bool:
+    def confirm(self, ledger: FinishedRows) -> bool:
         """Whether every finished row of *ledger* has its hash; then it is marked as verified. Waits for the hashes."""
         wanted = ledger.last * _RECORD_BYTES
         while os.fstat(self._hashes).st_size < wanted:
@@ -80,9 +80,9 @@ class HeadStart:
             self._fd = -1
 
 
-def start_hashing(path: str | Path, output: str | Path, disk: Disk = DISK) -> HeadStart | None:
+def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem = FILESYSTEM) -> ParallelHash | None:
     """Start hashing the lines of *path*, if *output* is there and both are large; None where it would not pay."""
-    if disk is not DISK or len(os.sched_getaffinity(0)) < 2 or not sys.executable:
+    if disk is not FILESYSTEM or len(os.sched_getaffinity(0)) < 2 or not sys.executable:
         return None
     try:
         abouts = (Path(path).stat(), Path(output).stat())
@@ -93,7 +93,7 @@ def start_hashing(path: str | Path, output: str | Path, disk: Disk = DISK) -> He
         return None  # whoever opens it next says what is wrong
     try:
         if not is_archive(os.pread(fd, HEAD_BYTES, 0)):
-            return HeadStart(fd)
+            return ParallelHash(fd)
     except OSError:
         pass
     os.close(fd)
@@ -105,7 +105,7 @@ def identity(about: os.stat_result) -> tuple[int, ...]:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def _agree(ledger: Ledger, first: int, found: array[int], *, all_done: bool) -> bool:
+def _agree(ledger: FinishedRows, first: int, found: array[int], *, all_done: bool) -> bool:
     kept = ledger.prints_of(first, len(found))
     return found == kept or (not all_done and all(map(_is_same, found, kept)))
 

@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import Final
 
-from llmbatch.core.raw_json import JSONError, NestingError, dumps, split_object
+from llmbatch.core.raw_json import NestingError, RawJsonError, dumps, split_object
 from llmbatch.core.rows import Malformed, Row
 
 __all__ = ["MAX_LINE_BYTES", "line_digest", "parse_line", "row_from_value", "strip_bom", "too_long"]
@@ -89,7 +89,7 @@ def _parse(number: int, raw: bytes) -> Row | Malformed:
         return Malformed(number, digest, _unnamed(number), "input_bad_utf8", message)
     except NestingError as error:
         return Malformed(number, digest, _unnamed(number), "input_too_deep", str(error))
-    except JSONError as error:
+    except RawJsonError as error:
         return Malformed(number, digest, _unnamed(number), "input_bad_json", str(error))
     if members is None:
         return _bare(number, digest, text.strip(_JSON_SPACE))

@@ -39,8 +39,8 @@ from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_b
 from llmbatch.inputs.rows import line_digest, parse_line, strip_bom, too_long
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.inputs.verify import count_rows, identity, verify_finished
-from llmbatch.storage.filesystem import DISK, Disk
-from llmbatch.storage.finished_rows import Ledger, Verified
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 if TYPE_CHECKING:
     from llmbatch.inputs.spool import Spool
@@ -151,10 +151,10 @@ class FileSource(ByteSource):
         self,
         path: str | Path,
         *,
-        ledger: Ledger | None = None,
+        ledger: FinishedRows | None = None,
         limit: int | None = None,
         fd: int | None = None,
-        disk: Disk = DISK,
+        disk: Filesystem = FILESYSTEM,
     ) -> None:
         fd = open_input(path, disk) if fd is None else fd
         super().__init__(fd, str(path), ledger=ledger, limit=limit, disk=disk)
@@ -270,10 +270,10 @@ class StreamSource(ByteSource):
         fd: int,
         name: str,
         *,
-        ledger: Ledger | None = None,
+        ledger: FinishedRows | None = None,
         limit: int | None = None,
         spool: str | Path | None = None,
-        disk: Disk = DISK,
+        disk: Filesystem = FILESYSTEM,
     ) -> None:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -377,10 +377,10 @@ class StreamSource(ByteSource):
 def open_source(
     path: str | Path,
     *,
-    ledger: Ledger | None = None,
+    ledger: FinishedRows | None = None,
     limit: int | None = None,
     spool: str | Path | None = None,
-    disk: Disk = DISK,
+    disk: Filesystem = FILESYSTEM,
 ) -> FileSource | StreamSource:
     """The rows of *path*; ``-`` is standard input. Rows that *ledger* has are passed over, *limit* bounds the rows.
 

@@ -18,7 +18,7 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
-from llmbatch.storage.filesystem import DISK, Disk, write_error
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, write_error
 
 __all__ = ["Spool"]
 
@@ -32,7 +32,7 @@ class Spool:
     One owner; not safe between threads. ``size_bytes`` is where the next row goes.
     """
 
-    def __init__(self, path: str | Path | None, disk: Disk = DISK) -> None:
+    def __init__(self, path: str | Path | None, disk: Filesystem = FILESYSTEM) -> None:
         self.size_bytes = 0
         self._path = None if path is None else str(path)
         self._disk = disk

@@ -17,18 +17,18 @@ from llmbatch.core.errors import InputError
 from llmbatch.inputs.compression import HEAD_BYTES, is_archive
 from llmbatch.inputs.decode import text_lines
 from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
-from llmbatch.inputs.parallel_hash import HeadStart, identity
+from llmbatch.inputs.parallel_hash import ParallelHash, identity
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
-from llmbatch.storage.filesystem import DISK, Disk
-from llmbatch.storage.finished_rows import Ledger, Verified
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 __all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished"]
 
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
 
 
-def count_rows(path: str | Path, disk: Disk = DISK) -> int | None:
+def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM) -> int | None:
     """The lines of *path* that are not blank; None unless it is a plain regular file below 256 MiB. Raises nothing."""
     try:
         about = disk.stat(str(path))
@@ -56,7 +56,7 @@ def _filled(lines: Sequence[bytes | LongLine]) -> int:
 
 
 def verify_finished(
-    path: str | Path, ledger: Ledger, disk: Disk = DISK, *, head_start: HeadStart | None = None
+    path: str | Path, ledger: FinishedRows, disk: Filesystem = FILESYSTEM, *, head_start: ParallelHash | None = None
 ) -> None:
     """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
 
@@ -92,7 +92,7 @@ def verify_finished(
     )
 
 
-def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: Ledger) -> None:
+def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: FinishedRows) -> None:
     """Compare the finished ones of *lines*, the first of which has the number *first*, with their hashes.
 
     Raises:
@@ -108,7 +108,7 @@ def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: Le
             compare_line(name, number, line, ledger)
 
 
-def compare_line(name: str, number: int, line: bytes | LongLine, ledger: Ledger) -> None:
+def compare_line(name: str, number: int, line: bytes | LongLine, ledger: FinishedRows) -> None:
     """Compare one finished row with its hash.
 
     Raises:
@@ -144,7 +144,7 @@ def _all_short(lines: Sequence[bytes | LongLine]) -> TypeGuard[Sequence[bytes]]:
     return LongLine not in set(map(type, lines))
 
 
-def _is_regular(path: str | Path, disk: Disk) -> bool:
+def _is_regular(path: str | Path, disk: Filesystem) -> bool:
     try:
         return stat.S_ISREG(disk.stat(str(path)).st_mode)
     except (OSError, ValueError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import concurrent.futures
 
 from llmbatch.breaker.judging import Judged, Judgement
-from llmbatch.classify.classify import judge_exception
+from llmbatch.classify.classify import classify_exception
 from llmbatch.core.calls import Outcome
 
 __all__ = ["judge_llm_error"]
@@ -23,10 +23,10 @@ def judge_llm_error(error: Exception) -> Judgement:
 
     Returns the verdict, the wait that the provider named (seconds), the status and the request id. Raises nothing.
     """
-    outcome = judge_exception(error)
+    outcome = classify_exception(error)
     return Judgement(
         _verdict(error, outcome),
-        retry_after=outcome.pause,
+        retry_after=outcome.retry_after,
         status=outcome.status,
         request_id=outcome.request_id,
         message=f"{type(error).__name__}: {outcome.message}" if outcome.message else "",
@@ -36,9 +36,11 @@ def judge_llm_error(error: Exception) -> Judgement:
 def _verdict(error: Exception, outcome: Outcome) -> Judged:
     if outcome.verdict == "local" or isinstance(error, concurrent.futures.CancelledError):
         return "ignored"
-    if outcome.verdict != "exhausted":
+    if outcome.verdict == "rejected":
+        return "neutral"
+    if outcome.verdict != "account_refused":
         return outcome.verdict
     # A breaker may serve many callers. Only what is certain, and true for all of them, opens it at once.
     if outcome.scope == "model" or not outcome.certain:
         return "neutral"
-    return "failure" if outcome.auth or outcome.scope == "provider" else "exhausted"
+    return "failure" if outcome.key_refused or outcome.scope == "provider" else "exhausted"

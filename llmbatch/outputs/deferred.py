@@ -15,7 +15,7 @@ from pathlib import Path
 from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.rows import Result
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file
-from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["default_output", "deferred_path", "spool_path", "stamp_retry_at", "write_deferred"]
 
@@ -72,7 +72,7 @@ def stamp_retry_at(results: Sequence[Result], *, wall: float | None = None) -> S
     return results
 
 
-def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Disk = DISK) -> None:
+def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Filesystem = FILESYSTEM) -> None:
     """Write the deferred file of *output_path* anew, at once or not at all; no lines, no file.
 
     Only for whoever holds the output's lock.

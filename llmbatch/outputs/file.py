@@ -24,8 +24,8 @@ from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import START_AFRESH, match_line, scan
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory, write_beside
-from llmbatch.storage.filesystem import DISK, Disk, is_unsupported, write_error
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, write_error
+from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["Output", "StreamOutput", "open_output"]
 
@@ -47,7 +47,9 @@ class Output:
 
     is_resumable: bool = True
 
-    def __init__(self, fd: int, name: str, ledger: Ledger, disk: Disk = DISK, *, path: str | None = None) -> None:
+    def __init__(
+        self, fd: int, name: str, ledger: FinishedRows, disk: Filesystem = FILESYSTEM, *, path: str | None = None
+    ) -> None:
         self.name = name
         self._path = path
         self.ledger = ledger
@@ -219,7 +221,7 @@ class StreamOutput(Output):
     is_resumable = False
 
     def __init__(self, fd: int, name: str) -> None:
-        super().__init__(fd, name, Ledger())
+        super().__init__(fd, name, FinishedRows())
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -285,7 +287,7 @@ def open_output(
     overwrite: bool = False,
     retry_failed: bool = False,
     input_path: str | Path | None = None,
-    disk: Disk = DISK,
+    disk: Filesystem = FILESYSTEM,
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
@@ -331,7 +333,7 @@ def open_output(
     return Output(fd, name, ledger, disk, path=real)
 
 
-def _sync_if_possible(fd: int, disk: Disk) -> None:
+def _sync_if_possible(fd: int, disk: Filesystem) -> None:
     try:
         disk.sync(fd)
     except OSError as error:
@@ -339,7 +341,7 @@ def _sync_if_possible(fd: int, disk: Disk) -> None:
             raise
 
 
-def _repaired(fd: int, name: str, disk: Disk) -> Ledger:
+def _repaired(fd: int, name: str, disk: Filesystem) -> FinishedRows:
     found = scan(fd, name, disk)
     if disk.fstat(fd).st_size > found.end_bytes:
         disk.truncate(fd, found.end_bytes)
@@ -348,7 +350,7 @@ def _repaired(fd: int, name: str, disk: Disk) -> Ledger:
     return found.ledger
 
 
-def _successes(fd: int, disk: Disk) -> Iterator[bytes]:
+def _successes(fd: int, disk: Filesystem) -> Iterator[bytes]:
     lines: list[bytes] = []
     size = 0
     for line in _success_lines(fd, disk):
@@ -361,7 +363,7 @@ def _successes(fd: int, disk: Disk) -> Iterator[bytes]:
     yield b"".join(lines)
 
 
-def _success_lines(fd: int, disk: Disk) -> Iterator[bytes]:
+def _success_lines(fd: int, disk: Filesystem) -> Iterator[bytes]:
     r"""The lines of rows that succeeded, each with its ``\n``, in the file's order."""
     parts: list[bytes] = []
     offset = 0
@@ -379,7 +381,7 @@ def _success_lines(fd: int, disk: Disk) -> Iterator[bytes]:
             parts.append(rest)
 
 
-def _is_stream(path: str, disk: Disk) -> bool:
+def _is_stream(path: str, disk: Filesystem) -> bool:
     try:
         mode = disk.stat(path).st_mode
     except (OSError, ValueError):
@@ -404,7 +406,7 @@ def _duplicate_stdout() -> int:
     raise OutputError("standard output is closed", hint="write to a file (-o)")
 
 
-def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Disk) -> None:
+def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Filesystem) -> None:
     if input_path is None:
         return
     try:

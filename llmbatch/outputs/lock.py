@@ -10,14 +10,14 @@ import os
 from pathlib import Path
 
 from llmbatch.core.errors import OutputError
-from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["holds_lock", "open_locked"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
 
-def open_locked(path: str, name: str, disk: Disk = DISK) -> int:
+def open_locked(path: str, name: str, disk: Filesystem = FILESYSTEM) -> int:
     """A descriptor of *path*, created with mode 0600 where it is not there, and locked. *name* is for messages.
 
     Raises:
@@ -36,7 +36,7 @@ def open_locked(path: str, name: str, disk: Disk = DISK) -> int:
         disk.close(fd)
 
 
-def _open(path: str, name: str, disk: Disk) -> int:
+def _open(path: str, name: str, disk: Filesystem) -> int:
     parent = str(Path(path).parent)
     try:
         return disk.open(path, _FLAGS, 0o600)
@@ -52,7 +52,7 @@ def _open(path: str, name: str, disk: Disk) -> int:
         raise OutputError(f"{name}: cannot be opened ({why})", hint="write to another file (-o)") from error
 
 
-def _lock(fd: int, name: str, disk: Disk) -> None:
+def _lock(fd: int, name: str, disk: Filesystem) -> None:
     try:
         disk.lock(fd)
     except BlockingIOError:
@@ -65,7 +65,7 @@ def _lock(fd: int, name: str, disk: Disk) -> None:
         raise OutputError(f"{name}: cannot be locked ({error.strerror})", hint=hint) from error
 
 
-def _is_still_at(fd: int, path: str, disk: Disk) -> bool:
+def _is_still_at(fd: int, path: str, disk: Filesystem) -> bool:
     try:
         return os.path.samestat(disk.fstat(fd), disk.stat(path))
     except FileNotFoundError:

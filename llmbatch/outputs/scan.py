@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from llmbatch.core.errors import OutputError
-from llmbatch.core.raw_json import JSONError, parse
-from llmbatch.storage.filesystem import DISK, Disk
-from llmbatch.storage.finished_rows import FAILED, SUCCESS, Ledger
+from llmbatch.core.raw_json import RawJsonError, parse
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.finished_rows import FAILED, SUCCESS, FinishedRows
 
 __all__ = ["START_AFRESH", "Scan", "match_line", "scan"]
 
@@ -46,19 +46,19 @@ class Scan:
     line is whole but for its line end.
     """
 
-    ledger: Ledger
+    ledger: FinishedRows
     end_bytes: int
     lacks_newline: bool
 
 
-def scan(fd: int, name: str, disk: Disk = DISK) -> Scan:
+def scan(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Scan:
     """Read the whole file behind *fd*, whose offset stays where it is. Cost: about a second for a gigabyte.
 
     Raises:
         OutputError: a whole line is not ours, or a row has two lines; the message has the line's number.
     """
     # Every whole line enters one row, so that the ledger's length is the number of lines so far.
-    ledger = Ledger()
+    ledger = FinishedRows()
     offset = tail_bytes = 0
     tail = b""  # the start of a line that goes on in the next block
     damaged = 0  # the number of a whole line with NUL bytes in it, forgiven only where it is the last
@@ -91,7 +91,7 @@ def scan(fd: int, name: str, disk: Disk = DISK) -> Scan:
     return Scan(ledger, end_bytes, lacks_newline=False)
 
 
-def _enter_all(text: bytes, start: int, end: int, name: str, ledger: Ledger) -> bool:
+def _enter_all(text: bytes, start: int, end: int, name: str, ledger: FinishedRows) -> bool:
     """Enter the rows of all lines between two newlines of *text*; False, and nothing entered, if not all are ours."""
     if text.find(0, start, end) >= 0:
         return False
@@ -118,7 +118,7 @@ def _enter_all(text: bytes, start: int, end: int, name: str, ledger: Ledger) -> 
     return True
 
 
-def _enter_each(lines: list[bytes], name: str, ledger: Ledger) -> int:
+def _enter_each(lines: list[bytes], name: str, ledger: FinishedRows) -> int:
     """Enter lines one by one, to tell which is not ours; gives the number of the last if it has NUL bytes, else 0."""
     for line in lines[:-1]:
         _enter(line, name, ledger)
@@ -129,7 +129,7 @@ def _enter_each(lines: list[bytes], name: str, ledger: Ledger) -> int:
     return len(ledger) + 1
 
 
-def _enter(line: bytes, name: str, ledger: Ledger) -> None:
+def _enter(line: bytes, name: str, ledger: FinishedRows) -> None:
     number = len(ledger) + 1
     found = match_line(line)
     if found is None:
@@ -152,7 +152,7 @@ def _repeated(name: str, number: int, row: int) -> OutputError:
     )
 
 
-def _check_torn(line: bytes, name: str, ledger: Ledger) -> None:
+def _check_torn(line: bytes, name: str, ledger: FinishedRows) -> None:
     """Refuse what no crash makes of a line of ours: only then may it be cut off.
 
     A torn line has our start, as far as it goes, or pages of NUL bytes in place of what never reached the disk.
@@ -187,12 +187,12 @@ def _is_whole(tail: bytes, whole: bytes) -> bool:
         return False
     try:
         parse(whole.decode())
-    except (JSONError, UnicodeDecodeError):
+    except (RawJsonError, UnicodeDecodeError):
         return False
     return True
 
 
-def _line_start(fd: int, before: int, disk: Disk) -> int:
+def _line_start(fd: int, before: int, disk: Filesystem) -> int:
     """Where the line starts whose newline is at *before*."""
     while before:
         at = max(0, before - _BLOCK_BYTES)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from llmbatch.core.errors import WriteError
-from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.filesystem import Filesystem
 
 __all__ = ["Change", "FileChangedError", "find_change", "recovered_path", "save_lines"]
 
@@ -47,7 +47,7 @@ class FileChangedError(WriteError):
         self.change = change
 
 
-def find_change(fd: int, path: str, sizes: Callable[[], tuple[int, int]], disk: Disk) -> Change | None:
+def find_change(fd: int, path: str, sizes: Callable[[], tuple[int, int]], disk: Filesystem) -> Change | None:
     """Compare the file behind *fd* with the one at *path*; None if all is well, or if it cannot be told.
 
     *sizes* gives the least and the most bytes that the file may have; asked before and after its size is.
@@ -77,7 +77,7 @@ def recovered_path(path: str, number: int = 1) -> str:
     return str(target.with_name(f"{target.name.removesuffix('.jsonl')}.recovered{suffix}.jsonl"))
 
 
-def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: Disk) -> WriteError:
+def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: Filesystem) -> WriteError:
     """After *change*: have the lines of *fd* under a name, best the old one; gives the error that ends the run.
 
     *lines* is how many the file should have. A new file gets the old one's rights.
@@ -106,7 +106,7 @@ def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: 
     return WriteError(f"{what}; its {lines:,} lines were saved to {saved}", hint=hint)
 
 
-def _still_has_name(where: str, path: str, name: str, what: str, disk: Disk, *, is_free: bool) -> WriteError:
+def _still_has_name(where: str, path: str, name: str, what: str, disk: Filesystem, *, is_free: bool) -> WriteError:
     if is_free:
         # Else the next run would find nothing at the old name, and pay for every row again.
         try:
@@ -118,7 +118,7 @@ def _still_has_name(where: str, path: str, name: str, what: str, disk: Disk, *, 
     return WriteError(f"{what}; the lines of the run are in {where}", hint=f"to go on, run again with -o {where}")
 
 
-def _name_of(fd: int, disk: Disk) -> str | None:
+def _name_of(fd: int, disk: Filesystem) -> str | None:
     """A path that the open file has now, where the system tells."""
     try:
         if not disk.fstat(fd).st_nlink:
@@ -129,7 +129,7 @@ def _name_of(fd: int, disk: Disk) -> str | None:
         return None
 
 
-def _copy(fd: int, path: str, disk: Disk) -> str:
+def _copy(fd: int, path: str, disk: Filesystem) -> str:
     """Copy the file behind *fd* to *path*, or where that is taken to :func:`recovered_path`; gives where."""
     for target in (path, *(recovered_path(path, number) for number in range(1, _MOST_NAMES))):
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-__all__ = ["ENDPOINTS", "PROVIDERS", "Auth", "Endpoint", "Provider", "split_model"]
+__all__ = ["ENDPOINTS", "PROVIDERS", "Auth", "Endpoint", "KnownProvider", "split_model"]
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
 """A wire format: four of OpenAI's, and Anthropic's messages."""
@@ -22,7 +22,7 @@ Auth = Literal["bearer", "x-api-key", "api-key", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
+class KnownProvider:
     """One provider. ``base_url`` is empty where only a variable or a running server can tell it."""
 
     name: str
@@ -41,12 +41,12 @@ class Provider:
         return self.key_env
 
 
-PROVIDERS: Mapping[str, Provider] = MappingProxyType(
+PROVIDERS: Mapping[str, KnownProvider] = MappingProxyType(
     {
         provider.name: provider
         for provider in (
-            Provider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", base_env="OPENAI_BASE_URL"),
-            Provider(
+            KnownProvider("openai", "https://api.openai.com/v1", "OPENAI_API_KEY", base_env="OPENAI_BASE_URL"),
+            KnownProvider(
                 "anthropic",
                 "https://api.anthropic.com",
                 "ANTHROPIC_API_KEY",
@@ -54,25 +54,25 @@ PROVIDERS: Mapping[str, Provider] = MappingProxyType(
                 auth="x-api-key",
                 endpoint="messages",
             ),
-            Provider(
+            KnownProvider(
                 "gemini",
                 "https://generativelanguage.googleapis.com/v1beta/openai",
                 "GEMINI_API_KEY",
                 other_key_env="GOOGLE_API_KEY",
             ),
-            Provider("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-            Provider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
-            Provider("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
-            Provider("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
-            Provider("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
-            Provider("azure", "", "AZURE_OPENAI_API_KEY", base_env="AZURE_OPENAI_ENDPOINT", auth="api-key"),
-            Provider("sim", "", "", auth="none"),
+            KnownProvider("openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+            KnownProvider("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+            KnownProvider("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY"),
+            KnownProvider("together", "https://api.together.xyz/v1", "TOGETHER_API_KEY"),
+            KnownProvider("deepseek", "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY"),
+            KnownProvider("azure", "", "AZURE_OPENAI_API_KEY", base_env="AZURE_OPENAI_ENDPOINT", auth="api-key"),
+            KnownProvider("sim", "", "", auth="none"),
         )
     }
 )
 
 
-def split_model(name: str) -> tuple[Provider | None, str]:
+def split_model(name: str) -> tuple[KnownProvider | None, str]:
     """Part ``PROVIDER/MODEL`` where PROVIDER is known; any other name (``meta-llama/…``, ``gpt-5-mini``) is whole."""
     prefix, slash, rest = name.partition("/")
     provider = PROVIDERS.get(prefix)

@@ -12,27 +12,27 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable
 
-from llmbatch.classify.classify import judge_exception, judge_fault
+from llmbatch.classify.classify import classify_exception, classify_fault
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError, UsageError
 from llmbatch.core.raw_json import JSON, dumps, parse
 from llmbatch.core.rows import Row
 from llmbatch.providers.time_limits import TimeLimits
 
-__all__ = ["FunctionCaller"]
+__all__ = ["FunctionProvider"]
 
 
-class FunctionCaller:
-    """Implements :class:`llmbatch.core.ports.Caller` with a coroutine function.
+class FunctionProvider:
+    """Implements :class:`llmbatch.core.ports.Provider` with a coroutine function.
 
     The function gets ``row.value`` for rows that come from Python, else a dictionary of the row's members and its
-    ``id``. ``canary_row`` is what it is called with to find out whether it works again; without one no canary is sent.
+    ``id``. ``ping_row`` is what it is called with to find out whether it works again; without one no canary is sent.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not an ``async def``.
     """
 
     def __init__(
-        self, fn: Callable[[object], Awaitable[object]], *, name: str | None = None, canary_row: object = None
+        self, fn: Callable[[object], Awaitable[object]], *, name: str | None = None, ping_row: object = None
     ) -> None:
         if not _is_async(fn):
             raise UsageError(
@@ -40,7 +40,7 @@ class FunctionCaller:
                 hint="define it with `async def`; a blocking one can be awaited with asyncio.to_thread(function, row)",
             )
         self._fn = fn
-        self._canary_row = canary_row
+        self._canary_row = ping_row
         label = name or _name(fn)
         self._route = Route(label=label, account=label)
         self._limits = TimeLimits()
@@ -50,7 +50,7 @@ class FunctionCaller:
         size = sum(map(len, row.fields.values()))
         return self._request(size // 4)
 
-    def canary(self, like: Request) -> Request | None:
+    def ping(self, like: Request) -> Request | None:
         """A request for the canary's row, None where there is none."""
         return None if self._canary_row is None else self._request(0)
 
@@ -65,16 +65,16 @@ class FunctionCaller:
             body = _json_of(result)
         except TimeoutError as error:
             if limit.expired:
-                return judge_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
-            return judge_exception(error, asked=_shown(value))
+                return classify_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
+            return classify_exception(error, asked=_shown(value))
         except Exception as error:  # noqa: BLE001 - whatever the function raises is what there is to judge
-            return judge_exception(error, asked=_shown(value))
+            return classify_exception(error, asked=_shown(value))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             # Nobody cancelled this call: the function awaited something that was. It must not look like our own end.
-            return judge_exception(ConnectionAbortedError("the function was cancelled from within"))
+            return classify_exception(ConnectionAbortedError("the function was cancelled from within"))
         return Outcome(
             verdict="success",
             status=200,

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llmbatch.classify.classify import judge_fault, judge_reply
+from llmbatch.classify.classify import classify_fault, classify_reply
 from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.errors import MalformedRowError, TransportError
 from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
-from llmbatch.providers.formats.bodies import compose, join
-from llmbatch.providers.formats.ping import LIMITS, canary_body
-from llmbatch.providers.formats.row_kind import draft
-from llmbatch.providers.resolve import Connection, Resolver
+from llmbatch.providers.formats.bodies import compose_body, to_bytes
+from llmbatch.providers.formats.ping import LIMITS, ping_body
+from llmbatch.providers.formats.row_kind import parse_kind
+from llmbatch.providers.resolve import ProviderSettings, Resolver
 
-__all__ = ["HttpCaller"]
+__all__ = ["HttpProvider"]
 
 _USUAL_OUTPUT_TOKENS = 256
 """What an answer is taken to cost where nothing bounds it."""
@@ -27,13 +27,13 @@ _NO_LIMIT_DIGITS = 9
 """A limit with so many digits bounds nothing."""
 
 
-class HttpCaller:
-    """Implements :class:`llmbatch.core.ports.Caller` over a transport, which it owns and closes.
+class HttpProvider:
+    """Implements :class:`llmbatch.core.ports.Provider` over a transport, which it owns and closes.
 
     Belongs to one event loop. A cancelled :meth:`call` leaves nothing behind.
     """
 
-    def __init__(self, connection: Connection, transport: Transport) -> None:
+    def __init__(self, connection: ProviderSettings, transport: Transport) -> None:
         self._connection = connection
         self._transport = transport
         self._resolver = Resolver(connection)
@@ -42,12 +42,12 @@ class HttpCaller:
     @classmethod
     def over_http(
         cls,
-        connection: Connection,
+        connection: ProviderSettings,
         *,
         before_sending: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = lambda text: None,
         max_answer_memory: int | None = None,
-    ) -> HttpCaller:
+    ) -> HttpProvider:
         """A caller over a new :class:`~llmbatch.http.HttpTransport`; loads the HTTP client."""
         from llmbatch.http import DEFAULT_ANSWER_MEMORY, HttpTransport
 
@@ -80,23 +80,23 @@ class HttpCaller:
             MalformedRowError: the row can be no request.
             UsageError: the row needs a key, model or provider that is not there.
         """
-        shape = draft(row.fields, model=self._resolver.run_model)
+        shape = parse_kind(row.fields, model=self._resolver.run_model)
         target = self._resolver.target(shape.model, shape.endpoint, anthropic=shape.anthropic)
         members = shape.members
         if shape.body is not None:
             body = shape.body.encode()
         else:
-            members = compose(
+            members = compose_body(
                 target.endpoint, members, model=target.model, system=self._system, params=self._connection.params
             )
-            body = join(members)
+            body = to_bytes(members)
         return Request(
             target.route, target.url, target.headers, body, target.endpoint, _tokens(body, members, target.endpoint)
         )
 
-    def canary(self, like: Request) -> Request:
+    def ping(self, like: Request) -> Request:
         """The smallest request that the route of *like* takes."""
-        body = canary_body(like.endpoint, like.body)
+        body = ping_body(like.endpoint, like.body)
         return Request(like.route, like.url, like.headers, body, like.endpoint, len(body) // 4 + 16)
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
@@ -104,8 +104,8 @@ class HttpCaller:
         try:
             reply = await self._transport.post(request, timeout=timeout)
         except TransportError as error:
-            return judge_fault(error)
-        return judge_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+            return classify_fault(error)
+        return classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""

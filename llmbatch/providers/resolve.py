@@ -15,25 +15,25 @@ from dataclasses import dataclass, field
 
 from llmbatch.core.calls import Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
-from llmbatch.core.raw_json import JSONError, dumps, parse
+from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
-from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, Provider, split_model
+from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
-from llmbatch.providers.urls import Address, azure_url, check_proxy, endpoint_url, parse_address, proxy_secrets
+from llmbatch.providers.urls import BaseUrl, azure_url, check_proxy, endpoint_url, parse_base_url, proxy_secrets
 
-__all__ = ["Connection", "Resolver", "Target"]
+__all__ = ["ProviderSettings", "Resolver", "Target"]
 
 _ANTHROPIC_VERSION = "2023-06-01"
 
 _MOST_TARGETS = 1024
 """Models whose targets are remembered, half a kilobyte each."""
 
-_CUSTOM = Provider("", "", "")
+_CUSTOM = KnownProvider("", "", "")
 """The server behind ``--base-url`` when no name says whose it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class ProviderSettings:
     """What the user said about where to send; checked at birth, but for what needs a row.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for a value that cannot be meant.
@@ -64,7 +64,7 @@ class Connection:
         if self.endpoint is not None and self.endpoint not in ENDPOINTS:
             raise UsageError(f"endpoint is {self.endpoint!r}, must be one of {', '.join(ENDPOINTS)}")
         if self.base_url:
-            parse_address(self.base_url, name="--base-url")
+            parse_base_url(self.base_url, name="--base-url")
         if self.proxy is not None:
             check_proxy(self.proxy)
         for name, text in self.params.items():
@@ -74,7 +74,7 @@ class Connection:
                 raise UsageError("the model is no parameter", hint="use -m PROVIDER/MODEL")
             try:
                 value = parse(text)
-            except JSONError as error:
+            except RawJsonError as error:
                 raise UsageError(f"parameter {name!r} is not JSON: {error}") from None
             if name == "stream" and value is True:
                 raise UsageError("parameter 'stream' is true, but a result line cannot hold a stream")
@@ -97,7 +97,7 @@ class Resolver:
     Not for several threads at once.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ProviderSettings) -> None:
         self._connection = connection
         name = (connection.model or "").strip()
         self.run_provider, self.run_model = split_model(name)
@@ -163,7 +163,7 @@ class Resolver:
     def _shared(self, headers: dict[str, str]) -> dict[str, str]:
         return self._headers.setdefault(tuple(headers.items()), headers)
 
-    def _address(self, provider: Provider) -> tuple[Address, bool]:
+    def _address(self, provider: KnownProvider) -> tuple[BaseUrl, bool]:
         """The provider's base URL, and whether it is the one of its own that certainly wants a key."""
         connection = self._connection
         if provider.name == "sim":
@@ -171,20 +171,20 @@ class Resolver:
                 if connection.sim_url is None:
                     raise UsageError("there is no simulated provider here", hint="choose another model than sim/…")
                 self._sim_base = connection.sim_url()
-            return parse_address(self._sim_base, name="the simulated provider's URL"), False
+            return parse_base_url(self._sim_base, name="the simulated provider's URL"), False
         if connection.base_url:
-            return parse_address(connection.base_url, name="--base-url"), False
+            return parse_base_url(connection.base_url, name="--base-url"), False
         configured = connection.environ.get(provider.base_env, "").strip() if provider.base_env else ""
         if configured:
-            return parse_address(configured, name=provider.base_env), provider.name == "azure"
+            return parse_base_url(configured, name=provider.base_env), provider.name == "azure"
         if not provider.base_url:
             raise UsageError(
                 f"no base URL: {provider.base_env} is not set",
                 hint=f"export {provider.base_env}=https://NAME.openai.azure.com",
             )
-        return parse_address(provider.base_url, name=provider.name), True
+        return parse_base_url(provider.base_url, name=provider.name), True
 
-    def _key_env(self, provider: Provider) -> str:
+    def _key_env(self, provider: KnownProvider) -> str:
         """The variable of the key that pays, empty for none."""
         connection = self._connection
         if provider.auth == "none":
@@ -209,7 +209,7 @@ class Resolver:
             )
         return Secret(value)
 
-    def _url(self, provider: Provider, address: Address, endpoint: Endpoint, model: str) -> str:
+    def _url(self, provider: KnownProvider, address: BaseUrl, endpoint: Endpoint, model: str) -> str:
         if provider.name == "azure":
             if not model.strip("."):
                 raise MalformedRowError("input_bad_model", f"model is {model!r}, which is no deployment's name")
@@ -218,7 +218,7 @@ class Resolver:
         return endpoint_url(address, endpoint, anthropic=provider.name == "anthropic")
 
 
-def _headers(provider: Provider, endpoint: Endpoint, key: Secret | None) -> dict[str, str]:
+def _headers(provider: KnownProvider, endpoint: Endpoint, key: Secret | None) -> dict[str, str]:
     headers = {
         "Content-Type": "application/json",
         "Accept": "application/json",

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from llmbatch.core.errors import UsageError
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["Address", "azure_url", "check_proxy", "endpoint_url", "parse_address", "proxy_secrets"]
+__all__ = ["BaseUrl", "azure_url", "check_proxy", "endpoint_url", "parse_base_url", "proxy_secrets"]
 
 _PATHS: dict[Endpoint, str] = {
     "chat": "/chat/completions",
@@ -25,7 +25,7 @@ _AZURE_PER_DEPLOYMENT: frozenset[Endpoint] = frozenset({"chat", "embeddings", "c
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class BaseUrl:
     """A base URL in parts: ``origin`` (scheme, host and port), ``path`` without a slash at its end, ``query``."""
 
     origin: str
@@ -43,7 +43,7 @@ class Address:
         return f"{self.origin}{path}?{queries}" if queries else self.origin + path
 
 
-def parse_address(url: str, *, name: str) -> Address:
+def parse_base_url(url: str, *, name: str) -> BaseUrl:
     """Check a base URL. *name* is the flag or variable it came from, for the message.
 
     Raises:
@@ -65,7 +65,7 @@ def parse_address(url: str, *, name: str) -> Address:
         raise UsageError(f"{name} has white space or control characters in it", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-    return Address(origin, parts.path.rstrip("/"), parts.query)
+    return BaseUrl(origin, parts.path.rstrip("/"), parts.query)
 
 
 def check_proxy(url: str) -> None:
@@ -92,7 +92,7 @@ def proxy_secrets(url: str) -> list[str]:
     return [password, unquote(password)] if password else []
 
 
-def endpoint_url(address: Address, endpoint: Endpoint, *, anthropic: bool) -> str:
+def endpoint_url(address: BaseUrl, endpoint: Endpoint, *, anthropic: bool) -> str:
     """Where *endpoint* is at *address*.
 
     OpenAI's formats follow the path of the base URL, ``/v1`` where it has none: all compatible servers live there.
@@ -104,7 +104,7 @@ def endpoint_url(address: Address, endpoint: Endpoint, *, anthropic: bool) -> st
     return address.url(root + _PATHS[endpoint])
 
 
-def azure_url(address: Address, endpoint: Endpoint, *, model: str, api_version: str) -> str:
+def azure_url(address: BaseUrl, endpoint: Endpoint, *, model: str, api_version: str) -> str:
     """Where *endpoint* is at an Azure resource: the v1 endpoint, or with an API version the older paths."""
     if address.path:
         return address.url(address.path + _PATHS[endpoint], f"api-version={quote(api_version)}" if api_version else "")

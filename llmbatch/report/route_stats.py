@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from llmbatch.core.events import CircuitState
 from llmbatch.report.snapshot import RouteSnapshot
 
-__all__ = ["RouteTally"]
+__all__ = ["RouteStats"]
 
 
 @dataclass(slots=True)
-class RouteTally:
-    """One route's share of the numbers; :class:`~llmbatch.report.stats.Tally` keeps it."""
+class RouteStats:
+    """One route's share of the numbers; :class:`~llmbatch.report.stats.RunStats` keeps it."""
 
     label: str
     state: CircuitState = "closed"

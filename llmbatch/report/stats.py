@@ -32,12 +32,12 @@ from llmbatch.core.events import (
 )
 from llmbatch.report.counters import CodeCounter
 from llmbatch.report.histogram import LatencyHistogram
-from llmbatch.report.route_stats import RouteTally
+from llmbatch.report.route_stats import RouteStats
 from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
 from llmbatch.report.summary import RouteSummary, Summary
-from llmbatch.report.throughput import RowRate
+from llmbatch.report.throughput import Throughput
 
-__all__ = ["Summary", "Tally"]
+__all__ = ["RunStats", "Summary"]
 
 _MOST_ROUTES = 500
 _OTHER_ROUTES = "(other routes)"
@@ -45,7 +45,7 @@ _SHOWN_ROUTES = 50
 _RANK = {"open": 0, "half_open": 1, "closed": 3}
 
 
-class Tally:
+class RunStats:
     """The fold. Fed from one thread; ``snapshot`` may be taken in any other and then sees counts of about that instant.
 
     Cost: O(1) an event, little over a microsecond for the three of an ordinary row; a snapshot sorts the routes.
@@ -78,10 +78,10 @@ class Tally:
         self._input_tokens = 0
         self._output_tokens = 0
         self._latency = LatencyHistogram()
-        self._rate = RowRate()
+        self._rate = Throughput()
         self._errors = CodeCounter()
         self._failures = CodeCounter()
-        self._routes: dict[str, RouteTally] = {}
+        self._routes: dict[str, RouteStats] = {}
         self._notices: deque[Notice] = deque(maxlen=5)
         self._advice = ""
 
@@ -122,7 +122,7 @@ class Tally:
                     self._advice = event.hint
             case RunStarted():
                 self.started = event
-                self._rate = RowRate(event.at)
+                self._rate = Throughput(event.at)
             case RunStopping():
                 self.stopping = event
             case RunEnded():
@@ -132,13 +132,13 @@ class Tally:
 
     # -- one event each ------------------------------------------------------------------------------------------------
 
-    def _route(self, label: str) -> RouteTally:
+    def _route(self, label: str) -> RouteStats:
         known = self._routes.get(label)
         if known is not None:
             return known
         if len(self._routes) >= _MOST_ROUTES:
             label = _OTHER_ROUTES
-        return self._routes.setdefault(label, RouteTally(label))
+        return self._routes.setdefault(label, RouteStats(label))
 
     def _call_sent(self, event: CallSent) -> None:
         route = self._route(event.route)
@@ -250,7 +250,7 @@ class Tally:
 
     def route(self, label: str, now: float | None = None) -> RouteSnapshot:
         """One route at *now* (default: at the last event)."""
-        return self._routes.get(label, RouteTally(label)).snapshot(self.at if now is None else now)
+        return self._routes.get(label, RouteStats(label)).snapshot(self.at if now is None else now)
 
     def snapshot(self, now: float | None = None) -> Snapshot:
         """The run at *now* on the events' clock (default: at the last event)."""
@@ -382,7 +382,7 @@ class Tally:
         return self._outage_s + (0.0 if since is None else max(0.0, now - since))
 
     def _worst_routes(self, now: float) -> tuple[RouteSnapshot, ...]:
-        def rank(route: RouteTally) -> tuple[int, int, int, str]:
+        def rank(route: RouteStats) -> tuple[int, int, int, str]:
             paused = route.state == "closed" and route.paused_until > now
             return (2 if paused else _RANK[route.state], -route.parked, -route.in_flight, route.label)
 

@@ -5,10 +5,10 @@ What it does not do: read a clock. Every instant comes in as ``at`` or ``now`` o
 
 from __future__ import annotations
 
-__all__ = ["RowRate"]
+__all__ = ["Throughput"]
 
 
-class RowRate:
+class Throughput:
     """Rows by the second: the last *span_s* seconds one by one, the whole run in at most *places* steps of equal width.
 
     The steps start at one second and double when the places are full. One writer; reading changes nothing, so any

@@ -95,11 +95,11 @@ class Judging(RouteBase):
 
     def _failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.ticket, "failure", now)
-        if outcome.least_wait and not call.probe:
+        if outcome.min_backoff and not call.probe:
             self.limit.on_overload(call.serial, self.circuit.serial)
-        if outcome.pause is not None:
-            self.throttle.hear(call.serial, now + outcome.pause)
-            self.circuit.hold(now + outcome.pause if not self.circuit.is_closed else -math.inf)
+        if outcome.retry_after is not None:
+            self.throttle.hear(call.serial, now + outcome.retry_after)
+            self.circuit.hold(now + outcome.retry_after if not self.circuit.is_closed else -math.inf)
         if call.probe and self.outage is None:
             return self._stale_probe(call)
         if outcome.code == "unknown_host" and not self.history.ever:
@@ -109,7 +109,7 @@ class Judging(RouteBase):
         if call.kind != "row":
             # What nothing later in flight could disprove is the route's wait.
             disprovable = any(number > call.serial for number in self._out)
-            named = -math.inf if outcome.pause is None else self.throttle.confirmed(disprovable=disprovable)
+            named = -math.inf if outcome.retry_after is None else self.throttle.confirmed(disprovable=disprovable)
             return [*self._pause(named - now, now, ""), *self._check_failed(now)]
         record = self._note_failure(call, outcome)
         if not self.circuit.is_closed:
@@ -154,7 +154,7 @@ class Judging(RouteBase):
 
     def _backoff(self, row: int, record: RowRecord) -> float:
         delay = retry_delay(self.evidence.backoff(record), self._chance(f"retry:{row}:{record.failures}"))
-        return max(delay, record.last.least_wait, record.last.pause or 0.0)
+        return max(delay, record.last.min_backoff, record.last.retry_after or 0.0)
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.ended(row)
@@ -167,7 +167,7 @@ class Judging(RouteBase):
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
         if lasts and all(last.code == "timeout" for last in lasts):
             return "timeouts"
-        refused = sum(last.verdict in ("neutral", "exhausted") for last in lasts)
+        refused = sum(last.verdict in ("rejected", "account_refused") for last in lasts)
         return "refusals" if 2 * refused >= len(lasts) and refused else "failures"
 
     def _open(self, cause: Cause, now: float, *, confirmed: bool = False) -> list[Decision]:
@@ -205,14 +205,14 @@ class Judging(RouteBase):
         if outcome.code == "timeout":
             outage.hung += 1
         wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
-        self.circuit.hold(now + max(wait, outcome.pause or 0.0))
+        self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:
             outage.failed_rows += call.kind == "row"
             return decisions
         rate = self.evidence.rate.cautious
         if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
             decisions.append(OutageConfirmed(outage.since, self.reason))
-            if outcome.auth and self.history.ever:
+            if outcome.key_refused and self.history.ever:
                 message = f"{self.label} suddenly refuses the key ({outcome.message})"
                 hint = "the key may have been revoked; waiting and probing in case it is an outage"
                 decisions.append(Tell("warning", message, hint))

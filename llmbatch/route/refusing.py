@@ -37,13 +37,13 @@ class Refusing(Judging):
         self.circuit.settle(call.ticket, "neutral", now)
         if call.kind != "row":
             return self._check_refused(outcome, now)
-        if outcome.final:
+        if outcome.row_is_bad:
             return self._bad_row(call, outcome)
-        if outcome.retry and not outcome.auth:
+        if outcome.retry and not outcome.key_refused:
             return self._row_refused(call, outcome, now)
         record = self._note_failure(call, outcome)
-        if outcome.pause is not None:
-            self.throttle.hear(call.serial, now + outcome.pause)
+        if outcome.retry_after is not None:
+            self.throttle.hear(call.serial, now + outcome.retry_after)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         stop = self._should_stop(outcome)
@@ -78,15 +78,15 @@ class Refusing(Judging):
         """Whether refusals are the operator's matter: the route never worked, or the account has no money."""
         records = self.evidence.records
         lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
-        if outcome.verdict == "exhausted" and outcome.scope == "key" and not outcome.auth:
-            broke = sum(last.verdict == "exhausted" for last in lasts)
+        if outcome.verdict == "account_refused" and outcome.scope == "key" and not outcome.key_refused:
+            broke = sum(last.verdict == "account_refused" for last in lasts)
             if broke >= UNCERTAIN_REFUSALS:
                 return outcome
         if self.history.ever:
             return None
-        if outcome.verdict == "exhausted" and outcome.certain:
+        if outcome.verdict == "account_refused" and outcome.certain:
             return outcome
-        refused = sum(last.verdict in ("neutral", "exhausted") for last in lasts)
+        refused = sum(last.verdict in ("rejected", "account_refused") for last in lasts)
         return outcome if refused >= self._policy.failure_threshold else None
 
     def _check_refused(self, outcome: Outcome, now: float) -> list[Decision]:
@@ -104,14 +104,14 @@ class Refusing(Judging):
 
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
-        final = outcome.final and call.kind == "row"
+        final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
             self.circuit.settle(call.ticket, "neutral", now)
             return self._bad_row(call, outcome) if final else self._stale_probe(call)
-        if not self.history.ever and outcome.verdict == "exhausted" and outcome.certain:
+        if not self.history.ever and outcome.verdict == "account_refused" and outcome.certain:
             self._stop = (3, outcome)
         disguised = outage.cause in ("refusals", "stop") and not final
-        if disguised or outcome.verdict == "exhausted":
+        if disguised or outcome.verdict == "account_refused":
             self.circuit.settle(call.ticket, "failure", now)
             decisions = self._probe_failed(call, outcome, now)
         else:
@@ -135,8 +135,8 @@ class Refusing(Judging):
             # It was throttled while others passed: it is too large for the limit, and sets no pace any more.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
             return [self._after_failure(call.row, record, outcome, now)]
-        if outcome.pause is not None:
-            self.throttle.hear(call.serial, now + outcome.pause)
+        if outcome.retry_after is not None:
+            self.throttle.hear(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)
         disprovable = any(number > call.serial for number in self._out)
         sent = self.circuit.serial - self.evidence.newest_success
@@ -159,15 +159,19 @@ class Refusing(Judging):
         wait = named
         if not math.isfinite(named):
             purpose = f"throttle:{self.circuit.serial}"
-            wait = outcome.pause if outcome.pause is not None else self.throttle.backoff(self._chance(purpose), now)
-        wait = max(wait, outcome.least_wait)
+            wait = (
+                outcome.retry_after
+                if outcome.retry_after is not None
+                else self.throttle.backoff(self._chance(purpose), now)
+            )
+        wait = max(wait, outcome.min_backoff)
         decisions = self._pause(wait, now, outcome.code)
         decisions += [RetryAt(row, max(at, now + wait), outcome.code) for row, at in excused]
         if not self.circuit.is_closed:
             self.circuit.hold(now + wait)
         if call.kind != "row":
             return decisions
-        back: Decision = RetryAt(call.row, now + max(wait, outcome.pause or 0.0), outcome.code)
+        back: Decision = RetryAt(call.row, now + max(wait, outcome.retry_after or 0.0), outcome.code)
         return [*decisions, back if self.circuit.is_closed else ParkUntil(call.row)]
 
     def _push_back(self, call: Call) -> None:
@@ -175,14 +179,14 @@ class Refusing(Judging):
         self._steady = 0.0
 
     def _exhausted(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
-        if outcome.scope != "key" or outcome.auth or not outcome.certain:
+        if outcome.scope != "key" or outcome.key_refused or not outcome.certain:
             # A key, a model or an address that worked before is judged like any refusal: by evidence.
             return self._refused(call, outcome, now)
         self.circuit.settle(call.ticket, "exhausted", now)
         self.dead = outcome
         if self.outage is None and not self.circuit.is_closed:
             self._begin_outage(Outage(now, "stop", self.window.newest))
-        stop = StopRun(3, f"{self.label} refuses the account: {outcome.message}", outcome.advice)
+        stop = StopRun(3, f"{self.label} refuses the account: {outcome.message}", outcome.hint)
         return [*([ParkUntil(call.row)] if call.kind == "row" else []), stop]
 
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
@@ -197,7 +201,7 @@ class Refusing(Judging):
 
 
 def _is_refused(record: RowRecord) -> bool:
-    return record.last.verdict in ("neutral", "exhausted")
+    return record.last.verdict in ("rejected", "account_refused")
 
 
 def _too_large(outcome: Outcome) -> Outcome:

@@ -7,10 +7,10 @@ The cases, by the verdict of an answer:
 
 * ``success``: all that was sent before it is judged.
 * ``failure``: the row goes again after its backoff, is held for evidence, or is parked when the circuit opens.
-* ``neutral``: a refusal. One that names the row's content ends the row; others are judged like failures. On a route
+* ``rejected``: a refusal. One that names the row's content ends the row; others are judged like failures. On a route
   that has never answered, enough of them stop the run.
 * ``throttled``: the route's pace, or a row that is too large for the limit.
-* ``exhausted``: no money ends the run; a refused key, model or address does where it has never worked.
+* ``account_refused``: no money ends the run; a refused key, model or address does where it has never worked.
 * ``local``: this machine's fault: the row goes back, nobody is blamed.
 """
 
@@ -82,11 +82,11 @@ class RouteState(Refusing):
                 return self._succeeded(call, now)
             case "failure":
                 return self._failed(call, outcome, now)
-            case "neutral":
+            case "rejected":
                 return self._refused(call, outcome, now)
             case "throttled":
                 return self._throttled(call, outcome, now)
-            case "exhausted":
+            case "account_refused":
                 return self._exhausted(call, outcome, now)
             case "local":
                 return self._local(call, outcome, now)
@@ -145,11 +145,11 @@ class RouteState(Refusing):
         exit_code, outcome = self._stop
         self._stop = None
         self.dead = outcome
-        hint = outcome.advice or "check the model, the parameters and the rows; `llmbatch check` reads them all"
+        hint = outcome.hint or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if exit_code == 2:
-            return StopRun(2, f"{self.label}: {outcome.message}", outcome.advice or "check the address (--base-url)")
+            return StopRun(2, f"{self.label}: {outcome.message}", outcome.hint or "check the address (--base-url)")
         message = f"{self.label} refused the first rows: {outcome.message}"
-        if outcome.verdict == "exhausted" and outcome.scope == "key" and not outcome.auth:
+        if outcome.verdict == "account_refused" and outcome.scope == "key" and not outcome.key_refused:
             return StopRun(3, f"{self.label} refuses the account: {outcome.message}", hint)
         if outcome.scope in ("model", "provider"):
             return GiveUpRoute(outcome, message, hint)

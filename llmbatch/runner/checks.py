@@ -26,12 +26,12 @@ class Checks:
         """The smallest request of the route. It names no tenant, so it says nothing about one."""
         if route.template is None or not route.template.url or route.state.label != route.route.label:
             return None
-        return self._run.caller.canary(route.template)
+        return self._run.provider.ping(route.template)
 
     def good(self, route: RunRoute) -> Request | None:
         """The request of a finished row; for a function, which may do more than answer, the row that its user gave."""
         if route.template is not None and not route.template.url:
-            return self._run.caller.canary(route.template)
+            return self._run.provider.ping(route.template)
         if route.good is None and self._good_rows is not None and route.template is not None and route.template.url:
             find, self._good_rows = self._good_rows, None
             for row in find():
@@ -40,7 +40,7 @@ class Checks:
 
     def _prepare(self, row: Row) -> None:
         try:
-            request = self._run.caller.prepare(row)
+            request = self._run.provider.prepare(row)
         except Exception:  # noqa: BLE001 - a row of an earlier run that is no request now: then there is none
             return
         self.keep(self._run.routes.route_of(row, request.route, self._run.now()), request)

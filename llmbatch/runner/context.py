@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llmbatch.core.events import Event
-from llmbatch.core.ports import Caller, Sink, Source
+from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.runner.backlog import Backlog, RunRoute
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.machine import Machine
@@ -21,7 +21,7 @@ class RunContext:
     """One run's shared parts. *halt* ends the run: exit code, reason and hint."""
 
     options: RunOptions
-    caller: Caller
+    provider: Provider
     source: Source
     sink: Sink
     routes: Routes

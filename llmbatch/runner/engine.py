@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
-from llmbatch.core.ports import Caller, Sink, Source
+from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.runner.calls import Job
 from llmbatch.runner.options import RunOptions
@@ -61,7 +61,7 @@ class Engine:
 
     def __init__(
         self,
-        caller: Caller,
+        provider: Provider,
         source: Source,
         sink: Sink,
         options: RunOptions,
@@ -71,13 +71,13 @@ class Engine:
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._caller = caller
+        self._provider = provider
         self._sink = sink
         self._options = options
         self._observers = list(observers)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         self._scheduler = Scheduler(
-            caller,
+            provider,
             source,
             sink,
             options,
@@ -208,7 +208,7 @@ class Engine:
             self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
 
     async def _work(self, job: Job | None) -> None:
-        call, settle, concurrency = self._caller.call, self._scheduler.settle, self._options.concurrency
+        call, settle, concurrency = self._provider.call, self._scheduler.settle, self._options.concurrency
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine
         try:
@@ -269,7 +269,7 @@ class Engine:
             return False
         dead = self._scheduler.dead()
         if dead is not None:
-            self._halt(3, dead.message, dead.advice)
+            self._halt(3, dead.message, dead.hint)
         else:
             self._halt(75, self._scheduler.why_stuck(), "")
         return True
@@ -301,7 +301,7 @@ class Engine:
             return self._ending
         dead = self._scheduler.dead()
         if dead is not None:
-            return RunOutcome(3, dead.message, dead.advice)
+            return RunOutcome(3, dead.message, dead.hint)
         if not self._scheduler.is_finished():
             return RunOutcome(75, "stopped before the end")
         return RunOutcome(0, "finished")

@@ -38,5 +38,5 @@ class Machine:
         wait = min(self._longest, 2.0**self._level)
         self._level = min(self._level + 1, 30)
         self.until = now + wait
-        hint = outcome.advice or "nothing is lost: the rows are resent"
+        hint = outcome.hint or "nothing is lost: the rows are resent"
         return Notice(now, "warning", f"this machine: {outcome.message}; trying again in {wait:.0f} s", hint)

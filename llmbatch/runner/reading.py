@@ -150,7 +150,7 @@ class Reading:
         if self._is_later_pass and item.number in self._run.backlog.rows:
             return None
         try:
-            request = self._run.caller.prepare(item)
+            request = self._run.provider.prepare(item)
         except MalformedRowError as error:
             self._run.finisher.finish_malformed(item, error.code, str(error))
             return None
@@ -278,7 +278,7 @@ class Reading:
         except InputError as error:
             self.fail(error)
             return None
-        pending.request = self._run.caller.prepare(pending.row)
+        pending.request = self._run.provider.prepare(pending.row)
         return pending.request
 
     def drop(self, pending: PendingRow) -> None:

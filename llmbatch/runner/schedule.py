@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.events import CallSent, Event
-from llmbatch.core.ports import Caller, Sink, Source
+from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.pace.tokens import TokenBudget
 from llmbatch.route.decisions import CircuitMoved
@@ -41,7 +41,7 @@ class Scheduler:
 
     def __init__(
         self,
-        caller: Caller,
+        provider: Provider,
         source: Source,
         sink: Sink,
         options: RunOptions,
@@ -55,7 +55,7 @@ class Scheduler:
     ) -> None:
         self._run = RunContext(
             options=options,
-            caller=caller,
+            provider=provider,
             source=source,
             sink=sink,
             routes=Routes(options, seed=seed, answered_before=answered_before),

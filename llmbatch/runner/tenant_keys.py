@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llmbatch.core.raw_json import JSONError, dumps, parse
+from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.rows import Row
 
 __all__ = ["TenantKeys"]
@@ -50,7 +50,7 @@ class TenantKeys:
             text = row.fields.get(first)
             try:
                 value = None if text is None else parse(text)
-            except JSONError:
+            except RawJsonError:
                 return None
         else:
             value = _member(value, first)

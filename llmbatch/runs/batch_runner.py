@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from llmbatch.core.errors import StoppedError, WriteError
 from llmbatch.core.events import Notice, Observer, RunStarted
-from llmbatch.core.ports import Caller, Transport
+from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Result, Row, encode_line
 from llmbatch.outputs.sinks import LineSink, QueueSink
-from llmbatch.report.stats import Summary, Tally
+from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import Endpoint, Fsync, OnOutage, RunOptions, check_keywords, check_names
-from llmbatch.runs.local_simulator import SimulatedHost
+from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.nested_loop import run_in_thread
 
 if TYPE_CHECKING:
     from llmbatch.inputs.source import Source
     from llmbatch.outputs.file import Output
     from llmbatch.outputs.writer import LineWriter
-    from llmbatch.storage.filesystem import Disk
+    from llmbatch.storage.filesystem import Filesystem
 
 __all__ = ["BatchRunner", "Options"]
 
@@ -95,7 +95,7 @@ class BatchRunner:
         max_answer_memory: int = 512_000_000,
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
-        disk: Disk | None = None,
+        disk: Filesystem | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_names(frozenset(options))
@@ -118,7 +118,7 @@ class BatchRunner:
         self._writers: list[LineWriter] = []
         self._given_up: int | None = None
         self._stopped: tuple[int, str, bool] | None = None
-        self._make_caller(SimulatedHost())
+        self._make_provider(LocalSimulator())
 
     # Running.
 
@@ -147,30 +147,30 @@ class BatchRunner:
                 sent.
             WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
         """
-        from llmbatch.inputs.parallel_hash import start_hashing
+        from llmbatch.inputs.parallel_hash import start_parallel_hash
         from llmbatch.inputs.source import count_rows, open_source, verify_finished
         from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.outputs.file import open_output
         from llmbatch.outputs.writer import LineWriter
         from llmbatch.runs.good_rows import known_good_rows
-        from llmbatch.runs.preflight import look_ahead, refuse_other_model
-        from llmbatch.storage.filesystem import DISK
+        from llmbatch.runs.preflight import check_first_row, check_same_model
+        from llmbatch.storage.filesystem import FILESYSTEM
 
         check_keywords(
             limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict, force=force, fsync=fsync
         )
-        disk = self._disk or DISK
+        disk = self._disk or FILESYSTEM
         target = str(output if output is not None else default_output(input))
-        host = SimulatedHost(seed=self.options.seed or 0)
+        host = LocalSimulator(seed=self.options.seed or 0)
         # Lines go first: what a kill repeats is then no more than what was in flight.
-        caller = self._make_caller(
+        provider = self._make_provider(
             host, before_sending=lambda: writer.flush(), warn=lambda text: engine.emit(_warning(text))
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
-            stack.push_async_callback(caller.aclose)
-            look_ahead(caller, input, limit=limit, strict=strict, disk=disk)
-            head_start = start_hashing(input, target, disk)
+            stack.push_async_callback(provider.aclose)
+            check_first_row(provider, input, limit=limit, strict=strict, disk=disk)
+            head_start = start_parallel_hash(input, target, disk)
             if head_start is not None:
                 stack.callback(head_start.close)
             out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=disk)
@@ -181,7 +181,7 @@ class BatchRunner:
             # A function may change its name; what it is asked is its author's matter.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
-                refuse_other_model(caller, input, target, earlier, disk)
+                check_same_model(provider, input, target, earlier, disk)
             source = open_source(input, ledger=out.ledger, limit=limit, spool=spool_path(target), disk=disk)
             stack.push_async_callback(source.aclose)
             total = count_rows(input, disk)
@@ -197,7 +197,7 @@ class BatchRunner:
             stack.callback(self._writers.remove, writer)
             tally = self._fold()
             engine = self._start(
-                caller, source, LineSink(writer), tally, out, good_rows=lambda: known_good_rows(out, input, disk)
+                provider, source, LineSink(writer), tally, out, good_rows=lambda: known_good_rows(out, input, disk)
             )
             engine.emit(
                 RunStarted(
@@ -286,16 +286,16 @@ class BatchRunner:
         from llmbatch.inputs.iterable import IterableSource
         from llmbatch.outputs.deferred import stamp_retry_at
 
-        host = SimulatedHost(seed=self.options.seed or 0)
-        caller = self._make_caller(host, warn=lambda text: engine.emit(_warning(text)))
+        host = LocalSimulator(seed=self.options.seed or 0)
+        provider = self._make_provider(host, warn=lambda text: engine.emit(_warning(text)))
         sink = QueueSink(2 * self.options.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
-            stack.push_async_callback(caller.aclose)
+            stack.push_async_callback(provider.aclose)
             source = IterableSource(rows, opaque=callable(self._model))
             stack.push_async_callback(source.aclose)
             tally = self._fold()
-            engine = self._start(caller, source, sink, tally, None)
+            engine = self._start(provider, source, sink, tally, None)
             engine.emit(
                 RunStarted(asyncio.get_running_loop().time(), "", "", self.options.concurrency, 0, 0, _length(rows))
             )
@@ -338,21 +338,21 @@ class BatchRunner:
 
     # Putting the parts together.
 
-    def _make_caller(
+    def _make_provider(
         self,
-        host: SimulatedHost,
+        host: LocalSimulator,
         *,
         before_sending: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = lambda text: None,
-    ) -> Caller:
+    ) -> Provider:
         if self._model is not None and not isinstance(self._model, str):
-            from llmbatch.providers.function_provider import FunctionCaller
+            from llmbatch.providers.function_provider import FunctionProvider
 
-            return FunctionCaller(self._model, canary_row=self._canary)
-        from llmbatch.providers.http_provider import HttpCaller
-        from llmbatch.providers.resolve import Connection
+            return FunctionProvider(self._model, ping_row=self._canary)
+        from llmbatch.providers.http_provider import HttpProvider
+        from llmbatch.providers.resolve import ProviderSettings
 
-        connection = Connection(
+        connection = ProviderSettings(
             model=self._model,
             base_url=self._base_url,
             proxy=self._proxy,
@@ -364,28 +364,28 @@ class BatchRunner:
             sim_url=host.url,
         )
         if self._transport is not None:
-            return HttpCaller(connection, self._transport)
-        return HttpCaller.over_http(
+            return HttpProvider(connection, self._transport)
+        return HttpProvider.over_http(
             connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
         )
 
-    def _fold(self) -> Tally:
+    def _fold(self) -> RunStats:
         """What adds up this run's events: a fresh one among the observers, as others may read it too, or our own."""
-        fresh = (other for other in self._observers if isinstance(other, Tally) and other.started is None)
-        return next(fresh, None) or Tally()
+        fresh = (other for other in self._observers if isinstance(other, RunStats) and other.started is None)
+        return next(fresh, None) or RunStats()
 
     def _start(
         self,
-        caller: Caller,
+        provider: Provider,
         source: Source,
         sink: LineSink | QueueSink,
-        tally: Tally,
+        tally: RunStats,
         out: Output | None,
         *,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
     ) -> Engine:
         engine = Engine(
-            caller,
+            provider,
             source,
             sink,
             self.options,
@@ -400,7 +400,7 @@ class BatchRunner:
             engine.stop(exit_code, reason, now=now)
         return engine
 
-    def _sum_up(self, engine: Engine, tally: Tally, ending: RunOutcome, deferred: int) -> Summary:
+    def _sum_up(self, engine: Engine, tally: RunStats, ending: RunOutcome, deferred: int) -> Summary:
         if isinstance(ending.error, WriteError):
             engine.ended(74, ending.reason, deferred)
             raise ending.error

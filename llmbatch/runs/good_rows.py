@@ -19,7 +19,7 @@ from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input
 from llmbatch.inputs.rows import parse_line
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.outputs.file import Output
-from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["known_good_rows"]
 
@@ -28,7 +28,7 @@ _FEW_ROWS: Final = 10_000
 _FEW_BLOCKS: Final = 64 * 1024 * 1024 // BLOCK_BYTES
 
 
-def known_good_rows(output: Output, input_path: str | Path, disk: Disk = DISK) -> list[Row]:
+def known_good_rows(output: Output, input_path: str | Path, disk: Filesystem = FILESYSTEM) -> list[Row]:
     """Input rows of the first hundred successful lines of *output*: of every model of a mixed file, most likely.
 
     Only rows among the first 10,000 lines and 64 MB of a regular file, as they were when they were answered. Raises
@@ -49,7 +49,7 @@ def known_good_rows(output: Output, input_path: str | Path, disk: Disk = DISK) -
         disk.close(fd)
 
 
-def _rows(fd: int, name: str, wanted: dict[int, str], disk: Disk) -> Iterator[Row]:
+def _rows(fd: int, name: str, wanted: dict[int, str], disk: Filesystem) -> Iterator[Row]:
     if not stat.S_ISREG(disk.fstat(fd).st_mode):
         return
     before, last = 0, max(wanted)

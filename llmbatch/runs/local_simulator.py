@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmbatch.sim.server import SimServer
 
-__all__ = ["SimulatedHost"]
+__all__ = ["LocalSimulator"]
 
 
-class SimulatedHost:
+class LocalSimulator:
     """Starts the server at the first call of :meth:`url`; never, if no row needs it.
 
     The socket listens at once, so early requests wait in its backlog until the server takes them up.

@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
-from llmbatch.core.ports import Caller
+from llmbatch.core.ports import Provider
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.source import open_source
-from llmbatch.storage.filesystem import DISK, Disk
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
-__all__ = ["look_ahead", "refuse_other_model"]
+__all__ = ["check_first_row", "check_same_model"]
 
 _FEW_ROWS = 10_000
 """How far into the input the first answered row is looked for: about 0.1 s."""
 
 
-def look_ahead(
-    caller: Caller,
+def check_first_row(
+    provider: Provider,
     input: str | Path,  # noqa: A002
     *,
     limit: int | None,
     strict: bool,
-    disk: Disk = DISK,
+    disk: Filesystem = FILESYSTEM,
 ) -> None:
     """Read up to the first row that can be sent; with *strict*, all of them.
 
@@ -45,7 +45,7 @@ def look_ahead(
             if item is None:
                 continue
             try:
-                fault = _fault(caller, item)
+                fault = _fault(provider, item)
             except MissingKeyError as error:
                 no_key = no_key or error
                 if source.rows_read >= _FEW_ROWS:
@@ -65,12 +65,12 @@ def look_ahead(
         raise InputError(f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
 
 
-def refuse_other_model(
-    caller: Caller,
+def check_same_model(
+    provider: Provider,
     input: str | Path,  # noqa: A002
     output: str,
     earlier: tuple[int, str],
-    disk: Disk = DISK,
+    disk: Filesystem = FILESYSTEM,
 ) -> None:
     """Compare *earlier*, a row that has its answer and the model that gave it, with where that row would go now.
 
@@ -93,7 +93,7 @@ def refuse_other_model(
     if row is None:
         return
     try:
-        now = caller.prepare(row).route.label
+        now = provider.prepare(row).route.label
     except (MalformedRowError, UsageError):
         return
     if now != model:
@@ -103,11 +103,11 @@ def refuse_other_model(
         )
 
 
-def _fault(caller: Caller, item: Row | Malformed) -> str | None:
+def _fault(provider: Provider, item: Row | Malformed) -> str | None:
     if isinstance(item, Malformed):
         return f"{item.code}: {item.message}"
     try:
-        caller.prepare(item)
+        provider.prepare(item)
     except MalformedRowError as error:
         return f"{error.code}: {error}"
     return None

@@ -22,7 +22,7 @@ from hashlib import blake2b
 from random import Random
 
 from llmbatch.core.errors import UsageError
-from llmbatch.core.raw_json import JSON, JSONError, dumps, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 from llmbatch.sim.answer_text import write_draft
 from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
 from llmbatch.sim.capacity import Load
@@ -306,7 +306,7 @@ def _aside_json(value: JSON) -> Planned:
 def _object_in(body: bytes) -> dict[str, JSON] | None:
     try:
         document = parse(body.decode())
-    except (JSONError, UnicodeDecodeError):
+    except (RawJsonError, UnicodeDecodeError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmbatch.storage.filesystem import DISK, Disk, is_unsupported
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported
 
 __all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
 
-def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
+def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYSTEM) -> int:
     """Put *chunks* in place of *path*; gives a locked descriptor of the new file that appends.
 
     A file that was there hands on its mode and, where permitted, its owner; a new one gets 0600. On an error the old
@@ -50,7 +50,7 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Disk = DISK) -> int:
     return fd
 
 
-def write_beside(path: str, data: bytes, disk: Disk = DISK, *, sync: bool) -> None:
+def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync: bool) -> None:
     """Write *data* to a new file in the directory of *path*, sync it if *sync*, and remove it.
 
     Does nothing where no file may be made there.
@@ -74,7 +74,7 @@ def write_beside(path: str, data: bytes, disk: Disk = DISK, *, sync: bool) -> No
         disk.unlink(beside)
 
 
-def remove_leftover(path: str, disk: Disk = DISK) -> None:
+def remove_leftover(path: str, disk: Filesystem = FILESYSTEM) -> None:
     """Remove what a process that was killed while replacing *path* left beside it, where that can be done."""
     with contextlib.suppress(OSError):
         disk.unlink(_beside(path))
@@ -86,7 +86,7 @@ def _beside(path: str) -> str:
     return str(target.with_name(f".{target.name}.llmbatch-new"))
 
 
-def sync_directory(path: str, disk: Disk = DISK) -> None:
+def sync_directory(path: str, disk: Filesystem = FILESYSTEM) -> None:
     """Make the name of the file *path* durable, where the file system can."""
     with contextlib.suppress(OSError):
         fd = disk.open(str(Path(path).parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -96,7 +96,7 @@ def sync_directory(path: str, disk: Disk = DISK) -> None:
             disk.close(fd)
 
 
-def _copy_rights(path: str, fd: int, disk: Disk) -> None:
+def _copy_rights(path: str, fd: int, disk: Filesystem) -> None:
     try:
         about = disk.stat(path)
     except FileNotFoundError:

@@ -14,7 +14,7 @@ from typing import Final
 
 from llmbatch.core.errors import WriteError
 
-__all__ = ["DISK", "Disk", "is_unsupported", "write_error"]
+__all__ = ["FILESYSTEM", "Filesystem", "is_unsupported", "write_error"]
 
 _HINTS: Final = {
     errno.ENOSPC: "free some space on the disk, then run the same command again",
@@ -38,7 +38,7 @@ def write_error(name: str, error: OSError) -> WriteError:
     return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)
 
 
-class Disk:
+class Filesystem:
     """The operating system's file system. Subclasses stand for others, such as one that loses what was not synced."""
 
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
@@ -117,5 +117,5 @@ class Disk:
         os.fchmod(fd, mode)
 
 
-DISK: Final = Disk()
+FILESYSTEM: Final = Filesystem()
 """The real one."""

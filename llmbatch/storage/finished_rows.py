@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "Ledger", "RowSet", "Verified", "fingerprint"]
+__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "FinishedRows", "RowSet", "Verified", "fingerprint"]
 
 MAX_ROW: Final = 10**10
 """The highest row number taken: an input of so many lines does not exist, a foreign file with such a number does."""
@@ -50,7 +50,7 @@ def fingerprint(digest: str) -> int:
     return int.from_bytes(bytes.fromhex(digest[:8]), sys.byteorder) or 1
 
 
-class Ledger:
+class FinishedRows:
     """The finished rows. One writer; not safe between threads. Every call takes constant time a row.
 
     ``last`` is the highest row number. ``verified`` is the input that was compared with the hashes, so that nobody

@@ -36,8 +36,8 @@ if __package__ in (None, ""):
 from e2e_sick import hard_reset, whole
 
 from llmbatch.core.rows import Row
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
 
 CONCURRENCY = 40
 TIMEOUT = 0.5
@@ -267,8 +267,8 @@ class Findings:
 async def attack(server: FuzzServer, connections: int, seed: int) -> Findings:
     """Keep 40 calls in flight until the server has accepted so many *connections*."""
     findings, rows = Findings(), iter(range(1, 10**9))
-    connection = Connection(model="m", base_url=f"http://127.0.0.1:{server.port}/v1", environ={})
-    caller = HttpCaller.over_http(connection, max_answer_memory=ANSWER_MEMORY)
+    connection = ProviderSettings(model="m", base_url=f"http://127.0.0.1:{server.port}/v1", environ={})
+    provider = HttpProvider.over_http(connection, max_answer_memory=ANSWER_MEMORY)
     loop = asyncio.get_running_loop()
 
     async def work() -> None:
@@ -277,7 +277,7 @@ async def attack(server: FuzzServer, connections: int, seed: int) -> Findings:
             row = Row(number, "", f'"{number}"', {"prompt": f'"{number}"'})
             start, stalled = loop.time(), findings.stalled
             try:
-                outcome = await asyncio.wait_for(caller.call(caller.prepare(row), row, timeout=TIMEOUT), 20)
+                outcome = await asyncio.wait_for(provider.call(provider.prepare(row), row, timeout=TIMEOUT), 20)
             except Exception as error:
                 findings.wrong.append(f"row {number}: {error!r} after {loop.time() - start:.2f} s")
                 continue
@@ -292,7 +292,7 @@ async def attack(server: FuzzServer, connections: int, seed: int) -> Findings:
     watcher = asyncio.create_task(findings.watch())
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
     watcher.cancel()
-    await asyncio.wait_for(caller.aclose(), 5)
+    await asyncio.wait_for(provider.aclose(), 5)
     if findings.peak_megabytes > MOST_MEGABYTES:
         findings.wrong.append(f"peak memory {findings.peak_megabytes:.0f} MB")
     return findings

@@ -83,7 +83,7 @@ class Sick:
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What was run and met."""
 
     jobs: int = 0
@@ -212,7 +212,7 @@ def _signalled(job: Job, seconds: float, *signals: signal.Signals, gap: float = 
         sender.join()
 
 
-def run_job(seed: int, folder: Path, tally: Tally) -> None:
+def run_job(seed: int, folder: Path, tally: RunStats) -> None:
     """All lives of one job.
 
     Raises:
@@ -261,7 +261,7 @@ def run_job(seed: int, folder: Path, tally: Tally) -> None:
         tally.calls += len(job.server.arrivals)
 
 
-def hunt(seeds: list[int] | None, minutes: float, tally: Tally) -> None:
+def hunt(seeds: list[int] | None, minutes: float, tally: RunStats) -> None:
     """Job after job; those that hold leave nothing behind."""
     deadline = time.monotonic() + 60.0 * minutes
     first = time.time_ns() % 10**9
@@ -290,7 +290,7 @@ def main() -> int:
     how.add_argument("--minutes", type=float)
     arguments = parser.parse_args()
     faults_run.PATIENCE = 240.0  # a busy machine is no finding
-    tally = Tally()
+    tally = RunStats()
     try:
         hunt(arguments.seed, arguments.minutes or 0.0, tally)
     except KeyboardInterrupt:

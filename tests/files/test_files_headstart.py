@@ -11,11 +11,11 @@ import pytest
 
 from llmbatch.core.errors import InputError
 from llmbatch.inputs import parallel_hash as headstart
-from llmbatch.inputs.parallel_hash import HeadStart, start_hashing
+from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.verify import verify_finished
 from llmbatch.outputs.file import open_output
-from llmbatch.storage.finished_rows import Ledger, Verified
+from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 pytestmark = [
     pytest.mark.slow,  # starts an interpreter
@@ -39,7 +39,7 @@ def write(folder: Path, lines: list[bytes], *, done: set[int], end: bytes = b"\n
     return rows, output
 
 
-def ledger_of(output: Path) -> Ledger:
+def ledger_of(output: Path) -> FinishedRows:
     opened = open_output(output)
     opened.close()
     return opened.ledger
@@ -47,7 +47,7 @@ def ledger_of(output: Path) -> Ledger:
 
 def verified(rows: Path, output: Path, *, early: bool) -> Verified | None:
     ledger = ledger_of(output)
-    head_start = start_hashing(rows, output) if early else None
+    head_start = start_parallel_hash(rows, output) if early else None
     if early:
         assert head_start is not None
     try:
@@ -79,7 +79,7 @@ def test_a_head_start_finds_what_is_found_without_one(tmp_path: Path, name: str)
     lines, done, end = INPUTS[name]
     rows, output = write(tmp_path, lines, done=done, end=end)
 
-    head_start = start_hashing(rows, output)
+    head_start = start_parallel_hash(rows, output)
     assert head_start is not None
     ledger = ledger_of(output)
     assert head_start.confirm(ledger)
@@ -122,7 +122,7 @@ def test_a_line_too_long_for_it_is_left_to_the_slow_way(tmp_path: Path) -> None:
     """It would have to be held."""
     rows, output = write(tmp_path, [MANY[0], PROMPT % 2 + b" " * 3_000_000], done={1, 2})
     ledger = ledger_of(output)
-    head_start = start_hashing(rows, output)
+    head_start = start_parallel_hash(rows, output)
 
     assert head_start is not None
     assert not head_start.confirm(ledger)
@@ -134,7 +134,7 @@ def test_an_input_that_changes_meanwhile_is_compared_again(tmp_path: Path) -> No
     """The hashes may be of neither the old file nor the new one."""
     rows, output = write(tmp_path, MANY, done=set(range(1, 9001)))
     ledger = ledger_of(output)
-    head_start = start_hashing(rows, output)
+    head_start = start_parallel_hash(rows, output)
     assert head_start is not None
     with rows.open("ab") as file:
         file.write(b'"more"\n')
@@ -147,7 +147,7 @@ def test_closing_ends_the_process(tmp_path: Path) -> None:
     """However much is left to hash."""
     rows, output = write(tmp_path, MANY, done={1})
     fd = os.open(rows, os.O_RDONLY)
-    head_start = HeadStart(fd)
+    head_start = ParallelHash(fd)
 
     head_start.close()
     head_start.close()
@@ -164,11 +164,11 @@ def test_no_process_is_started_where_it_does_not_pay(tmp_path: Path, monkeypatch
     packed = tmp_path / "in.jsonl.gz"
     packed.write_bytes(b"\x1f\x8b\x08\x00" + bytes(100))
 
-    assert start_hashing(packed, output) is None
-    assert start_hashing("-", output) is None
-    assert start_hashing(rows, tmp_path / "none.jsonl") is None
+    assert start_parallel_hash(packed, output) is None
+    assert start_parallel_hash("-", output) is None
+    assert start_parallel_hash(rows, tmp_path / "none.jsonl") is None
     monkeypatch.setattr(headstart, "_WORTH_BYTES", 1 << 30)
-    assert start_hashing(rows, output) is None
+    assert start_parallel_hash(rows, output) is None
 
 
 def test_a_hash_is_that_of_the_line(tmp_path: Path) -> None:

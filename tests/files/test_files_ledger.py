@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.storage.finished_rows import FAILED, SUCCESS, Ledger, fingerprint
+from llmbatch.storage.finished_rows import FAILED, SUCCESS, FinishedRows, fingerprint
 
 rows = st.integers(1, 20_000) | st.integers(1, 10**10)
 
@@ -16,7 +16,7 @@ rows = st.integers(1, 20_000) | st.integers(1, 10**10)
 @given(st.lists(st.tuples(rows, st.integers(0, 2**64 - 1), st.booleans()), max_size=40), st.integers(1, 20_000))
 def test_a_ledger_is_a_dict_of_rows(entries: list[tuple[int, int, bool]], first: int) -> None:
     """Against a plain dict: membership, hashes, counts, ranges; a row enters once."""
-    ledger = Ledger()
+    ledger = FinishedRows()
     naive: dict[int, tuple[str, bool]] = {}
 
     for number, digest, good in entries:
@@ -41,7 +41,7 @@ def test_a_ledger_is_a_dict_of_rows(entries: list[tuple[int, int, bool]], first:
 
 def test_entering_many_stops_at_the_first_that_is_there() -> None:
     """The rows before it are entered, and counted."""
-    ledger = Ledger()
+    ledger = FinishedRows()
     ledger.add(3, "0" * 16, "success")
 
     entered = ledger.add_all((1, 2, 3, 4), (1, 2, 3, 4), (SUCCESS, FAILED, SUCCESS, SUCCESS))
@@ -54,7 +54,7 @@ def test_entering_many_stops_at_the_first_that_is_there() -> None:
 @pytest.mark.parametrize("number", [0, -1, -5000, 10**12])
 def test_an_absurd_row_number_is_refused(number: int) -> None:
     """What is no row number of ours is an error and changes nothing."""
-    ledger = Ledger()
+    ledger = FinishedRows()
     ledger.add(1, "0" * 16, "success")
 
     with pytest.raises(ValueError, match="not a row number"):
@@ -66,7 +66,7 @@ def test_an_absurd_row_number_is_refused(number: int) -> None:
 @pytest.mark.slow
 def test_far_scattered_rows_are_refused_before_they_take_the_memory() -> None:
     """Rows that lie millions apart cost a bounded amount, then an error. Slow: it goes to that bound, 70 MB."""
-    ledger = Ledger()
+    ledger = FinishedRows()
     scattered = range(1, 10**10, 1_000_000)
 
     with pytest.raises(ValueError, match="too far"):
@@ -78,7 +78,7 @@ def test_far_scattered_rows_are_refused_before_they_take_the_memory() -> None:
 def test_a_row_takes_about_four_bytes() -> None:
     """Five pages full of rows take four bytes a row, and little beside."""
     numbers, digests, marks = range(1, 20_480), range(20_479), [SUCCESS] * 20_479
-    ledger = Ledger()
+    ledger = FinishedRows()
 
     tracemalloc.start()
     ledger.add_all(numbers, digests, marks)

@@ -21,8 +21,8 @@ from files_examples import input_line, result_line
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.outputs.file import Output, StreamOutput, open_output
 from llmbatch.outputs.scan import scan
-from llmbatch.storage.filesystem import Disk
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.finished_rows import FinishedRows
 
 
 @pytest.fixture
@@ -35,13 +35,13 @@ def write_lines(path: Path, *lines: bytes) -> list[bytes]:
     return list(lines)
 
 
-def open_and_close(path: Path | str, **options: object) -> Ledger:
+def open_and_close(path: Path | str, **options: object) -> FinishedRows:
     output = open_output(path, **options)  # type: ignore[arg-type]
     output.close()
     return output.ledger
 
 
-def finished(ledger: Ledger, up_to: int = 30) -> list[int]:
+def finished(ledger: FinishedRows, up_to: int = 30) -> list[int]:
     return [row for row in range(1, up_to) if ledger.is_done(row)]
 
 
@@ -342,7 +342,7 @@ def test_a_file_that_is_replaced_between_open_and_lock_is_opened_again(path: Pat
     """Or two runs would each hold a lock, one on a file that has no name any more."""
     write_lines(path, result_line(1))
 
-    class ReplacedOnce(Disk):
+    class ReplacedOnce(Filesystem):
         replaced = False
 
         def lock(self, fd: int) -> None:
@@ -526,7 +526,7 @@ except WriteError:
 def test_a_failed_sync_is_never_tried_again() -> None:
     """The kernel reports a lost page once: after that every call fails, and the reason stays."""
     reading, writing = os.pipe()
-    output = Output(writing, "out.jsonl", Ledger())
+    output = Output(writing, "out.jsonl", FinishedRows())
 
     for call in (output.sync, output.sync, lambda: output.write(b"{}\n")):
         with pytest.raises(WriteError, match=f"could not be written .{os.strerror(errno.EINVAL)}"):

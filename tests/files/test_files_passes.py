@@ -25,7 +25,7 @@ from llmbatch.inputs.source import FileSource, StreamSource, open_source
 from llmbatch.outputs.deferred import spool_path
 from llmbatch.outputs.file import open_output
 from llmbatch.runs.good_rows import known_good_rows
-from llmbatch.storage.finished_rows import Ledger, RowSet
+from llmbatch.storage.finished_rows import FinishedRows, RowSet
 
 Pack = Callable[[bytes], bytes]
 
@@ -279,7 +279,7 @@ async def test_finished_rows_of_an_earlier_run_stay_out_of_later_passes(tmp_path
     """The output's rows and those of this run alike."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(text_of(*range(1, 6)) + b"{oops\n")
-    ledger = Ledger()
+    ledger = FinishedRows()
     ledger.add(3, line_digest(input_line(3)), "success")
     source = open_source(path, ledger=ledger)
     rows = await drain(source)

@@ -32,7 +32,7 @@ from llmbatch.inputs.source import (
     open_source,
     verify_finished,
 )
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.storage.finished_rows import FinishedRows
 
 
 def write_rows(path: Path, count: int, *, end: bytes = b"\n") -> Path:
@@ -40,8 +40,8 @@ def write_rows(path: Path, count: int, *, end: bytes = b"\n") -> Path:
     return path
 
 
-def ledger_of(*numbers: int) -> Ledger:
-    ledger = Ledger()
+def ledger_of(*numbers: int) -> FinishedRows:
+    ledger = FinishedRows()
     for number in numbers:
         ledger.add(number, line_digest(input_line(number)), "success")
     return ledger

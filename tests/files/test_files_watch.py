@@ -16,7 +16,7 @@ from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.outputs.file import Output, open_output
 from llmbatch.outputs.watch import FileChangedError
 from llmbatch.outputs.writer import LineWriter
-from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.filesystem import Filesystem
 
 ROWS = 40
 LINES = result_line(1) + result_line(2)
@@ -271,7 +271,7 @@ async def test_a_run_ended_with_0_though_its_lines_were_gone(path: Path, deed: s
 # Room and syncing, before anything is sent
 
 
-class Full(Disk):
+class Full(Filesystem):
     """A disk with room for *room* bytes more."""
 
     def __init__(self, room: int) -> None:
@@ -318,7 +318,7 @@ async def test_a_full_disk_let_calls_be_paid_for(path: Path) -> None:
 def test_a_kill_while_room_is_tested_leaves_a_file_that_resumes(path: Path) -> None:
     """The file beside the output that was tested with is removed, and the output was not touched."""
 
-    class Killed(Disk):
+    class Killed(Filesystem):
         def unlink(self, path: str) -> None:
             raise OSError(errno.EIO, "as if killed here")
 
@@ -339,7 +339,7 @@ def test_a_kill_while_room_is_tested_leaves_a_file_that_resumes(path: Path) -> N
     assert again.ledger.success == 2
 
 
-class Unsyncable(Disk):
+class Unsyncable(Filesystem):
     """A file system without fdatasync, as some FUSE and network mounts are."""
 
     def sync(self, fd: int) -> None:

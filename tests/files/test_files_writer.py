@@ -17,15 +17,15 @@ from files_examples import result_line
 from llmbatch.core.errors import WriteError
 from llmbatch.outputs.file import Output, StreamOutput, open_output
 from llmbatch.outputs.writer import LineWriter
-from llmbatch.storage.filesystem import Disk
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.finished_rows import FinishedRows
 
 
 class Watched(Output):
     """A real output that remembers its writes and syncs, and has no room for ``big`` lines."""
 
     def __init__(self, path: Path, *, sync_takes: float = 0.0) -> None:
-        super().__init__(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), str(path), Ledger())
+        super().__init__(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), str(path), FinishedRows())
         self.writes: list[bytes] = []
         self.syncs: list[float] = []
         self.threads: set[int] = set()
@@ -214,7 +214,7 @@ async def test_a_failed_sync_stops_the_writer(tmp_path: Path, in_thread: bool) -
     output.close()
 
 
-class Dying(Disk):
+class Dying(Filesystem):
     """A disk of which the second sync fails."""
 
     def __init__(self) -> None:

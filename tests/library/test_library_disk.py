@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch import BatchRunner, InputError, WriteError
-from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.filesystem import Filesystem
 
 ROWS = 4_000
 
@@ -21,11 +21,11 @@ async def answer(row: dict) -> str:
     return "fine"
 
 
-class Failing(Disk):
+class Failing(Filesystem):
     """The real disk, of which every *call* fails from number *first* on."""
 
     def __init__(self, call: str, first: int) -> None:
-        real = getattr(Disk, call)
+        real = getattr(Filesystem, call)
         left = first
 
         def fail(*args, **kwargs):
@@ -91,7 +91,7 @@ async def test_a_run_cancelled_while_it_ends_leaves_no_stale_file_of_deferred_ro
     syncing = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    class Slow(Disk):
+    class Slow(Filesystem):
         def sync(self, fd: int) -> None:
             loop.call_soon_threadsafe(syncing.set)
             super().sync(fd)

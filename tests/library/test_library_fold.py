@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from llmbatch import BatchRunner
 from llmbatch.core.events import Event, RowFinished
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 
-class Counting(Tally):
+class Counting(RunStats):
     """A fold that counts how often each row ended."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ async def test_a_fold_among_the_observers_is_the_runs_own_and_hears_each_event_o
 async def test_a_fold_that_has_seen_a_run_does_not_add_a_second_one_to_it(tmp_path):
     """Each run's summary is of that run."""
     (tmp_path / "in.jsonl").write_text('{"prompt":"a"}\n' * 30)
-    runner = BatchRunner(answer, observers=[Tally()])
+    runner = BatchRunner(answer, observers=[RunStats()])
 
     await runner.run(tmp_path / "in.jsonl", tmp_path / "first.jsonl")
     summary = await runner.run(tmp_path / "in.jsonl", tmp_path / "second.jsonl")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch import BatchRunner, OutputError, UsageError
-from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.filesystem import Filesystem
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -80,7 +80,7 @@ async def test_starting_afresh_asks_for_no_model(prompts: Path) -> None:
     assert models_of(Path(summary.output)) == ["sim/other"] * 4
 
 
-class Counting(Disk):
+class Counting(Filesystem):
     def __init__(self) -> None:
         self.syncs = 0
 

@@ -20,22 +20,22 @@ class Answer(NamedTuple):
     certain: bool = True
     headers: dict[str, str] = {}  # noqa: RUF012 - never written to
     retry: bool = False
-    final: bool = False
-    pause: float | None = None
+    row_is_bad: bool = False
+    retry_after: float | None = None
     endpoint: str = "chat"
     says: str = ""
 
 
 def spent(name: str, status: int, body: object, code: str = "insufficient_quota", **more: object) -> Answer:
-    return Answer(name, status, body, "exhausted", "key", code, **more)  # type: ignore[arg-type]
+    return Answer(name, status, body, "account_refused", "key", code, **more)  # type: ignore[arg-type]
 
 
 def row(name: str, status: int, body: object, code: str, **more: object) -> Answer:
-    return Answer(name, status, body, "neutral", "row", code, **more)  # type: ignore[arg-type]
+    return Answer(name, status, body, "rejected", "row", code, **more)  # type: ignore[arg-type]
 
 
 def filtered(name: str, status: int, body: object, code: str = "content_filter", **more: object) -> Answer:
-    return row(name, status, body, code, final=True, **more)
+    return row(name, status, body, code, row_is_bad=True, **more)
 
 
 def pace(name: str, status: int, body: object, code: str, **more: object) -> Answer:
@@ -43,7 +43,7 @@ def pace(name: str, status: int, body: object, code: str, **more: object) -> Ans
 
 
 def elsewhere(name: str, status: int, body: object, code: str, **more: object) -> Answer:
-    return Answer(name, status, body, "exhausted", "provider", code, **more)  # type: ignore[arg-type]
+    return Answer(name, status, body, "account_refused", "provider", code, **more)  # type: ignore[arg-type]
 
 
 def error(message: str, **members: object) -> dict[str, object]:
@@ -117,7 +117,7 @@ FIELD = [
         "wrong_address",
         certain=False,
     ),
-    Answer("Express", 404, PAGE_404, "exhausted", "model", "http_404"),
+    Answer("Express", 404, PAGE_404, "account_refused", "model", "http_404"),
     elsewhere("OpenAI", 404, error("Invalid URL (POST /v1/chat/completion)"), "wrong_address"),
     elsewhere(
         "Groq, address", 404, error("Unknown request URL: POST /openai/chat.", code="unknown_url"), "unknown_url"
@@ -127,16 +127,16 @@ FIELD = [
     elsewhere("Cloudflare, challenge", 403, "x", "blocked_by_gateway", headers={"cf-mitigated": "challenge"}),
     elsewhere("Cloudflare, text", 403, "error code: 1020", "blocked_by_gateway"),
     elsewhere("AWS, blocked", 403, DENIED.format("ERROR: The request could not be satisfied"), "blocked_by_gateway"),
-    spent("Azure API Management", 403, {"statusCode": 403, "message": QUOTA}, "quota_exhausted", pause=8024.0),
+    spent("Azure API Management", 403, {"statusCode": 403, "message": QUOTA}, "quota_exhausted", retry_after=8024.0),
     spent(
         "Azure API Management, with a header",
         403,
         {"statusCode": 403, "message": "Out of bandwidth quota."},
         "quota_exhausted",
         headers={"retry-after": "60"},
-        pause=60.0,
+        retry_after=60.0,
     ),
-    pace("Azure API Management, rate", 429, {"message": "Try again in 12 seconds."}, "http_429", pause=12.0),
+    pace("Azure API Management, rate", 429, {"message": "Try again in 12 seconds."}, "http_429", retry_after=12.0),
     # 11. A token that was good a minute ago.
     spent("Vertex", 401, error("no", code=401, status="UNAUTHENTICATED", details=VERTEX), "ACCESS_TOKEN_EXPIRED"),
     spent(
@@ -152,7 +152,7 @@ FIELD = [
     # 13. A row that needs too much for the credit.
     spent("OpenRouter", 402, error("Prompt tokens limit exceeded: 12000 > 8000.", code=402), "http_402", certain=False),
     # 14. Codes that are none.
-    Answer("None", 403, error("no", code="None"), "exhausted", "key", "http_403", retry=True, says="no"),
+    Answer("None", 403, error("no", code="None"), "account_refused", "key", "http_403", retry=True, says="no"),
     row(
         "RFC 9457", 400, {"type": "about:blank", "title": "Bad Request", "status": 400}, "http_400", says="Bad Request"
     ),

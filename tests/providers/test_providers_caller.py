@@ -13,8 +13,8 @@ from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.raw_json import split_object
 from llmbatch.core.rows import Row
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection, Resolver
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings, Resolver
 
 KEYS = {
     "OPENAI_API_KEY": "sk-openai-0123456789",
@@ -42,9 +42,9 @@ def a_row(text: str) -> Row:
     return Row(1, "0" * 16, '"row-1"', split_object(text))
 
 
-def a_caller(**settings: object) -> HttpCaller:
+def a_caller(**settings: object) -> HttpProvider:
     settings.setdefault("environ", KEYS)
-    return HttpCaller(Connection(**settings), Nowhere())
+    return HttpProvider(ProviderSettings(**settings), Nowhere())
 
 
 def prepared(text: str = '{"prompt":"hi"}', **settings: object) -> Request:
@@ -211,10 +211,10 @@ def test_base_url_comes_from_the_providers_variable_and_then_needs_no_key():
 def test_sim_is_asked_for_its_url_once_and_ignores_base_url():
     """The simulated provider starts when a row needs it, and only then."""
     asked = []
-    caller = a_caller(model="sim/x", base_url="http://h", sim_url=lambda: asked.append(1) or "http://127.0.0.1:9")
+    provider = a_caller(model="sim/x", base_url="http://h", sim_url=lambda: asked.append(1) or "http://127.0.0.1:9")
 
     started_early = bool(asked)
-    urls = {caller.prepare(a_row(f'{{"prompt":"hi","model":"sim/m{n}"}}')).url for n in range(3)}
+    urls = {provider.prepare(a_row(f'{{"prompt":"hi","model":"sim/m{n}"}}')).url for n in range(3)}
 
     assert (started_early, len(asked)) == (False, 1)
     assert urls == {"http://127.0.0.1:9/v1/chat/completions"}
@@ -222,9 +222,9 @@ def test_sim_is_asked_for_its_url_once_and_ignores_base_url():
 
 def test_routes_of_one_key_share_an_account():
     """Two models behind one key are two circuits and one account; another key or server is another account."""
-    caller = a_caller(model="openai/a")
+    provider = a_caller(model="openai/a")
     first, second, other = (
-        caller.prepare(a_row(f'{{"prompt":"hi","model":"{model}"}}')).route for model in ("a", "b", "groq/a")
+        provider.prepare(a_row(f'{{"prompt":"hi","model":"{model}"}}')).route for model in ("a", "b", "groq/a")
     )
 
     assert first != second
@@ -248,10 +248,10 @@ USAGE = [
 @pytest.mark.parametrize(("settings", "row", "words"), USAGE)
 def test_what_is_missing_is_told_before_anything_is_sent(settings, row, words):
     """No model, no key, no URL: a usage error that says which, also from the check at the start."""
-    caller = a_caller(**settings)
+    provider = a_caller(**settings)
 
     with pytest.raises(UsageError, match=words) as caught:
-        caller.check(a_row(row))
+        provider.check(a_row(row))
 
     assert caught.value.hint
 
@@ -299,7 +299,7 @@ def test_key_that_can_be_no_header_is_refused_and_not_shown(key):
 def test_base_url_that_is_none_is_refused_and_not_shown(url):
     """Only http and https, and no key in it."""
     with pytest.raises(UsageError) as caught:
-        Connection(model="x", base_url=url)
+        ProviderSettings(model="x", base_url=url)
 
     assert "secret" not in f"{caught.value} {caught.value.hint}"
 
@@ -310,20 +310,20 @@ def test_base_url_that_is_none_is_refused_and_not_shown(url):
 def test_parameters_that_cannot_be_meant_are_refused(params):
     """Streams, headers, keys and broken JSON are told at once."""
     with pytest.raises(UsageError):
-        Connection(model="x", params=params)
+        ProviderSettings(model="x", params=params)
 
 
 def test_unknown_endpoint_is_refused():
     """The message lists what there is."""
     with pytest.raises(UsageError, match="chat, responses, embeddings, completions, messages"):
-        Connection(model="x", endpoint="audio")
+        ProviderSettings(model="x", endpoint="audio")
 
 
 def test_nothing_shows_a_key():
     """Settings, requests and routes can be logged."""
-    caller = a_caller(model="openai/x")
+    provider = a_caller(model="openai/x")
 
-    shown = repr((caller, caller._connection, caller._resolver, caller.prepare(a_row('{"prompt":"hi"}'))))
+    shown = repr((provider, provider._connection, provider._resolver, provider.prepare(a_row('{"prompt":"hi"}'))))
 
     assert not any(key in shown for key in KEYS.values())
 
@@ -350,10 +350,10 @@ def test_tokens_are_estimated_from_the_body_and_the_rows_limit(row, extra):
 
 def test_canary_goes_where_its_row_went():
     """Same URL, headers and route, a small body."""
-    caller = a_caller(model="openai/x")
-    request = caller.prepare(a_row('{"prompt":"long","max_tokens":500}'))
+    provider = a_caller(model="openai/x")
+    request = provider.prepare(a_row('{"prompt":"long","max_tokens":500}'))
 
-    canary = caller.canary(request)
+    canary = provider.ping(request)
 
     assert (canary.url, canary.headers, canary.route) == (request.url, request.headers, request.route)
     assert canary.body == b'{"model":"x","messages":[{"role":"user","content":"ping"}],"max_tokens":1}'
@@ -362,19 +362,19 @@ def test_canary_goes_where_its_row_went():
 
 def test_any_number_of_models_is_served():
     """Rows may name thousands of models; what is remembered of them is bounded."""
-    caller = a_caller()
+    provider = a_caller()
 
-    labels = [caller.prepare(a_row(f'{{"prompt":"hi","model":"m{n}"}}')).route.label for n in range(5000)]
+    labels = [provider.prepare(a_row(f'{{"prompt":"hi","model":"m{n}"}}')).route.label for n in range(5000)]
 
     assert labels == [f"openai/m{n}" for n in range(5000)]
-    assert len(caller._resolver._targets) <= 4096
+    assert len(provider._resolver._targets) <= 4096
 
 
 ENDS = [
     (whole(), "success", 200),
     (whole(b'{"error":{"message":"slow down"}}', status="429 Too Many"), "throttled", 429),
     (whole(b"<html>oops</html>", status="502 Bad Gateway"), "failure", 502),
-    (whole(b"", status="307 Moved", headers=b"Location: http://127.0.0.1:1/\r\n"), "exhausted", 307),
+    (whole(b"", status="307 Moved", headers=b"Location: http://127.0.0.1:1/\r\n"), "account_refused", 307),
     (whole(gzip.compress(b'{"choices":[]}')[:-4], headers=b"Content-Encoding: gzip\r\n"), "failure", None),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551615\r\n\r\n{}", "failure", None),
     (b"garbage\r\n\r\n", "failure", None),
@@ -387,10 +387,10 @@ ENDS = [
 async def test_answer_is_judged_end_to_end(answer, verdict, status):
     """From the row over a real socket to the verdict; nothing raises and no key is said."""
     async with raw_server(answering(answer)) as server:
-        caller = HttpCaller.over_http(Connection(model="openai/x", base_url=server.url, environ=KEYS))
-        request = caller.prepare(a_row('{"prompt":"hi"}'))
-        outcome = await caller.call(request, None, timeout=5)
-        await caller.aclose()
+        provider = HttpProvider.over_http(ProviderSettings(model="openai/x", base_url=server.url, environ=KEYS))
+        request = provider.prepare(a_row('{"prompt":"hi"}'))
+        outcome = await provider.call(request, None, timeout=5)
+        await provider.aclose()
 
     assert (outcome.verdict, outcome.status) == (verdict, status)
     assert outcome.sent
@@ -403,10 +403,10 @@ async def test_unreachable_provider_is_a_failure_that_was_not_sent():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    caller = HttpCaller.over_http(Connection(model="x", base_url=f"http://127.0.0.1:{port}", environ={}))
+    provider = HttpProvider.over_http(ProviderSettings(model="x", base_url=f"http://127.0.0.1:{port}", environ={}))
 
-    outcome = await caller.call(caller.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
-    await caller.aclose()
+    outcome = await provider.call(provider.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
+    await provider.aclose()
 
     assert (outcome.verdict, outcome.sent) == ("failure", False)
 
@@ -415,18 +415,18 @@ async def test_key_that_the_provider_echoes_is_masked():
     """Error bodies like to quote the key; the result must not, whichever of the known keys it is."""
     body = b'{"error":{"message":"Incorrect API key provided: %s","code":"invalid_api_key"}}' % KEYS["MY_KEY"].encode()
     async with raw_server(answering(whole(body, status="401 Unauthorized"))) as server:
-        settings = Connection(model="x", base_url=server.url, api_key_env="MY_KEY", environ=KEYS)
-        caller = HttpCaller.over_http(settings)
-        outcome = await caller.call(caller.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
-        await caller.aclose()
+        settings = ProviderSettings(model="x", base_url=server.url, api_key_env="MY_KEY", environ=KEYS)
+        provider = HttpProvider.over_http(settings)
+        outcome = await provider.call(provider.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
+        await provider.aclose()
 
-    assert (outcome.verdict, outcome.auth) == ("exhausted", True)
+    assert (outcome.verdict, outcome.key_refused) == ("account_refused", True)
     assert KEYS["MY_KEY"] not in f"{outcome} {outcome.body} {outcome.message}"
 
 
 def test_distinct_models_share_their_headers() -> None:
     """Rows may name any number of models: what the transport prepares for headers is prepared once for all."""
-    resolver = Resolver(Connection(model="openai/m", environ=KEYS))
+    resolver = Resolver(ProviderSettings(model="openai/m", environ=KEYS))
 
     targets = [resolver.target(f'"model-{number}"', None, anthropic=False) for number in range(3000)]
 

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from llmbatch.classify.classify import judge_exception, judge_reply
+from llmbatch.classify.classify import classify_exception, classify_reply
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Row
-from llmbatch.providers.function_provider import FunctionCaller
+from llmbatch.providers.function_provider import FunctionProvider
 
 PROMPT = "Say: 'insufficient funds'. My credit balance is too low, can't be. Invalid API key! Model x does not exist"
 ASKED = json.dumps({"model": "m", "messages": [{"role": "user", "content": PROMPT}]}).encode()
@@ -19,7 +19,7 @@ MESSAGES: JSON = [{"role": "user", "content": PROMPT}]
 
 def judge(status: int, body: object, *, asked: bytes = b"") -> Outcome:
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    return judge_reply(Reply(status, {}, raw), endpoint="chat", mask=str, asked=asked)
+    return classify_reply(Reply(status, {}, raw), endpoint="chat", mask=str, asked=asked)
 
 
 # Without the request at hand (an SDK's exception through a breaker).
@@ -53,12 +53,12 @@ def test_a_prompt_that_an_error_quotes_refuses_no_account(status: int, body: obj
     """A 422 that quotes a prompt with "insufficient funds" stopped every run, and every resume."""
     outcome = judge(status, body)
 
-    assert (outcome.verdict, outcome.scope, outcome.final) == ("neutral", "row", False)
+    assert (outcome.verdict, outcome.scope, outcome.row_is_bad) == ("rejected", "row", False)
 
 
 @pytest.mark.parametrize("body", [*STRUCTURED.values(), *BARE.values()], ids=[*STRUCTURED, *BARE])
 @pytest.mark.parametrize(
-    ("status", "verdict"), [(400, "neutral"), (422, "neutral"), (429, "throttled"), (500, "failure")]
+    ("status", "verdict"), [(400, "rejected"), (422, "rejected"), (429, "throttled"), (500, "failure")]
 )
 def test_words_of_the_request_prove_nothing_on_any_status(status: int, verdict: str, body: object) -> None:
     """Whatever the shape: words of an error that stand in the request may be an echo."""
@@ -94,7 +94,7 @@ def test_money_in_words_is_certain_by_the_status(status: int, certain: bool, bod
     """On 400, 422 and 402 the words may be about this row alone, so it takes several."""
     outcome = judge(status, body, asked=b'{"messages":[{"content":"hello"}]}')
 
-    assert (outcome.verdict, outcome.scope, outcome.certain) == ("exhausted", "key", certain)
+    assert (outcome.verdict, outcome.scope, outcome.certain) == ("account_refused", "key", certain)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,15 @@ async def test_what_a_function_was_called_with_is_an_echo_too() -> None:
     async def refuse(row: object) -> None:
         raise SpentError("cannot do: insufficient funds")
 
-    caller = FunctionCaller(refuse)
+    provider = FunctionProvider(refuse)
 
     async def called(value: object) -> Outcome:
         row = Row(1, "0" * 16, '"r1"', {}, value)
-        return await caller.call(caller.prepare(row), row, timeout=5)
+        return await provider.call(provider.prepare(row), row, timeout=5)
 
     assert (await called({"prompt": PROMPT})).code == "http_403"
     assert (await called("hello")).code == "insufficient_quota"
-    assert judge_exception(SpentError("insufficient funds")).code == "insufficient_quota"
+    assert classify_exception(SpentError("insufficient funds")).code == "insufficient_quota"
 
 
 class HostileRow:
@@ -159,10 +159,10 @@ async def test_a_row_that_cannot_be_shown_is_judged_all_the_same() -> None:
     async def refuse(row: object) -> None:
         raise SpentError("insufficient funds")
 
-    caller = FunctionCaller(refuse)
+    provider = FunctionProvider(refuse)
     row = Row(1, "0" * 16, '"r1"', {}, HostileRow())
 
-    assert (await caller.call(caller.prepare(row), row, timeout=5)).code == "insufficient_quota"
+    assert (await provider.call(provider.prepare(row), row, timeout=5)).code == "insufficient_quota"
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_413_ends_a_row_at_once_only_if_it_is_large(asked: int, final: bool) -> 
     """A backend that refuses half of all small requests so (a broken proxy) does not fail every row it meets."""
     outcome = judge(413, "", asked=b"x" * asked)
 
-    assert (outcome.verdict, outcome.code, outcome.final) == ("neutral", "request_too_large", final)
+    assert (outcome.verdict, outcome.code, outcome.row_is_bad) == ("rejected", "request_too_large", final)

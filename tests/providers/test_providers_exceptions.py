@@ -19,7 +19,7 @@ import openai
 import pytest
 
 from llmbatch import judge_llm_error
-from llmbatch.classify.classify import judge_exception
+from llmbatch.classify.classify import classify_exception
 from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.errors import TransportError
 from llmbatch.core.secrets import Mask
@@ -125,9 +125,9 @@ def traits(outcome: Outcome) -> tuple[str, str, bool, str]:
     ("case", "expected", "pause", "status"),
     [
         ("rate", ("throttled", "key", True, "rate_limit_exceeded"), 7.0, 429),
-        ("quota", ("exhausted", "key", False, "insufficient_quota"), 2.0, 429),
-        ("long", ("neutral", "row", False, "context_length_exceeded"), None, 400),
-        ("key", ("exhausted", "key", True, "invalid_api_key"), None, 401),
+        ("quota", ("account_refused", "key", False, "insufficient_quota"), 2.0, 429),
+        ("long", ("rejected", "row", False, "context_length_exceeded"), None, 400),
+        ("key", ("account_refused", "key", True, "invalid_api_key"), None, 401),
         ("down", ("failure", "provider", True, "http_500"), None, 500),
         ("cut", ("failure", "provider", True, "api_connection_error"), None, None),
     ],
@@ -136,20 +136,20 @@ def test_errors_of_the_openai_client_are_judged_like_answers(
     server: str, case: str, expected: tuple[str, str, bool, str], pause: float | None, status: int | None
 ) -> None:
     """Status, headers and body come out of the exception, through the same table."""
-    outcome = judge_exception(raised_by_openai(f"{server}/{case}"))
+    outcome = classify_exception(raised_by_openai(f"{server}/{case}"))
 
     assert traits(outcome) == expected
-    assert outcome.pause == pause
+    assert outcome.retry_after == pause
     assert outcome.status == status
-    assert outcome.final == (case == "long")
-    assert outcome.auth == (case == "key")
+    assert outcome.row_is_bad == (case == "long")
+    assert outcome.key_refused == (case == "key")
     assert outcome.request_id == ("req_9" if case == "down" else None)
     assert outcome.body == (ANSWERS[case][2].decode() if ANSWERS[case][2][:1] == b"{" else None)
 
 
 def test_an_error_out_of_an_openai_stream_is_judged_by_its_code(server: str) -> None:
     """It has no status; the type in its body is known."""
-    outcome = judge_exception(raised_by_openai(f"{server}/stream", stream=True))
+    outcome = classify_exception(raised_by_openai(f"{server}/stream", stream=True))
 
     assert traits(outcome) == ("failure", "provider", True, "server_error")
     assert outcome.status is None
@@ -159,14 +159,14 @@ def test_an_error_out_of_an_openai_stream_is_judged_by_its_code(server: str) -> 
     ("case", "expected"),
     [
         ("overloaded", ("failure", "provider", True, "overloaded_error")),
-        ("spent", ("exhausted", "key", False, "enforced_spend_limit_reached")),
+        ("spent", ("account_refused", "key", False, "enforced_spend_limit_reached")),
     ],
 )
 def test_errors_of_the_anthropic_client_are_judged_like_answers(
     server: str, case: str, expected: tuple[str, str, bool, str]
 ) -> None:
     """Also the codes deep inside."""
-    assert traits(judge_exception(raised_by_anthropic(f"{server}/{case}"))) == expected
+    assert traits(classify_exception(raised_by_anthropic(f"{server}/{case}"))) == expected
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_errors_of_the_anthropic_client_are_judged_like_answers(
 )
 async def test_errors_of_aiohttp_are_judged(server: str, case: str, verdict: str, pause: float | None) -> None:
     """It keeps no body; and the 400 that it makes of garbage from the wire is not believed."""
-    outcome = judge_exception(await raised_by_aiohttp(f"{server}/{case}"))
+    outcome = classify_exception(await raised_by_aiohttp(f"{server}/{case}"))
 
-    assert (outcome.verdict, outcome.retry, outcome.pause) == (verdict, True, pause)
+    assert (outcome.verdict, outcome.retry, outcome.retry_after) == (verdict, True, pause)
 
 
 async def test_a_refused_connection_is_the_providers_failure() -> None:
@@ -186,7 +186,7 @@ async def test_a_refused_connection_is_the_providers_failure() -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
 
-        outcome = judge_exception(await raised_by_aiohttp(url))
+        outcome = classify_exception(await raised_by_aiohttp(url))
 
     assert traits(outcome) == ("failure", "provider", True, "connection_failed")
     assert outcome.sent is False
@@ -265,9 +265,9 @@ class BodyError(Exception):
 )
 def test_a_body_is_believed_when_it_is_json(body: object, code: str) -> None:
     """Parsed or not; other text is only a message. Without any, it is an exception like any other."""
-    outcome = judge_exception(BodyError(body))
+    outcome = classify_exception(BodyError(body))
 
-    assert (outcome.verdict, outcome.code, outcome.body) == ("neutral", code, None)
+    assert (outcome.verdict, outcome.code, outcome.body) == ("rejected", code, None)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_body_is_believed_when_it_is_json(body: object, code: str) -> None:
         (socket.gaierror(socket.EAI_NODATA, "who?"), ("failure", "provider", True, "unknown_host")),
         (socket.gaierror(socket.EAI_AGAIN, "later"), ("local", "machine", True, "no_network")),
         (socket.gaierror(socket.EAI_FAIL, "broken"), ("failure", "provider", True, "dns_failed")),
-        (ssl.SSLCertVerificationError("self-signed"), ("exhausted", "provider", False, "tls_failed")),
+        (ssl.SSLCertVerificationError("self-signed"), ("account_refused", "provider", False, "tls_failed")),
         (OSError(errno.EMFILE, "too many open files"), ("local", "machine", True, "local_resources")),
         (OSError(errno.ENFILE, "too many open files"), ("local", "machine", True, "local_resources")),
         (OSError(errno.ENOSPC, "disk full"), ("local", "machine", True, "local_resources")),
@@ -292,24 +292,24 @@ def test_a_body_is_believed_when_it_is_json(body: object, code: str) -> None:
         (OSError(errno.ENETUNREACH, "no route"), ("local", "machine", True, "no_network")),
         (OSError(errno.ENETDOWN, "down"), ("local", "machine", True, "no_network")),
         (TransportError("truncated", "cut", sent=True), ("failure", "provider", True, "truncated_body")),
-        (TypeError("x"), ("neutral", "row", True, "type_error")),
-        (ValueError("x"), ("neutral", "row", True, "value_error")),
-        (json.JSONDecodeError("x", "y", 0), ("neutral", "row", True, "json_decode_error")),
-        (KeyError("x"), ("neutral", "row", True, "key_error")),
-        (AttributeError("x"), ("neutral", "row", True, "attribute_error")),
-        (NameError("x"), ("neutral", "row", True, "name_error")),
-        (AssertionError(), ("neutral", "row", True, "assertion_error")),
-        (ZeroDivisionError("x"), ("neutral", "row", True, "zero_division_error")),
-        (NotImplementedError(), ("neutral", "row", True, "not_implemented_error")),
-        (ImportError("x"), ("neutral", "row", True, "import_error")),
-        (RuntimeError("x"), ("neutral", "row", True, "runtime_error")),
-        (OSError("x"), ("neutral", "row", True, "os_error")),
-        (Exception(), ("neutral", "row", True, "exception")),
+        (TypeError("x"), ("rejected", "row", True, "type_error")),
+        (ValueError("x"), ("rejected", "row", True, "value_error")),
+        (json.JSONDecodeError("x", "y", 0), ("rejected", "row", True, "json_decode_error")),
+        (KeyError("x"), ("rejected", "row", True, "key_error")),
+        (AttributeError("x"), ("rejected", "row", True, "attribute_error")),
+        (NameError("x"), ("rejected", "row", True, "name_error")),
+        (AssertionError(), ("rejected", "row", True, "assertion_error")),
+        (ZeroDivisionError("x"), ("rejected", "row", True, "zero_division_error")),
+        (NotImplementedError(), ("rejected", "row", True, "not_implemented_error")),
+        (ImportError("x"), ("rejected", "row", True, "import_error")),
+        (RuntimeError("x"), ("rejected", "row", True, "runtime_error")),
+        (OSError("x"), ("rejected", "row", True, "os_error")),
+        (Exception(), ("rejected", "row", True, "exception")),
         (RateLimited(None), ("throttled", "key", True, "rate_limited")),
-        (HostileError(), ("neutral", "row", True, "hostile_error")),
+        (HostileError(), ("rejected", "row", True, "hostile_error")),
         (GenaiError("x"), ("throttled", "key", True, "RESOURCE_EXHAUSTED")),
         (ExceptionGroup("tasks", [ConnectionResetError("gone")]), ("failure", "provider", True, "connection_reset")),
-        (ExceptionGroup("tasks", [ValueError("x")]), ("neutral", "row", True, "exception_group")),
+        (ExceptionGroup("tasks", [ValueError("x")]), ("rejected", "row", True, "exception_group")),
     ],
     ids=lambda value: repr(type(value).__name__) if isinstance(value, Exception) else "",
 )
@@ -317,7 +317,7 @@ def test_exceptions_without_an_answer_are_judged_by_kind(
     error: Exception, expected: tuple[str, str, bool, str]
 ) -> None:
     """Network and time-outs blame the provider, a full machine itself; whatever else a function raises is its own."""
-    outcome = judge_exception(error)
+    outcome = classify_exception(error)
 
     assert traits(outcome) == expected
     assert outcome.message
@@ -341,7 +341,7 @@ def test_exceptions_without_an_answer_are_judged_by_kind(
 )
 def test_the_attribute_retry_after_is_honoured(value: object, pause: float | None) -> None:
     """Read like the header of that name."""
-    assert judge_exception(RateLimited(value)).pause == pause
+    assert classify_exception(RateLimited(value)).retry_after == pause
 
 
 def test_the_answer_is_found_through_causes_and_contexts(server: str) -> None:
@@ -359,8 +359,8 @@ def test_the_answer_is_found_through_causes_and_contexts(server: str) -> None:
         except (ValueError, RuntimeError) as outer:
             return outer
 
-    assert traits(judge_exception(wrapped(True))) == ("throttled", "key", True, "rate_limit_exceeded")
-    assert traits(judge_exception(wrapped(False))) == ("throttled", "key", True, "rate_limit_exceeded")
+    assert traits(classify_exception(wrapped(True))) == ("throttled", "key", True, "rate_limit_exceeded")
+    assert traits(classify_exception(wrapped(False))) == ("throttled", "key", True, "rate_limit_exceeded")
 
 
 def test_a_machine_without_file_handles_is_seen_behind_a_clients_error() -> None:
@@ -371,7 +371,7 @@ def test_a_machine_without_file_handles_is_seen_behind_a_clients_error() -> None
         except OSError as cause:
             raise ConnectionError("connection error") from cause
     except ConnectionError as error:
-        outcome = judge_exception(error)
+        outcome = classify_exception(error)
 
     assert traits(outcome) == ("local", "machine", True, "local_resources")
 
@@ -384,9 +384,9 @@ def test_a_cause_that_was_taken_away_does_not_count() -> None:
         except TimeoutError:
             raise ValueError("bad row") from None
     except ValueError as error:
-        outcome = judge_exception(error)
+        outcome = classify_exception(error)
 
-    assert traits(outcome) == ("neutral", "row", True, "value_error")
+    assert traits(outcome) == ("rejected", "row", True, "value_error")
 
 
 def test_a_circle_of_causes_ends() -> None:
@@ -394,16 +394,16 @@ def test_a_circle_of_causes_ends() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
 
-    assert judge_exception(first).verdict == "neutral"
+    assert classify_exception(first).verdict == "rejected"
 
 
 def test_no_key_comes_through_a_message() -> None:
     """Known keys are masked; the query of a URL, where Gemini's API takes the key, is dropped."""
     key = "AIza-THIS-IS-THE-KEY"
 
-    known = judge_exception(RuntimeError(f"bad key {key}"), mask=Mask([key]).mask)
-    cut = judge_exception(ConnectionResetError("x" * 290 + key), mask=Mask([key]).mask)
-    unknown = judge_exception(RuntimeError(f"Client error '400' for url 'http://127.0.0.1/v1?key={key}&alt=sse' …"))
+    known = classify_exception(RuntimeError(f"bad key {key}"), mask=Mask([key]).mask)
+    cut = classify_exception(ConnectionResetError("x" * 290 + key), mask=Mask([key]).mask)
+    unknown = classify_exception(RuntimeError(f"Client error '400' for url 'http://127.0.0.1/v1?key={key}&alt=sse' …"))
 
     assert known.message == "bad key ***"
     assert "AIza" not in cut.message
@@ -466,10 +466,10 @@ class PickyError(OwnError):
 )
 def test_what_a_function_raises_of_its_own_is_the_rows(error: Exception, code: str, message: str | None) -> None:
     """Nobody else is blamed, whatever attributes it has; it may pass when tried again, and nothing is final."""
-    outcome = judge_exception(error)
+    outcome = classify_exception(error)
 
-    assert traits(outcome) == ("neutral", "row", True, code)
-    assert (outcome.final, outcome.auth, outcome.pause, outcome.status) == (False, False, None, None)
+    assert traits(outcome) == ("rejected", "row", True, code)
+    assert (outcome.row_is_bad, outcome.key_refused, outcome.retry_after, outcome.status) == (False, False, None, None)
     assert outcome.message == (str(error) or type(error).__name__ if message is None else message)
 
 
@@ -517,21 +517,21 @@ def caused_by(error: Exception) -> Exception:
         (foreign("APITimeoutError", "openai")("late"), "failure", "timeout"),
         (foreign("MyError", "__main__", foreign("APIError", "openai"))("odd"), "failure", "my_error"),
         (foreign("ServerError", "google.genai.errors", code=503)("x"), "failure", "http_503"),
-        (foreign("NotFound", "google.api_core.exceptions", code=404)("x"), "exhausted", "http_404"),
-        (PickyError(status_code=404, response=Response(404)), "exhausted", "http_404"),
+        (foreign("NotFound", "google.api_core.exceptions", code=404)("x"), "account_refused", "http_404"),
+        (PickyError(status_code=404, response=Response(404)), "account_refused", "http_404"),
         (PickyError(response=Response(503)), "failure", "http_503"),
         (PickyError(status_code=503, headers={"retry-after": "3"}), "failure", "http_503"),
         (
             PickyError(status_code=429, body={"error": {"code": "insufficient_quota"}}),
-            "exhausted",
+            "account_refused",
             "insufficient_quota",
         ),
         (grpc_error("UNAVAILABLE"), "failure", "http_503"),
         (grpc_error("RESOURCE_EXHAUSTED"), "throttled", "http_429"),
-        (grpc_error("INVALID_ARGUMENT"), "neutral", "http_400"),
+        (grpc_error("INVALID_ARGUMENT"), "rejected", "http_400"),
         (grpc_error("NEW_ONE"), "failure", "aio_rpc_error"),
         (botocore_error(429, "ThrottlingException"), "throttled", "ThrottlingException"),
-        (botocore_error(400, "ValidationException"), "neutral", "ValidationException"),
+        (botocore_error(400, "ValidationException"), "rejected", "ValidationException"),
         (botocore_error(503, "ServiceUnavailableException"), "failure", "ServiceUnavailableException"),
         (ssl.SSLError(1, "the handshake broke off"), "failure", "connection_reset"),
         (asyncio.IncompleteReadError(b"", 4), "failure", "truncated_body"),
@@ -544,7 +544,7 @@ def caused_by(error: Exception) -> Exception:
 )
 def test_what_clients_and_sdks_raise_speaks_of_the_provider(error: Exception, verdict: str, code: str) -> None:
     """By the module of its class, by an answer that it holds, or by a network error somewhere in its chain."""
-    outcome = judge_exception(error)
+    outcome = classify_exception(error)
 
     assert (outcome.verdict, outcome.code) == (verdict, code)
 
@@ -564,20 +564,20 @@ def test_an_answer_that_ran_into_its_limit_ends_its_row_and_keeps_its_tokens() -
     """The SDK's ``parse()`` raises for it: no failure of the provider, and nothing that another attempt changes."""
     error = openai.LengthFinishReasonError(completion=Completion())  # type: ignore[arg-type]
 
-    outcome = judge_exception(caused_by(error))
+    outcome = classify_exception(caused_by(error))
 
-    assert traits(outcome) == ("neutral", "row", False, "truncated")
-    assert outcome.final
+    assert traits(outcome) == ("rejected", "row", False, "truncated")
+    assert outcome.row_is_bad
     assert outcome.usage == Usage(11, 4096)
     assert outcome.body == '{"choices": [{"finish_reason": "length"}]}'
 
 
 def test_a_filtered_answer_that_an_sdk_raises_for_ends_its_row() -> None:
     """Likewise."""
-    outcome = judge_exception(openai.ContentFilterFinishReasonError())
+    outcome = classify_exception(openai.ContentFilterFinishReasonError())
 
-    assert traits(outcome) == ("neutral", "row", False, "content_filter")
-    assert outcome.final
+    assert traits(outcome) == ("rejected", "row", False, "content_filter")
+    assert outcome.row_is_bad
 
 
 @pytest.mark.parametrize(

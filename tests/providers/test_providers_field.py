@@ -7,13 +7,13 @@ import json
 import pytest
 from providers_field_answers import FIELD, Answer
 
-from llmbatch.classify.classify import judge_reply
+from llmbatch.classify.classify import classify_reply
 from llmbatch.core.calls import Outcome, Reply
 
 
 def judge(status: int, body: object, headers: dict[str, str] | None = None, endpoint: str = "chat") -> Outcome:
     raw = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    return judge_reply(Reply(status, headers or {}, raw), endpoint=endpoint, mask=str)
+    return classify_reply(Reply(status, headers or {}, raw), endpoint=endpoint, mask=str)
 
 
 @pytest.mark.parametrize("answer", FIELD, ids=[answer.name for answer in FIELD])
@@ -22,10 +22,10 @@ def test_answers_of_the_field_mean_what_they_say(answer: Answer) -> None:
     outcome = judge(answer.status, answer.body, answer.headers, answer.endpoint)
 
     assert (outcome.verdict, outcome.scope, outcome.code) == (answer.verdict, answer.scope, answer.code)
-    assert (outcome.retry, outcome.final, outcome.certain) == (answer.retry, answer.final, answer.certain)
-    assert outcome.pause == answer.pause
+    assert (outcome.retry, outcome.row_is_bad, outcome.certain) == (answer.retry, answer.row_is_bad, answer.certain)
+    assert outcome.retry_after == answer.retry_after
     assert answer.says in outcome.message
-    assert bool(outcome.advice) == (answer.verdict == "exhausted")
+    assert bool(outcome.hint) == (answer.verdict == "account_refused")
 
 
 NOTHING = {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}
@@ -73,7 +73,7 @@ def test_an_answer_that_the_provider_broke_off_is_a_failed_attempt(endpoint: str
     outcome = judge(200, body, endpoint=endpoint)
 
     assert (outcome.verdict, outcome.scope, outcome.retry, outcome.code) == ("failure", "provider", True, code)
-    assert not outcome.final
+    assert not outcome.row_is_bad
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_an_answer_that_went_wrong_for_its_row_says_nothing_of_the_provider(body
     """The model's own slip, or no choice at all: the row goes again, and ends after its attempts."""
     outcome = judge(200, body)
 
-    assert (outcome.verdict, outcome.scope, outcome.retry, outcome.code) == ("neutral", "row", True, code)
-    assert not outcome.final
+    assert (outcome.verdict, outcome.scope, outcome.retry, outcome.code) == ("rejected", "row", True, code)
+    assert not outcome.row_is_bad
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,12 @@ def test_a_blocked_prompt_in_a_200_ends_its_row(body: object) -> None:
     """Where it says so, no further attempt is needed."""
     outcome = judge(200, body)
 
-    assert (outcome.verdict, outcome.scope, outcome.final, outcome.code) == ("neutral", "row", True, "content_filter")
+    assert (outcome.verdict, outcome.scope, outcome.row_is_bad, outcome.code) == (
+        "rejected",
+        "row",
+        True,
+        "content_filter",
+    )
 
 
 @pytest.mark.parametrize(
@@ -167,7 +172,7 @@ def test_an_ordinary_refusal_is_no_more_than_that(message: str, status: int) -> 
     """The words of money, accounts, filters and addresses are not found where none is meant."""
     outcome = judge(status, {"error": {"message": message, "type": "invalid_request_error"}})
 
-    assert (outcome.verdict, outcome.scope, outcome.final) == ("neutral", "row", False)
+    assert (outcome.verdict, outcome.scope, outcome.row_is_bad) == ("rejected", "row", False)
     assert outcome.code == "invalid_request_error"
 
 
@@ -224,4 +229,4 @@ def test_unseen_words_of_an_empty_or_closed_account_are_understood(status: int, 
     """The kind counts, not the instance."""
     outcome = judge(status, {"error": {"message": message}})
 
-    assert (outcome.verdict, outcome.scope, outcome.auth) == ("exhausted", "key", False)
+    assert (outcome.verdict, outcome.scope, outcome.key_refused) == ("account_refused", "key", False)

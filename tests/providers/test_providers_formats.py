@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, split_array, split_object
-from llmbatch.providers.formats.bodies import compose, join
-from llmbatch.providers.formats.ping import canary_body
-from llmbatch.providers.formats.row_kind import draft
+from llmbatch.providers.formats.bodies import compose_body, to_bytes
+from llmbatch.providers.formats.ping import ping_body
+from llmbatch.providers.formats.row_kind import parse_kind
 
 BIG = "123456789012345678901234567890"
 ODD = '{ "a" :  1.10 ,\t"b":[ 1,2 ] , "n": ' + BIG + ', "e":1E+2 , "\\u00e9":"\\/" }'
@@ -20,7 +20,9 @@ ODD = '{ "a" :  1.10 ,\t"b":[ 1,2 ] , "n": ' + BIG + ', "e":1E+2 , "\\u00e9":"\\
 
 def body_of(row: str, endpoint: str, *, system: str | None = None, params: dict[str, str] | None = None) -> str:
     fields = split_object(row)
-    return join(compose(endpoint, fields, model='"m"', system=system and dumps(system), params=params or {})).decode()
+    return to_bytes(
+        compose_body(endpoint, fields, model='"m"', system=system and dumps(system), params=params or {})
+    ).decode()
 
 
 COMPOSED = [
@@ -245,7 +247,7 @@ ENDPOINT_OF_ROW = [
 @pytest.mark.parametrize(("row", "model", "endpoint", "anthropic"), ENDPOINT_OF_ROW)
 def test_row_says_its_endpoint_or_leaves_it_to_the_provider(row, model, endpoint, anthropic):
     """The batch row's url, else the kind of content and the model's name; prompts and messages fit many."""
-    shape = draft(split_object(row), model=model)
+    shape = parse_kind(split_object(row), model=model)
 
     assert (shape.endpoint, shape.anthropic) == (endpoint, anthropic)
 
@@ -255,7 +257,7 @@ def test_row_says_its_endpoint_or_leaves_it_to_the_provider(row, model, endpoint
 )
 def test_batch_row_is_sent_byte_for_byte(wrap):
     """Spacing, digits and escapes of body or params stay as they are."""
-    shape = draft(split_object(wrap.format(ODD)), model=None)
+    shape = parse_kind(split_object(wrap.format(ODD)), model=None)
 
     assert shape.body == ODD
 
@@ -288,14 +290,14 @@ REFUSED = [
 def test_row_that_can_be_no_request_is_refused_with_its_code(row, code):
     """Rows choose neither URL nor headers nor key, and no result line holds a stream."""
     with pytest.raises(MalformedRowError) as caught:
-        draft(split_object(row), model=None)
+        parse_kind(split_object(row), model=None)
 
     assert caught.value.code == code
 
 
 def test_null_model_and_stream_false_are_no_trouble():
     """Exported tables have nulls where nothing was said."""
-    shape = draft(split_object('{"prompt":"hi","model":null,"stream":false}'), model="m")
+    shape = parse_kind(split_object('{"prompt":"hi","model":null,"stream":false}'), model="m")
 
     assert shape.model is None
     assert (
@@ -326,7 +328,7 @@ CANARIES = [
 @pytest.mark.parametrize(("endpoint", "like", "body"), CANARIES)
 def test_canary_is_the_smallest_request_with_the_same_model_and_spelling(endpoint, like, body):
     """It asks for one word, and limits it as the row's request did."""
-    assert canary_body(endpoint, like.encode()).decode() == body
+    assert ping_body(endpoint, like.encode()).decode() == body
 
 
 @settings(max_examples=40, deadline=None)

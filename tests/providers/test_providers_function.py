@@ -11,7 +11,7 @@ import pytest
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import UsageError
 from llmbatch.core.rows import Row
-from llmbatch.providers.function_provider import FunctionCaller
+from llmbatch.providers.function_provider import FunctionProvider
 
 
 def a_row(value: object = None, **fields: str) -> Row:
@@ -19,9 +19,9 @@ def a_row(value: object = None, **fields: str) -> Row:
 
 
 async def called(fn, row: Row | None = None, *, timeout: float = 5.0, **settings: object) -> Outcome:
-    caller = FunctionCaller(fn, **settings)
+    provider = FunctionProvider(fn, **settings)
     row = row or a_row(1)
-    return await caller.call(caller.prepare(row), row, timeout=timeout)
+    return await provider.call(provider.prepare(row), row, timeout=timeout)
 
 
 async def echo(row):
@@ -165,7 +165,7 @@ async def test_partials_and_callable_objects_are_fine(fn):
 def test_what_is_not_async_is_refused_at_construction(fn):
     """A blocking function would block the run: told at once, with what to do."""
     with pytest.raises(UsageError, match="is not an async function") as caught:
-        FunctionCaller(fn)
+        FunctionProvider(fn)
 
     assert "async def" in caught.value.hint
 
@@ -177,19 +177,19 @@ async def test_canary_calls_the_function_with_the_canarys_row():
     async def fn(row):
         seen.append(row)
 
-    without = FunctionCaller(fn)
-    caller = FunctionCaller(fn, canary_row="ping")
-    canary = caller.canary(caller.prepare(a_row(1)))
+    without = FunctionProvider(fn)
+    provider = FunctionProvider(fn, ping_row="ping")
+    canary = provider.ping(provider.prepare(a_row(1)))
 
-    outcome = await caller.call(canary, None, timeout=5)
+    outcome = await provider.call(canary, None, timeout=5)
 
-    assert without.canary(without.prepare(a_row(1))) is None
+    assert without.ping(without.prepare(a_row(1))) is None
     assert (seen, outcome.verdict) == (["ping"], "success")
 
 
 def test_route_is_named_after_the_function():
     """What people see in reports is the function's name, or the one they chose."""
-    assert FunctionCaller(echo).prepare(a_row()).route.label == "echo"
-    assert FunctionCaller(functools.partial(echo)).prepare(a_row()).route.label == "echo"
-    assert FunctionCaller(Callable()).prepare(a_row()).route.label == "Callable"
-    assert FunctionCaller(echo, name="mine").prepare(a_row()).route.label == "mine"
+    assert FunctionProvider(echo).prepare(a_row()).route.label == "echo"
+    assert FunctionProvider(functools.partial(echo)).prepare(a_row()).route.label == "echo"
+    assert FunctionProvider(Callable()).prepare(a_row()).route.label == "Callable"
+    assert FunctionProvider(echo, name="mine").prepare(a_row()).route.label == "mine"

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from llmbatch.classify.classify import judge_exception, judge_fault
+from llmbatch.classify.classify import classify_exception, classify_fault
 from llmbatch.core.calls import Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.system_errors import NO_NETWORK_ERRNOS, RESOURCE_ERRNOS
@@ -24,10 +24,10 @@ def ways_in(number: int) -> dict[str, tuple[str, str, str]]:
     """What each way in makes of an error of the system with this *number*."""
     system = OSError(number, "x")
     made = {
-        "connecting": judge_fault(connect_fault(system, "api.example:443")),
-        "in an exchange": judge_fault(lost_fault(system, "api.example:443", sent=True)),
-        "raised by a function": judge_exception(system),
-        "as a cause": judge_exception(caused_by(system)),
+        "connecting": classify_fault(connect_fault(system, "api.example:443")),
+        "in an exchange": classify_fault(lost_fault(system, "api.example:443", sent=True)),
+        "raised by a function": classify_exception(system),
+        "as a cause": classify_exception(caused_by(system)),
     }
     return {way: (outcome.verdict, outcome.scope, outcome.code) for way, outcome in made.items()}
 
@@ -65,7 +65,7 @@ def test_a_network_error_between_here_and_there_is_the_providers_on_every_path(n
 
 def test_a_thread_that_the_system_refuses_is_this_machines_fault() -> None:
     """asyncio.to_thread on a full machine; other RuntimeErrors are not."""
-    assert judge_exception(RuntimeError("can't start new thread")).verdict == "local"
+    assert classify_exception(RuntimeError("can't start new thread")).verdict == "local"
 
 
 def test_errors_of_several_addresses_in_one_text_are_read() -> None:
@@ -75,8 +75,8 @@ def test_errors_of_several_addresses_in_one_text_are_read() -> None:
     )
     full = OSError("Multiple exceptions: [Errno 24] Too many open files, [Errno 24] Too many open files")
 
-    assert judge_exception(refused).verdict == "failure"
-    assert judge_exception(full).verdict == "local"
+    assert classify_exception(refused).verdict == "failure"
+    assert classify_exception(full).verdict == "local"
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_a_host_that_does_not_exist_is_told_from_a_network_that_is_gone(number: 
     """A name server's "no such name" is an answer; no answer is the network. The same on both paths."""
     system = socket.gaierror(number, "x")
 
-    over_http = judge_fault(connect_fault(system, "api.example:443"))
-    from_function = judge_exception(caused_by(system))
+    over_http = classify_fault(connect_fault(system, "api.example:443"))
+    from_function = classify_exception(caused_by(system))
 
     assert (over_http.verdict, over_http.code) == (from_function.verdict, from_function.code) == (verdict, code)
     assert over_http.unreachable == from_function.unreachable == (code != "local_resources")
@@ -112,7 +112,7 @@ async def test_an_unknown_host_is_told_over_a_real_look_up() -> None:
     finally:
         await transport.aclose()
 
-    outcome = judge_fault(caught.value)
+    outcome = classify_fault(caught.value)
     assert outcome.code in {"unknown_host", "no_network", "dns_failed"}
     assert (outcome.unreachable, outcome.sent) == (True, False)
     if outcome.code == "unknown_host":

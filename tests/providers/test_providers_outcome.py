@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from providers_field_answers import FIELD
 
-from llmbatch.classify.classify import judge_fault, judge_reply
+from llmbatch.classify import classify as outcomes
+from llmbatch.classify import table
+from llmbatch.classify.classify import classify_fault, classify_reply
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import parse
 from llmbatch.core.secrets import Mask
-from llmbatch.providers import outcome as outcomes
-from llmbatch.providers import rules
 
 KEY = "sk-proj-THIS-IS-THE-KEY-0123456789"
 MASK = Mask([KEY]).mask
@@ -33,7 +33,7 @@ CHAT_OK = {
 
 def judge(status: int, body: object, headers: dict[str, str] | None = None, endpoint: str = "chat") -> Outcome:
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    return judge_reply(Reply(status, headers or {}, raw), endpoint=endpoint, mask=MASK)
+    return classify_reply(Reply(status, headers or {}, raw), endpoint=endpoint, mask=MASK)
 
 
 def error(message: str, **members: object) -> dict[str, object]:
@@ -89,10 +89,10 @@ class Case:
     headers: dict[str, str] = field(default_factory=dict)
     endpoint: str = "chat"
     retry: bool = False
-    final: bool = False
-    auth: bool = False
-    pause: float | None = None
-    least_wait: float = 0.0
+    row_is_bad: bool = False
+    key_refused: bool = False
+    retry_after: float | None = None
+    min_backoff: float = 0.0
 
 
 def failure(name: str, status: int, body: object, code: str, **more: object) -> Case:
@@ -100,27 +100,27 @@ def failure(name: str, status: int, body: object, code: str, **more: object) -> 
 
 
 def refusal(name: str, status: int, body: object, code: str, **more: object) -> Case:
-    return Case(name, status, body, "neutral", "row", code, **more)  # type: ignore[arg-type]
+    return Case(name, status, body, "rejected", "row", code, **more)  # type: ignore[arg-type]
 
 
 def throttle(name: str, status: int, body: object, code: str, **more: object) -> Case:
-    return Case(name, status, body, "throttled", "key", code, retry=True, least_wait=1.0, **more)  # type: ignore[arg-type]
+    return Case(name, status, body, "throttled", "key", code, retry=True, min_backoff=1.0, **more)  # type: ignore[arg-type]
 
 
 def spent(name: str, status: int, body: object, code: str, **more: object) -> Case:
-    return Case(name, status, body, "exhausted", "key", code, **more)  # type: ignore[arg-type]
+    return Case(name, status, body, "account_refused", "key", code, **more)  # type: ignore[arg-type]
 
 
 def bad_key(name: str, status: int, body: object, code: str, **more: object) -> Case:
-    return Case(name, status, body, "exhausted", "key", code, retry=True, auth=True, **more)  # type: ignore[arg-type]
+    return Case(name, status, body, "account_refused", "key", code, retry=True, key_refused=True, **more)  # type: ignore[arg-type]
 
 
 def no_model(name: str, status: int, body: object, code: str, **more: object) -> Case:
-    return Case(name, status, body, "exhausted", "model", code, **more)  # type: ignore[arg-type]
+    return Case(name, status, body, "account_refused", "model", code, **more)  # type: ignore[arg-type]
 
 
 def no_api(name: str, status: int, body: object, code: str, **more: object) -> Case:
-    return Case(name, status, body, "exhausted", "provider", code, **more)  # type: ignore[arg-type]
+    return Case(name, status, body, "account_refused", "provider", code, **more)  # type: ignore[arg-type]
 
 
 CASES = [
@@ -139,7 +139,7 @@ CASES = [
         anthropic("overloaded_error", "Overloaded"),
         "overloaded_error",
         endpoint="messages",
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
     failure(
         "200 Anthropic api_error",
@@ -155,7 +155,7 @@ CASES = [
         200,
         {"error": "The number of tokens to keep is greater than the context length; exceeds the context length"},
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "200 llama.cpp",
@@ -166,7 +166,7 @@ CASES = [
             type="exceed_context_size_error",
         ),
         "exceed_context_size_error",
-        final=True,
+        row_is_bad=True,
     ),
     spent("200 without money", 200, error("You exceeded your quota", type="insufficient_quota"), "insufficient_quota"),
     failure("200 unknown error", 200, error("odd", code="gremlins"), "gremlins"),
@@ -176,8 +176,8 @@ CASES = [
         error("odd", code=503),
         "error_in_200",
         headers={"retry-after": "9"},
-        pause=9.0,
-        least_wait=5.0,
+        retry_after=9.0,
+        min_backoff=5.0,
     ),
     failure("200 choices null", 200, {"id": "x", "choices": None}, "no_choices"),
     refusal("200 choices empty", 200, {"id": "x", "choices": []}, "no_choices", retry=True),
@@ -212,7 +212,7 @@ CASES = [
         {"status": "failed", "error": {"code": "invalid_prompt", "message": "x"}, "output": []},
         "invalid_prompt",
         endpoint="responses",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "200 responses in background", 200, {"status": "queued", "output": []}, "response_queued", endpoint="responses"
@@ -224,7 +224,7 @@ CASES = [
         "overloaded_error",
         headers={"content-type": "text/event-stream"},
         endpoint="messages",
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
     failure(
         "529 with an error event",
@@ -232,7 +232,7 @@ CASES = [
         'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}\n\n',
         "overloaded_error",
         headers={"content-type": "text/event-stream"},
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
     failure(
         "200 stream cut",
@@ -254,14 +254,14 @@ CASES = [
         200,
         {"choices": [{"message": {"role": "assistant"}, "finish_reason": "content_filter"}]},
         "content_filter",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "200 filtered (Gemini)",
         200,
         {"choices": [{"message": {"content": None}, "finish_reason": "content_filter: PROHIBITED_CONTENT"}]},
         "content_filter",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "200 filtered (responses)",
@@ -269,7 +269,7 @@ CASES = [
         {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}, "output": []},
         "content_filter",
         endpoint="responses",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "200 refused (messages)",
@@ -277,7 +277,7 @@ CASES = [
         {"type": "message", "content": [], "stop_reason": "refusal"},
         "content_filter",
         endpoint="messages",
-        final=True,
+        row_is_bad=True,
     ),
     # --- 400 invalid request
     refusal(
@@ -348,21 +348,21 @@ CASES = [
             code="context_length_exceeded",
         ),
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long string",
         400,
         error("Invalid 'input': string too long.", type="invalid_request_error", code="string_above_max_length"),
         "string_above_max_length",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long Anthropic",
         400,
         anthropic("invalid_request_error", "prompt is too long: 212345 tokens > 200000 maximum"),
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long Gemini",
@@ -375,7 +375,7 @@ CASES = [
             )
         ],
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long vLLM",
@@ -388,7 +388,7 @@ CASES = [
             code=400,
         ),
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long vLLM of old",
@@ -401,7 +401,7 @@ CASES = [
             "code": 400,
         },
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long llama.cpp",
@@ -412,14 +412,14 @@ CASES = [
             type="exceed_context_size_error",
         ),
         "exceed_context_size_error",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long llama.cpp as 500",
         500,
         error("Context size has been exceeded.", code=500, type="server_error"),
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long OpenRouter",
@@ -430,7 +430,7 @@ CASES = [
             metadata={"raw": '{"message":"This model\'s maximum context length is 8192 tokens"}', "provider_name": "Z"},
         ),
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "too long TGI",
@@ -440,21 +440,21 @@ CASES = [
             "error_type": "validation",
         },
         "context_length_exceeded",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "413 Anthropic",
         413,
         anthropic("request_too_large", "Request exceeds the maximum size"),
         "request_too_large",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "413 proxy",
         413,
         "<html><head><title>413 Request Entity Too Large</title></head></html>",
         "request_too_large",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "413 Groq",
@@ -466,7 +466,7 @@ CASES = [
             code="rate_limit_exceeded",
         ),
         "request_too_large",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "429 OpenAI above a minute's limit",
@@ -478,16 +478,16 @@ CASES = [
             code="rate_limit_exceeded",
         ),
         "request_too_large",
-        final=True,
+        row_is_bad=True,
     ),
     # --- filtered
-    refusal("filtered Azure", 400, AZURE_FILTER, "content_filter", final=True),
+    refusal("filtered Azure", 400, AZURE_FILTER, "content_filter", row_is_bad=True),
     refusal(
         "filtered OpenAI",
         400,
         error("Your request was rejected.", type="image_generation_user_error", code="content_policy_violation"),
         "content_policy_violation",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "filtered OpenAI prompt",
@@ -498,14 +498,14 @@ CASES = [
             code="invalid_prompt",
         ),
         "invalid_prompt",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "filtered Anthropic",
         400,
         anthropic("invalid_request_error", "Output blocked by content filtering policy"),
         "content_filter",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "filtered OpenRouter",
@@ -516,14 +516,14 @@ CASES = [
             metadata={"reasons": ["sexual"], "flagged_input": "…"},
         ),
         "content_filter",
-        final=True,
+        row_is_bad=True,
     ),
     refusal(
         "filtered DeepSeek",
         400,
         error("Content Exists Risk", type="invalid_request_error", param=None, code="invalid_request_error"),
         "content_filter",
-        final=True,
+        row_is_bad=True,
     ),
     # --- key refused
     bad_key(
@@ -596,7 +596,7 @@ CASES = [
         error("Insufficient credits", code=402),
         "http_402",
         headers={"retry-after": "30"},
-        pause=30.0,
+        retry_after=30.0,
     ),
     spent(
         "429 OpenAI insufficient_quota",
@@ -643,7 +643,7 @@ CASES = [
         error("x", type="insufficient_quota"),
         "insufficient_quota",
         headers={"retry-after": "2", "x-should-retry": "true"},
-        pause=2.0,
+        retry_after=2.0,
     ),
     spent(
         "400 Anthropic credit",
@@ -664,7 +664,7 @@ CASES = [
         ),
         "spend_limit_reached",
         headers=DATE,
-        pause=7.5 * 86_400,
+        retry_after=7.5 * 86_400,
     ),
     spent(
         "400 Anthropic own limit, impossible day",
@@ -683,7 +683,7 @@ CASES = [
         anthropic("rate_limit_error", "x", details={"error_code": "enforced_spend_limit_reached"}),
         "enforced_spend_limit_reached",
         headers=DATE,
-        pause=7.5 * 86_400,
+        retry_after=7.5 * 86_400,
     ),
     spent(
         "429 Anthropic contract",
@@ -759,7 +759,7 @@ CASES = [
         "server_error",
     ),
     failure("500 Anthropic", 500, anthropic("api_error", "Internal server error"), "api_error"),
-    failure("500 Anthropic overloaded", 500, anthropic("api_error", "Overloaded"), "overloaded_error", least_wait=5.0),
+    failure("500 Anthropic overloaded", 500, anthropic("api_error", "Overloaded"), "overloaded_error", min_backoff=5.0),
     failure("502 nginx", 502, NGINX, "http_502", headers={"content-type": "text/html"}),
     failure(
         "504 Gemini",
@@ -769,21 +769,21 @@ CASES = [
     ),
     failure("520 Cloudflare", 520, "error code: 520", "http_520"),
     failure("530 Cloudflare", 530, "error code: 1033", "http_530"),
-    failure("500 keeps its hint", 500, b"", "http_500", headers={"retry-after": "400"}, pause=400.0),
+    failure("500 keeps its hint", 500, b"", "http_500", headers={"retry-after": "400"}, retry_after=400.0),
     failure(
         "503 OpenAI",
         503,
         error("That model is currently overloaded.", type="service_unavailable_error", code="server_is_overloaded"),
         "server_is_overloaded",
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
     failure(
         "503 Gemini",
         503,
         [gemini(503, "UNAVAILABLE", "The model is overloaded. Please try again later.", RETRY_47)],
         "overloaded_error",
-        pause=47.5,
-        least_wait=5.0,
+        retry_after=47.5,
+        min_backoff=5.0,
     ),
     failure(
         "503 Mistral",
@@ -795,20 +795,20 @@ CASES = [
             "code": "3505",
         },
         "internal_server_error",
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
-    failure("503 with hint", 503, b"", "http_503", headers={"retry-after": "120"}, pause=120.0, least_wait=5.0),
-    failure("529 Anthropic", 529, anthropic("overloaded_error", "Overloaded"), "overloaded_error", least_wait=5.0),
+    failure("503 with hint", 503, b"", "http_503", headers={"retry-after": "120"}, retry_after=120.0, min_backoff=5.0),
+    failure("529 Anthropic", 529, anthropic("overloaded_error", "Overloaded"), "overloaded_error", min_backoff=5.0),
     failure(
         "498 Groq",
         498,
         error("Flex tier capacity exceeded", type="internal_server_error", code="capacity_exceeded"),
         "capacity_exceeded",
-        least_wait=5.0,
+        min_backoff=5.0,
     ),
     failure("101", 101, b"", "http_101"),
     failure("no such status", 999, b"denied", "http_999"),
-    Case("409 Anthropic", 409, anthropic("conflict_error", "x"), "neutral", "row", "conflict_error", retry=True),
+    Case("409 Anthropic", 409, anthropic("conflict_error", "x"), "rejected", "row", "conflict_error", retry=True),
     # --- pace
     throttle(
         "429 OpenAI",
@@ -820,7 +820,7 @@ CASES = [
             code="rate_limit_exceeded",
         ),
         "rate_limit_exceeded",
-        pause=20.0,
+        retry_after=20.0,
     ),
     throttle(
         "429 OpenAI reset",
@@ -833,7 +833,7 @@ CASES = [
             "x-ratelimit-remaining-requests": "9",
             "x-ratelimit-reset-requests": "9h",
         },
-        pause=360.0,
+        retry_after=360.0,
     ),
     throttle("429 without anything", 429, b"", "http_429"),
     throttle("429 HTML", 429, "<html><title>429 Too Many Requests</title></html>", "http_429"),
@@ -843,7 +843,7 @@ CASES = [
         anthropic("rate_limit_error", "This request would exceed your organization's rate limit"),
         "rate_limit_error",
         headers={"retry-after": "12"},
-        pause=12.0,
+        retry_after=12.0,
     ),
     throttle(
         "429 Anthropic reset",
@@ -855,7 +855,7 @@ CASES = [
             "anthropic-ratelimit-requests-remaining": "0",
             "anthropic-ratelimit-requests-reset": "2026-11-23T12:00:33Z",
         },
-        pause=33.0,
+        retry_after=33.0,
     ),
     throttle(
         "429 Anthropic reset in the past",
@@ -868,7 +868,7 @@ CASES = [
             "anthropic-ratelimit-requests-reset": "2026-11-23T11:00:00Z",
         },
     ),
-    throttle("429 Groq", 429, GROQ_LIMIT, "rate_limit_exceeded", pause=578.016),
+    throttle("429 Groq", 429, GROQ_LIMIT, "rate_limit_exceeded", retry_after=578.016),
     throttle(
         "429 Mistral",
         429,
@@ -921,7 +921,7 @@ CASES = [
         ),
         "http_429",
         headers=DATE,
-        pause=3600.0,
+        retry_after=3600.0,
     ),
     throttle(
         "429 Azure",
@@ -933,7 +933,7 @@ CASES = [
         ),
         "http_429",
         headers={"retry-after": "7", "retry-after-ms": "6543"},
-        pause=6.543,
+        retry_after=6.543,
     ),
     throttle(
         "429 Azure, zero is unknown",
@@ -955,7 +955,7 @@ CASES = [
             )
         ],
         "RESOURCE_EXHAUSTED",
-        pause=47.5,
+        retry_after=47.5,
     ),
     throttle(
         "429 Gemini bare",
@@ -980,7 +980,7 @@ CASES = [
         ],
         "daily_quota_exhausted",
         headers=DATE,
-        pause=20 * 3600.0,
+        retry_after=20 * 3600.0,
     ),
     spent(
         "429 Gemini PerDay in summer",
@@ -988,7 +988,7 @@ CASES = [
         gemini(429, "RESOURCE_EXHAUSTED", "x", quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier")),
         "daily_quota_exhausted",
         headers={"date": "Fri, 03 Jul 2026 12:00:00 GMT"},
-        pause=19 * 3600.0,
+        retry_after=19 * 3600.0,
     ),
     throttle(
         "429 Cerebras",
@@ -1006,7 +1006,7 @@ CASES = [
         429,
         error("Slow down", type="rate_limit_error", code="slow_down"),
         "slow_down",
-        pause=60.0,
+        retry_after=60.0,
     ),
     throttle(
         "503 OpenAI slow_down",
@@ -1014,7 +1014,7 @@ CASES = [
         error("Slow down", type="rate_limit_error", code="slow_down"),
         "slow_down",
         headers={"retry-after": "5"},
-        pause=60.0,
+        retry_after=60.0,
     ),
     throttle(
         "429 OpenAI slow_down for long",
@@ -1022,7 +1022,7 @@ CASES = [
         error("Slow down", code="slow_down"),
         "slow_down",
         headers={"retry-after": "300"},
-        pause=300.0,
+        retry_after=300.0,
     ),
     throttle("429 vLLM proxy", 429, {"detail": "Too many requests"}, "http_429"),
     throttle(
@@ -1052,14 +1052,14 @@ CASES = [
     ),
     failure("401 that is to be retried", 401, b"", "http_401", headers={"x-should-retry": "true"}),
     throttle("429 stays pace", 429, b"", "http_429", headers={"x-should-retry": "false"}),
-    failure("503 that is to be retried", 503, b"", "http_503", headers={"x-should-retry": "true"}, least_wait=5.0),
+    failure("503 that is to be retried", 503, b"", "http_503", headers={"x-should-retry": "true"}, min_backoff=5.0),
     refusal(
         "a code in the body comes before the header",
         400,
         error("x", code="context_length_exceeded"),
         "context_length_exceeded",
         headers={"x-should-retry": "true"},
-        final=True,
+        row_is_bad=True,
     ),
 ]
 
@@ -1070,14 +1070,14 @@ def test_every_row_of_the_table(case: Case) -> None:
     outcome = judge(case.status, case.body, case.headers, case.endpoint)
 
     assert (outcome.verdict, outcome.scope, outcome.code) == (case.verdict, case.scope, case.code)
-    assert (outcome.retry, outcome.final, outcome.auth) == (case.retry, case.final, case.auth)
-    assert outcome.pause == (None if case.pause is None else pytest.approx(case.pause))
-    assert outcome.least_wait == case.least_wait
+    assert (outcome.retry, outcome.row_is_bad, outcome.key_refused) == (case.retry, case.row_is_bad, case.key_refused)
+    assert outcome.retry_after == (None if case.retry_after is None else pytest.approx(case.retry_after))
+    assert outcome.min_backoff == case.min_backoff
     assert outcome.status == case.status
     assert outcome.message
     assert outcome.sent
-    assert bool(outcome.advice) == (
-        case.verdict == "exhausted" or case.code in {"unexpected_stream", "response_queued"}
+    assert bool(outcome.hint) == (
+        case.verdict == "account_refused" or case.code in {"unexpected_stream", "response_queued"}
     ) or (case.code == "request_too_large")
 
 
@@ -1085,8 +1085,8 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
     """No rule of the table goes untested, and so none is dead (the search for rules is watched, not replaced)."""
     used: set[str] = set()
 
-    def watched(evidence: rules.Evidence) -> tuple[rules.Rule, rules.Match]:
-        found = rules.find_rule(evidence)
+    def watched(evidence: table.Evidence) -> tuple[table.Rule, table.Match]:
+        found = table.find_rule(evidence)
         used.add(found[0].name)
         return found
 
@@ -1096,9 +1096,9 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
         judge(case.status, case.body, case.headers, case.endpoint)
     for answer in FIELD:
         judge(answer.status, answer.body, answer.headers, answer.endpoint)
-    judge_reply(Reply(413, {}, b""), endpoint="chat", mask=MASK, asked=b"a small request")
+    classify_reply(Reply(413, {}, b""), endpoint="chat", mask=MASK, asked=b"a small request")
 
-    assert {rule.name for rule in (*rules.BODY_RULES, *rules.STATUS_RULES)} == used
+    assert {rule.name for rule in (*table.BODY_RULES, *table.STATUS_RULES)} == used
 
 
 def test_a_success_carries_text_tokens_and_the_body_unchanged() -> None:
@@ -1110,7 +1110,7 @@ def test_a_success_carries_text_tokens_and_the_body_unchanged() -> None:
     assert (outcome.verdict, outcome.code, outcome.text, outcome.request_id) == ("success", "", "Hello", "req_1")
     assert outcome.usage is not None
     assert (outcome.usage.input_tokens, outcome.usage.output_tokens) == (12, 40)
-    assert outcome.pause is None
+    assert outcome.retry_after is None
     assert outcome.body is not None
     assert "\n" not in outcome.body
     assert outcome.body.replace(" ", "") == raw.replace("\n", "").replace(" ", "")
@@ -1141,8 +1141,8 @@ def test_a_filtered_answer_still_tells_its_tokens_and_body() -> None:
 
 def test_a_success_that_names_a_wait_keeps_it() -> None:
     """Retry-After counts on any answer."""
-    assert judge(200, CHAT_OK, {"retry-after": "3"}).pause == 3.0
-    assert judge(200, CHAT_OK, {"retry-after": "0"}).pause is None
+    assert judge(200, CHAT_OK, {"retry-after": "3"}).retry_after == 3.0
+    assert judge(200, CHAT_OK, {"retry-after": "0"}).retry_after is None
 
 
 def test_a_byte_order_mark_does_not_spoil_a_success() -> None:
@@ -1158,7 +1158,7 @@ def test_without_the_answers_date_the_end_of_a_quota_is_unknown() -> None:
     """An instant needs the provider's clock, and the misleading seconds beside a daily quota are not believed."""
     outcome = judge(429, gemini(429, "RESOURCE_EXHAUSTED", "x", quota("RequestsPerDay"), RETRY_47))
 
-    assert (outcome.verdict, outcome.pause) == ("exhausted", None)
+    assert (outcome.verdict, outcome.retry_after) == ("account_refused", None)
 
 
 def test_midnight_in_california_is_known_without_time_zone_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1168,12 +1168,12 @@ def test_midnight_in_california_is_known_without_time_zone_data(monkeypatch: pyt
     def missing(name: str) -> zoneinfo.ZoneInfo:
         raise zoneinfo.ZoneInfoNotFoundError(name)
 
-    monkeypatch.setattr(rules, "ZoneInfo", missing)
+    monkeypatch.setattr(table, "ZoneInfo", missing)
     body = gemini(429, "RESOURCE_EXHAUSTED", "x", quota("RequestsPerDay"))
 
     outcome = judge(429, body, {"date": "Fri, 03 Jul 2026 12:00:00 GMT"})
 
-    assert outcome.pause == pytest.approx(20 * 3600.0)
+    assert outcome.retry_after == pytest.approx(20 * 3600.0)
 
 
 def test_a_redirect_names_the_host_and_nothing_else_of_its_target() -> None:
@@ -1181,7 +1181,7 @@ def test_a_redirect_names_the_host_and_nothing_else_of_its_target() -> None:
     outcome = judge(307, b"", {"location": f"https://user:{KEY}@login.example.com/path?key={KEY}"})
 
     assert outcome.message == "redirected to login.example.com, and not followed"
-    assert "base URL" in outcome.advice
+    assert "base URL" in outcome.hint
 
 
 @pytest.mark.parametrize(
@@ -1256,7 +1256,7 @@ def test_a_body_that_the_mask_would_break_is_left_out() -> None:
     """A key that stands for more than the inside of a string: no body rather than a broken line."""
     mask = Mask(["123456789"]).mask
 
-    outcome = judge_reply(
+    outcome = classify_reply(
         Reply(200, {}, b'{"choices":[{"message":{"content":"x"}}],"created":1234567890}'), endpoint="chat", mask=mask
     )
 
@@ -1278,7 +1278,7 @@ def test_an_error_body_is_kept_only_when_it_is_json() -> None:
         ("dns", "failure", "provider", True),
         ("connect", "failure", "provider", True),
         ("connect_timeout", "failure", "provider", True),
-        ("tls", "exhausted", "provider", False),
+        ("tls", "account_refused", "provider", False),
         ("timeout", "failure", "provider", True),
         ("reset", "failure", "provider", True),
         ("truncated", "failure", "provider", True),
@@ -1293,19 +1293,19 @@ def test_every_fault_of_the_transport_is_judged(
     fault: TransportFault, verdict: str, scope: str, retry: bool, sent: bool
 ) -> None:
     """The provider is blamed for what it did, the operator asked for a certificate, this machine for the rest."""
-    outcome = judge_fault(TransportError(fault, "went\nwrong", sent=sent))
+    outcome = classify_fault(TransportError(fault, "went\nwrong", sent=sent))
 
     assert (outcome.verdict, outcome.scope, outcome.retry, outcome.sent) == (verdict, scope, retry, sent)
     assert outcome.message == "went wrong"
     assert re.fullmatch("[a-z_]+", outcome.code)
-    assert bool(outcome.advice) == (verdict in {"exhausted", "local"} or fault in {"unknown_host", "timeout"})
+    assert bool(outcome.hint) == (verdict in {"account_refused", "local"} or fault in {"unknown_host", "timeout"})
     assert outcome.unreachable == (fault in {"unknown_host", "dns", "connect", "connect_timeout", "no_network"})
-    assert (outcome.status, outcome.pause, outcome.body) == (None, None, None)
+    assert (outcome.status, outcome.retry_after, outcome.body) == (None, None, None)
 
 
 def test_a_time_out_of_one_attempt_names_the_flag_that_allows_more() -> None:
     """Answers that are merely slow look like an outage; the way out is told."""
-    assert "--timeout" in judge_fault(TransportError("timeout", "no whole answer within 2 s", sent=True)).advice
+    assert "--timeout" in classify_fault(TransportError("timeout", "no whole answer within 2 s", sent=True)).hint
 
 
 bodies = (
@@ -1373,9 +1373,9 @@ values = st.text(max_size=30) | st.sampled_from(
 )
 def test_any_answer_comes_to_a_sane_outcome(status: int, headers: dict[str, str], body: bytes, endpoint: str) -> None:
     """No status, header or byte raises; waits are above zero, codes are tokens, bodies one line of JSON, keys gone."""
-    outcome = judge_reply(Reply(status, headers, body), endpoint=endpoint, mask=MASK)
+    outcome = classify_reply(Reply(status, headers, body), endpoint=endpoint, mask=MASK)
 
-    assert outcome.pause is None or outcome.pause > 0
+    assert outcome.retry_after is None or outcome.retry_after > 0
     assert (outcome.verdict == "success") == (outcome.code == "")
     assert re.fullmatch(r"[A-Za-z0-9_.-]{0,64}", outcome.code)
     assert len(outcome.message) <= 300
@@ -1390,7 +1390,7 @@ def test_any_answer_comes_to_a_sane_outcome(status: int, headers: dict[str, str]
         outcome.request_id or "",
         outcome.body or "",
         outcome.text or "",
-        outcome.advice,
+        outcome.hint,
     )
     assert not any(KEY in text for text in shown)
     if not 200 <= status < 300:

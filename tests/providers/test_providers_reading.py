@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from llmbatch.classify.responses import (
     Answer,
-    Complaint,
-    Sick,
+    BadBody,
+    ErrorBody,
     plain_message,
-    read_complaint,
+    read_error_body,
     read_stream,
     read_success,
 )
@@ -178,7 +178,7 @@ def test_a_sick_body_is_no_success(endpoint: str, document: JSON, code: str) -> 
     """An error beside the answer, or nothing where the answer should be."""
     read = read_success(endpoint, document)
 
-    assert isinstance(read, Sick)
+    assert isinstance(read, BadBody)
     assert read.code == code
 
 
@@ -186,7 +186,7 @@ def test_a_sick_body_is_no_success(endpoint: str, document: JSON, code: str) -> 
 @pytest.mark.parametrize("document", [None, True, 1, 1.5, "", "ok", [], [1], [{"choices": []}]])
 def test_no_endpoint_answers_with_anything_but_an_object(endpoint: str, document: JSON) -> None:
     """Strings, numbers, lists and null are no success anywhere."""
-    assert isinstance(read_success(endpoint, document), Sick)
+    assert isinstance(read_success(endpoint, document), BadBody)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_tokens_that_are_no_counts_are_unknown(usage: JSON) -> None:
 )
 def test_an_error_body_is_boiled_down(body: JSON, codes: tuple[str, ...], message: str, status: int | None) -> None:
     """The codes, the most telling first; the message; the status that the body itself names."""
-    assert read_complaint(body) == Complaint(codes, message, status)
+    assert read_error_body(body) == ErrorBody(codes, message, status)
 
 
 def test_a_message_nested_beyond_what_can_be_shown_is_left_out() -> None:
@@ -328,7 +328,7 @@ def test_a_message_nested_beyond_what_can_be_shown_is_left_out() -> None:
     for _ in range(100_000):
         deep = [deep]
 
-    assert read_complaint({"message": deep, "type": "odd"}) == Complaint(("odd",), "", None)
+    assert read_error_body({"message": deep, "type": "odd"}) == ErrorBody(("odd",), "", None)
 
 
 def test_an_error_event_in_a_stream_is_found() -> None:
@@ -354,9 +354,9 @@ def test_a_stream_without_error_is_whole_or_cut() -> None:
     whole = read_stream('data: {"choices": [{"delta": {"content": "the word \\"error\\""}}]}\n\ndata: [DONE]\n\n')
     cut = read_stream('data: {"choices": [{"del')
 
-    assert isinstance(whole, Sick)
+    assert isinstance(whole, BadBody)
     assert whole.code == "unexpected_stream"
-    assert isinstance(cut, Sick)
+    assert isinstance(cut, BadBody)
     assert cut.code == "truncated_stream"
 
 
@@ -418,7 +418,7 @@ documents = st.recursive(
 def test_any_document_is_either_an_answer_or_sick(endpoint: str, document: JSON) -> None:
     """Whatever is in the body, reading raises nothing and gives the types it promises."""
     read = read_success(endpoint, document)
-    complaint = read_complaint(document)
+    complaint = read_error_body(document)
 
     if isinstance(read, Answer):
         assert read.text is None or isinstance(read.text, str)

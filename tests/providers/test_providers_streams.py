@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbatch.classify.classify import judge_reply
+from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.event_stream import assemble
 from llmbatch.core.calls import Outcome, Reply, Usage
 from llmbatch.core.raw_json import JSON, parse
@@ -22,7 +22,7 @@ def events(*documents: object, done: bool = True) -> str:
 
 
 def judge(text: str, endpoint: str = "chat", headers: dict[str, str] = STREAM) -> Outcome:
-    return judge_reply(Reply(200, headers, text.encode()), endpoint=endpoint, mask=str)
+    return classify_reply(Reply(200, headers, text.encode()), endpoint=endpoint, mask=str)
 
 
 def chunk(delta: object, finish: str | None = None, **more: object) -> dict[str, object]:

@@ -30,14 +30,14 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 
 ROUTE = "openai/gpt-5-mini"
 
 
-def fold(*events: Event) -> Tally:
-    tally = Tally()
+def fold(*events: Event) -> RunStats:
+    tally = RunStats()
     for event in events:
         tally.observe(event)
     return tally

@@ -14,18 +14,18 @@ from llmbatch.route.route import RouteState
 
 GOOD = Outcome("success", status=200)
 FAILED = Outcome("failure", retry=True, code="http_500", message="broken", status=500)
-OVERLOADED = Outcome("failure", retry=True, code="http_503", message="busy", least_wait=5.0)
+OVERLOADED = Outcome("failure", retry=True, code="http_503", message="busy", min_backoff=5.0)
 TIMEOUT = Outcome("failure", retry=True, code="timeout", message="no answer")
 UNREACHABLE = Outcome("failure", retry=True, code="connection_failed", message="refused", unreachable=True)
 UNKNOWN_HOST = Outcome("failure", retry=True, code="unknown_host", message="no such host", unreachable=True)
-REFUSED = Outcome("neutral", "model", code="http_400", message="bad parameter")
-BAD_ROW = Outcome("neutral", "row", final=True, code="too_long", message="too long")
-CONFLICT = Outcome("neutral", "row", retry=True, code="http_409", message="conflict", status=409)
-RAISED = Outcome("neutral", "row", retry=True, code="exception", message="KeyError")
-TRY_AGAIN = Outcome("neutral", retry=True, code="http_425", message="too early")
-KEY_REFUSED = Outcome("exhausted", "key", auth=True, code="http_401", message="invalid key")
-NO_MODEL = Outcome("exhausted", "model", code="http_404", message="no such model")
-NO_MONEY = Outcome("exhausted", "key", code="insufficient_quota", message="no money", advice="top up")
+REFUSED = Outcome("rejected", "model", code="http_400", message="bad parameter")
+BAD_ROW = Outcome("rejected", "row", row_is_bad=True, code="too_long", message="too long")
+CONFLICT = Outcome("rejected", "row", retry=True, code="http_409", message="conflict", status=409)
+RAISED = Outcome("rejected", "row", retry=True, code="exception", message="KeyError")
+TRY_AGAIN = Outcome("rejected", retry=True, code="http_425", message="too early")
+KEY_REFUSED = Outcome("account_refused", "key", key_refused=True, code="http_401", message="invalid key")
+NO_MODEL = Outcome("account_refused", "model", code="http_404", message="no such model")
+NO_MONEY = Outcome("account_refused", "key", code="insufficient_quota", message="no money", hint="top up")
 MAYBE_NO_MONEY = replace(NO_MONEY, certain=False)
 THROTTLED = Outcome("throttled", retry=True, code="http_429", message="slow down")
 NO_HANDLES = Outcome("local", "machine", retry=True, code="no_handles", message="too many open files")
@@ -37,7 +37,7 @@ ROWS_ONLY = Candidates(fresh=True, parked=True, ping=False, good=False)
 
 def waiting(outcome: Outcome, seconds: float) -> Outcome:
     """The same answer, with a wait that the provider named."""
-    return replace(outcome, pause=seconds)
+    return replace(outcome, retry_after=seconds)
 
 
 class Story:

@@ -125,7 +125,7 @@ def test_a_row_waits_as_long_as_its_answer_asked() -> None:
     story = Story()
 
     assert story.call(1, waiting(FAILED, 90.0)) == [RetryAt(1, story.now + 90.0, "http_500")]
-    assert story.call(2, replace(FAILED, least_wait=7.0)) == [RetryAt(2, story.now + 7.0, "http_500")]
+    assert story.call(2, replace(FAILED, min_backoff=7.0)) == [RetryAt(2, story.now + 7.0, "http_500")]
     story.call(100, GOOD)
     assert story.call(3, waiting(FAILED, 0.1)) == [RetryAt(3, story.now + 1.0, "http_500")]
 

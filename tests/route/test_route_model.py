@@ -318,7 +318,12 @@ class RouteAgainstModel(RuleBasedStateMachine):
 
     def come(self, call: Call, outcome: Outcome) -> None:
         """It comes back; the model hears it too, and what follows is carried out."""
-        if outcome.verdict == "exhausted" and outcome.certain and outcome.scope == "key" and not outcome.auth:
+        if (
+            outcome.verdict == "account_refused"
+            and outcome.certain
+            and outcome.scope == "key"
+            and not outcome.key_refused
+        ):
             seen["no money"] += 1
         model, now, row = self.model, self.told.now, call.row
         self.out.remove(call)
@@ -330,8 +335,8 @@ class RouteAgainstModel(RuleBasedStateMachine):
         again = any(isinstance(decision, CircuitMoved) and decision.new == "closed" for decision in decisions)
         model.note("answered", serial=call.serial, word="" if call.kind == "ping" else outcome.verdict)
         if outcome.verdict != "success" and outcome.verdict != "local" and row:
-            self.named[row] = now + (outcome.pause or 0.0)
-        self.refused_probes += call.probe and outcome.verdict == "neutral"
+            self.named[row] = now + (outcome.retry_after or 0.0)
+        self.refused_probes += call.probe and outcome.verdict == "rejected"
 
         if outcome.verdict == "success":
             if call.kind == "row":
@@ -350,9 +355,9 @@ class RouteAgainstModel(RuleBasedStateMachine):
                     model.note("check", serial=call.serial)
         elif call.kind != "row" and not call.probe and outcome.verdict == "failure" and not stopping:
             model.note("check", serial=call.serial, word="failed")
-        elif not outcome.final and self.counts(call, outcome, closed=closed):
+        elif not outcome.row_is_bad and self.counts(call, outcome, closed=closed):
             model.note("failed", row, serial=call.serial, word=outcome.verdict)
-            if outcome.verdict == "neutral" and outcome.retry and outcome.scope == "row" and outcome.status is None:
+            if outcome.verdict == "rejected" and outcome.retry and outcome.scope == "row" and outcome.status is None:
                 model.note("own", row)
         if any(isinstance(decision, OutageOver) for decision in decisions):
             model.note("void")
@@ -397,7 +402,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
                     self.finish(call.row)
                     own += 1
                 case Fail(row, outcome):
-                    if not outcome.final:
+                    if not outcome.row_is_bad:
                         ended.append(row)
                         against = self.model.against(row)
                         assert against.proven >= self.least(row), "failed too early"

@@ -198,7 +198,7 @@ def test_advice_that_came_with_the_answer_is_the_hint() -> None:
     """In place of a general one."""
     story = Story(ever=False)
 
-    decisions = story.call(1, replace(KEY_REFUSED, advice="set OPENAI_API_KEY"))
+    decisions = story.call(1, replace(KEY_REFUSED, hint="set OPENAI_API_KEY"))
 
     assert decisions[-1] == StopRun(3, "m refused the first rows: invalid key", "set OPENAI_API_KEY")
 

@@ -13,8 +13,8 @@ from llmbatch.core.events import CircuitChanged, Event
 from llmbatch.core.ports import Transport
 from llmbatch.core.rows import Result
 from llmbatch.inputs.iterable import IterableSource
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.provider import SimulatedProvider
@@ -96,16 +96,16 @@ def simulate(
     **options: object,
 ) -> Story:
     collector = Collector()
-    provider = SimulatedProvider(Scenario("test", tuple(phases), "for a test"), seed=seed, latency=latency)
-    transport = VirtualTransport(provider, keep_log=True)
+    simulated = SimulatedProvider(Scenario("test", tuple(phases), "for a test"), seed=seed, latency=latency)
+    transport = VirtualTransport(simulated, keep_log=True)
 
     async def main() -> Story:
-        connection = Connection(model="test-model", base_url="http://127.0.0.1:1/v1", environ={})
-        caller = HttpCaller(connection, wrap(transport))
+        connection = ProviderSettings(model="test-model", base_url="http://127.0.0.1:1/v1", environ={})
+        provider = HttpProvider(connection, wrap(transport))
         source = IterableSource(rows)
         settings = RunOptions(**({"seed": seed} | options))
         engine = Engine(
-            caller,
+            provider,
             source,
             collector,
             settings,

@@ -15,8 +15,8 @@ from llmbatch.core.ports import Transport
 from llmbatch.core.rows import Row
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.rows import row_from_value
-from llmbatch.providers.http_provider import HttpCaller
-from llmbatch.providers.resolve import Connection
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
@@ -198,10 +198,12 @@ def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
     assert isinstance(good, Row)
 
     async def main() -> dict[int, str]:
-        caller = HttpCaller(Connection(model="m", base_url="http://127.0.0.1:1/v1", environ={}), GoodUnless(b"row 1"))
+        provider = HttpProvider(
+            ProviderSettings(model="m", base_url="http://127.0.0.1:1/v1", environ={}), GoodUnless(b"row 1")
+        )
         sink = Sink()
         engine = Engine(
-            caller,
+            provider,
             IterableSource([{"prompt": f"row {number}"} for number in range(1, 20)]),
             sink,
             RunOptions(seed=1, concurrency=19, failure_threshold=18),
@@ -223,7 +225,7 @@ def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
     )
     state = RouteState("m", policy, history=RouteHistory())
     calls = [call for row in range(1, 41) if (call := state.admit(row, 0.0, timeout=120.0)) is not None]
-    down = Outcome("failure", retry=True, code="http_503", message="busy", pause=10.0, status=503)
+    down = Outcome("failure", retry=True, code="http_503", message="busy", retry_after=10.0, status=503)
     for call in calls:
         state.settle(call, down, 1.0)
     assert not state.is_closed

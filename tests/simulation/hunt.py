@@ -32,7 +32,7 @@ BATCH = 50
 
 
 @dataclass
-class Tally:
+class RunStats:
     """What a number of stories came to."""
 
     seeds: int = 0
@@ -46,7 +46,7 @@ class Tally:
     fates: Counter[str] = field(default_factory=Counter)
     broken: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: RunStats) -> None:
         self.seeds += other.seeds
         self.lives += other.lives
         self.calls += other.calls
@@ -70,11 +70,11 @@ def command(seed: int) -> str:
     return f"python tests/simulation/hunt.py --seed {seed}"
 
 
-def tell(first: int, last: int) -> Tally:
+def tell(first: int, last: int) -> RunStats:
     """The stories of the seeds from *first* up to *last*, which is left out."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")  # coroutines of a life that was killed are never awaited
-    tally = Tally()
+    tally = RunStats()
     for seed in range(first, last):
         tally.seeds += 1
         story = Story(seed)
@@ -120,7 +120,7 @@ def main() -> int:
     first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
     print(f"from seed {first} on", flush=True)
     until = time.monotonic() + (given.minutes or 10**6) * 60
-    tally = Tally()
+    tally = RunStats()
     # A process that told thousands of stories holds what their dead lives never cleaned up.
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=40) as pool:
         waiting = []

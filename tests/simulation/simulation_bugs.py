@@ -31,8 +31,8 @@ from llmbatch.route.throttle import Throttle
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
 from llmbatch.runner.reading import Reading
 from llmbatch.storage.atomic_replace import replace_file
-from llmbatch.storage.filesystem import Disk
-from llmbatch.storage.finished_rows import Ledger
+from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.finished_rows import FinishedRows
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -282,8 +282,8 @@ def _no_repair(patch: pytest.MonkeyPatch) -> None:
 
 @bug("finished rows are not skipped")
 def _no_skip(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Ledger, "is_done", lambda self, number: False)
-    patch.setattr(Ledger, "are_done", lambda self, first, count: False)
+    patch.setattr(FinishedRows, "is_done", lambda self, number: False)
+    patch.setattr(FinishedRows, "are_done", lambda self, first, count: False)
 
 
 @bug("the output is never synced")
@@ -342,7 +342,7 @@ def _no_last_sync(patch: pytest.MonkeyPatch) -> None:
 @bug("the rewritten file is renamed before it is durable")
 def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
     class Hasty:
-        def __init__(self, disk: Disk) -> None:
+        def __init__(self, disk: Filesystem) -> None:
             self._disk = disk
 
         def __getattr__(self, name: str) -> Any:
@@ -353,7 +353,7 @@ def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
                 self._disk.sync_all(fd)
 
     def replace(path: str, chunks: Iterable[bytes], disk: Any) -> int:
-        return replace_file(path, chunks, cast(Disk, Hasty(disk)))
+        return replace_file(path, chunks, cast(Filesystem, Hasty(disk)))
 
     patch.setattr(llmbatch.outputs.file, "replace_file", replace)
 
@@ -362,7 +362,7 @@ def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
 def _stale_deferred(patch: pytest.MonkeyPatch) -> None:
     write = llmbatch.outputs.deferred.write_deferred
 
-    def only_if_any(output_path: str | Path, lines: Iterable[bytes], disk: Disk) -> None:
+    def only_if_any(output_path: str | Path, lines: Iterable[bytes], disk: Filesystem) -> None:
         waiting = list(lines)
         if waiting:
             write(output_path, waiting, disk)

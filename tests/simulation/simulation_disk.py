@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from llmbatch.storage.filesystem import Disk
+from llmbatch.storage.filesystem import Filesystem
 
 PAGE = 4096
 
@@ -122,7 +122,7 @@ class Machine:
         return kept if kept.strip(b"\0") else b""
 
 
-class SimulatedDisk(Disk):
+class SimulatedFilesystem(Filesystem):
     """One process's view of a machine's files."""
 
     def __init__(self, machine: Machine) -> None:

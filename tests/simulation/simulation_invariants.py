@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simulation_disk import Machine, SimulatedDisk
+from simulation_disk import Machine, SimulatedFilesystem
 from simulation_law import GuaranteeError, LifeLog
 from simulation_provider import SPENT, TOTAL, Provider
 
@@ -79,7 +79,7 @@ class Watch:
 
     # One life.
 
-    def begin(self, disk: SimulatedDisk, loop: StoryLoop, life: int, world: float) -> None:
+    def begin(self, disk: SimulatedFilesystem, loop: StoryLoop, life: int, world: float) -> None:
         self._disk = disk
         self._loop = loop
         self._life = life

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from simulation_disk import Killed, Machine, SimulatedDisk
+from simulation_disk import Killed, Machine, SimulatedFilesystem
 from simulation_invariants import Watch
 from simulation_law import GuaranteeError
 from simulation_provider import Provider, Weather, draw_weather
@@ -375,7 +375,7 @@ class Story:
 
     def _live(self, fate: Fate, **arguments: Any) -> int:
         number = len(self.lives) + 1
-        disk = SimulatedDisk(self.machine)
+        disk = SimulatedFilesystem(self.machine)
         self._prepare_faults(disk, fate)
         loop = StoryLoop(
             limit=LONGEST_LIFE, sync_seconds=self.plan.sync_seconds, rng=Random(f"threads:{self.plan.seed}:{number}")
@@ -411,7 +411,7 @@ class Story:
         return code
 
     def _run(
-        self, loop: StoryLoop, disk: SimulatedDisk, runner: BatchRunner, fate: Fate, arguments: dict[str, Any]
+        self, loop: StoryLoop, disk: SimulatedFilesystem, runner: BatchRunner, fate: Fate, arguments: dict[str, Any]
     ) -> tuple[int, str]:
         task = loop.create_task(self._main(runner, arguments))
 
@@ -453,13 +453,13 @@ class Story:
             loop.on_turn = lambda turn: None
             _bury(loop)
 
-    def _second(self, loop: StoryLoop, disk: SimulatedDisk) -> None:
+    def _second(self, loop: StoryLoop, disk: SimulatedFilesystem) -> None:
         """Somebody starts the same command a second time: it must be refused at once, without a call."""
 
         async def run() -> None:
             if not disk.has_open(OUTPUT):
                 return  # not begun yet, or done
-            other = SimulatedDisk(self.machine)
+            other = SimulatedFilesystem(self.machine)
             runner = BatchRunner(
                 "m", base_url="http://provider.invalid/v1", environ={}, transport=self.provider, disk=other
             )
@@ -483,7 +483,7 @@ class Story:
             return 2, error.message
         return summary.exit_code, summary.stopped_reason or "finished"
 
-    def _prepare_faults(self, disk: SimulatedDisk, fate: Fate) -> None:
+    def _prepare_faults(self, disk: SimulatedFilesystem, fate: Fate) -> None:
         self._room = None
         if fate.kind == "kill" and fate.call:
             disk.die_at_call = fate.call

@@ -25,13 +25,13 @@ from llmbatch.core.events import (
     Throttled,
 )
 from llmbatch.display.frame import frame
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 HOSTILE = "[bold red]x[/bold red]\x1b[2J\x1b]0;owned\x07\r\n\u202eevil\u2028end\x9b31m"
 
 
-def busy(*, routes: int = 1, text: str = "overloaded_error", label: str = "openai/gpt-5-mini") -> Tally:
-    tally = Tally()
+def busy(*, routes: int = 1, text: str = "overloaded_error", label: str = "openai/gpt-5-mini") -> RunStats:
+    tally = RunStats()
     events: list[Event] = [RunStarted(0.0, f"in {text}", f"out {text}", 40, 100, 1, 1000)]
     for number in range(routes):
         name = f"{label}-{number}" if number else label
@@ -56,7 +56,7 @@ def busy(*, routes: int = 1, text: str = "overloaded_error", label: str = "opena
     return tally
 
 
-def drawn(tally: Tally, *, width: int = 80, height: int = 24, now: float = 12.0) -> str:
+def drawn(tally: RunStats, *, width: int = 80, height: int = 24, now: float = 12.0) -> str:
     """What a terminal of *width* columns without colour shows."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False)
@@ -129,7 +129,7 @@ def test_wide_characters_are_measured_in_columns() -> None:
 
 def test_a_paused_route_and_a_stopping_run_are_told() -> None:
     """A slower pace counts down, and why the run stops stands in place of the last notice."""
-    tally = Tally()
+    tally = RunStats()
     tally.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
     tally.observe(Throttled(1.0, "openai/x", 20.0, "rate_limit"))
     tally.observe(RunStopping(2.0, "Ctrl-C: requests in flight may finish"))

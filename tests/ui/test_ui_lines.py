@@ -30,7 +30,7 @@ from llmbatch.display.json_lines import JsonDisplay
 from llmbatch.display.line_display import LineDisplay
 from llmbatch.display.plain import PlainDisplay
 from llmbatch.display.quiet import QuietDisplay
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 ROUTE = "openai/gpt-5-mini"
 HOSTILE = "\x1b[31mred\x1b[0m\nforged line\r\x07"
@@ -200,7 +200,7 @@ def test_verbose_adds_a_line_for_each_failed_attempt_parked_row_and_retry() -> N
 
 def test_a_shared_tally_is_not_fed_twice() -> None:
     """With a tally that something else feeds, the face only reads it."""
-    stream, tally = io.StringIO(), Tally()
+    stream, tally = io.StringIO(), RunStats()
     display = PlainDisplay(stream, tally=tally)
 
     for event in (started(total=4), *rows(0.5, 2.5), RunEnded(3.0, 0, "", 0)):

@@ -20,7 +20,7 @@ from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
 from llmbatch.display.status_read import refuse_moved_run
 from llmbatch.outputs.deferred import stamp_retry_at, write_deferred
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 COMMAND = "llmbatch run prompts.jsonl"
 WALL = 1_790_000_000.0
@@ -390,7 +390,7 @@ def test_the_sidecar_is_written_at_most_once_a_second_and_rests_in_silence(tmp_p
 
 def test_the_ticker_writes_while_the_loop_is_busy(tmp_path: Path) -> None:
     """The sidecar is kept by its own thread, which ends with the context."""
-    output, tally = tmp_path / "o.jsonl", Tally()
+    output, tally = tmp_path / "o.jsonl", RunStats()
     tally.observe(RunStarted(0.0, "i", "o", 1, 0, 0, None))
     status = StatusFile(output, tally=tally)
     status._ticker._interval_s = 0.02

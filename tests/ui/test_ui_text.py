@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmbatch.core.events import CircuitChanged, RunStarted, Throttled
 from llmbatch.display.format import count, duration, plural, rate, shown, waits_for
-from llmbatch.report.stats import Tally
+from llmbatch.report.stats import RunStats
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_shown_text_is_printable(text: str, limit: int | None) -> None:
 
 def test_what_a_run_waits_for_is_a_phrase() -> None:
     """An open circuit names its route and the next probe; a pause names who asked for it; else there is nothing."""
-    tally = Tally()
+    tally = RunStats()
     tally.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
 
     assert waits_for(tally.snapshot()) is None

@@ -25,7 +25,7 @@ from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, parse, split_array, split_object
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["compose", "join", "user_message"]
+__all__ = ["compose_body", "to_bytes", "user_message"]
 
 _CONTENT: dict[Endpoint, str] = {
     "chat": "messages",
@@ -44,7 +44,7 @@ _MAX_TOKENS = "4096"
 """Anthropic's format knows no default for ``max_tokens``, so there is one here."""
 
 
-def compose(
+def compose_body(
     endpoint: Endpoint, fields: Mapping[str, str], *, model: str, system: str | None, params: Mapping[str, str]
 ) -> dict[str, str]:
     """The members of the request body, as JSON text.
@@ -84,7 +84,7 @@ def compose(
     return sent
 
 
-def join(members: Mapping[str, str]) -> bytes:
+def to_bytes(members: Mapping[str, str]) -> bytes:
     """*members* as one JSON object."""
     return ("{" + ",".join([_key(name) + text for name, text in members.items()]) + "}").encode()
 

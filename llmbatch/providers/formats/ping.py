@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmbatch.core.raw_json import split_object
-from llmbatch.providers.formats.bodies import join, user_message
+from llmbatch.providers.formats.bodies import to_bytes, user_message
 
-__all__ = ["LIMITS", "canary_body"]
+__all__ = ["LIMITS", "ping_body"]
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """The members that bound what a model writes."""
@@ -18,7 +18,7 @@ LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _PING = '"ping"'
 
 
-def canary_body(endpoint: str, like: bytes) -> bytes:
+def ping_body(endpoint: str, like: bytes) -> bytes:
     """A body for *endpoint* with the model of *like*; for chat also with its way to name a limit, if it had one."""
     members = split_object(like.decode()) or {}
     small = {"model": members["model"]} if "model" in members else {}
@@ -34,7 +34,7 @@ def canary_body(endpoint: str, like: bytes) -> bytes:
             small |= {"prompt": _PING, "max_tokens": "1"}
         case "messages":
             small |= {"messages": user_message(_PING), "max_tokens": "1"}
-    return join(small)
+    return to_bytes(small)
 
 
 def _limit_as_in(members: Mapping[str, str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import parse, split_object
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["FORBIDDEN", "Draft", "draft"]
+__all__ = ["FORBIDDEN", "ParsedRow", "parse_kind"]
 
 FORBIDDEN = frozenset({"base_url", "api_key", "headers", "extra_headers", "extra_query"})
 """Members that would let a row choose where it goes or who pays."""
@@ -28,7 +28,7 @@ _PATHS: dict[str, Endpoint] = {
 
 
 @dataclass(slots=True)
-class Draft:
+class ParsedRow:
     """A row, understood. ``body`` is set for batch rows alone: it is sent byte for byte.
 
     ``members`` are those of the request. ``model`` is the row's own model as JSON text. ``endpoint`` is what the row
@@ -42,7 +42,7 @@ class Draft:
     anthropic: bool = False
 
 
-def draft(fields: dict[str, str], *, model: str | None) -> Draft:
+def parse_kind(fields: dict[str, str], *, model: str | None) -> ParsedRow:
     """Understand a row's *fields* (member to JSON text). *model* is the run's model, for rows that name none.
 
     Raises:
@@ -57,12 +57,12 @@ def draft(fields: dict[str, str], *, model: str | None) -> Draft:
         return _openai_batch(fields, model)
     if "params" in fields and fields.keys().isdisjoint(("messages", "prompt", "input")):
         members = _members_of(fields["params"], "params")
-        return Draft(members, fields["params"], _model_of(members), "messages", anthropic=True)
+        return ParsedRow(members, fields["params"], _model_of(members), "messages", anthropic=True)
     own = _model_of(fields)
-    return Draft(fields, None, own, _guess(fields, own, model))
+    return ParsedRow(fields, None, own, _guess(fields, own, model))
 
 
-def _openai_batch(fields: dict[str, str], model: str | None) -> Draft:
+def _openai_batch(fields: dict[str, str], model: str | None) -> ParsedRow:
     method = fields.get("method", "null")
     if method not in ("null", '"POST"') and str(parse(method)).upper() != "POST":
         raise MalformedRowError("input_bad_method", f"method is {_shown(method)}, must be POST")
@@ -79,7 +79,7 @@ def _openai_batch(fields: dict[str, str], model: str | None) -> Draft:
         endpoint = _guess(members, own, model)
         if endpoint is None and "messages" not in members:
             endpoint = "completions"
-    return Draft(members, fields["body"], own, endpoint, anthropic)
+    return ParsedRow(members, fields["body"], own, endpoint, anthropic)
 
 
 def _members_of(text: str, name: str) -> dict[str, str]:
