@@ -68,14 +68,14 @@ def _refuse_to_empty(output: str) -> None:
 
 
 async def _run(settings: Settings, output: str, command: str) -> Summary:
-    tally = RunStats()  # one fold for all displays
-    observers: list[Observer] = [tally]
+    stats = RunStats()  # one fold for all displays
+    observers: list[Observer] = [stats]
     kind = settings.progress
     with contextlib.ExitStack() as stack:
-        display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, tally=tally)
+        display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":
-            observers.append(stack.enter_context(StatusFile(Path(output), command=command, tally=tally)))
+            observers.append(stack.enter_context(StatusFile(Path(output), command=command, stats=stats)))
         runner = BatchRunner(
             settings.model,
             base_url=settings.base_url,

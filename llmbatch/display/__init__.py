@@ -43,7 +43,7 @@ def make_display(
     quiet: bool = False,
     verbose: int = 0,
     stream: TextIO | None = None,
-    tally: RunStats | None = None,
+    stats: RunStats | None = None,
 ) -> Display:
     """The face for *kind* on *stream* (default: standard error).
 
@@ -64,14 +64,14 @@ def make_display(
     if (kind == "rich" and is_utf8(stream)) or (kind == "auto" and is_live_terminal(stream, os.environ)):
         from llmbatch.display.rich_display import RichDisplay
 
-        return RichDisplay(stream, verbose=verbose, tally=tally)
+        return RichDisplay(stream, verbose=verbose, stats=stats)
     if kind == "json":
         from llmbatch.display.json_lines import JsonDisplay
 
-        return JsonDisplay(stream, verbose=verbose, tally=tally)
+        return JsonDisplay(stream, verbose=verbose, stats=stats)
     from llmbatch.display.plain import PlainDisplay
 
-    return PlainDisplay(stream, verbose=verbose, tally=tally)
+    return PlainDisplay(stream, verbose=verbose, stats=stats)
 
 
 def is_live_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:

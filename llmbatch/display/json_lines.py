@@ -61,10 +61,10 @@ class JsonDisplay(LineDisplay):
         stream: TextIO,
         *,
         verbose: int = 0,
-        tally: RunStats | None = None,
+        stats: RunStats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(stream, verbose=verbose, tally=tally)
+        super().__init__(stream, verbose=verbose, stats=stats)
         self._wall = clock
         self._names = _CHANGES | _DETAILS if verbose else _CHANGES
 

@@ -30,10 +30,10 @@ class LineDisplay(ABC):
     ordinary event costs one fold and one comparison.
     """
 
-    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: RunStats | None = None) -> None:
+    def __init__(self, stream: TextIO, *, verbose: int = 0, stats: RunStats | None = None) -> None:
         self._stream = stream
-        self._is_fed = tally is not None
-        self._tally = RunStats() if tally is None else tally
+        self._is_fed = stats is not None
+        self._stats = RunStats() if stats is None else stats
         self._passes_frequent = verbose > 0
         self._due_at = float("inf")
         self._lock = threading.Lock()
@@ -51,7 +51,7 @@ class LineDisplay(ABC):
     def observe(self, event: Event) -> None:
         """Take one event."""
         if not self._is_fed:
-            self._tally.observe(event)
+            self._stats.observe(event)
         if isinstance(event, _FREQUENT) and not self._passes_frequent:
             if event.at >= self._due_at:
                 self._print_if_due(event.at)
@@ -61,7 +61,7 @@ class LineDisplay(ABC):
         with self._lock:
             if isinstance(event, RunEnded):
                 self._due_at = float("inf")
-                write_line(self._stream, self.progress_line(self._tally.snapshot(event.at)))
+                write_line(self._stream, self.progress_line(self._stats.snapshot(event.at)))
             for line in self.event_lines(event):
                 write_line(self._stream, line)
         self._print_if_due(event.at)
@@ -70,12 +70,12 @@ class LineDisplay(ABC):
         with self._lock:
             if now < self._due_at:
                 return
-            snapshot = self._tally.snapshot(now)
+            snapshot = self._stats.snapshot(now)
             self._due_at = now + min(_LONGEST_GAP_S, max(_LEAST_GAP_S, snapshot.elapsed_s / 10))
             write_line(self._stream, self.progress_line(snapshot))
 
     def _tick(self) -> None:
-        self._print_if_due(self._clock.now(self._tally.at))
+        self._print_if_due(self._clock.now(self._stats.at))
 
     def __enter__(self) -> Self:
         self._ticker.start()

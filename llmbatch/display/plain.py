@@ -27,10 +27,10 @@ class PlainDisplay(LineDisplay):
         stream: TextIO,
         *,
         verbose: int = 0,
-        tally: RunStats | None = None,
+        stats: RunStats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(stream, verbose=verbose, tally=tally)
+        super().__init__(stream, verbose=verbose, stats=stats)
         self._wall = clock
         self._news = LogLines(verbose=verbose)
 

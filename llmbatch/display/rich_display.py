@@ -40,9 +40,9 @@ class RichDisplay:
     cursor, standard error and the log handlers that wrote to it.
     """
 
-    def __init__(self, stream: TextIO, *, verbose: int = 0, tally: RunStats | None = None) -> None:
-        self._is_fed = tally is not None
-        self._tally = RunStats() if tally is None else tally
+    def __init__(self, stream: TextIO, *, verbose: int = 0, stats: RunStats | None = None) -> None:
+        self._is_fed = stats is not None
+        self._stats = RunStats() if stats is None else stats
         self._stream = stream
         self._passes_frequent = verbose > 0
         self._news = LogLines(verbose=verbose)
@@ -67,7 +67,7 @@ class RichDisplay:
     def observe(self, event: Event) -> None:
         """Take one event."""
         if not self._is_fed:
-            self._tally.observe(event)
+            self._stats.observe(event)
         if isinstance(event, _FREQUENT) and not self._passes_frequent:
             return
         line = self._news.line(event)
@@ -79,10 +79,10 @@ class RichDisplay:
     def _picture(self) -> Text:
         # A frame that cannot be drawn, whatever the reason, leaves the one before in place.
         with contextlib.suppress(Exception):
-            now = self._clock.now(self._tally.at)
+            now = self._clock.now(self._stats.at)
             width, height = self._console.size
             self._last = frame(
-                self._tally.snapshot(now), self._tally.history(30, now), width=width - 1, height=height - 1
+                self._stats.snapshot(now), self._stats.history(30, now), width=width - 1, height=height - 1
             )
         return self._last
 

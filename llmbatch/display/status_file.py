@@ -46,13 +46,13 @@ class StatusFile:
         output: Path,
         *,
         command: str = "",
-        tally: RunStats | None = None,
+        stats: RunStats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = status_path(output)
         self._command = command
-        self._is_fed = tally is not None
-        self._tally = RunStats() if tally is None else tally
+        self._is_fed = stats is not None
+        self._stats = RunStats() if stats is None else stats
         self._wall = clock
         self._started = clock()
         self._written_at: tuple[float, float] | None = None  # the last event's instant, and the wall's
@@ -63,18 +63,18 @@ class StatusFile:
     def observe(self, event: Event) -> None:
         """Take one event; the last one of a run is written down at once."""
         if not self._is_fed:
-            self._tally.observe(event)
-        if isinstance(event, RunEnded) and self._tally.started is not None:
+            self._stats.observe(event)
+        if isinstance(event, RunEnded) and self._stats.started is not None:
             self.write(event.at)
 
     def write(self, now: float) -> None:
         """Write the sidecar as of *now* on the events' clock; an ``OSError`` is forgotten."""
         with self._lock, contextlib.suppress(OSError):
-            self._written_at = (self._tally.at, self._wall())
+            self._written_at = (self._stats.at, self._wall())
             _replace(self._path, json.dumps(self._content(now), separators=(",", ":"), allow_nan=False).encode())
 
     def _content(self, now: float) -> dict[str, JSON]:
-        snapshot = self._tally.snapshot(now)
+        snapshot = self._stats.snapshot(now)
         return {
             "pid": os.getpid(),
             "started": _stamp(self._started),
@@ -85,13 +85,13 @@ class StatusFile:
         }
 
     def _tick(self) -> None:
-        if self._tally.started is None or self._tally.ended is not None:
+        if self._stats.started is None or self._stats.ended is not None:
             return
         if self._written_at is not None:
             event_at, wall = self._written_at
-            if event_at == self._tally.at and self._wall() - wall < _HEARTBEAT_S:
+            if event_at == self._stats.at and self._wall() - wall < _HEARTBEAT_S:
                 return
-        self.write(self._run_clock.now(self._tally.at))
+        self.write(self._run_clock.now(self._stats.at))
 
     def __enter__(self) -> Self:
         self._ticker.start()

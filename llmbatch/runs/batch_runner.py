@@ -195,9 +195,9 @@ class BatchRunner:
             writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: engine.abort(error))
             self._writers.append(writer)
             stack.callback(self._writers.remove, writer)
-            tally = self._fold()
+            stats = self._fold()
             engine = self._start(
-                provider, source, LineSink(writer), tally, out, good_rows=lambda: known_good_rows(out, input, disk)
+                provider, source, LineSink(writer), stats, out, good_rows=lambda: known_good_rows(out, input, disk)
             )
             engine.emit(
                 RunStarted(
@@ -234,7 +234,7 @@ class BatchRunner:
                 # All rows were done, but a reader never took their lines.
                 ending = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
             self._given_up = None
-            return self._sum_up(engine, tally, ending, len(waiting))
+            return self._sum_up(engine, stats, ending, len(waiting))
 
     def run_sync(
         self,
@@ -294,8 +294,8 @@ class BatchRunner:
             stack.push_async_callback(provider.aclose)
             source = IterableSource(rows, opaque=callable(self._model))
             stack.push_async_callback(source.aclose)
-            tally = self._fold()
-            engine = self._start(provider, source, sink, tally, None)
+            stats = self._fold()
+            engine = self._start(provider, source, sink, stats, None)
             engine.emit(
                 RunStarted(asyncio.get_running_loop().time(), "", "", self.options.concurrency, 0, 0, _length(rows))
             )
@@ -317,7 +317,7 @@ class BatchRunner:
                     await asyncio.wait([task])
                 if not told_all:
                     engine.ended(130, "the stream was closed early", len(engine.deferred()))
-            self._sum_up(engine, tally, ending, len(waiting))
+            self._sum_up(engine, stats, ending, len(waiting))
             if ending.exit_code == 3:
                 raise StoppedError(ending.reason, hint=ending.hint)
 
@@ -379,7 +379,7 @@ class BatchRunner:
         provider: Provider,
         source: Source,
         sink: LineSink | QueueSink,
-        tally: RunStats,
+        stats: RunStats,
         out: Output | None,
         *,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
@@ -389,7 +389,7 @@ class BatchRunner:
             source,
             sink,
             self.options,
-            observers=[tally, *(other for other in self._observers if other is not tally)],
+            observers=[stats, *(other for other in self._observers if other is not stats)],
             answered_before=out.has_success if out is not None else lambda _: False,
             good_rows=good_rows,
         )
@@ -400,7 +400,7 @@ class BatchRunner:
             engine.stop(exit_code, reason, now=now)
         return engine
 
-    def _sum_up(self, engine: Engine, tally: RunStats, ending: RunOutcome, deferred: int) -> Summary:
+    def _sum_up(self, engine: Engine, stats: RunStats, ending: RunOutcome, deferred: int) -> Summary:
         if isinstance(ending.error, WriteError):
             engine.ended(74, ending.reason, deferred)
             raise ending.error
@@ -410,10 +410,10 @@ class BatchRunner:
         exit_code = ending.exit_code
         if exit_code == 0 and deferred:
             exit_code = 75
-        failed = tally.failed
+        failed = stats.failed
         if exit_code == 0 and failed:
             exit_code = 1
-        return tally.summary(engine.ended(exit_code, ending.reason, deferred))
+        return stats.summary(engine.ended(exit_code, ending.reason, deferred))
 
 
 def _warning(text: str) -> Notice:

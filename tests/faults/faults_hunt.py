@@ -212,7 +212,7 @@ def _signalled(job: Job, seconds: float, *signals: signal.Signals, gap: float = 
         sender.join()
 
 
-def run_job(seed: int, folder: Path, tally: RunStats) -> None:
+def run_job(seed: int, folder: Path, stats: RunStats) -> None:
     """All lives of one job.
 
     Raises:
@@ -237,8 +237,8 @@ def run_job(seed: int, folder: Path, tally: RunStats) -> None:
             began, sent = time.monotonic(), len(job.server.arrivals)
             kind, ended = rng.choice(ways)(job, rng, sick)
             time.sleep(job.delay + 0.05)  # the last answers to a killed run are still on their way
-            tally.lives += 1
-            tally.met[kind] += 1
+            stats.lives += 1
+            stats.met[kind] += 1
             lines = job.lines()
             if kind == "noticed truncate":
                 kept, lines = lines, lines
@@ -258,29 +258,29 @@ def run_job(seed: int, folder: Path, tally: RunStats) -> None:
         job.finish_in_peace()
     finally:
         job.close()
-        tally.calls += len(job.server.arrivals)
+        stats.calls += len(job.server.arrivals)
 
 
-def hunt(seeds: list[int] | None, minutes: float, tally: RunStats) -> None:
+def hunt(seeds: list[int] | None, minutes: float, stats: RunStats) -> None:
     """Job after job; those that hold leave nothing behind."""
     deadline = time.monotonic() + 60.0 * minutes
     first = time.time_ns() % 10**9
     print(f"seeds {seeds}" if seeds is not None else f"from seed {first} on", flush=True)
-    while tally.jobs < len(seeds) if seeds is not None else time.monotonic() < deadline:
-        seed = seeds[tally.jobs] if seeds is not None else first + tally.jobs
+    while stats.jobs < len(seeds) if seeds is not None else time.monotonic() < deadline:
+        seed = seeds[stats.jobs] if seeds is not None else first + stats.jobs
         folder = Path(tempfile.mkdtemp(prefix=f"llmbatch-faults-{seed}-"))
-        tally.jobs += 1
+        stats.jobs += 1
         try:
-            run_job(seed, folder, tally)
+            run_job(seed, folder, stats)
         except Exception as error:
-            tally.broken.append((seed, repr(error)))
+            stats.broken.append((seed, repr(error)))
             print(
                 f"{error!r}\n  files: {folder}\n  replay: python tests/faults/faults_hunt.py --seed {seed}", flush=True
             )
         else:
             shutil.rmtree(folder)
         if sys.stderr.isatty():
-            print(f"\r{tally}", end="", file=sys.stderr, flush=True)
+            print(f"\r{stats}", end="", file=sys.stderr, flush=True)
 
 
 def main() -> int:
@@ -290,13 +290,13 @@ def main() -> int:
     how.add_argument("--minutes", type=float)
     arguments = parser.parse_args()
     faults_run.PATIENCE = 240.0  # a busy machine is no finding
-    tally = RunStats()
+    stats = RunStats()
     try:
-        hunt(arguments.seed, arguments.minutes or 0.0, tally)
+        hunt(arguments.seed, arguments.minutes or 0.0, stats)
     except KeyboardInterrupt:
         print("interrupted")
-    print(tally)
-    return 1 if tally.broken else 0
+    print(stats)
+    return 1 if stats.broken else 0
 
 
 if __name__ == "__main__":

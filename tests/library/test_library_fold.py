@@ -26,11 +26,11 @@ async def answer(row: object) -> str:
 async def test_a_fold_among_the_observers_is_the_runs_own_and_hears_each_event_once(tmp_path):
     """A display and the summary read the same numbers, and pay for them once."""
     (tmp_path / "in.jsonl").write_text('{"prompt":"a"}\n' * 30)
-    tally = Counting()
+    stats = Counting()
 
-    summary = await BatchRunner(answer, observers=[tally]).run(tmp_path / "in.jsonl")
+    summary = await BatchRunner(answer, observers=[stats]).run(tmp_path / "in.jsonl")
 
-    assert (summary.success, tally.success, tally.ends) == (30, 30, 30)
+    assert (summary.success, stats.success, stats.ends) == (30, 30, 30)
 
 
 async def test_a_fold_that_has_seen_a_run_does_not_add_a_second_one_to_it(tmp_path):

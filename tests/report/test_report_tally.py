@@ -37,10 +37,10 @@ ROUTE = "openai/gpt-5-mini"
 
 
 def fold(*events: Event) -> RunStats:
-    tally = RunStats()
+    stats = RunStats()
     for event in events:
-        tally.observe(event)
-    return tally
+        stats.observe(event)
+    return stats
 
 
 def started(at: float = 0.0, *, success: int = 0, failed: int = 0, total: int | None = None) -> RunStarted:
@@ -75,9 +75,9 @@ def circuit(
 
 def test_ordinary_rows_are_counted_once_each() -> None:
     """A row that is sent, answered and finished counts as one call, one success, its tokens and its latency."""
-    tally = fold(started(total=4), sent(1.0, 1), ended(2.0, 1), finished(2.0, 1), sent(2.0, 2))
+    stats = fold(started(total=4), sent(1.0, 1), ended(2.0, 1), finished(2.0, 1), sent(2.0, 2))
 
-    now = tally.snapshot()
+    now = stats.snapshot()
 
     assert (now.calls, now.in_flight, now.success, now.failed, now.done_rows) == (2, 1, 1, 0, 1)
     assert (now.input_tokens, now.output_tokens) == (10, 20)
@@ -86,9 +86,9 @@ def test_ordinary_rows_are_counted_once_each() -> None:
 
 def test_lines_of_an_earlier_run_count_in_the_whole_and_not_in_this_run() -> None:
     """``success`` and ``failed`` cover the output; ``this_run_…`` only what this run added."""
-    tally = fold(started(success=100, failed=3), finished(1.0, 104), finished(1.0, 105, "failed", "timeout"))
+    stats = fold(started(success=100, failed=3), finished(1.0, 104), finished(1.0, 105, "failed", "timeout"))
 
-    now = tally.snapshot()
+    now = stats.snapshot()
 
     assert (now.success, now.failed, now.done_rows, now.already_done) == (101, 4, 105, 103)
     assert (now.this_run_success, now.this_run_failed) == (1, 1)
@@ -97,7 +97,7 @@ def test_lines_of_an_earlier_run_count_in_the_whole_and_not_in_this_run() -> Non
 
 def test_retries_probes_and_canaries_are_told_apart() -> None:
     """A probe is no retry whatever its attempt, and a canary is a probe without a row."""
-    tally = fold(
+    stats = fold(
         started(),
         sent(0, 1),
         sent(1, 1, attempt=2),
@@ -105,53 +105,53 @@ def test_retries_probes_and_canaries_are_told_apart() -> None:
         sent(3, 0, attempt=1, probe=True),
     )
 
-    now = tally.snapshot()
+    now = stats.snapshot()
 
     assert (now.calls, now.retries, now.probes, now.canaries) == (4, 1, 2, 1)
 
 
 def test_a_waiting_retry_stops_waiting_when_it_is_sent_parked_or_finished() -> None:
     """Each row that waits for its retry leaves the count by whichever way it goes on."""
-    tally = fold(started(), *(RetryPlanned(1.0, ROUTE, row, 2.0, "timeout") for row in (1, 2, 3, 4)))
+    stats = fold(started(), *(RetryPlanned(1.0, ROUTE, row, 2.0, "timeout") for row in (1, 2, 3, 4)))
 
-    tally.observe(sent(3.0, 1, attempt=2))
-    tally.observe(RowParked(3.0, ROUTE, 2, 5.0, "circuit open", avoided=True))
-    tally.observe(finished(3.0, 3, "failed", "timeout"))
+    stats.observe(sent(3.0, 1, attempt=2))
+    stats.observe(RowParked(3.0, ROUTE, 2, 5.0, "circuit open", avoided=True))
+    stats.observe(finished(3.0, 3, "failed", "timeout"))
 
-    now = tally.snapshot()
+    now = stats.snapshot()
     assert (now.waiting_retries, now.parked, now.calls_avoided) == (1, 1, 1)
 
 
 def test_a_parked_row_that_probes_is_not_counted_as_parked() -> None:
     """A probe takes its row out of the parked ones, and a failed probe brings it back once."""
-    tally = fold(started(), *(RowParked(1.0, ROUTE, row, 5.0, "open", avoided=True) for row in (1, 2, 3)))
+    stats = fold(started(), *(RowParked(1.0, ROUTE, row, 5.0, "open", avoided=True) for row in (1, 2, 3)))
 
-    tally.observe(sent(2.0, 1, probe=True))
-    while_probing = tally.snapshot().parked
-    tally.observe(RowParked(2.5, ROUTE, 1, 5.0, "probe failed", avoided=False))
+    stats.observe(sent(2.0, 1, probe=True))
+    while_probing = stats.snapshot().parked
+    stats.observe(RowParked(2.5, ROUTE, 1, 5.0, "probe failed", avoided=False))
 
     assert while_probing == 2
-    assert tally.snapshot().parked == 3
-    assert tally.snapshot().calls_avoided == 3
+    assert stats.snapshot().parked == 3
+    assert stats.snapshot().calls_avoided == 3
 
 
 def test_requeued_rows_leave_their_own_route_only() -> None:
     """``RowsRequeued`` takes as many parked rows of its route as it says, and none of another one."""
-    tally = fold(
+    stats = fold(
         started(),
         *(RowParked(1.0, ROUTE, row, 5.0, "open", avoided=True) for row in (1, 2, 3)),
         RowParked(1.0, "other/m", 4, 5.0, "open", avoided=True),
     )
 
-    tally.observe(RowsRequeued(2.0, ROUTE, 2))
+    stats.observe(RowsRequeued(2.0, ROUTE, 2))
 
-    assert tally.route(ROUTE).parked == 1
-    assert tally.route("other/m").parked == 1
+    assert stats.route(ROUTE).parked == 1
+    assert stats.route("other/m").parked == 1
 
 
 def test_one_outage_lasts_from_the_opening_until_the_circuit_closes() -> None:
     """It is counted once a probe has confirmed it; its time began when the circuit opened."""
-    tally = fold(
+    stats = fold(
         started(),
         circuit(10.0, "closed", "open", retry_after=2.0),
         circuit(12.0, "open", "half_open"),
@@ -164,25 +164,25 @@ def test_one_outage_lasts_from_the_opening_until_the_circuit_closes() -> None:
         OutageStarted(32.0, ROUTE, 30.0, "5 rows failed"),
     )
 
-    now = tally.snapshot(35.0)
+    now = stats.snapshot(35.0)
 
     assert now.outages == 2
     assert now.outage_s == pytest.approx(8.0 + 5.0)
-    assert tally.route(ROUTE, 35.0).recovered_s == pytest.approx(17.0)
+    assert stats.route(ROUTE, 35.0).recovered_s == pytest.approx(17.0)
 
 
 def test_an_opening_that_no_probe_confirms_is_no_outage() -> None:
     """The next probe disproved it."""
-    tally = fold(started(), circuit(10.0, "closed", "open", retry_after=1.0), circuit(11.5, "half_open", "closed"))
+    stats = fold(started(), circuit(10.0, "closed", "open", retry_after=1.0), circuit(11.5, "half_open", "closed"))
 
-    now = tally.snapshot(20.0)
+    now = stats.snapshot(20.0)
 
     assert (now.outages, now.outage_s) == (0, 0.0)
 
 
 def test_overlapping_outages_of_two_routes_count_their_time_once() -> None:
     """``outage_s`` of the run is time in which anything was down; each route keeps its own."""
-    tally = fold(
+    stats = fold(
         started(),
         OutageStarted(11.0, "a", 10.0, "down"),
         OutageStarted(17.0, "b", 15.0, "down"),
@@ -190,7 +190,7 @@ def test_overlapping_outages_of_two_routes_count_their_time_once() -> None:
         OutageEnded(30.0, "b", 15.0, 15.0),
     )
 
-    now = tally.snapshot(40.0)
+    now = stats.snapshot(40.0)
 
     assert (now.outages, now.outage_s) == (2, 20.0)
     assert {route.label: route.outage_s for route in now.routes} == {"a": 10.0, "b": 15.0}
@@ -198,12 +198,12 @@ def test_overlapping_outages_of_two_routes_count_their_time_once() -> None:
 
 def test_the_next_probe_counts_down() -> None:
     """While a circuit is open its route says when the next probe goes, never less than 0; otherwise None."""
-    tally = fold(started(), circuit(10.0, "closed", "open", retry_after=3.0))
+    stats = fold(started(), circuit(10.0, "closed", "open", retry_after=3.0))
 
-    assert tally.route(ROUTE, 11.0).next_probe_s == pytest.approx(2.0)
-    assert tally.route(ROUTE, 99.0).next_probe_s == 0.0
-    tally.observe(circuit(13.0, "open", "half_open"))
-    assert tally.route(ROUTE, 13.0).next_probe_s is None
+    assert stats.route(ROUTE, 11.0).next_probe_s == pytest.approx(2.0)
+    assert stats.route(ROUTE, 99.0).next_probe_s == 0.0
+    stats.observe(circuit(13.0, "open", "half_open"))
+    assert stats.route(ROUTE, 13.0).next_probe_s is None
 
 
 def test_time_left_is_known_only_with_a_total_a_rate_and_closed_circuits() -> None:
@@ -221,27 +221,27 @@ def test_time_left_is_known_only_with_a_total_a_rate_and_closed_circuits() -> No
 
 def test_the_total_is_estimated_from_the_share_of_bytes_until_it_is_known() -> None:
     """Rows over fraction is an estimate; a count or the end of the input is not."""
-    tally = fold(started(), Progress(1.0, 50, 0.25, exhausted=False))
+    stats = fold(started(), Progress(1.0, 50, 0.25, exhausted=False))
 
-    assert (tally.snapshot().total_rows, tally.snapshot().total_is_estimate) == (200, True)
-    tally.observe(Progress(2.0, 190, 1.0, exhausted=True))
-    assert (tally.snapshot().total_rows, tally.snapshot().total_is_estimate) == (190, False)
+    assert (stats.snapshot().total_rows, stats.snapshot().total_is_estimate) == (200, True)
+    stats.observe(Progress(2.0, 190, 1.0, exhausted=True))
+    assert (stats.snapshot().total_rows, stats.snapshot().total_is_estimate) == (190, False)
 
 
 def test_the_rate_forgets_what_is_older_than_its_window() -> None:
     """Rows of a fast minute do not brighten the rate of a stalled one, but stay in the overall rate."""
-    tally = fold(started(), *(finished(i / 10, i) for i in range(1, 301)))
+    stats = fold(started(), *(finished(i / 10, i) for i in range(1, 301)))
 
-    assert tally.snapshot(30.0).rows_per_s == pytest.approx(10.0, rel=0.1)
-    assert tally.snapshot(60.0).rows_per_s == 0.0
-    assert tally.snapshot(60.0).overall_rows_per_s == pytest.approx(5.0)
+    assert stats.snapshot(30.0).rows_per_s == pytest.approx(10.0, rel=0.1)
+    assert stats.snapshot(60.0).rows_per_s == 0.0
+    assert stats.snapshot(60.0).overall_rows_per_s == pytest.approx(5.0)
 
 
 def test_history_keeps_its_size_and_its_sum_over_a_long_run() -> None:
     """The rate along a run of any length fits the columns asked for, and its area is the number of rows."""
-    tally = fold(started(), *(finished(float(i), i) for i in range(1, 5001)))
+    stats = fold(started(), *(finished(float(i), i) for i in range(1, 5001)))
 
-    history = tally.history(40, 5000.0)
+    history = stats.history(40, 5000.0)
 
     assert len(history) <= 40
     assert all(value == pytest.approx(1.0, abs=0.05) for value in history[:-1])
@@ -249,9 +249,9 @@ def test_history_keeps_its_size_and_its_sum_over_a_long_run() -> None:
 
 def test_error_codes_are_bounded() -> None:
     """A provider that invents codes cannot fill the memory: past 100 they count as ``other``."""
-    tally = fold(started(), *(ended(1.0, i, verdict="failure", code=f"code-{i}") for i in range(300)))
+    stats = fold(started(), *(ended(1.0, i, verdict="failure", code=f"code-{i}") for i in range(300)))
 
-    codes = tally.snapshot().errors_by_code
+    codes = stats.snapshot().errors_by_code
 
     assert len(codes) == 101
     assert next(iter(codes.items())) == ("other", 200)
@@ -260,17 +260,17 @@ def test_error_codes_are_bounded() -> None:
 
 def test_routes_are_bounded() -> None:
     """A file in which every row names its own model cannot fill the memory; its calls are still counted."""
-    tally = fold(started(), *(sent(1.0, i, route=f"openai/m{i}") for i in range(2000)))
+    stats = fold(started(), *(sent(1.0, i, route=f"openai/m{i}") for i in range(2000)))
 
-    assert tally.snapshot().in_flight == 2000
-    assert len(tally._routes) <= 501
+    assert stats.snapshot().in_flight == 2000
+    assert len(stats._routes) <= 501
 
 
 def test_a_cancelled_call_is_no_error() -> None:
     """A call that we ended ourselves (verdict None) is neither an error nor a latency."""
-    tally = fold(started(), sent(0.0, 1), ended(1.0, 1, verdict=None, code="cancelled"))
+    stats = fold(started(), sent(0.0, 1), ended(1.0, 1, verdict=None, code="cancelled"))
 
-    now = tally.snapshot()
+    now = stats.snapshot()
 
     assert (now.in_flight, now.errors_by_code, now.latency_p50_s) == (0, {}, None)
 
@@ -294,7 +294,7 @@ def test_the_state_of_a_run_has_a_word(events: list[Event], state: str) -> None:
 
 def test_worst_routes_come_first() -> None:
     """Open before probing before paused before closed, so that a short list shows what is wrong."""
-    tally = fold(
+    stats = fold(
         started(),
         sent(1.0, 1, route="fine"),
         Throttled(1.0, "paused", 30.0, "rate_limit"),
@@ -303,7 +303,7 @@ def test_worst_routes_come_first() -> None:
         LimitChanged(1.0, "fine", 12),
     )
 
-    routes = tally.snapshot(2.0).routes
+    routes = stats.snapshot(2.0).routes
 
     assert [route.label for route in routes] == ["open", "probing", "paused", "fine"]
     assert routes[2].paused_s == pytest.approx(29.0)
@@ -312,7 +312,7 @@ def test_worst_routes_come_first() -> None:
 
 def test_summary_adds_up_and_carries_the_advice() -> None:
     """The summary names whole and part apart, and repeats what the last warning told the operator to do."""
-    tally = fold(
+    stats = fold(
         started(success=7, failed=1, total=12),
         sent(1.0, 9),
         ended(2.0, 9),
@@ -322,7 +322,7 @@ def test_summary_adds_up_and_carries_the_advice() -> None:
         Notice(3.5, "info", "something else"),
     )
 
-    summary = tally.summary(RunEnded(4.0, 3, "the provider refuses the account", 4))
+    summary = stats.summary(RunEnded(4.0, 3, "the provider refuses the account", 4))
 
     assert (summary.rows, summary.success, summary.failed, summary.already_done) == (9, 8, 1, 8)
     assert (summary.this_run_success, summary.this_run_failed, summary.deferred) == (1, 0, 4)
@@ -339,9 +339,9 @@ def test_a_run_that_finished_has_no_stopped_reason() -> None:
 
 def test_json_has_no_infinity() -> None:
     """A forced circuit's endless wait becomes null, which JSON has a form for."""
-    tally = fold(started(), circuit(1.0, "closed", "open", retry_after=float("inf")))
+    stats = fold(started(), circuit(1.0, "closed", "open", retry_after=float("inf")))
 
-    text = json.dumps(tally.snapshot().to_json(), allow_nan=False)
+    text = json.dumps(stats.snapshot().to_json(), allow_nan=False)
 
     assert json.loads(text)["routes"][0]["next_probe_s"] is None
 
@@ -397,9 +397,9 @@ def test_no_sequence_makes_a_number_negative_or_a_snapshot_fail(
     events: list[Event], steps: list[float], later: float
 ) -> None:
     """Whatever comes in whatever order, every number stays at or above 0, and routes sum up to the whole."""
-    tally = fold(*stamped(events, steps))
+    stats = fold(*stamped(events, steps))
 
-    now = tally.snapshot(tally.at + later)
+    now = stats.snapshot(stats.at + later)
 
     for name, value in now.to_json().items():
         assert not isinstance(value, (int, float)) or value >= 0, name
@@ -409,8 +409,8 @@ def test_no_sequence_makes_a_number_negative_or_a_snapshot_fail(
     assert now.parked == sum(route.parked for route in now.routes)
     assert now.outage_s <= sum(route.outage_s for route in now.routes) + 1e-6
     assert now.done_rows == now.success + now.failed
-    assert all(value >= 0 for value in tally.history(30, tally.at + later))
-    assert isinstance(tally.summary(RunEnded(tally.at, 75, "", 0)), Summary)
+    assert all(value >= 0 for value in stats.history(30, stats.at + later))
+    assert isinstance(stats.summary(RunEnded(stats.at, 75, "", 0)), Summary)
 
 
 @settings(max_examples=100, deadline=None)
@@ -418,15 +418,15 @@ def test_no_sequence_makes_a_number_negative_or_a_snapshot_fail(
 def test_in_flight_is_sent_minus_ended(steps: list[tuple[str, bool]]) -> None:
     """For calls that end after they were sent, what is in flight is the difference, on each route and in all."""
     model = {"a": 0, "b": 0}
-    tally = fold(started())
+    stats = fold(started())
 
     for at, (route, goes_out) in enumerate(steps):
         if goes_out:
             model[route] += 1
-            tally.observe(sent(float(at), at + 1, route=route))
+            stats.observe(sent(float(at), at + 1, route=route))
         elif model[route]:
             model[route] -= 1
-            tally.observe(ended(float(at), at + 1, route=route))
+            stats.observe(ended(float(at), at + 1, route=route))
 
-    assert tally.snapshot().in_flight == sum(model.values())
-    assert {name: tally.route(name).in_flight for name in model} == model
+    assert stats.snapshot().in_flight == sum(model.values())
+    assert {name: stats.route(name).in_flight for name in model} == model

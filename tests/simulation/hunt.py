@@ -74,22 +74,22 @@ def tell(first: int, last: int) -> RunStats:
     """The stories of the seeds from *first* up to *last*, which is left out."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")  # coroutines of a life that was killed are never awaited
-    tally = RunStats()
+    stats = RunStats()
     for seed in range(first, last):
-        tally.seeds += 1
+        stats.seeds += 1
         story = Story(seed)
         try:
             story.tell()
         except Exception as error:
             words = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            tally.broken.append((seed, words))
-        tally.lives += len(story.lives)
-        tally.calls += len(story.provider.sent)
-        tally.seconds += story.world
-        tally.good_rows += story.watch.good_rows
-        tally.by_chance += story.watch.by_chance
-        tally.fates.update(story.met)
-    return tally
+            stats.broken.append((seed, words))
+        stats.lives += len(story.lives)
+        stats.calls += len(story.provider.sent)
+        stats.seconds += story.world
+        stats.good_rows += story.watch.good_rows
+        stats.by_chance += story.watch.by_chance
+        stats.fates.update(story.met)
+    return stats
 
 
 def _tell_one(seed: int) -> int:
@@ -120,7 +120,7 @@ def main() -> int:
     first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
     print(f"from seed {first} on", flush=True)
     until = time.monotonic() + (given.minutes or 10**6) * 60
-    tally = RunStats()
+    stats = RunStats()
     # A process that told thousands of stories holds what their dead lives never cleaned up.
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=40) as pool:
         waiting = []
@@ -130,13 +130,13 @@ def main() -> int:
                 waiting.append(pool.submit(tell, at, min(at + BATCH, last)))
                 at += BATCH
             done = waiting.pop(0).result()
-            tally.add(done)
+            stats.add(done)
             for seed, words in done.broken:
                 print(f"\n{words}\n  replay: {command(seed)}", flush=True)
             if sys.stderr.isatty():
-                print(f"\r{tally.seeds} stories, {len(tally.broken)} broken ", end="", file=sys.stderr, flush=True)
-    print(tally)
-    return 1 if tally.broken else 0
+                print(f"\r{stats.seeds} stories, {len(stats.broken)} broken ", end="", file=sys.stderr, flush=True)
+    print(stats)
+    return 1 if stats.broken else 0
 
 
 if __name__ == "__main__":

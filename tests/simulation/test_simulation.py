@@ -36,12 +36,12 @@ def test_no_story_breaks_a_guarantee(first: int) -> None:
 
     A simulation that draws no power cut proves nothing about one: each block meets every kind of fault.
     """
-    tally = tell(first, first + AT_ONCE)
+    stats = tell(first, first + AT_ONCE)
 
-    assert not tally.broken, "".join(f"\n{words}\n  replay: {command(seed)}" for seed, words in tally.broken)
-    assert set(tally.fates) >= FAULTS
-    assert tally.lives > 400
-    assert tally.by_chance <= 1, "good rows fail by chance more often than one in 100,000"
+    assert not stats.broken, "".join(f"\n{words}\n  replay: {command(seed)}" for seed, words in stats.broken)
+    assert set(stats.fates) >= FAULTS
+    assert stats.lives > 400
+    assert stats.by_chance <= 1, "good rows fail by chance more often than one in 100,000"
 
 
 @pytest.mark.slow  # starts two interpreters

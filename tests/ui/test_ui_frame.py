@@ -31,7 +31,7 @@ HOSTILE = "[bold red]x[/bold red]\x1b[2J\x1b]0;owned\x07\r\n\u202eevil\u2028end\
 
 
 def busy(*, routes: int = 1, text: str = "overloaded_error", label: str = "openai/gpt-5-mini") -> RunStats:
-    tally = RunStats()
+    stats = RunStats()
     events: list[Event] = [RunStarted(0.0, f"in {text}", f"out {text}", 40, 100, 1, 1000)]
     for number in range(routes):
         name = f"{label}-{number}" if number else label
@@ -52,15 +52,15 @@ def busy(*, routes: int = 1, text: str = "overloaded_error", label: str = "opena
         Notice(10.0, "warning", f"the key may have been revoked {text}", "look"),
     ]
     for event in events:
-        tally.observe(event)
-    return tally
+        stats.observe(event)
+    return stats
 
 
-def drawn(tally: RunStats, *, width: int = 80, height: int = 24, now: float = 12.0) -> str:
+def drawn(stats: RunStats, *, width: int = 80, height: int = 24, now: float = 12.0) -> str:
     """What a terminal of *width* columns without colour shows."""
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=True, color_system=None, highlight=False)
-    console.print(frame(tally.snapshot(now), tally.history(30, now), width=width - 1, height=height))
+    console.print(frame(stats.snapshot(now), stats.history(30, now), width=width - 1, height=height))
     return out.getvalue()
 
 
@@ -110,9 +110,9 @@ def test_a_low_terminal_keeps_what_matters_most(height: int) -> None:
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_hostile_text_is_shown_and_not_obeyed(width: int) -> None:
     """Markup, escape sequences, line breaks and reversed text arrive as visible characters."""
-    tally = busy(text=HOSTILE, label=HOSTILE)
+    stats = busy(text=HOSTILE, label=HOSTILE)
 
-    text = drawn(tally, width=width)
+    text = drawn(stats, width=width)
 
     plain = text.replace("\n", "")
     assert plain.isprintable()
@@ -129,12 +129,12 @@ def test_wide_characters_are_measured_in_columns() -> None:
 
 def test_a_paused_route_and_a_stopping_run_are_told() -> None:
     """A slower pace counts down, and why the run stops stands in place of the last notice."""
-    tally = RunStats()
-    tally.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
-    tally.observe(Throttled(1.0, "openai/x", 20.0, "rate_limit"))
-    tally.observe(RunStopping(2.0, "Ctrl-C: requests in flight may finish"))
+    stats = RunStats()
+    stats.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
+    stats.observe(Throttled(1.0, "openai/x", 20.0, "rate_limit"))
+    stats.observe(RunStopping(2.0, "Ctrl-C: requests in flight may finish"))
 
-    text = drawn(tally, now=3.0)
+    text = drawn(stats, now=3.0)
 
     assert re.search(r"◌ paused +openai/x · 18 s left", text)
     assert "stopping  Ctrl-C" in text
@@ -145,9 +145,9 @@ def test_a_paused_route_and_a_stopping_run_are_told() -> None:
 @given(st.text(max_size=60), st.integers(1, 130), st.integers(1, 30))
 def test_no_text_and_no_size_breaks_the_picture(text: str, width: int, height: int) -> None:
     """Any text at any size makes a picture that fits and is printable."""
-    tally = busy(routes=2, text=text, label=text or "x")
+    stats = busy(routes=2, text=text, label=text or "x")
 
-    shown = frame(tally.snapshot(12.0), tally.history(30, 12.0), width=width, height=height)
+    shown = frame(stats.snapshot(12.0), stats.history(30, 12.0), width=width, height=height)
 
     lines = shown.plain.split("\n")
     assert len(lines) <= height

@@ -200,11 +200,11 @@ def test_verbose_adds_a_line_for_each_failed_attempt_parked_row_and_retry() -> N
 
 def test_a_shared_tally_is_not_fed_twice() -> None:
     """With a tally that something else feeds, the face only reads it."""
-    stream, tally = io.StringIO(), RunStats()
-    display = PlainDisplay(stream, tally=tally)
+    stream, stats = io.StringIO(), RunStats()
+    display = PlainDisplay(stream, stats=stats)
 
     for event in (started(total=4), *rows(0.5, 2.5), RunEnded(3.0, 0, "", 0)):
-        tally.observe(event)
+        stats.observe(event)
         display.observe(event)
 
     assert "4/4 rows" in stream.getvalue().splitlines()[-1]

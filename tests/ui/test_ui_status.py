@@ -390,9 +390,9 @@ def test_the_sidecar_is_written_at_most_once_a_second_and_rests_in_silence(tmp_p
 
 def test_the_ticker_writes_while_the_loop_is_busy(tmp_path: Path) -> None:
     """The sidecar is kept by its own thread, which ends with the context."""
-    output, tally = tmp_path / "o.jsonl", RunStats()
-    tally.observe(RunStarted(0.0, "i", "o", 1, 0, 0, None))
-    status = StatusFile(output, tally=tally)
+    output, stats = tmp_path / "o.jsonl", RunStats()
+    stats.observe(RunStarted(0.0, "i", "o", 1, 0, 0, None))
+    status = StatusFile(output, stats=stats)
     status._ticker._interval_s = 0.02
 
     with status:

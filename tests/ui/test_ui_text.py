@@ -69,12 +69,12 @@ def test_shown_text_is_printable(text: str, limit: int | None) -> None:
 
 def test_what_a_run_waits_for_is_a_phrase() -> None:
     """An open circuit names its route and the next probe; a pause names who asked for it; else there is nothing."""
-    tally = RunStats()
-    tally.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
+    stats = RunStats()
+    stats.observe(RunStarted(0.0, "i", "o", 4, 0, 0, None))
 
-    assert waits_for(tally.snapshot()) is None
-    tally.observe(Throttled(0.0, "b/m", 20.0, "rate_limit"))
-    assert waits_for(tally.snapshot(8.0)) == "the slower pace that b/m asked for, 12 s left"
-    tally.observe(CircuitChanged(1.0, "a/m", "closed", "open", "down", 4.0))
-    tally.observe(CircuitChanged(1.0, "c/m", "closed", "open", "down", 4.0))
-    assert waits_for(tally.snapshot(2.0)) == "a/m to answer again, probe in 3.0 s (and 1 more route)"
+    assert waits_for(stats.snapshot()) is None
+    stats.observe(Throttled(0.0, "b/m", 20.0, "rate_limit"))
+    assert waits_for(stats.snapshot(8.0)) == "the slower pace that b/m asked for, 12 s left"
+    stats.observe(CircuitChanged(1.0, "a/m", "closed", "open", "down", 4.0))
+    stats.observe(CircuitChanged(1.0, "c/m", "closed", "open", "down", 4.0))
+    assert waits_for(stats.snapshot(2.0)) == "a/m to answer again, probe in 3.0 s (and 1 more route)"
