@@ -18,23 +18,55 @@ if TYPE_CHECKING:
     from llmbatch.breaker import Judgement as Judgement
     from llmbatch.breaker import Permit as Permit
     from llmbatch.breaker import Retry as Retry
+    from llmbatch.core.calls import Outcome as Outcome
+    from llmbatch.core.calls import Reply as Reply
+    from llmbatch.core.calls import Request as Request
+    from llmbatch.core.calls import Route as Route
     from llmbatch.core.calls import Usage as Usage
     from llmbatch.core.errors import InputError as InputError
     from llmbatch.core.errors import LlmbatchError as LlmbatchError
+    from llmbatch.core.errors import MalformedRowError as MalformedRowError
+    from llmbatch.core.errors import MissingKeyError as MissingKeyError
     from llmbatch.core.errors import OutputError as OutputError
     from llmbatch.core.errors import StoppedError as StoppedError
+    from llmbatch.core.errors import TransportError as TransportError
     from llmbatch.core.errors import UsageError as UsageError
     from llmbatch.core.errors import WriteError as WriteError
     from llmbatch.core.events import Event as Event
     from llmbatch.core.events import Observer as Observer
+    from llmbatch.core.ports import Budget as Budget
+    from llmbatch.core.ports import Provider as Provider
+    from llmbatch.core.ports import Sink as Sink
+    from llmbatch.core.ports import Source as Source
+    from llmbatch.core.ports import Transport as Transport
     from llmbatch.core.rows import Result as Result
+    from llmbatch.core.rows import Row as Row
     from llmbatch.integrations.llm_errors import judge_llm_error as judge_llm_error
     from llmbatch.report.summary import Summary as Summary
+    from llmbatch.runner.options import RunOptions as RunOptions
     from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
+    from llmbatch.runs.job import run_job as run_job
+    from llmbatch.storage.filesystem import Filesystem as Filesystem
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Budget": "llmbatch.core.ports",
+    "Filesystem": "llmbatch.storage.filesystem",
+    "MalformedRowError": "llmbatch.core.errors",
+    "MissingKeyError": "llmbatch.core.errors",
+    "Outcome": "llmbatch.core.calls",
+    "Provider": "llmbatch.core.ports",
+    "Reply": "llmbatch.core.calls",
+    "Request": "llmbatch.core.calls",
+    "Route": "llmbatch.core.calls",
+    "Row": "llmbatch.core.rows",
+    "RunOptions": "llmbatch.runner.options",
+    "Sink": "llmbatch.core.ports",
+    "Source": "llmbatch.core.ports",
+    "Transport": "llmbatch.core.ports",
+    "TransportError": "llmbatch.core.errors",
+    "run_job": "llmbatch.runs.job",
     "BatchRunner": "llmbatch.runs.batch_runner",
     "BreakerMetrics": "llmbatch.breaker",
     "BreakerPolicy": "llmbatch.breaker",

@@ -14,7 +14,7 @@ from typing import Literal
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
-from llmbatch.core.ports import Provider
+from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.source import Source
@@ -120,12 +120,12 @@ class CheckReport:
 
 async def read_all(
     source: Source,
-    caller: Provider,
+    provider: Provider,
     *,
     finished: FinishedRows | None = None,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> CheckReport:
-    """Read *source* to its end and let *caller* prepare each row.
+    """Read *source* to its end and let *provider* prepare each row.
 
     *finished*: rows that have their line already. *progress* is told now and then how many rows were read, and which
     part of the input.
@@ -141,7 +141,7 @@ async def read_all(
         if row is None:
             await source.wait()
             continue
-        _take_in(report, row, caller, names, finished)
+        _take_in(report, row, provider, names, finished)
         if progress is not None and report.rows % 1000 == 0:
             progress(report.rows, source.fraction)
             await asyncio.sleep(0)  # so that Ctrl-C is heard
@@ -186,7 +186,7 @@ def sending_nothing(
     params: Mapping[str, JSON],
     environ: Mapping[str, str],
 ) -> Provider:
-    """A caller that prepares rows as a run's does, and needs neither key nor HTTP client.
+    """A provider that prepares rows as a run's does, and needs neither key nor HTTP client.
 
     Raises:
         UsageError: a value cannot be meant.
@@ -212,7 +212,7 @@ def _keyless(environ: Mapping[str, str], api_key_env: str | None) -> dict[str, s
 
 
 def _take_in(
-    report: CheckReport, row: Row | Malformed, caller: Provider, names: SeenNames, finished: FinishedRows | None
+    report: CheckReport, row: Row | Malformed, provider: Provider, names: SeenNames, finished: FinishedRows | None
 ) -> None:
     report.rows += 1
     if row.id_json != f'"row-{row.number}"' and not names.add(row.id_json):
@@ -221,7 +221,7 @@ def _take_in(
         _finding(report.malformed, row.code).add(row.number, row.message)
         return
     try:
-        request = caller.prepare(row)
+        request = first_request(provider, row)
     except MalformedRowError as error:
         _finding(report.malformed, error.code).add(row.number, str(error))
         return

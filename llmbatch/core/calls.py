@@ -111,3 +111,4 @@ class Outcome:
     sent: bool = True
     unreachable: bool = False
     certain: bool = True
+    follow_up: Request | None = None

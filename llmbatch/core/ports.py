@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from llmbatch.core.calls import Outcome, Reply, Request
+from llmbatch.core.calls import Outcome, Reply, Request, Route
 from llmbatch.core.rows import Malformed, Result, Row
 
-__all__ = ["Provider", "Sink", "Source", "Transport"]
+__all__ = ["Budget", "Provider", "Sink", "Source", "Transport", "first_request"]
 
 
 class Transport(Protocol):
@@ -27,27 +28,78 @@ class Transport(Protocol):
 
 
 class Provider(Protocol):
-    """What the runner sends rows with: a provider over HTTP, or any async function."""
+    """What rows are sent with: a provider over HTTP, any async function, or a class of your own.
 
-    def prepare(self, row: Row) -> Request:
-        """What *row* becomes on the wire.
+    Subclass it to inherit :meth:`lookup`, :meth:`ping` and :meth:`aclose`. A provider sends once: it does not retry,
+    sleep, or know of circuits; the run does. Used on one event loop.
+    """
+
+    def routes(self, row: Row) -> Sequence[Route]:
+        """The routes that can answer *row*, the preferred one first; at least one. Called once per row, so cheap.
 
         Raises:
-            MalformedRowError: the row can be no request.
-            UsageError: the row needs a key, model or provider that is not there.
+            MalformedRowError: the row cannot be a request; it ends as ``failed`` with that code.
+            MissingKeyError: the row's provider has no key; it ends as ``failed`` with ``no_key``.
+            UsageError: the row names no model, or one that cannot be reached: ends the run.
         """
         ...
 
-    def ping(self, like: Request) -> Request | None:
-        """The smallest request that the route of *like* takes, or None where there is no such thing."""
+    def request(self, row: Row, route: Route) -> Request:
+        """The request that *row* becomes on *route*, one of its :meth:`routes`.
+
+        Called again if the row waited: it must give the same bytes each time.
+
+        Raises:
+            MalformedRowError: the row cannot be a request on this route.
+        """
         ...
 
+    def lookup(self, row: Row, request: Request) -> Outcome | None:
+        """An answer that is known without a call, such as a cached one; None (the default) where there is none.
+
+        Asked before the row takes a slot. Such an answer says nothing about the route, so a row can be answered while
+        its circuit is open.
+        """
+        return None
+
+    def ping(self, like: Request) -> Request | None:
+        """The smallest request that the route of *like* takes, to check whether it works; None (the default): none."""
+        return None
+
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
-        """Send once (*row* is None for a canary) and judge what comes. Raises nothing but cancellation."""
+        """Send *request* once, for *timeout* seconds at most, and classify what comes back.
+
+        *row* is None where the request is a :meth:`ping`. Where ``Outcome.follow_up`` is set, that request is sent
+        next for the same row, as a call of its own. Raises nothing but cancellation.
+        """
         ...
 
     async def aclose(self) -> None:
         """Close connections; idempotent."""
+        return
+
+
+def first_request(provider: Provider, row: Row) -> Request:
+    """The request of *row* on its preferred route. Raises as :meth:`Provider.routes` and :meth:`Provider.request`."""
+    return provider.request(row, provider.routes(row)[0])
+
+
+class Budget(Protocol):
+    """An amount per time that requests draw on: tokens, or anything else that is counted.
+
+    Time is handed in, in seconds of the event loop's clock. Nothing here waits.
+    """
+
+    def wait(self, amount: int, now: float) -> float:
+        """Seconds until *amount* may be reserved; 0 for now."""
+        ...
+
+    def reserve(self, amount: int, now: float) -> None:
+        """Take the estimate of a request that is sent now."""
+        ...
+
+    def settle(self, reserved: int, used: int, now: float) -> None:
+        """Correct a reservation by what was *used*; 0 where nothing was."""
         ...
 
 
@@ -110,6 +162,10 @@ class Source(Protocol):
 
     async def wait(self) -> None:
         """Return when :meth:`take` may give something, or the source is exhausted."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what is open; idempotent."""
         ...
 
 

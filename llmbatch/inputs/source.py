@@ -27,9 +27,10 @@ import select
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import InputError
+from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, Mark, changed_while_running, digest_of
 from llmbatch.inputs.compression import HEAD_BYTES, is_archive
@@ -56,88 +57,6 @@ __all__ = [
 ]
 
 _SPOOLED_ROWS_A_TURN: Final = 1024
-
-
-class Source(Protocol):
-    """Where rows come from. One consumer, on one event loop.
-
-    ``exhausted``: nothing will come any more. ``rows_read``: rows handed out so far, malformed ones too, plus the
-    finished ones that were passed over; each counts once, in whatever pass. ``can_skip``: whether rows can be left for
-    a later pass. ``skipped``: rows left so since the last :meth:`rewind`.
-
-    In a later pass :meth:`take` gives every row from the first skipped one on that is not :meth:`finished`. That may be
-    rows which the consumer still holds: it tells them by their number.
-    """
-
-    exhausted: bool
-    rows_read: int
-    can_skip: bool
-    skipped: int
-
-    @property
-    def can_reread(self) -> bool:
-        """Whether every row can be read again as it is, without :meth:`keep`."""
-        ...
-
-    @property
-    def fraction(self) -> float | None:
-        """The part of the input's bytes that is consumed, 0 to 1; None for streams and iterables."""
-        ...
-
-    def take(self) -> Row | Malformed | None:
-        """The next row; None where there is nothing right now, or nothing any more.
-
-        Raises:
-            InputError: the input cannot be read, or a finished row has changed.
-        """
-        ...
-
-    def skip(self, row: Row) -> None:
-        """Leave the row, which was taken, for a later pass. Only where ``can_skip``; takes bounded memory.
-
-        Raises:
-            WriteError: the row had to be kept on disk, and there is no room.
-        """
-        ...
-
-    def rewind(self) -> bool:
-        """Start another pass from the first skipped row; False where none was skipped.
-
-        The pass ends where reading has come to, whatever was appended since. Costs one more read of that part.
-        """
-        ...
-
-    def finished(self, number: int) -> None:
-        """The row has its line: later passes leave it out. To be called for every row; constant time, one bit."""
-        ...
-
-    def keep(self, row: Row) -> bool:
-        """See to it that :meth:`reread` can bring the row back, so that its fields may be dropped; False: it cannot.
-
-        Raises:
-            WriteError: the row had to be kept on disk, and there is no room.
-        """
-        ...
-
-    def reread(self, row: Row) -> Row:
-        """The whole row again, after :meth:`keep` said True.
-
-        Raises:
-            InputError: its line has changed, or cannot be read.
-        """
-        ...
-
-    async def wait(self) -> None:
-        """Return when :meth:`take` may give something, or nothing will come any more. Cancelling loses no row."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the input; idempotent."""
-        ...
-
-    async def aclose(self) -> None:
-        """As :meth:`close`, and wait for a generator's own clean-up."""
-        ...
 
 
 class FileSource(ByteSource):

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from llmbatch.classify.classify import classify_exception, classify_fault
 from llmbatch.core.calls import Outcome, Request, Route
@@ -26,7 +26,7 @@ class FunctionProvider:
     """Implements :class:`llmbatch.core.ports.Provider` with a coroutine function.
 
     The function gets ``row.value`` for rows that come from Python, else a dictionary of the row's members and its
-    ``id``. ``ping_row`` is what it is called with to find out whether it works again; without one no canary is sent.
+    ``id``. ``ping_row`` is what it is called with to find out whether it works again; without one it is not pinged.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not an ``async def``.
     """
@@ -40,26 +40,35 @@ class FunctionProvider:
                 hint="define it with `async def`; a blocking one can be awaited with asyncio.to_thread(function, row)",
             )
         self._fn = fn
-        self._canary_row = ping_row
+        self._ping_row = ping_row
         label = name or _name(fn)
         self._route = Route(label=label, account=label)
         self._limits = TimeLimits()
+        self._routes = (self._route,)
 
-    def prepare(self, row: Row) -> Request:
+    def routes(self, row: Row) -> Sequence[Route]:
+        """The function itself."""
+        return self._routes
+
+    def request(self, row: Row, route: Route) -> Request:
         """A request that is only a name: *row* itself is what the function gets."""
         size = sum(map(len, row.fields.values()))
         return self._request(size // 4)
 
+    def lookup(self, row: Row, request: Request) -> Outcome | None:
+        """Nothing is known without a call."""
+        return None
+
     def ping(self, like: Request) -> Request | None:
-        """A request for the canary's row, None where there is none."""
-        return None if self._canary_row is None else self._request(0)
+        """A request for the row to ping with, None where there is none."""
+        return None if self._ping_row is None else self._request(0)
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Await the function once, for *timeout* seconds at most, and judge what comes. Raises only cancellation."""
         value: object = None
         limit = self._limits.within(timeout)
         try:
-            value = self._canary_row if row is None else _value_of(row)
+            value = self._ping_row if row is None else _value_of(row)
             with limit:
                 result = await self._fn(value)
             body = _json_of(result)

@@ -5,18 +5,18 @@ It sends once. It does not retry, wait, count or choose another provider; those 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmbatch.classify.classify import classify_fault, classify_reply
-from llmbatch.core.calls import Outcome, Request
-from llmbatch.core.errors import MalformedRowError, TransportError
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
 from llmbatch.providers.formats.bodies import compose_body, to_bytes
 from llmbatch.providers.formats.ping import LIMITS, ping_body
-from llmbatch.providers.formats.row_kind import parse_kind
-from llmbatch.providers.resolve import ProviderSettings, Resolver
+from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
+from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
 
 __all__ = ["HttpProvider"]
 
@@ -38,6 +38,7 @@ class HttpProvider:
         self._transport = transport
         self._resolver = Resolver(connection)
         self._system = dumps(connection.system) if connection.system else None
+        self._resolved: tuple[Row, ParsedRow, Target] | None = None
 
     @classmethod
     def over_http(
@@ -57,34 +58,27 @@ class HttpProvider:
         )
         return cls(connection, transport)
 
-    def check(self, row: Row | None = None) -> None:
-        """Find out before anything is sent that the first *row*, or the run's model, has a provider and a key.
+    def routes(self, row: Row) -> Sequence[Route]:
+        """The one route of *row*, by its model and format.
 
         Raises:
-            UsageError: it has not. A malformed row is no reason: it will have its own line.
+            MalformedRowError: the row can be no request.
+            UsageError: the row needs a key, model or provider that is not there.
         """
-        if row is not None:
-            try:
-                self.prepare(row)
-            except MalformedRowError:
-                pass
-            else:
-                return
-        if self._resolver.run_model:
-            self._resolver.target(None, None, anthropic=False)
+        return (self._resolve(row)[1].route,)
 
-    def prepare(self, row: Row) -> Request:
+    def request(self, row: Row, route: Route) -> Request:
         """What *row* becomes on the wire: some microseconds, as it is done again whenever the row is sent.
 
         Raises:
             MalformedRowError: the row can be no request.
             UsageError: the row needs a key, model or provider that is not there.
         """
-        shape = parse_kind(row.fields, model=self._resolver.run_model)
-        target = self._resolver.target(shape.model, shape.endpoint, anthropic=shape.anthropic)
-        members = shape.members
-        if shape.body is not None:
-            body = shape.body.encode()
+        kind, target = self._resolve(row)
+        self._resolved = None
+        members = kind.members
+        if kind.body is not None:
+            body = kind.body.encode()
         else:
             members = compose_body(
                 target.endpoint, members, model=target.model, system=self._system, params=self._connection.params
@@ -93,6 +87,20 @@ class HttpProvider:
         return Request(
             target.route, target.url, target.headers, body, target.endpoint, _tokens(body, members, target.endpoint)
         )
+
+    def lookup(self, row: Row, request: Request) -> Outcome | None:
+        """Nothing is known without a call."""
+        return None
+
+    def _resolve(self, row: Row) -> tuple[ParsedRow, Target]:
+        """The kind of *row* and where it goes; kept between :meth:`routes` and :meth:`request`."""
+        resolved = self._resolved
+        if resolved is not None and resolved[0] is row:
+            return resolved[1], resolved[2]
+        kind = parse_kind(row.fields, model=self._resolver.run_model)
+        target = self._resolver.target(kind.model, kind.endpoint, anthropic=kind.anthropic)
+        self._resolved = (row, kind, target)
+        return kind, target
 
     def ping(self, like: Request) -> Request:
         """The smallest request that the route of *like* takes."""

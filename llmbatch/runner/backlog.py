@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
-from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.calls import Outcome, Request, Route, Usage
 from llmbatch.core.events import Event, RetryPlanned, RowParked, RowsRequeued
 from llmbatch.core.rows import Row
 from llmbatch.route.route import RouteState
@@ -80,6 +80,7 @@ class PendingRow:
         "route",
         "row",
         "slim",
+        "spent",
         "stamp",
         "state",
     )
@@ -100,6 +101,8 @@ class PendingRow:
         self.latency: float | None = None
         self.stamp = 0
         self.last: Outcome | None = None
+        self.spent: Usage | None = None
+        """Tokens of earlier calls whose answers asked for a follow-up."""
 
     def __repr__(self) -> str:
         return f"<PendingRow {self.row.number} {self.state.name.lower()}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llmbatch.core.calls import Request
+from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
 from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.context import RunContext
@@ -40,7 +41,7 @@ class Checks:
 
     def _prepare(self, row: Row) -> None:
         try:
-            request = self._run.provider.prepare(row)
+            request = first_request(self._run.provider, row)
         except Exception:  # noqa: BLE001 - a row of an earlier run that is no request now: then there is none
             return
         self.keep(self._run.routes.route_of(row, request.route, self._run.now()), request)

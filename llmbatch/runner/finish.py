@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.events import Event, Progress, RowFinished
 from llmbatch.core.ports import Sink, Source
 from llmbatch.core.rows import Malformed, Result, Row
@@ -45,7 +45,7 @@ class Finisher:
             error_code=outcome.code if failed else None,
             error_message=outcome.message if failed else None,
             text=outcome.text,
-            usage=outcome.usage,
+            usage=outcome.usage if pending.spent is None else _added(pending.spent, outcome.usage),
             model=route.route.label,
             latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
@@ -70,6 +70,12 @@ class Finisher:
         """Tell how far reading is."""
         self._told_at = now
         self._emit(Progress(now, self._source.rows_read, self._source.fraction, exhausted))
+
+
+def _added(spent: Usage, usage: Usage | None) -> Usage:
+    if usage is None:
+        return spent
+    return Usage(spent.input_tokens + usage.input_tokens, spent.output_tokens + usage.output_tokens)
 
 
 def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Result:

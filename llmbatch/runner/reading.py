@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from llmbatch.core.calls import Request
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
+from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
@@ -150,7 +151,7 @@ class Reading:
         if self._is_later_pass and item.number in self._run.backlog.rows:
             return None
         try:
-            request = self._run.provider.prepare(item)
+            request = first_request(self._run.provider, item)
         except MalformedRowError as error:
             self._run.finisher.finish_malformed(item, error.code, str(error))
             return None
@@ -162,8 +163,13 @@ class Reading:
             return None
         if self._without_key is not None:
             self._fail_without_key()
-        pending = PendingRow(item, request, self._run.routes.route_of(item, request.route, now))
-        self._run.backlog.add(pending)
+        run = self._run
+        pending = PendingRow(item, request, run.routes.route_of(item, request.route, now))
+        known = run.provider.lookup(item, request)
+        if known is not None:
+            run.finisher.finish(pending, known, "success" if known.verdict == "success" else "failed", now)
+            return None
+        run.backlog.add(pending)
         return pending
 
     def _lack_key(self, row: Row, error: MissingKeyError) -> None:
@@ -249,7 +255,7 @@ class Reading:
     def slim(self, pending: PendingRow) -> None:
         """The row waits: drop its body where that is large, to be made or read again when it goes."""
         request = pending.request
-        if request is None or len(request.body) <= SMALL_BYTES:
+        if request is None or pending.spent is not None or len(request.body) <= SMALL_BYTES:
             return
         pending.bytes = len(request.body)
         pending.request = None
@@ -278,7 +284,7 @@ class Reading:
         except InputError as error:
             self.fail(error)
             return None
-        pending.request = self._run.provider.prepare(pending.row)
+        pending.request = self._run.provider.request(pending.row, pending.route.route)
         return pending.request
 
     def drop(self, pending: PendingRow) -> None:

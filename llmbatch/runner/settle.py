@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Literal, assert_never
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
@@ -102,7 +102,7 @@ class Settler:
             match decision:
                 case Succeed():
                     if pending is not None and pending.last is not None:
-                        self._end(pending, pending.last, "success", now)
+                        self._succeed(pending, pending.last, now)
                 case Fail(row, outcome):
                     self._end(rows[row], outcome, "failed", now)
                 case RetryAt(row, at, code):
@@ -132,6 +132,19 @@ class Settler:
                     assert_never(decision)
 
     # Rows.
+
+    def _succeed(self, pending: PendingRow, outcome: Outcome, now: float) -> None:
+        """The row ends, unless its answer asks for a follow-up."""
+        if outcome.follow_up is None:
+            self._end(pending, outcome, "success", now)
+            return
+        used, spent = outcome.usage or Usage(0, 0), pending.spent or Usage(0, 0)
+        pending.spent = Usage(spent.input_tokens + used.input_tokens, spent.output_tokens + used.output_tokens)
+        pending.request = outcome.follow_up
+        if pending.route.state.is_closed:
+            self._run.backlog.enqueue(pending, first=True)
+        else:
+            self._park(pending, now)
 
     def _end(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
         self._on_drop(pending)

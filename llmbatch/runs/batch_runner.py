@@ -11,23 +11,23 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from llmbatch.core.errors import StoppedError, WriteError
 from llmbatch.core.events import Notice, Observer, RunStarted
-from llmbatch.core.ports import Provider, Transport
+from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Result, Row, encode_line
 from llmbatch.outputs.sinks import LineSink, QueueSink
-from llmbatch.report.stats import RunStats, Summary
-from llmbatch.runner.engine import Engine, RunOutcome
+from llmbatch.report.stats import Summary
+from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import Endpoint, Fsync, OnOutage, RunOptions, check_keywords, check_names
+from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.nested_loop import run_in_thread
 
 if TYPE_CHECKING:
     from llmbatch.inputs.source import Source
-    from llmbatch.outputs.file import Output
     from llmbatch.outputs.writer import LineWriter
     from llmbatch.storage.filesystem import Filesystem
 
@@ -60,7 +60,8 @@ class BatchRunner:
     cancelled run leaves an output that the next one resumes.
 
     Args:
-        model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), or an ``async def call(row)``.
+        model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), an ``async def call(row)``, or a
+            :class:`~llmbatch.core.ports.Provider`, which stays open: whoever made it closes it.
         base_url: any OpenAI-compatible server, in place of the provider's.
         proxy: the URL of an HTTP proxy for every request; None: none, whatever the environment says.
         api_key_env: the environment variable that holds the key; keys are taken from nowhere else.
@@ -73,7 +74,7 @@ class BatchRunner:
             ``answer_too_large``.
         environ: where keys and base URLs are read from; None: the process's environment.
         transport: what carries requests in place of the HTTP client, such as a simulated provider; closed with a run.
-        disk: what files are on in place of the operating system's, for simulations.
+        filesystem: what files are on in place of the operating system's, for simulations.
         **options: concurrency and the rest of :class:`RunOptions`.
 
     Raises:
@@ -82,7 +83,7 @@ class BatchRunner:
 
     def __init__(
         self,
-        model: str | AsyncFunction | None = None,
+        model: str | AsyncFunction | Provider | None = None,
         *,
         base_url: str | None = None,
         proxy: str | None = None,
@@ -95,7 +96,7 @@ class BatchRunner:
         max_answer_memory: int = 512_000_000,
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
-        disk: Filesystem | None = None,
+        filesystem: Filesystem | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_names(frozenset(options))
@@ -113,8 +114,8 @@ class BatchRunner:
         self._canary = canary
         self._environ = os.environ if environ is None else environ
         self._transport = transport
-        self._disk = disk
-        self._engines: list[Engine] = []
+        self._filesystem = filesystem
+        self._jobs: list[RunJob] = []
         self._writers: list[LineWriter] = []
         self._given_up: int | None = None
         self._stopped: tuple[int, str, bool] | None = None
@@ -147,8 +148,7 @@ class BatchRunner:
                 sent.
             WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
         """
-        from llmbatch.inputs.parallel_hash import start_parallel_hash
-        from llmbatch.inputs.source import count_rows, open_source, verify_finished
+        from llmbatch.inputs.input import JsonlInput
         from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.outputs.file import open_output
         from llmbatch.outputs.writer import LineWriter
@@ -159,82 +159,77 @@ class BatchRunner:
         check_keywords(
             limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict, force=force, fsync=fsync
         )
-        disk = self._disk or FILESYSTEM
+        filesystem = self._filesystem or FILESYSTEM
         target = str(output if output is not None else default_output(input))
         host = LocalSimulator(seed=self.options.seed or 0)
         # Lines go first: what a kill repeats is then no more than what was in flight.
         provider = self._make_provider(
-            host, before_sending=lambda: writer.flush(), warn=lambda text: engine.emit(_warning(text))
+            host, before_sending=lambda: writer.flush(), warn=lambda text: job.engine.emit(_warning(text))
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
-            stack.push_async_callback(provider.aclose)
-            check_first_row(provider, input, limit=limit, strict=strict, disk=disk)
-            head_start = start_parallel_hash(input, target, disk)
-            if head_start is not None:
-                stack.callback(head_start.close)
-            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=disk)
+            if provider is not self._model:
+                stack.push_async_callback(provider.aclose)
+            rows = stack.enter_context(JsonlInput(input, output=target, filesystem=filesystem))
+            check_first_row(provider, rows, str(input), limit=limit, strict=strict)
+            rows.hash_ahead()
+            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=filesystem)
             stack.callback(out.close)
-            verify_finished(input, out.ledger, disk, head_start=head_start)
-            if head_start is not None:
-                head_start.close()
+            rows.verify(out.ledger)
             # A function may change its name; what it is asked is its author's matter.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
-                check_same_model(provider, input, target, earlier, disk)
-            source = open_source(input, ledger=out.ledger, limit=limit, spool=spool_path(target), disk=disk)
+                check_same_model(provider, rows, target, earlier)
+            source = rows.rows(out.ledger, limit=limit, spool=spool_path(target))
             stack.push_async_callback(source.aclose)
-            total = count_rows(input, disk)
+            total = rows.count()
             if limit is not None and total is not None:
                 total = min(limit, total)
             if total is None or len(out.ledger) < total:
                 out.check_room(sync=fsync == "group")
             if out.is_resumable:
-                write_deferred(Path(target), (), disk)  # what waited will be sent now, or is told again at the end
+                # Deferred rows are sent now, or reported again at the end.
+                write_deferred(Path(target), (), filesystem)
             sync_interval = 1.0 if fsync == "group" else None
-            writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: engine.abort(error))
+            writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: job.engine.abort(error))
             self._writers.append(writer)
             stack.callback(self._writers.remove, writer)
-            stats = self._fold()
-            engine = self._start(
-                provider, source, LineSink(writer), stats, out, good_rows=lambda: known_good_rows(out, input, disk)
+            job = self._start(
+                source,
+                LineSink(writer),
+                provider,
+                answered_before=out.has_success,
+                good_rows=lambda: known_good_rows(out, input, filesystem),
             )
-            engine.emit(
-                RunStarted(
-                    asyncio.get_running_loop().time(),
-                    str(input),
-                    target,
-                    self.options.concurrency,
-                    out.ledger.success,
-                    out.ledger.failed,
-                    total,
-                )
+            now, concurrency = asyncio.get_running_loop().time(), self.options.concurrency
+            job.engine.emit(
+                RunStarted(now, str(input), target, concurrency, out.ledger.success, out.ledger.failed, total)
             )
-            ending: RunOutcome | None = None
+            outcome: RunOutcome | None = None
             try:
-                ending = await engine.run()
+                outcome = await job.run()
             finally:
-                self._engines.remove(engine)
+                self._jobs.remove(job)
                 try:
                     await writer.aclose()
                 except WriteError as error:
-                    ending = RunOutcome(74, error.message, error.hint, error)
+                    outcome = RunOutcome(74, error.message, error.hint, error)
                 finally:
-                    waiting = stamp_retry_at(engine.deferred())
+                    waiting = stamp_retry_at(job.deferred())
                     if out.is_resumable:
                         try:
-                            write_deferred(Path(target), map(encode_line, waiting), disk)
+                            write_deferred(Path(target), map(encode_line, waiting), filesystem)
                         except WriteError:
-                            if ending is None or ending.error is None:
+                            if outcome is None or outcome.error is None:
                                 raise
-                            # The error that ended the run is what there is to tell.
-                if ending is None:
-                    engine.ended(130, "the run was cancelled", len(waiting))
-            if self._given_up is not None and ending.exit_code in (0, 1):
+                            # The error that ended the run is what there is to report.
+                if outcome is None:
+                    job.abandon("the run was cancelled")
+            if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were done, but a reader never took their lines.
-                ending = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
+                outcome = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
             self._given_up = None
-            return self._sum_up(engine, stats, ending, len(waiting))
+            return job.conclude(outcome, len(waiting))
 
     def run_sync(
         self,
@@ -287,39 +282,38 @@ class BatchRunner:
         from llmbatch.outputs.deferred import stamp_retry_at
 
         host = LocalSimulator(seed=self.options.seed or 0)
-        provider = self._make_provider(host, warn=lambda text: engine.emit(_warning(text)))
+        provider = self._make_provider(host, warn=lambda text: job.engine.emit(_warning(text)))
         sink = QueueSink(2 * self.options.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
-            stack.push_async_callback(provider.aclose)
+            if provider is not self._model:
+                stack.push_async_callback(provider.aclose)
             source = IterableSource(rows, opaque=callable(self._model))
             stack.push_async_callback(source.aclose)
-            stats = self._fold()
-            engine = self._start(provider, source, sink, stats, None)
-            engine.emit(
-                RunStarted(asyncio.get_running_loop().time(), "", "", self.options.concurrency, 0, 0, _length(rows))
-            )
-            task = asyncio.create_task(engine.run())
+            job = self._start(source, sink, provider)
+            now = asyncio.get_running_loop().time()
+            job.engine.emit(RunStarted(now, "", "", self.options.concurrency, 0, 0, _length(rows)))
+            task = asyncio.create_task(job.run())
             task.add_done_callback(lambda _: sink.close())
-            told_all = False
+            all_yielded = False
             try:
                 async for result in sink.results():
                     yield result
-                ending = await task
-                waiting = stamp_retry_at(engine.deferred())
+                outcome = await task
+                waiting = stamp_retry_at(job.deferred())
                 for result in waiting:
                     yield result
-                told_all = True
+                all_yielded = True
             finally:
-                self._engines.remove(engine)
+                self._jobs.remove(job)
                 if not task.done():
                     task.cancel()
                     await asyncio.wait([task])
-                if not told_all:
-                    engine.ended(130, "the stream was closed early", len(engine.deferred()))
-            self._sum_up(engine, stats, ending, len(waiting))
-            if ending.exit_code == 3:
-                raise StoppedError(ending.reason, hint=ending.hint)
+                if not all_yielded:
+                    job.abandon("the stream was closed early")
+            job.conclude(outcome, len(waiting))
+            if outcome.exit_code == 3:
+                raise StoppedError(outcome.reason, hint=outcome.hint)
 
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
         """Stop what runs in this event loop, or else the next run: no new rows, requests in flight may finish for 30 s.
@@ -328,10 +322,10 @@ class BatchRunner:
         """
         exit_code = 128 + signal if signal is not None else 130
         reason = "stopped at once" if now else "interrupted: requests in flight may finish"
-        if not self._engines and not self._writers:
+        if not self._jobs and not self._writers:
             self._stopped = (exit_code, reason, now)
-        for engine in self._engines:
-            engine.stop(exit_code, reason, now=now)
+        for job in self._jobs:
+            job.stop(exit_code, reason, now=now)
         for writer in self._writers if now else ():
             if writer.abandon():
                 self._given_up = exit_code
@@ -346,9 +340,11 @@ class BatchRunner:
         warn: Callable[[str], None] = lambda text: None,
     ) -> Provider:
         if self._model is not None and not isinstance(self._model, str):
+            if is_provider(self._model):
+                return cast("Provider", self._model)
             from llmbatch.providers.function_provider import FunctionProvider
 
-            return FunctionProvider(self._model, ping_row=self._canary)
+            return FunctionProvider(cast("AsyncFunction", self._model), ping_row=self._canary)
         from llmbatch.providers.http_provider import HttpProvider
         from llmbatch.providers.resolve import ProviderSettings
 
@@ -369,51 +365,32 @@ class BatchRunner:
             connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
         )
 
-    def _fold(self) -> RunStats:
-        """What adds up this run's events: a fresh one among the observers, as others may read it too, or our own."""
-        fresh = (other for other in self._observers if isinstance(other, RunStats) and other.started is None)
-        return next(fresh, None) or RunStats()
-
     def _start(
         self,
-        provider: Provider,
         source: Source,
-        sink: LineSink | QueueSink,
-        stats: RunStats,
-        out: Output | None,
+        sink: Sink,
+        provider: Provider,
         *,
+        answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
-    ) -> Engine:
-        engine = Engine(
-            provider,
-            source,
-            sink,
-            self.options,
-            observers=[stats, *(other for other in self._observers if other is not stats)],
-            answered_before=out.has_success if out is not None else lambda _: False,
+    ) -> RunJob:
+        job = RunJob(
+            *(source, sink, provider, self.options),
+            observers=self._observers,
+            answered_before=answered_before,
             good_rows=good_rows,
         )
-        self._engines.append(engine)
+        self._jobs.append(job)
         if self._stopped is not None:
             exit_code, reason, now = self._stopped
             self._stopped = None
-            engine.stop(exit_code, reason, now=now)
-        return engine
+            job.stop(exit_code, reason, now=now)
+        return job
 
-    def _sum_up(self, engine: Engine, stats: RunStats, ending: RunOutcome, deferred: int) -> Summary:
-        if isinstance(ending.error, WriteError):
-            engine.ended(74, ending.reason, deferred)
-            raise ending.error
-        if ending.error is not None:
-            engine.ended(2, ending.reason, deferred)
-            raise ending.error
-        exit_code = ending.exit_code
-        if exit_code == 0 and deferred:
-            exit_code = 75
-        failed = stats.failed
-        if exit_code == 0 and failed:
-            exit_code = 1
-        return stats.summary(engine.ended(exit_code, ending.reason, deferred))
+
+def is_provider(model: object) -> bool:
+    """Whether *model* is a provider rather than a function: it has the methods of one."""
+    return all(callable(getattr(model, name, None)) for name in ("routes", "request", "call"))
 
 
 def _warning(text: str) -> Notice:

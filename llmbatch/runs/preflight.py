@@ -2,76 +2,60 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
 
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
-from llmbatch.core.ports import Provider
+from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.source import open_source
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.inputs.input import Input
 
 __all__ = ["check_first_row", "check_same_model"]
 
 _FEW_ROWS = 10_000
 """How far into the input the first answered row is looked for: about 0.1 s."""
 
+_MOST_FAULTS = 5
+"""Malformed rows that are named, or passed over."""
 
-def check_first_row(
-    provider: Provider,
-    input: str | Path,  # noqa: A002
-    *,
-    limit: int | None,
-    strict: bool,
-    disk: Filesystem = FILESYSTEM,
-) -> None:
-    """Read up to the first row that can be sent; with *strict*, all of them.
+
+def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
+    """Read up to the first row that can be sent; with *strict*, all of them. *name* is the input's, for messages.
 
     Raises:
         InputError: the input cannot be opened, or, with *strict*, has malformed rows or cannot be read twice.
         UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
     """
-    path = Path(input)
-    if str(input) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+    if not rows.is_rereadable:
         if strict:
             raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
         return
-    source = open_source(input, limit=limit, disk=disk)
     faults: list[str] = []
     no_key: MissingKeyError | None = None
     can_send = False
-    try:
-        while not source.exhausted and len(faults) < 5:
-            item = source.take()
-            if item is None:
-                continue
+    with contextlib.closing(rows.peek(limit)) as items:
+        for count, item in enumerate(items, 1):
             try:
                 fault = _fault(provider, item)
             except MissingKeyError as error:
                 no_key = no_key or error
-                if source.rows_read >= _FEW_ROWS:
+                if count >= _FEW_ROWS:
                     break
                 continue
-            if fault is not None:
-                faults.append(f"line {item.number}: {fault}")
+            if fault is None:
+                if not strict:
+                    return
+                can_send = True
                 continue
-            if not strict:
-                return
-            can_send = True
-    finally:
-        source.close()
+            faults.append(f"line {item.number}: {fault}")
+            if len(faults) >= _MOST_FAULTS:
+                break
     if no_key is not None and not can_send and not faults:
         raise no_key
     if strict and faults:
-        raise InputError(f"{input} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
+        raise InputError(f"{name} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
 
 
-def check_same_model(
-    provider: Provider,
-    input: str | Path,  # noqa: A002
-    output: str,
-    earlier: tuple[int, str],
-    disk: Filesystem = FILESYSTEM,
-) -> None:
+def check_same_model(provider: Provider, rows: Input, output: str, earlier: tuple[int, str]) -> None:
     """Compare *earlier*, a row that has its answer and the model that gave it, with where that row would go now.
 
     Rows that name their own models may well mix them: then nothing differs.
@@ -80,20 +64,14 @@ def check_same_model(
         OutputError: it would go to another model.
     """
     number, model = earlier
-    if number > _FEW_ROWS or not Path(input).is_file():
+    if number > _FEW_ROWS or not rows.is_rereadable:
         return
-    source = open_source(input, limit=number, disk=disk)
-    row: Row | None = None
-    try:
-        while row is None and not source.exhausted:
-            item = source.take()
-            row = item if isinstance(item, Row) and item.number == number else None
-    finally:
-        source.close()
+    with contextlib.closing(rows.peek(number)) as items:
+        row = next((item for item in items if isinstance(item, Row) and item.number == number), None)
     if row is None:
         return
     try:
-        now = provider.prepare(row).route.label
+        now = provider.routes(row)[0].label
     except (MalformedRowError, UsageError):
         return
     if now != model:
@@ -107,7 +85,7 @@ def _fault(provider: Provider, item: Row | Malformed) -> str | None:
     if isinstance(item, Malformed):
         return f"{item.code}: {item.message}"
     try:
-        provider.prepare(item)
+        first_request(provider, item)
     except MalformedRowError as error:
         return f"{error.code}: {error}"
     return None

@@ -35,6 +35,7 @@ if __package__ in (None, ""):
 
 from e2e_sick import hard_reset, whole
 
+from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
@@ -277,7 +278,7 @@ async def attack(server: FuzzServer, connections: int, seed: int) -> Findings:
             row = Row(number, "", f'"{number}"', {"prompt": f'"{number}"'})
             start, stalled = loop.time(), findings.stalled
             try:
-                outcome = await asyncio.wait_for(provider.call(provider.prepare(row), row, timeout=TIMEOUT), 20)
+                outcome = await asyncio.wait_for(provider.call(first_request(provider, row), row, timeout=TIMEOUT), 20)
             except Exception as error:
                 findings.wrong.append(f"row {number}: {error!r} after {loop.time() - start:.2f} s")
                 continue

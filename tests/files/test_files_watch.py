@@ -303,15 +303,15 @@ async def test_a_full_disk_let_calls_be_paid_for(path: Path) -> None:
     path.write_bytes(b"")
 
     with pytest.raises(WriteError, match="No space left on device") as caught:
-        await BatchRunner(call, disk=Full(5_000)).run(prompts, path)
+        await BatchRunner(call, filesystem=Full(5_000)).run(prompts, path)
     assert calls == 0
     assert path.read_bytes() == b""
     assert "free some space" in caught.value.hint
 
-    summary = await BatchRunner(call, disk=Full(50_000)).run(prompts, path)
+    summary = await BatchRunner(call, filesystem=Full(50_000)).run(prompts, path)
     assert (summary.exit_code, calls) == (0, 2)
 
-    again = await BatchRunner(call, disk=Full(0)).run(prompts, path)
+    again = await BatchRunner(call, filesystem=Full(0)).run(prompts, path)
     assert (again.exit_code, again.already_done) == (0, 2)  # a finished run needs no room
 
 
@@ -362,12 +362,12 @@ async def test_a_file_system_that_cannot_sync_lost_every_paid_line(path: Path) -
     prompts.write_text('"one"\n"two"\n')
 
     with pytest.raises(OutputError, match="cannot sync") as caught:
-        await BatchRunner(call, disk=Unsyncable()).run(prompts, path)
+        await BatchRunner(call, filesystem=Unsyncable()).run(prompts, path)
     assert calls == 0
     assert "--fsync off" in caught.value.hint
 
-    first = await BatchRunner(call, disk=Unsyncable()).run(prompts, path, fsync="off", limit=1)
-    second = await BatchRunner(call, disk=Unsyncable()).run(prompts, path, fsync="off")
+    first = await BatchRunner(call, filesystem=Unsyncable()).run(prompts, path, fsync="off", limit=1)
+    second = await BatchRunner(call, filesystem=Unsyncable()).run(prompts, path, fsync="off")
     assert (first.exit_code, second.exit_code, calls) == (0, 0, 2)
 
 

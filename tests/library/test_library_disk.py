@@ -55,7 +55,7 @@ async def test_an_input_that_cannot_be_read_on_stops_the_run_and_keeps_what_is_d
     out = prompts.with_name("o.jsonl")
 
     with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)") as caught:
-        await BatchRunner(answer, disk=Failing("read", 3)).run(prompts, out)
+        await BatchRunner(answer, filesystem=Failing("read", 3)).run(prompts, out)
     done = rows_of(out)
     again = await BatchRunner(answer).run(prompts, out)
 
@@ -73,7 +73,7 @@ async def test_an_output_that_cannot_be_written_stops_the_run(prompts: Path, cal
     out = prompts.with_name("o.jsonl")
 
     with pytest.raises(WriteError, match=r"could not be written \(Input/output error\)") as caught:
-        await BatchRunner(answer, disk=Failing(call, 1 if call == "sync" else 4)).run(prompts, out)
+        await BatchRunner(answer, filesystem=Failing(call, 1 if call == "sync" else 4)).run(prompts, out)
     done = rows_of(out)
     again = await BatchRunner(answer).run(prompts, out)
 
@@ -96,7 +96,7 @@ async def test_a_run_cancelled_while_it_ends_leaves_no_stale_file_of_deferred_ro
             loop.call_soon_threadsafe(syncing.set)
             super().sync(fd)
 
-    run = asyncio.ensure_future(BatchRunner(answer, disk=Slow()).run(prompts, tmp_path / "o.jsonl"))
+    run = asyncio.ensure_future(BatchRunner(answer, filesystem=Slow()).run(prompts, tmp_path / "o.jsonl"))
     await syncing.wait()
     run.cancel()
     await asyncio.wait([run])

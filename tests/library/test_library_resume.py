@@ -94,7 +94,7 @@ async def test_fsync_off_syncs_no_line(prompts: Path, fsync: str) -> None:
     """It is the system that decides then; nothing else changes."""
     disk = Counting()
 
-    summary = await BatchRunner("sim/steady", disk=disk).run(prompts, fsync=fsync)
+    summary = await BatchRunner("sim/steady", filesystem=disk).run(prompts, fsync=fsync)
 
     assert summary.success == 4
     assert (disk.syncs > 0) == (fsync == "group")

@@ -11,6 +11,7 @@ from providers_raw_server import answering, raw_server
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
+from llmbatch.core.ports import first_request
 from llmbatch.core.raw_json import split_object
 from llmbatch.core.rows import Row
 from llmbatch.providers.http_provider import HttpProvider
@@ -48,7 +49,7 @@ def a_caller(**settings: object) -> HttpProvider:
 
 
 def prepared(text: str = '{"prompt":"hi"}', **settings: object) -> Request:
-    return a_caller(**settings).prepare(a_row(text))
+    return first_request(a_caller(**settings), a_row(text))
 
 
 HI = '{"prompt":"hi"}'
@@ -214,7 +215,7 @@ def test_sim_is_asked_for_its_url_once_and_ignores_base_url():
     provider = a_caller(model="sim/x", base_url="http://h", sim_url=lambda: asked.append(1) or "http://127.0.0.1:9")
 
     started_early = bool(asked)
-    urls = {provider.prepare(a_row(f'{{"prompt":"hi","model":"sim/m{n}"}}')).url for n in range(3)}
+    urls = {first_request(provider, a_row(f'{{"prompt":"hi","model":"sim/m{n}"}}')).url for n in range(3)}
 
     assert (started_early, len(asked)) == (False, 1)
     assert urls == {"http://127.0.0.1:9/v1/chat/completions"}
@@ -224,7 +225,7 @@ def test_routes_of_one_key_share_an_account():
     """Two models behind one key are two circuits and one account; another key or server is another account."""
     provider = a_caller(model="openai/a")
     first, second, other = (
-        provider.prepare(a_row(f'{{"prompt":"hi","model":"{model}"}}')).route for model in ("a", "b", "groq/a")
+        first_request(provider, a_row(f'{{"prompt":"hi","model":"{model}"}}')).route for model in ("a", "b", "groq/a")
     )
 
     assert first != second
@@ -247,28 +248,13 @@ USAGE = [
 
 @pytest.mark.parametrize(("settings", "row", "words"), USAGE)
 def test_what_is_missing_is_told_before_anything_is_sent(settings, row, words):
-    """No model, no key, no URL: a usage error that says which, also from the check at the start."""
+    """No model, no key, no URL: a usage error that says which."""
     provider = a_caller(**settings)
 
     with pytest.raises(UsageError, match=words) as caught:
-        provider.check(a_row(row))
+        provider.routes(a_row(row))
 
     assert caught.value.hint
-
-
-def test_check_without_a_row_looks_at_the_runs_model():
-    """The command line can check before it reads; a run whose rows name their models passes."""
-    a_caller(model=None, environ={}).check()
-    a_caller(model="openai/x").check()
-    with pytest.raises(UsageError):
-        a_caller(model="openai/x", environ={}).check()
-
-
-def test_check_of_a_malformed_row_still_checks_the_key():
-    """A bad first row is that row's problem; a missing key is everybody's."""
-    a_caller(model="openai/x").check(a_row('{"prompt":5}'))
-    with pytest.raises(UsageError):
-        a_caller(model="openai/x", environ={}).check(a_row('{"prompt":5}'))
 
 
 @pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret\r\nX: y", "sk-secret…", "sk-ключ-secret", "sk\x00secret"])
@@ -323,7 +309,8 @@ def test_nothing_shows_a_key():
     """Settings, requests and routes can be logged."""
     provider = a_caller(model="openai/x")
 
-    shown = repr((provider, provider._connection, provider._resolver, provider.prepare(a_row('{"prompt":"hi"}'))))
+    request = first_request(provider, a_row('{"prompt":"hi"}'))
+    shown = repr((provider, provider._connection, provider._resolver, request))
 
     assert not any(key in shown for key in KEYS.values())
 
@@ -351,7 +338,7 @@ def test_tokens_are_estimated_from_the_body_and_the_rows_limit(row, extra):
 def test_canary_goes_where_its_row_went():
     """Same URL, headers and route, a small body."""
     provider = a_caller(model="openai/x")
-    request = provider.prepare(a_row('{"prompt":"long","max_tokens":500}'))
+    request = first_request(provider, a_row('{"prompt":"long","max_tokens":500}'))
 
     canary = provider.ping(request)
 
@@ -364,7 +351,7 @@ def test_any_number_of_models_is_served():
     """Rows may name thousands of models; what is remembered of them is bounded."""
     provider = a_caller()
 
-    labels = [provider.prepare(a_row(f'{{"prompt":"hi","model":"m{n}"}}')).route.label for n in range(5000)]
+    labels = [first_request(provider, a_row(f'{{"prompt":"hi","model":"m{n}"}}')).route.label for n in range(5000)]
 
     assert labels == [f"openai/m{n}" for n in range(5000)]
     assert len(provider._resolver._targets) <= 4096
@@ -388,7 +375,7 @@ async def test_answer_is_judged_end_to_end(answer, verdict, status):
     """From the row over a real socket to the verdict; nothing raises and no key is said."""
     async with raw_server(answering(answer)) as server:
         provider = HttpProvider.over_http(ProviderSettings(model="openai/x", base_url=server.url, environ=KEYS))
-        request = provider.prepare(a_row('{"prompt":"hi"}'))
+        request = first_request(provider, a_row('{"prompt":"hi"}'))
         outcome = await provider.call(request, None, timeout=5)
         await provider.aclose()
 
@@ -405,7 +392,7 @@ async def test_unreachable_provider_is_a_failure_that_was_not_sent():
         port = sock.getsockname()[1]
     provider = HttpProvider.over_http(ProviderSettings(model="x", base_url=f"http://127.0.0.1:{port}", environ={}))
 
-    outcome = await provider.call(provider.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
+    outcome = await provider.call(first_request(provider, a_row('{"prompt":"hi"}')), None, timeout=5)
     await provider.aclose()
 
     assert (outcome.verdict, outcome.sent) == ("failure", False)
@@ -417,7 +404,7 @@ async def test_key_that_the_provider_echoes_is_masked():
     async with raw_server(answering(whole(body, status="401 Unauthorized"))) as server:
         settings = ProviderSettings(model="x", base_url=server.url, api_key_env="MY_KEY", environ=KEYS)
         provider = HttpProvider.over_http(settings)
-        outcome = await provider.call(provider.prepare(a_row('{"prompt":"hi"}')), None, timeout=5)
+        outcome = await provider.call(first_request(provider, a_row('{"prompt":"hi"}')), None, timeout=5)
         await provider.aclose()
 
     assert (outcome.verdict, outcome.key_refused) == ("account_refused", True)

@@ -8,6 +8,7 @@ import pytest
 
 from llmbatch.classify.classify import classify_exception, classify_reply
 from llmbatch.core.calls import Outcome, Reply
+from llmbatch.core.ports import first_request
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Row
 from llmbatch.providers.function_provider import FunctionProvider
@@ -139,7 +140,7 @@ async def test_what_a_function_was_called_with_is_an_echo_too() -> None:
 
     async def called(value: object) -> Outcome:
         row = Row(1, "0" * 16, '"r1"', {}, value)
-        return await provider.call(provider.prepare(row), row, timeout=5)
+        return await provider.call(first_request(provider, row), row, timeout=5)
 
     assert (await called({"prompt": PROMPT})).code == "http_403"
     assert (await called("hello")).code == "insufficient_quota"
@@ -162,7 +163,7 @@ async def test_a_row_that_cannot_be_shown_is_judged_all_the_same() -> None:
     provider = FunctionProvider(refuse)
     row = Row(1, "0" * 16, '"r1"', {}, HostileRow())
 
-    assert (await provider.call(provider.prepare(row), row, timeout=5)).code == "insufficient_quota"
+    assert (await provider.call(first_request(provider, row), row, timeout=5)).code == "insufficient_quota"
 
 
 @pytest.mark.parametrize(

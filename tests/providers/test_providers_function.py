@@ -10,6 +10,7 @@ import pytest
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import UsageError
+from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
 from llmbatch.providers.function_provider import FunctionProvider
 
@@ -21,7 +22,7 @@ def a_row(value: object = None, **fields: str) -> Row:
 async def called(fn, row: Row | None = None, *, timeout: float = 5.0, **settings: object) -> Outcome:
     provider = FunctionProvider(fn, **settings)
     row = row or a_row(1)
-    return await provider.call(provider.prepare(row), row, timeout=timeout)
+    return await provider.call(first_request(provider, row), row, timeout=timeout)
 
 
 async def echo(row):
@@ -179,17 +180,17 @@ async def test_canary_calls_the_function_with_the_canarys_row():
 
     without = FunctionProvider(fn)
     provider = FunctionProvider(fn, ping_row="ping")
-    canary = provider.ping(provider.prepare(a_row(1)))
+    canary = provider.ping(first_request(provider, a_row(1)))
 
     outcome = await provider.call(canary, None, timeout=5)
 
-    assert without.ping(without.prepare(a_row(1))) is None
+    assert without.ping(first_request(without, a_row(1))) is None
     assert (seen, outcome.verdict) == (["ping"], "success")
 
 
 def test_route_is_named_after_the_function():
     """What people see in reports is the function's name, or the one they chose."""
-    assert FunctionProvider(echo).prepare(a_row()).route.label == "echo"
-    assert FunctionProvider(functools.partial(echo)).prepare(a_row()).route.label == "echo"
-    assert FunctionProvider(Callable()).prepare(a_row()).route.label == "Callable"
-    assert FunctionProvider(echo, name="mine").prepare(a_row()).route.label == "mine"
+    assert first_request(FunctionProvider(echo), a_row()).route.label == "echo"
+    assert first_request(FunctionProvider(functools.partial(echo)), a_row()).route.label == "echo"
+    assert first_request(FunctionProvider(Callable()), a_row()).route.label == "Callable"
+    assert first_request(FunctionProvider(echo, name="mine"), a_row()).route.label == "mine"

@@ -388,7 +388,7 @@ class Story:
             base_url="http://provider.invalid/v1",
             environ={},
             transport=self.provider,
-            disk=disk,
+            filesystem=disk,
             observers=[self],
             **self.plan.options,
         )
@@ -461,7 +461,7 @@ class Story:
                 return  # not begun yet, or done
             other = SimulatedFilesystem(self.machine)
             runner = BatchRunner(
-                "m", base_url="http://provider.invalid/v1", environ={}, transport=self.provider, disk=other
+                "m", base_url="http://provider.invalid/v1", environ={}, transport=self.provider, filesystem=other
             )
             try:
                 await runner.run(INPUT, OUTPUT)

@@ -91,7 +91,7 @@ def _most_rows_in_memory(rows: int) -> int:
     phases = [Phase("down", 2.0, 3600.0, (503,)), Phase("disguised", 3602.0, 7200.0)]
     provider = Provider(1, Weather(phases), latency=0.3)
     runner = BatchRunner(
-        "m", base_url="http://p.invalid/v1", environ={}, transport=provider, disk=SimulatedFilesystem(machine),
+        "m", base_url="http://p.invalid/v1", environ={}, transport=provider, filesystem=SimulatedFilesystem(machine),
         observers=[Counting()], concurrency=20, seed=1,
     )  # fmt: skip
     loop = StoryLoop(limit=86_400.0, sync_seconds=0.05, rng=Random(1))

@@ -1,0 +1,129 @@
+"""One run, put together: rows from a source, calls to a provider, results to a sink, events to observers.
+
+It opens no file and makes no provider: :class:`~llmbatch.runs.batch_runner.BatchRunner` does, and anybody may hand in
+their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from llmbatch.core.errors import StoppedError, WriteError
+from llmbatch.core.events import Observer, RunStarted
+from llmbatch.core.ports import Provider, Sink, Source
+from llmbatch.core.rows import Result, Row
+from llmbatch.outputs.deferred import stamp_retry_at
+from llmbatch.report.stats import RunStats
+from llmbatch.report.summary import Summary
+from llmbatch.runner.engine import Engine, RunOutcome
+from llmbatch.runner.options import RunOptions
+
+__all__ = ["RunJob", "run_job"]
+
+
+class RunJob:
+    """A run that has its parts. Make it inside the event loop that runs it.
+
+    Args:
+        source: where rows come from.
+        sink: where results go; it is told of each row that ends, once.
+        provider: what rows are sent with.
+        options: how they are sent.
+        observers: told of every event.
+        answered_before: whether a route (by its label) has answered in an earlier run.
+        good_rows: rows of earlier runs that succeeded; looked up once, and only if a health check needs one.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        provider: Provider,
+        options: RunOptions,
+        *,
+        observers: Iterable[Observer] = (),
+        answered_before: Callable[[str], bool] = lambda _: False,
+        good_rows: Callable[[], Sequence[Row]] = lambda: (),
+    ) -> None:
+        self.options = options
+        observers = list(observers)
+        # The numbers of this run: an observer's, if it brought a fresh fold that others may read too, or our own.
+        fresh = (other for other in observers if isinstance(other, RunStats) and other.started is None)
+        self.stats = next(fresh, None) or RunStats()
+        self.engine = Engine(
+            provider,
+            source,
+            sink,
+            options,
+            observers=[self.stats, *(other for other in observers if other is not self.stats)],
+            answered_before=answered_before,
+            good_rows=good_rows,
+        )
+
+    async def run(self) -> RunOutcome:
+        """Send every row until all have ended or the run has to stop. Cancelling it releases every permit."""
+        return await self.engine.run()
+
+    def stop(self, exit_code: int = 130, reason: str = "stopped", *, now: bool = False) -> None:
+        """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
+        self.engine.stop(exit_code, reason, now=now)
+
+    def deferred(self) -> list[Result]:
+        """The rows that still wait, as results, in order of their numbers."""
+        return self.engine.deferred()
+
+    def conclude(self, outcome: RunOutcome, deferred: int) -> Summary:
+        """Tell the observers that the run is over, and sum it up; *deferred* counts the rows that still wait.
+
+        Raises:
+            WriteError: results could not be written.
+            Exception: what the source raised.
+        """
+        if outcome.error is not None:
+            exit_code = 74 if isinstance(outcome.error, WriteError) else 2
+            self.engine.ended(exit_code, outcome.reason, deferred)
+            raise outcome.error
+        exit_code = outcome.exit_code
+        if exit_code == 0:
+            exit_code = 75 if deferred else 1 if self.stats.failed else 0
+        return self.stats.summary(self.engine.ended(exit_code, outcome.reason, deferred))
+
+    def abandon(self, reason: str) -> None:
+        """Tell the observers that the run was cut off."""
+        self.engine.ended(130, reason, len(self.engine.deferred()))
+
+
+async def run_job(
+    source: Source,
+    sink: Sink,
+    provider: Provider,
+    options: RunOptions | None = None,
+    *,
+    observers: Iterable[Observer] = (),
+) -> Summary:
+    """Send every row of *source* with *provider* and hand each result to *sink*. Closes none of them.
+
+    Rows that still wait at the end (``on_outage="defer"``) go to the sink too, as ``deferred``.
+
+    Raises:
+        StoppedError: the provider refuses the account, the key or the first rows.
+        WriteError: the sink failed.
+        Exception: what the source raised.
+    """
+    job = RunJob(source, sink, provider, options or RunOptions(), observers=observers)
+    now = asyncio.get_running_loop().time()
+    job.engine.emit(RunStarted(now, "", "", job.options.concurrency, 0, 0, None))
+    outcome: RunOutcome | None = None
+    try:
+        outcome = await job.run()
+    finally:
+        if outcome is None:
+            job.abandon("the run was cancelled")
+    waiting = stamp_retry_at(job.deferred())
+    for result in waiting:
+        sink.put(result)
+    summary = job.conclude(outcome, len(waiting))
+    if summary.exit_code == 3:
+        raise StoppedError(outcome.reason, hint=outcome.hint)
+    return summary
