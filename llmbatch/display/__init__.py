@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from types import TracebackType
 from typing import Literal, Protocol, Self, TextIO
 
@@ -18,6 +19,15 @@ from llmbatch.report.stats import RunStats
 __all__ = ["Display", "ProgressKind", "make_display"]
 
 ProgressKind = Literal["auto", "rich", "plain", "json", "none"]
+
+DISPLAYS = {
+    "rich": ("llmbatch.display.rich_display", "RichDisplay"),
+    "plain": ("llmbatch.display.plain", "PlainDisplay"),
+    "json": ("llmbatch.display.json_lines", "JsonDisplay"),
+    "quiet": ("llmbatch.display.quiet", "QuietDisplay"),
+    "none": ("llmbatch.display.quiet", "NoDisplay"),
+}
+"""Each kind's module and class, made as ``Class(stream, verbose=…, stats=…)``."""
 
 
 class Display(Protocol):
@@ -49,29 +59,22 @@ def make_display(
 
     ``auto`` is ``rich`` on a terminal and ``plain`` elsewhere, on a dumb terminal, and in CI; ``rich``
     needs UTF-8 and is ``plain`` without. ``quiet`` shows errors
-    and nothing else. ``verbose`` 1 adds a line for each failed attempt, parked row and retry. *tally*: numbers that
+    and nothing else. ``verbose`` 1 adds a line for each failed attempt, parked row and retry. *stats*: numbers that
     something else feeds, before this face sees the event; without it the face folds the events itself.
     """
     stream = sys.stderr if stream is None else stream
-    if stream is None or (kind == "none" and not quiet):
-        from llmbatch.display.quiet import NoDisplay
-
-        return NoDisplay()
-    if quiet:
-        from llmbatch.display.quiet import QuietDisplay
-
-        return QuietDisplay(stream)
-    if (kind == "rich" and is_utf8(stream)) or (kind == "auto" and is_live_terminal(stream, os.environ)):
-        from llmbatch.display.rich_display import RichDisplay
-
-        return RichDisplay(stream, verbose=verbose, stats=stats)
-    if kind == "json":
-        from llmbatch.display.json_lines import JsonDisplay
-
-        return JsonDisplay(stream, verbose=verbose, stats=stats)
-    from llmbatch.display.plain import PlainDisplay
-
-    return PlainDisplay(stream, verbose=verbose, stats=stats)
+    name: str = kind
+    if stream is None:
+        name = "none"
+    elif quiet:
+        name = "quiet"
+    elif kind == "auto":
+        name = "rich" if is_live_terminal(stream, os.environ) else "plain"
+    elif kind == "rich" and not is_utf8(stream):
+        name = "plain"
+    module, class_name = DISPLAYS[name]
+    display: Callable[..., Display] = getattr(import_module(module), class_name)
+    return display(stream, verbose=verbose, stats=stats)
 
 
 def is_live_terminal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -11,12 +11,16 @@ from typing import Self, TextIO
 from llmbatch.core.events import Event, Notice
 from llmbatch.display.format import shown
 from llmbatch.display.safe_stream import write_line
+from llmbatch.report.stats import RunStats
 
 __all__ = ["NoDisplay", "QuietDisplay"]
 
 
 class NoDisplay:
     """Shows nothing."""
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: int = 0, stats: RunStats | None = None) -> None:
+        self._stream = stream
 
     def observe(self, event: Event) -> None:
         """Ignore *event*."""
@@ -33,12 +37,9 @@ class NoDisplay:
 class QuietDisplay(NoDisplay):
     """Shows notices that are errors, each with its hint."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
     def observe(self, event: Event) -> None:
         """Print *event* if it is an error that a person should read."""
-        if isinstance(event, Notice) and event.level == "error":
+        if isinstance(event, Notice) and event.level == "error" and self._stream is not None:
             write_line(self._stream, f"error: {shown(event.message)}")
             if event.hint:
                 write_line(self._stream, f"hint: {shown(event.hint)}")
