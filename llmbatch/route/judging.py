@@ -171,14 +171,16 @@ class Judging(RouteBase):
         return "refusals" if 2 * refused >= len(lasts) and refused else "failures"
 
     def _open(self, cause: Cause, now: float, *, confirmed: bool = False) -> list[Decision]:
-        count = max(1, len(self.window.rows))
-        rows = f"{count} {'row' if count == 1 else 'rows'}"
+        count = len(self.window.rows)
+        rows = f"{count} rows in a row" if count > 1 else "1 row"
+        first = "the first rows" if count > 1 else "the first row"
+        refused = f"{first} {'were' if count > 1 else 'was'} refused"
         reason = {
-            "failures": f"{rows} in a row failed",
-            "refusals": f"{rows} in a row refused",
-            "timeouts": f"{rows} in a row took longer than the time limit",
+            "failures": f"{rows} failed",
+            "refusals": f"{rows} refused",
+            "timeouts": f"{rows} took longer than the time limit",
             "last rows": "the last rows failed",
-            "stop": "the first rows were refused",
+            "stop": f"{first} failed" if self._stop is not None and self._stop[0] == 2 else refused,
         }[cause]
         self._begin_outage(Outage(now, cause, self.window.newest, confirmed))
         self.circuit.trip(now, reason, by_refusal=cause in ("refusals", "stop"))
@@ -247,6 +249,8 @@ class Judging(RouteBase):
                     self._unreached = outage.since
                 self.window.clear(self.circuit.serial)
                 decisions += self._name_timeouts(outage)
+                if self.dead is not None:
+                    return decisions
             else:
                 decisions += self._prove(call.serial, now)
         self.throttle.ramp_due = False
@@ -260,7 +264,8 @@ class Judging(RouteBase):
         hint = "raise --timeout; nothing was marked as failed"
         if self.history.ever:
             return [Tell("warning", f"{self.label}: {message}", "raise --timeout, or such rows fail as timeout")]
-        return [StopRun(3, f"{self.label}: {message}", hint)]
+        self.dead = Outcome("exhausted", code="timeout", message=f"{self.label}: {message}", advice=hint)
+        return [StopRun(3, self.dead.message, hint)]
 
     def _heed_waits(self, now: float) -> list[Decision]:
         """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""

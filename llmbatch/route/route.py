@@ -108,6 +108,10 @@ class RouteState(Refusing):
     def _succeeded(self, call: Call, now: float) -> list[Decision]:
         """A check, a probe, or a call from before the opening."""
         decisions: list[Decision] = [Succeed()] if call.kind == "row" else []
+        if self.dead is not None:
+            self.circuit.release(call.ticket)  # it was out when the route was given up: that stands
+            self.evidence.forget(call.row)
+            return decisions
         was_open = not self.circuit.is_closed
         self.circuit.settle(call.ticket, "success", now)
         if call.kind == "ping":

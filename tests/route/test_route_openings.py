@@ -593,7 +593,6 @@ def test_answers_that_take_longer_than_the_limit_stop_a_route_that_has_never_ans
     assert decisions == [
         CircuitMoved("half_open", "closed"),
         StopRun(3, "m: answers take longer than --timeout (5 s)", "raise --timeout; nothing was marked as failed"),
-        Requeue(),
     ]
 
 

@@ -436,3 +436,40 @@ def test_rows_are_no_longer_held_once_the_account_has_no_money() -> None:
     story.call(2, NO_MONEY)
 
     assert not story.route.evidence.records[1].held
+
+
+def test_a_late_success_opens_no_way_where_there_is_no_money() -> None:
+    """A probe was out when another call told of it: the circuit stays as it is, the row has its answer."""
+    story = Story(ever=True)
+    late = story.send(50)
+    broke = story.send(51)
+    story.open()
+    story.go_to_probe()
+    probe = story.send(60)
+    story.come(broke, NO_MONEY)
+
+    assert kinds(story.come(probe, GOOD)) == ["CircuitMoved", "Succeed"]
+    assert kinds(story.come(late, GOOD)) == ["Succeed"]
+
+    assert story.route.circuit.phase == "open"
+    assert story.route.dead is NO_MONEY
+
+
+def test_an_unknown_host_is_named_where_the_first_call_meets_it() -> None:
+    """Nothing was refused."""
+    story = Story(ever=False)
+    story.send(2)
+
+    story.call(1, UNKNOWN_HOST)
+
+    assert story.route.reason == "the first row failed: no such host"
+
+
+def test_a_single_row_is_not_said_to_be_in_a_row() -> None:
+    """A threshold of one opens the circuit at its first failure, where such failures are rare enough."""
+    story = Story(ever=False)
+    story.send(2)
+
+    story.call(1, KEY_REFUSED)
+
+    assert story.route.reason == "the first row was refused: invalid key"
