@@ -104,9 +104,9 @@ class Reading:
         """Whether a new row could be used: some route takes rows, and what waits has room."""
         if self.ended and not self._start_pass(now):
             return False
-        if self._is_full():
-            return False
         routes = self._run.routes
+        if self._is_full() or routes.are_many:
+            return False
         if not len(routes):
             return True
         down, most = False, self._run.most_waiting
@@ -126,13 +126,15 @@ class Reading:
 
     def can_read_for(self, wanted: RunRoute) -> bool:
         """Whether a new row may be read to probe *wanted* with."""
-        if self.ended and not (wanted.skipped and self._rewind()):
+        if self._run.routes.are_many or (self.ended and not (wanted.skipped and self._rewind())):
             return False
         return self._source.can_skip or not self._is_full()
 
     def could_read_for(self, wanted: RunRoute) -> bool:
         """Whether :meth:`next_of` may find a row, without reading any."""
         if (self.ended and (not wanted.skipped or self._stopped)) or wanted.live >= 2 * self._run.most_waiting:
+            return False
+        if self._run.routes.are_many:
             return False
         return self._source.can_skip or not self._is_full()
 
