@@ -264,7 +264,7 @@ class Judging(RouteBase):
         hint = "raise --timeout; nothing was marked as failed"
         if self.history.ever:
             return [Tell("warning", f"{self.label}: {message}", "raise --timeout, or such rows fail as timeout")]
-        self.dead = Outcome("exhausted", code="timeout", message=f"{self.label}: {message}", advice=hint)
+        self.dead = Outcome("account_refused", code="timeout", message=f"{self.label}: {message}", hint=hint)
         return [StopRun(3, self.dead.message, hint)]
 
     def _heed_waits(self, now: float) -> list[Decision]:

@@ -109,9 +109,9 @@ class Reading:
         self._open_route = None
         if self.ended and not self._start_pass(now):
             return False
-        if self._is_full():
-            return False
         routes = self._run.routes
+        if self._is_full() or routes.are_many:
+            return False
         down = not routes.known
         for route in routes.known.values():
             if route.state.room(now) and (not route.queue or route.waiting < self._run.most_waiting):
@@ -130,13 +130,15 @@ class Reading:
 
     def can_read_for(self, wanted: RunRoute) -> bool:
         """Whether a new row may be read to probe *wanted* with."""
-        if self.ended and not (wanted.skipped and self._rewind()):
+        if self._run.routes.are_many or (self.ended and not (wanted.skipped and self._rewind())):
             return False
         return self._source.can_skip or not self._is_full()
 
     def could_read_for(self, wanted: RunRoute) -> bool:
         """Whether :meth:`next_of` may find a row, without reading any."""
         if (self.ended and (not wanted.skipped or self._stopped)) or wanted.live >= 2 * self._run.most_waiting:
+            return False
+        if self._run.routes.are_many:
             return False
         return self._source.can_skip or not self._is_full()
 

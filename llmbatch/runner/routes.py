@@ -22,6 +22,10 @@ MOST_HISTORIES = 4096
 """Routes of which it is remembered whether they have answered; of others the output is asked again."""
 
 
+MOST_LIVE = 10_000
+"""Routes with unfinished rows, about 6 KB each; beyond them no row is read until some have ended."""
+
+
 class Routes:
     """All routes of one run. Every turn looks at every route, so that idle ones must not add up."""
 
@@ -50,6 +54,13 @@ class Routes:
     def may_differ(self) -> bool:
         """Whether the rows of one provider's route may have different circuits."""
         return self._keys is not None
+
+    @property
+    def are_many(self) -> bool:
+        """Whether so many routes have unfinished rows that no further one should be made."""
+        if len(self.known) < MOST_LIVE:
+            return False
+        return sum(route.live > 0 for route in self.known.values()) >= MOST_LIVE
 
     def route_of(self, row: Row, route: Route, now: float) -> RunRoute:
         """The route of *row*, made now if there is none."""

@@ -24,7 +24,7 @@ def test_every_path_and_package_of_the_page_exists() -> None:
     """And every package has its line."""
     text = PAGE.read_text()
 
-    named = {path for path in re.findall(r"`((?:llmbatch|examples|docs)/[\w./]+)`", text)}
+    named = set(re.findall(r"`((?:llmbatch|examples|docs)/[\w./]+)`", text))
     packages = {
         name
         for cell in re.findall(r"^\| ((?:`\w+/`(?:, )?)+) \|", text, re.M)

@@ -7,10 +7,12 @@ import tracemalloc
 import pytest
 
 from llmbatch.core.calls import Route
+from llmbatch.core.events import CallSent, RowFinished
 from llmbatch.core.rows import Row
 from llmbatch.runner import routes as routes_module
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
+from llmbatch.sim.scenario import Phase
 
 MOST = 256
 
@@ -54,3 +56,21 @@ def test_a_route_that_is_here_keeps_its_history() -> None:
         of("x", f"model-{number}")
 
     assert of("b", "kept") is first
+
+
+def test_models_that_are_all_down_do_not_add_up(simulate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each waiting row of a model of its own has a whole route: beyond some, the input waits, and then goes on."""
+    monkeypatch.setattr(routes_module, "MOST_LIVE", 30)
+    rows = [{"prompt": f"row {number}", "model": f"model-{number}"} for number in range(1, 81)]
+
+    story = simulate(rows, Phase(60, "down"), concurrency=10)
+
+    live, most = set(), 0
+    for event in story.events:
+        if isinstance(event, CallSent) and event.row:
+            live.add(event.row)
+        elif isinstance(event, RowFinished):
+            live.discard(event.row)
+        most = max(most, len(live))
+    assert story.statuses == {"success": 80}
+    assert most <= 30 + 10
