@@ -208,7 +208,7 @@ class Watch:
             self._suspects.update(proven)
             for row in proven:
                 del failing[row]
-        elif event.verdict in ("failure", "neutral", "exhausted") and event.row and not event.probe:
+        elif event.verdict in ("failure", "rejected", "account_refused") and event.row and not event.probe:
             self._unproven[event.route][event.row] = place
             if event.verdict == "failure":
                 self._newest_failure[event.route] = max(self._newest_failure[event.route], place)
