@@ -151,3 +151,19 @@ def test_a_refused_key_is_judged_alone_too() -> None:
     story.route.judge_alone(story.now, 1)
 
     assert story.call(1, KEY_REFUSED) == [Fail(1, KEY_REFUSED)]
+
+
+def test_many_parked_rows_are_given_ten_minutes() -> None:
+    """They rather met an outage. Those that failed as probes only have one failure against them."""
+    story = Story()
+    story.open()
+    story.wait(599.0)
+    assert story.route.judge_parked(story.now, [(1, TIMEOUT), (7, TIMEOUT)], many=True) == []
+    story.wait(1.0)
+
+    story.route.judge_parked(story.now, [(1, TIMEOUT), (7, TIMEOUT)], many=True)
+
+    assert story.route.is_closed
+    record = story.route.evidence.records[7]
+    assert (record.proven, record.sent_alone, record.last) == (1, True, TIMEOUT)
+    assert story.route.evidence.records[1].last is FAILED
