@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, assert_never
 
 from llmbatch.records import Outcome
-from llmbatch.route.base import RAMP_START, UNREACHABLE_SECONDS, Call, CallKind, RouteHistory, RoutePolicy
+from llmbatch.route.base import RAMP_START, Call, CallKind, RouteHistory, RoutePolicy
 from llmbatch.route.decisions import (
     CircuitMoved,
     Decision,
@@ -37,6 +37,9 @@ __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
 
 ALONE_SECONDS = 45.0
 """How long after the last good answer the rows that are left wait for evidence that nothing can bring any more."""
+
+MANY_ALONE_SECONDS = 180.0
+"""The same where they are so many that they rather met an outage."""
 
 SUCCEED: Sequence[Decision] = (Succeed(),)
 
@@ -183,7 +186,7 @@ class RouteState(Refusing):
         there are so many that they rather met an outage, which is given more time.
         """
         outage = self.outage
-        patience = UNREACHABLE_SECONDS if many else ALONE_SECONDS
+        patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
         if outage is None or not self.history.ever or now - outage.since < patience:
             return []
         for row, outcome in probed:
