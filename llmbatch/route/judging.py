@@ -85,6 +85,7 @@ class Judging(RouteBase):
         self.trust.vouched.update(self.evidence.unproven)
         if len(self.trust.vouched) < self._policy.failure_threshold:
             self.evidence.check_passed(call.serial)
+            self._unreached = None  # it answers: the rows are judged, however long that takes
             return self._prove(call.serial, now)
         if not self.history.ever and self._unreached is None:
             self._unreached = now

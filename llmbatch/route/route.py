@@ -16,7 +16,7 @@ The cases, by the verdict of an answer:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome
@@ -37,6 +37,9 @@ __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
 
 ALONE_SECONDS = 45.0
 """How long after the last good answer the rows that are left wait for evidence that nothing can bring any more."""
+
+MANY_ALONE_SECONDS = 180.0
+"""The same where they are so many that they rather met an outage."""
 
 SUCCEED: Sequence[Decision] = (Succeed(),)
 
@@ -174,11 +177,21 @@ class RouteState(Refusing):
             return list(self._moved(was, self._open("last rows", now)))
         return self._send_alone(held, now)
 
-    def judge_parked(self, now: float) -> list[Decision]:
-        """As :meth:`judge_alone` for an open circuit: every row that is left has failed, minutes have passed."""
+    def judge_parked(
+        self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False
+    ) -> list[Decision]:
+        """As :meth:`judge_alone` for an open circuit: every row that is left has failed, minutes have passed.
+
+        *probed*: parked rows, each with its last answer; those that failed as probes only have failed once. *many*:
+        there are so many that they rather met an outage, which is given more time.
+        """
         outage = self.outage
-        if outage is None or not self.history.ever or now - outage.since < ALONE_SECONDS:
+        patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
+        if outage is None or not self.history.ever or now - outage.since < patience:
             return []
+        for row, outcome in probed:
+            if row not in self.evidence.records:
+                self.evidence.failed(row, self.circuit.serial, outcome)
         was = self.circuit.phase
         self.outage = None
         self.circuit.close(now)

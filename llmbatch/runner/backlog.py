@@ -250,13 +250,10 @@ class Backlog:
         rows = rows or [pending for pending in failed if pending.probes == fewest]
         return rows[int(turn * GOLDEN % 1.0 * len(rows))]
 
-    def has_untried(self, route: RunRoute, few: int) -> bool:
-        """Whether a parked row of *route* has never failed; where at most *few* are parked, as a probe neither."""
+    def has_untried(self, route: RunRoute) -> bool:
+        """Whether a parked row of *route* has never failed, not even as a probe."""
         records = route.state.evidence.records
-        probed = len(route.parked) <= few
-        return any(
-            number not in records and not (probed and pending.probes) for number, pending in route.parked.items()
-        )
+        return any(number not in records and not pending.probes for number, pending in route.parked.items())
 
     def _parked(self, route: RunRoute) -> tuple[list[PendingRow], list[PendingRow]]:
         """The parked rows in order of their numbers: those that never failed, and the others."""

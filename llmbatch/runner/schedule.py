@@ -191,11 +191,13 @@ class Scheduler:
             parked=bool(route.parked),
             ping=self._checks.ping(route) is not None,
             good=self._checks.good(route) is not None,
-            untried=self._run.backlog.has_untried(route, 2 * self._run.options.failure_threshold),
+            untried=self._run.backlog.has_untried(route),
         )
         alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.live
         if alone and not candidates.checks:
-            decisions = state.judge_parked(now)
+            many = len(route.parked) > 2 * run.options.failure_threshold
+            probed = [(row, pending.last) for row, pending in route.parked.items() if pending.last is not None]
+            decisions = state.judge_parked(now, probed, many=many)
             if decisions:
                 self._settler.apply(route, decisions, now)
                 return None

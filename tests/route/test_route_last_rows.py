@@ -151,3 +151,29 @@ def test_a_refused_key_is_judged_alone_too() -> None:
     story.route.judge_alone(story.now, 1)
 
     assert story.call(1, KEY_REFUSED) == [Fail(1, KEY_REFUSED)]
+
+
+def test_many_parked_rows_are_given_three_minutes() -> None:
+    """They rather met an outage. Those that failed as probes only have one failure against them."""
+    story = Story()
+    story.open()
+    story.wait(179.0)
+    assert story.route.judge_parked(story.now, [(1, TIMEOUT), (7, TIMEOUT)], many=True) == []
+    story.wait(1.0)
+
+    story.route.judge_parked(story.now, [(1, TIMEOUT), (7, TIMEOUT)], many=True)
+
+    assert story.route.is_closed
+    record = story.route.evidence.records[7]
+    assert (record.proven, record.sent_alone, record.last) == (1, True, TIMEOUT)
+    assert story.route.evidence.records[1].last is FAILED
+
+
+def test_a_route_that_answers_the_smallest_request_is_not_given_up_while_its_rows_are_judged() -> None:
+    """A file of one row that hangs: nine attempts of two minutes took longer than ten minutes, at each run."""
+    story = Story(ever=False, can_check=True)
+    for _ in range(9):
+        story.call(1, TIMEOUT)
+        story.wait(120.0)
+        story.call(0, GOOD, "ping")
+        assert not story.route.is_lost(story.now + 120.0)

@@ -160,6 +160,29 @@ def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate):
     assert story.statuses == {"success": 1, "failed": 1}
 
 
+@pytest.mark.parametrize("bad", [3, 8, 30])
+def test_a_tenant_whose_rows_are_all_bad_ends(simulate, bad):
+    """Eight and more of them, twice the threshold, probed for as long as the run was let."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(500) if b"bad" in body else None
+
+    rows = [{"prompt": f"row {number} bad", "metadata": {"tenant": "a"}} for number in range(bad)]
+    rows.append({"prompt": "row good", "metadata": {"tenant": "b"}})
+    story = simulate(
+        rows,
+        wrap=lambda transport: Scripted(transport, answer),
+        circuit_key="metadata.tenant",
+        failure_threshold=2,
+        concurrency=4,
+        limit=4 * 3600.0,
+        answered_before=True,
+    )
+
+    assert story.statuses == {"success": 1, "failed": bad}
+    assert story.seconds < 1800
+
+
 @dataclass
 class Sink:
     """Keeps the numbers of rows that ended well."""

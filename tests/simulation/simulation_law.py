@@ -25,7 +25,7 @@ MOST_RATE = 0.9
 TOLERANCE = 0.6
 """The share of the rate really met that an estimate from few answers may be down at."""
 
-FEW_ANSWERS = 12
+FEW_ANSWERS = 30
 """Failed attempts that may end a row where none of the others' failed, but few of them are known."""
 
 CHECK_SECONDS = 1.0
