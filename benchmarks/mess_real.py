@@ -29,6 +29,9 @@ from llmbatch.sim.row_fault import RowFault, find_fault
 __all__ = ["real_cells"]
 
 LATENCY = 0.02
+MEAN = 1.235
+"""The mean of the simulated provider's good answers, in medians; a longer answer takes longer."""
+
 REFUSAL = 0.2
 """What a refusal takes of the time of a good answer, in the simulated provider."""
 
@@ -107,7 +110,7 @@ def measure_real(
     attempts = attempts_of_a_bad_row(errors)
     good_calls = (rows - len(bad)) / (1 - errors)
     ideal_calls = good_calls + len(bad) * attempts
-    busy = (rows - len(bad)) * latency + (ideal_calls - rows + len(bad)) * latency * REFUSAL
+    busy = (rows - len(bad)) * latency * MEAN + (ideal_calls - rows + len(bad)) * latency * REFUSAL
     ideal = busy / concurrency + down
     budget = ideal + 4.0 if down else 1.25 * ideal + own_backoff(attempts) * 1.25 + slack
     counter = _Counter()

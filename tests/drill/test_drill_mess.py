@@ -33,7 +33,11 @@ def test_mess_costs_little_and_no_good_row(name: str) -> None:
 @pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.no_cover
 def test_all_the_mess_at_once_fails_the_bad_rows_alone() -> None:
-    """With an outage in it. The time is not held to the bound of the others: here it is 1.7 times the oracle's."""
+    """With an outage in it. The time is not held to the bound of the others, but to twice the oracle's.
+
+    Rows that are slower than the time limit take their four to six attempts of 120 s one after another, some of them
+    after all else is done; the oracle counts those as work for many slots.
+    """
     score = run_trial(OPTIONS, plan_job(find_scenario("m8"), OPTIONS, rows=4_000, latency=2.0, seed=7))
 
     assert (score.failed, score.waiting) == (0, 0)
