@@ -24,7 +24,7 @@ from breaker_half_open import bad_request, cancelled_probe, fifty_callers, finit
 from breaker_peers import Face, Library, OutageError
 from breaker_stage import BlockedError, Stage
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 """Seconds after which a situation counts as hanging."""
 TRIES = 3
 """How often a situation is begun when this machine was too busy to keep its times."""

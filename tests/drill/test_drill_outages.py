@@ -25,15 +25,16 @@ NEVER_OUT = {"s13-cuts", "s2-brownout"}
 LATENCY = {
     "s1-flash": 4.0,
     "s3-down": 16.0,
-    "s4-partial": 60.0,
+    "s4-partial": 30.0,
     "s6-three-waves": 40.0,
-    "s7-flapping": 16.0,
-    "s8-overload": 24.0,
+    "s8-overload": 12.0,
     "s9-capacity": 16.0,
     "s10-disguised": 12.0,
     "s13-cuts": 32.0,
 }
-"""Where the job would be long: a slower provider, so that there are fewer calls. About 10,000 rows each."""
+"""Where the job would be long: a slower provider, so that there are fewer calls.
+
+s4, s7 and s8 miss their bounds with one twice as slow."""
 
 OPTIONS = RunOptions(seed=7)
 
