@@ -192,6 +192,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body, up to the cap."""
         if self.is_answered:
+            if self._is_tunnel:
+                self._refuse("garbage", f"{self.place} said more than that there is a connection")
             self.is_open = False
             return
         self._size += len(data)

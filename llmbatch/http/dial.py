@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -57,13 +56,15 @@ class Dialer:
             TransportError: there is none; nothing was sent.
         """
         place = target.place
-        limit = asyncio.timeout(seconds)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
         try:
-            async with limit, self._gate, asyncio.timeout(min(seconds, CONNECT_SECONDS)) as own_limit:
-                limit = own_limit
-                connection = await self._reach(target)
+            async with asyncio.timeout_at(due), self._gate:
+                due = min(due, loop.time() + CONNECT_SECONDS)
+                async with asyncio.timeout_at(due):
+                    connection = await self._reach(target)
         except TimeoutError as error:
-            late = asyncio.get_running_loop().time() - (limit.when() or math.inf)
+            late = loop.time() - due
             if late >= STOPPED_SECONDS:
                 raise not_running(late, sent=False) from None
             raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
@@ -93,23 +94,23 @@ class Dialer:
             waiter = connection.begin(proxy, tunnel=True)
             connection.send(target.connect_head)
             await waiter
-            if connection.error is not None:
-                fault, words = connection.error.fault, str(connection.error)
-                raise TransportError("garbage", words, sent=False) if fault == "garbage" else not_sent(proxy)
+            if (error := connection.error) is not None:
+                is_lost = error.fault in ("reset", "truncated")
+                raise not_sent(proxy) if is_lost else TransportError(error.fault, str(error), sent=False)
             if connection.status // 100 != 2:
                 words = f"the proxy refused a connection to {target.place} (status {connection.status})"
                 raise TransportError("connect", words, sent=False)
             if not connection.finish():
-                raise TransportError("garbage", f"{proxy} said more than that there is a connection", sent=False)
+                raise not_sent(proxy)
             connection.heard = False
             name, loop = target.address.host, asyncio.get_running_loop()
             inner = await loop.start_tls(connection.transport, connection, self._tls(), server_hostname=name)
             if inner is None:
                 raise not_sent(target.place)
             connection.connection_made(inner)
-        except OSError as error:
+        except (OSError, RuntimeError) as broken:
             connection.abort()
-            raise connect_fault(error, target.place) from error
+            raise connect_fault(broken, target.place) from broken
         except BaseException:
             connection.abort()
             raise
