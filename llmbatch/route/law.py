@@ -88,6 +88,11 @@ class Sample:
         unresolved = sum(failures * rows for failures, rows in self.unresolved.items())
         return self.rows + self.checks + self.failed + unresolved
 
+    @property
+    def suggests_errors(self) -> bool:
+        """Whether any of these rows failed by chance, or most of them have no answer yet."""
+        return self.failed > 0 or sum(self.unresolved.values()) > self.answers
+
     def log_likelihood(self, odds: float) -> float:
         """The logarithm of the chance of this sample at an error rate of such log *odds*.
 

@@ -33,7 +33,7 @@ ENOUGH = 100
 """Good answers that a row is judged by, if need be some to calls that were sent before it first failed."""
 
 JUMP = 0.01
-"""How likely it is that the rate has changed since those, just before the row failed."""
+"""How likely it is that the rate has changed since those, just before the row failed, where other rows suggest it."""
 
 ALONE = 10
 """Good answers that are assumed where nothing can bring evidence any more."""
@@ -83,8 +83,8 @@ class ErrorRate:
         self._starts = [0]
         self._events = 0
         """Failures, and checks that passed: with :attr:`rows`, a clock of what was learned."""
-        self._known: dict[int, tuple[int, int]] = {}
-        """An epoch's start to what follows for rows that began in it, and until when."""
+        self._known: dict[tuple[int, bool], tuple[int, int]] = {}
+        """An epoch's start, and whether the error is a program's own, to what follows for rows that began in it, and until when."""
 
     def __repr__(self) -> str:
         return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
@@ -146,14 +146,17 @@ class ErrorRate:
         """A row ended as failed after *failures*."""
         self._epoch(began).lost[failures] += 1
 
-    def needed(self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False) -> int:
+    def needed(
+        self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False, own: bool = False
+    ) -> int:
         """Proven failures that end a row which began to fail with call *began*.
 
         *unresolved*: for each other row that failed and has no answer, its first failed call and its failures.
-        *alone*: it is judged by all rows of the route, however long ago.
+        *alone*: it is judged by all rows of the route, however long ago. *own*: it failed by a program's own error,
+        which no change of the route's rate explains.
         """
         at = 0 if alone else bisect_right(self._starts, began) - 1
-        start = -1 if alone else self._starts[at]
+        start = (-1 if alone else self._starts[at], own)
         clock = self.rows + self._events
         known = self._known.get(start)
         if known is not None and clock <= known[1]:
@@ -168,7 +171,8 @@ class ErrorRate:
             sample.checks += ALONE
         needed = 1
         if before < at:
-            needed = sample.needed(1, JUMP)
+            if not own and sample.suggests_errors:
+                needed = sample.needed(1, JUMP)
             sample = self.since(before, unresolved)
         needed = sample.needed(needed)
         if len(self._known) > 2 * EPOCHS:

@@ -16,6 +16,7 @@ SAID = {
     "batch_runner.py": ["60 rows succeeded, 0 failed, exit code 0", "60 rows were done already, 0 calls sent"],
     "stream.py": ["q7 failed: ", "30 good, 1 bad"],
     "own_function.py": ["row 1: {'said': 'ROW 0'}", "100 rows, "],
+    "own_provider.py": ["row  1  gpu-1  RED", " calls for 20 rows"],
     "circuit_breaker.py": [
         "failed after 6 requests: failure 2, open",
         "an old answer, for CircuitOpenError",

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbatch.classify.responses import (
-    Answer,
     BadBody,
     ErrorBody,
+    ParsedAnswer,
     plain_message,
     read_error_body,
     read_stream,
@@ -141,7 +141,7 @@ def test_a_success_is_read(
     endpoint: str, document: JSON, text: str | None, usage: Usage | None, finish: str | None
 ) -> None:
     """Text, tokens and the reason for the end, also where a server leaves fields out."""
-    assert read_success(endpoint, document) == Answer(text, usage, finish)
+    assert read_success(endpoint, document) == ParsedAnswer(text, usage, finish)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_tokens_that_are_no_counts_are_unknown(usage: JSON) -> None:
     """Half a usage, negative or of another type: None rather than a wrong bill."""
     read = read_success("chat", chat({"content": "hi"}, usage=usage))
 
-    assert read == Answer("hi", None, "stop")
+    assert read == ParsedAnswer("hi", None, "stop")
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_any_document_is_either_an_answer_or_sick(endpoint: str, document: JSON)
     read = read_success(endpoint, document)
     complaint = read_error_body(document)
 
-    if isinstance(read, Answer):
+    if isinstance(read, ParsedAnswer):
         assert read.text is None or isinstance(read.text, str)
         assert read.usage is None or (read.usage.input_tokens >= 0 and read.usage.output_tokens >= 0)
     else:

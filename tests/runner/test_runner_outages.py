@@ -134,7 +134,7 @@ def test_refused_rows_among_good_ones_fail_after_their_attempts(simulate, prompt
     story = simulate(prompts(200, poison=bad, status=400), latency=0.2, concurrency=slots)
 
     assert set(story.failed) == set(bad)
-    assert {result.attempts for result in story.failed.values()} == {3}
+    assert {result.attempts for result in story.failed.values()} <= {3, 4}  # four while few rows have been answered
     assert story.openings() == 0
 
 
@@ -304,13 +304,13 @@ def test_simulation_replays_exactly(simulate, prompts):
 
 @pytest.mark.parametrize("places", [1, 40, 200])
 def test_many_refused_rows_among_good_ones_open_no_circuit(simulate, prompts, places):
-    """Every third row is refused, quicker than the others are answered: no outage, and three calls per bad row."""
+    """Every third row is refused, quicker than the others are answered: no outage, and three or four calls per bad row."""
     bad = set(range(3, 600, 3))
     story = simulate(prompts(600, poison=bad, status=400), concurrency=places)
 
     assert set(story.failed) == bad
     assert not story.of(OutageStarted)
-    assert len(story.log) <= 1.1 * (400 + 3 * 200)
+    assert len(story.log) <= 1.05 * (400 + 4 * 200)
 
 
 def test_quick_failures_of_a_first_wave_open_no_circuit(simulate, prompts):
