@@ -451,7 +451,7 @@ def test_a_late_success_opens_no_way_where_there_is_no_money() -> None:
     assert kinds(story.come(probe, GOOD)) == ["Succeed"]
     assert kinds(story.come(late, GOOD)) == ["Succeed"]
 
-    assert story.route.circuit.phase == "open"
+    assert not story.route.circuit.is_closed
     assert story.route.dead is NO_MONEY
 
 

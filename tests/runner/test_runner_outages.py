@@ -304,7 +304,7 @@ def test_simulation_replays_exactly(simulate, prompts):
 
 @pytest.mark.parametrize("places", [1, 40, 200])
 def test_many_refused_rows_among_good_ones_open_no_circuit(simulate, prompts, places):
-    """Every third row is refused, quicker than the others are answered: no outage, and three or four calls per bad row."""
+    """Every third row is refused, sooner than others are answered: no outage, and three or four calls per bad row."""
     bad = set(range(3, 600, 3))
     story = simulate(prompts(600, poison=bad, status=400), concurrency=places)
 
