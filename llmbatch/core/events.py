@@ -63,13 +63,18 @@ class Progress:
 @final
 @record
 class CallSent:
-    """A request goes out. ``row`` is 0 for a canary; ``probe`` says that the circuit is being tried."""
+    """A request is sent.
+
+    ``row`` is 0 for a health check. ``probe``: it tries an open circuit. ``call`` numbers the calls of a route from 1;
+    its :class:`CallEnded` has the same.
+    """
 
     at: float
     route: str
     row: int
     attempt: int
     probe: bool
+    call: int = 0
 
 
 @final
@@ -88,6 +93,7 @@ class CallEnded:
     latency_s: float
     input_tokens: int
     output_tokens: int
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,7 +164,7 @@ class Scheduler:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         job = Job(call, route, None, request)
         self._reserve(job, now)
-        self._run.emit(CallSent(now, state.label, 0, 1, call.probe))
+        self._run.emit(CallSent(now, state.label, 0, 1, call.probe, call.serial))
         return job
 
     def _afford(self, tokens: int, now: float) -> bool:

@@ -67,6 +67,7 @@ class Settler:
                 now - job.call.sent_at,
                 0 if usage is None else usage.input_tokens,
                 0 if usage is None else usage.output_tokens,
+                job.call.ticket.serial,
             )
         )
         if outcome.verdict == "local":
@@ -91,7 +92,7 @@ class Settler:
             job.pending.state = RowState.HELD
             row = job.pending.row.number
         state, probe, seconds = job.route.state, job.call.probe, now - job.call.sent_at
-        self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0))
+        self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, job.call.serial))
 
     def apply(
         self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None

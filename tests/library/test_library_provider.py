@@ -11,6 +11,7 @@ import pytest
 
 from llmbatch import (
     BatchRunner,
+    Event,
     MalformedRowError,
     MissingKeyError,
     Outcome,
@@ -23,6 +24,7 @@ from llmbatch import (
     Usage,
     run_job,
 )
+from llmbatch.core.events import CallEnded, CallSent
 from llmbatch.runner.options import RunOptions
 
 FAST = Route("mine/fast", "account", "mine://fast")
@@ -211,3 +213,20 @@ async def test_a_follow_up_that_fails_is_sent_again() -> None:
 
     assert {result.status for result in results} == {"success"}
     assert (provider.sent.count(b'"a"'), provider.sent.count(b'"again"')) == (1, 2)
+
+
+async def test_events_tell_which_call_ended() -> None:
+    """Each call has a number on its route, the same when it is sent and when it ends."""
+    seen: dict[str, list[int]] = {"sent": [], "ended": []}
+
+    class Watching:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, CallSent):
+                seen["sent"].append(event.call)
+            elif isinstance(event, CallEnded):
+                seen["ended"].append(event.call)
+
+    runner = BatchRunner(Mine(), observers=[Watching()], concurrency=3)
+    _ = [result async for result in runner.stream(["a", "b", "c", "d"])]
+
+    assert sorted(seen["sent"]) == sorted(seen["ended"]) == [1, 2, 3, 4]
