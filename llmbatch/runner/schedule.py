@@ -140,7 +140,7 @@ class Scheduler:
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._reserve(job, now)
-        run.emit(CallSent(now, state.label, row, pending.attempts, call.ticket.probe))
+        run.emit(CallSent(now, state.label, row, pending.attempts, call.ticket.probe, call.ticket.serial))
         return job
 
     def _give_back(self, pending: PendingRow) -> None:
