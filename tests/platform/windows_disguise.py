@@ -22,6 +22,7 @@ import pkgutil
 import selectors
 import signal
 import socket
+import stat
 import sys
 import sysconfig
 import types
@@ -114,8 +115,8 @@ def disguise() -> None:
         if hasattr(select, name):
             delattr(select, name)
     for name in MODULES:
-        sys.modules[name] = None  # type: ignore[assignment] - import then raises
-    asyncio.SelectorEventLoop = asyncio.ProactorEventLoop = WindowsLoop  # type: ignore[assignment, misc, attr-defined]
+        sys.modules[name] = None  # type: ignore[assignment]
+    asyncio.SelectorEventLoop = asyncio.ProactorEventLoop = WindowsLoop  # type: ignore[assignment, attr-defined]
     asyncio.set_event_loop_policy(_Policy())
     sys.platform = "win32"
 
@@ -168,8 +169,8 @@ def _play_kernel32(fcntl: types.ModuleType) -> None:
         assert (name, use_last_error) == ("kernel32", True)
         return types.SimpleNamespace(LockFileEx=Function(lock_file_ex), UnlockFileEx=Function(unlock_file_ex))
 
-    wintypes.DWORD = ctypes.c_uint32  # type: ignore[assignment, misc] - a long here
-    ctypes.WinDLL = win_dll  # type: ignore[assignment, misc, attr-defined]
+    wintypes.DWORD = ctypes.c_uint32  # type: ignore[assignment]
+    ctypes.WinDLL = win_dll  # type: ignore[attr-defined]
     ctypes.get_last_error = lambda: last_error  # type: ignore[attr-defined]
     ctypes.WinError = lambda number: OSError(number, "a Windows error")  # type: ignore[attr-defined]
     msvcrt = types.ModuleType("msvcrt")
@@ -180,26 +181,25 @@ def _play_kernel32(fcntl: types.ModuleType) -> None:
 def _refuse_open_files() -> None:
     real_open, real_unlink, real_replace = os.open, os.unlink, os.replace
     os.O_BINARY, os.O_TEMPORARY = O_BINARY, O_TEMPORARY  # type: ignore[attr-defined]
-    never_binary: set[str] = set()
 
     def open_(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         fd = real_open(path, flags & ~(O_BINARY | O_TEMPORARY), mode, dir_fd=dir_fd)
-        if os.path.isdir(fd):
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
             os.close(fd)
             raise PermissionError(13, "Permission denied", path)
         if flags & O_TEMPORARY:
             real_unlink(path)
         elif not flags & O_BINARY and sys._getframe(1).f_globals.get("__name__", "").startswith("llmbatch"):
-            never_binary.add(str(path))
+            os.close(fd)
             raise AssertionError(f"{path} was opened in text mode")
         return fd
 
     def refuse(path: Any) -> None:
         try:
-            about = os.stat(path)
+            about = os.stat(path)  # noqa: PTH116 - as given
         except OSError:
             return
-        for name in os.listdir("/proc/self/fd"):
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
             try:
                 found = os.fstat(int(name))
             except OSError:
