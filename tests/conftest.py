@@ -10,7 +10,8 @@ import pytest
 
 # A shell that starts the tests in the background, or nohup, has them ignore these, and every process they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -19,6 +19,7 @@ from llmbatch.core.errors import InputError, OutputError
 from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.source import open_source, verify_finished
 from llmbatch.outputs.scan import scan
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["check"]
@@ -82,7 +83,7 @@ def _finished(output: str) -> FinishedRows | None:
     if output == "-":
         return None
     try:
-        fd = os.open(output, os.O_RDONLY | os.O_CLOEXEC)
+        fd = FILESYSTEM.open(output, os.O_RDONLY | O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:

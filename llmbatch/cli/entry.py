@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from llmbatch.cli.terminal import hold_descriptors, print_error, print_note, settle_streams
+from llmbatch.cli.terminal import escape_unencodable, hold_descriptors, print_error, print_note, settle_streams
 from llmbatch.core.errors import LlmbatchError, UsageError, WriteError
 
 __all__ = ["run_command"]
@@ -22,6 +22,7 @@ _DEBUG_HINT = "run again with LLMBATCH_DEBUG=1 for the traceback, and report it"
 def run_command() -> int:
     """Run the command that ``sys.argv`` names and give its exit code."""
     hold_descriptors()
+    escape_unencodable()
     try:
         return _run_command()
     finally:

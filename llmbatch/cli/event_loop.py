@@ -6,7 +6,7 @@ Signals are handled in :mod:`llmbatch.cli.signals`.
 from __future__ import annotations
 
 import asyncio
-import resource
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TypeVar
 
@@ -33,7 +33,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def raise_file_limit(concurrency: int) -> None:
-    """Raise this process's soft limit of open files, as far as it may go, where *concurrency* needs more."""
+    """Raise this process's soft limit of open files, as far as it may go, where *concurrency* needs more.
+
+    Windows has no such limit for sockets.
+    """
+    if sys.platform == "win32":
+        return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = concurrency + _SPARE_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:

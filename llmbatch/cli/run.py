@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,4 +120,5 @@ def _say_last_words(summary: Summary, command: str, *, quiet: bool) -> None:
 
 def _command_again(arguments: list[str]) -> str:
     """What to type to go on. Starting afresh is nothing to repeat: it would drop what this run has paid for."""
-    return shlex.join(["llmbatch", *(argument for argument in arguments if argument != "--overwrite")])
+    words = ["llmbatch", *(argument for argument in arguments if argument != "--overwrite")]
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -1,4 +1,4 @@
-"""Ctrl-C, TERM and a closed terminal: the first asks a run to stop well, the second to stop at once.
+"""Ctrl-C, TERM, Ctrl-Break and a closed terminal: the first asks a run to stop well, the second to stop at once.
 
 Whoever runs the rows stops them and chooses the exit code.
 """
@@ -6,14 +6,17 @@ Whoever runs the rows stops them and chooses the exit code.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Stoppable", "stop_on_signals"]
+__all__ = ["Stoppable", "handle_signals", "stop_on_signals"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
+"""``SIGBREAK`` is Ctrl-Break, or a console window that is closed, on Windows."""
 
 
 class Stoppable(Protocol):
@@ -30,12 +33,12 @@ def stop_on_signals(run: Stoppable, say: Callable[[str], None]) -> Iterator[None
 
     A signal that was ignored when the process started (``nohup``, a shell's background job) stays ignored.
     """
-    loop = asyncio.get_running_loop()
-    taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     asked = False
 
     def on_signal(number: signal.Signals) -> None:
         nonlocal asked
+        if number.name == "SIGBREAK":  # as Ctrl-C, also in the exit code
+            number = signal.SIGINT
         if asked:
             say("stopping at once; the same command resumes")
             run.stop(signal=number, now=True)
@@ -45,10 +48,24 @@ def stop_on_signals(run: Stoppable, say: Callable[[str], None]) -> Iterator[None
         say(f"stopping: requests in flight may finish (30 s at most); a second {again} stops at once")
         run.stop(signal=number)
 
-    for number in taken:
-        loop.add_signal_handler(number, on_signal, number)
-    try:
+    taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    with handle_signals(taken, on_signal):
         yield
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def handle_signals(numbers: Iterable[signal.Signals], callback: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Call *callback* in the running loop for each of the signals *numbers* that comes, until the block ends."""
+    loop = asyncio.get_running_loop()
+
+    def in_loop(number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(callback, signal.Signals(number))
+
+    with contextlib.ExitStack() as stack:
+        for number in numbers:
+            try:
+                loop.add_signal_handler(number, callback, number)
+                stack.callback(loop.remove_signal_handler, number)
+            except NotImplementedError:  # Windows: there, the loop wakes up for a handler of the interpreter
+                stack.callback(signal.signal, number, signal.signal(number, in_loop))
+        yield

@@ -9,6 +9,7 @@ import asyncio
 import signal
 from dataclasses import dataclass
 
+from llmbatch.cli.signals import handle_signals
 from llmbatch.cli.terminal import print_note, print_out
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
@@ -53,26 +54,24 @@ def serve(settings: SimSettings) -> int:
 async def _serve(settings: SimSettings) -> None:
     from llmbatch.sim.server import start
 
-    loop = asyncio.get_running_loop()
     ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ended.set)
-    server = await start(
-        host=settings.host,
-        port=settings.port,
-        scenario=settings.scenario,
-        seed=settings.seed,
-        latency=settings.latency,
-        speed=settings.speed,
-        require_key=settings.require_key,
-        capacity=settings.capacity,
-        rate=settings.rate,
-    )
-    async with server:
-        print_out(server.url)
-        for line in _how_to_use(server.url, server.root_url, settings):
-            print_note(line)
-        await ended.wait()
+    with handle_signals((signal.SIGINT, signal.SIGTERM), lambda _: ended.set()):
+        server = await start(
+            host=settings.host,
+            port=settings.port,
+            scenario=settings.scenario,
+            seed=settings.seed,
+            latency=settings.latency,
+            speed=settings.speed,
+            require_key=settings.require_key,
+            capacity=settings.capacity,
+            rate=settings.rate,
+        )
+        async with server:
+            print_out(server.url)
+            for line in _how_to_use(server.url, server.root_url, settings):
+                print_note(line)
+            await ended.wait()
 
 
 def _how_to_use(url: str, root_url: str, settings: SimSettings) -> list[str]:

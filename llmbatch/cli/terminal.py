@@ -6,12 +6,21 @@ What this module does not do: colour, progress or tables; those belong to :mod:`
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 
 from llmbatch.core.errors import WriteError
 
-__all__ = ["hold_descriptors", "print_error", "print_note", "print_out", "settle_streams", "shown"]
+__all__ = [
+    "escape_unencodable",
+    "hold_descriptors",
+    "print_error",
+    "print_note",
+    "print_out",
+    "settle_streams",
+    "shown",
+]
 
 
 def shown(text: object) -> str:
@@ -34,6 +43,12 @@ def hold_descriptors() -> None:
             if null != descriptor:
                 os.dup2(null, descriptor)
                 os.close(null)
+
+
+def escape_unencodable() -> None:
+    """Have standard output write what its encoding lacks (Windows' code pages, a Latin-1 locale) as an escape."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def settle_streams() -> None:

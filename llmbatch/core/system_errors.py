@@ -22,6 +22,7 @@ def _known(*names: str) -> frozenset[int]:
 
 RESOURCE_ERRNOS = _known(
     "EMFILE",  # file handles of this process
+    "WSAEMFILE",  # sockets of this process, on Windows
     "ENFILE",  # file handles of this machine
     "ENOMEM",
     "ENOBUFS",  # socket buffers
@@ -53,6 +54,17 @@ NETWORK_ERRNOS = _known(
 )
 """Something between here and the provider, or the provider itself: never this machine, never the row."""
 
+_WINDOWS_ERRNOS = {
+    64: errno.ECONNRESET,  # ERROR_NETNAME_DELETED
+    121: errno.ETIMEDOUT,  # ERROR_SEM_TIMEOUT: nobody answered a connection attempt
+    1225: errno.ECONNREFUSED,
+    1231: errno.ENETUNREACH,
+    1232: errno.EHOSTUNREACH,
+    1236: errno.ECONNABORTED,
+    1450: errno.ENOBUFS,  # ERROR_NO_SYSTEM_RESOURCES
+}
+"""What Windows' own event loop reports by numbers that Python gives no errno, or ``EINVAL``."""
+
 _no_name = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name))
 # "System error" hides the errno: in practice the resolver found no free file handle.
 _no_means = frozenset(getattr(socket, name) for name in ("EAI_MEMORY", "EAI_SYSTEM") if hasattr(socket, name))
@@ -67,6 +79,9 @@ def errno_of(error: BaseException) -> int | None:
     """
     if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
         return None
+    winerror = getattr(error, "winerror", None)
+    if winerror in _WINDOWS_ERRNOS:
+        return _WINDOWS_ERRNOS[winerror]
     if error.errno is not None:
         return error.errno
     found = _errno_in_words(str(error)) if type(error) is OSError else None

@@ -22,6 +22,7 @@ from llmbatch.core.raw_json import JSON
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.report.stats import RunStats
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 
 __all__ = ["StatusFile", "status_path"]
 
@@ -112,11 +113,11 @@ def _replace(path: Path, content: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         part.unlink()
     # A name that is there already, a link planted by somebody else above all, is refused by O_EXCL.
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = FILESYSTEM.open(str(part), os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-        part.replace(path)
+        FILESYSTEM.replace(str(part), str(path))
     except OSError:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -7,7 +7,6 @@ run; the lock is touched for an instant and given back.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import time
@@ -27,6 +26,7 @@ from llmbatch.outputs.lock import holds_lock
 from llmbatch.outputs.scan import scan
 from llmbatch.report.counters import CodeCounter
 from llmbatch.report.snapshot import as_json
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
 __all__ = ["Deferred", "StatusReport", "next_step", "read_status", "refuse_moved_run"]
 
@@ -97,7 +97,7 @@ def read_status(output: str | Path) -> StatusReport:
     path = Path(output)
     descriptor = _open(path)
     try:
-        is_running = _is_locked(descriptor)
+        is_running = FILESYSTEM.is_locked(descriptor)
         size = os.fstat(descriptor).st_size
         found = scan(descriptor, shown(path))
     finally:
@@ -167,7 +167,7 @@ def _is_taken(path: Path) -> bool:
     except OutputError:
         return False
     try:
-        return _is_locked(descriptor)
+        return FILESYSTEM.is_locked(descriptor)
     finally:
         os.close(descriptor)
 
@@ -193,7 +193,7 @@ def _open(path: Path) -> int:
     hint = "name the output of a run, such as prompts.results.jsonl"
     try:
         # Not blocking, as a pipe without a writer would.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = FILESYSTEM.open(str(path), os.O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     except FileNotFoundError:
         raise OutputError(f"{path}: there is no such file", hint=hint) from None
     except (OSError, ValueError) as error:
@@ -203,17 +203,6 @@ def _open(path: Path) -> int:
         os.close(descriptor)
         raise OutputError(f"{path}: is not a regular file", hint=hint)
     return descriptor
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks: no run can hold one
-        return False
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    return False
 
 
 def _read_sidecar(output: Path) -> dict[str, JSON]:

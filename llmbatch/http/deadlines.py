@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import select
+import sys
 
 from llmbatch.core.errors import TransportError
 from llmbatch.http.connection import Connection
@@ -100,7 +101,7 @@ def _has_input(connection: Connection) -> bool:
     sock = connection.transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return False
-    if not hasattr(select, "poll"):  # Windows
+    if sys.platform == "win32":
         return bool(select.select([sock.fileno()], [], [], 0)[0])
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)

@@ -31,8 +31,11 @@ _NEXT_ADDRESS_SECONDS = 0.25
 _DNS_SECONDS = 30.0
 """How long a looked-up name holds: short enough to follow a provider that moves in an outage."""
 
-_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""TCP keep-alive: a connection whose other end vanished while a model thinks is found dead after two minutes."""
+_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""TCP keep-alive: a connection whose other end vanished while a model thinks is found dead after two minutes.
+
+``TCP_KEEPALIVE`` is macOS's name of ``TCP_KEEPIDLE``.
+"""
 
 _Info = tuple[int, int, int, str, Any]
 
@@ -213,7 +216,9 @@ async def _connected(info: _Info) -> socket.socket:
 
 def _probe_when_idle(sock: socket.socket) -> None:
     # Systems without these options have their own idea of when to probe.
-    with suppress(OSError, AttributeError):
+    with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _PROBES.items():
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

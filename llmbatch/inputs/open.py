@@ -5,7 +5,6 @@ Knows neither lines nor rows.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -13,9 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import InputError
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, Filesystem, is_readable
 
-__all__ = ["BLOCK_BYTES", "blocks_between", "file_blocks", "open_input", "read_block", "read_exactly", "read_head"]
+__all__ = [
+    "BLOCK_BYTES",
+    "blocks_between",
+    "file_blocks",
+    "open_input",
+    "read_block",
+    "read_exactly",
+    "read_head",
+    "unreadable",
+]
 
 BLOCK_BYTES: Final = 64 * 1024
 """How much is read at once: no more, as the lines of a block are in memory together, and more is not quicker."""
@@ -33,22 +41,28 @@ def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
         if not str(path):
             raise InputError("the input's path is empty", hint="name a file, or - for standard input")
         # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
-        fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = disk.open(str(path), os.O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
     except PermissionError:
+        if Path(path).is_dir():  # which Windows does not open
+            raise _is_directory(path) from None
         raise InputError(f"{path}: no permission to read it", hint=f"ls -l {path} shows who may") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({_why(error)})", hint="name a readable file") from error
     if stat.S_ISDIR(disk.fstat(fd).st_mode):
         disk.close(fd)
-        raise InputError(f"{path}: is a directory", hint="name one file of rows in it")
+        raise _is_directory(path)
     return fd
+
+
+def _is_directory(path: str | Path) -> InputError:
+    return InputError(f"{path}: is a directory", hint="name one file of rows in it")
 
 
 def _duplicate_stdin() -> int:
     # A place that is only held, so that nothing else gets it, cannot be read from.
-    if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+    if not is_readable(0):
         raise InputError("standard input is closed", hint="name a file, or pipe rows in")
     return os.dup(0)
 
@@ -102,7 +116,7 @@ def _read_at(fd: int, size: int, offset: int, name: str, disk: Filesystem) -> by
     try:
         return disk.pread(fd, size, offset)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
 
 
 def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
@@ -117,10 +131,11 @@ def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
     except BlockingIOError:
         raise
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error) from error
 
 
-def _unreadable(name: str, error: OSError) -> InputError:
+def unreadable(name: str, error: OSError) -> InputError:
+    """What *error*, met while reading *name*, is to the user."""
     hint = "run the same command again once it can be read: what is finished is kept"
     return InputError(f"{name}: cannot be read ({_why(error)})", hint=hint)
 

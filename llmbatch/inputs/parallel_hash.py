@@ -10,6 +10,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from array import array
 from pathlib import Path
@@ -36,7 +37,7 @@ class ParallelHash:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._state = identity(os.fstat(fd))
-        self._hashes = os.memfd_create("llmbatch-hashes")
+        self._hashes = _unnamed_file()
         program = str(Path(__file__).with_name("hash_process.py"))
         self._process = subprocess.Popen(  # noqa: S603 - our own program, nothing of the user's in its words
             [sys.executable, "-I", "-S", program],
@@ -57,7 +58,7 @@ class ParallelHash:
         goes_on = True
         for first in range(1, ledger.last + 1, _ROWS):
             count = min(_ROWS, ledger.last + 1 - first)
-            records = array("Q", os.pread(self._hashes, count * _RECORD_BYTES, (first - 1) * _RECORD_BYTES))
+            records = array("Q", FILESYSTEM.pread(self._hashes, count * _RECORD_BYTES, (first - 1) * _RECORD_BYTES))
             all_done = ledger.are_done(first, count)
             prints = array("I", records[::2].tobytes())[::2]
             if not _agree(ledger, first, prints, all_done=all_done):
@@ -82,7 +83,8 @@ class ParallelHash:
 
 def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem = FILESYSTEM) -> ParallelHash | None:
     """Start hashing the lines of *path*, if *output* is there and both are large; None where it would not pay."""
-    if disk is not FILESYSTEM or len(os.sched_getaffinity(0)) < 2 or not sys.executable:
+    # On Windows two processes share the position in an open file, and there is no read that leaves it alone.
+    if disk is not FILESYSTEM or sys.platform == "win32" or _cores() < 2 or not sys.executable:
         return None
     try:
         abouts = (Path(path).stat(), Path(output).stat())
@@ -92,12 +94,27 @@ def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem =
     except (OSError, ValueError, InputError):
         return None  # whoever opens it next says what is wrong
     try:
-        if not is_archive(os.pread(fd, HEAD_BYTES, 0)):
+        if not is_archive(disk.pread(fd, HEAD_BYTES, 0)):
             return ParallelHash(fd)
     except OSError:
         pass
     os.close(fd)
     return None
+
+
+def _cores() -> int:
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    else:  # noqa: RET505 - what the type checker takes as one branch a system
+        return os.cpu_count() or 1
+
+
+def _unnamed_file() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("llmbatch-hashes")
+    else:  # noqa: RET505
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def identity(about: os.stat_result) -> tuple[int, ...]:

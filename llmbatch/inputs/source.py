@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +35,8 @@ from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, Mark, change
 from llmbatch.inputs.compression import HEAD_BYTES, is_archive
 from llmbatch.inputs.decode import text_lines
 from llmbatch.inputs.iterable import IterableSource
-from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_block, read_exactly
+from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_exactly
+from llmbatch.inputs.pipe import open_pipe
 from llmbatch.inputs.rows import line_digest, parse_line, strip_bom, too_long
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.inputs.verify import count_rows, identity, verify_finished
@@ -178,10 +178,10 @@ class FileSource(ByteSource):
 
 
 class StreamSource(ByteSource):
-    """Rows of a pipe, socket or device. Never blocks the event loop, and starts no thread.
+    """Rows of a pipe, socket or device. Never blocks the event loop (see :mod:`llmbatch.inputs.pipe`).
 
-    The descriptor's own blocking mode is left alone, for it is shared with whoever else holds the stream. Rows that are
-    skipped or kept go to a temporary file, *spool* (see :class:`~llmbatch.inputs.spool.Spool`); others cost no disk.
+    Rows that are skipped or kept go to a temporary file, *spool* (see :class:`~llmbatch.inputs.spool.Spool`); others
+    cost no disk.
     """
 
     def __init__(
@@ -194,8 +194,7 @@ class StreamSource(ByteSource):
         spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        self._pipe = open_pipe(fd, name)
         self._spool: Spool | None = None
         self._spool_at = spool
         self._spool_disk = disk
@@ -208,18 +207,10 @@ class StreamSource(ByteSource):
 
     async def wait(self) -> None:
         """Return when the stream has something, or has ended."""
-        # Devices that epoll refuses (/dev/null) are always ready for poll, so they never get past this line.
-        fd = self._fd
-        if self.exhausted or fd is None or self._again is not None or self._poll.poll(0):
+        if self.exhausted or self._fd is None or self._again is not None:
             await asyncio.sleep(0)
-            return
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
-        loop.add_reader(fd, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            loop.remove_reader(fd)
+        else:
+            await self._pipe.wait()
 
     def keep(self, row: Row) -> bool:
         """Put the row into the spool, unless it is there; True.
@@ -253,6 +244,7 @@ class StreamSource(ByteSource):
 
     def close(self) -> None:
         """Close the stream, and let go of the spool; idempotent."""
+        self._pipe.close()
         super().close()
         if self._spool is not None:
             self._spool.close()
@@ -279,17 +271,7 @@ class StreamSource(ByteSource):
             at = following
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
-        while True:
-            if not self._poll.poll(0):
-                yield None
-                continue
-            try:
-                block = read_block(fd, self.name)
-            except BlockingIOError:
-                yield None
-                continue
-            if not block:
-                return
+        while (block := self._pipe.read()) != b"":
             yield block
 
 

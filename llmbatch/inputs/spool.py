@@ -18,12 +18,12 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, write_error
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, write_error
 
 __all__ = ["Spool"]
 
 _HEAD: Final = struct.Struct("<QQ")  # the row's number, and how many bytes follow
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | O_CLOEXEC
 
 
 class Spool:
@@ -100,13 +100,7 @@ class Spool:
             # A process that was killed between the next two calls leaves its file: the name is ours alone.
             with contextlib.suppress(FileNotFoundError):
                 self._disk.unlink(name)
-        fd = self._disk.open(name, _FLAGS, 0o600)
-        try:
-            self._disk.unlink(name)
-        except BaseException:
-            self._disk.close(fd)
-            raise
-        return fd
+        return self._disk.open_unnamed(name, _FLAGS)
 
     def _temporary(self) -> str:
         return str(Path(tempfile.gettempdir()) / f".llmbatch-{secrets.token_hex(8)}.spool")

@@ -20,7 +20,7 @@ from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
 from llmbatch.inputs.parallel_hash import ParallelHash, identity
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 __all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished"]
@@ -34,7 +34,7 @@ def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM) -> int | None:
         about = disk.stat(str(path))
         if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
             return None
-        fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
+        fd = disk.open(str(path), os.O_RDONLY | O_CLOEXEC)
     except (OSError, ValueError):
         return None
     try:

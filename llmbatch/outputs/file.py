@@ -8,10 +8,8 @@ After every failure the file ends in a whole line. When to write and to sync is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import select
 import stat
 from collections.abc import Iterator
 from itertools import islice
@@ -24,10 +22,18 @@ from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import START_AFRESH, match_line, scan
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory, write_beside
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, write_error
+from llmbatch.storage.filesystem import (
+    FILESYSTEM,
+    O_CLOEXEC,
+    O_NOCTTY,
+    Filesystem,
+    is_unsupported,
+    is_writable,
+    write_error,
+)
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["Output", "StreamOutput", "open_output"]
+__all__ = ["Output", "open_output"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _PROBE: Final = bytes(range(256)) * 64
@@ -215,72 +221,6 @@ class Output:
             self._disk.truncate(self._fd, self._size)
 
 
-class StreamOutput(Output):
-    """Standard output, a pipe or a device: lines go out, and nothing can be read back, so nothing resumes."""
-
-    is_resumable = False
-
-    def __init__(self, fd: int, name: str) -> None:
-        super().__init__(fd, name, FinishedRows())
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
-
-    def has_success(self, model: str) -> bool:
-        """False: a stream has no earlier lines."""
-        return False
-
-    def first_success(self) -> None:
-        """None: a stream has no earlier lines."""
-
-    def good_rows(self, most: int) -> dict[int, str]:
-        """None: a stream has no earlier lines."""
-        return {}
-
-    def fileno(self) -> int:
-        """The descriptor, for an event loop to watch."""
-        return self._fd
-
-    def write(self, data: bytes) -> None:
-        """Write all of *data*, blocking as long as the reader does.
-
-        Raises:
-            WriteError: the reader has gone, or an I/O error.
-        """
-        written = 0
-        while written < len(data):
-            written += self.write_ready(memoryview(data)[written:])
-            if written < len(data):
-                self._poll.poll()
-
-    def write_ready(self, data: memoryview) -> int:
-        """Write as much as goes without blocking; gives the number of bytes.
-
-        Raises:
-            WriteError: the reader has gone, or an I/O error.
-        """
-        self._check()
-        written = 0
-        try:
-            # A pipe that is ready takes so much at least, also one in blocking mode, which others may share.
-            while written < len(data) and self._poll.poll(0):
-                piece = bytes(data[written : written + select.PIPE_BUF])
-                count = os.write(self._fd, piece)
-                self.lines_written += piece.count(b"\n", 0, count)
-                written += count
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise self._failed(error) from error
-        return written
-
-    def check_room(self, *, sync: bool) -> None:
-        """Nothing to do: a stream cannot take anything back."""
-
-    def sync(self) -> None:
-        """Nothing to do: what a stream has taken is out of our hands."""
-        self._check()
-
-
 def open_output(
     path: str | Path,
     *,
@@ -299,13 +239,15 @@ def open_output(
         OutputError: the file is in use by another run, is not one of ours, or cannot be opened.
         WriteError: the repair could not be written; the old file is still there.
     """
+    from llmbatch.outputs.stream import open_stream_output  # which imports this module
+
     name = str(path)
     if name == "-":
-        return StreamOutput(_duplicate_stdout(), "standard output")
+        return open_stream_output(_duplicate_stdout(), "standard output")
     if not Path(name).name or name.endswith("/"):
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
     if _is_stream(name, disk):
-        return StreamOutput(_open_stream(name), name)
+        return open_stream_output(_open_stream(name), name)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
     real = disk.real_path(name)
     fd = open_locked(real, name, disk)
@@ -316,19 +258,18 @@ def open_output(
             disk.truncate(fd, 0)
         ledger = _repaired(fd, name, disk)
         if retry_failed and ledger.failed:
-            without_failed = replace_file(real, _successes(fd, disk), disk)
-            disk.close(fd)
-            fd = without_failed
+            old_fd, fd = fd, -1  # which is closed there
+            fd = replace_file(real, _successes(old_fd, disk), disk, old_fd=old_fd)
             ledger = scan(fd, name, disk).ledger
         # What a killed run left may be in memory alone, and this run will call it finished.
         if len(ledger):
             _sync_if_possible(fd, disk)
         sync_directory(real, disk)
-    except OSError as error:
-        disk.close(fd)
-        raise write_error(name, error) from error
-    except BaseException:
-        disk.close(fd)
+    except BaseException as error:
+        if fd >= 0:
+            disk.close(fd)
+        if isinstance(error, OSError):
+            raise write_error(name, error) from error
         raise
     return Output(fd, name, ledger, disk, path=real)
 
@@ -391,7 +332,7 @@ def _is_stream(path: str, disk: Filesystem) -> bool:
 
 def _open_stream(path: str) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY)
+        return FILESYSTEM.open(path, os.O_WRONLY | os.O_APPEND | O_CLOEXEC | O_NOCTTY)
     except OSError as error:
         raise OutputError(f"{path}: cannot be opened ({error.strerror})", hint="write to a file (-o)") from error
 
@@ -399,7 +340,7 @@ def _open_stream(path: str) -> int:
 def _duplicate_stdout() -> int:
     try:
         # A place that is only held, so that nothing else gets it, cannot be written to.
-        if fcntl.fcntl(1, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+        if is_writable(1):
             return os.dup(1)
     except OSError:
         pass

@@ -1,20 +1,21 @@
 """One run an output: opening the file and locking it, and saying who has it.
 
-The lock is ``flock`` on the file itself: the kernel lets go of it however the process ends, and no lock file stays
-behind. Does not read or write the file.
+The lock is on the file itself (``flock``; ``LockFileEx`` on Windows): the system lets go of it however the process
+ends, and no lock file stays behind. Does not read or write the file.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from llmbatch.core.errors import OutputError
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, Filesystem
 
 __all__ = ["holds_lock", "open_locked"]
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_CLOEXEC | O_NOCTTY
 
 
 def open_locked(path: str, name: str, disk: Filesystem = FILESYSTEM) -> int:
@@ -45,6 +46,8 @@ def _open(path: str, name: str, disk: Filesystem) -> int:
     except IsADirectoryError:
         raise OutputError(f"{name}: is a directory", hint="name a file in it") from None
     except PermissionError:
+        if Path(path).is_dir():  # which Windows does not open
+            raise OutputError(f"{name}: is a directory", hint="name a file in it") from None
         hint = f"ls -ld {parent} {path} shows who may; or write to another file (-o)"
         raise OutputError(f"{name}: no permission to write it", hint=hint) from None
     except (OSError, ValueError) as error:
@@ -73,7 +76,12 @@ def _is_still_at(fd: int, path: str, disk: Filesystem) -> bool:
 
 
 def holds_lock(pid: int) -> bool:
-    """Whether the process *pid* holds a lock on any file; where the system does not tell, whether it is alive."""
+    """Whether the process *pid* holds a lock on any file; where the system does not tell, whether it is alive.
+
+    False on Windows, where nobody can rename a file that a run has open.
+    """
+    if sys.platform == "win32":
+        return False  # and os.kill(pid, 0) would send a Ctrl-C
     try:
         return any(lock_pid == pid for lock_pid, _ in _locks())
     except OSError:
@@ -89,6 +97,8 @@ def holds_lock(pid: int) -> bool:
 
 def _holder(about: os.stat_result) -> int | None:
     """The process that holds the lock, where the system tells."""
+    if sys.platform == "win32":
+        return None
     place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     try:
         return next((pid for pid, locked in _locks() if locked == place and pid), None)

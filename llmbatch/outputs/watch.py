@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from llmbatch.core.errors import WriteError
-from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem
 
 __all__ = ["Change", "FileChangedError", "find_change", "recovered_path", "save_lines"]
 
@@ -133,7 +133,7 @@ def _copy(fd: int, path: str, disk: Filesystem) -> str:
     """Copy the file behind *fd* to *path*, or where that is taken to :func:`recovered_path`; gives where."""
     for target in (path, *(recovered_path(path, number) for number in range(1, _MOST_NAMES))):
         try:
-            copy = disk.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            copy = disk.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600)
         except FileExistsError:
             continue
         try:
@@ -147,10 +147,10 @@ def _copy(fd: int, path: str, disk: Filesystem) -> str:
             disk.change_rights(copy, about.st_mode & 0o7777, (about.st_uid, about.st_gid))
             disk.sync_all(copy)
         except BaseException:
+            disk.close(copy)
             with contextlib.suppress(OSError):
                 disk.unlink(target)
             raise
-        finally:
-            disk.close(copy)
+        disk.close(copy)
         return target
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 
 from llmbatch.core.errors import WriteError
-from llmbatch.outputs.file import Output, StreamOutput
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.stream import StreamOutput
 from llmbatch.outputs.watch import FileChangedError
 
 __all__ = ["LineWriter"]
@@ -100,7 +102,7 @@ class LineWriter:
                 await self.drained()
             finally:
                 # Not shielded: a reader that never reads would keep the run from ending.
-                asyncio.get_running_loop().remove_writer(self._stream.fileno())
+                self._stream.unwatch_ready(asyncio.get_running_loop())
         else:
             # Shielded: these lines are paid for, and a sync must not be left running on a file about to be closed.
             with anyio.CancelScope(shield=True):
@@ -118,7 +120,7 @@ class LineWriter:
         self._backlog.clear()
         self._lines.clear()
         if self._drained is not None:
-            asyncio.get_running_loop().remove_writer(self._stream.fileno())
+            self._stream.unwatch_ready(asyncio.get_running_loop())
             self._drained.set()
             self._drained = None
         return True
@@ -235,8 +237,8 @@ class LineWriter:
             del self._backlog[:written]
         if self._backlog and self._drained is None:
             self._drained = asyncio.Event()
-            loop.add_writer(stream.fileno(), self._write_ready, stream)
+            stream.watch_ready(loop, partial(self._write_ready, stream))
         elif not self._backlog and self._drained is not None:
-            loop.remove_writer(stream.fileno())
+            stream.unwatch_ready(loop)
             self._drained.set()
             self._drained = None

@@ -9,24 +9,52 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
-from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_DIRECTORY, Filesystem, is_unsupported
 
 __all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
+_APPEND: Final = os.O_RDWR | os.O_APPEND | O_CLOEXEC
 
-def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYSTEM) -> int:
+
+def replace_file(
+    path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYSTEM, *, old_fd: int | None = None
+) -> int:
     """Put *chunks* in place of *path*; gives a locked descriptor of the new file that appends.
 
     A file that was there hands on its mode and, where permitted, its owner; a new one gets 0600. On an error the old
-    file stays as it was.
+    file stays as it was. *old_fd*, a descriptor of *path* that holds its lock, is closed in any case. Where open files
+    cannot be renamed (Windows) another process can lock the new file before this one does: that is a
+    ``BlockingIOError``, and the file has been replaced.
 
     Raises:
         OSError: as the system says.
     """
-    beside = _beside(path)
+    try:
+        fd = _new_file(path, chunks, disk)
+        if not disk.can_rename_open_files:
+            disk.close(fd)
+            if old_fd is not None:
+                disk.close(old_fd)
+                old_fd = None
+        try:
+            disk.replace(_beside(path), path)
+        except BaseException:
+            _discard(path, fd if disk.can_rename_open_files else None, disk)
+            raise
+        if not disk.can_rename_open_files:
+            fd = _reopened(path, disk)
+        sync_directory(path, disk)
+    finally:
+        if old_fd is not None:
+            disk.close(old_fd)
+    return fd
+
+
+def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
     remove_leftover(path, disk)
-    fd = disk.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    fd = disk.open(_beside(path), _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         # Locked before it gets the name, so that nobody can take the file between the rename and the lock.
         disk.lock(fd)
@@ -40,13 +68,26 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYST
         except OSError as error:
             if not is_unsupported(error):  # a file system that cannot is used only with --fsync off
                 raise
-        disk.replace(beside, path)
     except BaseException:
-        with contextlib.suppress(OSError):
-            disk.unlink(beside)
+        _discard(path, fd, disk)
+        raise
+    return fd
+
+
+def _discard(path: str, fd: int | None, disk: Filesystem) -> None:
+    if fd is not None:
+        disk.close(fd)
+    with contextlib.suppress(OSError):
+        disk.unlink(_beside(path))
+
+
+def _reopened(path: str, disk: Filesystem) -> int:
+    fd = disk.open(path, _APPEND, 0o600)
+    try:
+        disk.lock(fd)
+    except BaseException:
         disk.close(fd)
         raise
-    sync_directory(path, disk)
     return fd
 
 
@@ -60,7 +101,7 @@ def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync:
     """
     beside = _beside(path)
     try:
-        fd = disk.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = disk.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600)
     except PermissionError:
         return
     try:
@@ -89,7 +130,7 @@ def _beside(path: str) -> str:
 def sync_directory(path: str, disk: Filesystem = FILESYSTEM) -> None:
     """Make the name of the file *path* durable, where the file system can."""
     with contextlib.suppress(OSError):
-        fd = disk.open(str(Path(path).parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = disk.open(str(Path(path).parent), os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         try:
             disk.sync_all(fd)
         finally:

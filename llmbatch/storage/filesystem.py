@@ -1,20 +1,49 @@
 """The calls into the file system that input and output make, in one place, so that a simulation can take them over.
 
-Every method is the function of :mod:`os` (or ``fcntl``) that has its name, with its errors. Pipes, devices and
-standard streams are not among them: they are read and written by their descriptors. Decides nothing.
+Every method is the function of :mod:`os` (or ``fcntl``) that has its name, with its errors. What differs between Linux,
+macOS and Windows is hidden here; docs/guarantees.md says what Windows and macOS cannot promise. Pipes, devices and
+standard streams are read and written by their descriptors. Decides nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
-from typing import Final
+import sys
+import threading
+import time
+from typing import ClassVar, Final
 
 from llmbatch.core.errors import WriteError
 
-__all__ = ["FILESYSTEM", "Filesystem", "is_unsupported", "write_error"]
+if sys.platform == "win32":
+    from llmbatch.storage import windows
+else:
+    import fcntl
+
+__all__ = [
+    "FILESYSTEM",
+    "O_CLOEXEC",
+    "O_DIRECTORY",
+    "O_NOCTTY",
+    "O_NONBLOCK",
+    "Filesystem",
+    "is_readable",
+    "is_unsupported",
+    "is_writable",
+    "write_error",
+]
+
+O_CLOEXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
+"""As in :mod:`os`; this and the following are 0 where the system has no such flag."""
+
+O_DIRECTORY: Final[int] = getattr(os, "O_DIRECTORY", 0)
+O_NOCTTY: Final[int] = getattr(os, "O_NOCTTY", 0)
+O_NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
+
+_O_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+"""Windows otherwise translates line ends, and stops reading at a Ctrl-Z."""
 
 _HINTS: Final = {
     errno.ENOSPC: "free some space on the disk, then run the same command again",
@@ -25,6 +54,9 @@ _HINTS: Final = {
 }
 
 _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+_REPLACE_TRIES: Final = 25
+_REPLACE_PAUSE_SECONDS: Final = 0.02
 
 
 def is_unsupported(error: OSError) -> bool:
@@ -38,12 +70,58 @@ def write_error(name: str, error: OSError) -> WriteError:
     return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)
 
 
+def is_readable(fd: int) -> bool:
+    """Whether the open *fd* may be read from; True on Windows, which does not tell.
+
+    Raises:
+        OSError: *fd* is closed.
+    """
+    if sys.platform == "win32":
+        os.fstat(fd)
+        return True
+    else:  # noqa: RET505 - one branch a system, for the type checker
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
+
+
+def is_writable(fd: int) -> bool:
+    """Whether the open *fd* may be written to; True on Windows, which does not tell.
+
+    Raises:
+        OSError: *fd* is closed.
+    """
+    if sys.platform == "win32":
+        os.fstat(fd)
+        return True
+    else:  # noqa: RET505
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
 class Filesystem:
     """The operating system's file system. Subclasses stand for others, such as one that loses what was not synced."""
 
+    can_rename_open_files: ClassVar[bool] = sys.platform != "win32"
+    """Whether a file may be renamed, replaced or removed while a process has it open."""
+
+    _position_lock: ClassVar = threading.Lock()
+
     def open(self, path: str, flags: int, mode: int = 0o600) -> int:
         """A new descriptor of *path*."""
-        return os.open(path, flags, mode)
+        return os.open(path, flags | _O_BINARY, mode)
+
+    def open_unnamed(self, path: str, flags: int) -> int:
+        """A new descriptor of a new file *path* that is gone once it is closed, however the process ends.
+
+        *flags* hold ``O_CREAT`` and ``O_EXCL``. Only on Windows does the file have its name until then.
+        """
+        if sys.platform == "win32":
+            return self.open(path, flags | os.O_TEMPORARY)
+        fd = self.open(path, flags)
+        try:
+            self.unlink(path)
+        except BaseException:
+            self.close(fd)
+            raise
+        return fd
 
     def close(self, fd: int) -> None:
         """Let go of a descriptor, and of its lock."""
@@ -55,6 +133,14 @@ class Filesystem:
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         """At most *size* bytes from *offset* on; *fd* stays where it stands."""
+        if sys.platform == "win32":
+            with self._position_lock:
+                before = os.lseek(fd, 0, os.SEEK_CUR)
+                try:
+                    os.lseek(fd, offset, os.SEEK_SET)
+                    return os.read(fd, size)
+                finally:
+                    os.lseek(fd, before, os.SEEK_SET)
         return os.pread(fd, size, offset)
 
     def seek(self, fd: int, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -71,10 +157,21 @@ class Filesystem:
 
     def sync(self, fd: int) -> None:
         """Return when the file, its length included, is on the disk."""
-        getattr(os, "fdatasync", os.fsync)(fd)
+        if sys.platform == "linux":
+            os.fdatasync(fd)
+        else:
+            self.sync_all(fd)
 
     def sync_all(self, fd: int) -> None:
         """As :meth:`sync`, with the file's rights and times; for a directory, the names in it."""
+        if sys.platform == "darwin":
+            try:
+                # There, fsync leaves what was written in the memory of the disk.
+                fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOTTY and not is_unsupported(error):  # network file systems know no such call
+                    raise
         os.fsync(fd)
 
     def fstat(self, fd: int) -> os.stat_result:
@@ -91,18 +188,51 @@ class Filesystem:
 
     def lock(self, fd: int) -> None:
         """Lock the open file for us alone; ``BlockingIOError`` if somebody else has it."""
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if sys.platform == "win32":
+            windows.lock(fd, exclusive=True)
+        else:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def is_locked(self, fd: int) -> bool:
+        """Whether another process has the open file locked; False as well where there are no locks."""
+        try:
+            if sys.platform == "win32":
+                windows.lock(fd, exclusive=False)
+                windows.unlock(fd)
+            else:
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def replace(self, old: str, new: str) -> None:
-        """Give the file *old* the name *new*, whatever had it."""
+        """Give the file *old* the name *new*, whatever had it.
+
+        Windows refuses while anybody has one of them open, as virus scanners do for a moment: there it is tried for
+        half a second.
+        """
+        if sys.platform == "win32":
+            for _ in range(_REPLACE_TRIES):
+                with contextlib.suppress(PermissionError):
+                    os.replace(old, new)  # noqa: PTH105
+                    return
+                time.sleep(_REPLACE_PAUSE_SECONDS)
         os.replace(old, new)  # noqa: PTH105
 
     def link(self, old: str, new: str) -> None:
         """Give the file *old* the second name *new*; ``FileExistsError`` if something has it."""
-        os.link(old, new, follow_symlinks=False)
+        if sys.platform == "win32":
+            os.link(old, new)
+        else:
+            os.link(old, new, follow_symlinks=False)
 
     def name_of(self, fd: int) -> str:
         """A path of an open file, where the system tells."""
+        if sys.platform == "darwin":
+            return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).partition(b"\0")[0])
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
 
     def unlink(self, path: str) -> None:
@@ -110,7 +240,12 @@ class Filesystem:
         os.unlink(path)  # noqa: PTH108
 
     def change_rights(self, fd: int, mode: int, owner: tuple[int, int] | None = None) -> None:
-        """Set an open file's owner and group, where that is permitted, then its mode."""
+        """Set an open file's owner and group, where that is permitted, then its mode. Nothing on Windows.
+
+        There, a new file has the rights of its directory.
+        """
+        if sys.platform == "win32":
+            return
         if owner is not None:
             with contextlib.suppress(PermissionError):
                 os.fchown(fd, *owner)

@@ -86,7 +86,9 @@ def test_a_directory_that_is_mounted_read_only_is_told_before_anything_is_sent(t
     assert not job.server.arrivals
 
 
-MERE_MORTAL = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+MERE_MORTAL = (
+    ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if getattr(os, "geteuid", int)() == 0 else ()
+)
 """Root, bound by the modes of files like everybody else."""
 
 

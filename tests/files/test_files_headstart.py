@@ -19,7 +19,9 @@ from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 pytestmark = [
     pytest.mark.slow,  # starts an interpreter
-    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is no other core"),
+    pytest.mark.skipif(
+        not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="there is no other core"
+    ),
 ]
 
 

@@ -19,8 +19,9 @@ import pytest
 from files_examples import input_line, result_line
 
 from llmbatch.core.errors import OutputError, WriteError
-from llmbatch.outputs.file import Output, StreamOutput, open_output
+from llmbatch.outputs.file import Output, open_output
 from llmbatch.outputs.scan import scan
+from llmbatch.outputs.stream import StreamOutput, open_stream_output
 from llmbatch.storage.filesystem import Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
@@ -379,7 +380,7 @@ def test_what_cannot_be_opened_says_why_and_what_to_try(tmp_path: Path) -> None:
         assert caught.value.hint
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+@pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root may write everything")
 def test_no_permission_says_so(path: Path) -> None:
     """A read-only file is not a missing one."""
     path.touch(0o400)
@@ -552,7 +553,7 @@ def test_a_closed_output_takes_nothing(path: Path) -> None:
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, StreamOutput]]:
     reading, writing = os.pipe()
-    output = StreamOutput(writing, "pipe")
+    output = open_stream_output(writing, "pipe")
     yield reading, output
     output.close()
     os.close(reading)
@@ -594,7 +595,7 @@ def test_a_ready_write_never_blocks(pipe: tuple[int, StreamOutput]) -> None:
 def test_a_reader_that_has_gone_is_a_write_error() -> None:
     """With a hint, and for good."""
     reading, writing = os.pipe()
-    output = StreamOutput(writing, "standard output")
+    output = open_stream_output(writing, "standard output")
     os.close(reading)
 
     for _ in range(2):

@@ -15,7 +15,8 @@ import pytest
 from files_examples import result_line
 
 from llmbatch.core.errors import WriteError
-from llmbatch.outputs.file import Output, StreamOutput, open_output
+from llmbatch.outputs.file import Output, open_output
+from llmbatch.outputs.stream import open_stream_output
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.storage.filesystem import Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
@@ -271,7 +272,7 @@ async def test_a_failed_write_waits_for_the_sync_that_runs(tmp_path: Path) -> No
 async def test_a_slow_reader_of_a_stream_blocks_nothing_and_gets_everything() -> None:
     """The loop goes on while the pipe is full; the writer says when it is congested; closing waits for the reader."""
     reading, writing = os.pipe()
-    output = StreamOutput(writing, "pipe")
+    output = open_stream_output(writing, "pipe")
     writer = LineWriter(output)
     line = b"x" * 99_999 + b"\n"
     start = time.monotonic()
@@ -308,7 +309,7 @@ async def test_a_slow_reader_of_a_stream_blocks_nothing_and_gets_everything() ->
 async def test_closing_on_a_reader_that_never_reads_can_be_cancelled() -> None:
     """A stuck pager must not keep a run from ending."""
     reading, writing = os.pipe()
-    output = StreamOutput(writing, "pipe")
+    output = open_stream_output(writing, "pipe")
     writer = LineWriter(output)
     writer.put(b"x" * 1_000_000 + b"\n")
 
@@ -322,7 +323,7 @@ async def test_closing_on_a_reader_that_never_reads_can_be_cancelled() -> None:
 async def test_a_reader_that_goes_away_is_told() -> None:
     """Also while the rest of the lines waits for it."""
     reading, writing = os.pipe()
-    output = StreamOutput(writing, "pipe")
+    output = open_stream_output(writing, "pipe")
     told: list[WriteError] = []
     writer = LineWriter(output, on_error=told.append)
     writer.put(b"x" * 1_000_000 + b"\n")

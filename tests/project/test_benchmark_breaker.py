@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import sys
 import threading
@@ -131,7 +132,7 @@ class ToyBreaker:
                 self.turn("closed")
 
     def call(self, fn: Callable[..., Any], *args: object) -> Any:
-        if asyncio.iscoroutinefunction(fn) and self.fault != "coroutine":
+        if inspect.iscoroutinefunction(fn) and self.fault != "coroutine":
             raise TypeError("a coroutine function")
         with self.one_by_one if self.fault == "serial" else contextlib.nullcontext(), self.watching():
             return fn(*args)

@@ -352,8 +352,8 @@ def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
             if stat.S_ISDIR(self._disk.fstat(fd).st_mode):
                 self._disk.sync_all(fd)
 
-    def replace(path: str, chunks: Iterable[bytes], disk: Any) -> int:
-        return replace_file(path, chunks, cast(Filesystem, Hasty(disk)))
+    def replace(path: str, chunks: Iterable[bytes], disk: Any, *, old_fd: int | None) -> int:
+        return replace_file(path, chunks, cast(Filesystem, Hasty(disk)), old_fd=old_fd)
 
     patch.setattr(llmbatch.outputs.file, "replace_file", replace)
 
@@ -372,4 +372,4 @@ def _stale_deferred(patch: pytest.MonkeyPatch) -> None:
 
 @bug("the output is not locked")
 def _no_lock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("simulation_disk.SimulatedDisk.lock", lambda self, fd: None)
+    patch.setattr("simulation_disk.SimulatedFilesystem.lock", lambda self, fd: None)
