@@ -15,19 +15,28 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, over
 
 from llmbatch.breaker.awaitables import (
     ASYNC,
-    NOTHING,
+    UNSET,
+    async_in_sync_error,
+    await_if_needed,
+    call_sync,
     is_coroutine_function,
     is_unawaitable,
-    resolved,
-    unawaited,
-    unwatched,
-    watched,
+    sync_in_async_error,
 )
-from llmbatch.breaker.core import LEAST_WAIT, State, Ticket
+from llmbatch.breaker.classify import (
+    COUNTED,
+    IGNORED,
+    SUCCESS,
+    Classifier,
+    ErrorJudge,
+    ErrorRule,
+    Judgement,
+    ResultJudge,
+)
+from llmbatch.breaker.core import MIN_RETRY_AFTER, PermitState, State
 from llmbatch.breaker.decorating import decorate
 from llmbatch.breaker.entered import Entered
 from llmbatch.breaker.errors import CircuitOpenError
-from llmbatch.breaker.judging import COUNTED, IGNORED, SUCCESS, ErrorJudge, ErrorRule, Judgement, Judges, ResultJudge
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.locked import LockedCircuit
 from llmbatch.breaker.permit import Permit
@@ -37,7 +46,7 @@ from llmbatch.breaker.waiting import wait, wait_async
 if TYPE_CHECKING:
     from llmbatch.breaker.decorating import AsyncDecorator, Decorator
     from llmbatch.breaker.events import StateChanged
-    from llmbatch.breaker.explanation import Explanation
+    from llmbatch.breaker.explain import Explanation
     from llmbatch.breaker.policy import PolicyOptions
 
 __all__ = ["CircuitBreaker"]
@@ -104,7 +113,7 @@ class CircuitBreaker:
         TypeError: *policy* beside *options*, or *judge_error* beside *count_error*.
     """
 
-    __slots__ = ("__weakref__", "_circuit", "_entered", "_judges", "policy")
+    __slots__ = ("__weakref__", "_circuit", "_classifier", "_entered", "policy")
 
     def __init__(
         self,
@@ -122,14 +131,16 @@ class CircuitBreaker:
     ) -> None:
         if policy is not None and options:
             raise TypeError(f"policy holds all options: give it, or {', '.join(options)}, but not both")
-        self._judges = Judges(count_error, judge_error, judge_result)
+        self._classifier = Classifier(count_error, judge_error, judge_result)
         self.policy = policy or BreakerPolicy(
             failure_threshold=failure_threshold,
             recovery_timeout=recovery_timeout,
             success_threshold=success_threshold,
             **options,
         )
-        self._circuit = LockedCircuit(self.policy, name=name, clock=clock, judges_results=self._judges.looks_at_results)
+        self._circuit = LockedCircuit(
+            self.policy, name=name, clock=clock, classifies_results=self._classifier.classifies_results
+        )
         self._entered = Entered()
 
     # What one can ask.
@@ -191,31 +202,31 @@ class CircuitBreaker:
                 counted, and nothing is. Use ``async_call``.
         """
         circuit = self._circuit
-        door = circuit.door
-        if door is None:
+        fast_generation = circuit.fast_generation
+        if fast_generation is None:
             # Refused here, not by a function beneath: every frame that an exception passes costs a fifth of the call.
-            bar, code = circuit.bar, getattr(fn, "__code__", None)
-            if bar is not None and fallback is None and code is not None and not code.co_flags & ASYNC:
-                wait = bar[0] - circuit.clock()
-                if wait > LEAST_WAIT:
-                    raise CircuitOpenError(wait, bar[1], bar[2])
-            return self._call_by_ticket(fn, fallback, args, kwargs)
+            rejection, code = circuit.rejection, getattr(fn, "__code__", None)
+            if rejection is not None and fallback is None and code is not None and not code.co_flags & ASYNC:
+                wait = rejection[0] - circuit.clock()
+                if wait > MIN_RETRY_AFTER:
+                    raise CircuitOpenError(wait, rejection[1], rejection[2])
+            return self._call_with_permit(fn, fallback, args, kwargs)
         try:
             # An empty dictionary that is passed on costs a tenth of the call.
             result = fn(*args, **kwargs) if kwargs else fn(*args)
         except Exception as error:
             judgement = self.judge(error)
-            circuit.fail(door, judgement, error)
+            circuit.fail(fast_generation, judgement, error)
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
-            return watched(fallback, error)
+            return call_sync(fallback, error)
         if hasattr(result, "__await__"):
-            raise unwatched(fn, result)
-        if circuit.notes:
-            circuit.succeed(door)
+            raise async_in_sync_error(fn, result)
+        if circuit.must_record:
+            circuit.succeed(fast_generation)
         return result
 
-    def _call_by_ticket(
+    def _call_with_permit(
         self,
         fn: Callable[..., T],
         fallback: Callable[[Exception], F] | None,
@@ -223,23 +234,23 @@ class CircuitBreaker:
         kwargs: dict[str, object],
     ) -> T | F:
         if is_coroutine_function(fn):
-            raise unwatched(fn)
+            raise async_in_sync_error(fn)
         try:
-            ticket = self._circuit.admit()
+            permit = self._circuit.admit()
         except CircuitOpenError as refused:
             if fallback is None:
                 raise
-            return watched(fallback, refused)
+            return call_sync(fallback, refused)
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
-            if self._settle_by(ticket, error) and fallback is not None and isinstance(error, Exception):
-                return watched(fallback, error)
+            if self._settle_by(permit, error) and fallback is not None and isinstance(error, Exception):
+                return call_sync(fallback, error)
             raise
         if hasattr(result, "__await__"):
-            self._circuit.settle(ticket, IGNORED, None)
-            raise unwatched(fn, result)
-        self._settle_by_result(ticket, result)
+            self._circuit.settle(permit, IGNORED, None)
+            raise async_in_sync_error(fn, result)
+        self._settle_by_result(permit, result)
         return result
 
     @overload
@@ -274,30 +285,30 @@ class CircuitBreaker:
             TypeError: *fn* returned nothing to await; that counts as nothing. Use ``call``.
         """
         circuit = self._circuit
-        door = circuit.door
-        if door is None:
-            if fallback is None and (bar := circuit.bar) is not None:
-                wait = bar[0] - circuit.clock()
-                if wait > LEAST_WAIT:
-                    raise CircuitOpenError(wait, bar[1], bar[2])
-            return await self._async_call_by_ticket(fn, fallback, args, kwargs)
-        awaitable: object = NOTHING
+        fast_generation = circuit.fast_generation
+        if fast_generation is None:
+            if fallback is None and (rejection := circuit.rejection) is not None:
+                wait = rejection[0] - circuit.clock()
+                if wait > MIN_RETRY_AFTER:
+                    raise CircuitOpenError(wait, rejection[1], rejection[2])
+            return await self._async_call_with_permit(fn, fallback, args, kwargs)
+        awaitable: object = UNSET
         try:
             awaitable = fn(*args, **kwargs) if kwargs else fn(*args)
             result = await awaitable
         except Exception as error:
             if is_unawaitable(awaitable):
-                raise unawaited(fn) from None
+                raise sync_in_async_error(fn) from None
             judgement = self.judge(error)
-            circuit.fail(door, judgement, error)
+            circuit.fail(fast_generation, judgement, error)
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
-            return await resolved(fallback(error))
-        if circuit.notes:
-            circuit.succeed(door)
+            return await await_if_needed(fallback(error))
+        if circuit.must_record:
+            circuit.succeed(fast_generation)
         return result
 
-    async def _async_call_by_ticket(
+    async def _async_call_with_permit(
         self,
         fn: Callable[..., Awaitable[object]],
         fallback: Callable[[Exception], object] | None,
@@ -305,23 +316,23 @@ class CircuitBreaker:
         kwargs: dict[str, object],
     ) -> object:
         try:
-            ticket = self._circuit.admit()
+            permit = self._circuit.admit()
         except CircuitOpenError as refused:
             if fallback is None:
                 raise
-            return await resolved(fallback(refused))
-        awaitable: object = NOTHING
+            return await await_if_needed(fallback(refused))
+        awaitable: object = UNSET
         try:
             awaitable = fn(*args, **kwargs)
             result = await awaitable
         except BaseException as error:
             if is_unawaitable(awaitable):
-                self._circuit.settle(ticket, IGNORED, None)
-                raise unawaited(fn) from None
-            if self._settle_by(ticket, error) and fallback is not None and isinstance(error, Exception):
-                return await resolved(fallback(error))
+                self._circuit.settle(permit, IGNORED, None)
+                raise sync_in_async_error(fn) from None
+            if self._settle_by(permit, error) and fallback is not None and isinstance(error, Exception):
+                return await await_if_needed(fallback(error))
             raise
-        self._settle_by_result(ticket, result)
+        self._settle_by_result(permit, result)
         return result
 
     # Permits, blocks, decorators.
@@ -440,35 +451,35 @@ class CircuitBreaker:
 
     def judge(self, error: Exception) -> Judgement:
         """What *error* means to this breaker. Runs the judges, which may raise anything."""
-        return self._judges.of_error(error)
+        return self._classifier.of_error(error)
 
     def judge_result(self, result: object) -> Judgement:
         """What the returned *result* means to this breaker. Runs the judge, which may raise anything."""
-        return self._judges.of_result(result)
+        return self._classifier.of_result(result)
 
-    def _settle_by(self, ticket: Ticket, error: BaseException | None) -> bool:
-        """Settle *ticket* by how its call ended, None for well; whether that counts against the circuit."""
+    def _settle_by(self, permit: PermitState, error: BaseException | None) -> bool:
+        """Settle *permit* by how its call ended, None for well; whether that counts against the circuit."""
         judgement = SUCCESS if error is None else IGNORED
         try:
             if isinstance(error, Exception):
                 judgement = self.judge(error)
         finally:
             # A judge that raises is the caller's trouble, and the call counts as nothing.
-            self._circuit.settle(ticket, judgement, error)
+            self._circuit.settle(permit, judgement, error)
         return judgement.verdict in COUNTED
 
-    def _settle_by_result(self, ticket: Ticket, result: object) -> None:
+    def _settle_by_result(self, permit: PermitState, result: object) -> None:
         judgement = IGNORED
         try:
             judgement = self.judge_result(result)
         finally:
-            self._circuit.settle(ticket, judgement, None)
+            self._circuit.settle(permit, judgement, None)
 
     def __repr__(self) -> str:
-        told = self.explain()
-        state = "disabled" if told.is_forced and told.state == "closed" else told.state
-        if told.retry_after is None:
-            failing = f", {told.failures} failed in a row" if told.failures else ""
+        explanation = self.explain()
+        state = "disabled" if explanation.is_forced and explanation.state == "closed" else explanation.state
+        if explanation.retry_after is None:
+            failing = f", {explanation.failures} failed in a row" if explanation.failures else ""
             return f"<CircuitBreaker {self.name or 'unnamed'} {state}{failing}>"
-        until = "until reset" if told.is_forced else f"retry in {told.retry_after:.1f} s"
+        until = "until reset" if explanation.is_forced else f"retry in {explanation.retry_after:.1f} s"
         return f"<CircuitBreaker {self.name or 'unnamed'} {state}, {until}>"
