@@ -20,7 +20,7 @@ from typing import Literal
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.window import CountWindow, TimeWindow, Window
 
-__all__ = ["MIN_RETRY_AFTER", "Circuit", "PermitState", "SettleVerdict", "State"]
+__all__ = ["MIN_RETRY_AFTER", "Circuit", "PermitState", "SettleVerdict", "State", "spent_error"]
 
 State = Literal["closed", "open", "half_open"]
 SettleVerdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
@@ -48,6 +48,12 @@ class PermitState:
     def __repr__(self) -> str:
         kind = "probe" if self.probe else "call"
         return f"<PermitState {kind} {self.serial}{' spent' if self.spent else ''}>"
+
+
+def spent_error(permit: PermitState) -> RuntimeError:
+    """Return the error for a second use of *permit*."""
+    kind = "probe" if permit.probe else "call"
+    return RuntimeError(f"the permit of {kind} {permit.serial} was settled or released before")
 
 
 class Circuit:
@@ -266,8 +272,7 @@ class Circuit:
 
     def _spend(self, permit: PermitState) -> None:
         if permit.spent:
-            kind = "probe" if permit.probe else "call"
-            raise RuntimeError(f"the permit of {kind} {permit.serial} was settled or released before")
+            raise spent_error(permit)
         permit.spent = True
         if self._in_flight:
             self._in_flight.pop(permit, None)

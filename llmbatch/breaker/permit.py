@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from llmbatch.breaker.classify import IGNORED, Judgement, Verdict, as_judgement
-from llmbatch.breaker.core import PermitState
+from llmbatch.breaker.core import PermitState, spent_error
 from llmbatch.breaker.waiting import SecondsLeft, wait, wait_async
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Permit:
         return lambda waiter: circuit.seconds_left(self._state, until, waiter)
 
     def __enter__(self) -> Permit:
+        if self._state.spent:
+            raise spent_error(self._state)
         return self
 
     def __exit__(
@@ -98,7 +100,7 @@ class Permit:
             self._breaker._settle_by(self._state, error)
 
     async def __aenter__(self) -> Permit:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

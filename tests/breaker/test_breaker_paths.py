@@ -84,12 +84,12 @@ def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def in_block(breaker: CircuitBreaker, body: Body) -> str:
-    with breaker:
+    with breaker.acquire():
         return await body()
 
 
 async def in_async_block(breaker: CircuitBreaker, body: Body) -> str:
-    async with breaker:
+    async with breaker.acquire():
         return await body()
 
 
