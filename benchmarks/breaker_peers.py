@@ -121,7 +121,7 @@ def build_ours(face: Face, setup: Setup, *, window: bool = False) -> Circuit:
         state=lambda: breaker.state,
         rejection=CircuitOpenError,
         wait=lambda error: error.retry_after,
-        block=(lambda: breaker) if hasattr(breaker, "__enter__") else None,
+        block=breaker.acquire,
         sync_ways={"call": called(breaker.call)} if face == "sync" else None,
     )
 

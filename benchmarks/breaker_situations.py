@@ -216,7 +216,7 @@ def time_zone(rule: str) -> Iterator[None]:
 
 
 def block_refuses(stage: Stage) -> Finding:
-    """``with breaker:`` (``async with``) does not run its block while the circuit is open."""
+    """A ``with`` block (``async with``) does not run its block while the circuit is open."""
     stage.build()
     if stage.circuit.block is None:
         return lacks("this face has no context manager")

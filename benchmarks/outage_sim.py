@@ -42,7 +42,7 @@ if __package__ in (None, ""):
 from outage_strategies import MODEL, STRATEGIES, Order
 
 from llmbatch.core.errors import LlmbatchError, UsageError
-from llmbatch.drill.oracle import Demand, oracle_seconds
+from llmbatch.drill.oracle import Workload, oracle_seconds
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import find_scenario
 
@@ -191,7 +191,7 @@ def measure(
     compressed = scenario.compressed(arguments.speed)
     started = stats["started"].get(MODEL, 0.0)
     timeline = [[at - started, calls, good] for at, calls, good in stats["timeline"]]
-    demand = Demand(arguments.concurrency, mean_latency(arguments.latency), arguments.timeout)
+    demand = Workload(arguments.concurrency, mean_latency(arguments.latency), arguments.timeout)
     oracle = oracle_seconds(demand, compressed, arguments.requests)
     recovered = last_recovery(compressed)
     first = goodput = load = None

@@ -55,7 +55,7 @@ def plain() -> None:
     service.is_down = False
     time.sleep(0.35)
     print(f"{breaker.state}: one probe may go")
-    with breaker:
+    with breaker.acquire():
         print(service.fetch())
     print(breaker)
 

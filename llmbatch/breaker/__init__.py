@@ -11,15 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llmbatch.breaker.breaker import CircuitBreaker
+from llmbatch.breaker.classify import Judgement
 from llmbatch.breaker.errors import CircuitOpenError
-from llmbatch.breaker.judging import Judgement
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.permit import Permit
 from llmbatch.breaker.policy import BreakerPolicy
 
 if TYPE_CHECKING:
     from llmbatch.breaker.events import BreakerEvent, CallEnded, CallRefused, StateChanged
-    from llmbatch.breaker.explanation import Explanation, Failure
+    from llmbatch.breaker.explain import Explanation, Failure
     from llmbatch.breaker.metrics import BreakerMetrics, CircuitNumbers
     from llmbatch.breaker.registry import BreakerRegistry
     from llmbatch.breaker.retry import Retry
@@ -43,23 +43,23 @@ __all__ = [
     "StateChanged",
 ]
 
-_LATE = {
+_LAZY = {
     "BreakerEvent": "events",
     "BreakerMetrics": "metrics",
     "BreakerRegistry": "registry",
     "CallEnded": "events",
     "CallRefused": "events",
     "CircuitNumbers": "metrics",
-    "Explanation": "explanation",
-    "Failure": "explanation",
+    "Explanation": "explain",
+    "Failure": "explain",
     "Retry": "retry",
     "StateChanged": "events",
 }
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATE:
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     globals()[name] = value
     return value

@@ -11,13 +11,13 @@ from typing import TypeVar
 
 __all__ = [
     "ASYNC",
-    "NOTHING",
+    "UNSET",
+    "async_in_sync_error",
+    "await_if_needed",
+    "call_sync",
     "is_coroutine_function",
     "is_unawaitable",
-    "resolved",
-    "unawaited",
-    "unwatched",
-    "watched",
+    "sync_in_async_error",
 ]
 
 T = TypeVar("T")
@@ -25,11 +25,11 @@ T = TypeVar("T")
 ASYNC = 0x80 | 0x100
 """The flags of code that returns something to await: ``inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE``."""
 
-NOTHING = object()
+UNSET = object()
 """Stands for what a function has not returned yet."""
 
 
-async def resolved(value: object) -> object:
+async def await_if_needed(value: object) -> object:
     """What a fallback came to, whether it is a coroutine function or not."""
     import inspect
 
@@ -51,10 +51,10 @@ def is_unawaitable(value: object) -> bool:
     """Whether a function returned *value*, and it is nothing to await."""
     import inspect
 
-    return value is not NOTHING and not inspect.isawaitable(value)
+    return value is not UNSET and not inspect.isawaitable(value)
 
 
-def unwatched(fn: Callable[..., object], awaitable: object = None) -> TypeError:
+def async_in_sync_error(fn: Callable[..., object], awaitable: object = None) -> TypeError:
     """The error for a plain call of *fn*, which is or returned something to await; a coroutine is closed."""
     if isinstance(awaitable, CoroutineType):
         awaitable.close()
@@ -64,7 +64,7 @@ def unwatched(fn: Callable[..., object], awaitable: object = None) -> TypeError:
     return TypeError(f"call() got {what}: use async_call()")
 
 
-def watched(fallback: Callable[[Exception], T], error: Exception) -> T:
+def call_sync(fallback: Callable[[Exception], T], error: Exception) -> T:
     """What a plain call's *fallback* returns.
 
     Raises:
@@ -72,10 +72,10 @@ def watched(fallback: Callable[[Exception], T], error: Exception) -> T:
     """
     value = fallback(error)
     if hasattr(value, "__await__"):
-        raise unwatched(fallback, value)
+        raise async_in_sync_error(fallback, value)
     return value
 
 
-def unawaited(fn: object) -> TypeError:
+def sync_in_async_error(fn: object) -> TypeError:
     """The error for awaiting *fn*, which is a plain function."""
     return TypeError(f"async_call() got {fn!r}, which returned nothing to await: use call()")

@@ -1,33 +1,39 @@
-"""CircuitBreaker: what a circuit is to whoever makes calls: functions, blocks, decorators, permits, fallbacks.
+"""Provide :class:`CircuitBreaker`: calls, decorators, permits and fallbacks on top of one locked circuit.
 
-The call itself always runs outside the lock, and what it came to is judged outside it. Retries belong inside the
-call: exhausted retries are one failure (:mod:`llmbatch.breaker.retry`).
+Calls run, and their outcomes are classified, outside the lock. Put retries inside the call, so that exhausted retries
+count as one failure (:mod:`llmbatch.breaker.retry`).
 """
 
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from llmbatch.breaker.awaitables import (
     ASYNC,
-    NOTHING,
+    UNSET,
+    async_in_sync_error,
+    await_if_needed,
+    call_sync,
     is_coroutine_function,
     is_unawaitable,
-    resolved,
-    unawaited,
-    unwatched,
-    watched,
+    sync_in_async_error,
 )
-from llmbatch.breaker.core import LEAST_WAIT, State, Ticket
+from llmbatch.breaker.classify import (
+    COUNTED,
+    IGNORED,
+    SUCCESS,
+    Classifier,
+    ErrorJudge,
+    ErrorRule,
+    Judgement,
+    ResultJudge,
+)
+from llmbatch.breaker.core import MIN_RETRY_AFTER, PermitState, State
 from llmbatch.breaker.decorating import decorate
-from llmbatch.breaker.entered import Entered
 from llmbatch.breaker.errors import CircuitOpenError
-from llmbatch.breaker.judging import COUNTED, IGNORED, SUCCESS, ErrorJudge, ErrorRule, Judgement, Judges, ResultJudge
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.locked import LockedCircuit
 from llmbatch.breaker.permit import Permit
@@ -37,7 +43,7 @@ from llmbatch.breaker.waiting import wait, wait_async
 if TYPE_CHECKING:
     from llmbatch.breaker.decorating import AsyncDecorator, Decorator
     from llmbatch.breaker.events import StateChanged
-    from llmbatch.breaker.explanation import Explanation
+    from llmbatch.breaker.explain import Explanation
     from llmbatch.breaker.policy import PolicyOptions
 
 __all__ = ["CircuitBreaker"]
@@ -48,7 +54,7 @@ F = TypeVar("F")
 
 
 class CircuitBreaker:
-    """Stops calls to something that fails, and lets single probes find out when it works again.
+    """Stops calling a dependency that fails, and lets single probe calls check whether it has recovered.
 
     ::
 
@@ -56,55 +62,56 @@ class CircuitBreaker:
         try:
             reply = breaker.call(ask, prompt)  # or: await breaker.async_call(ask, prompt)
         except CircuitOpenError as error:
-            ...  # ask was not called; come back in error.retry_after seconds
+            ...  # ask was not called; retry in error.retry_after seconds
 
-    Also ``with breaker:`` and ``async with breaker:``, ``@breaker`` on a function of either kind, and ``acquire()`` for
-    a permit that is settled by hand.
+    Also ``@breaker`` on sync and async functions, and ``with breaker.acquire():`` or ``async with breaker.acquire():``
+    around a block of code.
 
-    ``closed``: every call passes; ``failure_threshold`` failures with no success between open it, or another rule of
-    :class:`BreakerPolicy`. ``open``: every call is refused for ``recovery_timeout`` seconds. ``half_open``: one call at
-    a time passes, the probe; a good one closes the circuit (``success_threshold`` of them), a failed one opens it
-    again.
+    States: ``closed``: calls pass; ``failure_threshold`` consecutive failures, or another rule of
+    :class:`BreakerPolicy`, open the circuit. ``open``: calls are refused for ``recovery_timeout`` seconds.
+    ``half_open``: one call at a time passes, the probe; ``success_threshold`` successful probes close the circuit, a
+    failed one opens it again.
 
-    One instance may be shared between any number of threads and event loops; calls overlap, for only the bookkeeping
-    is locked. A cancelled or interrupted call counts as nothing and gives its permit back. A call that began before
-    the circuit opened decides nothing when it ends after. A probe that hangs is replaced after ``recovery_timeout``
-    seconds, the next one after twice that, and so on up to four times; what the replaced one says is ignored.
+    Safe to share between threads and event loops. Calls run concurrently; only the bookkeeping is locked. A cancelled
+    or interrupted call is not counted and releases its permit. A call that began before the circuit changed state has
+    no effect on the new state. A probe that hangs is replaced after ``recovery_timeout`` seconds, the next one after
+    twice that, and so on up to four times; the outcome of a replaced probe is ignored.
 
-    What counts is how the outermost call ends, so put into *fn* what belongs to one attempt: retries (when they are
-    exhausted, that is one failure) and the timeout (``asyncio.timeout`` inside *fn* is a failure, around
-    ``async_call`` it is a cancellation, which counts as nothing). A generator that *fn* returns counts as a success
-    before its first item: consume it inside *fn*.
+    Only how *fn* ends counts, so make *fn* one complete attempt: retries inside it (exhausted retries are one failure)
+    and the timeout inside it (``asyncio.timeout`` inside *fn* is a failure; around ``async_call`` it is a cancellation
+    and is not counted). A generator that *fn* returns counts as a success before its first item: consume it inside
+    *fn*.
 
-    Cost: docs/breaker.md has the measurement. A rate over time, a slow-call rate, a stall rule, ``judge_result``, a
-    listener to calls, and ``with`` blocks make every call take the lock; without them only failures do, and the first
-    success after one.
+    Cost: measured in docs/breaker.md. A failure rate over time, a slow-call rate, a stall rule, ``judge_result``, a
+    listener for calls, and ``with`` blocks make every call take the lock; without them only failures do, and the first
+    success after a failure.
 
     Args:
-        failure_threshold: consecutive failures that open the circuit, at least 1; None: not used.
-        recovery_timeout: seconds that it stays open before a probe may go, and that a probe may take, above 0.
-        success_threshold: good probes that close it, at least 1.
-        name: for messages and events.
-        policy: all options at once, in place of the three above and of *options*.
-        count_error: which exceptions are failures, a function or types; the others are neutral: they neither end a
-            streak of failures nor add to it, and three probes that end so close the circuit. Default: every
-            :class:`Exception`. Runs outside the lock; what it raises goes to the caller, and the call counts as
-            nothing.
-        judge_error: what an exception means, in place of *count_error*: a verdict or a :class:`Judgement`, None for a
-            failure. ``llmbatch.judge_llm_error`` knows the errors of providers and SDKs.
-        judge_result: what a returned value means, likewise; None for a success.
-        clock: seconds, monotonic.
+        failure_threshold: consecutive failures that open the circuit, at least 1; None: rule off. Default: 5.
+        recovery_timeout: seconds that the circuit stays open before a probe, and that a probe may take, above 0.
+            Default: 60.
+        success_threshold: successful probes that close the circuit, at least 1. Default: 1.
+        name: shown in messages and events.
+        policy: all options at once, instead of the three above and *options*.
+        count_error: exception types, or a predicate, that count as failures; other exceptions are neutral: they
+            neither end a streak of failures nor add to it, and three probes that end so close the circuit. Default:
+            every :class:`Exception`. A predicate runs outside the lock; if it raises, the caller gets that exception
+            and the call is not counted.
+        judge_error: classifies an exception, instead of *count_error*: returns a verdict or a :class:`Judgement`, None
+            for a failure. ``llmbatch.judge_llm_error`` covers the errors of providers and SDKs.
+        judge_result: classifies a returned value likewise; None for a success.
+        clock: monotonic clock, in seconds. Default: :func:`time.monotonic`.
         options: those of :class:`BreakerPolicy`.
 
-    An exception's ``retry_after``, where it has one, extends the open time, as a :class:`Judgement`'s does. A
-    :class:`CircuitOpenError` that passes through (another breaker, inside) counts as nothing.
+    The ``retry_after`` attribute of an exception, if it has one, extends the open time, as that of a
+    :class:`Judgement` does. A :class:`CircuitOpenError` raised inside *fn* by another breaker is not counted.
 
     Raises:
         ValueError: an option is out of range.
-        TypeError: *policy* beside *options*, or *judge_error* beside *count_error*.
+        TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given.
     """
 
-    __slots__ = ("__weakref__", "_circuit", "_entered", "_judges", "policy")
+    __slots__ = ("__weakref__", "_circuit", "_classifier", "policy")
 
     def __init__(
         self,
@@ -121,50 +128,51 @@ class CircuitBreaker:
         **options: Unpack[PolicyOptions],
     ) -> None:
         if policy is not None and options:
-            raise TypeError(f"policy holds all options: give it, or {', '.join(options)}, but not both")
-        self._judges = Judges(count_error, judge_error, judge_result)
+            raise TypeError(f"give either policy or {', '.join(options)}, not both: a policy sets all options")
+        self._classifier = Classifier(count_error, judge_error, judge_result)
         self.policy = policy or BreakerPolicy(
             failure_threshold=failure_threshold,
             recovery_timeout=recovery_timeout,
             success_threshold=success_threshold,
             **options,
         )
-        self._circuit = LockedCircuit(self.policy, name=name, clock=clock, judges_results=self._judges.looks_at_results)
-        self._entered = Entered()
+        self._circuit = LockedCircuit(
+            self.policy, name=name, clock=clock, classifies_results=self._classifier.classifies_results
+        )
 
-    # What one can ask.
+    # Queries.
 
     @property
     def name(self) -> str:
-        """For messages and events."""
+        """The name shown in messages and events."""
         return self._circuit.name
 
     @property
     def state(self) -> State:
-        """``closed``, ``open`` or ``half_open``; an open circuit whose time is over is half-open."""
+        """The state: ``closed``, ``open`` or ``half_open``; an open circuit whose open time has passed is half-open."""
         return self._circuit.state()
 
     @property
     def failures(self) -> int:
-        """Consecutive failures; those that opened the circuit stand until it closes."""
+        """Number of consecutive failures; those that opened the circuit count until it closes."""
         return self._circuit.failures()
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until a call may be let in, at least 0.05; None while closed, infinite where forced open."""
+        """Seconds until a call may be admitted, at least 0.05; None while closed, infinite while forced open."""
         return self._circuit.retry_after()
 
     @property
     def is_forced(self) -> bool:
-        """Whether an operator holds it open, or has disabled it."""
+        """Whether the circuit was forced open or disabled by hand."""
         return self._circuit.is_forced()
 
     def is_open(self) -> bool:
-        """Whether calls are refused until the open time is over."""
+        """Whether calls are refused until the open time has passed."""
         return self.state == "open"
 
     def explain(self) -> Explanation:
-        """Why the circuit is as it is, until when, and the last failures; ``print()`` it."""
+        """Return a readable snapshot: the state, its reason, how long it lasts, recent failures; ``print()`` it."""
         return self._circuit.explain()
 
     # Calls.
@@ -178,44 +186,43 @@ class CircuitBreaker:
     def call(  # type: ignore[misc]  # fallback is no parameter of fn
         self, fn: Callable[..., T], /, *args: Any, fallback: Callable[[Exception], F] | None = None, **kwargs: Any
     ) -> T | F:
-        """Call *fn* if the circuit lets it through, and count how it ends.
+        """Call *fn* if the circuit admits the call, and count its outcome.
 
-        *fallback*, where given, is called with the exception if the call was refused, or ended in one that is a
-        ``failure``, ``throttled`` or ``exhausted``; what it returns is returned. Other errors are raised, and results
-        are returned, whatever they are judged. (A function that has a parameter of that name itself is called through
-        ``functools.partial``.)
+        *fallback*, if given, is called with the exception when the call was refused or raised an exception classified
+        as ``failure``, ``throttled`` or ``exhausted``; its return value is returned. Other exceptions are raised, and
+        results are returned however they are classified. (Bind an argument of *fn* that is itself called ``fallback``
+        with ``functools.partial``.)
 
         Raises:
-            CircuitOpenError: refused; *fn* was not called.
-            TypeError: *fn* is a coroutine function, or returned an awaitable: nothing has happened yet that could be
-                counted, and nothing is. Use ``async_call``.
+            CircuitOpenError: the call was refused; *fn* was not called.
+            TypeError: *fn* is a coroutine function or returned an awaitable; nothing was counted. Use ``async_call``.
         """
         circuit = self._circuit
-        door = circuit.door
-        if door is None:
-            # Refused here, not by a function beneath: every frame that an exception passes costs a fifth of the call.
-            bar, code = circuit.bar, getattr(fn, "__code__", None)
-            if bar is not None and fallback is None and code is not None and not code.co_flags & ASYNC:
-                wait = bar[0] - circuit.clock()
-                if wait > LEAST_WAIT:
-                    raise CircuitOpenError(wait, bar[1], bar[2])
-            return self._call_by_ticket(fn, fallback, args, kwargs)
+        fast_generation = circuit.fast_generation
+        if fast_generation is None:
+            # Raised here rather than in a helper: each frame that an exception passes adds a fifth to its cost.
+            rejection, code = circuit.rejection, getattr(fn, "__code__", None)
+            if rejection is not None and fallback is None and code is not None and not code.co_flags & ASYNC:
+                wait = rejection[0] - circuit.clock()
+                if wait > MIN_RETRY_AFTER:
+                    raise CircuitOpenError(wait, rejection[1], rejection[2])
+            return self._call_with_permit(fn, fallback, args, kwargs)
         try:
-            # An empty dictionary that is passed on costs a tenth of the call.
+            # Passing on an empty dictionary would add a tenth to the cost of a call.
             result = fn(*args, **kwargs) if kwargs else fn(*args)
         except Exception as error:
             judgement = self.judge(error)
-            circuit.fail(door, judgement, error)
+            circuit.fail(fast_generation, judgement, error)
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
-            return watched(fallback, error)
+            return call_sync(fallback, error)
         if hasattr(result, "__await__"):
-            raise unwatched(fn, result)
-        if circuit.notes:
-            circuit.succeed(door)
+            raise async_in_sync_error(fn, result)
+        if circuit.must_record:
+            circuit.succeed(fast_generation)
         return result
 
-    def _call_by_ticket(
+    def _call_with_permit(
         self,
         fn: Callable[..., T],
         fallback: Callable[[Exception], F] | None,
@@ -223,23 +230,23 @@ class CircuitBreaker:
         kwargs: dict[str, object],
     ) -> T | F:
         if is_coroutine_function(fn):
-            raise unwatched(fn)
+            raise async_in_sync_error(fn)
         try:
-            ticket = self._circuit.admit()
+            permit = self._circuit.admit()
         except CircuitOpenError as refused:
             if fallback is None:
                 raise
-            return watched(fallback, refused)
+            return call_sync(fallback, refused)
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
-            if self._settle_by(ticket, error) and fallback is not None and isinstance(error, Exception):
-                return watched(fallback, error)
+            if self._settle_by(permit, error) and fallback is not None and isinstance(error, Exception):
+                return call_sync(fallback, error)
             raise
         if hasattr(result, "__await__"):
-            self._circuit.settle(ticket, IGNORED, None)
-            raise unwatched(fn, result)
-        self._settle_by_result(ticket, result)
+            self._circuit.settle(permit, IGNORED, None)
+            raise async_in_sync_error(fn, result)
+        self._settle_by_result(permit, result)
         return result
 
     @overload
@@ -265,39 +272,39 @@ class CircuitBreaker:
         fallback: Callable[[Exception], Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Await *fn* if the circuit lets it through, and count how it ends. Cancellation counts as nothing.
+        """Await *fn* if the circuit admits the call, and count its outcome. A cancelled call is not counted.
 
-        *fallback* as in ``call``; it may be a coroutine function.
+        *fallback*: as in ``call``; may also be a coroutine function.
 
         Raises:
-            CircuitOpenError: refused; *fn* was not called.
-            TypeError: *fn* returned nothing to await; that counts as nothing. Use ``call``.
+            CircuitOpenError: the call was refused; *fn* was not called.
+            TypeError: *fn* did not return an awaitable; nothing was counted. Use ``call``.
         """
         circuit = self._circuit
-        door = circuit.door
-        if door is None:
-            if fallback is None and (bar := circuit.bar) is not None:
-                wait = bar[0] - circuit.clock()
-                if wait > LEAST_WAIT:
-                    raise CircuitOpenError(wait, bar[1], bar[2])
-            return await self._async_call_by_ticket(fn, fallback, args, kwargs)
-        awaitable: object = NOTHING
+        fast_generation = circuit.fast_generation
+        if fast_generation is None:
+            if fallback is None and (rejection := circuit.rejection) is not None:
+                wait = rejection[0] - circuit.clock()
+                if wait > MIN_RETRY_AFTER:
+                    raise CircuitOpenError(wait, rejection[1], rejection[2])
+            return await self._async_call_with_permit(fn, fallback, args, kwargs)
+        awaitable: object = UNSET
         try:
             awaitable = fn(*args, **kwargs) if kwargs else fn(*args)
             result = await awaitable
         except Exception as error:
             if is_unawaitable(awaitable):
-                raise unawaited(fn) from None
+                raise sync_in_async_error(fn) from None
             judgement = self.judge(error)
-            circuit.fail(door, judgement, error)
+            circuit.fail(fast_generation, judgement, error)
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
-            return await resolved(fallback(error))
-        if circuit.notes:
-            circuit.succeed(door)
+            return await await_if_needed(fallback(error))
+        if circuit.must_record:
+            circuit.succeed(fast_generation)
         return result
 
-    async def _async_call_by_ticket(
+    async def _async_call_with_permit(
         self,
         fn: Callable[..., Awaitable[object]],
         fallback: Callable[[Exception], object] | None,
@@ -305,59 +312,39 @@ class CircuitBreaker:
         kwargs: dict[str, object],
     ) -> object:
         try:
-            ticket = self._circuit.admit()
+            permit = self._circuit.admit()
         except CircuitOpenError as refused:
             if fallback is None:
                 raise
-            return await resolved(fallback(refused))
-        awaitable: object = NOTHING
+            return await await_if_needed(fallback(refused))
+        awaitable: object = UNSET
         try:
             awaitable = fn(*args, **kwargs)
             result = await awaitable
         except BaseException as error:
             if is_unawaitable(awaitable):
-                self._circuit.settle(ticket, IGNORED, None)
-                raise unawaited(fn) from None
-            if self._settle_by(ticket, error) and fallback is not None and isinstance(error, Exception):
-                return await resolved(fallback(error))
+                self._circuit.settle(permit, IGNORED, None)
+                raise sync_in_async_error(fn) from None
+            if self._settle_by(permit, error) and fallback is not None and isinstance(error, Exception):
+                return await await_if_needed(fallback(error))
             raise
-        self._settle_by_result(ticket, result)
+        self._settle_by_result(permit, result)
         return result
 
-    # Permits, blocks, decorators.
+    # Permits and decorators.
 
     def acquire(self, caller: Hashable = None) -> Permit:
-        """The right to make one call; whoever has it settles or releases it, or uses it in a ``with`` block.
+        """Acquire a permit for one call: use it in a ``with`` block, or settle or release it exactly once.
 
-        *caller* names whom the call is for (a row, a job): its repeated failures count once. None: one of its own.
+        *caller* (hashable) identifies who makes the call, such as a row or a job; repeated failures of one caller count
+        once. None: every call counts on its own.
 
         Raises:
-            CircuitOpenError: refused.
+            CircuitOpenError: the call was refused.
             TypeError: *caller* is not hashable.
         """
-        hash(caller)  # here, or the settling of its first failure would raise in place of counting it
+        hash(caller)  # fail here rather than when its first failure is settled
         return Permit(self, self._circuit.admit(caller))
-
-    def __enter__(self) -> Permit:
-        return self._enter(sys._getframe(1))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._entered.pop(sys._getframe(1)).__exit__(kind, error, traceback)
-
-    async def __aenter__(self) -> Permit:
-        return self._enter(sys._getframe(1))
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._entered.pop(sys._getframe(1)).__exit__(kind, error, traceback)
-
-    def _enter(self, frame: FrameType) -> Permit:
-        permit = self.acquire()
-        self._entered.push(permit, frame)
-        return permit
 
     @overload
     def __call__(self, fn: Callable[P, T], /) -> Callable[P, T]: ...
@@ -370,22 +357,22 @@ class CircuitBreaker:
     def __call__(
         self, fn: Callable[..., object] | None = None, /, *, fallback: Callable[[Exception], object] | None = None
     ) -> object:
-        """Decorate *fn*, a plain or a coroutine function: every call of it goes through this circuit.
+        """Decorate *fn*, a plain or a coroutine function, so that every call goes through this circuit.
 
         *fallback*: as in ``call``.
 
         Raises:
-            TypeError: *fn* is a generator function, whose call says nothing yet: use ``with breaker:`` inside it.
+            TypeError: *fn* is a generator function; use ``with breaker.acquire():`` inside it.
         """
         return functools.partial(decorate, self, fallback) if fn is None else decorate(self, fallback, fn)
 
     # Waiting.
 
     async def wait_ready(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as its twin
-        """Wait until a call would be let in: the circuit is closed, or it is time for a probe and none is out.
+        """Wait until a call would be admitted: the circuit is closed, or a probe is due and none is in flight.
 
-        Nobody is promised the place: when many wait for a probe, the one that calls first has it, and the others wait
-        on. Works on any asyncio loop; a change from another thread wakes it.
+        This reserves nothing: if several tasks wait for a probe slot, the first to call gets it and the others wait
+        again. Works on any asyncio loop; a change made by another thread wakes it.
 
         Raises:
             TimeoutError: *timeout* seconds have passed.
@@ -393,33 +380,33 @@ class CircuitBreaker:
         await wait_async(self._circuit.waiters, self._circuit.seconds_until_ready, timeout)
 
     def wait_ready_sync(self, timeout: float | None = None) -> None:
-        """The same for a thread, which it blocks.
+        """Block this thread until a call would be admitted; see :meth:`wait_ready`.
 
         Raises:
             TimeoutError: *timeout* seconds have passed.
         """
         wait(self._circuit.waiters, self._circuit.seconds_until_ready, timeout)
 
-    # For operators.
+    # Manual control.
 
     def hold(self, seconds: float) -> None:
-        """Let no probe go for *seconds*, as when the provider names a wait. It never shortens one.
+        """Send no probe for *seconds*, as if the server had asked for that wait. Never shortens a wait.
 
-        While closed it stops nothing: but should the circuit open before they are over, it stays open as long. More
-        than ``longest_hint`` is not believed; to keep a circuit open, force it.
+        While the circuit is closed, calls still pass; if it opens within *seconds*, it stays open at least that long.
+        Capped at ``longest_hint``; to keep a circuit open, use :meth:`force_open`.
         """
         self._circuit.hold(min(seconds, self.policy.longest_hint))
 
     def force_open(self, reason: str = "forced open") -> None:
-        """Refuse every call until ``reset()`` or ``disable()``; *reason* is told to whoever is refused."""
+        """Refuse every call until ``reset()`` or ``disable()``; *reason* is part of each refusal."""
         self._circuit.force_open(reason)
 
     def disable(self) -> None:
-        """Let every call through and count none until ``reset()``; the state is ``closed``."""
+        """Admit every call and count none until ``reset()``; the state is ``closed``."""
         self._circuit.disable()
 
     def reset(self) -> None:
-        """Close, and forget failures, windows, waits and whatever was forced. Calls that are out decide nothing."""
+        """Close the circuit; clear failures, windows, waits and manual overrides. Calls in flight are not counted."""
         self._circuit.reset()
 
     @overload
@@ -429,46 +416,46 @@ class CircuitBreaker:
     @overload
     def add_listener(self, listener: BreakerListener, *, calls: bool) -> Callable[[], None]: ...
     def add_listener(self, listener: Callable[[Any], None], *, calls: bool = False) -> Callable[[], None]:
-        """Tell *listener* of every change of state, with *calls* of every call too; returns what removes it.
+        """Add *listener* for state changes, and with *calls* for every call; returns a function that removes it.
 
-        It runs outside the lock, sees events in their order, one at a time, on whichever thread made them, and must be
-        quick: it is part of somebody's call. What it raises is logged once and changes nothing.
+        Listeners run outside the lock, get events in order and one at a time, on the thread that caused them, so keep
+        them fast: they run within a call. An exception in a listener is logged once and has no other effect.
         """
         return self._circuit.add_listener(listener, calls=calls)
 
-    # Judging.
+    # Classification.
 
     def judge(self, error: Exception) -> Judgement:
-        """What *error* means to this breaker. Runs the judges, which may raise anything."""
-        return self._judges.of_error(error)
+        """Classify *error* as this breaker does. Runs *count_error* or *judge_error*, which may raise anything."""
+        return self._classifier.of_error(error)
 
     def judge_result(self, result: object) -> Judgement:
-        """What the returned *result* means to this breaker. Runs the judge, which may raise anything."""
-        return self._judges.of_result(result)
+        """Classify a returned *result* as this breaker does. Runs *judge_result*, which may raise anything."""
+        return self._classifier.of_result(result)
 
-    def _settle_by(self, ticket: Ticket, error: BaseException | None) -> bool:
-        """Settle *ticket* by how its call ended, None for well; whether that counts against the circuit."""
+    def _settle_by(self, permit: PermitState, error: BaseException | None) -> bool:
+        """Settle *permit* by the exception its call raised, None for a success; return whether that is a failure."""
         judgement = SUCCESS if error is None else IGNORED
         try:
             if isinstance(error, Exception):
                 judgement = self.judge(error)
         finally:
-            # A judge that raises is the caller's trouble, and the call counts as nothing.
-            self._circuit.settle(ticket, judgement, error)
+            # If the classifier raises, the caller gets its exception and the call is not counted.
+            self._circuit.settle(permit, judgement, error)
         return judgement.verdict in COUNTED
 
-    def _settle_by_result(self, ticket: Ticket, result: object) -> None:
+    def _settle_by_result(self, permit: PermitState, result: object) -> None:
         judgement = IGNORED
         try:
             judgement = self.judge_result(result)
         finally:
-            self._circuit.settle(ticket, judgement, None)
+            self._circuit.settle(permit, judgement, None)
 
     def __repr__(self) -> str:
-        told = self.explain()
-        state = "disabled" if told.is_forced and told.state == "closed" else told.state
-        if told.retry_after is None:
-            failing = f", {told.failures} failed in a row" if told.failures else ""
+        explanation = self.explain()
+        state = "disabled" if explanation.is_forced and explanation.state == "closed" else explanation.state
+        if explanation.retry_after is None:
+            failing = f", {explanation.failures} failed in a row" if explanation.failures else ""
             return f"<CircuitBreaker {self.name or 'unnamed'} {state}{failing}>"
-        until = "until reset" if told.is_forced else f"retry in {told.retry_after:.1f} s"
+        until = "until reset" if explanation.is_forced else f"retry in {explanation.retry_after:.1f} s"
         return f"<CircuitBreaker {self.name or 'unnamed'} {state}, {until}>"

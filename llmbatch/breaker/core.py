@@ -3,7 +3,7 @@
 It knows no clock, no lock and no loop: whoever drives it hands in ``now`` (seconds on any monotonic clock, never going
 back) and keeps calls from overlapping. Three ideas carry it:
 
-* **Generations.** Every change of state starts a new one; what a ticket of an older one reports changes no state.
+* **Generations.** Every change of state starts a new one; what a permit of an older one reports changes no state.
 * **Serial numbers.** Calls are numbered when they are let in, so that whoever drives it can tell what was sent after
   what.
 * **Leases.** A probe holds its place in the half-open circuit for a bounded time; then another may take it over.
@@ -20,19 +20,19 @@ from typing import Literal
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.window import CountWindow, TimeWindow, Window
 
-__all__ = ["LEAST_WAIT", "Circuit", "State", "Ticket", "Verdict"]
+__all__ = ["MIN_RETRY_AFTER", "Circuit", "PermitState", "SettleVerdict", "State", "spent_error"]
 
 State = Literal["closed", "open", "half_open"]
-Verdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
+SettleVerdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
 
-LEAST_WAIT = 0.05
+MIN_RETRY_AFTER = 0.05
 """``retry_after`` is never told shorter than this, in seconds: a caller that loops on it must not spin."""
 
-MOST_DOUBLINGS = 2
+MAX_LEASE_DOUBLINGS = 2
 """How often a lease doubles. Where a provider has hung for long, this is what recovery is noticed late by."""
 
 
-class Ticket:
+class PermitState:
     """The right to make one call, for whoever drives the circuit. Settled or released exactly once."""
 
     __slots__ = ("at", "generation", "key", "probe", "serial", "spent")
@@ -47,11 +47,17 @@ class Ticket:
 
     def __repr__(self) -> str:
         kind = "probe" if self.probe else "call"
-        return f"<Ticket {kind} {self.serial}{' spent' if self.spent else ''}>"
+        return f"<PermitState {kind} {self.serial}{' spent' if self.spent else ''}>"
+
+
+def spent_error(permit: PermitState) -> RuntimeError:
+    """Return the error for a second use of *permit*."""
+    kind = "probe" if permit.probe else "call"
+    return RuntimeError(f"the permit of {kind} {permit.serial} was settled or released before")
 
 
 class Circuit:
-    """One circuit. Not safe for concurrent use by itself; a cancelled caller must release its ticket."""
+    """One circuit. Not safe for concurrent use by itself; a cancelled caller must release its permit."""
 
     __slots__ = (
         "_answered_at",
@@ -59,14 +65,14 @@ class Circuit:
         "_chance",
         "_closed_at",
         "_failed_probes",
+        "_in_flight",
+        "_lease_takeovers",
         "_level",
         "_named",
         "_neutral",
-        "_out",
         "_policy",
         "_probes",
         "_successes",
-        "_takeovers",
         "_unnamed",
         "_until",
         "_window",
@@ -93,12 +99,12 @@ class Circuit:
         self._window: Window = (
             CountWindow(policy.rate_window) if policy.rate_seconds is None else TimeWindow(policy.rate_seconds)
         )
-        self._out: dict[Ticket, float] = {}
+        self._in_flight: dict[PermitState, float] = {}
         """When the calls that have not come back were let in, oldest first; kept only where a stall opens."""
         self._answered_at = -math.inf
-        self._probes: dict[Ticket, float] = {}
+        self._probes: dict[PermitState, float] = {}
         """When the probes that are out lose their leases."""
-        self._takeovers = 0
+        self._lease_takeovers = 0
         self._successes = 0
         self._neutral = 0
         self._failed_probes = 0
@@ -152,9 +158,9 @@ class Circuit:
         """Whether a probe is out."""
         return bool(self._probes)
 
-    def is_current(self, ticket: Ticket) -> bool:
-        """Whether the circuit is as it was when it gave *ticket*, and a probe still holds its place."""
-        return ticket.generation == self.generation and (not ticket.probe or ticket in self._probes)
+    def is_current(self, permit: PermitState) -> bool:
+        """Whether the circuit is as it was when it gave *permit*, and a probe still holds its place."""
+        return permit.generation == self.generation and (not permit.probe or permit in self._probes)
 
     def wait(self, now: float) -> float:
         """Seconds until a call may be let in, 0 for at once; infinite where an operator holds it open.
@@ -172,18 +178,18 @@ class Circuit:
 
     def retry_after(self, now: float) -> float:
         """Seconds until asking again makes sense: at least 0.05, finite but where an operator holds it open."""
-        return max(LEAST_WAIT, self.wait(now))
+        return max(MIN_RETRY_AFTER, self.wait(now))
 
     # What changes it.
 
-    def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> Ticket | None:
+    def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> PermitState | None:
         """Let one call in, or None for a refusal. *key* names the caller; None: each call is its own.
 
-        *lease* (seconds) replaces the policy's for a probe. Whoever gets a ticket settles or releases it; a probe that
+        *lease* (seconds) replaces the policy's for a probe. Whoever gets a permit settles or releases it; a probe that
         does neither is replaced when its lease is over, each replacement holding twice as long as the one before.
         """
         if self.phase == "closed":
-            if self._out:
+            if self._in_flight:
                 self._check_stall(now)
             if self.phase == "closed":
                 return self._admit(now, key)
@@ -191,36 +197,36 @@ class Circuit:
             return None
         if self.phase == "open":
             self._enter("half_open", now)
-            self._successes = self._neutral = self._failed_probes = self._takeovers = 0
+            self._successes = self._neutral = self._failed_probes = self._lease_takeovers = 0
         if len(self._probes) >= self._policy.probes:
             hung = min(self._probes, key=self._probes.__getitem__)
             if now < self._probes[hung]:
                 return None
             # The probe hangs. Its answer, should it ever come, is stale from here on.
             del self._probes[hung]
-            self._takeovers += 1
-        ticket = self._admit(now, key, probe=True)
+            self._lease_takeovers += 1
+        permit = self._admit(now, key, probe=True)
         length = self._policy.lease if lease is None else lease
-        self._probes[ticket] = now + length * 2.0 ** min(self._takeovers, MOST_DOUBLINGS)
-        return ticket
+        self._probes[permit] = now + length * 2.0 ** min(self._lease_takeovers, MAX_LEASE_DOUBLINGS)
+        return permit
 
-    def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> Ticket:
+    def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> PermitState:
         self.serial += 1
-        ticket = Ticket(self.serial, self.generation, key, now, probe=probe)
+        permit = PermitState(self.serial, self.generation, key, now, probe=probe)
         if self._policy.stall_timeout is not None and not probe and not self.forced:
-            self._out[ticket] = now
-        return ticket
+            self._in_flight[permit] = now
+        return permit
 
-    def let_in(self, generation: int, now: float) -> Ticket:
-        """The ticket of an unnamed call that passed without one, while the circuit was closed in *generation*.
+    def make_permit(self, generation: int, now: float) -> PermitState:
+        """The permit of an unnamed call that passed without one, while the circuit was closed in *generation*.
 
         A closed circuit writes nothing down when it lets a call in, unless its policy times calls.
         """
         self.serial += 1
-        return Ticket(self.serial, generation, None, now, probe=False)
+        return PermitState(self.serial, generation, None, now, probe=False)
 
     def succeed(self, generation: int, now: float, count: int = 1) -> None:
-        """Settle as successes *count* calls that :meth:`let_in` would make tickets for, at less cost.
+        """Settle as successes *count* calls that :meth:`make_permit` would make permits for, at less cost.
 
         Only for policies that do not time calls.
         """
@@ -235,40 +241,41 @@ class Circuit:
             for _ in range(count):
                 self._window.add(now, None, failed=False, slow=False)
 
-    def settle(self, ticket: Ticket, verdict: Verdict, now: float, *, retry_after: float | None = None) -> None:
+    def settle(
+        self, permit: PermitState, verdict: SettleVerdict, now: float, *, retry_after: float | None = None
+    ) -> None:
         """Say what a call came to. *retry_after*: seconds that the server named; they only ever extend a wait.
 
         While closed, such a wait stops nothing: but should the circuit open before it is over, it lasts as long.
 
         Raises:
-            RuntimeError: the ticket was settled or released before.
+            RuntimeError: the permit was settled or released before.
         """
-        self._spend(ticket)
+        self._spend(permit)
         if retry_after is not None:
             self.hold(now + min(retry_after, self._policy.longest_hint))
-        if ticket.generation != self.generation or self.forced:
+        if permit.generation != self.generation or self.forced:
             return
         if self.phase == "closed":
-            self._settle_closed(ticket, verdict, now)
-        elif self._probes.pop(ticket, None) is not None:
-            self._settle_probe(ticket, verdict, now)
+            self._settle_closed(permit, verdict, now)
+        elif self._probes.pop(permit, None) is not None:
+            self._settle_probe(permit, verdict, now)
 
-    def release(self, ticket: Ticket) -> None:
-        """Give a ticket back unused: the call was cancelled and says nothing.
+    def release(self, permit: PermitState) -> None:
+        """Give a permit back unused: the call was cancelled and says nothing.
 
         Raises:
-            RuntimeError: the ticket was settled or released before.
+            RuntimeError: the permit was settled or released before.
         """
-        self._spend(ticket)
-        self._probes.pop(ticket, None)
+        self._spend(permit)
+        self._probes.pop(permit, None)
 
-    def _spend(self, ticket: Ticket) -> None:
-        if ticket.spent:
-            kind = "probe" if ticket.probe else "call"
-            raise RuntimeError(f"the permit of {kind} {ticket.serial} was settled or released before")
-        ticket.spent = True
-        if self._out:
-            self._out.pop(ticket, None)
+    def _spend(self, permit: PermitState) -> None:
+        if permit.spent:
+            raise spent_error(permit)
+        permit.spent = True
+        if self._in_flight:
+            self._in_flight.pop(permit, None)
 
     def hold(self, until: float) -> None:
         """While not closed: no probe before *until*; a deadline never moves earlier.
@@ -327,37 +334,37 @@ class Circuit:
         self.changed_at = now
         self.generation += 1
         self._probes.clear()
-        self._out.clear()
+        self._in_flight.clear()
 
-    def _settle_closed(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
+    def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
         if verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
         elif verdict == "failure":
             # A call of an unnamed caller stands for itself.
-            if ticket.key is None:
+            if permit.key is None:
                 self._unnamed += 1
             else:
-                self._named.add(ticket.key)
+                self._named.add(permit.key)
             count, threshold = self.failures, self._policy.failure_threshold
             if threshold is not None and count >= threshold:
                 self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed")
             elif self._policy.has_window:
-                self._note(ticket.key, ticket.at, now, failed=True)
+                self._record(permit.key, permit.at, now, failed=True)
         else:
             self._answered_at = now
             if verdict == "success":
                 if self._unnamed or self._named:
                     self._end_streak()
                 if self._policy.has_window:
-                    self._note(ticket.key, ticket.at, now, failed=False)
-        if self._out:
+                    self._record(permit.key, permit.at, now, failed=False)
+        if self._in_flight:
             self._check_stall(now)
 
     def _end_streak(self) -> None:
         self._unnamed = 0
         self._named.clear()
 
-    def _note(self, key: Hashable, at: float, now: float, *, failed: bool) -> None:
+    def _record(self, key: Hashable, at: float, now: float, *, failed: bool) -> None:
         slow = self._is_slow(at, now)
         window, policy = self._window, self._policy
         is_news = window.add(now, key, failed=failed, slow=slow)
@@ -380,17 +387,17 @@ class Circuit:
         if timeout is None or now - self._answered_at <= timeout:
             return
         callers = set[Hashable]()
-        for ticket, at in self._out.items():
+        for permit, at in self._in_flight.items():
             if now - at <= timeout:
                 return
-            callers.add(ticket if ticket.key is None else ticket.key)
+            callers.add(permit if permit.key is None else permit.key)
             if len(callers) >= self._policy.stall_calls:
                 what = "a call has" if len(callers) == 1 else f"{len(callers)} calls have"
                 self.trip(now, f"{what} not come back for {timeout:g} s")
                 return
 
-    def _settle_probe(self, ticket: Ticket, verdict: Verdict, now: float) -> None:
-        if verdict == "success" and not self._is_slow(ticket.at, now):
+    def _settle_probe(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
+        if verdict == "success" and not self._is_slow(permit.at, now):
             self._successes += 1
             if self._successes >= self._policy.success_threshold:
                 self.close(now)

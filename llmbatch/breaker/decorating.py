@@ -1,4 +1,4 @@
-"""The breaker as a decorator."""
+"""Decorate functions with a circuit breaker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     F = TypeVar("F", covariant=True)
 
     class Decorator(Protocol[F]):
-        """``@breaker(fallback=…)``: what it decorates returns what it did, or what the fallback does."""
+        """Type of ``@breaker(fallback=…)``: the decorated function returns its own result or the fallback's."""
 
         @overload
         def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T | F]]: ...
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
         def __call__(self, fn: Callable[P, T], /) -> Callable[P, T | F]: ...
 
     class AsyncDecorator(Protocol[F]):
-        """The same with a coroutine function for a fallback, so that nothing else can be decorated."""
+        """Type of ``@breaker(fallback=…)`` with an async fallback: only coroutine functions can be decorated."""
 
         def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T | F]]:
-            """*fn* through the breaker."""
+            """Decorate *fn*."""
             ...
 
 
@@ -39,12 +39,19 @@ __all__ = ["decorate"]
 def decorate(
     breaker: CircuitBreaker, fallback: Callable[[Exception], Any] | None, fn: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """*fn* with every call of it through *breaker*; see :meth:`CircuitBreaker.__call__`."""
+    """Wrap *fn* so that every call goes through *breaker*; see :meth:`CircuitBreaker.__call__`.
+
+    Raises:
+        TypeError: *fn* is a generator function.
+    """
     import inspect
 
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise TypeError(f"{fn!r} is a generator function: a call of it says nothing yet; use `with breaker:` in it")
-    # A function that has a parameter called fallback itself gets it bound, for call() would take it.
+        raise TypeError(
+            f"{fn!r} is a generator function, which does nothing until it is iterated; "
+            "use `with breaker.acquire():` inside it"
+        )
+    # An argument called `fallback` that belongs to fn is bound first, or call() would take it for its own.
     if is_coroutine_function(fn):
 
         @functools.wraps(fn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmbatch.breaker.core import State, Verdict
+from llmbatch.breaker.core import SettleVerdict, State
 
 __all__ = ["BreakerEvent", "CallEnded", "CallRefused", "StateChanged"]
 
@@ -29,7 +29,7 @@ class CallEnded:
 
     name: str
     at: float
-    verdict: Verdict | None
+    verdict: SettleVerdict | None
     seconds: float
     is_probe: bool
     is_stale: bool

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from llmbatch.breaker.core import State, Ticket, Verdict
+from llmbatch.breaker.core import PermitState, SettleVerdict, State
 
 if TYPE_CHECKING:
     from llmbatch.breaker.events import BreakerEvent
@@ -27,71 +27,73 @@ class Listeners:
     listener raises is logged once and stops nothing; only interruptions (``KeyboardInterrupt``) pass through.
     """
 
-    __slots__ = ("_all", "_blamed", "_news", "_telling", "wants_calls")
+    __slots__ = ("_already_logged", "_delivering", "_queue", "_subscriptions", "wants_calls")
 
     def __init__(self) -> None:
-        self._all: tuple[Subscription, ...] = ()
-        self._news: deque[tuple[BreakerEvent, bool]] = deque()
-        self._telling = threading.Lock()
-        self._blamed: set[int] = set()
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._queue: deque[tuple[BreakerEvent, bool]] = deque()
+        self._delivering = threading.Lock()
+        self._already_logged: set[int] = set()
         self.wants_calls = False
 
     def add(self, listener: BreakerListener, *, calls: bool) -> Subscription:
         """Add one; *calls*: it is told of every call, not only of changes. Call under the breaker's lock."""
         entry = (listener, calls)
-        self._all = (*self._all, entry)
+        self._subscriptions = (*self._subscriptions, entry)
         self.wants_calls = self.wants_calls or calls
         return entry
 
     def remove(self, entry: Subscription) -> None:
         """Remove what :meth:`add` gave; nothing happens if it is gone. Call under the breaker's lock."""
-        self._all = tuple(other for other in self._all if other is not entry)
-        self._blamed.discard(id(entry))
-        self.wants_calls = any(wants for _, wants in self._all)
+        self._subscriptions = tuple(other for other in self._subscriptions if other is not entry)
+        self._already_logged.discard(id(entry))
+        self.wants_calls = any(wants for _, wants in self._subscriptions)
 
     @property
-    def has_news(self) -> bool:
+    def has_events(self) -> bool:
         """Whether something is left to tell."""
-        return bool(self._news)
+        return bool(self._queue)
 
     # The news; call these under the breaker's lock. They cost nothing where nobody listens.
 
     def changed(self, name: str, now: float, old: State, new: State, reason: str, retry_after: float | None) -> None:
         """The circuit went from *old* to *new*."""
-        if self._all:
-            self._news.append((_events().StateChanged(name, now, old, new, reason, retry_after), False))
+        if self._subscriptions:
+            self._queue.append((_events().StateChanged(name, now, old, new, reason, retry_after), False))
 
-    def ended(self, name: str, now: float, verdict: Verdict | None, ticket: Ticket, *, is_stale: bool) -> None:
-        """The call of *ticket* has ended."""
+    def ended(
+        self, name: str, now: float, verdict: SettleVerdict | None, permit: PermitState, *, is_stale: bool
+    ) -> None:
+        """The call of *permit* has ended."""
         if self.wants_calls:
-            ended = _events().CallEnded(name, now, verdict, now - ticket.at, ticket.probe, is_stale)
-            self._news.append((ended, True))
+            ended = _events().CallEnded(name, now, verdict, now - permit.at, permit.probe, is_stale)
+            self._queue.append((ended, True))
 
     def refused(self, name: str, now: float, state: State, retry_after: float) -> None:
         """A call was not let in."""
         if self.wants_calls:
-            self._news.append((_events().CallRefused(name, now, state, retry_after), True))
+            self._queue.append((_events().CallRefused(name, now, state, retry_after), True))
 
-    def tell(self) -> None:
+    def deliver(self) -> None:
         """Tell what is queued, outside the breaker's lock. Returns at once if somebody is telling already."""
         # Asked again after letting go, or news queued in between would wait for the next event.
-        while self._news and self._telling.acquire(blocking=False):
+        while self._queue and self._delivering.acquire(blocking=False):
             try:
-                while self._news:
-                    self._tell_one(*self._news.popleft())
+                while self._queue:
+                    self._deliver_one(*self._queue.popleft())
             finally:
-                self._telling.release()
+                self._delivering.release()
 
-    def _tell_one(self, event: BreakerEvent, is_call: bool) -> None:
-        for entry in self._all:
+    def _deliver_one(self, event: BreakerEvent, is_call: bool) -> None:
+        for entry in self._subscriptions:
             listener, wants_calls = entry
             if is_call and not wants_calls:
                 continue
             try:
                 listener(event)
             except Exception:  # noqa: BLE001 - a listener may raise anything and must break nothing
-                if id(entry) not in self._blamed:
-                    self._blamed.add(id(entry))
+                if id(entry) not in self._already_logged:
+                    self._already_logged.add(id(entry))
                     _log(listener, event)
 
 

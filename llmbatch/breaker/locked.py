@@ -18,53 +18,53 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from llmbatch.breaker.core import LEAST_WAIT, Circuit, State, Ticket
+from llmbatch.breaker.classify import COUNTED, IGNORED, Judgement
+from llmbatch.breaker.core import MIN_RETRY_AFTER, Circuit, PermitState, State
 from llmbatch.breaker.errors import CircuitOpenError
-from llmbatch.breaker.judging import COUNTED, IGNORED, Judgement
 from llmbatch.breaker.listeners import BreakerListener, Listeners
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.waiting import Waiter, Waiters
 
 if TYPE_CHECKING:
-    from llmbatch.breaker.explanation import Explanation, Failure
+    from llmbatch.breaker.explain import Explanation, Failure
 
 __all__ = ["LockedCircuit"]
 
-SHOWN_FAILURES = 10
+MAX_FAILURES_KEPT = 10
 """How many of the last failures are kept for ``explain()``."""
 
 
 class LockedCircuit:
     """Any thread may call anything at any time; nobody is called back under the lock but the clock.
 
-    *judges_results*: what a call returns must be judged, so that none passes without a ticket.
+    *judges_results*: what a call returns must be judged, so that none passes without a permit.
     """
 
     __slots__ = (
-        "_busy",
-        "_caught_up",
         "_circuit",
-        "_count",
+        "_count_success",
+        "_counted_before",
+        "_counted_generation",
+        "_deferred_steps",
         "_failures",
-        "_frees",
-        "_generation",
-        "_late",
+        "_frees_probe_slot",
+        "_in_step",
+        "_in_streak",
         "_listeners",
         "_lock",
-        "_streaks",
-        "_takes_tickets",
-        "_tally",
-        "_woken",
-        "bar",
+        "_needs_permit",
+        "_success_counter",
+        "_waiters_to_wake",
         "clock",
-        "door",
+        "fast_generation",
+        "must_record",
         "name",
-        "notes",
+        "rejection",
         "waiters",
     )
 
     def __init__(
-        self, policy: BreakerPolicy, *, name: str, clock: Callable[[], float], judges_results: bool = False
+        self, policy: BreakerPolicy, *, name: str, clock: Callable[[], float], classifies_results: bool = False
     ) -> None:
         self.name = name
         self.clock = clock
@@ -73,26 +73,28 @@ class LockedCircuit:
         self._lock = threading.RLock()
         self._circuit = Circuit(policy, chance=_draw)
         self._listeners = Listeners()
-        self._failures: deque[Failure] = deque(maxlen=SHOWN_FAILURES)
-        self._takes_tickets = judges_results or policy.times_calls
+        self._failures: deque[Failure] = deque(maxlen=MAX_FAILURES_KEPT)
+        self._needs_permit = classifies_results or policy.times_calls
         # Good calls in a window of calls need no lock: counting is atomic, and only failures look at the window.
-        self._tally = itertools.count() if policy.failure_rate is not None and policy.rate_seconds is None else None
-        self._caught_up = self._generation = 0
-        self._count: Callable[[], int] | None = None
-        self._busy = False
+        self._success_counter = (
+            itertools.count() if policy.failure_rate is not None and policy.rate_seconds is None else None
+        )
+        self._counted_before = self._counted_generation = 0
+        self._count_success: Callable[[], int] | None = None
+        self._in_step = False
         """Whether a step is being done; only its own thread can see it true."""
-        self._late: deque[Callable[[float], None]] = deque()
-        self._frees = False
+        self._deferred_steps: deque[Callable[[float], None]] = deque()
+        self._frees_probe_slot = False
         """Whether the step gave a probe's place back."""
-        self._woken: deque[Waiter] = deque()
-        self._streaks = False
+        self._waiters_to_wake: deque[Waiter] = deque()
+        self._in_streak = False
         """Whether the last calls failed, so that a success must be told at once."""
         self.waiters = Waiters()
-        self.door: int | None = None
-        """The generation in which a call may pass without a ticket; None: it needs one."""
-        self.notes = True
+        self.fast_generation: int | None = None
+        """The generation in which a call may pass without a permit; None: it needs one."""
+        self.must_record = True
         """Whether a call that passed the door must be told to end well."""
-        self.bar: tuple[float, str, str] | None = None
+        self.rejection: tuple[float, str, str] | None = None
         """Until when every call is refused beyond doubt, by whom and why; None: ask the circuit."""
         self._refresh()
 
@@ -102,14 +104,14 @@ class LockedCircuit:
         """The state as of now."""
         with self._lock:
             state = self._circuit.state(self.clock())
-        self._spread()
+        self._notify()
         return state
 
     def failures(self) -> int:
         """Consecutive failures."""
         with self._lock:
             failures = self._circuit.failures
-        self._spread()
+        self._notify()
         return failures
 
     def is_forced(self) -> bool:
@@ -120,14 +122,14 @@ class LockedCircuit:
         """Seconds until a call may be let in; None while closed."""
         with self._lock:
             seconds = None if self._circuit.is_closed else self._circuit.retry_after(self.clock())
-        self._spread()
+        self._notify()
         return seconds
 
-    def is_current(self, ticket: Ticket) -> bool:
-        """Whether the circuit is as it was when it gave *ticket*."""
+    def is_current(self, permit: PermitState) -> bool:
+        """Whether the circuit is as it was when it gave *permit*."""
         with self._lock:
-            is_current = self._circuit.is_current(ticket)
-        self._spread()
+            is_current = self._circuit.is_current(permit)
+        self._notify()
         return is_current
 
     def seconds_until_ready(self, waiter: Waiter) -> float:
@@ -136,20 +138,20 @@ class LockedCircuit:
             # First, or what changes while the wait is worked out would wake nobody.
             self.waiters.add(waiter)
             seconds = self._circuit.wait(self.clock())
-        self._spread()
+        self._notify()
         return seconds
 
-    def seconds_left(self, ticket: Ticket, until: float, waiter: Waiter) -> float:
-        """Seconds until *until*, 0 if *ticket* is no longer current; *waiter* is woken by the next change."""
+    def seconds_left(self, permit: PermitState, until: float, waiter: Waiter) -> float:
+        """Seconds until *until*, 0 if *permit* is no longer current; *waiter* is woken by the next change."""
         with self._lock:
             self.waiters.add(waiter)
-            seconds = until - self.clock() if self._circuit.is_current(ticket) else 0.0
-        self._spread()
+            seconds = until - self.clock() if self._circuit.is_current(permit) else 0.0
+        self._notify()
         return seconds
 
     def explain(self) -> Explanation:
         """Everything at once."""
-        from llmbatch.breaker.explanation import Explanation
+        from llmbatch.breaker.explain import Explanation
 
         with self._lock:
             now = self.clock()
@@ -165,98 +167,98 @@ class LockedCircuit:
                 failures=circuit.failures,
                 last_failures=tuple(self._failures),
             )
-        self._spread()
+        self._notify()
         return explanation
 
     # Calls.
 
-    def admit(self, caller: Hashable = None) -> Ticket:
-        """The ticket for one call.
+    def admit(self, caller: Hashable = None) -> PermitState:
+        """The permit for one call.
 
         Raises:
             CircuitOpenError: refused. No variable ever holds it here: that would tie it to its own traceback.
         """
-        if (bar := self.bar) is not None and (wait := bar[0] - self.clock()) > 0:
-            raise CircuitOpenError(max(wait, LEAST_WAIT), bar[1], bar[2])
+        if (rejection := self.rejection) is not None and (wait := rejection[0] - self.clock()) > 0:
+            raise CircuitOpenError(max(wait, MIN_RETRY_AFTER), rejection[1], rejection[2])
         with self._lock:
             circuit = self._circuit
-            if self._busy:
+            if self._in_step:
                 # Within another step, nothing may move: only a closed circuit lets a call in.
                 if circuit.is_closed:
-                    return circuit.let_in(circuit.generation, self.clock())
-                raise CircuitOpenError(LEAST_WAIT, self.name, circuit.reason)
-            self._busy = True
+                    return circuit.make_permit(circuit.generation, self.clock())
+                raise CircuitOpenError(MIN_RETRY_AFTER, self.name, circuit.reason)
+            self._in_step = True
             try:
                 now = self.clock()
                 was, generation = circuit.phase, circuit.generation
-                ticket = circuit.acquire(now, caller)
-                is_plain = ticket is not None and circuit.generation == generation
+                permit = circuit.acquire(now, caller)
+                is_plain = permit is not None and circuit.generation == generation
                 if not is_plain:
                     wait, reason = circuit.retry_after(now), circuit.reason
-                    if ticket is None:
+                    if permit is None:
                         self._listeners.refused(self.name, now, circuit.state(now), wait)
                     self._after(was, generation, now)
             finally:
-                self._busy = False
-            if is_plain and ticket is not None and not self._late:
-                return ticket
+                self._in_step = False
+            if is_plain and permit is not None and not self._deferred_steps:
+                return permit
             try:
-                self._do_late()
+                self._run_deferred_steps()
             except BaseException:
-                if ticket is not None:
-                    circuit.release(ticket)
+                if permit is not None:
+                    circuit.release(permit)
                 raise
         try:
-            self._spread()
+            self._notify()
         except BaseException:
             # An interruption came while the news were told: the call is not made.
-            if ticket is not None:
-                self.settle(ticket, IGNORED, None)
+            if permit is not None:
+                self.settle(permit, IGNORED, None)
             raise
-        if ticket is None:
+        if permit is None:
             raise CircuitOpenError(wait, self.name, reason)
-        return ticket
+        return permit
 
-    def settle(self, ticket: Ticket, judgement: Judgement, error: BaseException | None) -> None:
-        """Settle *ticket* by *judgement*; *error* is described for ``explain()`` and not kept.
+    def settle(self, permit: PermitState, judgement: Judgement, error: BaseException | None) -> None:
+        """Settle *permit* by *judgement*; *error* is described for ``explain()`` and not kept.
 
         Raises:
-            RuntimeError: the ticket was settled or released before.
+            RuntimeError: the permit was settled or released before.
         """
         verdict = judgement.verdict
         # Outside the lock, for an exception's text is somebody else's code.
-        failure = _describe(judgement, error, self.clock(), ticket) if verdict in COUNTED else None
+        failure = _describe(judgement, error, self.clock(), permit) if verdict in COUNTED else None
 
         def settle(now: float) -> None:
             circuit = self._circuit
-            is_stale = not circuit.is_current(ticket)
+            is_stale = not circuit.is_current(permit)
             if verdict == "ignored":
-                circuit.release(ticket)
-                self._listeners.ended(self.name, now, None, ticket, is_stale=is_stale)
+                circuit.release(permit)
+                self._listeners.ended(self.name, now, None, permit, is_stale=is_stale)
             else:
-                self._catch_up(now)
-                circuit.settle(ticket, verdict, now, retry_after=judgement.retry_after)
-                self._listeners.ended(self.name, now, verdict, ticket, is_stale=is_stale)
+                self._record_counted(now)
+                circuit.settle(permit, verdict, now, retry_after=judgement.retry_after)
+                self._listeners.ended(self.name, now, verdict, permit, is_stale=is_stale)
             if failure is not None and not circuit.forced and not is_stale:
                 self._failures.append(failure)
-            self._frees = self._frees or ticket.probe
+            self._frees_probe_slot = self._frees_probe_slot or permit.probe
 
         # A success that ends no streak changes nothing that others read without the lock.
-        self._step(settle, refresh=verdict != "success" or self._streaks)
+        self._step(settle, refresh=verdict != "success" or self._in_streak)
 
-    def succeed(self, door: int) -> None:
+    def succeed(self, fast_generation: int) -> None:
         """Settle as a success a call that passed the *door*."""
-        count = self._count
-        if count is not None and door == self.door:
+        count = self._count_success
+        if count is not None and fast_generation == self.fast_generation:
             count()
         else:
-            self._step(lambda now: self._circuit.succeed(door, now), refresh=self._streaks)
+            self._step(lambda now: self._circuit.succeed(fast_generation, now), refresh=self._in_streak)
 
-    def fail(self, door: int, judgement: Judgement, error: Exception) -> None:
+    def fail(self, fast_generation: int, judgement: Judgement, error: Exception) -> None:
         """Settle by *judgement* a call that passed the *door* and raised *error*."""
         with self._lock:
-            ticket = self._circuit.let_in(door, self.clock())
-        self.settle(ticket, judgement, error)
+            permit = self._circuit.make_permit(fast_generation, self.clock())
+        self.settle(permit, judgement, error)
 
     # Everything else that changes it.
 
@@ -281,23 +283,23 @@ class LockedCircuit:
         with self._lock:
             subscription = self._listeners.add(listener, calls=calls)
             self._refresh()
-        self._spread()
+        self._notify()
 
         def remove() -> None:
             with self._lock:
                 self._listeners.remove(subscription)
                 self._refresh()
-            self._spread()
+            self._notify()
 
         return remove
 
     # Under the lock.
 
-    def _catch_up(self, now: float) -> None:
+    def _record_counted(self, now: float) -> None:
         """Note the good calls that were only counted, before something looks at the window."""
-        if self._tally is not None:
-            counted = next(self._tally)
-            count, self._caught_up = counted - self._caught_up, counted + 1  # the look itself is counted too
+        if self._success_counter is not None:
+            counted = next(self._success_counter)
+            count, self._counted_before = counted - self._counted_before, counted + 1  # the look itself is counted too
             if count:
                 self._circuit.succeed(self._circuit.generation, now, count)
 
@@ -308,34 +310,34 @@ class LockedCircuit:
         thread, which the lock does not keep out. What it wants is done when that step is.
         """
         with self._lock:
-            if self._busy:
-                self._late.append(do)
+            if self._in_step:
+                self._deferred_steps.append(do)
                 return
             try:
-                self._do(do, refresh=refresh)
+                self._run_step(do, refresh=refresh)
             finally:
-                self._do_late()
-        self._spread()
+                self._run_deferred_steps()
+        self._notify()
 
-    def _do_late(self) -> None:
+    def _run_deferred_steps(self) -> None:
         # Asked again when it is no longer busy, or what comes just then would be left.
-        while self._late:
-            self._do(None, refresh=True)
+        while self._deferred_steps:
+            self._run_step(None, refresh=True)
 
-    def _do(self, do: Callable[[float], None] | None, *, refresh: bool) -> None:
-        self._busy = True
+    def _run_step(self, do: Callable[[float], None] | None, *, refresh: bool) -> None:
+        self._in_step = True
         try:
-            if do is None and self._late:  # or what was late was done just before this was busy
-                do = self._late.popleft()
+            if do is None and self._deferred_steps:  # or what was late was done just before this was busy
+                do = self._deferred_steps.popleft()
             if do is not None:
                 now = self.clock()
                 circuit = self._circuit
                 was, generation = circuit.phase, circuit.generation
                 do(now)
-                if refresh or self._frees or circuit.generation != generation:
+                if refresh or self._frees_probe_slot or circuit.generation != generation:
                     self._after(was, generation, now)
         finally:
-            self._busy = False
+            self._in_step = False
 
     def _after(self, was: State, generation: int, now: float) -> None:
         """After a change of the circuit: queue the news, and whom to wake."""
@@ -345,41 +347,43 @@ class LockedCircuit:
             wait = None if circuit.is_closed else circuit.retry_after(now)
             self._listeners.changed(self.name, now, was, circuit.phase, circuit.reason, wait)
         self._refresh()
-        if changed or self._frees:
-            self._frees = False
-            self._woken.extend(self.waiters.take())
+        if changed or self._frees_probe_slot:
+            self._frees_probe_slot = False
+            self._waiters_to_wake.extend(self.waiters.take())
 
     def _refresh(self) -> None:
         circuit = self._circuit
-        door = bar = None
+        fast_generation = rejection = None
         if self._listeners.wants_calls:
             pass
         elif circuit.phase == "open":
-            bar = (math.inf if circuit.forced else circuit.until, self.name, circuit.reason)
-        elif circuit.is_closed and not self._takes_tickets:
-            door = circuit.generation
-        if self._tally is not None and circuit.generation != self._generation:
+            rejection = (math.inf if circuit.forced else circuit.until, self.name, circuit.reason)
+        elif circuit.is_closed and not self._needs_permit:
+            fast_generation = circuit.generation
+        if self._success_counter is not None and circuit.generation != self._counted_generation:
             # What was counted before the change is of the past, also by those who are about to count.
-            self._generation = circuit.generation
-            self._tally, self._caught_up = itertools.count(), 0
-        self.notes = not circuit.is_quiet
-        self._streaks = circuit.failures > 0
-        self.bar = bar
-        self.door = door
+            self._counted_generation = circuit.generation
+            self._success_counter, self._counted_before = itertools.count(), 0
+        self.must_record = not circuit.is_quiet
+        self._in_streak = circuit.failures > 0
+        self.rejection = rejection
+        self.fast_generation = fast_generation
         # A success that ends a streak must be noted at once.
-        self._count = self._tally.__next__ if self._tally is not None and not self._streaks else None
+        self._count_success = (
+            self._success_counter.__next__ if self._success_counter is not None and not self._in_streak else None
+        )
 
-    def _spread(self) -> None:
+    def _notify(self) -> None:
         """Outside the lock: wake who waits, tell the news, also those of calls that the garbage collector ended."""
-        while self._woken:
+        while self._waiters_to_wake:
             try:
-                waiter = self._woken.popleft()
+                waiter = self._waiters_to_wake.popleft()
             except IndexError:
                 break  # another thread has woken it
             waiter()
         # An abandoned call is settled under the lock of whatever step it is collected in, which tells when it is done.
-        if self._listeners.has_news and not self._lock._is_owned():  # type: ignore[attr-defined]
-            self._listeners.tell()
+        if self._listeners.has_events and not self._lock._is_owned():  # type: ignore[attr-defined]
+            self._listeners.deliver()
 
 
 # Loaded late: nothing of this is needed before something fails.
@@ -391,7 +395,7 @@ def _draw() -> float:
     return random.random()
 
 
-def _describe(judgement: Judgement, error: BaseException | None, at: float, ticket: Ticket) -> Failure:
-    from llmbatch.breaker.explanation import describe
+def _describe(judgement: Judgement, error: BaseException | None, at: float, permit: PermitState) -> Failure:
+    from llmbatch.breaker.explain import describe
 
-    return describe(judgement, error, at=at, caller=ticket.key)
+    return describe(judgement, error, at=at, caller=permit.key)

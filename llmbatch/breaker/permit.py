@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from llmbatch.breaker.core import Ticket
-from llmbatch.breaker.judging import IGNORED, Judged, Judgement, to_judgement
-from llmbatch.breaker.waiting import Ask, wait, wait_async
+from llmbatch.breaker.classify import IGNORED, Judgement, Verdict, as_judgement
+from llmbatch.breaker.core import PermitState, spent_error
+from llmbatch.breaker.waiting import SecondsLeft, wait, wait_async
 
 if TYPE_CHECKING:
     from llmbatch.breaker.breaker import CircuitBreaker
@@ -28,30 +28,30 @@ class Permit:
     settled: a dropped probe keeps its place until its lease is over, any other is merely not counted.
     """
 
-    __slots__ = ("_breaker", "_ticket")
+    __slots__ = ("_breaker", "_state")
 
-    def __init__(self, breaker: CircuitBreaker, ticket: Ticket) -> None:
+    def __init__(self, breaker: CircuitBreaker, state: PermitState) -> None:
         self._breaker = breaker
-        self._ticket = ticket
+        self._state = state
 
     @property
     def is_probe(self) -> bool:
         """Whether this call finds out if the circuit may close."""
-        return self._ticket.probe
+        return self._state.probe
 
     @property
     def is_settled(self) -> bool:
         """Whether it was settled or released."""
-        return self._ticket.spent
+        return self._state.spent
 
     @property
     def is_current(self) -> bool:
         """Whether the circuit is still as it was when it gave this permit, and has not replaced it as a probe."""
-        return self._breaker._circuit.is_current(self._ticket)
+        return self._breaker._circuit.is_current(self._state)
 
     def settle(
         self,
-        verdict: Judged | Judgement = "success",
+        verdict: Verdict | Judgement = "success",
         *,
         error: BaseException | None = None,
         retry_after: float | None = None,
@@ -62,8 +62,8 @@ class Permit:
             RuntimeError: it was settled or released before.
             ValueError: there is no such verdict, or the wait is no number; nothing was settled.
         """
-        judgement = to_judgement(verdict, retry_after)
-        self._breaker._circuit.settle(self._ticket, judgement, error)
+        judgement = as_judgement(verdict, retry_after)
+        self._breaker._circuit.settle(self._state, judgement, error)
 
     def release(self) -> None:
         """Give it back: the call was never made, or says nothing.
@@ -71,7 +71,7 @@ class Permit:
         Raises:
             RuntimeError: it was settled or released before.
         """
-        self._breaker._circuit.settle(self._ticket, IGNORED, None)
+        self._breaker._circuit.settle(self._state, IGNORED, None)
 
     def sleep(self, seconds: float) -> bool:
         """Block this thread for *seconds*, less if the circuit changes; whether the permit is still current."""
@@ -83,22 +83,24 @@ class Permit:
         await wait_async(self._breaker._circuit.waiters, self._left(seconds))
         return self.is_current
 
-    def _left(self, seconds: float) -> Ask:
+    def _left(self, seconds: float) -> SecondsLeft:
         circuit = self._breaker._circuit
         until = circuit.clock() + seconds
-        return lambda waiter: circuit.seconds_left(self._ticket, until, waiter)
+        return lambda waiter: circuit.seconds_left(self._state, until, waiter)
 
     def __enter__(self) -> Permit:
+        if self._state.spent:
+            raise spent_error(self._state)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._ticket.spent:
-            self._breaker._settle_by(self._ticket, error)
+        if not self._state.spent:
+            self._breaker._settle_by(self._state, error)
 
     async def __aenter__(self) -> Permit:
-        return self
+        return self.__enter__()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -106,6 +108,6 @@ class Permit:
         self.__exit__(kind, error, traceback)
 
     def __repr__(self) -> str:
-        kind = "probe" if self._ticket.probe else "call"
-        settled = ", settled" if self._ticket.spent else ""
-        return f"<Permit {kind} {self._ticket.serial} of {self._breaker!r}{settled}>"
+        kind = "probe" if self._state.probe else "call"
+        settled = ", settled" if self._state.spent else ""
+        return f"<Permit {kind} {self._state.serial} of {self._breaker!r}{settled}>"

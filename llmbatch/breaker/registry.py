@@ -19,7 +19,7 @@ __all__ = ["BreakerRegistry"]
 
 K = TypeVar("K")
 
-LOOKED_AT = 100
+MAX_CANDIDATES = 100
 """How many of the longest unused circuits are looked at for one that may go, so that a new key never costs more."""
 
 
@@ -68,7 +68,7 @@ class BreakerRegistry(Generic[K]):
                 for listener, calls in self._listeners:
                     breaker.add_listener(listener, calls=calls)
             while len(self._kept) >= self.capacity:
-                self._kept.pop(self._dispensable(), None)
+                self._kept.pop(self._key_to_evict(), None)
             self._kept[key] = self._alive[key] = breaker
             return breaker
 
@@ -107,8 +107,8 @@ class BreakerRegistry(Generic[K]):
         with self._lock:
             return list(self._kept.items())
 
-    def _dispensable(self) -> K:
-        for key, breaker in islice(self._kept.items(), LOOKED_AT):
+    def _key_to_evict(self) -> K:
+        for key, breaker in islice(self._kept.items(), MAX_CANDIDATES):
             if breaker.state == "closed" and not breaker.failures and not breaker.is_forced:
                 return key
         return next(iter(self._kept))

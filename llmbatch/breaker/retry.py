@@ -13,9 +13,9 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from llmbatch.breaker.awaitables import NOTHING, is_unawaitable, unawaited, unwatched
+from llmbatch.breaker.awaitables import UNSET, async_in_sync_error, is_unawaitable, sync_in_async_error
 from llmbatch.breaker.breaker import CircuitBreaker
-from llmbatch.breaker.judging import Judgement
+from llmbatch.breaker.classify import Judgement
 from llmbatch.breaker.permit import Permit
 
 __all__ = ["Retry"]
@@ -83,7 +83,7 @@ class Retry:
                 try:
                     result = fn(*args, **kwargs)
                 except Exception as error:
-                    judgement = _judged(permit, breaker.judge, error)
+                    judgement = _classify(permit, breaker.judge, error)
                     seconds = self._wait_after(attempt, judgement, permit)
                     if seconds is None or not permit.sleep(seconds):
                         permit.settle(judgement, error=error)
@@ -91,8 +91,8 @@ class Retry:
                 else:
                     if hasattr(result, "__await__"):
                         permit.release()
-                        raise unwatched(fn, result)
-                    judgement = _judged(permit, breaker.judge_result, result)
+                        raise async_in_sync_error(fn, result)
+                    judgement = _classify(permit, breaker.judge_result, result)
                     seconds = self._wait_after(attempt, judgement, permit)
                     if seconds is None or not permit.sleep(seconds):
                         permit.settle(judgement)
@@ -109,21 +109,21 @@ class Retry:
         breaker = self.breaker
         with breaker.acquire() as permit:
             for attempt in itertools.count(1):
-                awaitable: object = NOTHING
+                awaitable: object = UNSET
                 try:
                     awaitable = fn(*args, **kwargs)
                     result = await awaitable
                 except Exception as error:
                     if is_unawaitable(awaitable):
                         permit.release()
-                        raise unawaited(fn) from None
-                    judgement = _judged(permit, breaker.judge, error)
+                        raise sync_in_async_error(fn) from None
+                    judgement = _classify(permit, breaker.judge, error)
                     seconds = self._wait_after(attempt, judgement, permit)
                     if seconds is None or not await permit.sleep_async(seconds):
                         permit.settle(judgement, error=error)
                         raise
                 else:
-                    judgement = _judged(permit, breaker.judge_result, result)
+                    judgement = _classify(permit, breaker.judge_result, result)
                     seconds = self._wait_after(attempt, judgement, permit)
                     if seconds is None or not await permit.sleep_async(seconds):
                         permit.settle(judgement)
@@ -142,7 +142,7 @@ class Retry:
         return named if named <= self.longest_wait else None
 
 
-def _judged(permit: Permit, judge: Callable[[T], Judgement], subject: T) -> Judgement:
+def _classify(permit: Permit, judge: Callable[[T], Judgement], subject: T) -> Judgement:
     """What *judge* says; if it raises, that is the caller's trouble, and the call counts as nothing."""
     try:
         return judge(subject)

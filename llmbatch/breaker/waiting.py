@@ -10,46 +10,46 @@ import contextlib
 import time
 from collections.abc import Callable
 
-__all__ = ["Ask", "Waiter", "Waiters", "wait", "wait_async"]
+__all__ = ["SecondsLeft", "Waiter", "Waiters", "wait", "wait_async"]
 
 Waiter = Callable[[], None]
 """Wakes one who waits. Called at most once for each time that it was added, from whatever thread made the change."""
 
-Ask = Callable[[Waiter], float]
+SecondsLeft = Callable[[Waiter], float]
 """How many seconds there are still to wait, 0 or less for none. The waiter is woken by the next change of the circuit,
 also one that comes while this is worked out."""
 
-LONGEST_SLEEP = 3600.0
+MAX_SLEEP = 3600.0
 """Nobody sleeps longer without asking again, in seconds: event loops and locks have bounds of their own."""
 
 
 class Waiters:
     """Who waits for one circuit. Everything but ``discard`` is called under the breaker's lock."""
 
-    __slots__ = ("_all",)
+    __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._all: dict[Waiter, None] = {}
+        self._waiting: dict[Waiter, None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._all)
+        return bool(self._waiting)
 
     def add(self, waiter: Waiter) -> None:
         """Wake *waiter* at the next change."""
-        self._all[waiter] = None
+        self._waiting[waiter] = None
 
     def discard(self, waiter: Waiter) -> None:
         """Forget *waiter*, if it is still there."""
-        self._all.pop(waiter, None)
+        self._waiting.pop(waiter, None)
 
     def take(self) -> tuple[Waiter, ...]:
         """Everyone, in the order in which they came, to be woken outside the lock."""
-        woken = tuple(self._all)
-        self._all.clear()
+        woken = tuple(self._waiting)
+        self._waiting.clear()
         return woken
 
 
-def wait(waiters: Waiters, ask: Ask, timeout: float | None = None) -> None:
+def wait(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = None) -> None:
     """Block this thread until *ask* says 0.
 
     Raises:
@@ -65,19 +65,19 @@ def wait(waiters: Waiters, ask: Ask, timeout: float | None = None) -> None:
         changed.put(None)
 
     try:
-        while (seconds := ask(wake)) > 0:
+        while (seconds := seconds_left(wake)) > 0:
             if deadline is not None:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"the circuit was not ready within {timeout:g} s")
                 seconds = min(seconds, left)
             with contextlib.suppress(queue.Empty):
-                changed.get(timeout=min(seconds, LONGEST_SLEEP))
+                changed.get(timeout=min(seconds, MAX_SLEEP))
     finally:
         waiters.discard(wake)
 
 
-async def wait_async(waiters: Waiters, ask: Ask, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as in wait()
+async def wait_async(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as in wait()
     """Suspend this task until *ask* says 0. A cancellation leaves nothing behind.
 
     Raises:
@@ -96,8 +96,8 @@ async def wait_async(waiters: Waiters, ask: Ask, timeout: float | None = None) -
 
     try:
         async with asyncio.timeout(timeout) as deadline:
-            while (seconds := ask(wake)) > 0:
-                timer = loop.call_later(min(seconds, LONGEST_SLEEP), changed.set)
+            while (seconds := seconds_left(wake)) > 0:
+                timer = loop.call_later(min(seconds, MAX_SLEEP), changed.set)
                 try:
                     await changed.wait()
                 finally:

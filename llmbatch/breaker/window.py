@@ -14,7 +14,7 @@ __all__ = ["CountWindow", "TimeWindow", "Window"]
 BUCKETS = 10
 """Parts of a time window. Whole parts are forgotten at once, so that memory does not depend on the traffic."""
 
-LEAST_WIDTH = 1e-9
+MIN_BUCKET_SECONDS = 1e-9
 """Seconds of the shortest bucket: their numbers must fit."""
 
 
@@ -81,7 +81,7 @@ class TimeWindow:
     __slots__ = ("_buckets", "_failed_keys", "_width", "calls", "failed", "slow")
 
     def __init__(self, seconds: float) -> None:
-        self._width = max(seconds / BUCKETS, LEAST_WIDTH)
+        self._width = max(seconds / BUCKETS, MIN_BUCKET_SECONDS)
         self._buckets: deque[_Bucket] = deque()
         self._failed_keys: set[Hashable] = set()
         self.calls = 0

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from llmbatch.cli.settings import Settings
 from llmbatch.cli.terminal import print_note, print_out
 from llmbatch.core.errors import UsageError
-from llmbatch.drill.policies import Advice, Policy, read_policy, read_range, recommend, sweep
-from llmbatch.drill.score import Moment, Score
-from llmbatch.drill.trial import Job, plan_job, run_trial
+from llmbatch.drill.policies import Policy, Recommendation, read_policy, read_range, recommend, sweep
+from llmbatch.drill.score import Score, Slice
+from llmbatch.drill.trial import TrialPlan, plan_trial, run_trial
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
@@ -58,17 +58,17 @@ def drill(told: DrillSettings, settings: Settings) -> int:
     base = replace(base, seed=base.seed or 0)
     policies = _policies(told, base)
     scenarios = _scenarios(told.scenarios)
-    jobs = [
-        plan_job(scenario, base, rows=told.rows, latency=told.latency, seed=base.seed or 0) for scenario in scenarios
+    plans = [
+        plan_trial(scenario, base, rows=told.rows, latency=told.latency, seed=base.seed or 0) for scenario in scenarios
     ]
-    trials = [(policy, job) for policy in policies for job in jobs]
+    trials = [(policy, plan) for policy in policies for plan in plans]
     scores = list(_run_all(trials))
     by_policy = {policy.name: [score for score in scores if score.policy == policy.name] for policy in policies}
-    advice = recommend(by_policy, policies[0].name) if len(policies) > 1 else None
+    recommendation = recommend(by_policy, policies[0].name) if len(policies) > 1 else None
     if told.as_json:
-        print_out(json.dumps(_json(scores, jobs, advice)))
+        print_out(json.dumps(_json(scores, plans, recommendation)))
     else:
-        _show(scores, jobs, policies, advice)
+        _show(scores, plans, policies, recommendation)
     return 1 if any(score.failed for score in by_policy[policies[0].name]) else 0
 
 
@@ -92,7 +92,7 @@ def _scenarios(names: Sequence[str]) -> list[Scenario]:
     return [find_scenario(name) for name in dict.fromkeys(names)]
 
 
-def _run_all(trials: Sequence[tuple[Policy, Job]]) -> Iterator[Score]:
+def _run_all(trials: Sequence[tuple[Policy, TrialPlan]]) -> Iterator[Score]:
     if len(trials) == 1:
         yield _run(trials[0])
         return
@@ -106,12 +106,14 @@ def _run_all(trials: Sequence[tuple[Policy, Job]]) -> Iterator[Score]:
             yield score
 
 
-def _run(trial: tuple[Policy, Job]) -> Score:
-    policy, job = trial
-    return run_trial(policy.options, job, policy=policy.name)
+def _run(trial: tuple[Policy, TrialPlan]) -> Score:
+    policy, plan = trial
+    return run_trial(policy.options, plan, policy=policy.name)
 
 
-def _json(scores: Sequence[Score], jobs: Sequence[Job], advice: Advice | None) -> dict[str, object]:
+def _json(
+    scores: Sequence[Score], plans: Sequence[TrialPlan], recommendation: Recommendation | None
+) -> dict[str, object]:
     """Everything, with None for what is infinite or was not measured."""
 
     def finite(value: object) -> object:
@@ -122,27 +124,36 @@ def _json(scores: Sequence[Score], jobs: Sequence[Job], advice: Advice | None) -
         return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     told = [asdict(score) | {"slowdown": score.slowdown, "worst_recovery": score.worst_recovery} for score in scores]
-    planned = [{"scenario": job.scenario.name, "rows": job.rows, "latency": job.latency} for job in jobs]
-    return {"jobs": planned, "scores": finite(told), "advice": None if advice is None else asdict(advice)}
+    planned = [{"scenario": plan.scenario.name, "rows": plan.rows, "latency": plan.latency} for plan in plans]
+    return {
+        "plans": planned,
+        "scores": finite(told),
+        "recommendation": None if recommendation is None else asdict(recommendation),
+    }
 
 
-def _show(scores: Sequence[Score], jobs: Sequence[Job], policies: Sequence[Policy], advice: Advice | None) -> None:
+def _show(
+    scores: Sequence[Score],
+    plans: Sequence[TrialPlan],
+    policies: Sequence[Policy],
+    recommendation: Recommendation | None,
+) -> None:
     from rich.console import Console
 
     is_terminal = sys.stdout.isatty()
     console = Console(file=sys.stdout, highlight=False, width=None if is_terminal else _WIDTH)
-    for job in jobs:
-        scenario = job.scenario
+    for plan in plans:
+        scenario = plan.scenario
         print_note(f"{scenario.name}: {scenario.description}{f' ({scenario.source})' if scenario.source else ''}")
-        print_note(f"  {job.rows:,} rows, median answer {job.latency:.3g} s")
+        print_note(f"  {plan.rows:,} rows, median answer {plan.latency:.3g} s")
     if len(scores) == 1:
         console.print(_column(scores[0]))
         for line in _strips(scores[0]):
             console.print(line, markup=False)
     else:
         console.print(_table(scores, several=len(policies) > 1))
-    if advice is not None:
-        console.print(f"take: {advice.policy}\n  {advice.reason}", markup=False)
+    if recommendation is not None:
+        console.print(f"take: {recommendation.policy}\n  {recommendation.reason}", markup=False)
 
 
 _HEADS = {
@@ -210,7 +221,7 @@ def _strips(score: Score) -> list[str]:
     def marked(values: Sequence[float], mark: str) -> str:
         return "".join(mark if value >= 0.5 else "·" if value > 0 else " " for value in values)
 
-    strip: Sequence[Moment] = score.strip
+    strip: Sequence[Slice] = score.slices
     return [
         f"goodput   {drawn([moment.goodput for moment in strip])}",
         f"down      {marked([moment.down for moment in strip], '×')}",

@@ -16,8 +16,8 @@ from llmbatch.sim.row_fault import RowFault
 from llmbatch.sim.scenario import Behaviour, Phase, Scenario
 
 __all__ = [
-    "QUICK",
-    "Demand",
+    "ERROR_TIME_SHARE",
+    "Workload",
     "attempts_of_a_bad_row",
     "bad_rows_as_good",
     "oracle_seconds",
@@ -25,7 +25,7 @@ __all__ = [
     "share_of_goodput",
 ]
 
-QUICK = 0.2
+ERROR_TIME_SHARE = 0.2
 """What a refusal takes of the time of a good answer, in the simulated provider."""
 
 _STEPS = 20_000
@@ -33,7 +33,7 @@ _ANSWERED: frozenset[Behaviour] = frozenset({"fine", "slow"})
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class Workload:
     """What a run asks of the provider. Durations are seconds.
 
     ``full`` (requests a second) is what it gets when all is well, by Little's law: places over the mean time of a call.
@@ -73,7 +73,7 @@ class Demand:
             case "hang":
                 return self.timeout
             case _:
-                return self.latency * QUICK
+                return self.latency * ERROR_TIME_SHARE
 
     def _is_good(self, behaviour: Behaviour, phase: Phase) -> bool:
         return behaviour in _ANSWERED and self._call_seconds(behaviour, phase) < self.timeout
@@ -87,41 +87,45 @@ def attempts_of_a_bad_row(errors: float, max_attempts: int) -> int:
     return max(max_attempts, math.ceil(math.log(1e-5) / math.log(max(errors, 0.01)) - 1e-9))
 
 
-def bad_rows_as_good(demand: Demand, scenario: Scenario, faults: Iterable[RowFault], max_attempts: int) -> float:
+def bad_rows_as_good(workload: Workload, scenario: Scenario, faults: Iterable[RowFault], max_attempts: int) -> float:
     """How many good rows take as long as bad ones with these *faults*: what each of their attempts costs, added up."""
     errors = max((1 - phase.good_share for phase in scenario.phases if not phase.is_down), default=0.0)
     attempts = attempts_of_a_bad_row(min(errors, 0.99), max_attempts)
-    took = {"errors": demand.latency * QUICK, "throttle": demand.latency * QUICK, "slow": demand.timeout}
-    return sum(attempts * took[fault.behaviour] / demand.latency for fault in faults)
+    took = {
+        "errors": workload.latency * ERROR_TIME_SHARE,
+        "throttle": workload.latency * ERROR_TIME_SHARE,
+        "slow": workload.timeout,
+    }
+    return sum(attempts * took[fault.behaviour] / workload.latency for fault in faults)
 
 
-def share_of_goodput(demand: Demand, scenario: Scenario, at: float) -> float:
+def share_of_goodput(workload: Workload, scenario: Scenario, at: float) -> float:
     """The best goodput *at* seconds after the start, as a part of what there is when all is well: 0 to 1."""
-    return demand.goodput(scenario.at(at)) / demand.full
+    return workload.goodput(scenario.at(at)) / workload.full
 
 
-def rows_within(demand: Demand, scenario: Scenario, seconds: float) -> int:
+def rows_within(workload: Workload, scenario: Scenario, seconds: float) -> int:
     """Rows that the oracle is done with after *seconds*."""
     step = seconds / _STEPS
-    return math.ceil(sum(demand.goodput(scenario.at((number + 0.5) * step)) for number in range(_STEPS)) * step)
+    return math.ceil(sum(workload.goodput(scenario.at((number + 0.5) * step)) for number in range(_STEPS)) * step)
 
 
-def oracle_seconds(demand: Demand, scenario: Scenario, rows: int, *, spared: int = 0) -> float:
+def oracle_seconds(workload: Workload, scenario: Scenario, rows: int, *, unaffected: int = 0) -> float:
     """Seconds from the first call of the oracle to the last answer; infinite where it never comes.
 
-    *spared* of the *rows* go to models that the scenario does not befall; the others come first while they can.
+    *unaffected* of the *rows* go to models that the scenario does not befall; the others come first while they can.
     """
-    step = max(1e-3, scenario.length / _STEPS) if math.isfinite(scenario.length) else demand.latency
-    hit, well = float(rows - spared), float(spared)
+    step = max(1e-3, scenario.length / _STEPS) if math.isfinite(scenario.length) else workload.latency
+    hit, well = float(rows - unaffected), float(unaffected)
     now = 0.0
     while hit > 0 or well > 0:
         if now >= scenario.length and not scenario.repeat:
-            return now + demand.latency + (hit + well) / demand.full
+            return now + workload.latency + (hit + well) / workload.full
         phase = scenario.at(now + step / 2)
-        if phase.seconds == math.inf and demand.goodput(phase) == 0 and hit > 0:
+        if phase.seconds == math.inf and workload.goodput(phase) == 0 and hit > 0:
             return math.inf
-        sent = min(hit, demand.goodput(phase) * step)
+        sent = min(hit, workload.goodput(phase) * step)
         hit -= sent
-        well -= min(well, max(0.0, demand.full * step - sent))
+        well -= min(well, max(0.0, workload.full * step - sent))
         now += step
-    return now + demand.latency
+    return now + workload.latency

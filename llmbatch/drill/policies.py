@@ -15,7 +15,7 @@ from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runner.value_types import Whole
 
-__all__ = ["SWEPT", "Advice", "Policy", "read_policy", "read_range", "recommend", "sweep"]
+__all__ = ["SWEPT", "Policy", "Recommendation", "read_policy", "read_range", "recommend", "sweep"]
 
 SWEPT = {key: option for option in RUN_OPTIONS.values() if option.drill == "policy" for key in option.keys}
 """The options that a policy may set, by name and by alias; their values are numbers."""
@@ -23,9 +23,9 @@ SWEPT = {key: option for option in RUN_OPTIONS.values() if option.drill == "poli
 POINTS = 5
 """Values that a range ``a..b`` stands for at most: both ends, and steps of one factor between."""
 
-MOST_TRIALS = 200
+MAX_TRIALS = 200
 
-CLOSE = 1.02
+TOLERANCE = 1.02
 """Times within 2 % are called equal."""
 
 
@@ -38,7 +38,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class Recommendation:
     """One policy out of several, and why."""
 
     policy: str
@@ -87,9 +87,9 @@ def sweep(ranges: Mapping[str, Sequence[float]], base: RunOptions) -> list[Polic
         UsageError: there are too many, or one of them is out of range.
     """
     combinations = list(product(*ranges.values()))
-    if len(combinations) > MOST_TRIALS:
+    if len(combinations) > MAX_TRIALS:
         raise UsageError(
-            f"the sweep has {len(combinations)} policies, may have {MOST_TRIALS} at most", hint="name fewer values"
+            f"the sweep has {len(combinations)} policies, may have {MAX_TRIALS} at most", hint="name fewer values"
         )
     found = []
     for values in combinations:
@@ -98,7 +98,7 @@ def sweep(ranges: Mapping[str, Sequence[float]], base: RunOptions) -> list[Polic
     return found
 
 
-def recommend(scores: Mapping[str, Sequence[Score]], base: str | None = None) -> Advice:
+def recommend(scores: Mapping[str, Sequence[Score]], base: str | None = None) -> Recommendation:
     """The policy to take, by its scores in every scenario.
 
     First comes what loses no row and needs no second run. Of those, the ones within 2 % of the quickest; of those, the
@@ -120,7 +120,7 @@ def recommend(scores: Mapping[str, Sequence[Score]], base: str | None = None) ->
     least = min(map(lost, scores))
     safe = [name for name in scores if lost(name) == least]
     quickest = min(map(slowdown, safe))
-    quick = [name for name in safe if slowdown(name) <= CLOSE * quickest]
+    quick = [name for name in safe if slowdown(name) <= TOLERANCE * quickest]
     best = min(quick, key=lambda name: (down(name), openings(name), name != base, slowdown(name)))
     why = ["no row fails or waits" if least == 0 else f"no policy leaves fewer rows failed or waiting than {least}"]
     if len(safe) < len(scores):
@@ -128,7 +128,7 @@ def recommend(scores: Mapping[str, Sequence[Score]], base: str | None = None) ->
     why.append(f"{slowdown(best):.3f} times the oracle's time, the quickest takes {quickest:.3f}")
     why.append(f"{_plural(down(best), 'call')} to a provider that was down (up to {max(map(down, quick))} elsewhere)")
     why.append(f"{_plural(openings(best), 'opening')}")
-    return Advice(best, "; ".join(why))
+    return Recommendation(best, "; ".join(why))
 
 
 def _plural(count: int, noun: str) -> str:

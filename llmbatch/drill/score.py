@@ -10,25 +10,25 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmbatch.drill.oracle import Demand, share_of_goodput
+from llmbatch.drill.oracle import Workload, share_of_goodput
 from llmbatch.sim.scenario import Scenario
 
 __all__ = [
     "Call",
-    "Moment",
+    "Downtime",
     "Recovery",
     "Score",
-    "Spell",
-    "draw_strip",
+    "Slice",
+    "downtimes_of",
     "measure_recoveries",
-    "spells_down",
+    "slice_run",
     "worst_load",
 ]
 
-ENOUGH = 0.9
+RECOVERED_SHARE = 0.9
 """The part of the best goodput that counts as recovered."""
 
-PARTS = 60
+SLICES = 60
 """Parts that a run is drawn in."""
 
 _WINDOW = 60.0
@@ -51,7 +51,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Spell:
+class Downtime:
     """A time in which no request could succeed, in seconds since the start."""
 
     began: float
@@ -70,7 +70,7 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class Slice:
     """One part of a run: goodput over the full one, and which parts of it the provider was down and a circuit open."""
 
     goodput: float
@@ -103,7 +103,7 @@ class Score:
     probes: int
     calls_down: int
     """Calls that reached a provider that was down."""
-    spells: int
+    downtimes: int
     """How often it was down while the run went on."""
     allowed_down: int
     """What may reach it: for each spell the concurrency and the threshold, and every probe."""
@@ -115,7 +115,7 @@ class Score:
     wasted_tokens: int
     """Input tokens of calls that brought nothing."""
     cpu_seconds: float
-    strip: tuple[Moment, ...]
+    slices: tuple[Slice, ...]
     """The run in equal parts."""
 
     @property
@@ -130,40 +130,41 @@ class Score:
         return max(times, default=None)
 
 
-def spells_down(scenario: Scenario, until: float) -> list[Spell]:
+def downtimes_of(scenario: Scenario, until: float) -> list[Downtime]:
     """The spells in which nothing could succeed, up to *until* seconds."""
-    spells: list[Spell] = []
+    downtimes: list[Downtime] = []
     at = 0.0
     while at < until:
         for phase in scenario.phases:
             end = min(at + phase.seconds, until)
             if phase.is_down and phase.capacity_to is None and at < until:
-                if spells and spells[-1].ended == at:
-                    spells[-1] = Spell(spells[-1].began, end)
+                if downtimes and downtimes[-1].ended == at:
+                    downtimes[-1] = Downtime(downtimes[-1].began, end)
                 else:
-                    spells.append(Spell(at, end))
+                    downtimes.append(Downtime(at, end))
             at = end
         if not scenario.repeat:
             break
-    return spells
+    return downtimes
 
 
-def draw_strip(
-    calls: Sequence[Call], down: Sequence[Spell], opened: Sequence[Spell], demand: Demand, seconds: float
-) -> tuple[Moment, ...]:
+def slice_run(
+    calls: Sequence[Call], down: Sequence[Downtime], opened: Sequence[Downtime], workload: Workload, seconds: float
+) -> tuple[Slice, ...]:
     """The run in :data:`PARTS` equal parts."""
-    length = max(seconds, 1e-9) / PARTS
-    good = [0] * PARTS
+    length = max(seconds, 1e-9) / SLICES
+    good = [0] * SLICES
     for call in calls:
         if call.is_good:
-            good[min(PARTS - 1, int(call.ended / length))] += 1
+            good[min(SLICES - 1, int(call.ended / length))] += 1
 
-    def covered(spells: Sequence[Spell], part: int) -> float:
+    def covered(downtimes: Sequence[Downtime], part: int) -> float:
         first, last = part * length, (part + 1) * length
-        return sum(max(0.0, min(last, spell.ended) - max(first, spell.began)) for spell in spells) / length
+        return sum(max(0.0, min(last, downtime.ended) - max(first, downtime.began)) for downtime in downtimes) / length
 
     return tuple(
-        Moment(good[part] / (length * demand.full), covered(down, part), covered(opened, part)) for part in range(PARTS)
+        Slice(good[part] / (length * workload.full), covered(down, part), covered(opened, part))
+        for part in range(SLICES)
     )
 
 
@@ -178,14 +179,14 @@ def worst_load(calls: Sequence[Call], scenario: Scenario, rate: float) -> float:
         starts = [scenario.at((window + part) * _WINDOW).capacity for part in (0.0, 0.5, 0.999)]
         if any(capacity is None or capacity >= 1 for capacity in starts):
             continue
-        carried = sum(capacity for capacity in starts if capacity is not None) / len(starts) * rate * _WINDOW
+        finished = sum(capacity for capacity in starts if capacity is not None) / len(starts) * rate * _WINDOW
         # Less than a call a second or so is no load.
-        worst = max(worst, count / max(carried, 0.05 * rate * _WINDOW))
+        worst = max(worst, count / max(finished, 0.05 * rate * _WINDOW))
     return worst
 
 
 def measure_recoveries(
-    calls: Sequence[Call], scenario: Scenario, demand: Demand, seconds: float
+    calls: Sequence[Call], scenario: Scenario, workload: Workload, seconds: float
 ) -> tuple[Recovery, ...]:
     """Each recovery of the provider while the run went on, and how long the run took to be back."""
     changes = sorted(
@@ -198,24 +199,27 @@ def measure_recoveries(
         now += change
         busy.append(now)
     found: list[Recovery] = []
-    for at in _improvements(scenario, demand, seconds):
+    for at in _improvements(scenario, workload, seconds):
         first = min((call.ended for call in calls if call.is_good and call.began >= at), default=None)
         start = bisect_left(times, at)
         back = next(
             (
                 times[index]
                 for index in range(start, len(times))
-                if busy[index] >= ENOUGH * demand.concurrency * share_of_goodput(demand, scenario, times[index])
+                if busy[index]
+                >= RECOVERED_SHARE * workload.concurrency * share_of_goodput(workload, scenario, times[index])
             ),
             None,
         )
-        if start and busy[start - 1] >= ENOUGH * demand.concurrency * share_of_goodput(demand, scenario, at):
+        if start and busy[start - 1] >= RECOVERED_SHARE * workload.concurrency * share_of_goodput(
+            workload, scenario, at
+        ):
             back = at
         found.append(Recovery(at, None if first is None else first - at, None if back is None else back - at))
     return tuple(found)
 
 
-def _improvements(scenario: Scenario, demand: Demand, until: float) -> list[float]:
+def _improvements(scenario: Scenario, workload: Workload, until: float) -> list[float]:
     times: list[float] = []
     at = 0.0
     while at < until and scenario.phases:
@@ -223,9 +227,9 @@ def _improvements(scenario: Scenario, demand: Demand, until: float) -> list[floa
             at += phase.seconds
             if at >= until or not math.isfinite(at):
                 return times
-            before = demand.goodput(phase.after(math.nextafter(phase.seconds, 0.0)))
-            after = demand.goodput(scenario.at(at))
-            if after - before >= _JUMP * demand.full or (before == 0 and after >= 0 and not scenario.at(at).is_down):
+            before = workload.goodput(phase.after(math.nextafter(phase.seconds, 0.0)))
+            after = workload.goodput(scenario.at(at))
+            if after - before >= _JUMP * workload.full or (before == 0 and after >= 0 and not scenario.at(at).is_down):
                 times.append(at)
         if not scenario.repeat:
             break

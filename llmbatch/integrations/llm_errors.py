@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 
-from llmbatch.breaker.judging import Judged, Judgement
+from llmbatch.breaker.classify import Judgement, Verdict
 from llmbatch.classify.classify import classify_exception
 from llmbatch.core.calls import Outcome
 
@@ -33,7 +33,7 @@ def judge_llm_error(error: Exception) -> Judgement:
     )
 
 
-def _verdict(error: Exception, outcome: Outcome) -> Judged:
+def _verdict(error: Exception, outcome: Outcome) -> Verdict:
     if outcome.verdict == "local" or isinstance(error, concurrent.futures.CancelledError):
         return "ignored"
     if outcome.verdict == "rejected":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from llmbatch.breaker.core import Circuit, Ticket
+from llmbatch.breaker.core import Circuit, PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
@@ -87,7 +87,7 @@ class Call:
 
     row: int
     kind: CallKind
-    ticket: Ticket
+    ticket: PermitState
     timeout: float
     sent_at: float
     fresh: bool = False

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from random import Random
 
 from llmbatch.core.raw_json import dumps
-from llmbatch.sim.request import Ask, count_tokens
+from llmbatch.sim.request import SimRequest, count_tokens
 from llmbatch.sim.schema import fit_schema
 
-__all__ = ["Draft", "embed", "write_draft"]
+__all__ = ["AnswerText", "embed", "write_answer"]
 
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _COMMON = frozenset(
@@ -42,7 +42,7 @@ _SENTENCES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class AnswerText:
     """What the model "said". ``tool`` names a called function, whose arguments ``text`` then holds as JSON.
 
     ``cut`` says that the request's token limit ended it.
@@ -54,28 +54,28 @@ class Draft:
     tool: str | None = None
 
 
-def write_draft(seed: int, ask: Ask) -> Draft:
-    """Answer *ask*; the same for the same *seed*, model, prompt and demands."""
+def write_answer(seed: int, request: SimRequest) -> AnswerText:
+    """Answer *request*; the same for the same *seed*, model, prompt and demands."""
     # As bytes, because a prompt may hold lone surrogates.
-    chance = Random(f"{seed}:text:{ask.model}:{ask.prompt}".encode(errors="surrogatepass"))
-    if ask.tool is not None:
-        text = dumps(fit_schema(ask.arguments, chance))
-        return Draft(text, count_tokens(text), tool=ask.tool)
-    words = _key_words(ask.prompt)
-    if ask.schema == {}:
+    chance = Random(f"{seed}:text:{request.model}:{request.prompt}".encode(errors="surrogatepass"))
+    if request.tool is not None:
+        text = dumps(fit_schema(request.arguments, chance))
+        return AnswerText(text, count_tokens(text), tool=request.tool)
+    words = _key_words(request.prompt)
+    if request.schema == {}:
         text = dumps({"answer": _prose(chance, words, 1), "topics": words[:3]})
-    elif ask.schema is not None:
-        text = dumps(fit_schema(ask.schema, chance))
+    elif request.schema is not None:
+        text = dumps(fit_schema(request.schema, chance))
     else:
         text = _prose(chance, words, chance.randint(1, 5))
-    return _within(text, ask.max_tokens)
+    return _within(text, request.max_tokens)
 
 
-def _within(text: str, max_tokens: int | None) -> Draft:
+def _within(text: str, max_tokens: int | None) -> AnswerText:
     tokens = count_tokens(text)
     if max_tokens is None or tokens <= max_tokens:
-        return Draft(text, tokens)
-    return Draft(text[: 4 * max_tokens], max_tokens, cut=True)
+        return AnswerText(text, tokens)
+    return AnswerText(text[: 4 * max_tokens], max_tokens, cut=True)
 
 
 def _key_words(prompt: str) -> list[str]:

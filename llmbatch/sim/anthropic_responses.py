@@ -8,62 +8,62 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmbatch.core.raw_json import JSON, dumps, parse
-from llmbatch.sim.answer_text import Draft
-from llmbatch.sim.openai_responses import pieces
-from llmbatch.sim.request import Ask
+from llmbatch.sim.answer_text import AnswerText
+from llmbatch.sim.openai_responses import chunks_of
+from llmbatch.sim.request import SimRequest
 
 __all__ = ["anthropic_body", "anthropic_events"]
 
 
-def anthropic_body(ask: Ask, draft: Draft, mark: str) -> dict[str, JSON]:
-    """The whole message; *mark* makes its ids."""
-    block: dict[str, JSON] = {"type": "text", "text": draft.text}
-    if draft.tool is not None:
-        block = _tool_block(draft, mark, parse(draft.text))
-    whole = _frame(ask, mark, draft.output_tokens)
-    return whole | {"content": [block], "stop_reason": _stop_reason(draft)}
+def anthropic_body(request: SimRequest, answer: AnswerText, suffix: str) -> dict[str, JSON]:
+    """The whole message; *suffix* makes its ids."""
+    block: dict[str, JSON] = {"type": "text", "text": answer.text}
+    if answer.tool is not None:
+        block = _tool_block(answer, suffix, parse(answer.text))
+    whole = _frame(request, suffix, answer.output_tokens)
+    return whole | {"content": [block], "stop_reason": _stop_reason(answer)}
 
 
-def anthropic_events(ask: Ask, draft: Draft, mark: str) -> list[bytes]:
+def anthropic_events(request: SimRequest, answer: AnswerText, suffix: str) -> list[bytes]:
     """The message as server-sent events, one bytes object an event."""
-    return [f"event: {event['type']}\ndata: {dumps(event)}\n\n".encode() for event in _events(ask, draft, mark)]
+    return [f"event: {event['type']}\ndata: {dumps(event)}\n\n".encode() for event in _events(request, answer, suffix)]
 
 
-def _frame(ask: Ask, mark: str, output_tokens: int) -> dict[str, JSON]:
+def _frame(request: SimRequest, suffix: str, output_tokens: int) -> dict[str, JSON]:
     usage: dict[str, JSON] = {
-        "input_tokens": ask.input_tokens,
+        "input_tokens": request.input_tokens,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
         "output_tokens": output_tokens,
         "service_tier": "standard",
     }
-    frame: dict[str, JSON] = {"id": f"msg_{mark}", "type": "message", "role": "assistant", "model": ask.model}
+    frame: dict[str, JSON] = {"id": f"msg_{suffix}", "type": "message", "role": "assistant", "model": request.model}
     return frame | {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
 
 
-def _stop_reason(draft: Draft) -> str:
-    if draft.tool is not None:
+def _stop_reason(answer: AnswerText) -> str:
+    if answer.tool is not None:
         return "tool_use"
-    return "max_tokens" if draft.cut else "end_turn"
+    return "max_tokens" if answer.cut else "end_turn"
 
 
-def _tool_block(draft: Draft, mark: str, arguments: JSON) -> dict[str, JSON]:
-    return {"type": "tool_use", "id": f"toolu_{mark}", "name": draft.tool, "input": arguments}
+def _tool_block(answer: AnswerText, suffix: str, arguments: JSON) -> dict[str, JSON]:
+    return {"type": "tool_use", "id": f"toolu_{suffix}", "name": answer.tool, "input": arguments}
 
 
-def _events(ask: Ask, draft: Draft, mark: str) -> Iterator[dict[str, JSON]]:
-    yield {"type": "message_start", "message": _frame(ask, mark, 1)}
+def _events(request: SimRequest, answer: AnswerText, suffix: str) -> Iterator[dict[str, JSON]]:
+    yield {"type": "message_start", "message": _frame(request, suffix, 1)}
     block: dict[str, JSON] = {"type": "text", "text": ""}
-    if draft.tool is not None:
-        block = _tool_block(draft, mark, {})
+    if answer.tool is not None:
+        block = _tool_block(answer, suffix, {})
     yield {"type": "content_block_start", "index": 0, "content_block": block}
     yield {"type": "ping"}
-    for piece in pieces(draft.text):
+    for piece in chunks_of(answer.text):
         delta: dict[str, JSON] = {"type": "text_delta", "text": piece}
-        if draft.tool is not None:
+        if answer.tool is not None:
             delta = {"type": "input_json_delta", "partial_json": piece}
         yield {"type": "content_block_delta", "index": 0, "delta": delta}
     yield {"type": "content_block_stop", "index": 0}
-    stop: dict[str, JSON] = {"stop_reason": _stop_reason(draft), "stop_sequence": None}
-    yield {"type": "message_delta", "delta": stop, "usage": {"output_tokens": draft.output_tokens}}
+    stop: dict[str, JSON] = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
+    yield {"type": "message_delta", "delta": stop, "usage": {"output_tokens": answer.output_tokens}}
     yield {"type": "message_stop"}

@@ -9,16 +9,16 @@ import math
 
 from llmbatch.sim.scenario import Phase
 
-__all__ = ["Load"]
+__all__ = ["CapacityLimiter"]
 
-_LOOK_BACK = 20.0
+_AVERAGED_REQUESTS = 20.0
 """Requests of full load over which what is offered is averaged, with weights that fall off exponentially."""
 
 _BURST = 4.0
 """Requests, at least, that are carried at once after a quiet time; else a second's."""
 
 
-class Load:
+class CapacityLimiter:
     """One model's load. *rate* is what full capacity carries, requests a second."""
 
     __slots__ = ("_at", "_offered", "_rate", "_room")
@@ -29,7 +29,7 @@ class Load:
         self._offered = 0.0
         self._room = 0.0
 
-    def carries(self, phase: Phase, now: float) -> bool:
+    def admits(self, phase: Phase, now: float) -> bool:
         """Whether a request that arrives *now* is carried; each call is one request. A token bucket.
 
         Where the provider collapses, it carries ``capacity² / offered`` of what is offered above its capacity: work on
@@ -37,18 +37,18 @@ class Load:
         """
         passed = now - self._at
         self._at = now
-        memory = _LOOK_BACK / self._rate
+        memory = _AVERAGED_REQUESTS / self._rate
         self._offered = self._offered * math.exp(-passed / memory) + 1.0 / memory
         if phase.capacity is None:
             self._room = math.inf
             return True
-        carried = phase.capacity * self._rate
+        admitted = phase.capacity * self._rate
         offered = self._offered - 0.5 / memory  # between the peak that this request makes and the trough before it
-        if phase.collapses and offered > carried > 0:
-            carried *= carried / offered
-        most = max(_BURST, carried)
-        self._room = min(most, self._room + carried * passed if math.isfinite(passed) else most)
-        if self._room < 1.0 or carried == 0:
+        if phase.collapses and offered > admitted > 0:
+            admitted *= admitted / offered
+        most = max(_BURST, admitted)
+        self._room = min(most, self._room + admitted * passed if math.isfinite(passed) else most)
+        if self._room < 1.0 or admitted == 0:
             return False
         self._room -= 1.0
         return True

@@ -12,10 +12,10 @@ import struct
 from collections.abc import Iterator
 
 from llmbatch.core.raw_json import JSON, dumps
-from llmbatch.sim.answer_text import Draft, embed
-from llmbatch.sim.request import Ask
+from llmbatch.sim.answer_text import AnswerText, embed
+from llmbatch.sim.request import SimRequest
 
-__all__ = ["CREATED", "embeddings_body", "models_body", "openai_body", "openai_events", "pieces"]
+__all__ = ["CREATED", "chunks_of", "embeddings_body", "models_body", "openai_body", "openai_events"]
 
 CREATED = 1767225600
 """When every answer says it was made: one instant, because the time of day must not change an answer."""
@@ -23,60 +23,68 @@ CREATED = 1767225600
 _PIECES = re.compile(r"(?:\s*\S+){1,3}\s*")
 
 
-def pieces(text: str) -> list[str]:
+def chunks_of(text: str) -> list[str]:
     """*text* in the small parts that a stream brings, a few words each."""
     return _PIECES.findall(text) or [text]
 
 
-def openai_body(ask: Ask, draft: Draft, mark: str) -> dict[str, JSON]:
-    """The whole answer; *mark* makes its ids."""
-    match ask.endpoint:
+def openai_body(request: SimRequest, answer: AnswerText, suffix: str) -> dict[str, JSON]:
+    """The whole answer; *suffix* makes its ids."""
+    match request.endpoint:
         case "chat":
-            message: dict[str, JSON] = {"role": "assistant", "content": draft.text, "refusal": None, "annotations": []}
-            if draft.tool is not None:
-                message |= {"content": None, "tool_calls": [_tool_call(draft, mark)]}
+            message: dict[str, JSON] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+            if answer.tool is not None:
+                message |= {"content": None, "tool_calls": [_tool_call(answer, suffix)]}
             choice: dict[str, JSON] = {
                 "index": 0,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": _finish(draft),
+                "finish_reason": _finish_reason(answer),
             }
-            return _chat_frame(ask, mark, "chat.completion") | {"choices": [choice], "usage": _usage(ask, draft)}
+            return _chat_frame(request, suffix, "chat.completion") | {
+                "choices": [choice],
+                "usage": _usage(request, answer),
+            }
         case "completions":
-            text: dict[str, JSON] = {"text": draft.text, "index": 0, "logprobs": None, "finish_reason": _finish(draft)}
-            return _completion_frame(ask, mark) | {"choices": [text], "usage": _usage(ask, draft)}
+            text: dict[str, JSON] = {
+                "text": answer.text,
+                "index": 0,
+                "logprobs": None,
+                "finish_reason": _finish_reason(answer),
+            }
+            return _completion_frame(request, suffix) | {"choices": [text], "usage": _usage(request, answer)}
         case _:
-            return _response(ask, draft, mark, "incomplete" if draft.cut else "completed")
+            return _response(request, answer, suffix, "incomplete" if answer.cut else "completed")
 
 
-def openai_events(ask: Ask, draft: Draft, mark: str) -> list[bytes]:
+def openai_events(request: SimRequest, answer: AnswerText, suffix: str) -> list[bytes]:
     """The answer as server-sent events, one bytes object an event."""
-    match ask.endpoint:
+    match request.endpoint:
         case "chat":
-            return [_data(event) for event in _chat_chunks(ask, draft, mark)] + [b"data: [DONE]\n\n"]
+            return [_data(event) for event in _chat_chunks(request, answer, suffix)] + [b"data: [DONE]\n\n"]
         case "completions":
-            return [_data(event) for event in _completion_chunks(ask, draft, mark)] + [b"data: [DONE]\n\n"]
+            return [_data(event) for event in _completion_chunks(request, answer, suffix)] + [b"data: [DONE]\n\n"]
         case _:
             events = []
-            for number, event in enumerate(_response_events(ask, draft, mark)):
+            for number, event in enumerate(_response_events(request, answer, suffix)):
                 line = dumps(event | {"sequence_number": number})
                 events.append(f"event: {event['type']}\ndata: {line}\n\n".encode())
             return events
 
 
-def embeddings_body(ask: Ask, seed: int) -> dict[str, JSON]:
+def embeddings_body(request: SimRequest, seed: int) -> dict[str, JSON]:
     """A vector for each input, as numbers or as base64 of little-endian 32-bit floats."""
-    dimensions = ask.document.get("dimensions")
+    dimensions = request.document.get("dimensions")
     size = dimensions if isinstance(dimensions, int) else 1536
     data: list[JSON] = []
-    for index, text in enumerate(ask.inputs):
+    for index, text in enumerate(request.inputs):
         vector = embed(seed, text, size)
         encoded: JSON = list(vector)
-        if ask.document.get("encoding_format") == "base64":
+        if request.document.get("encoding_format") == "base64":
             encoded = base64.b64encode(struct.pack(f"<{size}f", *vector)).decode()
         data.append({"object": "embedding", "index": index, "embedding": encoded})
-    usage: dict[str, JSON] = {"prompt_tokens": ask.input_tokens, "total_tokens": ask.input_tokens}
-    return {"object": "list", "data": data, "model": ask.model, "usage": usage}
+    usage: dict[str, JSON] = {"prompt_tokens": request.input_tokens, "total_tokens": request.input_tokens}
+    return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
 
 def models_body(names: list[str]) -> dict[str, JSON]:
@@ -89,17 +97,17 @@ def _data(event: JSON) -> bytes:
     return f"data: {dumps(event)}\n\n".encode()
 
 
-def _finish(draft: Draft) -> str:
-    if draft.tool is not None:
+def _finish_reason(answer: AnswerText) -> str:
+    if answer.tool is not None:
         return "tool_calls"
-    return "length" if draft.cut else "stop"
+    return "length" if answer.cut else "stop"
 
 
-def _usage(ask: Ask, draft: Draft) -> dict[str, JSON]:
+def _usage(request: SimRequest, answer: AnswerText) -> dict[str, JSON]:
     return {
-        "prompt_tokens": ask.input_tokens,
-        "completion_tokens": draft.output_tokens,
-        "total_tokens": ask.input_tokens + draft.output_tokens,
+        "prompt_tokens": request.input_tokens,
+        "completion_tokens": answer.output_tokens,
+        "total_tokens": request.input_tokens + answer.output_tokens,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {
             "reasoning_tokens": 0,
@@ -110,129 +118,133 @@ def _usage(ask: Ask, draft: Draft) -> dict[str, JSON]:
     }
 
 
-def _chat_frame(ask: Ask, mark: str, kind: str) -> dict[str, JSON]:
-    frame: dict[str, JSON] = {"id": f"chatcmpl-{mark}", "object": kind, "created": CREATED, "model": ask.model}
+def _chat_frame(request: SimRequest, suffix: str, kind: str) -> dict[str, JSON]:
+    frame: dict[str, JSON] = {"id": f"chatcmpl-{suffix}", "object": kind, "created": CREATED, "model": request.model}
     return frame | {"service_tier": "default", "system_fingerprint": "fp_sim"}
 
 
-def _tool_call(draft: Draft, mark: str) -> dict[str, JSON]:
-    return {"id": f"call_{mark}", "type": "function", "function": {"name": draft.tool, "arguments": draft.text}}
+def _tool_call(answer: AnswerText, suffix: str) -> dict[str, JSON]:
+    return {"id": f"call_{suffix}", "type": "function", "function": {"name": answer.tool, "arguments": answer.text}}
 
 
-def _chat_chunks(ask: Ask, draft: Draft, mark: str) -> Iterator[dict[str, JSON]]:
-    frame = _chat_frame(ask, mark, "chat.completion.chunk")
-    usage: dict[str, JSON] = {"usage": None} if ask.include_usage else {}
+def _chat_chunks(request: SimRequest, answer: AnswerText, suffix: str) -> Iterator[dict[str, JSON]]:
+    frame = _chat_frame(request, suffix, "chat.completion.chunk")
+    usage: dict[str, JSON] = {"usage": None} if request.include_usage else {}
 
     def chunk(delta: dict[str, JSON], finish: str | None = None) -> dict[str, JSON]:
         choice: dict[str, JSON] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return frame | {"choices": [choice]} | usage
 
-    if draft.tool is None:
+    if answer.tool is None:
         yield chunk({"role": "assistant", "content": "", "refusal": None})
-        for piece in pieces(draft.text):
+        for piece in chunks_of(answer.text):
             yield chunk({"content": piece})
     else:
-        call = _tool_call(draft, mark) | {"index": 0, "function": {"name": draft.tool, "arguments": ""}}
+        call = _tool_call(answer, suffix) | {"index": 0, "function": {"name": answer.tool, "arguments": ""}}
         yield chunk({"role": "assistant", "content": None, "tool_calls": [call]})
-        for piece in pieces(draft.text):
+        for piece in chunks_of(answer.text):
             yield chunk({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
-    yield chunk({}, _finish(draft))
-    if ask.include_usage:
-        yield frame | {"choices": [], "usage": _usage(ask, draft)}
+    yield chunk({}, _finish_reason(answer))
+    if request.include_usage:
+        yield frame | {"choices": [], "usage": _usage(request, answer)}
 
 
-def _completion_frame(ask: Ask, mark: str) -> dict[str, JSON]:
-    return {"id": f"cmpl-{mark}", "object": "text_completion", "created": CREATED, "model": ask.model}
+def _completion_frame(request: SimRequest, suffix: str) -> dict[str, JSON]:
+    return {"id": f"cmpl-{suffix}", "object": "text_completion", "created": CREATED, "model": request.model}
 
 
-def _completion_chunks(ask: Ask, draft: Draft, mark: str) -> Iterator[dict[str, JSON]]:
-    frame = _completion_frame(ask, mark)
-    parts = pieces(draft.text)
+def _completion_chunks(request: SimRequest, answer: AnswerText, suffix: str) -> Iterator[dict[str, JSON]]:
+    frame = _completion_frame(request, suffix)
+    parts = chunks_of(answer.text)
     for number, piece in enumerate(parts, 1):
-        finish = _finish(draft) if number == len(parts) else None
+        finish = _finish_reason(answer) if number == len(parts) else None
         yield frame | {"choices": [{"text": piece, "index": 0, "logprobs": None, "finish_reason": finish}]}
-    if ask.include_usage:
-        yield frame | {"choices": [], "usage": _usage(ask, draft)}
+    if request.include_usage:
+        yield frame | {"choices": [], "usage": _usage(request, answer)}
 
 
-def _response(ask: Ask, draft: Draft | None, mark: str, status: str) -> dict[str, JSON]:
-    """The response object; without *draft* it is one that has only begun."""
-    asked = ask.document
+def _response(request: SimRequest, answer: AnswerText | None, suffix: str, status: str) -> dict[str, JSON]:
+    """The response object; without *answer* it is one that has only begun."""
+    document = request.document
     whole: dict[str, JSON] = {
-        "id": f"resp_{mark}",
+        "id": f"resp_{suffix}",
         "object": "response",
         "created_at": CREATED,
         "status": status,
         "background": False,
         "error": None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "instructions": asked.get("instructions"),
-        "max_output_tokens": ask.max_tokens,
-        "model": ask.model,
+        "instructions": document.get("instructions"),
+        "max_output_tokens": request.max_tokens,
+        "model": request.model,
         "output": [],
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
         "store": False,
-        "temperature": asked.get("temperature", 1.0),
-        "text": asked.get("text") or {"format": {"type": "text"}},
-        "tool_choice": asked.get("tool_choice") or "auto",
-        "tools": asked.get("tools") or [],
-        "top_p": asked.get("top_p", 1.0),
+        "temperature": document.get("temperature", 1.0),
+        "text": document.get("text") or {"format": {"type": "text"}},
+        "tool_choice": document.get("tool_choice") or "auto",
+        "tools": document.get("tools") or [],
+        "top_p": document.get("top_p", 1.0),
         "truncation": "disabled",
         "usage": None,
         "user": None,
-        "metadata": asked.get("metadata") or {},
+        "metadata": document.get("metadata") or {},
     }
-    if draft is None:
+    if answer is None:
         return whole
     usage: dict[str, JSON] = {
-        "input_tokens": ask.input_tokens,
+        "input_tokens": request.input_tokens,
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": draft.output_tokens,
+        "output_tokens": answer.output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": ask.input_tokens + draft.output_tokens,
+        "total_tokens": request.input_tokens + answer.output_tokens,
     }
-    return whole | {"output": [_item(draft, mark, status)], "usage": usage}
+    return whole | {"output": [_output_item(answer, suffix, status)], "usage": usage}
 
 
-def _item(draft: Draft, mark: str, status: str) -> dict[str, JSON]:
+def _output_item(answer: AnswerText, suffix: str, status: str) -> dict[str, JSON]:
     """The one output item; ``in_progress`` it is still empty."""
     begun = status == "in_progress"
-    if draft.tool is not None:
-        arguments = "" if begun else draft.text
+    if answer.tool is not None:
+        arguments = "" if begun else answer.text
         call: dict[str, JSON] = {
             "type": "function_call",
-            "id": f"fc_{mark}",
-            "call_id": f"call_{mark}",
+            "id": f"fc_{suffix}",
+            "call_id": f"call_{suffix}",
             "status": status,
         }
-        return call | {"name": draft.tool, "arguments": arguments}
-    content: list[JSON] = [] if begun else [_part(draft.text)]
-    return {"type": "message", "id": f"msg_{mark}", "status": status, "role": "assistant", "content": content}
+        return call | {"name": answer.tool, "arguments": arguments}
+    content: list[JSON] = [] if begun else [_part(answer.text)]
+    return {"type": "message", "id": f"msg_{suffix}", "status": status, "role": "assistant", "content": content}
 
 
 def _part(text: str) -> dict[str, JSON]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
-def _response_events(ask: Ask, draft: Draft, mark: str) -> Iterator[dict[str, JSON]]:
-    begun = _response(ask, None, mark, "in_progress")
-    end = "incomplete" if draft.cut else "completed"
+def _response_events(request: SimRequest, answer: AnswerText, suffix: str) -> Iterator[dict[str, JSON]]:
+    begun = _response(request, None, suffix, "in_progress")
+    end = "incomplete" if answer.cut else "completed"
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
-    yield {"type": "response.output_item.added", "output_index": 0, "item": _item(draft, mark, "in_progress")}
-    if draft.tool is not None:
-        where: dict[str, JSON] = {"item_id": f"fc_{mark}", "output_index": 0}
-        for piece in pieces(draft.text):
+    yield {
+        "type": "response.output_item.added",
+        "output_index": 0,
+        "item": _output_item(answer, suffix, "in_progress"),
+    }
+    if answer.tool is not None:
+        where: dict[str, JSON] = {"item_id": f"fc_{suffix}", "output_index": 0}
+        for piece in chunks_of(answer.text):
             yield {**where, "type": "response.function_call_arguments.delta", "delta": piece}
-        yield {**where, "type": "response.function_call_arguments.done", "arguments": draft.text, "name": draft.tool}
+        yield {**where, "type": "response.function_call_arguments.done", "arguments": answer.text, "name": answer.tool}
     else:
-        where = {"item_id": f"msg_{mark}", "output_index": 0, "content_index": 0}
+        where = {"item_id": f"msg_{suffix}", "output_index": 0, "content_index": 0}
         yield {**where, "type": "response.content_part.added", "part": _part("")}
-        for piece in pieces(draft.text):
+        for piece in chunks_of(answer.text):
             yield {**where, "type": "response.output_text.delta", "delta": piece, "logprobs": []}
-        yield {**where, "type": "response.output_text.done", "text": draft.text, "logprobs": []}
-        yield {**where, "type": "response.content_part.done", "part": _part(draft.text)}
-    yield {"type": "response.output_item.done", "output_index": 0, "item": _item(draft, mark, end)}
-    yield {"type": f"response.{end}", "response": _response(ask, draft, mark, end)}
+        yield {**where, "type": "response.output_text.done", "text": answer.text, "logprobs": []}
+        yield {**where, "type": "response.content_part.done", "part": _part(answer.text)}
+    yield {"type": "response.output_item.done", "output_index": 0, "item": _output_item(answer, suffix, end)}
+    yield {"type": f"response.{end}", "response": _response(request, answer, suffix, end)}

@@ -23,28 +23,37 @@ from random import Random
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
-from llmbatch.sim.answer_text import write_draft
+from llmbatch.sim.answer_text import write_answer
 from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
-from llmbatch.sim.capacity import Load
+from llmbatch.sim.capacity import CapacityLimiter
 from llmbatch.sim.openai_responses import embeddings_body, models_body, openai_body, openai_events
-from llmbatch.sim.request import Ask, read_ask
-from llmbatch.sim.response_plan import Planned, Stats
+from llmbatch.sim.protocol import (
+    ENDPOINTS,
+    HTML,
+    Dialect,
+    Endpoint,
+    ErrorResponse,
+    answer_headers,
+    dialect_of,
+    error_body,
+)
+from llmbatch.sim.request import SimRequest, read_request
+from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import DEFAULT_STATUSES, Behaviour, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
-from llmbatch.sim.wire import ENDPOINTS, HTML, Dialect, Endpoint, Refusal, answer_headers, dialect_of, error_body
 
 __all__ = ["SimulatedProvider"]
 
-_REMEMBERED = 100_000
+_MAX_ATTEMPT_KEYS = 100_000
 """Bodies whose number of attempts is kept; some 10 MB when full."""
 
 _SPREAD = 0.35
 """Sigma of the log-normal latency: one answer in a hundred takes more than 2.3 times the median."""
 
-_FAULTY = "The server had an error while processing your request."
+_SERVER_ERROR = "The server had an error while processing your request."
 
-_poison = re.compile(rb"\[sim:([45]\d\d)\]").search
+_forced_status = re.compile(rb"\[sim:([45]\d\d)\]").search
 
 
 class SimulatedProvider:
@@ -97,7 +106,7 @@ class SimulatedProvider:
         self._key = require_key
         self._capacity = capacity
         self._rate = rate
-        self._loads: dict[str, Load] = {}
+        self._limiters: dict[str, CapacityLimiter] = {}
         self.stats = Stats()
         self._started: dict[str, float] = {}
         self._attempts: dict[bytes, int] = {}
@@ -110,15 +119,15 @@ class SimulatedProvider:
         in_flight = self.stats.in_flight
         self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
         self._started.clear()
-        self._loads.clear()
+        self._limiters.clear()
         self._attempts.clear()
 
     def phase(self, model: str, elapsed: float) -> Phase:
         """The phase that *model* is in *elapsed* seconds after the provider started; starts its clock."""
         scenario, started = self._scenario_of(model), self._started.setdefault(model, elapsed)
-        return scenario.at(elapsed - started if scenario.befalls(model) else math.inf)
+        return scenario.at(elapsed - started if scenario.affects(model) else math.inf)
 
-    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, elapsed: float) -> Planned:
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, elapsed: float) -> ResponsePlan:
         """What a request gets that arrives *elapsed* seconds after the provider started.
 
         Header names are lower case. ``/sim/stats``, ``/sim/reset`` and the list of models answer at once and count
@@ -127,25 +136,25 @@ class SimulatedProvider:
         dialect = dialect_of(path)
         endpoint = ENDPOINTS.get(path)
         if endpoint is None or method != "POST":
-            return self._aside(method, path, dialect, known=endpoint is not None)
+            return self._control_plan(method, path, dialect, known=endpoint is not None)
         document = _object_in(body)
         model = document.get("model") if document is not None else None
         name = model.removeprefix("sim/") if isinstance(model, str) else ""
         phase = self.phase(name, elapsed)
         chance = self._chance(path, body)
-        load = self._loads.get(name)
-        if load is None:
-            load = self._loads[name] = Load(self._rate)
-        carried = load.carries(phase, elapsed)
+        limiter = self._limiters.get(name)
+        if limiter is None:
+            limiter = self._limiters[name] = CapacityLimiter(self._rate)
+        admitted = limiter.admits(phase, elapsed)
         plan = self._plan(
             *(endpoint, dialect, headers, body, document, phase, chance, self._median(name)),
             faults=self._scenario_of(name).rows,
-            is_carried=carried,
+            is_admitted=admitted,
         )
         self._count(plan, name, elapsed)
         return plan
 
-    def finish(self, plan: Planned) -> None:
+    def finish(self, plan: ResponsePlan) -> None:
         """Tell that *plan* is over: answered, broken off or given up."""
         if plan.counted:
             self.stats.in_flight -= 1
@@ -164,11 +173,11 @@ class SimulatedProvider:
         key = blake2b(body, digest_size=8, key=path.encode()[:64]).digest()
         attempt = self._attempts.pop(key, 0) + 1
         self._attempts[key] = attempt
-        if len(self._attempts) > _REMEMBERED:
+        if len(self._attempts) > _MAX_ATTEMPT_KEYS:
             del self._attempts[next(iter(self._attempts))]
         return Random(f"{self._seed}:answer:{key.hex()}:{attempt}")
 
-    def _count(self, plan: Planned, name: str, elapsed: float) -> None:
+    def _count(self, plan: ResponsePlan, name: str, elapsed: float) -> None:
         stats = self.stats
         stats.calls += 1
         stats.calls_while_down += plan.down
@@ -182,19 +191,19 @@ class SimulatedProvider:
         calls, good = stats.timeline.get(tenth, (0, 0))
         stats.timeline[tenth] = (calls + 1, good + plan.good)
 
-    def _aside(self, method: str, path: str, dialect: Dialect, *, known: bool) -> Planned:
+    def _control_plan(self, method: str, path: str, dialect: Dialect, *, known: bool) -> ResponsePlan:
         if (method, path) == ("GET", "/sim/stats"):
-            return _aside_json(self.stats.json())
+            return _control_json(self.stats.json())
         if (method, path) == ("POST", "/sim/reset"):
             self.reset()
-            return _aside_json({"ok": True})
+            return _control_json({"ok": True})
         if (method, path) == ("GET", "/v1/models"):
-            return _aside_json(models_body([f"sim/{name}" for name in built_in_scenarios()]))
-        refusal = Refusal(404, f"Invalid URL ({method} {path})")
+            return _control_json(models_body([f"sim/{name}" for name in built_in_scenarios()]))
+        error = ErrorResponse(404, f"Invalid URL ({method} {path})")
         if known:
-            refusal = Refusal(405, f"Not allowed to {method} on {path}", code="method_not_supported")
-        kind, page = error_body(dialect, refusal, "req_none")
-        return Planned("answer", status=refusal.status, headers={"content-type": kind}, body=page, counted=False)
+            error = ErrorResponse(405, f"Not allowed to {method} on {path}", code="method_not_supported")
+        kind, page = error_body(dialect, error, "req_none")
+        return ResponsePlan("answer", status=error.status, headers={"content-type": kind}, body=page, counted=False)
 
     def _plan(
         self,
@@ -208,46 +217,48 @@ class SimulatedProvider:
         median: float,
         *,
         faults: tuple[RowFault, ...],
-        is_carried: bool,
-    ) -> Planned:
+        is_admitted: bool,
+    ) -> ResponsePlan:
         # The draws come first and in this order, so that no branch shifts those of another.
-        mark = f"{chance.getrandbits(96):024x}"
+        suffix = f"{chance.getrandbits(96):024x}"
         delay = chance.lognormvariate(math.log(median), _SPREAD) if median > 0 else 0.0
         behaviour = phase.pick(chance.random())
         pick = chance.random()
 
-        def refused(refusal: Refusal, wait: float | None = None) -> Planned:
+        def error_plan(error: ErrorResponse, wait: float | None = None) -> ResponsePlan:
             # Bad answers are quick ones.
-            return _refused(dialect, refusal, mark, delay / 5, wait, down=phase.is_down)
+            return _error_plan(dialect, error, suffix, delay / 5, wait, down=phase.is_down)
 
         if behaviour == "hang":
-            return Planned("hang", down=phase.is_down)
+            return ResponsePlan("hang", down=phase.is_down)
         if behaviour == "refuse":
-            return Planned("close", delay / 5, sent=pick < 0.5, down=phase.is_down)
-        refusal = self._sick(dialect, headers, behaviour, phase, pick, is_carried=is_carried)
-        if refusal is not None:
-            return refused(refusal, phase.retry_after)
-        poison = _poison(body)
-        if poison is not None:
-            return refused(Refusal(int(poison[1]), "The request asked for this error."))
+            return ResponsePlan("close", delay / 5, sent=pick < 0.5, down=phase.is_down)
+        error = self._error_due(dialect, headers, behaviour, phase, pick, is_admitted=is_admitted)
+        if error is not None:
+            return error_plan(error, phase.retry_after)
+        forced = _forced_status(body)
+        if forced is not None:
+            return error_plan(ErrorResponse(int(forced[1]), "The request asked for this error."))
         if document is None:
-            return refused(Refusal(400, "We could not parse the JSON body of your request."))
+            return error_plan(ErrorResponse(400, "We could not parse the JSON body of your request."))
         try:
-            ask = read_ask(endpoint, document)
-            if isinstance(ask, Refusal):
-                return refused(ask)
-            fault = find_fault(faults, ask.prompt) if faults else None
+            request = read_request(endpoint, document)
+            if isinstance(request, ErrorResponse):
+                return error_plan(request)
+            fault = find_fault(faults, request.prompt) if faults else None
             if fault is not None and fault.behaviour != "slow":
-                status = fault.status_of(ask.prompt)
-                return refused(_throttling() if status == 429 else Refusal(status, _FAULTY), fault.retry_after)
+                status = fault.status_of(request.prompt)
+                return error_plan(
+                    _throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
+                )
             late = (phase.stall if behaviour == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
-            good = self._good(ask, mark, delay + late, median)
-            return _spoilt(good, behaviour, down=phase.is_down)
+            good = self._good_plan(request, suffix, delay + late, median)
+            return _corrupted(good, behaviour, down=phase.is_down)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
-            return refused(Refusal(400, "The request has a value that is out of range."))
+            return error_plan(ErrorResponse(400, "The request has a value that is out of range."))
 
-    def _sick(
+    def _error_due(
         self,
         dialect: Dialect,
         headers: Mapping[str, str],
@@ -255,52 +266,62 @@ class SimulatedProvider:
         phase: Phase,
         pick: float,
         *,
-        is_carried: bool,
-    ) -> Refusal | None:
+        is_admitted: bool,
+    ) -> ErrorResponse | None:
         """The error that key, load or scenario demand, None if there is none."""
         if self._key is not None and not _has_key(headers, self._key):
-            return Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+            return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
         if self._capacity is not None and self.stats.in_flight >= self._capacity:
-            return Refusal(429, "Too many requests at a time.", code="rate_limit_exceeded")
+            return ErrorResponse(429, "Too many requests at a time.", code="rate_limit_exceeded")
         match behaviour:
             case "down" | "errors":
                 return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behaviour], pick)
             case "html":
-                return Refusal(502, "Bad gateway", code=HTML)
+                return ErrorResponse(502, "Bad gateway", code=HTML)
             case "throttle":
                 return _throttling()
             case "unauthorized":
-                return Refusal(401, "Incorrect API key provided.", code="invalid_api_key")
+                return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
             case "bad_request":
-                return Refusal(400, "The request could not be processed.", code="invalid_request")
+                return ErrorResponse(400, "The request could not be processed.", code="invalid_request")
             case "quota":
                 message = "You exceeded your current quota, please check your plan and billing details."
                 if dialect == "anthropic":
-                    return Refusal(402, "Your credit balance is too low to access the API.")
-                return Refusal(429, message, code="insufficient_quota")
-        return None if is_carried else _outage(dialect, phase.statuses or (503,), pick)
+                    return ErrorResponse(402, "Your credit balance is too low to access the API.")
+                return ErrorResponse(429, message, code="insufficient_quota")
+        return None if is_admitted else _outage(dialect, phase.statuses or (503,), pick)
 
-    def _good(self, ask: Ask, mark: str, delay: float, median: float) -> Planned:
-        dialect: Dialect = "anthropic" if ask.endpoint in ("messages", "count_tokens") else "openai"
-        headers = answer_headers(dialect, mark, delay) | {"content-type": "application/json"}
-        if ask.endpoint == "count_tokens":
-            return Planned("answer", delay, 200, headers, dumps({"input_tokens": ask.input_tokens}).encode())
-        if ask.endpoint == "embeddings":
-            return Planned("answer", delay, 200, headers, dumps(embeddings_body(ask, self._seed)).encode(), good=True)
-        draft = write_draft(self._seed, ask)
-        writing = draft.output_tokens * median / 300
-        if not ask.stream:
-            whole = anthropic_body(ask, draft, mark) if dialect == "anthropic" else openai_body(ask, draft, mark)
-            return Planned("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True)
-        events = anthropic_events(ask, draft, mark) if dialect == "anthropic" else openai_events(ask, draft, mark)
+    def _good_plan(self, request: SimRequest, suffix: str, delay: float, median: float) -> ResponsePlan:
+        dialect: Dialect = "anthropic" if request.endpoint in ("messages", "count_tokens") else "openai"
+        headers = answer_headers(dialect, suffix, delay) | {"content-type": "application/json"}
+        if request.endpoint == "count_tokens":
+            return ResponsePlan("answer", delay, 200, headers, dumps({"input_tokens": request.input_tokens}).encode())
+        if request.endpoint == "embeddings":
+            return ResponsePlan(
+                "answer", delay, 200, headers, dumps(embeddings_body(request, self._seed)).encode(), good=True
+            )
+        answer = write_answer(self._seed, request)
+        writing = answer.output_tokens * median / 300
+        if not request.stream:
+            whole = (
+                anthropic_body(request, answer, suffix)
+                if dialect == "anthropic"
+                else openai_body(request, answer, suffix)
+            )
+            return ResponsePlan("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True)
+        events = (
+            anthropic_events(request, answer, suffix)
+            if dialect == "anthropic"
+            else openai_events(request, answer, suffix)
+        )
         gap = writing / len(events)
         headers["content-type"] = "text/event-stream; charset=utf-8"
-        return Planned("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events), good=True)
+        return ResponsePlan("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events), good=True)
 
 
-def _aside_json(value: JSON) -> Planned:
+def _control_json(value: JSON) -> ResponsePlan:
     headers = {"content-type": "application/json"}
-    return Planned("answer", status=200, headers=headers, body=dumps(value).encode(), counted=False)
+    return ResponsePlan("answer", status=200, headers=headers, body=dumps(value).encode(), counted=False)
 
 
 def _object_in(body: bytes) -> dict[str, JSON] | None:
@@ -318,22 +339,22 @@ def _has_key(headers: Mapping[str, str], key: str) -> bool:
     return hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
 
 
-def _outage(dialect: Dialect, statuses: tuple[int, ...], pick: float) -> Refusal:
+def _outage(dialect: Dialect, statuses: tuple[int, ...], pick: float) -> ErrorResponse:
     status = statuses[int(pick * len(statuses))]
     if status == 429:
         return _throttling()
     if status == 503 and dialect == "anthropic":
-        return Refusal(529, "Overloaded")
+        return ErrorResponse(529, "Overloaded")
     if status in (503, 529):
-        return Refusal(status, "The server is currently overloaded. Please try again later.", code="overloaded")
-    return Refusal(status, "The server had an error while processing your request.", code="server_error")
+        return ErrorResponse(status, "The server is currently overloaded. Please try again later.", code="overloaded")
+    return ErrorResponse(status, "The server had an error while processing your request.", code="server_error")
 
 
-def _throttling() -> Refusal:
-    return Refusal(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
+def _throttling() -> ErrorResponse:
+    return ErrorResponse(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
 
 
-def _spoilt(good: Planned, behaviour: Behaviour, *, down: bool) -> Planned:
+def _corrupted(good: ResponsePlan, behaviour: Behaviour, *, down: bool) -> ResponsePlan:
     """A good answer as it is where the provider does not get it out well."""
     if behaviour == "cut":
         return replace(good, kind="cut", good=False, down=down)
@@ -344,11 +365,13 @@ def _spoilt(good: Planned, behaviour: Behaviour, *, down: bool) -> Planned:
     return good
 
 
-def _refused(dialect: Dialect, refusal: Refusal, mark: str, delay: float, wait: float | None, *, down: bool) -> Planned:
-    headers = answer_headers(dialect, mark, delay)
-    headers["content-type"], body = error_body(dialect, refusal, f"req_{mark}")
-    if wait is not None and (refusal.status == 429 or refusal.status >= 500):
+def _error_plan(
+    dialect: Dialect, error: ErrorResponse, suffix: str, delay: float, wait: float | None, *, down: bool
+) -> ResponsePlan:
+    headers = answer_headers(dialect, suffix, delay)
+    headers["content-type"], body = error_body(dialect, error, f"req_{suffix}")
+    if wait is not None and (error.status == 429 or error.status >= 500):
         headers["retry-after"] = str(math.ceil(wait))
         if dialect == "openai":
             headers["retry-after-ms"] = str(round(wait * 1000))
-    return Planned("answer", delay, refusal.status, headers, body, down=down)
+    return ResponsePlan("answer", delay, error.status, headers, body, down=down)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmbatch.core.raw_json import JSON, dumps
-from llmbatch.sim.wire import Endpoint, Refusal
+from llmbatch.sim.protocol import Endpoint, ErrorResponse
 
-__all__ = ["Ask", "count_tokens", "read_ask"]
+__all__ = ["SimRequest", "count_tokens", "read_request"]
 
 _CONTEXT_TOKENS = 128_000
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class SimRequest:
     """One readable request.
 
     ``prompt`` is all text of the input. ``tool`` and ``arguments`` name a function that must be called and the schema
@@ -43,60 +43,62 @@ def count_tokens(text: str) -> int:
     return max(1, round(len(text) / 4))
 
 
-def read_ask(endpoint: Endpoint, document: dict[str, JSON]) -> Ask | Refusal:
+def read_request(endpoint: Endpoint, document: dict[str, JSON]) -> SimRequest | ErrorResponse:
     """Read a request's JSON object, or say why it is refused."""
     model = document.get("model")
     if not isinstance(model, str) or not model:
         return _missing("model", "you must provide a model parameter")
     match endpoint:
         case "chat":
-            ask = _read_messages(endpoint, document, model)
+            request = _read_messages(endpoint, document, model)
         case "messages" | "count_tokens":
             if endpoint == "messages" and "max_tokens" not in document:
                 return _missing("max_tokens", "max_tokens: Field required")
-            ask = _read_messages(endpoint, document, model)
+            request = _read_messages(endpoint, document, model)
         case "completions":
-            ask = _read_text(endpoint, document, model, "prompt")
+            request = _read_text(endpoint, document, model, "prompt")
         case "responses":
-            ask = _read_text(endpoint, document, model, "input")
+            request = _read_text(endpoint, document, model, "input")
         case "embeddings":
-            ask = _read_inputs(document, model)
-    if isinstance(ask, Ask) and ask.input_tokens > _CONTEXT_TOKENS:
-        return _too_long(endpoint, ask.input_tokens)
-    return ask
+            request = _read_inputs(document, model)
+    if isinstance(request, SimRequest) and request.input_tokens > _CONTEXT_TOKENS:
+        return _too_long(endpoint, request.input_tokens)
+    return request
 
 
-def _missing(param: str, message: str) -> Refusal:
-    return Refusal(400, message, code="missing_required_parameter", param=param)
+def _missing(param: str, message: str) -> ErrorResponse:
+    return ErrorResponse(400, message, code="missing_required_parameter", param=param)
 
 
-def _too_long(endpoint: Endpoint, tokens: int) -> Refusal:
+def _too_long(endpoint: Endpoint, tokens: int) -> ErrorResponse:
     if endpoint == "messages":
-        return Refusal(400, f"prompt is too long: {tokens} tokens > {_CONTEXT_TOKENS} maximum")
+        return ErrorResponse(400, f"prompt is too long: {tokens} tokens > {_CONTEXT_TOKENS} maximum")
     message = (
         f"This model's maximum context length is {_CONTEXT_TOKENS} tokens. However, your input has {tokens} tokens."
     )
-    return Refusal(400, message, code="context_length_exceeded", param="messages" if endpoint == "chat" else "input")
+    return ErrorResponse(
+        400, message, code="context_length_exceeded", param="messages" if endpoint == "chat" else "input"
+    )
 
 
-def _read_messages(endpoint: Endpoint, document: dict[str, JSON], model: str) -> Ask | Refusal:
+def _read_messages(endpoint: Endpoint, document: dict[str, JSON], model: str) -> SimRequest | ErrorResponse:
     messages = document.get("messages")
     if not isinstance(messages, list) or not messages:
         return _missing("messages", "messages must be a list with at least one message")
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            return Refusal(400, "every message needs a role", code="invalid_type", param="messages")
+            return ErrorResponse(400, "every message needs a role", code="invalid_type", param="messages")
     return _answerable(endpoint, document, model, _text_of([document.get("system"), messages]))
 
 
-def _read_text(endpoint: Endpoint, document: dict[str, JSON], model: str, member: str) -> Ask | Refusal:
+def _read_text(endpoint: Endpoint, document: dict[str, JSON], model: str, member: str) -> SimRequest | ErrorResponse:
     source = document.get(member)
     if not isinstance(source, str | list) or source == []:
         return _missing(member, f"{member} must be a text or a list")
     return _answerable(endpoint, document, model, _text_of([document.get("instructions"), source]))
 
 
-def _read_inputs(document: dict[str, JSON], model: str) -> Ask | Refusal:
+def _read_inputs(document: dict[str, JSON], model: str) -> SimRequest | ErrorResponse:
     source = document.get("input")
     if not isinstance(source, str | list) or not source:
         return _missing("input", "input must be a text or a list")
@@ -105,29 +107,33 @@ def _read_inputs(document: dict[str, JSON], model: str) -> Ask | Refusal:
     inputs, tokens = [], 0
     for item in items:
         if not isinstance(item, str | list) or not item:
-            return Refusal(400, "every input must be a text or a list of tokens", code="invalid_type", param="input")
+            return ErrorResponse(
+                400, "every input must be a text or a list of tokens", code="invalid_type", param="input"
+            )
         inputs.append(item if isinstance(item, str) else dumps(item))
         tokens += count_tokens(item) if isinstance(item, str) else len(item)
     dimensions = document.get("dimensions")
     if dimensions is not None and (not isinstance(dimensions, int) or not 1 <= dimensions <= 4096):
-        return Refusal(
+        return ErrorResponse(
             400, "dimensions must be a whole number from 1 to 4096", code="invalid_value", param="dimensions"
         )
-    return Ask("embeddings", document, model, "\n".join(inputs), tokens, inputs=tuple(inputs))
+    return SimRequest("embeddings", document, model, "\n".join(inputs), tokens, inputs=tuple(inputs))
 
 
-def _answerable(endpoint: Endpoint, document: dict[str, JSON], model: str, prompt: str) -> Ask | Refusal:
+def _answerable(endpoint: Endpoint, document: dict[str, JSON], model: str, prompt: str) -> SimRequest | ErrorResponse:
     most: int | None = None
     for member in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
         given = document.get(member)
         if given is None:
             continue
         if not isinstance(given, int) or given < 1:
-            return Refusal(400, f"{member} must be a whole number of at least 1", code="invalid_value", param=member)
+            return ErrorResponse(
+                400, f"{member} must be a whole number of at least 1", code="invalid_value", param=member
+            )
         most = given
         break
     tool, arguments = _demanded_tool(document)
-    return Ask(
+    return SimRequest(
         endpoint,
         document,
         model,

@@ -11,11 +11,11 @@ from typing import Literal
 
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["Planned", "Stats"]
+__all__ = ["ResponsePlan", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class ResponsePlan:
     """What will happen to one request.
 
     ``answer``: after ``delay`` seconds the status, headers and body go out; with ``chunks`` the body comes in parts,

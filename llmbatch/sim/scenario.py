@@ -176,7 +176,7 @@ class Scenario:
         """Seconds until the last phase ends; may be infinite."""
         return sum(phase.seconds for phase in self.phases)
 
-    def befalls(self, model: str) -> bool:
+    def affects(self, model: str) -> bool:
         """Whether *model* is hit at all."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 

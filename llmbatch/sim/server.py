@@ -16,10 +16,10 @@ from collections.abc import Callable
 from aiohttp import web
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.protocol import ErrorResponse, dialect_of, error_body
 from llmbatch.sim.provider import SimulatedProvider
-from llmbatch.sim.response_plan import Planned, Stats
+from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.scenario import Scenario
-from llmbatch.sim.wire import Refusal, dialect_of, error_body
 
 __all__ = ["SimServer", "serve_forever", "start"]
 
@@ -111,7 +111,9 @@ class SimServer:
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            refusal = Refusal(413, f"The request is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large")
+            refusal = ErrorResponse(
+                413, f"The request is larger than {_MAX_BODY_BYTES} bytes.", code="request_too_large"
+            )
             kind, page = error_body(dialect_of(request.path), refusal, "req_none")
             return web.Response(status=413, headers={"content-type": kind}, body=page)
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -122,7 +124,7 @@ class SimServer:
         finally:
             self.provider.finish(plan)
 
-    async def _carry_out(self, plan: Planned, request: web.Request) -> web.StreamResponse:
+    async def _carry_out(self, plan: ResponsePlan, request: web.Request) -> web.StreamResponse:
         if plan.kind == "hang":
             await self._loop.create_future()  # until the client or the server closes
         if plan.delay:
@@ -146,7 +148,7 @@ class SimServer:
             await response.write_eof()
         return response
 
-    async def _cut(self, plan: Planned, request: web.Request) -> web.StreamResponse:
+    async def _cut(self, plan: ResponsePlan, request: web.Request) -> web.StreamResponse:
         """Half of the answer, and then the connection closes."""
         whole = b"".join(chunk for _, chunk in plan.chunks) or plan.body
         headers = dict(plan.headers) if plan.chunks else {**plan.headers, "content-length": str(len(whole))}

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import LlmbatchError, TransportError
 from llmbatch.sim.provider import SimulatedProvider
-from llmbatch.sim.response_plan import Planned, Stats
+from llmbatch.sim.response_plan import ResponsePlan, Stats
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["Carried", "VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
+__all__ = ["FinishedCall", "VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -138,11 +138,11 @@ def run_virtual(
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class FinishedCall:
     """One call that is over: what was planned for it, and when it began and ended, in seconds since the first one."""
 
     request: Request
-    plan: Planned
+    plan: ResponsePlan
     began: float
     ended: float
     arrived: bool
@@ -165,13 +165,13 @@ class VirtualTransport:
         provider: SimulatedProvider,
         *,
         keep_log: bool = False,
-        watch: Callable[[Carried], None] | None = None,
+        on_call: Callable[[FinishedCall], None] | None = None,
     ) -> None:
         """Carry requests to *provider*; its clock starts at the first of them."""
         self.provider = provider
         self.log: list[tuple[float, int]] = []
         self._keep_log = keep_log
-        self._watch = watch
+        self._on_call = on_call
         self._first: float | None = None
 
     def __repr__(self) -> str:
@@ -201,14 +201,14 @@ class VirtualTransport:
             return reply
         finally:
             self.provider.finish(plan)
-            if self._watch is not None:
+            if self._on_call is not None:
                 ended = loop.time() - self._first
-                self._watch(Carried(request, plan, now - self._first, ended, reply is not None))
+                self._on_call(FinishedCall(request, plan, now - self._first, ended, reply is not None))
 
     async def aclose(self) -> None:
         """Nothing is open."""
 
-    async def _carry_out(self, plan: Planned, timeout: float) -> Reply:  # noqa: ASYNC109
+    async def _carry_out(self, plan: ResponsePlan, timeout: float) -> Reply:  # noqa: ASYNC109
         takes = math.inf if plan.kind == "hang" else plan.delay + sum(gap for gap, _ in plan.chunks)
         if takes > timeout:
             await asyncio.sleep(timeout)

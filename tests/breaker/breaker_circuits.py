@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 from breaker_clock import Clock
 
-from llmbatch.breaker.core import Circuit, Ticket, Verdict
+from llmbatch.breaker.core import Circuit, PermitState, SettleVerdict
 from llmbatch.breaker.policy import BreakerPolicy
 
 
@@ -15,11 +15,11 @@ def circuit(**options: object) -> Circuit:
     return Circuit(BreakerPolicy(**{"failure_threshold": 2, "probe_lease": 10.0} | options))  # type: ignore[arg-type]
 
 
-def enter(subject: Circuit, now: float, key: Hashable = None) -> Ticket:
+def enter(subject: Circuit, now: float, key: Hashable = None) -> PermitState:
     """A call that is let in."""
-    ticket = subject.acquire(now, key)
-    assert ticket is not None
-    return ticket
+    permit = subject.acquire(now, key)
+    assert permit is not None
+    return permit
 
 
 def fail(subject: Circuit, now: float, times: int = 1) -> None:
@@ -28,23 +28,23 @@ def fail(subject: Circuit, now: float, times: int = 1) -> None:
         subject.settle(enter(subject, now), "failure", now)
 
 
-def probe(subject: Circuit, now: float, verdict: Verdict, *, retry_after: float | None = None) -> None:
+def probe(subject: Circuit, now: float, verdict: SettleVerdict, *, retry_after: float | None = None) -> None:
     """A probe that ends at once."""
-    ticket = enter(subject, now)
-    assert ticket.probe
-    subject.settle(ticket, verdict, now, retry_after=retry_after)
+    permit = enter(subject, now)
+    assert permit.probe
+    subject.settle(permit, verdict, now, retry_after=retry_after)
 
 
 def feed(subject: Circuit, pattern: str, *, now: float = 0.0) -> None:
     """Calls that end at once: ``.`` well, ``x`` as failures."""
     for letter in pattern:
-        ticket = subject.acquire(now)
-        assert ticket is not None, f"opened before the end of {pattern}"
-        subject.settle(ticket, "failure" if letter == "x" else "success", now)
+        permit = subject.acquire(now)
+        assert permit is not None, f"opened before the end of {pattern}"
+        subject.settle(permit, "failure" if letter == "x" else "success", now)
 
 
-def last(subject: Circuit, clock: Clock, seconds: float, verdict: Verdict = "success") -> None:
+def last(subject: Circuit, clock: Clock, seconds: float, verdict: SettleVerdict = "success") -> None:
     """A call that takes *seconds*."""
-    ticket = enter(subject, clock.now)
+    permit = enter(subject, clock.now)
     clock.advance(seconds)
-    subject.settle(ticket, verdict, clock.now)
+    subject.settle(permit, verdict, clock.now)

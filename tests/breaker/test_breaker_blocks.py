@@ -1,7 +1,6 @@
-"""``with breaker:`` and ``async with breaker:``: many blocks at once, each with a permit of its own.
+"""``with breaker.acquire():`` and ``async with breaker.acquire():``: many blocks at once, each with its own permit.
 
-That a block ends with the permit it began with is proved by the permits themselves: when it has ended, its own one is
-settled and no other.
+When a block has ended, its own permit is settled and no other, whatever thread, task or context ends it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from breaker_clock import Clock
 from breaker_provider import DownError, RefusedError, half_opened, opened, trip
 from breaker_threads import PATIENCE, frequent_switches, run_threads, switches_inside
 
-from llmbatch.breaker import BreakerEvent, CallEnded, CircuitBreaker, CircuitOpenError, Permit, entered
+from llmbatch.breaker import BreakerEvent, CallEnded, CircuitBreaker, CircuitOpenError, Permit, locked
 
 
 @pytest.fixture
@@ -30,14 +29,14 @@ def clock() -> Clock:
 
 def block(breaker: CircuitBreaker, error: BaseException | None = None) -> None:
     """One block that ends at once."""
-    with breaker:
+    with breaker.acquire():
         if error is not None:
             raise error
 
 
 async def async_block(breaker: CircuitBreaker, error: BaseException | None = None) -> None:
     """The same with an await in it."""
-    async with breaker:
+    async with breaker.acquire():
         await asyncio.sleep(0)
         if error is not None:
             raise error
@@ -45,7 +44,7 @@ async def async_block(breaker: CircuitBreaker, error: BaseException | None = Non
 
 def held(breaker: CircuitBreaker) -> Iterator[Permit]:
     """A block that lasts until the generator goes on."""
-    with breaker as permit:
+    with breaker.acquire() as permit:
         yield permit
 
 
@@ -103,11 +102,11 @@ async def test_blocks_are_refused_while_open(clock: Clock) -> None:
     ran: list[str] = []
 
     def body() -> None:
-        with breaker:
+        with breaker.acquire():
             ran.append("sync")
 
     async def async_body() -> None:
-        async with breaker:
+        async with breaker.acquire():
             ran.append("async")
 
     for _ in range(2):
@@ -129,7 +128,7 @@ def test_a_block_hands_its_permit_over(clock: Clock) -> None:
     """With which it may be settled early; the end of the block counts nothing then."""
     breaker = half_opened(clock)
 
-    with breaker as permit:
+    with breaker.acquire() as permit:
         assert (permit.is_probe, permit.is_settled) == (True, False)
         permit.settle("failure")
         assert breaker.state == "open"
@@ -157,7 +156,7 @@ async def test_a_cancelled_async_block_gives_its_permit_back(clock: Clock) -> No
     inside = asyncio.Event()
 
     async def hang() -> None:
-        async with breaker:
+        async with breaker.acquire():
             inside.set()
             await asyncio.Event().wait()
 
@@ -172,17 +171,34 @@ async def test_a_cancelled_async_block_gives_its_permit_back(clock: Clock) -> No
     assert breaker.state == "closed"
 
 
-def test_an_end_without_a_beginning_is_an_error(clock: Clock) -> None:
-    """And so is the second end of one block."""
-    breaker = CircuitBreaker(clock=clock)
+def test_the_breaker_itself_is_no_block(clock: Clock) -> None:
+    """Only a permit is: Python says so before the body runs, and nothing is counted."""
+    breaker = half_opened(clock)
 
-    with pytest.raises(RuntimeError, match="did not begin"):
-        breaker.__exit__(None, None, None)
-    breaker.__enter__()
-    breaker.__exit__(None, None, None)
+    with pytest.raises(TypeError, match="context manager"), breaker:  # type: ignore[attr-defined]
+        raise AssertionError
 
-    with pytest.raises(RuntimeError, match="did not begin"):
-        breaker.__exit__(None, None, None)
+    assert breaker.acquire().is_probe
+
+
+def test_a_settled_permit_begins_no_block(clock: Clock) -> None:
+    """A permit kept for a second block: its call would be neither refused nor counted."""
+    permit = CircuitBreaker(clock=clock).acquire()
+    with permit:
+        pass
+
+    with pytest.raises(RuntimeError, match="settled or released before"), permit:
+        raise AssertionError
+
+
+async def test_a_settled_permit_begins_no_async_block(clock: Clock) -> None:
+    """The same on an event loop."""
+    permit = CircuitBreaker(clock=clock).acquire()
+    permit.release()
+
+    with pytest.raises(RuntimeError, match="settled or released before"):
+        async with permit:
+            raise AssertionError
 
 
 # Many blocks at once: each its own permit.
@@ -192,9 +208,9 @@ def test_nested_blocks_settle_from_the_inside_out(clock: Clock) -> None:
     """Each one its own, also with a block of another breaker between."""
     breaker, other = CircuitBreaker(5, clock=clock), CircuitBreaker(5, clock=clock)
 
-    with breaker as outer:
-        with other as between:
-            with breaker as inner:
+    with breaker.acquire() as outer:
+        with other.acquire() as between:
+            with breaker.acquire() as inner:
                 pass
             assert (inner.is_settled, between.is_settled, outer.is_settled) == (True, False, False)
         assert (between.is_settled, outer.is_settled) == (True, False)
@@ -208,9 +224,9 @@ def test_a_nested_failure_counts_for_the_block_that_lets_it_pass(clock: Clock) -
     told: list[BreakerEvent] = []
     breaker.add_listener(told.append, calls=True)
 
-    with breaker, pytest.raises(DownError):
+    with breaker.acquire(), pytest.raises(DownError):
         block(breaker, DownError())
-    with pytest.raises(DownError), breaker:
+    with pytest.raises(DownError), breaker.acquire():
         block(breaker, DownError())
 
     assert [event.verdict for event in told if isinstance(event, CallEnded)] == [
@@ -229,7 +245,7 @@ async def test_overlapping_tasks_settle_their_own(clock: Clock, order: tuple[int
     permits: list[Permit] = []
 
     async def work(gate: asyncio.Event) -> None:
-        async with breaker as permit:
+        async with breaker.acquire() as permit:
             permits.append(permit)
             await gate.wait()
 
@@ -253,7 +269,7 @@ def test_overlapping_threads_settle_their_own(clock: Clock, order: tuple[int, ..
     ended: list[list[int]] = []
 
     def work(number: int) -> None:
-        with breaker as permit:
+        with breaker.acquire() as permit:
             permits[number] = permit
             inside[number].set()
             assert leave[number].wait(PATIENCE)
@@ -280,7 +296,7 @@ async def test_two_probes_of_two_tasks_decide_each_for_itself(clock: Clock) -> N
     first, second = asyncio.Event(), asyncio.Event()
 
     async def work(gate: asyncio.Event, error: Exception | None) -> None:
-        async with breaker:
+        async with breaker.acquire():
             await gate.wait()
             if error is not None:
                 raise error
@@ -308,7 +324,7 @@ async def test_a_stale_block_is_not_mistaken_for_the_probe(clock: Clock) -> None
     stale, probe = asyncio.Event(), asyncio.Event()
 
     async def work(gate: asyncio.Event) -> None:
-        async with breaker:
+        async with breaker.acquire():
             await gate.wait()
 
     old = asyncio.create_task(work(stale))
@@ -334,9 +350,9 @@ async def test_a_hundred_tasks_in_random_order_leave_nothing_open(clock: Clock) 
 
     async def work() -> None:
         try:
-            async with breaker as outer:
+            async with breaker.acquire() as outer:
                 await asyncio.sleep(draw.random() / 1000)
-                async with breaker as inner:
+                async with breaker.acquire() as inner:
                     await asyncio.sleep(draw.random() / 1000)
                     if outer.is_settled or inner.is_settled:
                         mistakes.append("settled by another")
@@ -361,14 +377,14 @@ async def test_tasks_begun_inside_a_block_have_blocks_of_their_own(clock: Clock)
     parent_left, child_may_leave = asyncio.Event(), asyncio.Event()
 
     async def child() -> Permit:
-        async with breaker as permit:
+        async with breaker.acquire() as permit:
             await parent_left.wait()
             assert not permit.is_settled
             await child_may_leave.wait()
             assert not permit.is_settled
         return permit
 
-    async with breaker as outer:
+    async with breaker.acquire() as outer:
         task = asyncio.create_task(child())
         await asyncio.sleep(0)
         await async_block(breaker)
@@ -385,7 +401,7 @@ async def test_a_thread_begun_inside_a_block_has_a_block_of_its_own(clock: Clock
     """``asyncio.to_thread`` hands the context on."""
     breaker = CircuitBreaker(clock=clock)
 
-    async with breaker as outer:
+    async with breaker.acquire() as outer:
         await asyncio.to_thread(block, breaker)
         assert not outer.is_settled
 
@@ -400,7 +416,7 @@ def test_a_generator_that_is_used_up_counts_as_a_success(clock: Clock) -> None:
     breaker = half_opened(clock)
 
     def stream() -> Iterator[int]:
-        with breaker:
+        with breaker.acquire():
             yield from range(3)
 
     assert list(stream()) == [0, 1, 2]
@@ -429,7 +445,7 @@ def test_an_error_thrown_into_a_generator_is_judged(clock: Clock) -> None:
 
     @contextmanager
     def session() -> Iterator[None]:
-        with breaker:
+        with breaker.acquire():
             yield
 
     def use() -> None:
@@ -448,7 +464,7 @@ async def test_an_async_generators_block_ends_with_it(clock: Clock) -> None:
 
     @asynccontextmanager
     async def session() -> AsyncIterator[Permit]:
-        async with breaker as permit:
+        async with breaker.acquire() as permit:
             yield permit
 
     async with session() as permit:
@@ -528,7 +544,7 @@ def test_an_exit_stack_ends_its_blocks(clock: Clock) -> None:
 
     def stacked() -> None:
         with ExitStack() as stack:
-            permits.extend(stack.enter_context(breaker) for _ in range(3))
+            permits.extend(stack.enter_context(breaker.acquire()) for _ in range(3))
             raise DownError
 
     permits: list[Permit] = []
@@ -545,8 +561,8 @@ async def test_an_async_exit_stack_ends_its_blocks(clock: Clock) -> None:
 
     async with AsyncExitStack() as stack:
         permits = [
-            await stack.enter_async_context(breaker),
-            stack.enter_context(breaker),
+            await stack.enter_async_context(breaker.acquire()),
+            stack.enter_context(breaker.acquire()),
             await stack.enter_async_context(breaker.acquire()),
         ]
         assert not any(permit.is_settled for permit in permits)
@@ -555,31 +571,29 @@ async def test_an_async_exit_stack_ends_its_blocks(clock: Clock) -> None:
 
 
 def test_an_exit_stack_that_is_closed_inside_a_block_leaves_it_alone(clock: Clock) -> None:
-    """The block's own frame is still at work, so it cannot be the one that ends."""
+    """Each ends its own."""
     breaker = CircuitBreaker(5, clock=clock)
 
     with ExitStack() as stack:
-        stacked = stack.enter_context(breaker)
-        with breaker as own:
+        stacked = stack.enter_context(breaker.acquire())
+        with breaker.acquire() as own:
             stack.close()
             settled = (stacked.is_settled, own.is_settled)
 
     assert settled == (True, False)
 
 
-def test_overlapping_exit_stacks_settle_every_permit_once(clock: Clock) -> None:
-    """In one context nobody can tell them apart, but none is left behind; permits of their own are told apart."""
+def test_overlapping_exit_stacks_settle_their_own(clock: Clock) -> None:
+    """In one context, the one that began first ends first."""
     breaker = CircuitBreaker(5, clock=clock)
     first, second = ExitStack(), ExitStack()
-    permits = [first.enter_context(breaker), second.enter_context(breaker)]
-    own = [first.enter_context(breaker.acquire()), second.enter_context(breaker.acquire())]
+    permits = [first.enter_context(breaker.acquire()), second.enter_context(breaker.acquire())]
 
     first.close()
-    assert [permit.is_settled for permit in own] == [True, False]
-    assert sum(permit.is_settled for permit in permits) == 1
+    assert [permit.is_settled for permit in permits] == [True, False]
     second.close()
 
-    assert all(permit.is_settled for permit in permits + own)
+    assert all(permit.is_settled for permit in permits)
 
 
 # Ends in another context or thread than the beginning.
@@ -615,7 +629,7 @@ async def test_a_failing_request_counts_through_a_generator_dependency(clock: Cl
 
     @contextmanager
     def dependency() -> Iterator[None]:
-        with breaker:
+        with breaker.acquire():
             yield
 
     async def request(error: Exception | None) -> None:
@@ -650,11 +664,11 @@ def test_blocks_that_end_elsewhere_settle_their_own(clock: Clock) -> None:
 
 
 def test_a_block_that_ends_elsewhere_leaves_those_in_place_alone(clock: Clock) -> None:
-    """A permit that its own context remembers is taken by nobody else, as ``Entered`` says."""
+    """A generator that ends in an empty context, while another block is open here."""
     breaker = CircuitBreaker(clock=clock)
     generator = held(breaker)
 
-    with breaker as own:
+    with breaker.acquire() as own:
         contextvars.Context().run(next, generator)
         contextvars.Context().run(end, generator)
         was_settled = own.is_settled
@@ -685,7 +699,7 @@ def test_threads_that_end_foreign_blocks_never_take_the_same_permit(clock: Clock
         for generator in batch:
             end(generator)
 
-    with frequent_switches(), switches_inside(entered.__file__):
+    with frequent_switches(), switches_inside(locked.__file__):
         run_threads(*[lambda batch=batch: work(batch) for batch in batches])  # type: ignore[misc]
 
     assert [permit for permit in permits if not permit.is_settled] == []

@@ -352,10 +352,10 @@ def test_call_refuses_methods_of_every_make_while_open(clock: Clock, fn: Callabl
         breaker.call(fn)
 
 
-@pytest.mark.parametrize("way", ["call", "call by ticket", "retry"])
+@pytest.mark.parametrize("way", ["call", "call by permit", "retry"])
 def test_a_coroutine_that_was_made_in_vain_is_closed(clock: Clock, way: str) -> None:
     """So that nobody is warned of one that was never awaited, beside the error."""
-    breaker = half_opened(clock) if way == "call by ticket" else CircuitBreaker(clock=clock)
+    breaker = half_opened(clock) if way == "call by permit" else CircuitBreaker(clock=clock)
     made: list[Coroutine[object, object, str]] = []
 
     def ask() -> Coroutine[object, object, str]:

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from breaker_circuits import circuit, enter, fail, feed, probe
 
-from llmbatch.breaker.core import LEAST_WAIT, Circuit, Verdict
+from llmbatch.breaker.core import MIN_RETRY_AFTER, Circuit, SettleVerdict
 from llmbatch.breaker.policy import BreakerPolicy
 
 # Transitions.
@@ -191,23 +191,23 @@ def test_a_ticket_tells_what_it_is() -> None:
     call = enter(subject, 0.0)
     fail(subject, 0.0, 2)
     first = enter(subject, 60.0)
-    assert (repr(call), repr(first)) == ("<Ticket call 1>", "<Ticket probe 4>")
+    assert (repr(call), repr(first)) == ("<PermitState call 1>", "<PermitState probe 4>")
 
     subject.release(call)
     subject.release(first)
 
-    assert (repr(call), repr(first)) == ("<Ticket call 1 spent>", "<Ticket probe 4 spent>")
+    assert (repr(call), repr(first)) == ("<PermitState call 1 spent>", "<PermitState probe 4 spent>")
 
 
 def test_a_probe_is_spent_once_as_any_call() -> None:
     """The error names it as what it is."""
     subject = circuit()
     fail(subject, 0.0, 2)
-    ticket = enter(subject, 60.0)
-    subject.release(ticket)
+    permit = enter(subject, 60.0)
+    subject.release(permit)
 
     with pytest.raises(RuntimeError, match=r"^the permit of probe 3 was settled or released before$"):
-        subject.settle(ticket, "failure", 60.0)
+        subject.settle(permit, "failure", 60.0)
 
     assert subject.state(60.0) == "half_open"
 
@@ -215,8 +215,8 @@ def test_a_probe_is_spent_once_as_any_call() -> None:
 # Trap: stale results.
 
 
-@pytest.mark.parametrize("verdict", get_args(Verdict))
-def test_a_call_from_before_the_opening_decides_nothing_while_open(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", get_args(SettleVerdict))
+def test_a_call_from_before_the_opening_decides_nothing_while_open(verdict: SettleVerdict) -> None:
     """Whatever it reports, the circuit stays open for as long as it was."""
     subject = circuit()
     old = subject.acquire(0.0)
@@ -229,8 +229,8 @@ def test_a_call_from_before_the_opening_decides_nothing_while_open(verdict: Verd
     assert (subject.until, subject.failures) == (60.0, 2)
 
 
-@pytest.mark.parametrize("verdict", get_args(Verdict))
-def test_a_call_from_before_the_opening_decides_nothing_while_half_open(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", get_args(SettleVerdict))
+def test_a_call_from_before_the_opening_decides_nothing_while_half_open(verdict: SettleVerdict) -> None:
     """It neither closes nor opens, and the probe that is out keeps its place."""
     subject = circuit()
     old = subject.acquire(0.0)
@@ -247,8 +247,8 @@ def test_a_call_from_before_the_opening_decides_nothing_while_half_open(verdict:
     assert subject.is_closed
 
 
-@pytest.mark.parametrize("verdict", get_args(Verdict))
-def test_a_call_from_before_the_outage_decides_nothing_after_it(verdict: Verdict) -> None:
+@pytest.mark.parametrize("verdict", get_args(SettleVerdict))
+def test_a_call_from_before_the_outage_decides_nothing_after_it(verdict: SettleVerdict) -> None:
     """Failures of the old outage do not open the circuit that closed since, and its successes clear no new streak."""
     subject = circuit()
     old = [subject.acquire(0.0) for _ in range(10)]
@@ -491,20 +491,20 @@ def test_a_later_opening_by_failures_takes_neutral_probes_again() -> None:
 def test_retry_after_is_finite_and_above_zero_in_every_state() -> None:
     """Closed and free: the least. Open: the time left. Half-open: what the probe's lease leaves."""
     subject = circuit()
-    assert subject.retry_after(0.0) == LEAST_WAIT == 0.05
+    assert subject.retry_after(0.0) == MIN_RETRY_AFTER == 0.05
 
     fail(subject, 0.0, 2)
     assert subject.retry_after(0.0) == 60.0
     assert subject.retry_after(59.0) == 1.0
-    assert subject.retry_after(59.99) == LEAST_WAIT
-    assert subject.retry_after(1e9) == LEAST_WAIT
+    assert subject.retry_after(59.99) == MIN_RETRY_AFTER
+    assert subject.retry_after(1e9) == MIN_RETRY_AFTER
 
     permit = subject.acquire(60.0)
     assert permit is not None
     assert subject.retry_after(60.0) == 10.0
-    assert subject.retry_after(69.99) == LEAST_WAIT
+    assert subject.retry_after(69.99) == MIN_RETRY_AFTER
     subject.release(permit)
-    assert subject.retry_after(60.0) == LEAST_WAIT
+    assert subject.retry_after(60.0) == MIN_RETRY_AFTER
 
 
 def test_a_deadline_never_moves_earlier() -> None:
@@ -901,7 +901,7 @@ def test_the_thousandth_outage_is_as_the_first() -> None:
         ("failed_probes", "failure", "open"),
     ],
 )
-def test_a_threshold_may_be_large(option: str, verdict: Verdict, state: str) -> None:
+def test_a_threshold_may_be_large(option: str, verdict: SettleVerdict, state: str) -> None:
     """One less than a thousand decides nothing."""
     subject = circuit(**{option: 1000})
     if option != "failure_threshold":
@@ -969,9 +969,9 @@ def test_a_ticket_shows_when_and_for_whom() -> None:
     fail(subject, 0.0, 2)
     probe(subject, 60.0, "success")
 
-    ticket = enter(subject, 70.0, "row 7")
+    permit = enter(subject, 70.0, "row 7")
 
-    assert (ticket.key, ticket.at, ticket.probe, ticket.generation) == ("row 7", 70.0, False, subject.generation)
+    assert (permit.key, permit.at, permit.probe, permit.generation) == ("row 7", 70.0, False, subject.generation)
 
 
 def test_a_probes_ticket_shows_for_whom() -> None:
@@ -979,9 +979,9 @@ def test_a_probes_ticket_shows_for_whom() -> None:
     subject = circuit()
     fail(subject, 0.0, 2)
 
-    ticket = enter(subject, 60.0, "row 7")
+    permit = enter(subject, 60.0, "row 7")
 
-    assert (ticket.key, ticket.at, ticket.probe) == ("row 7", 60.0, True)
+    assert (permit.key, permit.at, permit.probe) == ("row 7", 60.0, True)
 
 
 def test_a_ticket_is_current_while_what_it_reports_counts() -> None:

@@ -7,7 +7,7 @@ from typing import get_args
 
 from breaker_circuits import circuit, enter, fail, probe
 
-from llmbatch.breaker.core import Verdict
+from llmbatch.breaker.core import SettleVerdict
 
 
 def test_forced_open_lets_nothing_in() -> None:
@@ -117,10 +117,10 @@ def test_a_disabled_circuit_lets_everything_in_and_counts_nothing() -> None:
 
     subject.disable(1.0)
     assert (subject.forced, subject.failures, subject.reason) == ("disabled", 0, "")
-    for verdict in get_args(Verdict) * 10:
-        ticket = enter(subject, 1.0)
-        assert not ticket.probe
-        subject.settle(ticket, verdict, 1.0)
+    for verdict in get_args(SettleVerdict) * 10:
+        permit = enter(subject, 1.0)
+        assert not permit.probe
+        subject.settle(permit, verdict, 1.0)
 
     assert subject.state(1.0) == "closed"
     assert (subject.failures, subject.wait(1.0)) == (0, 0.0)

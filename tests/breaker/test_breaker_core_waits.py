@@ -7,16 +7,16 @@ import math
 import pytest
 from breaker_circuits import circuit, enter, fail, probe
 
-from llmbatch.breaker.core import LEAST_WAIT, Verdict
+from llmbatch.breaker.core import MIN_RETRY_AFTER, SettleVerdict
 
 
 @pytest.mark.parametrize("verdict", ["success", "failure", "neutral", "throttled"])
-def test_a_wait_named_while_closed_makes_a_later_opening_last(verdict: Verdict) -> None:
+def test_a_wait_named_while_closed_makes_a_later_opening_last(verdict: SettleVerdict) -> None:
     """It stops nothing by itself; an opening before it is over lasts at least as long."""
     subject = circuit(failure_threshold=3)
 
     subject.settle(enter(subject, 0.0), verdict, 0.0, retry_after=500.0)
-    assert subject.retry_after(0.0) == LEAST_WAIT
+    assert subject.retry_after(0.0) == MIN_RETRY_AFTER
     fail(subject, 100.0, 3 - subject.failures)
 
     assert subject.until == 500.0

@@ -265,7 +265,7 @@ def test_generator_functions_are_refused(clock: Clock) -> None:
         yield 1
 
     for fn in (stream, stream_later, functools.partial(stream)):
-        with pytest.raises(TypeError, match=r"generator function: .* use `with breaker:`"):
+        with pytest.raises(TypeError, match=r"generator function.* use `with breaker\.acquire\(\):`"):
             breaker(fn)
         with pytest.raises(TypeError, match="generator function"):
             breaker(fallback=fine)(fn)  # type: ignore[arg-type]

@@ -556,7 +556,7 @@ async def test_nothing_of_a_failed_task_is_kept(small_heap: None) -> None:
         raise failure()
 
     async def block() -> None:
-        async with breaker:
+        async with breaker.acquire():
             raise failure()
 
     async def use() -> None:

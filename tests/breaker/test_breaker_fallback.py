@@ -17,10 +17,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["door", "ticket"])
+@pytest.fixture(params=["fast", "permit"])
 def breaker(clock: Clock, request: pytest.FixtureRequest) -> CircuitBreaker:
     """A closed breaker that opens after two failures, on the path without the lock and on that with it."""
-    options = {} if request.param == "door" else {"judge_result": lambda _: None}
+    options = {} if request.param == "fast" else {"judge_result": lambda _: None}
     return CircuitBreaker(2, 60.0, clock=clock, count_error=DownError, **options)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@ import pytest
 from breaker_circuits import circuit, enter, fail, last, probe
 from breaker_clock import Clock
 
-from llmbatch.breaker.core import Circuit, Verdict
+from llmbatch.breaker.core import Circuit, SettleVerdict
 
 
 def half_open(**options: object) -> Circuit:
@@ -24,9 +24,9 @@ def test_half_open_admits_as_many_probes_as_asked_for(probes: int) -> None:
     """The other callers are refused, and told to wait for a lease."""
     subject = half_open(probes=probes)
 
-    tickets = [subject.acquire(60.0) for _ in range(probes + 7)]
+    permits = [subject.acquire(60.0) for _ in range(probes + 7)]
 
-    assert [ticket is not None and ticket.probe for ticket in tickets] == [True] * probes + [False] * 7
+    assert [permit is not None and permit.probe for permit in permits] == [True] * probes + [False] * 7
     assert subject.retry_after(60.0) == 10.0
 
 
@@ -89,7 +89,7 @@ def test_each_hung_probe_is_taken_over_once() -> None:
 
     following = [subject.acquire(1000.0) for _ in range(3)]
 
-    assert [ticket is not None for ticket in following] == [True, True, False]
+    assert [permit is not None for permit in following] == [True, True, False]
 
 
 def test_the_first_probe_that_decides_makes_the_others_stale() -> None:
@@ -287,7 +287,7 @@ def test_the_number_of_neutral_probes_may_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["failure", "exhausted"])
-def test_opening_again_keeps_the_reason(verdict: Verdict) -> None:
+def test_opening_again_keeps_the_reason(verdict: SettleVerdict) -> None:
     """What was wrong in the first place."""
     subject = half_open()
 

@@ -108,7 +108,7 @@ def thread(ground: Ground, seed: int) -> None:
             raise error
 
     def block() -> None:
-        with breaker as permit:
+        with breaker.acquire() as permit:
             taken.append(permit)
             ground.looked_after(permit)
             try:
@@ -164,7 +164,7 @@ def loop(ground: Ground, seed: int) -> None:
             raise error
 
     async def block() -> None:
-        async with breaker as permit:
+        async with breaker.acquire() as permit:
             taken.append(permit)
             ground.looked_after(permit)
             try:

@@ -54,7 +54,7 @@ def test_the_breaker_through_the_package_is_as_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "late", ["events", "explanation", "metrics", "registry", "retry", "dataclasses", "inspect", "random", "queue"]
+    "late", ["events", "explain", "metrics", "registry", "retry", "dataclasses", "inspect", "random", "queue"]
 )
 def test_the_breaker_loads_late_what_not_everybody_needs(light: set[str], late: str) -> None:
     """Neither its own parts nor those of the standard library that only they need."""

@@ -98,7 +98,7 @@ async def test_with_calls_a_listener_is_told_of_every_call(clock: Clock) -> None
     early = breaker.acquire()
     breaker.call(slow)
     await breaker.async_call(late)
-    with breaker:
+    with breaker.acquire():
         clock.advance(1.0)
     with pytest.raises(LookupError):
         breaker.call(neutral)
@@ -437,7 +437,7 @@ def test_an_interruption_in_a_listener_passes(clock: Clock, caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
-@pytest.mark.parametrize("way", ["call", "async_call", "block", "permit"])
+@pytest.mark.parametrize("way", ["call", "async_call", "permit"])
 def test_an_interruption_in_a_listener_leaves_no_probe_behind(
     clock: Clock, way: str, interruption: type[BaseException]
 ) -> None:
@@ -451,7 +451,6 @@ def test_an_interruption_in_a_listener_leaves_no_probe_behind(
     ways = {
         "call": lambda: breaker.call(fine),
         "async_call": lambda: breaker.async_call(fine_later).send(None),  # type: ignore[attr-defined]
-        "block": breaker.__enter__,
         "permit": breaker.acquire,
     }
     with pytest.raises(interruption):

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from llmbatch.breaker.core import Circuit, Ticket, Verdict
+from llmbatch.breaker.core import Circuit, PermitState, SettleVerdict
 from llmbatch.breaker.policy import BreakerPolicy
 
 
@@ -405,10 +405,10 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         self.now = now
         self.real = Circuit(policy, chance=lambda: chance)
         self.model = Model(policy, chance)
-        self.out: list[tuple[Ticket, Call]] = []
-        self.spent: list[Ticket] = []
+        self.out: list[tuple[PermitState, Call]] = []
+        self.spent: list[PermitState] = []
         self.doors: list[tuple[int, int]] = []
-        """Generations of the real one, with the model's, in which a call passed without a ticket."""
+        """Generations of the real one, with the model's, in which a call passed without a permit."""
         self.last_until = -math.inf
         self.last_serial = 0
         self.unnamed = 0
@@ -422,33 +422,33 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         self.unnamed += 1
         return "unnamed", self.unnamed
 
-    # Calls with a ticket.
+    # Calls with a permit.
 
     def let_in(self, caller: object, lease: float | None = None) -> bool:
         call = self.model.acquire(self.a_caller() if caller is None else caller, self.now, lease)
-        ticket = self.real.acquire(self.now, caller, lease=lease)
+        permit = self.real.acquire(self.now, caller, lease=lease)
 
-        assert (ticket is None) == (call is None), f"{ticket} but the model says {call}"
-        if ticket is None or call is None:
+        assert (permit is None) == (call is None), f"{permit} but the model says {call}"
+        if permit is None or call is None:
             return False
-        assert ticket.probe == call.is_probe
-        assert ticket.key == caller
-        assert ticket.at == self.now
-        assert ticket.serial == self.last_serial + 1
-        self.last_serial = ticket.serial
-        self.out.append((ticket, call))
+        assert permit.probe == call.is_probe
+        assert permit.key == caller
+        assert permit.at == self.now
+        assert permit.serial == self.last_serial + 1
+        self.last_serial = permit.serial
+        self.out.append((permit, call))
         return True
 
-    def take(self, number: int) -> tuple[Ticket, Call]:
+    def take(self, number: int) -> tuple[PermitState, Call]:
         """One of the calls that are out."""
-        ticket, call = self.out.pop(number % len(self.out))
-        self.spent.append(ticket)
-        return ticket, call
+        permit, call = self.out.pop(number % len(self.out))
+        self.spent.append(permit)
+        return permit, call
 
-    def come_back(self, number: int, verdict: Verdict, hint: float | None = None) -> None:
-        ticket, call = self.take(number)
+    def come_back(self, number: int, verdict: SettleVerdict, hint: float | None = None) -> None:
+        permit, call = self.take(number)
         self.model.settle(call, verdict, self.now, None if hint is not None and math.isnan(hint) else hint)
-        self.real.settle(ticket, verdict, self.now, retry_after=hint)
+        self.real.settle(permit, verdict, self.now, retry_after=hint)
 
     @rule(caller=callers, lease=st.none() | st.just(5.0))
     def acquire(self, caller: object, lease: float | None) -> None:
@@ -459,7 +459,7 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         seconds=st.sampled_from([1.0, 2.5, 3.0, 10.0, 11.0, 60.0]),
         verdict=st.sampled_from([None, "success", "failure"]),
     )
-    def several_go_and_time_passes(self, names: list[object], seconds: float, verdict: Verdict | None) -> None:
+    def several_go_and_time_passes(self, names: list[object], seconds: float, verdict: SettleVerdict | None) -> None:
         """And then perhaps the latest has an answer."""
         let_in = [self.let_in(caller) for caller in names]
         self.now += seconds
@@ -468,32 +468,32 @@ class CircuitAgainstModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.out)
     @rule(number=which, verdict=verdicts, hint=hints)
-    def settle(self, number: int, verdict: Verdict, hint: float | None) -> None:
+    def settle(self, number: int, verdict: SettleVerdict, hint: float | None) -> None:
         self.come_back(number, verdict, hint)
 
     @precondition(lambda self: self.out)
     @rule(verdict=kind_verdicts, hint=hints)
-    def settle_the_latest(self, verdict: Verdict, hint: float | None) -> None:
+    def settle_the_latest(self, verdict: SettleVerdict, hint: float | None) -> None:
         self.come_back(-1, verdict, hint)
 
     @precondition(lambda self: self.out)
     @rule(number=which)
     def release(self, number: int) -> None:
-        ticket, call = self.take(number)
+        permit, call = self.take(number)
         self.model.release(call)
-        self.real.release(ticket)
+        self.real.release(permit)
 
     @precondition(lambda self: self.spent)
     @rule(number=which, how=st.sampled_from(["settle", "release"]))
     def spend_again(self, number: int, how: str) -> None:
         """It is refused, and changes nothing."""
-        ticket = self.spent[number % len(self.spent)]
+        permit = self.spent[number % len(self.spent)]
         if how == "settle":
             with pytest.raises(RuntimeError, match="settled or released before"):
-                self.real.settle(ticket, "failure", self.now, retry_after=1e6)
+                self.real.settle(permit, "failure", self.now, retry_after=1e6)
         else:
             with pytest.raises(RuntimeError, match="settled or released before"):
-                self.real.release(ticket)
+                self.real.release(permit)
 
     @rule(
         pattern=st.text(alphabet=".x12gs", min_size=1, max_size=12) | st.sampled_from(["ssss", "xxxx", "........x"]),
@@ -549,13 +549,13 @@ class CircuitAgainstModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.doors)
     @rule(number=which, verdict=verdicts, hint=hints)
-    def end_otherwise(self, number: int, verdict: Verdict, hint: float | None) -> None:
+    def end_otherwise(self, number: int, verdict: SettleVerdict, hint: float | None) -> None:
         generation, era = self.doors.pop(number % len(self.doors))
-        ticket, call = self.real.let_in(generation, self.now), Call(self.a_caller(), self.now, era)
-        assert ticket.serial == self.last_serial + 1
-        assert (ticket.key, ticket.at, ticket.probe) == (None, self.now, False)
-        self.last_serial = ticket.serial
-        self.out.append((ticket, call))
+        permit, call = self.real.make_permit(generation, self.now), Call(self.a_caller(), self.now, era)
+        assert permit.serial == self.last_serial + 1
+        assert (permit.key, permit.at, permit.probe) == (None, self.now, False)
+        self.last_serial = permit.serial
+        self.out.append((permit, call))
         self.come_back(-1, verdict, hint)
 
     # Whoever drives it, and operators. What is forced stays so until it is reset or forced otherwise.
@@ -630,8 +630,8 @@ class CircuitAgainstModel(RuleBasedStateMachine):
     @invariant()
     def what_is_stale_is_no_longer_current(self) -> None:
         if hasattr(self, "real"):
-            for ticket, call in self.out:
-                assert self.real.is_current(ticket) == (call in self.model.out())
+            for permit, call in self.out:
+                assert self.real.is_current(permit) == (call in self.model.out())
 
     @invariant()
     def probes_agree(self) -> None:
@@ -678,7 +678,7 @@ KINDS = (
     "an opening that a longer wait outlasts",
     *(f"an open time {where} its bound" for where in ("at", "below")),
     "the open time starts over",
-    *(f"stale: {verdict}" for verdict in get_args(Verdict)),
+    *(f"stale: {verdict}" for verdict in get_args(SettleVerdict)),
     *(f"stale while {mode}" for mode in ("closed", "open", "half_open", "disabled")),
     "not counted while disabled",
     *(f"a {kind} given back" for kind in ("call", "probe")),

@@ -1,4 +1,4 @@
-"""Every way through a breaker is the same circuit: the fast path without the lock, and those with a ticket.
+"""Every way through a breaker is the same circuit: the fast path without the lock, and those with a permit.
 
 One random story of calls, nested calls and an operator's doings is played on breakers that differ in nothing but the
 path that their calls take, in every form in which a call can be written; all must look the same after every step.
@@ -84,12 +84,12 @@ def finished(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def in_block(breaker: CircuitBreaker, body: Body) -> str:
-    with breaker:
+    with breaker.acquire():
         return await body()
 
 
 async def in_async_block(breaker: CircuitBreaker, body: Body) -> str:
-    async with breaker:
+    async with breaker.acquire():
         return await body()
 
 

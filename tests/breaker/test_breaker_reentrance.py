@@ -62,7 +62,7 @@ class Scene:
         return fn()
 
     def block(self) -> None:
-        with self.breaker:
+        with self.breaker.acquire():
             self.let_in += 1
 
     def settle_the_probe(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import pytest
 from breaker_circuits import circuit, enter, fail, probe
 
-from llmbatch.breaker.core import Circuit, Verdict
+from llmbatch.breaker.core import Circuit, SettleVerdict
 
 
 def watched(**options: object) -> Circuit:
@@ -140,7 +140,7 @@ def test_an_unnamed_overdue_call_is_nobody_elses() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["success", "neutral", "throttled"])
-def test_an_answer_within_the_timeout_speaks_against_a_stall(verdict: Verdict) -> None:
+def test_an_answer_within_the_timeout_speaks_against_a_stall(verdict: SettleVerdict) -> None:
     """Others are slow, but the provider answers; after another timeout without an answer it is a stall."""
     subject = watched()
     send(subject, 0.0, None, None, None)
@@ -193,12 +193,12 @@ def test_a_failure_that_opens_by_another_rule_looks_for_no_stall() -> None:
 def test_a_call_that_came_back_is_not_overdue(how: str) -> None:
     """Neither one that failed nor one that was cancelled."""
     subject = watched()
-    tickets = [enter(subject, 0.0) for _ in range(3)]
-    for ticket in tickets[1:]:
+    permits = [enter(subject, 0.0) for _ in range(3)]
+    for permit in permits[1:]:
         if how == "settle":
-            subject.settle(ticket, "failure", 1.0)
+            subject.settle(permit, "failure", 1.0)
         else:
-            subject.release(ticket)
+            subject.release(permit)
 
     assert subject.acquire(31.0) is not None
 

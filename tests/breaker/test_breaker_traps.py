@@ -253,7 +253,7 @@ def test_trap_lock_during_the_call(clock: Clock, state: str) -> None:
         inside.wait()
 
     def block() -> None:
-        with breaker:
+        with breaker.acquire():
             ask()
 
     def look() -> None:

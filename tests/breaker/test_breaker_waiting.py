@@ -278,7 +278,7 @@ def test_threads_wait_for_the_reset_of_a_forced_circuit(clock: Clock) -> None:
     breaker.force_open()
 
     def operator() -> None:
-        while len(breaker._circuit.waiters._all) < 10:
+        while len(breaker._circuit.waiters._waiting) < 10:
             time.sleep(0.001)
         asyncio.run(reset())
 

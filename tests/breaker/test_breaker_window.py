@@ -9,7 +9,7 @@ import pytest
 from breaker_circuits import circuit, enter, fail, feed, last
 from breaker_clock import Clock
 
-from llmbatch.breaker.core import Circuit, Verdict
+from llmbatch.breaker.core import Circuit, SettleVerdict
 from llmbatch.breaker.window import CountWindow, TimeWindow, Window
 
 
@@ -359,7 +359,7 @@ def test_a_failure_that_is_noted_already_opens_nothing(seconds: float | None) ->
 
 
 @pytest.mark.parametrize("verdict", ["neutral", "throttled"])
-def test_what_says_nothing_about_the_provider_stands_in_no_window(verdict: Verdict, clock: Clock) -> None:
+def test_what_says_nothing_about_the_provider_stands_in_no_window(verdict: SettleVerdict, clock: Clock) -> None:
     """Neither as a call nor as a slow one."""
     subject = circuit(failure_threshold=None, failure_rate=1.0, slow_call_rate=0.5, minimum_calls=2, rate_window=10)
 
@@ -437,9 +437,9 @@ def test_a_call_is_slow_that_took_longer_than_the_bound(clock: Clock) -> None:
 def test_a_call_is_timed_from_when_it_was_let_in() -> None:
     """Not from when the circuit began."""
     subject = slowly(slow_call_rate=1.0, minimum_calls=1)
-    ticket = enter(subject, 1000.0)
+    permit = enter(subject, 1000.0)
 
-    subject.settle(ticket, "success", 1009.0)
+    subject.settle(permit, "success", 1009.0)
 
     assert subject.is_closed
 

@@ -175,7 +175,7 @@ async def decorated() -> None:
 
 
 def blocks() -> None:
-    with breaker as permit:
+    with breaker.acquire() as permit:
         assert_type(permit, Permit)
     with breaker.acquire(caller=("row", 7)) as permit:
         permit.settle("throttled", retry_after=5.0)
@@ -187,7 +187,7 @@ def blocks() -> None:
     permit.settle(Judgement("failure"), error=ValueError())
     permit.release()
     with ExitStack() as stack:
-        assert_type(stack.enter_context(breaker), Permit)
+        assert_type(stack.enter_context(breaker.acquire()), Permit)
     permit.settle("bad")  # type: ignore[arg-type]
     permit.settle("failure", retry_after="5")  # type: ignore[arg-type]
     permit.settle("failure", ValueError())  # type: ignore[call-arg]
@@ -196,31 +196,31 @@ def blocks() -> None:
 
 def reachable() -> int:
     """A block swallows no exception, so that what follows a return in it is known never to come."""
-    with breaker:
+    with breaker.acquire():
         return 1
 
 
 async def reachable_later() -> int:
-    async with breaker:
+    async with breaker.acquire():
         return 1
 
 
 async def async_blocks() -> None:
-    async with breaker as permit:
+    async with breaker.acquire() as permit:
         assert_type(permit, Permit)
     async with breaker.acquire() as permit:
         assert_type(permit, Permit)
     async with AsyncExitStack() as stack:
-        assert_type(await stack.enter_async_context(breaker), Permit)
+        assert_type(await stack.enter_async_context(breaker.acquire()), Permit)
 
 
 def stream() -> Iterator[int]:
-    with breaker:
+    with breaker.acquire():
         yield 1
 
 
 async def stream_later() -> AsyncIterator[int]:
-    async with breaker:
+    async with breaker.acquire():
         yield 1
 
 

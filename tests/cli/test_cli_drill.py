@@ -77,8 +77,8 @@ def test_a_sweep_tries_every_combination(llmbatch: Callable, outage: str) -> Non
     told = json.loads(done.stdout)
     assert len(told["scores"]) == 10
     assert {score["policy"] for score in told["scores"]} >= {"failure-threshold=3 recovery-timeout=60"}
-    assert told["advice"]["policy"].startswith("failure-threshold=")
-    assert "oracle" in told["advice"]["reason"]
+    assert told["recommendation"]["policy"].startswith("failure-threshold=")
+    assert "oracle" in told["recommendation"]["reason"]
 
 
 @pytest.mark.parametrize(

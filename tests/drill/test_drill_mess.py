@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llmbatch.drill.oracle import attempts_of_a_bad_row
-from llmbatch.drill.trial import plan_job, run_trial
+from llmbatch.drill.trial import plan_trial, run_trial
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.scenario_file import find_scenario
 
@@ -23,7 +23,7 @@ def test_a_bad_row_is_tried_until_chance_explains_it_no_more(errors: float, atte
 @pytest.mark.parametrize("name", ["m1", "m2", "m3", "m4", "m5", "m6", "m7"])
 def test_mess_costs_little_and_no_good_row(name: str) -> None:
     """Every bad row fails, no good one does, and the run is a quarter and two minutes behind the oracle at most."""
-    score = run_trial(OPTIONS, plan_job(find_scenario(name), OPTIONS, rows=4_000, latency=2.0, seed=7))
+    score = run_trial(OPTIONS, plan_trial(find_scenario(name), OPTIONS, rows=4_000, latency=2.0, seed=7))
 
     assert (score.failed, score.waiting) == (0, 0)
     assert score.bad_failed == score.bad
@@ -38,7 +38,7 @@ def test_all_the_mess_at_once_fails_the_bad_rows_alone() -> None:
     Rows that are slower than the time limit take their four to six attempts of 120 s one after another, some of them
     after all else is done; the oracle counts those as work for many slots.
     """
-    score = run_trial(OPTIONS, plan_job(find_scenario("m8"), OPTIONS, rows=4_000, latency=2.0, seed=7))
+    score = run_trial(OPTIONS, plan_trial(find_scenario("m8"), OPTIONS, rows=4_000, latency=2.0, seed=7))
 
     assert (score.failed, score.waiting) == (0, 0)
     assert score.bad_failed == score.bad

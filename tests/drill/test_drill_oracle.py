@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from llmbatch.drill.oracle import Demand, oracle_seconds, rows_within, share_of_goodput
+from llmbatch.drill.oracle import Workload, oracle_seconds, rows_within, share_of_goodput
 from llmbatch.sim.scenario import Phase, Scenario
 from llmbatch.sim.scenario_file import find_scenario
 
-DEMAND = Demand(concurrency=40, latency=2.0, timeout=120.0)
+WORKLOAD = Workload(concurrency=40, latency=2.0, timeout=120.0)
 CALM = Scenario("calm", (), "calm")
 
 
@@ -20,9 +20,9 @@ def scenario(*phases: Phase, **more: object) -> Scenario:
 
 def test_forty_places_of_two_seconds_are_twenty_a_second() -> None:
     """Little's law; a rate that the user set bounds it."""
-    assert DEMAND.full == 20.0
-    assert Demand(40, 2.0, 120.0, rpm=300.0).full == 5.0
-    assert oracle_seconds(DEMAND, CALM, 2000) == pytest.approx(102.0)
+    assert WORKLOAD.full == 20.0
+    assert Workload(40, 2.0, 120.0, rpm=300.0).full == 5.0
+    assert oracle_seconds(WORKLOAD, CALM, 2000) == pytest.approx(102.0)
 
 
 @pytest.mark.parametrize(
@@ -42,34 +42,34 @@ def test_forty_places_of_two_seconds_are_twenty_a_second() -> None:
 )
 def test_what_a_phase_allows(phase: Phase, rate: float) -> None:
     """Good answers a second."""
-    assert DEMAND.goodput(phase) == pytest.approx(rate)
+    assert WORKLOAD.goodput(phase) == pytest.approx(rate)
 
 
 def test_an_outage_costs_the_oracle_its_length() -> None:
     """10 s fine, 100 s down: 200 rows before, the rest after."""
     outage = scenario(Phase(10), Phase(100, "down"))
 
-    assert oracle_seconds(DEMAND, outage, 100) == pytest.approx(7.0, abs=0.1)
-    assert oracle_seconds(DEMAND, outage, 400) == pytest.approx(122.0, abs=0.1)
-    assert rows_within(DEMAND, outage, 120.0) == pytest.approx(400, abs=2)
+    assert oracle_seconds(WORKLOAD, outage, 100) == pytest.approx(7.0, abs=0.1)
+    assert oracle_seconds(WORKLOAD, outage, 400) == pytest.approx(122.0, abs=0.1)
+    assert rows_within(WORKLOAD, outage, 120.0) == pytest.approx(400, abs=2)
 
 
 def test_a_repeating_outage_is_waited_through_every_time() -> None:
     """Turns of 10 s."""
     turns = scenario(Phase(10), Phase(10, "down"), repeat=True)
 
-    assert oracle_seconds(DEMAND, turns, 500) == pytest.approx(47.0, abs=0.2)
+    assert oracle_seconds(WORKLOAD, turns, 500) == pytest.approx(47.0, abs=0.2)
 
 
 def test_what_never_recovers_never_ends() -> None:
     """A spent account."""
-    assert oracle_seconds(DEMAND, find_scenario("s14-spent"), 100_000) == math.inf
+    assert oracle_seconds(WORKLOAD, find_scenario("s14-spent"), 100_000) == math.inf
 
 
 def test_spared_models_fill_the_outage_of_another() -> None:
     """Half of the rows are done while the other half's model is down."""
     outage = scenario(Phase(100, "down"), models=("a",))
 
-    assert oracle_seconds(DEMAND, outage, 2000, spared=1000) == pytest.approx(152.0, abs=0.2)
-    assert share_of_goodput(DEMAND, outage, 50.0) == 0.0
-    assert share_of_goodput(DEMAND, outage, 150.0) == 1.0
+    assert oracle_seconds(WORKLOAD, outage, 2000, unaffected=1000) == pytest.approx(152.0, abs=0.2)
+    assert share_of_goodput(WORKLOAD, outage, 50.0) == 0.0
+    assert share_of_goodput(WORKLOAD, outage, 150.0) == 1.0

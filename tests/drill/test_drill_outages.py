@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from llmbatch.drill.oracle import Demand
+from llmbatch.drill.oracle import Workload
 from llmbatch.drill.score import Score
-from llmbatch.drill.trial import plan_job, run_trial
+from llmbatch.drill.trial import plan_trial, run_trial
 from llmbatch.runner.options import RunOptions
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
@@ -41,11 +41,11 @@ OPTIONS = RunOptions(seed=7)
 
 def play(name: str) -> tuple[Score, float]:
     """The score, and the longest time that a recovery may take: a wait between probes, a probe, and the ramp."""
-    job = plan_job(find_scenario(name), OPTIONS, latency=LATENCY.get(name), seed=7)
-    slow = 2.5 * Demand(OPTIONS.concurrency, job.latency, OPTIONS.timeout).latency
+    plan = plan_trial(find_scenario(name), OPTIONS, latency=LATENCY.get(name), seed=7)
+    slow = 2.5 * Workload(OPTIONS.concurrency, plan.latency, OPTIONS.timeout).latency
     hung = OPTIONS.timeout if name == "s13-cuts" else 0.0
     round_trips = 2 + math.log2(OPTIONS.concurrency)
-    return run_trial(OPTIONS, job), OPTIONS.recovery_timeout + slow * round_trips + hung
+    return run_trial(OPTIONS, plan), OPTIONS.recovery_timeout + slow * round_trips + hung
 
 
 @pytest.mark.parametrize("name", INCIDENTS)
@@ -73,7 +73,7 @@ def test_background_errors_open_no_circuit() -> None:
     """5 % of errors for hours."""
     five = Scenario("five", find_scenario("s4-partial").phases[:2], "5 % errors for 2.4 h")
 
-    score = run_trial(OPTIONS, plan_job(five, OPTIONS, seed=7))
+    score = run_trial(OPTIONS, plan_trial(five, OPTIONS, seed=7))
 
     assert (score.openings, score.failed) == (0, 0)
     assert score.slowdown < 1.2
@@ -81,8 +81,8 @@ def test_background_errors_open_no_circuit() -> None:
 
 def test_the_same_seed_gives_the_same_trial() -> None:
     """Virtual time and seeded draws: nothing of this machine gets in."""
-    job = plan_job(find_scenario("s1-flash"), OPTIONS, rows=3000, seed=3)
+    plan = plan_trial(find_scenario("s1-flash"), OPTIONS, rows=3000, seed=3)
 
-    first, second = run_trial(OPTIONS, job), run_trial(OPTIONS, job)
+    first, second = run_trial(OPTIONS, plan), run_trial(OPTIONS, plan)
 
-    assert (first.seconds, first.calls, first.strip) == (second.seconds, second.calls, second.strip)
+    assert (first.seconds, first.calls, first.slices) == (second.seconds, second.calls, second.slices)

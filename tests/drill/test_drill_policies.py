@@ -25,7 +25,7 @@ GOOD = Score(
     calls=120,
     probes=5,
     calls_down=20,
-    spells=1,
+    downtimes=1,
     allowed_down=50,
     openings=1,
     open_seconds=30.0,
@@ -33,7 +33,7 @@ GOOD = Score(
     recoveries=(),
     wasted_tokens=0,
     cpu_seconds=0.0,
-    strip=(),
+    slices=(),
 )
 
 

@@ -128,8 +128,8 @@ def test_a_scenario_may_befall_some_models_only():
     """Its neighbours are fine."""
     scenario = find_scenario("s11-isolated")
 
-    assert scenario.befalls("flagship-2")
-    assert not scenario.befalls("mini")
+    assert scenario.affects("flagship-2")
+    assert not scenario.affects("mini")
 
 
 @pytest.mark.parametrize(

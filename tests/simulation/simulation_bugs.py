@@ -14,7 +14,7 @@ import pytest
 
 import llmbatch.outputs.deferred
 import llmbatch.outputs.file
-from llmbatch.breaker.core import Circuit, Ticket
+from llmbatch.breaker.core import Circuit, PermitState
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import WriteError
 from llmbatch.inputs.source import FileSource
@@ -54,7 +54,7 @@ def bug(words: str) -> Callable[[Plant], Plant]:
 def _leaked_probe(patch: pytest.MonkeyPatch) -> None:
     settle = Circuit.settle
 
-    def leak(self: Circuit, ticket: Ticket, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
+    def leak(self: Circuit, ticket: PermitState, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
         if ticket.probe and verdict == "failure":
             self._probes[ticket] = now + 1e7
             return
@@ -67,7 +67,9 @@ def _leaked_probe(patch: pytest.MonkeyPatch) -> None:
 def _stale_success(patch: pytest.MonkeyPatch) -> None:
     settle = Circuit.settle
 
-    def close(self: Circuit, ticket: Ticket, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
+    def close(
+        self: Circuit, ticket: PermitState, verdict: Any, now: float, *, retry_after: float | None = None
+    ) -> None:
         settle(self, ticket, verdict, now, retry_after=retry_after)
         if verdict == "success" and self._state != "closed":
             self.close(now)
@@ -79,7 +81,7 @@ def _stale_success(patch: pytest.MonkeyPatch) -> None:
 def _probes_without_end(patch: pytest.MonkeyPatch) -> None:
     acquire = Circuit.acquire
 
-    def let_in(self: Circuit, now: float, key: Any = None, *, lease: float | None = None) -> Ticket | None:
+    def let_in(self: Circuit, now: float, key: Any = None, *, lease: float | None = None) -> PermitState | None:
         if self._state == "closed":
             return acquire(self, now, key, lease=lease)
         self._enter("half_open", now) if self._state == "open" else None

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
-from llmbatch.breaker.core import Verdict
+from llmbatch.breaker.core import SettleVerdict
 from llmbatch.breaker.errors import CircuitOpenError
 
 __all__ = [
@@ -17,18 +17,18 @@ __all__ = [
     "FAILURE",
     "IGNORED",
     "SUCCESS",
+    "Classifier",
     "ErrorJudge",
     "ErrorRule",
-    "Judged",
     "Judgement",
-    "Judges",
     "ResultJudge",
-    "look",
-    "named_wait",
-    "to_judgement",
+    "Verdict",
+    "as_judgement",
+    "getattr_safe",
+    "retry_after_of",
 ]
 
-Judged = Verdict | Literal["ignored"]
+Verdict = SettleVerdict | Literal["ignored"]
 
 COUNTED = frozenset({"failure", "throttled", "exhausted"})
 """The verdicts that a fallback steps in for, and that ``explain()`` shows."""
@@ -42,7 +42,7 @@ class Judgement(NamedTuple):
     back; ``exhausted`` (no credit, no quota) opens at once; ``ignored`` counts as nothing, as if never called.
     """
 
-    verdict: Judged
+    verdict: Verdict
     retry_after: float | None = None
     """Seconds that the server named; they extend the open time, and never shorten it."""
     status: int | None = None
@@ -55,14 +55,14 @@ NEUTRAL = Judgement("neutral")
 FAILURE = Judgement("failure")
 IGNORED = Judgement("ignored")
 
-ErrorJudge = Callable[[Exception], Judgement | Judged | None]
-ResultJudge = Callable[[object], Judgement | Judged | None]
+ErrorJudge = Callable[[Exception], Judgement | Verdict | None]
+ResultJudge = Callable[[object], Judgement | Verdict | None]
 
 ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
 """Which exceptions count: a function that says so, or their types."""
 
 
-class Judges:
+class Classifier:
     """What the errors and results of one breaker's calls mean. Runs the functions it was given, which may raise."""
 
     __slots__ = ("_count_error", "_judge_error", "_judge_result")
@@ -77,7 +77,7 @@ class Judges:
         self._judge_result = judge_result
 
     @property
-    def looks_at_results(self) -> bool:
+    def classifies_results(self) -> bool:
         """Whether a call that returns may be no success."""
         return self._judge_result is not None
 
@@ -89,7 +89,7 @@ class Judges:
         if self._judge_error is not None:
             said = self._judge_error(error)
             if said is not None:
-                judgement = to_judgement(said)
+                judgement = as_judgement(said)
         elif self._count_error is not None:
             # A type is callable too, but what it returns would always count.
             if isinstance(self._count_error, (type, tuple)):
@@ -97,17 +97,17 @@ class Judges:
             else:
                 counts = self._count_error(error)
             judgement = FAILURE if counts else NEUTRAL
-        if judgement.retry_after is None and (named := named_wait(error)) is not None:
+        if judgement.retry_after is None and (named := retry_after_of(error)) is not None:
             judgement = judgement._replace(retry_after=named)
         return judgement
 
     def of_result(self, result: object) -> Judgement:
         """What the returned *result* means."""
         said = None if self._judge_result is None else self._judge_result(result)
-        return SUCCESS if said is None else to_judgement(said)
+        return SUCCESS if said is None else as_judgement(said)
 
 
-def to_judgement(said: Judgement | Judged, retry_after: float | None = None) -> Judgement:
+def as_judgement(said: Judgement | Verdict, retry_after: float | None = None) -> Judgement:
     """What a judge said, checked; *retry_after* in place of the judgement's, where it is given.
 
     Raises:
@@ -124,18 +124,18 @@ def to_judgement(said: Judgement | Judged, retry_after: float | None = None) -> 
     return judgement
 
 
-def named_wait(error: BaseException) -> float | None:
+def retry_after_of(error: BaseException) -> float | None:
     """Seconds in the exception's ``retry_after``, None where there is no such number."""
-    value = look(error, "retry_after")
+    value = getattr_safe(error, "retry_after")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         return None
     return float(value)
 
 
-_VERDICTS = (*get_args(Verdict), "ignored")
+_VERDICTS = (*get_args(SettleVerdict), "ignored")
 
 
-def look(holder: object, name: str) -> object:
+def getattr_safe(holder: object, name: str) -> object:
     """The attribute, None where there is none or asking for it raises."""
     try:
         return getattr(holder, name, None)

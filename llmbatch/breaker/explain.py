@@ -11,8 +11,8 @@ import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from llmbatch.breaker.classify import Judgement, Verdict, getattr_safe
 from llmbatch.breaker.core import State
-from llmbatch.breaker.judging import Judged, Judgement, look
 
 __all__ = ["Explanation", "Failure", "describe", "mask"]
 
@@ -23,7 +23,7 @@ class Failure:
 
     at: float
     """Seconds on the breaker's clock."""
-    verdict: Judged
+    verdict: Verdict
     error: str
     """The exception's type and message, or what the judge said; keys are masked."""
     status: int | None = None
@@ -38,8 +38,8 @@ class Failure:
             "" if self.caller is None else f"caller {_one_line(str(self.caller))}",
             "" if self.retry_after is None else f"asked for {self.retry_after:g} s",
         )
-        told = ", ".join(filter(None, facts))
-        return f"{self.verdict}: {self.error}" + (f" ({told})" if told else "")
+        details = ", ".join(filter(None, facts))
+        return f"{self.verdict}: {self.error}" + (f" ({details})" if details else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Explanation:
 
 def describe(judgement: Judgement, error: BaseException | None, *, at: float, caller: Hashable) -> Failure:
     """The facts of a failed call."""
-    response = look(error, "response")
+    response = getattr_safe(error, "response")
     message = judgement.message or ("a result" if error is None else _text_of(error))
     return Failure(
         at,
@@ -100,19 +100,19 @@ def describe(judgement: Judgement, error: BaseException | None, *, at: float, ca
 
 def mask(text: str) -> str:
     """*text* on one printable line and not too long, without what looks like an API key, or the query of an address."""
-    text = text[:MOST_READ]
+    text = text[:MAX_READ]
     for pattern in _SECRETS:
         text = pattern.sub(r"\1…\2", text)
     return _one_line(text)
 
 
 def _one_line(text: str) -> str:
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:MOST_READ]).split())
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 1]}…"
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:MAX_READ]).split())
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
-MOST_READ = 3000
-MOST_SHOWN = 300
+MAX_READ = 3000
+MAX_SHOWN = 300
 
 _SECRETS = tuple(
     re.compile(pattern)
@@ -140,17 +140,17 @@ def _text_of(error: BaseException) -> str:
 def _status_of(error: BaseException | None, response: object) -> int | None:
     for holder in (error, response):
         for name in ("status_code", "status"):
-            value = look(holder, name)
+            value = getattr_safe(holder, name)
             if isinstance(value, int) and not isinstance(value, bool) and 100 <= value <= 599:
                 return int(value)
     return None
 
 
 def _request_id_of(error: BaseException | None, response: object) -> str | None:
-    value = look(error, "request_id")
+    value = getattr_safe(error, "request_id")
     if isinstance(value, str):
         return _one_line(value)
-    headers = look(response, "headers")
+    headers = getattr_safe(response, "headers")
     for name in ("x-request-id", "request-id"):
         try:
             value = headers.get(name)  # type: ignore[attr-defined]

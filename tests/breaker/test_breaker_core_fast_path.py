@@ -1,4 +1,4 @@
-"""Calls that passed a closed circuit without a ticket, and are told to it when they ended."""
+"""Calls that passed a closed circuit without a permit, and are told to it when they ended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ def test_a_call_without_a_ticket_may_get_one_late() -> None:
     subject = circuit()
     generation = subject.generation
 
-    tickets = [subject.let_in(generation, 5.0) for _ in range(2)]
-    for ticket in tickets:
-        subject.settle(ticket, "failure", 5.0)
+    permits = [subject.make_permit(generation, 5.0) for _ in range(2)]
+    for permit in permits:
+        subject.settle(permit, "failure", 5.0)
 
-    assert [ticket.serial for ticket in tickets] == [1, 2]
+    assert [permit.serial for permit in permits] == [1, 2]
     assert (subject.state(5.0), subject.failures) == ("open", 2)
 
 
@@ -27,7 +27,7 @@ def test_a_late_ticket_of_an_older_generation_is_stale() -> None:
     fail(subject, 0.0, 2)
     probe(subject, 60.0, "success")
 
-    subject.settle(subject.let_in(generation, 61.0), "exhausted", 61.0)
+    subject.settle(subject.make_permit(generation, 61.0), "exhausted", 61.0)
 
     assert subject.is_closed
 
@@ -36,17 +36,17 @@ def test_a_late_ticket_shows_when_and_for_whom() -> None:
     """Nobody's name, now, and no probe; it can be settled once."""
     subject = circuit()
 
-    ticket = subject.let_in(subject.generation, 5.0)
+    permit = subject.make_permit(subject.generation, 5.0)
 
-    assert (ticket.key, ticket.at, ticket.probe, ticket.spent) == (None, 5.0, False, False)
-    subject.release(ticket)
-    assert ticket.spent
+    assert (permit.key, permit.at, permit.probe, permit.spent) == (None, 5.0, False, False)
+    subject.release(permit)
+    assert permit.spent
     with pytest.raises(RuntimeError, match="before"):
-        subject.release(ticket)
+        subject.release(permit)
 
 
 def test_a_success_without_a_ticket_ends_a_streak() -> None:
-    """As one with a ticket does."""
+    """As one with a permit does."""
     subject = circuit()
     fail(subject, 0.0)
 

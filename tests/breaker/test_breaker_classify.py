@@ -125,7 +125,7 @@ async def test_judge_error_says_what_an_error_means(
         elif way == "async_call":
             await breaker.async_call(later)
         elif way == "block":
-            with breaker:
+            with breaker.acquire():
                 raise error
         else:
             with breaker.acquire():
@@ -174,7 +174,7 @@ def test_judge_error_and_count_error_exclude_each_other() -> None:
 
 def test_a_policy_and_options_exclude_each_other() -> None:
     """The message names the options."""
-    with pytest.raises(TypeError, match=r"give it, or failure_rate, probes, but not both"):
+    with pytest.raises(TypeError, match=r"give either policy or failure_rate, probes, not both"):
         CircuitBreaker(policy=BreakerPolicy(), failure_rate=0.5, probes=2)
 
 
@@ -235,7 +235,7 @@ def test_judge_result_is_not_asked_by_blocks_and_permits(clock: Clock) -> None:
     """They have no value: a good end is a success unless they settle otherwise."""
     breaker = half_opened(clock, judge_result=lambda _: "failure")
 
-    with breaker:
+    with breaker.acquire():
         pass
 
     assert breaker.state == "closed"
@@ -287,7 +287,7 @@ async def test_a_judge_of_errors_that_raises_leaves_nothing_behind(
         elif way == "async_call":
             breaker.async_call(later).send(None)  # type: ignore[attr-defined]
         elif way == "block":
-            with breaker:
+            with breaker.acquire():
                 raise odd
         else:
             with breaker.acquire():

@@ -10,7 +10,7 @@ from typing import Literal
 
 from llmbatch.core.raw_json import dumps
 
-__all__ = ["ENDPOINTS", "HTML", "Dialect", "Endpoint", "Refusal", "answer_headers", "dialect_of", "error_body"]
+__all__ = ["ENDPOINTS", "HTML", "Dialect", "Endpoint", "ErrorResponse", "answer_headers", "dialect_of", "error_body"]
 
 Dialect = Literal["openai", "anthropic"]
 Endpoint = Literal["chat", "completions", "responses", "embeddings", "messages", "count_tokens"]
@@ -29,7 +29,7 @@ HTML = "html"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorResponse:
     """Why a request gets no answer. ``code`` and ``param`` are OpenAI's; Anthropic has a type for each status."""
 
     status: int
@@ -57,33 +57,33 @@ def dialect_of(path: str) -> Dialect:
     return "anthropic" if path.startswith("/v1/messages") else "openai"
 
 
-def error_body(dialect: Dialect, refusal: Refusal, request_id: str) -> tuple[str, bytes]:
+def error_body(dialect: Dialect, error: ErrorResponse, request_id: str) -> tuple[str, bytes]:
     """The content type and body of an error. Statuses from 520 up but for 529 come from a gateway and are HTML."""
-    if refusal.code == HTML or (refusal.status >= 520 and refusal.status != 529):
-        page = f"<html><head><title>{refusal.status}</title></head><body>origin is unreachable</body></html>\n"
+    if error.code == HTML or (error.status >= 520 and error.status != 529):
+        page = f"<html><head><title>{error.status}</title></head><body>origin is unreachable</body></html>\n"
         return "text/html; charset=UTF-8", page.encode()
     if dialect == "anthropic":
-        kind = _ANTHROPIC_TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
-        detail = {"type": kind, "message": refusal.message}
+        kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        detail = {"type": kind, "message": error.message}
         return "application/json", dumps({"type": "error", "error": detail, "request_id": request_id}).encode()
-    kind = _OPENAI_TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "server_error")
-    if refusal.code == "insufficient_quota":
+    kind = _OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    if error.code == "insufficient_quota":
         kind = "insufficient_quota"
-    error = {"message": refusal.message, "type": kind, "param": refusal.param, "code": refusal.code}
-    return "application/json", dumps({"error": error}).encode()
+    openai_error = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return "application/json", dumps({"error": openai_error}).encode()
 
 
-def answer_headers(dialect: Dialect, mark: str, delay: float) -> dict[str, str]:
-    """What every answer carries; *mark* makes the request's id, *delay* is what the answer took, in seconds."""
+def answer_headers(dialect: Dialect, suffix: str, delay: float) -> dict[str, str]:
+    """What every answer carries; *suffix* makes the request's id, *delay* is what the answer took, in seconds."""
     if dialect == "anthropic":
         return {
-            "request-id": f"req_{mark}",
+            "request-id": f"req_{suffix}",
             "anthropic-organization-id": "sim",
             "anthropic-ratelimit-requests-limit": "10000",
             "anthropic-ratelimit-requests-remaining": "9999",
         }
     return {
-        "x-request-id": f"req_{mark}",
+        "x-request-id": f"req_{suffix}",
         "openai-version": "2020-10-01",
         "openai-processing-ms": str(round(delay * 1000)),
         "x-ratelimit-limit-requests": "10000",
