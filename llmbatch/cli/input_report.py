@@ -21,6 +21,7 @@ from llmbatch.inputs.source import Source
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["CheckReport", "Estimate", "Finding", "estimate", "read_all", "sending_nothing"]
@@ -200,13 +201,14 @@ def sending_nothing(
         params={name: dumps(value) for name, value in params.items()},
         environ=_keyless(environ, api_key_env),
         sim_url=lambda: _SIM_URL,
+        sim_scenarios=LocalSimulator.scenarios,
     )
     return HttpProvider(connection, _NoTransport())
 
 
 def _keyless(environ: Mapping[str, str], api_key_env: str | None) -> dict[str, str]:
     # A placeholder for every key that is not set: what is not sent needs none.
-    variables = {provider.key_env for provider in PROVIDERS.values()} | {api_key_env or ""}
+    variables = {provider.key_env for provider in PROVIDERS.values() if provider.needs_key} | {api_key_env or ""}
     placeholders = {name: "unused" for name in variables if name and not environ.get(name, "").strip()}
     return {**environ, **placeholders}
 

@@ -113,6 +113,32 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
     assert "OPENAI_API_KEY is not set" in two_lines(done.stderr)[0]
 
 
+@pytest.mark.parametrize(
+    ("model", "error", "hint"),
+    [
+        ("opneai/gpt-5-mini", "'opneai' is not a known provider", "did you mean openai/gpt-5-mini?"),
+        ("google/gemini-2.5-pro", "'google' is not a known provider", "did you mean gemini/gemini-2.5-pro?"),
+        ("bedrock/claude", "'bedrock' is not a known provider", "--base-url"),
+        ("claude-sonnet-5", "names no provider", "did you mean anthropic/claude-sonnet-5?"),
+        ("openai", "no model", "for example openai/gpt-5-mini"),
+        ("sim/stedy", "there is no scenario 'stedy'", "did you mean sim/steady?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_model_of_another_company_is_refused_before_anything_is_sent(
+    llmbatch_here, two_lines, prompts, command, model, error, hint
+):
+    """With only OpenAI's key at hand: exit code 2, what was meant, and no output."""
+    done = llmbatch_here(command, str(prompts), "-m", model, OPENAI_API_KEY="sk-test-0123456789")
+
+    assert done.returncode == 2
+    said_error, said_hint = two_lines(done.stderr)
+    assert error in said_error
+    assert hint in said_hint
+    assert "sk-test" not in done.stderr
+    assert not (prompts.parent / "prompts.results.jsonl").exists()
+
+
 def test_a_missing_model_is_named(llmbatch, two_lines, prompts, silence):
     """Rows without a model and a command without one exit with 2, and the hint says where to name it."""
     done = llmbatch("run", str(prompts), "--base-url", silence.url)

@@ -11,6 +11,7 @@ import pytest
 
 import llmbatch as package
 from llmbatch.cli.option_docs import to_markdown
+from llmbatch.cli.provider_docs import to_markdown as providers_to_markdown
 from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import read_policy, read_range
@@ -159,6 +160,13 @@ def test_the_docs_have_the_table():
     page = Path(package.__file__).parents[1] / "docs" / "options.md"
 
     assert page.read_text(encoding="utf-8") == to_markdown()
+
+
+def test_the_docs_have_the_providers():
+    """``docs/providers.md`` is what ``python -m llmbatch.cli.provider_docs`` prints."""
+    page = Path(package.__file__).parents[1] / "docs" / "providers.md"
+
+    assert page.read_text(encoding="utf-8") == providers_to_markdown()
 
 
 ROW = """
