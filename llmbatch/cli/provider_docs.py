@@ -29,6 +29,19 @@ Prompts do not go to the wrong company by a slip. Where such a name would go to 
 models, at its own address, the name of another company's model (`claude-…`, `gemini-…`, `google/…`, `bedrock/…`) or a
 provider's name misspelt (`opneai/…`) is refused: with exit code 2 for `-m`, as a `failed` line with
 `input_unknown_provider` for a row. To send such a name all the same, put the provider before it: `openai/opneai/…`.
+
+## Headers
+
+`--header NAME=VALUE` (repeatable; in a configuration file the table `[headers]`, in Python `headers={…}`) adds a header
+to requests to `--base-url`, or else to the provider of `-m`. `NAME=$VARIABLE` takes the value from the environment (in
+single quotes, so that the shell leaves it) and masks it like a key; `Bearer $VARIABLE` works too. From the command line
+and from files, keys are accepted in no other way. `Host`, `Authorization` and what describes the body cannot be set. A
+`./llmbatch.toml` that is not trusted may not use variables.
+
+```sh
+llmbatch run prompts.jsonl -m my-model --base-url https://gateway.example/v1 \\
+  --header 'x-portkey-api-key=$PORTKEY_API_KEY'
+```
 """
 
 

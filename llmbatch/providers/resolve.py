@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from llmbatch.core.calls import Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
+from llmbatch.core.headers import Headers, check_headers, expand_headers
 from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
@@ -54,6 +55,8 @@ class ProviderSettings:
     """The URL of an HTTP proxy for every request; it may hold a user and a password. None: no proxy."""
     api_key_env: str | None = None
     """The variable that holds the key; None: the provider's own."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """HTTP headers to send too, where ``api_key_env`` counts; ``$NAME`` stands for the value of a variable."""
     endpoint: Endpoint | None = None
     """The wire format; None: as the row and the provider have it."""
     system: str | None = None
@@ -118,6 +121,8 @@ class Resolver:
         keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
         keys.add(connection.api_key_env or "")
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
+        self._added, of_headers = expand_headers(_checked(connection.headers), connection.environ)
+        secrets += of_headers
         if connection.proxy is not None:
             secrets += map(Secret, proxy_secrets(connection.proxy))
         self.mask = Mask(secrets)
@@ -205,10 +210,17 @@ class Resolver:
                 base_url=address.base,
             ),
             url=self._url(provider, address, endpoint, name),
-            headers=self._shared(_headers(provider, endpoint, key)),
+            headers=self._shared(self._with_added(_headers(provider, endpoint, key), provider)),
             endpoint=endpoint,
             model=dumps(name),
         )
+
+    def _with_added(self, headers: dict[str, str], provider: KnownProvider) -> dict[str, str]:
+        """*headers* and the user's, which are for the server or provider that the run names."""
+        if not self._added or not (self._connection.base_url or self.run_provider in (None, provider)):
+            return headers
+        replaced = {name.lower() for name in self._added}
+        return {name: text for name, text in headers.items() if name.lower() not in replaced} | self._added
 
     def _shared(self, headers: dict[str, str]) -> dict[str, str]:
         return self._headers.setdefault(tuple(headers.items()), headers)
@@ -304,6 +316,13 @@ def _headers(provider: KnownProvider, endpoint: Endpoint, key: Secret | None) ->
     if provider.auth == "bearer" or (provider.auth == "x-api-key" and endpoint != "messages"):
         headers["Authorization"] = f"Bearer {key.reveal()}"
     return headers
+
+
+def _checked(headers: Mapping[str, str]) -> Headers:
+    try:
+        return check_headers(headers)
+    except (TypeError, ValueError):
+        raise UsageError("headers hold a name or a value that cannot be sent", hint="see --header") from None
 
 
 def _is_text(name: str) -> bool:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
+from llmbatch.core.headers import Headers
 from llmbatch.runner.option import Option, option, options_of
-from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Whole
+from llmbatch.runner.value_types import Choice, Duration, FieldPath, HeaderLines, Number, Size, Switch, Text, Whole
 
 __all__ = [
     "OPTIONS",
@@ -265,6 +266,16 @@ class CommandOptions(RunOptions):
         help="Read variables such as keys from this file of NAME=VALUE lines; variables that are set already win.",
         group="Model",
         local="never",
+    )
+    headers: Headers | None = option(
+        None,
+        HeaderLines(),
+        "--header",
+        help="Send this HTTP header too, to --base-url or the provider of --model. May be repeated. 'NAME=$VARIABLE' "
+        "takes the value from the environment, the only way for keys.",
+        unset="none",
+        group="Model",
+        local="literal",
     )
     endpoint: Endpoint | None = option(
         None,

@@ -17,7 +17,18 @@ from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RunOptions
-from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Value, Whole
+from llmbatch.runner.value_types import (
+    Choice,
+    Duration,
+    FieldPath,
+    HeaderLines,
+    Number,
+    Size,
+    Switch,
+    Text,
+    Value,
+    Whole,
+)
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
 VARIABLES = [(option, variable) for option in SETTABLE for variable in option.variables]
@@ -40,6 +51,8 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return words[-1], f'"{words[-1]}"', words[-1]
         case Switch():
             return "true", "true", True
+        case HeaderLines():
+            return "X-Test=1", '{X-Test = "1"}', (("X-Test", "1"),)
         case Text() | FieldPath():
             return "TEXT", '"TEXT"', "TEXT"
     raise AssertionError(option.value)
