@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import Headers
+from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option, option, options_of
 from llmbatch.runner.value_types import Choice, Duration, FieldPath, HeaderLines, Number, Size, Switch, Text, Whole
 
@@ -343,6 +344,8 @@ def check_names(names: frozenset[str]) -> None:
 def _meant(name: str) -> str:
     import difflib
 
+    if intent := find_intent(name):
+        return intent
     known: dict[str, Option] = {key: row for row in RUN_OPTIONS.values() for key in row.keys}
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {known[close[0]].name}?" if close else f"known: {', '.join(sorted(RUN_OPTIONS))}"
