@@ -16,7 +16,7 @@ __all__ = ["connect_fault", "lost_fault", "not_sent"]
 
 # What answered a TLS greeting was not TLS, or both sides share no version: only another URL helps. Other broken
 # handshakes are what load balancers do while they fall over.
-_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 _TLS_MISMATCH = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
 _NO_TLS_HINT = "this port speaks no TLS: try http:// in place of https://"
 
