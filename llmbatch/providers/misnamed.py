@@ -164,7 +164,8 @@ def find_misnamed(name: str, goes_to: KnownProvider, *, is_rows: bool) -> Misnam
 def _misnamed(message: str, advice: str, name: str, goes_to: KnownProvider) -> Misnamed:
     forced = f"to send it to {goes_to.title} all the same: {goes_to.name}/{name}"
     known = "known providers: " + ", ".join(PROVIDERS)
-    return Misnamed(message, "; ".join((advice.replace("{model}", name), forced, known)))
+    advice = advice.replace("{model}", name)
+    return Misnamed(message, f"{advice}{'' if advice.endswith('?') else ';'} {forced}; {known}")
 
 
 def provider_alone(name: str) -> Misnamed | None:
