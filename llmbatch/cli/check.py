@@ -60,6 +60,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
         model=settings.model,
         base_url=settings.base_url,
         api_key_env=settings.api_key_env,
+        headers=settings.headers or (),
         endpoint=settings.endpoint,
         system=settings.system or None,
         params=settings.params,

@@ -15,6 +15,7 @@ from pathlib import Path
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON
+from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Value
@@ -81,6 +82,9 @@ def _known(key: str, written: str, where: str) -> Option:
             f"{where}: {shown(written)} can only be a flag",
             hint=f"give {option.flag} on the command line when you mean it",
         )
+    intent = find_intent(key)
+    if intent:
+        raise UsageError(f"{where}: {shown(written)} is not a setting", hint=intent)
     allowed = [*(option.name for option in OPTIONS.values() if option.settable), "params"]
     close = difflib.get_close_matches(key, allowed, n=1)
     hint = f"did you mean {close[0]}?" if close else "allowed are " + ", ".join(allowed)

@@ -14,6 +14,7 @@ import typer.core
 
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
+from llmbatch.runner.intents import find_intent
 
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
 
@@ -122,8 +123,9 @@ def as_usage_error(error: Exception) -> UsageError | None:
 
 
 def _hint_for_option(option: str, context: Any, command: str) -> str:
-    if option in ("--api-key", "--key", "--token"):
-        return "keys come from the environment, such as OPENAI_API_KEY; --api-key-env names another variable"
+    intent = find_intent(option) if command in ("llmbatch run", "llmbatch check") else ""
+    if intent:
+        return intent
     known = [name for param in context.command.params for name in param.opts] if context is not None else []
     close = difflib.get_close_matches(option, [*known, "--help"], n=1)
     return f"did you mean {close[0]}?" if close else f"{command} --help lists what there is"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
+from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
@@ -21,6 +22,7 @@ from llmbatch.inputs.source import Source
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["CheckReport", "Estimate", "Finding", "estimate", "read_all", "sending_nothing"]
@@ -181,6 +183,7 @@ def sending_nothing(
     model: str | None,
     base_url: str | None,
     api_key_env: str | None,
+    headers: Headers,
     endpoint: Endpoint | None,
     system: str | None,
     params: Mapping[str, JSON],
@@ -198,15 +201,17 @@ def sending_nothing(
         endpoint=endpoint,
         system=system,
         params={name: dumps(value) for name, value in params.items()},
-        environ=_keyless(environ, api_key_env),
+        headers=dict(headers),
+        environ=_keyless(environ, [api_key_env or "", *header_variables(headers)]),
         sim_url=lambda: _SIM_URL,
+        sim_scenarios=LocalSimulator.scenarios,
     )
     return HttpProvider(connection, _NoTransport())
 
 
-def _keyless(environ: Mapping[str, str], api_key_env: str | None) -> dict[str, str]:
+def _keyless(environ: Mapping[str, str], others: Sequence[str]) -> dict[str, str]:
     # A placeholder for every key that is not set: what is not sent needs none.
-    variables = {provider.key_env for provider in PROVIDERS.values()} | {api_key_env or ""}
+    variables = {provider.key_env for provider in PROVIDERS.values() if provider.needs_key} | set(others)
     placeholders = {name: "unused" for name in variables if name and not environ.get(name, "").strip()}
     return {**environ, **placeholders}
 

@@ -32,6 +32,7 @@ _WHY: dict[Local, str] = {
     "loopback": "it cannot send keys to another host",
     "key": "it cannot choose a key",
     "folder": "it cannot write outside its folder",
+    "literal": "it cannot send what your environment holds",
     "never": "only you can choose that",
 }
 
@@ -115,6 +116,8 @@ def _may_set(option: Option, value: Value, folder: Path) -> bool:
             return is_loopback(value)
         case "folder":
             return value == "-" or _is_inside(str(value), folder)
+        case "literal":
+            return isinstance(value, tuple) and not any("$" in text for _, text in value)
         case "never":
             return False
 

@@ -161,7 +161,7 @@ def _flag_parameter(option: Option, *, for_check: bool) -> inspect.Parameter:
     )
     if option.is_switch:
         return _parameter(option.name, bool, False, info)
-    return _parameter(option.name, str | None, None, info)
+    return _parameter(option.name, list[str] | None if option.value.repeats else str | None, None, info)
 
 
 def _parameter(name: str, kind: object, default: object, info: object) -> inspect.Parameter:
@@ -197,7 +197,7 @@ def _check(typed: dict[str, object]) -> int:
 def _given(typed: dict[str, object]) -> CommandLine:
     from llmbatch.cli.settings import CommandLine
 
-    flags = {name: typed[name] for name in OPTIONS if typed.get(name) not in (None, False)}
+    flags = {name: _text(typed[name]) for name in OPTIONS if typed.get(name) not in (None, False, ())}
     return CommandLine(
         input=typed["input"],  # type: ignore[arg-type]  # typer gives what the signature says
         input_file=typed["input_file"],  # type: ignore[arg-type]
@@ -206,6 +206,10 @@ def _given(typed: dict[str, object]) -> CommandLine:
         config=typed["config"],  # type: ignore[arg-type]
         verbose=typed["verbose"],  # type: ignore[arg-type]
     )
+
+
+def _text(typed: object) -> object:
+    return "\n".join(typed) if isinstance(typed, list | tuple) else typed
 
 
 def _drill_function() -> Callable[..., int]:

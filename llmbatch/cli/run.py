@@ -82,6 +82,7 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
             base_url=settings.base_url,
             proxy=settings.proxy,
             api_key_env=settings.api_key_env,
+            headers=dict(settings.headers or ()),
             endpoint=settings.endpoint,
             system=settings.system or None,
             params=settings.params,

@@ -18,6 +18,7 @@ from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
 from llmbatch.cli.terminal import shown
 from llmbatch.cli.trust import is_trusted
 from llmbatch.core.errors import UsageError
+from llmbatch.core.headers import check_headers
 from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, CommandOptions
@@ -83,11 +84,11 @@ def resolve(given: CommandLine, environ: Mapping[str, str], folder: Path) -> Set
             file_values, ignored = restrict(file_values, folder)
             local_key = file_values.pop(_KEY, None)
             local.update(file_values)
-        values |= file_values
+        _merge(values, file_values)
         origin |= dict.fromkeys(file_values, str(path))
         params |= file_params
     said = _from_variables(environ) | _from_flags(given)
-    values |= {name: value for name, (value, _) in said.items()}
+    _merge(values, {name: value for name, (value, _) in said.items()})
     origin |= {name: source for name, (_, source) in said.items()}
     if local_key is not None and _KEY not in said:
         if may_name_key(values.get("base_url"), values.get("proxy")):
@@ -116,6 +117,16 @@ def output_of(settings: Settings) -> str:
     if settings.output is not None:
         return settings.output
     return "-" if settings.input == "-" else str(default_output(settings.input))
+
+
+def _merge(values: dict[str, Value], stronger: Mapping[str, Value]) -> None:
+    """Let *stronger* win in *values*; headers are a set, of which each is won by its name."""
+    for name, value in stronger.items():
+        known = values.get(name)
+        if isinstance(known, tuple) and isinstance(value, tuple):
+            values[name] = check_headers((*known, *value))
+        else:
+            values[name] = value
 
 
 def _content(path: Path) -> bytes:

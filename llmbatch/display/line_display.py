@@ -52,7 +52,7 @@ class LineDisplay(ABC):
         """Take one event."""
         if not self._is_fed:
             self._stats.observe(event)
-        if isinstance(event, _FREQUENT) and not self._passes_frequent:
+        if isinstance(event, _FREQUENT) and not self._passes_frequent and not _is_throttled(event):
             if event.at >= self._due_at:
                 self._print_if_due(event.at)
             return
@@ -85,3 +85,8 @@ class LineDisplay(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._ticker.stop()
+
+
+def _is_throttled(event: Event) -> bool:
+    """Whether a provider refused a call for its pace; the first of a kind deserves a line."""
+    return isinstance(event, CallEnded) and event.verdict == "throttled"

@@ -26,6 +26,10 @@ from llmbatch.display.format import duration, plural, shown
 __all__ = ["LogLine", "LogLines"]
 
 
+_MOST_THROTTLINGS = 64
+"""Routes and codes whose first 429 is shown; a run may have thousands of routes."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogLine:
     """One line for people, safe to show."""
@@ -55,11 +59,13 @@ class RateGate:
 
 
 class LogLines:
-    """Turns events into lines; keeps only how many it has left out."""
+    """Turns events into lines; keeps only how many it has left out, and which 429s it has shown."""
 
     def __init__(self, *, verbose: int = 0) -> None:
         self._verbose = verbose
         self._gate = RateGate(burst=8, refill_s=10.0)
+        self._throttlings: set[tuple[str, str]] = set()
+        """Routes and codes whose message was shown."""
 
     def line(self, event: Event) -> LogLine | None:
         """The line for *event*, None for most."""
@@ -74,6 +80,8 @@ class LogLines:
         return LogLine(news.level, f"{news.text} ({dropped} such lines left out)") if dropped else news
 
     def _change(self, event: Event) -> LogLine | None:
+        if isinstance(event, CallEnded) and event.verdict == "throttled":
+            return self._throttling(event)
         if isinstance(event, OutageStarted):
             why, wait = shown(event.reason, 200), _wait(event.retry_after)
             return LogLine("warning", f"outage of {shown(event.route, 80)}: {why}; its rows wait, probe in {wait}")
@@ -87,6 +95,15 @@ class LogLines:
         if isinstance(event, RunStopping):
             return LogLine("info", f"stopping: {shown(event.reason, 400)}")
         return None
+
+    def _throttling(self, event: CallEnded) -> LogLine | None:
+        """What the provider says with its first refusal of a kind: which limit, often; later ones are only counted."""
+        kind = (event.route, event.code)
+        if not event.message or kind in self._throttlings or len(self._throttlings) >= _MOST_THROTTLINGS:
+            return None
+        self._throttlings.add(kind)
+        why = f"{shown(event.message, 400)} ({shown(event.code, 80)})"
+        return LogLine("info", f"{shown(event.route, 80)} asks for a slower pace: {why}")
 
     def _detail(self, event: Event) -> LogLine | None:
         match event:

@@ -14,11 +14,11 @@ from llmbatch.core.system_errors import errno_of, machine_fault, name_fault
 
 __all__ = ["connect_fault", "lost_fault", "not_sent"]
 
-# A plain-text server answered a TLS greeting, or both sides share no version: only another URL helps. Other broken
+# What answered a TLS greeting was not TLS, or both sides share no version: only another URL helps. Other broken
 # handshakes are what load balancers do while they fall over.
-_TLS_MISMATCH = frozenset(
-    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"}
-)
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
+_TLS_MISMATCH = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION"})
+_NO_TLS_HINT = "this port speaks no TLS: try http:// in place of https://"
 
 _NAME_WORDS: dict[TransportFault, str] = {
     "unknown_host": "the host in {place} does not exist",
@@ -30,6 +30,8 @@ _NAME_WORDS: dict[TransportFault, str] = {
 
 def connect_fault(error: Exception, place: str) -> TransportError:
     """The fault of a connection that was not made: look-up, connect or handshake. *place* is HOST:PORT."""
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS:
+        return TransportError("tls", f"{place} speaks no TLS", sent=False, hint=_NO_TLS_HINT)
     fault, words = _connect_words(error, place)
     return TransportError(fault, words, sent=False)
 

@@ -44,7 +44,9 @@ def _open(path: str, name: str, disk: Filesystem) -> int:
     except FileNotFoundError:
         raise OutputError(f"{name}: there is no directory {parent}", hint=f"create it: mkdir -p {parent}") from None
     except IsADirectoryError:
-        raise OutputError(f"{name}: is a directory", hint="name a file in it") from None
+        raise OutputError(
+            f"{name}: is a directory", hint=f"name a file in it, such as -o {name}/results.jsonl"
+        ) from None
     except PermissionError:
         if Path(path).is_dir():  # which Windows does not open
             raise OutputError(f"{name}: is a directory", hint="name a file in it") from None

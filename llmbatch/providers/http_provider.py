@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llmbatch.classify.classify import classify_fault, classify_reply
-from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.calls import Outcome, Reply, Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
@@ -22,6 +22,11 @@ __all__ = ["HttpProvider"]
 
 _USUAL_OUTPUT_TOKENS = 256
 """What an answer is taken to cost where nothing bounds it."""
+
+_MOST_STREAMING = 256
+
+_KNOW_STREAM = frozenset({"chat", "responses", "completions", "messages"})
+"""The endpoints that have a parameter ``stream``."""
 
 _NO_LIMIT_DIGITS = 9
 """A limit with so many digits bounds nothing."""
@@ -39,6 +44,8 @@ class HttpProvider:
         self._resolver = Resolver(connection)
         self._system = dumps(connection.system) if connection.system else None
         self._resolved: tuple[Row, ParsedRow, Target] | None = None
+        self._streaming: set[str] = set()
+        """URLs that stream where nobody asked for it, and are asked not to; at most :data:`_MOST_STREAMING`."""
 
     @classmethod
     def over_http(
@@ -83,6 +90,8 @@ class HttpProvider:
             members = compose_body(
                 target.endpoint, members, model=target.model, system=self._system, params=self._connection.params
             )
+            if target.url in self._streaming:
+                members.setdefault("stream", "false")
             body = to_bytes(members)
         return Request(
             target.route, target.url, target.headers, body, target.endpoint, _tokens(body, members, target.endpoint)
@@ -113,11 +122,20 @@ class HttpProvider:
             reply = await self._transport.post(request, timeout=timeout)
         except TransportError as error:
             return classify_fault(error)
+        if _is_stream(reply) and request.endpoint in _KNOW_STREAM and len(self._streaming) < _MOST_STREAMING:
+            # Every endpoint that has the parameter takes it, but not every server knows it: only those that need it.
+            self._streaming.add(request.url)
         return classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""
         await self._transport.aclose()
+
+
+def _is_stream(reply: Reply) -> bool:
+    return 200 <= reply.status < 300 and (
+        "text/event-stream" in reply.headers.get("content-type", "") or reply.body.startswith((b"data:", b"event:"))
+    )
 
 
 def _tokens(body: bytes, members: dict[str, str], endpoint: str) -> int:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote
 
 from llmbatch.core.calls import Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
+from llmbatch.core.headers import Headers, check_headers, expand_headers
 from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
+from llmbatch.providers.misnamed import Misnamed, find_misnamed, near_scenario, provider_alone
 from llmbatch.providers.urls import BaseUrl, azure_url, check_proxy, endpoint_url, parse_base_url, proxy_secrets
 
 __all__ = ["ProviderSettings", "Resolver", "Target"]
@@ -27,6 +30,11 @@ _ANTHROPIC_VERSION = "2023-06-01"
 
 _MOST_TARGETS = 1024
 """Models whose targets are remembered, half a kilobyte each."""
+
+_EXAMPLES = {
+    "azure": "export AZURE_OPENAI_ENDPOINT=https://NAME.openai.azure.com",
+    "databricks": "export DATABRICKS_HOST=https://NAME.cloud.databricks.com",
+}
 
 _CUSTOM = KnownProvider("", "", "")
 """The server behind ``--base-url`` when no name says whose it is."""
@@ -47,6 +55,8 @@ class ProviderSettings:
     """The URL of an HTTP proxy for every request; it may hold a user and a password. None: no proxy."""
     api_key_env: str | None = None
     """The variable that holds the key; None: the provider's own."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """HTTP headers to send too, where ``api_key_env`` counts; ``$NAME`` stands for the value of a variable."""
     endpoint: Endpoint | None = None
     """The wire format; None: as the row and the provider have it."""
     system: str | None = None
@@ -57,6 +67,8 @@ class ProviderSettings:
     """Where keys and base URLs are read from."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
+    sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
+    """Gives the names of the simulated provider's scenarios, so that a misspelt one is found; None: all are taken."""
 
     def __post_init__(self) -> None:
         if not _is_text(self.model or ""):
@@ -101,6 +113,7 @@ class Resolver:
         self._connection = connection
         name = (connection.model or "").strip()
         self.run_provider, self.run_model = split_model(name)
+        self._run_fault = self._fault_of_run_model(name)
         self._sim_base: str | None = None
         self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
         self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
@@ -108,6 +121,8 @@ class Resolver:
         keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
         keys.add(connection.api_key_env or "")
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
+        self._added, of_headers = expand_headers(_checked(connection.headers), connection.environ)
+        secrets += of_headers
         if connection.proxy is not None:
             secrets += map(Secret, proxy_secrets(connection.proxy))
         self.mask = Mask(secrets)
@@ -118,8 +133,8 @@ class Resolver:
         *endpoint* is what the row itself says, *anthropic* whether it is in Anthropic's format.
 
         Raises:
-            UsageError: no model, no key, or a base URL that is none.
-            MalformedRowError: a model's name that cannot be one.
+            UsageError: no model, or the run's is another company's; no key; a base URL that is none.
+            MalformedRowError: a row's model that cannot be one, or is another company's.
         """
         asked = (model, endpoint, anthropic)
         found = self._targets.get(asked)
@@ -130,8 +145,46 @@ class Resolver:
             found = self._targets[asked] = self._resolve(model, endpoint, anthropic)
         return found
 
+    def _fault_of_run_model(self, name: str) -> Misnamed | None:
+        """What no row could mean: a provider alone, or a name that is neither OpenAI's nor Anthropic's."""
+        found = None if self._connection.base_url or (self.run_provider and self.run_model) else provider_alone(name)
+        if found is None and self.run_provider is None and self._is_own_address(PROVIDERS["openai"]):
+            by_format = [find_misnamed(name, PROVIDERS[other], is_rows=False) for other in ("openai", "anthropic")]
+            found = by_format[0] if all(by_format) else None
+        return found
+
+    def _is_own_address(self, provider: KnownProvider) -> bool:
+        """Whether requests go to *provider* itself, and not to a gateway that may serve anybody's models."""
+        connection = self._connection
+        return not (
+            connection.base_url or (provider.base_env and connection.environ.get(provider.base_env, "").strip())
+        )
+
+    def _check_name(self, name: str, provider: KnownProvider, *, is_named: bool, is_rows: bool) -> None:
+        """Refuse a model that was meant for another company than *provider*, or a scenario that is misspelt.
+
+        Raises:
+            MalformedRowError: the row says so.
+            UsageError: the run's model says so.
+        """
+        found: Misnamed | None = None
+        if provider.name == "sim":
+            scenarios = self._connection.sim_scenarios
+            found = near_scenario(name, scenarios()) if scenarios is not None else None
+        elif not is_named and provider.own_models_only and self._is_own_address(provider):
+            found = (provider_alone(name) if "/" not in name else None) or find_misnamed(
+                name, provider, is_rows=is_rows
+            )
+        if found is None:
+            return
+        if is_rows:
+            raise MalformedRowError("input_unknown_provider", f"{found.message}; {found.hint}")
+        raise UsageError(found.message, hint=found.hint)
+
     def _resolve(self, model: str | None, endpoint: Endpoint | None, anthropic: bool) -> Target:
         connection = self._connection
+        if self._run_fault is not None:
+            raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
         named, name = split_model(str(parse(model))) if model is not None else (None, self.run_model)
         if model is not None and not (name.strip() and _is_text(name)):
             raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which names none")
@@ -144,8 +197,10 @@ class Resolver:
         if provider is None:
             by_format = PROVIDERS["anthropic" if anthropic or endpoint == "messages" else "openai"]
             provider = _CUSTOM if connection.base_url else by_format
-        endpoint = endpoint or provider.endpoint
+        is_named = named is not None if model is not None else self.run_provider is not None
+        self._check_name(name, provider, is_named=is_named, is_rows=model is not None)
         address, is_default = self._address(provider)
+        endpoint = endpoint or address.endpoint or provider.endpoint
         key_env = self._key_env(provider)
         key = self._key(key_env, required=is_default or key_env == connection.api_key_env)
         return Target(
@@ -155,10 +210,17 @@ class Resolver:
                 base_url=address.base,
             ),
             url=self._url(provider, address, endpoint, name),
-            headers=self._shared(_headers(provider, endpoint, key)),
+            headers=self._shared(self._with_added(_headers(provider, endpoint, key), provider)),
             endpoint=endpoint,
             model=dumps(name),
         )
+
+    def _with_added(self, headers: dict[str, str], provider: KnownProvider) -> dict[str, str]:
+        """*headers* and the user's, which are for the server or provider that the run names."""
+        if not self._added or not (self._connection.base_url or self.run_provider in (None, provider)):
+            return headers
+        replaced = {name.lower() for name in self._added}
+        return {name: text for name, text in headers.items() if name.lower() not in replaced} | self._added
 
     def _shared(self, headers: dict[str, str]) -> dict[str, str]:
         return self._headers.setdefault(tuple(headers.items()), headers)
@@ -176,13 +238,28 @@ class Resolver:
             return parse_base_url(connection.base_url, name="--base-url"), False
         configured = connection.environ.get(provider.base_env, "").strip() if provider.base_env else ""
         if configured:
-            return parse_base_url(configured, name=provider.base_env), provider.name == "azure"
+            return self._configured(provider, configured), not provider.base_url
         if not provider.base_url:
+            raise UsageError(f"no base URL: {provider.base_env} is not set", hint=_EXAMPLES[provider.name])
+        if provider.account_env:
+            return parse_base_url(self._with_account(provider), name=provider.name), True
+        return parse_base_url(provider.base_url, name=provider.name), provider.needs_key
+
+    def _configured(self, provider: KnownProvider, url: str) -> BaseUrl:
+        """The URL that the provider's own variable holds; it may be a host alone where the path is always the same."""
+        if provider.host_path and "://" not in url:
+            url = f"https://{url}"
+        address = parse_base_url(url, name=provider.base_env)
+        return address if address.path else replace(address, path=provider.host_path)
+
+    def _with_account(self, provider: KnownProvider) -> str:
+        account = self._connection.environ.get(provider.account_env, "").strip()
+        if not account:
             raise UsageError(
-                f"no base URL: {provider.base_env} is not set",
-                hint=f"export {provider.base_env}=https://NAME.openai.azure.com",
+                f"{provider.account_env} is not set",
+                hint=f"export {provider.account_env}=…, as {provider.title} shows it",
             )
-        return parse_base_url(provider.base_url, name=provider.name), True
+        return provider.base_url.replace("{account}", quote(account, safe=""))
 
     def _key_env(self, provider: KnownProvider) -> str:
         """The variable of the key that pays, empty for none."""
@@ -239,6 +316,13 @@ def _headers(provider: KnownProvider, endpoint: Endpoint, key: Secret | None) ->
     if provider.auth == "bearer" or (provider.auth == "x-api-key" and endpoint != "messages"):
         headers["Authorization"] = f"Bearer {key.reveal()}"
     return headers
+
+
+def _checked(headers: Mapping[str, str]) -> Headers:
+    try:
+        return check_headers(headers)
+    except (TypeError, ValueError):
+        raise UsageError("headers hold a name or a value that cannot be sent", hint="see --header") from None
 
 
 def _is_text(name: str) -> bool:

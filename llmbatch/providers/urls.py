@@ -26,11 +26,15 @@ _AZURE_PER_DEPLOYMENT: frozenset[Endpoint] = frozenset({"chat", "embeddings", "c
 
 @dataclass(frozen=True, slots=True)
 class BaseUrl:
-    """A base URL in parts: ``origin`` (scheme, host and port), ``path`` without a slash at its end, ``query``."""
+    """A base URL in parts: ``origin`` (scheme, host and port), ``path`` without a slash at its end, ``query``.
+
+    ``endpoint`` is the wire format whose URL was given in place of a base URL.
+    """
 
     origin: str
     path: str
     query: str
+    endpoint: Endpoint | None = None
 
     @property
     def base(self) -> str:
@@ -45,6 +49,8 @@ class BaseUrl:
 
 def parse_base_url(url: str, *, name: str) -> BaseUrl:
     """Check a base URL. *name* is the flag or variable it came from, for the message.
+
+    The URL of an endpoint (``…/v1/chat/completions``) is taken for the base URL that it begins with.
 
     Raises:
         UsageError: no http or https URL, or one with a user or password in it.
@@ -65,7 +71,11 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
         raise UsageError(f"{name} has white space or control characters in it", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
-    return BaseUrl(origin, parts.path.rstrip("/"), parts.query)
+    path = parts.path.rstrip("/")
+    endpoint = next((endpoint for endpoint, end in _PATHS.items() if path.endswith(end)), None)
+    if endpoint is not None:
+        path = path.removesuffix(_PATHS[endpoint]).rstrip("/")
+    return BaseUrl(origin, path, parts.query, endpoint)
 
 
 def check_proxy(url: str) -> None:

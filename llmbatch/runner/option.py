@@ -16,7 +16,7 @@ from llmbatch.runner.value_types import Choice, Switch, Value, ValueType
 __all__ = ["GROUPS", "Drill", "Group", "Local", "Option", "option", "options_of"]
 
 Group = Literal["Input and output", "Model", "Pace", "Outages", "Display"]
-Local = Literal["any", "loopback", "key", "folder", "never"]
+Local = Literal["any", "loopback", "key", "folder", "literal", "never"]
 Drill = Literal["no", "flag", "policy"]
 
 GROUPS: tuple[Group, ...] = ("Input and output", "Model", "Pace", "Outages", "Display")
@@ -47,7 +47,7 @@ class Option:
     """Whether it matters only where rows are sent, so that ``check`` takes it and does not show it."""
     local: Local = "any"
     """What a ``./llmbatch.toml`` may set it to: anything; a URL of this machine; the name of a key's variable if
-    requests stay on this machine; a path in the file's own folder; nothing."""
+    requests stay on this machine; a path in the file's own folder; values that come from no variable; nothing."""
     drill: Drill = "no"
     """Whether ``sim drill`` takes it: not at all; as a flag; as a flag and in the policies to compare."""
 
@@ -125,11 +125,11 @@ class Option:
             raise self._refuse(value, self.name, "") from None
 
     def _refuse(self, value: object, source: str, hint: str) -> UsageError:
-        said = (f"'{value[:80]}'" if value else "empty") if isinstance(value, str) else repr(value)[:80].lower()
         words = self.value.words if isinstance(self.value, Choice) and isinstance(value, str) else ()
         close = difflib.get_close_matches(str(value).lower(), words, n=1)
         return UsageError(
-            f"{source} is {said}, must be {self.value.allowed}", hint=f"did you mean {close[0]}?" if close else hint
+            f"{source} is {self.value.refused(value)}, must be {self.value.allowed}",
+            hint=f"did you mean {close[0]}?" if close else hint,
         )
 
     def _hint(self) -> str:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
+from llmbatch.core.headers import Headers
+from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option, option, options_of
-from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Whole
+from llmbatch.runner.value_types import Choice, Duration, FieldPath, HeaderLines, Number, Size, Switch, Text, Whole
 
 __all__ = [
     "OPTIONS",
@@ -266,6 +268,16 @@ class CommandOptions(RunOptions):
         group="Model",
         local="never",
     )
+    headers: Headers | None = option(
+        None,
+        HeaderLines(),
+        "--header",
+        help="Send this HTTP header too, to --base-url or the provider of --model. May be repeated. 'NAME=$VARIABLE' "
+        "takes the value from the environment, the only way for keys.",
+        unset="none",
+        group="Model",
+        local="literal",
+    )
     endpoint: Endpoint | None = option(
         None,
         Choice(get_args(Endpoint)),
@@ -332,6 +344,8 @@ def check_names(names: frozenset[str]) -> None:
 def _meant(name: str) -> str:
     import difflib
 
+    if intent := find_intent(name):
+        return intent
     known: dict[str, Option] = {key: row for row in RUN_OPTIONS.values() for key in row.keys}
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {known[close[0]].name}?" if close else f"known: {', '.join(sorted(RUN_OPTIONS))}"

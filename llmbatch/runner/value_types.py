@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Choice", "Duration", "FieldPath", "Number", "Size", "Switch", "Text", "Value", "ValueType", "Whole"]
+from llmbatch.core.headers import Headers, check_headers, is_secret_value
 
-Value = str | int | float | bool
+__all__ = [
+    "Choice",
+    "Duration",
+    "FieldPath",
+    "HeaderLines",
+    "Number",
+    "Size",
+    "Switch",
+    "Text",
+    "Value",
+    "ValueType",
+    "Whole",
+]
+
+Value = str | int | float | bool | Headers
 
 # Patterns are compiled when the first value is read: help needs none.
 _COUNT = r"\+?(\d{1,20})(?:\.(\d{1,9}))? ?([kmg]?)"
@@ -35,6 +50,8 @@ class ValueType:
     """What help shows in place of a value; empty where there is none."""
     unit: str = ""
     """What a number counts; empty for what is no number."""
+    repeats: bool = False
+    """Whether its flag may be given more than once; the texts are then lines of one."""
 
     @property
     def allowed(self) -> str:
@@ -56,6 +73,12 @@ class ValueType:
     def show(self, value: Value) -> str:
         """*value* in a form that :meth:`parse` reads."""
         return str(value)
+
+    def refused(self, value: object) -> str:
+        """What a message shows of a *value* that is not allowed."""
+        if isinstance(value, str):
+            return f"'{value[:80]}'" if value else "empty"
+        return repr(value)[:80].lower()
 
 
 class _Quantity(ValueType):
@@ -281,6 +304,62 @@ class FieldPath(ValueType):
         if "\0" in value or not all(value.split(".")):
             raise ValueError
         return value
+
+
+class HeaderLines(ValueType):
+    """HTTP headers: ``NAME=VALUE`` for each flag, lines of them in a variable, a table in TOML, a mapping in Python.
+
+    From outside a key is taken as ``NAME=$VARIABLE`` only, so that it is on no command line and in no file.
+    """
+
+    __slots__ = ()
+
+    metavar = "NAME=VALUE"
+    repeats = True
+
+    @property
+    def allowed(self) -> str:
+        """In words."""
+        return "NAME=VALUE, a key as 'NAME=$VARIABLE', and not Host, Authorization or what describes the body"
+
+    def parse(self, text: str) -> Headers:
+        """Read lines of ``NAME=VALUE``."""
+        pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
+        if not pairs or not all(equals for _, equals, _ in pairs):
+            raise ValueError
+        return self._without_keys([(name.strip(), value.strip()) for name, _, value in pairs])
+
+    def from_toml(self, value: object) -> Headers:
+        """Take a table."""
+        if not isinstance(value, dict):
+            raise TypeError
+        return self._without_keys(value)
+
+    def check(self, value: object) -> Headers:
+        """Take a mapping or pairs; a key may be among the values."""
+        return check_headers(value)
+
+    def show(self, value: Value) -> str:
+        """The names alone."""
+        return ", ".join(name for name, _ in value) if isinstance(value, tuple) else ""
+
+    def refused(self, value: object) -> str:
+        """Names at most: a value may be a key."""
+        if not isinstance(value, str):
+            return "not allowed" if isinstance(value, Mapping) else "no table of names and values"
+        name, found, _ = value.partition("=")
+        if not value:
+            return "empty"
+        if not re.fullmatch(r"[\w.-]{1,40}", name) or is_secret_value("", name):
+            return "not NAME=VALUE"
+        return f"'{name}={'…' if found else ''}'" if found else f"'{name}'"
+
+    @staticmethod
+    def _without_keys(value: object) -> Headers:
+        headers = check_headers(value)
+        if any(is_secret_value(name, text) for name, text in headers):
+            raise ValueError
+        return headers
 
 
 class Switch(ValueType):

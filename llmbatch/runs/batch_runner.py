@@ -65,6 +65,8 @@ class BatchRunner:
         base_url: any OpenAI-compatible server, in place of the provider's.
         proxy: the URL of an HTTP proxy for every request; None: none, whatever the environment says.
         api_key_env: the environment variable that holds the key; keys are taken from nowhere else.
+        headers: HTTP headers to send too, to ``base_url`` or else the model's provider; ``"$NAME"`` stands for the
+            value of an environment variable. Values that hold keys are masked.
         endpoint: the wire format; None: as each row and the provider have it.
         system: a system prompt for rows that have none.
         params: request parameters for rows that do not set them.
@@ -88,6 +90,7 @@ class BatchRunner:
         base_url: str | None = None,
         proxy: str | None = None,
         api_key_env: str | None = None,
+        headers: Mapping[str, str] | None = None,
         endpoint: Endpoint | None = None,
         system: str | None = None,
         params: Mapping[str, object] | None = None,
@@ -100,13 +103,14 @@ class BatchRunner:
         **options: Unpack[Options],
     ) -> None:
         check_names(frozenset(options))
-        check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory)
+        check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers)
         self.options = RunOptions(**options)
         self._max_answer_memory = max_answer_memory
         self._model = model
         self._base_url = base_url
         self._proxy = proxy
         self._api_key_env = api_key_env
+        self._headers = dict(headers or {})
         self._endpoint = endpoint
         self._system = system
         self._params = dict(params or {})
@@ -353,11 +357,13 @@ class BatchRunner:
             base_url=self._base_url,
             proxy=self._proxy,
             api_key_env=self._api_key_env,
+            headers=self._headers,
             endpoint=self._endpoint,
             system=self._system,
             params={name: dumps(value) for name, value in self._params.items()},
             environ=self._environ,
             sim_url=host.url,
+            sim_scenarios=host.scenarios,
         )
         if self._transport is not None:
             return HttpProvider(connection, self._transport)

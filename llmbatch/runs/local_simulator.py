@@ -31,6 +31,13 @@ class LocalSimulator:
             self._starting = asyncio.get_running_loop().create_task(self._start(listener))
         return self._url
 
+    @staticmethod
+    def scenarios() -> tuple[str, ...]:
+        """The names of the built-in scenarios."""
+        from llmbatch.sim.scenario_file import built_in_scenarios
+
+        return tuple(built_in_scenarios())
+
     async def _start(self, listener: socket.socket) -> SimServer:
         from llmbatch.sim.server import start
 

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from llmbatch import BatchRunner
+from llmbatch.core.errors import UsageError
+from llmbatch.runner.intents import find_intent
+from llmbatch.runner.options import OPTIONS
+
 OPENAI = ("-m", "openai/gpt-5-mini")
 
 
@@ -111,6 +116,86 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
 
     assert done.returncode == 2
     assert "OPENAI_API_KEY is not set" in two_lines(done.stderr)[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("--workers", "8"), "-c N (--concurrency)"),
+        (("--parallel", "8"), "-c N (--concurrency)"),
+        (("--batch-size", "8"), "-c N (--concurrency)"),
+        (("--resume",), "the same command again resumes"),
+        (("--max-tokens", "500"), "-P max_tokens=500"),
+        (("--max_tokens", "500"), "-P max_tokens=500"),
+        (("--temperature", "0"), "-P temperature=0.2"),
+        (("--retries", "5"), "--max-attempts N"),
+        (("--max-retries", "5"), "--max-attempts N"),
+        (("--model-name", "x"), "-m PROVIDER/MODEL"),
+        (("--max-cost", "5"), "there is no cost limit yet"),
+        (("--api-base", "http://h"), "--base-url URL"),
+        (("--token", "sk-live-1234567"), "--api-key-env"),
+        (("--output-dir", "results"), "the name of a file"),
+        (("-o", "folder"), "such as -o folder/results.jsonl"),
+        (("--retry-faild",), "did you mean --retry-failed?"),
+        (("--outptu", "x"), "did you mean --output?"),
+    ],
+)
+def test_a_hint_is_for_what_was_meant_not_for_what_is_spelt_alike(llmbatch_here, two_lines, prompts, typed, meant):
+    """The names that other tools have; a misspelt name is still found by its spelling."""
+    prompts.with_name("folder").mkdir()
+
+    done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", *typed)
+
+    assert done.returncode == 2
+    assert meant in two_lines(done.stderr)[1]
+    assert "sk-live" not in done.stderr
+    assert not prompts.with_name("prompts.results.jsonl").exists()
+
+
+def test_a_setting_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, two_lines, prompts):
+    """In a configuration file, and in the library."""
+    prompts.with_name("llmbatch.toml").write_text("max_tokens = 500\n")
+
+    done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady")
+
+    assert done.returncode == 2
+    assert "-P max_tokens=500" in two_lines(done.stderr)[1]
+    with pytest.raises(UsageError) as caught:
+        BatchRunner("sim/steady", max_retries=3)  # type: ignore[call-arg]
+    assert "max-attempts" in caught.value.hint
+
+
+def test_no_option_that_exists_is_explained_away():
+    """A row of the table of intents goes when its option comes."""
+    flags = [flag for option in OPTIONS.values() for flag in option.flags]
+
+    assert not [flag for flag in flags if find_intent(flag)]
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "hint"),
+    [
+        ("opneai/gpt-5-mini", "'opneai' is not a known provider", "did you mean openai/gpt-5-mini?"),
+        ("google/gemini-2.5-pro", "'google' is not a known provider", "did you mean gemini/gemini-2.5-pro?"),
+        ("bedrock/claude", "'bedrock' is not a known provider", "--base-url"),
+        ("claude-sonnet-5", "names no provider", "did you mean anthropic/claude-sonnet-5?"),
+        ("openai", "no model", "for example openai/gpt-5-mini"),
+        ("sim/stedy", "there is no scenario 'stedy'", "did you mean sim/steady?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_model_of_another_company_is_refused_before_anything_is_sent(
+    llmbatch_here, two_lines, prompts, command, model, error, hint
+):
+    """With only OpenAI's key at hand: exit code 2, what was meant, and no output."""
+    done = llmbatch_here(command, str(prompts), "-m", model, OPENAI_API_KEY="sk-test-0123456789")
+
+    assert done.returncode == 2
+    said_error, said_hint = two_lines(done.stderr)
+    assert error in said_error
+    assert hint in said_hint
+    assert "sk-test" not in done.stderr
+    assert not (prompts.parent / "prompts.results.jsonl").exists()
 
 
 def test_a_missing_model_is_named(llmbatch, two_lines, prompts, silence):

@@ -11,12 +11,24 @@ import pytest
 
 import llmbatch as package
 from llmbatch.cli.option_docs import to_markdown
+from llmbatch.cli.provider_docs import to_markdown as providers_to_markdown
 from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RunOptions
-from llmbatch.runner.value_types import Choice, Duration, FieldPath, Number, Size, Switch, Text, Value, Whole
+from llmbatch.runner.value_types import (
+    Choice,
+    Duration,
+    FieldPath,
+    HeaderLines,
+    Number,
+    Size,
+    Switch,
+    Text,
+    Value,
+    Whole,
+)
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
 VARIABLES = [(option, variable) for option in SETTABLE for variable in option.variables]
@@ -39,6 +51,8 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return words[-1], f'"{words[-1]}"', words[-1]
         case Switch():
             return "true", "true", True
+        case HeaderLines():
+            return "X-Test=1", '{X-Test = "1"}', (("X-Test", "1"),)
         case Text() | FieldPath():
             return "TEXT", '"TEXT"', "TEXT"
     raise AssertionError(option.value)
@@ -159,6 +173,13 @@ def test_the_docs_have_the_table():
     page = Path(package.__file__).parents[1] / "docs" / "options.md"
 
     assert page.read_text(encoding="utf-8") == to_markdown()
+
+
+def test_the_docs_have_the_providers():
+    """``docs/providers.md`` is what ``python -m llmbatch.cli.provider_docs`` prints."""
+    page = Path(package.__file__).parents[1] / "docs" / "providers.md"
+
+    assert page.read_text(encoding="utf-8") == providers_to_markdown()
 
 
 ROW = """

@@ -36,13 +36,32 @@ def test_only_a_known_provider_is_split_off(name, provider, model):
 
 def test_table_is_consistent():
     """Each provider is listed under its name, has a key variable of its own unless it wants no key, and https."""
-    variables = [provider.key_env for provider in PROVIDERS.values() if provider.auth != "none"]
+    variables = [
+        name
+        for provider in PROVIDERS.values()
+        for name in (provider.key_env, provider.other_key_env)
+        if name or (provider.needs_key and name is provider.key_env)
+    ]
 
     assert all(name == provider.name for name, provider in PROVIDERS.items())
     assert all(variables)
     assert len(set(variables)) == len(variables)
-    assert all(provider.base_url.startswith("https://") for provider in PROVIDERS.values() if provider.base_url)
+    assert all(
+        provider.base_url.startswith("https://" if provider.needs_key else "http://localhost:")
+        for provider in PROVIDERS.values()
+        if provider.base_url
+    )
+    assert all(provider.base_url or provider.base_env or provider.name == "sim" for provider in PROVIDERS.values())
     assert all(provider.endpoint in ENDPOINTS for provider in PROVIDERS.values())
+    assert all(provider.title and provider.example and provider.source for provider in PROVIDERS.values())
+
+
+def test_no_alias_is_a_provider_or_means_two():
+    """What other tools call a provider leads to one suggestion."""
+    aliases = [alias for provider in PROVIDERS.values() for alias in provider.aliases]
+
+    assert len(set(aliases)) == len(aliases)
+    assert not set(aliases) & PROVIDERS.keys()
 
 
 def test_importing_providers_loads_no_http_client():

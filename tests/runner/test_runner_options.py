@@ -103,7 +103,7 @@ def test_an_alias_as_a_keyword_is_answered_with_the_keyword() -> None:
 
 
 def test_no_two_options_share_a_flag_a_key_or_a_variable() -> None:
-    """Aliases included; and every option has a long flag that is its name."""
+    """Aliases included; and every option has a long flag that is its name, in the singular where it is repeated."""
     for names in (
         [flag for option in OPTIONS.values() for flag in option.flags],
         [key for option in OPTIONS.values() for key in option.keys],
@@ -111,7 +111,8 @@ def test_no_two_options_share_a_flag_a_key_or_a_variable() -> None:
     ):
         assert len(names) == len(set(names))
     for option in OPTIONS.values():
-        assert option.flag == "--" + option.name.replace("_", "-")
+        name = option.name.removesuffix("s") if option.value.repeats else option.name
+        assert option.flag == "--" + name.replace("_", "-")
 
 
 def test_every_default_is_in_its_range_and_is_read_as_it_is_shown() -> None:

@@ -146,6 +146,22 @@ def test_errors_are_never_left_out() -> None:
     assert len(lines) == 51
 
 
+def throttled(at: float, row: int, *, code: str = "http_429", route: str = ROUTE) -> CallEnded:
+    message = "Rate limit reached: 500 requests per minute"
+    return CallEnded(at, route, row, False, "throttled", code, message, 429, 0.1, 0, 0)
+
+
+def test_the_message_of_a_429_was_never_shown_only_its_code() -> None:
+    """Once for each route and code, as for openings: it says which limit it is."""
+    events = [throttled(float(row), row) for row in range(1, 20)]
+
+    lines = plain(started(), *events, throttled(21.0, 21, code="tokens"), throttled(22.0, 22, route="other"))
+
+    told = [line for line in lines if "500 requests per minute" in line]
+    assert len(told) == 3
+    assert f"{ROUTE} asks for a slower pace: Rate limit reached: 500 requests per minute (http_429)" in told[0]
+
+
 def test_the_end_has_a_last_line() -> None:
     """A run that is shorter than ten seconds still leaves one line of progress, with the rate of the whole run."""
     lines = plain(started(total=10), *rows(0.2, 2.2, every=0.2), RunEnded(2.5, 0, "", 0))

@@ -1,0 +1,71 @@
+"""The table of providers as Markdown: ``python -m llmbatch.cli.provider_docs > docs/providers.md``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from llmbatch.providers.catalog import CHECKED, PROVIDERS, KnownProvider
+
+__all__ = ["to_markdown"]
+
+_HEAD = f"""# Providers
+
+Made from the table in `llmbatch/providers/catalog.py` by `python -m llmbatch.cli.provider_docs`.
+
+`-m PROVIDER/MODEL` chooses the provider, and the key of the variable pays. Everything after the first `/` is sent as
+the model's name, so `together/meta-llama/…` and `nvidia/nvidia/…` are right. Any other OpenAI-compatible server is
+reached with `--base-url URL` (`--api-key-env NAME` if it wants a key); the URL of an endpoint
+(`…/v1/chat/completions`) is understood. Addresses and variables were looked up in {CHECKED} at the sources below.
+
+| provider | | key | base URL | format | source |
+|---|---|---|---|---|---|"""
+
+_TAIL = """
+A row's own model wins over `-m`. A name without a provider goes to the provider of `-m`, to `--base-url`, or else by
+the row's format: to Anthropic for its messages, to OpenAI for everything else.
+
+Prompts do not go to the wrong company by a slip. Where such a name would go to a provider that serves only its own
+models, at its own address, the name of another company's model (`claude-…`, `gemini-…`, `google/…`, `bedrock/…`) or a
+provider's name misspelt (`opneai/…`) is refused: with exit code 2 for `-m`, as a `failed` line with
+`input_unknown_provider` for a row. To send such a name all the same, put the provider before it: `openai/opneai/…`.
+
+## Headers
+
+`--header NAME=VALUE` (repeatable; in a configuration file the table `[headers]`, in Python `headers={…}`) adds a header
+to requests to `--base-url`, or else to the provider of `-m`. `NAME=$VARIABLE` takes the value from the environment (in
+single quotes, so that the shell leaves it) and masks it like a key; `Bearer $VARIABLE` works too. From the command line
+and from files, keys are accepted in no other way. `Host`, `Authorization` and what describes the body cannot be set. A
+`./llmbatch.toml` that is not trusted may not use variables.
+
+```sh
+llmbatch run prompts.jsonl -m my-model --base-url https://gateway.example/v1 \\
+  --header 'x-portkey-api-key=$PORTKEY_API_KEY'
+```
+"""
+
+
+def to_markdown() -> str:
+    """The whole page."""
+    return "\n".join((_HEAD, *(f"| {' | '.join(_cells(provider))} |" for provider in PROVIDERS.values()), _TAIL))
+
+
+def _cells(provider: KnownProvider) -> Iterator[str]:
+    yield f"`{provider.name}/`"
+    yield ". ".join(part.rstrip(".") for part in (provider.title, provider.note) if part)
+    names = " or ".join(f"`{name}`" for name in (provider.key_env, provider.other_key_env) if name) or "none"
+    yield names if provider.needs_key or not provider.key_env else f"{names}, if set"
+    yield _base_url(provider)
+    yield provider.endpoint
+    yield f"<{provider.source}>" if "://" in provider.source else f"[{provider.source}](outages.md)"
+
+
+def _base_url(provider: KnownProvider) -> str:
+    url = provider.base_url.replace("{account}", f"${provider.account_env}")
+    if provider.base_env and not url:
+        return f"`{provider.base_env}`" + (f" + `{provider.host_path}`" if provider.host_path else "")
+    return " or ".join(f"`{part}`" for part in (url, provider.base_env) if part) or "none"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_markdown())

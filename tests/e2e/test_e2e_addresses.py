@@ -1,0 +1,124 @@
+"""Wrong addresses and servers with habits of their own, over real sockets: what comes back says what to type."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e_recorder import Arrival, Recorder, answer
+
+from llmbatch import BatchRunner
+
+
+@pytest.fixture
+def server() -> Iterator[Recorder]:
+    """A server on loopback."""
+    recorder = Recorder()
+    yield recorder
+    recorder.close()
+
+
+def inputs(tmp_path: Path, rows: int, member: str = "prompt") -> Path:
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps({member: f"row {number}"}) + "\n" for number in range(rows)))
+    return path
+
+
+async def test_https_to_a_port_without_tls_is_no_wrong_certificate(tmp_path):
+    """Exit code 3, and the other scheme."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(10)  # what any HTTP server makes of a TLS greeting
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as plain:
+        url = f"https://127.0.0.1:{plain.sockets[0].getsockname()[1]}/v1"
+        summary = await BatchRunner("m", base_url=url, environ={}).run(inputs(tmp_path, 3))
+
+    assert summary.exit_code == 3
+    assert "speaks no TLS" in summary.stopped_reason
+    assert "this port speaks no TLS: try http://" in summary.advice
+    assert "certificate" not in summary.stopped_reason + summary.advice
+    assert summary.failed == 0
+
+
+@pytest.mark.parametrize("end", ["/chat/completions", "/chat/completions/"])
+async def test_the_url_of_an_endpoint_is_understood_as_the_base_url(tmp_path, server, end):
+    """The path is not doubled."""
+    summary = await BatchRunner("m", base_url=server.url + end, environ={}).run(inputs(tmp_path, 2))
+
+    assert summary.exit_code == 0
+    assert {arrival.path for arrival in server.arrivals} == {"/v1/chat/completions"}
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (500, "Llama model must be created with embedding=True to call this method"),
+        (500, "this model does not support embeddings"),
+        (501, "This server does not support embeddings. Start it with `--embeddings`"),
+    ],
+)
+async def test_a_model_without_embeddings_is_not_waited_for_as_an_outage(tmp_path, server, status, message):
+    """Of llama-cpp-python, Ollama and llama.cpp: never answered yet, so it stops, with the message."""
+    server.respond = lambda _: (status, json.dumps({"error": {"message": message, "type": "server_error"}}).encode())
+    runner = BatchRunner("m", base_url=server.url, endpoint="embeddings", environ={})
+
+    summary = await runner.run(inputs(tmp_path, 20, "input"))
+
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert message in summary.stopped_reason
+
+
+def streaming(arrival: Arrival) -> tuple[int, bytes]:
+    """As ``transformers serve``: an event stream, unless the request says that it wants none."""
+    if json.loads(arrival.body).get("stream") is False:
+        return answer(arrival)
+    if arrival.path.endswith("/responses"):
+        _, whole = answer(arrival)
+        event = {"type": "response.completed", "response": json.loads(whole)}
+        return 200, f"event: response.completed\ndata: {json.dumps(event)}\n\n".encode()
+    chunk = {"id": "c", "object": "chat.completion.chunk"}
+    first = chunk | {"choices": [{"index": 0, "delta": {"content": "ok"}}]}
+    last = chunk | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return 200, f"data: {json.dumps(first)}\n\ndata: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode()
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+async def test_a_server_that_streams_unasked_is_asked_not_to(tmp_path, server, endpoint):
+    """Its first answer is read to its end; then requests say ``stream: false``."""
+    server.respond = streaming
+    runner = BatchRunner("m", base_url=server.url, endpoint=endpoint, environ={}, concurrency=1)
+
+    summary = await runner.run(inputs(tmp_path, 12), tmp_path / "out.jsonl")
+
+    assert (summary.exit_code, summary.success) == (0, 12)
+    assert [json.loads(body).get("stream") for body in server.bodies] == [None] + [False] * 11
+    lines = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert {line["text"] for line in lines} == {"ok"}
+
+
+async def test_a_server_that_does_not_stream_is_told_nothing(tmp_path, server):
+    """It may not know the parameter."""
+    summary = await BatchRunner("m", base_url=server.url, environ={}, concurrency=1).run(inputs(tmp_path, 3))
+
+    assert summary.exit_code == 0
+    assert [json.loads(body).get("stream") for body in server.bodies] == [None] * 3
+
+
+async def test_a_batch_row_keeps_its_bytes_where_the_server_streams(tmp_path, server):
+    """It is sent as it stands; its streams are read."""
+    server.respond = streaming
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    path = tmp_path / "batch.jsonl"
+    path.write_text((json.dumps({"custom_id": "a", "url": "/v1/chat/completions", "body": body}) + "\n") * 4)
+
+    summary = await BatchRunner(base_url=server.url, environ={}, concurrency=1).run(path)
+
+    assert (summary.exit_code, summary.success) == (0, 4)
+    assert [json.loads(sent) for sent in server.bodies] == [body] * 4
