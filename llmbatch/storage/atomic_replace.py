@@ -1,6 +1,6 @@
-"""Replaces a file whole: a new one is written beside it, made durable, and renamed over it.
+"""Atomic replacement of files: write a new file next to the old one, sync it, and rename it over the old one.
 
-Whoever looks sees the old file or the new one, never a part. Does not know what is in them.
+Readers see the old file or the new one, never a part.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ __all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
 
 def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYSTEM) -> int:
-    """Put *chunks* in place of *path*; gives a locked descriptor of the new file that appends.
+    """Replace *path* by *chunks*; give a locked descriptor of the new file, open for appending.
 
-    A file that was there hands on its mode and, where permitted, its owner; a new one gets 0600. On an error the old
-    file stays as it was.
+    An existing file passes on its mode and, if permitted, its owner; a new one gets 0600. On an error the old file is
+    unchanged.
 
     Raises:
         OSError: as the system says.
@@ -38,7 +38,7 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYST
         try:
             disk.sync_all(fd)
         except OSError as error:
-            if not is_unsupported(error):  # a file system that cannot is used only with --fsync off
+            if not is_unsupported(error):  # a file system that cannot sync is used only with --fsync off
                 raise
         disk.replace(beside, path)
     except BaseException:
@@ -53,7 +53,7 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYST
 def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync: bool) -> None:
     """Write *data* to a new file in the directory of *path*, sync it if *sync*, and remove it.
 
-    Does nothing where no file may be made there.
+    Does nothing if no file may be created there.
 
     Raises:
         OSError: as the system says.
@@ -75,19 +75,19 @@ def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync:
 
 
 def remove_leftover(path: str, disk: Filesystem = FILESYSTEM) -> None:
-    """Remove what a process that was killed while replacing *path* left beside it, where that can be done."""
+    """Remove the temporary file of a process that was killed while replacing *path*, if possible."""
     with contextlib.suppress(OSError):
         disk.unlink(_beside(path))
 
 
 def _beside(path: str) -> str:
-    # A fixed name: what is left behind is found by the next process instead of piling up.
+    # A fixed name: the next process finds a leftover instead of adding another one.
     target = Path(path)
     return str(target.with_name(f".{target.name}.llmbatch-new"))
 
 
 def sync_directory(path: str, disk: Filesystem = FILESYSTEM) -> None:
-    """Make the name of the file *path* durable, where the file system can."""
+    """Sync the directory of *path*, so that its name is durable, if the file system can."""
     with contextlib.suppress(OSError):
         fd = disk.open(str(Path(path).parent), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
