@@ -1,6 +1,4 @@
-"""Opening and reading the bytes of an input, with errors that say what to try.
-
-Knows neither lines nor rows.
+"""Opens an input and reads its bytes, with errors that say what to try.
 """
 
 from __future__ import annotations
@@ -18,11 +16,11 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 __all__ = ["BLOCK_BYTES", "blocks_between", "file_blocks", "open_input", "read_block", "read_exactly", "read_head"]
 
 BLOCK_BYTES: Final = 64 * 1024
-"""How much is read at once: no more, as the lines of a block are in memory together, and more is not quicker."""
+"""Block size: the lines of a block are in memory together, and larger blocks are not faster."""
 
 
 def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
-    """A descriptor of *path*, or of standard input for ``-``.
+    """Open *path*, or standard input for ``-``; give a descriptor.
 
     Raises:
         InputError: it cannot be opened, or is a directory.
@@ -32,7 +30,7 @@ def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
             return _duplicate_stdin()
         if not str(path):
             raise InputError("the input's path is empty", hint="name a file, or - for standard input")
-        # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
+        # Without O_NONBLOCK, opening a FIFO would block until it has a writer.
         fd = disk.open(str(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
@@ -47,14 +45,14 @@ def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
 
 
 def _duplicate_stdin() -> int:
-    # A place that is only held, so that nothing else gets it, cannot be read from.
+    # A closed standard stream is a placeholder descriptor, which cannot be read.
     if fcntl.fcntl(0, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
         raise InputError("standard input is closed", hint="name a file, or pipe rows in")
     return os.dup(0)
 
 
 def file_blocks(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
-    """The blocks of a regular file, from where *fd* stands to its end.
+    """Read the blocks of a regular file, from the position of *fd* to its end.
 
     Raises:
         InputError: it cannot be read.
@@ -64,7 +62,7 @@ def file_blocks(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[b
 
 
 def blocks_between(fd: int, start: int, end: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
-    """The blocks of a regular file from *start* to *end*, wherever *fd* stands.
+    """Read the blocks of a regular file from *start* to *end*, whatever the position of *fd*.
 
     Raises:
         InputError: it cannot be read.
@@ -78,7 +76,7 @@ def blocks_between(fd: int, start: int, end: int, name: str, disk: Filesystem = 
 
 
 def read_exactly(fd: int, size: int, offset: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
-    """*size* bytes of a regular file from *offset* on, fewer where it ends before.
+    """Read *size* bytes of a regular file from *offset* on, fewer at its end.
 
     Raises:
         InputError: it cannot be read.
@@ -90,7 +88,7 @@ def read_exactly(fd: int, size: int, offset: int, name: str, disk: Filesystem = 
 
 
 def read_head(fd: int, size: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
-    """The first *size* bytes of a regular file, wherever *fd* stands.
+    """Read the first *size* bytes of a regular file, whatever the position of *fd*.
 
     Raises:
         InputError: it cannot be read.
@@ -106,10 +104,10 @@ def _read_at(fd: int, size: int, offset: int, name: str, disk: Filesystem) -> by
 
 
 def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
-    """The next block, empty at the end.
+    """Read the next block, empty at the end.
 
     Raises:
-        BlockingIOError: nothing is there right now.
+        BlockingIOError: no data is available right now.
         InputError: it cannot be read.
     """
     try:
