@@ -1,5 +1,4 @@
-"""Opens an input and reads its bytes, with errors that say what to try.
-"""
+"""Opens an input and reads its bytes, with errors that say what to try."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def too_long(number: int, digest: str) -> Malformed:
 def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row | Malformed:
     """Convert a Python object (a dict, a string or a list of messages) into a row that also holds *value* itself.
 
-    With *opaque* (rows for a function of the user's) nothing is malformed: an object without a JSON form, or with nothing to
-    send, is a row without fields. Never raises.
+    With *opaque* (rows for a function of the user's) nothing is malformed: an object without a JSON form, or with
+    nothing to send, is a row without fields. Never raises.
     """
     try:
         row = _parse(number, dumps(value).encode())

@@ -1,7 +1,6 @@
-"""One run an output: opening the file and locking it, and saying who has it.
+"""Opens and locks the output file, so that only one run writes it, and finds the process that holds the lock.
 
-The lock is ``flock`` on the file itself: the kernel lets go of it however the process ends, and no lock file stays
-behind. Does not read or write the file.
+The lock is ``flock`` on the file itself: the kernel releases it however the process ends, and no lock file is left.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
 
 
 def open_locked(path: str, name: str, disk: Filesystem = FILESYSTEM) -> int:
-    """A descriptor of *path*, created with mode 0600 where it is not there, and locked. *name* is for messages.
+    """Open *path*, created with mode 0600 if missing, and lock it; give the descriptor. *name* is for messages.
 
     Raises:
         OutputError: another run has the file, or it cannot be opened or locked.
@@ -73,7 +72,7 @@ def _is_still_at(fd: int, path: str, disk: Filesystem) -> bool:
 
 
 def holds_lock(pid: int) -> bool:
-    """Whether the process *pid* holds a lock on any file; where the system does not tell, whether it is alive."""
+    """Whether process *pid* holds a lock on any file; if the system does not say, whether it is alive."""
     try:
         return any(lock_pid == pid for lock_pid, _ in _locks())
     except OSError:
@@ -88,7 +87,7 @@ def holds_lock(pid: int) -> bool:
 
 
 def _holder(about: os.stat_result) -> int | None:
-    """The process that holds the lock, where the system tells."""
+    """The process that holds the lock, if the system says so."""
     place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     try:
         return next((pid for pid, locked in _locks() if locked == place and pid), None)
@@ -100,7 +99,7 @@ def _locks() -> list[tuple[int, str]]:
     """Process and file of every ``flock`` on this machine.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system does not provide it.
     """
     lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
     rows = [words for words in map(str.split, lines) if len(words) > 5 and words[1] == "FLOCK"]

@@ -1,4 +1,4 @@
-"""Where results go: lines of a file, or an async iterator."""
+"""Sinks for results: lines of a file, or an async iterator."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LineSink:
 
 
 class QueueSink:
-    """Keeps results until somebody iterates; congested from *bound* on, so that an idle consumer stops the calls."""
+    """Buffers results for an iterator; congested from *bound* on, so that a slow consumer stops new calls."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound
