@@ -451,7 +451,7 @@ def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) 
 
 
 def _words_of(value: JSON, depth: int = 0) -> str:
-    """The words in *value*'s message fields; a list of validation errors as ``location: message``, one after the other."""
+    """The words in *value*'s message fields; a list of validation errors as ``location: message``."""
     if isinstance(value, str):
         return value
     if depth >= _DEEPEST:

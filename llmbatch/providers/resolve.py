@@ -1,10 +1,10 @@
-"""Where requests go and which key pays: settings and environment resolved to targets.
+"""Resolves settings and environment to targets: URL, headers and key of a model's requests.
 
-Who answers is decided in this order: the row's own ``PROVIDER/``, the run's (``-m``), ``--base-url`` (a server without
-a name), the format of the row. What a row says never decides which key goes to ``--base-url``: there it is the one of
+The provider is chosen in this order: the row's own ``PROVIDER/``, the run's (``-m``), ``--base-url`` (a server without
+a name), the format of the row. A row never decides which key is sent to ``--base-url``: it is that of
 ``--api-key-env``, or of the provider that ``-m`` names.
 
-This module sends nothing, and no message of it shows a key.
+No message shows a key.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ __all__ = ["ProviderSettings", "Resolver", "Target"]
 _ANTHROPIC_VERSION = "2023-06-01"
 
 _MOST_TARGETS = 1024
-"""Models whose targets are remembered, half a kilobyte each."""
+"""Models whose targets are cached, half a kilobyte each."""
 
 _CUSTOM = KnownProvider("", "", "")
-"""The server behind ``--base-url`` when no name says whose it is."""
+"""Name of the server behind ``--base-url`` if no provider is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
-    """What the user said about where to send; checked at birth, but for what needs a row.
+    """Settings of where to send; validated when created, except what depends on a row.
 
-    Raises :class:`~llmbatch.core.errors.UsageError` for a value that cannot be meant.
+    Raises :class:`~llmbatch.core.errors.UsageError` for an invalid value.
     """
 
     model: str | None = None
     """``PROVIDER/MODEL`` or a bare name, for rows without a ``model``."""
     base_url: str | None = None
-    """Replaces the base URL of whichever provider is chosen, except ``sim``."""
+    """Replaces the base URL of the provider that is chosen, except ``sim``."""
     proxy: str | None = field(default=None, repr=False)
-    """The URL of an HTTP proxy for every request; it may hold a user and a password. None: no proxy."""
+    """The URL of an HTTP proxy for every request; it may contain a user and a password. None: no proxy."""
     api_key_env: str | None = None
     """The variable that holds the key; None: the provider's own."""
     endpoint: Endpoint | None = None
-    """The wire format; None: as the row and the provider have it."""
+    """The wire format; None: that of the row and the provider."""
     system: str | None = None
     """A system prompt for rows that have none; not for batch rows."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Request parameters as JSON text, for rows that do not set them; not for batch rows."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    """Where keys and base URLs are read from."""
+    """The environment that keys and base URLs are read from."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
 
@@ -82,7 +82,7 @@ class ProviderSettings:
 
 @dataclass(slots=True)
 class Target:
-    """Where one model is reached over one endpoint. ``model`` is the name that is sent, as JSON text."""
+    """Target of requests for one model and endpoint. ``model`` is the name that is sent, as JSON text."""
 
     route: Route
     url: str
@@ -92,9 +92,9 @@ class Target:
 
 
 class Resolver:
-    """Finds the target of a model, once for each: later rows cost one dictionary look-up.
+    """Finds the target of a model, once for each: later rows cost one dictionary lookup.
 
-    Not for several threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, connection: ProviderSettings) -> None:
@@ -104,7 +104,7 @@ class Resolver:
         self._sim_base: str | None = None
         self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
         self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-        """The few sets of headers that a run sends: one object each, however many models there are."""
+        """The few sets of headers of a run: one object each, however many models there are."""
         keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
         keys.add(connection.api_key_env or "")
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
@@ -115,17 +115,17 @@ class Resolver:
     def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool) -> Target:
         """The target for a row's own *model* (JSON text) or the run's.
 
-        *endpoint* is what the row itself says, *anthropic* whether it is in Anthropic's format.
+        *endpoint* is that of the row itself, *anthropic* whether it is in Anthropic's format.
 
         Raises:
-            UsageError: no model, no key, or a base URL that is none.
-            MalformedRowError: a model's name that cannot be one.
+            UsageError: no model, no key, or an invalid base URL.
+            MalformedRowError: an invalid model name.
         """
         asked = (model, endpoint, anthropic)
         found = self._targets.get(asked)
         if found is None:
             if len(self._targets) >= _MOST_TARGETS:
-                # Rows may name any number of models; what is forgotten is only worked out again.
+                # Rows may name any number of models; evicted targets are computed again.
                 self._targets.clear()
             found = self._targets[asked] = self._resolve(model, endpoint, anthropic)
         return found
@@ -164,7 +164,7 @@ class Resolver:
         return self._headers.setdefault(tuple(headers.items()), headers)
 
     def _address(self, provider: KnownProvider) -> tuple[BaseUrl, bool]:
-        """The provider's base URL, and whether it is the one of its own that certainly wants a key."""
+        """The provider's base URL, and whether it is the provider's own, which certainly needs a key."""
         connection = self._connection
         if provider.name == "sim":
             if self._sim_base is None:
@@ -185,7 +185,7 @@ class Resolver:
         return parse_base_url(provider.base_url, name=provider.name), True
 
     def _key_env(self, provider: KnownProvider) -> str:
-        """The variable of the key that pays, empty for none."""
+        """The environment variable of the key, empty for none."""
         connection = self._connection
         if provider.auth == "none":
             return ""
@@ -242,5 +242,5 @@ def _headers(provider: KnownProvider, endpoint: Endpoint, key: Secret | None) ->
 
 
 def _is_text(name: str) -> bool:
-    """Whether *name* can be written out: JSON and command lines can hold halves of characters."""
+    """Whether *name* can be encoded: JSON and command lines may contain lone surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in name)
