@@ -214,7 +214,7 @@ def _judge_failure(
 ) -> Outcome:
     """Classify an answer that is not a success: gather the facts, find the rule, fill in the outcome.
 
-    *sick* is what a success status turned out to hold, *aside* a message for a body that has none.
+    *sick* is the bad body of a success status, *aside* a message for a body that has none.
     """
     blamed = body.document if sick is None else sick.error
     if sick is None and not body.whole and "event-stream" in headers.get("content-type", ""):

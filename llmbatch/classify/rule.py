@@ -21,7 +21,7 @@ _quoted_message = re.compile(r"""['"]message['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", 
 
 @dataclass(slots=True)
 class Facts:
-    """What a rule looks at. ``status`` is 0 where a success status came with a body that stands for none.
+    """Facts that rules match against. ``status`` is 0 if a success status came with a body that is not a success.
 
     ``retry_after`` is the hint of the answer, seconds. ``asked`` is the request, as far as it is known: words that
     occur in it may be an echo, and prove nothing.
@@ -72,7 +72,7 @@ class Rule:
 
     It applies when the status is one of ``statuses`` (None: any), and, where any of the three is given, one of the
     body's codes fully matches ``codes``, or the message contains ``words``, or ``when`` holds. ``words_in`` narrows
-    the statuses for ``words`` alone. ``code`` stands for the body's own where words decided. ``resumes`` gives the
+    the statuses for ``words`` alone. ``code`` replaces the body's own if words decided. ``resumes`` gives the
     instant from which it may work again.
     """
 

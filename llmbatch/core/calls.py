@@ -88,8 +88,8 @@ class Outcome:
     only where the request certainly never left. ``unreachable``: the request never reached any provider, as there was
     no connection; ``code`` says why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
     ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
-    and so may be this row's alone: it takes several rows. ``hint``: what an operator can do. ``value``: what a function
-    in place of a provider returned.
+    and so may be this row's alone: it takes several rows. ``hint``: what an operator can do. ``value``: what an async
+    function returned.
     """
 
     verdict: Verdict

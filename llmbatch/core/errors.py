@@ -10,9 +10,9 @@
     ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
     ├── WriteError            the output could not be written while running                        (exit 74)
     ├── MalformedRowError     one input row is not a request; it becomes one ``failed`` line
-    └── TransportError        a request brought no whole HTTP answer; judged, never shown raw
+    └── TransportError        a request without a complete HTTP response; classified, never shown raw
 
-``CircuitOpenError`` lives in :mod:`llmbatch.breaker`, which stands alone and so shares no base with these.
+``CircuitOpenError`` is in :mod:`llmbatch.breaker`, a library of its own, and has another base class.
 
 Nothing that a provider answered is an exception. Answers are values
 (:class:`llmbatch.core.calls.Outcome`), never exceptions.

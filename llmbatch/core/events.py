@@ -125,7 +125,7 @@ class RowsRequeued:
 @final
 @record
 class RowFinished:
-    """A row has its line (handed to the writer). ``attempts`` as in the line."""
+    """A row has its result, passed to the sink. ``attempts`` as in the output line."""
 
     at: float
     route: str
@@ -151,7 +151,7 @@ class CircuitChanged:
 class OutageStarted:
     """A probe confirmed the outage that opened a circuit. ``since``: when it opened, on the clock of ``at``.
 
-    An opening that the next probe disproves is no outage and has no such event.
+    An opening that the next probe disproves is not an outage and has no such event.
     """
 
     at: float
@@ -183,7 +183,7 @@ class LimitChanged:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The provider asked for a slower pace: nothing goes to ``route`` for ``pause`` seconds."""
+    """The provider throttles: nothing is sent to ``route`` for ``pause`` seconds."""
 
     at: float
     route: str

@@ -21,8 +21,8 @@ class Row:
     ``number`` is the physical line number from 1 (for rows that come from Python, their position in the iterable).
     ``hash`` is the first 16 hex digits of the SHA-256 of the line. ``id_json`` is the row's name as JSON text.
     ``fields`` holds the source text of each member of the row's object, without the member that names it; a bare
-    string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object a caller
-    handed in, where one did. ``offset`` is where the source can read the row again, in bytes; -1 where it cannot.
+    string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object
+    of rows that come from Python. ``offset`` is where the source can read the row again, in bytes; -1 if it cannot.
     ``size`` is the length of its line in bytes, 0 for rows that come from Python.
     """
 

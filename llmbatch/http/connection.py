@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
     # One exchange: begin, send, wait, finish.
 
     def begin(self, place: str, *, tunnel: bool = False) -> asyncio.Future[None]:
-        """Begin an exchange with *place* (HOST:PORT); the future is done when it is over, be it by ``error``.
+        """Begin an exchange with *place* (HOST:PORT); the future is done when it ends, also by ``error``.
 
         *tunnel*: the request is a CONNECT, whose response ends with its head.
         """

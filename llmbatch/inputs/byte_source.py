@@ -59,7 +59,7 @@ class ByteSource:
         self._number = 0
         self._offset = 0  # of the next line
         self._is_plain = False  # whether a row's offset is that in the file
-        self._last: Row | None = None  # handed out in the first pass, of a plain file
+        self._last: Row | None = None  # returned in the first pass, of a plain file
         self._batches = text_lines(self._blocks(fd), name)
         self._at_hand: Iterator[bytes | LongLine] = iter(())
         self._finished = RowSet()

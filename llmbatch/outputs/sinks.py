@@ -29,7 +29,7 @@ class LineSink:
 
     @property
     def congested(self) -> bool:
-        """Whether whoever reads the lines is behind."""
+        """Whether the reader of the lines is behind."""
         return self._writer.congested
 
     def put(self, result: Result) -> None:

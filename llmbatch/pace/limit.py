@@ -13,7 +13,7 @@ Overload (503, 529) is different: some providers answer a share of the requests 
 the limit for those would keep it low forever (where a share *p* is refused, halving for each leaves
 ``sqrt(1.5 / p)`` in flight, Mathis et al. 1997). So a lower limit is tried first, a little below what brought good
 answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings fewer
-in proportion, the load is not the reason, and the limit goes back.
+in proportion, the load is not the reason, and the limit is restored.
 
 Pure: it counts answers and knows no time.
 """

@@ -68,7 +68,7 @@ class BatchRunner:
         system: a system prompt for rows that have none.
         params: request parameters for rows that do not set them.
         observers: receive every event.
-        canary: for a function: a row that may be sent at any time to find out whether it works again.
+        canary: for a function: a row that may be sent at any time as a health check.
         max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; above it the largest fails with
             ``answer_too_large``.
         environ: where keys and base URLs are read from; None: the process's environment.

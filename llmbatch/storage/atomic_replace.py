@@ -28,7 +28,7 @@ def replace_file(path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYST
     remove_leftover(path, disk)
     fd = disk.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        # Locked before it gets the name, so that nobody can take the file between the rename and the lock.
+        # Locked before the rename, so that no other process can lock it in between.
         disk.lock(fd)
         _copy_rights(path, fd, disk)
         for chunk in chunks:
