@@ -297,7 +297,7 @@ def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
 def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
     """Classify an exception without an answer or network error, by what raised it."""
     if any(map(is_cancellation, links)):
-        return classify_fault(TransportError("reset", "the function was cancelled from within", sent=True))
+        return classify_fault(TransportError("reset", "the function was canceled from within", sent=True))
     misused = next(filter(is_misuse, links), None)
     if misused is None:
         code = _token(snake_name(error)) or "exception"
@@ -324,7 +324,7 @@ def _sick_text(headers: Mapping[str, str], text: str) -> BadBody:
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
-    return BadBody("invalid_body", plain_message(text) or "the answer is no JSON")
+    return BadBody("invalid_body", plain_message(text) or "the answer is not JSON")
 
 
 # OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.

@@ -69,7 +69,7 @@ _TextOf = Callable[[dict[str, JSON], str | None], str | BadBody | None]
 def read_success(endpoint: str, document: JSON) -> ParsedAnswer | BadBody:
     """Read *document*, the body of a 2xx answer of *endpoint*. Cost: a few dictionary lookups."""
     if not isinstance(document, dict):
-        return BadBody("invalid_body", "the answer is no JSON object", document)
+        return BadBody("invalid_body", "the answer is not a JSON object", document)
     if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
         return BadBody("error_in_200", "a success status with an error inside", document)
     read = _read(endpoint, document)
@@ -146,8 +146,8 @@ def read_stream(text: str) -> JSON | BadBody:
         elif not field:
             event = ""
     if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
-        return BadBody("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
-    return BadBody("truncated_stream", "the event stream was cut")
+        return BadBody("unexpected_stream", "an unrequested event stream of an unknown kind")
+    return BadBody("truncated_stream", "the event stream ended early")
 
 
 def plain_message(text: str) -> str:
@@ -291,7 +291,7 @@ def _completion_text(choice: dict[str, JSON], finish: str | None) -> str | BadBo
 def _read_response(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     status = document.get("status")
     if status in ("queued", "in_progress"):
-        return BadBody(f"response_{status}", "the answer is still being made: the row asks for background mode")
+        return BadBody(f"response_{status}", "the answer is not finished: the row asks for background mode")
     if status in ("failed", "cancelled"):
         return BadBody(f"response_{status}", f"the response was {status}")
     output = document.get("output")

@@ -131,7 +131,7 @@ _SMALL_BYTES = 16_384
 
 _PAY = "add credit or raise the spending limit at the provider, then run the same command again"
 _LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
-_KEY = "check the API key: is it set, whole, unrevoked, and allowed to use this model?"
+_KEY = "check the API key: is it set, complete, not revoked, and allowed to use this model?"
 _ACCOUNT = "the provider has closed or suspended this account: see its console or its support"
 _RENEW = (
     "the access token has expired: get a new one (Google Cloud: gcloud auth print-access-token), set it, and run the "
@@ -231,7 +231,7 @@ BODY_RULES: tuple[Rule, ...] = (
         words=r"^request too large for |extra usage is required for long context",
         row_is_bad=True,
         code="request_too_large",
-        hint="shorten the row or its max_tokens, or raise the account's tokens a minute",
+        hint="shorten the row or its max_tokens, or raise the account's tokens per minute",
     ),
     Rule(
         name="filtered",

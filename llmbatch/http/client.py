@@ -205,7 +205,7 @@ class HttpTransport:
         if not body or coding in ("identity", ""):
             return body
         if coding not in CODINGS:
-            raise TransportError("garbage", f"the answer of {place} has an encoding that was not asked for", sent=True)
+            raise TransportError("garbage", f"the answer of {place} has an encoding that was not requested", sent=True)
 
         def grow(size: int) -> None:
             self.memory.grow(connection, size)
@@ -215,7 +215,7 @@ class HttpTransport:
         try:
             return decompress(body, coding, max_bytes=self._max_body_bytes, grow=grow)
         except CorruptBodyError as error:
-            raise TransportError("truncated", f"the answer of {place} does not inflate", sent=True) from error
+            raise TransportError("truncated", f"the answer of {place} cannot be decompressed", sent=True) from error
         except OversizeBodyError as error:
             words = f"the answer of {place} is larger than {self._max_body_bytes} bytes"
             raise TransportError("too_large", words, sent=True) from error
@@ -223,8 +223,8 @@ class HttpTransport:
     def _copied(self, place: str) -> TransportError:
         if not self._warned_of_copies:
             self._warned_of_copies = True
-            self._warn(f"{place} sent an answer twice over one connection; the copy is not taken for the next answer")
-        return TransportError("duplicate", f"{place} sent the answer before once more", sent=True)
+            self._warn(f"{place} sent an answer twice over one connection; the copy was ignored")
+        return TransportError("duplicate", f"{place} sent the previous answer again", sent=True)
 
     # Connections between two requests.
 

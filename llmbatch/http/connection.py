@@ -129,14 +129,14 @@ class Connection(asyncio.Protocol):
             return
         self.heard = True
         if not self.is_sent:
-            self._refuse("garbage", f"{self.place} spoke before it was asked")
+            self._refuse("garbage", f"{self.place} sent data before any request")
             return
         size = self._size
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
             # Also after a complete response: then its length was too short.
-            self._refuse("garbage", f"what {self.place} answered is not HTTP")
+            self._refuse("garbage", f"the answer of {self.place} is not HTTP")
             return
         if self._waiter.done():
             return
@@ -193,7 +193,7 @@ class Connection(asyncio.Protocol):
         """Keep a piece of the body, up to the limit."""
         if self.is_answered:
             if self._is_tunnel:
-                self._refuse("garbage", f"{self.place} said more than that there is a connection")
+                self._refuse("garbage", f"{self.place} sent data after accepting the tunnel")
             self.is_open = False
             return
         self._size += len(data)
@@ -268,7 +268,7 @@ class AnswerMemory:
             largest = max(self._held, key=self._held.__getitem__)
             held = self._held[largest]
             self.release(largest)
-            words = f"the answer was the largest in flight, {held} bytes, when all together passed {self._limit} bytes"
+            words = f"the answer was the largest in flight ({held} bytes) when all exceeded {self._limit} bytes"
             hint = "raise --max-answer-memory, or lower --concurrency"
             largest.fail(TransportError("too_large", words, sent=True, hint=hint))
 

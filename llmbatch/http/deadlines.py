@@ -76,7 +76,7 @@ class Deadlines:
             elif seconds > 0 and _has_input(connection):
                 self._calls[connection] = (now + GRACE_SECONDS, -seconds)
             elif stopped < STOPPED_SECONDS:
-                words = f"no whole answer of {connection.place} within {abs(seconds):g} s"
+                words = f"no complete answer from {connection.place} within {abs(seconds):g} s"
                 self._end(connection, TransportError("timeout", words, sent=connection.is_sent))
             else:
                 self._end(connection, not_running(stopped, sent=connection.is_sent))
@@ -91,7 +91,7 @@ class Deadlines:
 
 def not_running(seconds: float, *, sent: bool) -> TransportError:
     """The fault of a call whose deadline passed while this process was stopped for *seconds*."""
-    words = f"this process did not run for {seconds:.1f} s (it was stopped, or its event loop was blocked)"
+    words = f"this process was stopped, or its event loop blocked, for {seconds:.1f} s"
     return TransportError("local", words, sent=sent)
 
 

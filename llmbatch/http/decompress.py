@@ -69,7 +69,7 @@ def _parts(body: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
                 raise CorruptBodyError("cut short")
         at -= len(stream.unused_data)
         if at < len(body) and coding == "deflate":
-            raise CorruptBodyError("data behind the end")
+            raise CorruptBodyError("data after the end")
 
 
 def _window(body: bytes, coding: str) -> int:

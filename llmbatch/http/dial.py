@@ -70,7 +70,7 @@ class Dialer:
             raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
         if connection.heard:  # the server sent bytes before any request: not HTTP, so do not retry on a new connection
             connection.abort()
-            raise TransportError("garbage", f"{place} spoke before it was asked", sent=False)
+            raise TransportError("garbage", f"{place} sent data before any request", sent=False)
         if not connection.is_open:
             raise not_sent(place)
         # Otherwise uvloop would delay every request until the end of the turn.

@@ -231,5 +231,5 @@ def digest_of(line: bytes | LongLine) -> str:
 
 def changed_while_running(name: str, number: int) -> InputError:
     """The error for a line that has changed since it was first read."""
-    hint = "restore the input, then run the same command again: what is finished is kept"
-    return InputError(f"{name}:{number}: the input has changed while the run was going", hint=hint, line=number)
+    hint = "restore the input, then run the same command again: finished rows are kept"
+    return InputError(f"{name}:{number}: the input has changed during the run", hint=hint, line=number)

@@ -118,7 +118,7 @@ def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
 
 
 def _unreadable(name: str, error: OSError) -> InputError:
-    hint = "run the same command again once it can be read: what is finished is kept"
+    hint = "run the same command again once it can be read: finished rows are kept"
     return InputError(f"{name}: cannot be read ({_why(error)})", hint=hint)
 
 

@@ -68,7 +68,7 @@ def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row |
     except RecursionError:
         row = _no_json(number, value, "input_too_deep", "nested too deeply")
     except (TypeError, ValueError) as error:
-        row = _no_json(number, value, "input_bad_json", f"the row has no JSON form: {error}")
+        row = _no_json(number, value, "input_bad_json", f"the row cannot be represented as JSON: {error}")
     if isinstance(row, Row):
         row.value = value
     elif opaque:

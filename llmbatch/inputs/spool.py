@@ -54,7 +54,7 @@ class Spool:
             while data:
                 data = data[self._disk.write(self._fd, data) :]
         except OSError as error:
-            failure = write_error(f"{name} (rows of standard input that wait)", error)
+            failure = write_error(f"{name} (waiting rows of standard input)", error)
             if self._fd is not None:
                 with contextlib.suppress(OSError):
                     self._disk.truncate(self._fd, self.size_bytes)
@@ -129,5 +129,5 @@ class Spool:
 
     def _damaged(self) -> InputError:
         name = self._path or "the temporary file"
-        hint = "run the same command again with the same input: what is finished is kept"
-        return InputError(f"{name}: rows of standard input that wait cannot be read back", hint=hint)
+        hint = "run the same command again with the same input: finished rows are kept"
+        return InputError(f"{name}: waiting rows of standard input cannot be read back", hint=hint)

@@ -147,7 +147,7 @@ def _enter(line: bytes, name: str, ledger: FinishedRows) -> None:
 def _repeated(name: str, number: int, row: int) -> OutputError:
     # Exactly one line per row is the guarantee; which of two lines is right cannot be known.
     return OutputError(
-        f"{name}:{number}: row {row} has a second line here, so the file was joined or edited",
+        f"{name}:{number}: row {row} has a second line here: the file was joined or edited",
         hint=f"remove one of the two lines, or {START_AFRESH}",
     )
 
@@ -160,7 +160,7 @@ def _check_torn(line: bytes, name: str, ledger: FinishedRows) -> None:
     start = line[: len(_LINE_START)].partition(b"\0")[0]
     if line and not ledger and not line.strip(b"\0"):
         # Nothing shows that llmbatch wrote it, and removing it would leave nothing.
-        message = f"{name}:1: there is nothing but NUL bytes in it"
+        message = f"{name}:1: the file contains nothing but NUL bytes"
         raise OutputError(message, hint=f"restore it from a copy if it ever held results, or {START_AFRESH}")
     if not line or not _LINE_START.startswith(start) or (not start and not ledger and line.strip(b"\0")):
         message = f"{name}:{len(ledger) + 1}: this is not a result line of llmbatch"
@@ -170,7 +170,7 @@ def _check_torn(line: bytes, name: str, ledger: FinishedRows) -> None:
 def _damaged(name: str, number: int) -> OutputError:
     return OutputError(
         f"{name}:{number}: this result line is damaged",
-        hint=f"remove that line to have its row sent again, or {START_AFRESH}",
+        hint=f"remove that line to resend its row, or {START_AFRESH}",
     )
 
 

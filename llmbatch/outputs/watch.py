@@ -41,7 +41,7 @@ class FileChangedError(WriteError):
             "renamed": "was renamed",
             "replaced": "was replaced by another file",
             "truncated": f"was truncated by {change.bytes:,} bytes",
-            "appended": f"was written to by somebody else ({change.bytes:,} bytes)",
+            "appended": f"was written to by another program ({change.bytes:,} bytes)",
         }
         super().__init__(f"{name}: {words[change.kind]} {_WHILE}", hint="run the same command again")
         self.change = change
@@ -113,7 +113,7 @@ def _still_has_name(where: str, path: str, name: str, what: str, disk: Filesyste
             disk.link(where, path)
         except OSError:
             return WriteError(f"{what}; it is {where} now", hint=f"to go on, run again with -o {where}")
-        hint = f"run the same command again to go on; or remove {name} first, to start afresh beside {where}"
+        hint = f"run the same command again to go on; or remove {name} first, to start over next to {where}"
         return WriteError(f"{what}; it is {where} now, and {name} is a link to it again", hint=hint)
     return WriteError(f"{what}; the lines of the run are in {where}", hint=f"to go on, run again with -o {where}")
 

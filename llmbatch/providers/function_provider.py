@@ -82,7 +82,7 @@ class FunctionProvider:
             if task is not None and task.cancelling():
                 raise
             # This call was not canceled: the function awaited something that was. Do not treat it as our cancellation.
-            return classify_exception(ConnectionAbortedError("the function was cancelled from within"))
+            return classify_exception(ConnectionAbortedError("the function was canceled from within"))
         return Outcome(
             verdict="success",
             status=200,

@@ -60,7 +60,7 @@ class ProviderSettings:
 
     def __post_init__(self) -> None:
         if not _is_text(self.model or ""):
-            raise UsageError(f"model is {self.model!a}, which is no text", hint="name one with -m PROVIDER/MODEL")
+            raise UsageError(f"model is {self.model!a}, which is not text", hint="name one with -m PROVIDER/MODEL")
         if self.endpoint is not None and self.endpoint not in ENDPOINTS:
             raise UsageError(f"endpoint is {self.endpoint!r}, must be one of {', '.join(ENDPOINTS)}")
         if self.base_url:
@@ -71,7 +71,7 @@ class ProviderSettings:
             if name in FORBIDDEN:
                 raise UsageError(f"parameter {name!r} cannot be sent", hint="see --base-url and --api-key-env")
             if name == "model":
-                raise UsageError("the model is no parameter", hint="use -m PROVIDER/MODEL")
+                raise UsageError("the model is not a parameter", hint="use -m PROVIDER/MODEL")
             try:
                 value = parse(text)
             except RawJsonError as error:
@@ -134,7 +134,7 @@ class Resolver:
         connection = self._connection
         named, name = split_model(str(parse(model))) if model is not None else (None, self.run_model)
         if model is not None and not (name.strip() and _is_text(name)):
-            raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which names none")
+            raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which is not a name")
         if not name:
             raise UsageError(
                 "no model", hint="name one with -m PROVIDER/MODEL, with LLMBATCH_MODEL, or as the row's `model`"
@@ -204,15 +204,15 @@ class Resolver:
             return None
         if not all(" " <= char <= "~" for char in value):
             raise UsageError(
-                f"the key in {variable} has characters that no key has",
-                hint=f"set {variable} again, without line breaks, quotes or dots that stand for hidden characters",
+                f"the key in {variable} contains whitespace or invalid characters",
+                hint=f"set {variable} again, without line breaks, quotes, or dots of a masked key",
             )
         return Secret(value)
 
     def _url(self, provider: KnownProvider, address: BaseUrl, endpoint: Endpoint, model: str) -> str:
         if provider.name == "azure":
             if not model.strip("."):
-                raise MalformedRowError("input_bad_model", f"model is {model!r}, which is no deployment's name")
+                raise MalformedRowError("input_bad_model", f"model is {model!r}, which is not the name of a deployment")
             version = self._connection.environ.get("AZURE_OPENAI_API_VERSION", "").strip()
             return azure_url(address, endpoint, model=model, api_version=version)
         return endpoint_url(address, endpoint, anthropic=provider.name == "anthropic")

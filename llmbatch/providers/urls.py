@@ -57,12 +57,12 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
         raise UsageError(f"{name} is not a URL", hint=hint) from None
     if parts.username is not None or parts.password is not None:
         raise UsageError(
-            f"{name} holds a user name or a password", hint="keys come from the environment: see --api-key-env"
+            f"{name} contains a user name or a password", hint="keys come from the environment: see --api-key-env"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{name} is no http:// or https:// URL", hint=hint)
+        raise UsageError(f"{name} is not an http(s) URL", hint=hint)
     if any(char.isspace() or not char.isprintable() for char in url.strip()):
-        raise UsageError(f"{name} has white space or control characters in it", hint=hint)
+        raise UsageError(f"{name} contains whitespace or control characters", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     return BaseUrl(origin, parts.path.rstrip("/"), parts.query)
@@ -81,9 +81,9 @@ def check_proxy(url: str) -> None:
     except ValueError:
         raise UsageError("the proxy is not a URL", hint=hint) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise UsageError("the proxy is no http:// or https:// URL", hint=hint)
+        raise UsageError("the proxy is not an http(s) URL", hint=hint)
     if any(char.isspace() or not char.isprintable() for char in url):
-        raise UsageError("the proxy's URL has white space or control characters in it", hint=hint)
+        raise UsageError("the proxy's URL contains whitespace or control characters", hint=hint)
 
 
 def proxy_secrets(url: str) -> list[str]:

@@ -122,4 +122,4 @@ def as_json(value: object) -> JSON:
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    raise TypeError(f"no JSON form for {type(value).__name__}")
+    raise TypeError(f"no JSON representation of {type(value).__name__}")

@@ -223,10 +223,10 @@ class BatchRunner:
                                 raise
                             # Report the error that ended the run.
                 if outcome is None:
-                    job.abandon("the run was cancelled")
+                    job.abandon("the run was canceled")
             if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
-                outcome = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
+                outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
             self._given_up = None
             return job.conclude(outcome, len(waiting))
 

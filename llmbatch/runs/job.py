@@ -118,7 +118,7 @@ async def run_job(
         outcome = await job.run()
     finally:
         if outcome is None:
-            job.abandon("the run was cancelled")
+            job.abandon("the run was canceled")
     waiting = stamp_retry_at(job.deferred())
     for result in waiting:
         sink.put(result)

@@ -52,7 +52,7 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
     if no_key is not None and not can_send and not faults:
         raise no_key
     if strict and faults:
-        raise InputError(f"{name} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
+        raise InputError(f"{name} has malformed rows: {'; '.join(faults)}", hint="fix them, or run without --strict")
 
 
 def check_same_model(provider: Provider, rows: Input, output: str, earlier: tuple[int, str]) -> None:
@@ -77,7 +77,7 @@ def check_same_model(provider: Provider, rows: Input, output: str, earlier: tupl
     if now != model:
         raise OutputError(
             f"{output}: row {number} was answered by {model}, and this run would send its rows to {now}",
-            hint="write to another file (-o), or have both in one (--force)",
+            hint="write to another file (-o), or mix both models in one output (--force)",
         )
 
 

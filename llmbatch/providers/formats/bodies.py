@@ -117,7 +117,7 @@ def _content(endpoint: Endpoint, source: str, text: str) -> str:
     elif (is_string or is_list) and source in ("prompt", _CONTENT[endpoint]):
         return text
     raise MalformedRowError(
-        "input_no_prompt", f"{source} is {_kind(text)}, which the {endpoint} endpoint does not take"
+        "input_no_prompt", f"{source} is {_kind(text)}, which the {endpoint} endpoint does not accept"
     )
 
 
@@ -128,7 +128,7 @@ def _messages_or_parts(text: str) -> str:
             return text
         if "type" in first:
             return user_message(text)
-    raise MalformedRowError("input_no_prompt", "prompt is a list, but neither of messages nor of content parts")
+    raise MalformedRowError("input_no_prompt", "prompt is a list, but not one of messages or content parts")
 
 
 def _kind(text: str) -> str:
@@ -162,7 +162,7 @@ def _system_for_messages(sent: dict[str, str], system: str | None) -> None:
             pieces.append((split_object(item) or {}).get("content", '""'))
         if pieces:
             if len(pieces) == len(items):
-                raise MalformedRowError("input_no_prompt", "messages holds nothing but system messages")
+                raise MalformedRowError("input_no_prompt", "messages contains only system messages")
             sent["messages"] = "[" + ",".join(items[len(pieces) :]) + "]"
             sent["system"] = _one_system([sent["system"], *pieces] if "system" in sent else pieces)
             return

@@ -51,7 +51,7 @@ def parse_kind(fields: dict[str, str], *, model: str | None) -> ParsedRow:
     if not FORBIDDEN.isdisjoint(fields):
         name = next(name for name in fields if name in FORBIDDEN)
         raise MalformedRowError(
-            "input_forbidden_member", f"a row may not set {name!r}: rows never choose where they go"
+            "input_forbidden_member", f"a row may not set {name!r}: rows cannot choose where they are sent"
         )
     if "body" in fields:
         return _openai_batch(fields, model)
