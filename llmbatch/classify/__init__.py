@@ -1,1 +1,1 @@
-"""What an answer or an exception means, by a table of rules."""
+"""Classifies answers and exceptions by a table of rules."""

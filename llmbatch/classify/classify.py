@@ -1,9 +1,7 @@
-"""What came back, judged: reply, fault or exception in, :class:`~llmbatch.core.calls.Outcome` out.
+"""Classifies a reply, a transport fault or an exception into an :class:`~llmbatch.core.calls.Outcome`.
 
-Here the evidence is gathered and the outcome filled in; what it means is the table in :mod:`llmbatch.classify.table`.
-
-What this module does not do: retry, sleep, count or remember. Whether a refusal is the row's fault or an outage in
-disguise needs other rows' answers, and so is the runner's to decide.
+This module gathers the facts and fills in the outcome; the rules are the table in :mod:`llmbatch.classify.table`.
+Whether a refusal is the row's fault or an outage in disguise depends on other rows' answers, which the runner knows.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ class _Body:
 
 
 _MOST_SEARCHED = 2000
-"""Of an error's text; what it means stands at its beginning."""
+"""Length of an error's text that is read; its meaning is at the beginning."""
 
 
 class _Fault(NamedTuple):
@@ -104,13 +102,13 @@ _FAULTS: dict[TransportFault, _Fault] = {
 
 
 def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
-    """What *reply* means. Raises nothing, whatever the status, the headers and the bytes.
+    """Classify *reply*. Raises nothing, whatever the status, the headers and the bytes.
 
     Args:
         reply: the whole answer; header names in lower case.
         endpoint: ``chat``, ``completions``, ``responses``, ``embeddings`` or ``messages``.
-        mask: takes the keys out of a text.
-        asked: the body of the request. Words of an error that stand in it are taken for an echo.
+        mask: masks the keys in a text.
+        asked: the body of the request. Words of an error that occur in it are taken for an echo.
     """
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
@@ -141,7 +139,7 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
 
 
 def classify_fault(error: TransportError) -> Outcome:
-    """What a request without a whole HTTP answer means."""
+    """Classify a request without a complete HTTP response."""
     fault = _FAULTS[error.fault]
     return Outcome(
         verdict=fault.verdict,
@@ -156,19 +154,18 @@ def classify_fault(error: TransportError) -> Outcome:
 
 
 def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
-    """What an exception of a user's own function means, by its looks alone: no SDK is imported to know its errors.
+    """Classify an exception of a user's function by its attributes; no SDK is imported to know its errors.
 
-    The cases, first that holds, each over the exception, its group, its causes and its contexts:
+    The first case that applies, to the exception, its group, its causes and its contexts:
 
     1. a fault of this machine, or garbage from the wire (whose status is made up)
-    2. an answer that ended in the row's own way: cut at ``max_tokens``, filtered; final
-    3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; judged by the table
-    4. a lost connection, a time-out, a cancellation from within: the provider's failure
-    5. any other exception of a client or an SDK: the provider's failure, but for wrong use of the client
-    6. anything else is the function's own, a program's error or a class of its own: neutral, the row's, and may pass
-       when it is tried again
+    2. an answer that ended because of the row: truncated at ``max_tokens``, filtered; final
+    3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; classified by the table
+    4. a lost connection, a timeout, a cancellation from within: the provider's failure
+    5. any other exception of a client or an SDK: the provider's failure, except wrong use of the client
+    6. anything else is the function's own exception: rejected, the row's, and may succeed when it is tried again
 
-    *asked* is what the function was called with: words of an error that stand in it are taken for an echo.
+    *asked* is what the function was called with: words of an error that occur in it are taken for an echo.
     """
     links = tuple(chain(error))
     outcome = _judge_links(error, links, mask, asked)
@@ -186,7 +183,7 @@ def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Maske
         for link in links
         if (fault := network_fault(link)) is not None
     ]
-    # The SDK says that it timed out, its cause that there was no connection to begin with.
+    # The SDK reports a timeout, its cause that there was no connection to begin with.
     faults.sort(key=lambda fault: fault.fault != "connect_timeout")
     for fault in faults:
         if fault.fault in ("local", "no_network", "garbage"):
@@ -215,9 +212,9 @@ def _judge_failure(
     aside: str = "",
     asked: bytes = b"",
 ) -> Outcome:
-    """Judge what is no success: gather the evidence, find the rule, fill in the outcome.
+    """Classify an answer that is not a success: gather the facts, find the rule, fill in the outcome.
 
-    *sick* is what a success status turned out to hold, *aside* a message for a body that has none.
+    *sick* is the bad body of a success status, *aside* a message for a body that has none.
     """
     blamed = body.document if sick is None else sick.error
     if sick is None and not body.whole and "event-stream" in headers.get("content-type", ""):
@@ -229,7 +226,7 @@ def _judge_failure(
     message = complaint.message or (sick.message if sick else "") or aside
     if not message and not body.whole:
         message = plain_message(body.text)
-    # A sick success is a failing answer, also for the hints.
+    # A bad body with a success status is a failing answer, also for the hints.
     pause = wait_hint(judged or 500, headers, blamed)
     evidence = Facts(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
     rule, match = find_rule(evidence)
@@ -258,23 +255,23 @@ def _judge_failure(
 def _reported_code(matched: str, codes: tuple[str, ...], usual: str) -> str:
     """The code to show: what decided, else the body's first that is one, else the *usual* one of the rule."""
     if matched and (matched.isdigit() or matched.startswith("base_resp_")):
-        return usual  # a number tells nobody anything
+        return usual  # a bare number is not informative
     return matched or next(filter(is_code, codes), "") or usual
 
 
 def _first_sentence(codes: tuple[str, ...]) -> str:
-    """What stands in the place of a code, but is words."""
+    """Text in the place of a code that is really a message."""
     return next((code.replace("_", " ") for code in codes if is_sentence(code)), "")
 
 
 def _judge_carried(carried: AttachedResponse, message: str, mask: Masker, asked: bytes) -> Outcome | None:
-    """Judge the answer inside an exception; None where there is none."""
+    """Classify the answer inside an exception; None if there is none."""
     body = _parse_body(carried.content)
     if not body.whole:
         body = _Body("", carried.document, False)
     if carried.status is not None:
         return _judge_failure(carried.status, carried.headers, body, mask, aside=message, asked=asked)
-    # An error out of an event stream has no status. Many libraries put words of their own into such attributes, so
+    # An error from an event stream has no status. Many libraries put words of their own into such attributes, so
     # only those count that the table knows.
     complaint = read_error_body(body.document)
     if not is_known(complaint.codes, complaint.status):
@@ -284,7 +281,7 @@ def _judge_carried(carried: AttachedResponse, message: str, mask: Masker, asked:
 
 
 def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
-    """An answer came and was paid for, but ended in a way that the SDK raises for."""
+    """An answer arrived and was paid for, but ended in a way for which the SDK raises an exception."""
     text, usage = attached_completion(error)
     return Outcome(
         verdict="rejected",
@@ -298,9 +295,9 @@ def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
 
 
 def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
-    """Neither an answer nor a network's error: by who raised it."""
+    """Classify an exception without an answer or network error, by what raised it."""
     if any(map(is_cancellation, links)):
-        return classify_fault(TransportError("reset", "the function was cancelled from within", sent=True))
+        return classify_fault(TransportError("reset", "the function was canceled from within", sent=True))
     misused = next(filter(is_misuse, links), None)
     if misused is None:
         code = _token(snake_name(error)) or "exception"
@@ -321,13 +318,13 @@ def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker
 
 
 def _sick_text(headers: Mapping[str, str], text: str) -> BadBody:
-    """What a success status without JSON is: nothing, an event stream, or something else altogether."""
+    """What a success status without JSON holds: nothing, an event stream, or something else."""
     if not text.strip():
         return BadBody("empty_body", "a success status without a body")
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
-    return BadBody("invalid_body", plain_message(text) or "the answer is no JSON")
+    return BadBody("invalid_body", plain_message(text) or "the answer is not JSON")
 
 
 # OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
@@ -359,7 +356,7 @@ def _safe_body(text: str, mask: Masker) -> str | None:
         try:
             parse(masked)
         except RawJsonError:
-            # A key that stood for more than the inside of a string: rather no body than a broken line.
+            # The mask changed more than the inside of a string: rather no body than a broken line.
             return None
     return one_line(masked)
 
@@ -385,10 +382,10 @@ def _redirection(headers: Mapping[str, str]) -> str:
 
 
 def _shorten(text: str, most: int = 300) -> str:
-    """*text* on one line, without characters that steer a terminal, at most *most* long. Mask before: it cuts."""
+    """*text* on one line, without terminal control characters, at most *most* long. Mask it before: this truncates."""
     text = text[: 10 * most]
     if not text.isprintable():
-        # A space for each, so that a key with such characters strewn in does not close up again.
+        # A space for each, so that a key with such characters in between is not joined again.
         text = "".join(char if char.isprintable() else " " for char in text)
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"

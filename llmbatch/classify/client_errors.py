@@ -1,7 +1,7 @@
-"""Who raised an exception: an HTTP client or an SDK, whose errors speak of a provider, or the user's own code.
+"""Finds out what raised an exception: an HTTP client or SDK, whose errors are about a provider, or the user's own code.
 
-By the module that defines its class, or one of its base classes; nothing is imported to know it. A web framework's
-exceptions (``HTTPException(404)``) carry a status that is meant for *its* clients, and so are the user's own.
+It is decided by the module that defines its class or one of its base classes; nothing is imported. A web framework's
+exceptions (``HTTPException(404)``) carry a status for *its* clients, so they count as the user's own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CLIENTS = """
     perplexity azure botocore boto3 aiobotocore dashscope zhipuai zai volcenginesdkarkruntime qianfan tencentcloud
     ibm_watsonx_ai sambanova portkey_ai openrouter nomic jina deepinfra reka_api aleph_alpha_client databricks
     """
-"""HTTP clients and what is below them; the SDKs of providers and clouds."""
+"""HTTP clients and the libraries below them; SDKs of providers and clouds."""
 
 _SERVERS = """
     fastapi starlette werkzeug flask quart django rest_framework ninja sanic litestar falcon bottle pyramid connexion
@@ -48,17 +48,17 @@ _ROW_REASONS = {
 
 
 def is_client_error(error: BaseException) -> bool:
-    """Whether *error* is of an HTTP client or an SDK, or of a class made from one of theirs."""
+    """Whether *error* is an exception of an HTTP client or an SDK, or of a subclass."""
     return not is_server_side(error) and any(_is_of(kind, _client_packages) for kind in type(error).__mro__)
 
 
 def is_server_side(error: BaseException) -> bool:
-    """Whether *error* is a web framework's: an answer that the user's own server would give."""
+    """Whether *error* is a web framework's: a response of the user's own server."""
     return any(_is_of(kind, _server_packages) for kind in type(error).__mro__)
 
 
 def is_misuse(error: BaseException) -> bool:
-    """Whether *error*, a client's, says that the client was used wrongly: the row's or the function's own fault."""
+    """Whether *error*, a client's, means that the client was used wrongly: the row's or the function's own fault."""
     return is_client_error(error) and _misuse(type(error).__name__) is not None
 
 
@@ -68,7 +68,7 @@ def row_reason(error: BaseException) -> str | None:
 
 
 def has_timed_out(error: BaseException) -> bool:
-    """Whether *error* is a time-out; of a client, by its name."""
+    """Whether *error* is a timeout; for a client's exception, by its name."""
     if isinstance(error, TimeoutError):
         return True
     return is_client_error(error) and any(re.search("Time(d)?[Oo]ut", kind.__name__) for kind in type(error).__mro__)

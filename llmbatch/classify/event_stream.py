@@ -1,7 +1,7 @@
-"""An event stream that nobody asked for, put together to the whole answer that it stands for.
+"""Joins an unrequested event stream into the complete answer that it stands for.
 
 Some servers stream by default (``transformers serve`` on ``/v1/responses``, 2026; gateways that always stream). A
-stream that came to its end holds a whole answer, which was paid for.
+stream that was received to its end holds a complete answer, which was paid for.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _MOST_PARTS = 256
 
 
 def assemble(text: str) -> dict[str, JSON] | None:
-    """The answer as its endpoint gives it without a stream; None for a stream of an unknown kind.
+    """The answer as its endpoint returns it without a stream; None for a stream of an unknown kind.
 
-    Whether the stream is whole is for the caller to know. Cost: one parse for each event.
+    The caller checks that the stream is complete. Cost: one parse per event.
     """
     events = list(_events(text))
     for event in reversed(events):
@@ -39,7 +39,7 @@ def _events(text: str) -> Iterator[dict[str, JSON]]:
             try:
                 event = parse(line[5:].strip())
             except RawJsonError:
-                continue  # [DONE], and what is no JSON
+                continue  # [DONE], and what is not JSON
             if isinstance(event, dict):
                 yield event
 

@@ -1,9 +1,7 @@
-"""What an exception of somebody else's library carries: an HTTP answer, a network fault, a wait.
+"""Extracts the HTTP answer, network fault or wait from an exception of an HTTP client or SDK.
 
-Everything is read by looks (``status_code``, ``response.headers``, ``body``, ``code``, ``type``, ``retry_after``) over
-the exception, its causes and its contexts.
-
-What this module does not do: import an SDK to know its errors, trust an attribute to be what its name says, or judge.
+It reads attributes (``status_code``, ``response.headers``, ``body``, ``code``, ``type``, ``retry_after``) of the
+exception, its causes and its contexts, without importing an SDK and without trusting the types of the attributes.
 """
 
 from __future__ import annotations
@@ -77,7 +75,7 @@ class AttachedResponse:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """*error*, what is inside it when it is a group, and what it came from; each once, outermost first."""
+    """*error*, the members of a group, and the causes and contexts; each once, outermost first."""
     waiting, seen = [error], set[int]()
     while waiting and len(seen) < _MOST_LINKS:
         link = waiting.pop(0)
@@ -95,8 +93,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 def attached_response(error: BaseException) -> AttachedResponse | None:
     """The answer that *error* carries; everything in it may be missing.
 
-    None where it carries none: an exception of the user's own may have a ``status_code`` or a ``code`` that says
-    nothing of a provider. It takes a client's or an SDK's exception, or one that holds a response, its headers or its
+    None if it carries none: an exception of the user's own may have a ``status_code`` or a ``code`` that says nothing
+    about a provider. Only exceptions of a client or an SDK count, and those that hold a response, its headers or its
     body.
     """
     if is_server_side(error):
@@ -127,7 +125,7 @@ def attached_response(error: BaseException) -> AttachedResponse | None:
 
 
 def attached_completion(error: BaseException) -> tuple[str, Usage | None]:
-    """The answer that an SDK took apart before it raised *error*: its JSON text (empty: none), and its tokens."""
+    """The answer that an SDK had parsed before it raised *error*: its JSON text (empty: none), and its tokens."""
     completion = _get(error, "completion") or _get(error, "last_completion")
     usage = _get(completion, "usage")
     sent, made = _get(usage, "prompt_tokens"), _get(usage, "completion_tokens")
@@ -141,12 +139,12 @@ def attached_completion(error: BaseException) -> tuple[str, Usage | None]:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether *error* is what a cancelled ``concurrent.futures`` future raises, an Exception unlike asyncio's own."""
+    """Whether *error* is that of a canceled ``concurrent.futures`` future, which is an Exception unlike asyncio's."""
     return isinstance(error, concurrent.futures.CancelledError)
 
 
 def network_fault(error: BaseException) -> TransportError | None:
-    """*error* as the fault of network or machine that it is, None where it is none."""
+    """The fault of the network or machine that *error* is, or None."""
     if isinstance(error, TransportError):
         return error
     kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -156,13 +154,13 @@ def network_fault(error: BaseException) -> TransportError | None:
     sent = True
     mine = machine_fault(error)
     if mine is not None or ("PoolTimeout" in kinds and is_client_error(error)):
-        fault, sent = mine or "local", False  # the last is httpx's word for a client without a free connection
+        fault, sent = mine or "local", False  # the last is httpx's name for a pool without a free connection
     elif isinstance(error, socket.gaierror):
         fault, sent = name_fault(error), False
     elif isinstance(error, ssl.SSLCertVerificationError):
         fault, sent = "tls", False
     elif "HttpProcessingError" in kinds:
-        fault = "garbage"  # aiohttp's word for what is not HTTP
+        fault = "garbage"  # aiohttp's name for a response that is not HTTP
     elif number in _NOT_CONNECTED or isinstance(error, ConnectionRefusedError):
         fault, sent = "connect", False
     elif has_timed_out(error):
@@ -178,14 +176,14 @@ def network_fault(error: BaseException) -> TransportError | None:
 
 
 def unconnected(error: BaseException) -> TransportError | None:
-    """*error* as a connection that was not made, where a client says no more than that by its class."""
+    """The fault of a failed connection, if a client's exception says no more than that by its class."""
     if is_client_error(error) and type(error).__name__ in _CONNECT_NAMES:
         return TransportError("connect", said(error), sent=False)
     return None
 
 
 def named_wait(error: BaseException) -> float | None:
-    """Seconds in the attribute ``retry_after``, read like the header of that name."""
+    """Seconds in the attribute ``retry_after``, parsed like the header of that name."""
     value = _get(error, "retry_after")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -194,7 +192,7 @@ def named_wait(error: BaseException) -> float | None:
 
 
 def said(error: BaseException) -> str:
-    """The exception's message, or its name; without the query of any URL, where some providers take the key."""
+    """The exception's message, or its name; without the query of any URL, which holds the key for some providers."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - a foreign __str__ may do anything
@@ -258,7 +256,7 @@ def _headers_of(holder: object) -> dict[str, str]:
 
 
 def _body_of(error: BaseException) -> JSON:
-    """The body as SDKs keep it, parsed or not; only objects and arrays are believed."""
+    """The body as SDKs keep it, parsed or not; only objects and arrays are used."""
     for name in ("body", "details"):
         body = _get(error, name)
         if isinstance(body, bytes):

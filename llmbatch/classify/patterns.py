@@ -1,8 +1,7 @@
-"""Codes and words by which providers say one thing in many ways: the longer patterns of the table.
+"""Regular expressions for codes and words of the table's rules: providers say one thing in many ways.
 
-All are regular expressions, read without regard to case: codes must match as a whole, words anywhere in the
-message. Each line names who answers so, where it was reported, and when. What follows from them stands in
-:mod:`llmbatch.classify.table`.
+Matching ignores case: codes must match as a whole, words anywhere in the message. Each line names who answers so, where
+it was reported, and when. The rules are in :mod:`llmbatch.classify.table`.
 """
 
 from __future__ import annotations
@@ -120,7 +119,7 @@ FILTER_CODES = _any(
     r"prohibited_content|sensitive_\w+",
     r"data_?inspection_?failed",  # DashScope
     r"\w*guardrail\w*",  # Bedrock, gateways
-    r"1301|base_resp_102[67]",  # Zhipu; MiniMax: what went in, what came out
+    r"1301|base_resp_102[67]",  # Zhipu; MiniMax: input, output
 )
 
 FILTER_WORDS = _any(
@@ -217,4 +216,4 @@ NEEDED: dict[str, tuple[str, ...]] = {
     ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot "),
     LACKING_WORDS: ("embedding", "support", "implemented", "--"),
 }
-"""Of which a message in lower case must hold one, before a long pattern is tried at all: a tenth of the time."""
+"""A message in lower case must contain one of these before a long pattern is tried: a tenth of the time."""

@@ -1,10 +1,8 @@
-"""What an answer's body says: the text and the tokens of a success, the codes and the message of an error.
+"""Parses response bodies: text and tokens of a success, codes and message of an error.
 
 :func:`read_success` is lenient with fields that servers such as vLLM, Ollama and llama.cpp leave out, and strict where
-it decides: an ``error`` beside the answer, no choices, no data, no content make a 200 no success.
-
-What this module does not do: judge. Which verdict an error deserves is the table in
-:mod:`llmbatch.classify.classify`.
+it matters: a 200 with an ``error`` next to the answer, no choices, no data or no content is no success. What an error
+means is decided by the table in :mod:`llmbatch.classify.table`.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ __all__ = [
 
 @dataclass(slots=True)
 class ParsedAnswer:
-    """A whole success. ``text`` is None where there is none (tool calls, embeddings)."""
+    """A complete success. ``text`` is None if there is none (tool calls, embeddings)."""
 
     text: str | None
     usage: Usage | None
@@ -41,9 +39,9 @@ class ParsedAnswer:
 
 @dataclass(slots=True)
 class BadBody:
-    """A body that is no success though the status says so. ``error`` is the body to judge in its place, if any.
+    """A body that is not a success although the status says so. ``error`` is the body to classify instead, if any.
 
-    ``row``: nothing speaks against the provider; this row's answer went wrong, and may go right the next time.
+    ``row``: this row's answer went wrong, which says nothing about the provider and may succeed the next time.
     """
 
     code: str
@@ -54,9 +52,9 @@ class BadBody:
 
 @dataclass(slots=True)
 class ErrorBody:
-    """An error body, boiled down. ``codes`` in order of what they tell; ``status`` is the one named in the body.
+    """Codes and message of an error body. ``codes``: the most specific first; ``status`` is the one named in the body.
 
-    ``numbers`` are a provider's own numeric codes (Zhipu's ``1113``): a table may know them, nobody reads them.
+    ``numbers`` are a provider's own numeric codes (Zhipu's ``1113``): known to the table, but not shown to users.
     """
 
     codes: tuple[str, ...]
@@ -71,12 +69,12 @@ _TextOf = Callable[[dict[str, JSON], str | None], str | BadBody | None]
 def read_success(endpoint: str, document: JSON) -> ParsedAnswer | BadBody:
     """Read *document*, the body of a 2xx answer of *endpoint*. Cost: a few dictionary lookups."""
     if not isinstance(document, dict):
-        return BadBody("invalid_body", "the answer is no JSON object", document)
+        return BadBody("invalid_body", "the answer is not a JSON object", document)
     if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
         return BadBody("error_in_200", "a success status with an error inside", document)
     read = _read(endpoint, document)
     if isinstance(read, BadBody) and read.error is None and not _COMPLAINING.isdisjoint(document):
-        # No answer, but words or a code of its own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
+        # A message or code of the provider's own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
         read.error = document
     return read
 
@@ -121,18 +119,18 @@ _little_words = re.compile(
 
 
 def is_code(text: str) -> bool:
-    """Whether *text*, found where a code should be, is one: no placeholder, no URL, no sentence."""
+    """Whether *text*, found where a code should be, is one: not a placeholder, a URL or a sentence."""
     return text.strip().lower() not in _NO_CODES and "://" not in text and not is_sentence(text)
 
 
 def is_sentence(text: str) -> bool:
-    """Whether *text* is words for people, be they joined by underscores (xAI's ``code``, 2025)."""
+    """Whether *text* is a message for humans, even if its words are joined by underscores (xAI's ``code``, 2025)."""
     words = re.split(r"[\s_]+", text.strip())
     return len(words) >= 8 or (len(words) >= 4 and (" " in text or _little_words.search(text) is not None))
 
 
 def read_stream(text: str) -> JSON | BadBody:
-    """The error inside an event stream, or why it is none: ``unexpected_stream`` came to its end."""
+    """The error inside an event stream; ``unexpected_stream`` if it ended without one."""
     event = ""
     for line in text.split("\n"):
         field, _, value = line.rstrip("\r").partition(":")
@@ -148,8 +146,8 @@ def read_stream(text: str) -> JSON | BadBody:
         elif not field:
             event = ""
     if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
-        return BadBody("unexpected_stream", "an event stream that nobody asked for, of an unknown kind")
-    return BadBody("truncated_stream", "the event stream was cut")
+        return BadBody("unexpected_stream", "an unrequested event stream of an unknown kind")
+    return BadBody("truncated_stream", "the event stream ended early")
 
 
 def plain_message(text: str) -> str:
@@ -184,13 +182,13 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     return ParsedAnswer(text, usage, finish)
 
 
-# Ends that the provider's own troubles make: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's
+# Finish reasons of the provider's own problems: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's
 # network_error (pi#8511, hax#15, 2026), vLLM's abort.
 _failed_end = re.compile(
     r"\w*(error|fail\w*|abort\w*|timed?_?out|insufficient_\w*resource|overload\w*|interrupted|unavailable|crash\w*)\w*",
     re.IGNORECASE,
 ).fullmatch
-# Ends that the model's own slips make: Gemini's ``function_call_filter: MALFORMED_FUNCTION_CALL`` (pydantic-ai#3300,
+# Finish reasons of a model's mistakes: Gemini's ``function_call_filter: MALFORMED_FUNCTION_CALL`` (pydantic-ai#3300,
 # 2025). The provider is well, and the same request may pass.
 _slip_end = re.compile(r"malformed|unexpected_tool_call|too_many_tool_calls|invalid_tool_call", re.IGNORECASE).search
 
@@ -211,7 +209,7 @@ _GOOD_ENDS = frozenset(
 
 
 def _broken_off(finish: str | None) -> BadBody | None:
-    """Why an answer that ended by *finish* is none, None where it is one."""
+    """Why an answer with finish reason *finish* is not a success, None if it is one."""
     if finish is None or finish in _GOOD_ENDS:
         return None
     if _slip_end(finish):
@@ -235,18 +233,18 @@ def _is_usual_end(finish: str | None) -> bool:
 
 
 def _made_nothing(usage: Usage | None) -> bool:
-    """Whether the provider itself says that it made no token (pollinations#9345, 2026)."""
+    """Whether the provider itself reports that it generated no token (pollinations#9345, 2026)."""
     return usage is not None and usage.output_tokens == 0
 
 
 def _says_something(message: JSON) -> bool:
-    """Whether a message without text has another content: calls, a refusal, sound, pictures, thoughts."""
+    """Whether a message without text has other content: tool calls, a refusal, audio, images, reasoning."""
     names = ("tool_calls", "function_call", "refusal", "audio", "images", "reasoning_content", "reasoning")
     return isinstance(message, dict) and any(message.get(name) for name in names)
 
 
 def _blocked(document: dict[str, JSON]) -> BadBody | None:
-    """That a filter blocked the prompt, where *document* says so in any of Gemini's, Vertex's and Azure's spellings."""
+    """Whether a filter blocked the prompt, in any of Gemini's, Vertex's and Azure's spellings."""
     for name in ("promptFeedback", "prompt_feedback"):
         feedback = document.get(name)
         reason = feedback.get("blockReason", feedback.get("block_reason")) if isinstance(feedback, dict) else None
@@ -293,7 +291,7 @@ def _completion_text(choice: dict[str, JSON], finish: str | None) -> str | BadBo
 def _read_response(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     status = document.get("status")
     if status in ("queued", "in_progress"):
-        return BadBody(f"response_{status}", "the answer is still being made: the row asks for background mode")
+        return BadBody(f"response_{status}", "the answer is not finished: the row asks for background mode")
     if status in ("failed", "cancelled"):
         return BadBody(f"response_{status}", f"the response was {status}")
     output = document.get("output")
@@ -453,7 +451,7 @@ def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) 
 
 
 def _words_of(value: JSON, depth: int = 0) -> str:
-    """The words in *value*'s message fields; a list of validation errors as ``place: what``, one after the other."""
+    """The words in *value*'s message fields; a list of validation errors as ``location: message``."""
     if isinstance(value, str):
         return value
     if depth >= _DEEPEST:

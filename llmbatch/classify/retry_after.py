@@ -1,13 +1,12 @@
-"""How long a provider asks to be left alone: every spelling of "retry after", read into seconds.
+"""Parses every form of "retry after" into seconds.
 
 The sources, first that parses: ``retry-after-ms``, ``x-ms-retry-after-ms``, ``retry-after`` (seconds or an HTTP date),
 ``google.rpc.RetryInfo`` in the error body, the reset time of an exhausted rate limit (``x-ratelimit-reset-*``,
 ``anthropic-ratelimit-*-reset``), and last the words of a 429 ("Please try again in 6m0s"). Zero, negative, past,
 above 400 days or garbage means *unknown*, and the next source is tried; the result is never 0.
 
-What this module does not do: look at a clock. An instant is read against the answer's own ``date`` header, because the
-two clocks may differ by more than the wait; without that header an instant says nothing. Nor does it shorten a long
-wait or choose one where none is named.
+The local clock is not used. A time is read relative to the answer's own ``date`` header, because the two clocks may
+differ by more than the wait; without that header a time is ignored. Long waits are not shortened.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ _word_parts = re.compile(rf"(\d+(?:\.\d+)?)\s?({_WORD_UNITS})(?![a-z])", re.ASCI
 
 
 def wait_hint(status: int, headers: Mapping[str, str], body: JSON) -> float | None:
-    """Seconds that the answer names, None where it names none that make sense; never 0.
+    """Seconds to wait that the answer names, None if it names no valid wait; never 0.
 
     Args:
         status: the HTTP status; reset headers and the body count from 400 on, words on 429 only.
         headers: names in lower case.
-        body: the parsed body, None where it is no JSON.
+        body: the parsed body, None if it is not JSON.
     """
     now = answered_at(headers)
     for source in _sources(status, headers, body, now):
@@ -57,7 +56,7 @@ def wait_hint(status: int, headers: Mapping[str, str], body: JSON) -> float | No
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime | None:
-    """When the provider says that it answered (its ``date`` header)."""
+    """The provider's time of the answer (its ``date`` header)."""
     return _http_date(headers.get("date", ""))
 
 
@@ -104,7 +103,7 @@ def _http_date(text: str) -> datetime | None:
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    # RFC 5322 reads "-0000" as a naive date; HTTP knows no other zone than GMT.
+    # RFC 5322 reads "-0000" as a naive date; HTTP has no other zone than GMT.
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)
 
 
@@ -130,7 +129,7 @@ def _spelled(text: str) -> float | None:
 
 
 def _longest_reset(headers: Mapping[str, str], now: datetime | None) -> float | None:
-    """The longest of the waits until a limit with nothing left is filled again."""
+    """The longest wait until an exhausted limit is refilled."""
     waits = [0.0]
     for spelled, value in headers.items():
         name = spelled.lower()

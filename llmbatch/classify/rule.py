@@ -1,4 +1,4 @@
-"""What a rule of the table is, and when it applies. The rules themselves: :mod:`llmbatch.classify.table`."""
+"""Data types of classification rules and how they match. The rules are in :mod:`llmbatch.classify.table`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from llmbatch.core.raw_json import JSON
 
 __all__ = ["Facts", "Match", "Rule"]
 
-# From the first opening quote to the last closing one: what is quoted may hold quotes itself.
+# From the first opening quote to the last closing one: quoted text may contain quotes itself.
 _quoted = re.compile(r"(?<!\w)'.*'(?!\w)|\".*\"|`.*`", re.DOTALL)
 _quoted_message = re.compile(r"""['"]message['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", re.DOTALL)
 
 
 @dataclass(slots=True)
 class Facts:
-    """What a rule looks at. ``status`` is 0 where a success status came with a body that stands for none.
+    """Facts that rules match against. ``status`` is 0 if a success status came with a body that is not a success.
 
     ``retry_after`` is the hint of the answer, seconds. ``asked`` is the request, as far as it is known: words that
-    stand in it may be an echo, and prove nothing.
+    occur in it may be an echo, and prove nothing.
     """
 
     status: int
@@ -36,7 +36,7 @@ class Facts:
     asked: bytes = b""
 
     def says(self, words: str, *, unquoted: bool = False) -> bool:
-        """Whether the message has *words*, a pattern, of its own; *unquoted*: what it quotes does not count."""
+        """Whether the message itself matches *words*, a pattern; *unquoted*: quoted text does not count."""
         message = self.message
         needed = NEEDED.get(words)
         if needed is not None:
@@ -44,7 +44,7 @@ class Facts:
             if not any(part in lowered for part in needed):
                 return False
         if unquoted:
-            # But an upstream's whole error, quoted by the gateway before it, is no echo.
+            # But an upstream's whole error, quoted by the gateway in front of it, is not an echo.
             inner = (found[2] for found in _quoted_message.finditer(message))
             message = " ".join((_quoted.sub("''", message), *inner))
         asked: bytes | None = None
@@ -60,7 +60,7 @@ _ONE_REQUEST = frozenset({400, 422})
 
 
 class Match(NamedTuple):
-    """That a rule applies: the code to report (empty: the body's own), and whether it rests on words alone."""
+    """A match: the code to report (empty: the body's own), and whether it is based on words alone."""
 
     code: str
     by_words: bool = False
@@ -68,11 +68,11 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One row of the table: where it applies, and what it says then.
+    """One rule of the table: when it applies, and what it decides.
 
     It applies when the status is one of ``statuses`` (None: any), and, where any of the three is given, one of the
     body's codes fully matches ``codes``, or the message contains ``words``, or ``when`` holds. ``words_in`` narrows
-    the statuses for ``words`` alone. ``code`` stands for the body's own where words decided. ``resumes`` gives the
+    the statuses for ``words`` alone. ``code`` replaces the body's own if words decided. ``resumes`` gives the
     instant from which it may work again.
     """
 
@@ -94,7 +94,7 @@ class Rule:
     hint: str = ""
 
     def match(self, evidence: Facts) -> Match | None:
-        """None where the rule does not apply."""
+        """Match the rule against an answer; None if it does not apply."""
         if self.statuses is not None and evidence.status not in self.statuses:
             return None
         if not (self.codes or self.words or self.when):
@@ -106,7 +106,7 @@ class Rule:
         if self.when is not None and self.when(evidence):
             return Match(self.code)
         if self.words and (self.words_in is None or evidence.status in self.words_in):
-            # A refusal of one request is where prompts get quoted, and where words would refuse the whole account.
+            # Refusals of one request quote prompts, and here words would refuse the whole account.
             unquoted = self.verdict == "account_refused" and evidence.status in _ONE_REQUEST
             return Match(self.code, by_words=True) if evidence.says(self.words, unquoted=unquoted) else None
         return None

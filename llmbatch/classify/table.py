@@ -1,15 +1,12 @@
-"""The table itself: what the body's codes and words, the header ``x-should-retry`` and the status mean.
+"""Classification rules: what the body's codes and words, the header ``x-should-retry`` and the status mean.
 
-Rules are data, tried in order, the first that matches decides::
+Rules are data and tried in order; the first match decides::
 
-    BODY_RULES      what the body says, whatever the status: money, size, content, key, model, pace, overload
-    STATUS_RULES    what the status says; ``x-should-retry`` overrides these alone
+    BODY_RULES      by the body, whatever the status: money, size, content, key, model, rate limit, overload
+    STATUS_RULES    by the status; ``x-should-retry`` overrides only these
 
-so that a code in the body comes before headers, headers before the status, and quota before rate limit. A provider
-that is new or has changed its words is met by a new rule or a longer pattern, nowhere else.
-
-What this module does not do: parse answers (:mod:`llmbatch.classify.responses`) or build outcomes
-(:mod:`llmbatch.classify.classify`).
+so that a code in the body comes before headers, headers before the status, and quota before rate limit. For a provider
+that is new or has changed its wording, add a rule or extend a pattern.
 """
 
 from __future__ import annotations
@@ -52,7 +49,7 @@ __all__ = [
 
 
 def _is_daily_quota(evidence: Facts) -> bool:
-    """Gemini names each exhausted quota; one of a day outlasts those of a minute that stand beside it."""
+    """Gemini names each exhausted quota; a daily one outweighs those per minute that are listed with it."""
     for detail in error_details(evidence.body):
         violations = detail.get("violations")
         for violation in violations if isinstance(violations, list) else []:
@@ -80,14 +77,14 @@ def _is_pace_called_quota(evidence: Facts) -> bool:
 
 
 def _has_failed_generation(evidence: Facts) -> bool:
-    """Groq shows what the model wrote in place of JSON or of a call."""
+    """Groq shows what the model wrote instead of JSON or a tool call."""
     body = evidence.body
     error = body.get("error") if isinstance(body, dict) else None
     return isinstance(error, dict) and "failed_generation" in error
 
 
 def _is_gateway_page(evidence: Facts) -> bool:
-    """A page in place of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
+    """A page instead of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
     if isinstance(evidence.body, dict):
         return "cloudflare_error" in evidence.body
     if "cf-mitigated" in evidence.headers or "x-amzn-waf-action" in evidence.headers:
@@ -124,17 +121,17 @@ _UNKNOWN = 0
 _REFUSALS = frozenset({_UNKNOWN, 400, 403, 422})
 _CLEAR = frozenset({401, 403, 404, 410, 412, 429})
 _SERVER_ERRORS = frozenset(range(500, 600))
-# TGI and Kimi say "overloaded" with a 429: pace, by the status.
+# TGI and Kimi say "overloaded" with a 429: a rate limit, by the status.
 _NOT_429 = frozenset(range(1000)) - {429}
 
 _SPENT = "insufficient_quota"
 
 _SMALL_BYTES = 16_384
-"""No server's limit for a request's body is below that."""
+"""No server's limit for request bodies is below this."""
 
 _PAY = "add credit or raise the spending limit at the provider, then run the same command again"
 _LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
-_KEY = "check the API key: is it set, whole, unrevoked, and allowed to use this model?"
+_KEY = "check the API key: is it set, complete, not revoked, and allowed to use this model?"
 _ACCOUNT = "the provider has closed or suspended this account: see its console or its support"
 _RENEW = (
     "the access token has expired: get a new one (Google Cloud: gcloud auth print-access-token), set it, and run the "
@@ -148,7 +145,7 @@ _MODEL = "check the model's name and access to it; a wrong base URL (a missing /
 _ADDRESS = "check the base URL: it should be the address of the API itself, such as https://host/v1"
 
 BODY_RULES: tuple[Rule, ...] = (
-    # Money and quota: nothing but the operator, or a date, helps.
+    # Money and quota: only the operator, or waiting until a date, helps.
     Rule(
         name="quota of a day spent (Gemini)",
         verdict="account_refused",
@@ -234,7 +231,7 @@ BODY_RULES: tuple[Rule, ...] = (
         words=r"^request too large for |extra usage is required for long context",
         row_is_bad=True,
         code="request_too_large",
-        hint="shorten the row or its max_tokens, or raise the account's tokens a minute",
+        hint="shorten the row or its max_tokens, or raise the account's tokens per minute",
     ),
     Rule(
         name="filtered",
@@ -320,7 +317,7 @@ BODY_RULES: tuple[Rule, ...] = (
         words=LACKING_WORDS,
         code="not_supported",
     ),
-    # What the row asked for in another way than one whole answer.
+    # Rows that asked for something other than one complete answer.
     Rule(
         name="streams and background answers",
         verdict="rejected",
@@ -328,7 +325,7 @@ BODY_RULES: tuple[Rule, ...] = (
         codes="unexpected_stream|response_queued|response_in_progress",
         hint='take "background" out of the row; a server that always streams needs "stream": false',
     ),
-    # Pace and overload.
+    # Rate limit and overload.
     Rule(
         name="growing too fast (OpenAI)",
         verdict="throttled",
@@ -390,7 +387,7 @@ STATUS_RULES: tuple[Rule, ...] = (
         retry=True,
     ),
     Rule(name="409", verdict="rejected", scope="row", statuses=frozenset({409}), retry=True),
-    # A proxy's own limit of bodies, or a broken backend: rows of this size have no reason to be too large.
+    # A proxy's own limit of bodies, or a broken backend: rows of this size should not be too large.
     Rule(
         name="413 of a small request",
         verdict="rejected",
@@ -416,7 +413,7 @@ STATUS_RULES: tuple[Rule, ...] = (
         retry=True,
         min_backoff=5.0,
     ),
-    # Either the row asks for what this server lacks or the address is wrong: other rows' answers tell which.
+    # Either the row asks for what this server lacks or the address is wrong: other rows' answers show which.
     Rule(name="501", verdict="rejected", scope="row", statuses=frozenset({501})),
     Rule(
         name="3xx another address",
@@ -426,14 +423,14 @@ STATUS_RULES: tuple[Rule, ...] = (
         hint=_ADDRESS,
     ),
     Rule(name="other 4xx", verdict="rejected", scope="row", statuses=frozenset(range(400, 500))),
-    # 500, 502, 504, 520 to 530 and their kin; 1xx; and a success status with a sick body.
+    # 500, 502, 504, 520 to 530 and similar; 1xx; and a success status with a bad body.
     Rule(name="anything else", verdict="failure", scope="provider", retry=True),
 )
 
 ROW_RULE = Rule(name="this row's answer went wrong", verdict="rejected", scope="row", retry=True)
-"""What a success status without an answer means where nothing speaks against the provider: as a 409, try it again."""
+"""For a success status without an answer that is not the provider's failure: like a 409, try again."""
 
-# Codes that only repeat a status; they count where the status itself says nothing, inside a 200 or an event stream.
+# Codes that only repeat a status; they count if the status itself says nothing, inside a 200 or an event stream.
 _STATUS_OF_CODE = {
     "invalid_request_error": 400,
     "invalid_argument": 400,
@@ -468,7 +465,7 @@ _STATUS_OF_CODE = {
 
 
 def find_rule(evidence: Facts) -> tuple[Rule, Match]:
-    """The rule that decides, and what it rests on."""
+    """The first rule that matches, and its match."""
     for rule in BODY_RULES:
         match = rule.match(evidence)
         if match is not None:
@@ -478,10 +475,10 @@ def find_rule(evidence: Facts) -> tuple[Rule, Match]:
 
 
 def is_certain(rule: Rule, match: Match, evidence: Facts) -> bool:
-    """Whether one answer is enough to believe that the account, the key or the model is refused.
+    """Whether one answer is enough to conclude that the account, the key or the model is refused.
 
-    A code is, and a status that speaks of them. Words elsewhere may be an echo or about this row; a 402 may mean that
-    this row alone costs more than what is left, whatever its code.
+    A code is enough, and so is a status that means this. Words elsewhere may be an echo or about this row; a 402 may
+    mean that this row alone costs more than what is left, whatever its code.
     """
     if rule.verdict != "account_refused":
         return True
@@ -491,7 +488,7 @@ def is_certain(rule: Rule, match: Match, evidence: Facts) -> bool:
 
 
 def _obey(rule: Rule, evidence: Facts) -> Rule:
-    """*rule* as the header ``x-should-retry`` wants it. A 429 stays pace, whatever the header says."""
+    """*rule*, overridden by the header ``x-should-retry``. A 429 stays a rate limit, whatever the header says."""
     wish = evidence.headers.get("x-should-retry", "").strip().lower() if evidence.status >= 400 else ""
     if wish == "true" and rule.verdict in ("rejected", "account_refused"):
         return replace(
@@ -503,13 +500,13 @@ def _obey(rule: Rule, evidence: Facts) -> Rule:
 
 
 def pause_under(rule: Rule, evidence: Facts) -> float | None:
-    """Seconds to leave the provider alone, by the hint and by what *rule* knows; None where nothing is known."""
+    """Seconds to wait before the next request, by the hint and by *rule*; None if neither names a wait."""
     pause = evidence.retry_after
     if rule.resumes is not None:
         now = answered_at(evidence.headers)
         instant = None if now is None else rule.resumes(now, evidence.message)
         wait = None if now is None or instant is None else (instant - now).total_seconds()
-        # What the rule knows outweighs a hint: Gemini names seconds beside a quota of the day.
+        # The rule outweighs a hint: Gemini names seconds next to a daily quota.
         pause = wait if wait is not None and wait > 0.0 else None
     return max(pause or 0.0, rule.least_pause) or None
 

@@ -50,7 +50,7 @@ def check(settings: Settings) -> int:
         found = "; ".join(f"{_where(finding)}: {code}" for code, finding in report.malformed.items())
         raise InputError(
             f"{settings.input} has {plural(report.malformed_rows, 'malformed row')}: {found}",
-            hint="mend them, or leave --strict out",
+            hint="fix them, or run without --strict",
         )
     return 1 if report.malformed else 0
 

@@ -189,7 +189,8 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
     if settings.proxy and "@" in settings.proxy and settings.origin["proxy"] != "LLMBATCH_PROXY":
         # Command lines are seen by everybody on the machine, and files are passed on.
         raise UsageError(
-            f"{settings.origin['proxy']} holds a user name or a password", hint="put the proxy's URL in LLMBATCH_PROXY"
+            f"{settings.origin['proxy']} contains a user name or a password",
+            hint="put the proxy's URL in LLMBATCH_PROXY",
         )
     _check_key_name(settings, environ)
 

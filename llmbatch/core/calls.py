@@ -14,18 +14,18 @@ _T = TypeVar("_T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(cls: type[_T]) -> type[_T]:
-    """A slotted dataclass for what every row has at least one of: frozen for the type checker alone.
+    """A slotted dataclass for values that every row creates: frozen for the type checker only.
 
-    Freezing it at run time as well would cost five times as much a record.
+    Freezing it at run time too would make it five times as expensive to create.
     """
     return dataclass(slots=True)(cls)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where requests of one kind go: one base URL and one model, one circuit.
+    """Destination of requests: a base URL and a model. Each route has its own circuit.
 
-    ``label`` is what people see (``openai/gpt-5-mini``). ``account`` is shared by the routes that one key pays for.
+    ``label`` is the displayed name (``openai/gpt-5-mini``). ``account`` is shared by the routes that one key pays for.
     """
 
     label: str
@@ -35,7 +35,7 @@ class Route:
 
 @dataclass(slots=True)
 class Request:
-    """One HTTP POST, ready to be sent any number of times. ``tokens`` is an estimate of input plus output."""
+    """One HTTP POST request, which can be sent any number of times. ``tokens`` is an estimate of input plus output."""
 
     route: Route
     url: str
@@ -47,9 +47,9 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """A whole HTTP answer; the body is as it came, inflated.
+    """A complete HTTP response; the body is decompressed and otherwise unchanged.
 
-    ``headers`` finds lower-case names, however the provider spells them; only who goes through it meets its spelling.
+    Look up ``headers`` by lower-case names. Iterating over it gives the names as the provider spelled them.
     """
 
     status: int
@@ -60,18 +60,18 @@ class Reply:
 Verdict = Literal["success", "failure", "rejected", "throttled", "account_refused", "local"]
 """What an answer says about the provider.
 
-``success`` it works; ``failure`` it is sick; ``rejected`` it refused this request; ``throttled`` slow down;
+``success`` it works; ``failure`` it is failing; ``rejected`` it refused this request; ``throttled`` slow down;
 ``account_refused`` only the operator can help (money, key, model name, base URL); ``local`` this machine is at fault.
 """
 
 
 Scope = Literal["row", "key", "model", "provider", "machine"]
-"""Whose the trouble is."""
+"""What is at fault."""
 
 
 @record
 class Usage:
-    """Tokens as the provider counted them."""
+    """Token counts that the provider reported."""
 
     input_tokens: int
     output_tokens: int
@@ -79,17 +79,17 @@ class Usage:
 
 @record
 class Outcome:
-    """What one attempt came to.
+    """Outcome of one attempt.
 
     ``retry``: sending the same row again by itself may help. ``row_is_bad``: the refusal names the row's own content
     (too long, filtered) and needs no further evidence. ``key_refused``: the key was refused. ``retry_after``: seconds
-    that the provider named, None where it named none; never shortened. ``min_backoff``: seconds this row waits at least
-    before it goes again. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False
+    that the provider named, None where it named none; never shortened. ``min_backoff``: minimum seconds before this row
+    is resent. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False
     only where the request certainly never left. ``unreachable``: the request never reached any provider, as there was
-    no connection; ``code`` tells why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
+    no connection; ``code`` says why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
     ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
-    and so may be this row's alone: it takes several rows. ``hint``: what an operator can do. ``value``: what a function
-    in place of a provider returned.
+    and so may be this row's alone: it takes several rows. ``hint``: what an operator can do. ``value``: what an async
+    function returned.
     """
 
     verdict: Verdict

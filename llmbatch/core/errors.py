@@ -6,15 +6,15 @@
     ├── UsageError            the command, a file or a setting is wrong: fix it, nothing was sent   (exit 2)
     │   ├── MissingKeyError   a provider's key is not in the environment; in mid-file it fails its rows alone
     │   ├── InputError        the input cannot be read, or has changed under its output
-    │   └── OutputError       the output is locked, foreign, or cannot be opened
+    │   └── OutputError       the output is locked, not llmbatch's, or cannot be opened
     ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
     ├── WriteError            the output could not be written while running                        (exit 74)
     ├── MalformedRowError     one input row is not a request; it becomes one ``failed`` line
-    └── TransportError        a request brought no whole HTTP answer; judged, never shown raw
+    └── TransportError        a request without a complete HTTP response; classified, never shown raw
 
-``CircuitOpenError`` lives in :mod:`llmbatch.breaker`, which stands alone and so shares no base with these.
+``CircuitOpenError`` is in :mod:`llmbatch.breaker`, a library of its own, and has another base class.
 
-What is deliberately not here: anything a provider answered. Answers are values
+Nothing that a provider answered is an exception. Answers are values
 (:class:`llmbatch.core.calls.Outcome`), never exceptions.
 """
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 class LlmbatchError(Exception):
-    """Base of all: a message that says what and where, and a hint that says what to try."""
+    """Base class: ``message`` says what went wrong and where, ``hint`` what to try."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class LlmbatchError(Exception):
 
 
 class UsageError(LlmbatchError):
-    """Something the user gave is wrong; nothing was sent."""
+    """A command, file or setting is wrong; nothing was sent."""
 
 
 class MissingKeyError(UsageError):
@@ -65,7 +65,7 @@ class InputError(UsageError):
 
 
 class OutputError(UsageError):
-    """The output is in use, is not ours, or cannot be opened."""
+    """The output is in use, was not written by llmbatch, or cannot be opened."""
 
 
 class StoppedError(LlmbatchError):
@@ -76,7 +76,7 @@ class StoppedError(LlmbatchError):
 
 
 class WriteError(LlmbatchError):
-    """A line could not be made durable (disk full, I/O error); the file ends in a whole line."""
+    """A line could not be made durable (disk full, I/O error); the file ends with a whole line."""
 
 
 class MalformedRowError(LlmbatchError):
@@ -88,24 +88,24 @@ class MalformedRowError(LlmbatchError):
 
 
 TransportFault = Literal[
-    "unknown_host",  # there is certainly no host of that name
+    "unknown_host",  # a name server says that the host does not exist
     "dns",  # the host's name does not resolve
     "connect",  # refused, unreachable host, or reset before the request was sent
     "connect_timeout",  # no connection in time: not sent
-    "tls",  # the certificate or the handshake was rejected: an operator's matter
+    "tls",  # the certificate or the handshake was rejected: an operator must act
     "timeout",  # sent, but no whole answer in time
     "reset",  # sent, then the connection was lost
     "truncated",  # the body ended early, or did not match its length or its encoding
     "garbage",  # what came back is not HTTP
-    "too_large",  # the answer passed the size cap, or was the largest when all in flight passed theirs
-    "duplicate",  # the connection brought the answer before once more
-    "no_network",  # this machine has no way out (network unreachable, interface down)
+    "too_large",  # the answer exceeded its limit, or was the largest when all in flight exceeded theirs
+    "duplicate",  # the connection delivered the previous answer again
+    "no_network",  # this machine has no network (unreachable, interface down)
     "local",  # this machine has no file handles, ports or memory left
 ]
 
 
 class TransportError(LlmbatchError):
-    """A request that brought no whole HTTP answer.
+    """A request without a complete HTTP response.
 
     ``fault`` says which kind; ``sent`` is whether the request may have reached the provider (and may be billed).
     """

@@ -1,7 +1,7 @@
-"""What happens in a run, as frozen records, and who may watch.
+"""Events of a run, as frozen records, and the ``Observer`` protocol that receives them.
 
-Events are news: synchronous, cheap, unable to fail a run. Results are data and travel another way. All numbers that
-anybody sees come from one fold over these (:mod:`llmbatch.report.stats`). ``at`` is the event loop's clock, seconds.
+Observers are called synchronously and cannot fail a run. Results go to the sink, not through events. All statistics are
+computed from events (:mod:`llmbatch.report.stats`). ``at`` is the event loop's clock, in seconds.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far reading is: ``rows`` read in all, and ``fraction`` (0 to 1) of the input's bytes; None for a stream."""
+    """Progress of reading: ``rows`` read in all, and ``fraction`` (0 to 1) of the input's bytes; None for a stream."""
 
     at: float
     rows: int
@@ -80,7 +80,7 @@ class CallSent:
 @final
 @record
 class CallEnded:
-    """A request came back, failed, or was cancelled (``verdict`` None)."""
+    """A request was answered, failed, or was canceled (``verdict`` None)."""
 
     at: float
     route: str
@@ -98,7 +98,7 @@ class CallEnded:
 
 @dataclass(frozen=True, slots=True)
 class RetryPlanned:
-    """A row will go again after ``delay`` seconds."""
+    """A row will be resent after ``delay`` seconds."""
 
     at: float
     route: str
@@ -109,7 +109,7 @@ class RetryPlanned:
 
 @dataclass(frozen=True, slots=True)
 class RowParked:
-    """A row was deferred. ``avoided`` says that a call which would have been made now was not."""
+    """A row was deferred. ``avoided`` says whether this avoided a call that would otherwise have been made now."""
 
     at: float
     route: str
@@ -121,7 +121,7 @@ class RowParked:
 
 @dataclass(frozen=True, slots=True)
 class RowsRequeued:
-    """Parked rows of a route may go again."""
+    """Parked rows of a route are queued again."""
 
     at: float
     route: str
@@ -131,7 +131,7 @@ class RowsRequeued:
 @final
 @record
 class RowFinished:
-    """A row has its line (handed to the writer). ``attempts`` as in the line."""
+    """A row has its result, passed to the sink. ``attempts`` as in the output line."""
 
     at: float
     route: str
@@ -155,9 +155,9 @@ class CircuitChanged:
 
 @dataclass(frozen=True, slots=True)
 class OutageStarted:
-    """A probe showed that a circuit opened with good reason. ``since``: when it opened, on the clock of ``at``.
+    """A probe confirmed the outage that opened a circuit. ``since``: when it opened, on the clock of ``at``.
 
-    An opening that the next probe disproves is no outage and has no such event.
+    An opening that the next probe disproves is not an outage and has no such event.
     """
 
     at: float
@@ -189,7 +189,7 @@ class LimitChanged:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """The provider asked for a slower pace: nothing goes to ``route`` for ``pause`` seconds."""
+    """The provider throttles: nothing is sent to ``route`` for ``pause`` seconds."""
 
     at: float
     route: str
@@ -199,7 +199,7 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should read: a local fault, a key that may have been revoked."""
+    """A message for the user: a local fault, a key that may have been revoked."""
 
     at: float
     level: Literal["info", "warning", "error"]
@@ -246,8 +246,8 @@ Event = (
 
 
 class Observer(Protocol):
-    """Watches a run. Called from the event loop: return soon. An exception is logged once and changes nothing."""
+    """Receives the events of a run, on the event loop: return quickly. An exception is logged once and ignored."""
 
     def observe(self, event: Event) -> None:
-        """Take one event."""
+        """Handle one event."""
         ...

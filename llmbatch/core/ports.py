@@ -1,4 +1,4 @@
-"""What can be plugged into a run: providers, transports, sources, sinks and observers, as protocols."""
+"""Protocols of the pluggable parts of a run: providers, transports, sources, sinks, budgets and observers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Budget", "Provider", "Sink", "Source", "Transport", "first_request"]
 
 
 class Transport(Protocol):
-    """What carries a request: the HTTP client, or the simulated provider under virtual time."""
+    """Sends HTTP requests: the HTTP client, or the simulated provider under virtual time."""
 
     async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109 - the port's own deadline
         """Send once and read the whole answer within *timeout* seconds.
@@ -28,14 +28,14 @@ class Transport(Protocol):
 
 
 class Provider(Protocol):
-    """What rows are sent with: a provider over HTTP, any async function, or a class of your own.
+    """Answers rows: a provider over HTTP, an async function, or a class of your own.
 
     Subclass it to inherit :meth:`lookup`, :meth:`ping` and :meth:`aclose`. A provider sends once: it does not retry,
     sleep, or know of circuits; the run does. Used on one event loop.
     """
 
     def routes(self, row: Row) -> Sequence[Route]:
-        """The routes that can answer *row*, the preferred one first; at least one. Called once per row, so cheap.
+        """Give the routes that can answer *row*, preferred first; at least one. Called once per row: keep it cheap.
 
         Raises:
             MalformedRowError: the row cannot be a request; it ends as ``failed`` with that code.
@@ -45,7 +45,7 @@ class Provider(Protocol):
         ...
 
     def request(self, row: Row, route: Route) -> Request:
-        """The request that *row* becomes on *route*, one of its :meth:`routes`.
+        """Build the request for *row* on *route*, one of its :meth:`routes`.
 
         Called again if the row waited: it must give the same bytes each time.
 
@@ -55,7 +55,7 @@ class Provider(Protocol):
         ...
 
     def lookup(self, row: Row, request: Request) -> Outcome | None:
-        """An answer that is known without a call, such as a cached one; None (the default) where there is none.
+        """Give an answer that needs no call, such as a cached one; None (the default) if there is none.
 
         Asked before the row takes a slot. Such an answer says nothing about the route, so a row can be answered while
         its circuit is open.
@@ -63,7 +63,7 @@ class Provider(Protocol):
         return None
 
     def ping(self, like: Request) -> Request | None:
-        """The smallest request that the route of *like* takes, to check whether it works; None (the default): none."""
+        """Give the smallest request for the route of *like*, as a health check; None (the default): there is none."""
         return None
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
@@ -85,40 +85,40 @@ def first_request(provider: Provider, row: Row) -> Request:
 
 
 class Budget(Protocol):
-    """An amount per time that requests draw on: tokens, or anything else that is counted.
+    """A rate limit in units per time: tokens, or anything else that requests consume.
 
-    Time is handed in, in seconds of the event loop's clock. Nothing here waits.
+    Time is an argument, in seconds of the event loop's clock. No method waits.
     """
 
     def wait(self, amount: int, now: float) -> float:
-        """Seconds until *amount* may be reserved; 0 for now."""
+        """Seconds until *amount* may be reserved; 0 if it may be now."""
         ...
 
     def reserve(self, amount: int, now: float) -> None:
-        """Take the estimate of a request that is sent now."""
+        """Reserve the estimate of a request that is sent now."""
         ...
 
     def settle(self, reserved: int, used: int, now: float) -> None:
-        """Correct a reservation by what was *used*; 0 where nothing was."""
+        """Replace a reservation by the amount that was *used*; 0 if nothing was."""
         ...
 
 
 class Source(Protocol):
-    """Rows, pulled one at a time without awaiting; see :mod:`llmbatch.inputs.source`."""
+    """Iterates over input rows, one at a time, without awaiting; see :mod:`llmbatch.inputs.source`."""
 
     @property
     def exhausted(self) -> bool:
-        """Nothing will come any more."""
+        """Whether there are no more rows."""
         ...
 
     @property
     def rows_read(self) -> int:
-        """Rows handed out or skipped so far."""
+        """Rows returned or skipped so far."""
         ...
 
     @property
     def fraction(self) -> float | None:
-        """How much of the input's bytes was consumed, 0 to 1; None for a stream."""
+        """Fraction of the input's bytes that was consumed, 0 to 1; None for a stream."""
         ...
 
     @property
@@ -145,23 +145,23 @@ class Source(Protocol):
         ...
 
     def keep(self, row: Row) -> bool:
-        """See to it that the row can be read again, so that its fields may be dropped; False: it cannot."""
+        """Make the row readable again, so that its fields may be dropped; False if that is not possible."""
         ...
 
     def reread(self, row: Row) -> Row:
-        """The whole row again, after :meth:`keep` said True."""
+        """Read the whole row again, after :meth:`keep` returned True."""
         ...
 
     def finished(self, number: int) -> None:
-        """The row has its line."""
+        """Note that the row has its output line."""
         ...
 
     def take(self) -> Row | Malformed | None:
-        """The next row; None: nothing right now, or exhausted."""
+        """Give the next row; None if there is none right now, or no more at all."""
         ...
 
     async def wait(self) -> None:
-        """Return when :meth:`take` may give something, or the source is exhausted."""
+        """Wait until :meth:`take` may return a row, or the source is exhausted."""
         ...
 
     async def aclose(self) -> None:
@@ -170,11 +170,11 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Results, handed over without awaiting."""
+    """Receives results, without awaiting."""
 
     @property
     def congested(self) -> bool:
-        """Whether new calls should wait until somebody has taken results."""
+        """Whether new calls should wait until results have been consumed."""
         ...
 
     def put(self, result: Result) -> None:
@@ -182,5 +182,5 @@ class Sink(Protocol):
         ...
 
     async def drained(self) -> None:
-        """Return when the sink is no longer congested."""
+        """Wait until the sink is no longer congested."""
         ...

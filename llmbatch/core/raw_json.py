@@ -1,11 +1,11 @@
-"""JSON read strictly and kept as text, so that what passes through passes through exactly.
+"""Strict JSON parsing that keeps values as raw text, so that they can be passed on byte for byte.
 
-The standard parser is used, with its leniencies closed: ``NaN`` and ``Infinity`` are refused, integers may have any
+It uses the standard parser without its leniencies: ``NaN`` and ``Infinity`` are refused, integers may have any
 number of digits, bytes must be UTF-8. Lone surrogate escapes are valid JSON (a model cut in the middle of an emoji
 sends them) and are accepted.
 
-What this module does not do: re-encode values. :func:`split_object` hands out the source text of each member, so a
-30-digit integer or ``1.10`` leaves as it came.
+Values are not re-encoded. :func:`split_object` returns the source text of each member, so a 30-digit integer or
+``1.10`` is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ JSON = dict[str, "JSON"] | list["JSON"] | str | int | float | bool | None
 
 
 class RawJsonError(ValueError):
-    """The text is not one whole JSON value."""
+    """The text is not exactly one JSON value."""
 
 
 class NestingError(RawJsonError):
-    """The value nests deeper than the parser takes."""
+    """The value is nested more deeply than the parser supports."""
 
 
 class RawJson(str):
-    """The source text of a JSON value, for places that take values: :func:`dumps` leaves it as it is."""
+    """Raw JSON text, usable where a value is expected: :func:`dumps` writes it unchanged."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _any_int(digits: str) -> int | str:
-    # CPython refuses to convert integers of more than 4,300 digits; nobody here computes with them.
+    # CPython refuses to convert integers of more than 4,300 digits; llmbatch does not compute with them.
     return int(digits) if len(digits) <= 4300 else digits
 
 
@@ -149,7 +149,7 @@ def _members(text: str, at: int) -> dict[str, str]:
 
 
 def _any_key(text: str, at: int) -> tuple[str, int]:
-    """The key with escapes in it that starts at *at*, and where its value starts; or what is wrong."""
+    """The key (with escapes) that starts at *at*, and the offset of its value."""
     if text[at : at + 1] != '"':
         raise RawJsonError(f"Expecting a property name at column {at + 1}")
     key, at = scanstring(text, at + 1, True)
@@ -187,18 +187,18 @@ def _only_space_after(text: str, at: int) -> None:
 
 
 def one_line(text: str) -> str:
-    """*text*, valid JSON, without line breaks: they can only be white space between tokens."""
+    """Remove line breaks from *text*, valid JSON: they can only be white space between tokens."""
     if "\n" in text or "\r" in text:
         return text.replace("\r", " ").replace("\n", " ")
     return text
 
 
 def dumps(value: object) -> str:
-    """Compact JSON; text stays readable, but for lone surrogates, which UTF-8 cannot carry.
+    """Encode as compact JSON. Non-ASCII text is not escaped, except lone surrogates, which UTF-8 cannot encode.
 
     Raises:
         ValueError: ``NaN`` or an infinity.
-        TypeError: something that JSON has no form for.
+        TypeError: a value that JSON cannot represent.
     """
     if value is None:
         return "null"

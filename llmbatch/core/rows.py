@@ -1,4 +1,4 @@
-"""Rows and what becomes of them: an input row, a malformed line, a result and its output line."""
+"""Input rows, malformed lines, results, and the encoding of output lines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Status = Literal["success", "failed", "deferred"]
 class Row:
     """One input row, as read.
 
-    ``number`` is the physical line number from 1 (for rows that come from Python, their place in the iterable).
+    ``number`` is the physical line number from 1 (for rows that come from Python, their position in the iterable).
     ``hash`` is the first 16 hex digits of the SHA-256 of the line. ``id_json`` is the row's name as JSON text.
     ``fields`` holds the source text of each member of the row's object, without the member that names it; a bare
-    string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object a caller
-    handed in, where one did. ``offset`` is where the source can read the row again, in bytes; -1 where it cannot.
+    string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object
+    of rows that come from Python. ``offset`` is where the source can read the row again, in bytes; -1 if it cannot.
     ``size`` is the length of its line in bytes, 0 for rows that come from Python.
     """
 
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(slots=True)
 class Malformed:
-    """An input line that is no request; ``code`` starts with ``input_``."""
+    """An input line that is not a request; ``code`` starts with ``input_``."""
 
     number: int
     hash: str
@@ -53,11 +53,11 @@ class Malformed:
 
 @dataclass(slots=True)
 class Result:
-    """What a row ended as, or, for ``deferred``, how it waits.
+    """Result of a row; for ``deferred``, what it is waiting for.
 
     ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the row's own metadata.
-    ``attempts`` counts the requests that carried the row, failed probes left out; ``deferrals`` how often it was
-    parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is that instant (ISO 8601, UTC).
+    ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how often it was
+    parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the same as a time (ISO 8601, UTC).
     """
 
     row: int
@@ -105,9 +105,9 @@ class Result:
 
 
 def encode_line(result: Result) -> bytes:
-    r"""*result* as one output line with its ``\n``: fixed prefix first, the body spliced in as text.
+    r"""*result* as one output line with its ``\n``: fixed prefix first, the body inserted as text.
 
-    The prefix ``{"row":N,"hash":"…","status":"…"`` is what resuming reads; its order and spelling are a promise.
+    The prefix ``{"row":N,"hash":"…","status":"…"`` is what resuming reads; its order and spelling must not change.
     A deferred result has the shorter form of the deferred file.
     """
     name = result.id_json

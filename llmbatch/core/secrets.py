@@ -1,7 +1,6 @@
-"""Keys that do not show themselves, and the mask that takes them out of text.
+"""API keys that are never printed, and the mask that replaces them in text.
 
-What this module does not do: read the environment or decide which key a route uses. It also does not hunt for text
-that merely looks like a key: only literal values that this run holds are masked, so that no answer is altered by a
+Only the literal keys of this run are masked, not text that merely looks like a key, so that no answer is altered by a
 guess.
 """
 
@@ -19,7 +18,7 @@ _HIDDEN = "***"
 
 _SHORTEST = 7
 
-# What people give to local servers that want no key. As words of a language they would turn up in answers.
+# Placeholders for local servers that need no key. They are ordinary words and would occur in answers.
 _PLACEHOLDERS = frozenset(
     {"anything", "changeme", "default", "dummy-key", "localhost", "lm-studio", "lmstudio", "no-key", "not-needed"}
     | {"nothing", "placeholder", "required", "sk-no-key-required", "unnecessary", "unused", "your-api-key"}
@@ -49,10 +48,10 @@ class Secret:
 
 
 class Mask:
-    """Replaces the literal keys of a run by ``***`` wherever they stand in a text.
+    """Replaces the literal keys of a run by ``***`` wherever they occur in a text.
 
     Values under 7 characters and the usual placeholders of local servers (``EMPTY``, ``none``, ``ollama``,
-    ``lm-studio``, ``dummy``…) are no secrets and stay. Immutable, so safe to share between threads and tasks.
+    ``lm-studio``, ``dummy``…) are not secrets and not masked. Immutable, so safe to share between threads and tasks.
     """
 
     __slots__ = ("_escape", "_escaped", "_spellings")
@@ -61,15 +60,15 @@ class Mask:
         values = {(key.reveal() if isinstance(key, Secret) else key).strip() for key in keys}
         real = {value for value in values if len(value) >= _SHORTEST and value.lower() not in _PLACEHOLDERS}
         spellings = {spelling for value in real for spelling in _spellings(value)}
-        # The longest first: a key that begins like another must not leave its tail behind.
+        # Longest first: of a key that begins with another key, the end must not remain.
         self._spellings = tuple(sorted(spellings, key=lambda spelling: (-len(spelling), spelling)))
-        # Answers in many languages are full of escapes, but not of those that stand for what keys are made of.
+        # Answers in many languages are full of escapes, but rarely of those for the characters of keys.
         self._escape = "\\u00" if all(map(str.isascii, real)) else "\\u"
         longest_first = sorted(real, key=len, reverse=True)
         self._escaped = re.compile("|".join(map(_escaped, longest_first))) if real else None
 
     def mask(self, text: str) -> str:
-        """*text* without the keys; the same object where there are none. Cost: one substring search a spelling."""
+        """*text* with keys masked; the same object if there are none. Cost: one substring search per spelling."""
         for spelling in self._spellings:
             if spelling in text:
                 text = text.replace(spelling, _HIDDEN)
@@ -84,7 +83,7 @@ class Mask:
 
 
 def _spellings(value: str) -> set[str]:
-    """*value* as it may stand in plain text, inside a JSON string or one inside another, in a URL and in a page."""
+    """Spellings of *value* in plain text, in a (nested) JSON string, in a URL and in HTML."""
     plain = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     plain |= {json.dumps(spelling)[1:-1] for spelling in plain}
     quoted = {quote(value), quote(value, safe=""), quote_plus(value), html.escape(value)}
@@ -92,7 +91,7 @@ def _spellings(value: str) -> set[str]:
 
 
 def _escaped(value: str) -> str:
-    """A pattern for *value* inside a JSON string, or one inside another, in which any character may be escaped."""
+    """Pattern for *value* in a (nested) JSON string, in which any character may be escaped."""
     parts = []
     for character in value:
         units = character.encode("utf-16-be").hex()

@@ -1,6 +1,6 @@
-"""Which errors of the operating system are this machine's fault: the one owner of these sets.
+"""Classifies errors of the operating system: which are faults of this machine.
 
-Both ways in ask here: the HTTP client (:mod:`llmbatch.http.connect_errors`) and the exceptions that a function raises
+Used for errors of the HTTP client (:mod:`llmbatch.http.connect_errors`) and for exceptions that a function raises
 (:mod:`llmbatch.classify.exceptions`). What the fault means for a row or a route is decided in
 :mod:`llmbatch.classify.classify`.
 """
@@ -16,7 +16,7 @@ __all__ = ["NETWORK_ERRNOS", "NO_NETWORK_ERRNOS", "RESOURCE_ERRNOS", "errno_of",
 
 
 def _known(*names: str) -> frozenset[int]:
-    """The numbers of *names* that this system has."""
+    """The errno values of *names* that exist on this system."""
     return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
 
 
@@ -34,10 +34,10 @@ RESOURCE_ERRNOS = _known(
     "EUSERS",
     "ENOLCK",
 )
-"""Out of handles, memory, ports or disk."""
+"""Out of file handles, memory, ports or disk space."""
 
 NO_NETWORK_ERRNOS = _known("ENETUNREACH", "ENETDOWN", "ENONET")
-"""No way out of this machine."""
+"""No network."""
 
 NETWORK_ERRNOS = _known(
     "ECONNREFUSED",
@@ -52,7 +52,7 @@ NETWORK_ERRNOS = _known(
     "ENETRESET",
     "EPROTO",
 )
-"""Something between here and the provider, or the provider itself: never this machine, never the row."""
+"""Errors of the network path or the provider, never of this machine or the row."""
 
 _WINDOWS_ERRNOS = {
     64: errno.ECONNRESET,  # ERROR_NETNAME_DELETED
@@ -73,9 +73,9 @@ _errno_in_words = re.compile(r"\[Errno (\d{1,5})\]", re.ASCII).search
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The errno of *error*. asyncio joins the errors of several addresses into one text: then the first that it names.
+    """The errno of *error*. asyncio joins the errors of several addresses into one text: then the first in that text.
 
-    None for name look-ups, whose numbers are another set (``EAI_…``), and overlap on some systems.
+    None for name lookups, whose codes (``EAI_…``) overlap with errno values on some systems.
     """
     if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
         return None
@@ -95,17 +95,17 @@ def machine_fault(error: BaseException) -> Literal["local", "no_network"] | None
         return "local"
     if number in NO_NETWORK_ERRNOS:
         return "no_network"
-    # CPython's words for a thread that the system refuses (pthread_create fails with EAGAIN).
+    # CPython's message if the system refuses a thread (pthread_create fails with EAGAIN).
     if type(error) is RuntimeError and error.args == ("can't start new thread",):
         return "local"
     return None
 
 
 def name_fault(error: OSError) -> Literal["unknown_host", "dns", "no_network", "local"]:
-    """What a failed name look-up means.
+    """Classify a failed name lookup.
 
-    ``unknown_host``: a name server says that there is no such name. ``no_network``: none answered. ``dns``: whatever
-    else went wrong with the look-up.
+    ``unknown_host``: a name server says that there is no such name. ``no_network``: none answered. ``dns``: any other
+    error of the lookup.
     """
     if not isinstance(error, socket.gaierror):
         return machine_fault(error) or "dns"

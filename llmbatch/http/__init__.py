@@ -1,6 +1,6 @@
 """HTTP/1.1 client over httptools' parser and ``asyncio.Protocol``: one POST, one whole answer; no redirects or cookies.
 
-It does not judge answers, retry them, or bound how many requests run at once.
+It neither classifies responses, nor retries, nor limits how many requests run at once.
 """
 
 from llmbatch.http.client import HttpTransport

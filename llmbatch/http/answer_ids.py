@@ -1,6 +1,6 @@
-"""Which answers of an origin were seen before, by the ids that it gives them: a copy is not the next answer.
+"""Detects repeated answers of an origin by their ids, so that a copy is not taken for the next answer.
 
-It knows nothing of what an answer means, and cannot tell copies of a server that gives no ids, or repeats them.
+It cannot detect copies of a server that gives no ids, or repeats them.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 __all__ = ["AnswerIds"]
 
 _MOST_IDS = 4096
-"""Ids that are kept: the answers of the last seconds even of fast servers. About 100 bytes each."""
+"""Ids kept per origin: the answers of the last seconds, even of fast servers. About 100 bytes each."""
 
 _TRUSTED_FROM = 8
-"""Different ids in bodies before one that comes again tells anything: test servers give all answers the same."""
+"""Different ids in bodies before a repeated one means anything: test servers give all answers the same id."""
 
 _BODY_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{6,200})"')
 _SEARCHED_BYTES = 400
-"""Where a body has its id, if anywhere; later ones may be in the model's own words."""
+"""Part of a body in which its id is found; further on, an id may be part of the model's text."""
 
 
 class AnswerIds:
-    """The ids of an origin's latest answers, each with the connection that brought it; belongs to one event loop.
+    """Ids of an origin's latest answers, each with the connection that delivered it; belongs to one event loop.
 
-    ``repeat`` is whether the origin gives one id to several answers, so that a repeated one tells nothing.
+    ``repeat`` is whether the origin gives one id to several answers, so that a repeated one means nothing.
     """
 
     __slots__ = ("_seen", "repeat")
@@ -37,10 +37,10 @@ class AnswerIds:
         self._seen: dict[tuple[str | bytes, int, int], int] = {}
 
     def is_copy(self, reply: Reply, *, connection: int, is_reused: bool) -> bool:
-        """Whether *connection* has brought this very answer before: same id, status and length.
+        """Whether *connection* has delivered this answer before: same id, status and length.
 
-        The id is that of the request in the headers, else, in a success, that of the body. One that comes again over
-        another connection is no copy: then ids tell nothing here, from now on. O(1).
+        The id is the request id in the headers, else, in a success, that of the body. One that is repeated over another
+        connection is not a copy: from then on, ids of this origin are ignored. O(1).
         """
         if self.repeat:
             return False

@@ -1,10 +1,10 @@
-"""The HTTP transport: sends each request once over a kept or new connection and reads its whole answer.
+"""HTTP transport: sends each request once over an idle or new connection and reads the complete response.
 
-Every request is one POST to the origin that it names: no redirects, no cookies, no proxies or ``.netrc``
-from the environment; a proxy is used where one is given. An answer counts when it is whole: its length as announced,
-its compression ended, its size under a cap. Every failure is a :class:`~llmbatch.core.errors.TransportError` that says
-whether the request left this machine. The only request that is sent a second time, over a new connection, is one whose
-reused connection turned out to be closed before a byte of the answer came.
+Every request is one POST to the origin of its URL: no redirects, no cookies, no proxies or ``.netrc`` from the
+environment; a proxy is used only if one is given. A response must be complete: of the announced length, with complete
+compression, and not too large. Every failure is a :class:`~llmbatch.core.errors.TransportError` that says whether the
+request left this machine. The only request that is sent a second time, over a new connection, is one whose reused
+connection turned out to be closed before the first byte of the response.
 """
 
 from __future__ import annotations
@@ -25,32 +25,31 @@ from llmbatch.http.target import Address, Target
 __all__ = ["KEEPALIVE_SECONDS", "HttpTransport"]
 
 KEEPALIVE_SECONDS = 4.0
-"""How long an unused connection is kept. Below the 5 s after which uvicorn, and so vLLM, closes its own: a POST that
-meets the closing has to be sent twice."""
+"""Seconds that an idle connection is kept. Less than the 5 s after which uvicorn, and so vLLM, closes it: a POST sent
+on a closing connection has to be sent twice."""
 
 _MOST_PREPARED = 1024
-"""Targets that are kept; what is forgotten is made again."""
+"""Targets in the cache."""
 
 _MOST_TOGETHER = 32
-"""Of the requests handed over in one turn the first leaves at once, then two together, four, and so many. One write of
-lines serves a whole group; but the first of a group waits for the work of its last, and a slot of the provider's is
-idle meanwhile, so that a loop with little to do should not wait."""
+"""Requests posted in one turn of the event loop are sent in groups of 1, 2, 4, up to this many. Each group needs one
+write of output lines; but the first of a group waits for the last to be built, while a slot of the provider is idle, so
+groups start small."""
 
 _STALE_SECONDS = 1.0
-"""A reused connection that is lost sooner than this, before a byte came, was closed while the request was on its way.
-One that is lost later had the request."""
+"""Seconds: a reused connection that is lost sooner, before the first byte, was closed while the request was on its way.
+One that is lost later had received the request."""
 
 
 class HttpTransport:
     """Implements :class:`llmbatch.core.ports.Transport`.
 
-    Belongs to the event loop of its first request. A cancelled :meth:`post` has aborted its connection, and so has one
-    that failed: nothing of it lingers. All answers in flight share *max_answer_memory* bytes.
+    Belongs to the event loop of its first request. A canceled or failed :meth:`post` aborts its connection. All answers
+    in flight share *max_answer_memory* bytes.
 
-    Requests that are handed over in one turn of the loop leave a few together, and *before_sending* is called before
-    each such group: whoever keeps results can write down those that made room for it, so that a process that is killed
-    has no more rows without a line to pay again than there are requests in flight. *warn* is called with what a user
-    should know, once each.
+    Requests that are posted in one turn of the loop are sent in groups, and *before_sending* is called before each
+    group: it writes the lines of finished rows, so that a kill repeats no more rows than there are requests in flight.
+    *warn* is called once with each message for the user.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class HttpTransport:
         self._sweeping: asyncio.TimerHandle | None = None
         self._outbox: list[tuple[Connection, bytes]] = []
         self._group = 0
-        """How many requests leave together next, 0 before the first of a turn."""
+        """Size of the next group, 0 before the first of a turn."""
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._warned_of_copies = False
@@ -116,8 +115,8 @@ class HttpTransport:
     async def aclose(self) -> None:
         """Wait for the requests in flight, then close all connections; idempotent.
 
-        Who does not want to wait cancels them first. They come first because connections that this side closed would
-        look like the provider's doing.
+        To avoid the wait, cancel them first. They are awaited because a connection closed by this side would look like
+        a failure of the provider.
         """
         self._closed = True
         while self._in_flight:
@@ -130,9 +129,9 @@ class HttpTransport:
             self._deadlines.close()
             self._dialer.close()
             self._dialer = None
-            await asyncio.sleep(0)  # in which the event loop closes the sockets
+            await asyncio.sleep(0)  # lets the event loop close the sockets
 
-    # What is made once.
+    # Targets and origins.
 
     def _open(self) -> Dialer:
         self._loop = asyncio.get_running_loop()
@@ -145,7 +144,7 @@ class HttpTransport:
             self._targets.clear()
         made = Target(request.url, request.headers, proxy=self._proxy)
         made.origin = self._origins.setdefault(made.address, made.origin)
-        # It holds the headers, whose address no other object can have as long as it lives.
+        # It holds the headers, so no other object can have their address (the key) while it lives.
         self._targets[request.url, id(request.headers)] = made
         return made
 
@@ -184,7 +183,7 @@ class HttpTransport:
     async def _resend(
         self, dialer: Dialer, target: Target, body: bytes, deadline: float, seconds: float, lost: TransportError
     ) -> Reply:
-        """Send once more, over a new connection, what met a stale one by *lost*."""
+        """Send a request once more, over a new connection, because its connection was stale (*lost*)."""
         if not await target.origin.may_resend(deadline):
             raise lost
         is_answered = False
@@ -206,7 +205,7 @@ class HttpTransport:
         if not body or coding in ("identity", ""):
             return body
         if coding not in CODINGS:
-            raise TransportError("garbage", f"the answer of {place} has an encoding that was not asked for", sent=True)
+            raise TransportError("garbage", f"the answer of {place} has an encoding that was not requested", sent=True)
 
         def grow(size: int) -> None:
             self.memory.grow(connection, size)
@@ -216,7 +215,7 @@ class HttpTransport:
         try:
             return decompress(body, coding, max_bytes=self._max_body_bytes, grow=grow)
         except CorruptBodyError as error:
-            raise TransportError("truncated", f"the answer of {place} does not inflate", sent=True) from error
+            raise TransportError("truncated", f"the answer of {place} cannot be decompressed", sent=True) from error
         except OversizeBodyError as error:
             words = f"the answer of {place} is larger than {self._max_body_bytes} bytes"
             raise TransportError("too_large", words, sent=True) from error
@@ -224,8 +223,8 @@ class HttpTransport:
     def _copied(self, place: str) -> TransportError:
         if not self._warned_of_copies:
             self._warned_of_copies = True
-            self._warn(f"{place} sent an answer twice over one connection; the copy is not taken for the next answer")
-        return TransportError("duplicate", f"{place} sent the answer before once more", sent=True)
+            self._warn(f"{place} sent an answer twice over one connection; the copy was ignored")
+        return TransportError("duplicate", f"{place} sent the previous answer again", sent=True)
 
     # Connections between two requests.
 
@@ -267,17 +266,17 @@ class HttpTransport:
         for connection, data in batch:
             late = self._deadlines.lateness(connection, now)
             if late > GRACE_SECONDS:
-                # The process was stopped in between: nobody would wait for the answer, which is paid for.
+                # The process was stopped in between: the answer would be paid for, but nobody would wait for it.
                 connection.fail(not_running(late, sent=False))
             else:
                 connection.send(data)
 
 
 def _is_stale(error: TransportError, connection: Connection, *, seconds: float) -> bool:
-    """Whether a reused connection was lost to its idle time and not to its request, which may go over a new one.
+    """Whether a reused connection was closed because it was idle, so that its request may be sent over a new one.
 
-    Either the request was kept back, or no byte of an answer came and the end came as soon as it does where the
-    server had closed before: after a round trip. RFC 9112, 9.3.1 leaves a client to guess; browsers do the same.
+    Either the request was not sent, or the connection ended without a byte, as soon as it does if the server had closed
+    it before: after a round trip. RFC 9112, 9.3.1 leaves a client to guess; browsers do the same.
     """
     if not error.sent:
         return error.fault in ("connect", "garbage")

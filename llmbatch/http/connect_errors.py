@@ -1,6 +1,6 @@
-"""Turn the system's errors into a :class:`~llmbatch.core.errors.TransportError`.
+"""Converts errors of the operating system into a :class:`~llmbatch.core.errors.TransportError`.
 
-Messages name host and port at most: foreign messages may hold URLs.
+Messages contain at most host and port: messages of other libraries may contain URLs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def connect_fault(error: Exception, place: str) -> TransportError:
 
 
 def lost_fault(error: BaseException | None, place: str, *, sent: bool, is_begun: bool = False) -> TransportError:
-    """The fault of a connection that was lost in an exchange; *is_begun*: after the head of the answer."""
+    """The fault of a connection that was lost during an exchange; *is_begun*: after the head of the response."""
     mine = machine_fault(error) if error is not None else None
     if error is not None and mine == "local":
         return TransportError("local", f"this machine is out of resources ({_named(error)})", sent=sent)
@@ -51,7 +51,7 @@ def lost_fault(error: BaseException | None, place: str, *, sent: bool, is_begun:
 
 
 def not_sent(place: str) -> TransportError:
-    """The fault of a connection that was lost before the request left."""
+    """The fault of a connection that was lost before the request was sent."""
     return TransportError("connect", f"{place} closed the connection before the request was sent", sent=False)
 
 
@@ -65,7 +65,7 @@ def _connect_words(error: Exception, place: str) -> tuple[TransportFault, str]:
     if isinstance(error, socket.gaierror):
         fault = name_fault(error)
         return fault, _NAME_WORDS[fault].format(place=place)
-    if isinstance(error, UnicodeError):  # a name that no name server can be asked for
+    if isinstance(error, UnicodeError):  # a name that cannot be looked up
         return "unknown_host", _NAME_WORDS["unknown_host"].format(place=place)
     mine = machine_fault(error)
     if mine == "local":

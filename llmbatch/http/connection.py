@@ -16,23 +16,23 @@ __all__ = ["DEFAULT_ANSWER_MEMORY", "AnswerMemory", "Connection"]
 _numbers = itertools.count(1)
 
 DEFAULT_ANSWER_MEMORY = 512_000_000
-"""What all answers in flight may hold together, in bytes."""
+"""Default limit of bytes that all answers in flight share."""
 
 _MAX_FIELD_BYTES = 8190
 _MAX_FIELDS = 128
 _MAX_OVERHEAD_BYTES = 1024 * 1024
-"""Bytes that may come without a byte of body: of an endless head, chunk size or trailer."""
+"""Maximum bytes without a byte of body: bounds an endless head, chunk size or trailer."""
 
 _PIECE_BYTES = 64 * 1024
-"""Larger requests are written in pieces of this size: TLS counts as unsent only what it was not yet given."""
+"""Larger requests are written in pieces of this size: TLS reports as unsent only what it was not yet given."""
 
 
 class Connection(asyncio.Protocol):
-    """One exchange at a time over one transport; belongs to one event loop.
+    """One HTTP connection: one exchange at a time over one transport; belongs to one event loop.
 
-    ``error`` is why the exchange ended without an answer, ``heard`` whether a byte came in it, ``status``, ``headers``
-    (names in lower case) and :meth:`body` the answer. ``is_open`` is False from the moment on when this connection
-    cannot carry another request. ``number`` is this connection's alone.
+    ``error`` is why the exchange ended without a response, ``heard`` whether a byte was received in it; ``status``,
+    ``headers`` (names in lower case) and :meth:`body` are the response. ``is_open`` is False once this connection
+    cannot carry another request. ``number`` is unique to this connection.
     """
 
     def __init__(self, memory: AnswerMemory, max_body_bytes: int) -> None:
@@ -57,9 +57,9 @@ class Connection(asyncio.Protocol):
     # One exchange: begin, send, wait, finish.
 
     def begin(self, place: str, *, tunnel: bool = False) -> asyncio.Future[None]:
-        """Begin an exchange with *place* (HOST:PORT); the future is done when it is over, be it by ``error``.
+        """Begin an exchange with *place* (HOST:PORT); the future is done when it ends, also by ``error``.
 
-        *tunnel*: the answer to a CONNECT, which ends with its head.
+        *tunnel*: the request is a CONNECT, whose response ends with its head.
         """
         self.place, self._is_tunnel, self.heard, self.is_sent = place, tunnel, False, False
         self._waiter = waiter = asyncio.get_running_loop().create_future()
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         return waiter
 
     def send(self, data: bytes) -> None:
-        """Write the request, unless its exchange is over already or the connection is closing."""
+        """Write the request, unless its exchange has ended or the connection is closing."""
         if self.is_answered:
             return
         write = self.transport.write
@@ -84,59 +84,59 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_answered(self) -> bool:
-        """Whether the exchange is over, though whoever waits for it may not know yet."""
+        """Whether the exchange has ended, even if its waiter has not resumed yet."""
         return self._waiter is None or self._waiter.done()
 
     def body(self) -> bytes:
-        """The body as it was sent."""
+        """The body as it was received."""
         return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     def finish(self, *, keep: bool = True) -> bool:
-        """End the exchange and forget its answer; whether the connection can carry another one. Aborts it if not."""
-        if self._is_tunnel:  # whose answer has no end that the parser knows
+        """End the exchange and drop its response; whether the connection can carry another one. Aborts it if not."""
+        if self._is_tunnel:  # whose response ends with its head, unknown to the parser
             self._parser = self._new_parser()
         is_answered, self._waiter, self.error = self.is_answered and self.error is None, None, None
         self._parts, self.headers = [], {}
-        # An answer that came before the request was out leaves the rest of that on the way.
+        # If the response arrived before the whole request was sent, the rest of it is still being sent.
         if keep and is_answered and self.is_open and not self.transport.get_write_buffer_size():
             return True
         self.abort()
         return False
 
     def fail(self, error: TransportError) -> None:
-        """End the exchange by *error* and drop the connection. The first error counts."""
+        """End the exchange with *error* and abort the connection. The first error counts."""
         if self.error is None:
             self.error = error
         self.abort()
         self._wake()
 
     def abort(self) -> None:
-        """Drop the connection at once, whatever is still to be written."""
+        """Close the connection at once, without sending what is still buffered."""
         self.is_open = False
         self.transport.abort()
 
-    # What the event loop tells.
+    # asyncio.Protocol: called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep *transport*; called again with the encrypted one behind a proxy's tunnel."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; nobody's bytes spoil the connection."""
+        """Parse received bytes; bytes outside an exchange make the connection unusable."""
         if self._waiter is None or self._waiter.done():
             self.heard = True
             self.abort()
             return
         self.heard = True
         if not self.is_sent:
-            self._refuse("garbage", f"{self.place} spoke before it was asked")
+            self._refuse("garbage", f"{self.place} sent data before any request")
             return
         size = self._size
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade):
-            # Also behind a whole answer: then its length was too short.
-            self._refuse("garbage", f"what {self.place} answered is not HTTP")
+            # Also after a complete response: then its length was too short.
+            self._refuse("garbage", f"the answer of {self.place} is not HTTP")
             return
         if self._waiter.done():
             return
@@ -153,31 +153,31 @@ class Connection(asyncio.Protocol):
         self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the exchange that is under way: whole where only this ends the body, and it was no reset."""
+        """End the current exchange: complete if only this ends the body, and it was not a reset."""
         self.is_open = False
         if self.is_answered:
             return
         if exc is None and self._has_head and self._ends_with_connection():
-            # Many servers close TLS without close_notify; a document that was cut is found by its parser.
+            # Many servers close TLS without close_notify; the JSON parser detects a truncated body.
             self._wake()
         else:
             self.fail(lost_fault(exc, self.place, sent=self.is_sent, is_begun=self._has_head))
 
-    # What the parser tells.
+    # Callbacks of the parser.
 
     def on_message_begin(self) -> None:
-        """Note an answer behind the answer."""
+        """Note a second response after the response."""
         if self._is_last:
             self.is_open = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a field of the head, or of a trailer, which nobody reads. Raises for too many or too long ones."""
+        """Keep a field of the head, or of a trailer (never read). Raises for too many or too long ones."""
         if len(value) > _MAX_FIELD_BYTES or len(self._fields) >= _MAX_FIELDS or b"\0" in value:
             raise ValueError(name)
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The head is whole. Of a repeated field the first counts."""
+        """Handle the complete head. Of a repeated field the first counts."""
         if self._is_last:
             return
         self.status = self._parser.get_status_code()
@@ -190,10 +190,10 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body, up to the cap."""
+        """Keep a piece of the body, up to the limit."""
         if self.is_answered:
             if self._is_tunnel:
-                self._refuse("garbage", f"{self.place} said more than that there is a connection")
+                self._refuse("garbage", f"{self.place} sent data after accepting the tunnel")
             self.is_open = False
             return
         self._size += len(data)
@@ -203,11 +203,11 @@ class Connection(asyncio.Protocol):
             self._parts.append(data)
 
     def on_message_complete(self) -> None:
-        """The answer is whole, if it is a final one."""
+        """Handle the complete response, if it is a final one."""
         if self.is_answered:
             return
         if self.status == 101:
-            # A switch of protocols nobody asked for would poison the pool for the next request.
+            # An unrequested switch of protocols would break the next request on this connection.
             self._refuse("garbage", f"{self.place} answered 101")
         elif self.status < 200:
             self._new_message()
@@ -217,7 +217,7 @@ class Connection(asyncio.Protocol):
 
     def _new_parser(self) -> HttpResponseParser:
         parser = HttpResponseParser(self)
-        # What servers do and no reader can misunderstand: bare line feeds, folded fields, padded chunk sizes.
+        # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes.
         parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
 
     def _ends_with_connection(self) -> bool:
         coding = self.headers.get("transfer-encoding")
-        # The parser takes a length that overflows for "until the end", and would call a cut body whole.
+        # The parser takes a length that overflows for "until the end", and would accept a truncated body.
         return "content-length" not in self.headers if coding is None else not coding.lower().endswith("chunked")
 
     def _refuse(self, fault: TransportFault, words: str) -> None:
@@ -243,10 +243,10 @@ class Connection(asyncio.Protocol):
 
 
 class AnswerMemory:
-    """How many bytes the answers in flight hold together: where they pass *limit_bytes*, the largest is cut.
+    """Memory shared by all answers in flight: above *limit_bytes*, the largest answer is cut off.
 
-    Counted are bodies of more than one piece as they arrive, and bodies as they inflate. The answer that is cut is
-    never the one that happens to ask for the last byte. Belongs to one event loop.
+    It counts bodies of more than one piece as they arrive, and bodies as they are decompressed. The answer that is cut
+    off is the largest, not the one that needs the last byte. Belongs to one event loop.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -258,9 +258,9 @@ class AnswerMemory:
         return len(self._held)
 
     def grow(self, connection: Connection, size: int) -> None:
-        """Count *size* more bytes for the answer over *connection*; sets ``error`` of each connection that is cut.
+        """Count *size* more bytes for the answer over *connection*; sets ``error`` of each connection that is cut off.
 
-        O(answers in flight) for each that is cut.
+        O(answers in flight) for each that is cut off.
         """
         self._held[connection] = self._held.get(connection, 0) + size
         self.held_bytes += size
@@ -268,11 +268,11 @@ class AnswerMemory:
             largest = max(self._held, key=self._held.__getitem__)
             held = self._held[largest]
             self.release(largest)
-            words = f"the answer was the largest in flight, {held} bytes, when all together passed {self._limit} bytes"
+            words = f"the answer was the largest in flight ({held} bytes) when all exceeded {self._limit} bytes"
             hint = "raise --max-answer-memory, or lower --concurrency"
             largest.fail(TransportError("too_large", words, sent=True, hint=hint))
 
     def release(self, connection: Connection) -> None:
-        """Count the answer over *connection* no longer."""
+        """Stop counting the answer over *connection*."""
         if connection in self._held:
             self.held_bytes -= self._held.pop(connection)

@@ -1,7 +1,7 @@
-"""One timer for all calls in flight, which an answer that has come already outruns.
+"""Deadlines of all calls in flight, with one timer; a response that has already arrived wins over its deadline.
 
-A process that was stopped (Ctrl-Z, a frozen container) or whose event loop was blocked finds deadlines that passed
-meanwhile and answers that wait in its sockets. Those answers win.
+After a process was stopped (Ctrl-Z, a frozen container) or its event loop was blocked, deadlines have passed and
+responses are waiting in the sockets. These responses are read.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from llmbatch.http.connection import Connection
 __all__ = ["GRACE_SECONDS", "STOPPED_SECONDS", "Deadlines", "not_running"]
 
 GRACE_SECONDS = 0.25
-"""How much longer a call may take whose answer waits in the socket at its deadline."""
+"""Extra seconds for a call whose response is waiting in the socket at its deadline."""
 
 STOPPED_SECONDS = 1.0
-"""A timer that fires so much too late tells that this process did not run."""
+"""Seconds of delay of the timer from which this process counts as having been stopped."""
 
 _TICK_SECONDS = 0.001
-"""Event loops may fire a timer so much too early."""
+"""Seconds by which an event loop may fire a timer too early."""
 
 
 class Deadlines:
@@ -32,7 +32,7 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._calls: dict[Connection, tuple[float, float]] = {}
-        """When each is given up, and its time-out, negative once it was given longer."""
+        """The deadline of each, and its timeout, negative once it was extended."""
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
 
@@ -40,17 +40,17 @@ class Deadlines:
         return len(self._calls)
 
     def add(self, connection: Connection, when: float, *, seconds: float) -> None:
-        """Fail *connection*'s exchange at *when*, *seconds* after it began, unless it is removed."""
+        """Fail the exchange of *connection* at *when*, *seconds* after it began, unless it is removed before."""
         self._calls[connection] = (when, seconds)
         if when < self._rings_at:
             self._set(when)
 
     def remove(self, connection: Connection) -> None:
-        """Forget the exchange; it may have been given up."""
+        """Remove the exchange; it may have timed out already."""
         self._calls.pop(connection, None)
 
     def lateness(self, connection: Connection, now: float) -> float:
-        """Seconds since the exchange should have been given up; negative before, and where there is none."""
+        """Seconds since the deadline of the exchange; negative before it, and if there is none."""
         call = self._calls.get(connection)
         return -math.inf if call is None else now - call[0]
 
@@ -61,12 +61,12 @@ class Deadlines:
 
     def _set(self, when: float) -> None:
         self.close()
-        # A deadline that had passed when it was set does not tell that this process was stopped.
+        # A deadline that had passed when it was set does not mean that this process was stopped.
         self._rings_at = max(when, self._loop.time())
         self._timer = self._loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        """Give up what is due. O(calls in flight), once each time that the next of them is due."""
+        """Fail the exchanges that are due. O(calls in flight) each time the earliest deadline passes."""
         now = self._loop.time()
         stopped = now - self._rings_at
         for connection, (when, seconds) in list(self._calls.items()):
@@ -77,7 +77,7 @@ class Deadlines:
             elif seconds > 0 and _has_input(connection):
                 self._calls[connection] = (now + GRACE_SECONDS, -seconds)
             elif stopped < STOPPED_SECONDS:
-                words = f"no whole answer of {connection.place} within {abs(seconds):g} s"
+                words = f"no complete answer from {connection.place} within {abs(seconds):g} s"
                 self._end(connection, TransportError("timeout", words, sent=connection.is_sent))
             else:
                 self._end(connection, not_running(stopped, sent=connection.is_sent))
@@ -91,13 +91,13 @@ class Deadlines:
 
 
 def not_running(seconds: float, *, sent: bool) -> TransportError:
-    """The fault of a call whose time passed while this process did not run for *seconds*."""
-    words = f"this process did not run for {seconds:.1f} s (it was stopped, or its event loop was blocked)"
+    """The fault of a call whose deadline passed while this process was stopped for *seconds*."""
+    words = f"this process was stopped, or its event loop blocked, for {seconds:.1f} s"
     return TransportError("local", words, sent=sent)
 
 
 def _has_input(connection: Connection) -> bool:
-    """Whether bytes, or the end, wait in the socket. One system call."""
+    """Whether the socket has unread bytes, or has ended. One system call."""
     sock = connection.transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return False

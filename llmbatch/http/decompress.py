@@ -1,4 +1,4 @@
-"""Decompress gzip and deflate bodies, which servers send although none was asked for: whole and within a cap."""
+"""Decompresses gzip and deflate bodies (which servers send even unrequested), with a size limit."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ CODINGS = frozenset({"gzip", "x-gzip", "deflate"})
 
 _SLICE_BYTES = 64 * 1024
 _INFLATED_BYTES = 1024 * 1024
-"""How much is taken in, and made, at a time."""
+"""Bytes of input, and of output, per step."""
 
 
 class CorruptBodyError(ValueError):
-    """The compressed body is damaged, cut, or followed by something else."""
+    """The compressed body is damaged, truncated, or followed by something else."""
 
 
 class OversizeBodyError(ValueError):
-    """The inflated body passes the cap."""
+    """The decompressed body exceeds the limit."""
 
 
 def decompress(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int], None] = lambda size: None) -> bytes:
-    """*body* without its *coding*, never more than *max_bytes* in memory (and a megabyte more while it is made).
+    """Decompress *body*, encoded with *coding*; never more than *max_bytes* in memory (and a megabyte while working).
 
-    *grow* is called with the size of each piece that was made, and may raise to stop.
+    *grow* is called with the size of each decompressed piece, and may raise to stop.
 
     Raises:
-        CorruptBodyError: there is no proper end, or something behind it.
+        CorruptBodyError: the body is incomplete, or followed by something else.
         OversizeBodyError: too large.
     """
     if not body:
@@ -40,7 +40,7 @@ def decompress(body: bytes, coding: str, *, max_bytes: int, grow: Callable[[int]
             parts.append(part)
         return b"".join(parts)
     finally:
-        parts.clear()  # an error's traceback would hold them
+        parts.clear()  # an error's traceback would keep them alive
 
 
 def _parts(body: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
@@ -69,12 +69,12 @@ def _parts(body: bytes, coding: str, max_bytes: int) -> Iterator[bytes]:
                 raise CorruptBodyError("cut short")
         at -= len(stream.unused_data)
         if at < len(body) and coding == "deflate":
-            raise CorruptBodyError("data behind the end")
+            raise CorruptBodyError("data after the end")
 
 
 def _window(body: bytes, coding: str) -> int:
     if coding != "deflate":
         return 16 + zlib.MAX_WBITS
-    # Half of the servers that say deflate mean a bare stream, without the zlib header.
+    # Half of the servers that send deflate send a raw stream, without the zlib header.
     has_header = len(body) > 1 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
     return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS

@@ -1,4 +1,4 @@
-"""Open connections: look-up, all addresses, TLS, a proxy's tunnel; at most 100 at a time, each within its time."""
+"""Opens connections: name lookup, all addresses, TLS, proxy tunnel; at most 100 at a time, each with a timeout."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from llmbatch.http.target import Address, Target
 __all__ = ["CONNECT_SECONDS", "Dialer"]
 
 CONNECT_SECONDS = 15.0
-"""The longest a new connection may take once it is its turn, name look-up and TLS handshake included."""
+"""Maximum seconds for a new connection once it starts, including name lookup and TLS handshake."""
 
 _OPENING_AT_ONCE = 100
-"""New connections in the making; thousands at once stall the event loop and look like an attack."""
+"""Connections opened at the same time; thousands would stall the event loop and look like an attack."""
 
 _NEXT_ADDRESS_SECONDS = 0.25
-"""How long an address may be silent before the next one is tried as well (RFC 8305, 5)."""
+"""Seconds without an answer before the next address is tried as well (RFC 8305, 5)."""
 
 _DNS_SECONDS = 30.0
-"""How long a looked-up name holds: short enough to follow a provider that moves in an outage."""
+"""Seconds that a looked-up name is cached: short enough to follow a provider that moves during an outage."""
 
 _PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """TCP keep-alive: a connection whose other end vanished while a model thinks is found dead after two minutes.
@@ -41,9 +41,9 @@ _Info = tuple[int, int, int, str, Any]
 
 
 class Dialer:
-    """Gives connections that *make* makes, ready for a request; belongs to one event loop.
+    """Opens connections, created by *make* and ready for a request; belongs to one event loop.
 
-    A cancelled :meth:`dial` leaves no socket behind.
+    A canceled :meth:`dial` leaves no socket open.
     """
 
     def __init__(self, make: Callable[[], Connection]) -> None:
@@ -53,10 +53,10 @@ class Dialer:
         self._context: ssl.SSLContext | None = None
 
     async def dial(self, target: Target, seconds: float) -> Connection:
-        """A new connection to *target* within *seconds*.
+        """Open a connection to *target* within *seconds*.
 
         Raises:
-            TransportError: there is none; nothing was sent.
+            TransportError: it failed; nothing was sent.
         """
         place = target.place
         loop = asyncio.get_running_loop()
@@ -71,18 +71,18 @@ class Dialer:
             if late >= STOPPED_SECONDS:
                 raise not_running(late, sent=False) from None
             raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
-        if connection.heard:  # a new one would do the same
+        if connection.heard:  # the server sent bytes before any request: not HTTP, so do not retry on a new connection
             connection.abort()
-            raise TransportError("garbage", f"{place} spoke before it was asked", sent=False)
+            raise TransportError("garbage", f"{place} sent data before any request", sent=False)
         if not connection.is_open:
             raise not_sent(place)
-        # Or uvloop would keep every request back until the end of the turn.
+        # Otherwise uvloop would delay every request until the end of the turn.
         connection.transport.set_write_buffer_limits(0)
         _probe_when_idle(connection.transport.get_extra_info("socket"))
         return connection
 
     def close(self) -> None:
-        """Give up look-ups that nobody waits for any more."""
+        """Cancel the name lookups that are still running."""
         for _, names in self._names.values():
             names.cancel()
 
@@ -136,7 +136,7 @@ class Dialer:
         return connection
 
     async def _look_up(self, address: Address) -> list[_Info]:
-        """The addresses of a host, by turns: each call begins with another one."""
+        """Round-robin over the addresses of a host: each call begins with another one."""
         host, port = address.host, address.port
         with suppress(socket.gaierror):
             return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)]
@@ -167,7 +167,7 @@ async def _infos(host: str, port: int) -> list[_Info]:
 
 
 async def _first_connected(infos: list[_Info]) -> socket.socket:
-    """A socket to the first address that connects; families by turns, the next one at a failure or after 0.25 s."""
+    """Connect to the first address that answers; families alternate, the next one at a failure or after 0.25 s."""
     if len(infos) == 1:
         return await _connected(infos[0])
     families = [[info for info in infos if (info[0] == infos[0][0]) is is_first] for is_first in (True, False)]
@@ -192,7 +192,7 @@ async def _first_connected(infos: list[_Info]) -> socket.socket:
             task.cancel()
             task.add_done_callback(_close_late)
     if winner is None:
-        # That one family has no way out says nothing where the other one has.
+        # That one address family has no network says nothing if the other one has.
         raise min(errors, key=lambda error: machine_fault(error) == "no_network")
     return winner.result()
 

@@ -1,4 +1,4 @@
-"""Idle connections to one origin, and how far they and the origin's request ids can be trusted."""
+"""Pool of idle connections to one origin; decides whether to reuse them and detects repeated answers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["Origin"]
 
 _TRUST = 2.0
-"""Stale connections that are put up with before connections are no longer reused."""
+"""Stale connections before connections are no longer reused."""
 
 _TRUST_BY_REUSE = 0.05
-"""What one good reuse adds: an origin may have one stale connection in twenty."""
+"""What one good reuse adds to this: an origin may have one stale connection in twenty."""
 
 _DISTRUST_SECONDS = 60.0
-"""How long connections are not reused then; after that a single stale one is enough."""
+"""Seconds for which connections are not reused then; after that a single stale one is enough."""
 
 _DOUBT_SECONDS = 1.0
-"""How long no request is sent again after one that was, over a new connection, has failed too: that is an outage."""
+"""Seconds for which no request is resent after a resent one failed on a new connection too: that is an outage."""
 
 
 class Origin:
-    """Idle connections to one origin, the latest used last; belongs to one event loop."""
+    """Idle connections to one origin, most recently used last; belongs to one event loop."""
 
     __slots__ = ("_doubted_until", "_fresh_until", "_ids", "_kept", "_proof", "_trust")
 
@@ -38,24 +38,24 @@ class Origin:
         self._fresh_until = 0.0
         self._doubted_until = 0.0
         self._proof: asyncio.Future[bool] | None = None
-        """Whether the request that was sent again first is answered, for those that wait to be sent again."""
+        """Outcome of the request that was resent first, for those that wait to be resent."""
         self._ids = AnswerIds()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def take(self, now: float) -> Connection | None:
-        """An idle connection over which nothing has come meanwhile, or None."""
+        """Take an idle connection on which nothing was received meanwhile, or None."""
         while self._kept:
             until, connection = self._kept.pop()
-            # Something may have come over it meanwhile, be it the end: whose answer would be the next one?
+            # Bytes, or the end, may have arrived meanwhile and would be taken for the next response.
             if now < until and connection.is_open:
                 return connection
             connection.abort()
         return None
 
     def keep(self, connection: Connection, *, now: float, seconds: float) -> bool:
-        """Keep *connection* for the next request, for some *seconds*; False where it was closed instead."""
+        """Keep *connection* for the next request, for *seconds*; False if it was closed instead."""
         if now < self._fresh_until:
             connection.abort()
             return False
@@ -68,12 +68,12 @@ class Origin:
             self._kept.popleft()[1].abort()
 
     def reused(self) -> None:
-        """Note that a reused connection brought an answer."""
+        """Note that a reused connection delivered a response."""
         if self._trust < _TRUST:
             self._trust += _TRUST_BY_REUSE
 
     def met_stale(self, now: float) -> None:
-        """Note that a reused connection was lost before a byte of an answer came; too many stop reuse for a minute."""
+        """Note that a reused connection was lost before the first byte; too many stop reuse for a minute."""
         self._trust -= 1.0
         if self._trust < 0.0:
             self._trust = 0.0
@@ -81,10 +81,10 @@ class Origin:
             self.drop(float("inf"))
 
     async def may_resend(self, deadline: float) -> bool:
-        """Whether a request that met a stale connection may be sent again; who may calls :meth:`resent` afterwards.
+        """Whether a request may be resent after its connection was stale; if so, call :meth:`resent` afterwards.
 
-        One goes first, and others wait for its answer, at most until their *deadline*: all connections that are lost at
-        once may be an outage, which must not meet every request twice.
+        One is resent first, and others wait for its response, at most until their *deadline*: if all connections are
+        lost at once, it may be an outage, in which not every request should be sent twice.
         """
         loop = asyncio.get_running_loop()
         if loop.time() < self._doubted_until:
@@ -97,7 +97,7 @@ class Origin:
         return proof.done() and proof.result()
 
     def resent(self, *, is_answered: bool) -> None:
-        """Note what became of a request that was sent again."""
+        """Note the outcome of a request that was resent."""
         if not is_answered:
             self._doubted_until = asyncio.get_running_loop().time() + _DOUBT_SECONDS
         proof, self._proof = self._proof, None
@@ -105,5 +105,5 @@ class Origin:
             proof.set_result(is_answered)
 
     def is_copy(self, connection: Connection, reply: Reply, *, is_reused: bool) -> bool:
-        """Whether this connection has brought *reply* before, see :class:`AnswerIds`."""
+        """Whether this connection has delivered *reply* before, see :class:`AnswerIds`."""
         return self._ids.is_copy(reply, connection=connection.number, is_reused=is_reused)

@@ -1,4 +1,4 @@
-"""Where requests go, worked out once per URL and set of headers: addresses, and the bytes before a body."""
+"""Per-URL data of requests, computed once: server address, proxy, and the request head up to the body."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEPT_CHARACTERS = "%/:?#[]@!$&'()*+,;=~|"
 
 
 class Address(NamedTuple):
-    """A server: ``host`` is what is looked up and what its certificate must be for."""
+    """Address of a server: ``host`` is looked up, and the certificate must be for it."""
 
     host: str
     port: int
@@ -30,8 +30,8 @@ class Address(NamedTuple):
 class Target:
     """One URL with one set of headers.
 
-    ``head`` is the request up to the number of its ``Content-Length``. ``proxy`` is asked in place of ``address``; an
-    https URL is reached through it by ``connect_head``. ``origin`` has the idle connections.
+    ``head`` is the request up to the value of its ``Content-Length``. ``proxy`` is connected to instead of ``address``;
+    for an https URL, ``connect_head`` opens a tunnel through it. ``origin`` has the idle connections.
 
     Raises:
         ValueError: the URL or a header cannot be sent.
@@ -55,7 +55,7 @@ class Target:
             words = f"{unquote(via.username)}:{unquote(via.password or '')}"
             to_proxy["Proxy-Authorization"] = "Basic " + b64encode(words.encode()).decode()
         if via is not None and not self.address.is_tls:
-            # A proxy passes plain requests on itself, and so is told the whole URL; TLS goes through a tunnel.
+            # A proxy forwards plain requests itself and needs the whole URL; TLS goes through a tunnel.
             asked = f"http://{host}{asked}"
             sent |= to_proxy
         self.head = _head(f"POST {asked} HTTP/1.1", sent) + b"Content-Length: "

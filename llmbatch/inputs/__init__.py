@@ -1,1 +1,1 @@
-"""Rows in: files, streams and Python iterables, split, decoded and parsed into rows."""
+"""Reads rows from files, streams and Python iterables: decompress, split, decode and parse."""

@@ -1,7 +1,7 @@
-"""Rows out of the blocks of a file descriptor, in one pass over the input or in several.
+"""Reads rows from the blocks of a file descriptor, in one or several passes over the input.
 
-The first pass reads on, compares finished rows with their hashes and counts. A later pass gives again what was left
-for it. How bytes are read, and read again, is the subclass's.
+The first pass compares finished rows with their hashes and counts rows. A later pass returns skipped rows.
+Subclasses define how bytes are read and reread.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from llmbatch.storage.finished_rows import FinishedRows, RowSet
 
 __all__ = ["ByteSource", "Mark", "changed_while_running", "digest_of"]
 
-# How many batches of lines, and lines one by one, a call may pass over (finished rows, blank lines) before the event
-# loop gets its turn: a few milliseconds.
+# How many batches of lines, and single lines, a call may skip (finished rows, blank lines) before it yields to the
+# event loop: a few milliseconds.
 BATCHES_A_TURN: Final = 4
 LINES_A_TURN: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Where a row is, and what it was when it was read."""
+    """Position and hash of a row when it was read."""
 
     number: int
     offset: int
@@ -40,7 +40,7 @@ class Mark:
 
 
 class ByteSource:
-    """Rows out of the blocks of one file descriptor, which it owns."""
+    """Reads rows from the blocks of one file descriptor, which it owns."""
 
     can_skip: bool = True
 
@@ -59,7 +59,7 @@ class ByteSource:
         self._number = 0
         self._offset = 0  # of the next line
         self._is_plain = False  # whether a row's offset is that in the file
-        self._last: Row | None = None  # handed out in the first pass, of a plain file
+        self._last: Row | None = None  # returned in the first pass, of a plain file
         self._batches = text_lines(self._blocks(fd), name)
         self._at_hand: Iterator[bytes | LongLine] = iter(())
         self._finished = RowSet()
@@ -76,7 +76,7 @@ class ByteSource:
         return False
 
     def take(self) -> Row | Malformed | None:
-        """The next row; None where there is nothing right now, or nothing any more.
+        """Give the next row; None if there is none right now, or no more at all.
 
         Raises:
             InputError: the input cannot be read, a finished row has changed, or, in a later pass, the input has.
@@ -86,7 +86,7 @@ class ByteSource:
         if self._again is not None:
             return self._take_again(self._again)
         for _ in range(BATCHES_A_TURN):
-            # Both are iterators, taken up where the last call left them.
+            # Both are iterators that continue where the last call stopped.
             for line in islice(self._at_hand, LINES_A_TURN):
                 row = self._next_row(line)
                 if row is not None or self.exhausted:
@@ -108,7 +108,7 @@ class ByteSource:
         return None
 
     def skip(self, row: Row) -> None:
-        """Leave the row for a later pass: it cannot be sent now, and whoever took it lets go of it.
+        """Leave the row for a later pass: it cannot be sent now, and the caller drops it.
 
         Raises:
             WriteError: the row had to be kept on disk, and there is no room.
@@ -119,9 +119,9 @@ class ByteSource:
             self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
 
     def rewind(self) -> bool:
-        """Start another pass from the first row that was skipped since the last one; False where none was.
+        """Start another pass from the first row that was skipped since the last one; False if none was.
 
-        It ends where reading has come to; where the first pass has not ended, that goes on then.
+        It ends at the furthest row read; a first pass that has not ended continues from there.
         """
         first = self._first_skipped
         if first is None or self._fd is None:
@@ -134,15 +134,15 @@ class ByteSource:
         return True
 
     def finished(self, number: int) -> None:
-        """The row has its line: later passes leave it out. One bit a row, constant time."""
+        """Note that the row is finished: later passes skip it. One bit per row, constant time."""
         self._finished.add(number)
 
     def keep(self, row: Row) -> bool:
-        """See to it that :meth:`reread` can bring the row back; False where it cannot."""
+        """Make the row available to :meth:`reread`; False if that is not possible."""
         return self.can_reread
 
     def reread(self, row: Row) -> Row:
-        """The whole row again, its ``fields`` may have been dropped since :meth:`keep`.
+        """Read the whole row again; its ``fields`` may have been dropped since :meth:`keep`.
 
         Raises:
             InputError: its line has changed, or cannot be read.
@@ -158,14 +158,14 @@ class ByteSource:
             self._fd = None
 
     async def aclose(self) -> None:
-        """As :meth:`close`."""
+        """Close the file, as :meth:`close`."""
         self.close()
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
         raise NotImplementedError
 
     def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
-        """The unfinished rows again, from *first* to line *last*; None where the event loop should get its turn."""
+        """Reread the unfinished rows from *first* to line *last*; None to yield to the event loop."""
         raise NotImplementedError
 
     def _is_done(self, number: int) -> bool:
@@ -183,7 +183,7 @@ class ByteSource:
             raise
 
     def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
-        """Pass over a batch of which every row is finished, what a resumed run does most, or every line empty."""
+        """Skip a batch whose rows are all finished (the usual case in a resumed run) or whose lines are all empty."""
         first, count = self._number + 1, len(batch)
         if not any(batch) and (self._ledger is None or self._ledger.last < first):
             self._number += count
@@ -230,6 +230,6 @@ def digest_of(line: bytes | LongLine) -> str:
 
 
 def changed_while_running(name: str, number: int) -> InputError:
-    """What is raised where a line is not what it was when it was first read."""
-    hint = "restore the input, then run the same command again: what is finished is kept"
-    return InputError(f"{name}:{number}: the input has changed while the run was going", hint=hint, line=number)
+    """The error for a line that has changed since it was first read."""
+    hint = "restore the input, then run the same command again: finished rows are kept"
+    return InputError(f"{name}:{number}: the input has changed during the run", hint=hint, line=number)

@@ -1,7 +1,7 @@
-"""Compressed inputs, recognised by their first bytes and inflated block by block.
+"""Detects compressed inputs by their first bytes and decompresses them block by block.
 
-gzip (several members too) and zstd (several and skippable frames too). A file that ends early or is damaged is an
-error: silently reading the good part would drop rows. Does not open files and knows no names.
+gzip (also with several members) and zstd (also with several or skippable frames). A file that ends early or is damaged
+is an error: silently reading the good part would drop rows.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["HEAD_BYTES", "ArchiveError", "Inflater", "inflater_for", "is_archive"]
 
 HEAD_BYTES: Final = 4
-"""How many first bytes tell an archive."""
+"""How many bytes at the start identify a compressed file."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
 _INFLATED_BYTES = 256 * 1024
-# A zstd block of four bytes can inflate to 128 KiB and the library takes no cap: small slices bound what comes at once,
-# to 16 MiB.
+# A zstd block of four bytes can decompress to 128 KiB, and the library has no limit: feeding small slices bounds the
+# output of one call to 16 MiB.
 _ZSTD_SLICE_BYTES = 512
 
 
@@ -32,10 +32,10 @@ class ArchiveError(Exception):
 
 
 class Inflater(Protocol):
-    """Turns the bytes of a file into the bytes of its text."""
+    """Decompresses the bytes of a file."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """What *data* inflates to, in pieces; take them all before the next call.
+        """Decompress *data*, in pieces; take them all before the next call.
 
         Raises:
             ArchiveError: the data is damaged.
@@ -43,16 +43,16 @@ class Inflater(Protocol):
         ...
 
     def finish(self) -> None:
-        """Say that the data has ended.
+        """Check that the data may end here.
 
         Raises:
-            ArchiveError: it should not have.
+            ArchiveError: it is incomplete.
         """
         ...
 
 
 def inflater_for(head: bytes) -> Inflater:
-    """The inflater for a file that starts with *head* (:data:`HEAD_BYTES` bytes, fewer only of a shorter file)."""
+    """The decompressor for a file that starts with *head* (:data:`HEAD_BYTES` bytes, fewer if the file is shorter)."""
     if head[:2] == _GZIP_MAGIC:
         return _Gzip()
     if is_archive(head):
@@ -103,7 +103,7 @@ class _Gzip:
 
 class _Zstd:
     def __init__(self) -> None:
-        import zstandard  # loaded only where an input needs it
+        import zstandard  # loaded only if an input needs it
 
         self._decompressor = zstandard.ZstdDecompressor()
         self._error = zstandard.ZstdError
@@ -123,7 +123,7 @@ class _Zstd:
             if self._frame.eof:
                 at -= len(self._frame.unused_data)
                 self._frame = None
-            # In pieces: what a piece is split into may take 34 times its size.
+            # In pieces: the lines of a piece may take 34 times its size.
             for start in range(0, len(inflated), _INFLATED_BYTES):
                 yield inflated[start : start + _INFLATED_BYTES]
 

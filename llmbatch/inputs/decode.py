@@ -1,6 +1,6 @@
-"""The blocks of an input become lines: inflated, split, and looked at where the text starts.
+"""Converts the blocks of an input into lines: detects the format at the start, decompresses and splits.
 
-Pure but for the error's name of the file. Does not read, number or parse.
+Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def text_lines(
 ) -> Iterator[Sequence[bytes | LongLine] | None]:
     r"""The lines that each block completes, without their ``\n``, in batches that may be empty.
 
-    A block of None says that nothing is there right now, and is passed on. *name* is the input's, for messages.
+    A block of None means that no data is available right now, and is passed on. *name* is the input's, for messages.
     With *from_start* off the blocks are from the middle of a plain file, where nothing marks a format.
 
     Raises:

@@ -1,9 +1,9 @@
-r"""A program of its own: hash every line of standard input, a plain file, into standard output, a file.
+r"""A separate program that hashes every line of standard input (a plain file) and writes to standard output (a file).
 
-Run by :mod:`llmbatch.inputs.parallel_hash`, on another core. For each line sixteen bytes: the first eight of its
-SHA-256 (one ``\r`` at its end and the file's byte order mark left out), and where the next line starts, in the
-machine's byte order. Needs nothing but the standard library. Ends with 1 where it meets what is not plain: then the
-caller does it.
+Run by :mod:`llmbatch.inputs.parallel_hash`, on another core. For each line it writes sixteen bytes: the first eight of
+its SHA-256 (without one ``\r`` at its end and the file's byte order mark), and the offset of the next line, in native
+byte order. Needs only the standard library. Exits with 1 if the file is not plain text: then the caller compares the
+lines itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 
 def main() -> int:
     """Hash until the end of the input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller says when it is over
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends this process
     rest = b""
     start = 0
     while block := os.read(0, _BLOCK_BYTES):

@@ -1,4 +1,4 @@
-"""One input: what a run asks of it, whatever its format."""
+"""The ``Input`` of a run, independent of its format, and its implementation for JSON Lines."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Input(Protocol):
 
     @property
     def is_rereadable(self) -> bool:
-        """Whether it can be read from its start more than once: a regular file, no pipe."""
+        """Whether it can be read more than once from its start: a regular file, not a pipe."""
         ...
 
     def peek(self, limit: int | None = None) -> Generator[Row | Malformed]:
-        """The first *limit* rows (None: all), read independently of :meth:`rows`.
+        """Read the first *limit* rows (None: all), independently of :meth:`rows`.
 
         Raises:
             InputError: the input cannot be read.
@@ -34,19 +34,19 @@ class Input(Protocol):
         ...
 
     def count(self) -> int | None:
-        """The number of rows; None where counting would take long. Raises nothing."""
+        """Count the rows; None if counting would take long. Raises nothing."""
         ...
 
     def verify(self, finished: FinishedRows) -> None:
-        """Compare the input with the output lines that were made from it.
+        """Compare the finished rows with the hashes in their output lines.
 
         Raises:
-            InputError: a row that has its line has changed since.
+            InputError: a finished row has changed.
         """
         ...
 
     def rows(self, finished: FinishedRows, *, limit: int | None, spool: Path | None) -> Source:
-        """The rows that are not *finished*, of the first *limit*; *spool*: where a pipe's rows may be kept.
+        """Open a source of the rows, of the first *limit*, that are not *finished*; *spool*: file for rows of a pipe.
 
         Raises:
             InputError: the input cannot be read.
@@ -57,8 +57,8 @@ class Input(Protocol):
 class JsonlInput:
     """JSON Lines: a file, compressed or not, a pipe, or standard input (``-``). A context manager.
 
-    *output*: the path of the output that will be compared with it; a large file is then hashed by another process
-    while that is read.
+    *output*: the path of the output that will be compared with it; a large input is then hashed by another process
+    while the output is read.
     """
 
     def __init__(self, path: str | Path, *, output: str, filesystem: Filesystem = FILESYSTEM) -> None:
@@ -76,7 +76,7 @@ class JsonlInput:
 
     @property
     def is_rereadable(self) -> bool:
-        """Whether it is a regular file, or none that is there."""
+        """Whether it is a regular file, or does not exist."""
         path = Path(self._path)
         return str(self._path) != "-" and not (path.exists() and not path.is_file() and not path.is_dir())
 
@@ -107,7 +107,7 @@ class JsonlInput:
         """Compare the lines with the hashes of *finished*.
 
         Raises:
-            InputError: a row that has its line has changed since.
+            InputError: a finished row has changed.
         """
         verify_finished(self._path, finished, self._filesystem, head_start=self._hash)
         if self._hash is not None:
@@ -115,7 +115,7 @@ class JsonlInput:
             self._hash = None
 
     def rows(self, finished: FinishedRows, *, limit: int | None, spool: Path | None) -> Source:
-        """The rows that are not *finished*.
+        """Open a source of the rows that are not *finished*.
 
         Raises:
             InputError: the input cannot be read.

@@ -1,7 +1,6 @@
-"""Rows out of a Python iterable or async iterable, pulled one at a time.
+"""Reads rows from a Python iterable or async iterable, one at a time.
 
-Back-pressured: an item is asked for only when a row is wanted, and at most one waits here. Does not read files, and
-does not look into rows beyond finding their prompt.
+With backpressure: an item is requested only when a row is needed, and at most one is buffered.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ __all__ = ["IterableSource"]
 
 
 class IterableSource:
-    """Rows of *rows*, numbered from 1; ``limit`` bounds them, with ``opaque`` any object is a row.
+    """Iterates over *rows*, numbered from 1; ``limit`` bounds them, with ``opaque`` any object is a row.
 
     One consumer, on one event loop. An async iterable runs in one task of its own from its first item to its end, so
     that context managers inside a generator are entered and left in the same task; :meth:`aclose` ends that task.
-    What the iterable raises comes out of :meth:`take` (iterable) or :meth:`wait` (async iterable), once.
-    Cancelling :meth:`wait` leaves the pulled item for the next call.
+    Exceptions of the iterable are raised once, by :meth:`take` (iterable) or :meth:`wait` (async iterable).
+    Canceling :meth:`wait` leaves the pulled item for the next call.
 
     Raises :class:`~llmbatch.core.errors.InputError` for a string, bytes or a dict: they iterate over their own parts.
     """
@@ -49,7 +48,7 @@ class IterableSource:
         return f"<IterableSource {'exhausted' if self.exhausted else f'row {self.rows_read}'}>"
 
     def take(self) -> Row | Malformed | None:
-        """The next row; None where nothing is there right now, or nothing any more. Raises what the iterable raises."""
+        """Give the next row; None if there is none right now, or no more at all. Raises what the iterable raises."""
         if self.exhausted:
             return None
         if self._rows is None:
@@ -65,10 +64,10 @@ class IterableSource:
         return self._row(item)
 
     def skip(self, row: Row) -> None:
-        """Not possible: what an iterable gave, it does not give again.
+        """Not supported: an iterable cannot be read again.
 
         Raises:
-            RuntimeError: always; ``can_skip`` says so.
+            RuntimeError: always; ``can_skip`` is False.
         """
         raise RuntimeError(f"row {row.number} of an iterable cannot be read in a later pass")
 
@@ -84,11 +83,11 @@ class IterableSource:
         return False
 
     def reread(self, row: Row) -> Row:
-        """*row* itself, which nobody could drop anything of."""
+        """*row* itself: its fields were not dropped."""
         return row
 
     async def wait(self) -> None:
-        """Pull the next item of an async iterable; return when there is one, or none will come."""
+        """Pull the next item of an async iterable; return when there is one, or no more."""
         if self.exhausted or self._pump is None or self._pulled:
             await asyncio.sleep(0)
             return
@@ -101,7 +100,7 @@ class IterableSource:
             raise
 
     def close(self) -> None:
-        """Ask for no more; a generator is closed, an async one as soon as the event loop runs."""
+        """Stop iterating; a generator is closed, an async one as soon as the event loop runs."""
         self.exhausted = True
         self._pulled.clear()
         if isinstance(self._rows, Generator):
@@ -123,7 +122,7 @@ class IterableSource:
 
 
 class _Pump:
-    """One task that steps through an async iterable, an item for each :meth:`pull`."""
+    """Task that steps through an async iterable, one item per :meth:`pull`."""
 
     def __init__(self, rows: AsyncIterator[object]) -> None:
         self._rows = rows
@@ -132,7 +131,7 @@ class _Pump:
         self._task: asyncio.Task[None] | None = None
 
     async def pull(self) -> object:
-        """The next item. A cancelled pull is taken up by the next one.
+        """Give the next item. The next pull continues a canceled one.
 
         Raises:
             StopAsyncIteration: there is none. Anything else: the iterable raised it.
@@ -153,7 +152,7 @@ class _Pump:
         if self._task is not None:
             self._task.cancel()
         if self._answer is not None and self._answer.done() and not self._answer.cancelled():
-            self._answer.exception()  # nobody will ask any more: asyncio need not complain of that
+            self._answer.exception()  # the exception is ignored on purpose: keep asyncio from logging it
 
     async def join(self) -> None:
         """Wait for the end of the task; raises what the iterable raised while it was closed."""
@@ -167,7 +166,7 @@ class _Pump:
             while await self._wanted.wait() and self._answer is not None:
                 self._wanted.clear()
                 self._answer.set_result(await anext(self._rows))
-        except Exception as error:  # noqa: BLE001 - whatever the iterable raises goes to whoever asked
+        except Exception as error:  # noqa: BLE001 - whatever the iterable raises is passed to the caller
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(error)
         finally:

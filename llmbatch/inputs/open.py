@@ -1,7 +1,4 @@
-"""Opening and reading the bytes of an input, with errors that say what to try.
-
-Knows neither lines nor rows.
-"""
+"""Opens an input and reads its bytes, with errors that say what to try."""
 
 from __future__ import annotations
 
@@ -26,11 +23,11 @@ __all__ = [
 ]
 
 BLOCK_BYTES: Final = 64 * 1024
-"""How much is read at once: no more, as the lines of a block are in memory together, and more is not quicker."""
+"""Block size: the lines of a block are in memory together, and larger blocks are not faster."""
 
 
 def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
-    """A descriptor of *path*, or of standard input for ``-``.
+    """Open *path*, or standard input for ``-``; give a descriptor.
 
     Raises:
         InputError: it cannot be opened, or is a directory.
@@ -68,7 +65,7 @@ def _duplicate_stdin() -> int:
 
 
 def file_blocks(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
-    """The blocks of a regular file, from where *fd* stands to its end.
+    """Read the blocks of a regular file, from the position of *fd* to its end.
 
     Raises:
         InputError: it cannot be read.
@@ -78,7 +75,7 @@ def file_blocks(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[b
 
 
 def blocks_between(fd: int, start: int, end: int, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
-    """The blocks of a regular file from *start* to *end*, wherever *fd* stands.
+    """Read the blocks of a regular file from *start* to *end*, whatever the position of *fd*.
 
     Raises:
         InputError: it cannot be read.
@@ -92,7 +89,7 @@ def blocks_between(fd: int, start: int, end: int, name: str, disk: Filesystem = 
 
 
 def read_exactly(fd: int, size: int, offset: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
-    """*size* bytes of a regular file from *offset* on, fewer where it ends before.
+    """Read *size* bytes of a regular file from *offset* on, fewer at its end.
 
     Raises:
         InputError: it cannot be read.
@@ -104,7 +101,7 @@ def read_exactly(fd: int, size: int, offset: int, name: str, disk: Filesystem = 
 
 
 def read_head(fd: int, size: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
-    """The first *size* bytes of a regular file, wherever *fd* stands.
+    """Read the first *size* bytes of a regular file, whatever the position of *fd*.
 
     Raises:
         InputError: it cannot be read.
@@ -120,10 +117,10 @@ def _read_at(fd: int, size: int, offset: int, name: str, disk: Filesystem) -> by
 
 
 def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
-    """The next block, empty at the end.
+    """Read the next block, empty at the end.
 
     Raises:
-        BlockingIOError: nothing is there right now.
+        BlockingIOError: no data is available right now.
         InputError: it cannot be read.
     """
     try:

@@ -1,7 +1,7 @@
-"""Hashes a large input on another core while its output is read: to resume a million rows takes half as long then.
+"""Hash input lines in a subprocess while the output is scanned, which halves the time to resume a million rows.
 
-An optimisation and nothing else: wherever it does not work, or finds that something differs, whoever asks compares
-line by line instead (:func:`llmbatch.inputs.verify.verify_finished`) and says what it is.
+Only an optimization: if it does not work or finds a difference, the caller compares line by line instead
+(:func:`llmbatch.inputs.verify.verify_finished`) and reports what differs.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from llmbatch.storage.finished_rows import FinishedRows, Verified
 __all__ = ["ParallelHash", "start_parallel_hash"]
 
 _WORTH_BYTES: Final = 32 * 1024 * 1024
-"""From this much input and output on it pays to start a process."""
+"""Size of input and output from which starting a process pays off."""
 
 _RECORD_BYTES: Final = 16
 _ROWS: Final = 4096
 
 
 class ParallelHash:
-    """The process that hashes, and where it puts the hashes. Close it in any case."""
+    """The hashing subprocess and its output file. Always close it."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._state = identity(os.fstat(fd))
         self._hashes = _unnamed_file()
         program = str(Path(__file__).with_name("hash_process.py"))
-        self._process = subprocess.Popen(  # noqa: S603 - our own program, nothing of the user's in its words
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, without arguments of the user's
             [sys.executable, "-I", "-S", program],
             stdin=fd,
             stdout=self._hashes,
@@ -48,7 +48,7 @@ class ParallelHash:
         )
 
     def confirm(self, ledger: FinishedRows) -> bool:
-        """Whether every finished row of *ledger* has its hash; then it is marked as verified. Waits for the hashes."""
+        """Whether the hash of every finished row of *ledger* matches; marks it as verified then. Waits for them."""
         wanted = ledger.last * _RECORD_BYTES
         while os.fstat(self._hashes).st_size < wanted:
             if self._process.poll() is not None and os.fstat(self._hashes).st_size < wanted:
@@ -92,7 +92,7 @@ def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem =
             return None
         fd = open_input(path, disk)
     except (OSError, ValueError, InputError):
-        return None  # whoever opens it next says what is wrong
+        return None  # opening it next reports what is wrong
     try:
         if not is_archive(disk.pread(fd, HEAD_BYTES, 0)):
             return ParallelHash(fd)
@@ -118,7 +118,7 @@ def _unnamed_file() -> int:
 
 
 def identity(about: os.stat_result) -> tuple[int, ...]:
-    """What tells a file, and its state, from others."""
+    """Identity of a file and of its state."""
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 

@@ -1,8 +1,7 @@
-"""One input line, or one Python object, becomes a row; pure.
+"""Parses an input line or a Python object into a row; pure.
 
-A row is kept as the source text of its members, so that what passes through leaves as it came. This module decides
-only whether there is something to send and how the row is named. It does not judge parameters, split models or
-touch files.
+A row is kept as the raw text of its members, so that they are passed on unchanged. Parsing checks only whether there is
+something to send and finds the row's id; parameters are not validated.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from llmbatch.core.rows import Malformed, Row
 __all__ = ["MAX_LINE_BYTES", "line_digest", "parse_line", "row_from_value", "strip_bom", "too_long"]
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
-"""The longest line that is parsed, without its line end."""
+"""Maximum length of a line that is parsed, without its line end."""
 
 _NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
 _PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params")
@@ -33,17 +32,17 @@ def strip_bom(raw: bytes) -> bytes:
 
 
 def line_digest(raw: bytes) -> str:
-    r"""What ties an output line to its input line: 16 hex digits of SHA-256, one ``\r`` at the end left out."""
+    r"""Hash that links an output line to its input line: 16 hex digits of SHA-256, without one ``\r`` at the end."""
     if raw[-1:] == b"\r":
         raw = raw[:-1]
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
 def parse_line(number: int, raw: bytes) -> Row | Malformed | None:
-    r"""The row in physical line *number*, *raw* being the line without its ``\n``; None for a blank line.
+    r"""Parse physical line *number*, *raw* being the line without its ``\n``; None for a blank line.
 
-    Never raises: what is no request is a :class:`~llmbatch.core.rows.Malformed`. The caller strips the byte order mark
-    of a file's first line (:func:`strip_bom`).
+    Never raises: an invalid row is a :class:`~llmbatch.core.rows.Malformed`. The caller strips the byte order mark of a
+    file's first line (:func:`strip_bom`).
     """
     if raw[-1:] == b"\r":
         raw = raw[:-1]
@@ -53,23 +52,23 @@ def parse_line(number: int, raw: bytes) -> Row | Malformed | None:
 
 
 def too_long(number: int, digest: str) -> Malformed:
-    """The row of a line longer than :data:`MAX_LINE_BYTES`."""
+    """The malformed row for a line longer than :data:`MAX_LINE_BYTES`."""
     limit = MAX_LINE_BYTES // (1024 * 1024)
     return Malformed(number, digest, _unnamed(number), "input_too_long", f"the line is longer than {limit} MiB")
 
 
 def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row | Malformed:
-    """The row in a Python object (a dict, a string or a list of messages); *value* itself is kept on the row.
+    """Convert a Python object (a dict, a string or a list of messages) into a row that also holds *value* itself.
 
-    With *opaque* (the rows go to a function of the user's, which knows what they are) nothing is malformed: an object
-    with no JSON form, or with nothing to send, is a row without fields. Never raises.
+    With *opaque* (rows for a function of the user's) nothing is malformed: an object without a JSON form, or with
+    nothing to send, is a row without fields. Never raises.
     """
     try:
         row = _parse(number, dumps(value).encode())
     except RecursionError:
         row = _no_json(number, value, "input_too_deep", "nested too deeply")
     except (TypeError, ValueError) as error:
-        row = _no_json(number, value, "input_bad_json", f"the row has no JSON form: {error}")
+        row = _no_json(number, value, "input_bad_json", f"the row cannot be represented as JSON: {error}")
     if isinstance(row, Row):
         row.value = value
     elif opaque:
@@ -117,7 +116,7 @@ def _bare(number: int, digest: str, text: str) -> Row | Malformed:
 def _take_name(number: int, members: dict[str, str]) -> str:
     if members.keys().isdisjoint(_NAMING_MEMBERS):
         return _unnamed(number)
-    # All naming members leave: none of them is ever a request parameter, whichever of them named the row.
+    # Remove all id members: none of them is ever a request parameter, whichever of them named the row.
     name = other = ""
     for member in _NAMING_MEMBERS:
         source = members.pop(member, "null")
@@ -137,7 +136,7 @@ def _unnamed(number: int) -> str:
 def _no_json(number: int, value: object, code: str, message: str) -> Malformed:
     try:
         described = repr(value)
-    except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything, and one row must not end the run
+    except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything, and one row must not end the run
         described = type(value).__qualname__
     id_json = _unnamed(number)
     if isinstance(value, dict):

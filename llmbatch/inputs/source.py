@@ -1,11 +1,11 @@
-"""Sources of rows, pulled one at a time: files and streams here, Python iterables in :mod:`.iterable`.
+"""Row sources for files and streams; :mod:`.iterable` has the one for Python iterables.
 
-A source reads only when asked, holds at most a block and one line, and never keeps the event loop for long: files
-are read inline, streams only when the kernel says that something is there. Finished rows are passed over by their
-number without parsing; only their hash is compared. Nothing here decides what is sent, or when.
+A source reads only on demand, holds at most a block and one line, and never blocks the event loop for long: files are
+read inline, streams only when the kernel reports data. Finished rows are skipped by their number without parsing; only
+their hash is compared.
 
-What cannot be sent now need not wait in memory. ``skip(row)`` leaves it for another pass over the input, ``keep(row)``
-lets its fields be dropped until ``reread(row)``:
+Rows that cannot be sent now need not stay in memory. ``skip(row)`` leaves a row for another pass over the input,
+``keep(row)`` allows its fields to be dropped until ``reread(row)``:
 
 ==================  ===========================  ============================
 source              another pass                 one row again
@@ -62,8 +62,8 @@ _SPOOLED_ROWS_A_TURN: Final = 1024
 class FileSource(ByteSource):
     """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
 
-    ``limit``: only the first so many rows. ``fd``: read this descriptor (from where it stands, and close it at the
-    end) in place of opening *path*.
+    ``limit``: only this many rows. ``fd``: read this descriptor (from its position, and close it at the end) instead of
+    opening *path*.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class FileSource(ByteSource):
 
     @property
     def fraction(self) -> float | None:
-        """The part of the file's bytes that is consumed, 0 to 1."""
+        """Fraction of the file's bytes that was consumed, 0 to 1."""
         if self.exhausted or self._has_ended or self._total_bytes <= 0:
             return 1.0
         return min(1.0, self._consumed_bytes / self._total_bytes)
 
     async def wait(self) -> None:
-        """Give the event loop its turn: a file always has something, or nothing any more."""
+        """Yield to the event loop once: a file always has data, or has ended."""
         await asyncio.sleep(0)
 
     @property
@@ -105,7 +105,7 @@ class FileSource(ByteSource):
         return self._is_plain
 
     def reread(self, row: Row) -> Row:
-        """The whole row again, by its offset. Cost: one read of its line.
+        """Read the whole row again, by its offset. Cost: one read of its line.
 
         Raises:
             InputError: its line has changed, or cannot be read.
@@ -131,12 +131,12 @@ class FileSource(ByteSource):
             return
         number, offset = 0, self._start
         if self._is_plain:
-            # If the first and the last row that were handed out are where they were, so are the lines between.
+            # If the first and the last row returned are unchanged, so are the lines between.
             self._line_at(first)
             if self._last is not None:
                 self._line_at(Mark(self._last.number, self._last.offset, self._last.size, self._last.hash))
             number, offset = first.number - 1, first.offset
-        # What was appended since the first pass is left to another run, to the byte: the last line may be torn.
+        # Bytes appended since the first pass are left to another run: the last line may be torn.
         blocks = blocks_between(fd, offset, self._start + self._consumed_bytes, self.name, self._disk)
         for count, batch in enumerate(text_lines(blocks, self.name, from_start=not self._is_plain)):
             if count % BATCHES_A_TURN == BATCHES_A_TURN - 1:
@@ -202,7 +202,7 @@ class StreamSource(ByteSource):
 
     @property
     def fraction(self) -> float | None:
-        """None: a stream's end is not known."""
+        """None: the length of a stream is not known."""
         return None
 
     async def wait(self) -> None:
@@ -213,7 +213,7 @@ class StreamSource(ByteSource):
             await self._pipe.wait()
 
     def keep(self, row: Row) -> bool:
-        """Put the row into the spool, unless it is there; True.
+        """Write the row to the spool, unless it is already there; True.
 
         Raises:
             WriteError: there is no room for it.
@@ -223,7 +223,7 @@ class StreamSource(ByteSource):
         return True
 
     def skip(self, row: Row) -> None:
-        """As for a file, by way of the spool.
+        """Skip the row, as for a file, but through the spool.
 
         Raises:
             WriteError: there is no room for it.
@@ -235,7 +235,7 @@ class StreamSource(ByteSource):
             self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
 
     def reread(self, row: Row) -> Row:
-        """The whole row again, from the spool.
+        """Read the whole row again, from the spool.
 
         Raises:
             InputError: it cannot be read back.
@@ -283,10 +283,10 @@ def open_source(
     spool: str | Path | None = None,
     disk: Filesystem = FILESYSTEM,
 ) -> FileSource | StreamSource:
-    """The rows of *path*; ``-`` is standard input. Rows that *ledger* has are passed over, *limit* bounds the rows.
+    """Open the rows of *path*; ``-`` is standard input. Rows in *ledger* are skipped, *limit* bounds the rows.
 
-    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows of a pipe that wait are kept, if there are
-    any; None: in the directory of temporary files. Files need none.
+    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): file for waiting rows of a pipe; None: in the directory
+    for temporary files. Files need none.
 
     Raises:
         InputError: the input cannot be opened.
@@ -296,6 +296,6 @@ def open_source(
     if stat.S_ISREG(disk.fstat(fd).st_mode):
         return FileSource(name, ledger=ledger, limit=limit, fd=fd, disk=disk)
     if spool is not None:
-        with contextlib.suppress(OSError, ValueError):  # of a process that was killed as it made it
+        with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it
             disk.unlink(str(spool))
     return StreamSource(fd, name, ledger=ledger, limit=limit, spool=spool, disk=disk)

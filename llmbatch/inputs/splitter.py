@@ -1,7 +1,6 @@
-r"""Blocks of bytes become lines, split at ``\n`` only.
+r"""Splits blocks of bytes into lines, at ``\n`` only.
 
-Holds at most one unfinished line, and of a line that is too long nothing but its hash. Does not parse, number or
-decode.
+Holds at most one unfinished line, and only the hash of a line that is too long.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ __all__ = ["LineSplitter", "LongLine"]
 
 @dataclass(frozen=True, slots=True)
 class LongLine:
-    """Stands for a line that was too long to be held; ``hash`` is that of the whole line, its length that of it too."""
+    """A line that was too long to hold; ``hash`` and length are those of the whole line."""
 
     hash: str
     size_bytes: int
@@ -27,7 +26,7 @@ class LongLine:
 
 
 class LineSplitter:
-    """Feed blocks in order, then :meth:`finish`. Not safe between threads."""
+    """Line splitter: feed blocks in order, then call :meth:`finish`. Not thread-safe."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -66,7 +65,7 @@ class LineSplitter:
             self._parts.clear()
 
     def _digest(self, part: bytes) -> None:
-        # A carriage return at the end of the line is not hashed, and only what follows tells whether it is the end.
+        # A carriage return at the end of the line is not hashed, and only the next byte shows whether it is the end.
         part = self._return + part
         self._return = b"\r" if part.endswith(b"\r") else b""
         self._long.update(part.removesuffix(b"\r"))

@@ -1,7 +1,7 @@
-"""Rows of a pipe that are needed again, kept in a temporary file beside the output.
+"""Temporary file next to the output for rows of a pipe that are needed again.
 
-Created with the first row that is put, with mode 0600, and unlinked at once: however the process ends, nothing stays
-behind. Holds parsed rows, not the input's bytes. Does not decide which rows are needed again.
+Created with the first row, with mode 0600, and unlinked at once: however the process ends, no file is left. It holds
+parsed rows, not the input's bytes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | O_CLOEXEC
 
 
 class Spool:
-    """Rows by their offset. *path*: the file's name while it has one; None: one in the directory of temporary files.
+    """Stores rows by offset. *path*: the file's name while it has one; None: in the directory for temporary files.
 
-    One owner; not safe between threads. ``size_bytes`` is where the next row goes.
+    One owner; not thread-safe. ``size_bytes`` is the offset of the next row.
     """
 
     def __init__(self, path: str | Path | None, disk: Filesystem = FILESYSTEM) -> None:
@@ -40,7 +40,7 @@ class Spool:
         self._closed = False
 
     def put(self, row: Row) -> int:
-        """Keep the row; gives its offset.
+        """Append the row; give its offset.
 
         Raises:
             WriteError: disk full, quota, file size limit, no permission, I/O error.
@@ -54,7 +54,7 @@ class Spool:
             while data:
                 data = data[self._disk.write(self._fd, data) :]
         except OSError as error:
-            failure = write_error(f"{name} (rows of standard input that wait)", error)
+            failure = write_error(f"{name} (waiting rows of standard input)", error)
             if self._fd is not None:
                 with contextlib.suppress(OSError):
                     self._disk.truncate(self._fd, self.size_bytes)
@@ -87,7 +87,7 @@ class Spool:
         return Row(number, digest, id_json, fields, None, offset, size)
 
     def close(self) -> None:
-        """Let go of the file; idempotent."""
+        """Close the file; idempotent."""
         self._closed = True
         if self._fd is not None:
             fd, self._fd = self._fd, None
@@ -123,5 +123,5 @@ class Spool:
 
     def _damaged(self) -> InputError:
         name = self._path or "the temporary file"
-        hint = "run the same command again with the same input: what is finished is kept"
-        return InputError(f"{name}: rows of standard input that wait cannot be read back", hint=hint)
+        hint = "run the same command again with the same input: finished rows are kept"
+        return InputError(f"{name}: waiting rows of standard input cannot be read back", hint=hint)

@@ -1,6 +1,6 @@
-"""Compares an input with the output made from it: has a finished row changed since?
+"""Compares an input with the output made from it, to detect finished rows that have changed.
 
-Also counts an input's rows for those who draw a bar. Parses nothing, and decides nothing but whether to go on.
+Also counts an input's rows for the progress bar. Parses nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COUNTED_BYTES: Final = 256 * 1024 * 1024
 
 
 def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM) -> int | None:
-    """The lines of *path* that are not blank; None unless it is a plain regular file below 256 MiB. Raises nothing."""
+    """Count the lines of *path* that are not blank; None unless it is a plain file below 256 MiB. Raises nothing."""
     try:
         about = disk.stat(str(path))
         if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
@@ -61,7 +61,7 @@ def verify_finished(
     """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
 
     Reads up to the last finished row, unless *head_start* has done so. Other inputs cannot be read twice: their source
-    compares as it goes.
+    compares while reading.
 
     Raises:
         InputError: a finished row has changed or is gone, or the input cannot be read.
@@ -93,7 +93,7 @@ def verify_finished(
 
 
 def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: FinishedRows) -> None:
-    """Compare the finished ones of *lines*, the first of which has the number *first*, with their hashes.
+    """Compare the finished rows of *lines*, whose first has the number *first*, with their hashes.
 
     Raises:
         InputError: one has changed.
@@ -124,7 +124,7 @@ def compare_line(name: str, number: int, line: bytes | LongLine, ledger: Finishe
 
 
 class _Leading:
-    """How far every line of a plain file is finished: reading can start after that."""
+    """The leading lines of a plain file that are all finished: reading can start after them."""
 
     def __init__(self, head: bytes) -> None:
         self.lines = 0
@@ -148,4 +148,4 @@ def _is_regular(path: str | Path, disk: Filesystem) -> bool:
     try:
         return stat.S_ISREG(disk.stat(str(path)).st_mode)
     except (OSError, ValueError):
-        return True  # opening says what is wrong
+        return True  # opening reports what is wrong

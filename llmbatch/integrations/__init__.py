@@ -1,1 +1,1 @@
-"""Adapters for the libraries that callers use."""
+"""Adapters for other libraries, such as the SDKs of providers."""

@@ -1,1 +1,1 @@
-"""Lines out: the output file, its lock, its writer, and the file of deferred rows."""
+"""The output file, its lock and writer, and the file of deferred rows."""

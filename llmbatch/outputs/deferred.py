@@ -1,6 +1,6 @@
-"""The names of the files beside an input or output, and the file of deferred rows.
+"""Default output and sidecar paths, and the file of deferred rows.
 
-The deferred file is for people and their scripts; nothing is read back from it.
+The deferred file is for users and their scripts; llmbatch never reads it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _COMPRESSED = (".gz", ".zst", ".zstd")
 
 
 def default_output(input_path: str | Path) -> Path:
-    """Where results go when nobody says: ``prompts.results.jsonl`` beside ``prompts.jsonl`` or ``prompts.jsonl.gz``.
+    """The default output: ``prompts.results.jsonl`` next to ``prompts.jsonl`` or ``prompts.jsonl.gz``.
 
-    What comes from standard input (``-``) goes to standard output (``-``).
+    For standard input (``-``) it is standard output (``-``).
 
     Raises:
         InputError: *input_path* is a directory.
@@ -41,16 +41,16 @@ def default_output(input_path: str | Path) -> Path:
 
 
 def deferred_path(output_path: str | Path) -> Path:
-    """The file of the rows that wait: ``o.deferred.jsonl`` beside ``o.jsonl`` (or beside ``o``)."""
+    """Path of the deferred file: ``o.deferred.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.deferred.jsonl")
 
 
 def spool_path(output_path: str | Path) -> Path | None:
-    """Where rows of standard input that wait are kept: ``.o.jsonl.llmbatch-spool`` beside ``o.jsonl``.
+    """Path of the spool for waiting rows of standard input: ``.o.jsonl.llmbatch-spool`` next to ``o.jsonl``.
 
-    None for standard output (``-``), devices and pipes. It is a name for a moment only: the file has none while it is
-    used, so that nothing of it stays however a run ends.
+    None for standard output (``-``), devices and pipes. The file is unlinked while it is used, so that nothing is left
+    however a run ends.
     """
     path = Path(output_path)
     if str(path) == "-" or (path.exists() and not path.is_file()):
@@ -73,12 +73,12 @@ def stamp_retry_at(results: Sequence[Result], *, wall: float | None = None) -> S
 
 
 def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Filesystem = FILESYSTEM) -> None:
-    """Write the deferred file of *output_path* anew, at once or not at all; no lines, no file.
+    """Replace the deferred file of *output_path*, atomically; without lines, remove it.
 
-    Only for whoever holds the output's lock.
+    The caller must hold the output's lock.
 
     Raises:
-        WriteError: it could not be written; the old one is still there.
+        WriteError: it could not be written; the old file is unchanged.
     """
     path = str(deferred_path(output_path))
     text = b"".join(lines)

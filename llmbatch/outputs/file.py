@@ -1,8 +1,8 @@
-"""The output: the one place that knows the file.
+"""Opens, repairs, appends to and syncs the output file.
 
-Opening locks it, repairs what a crash tore, and reads back which rows are finished; then whole lines are appended.
-After every failure the file ends in a whole line. When to write and to sync is the writer's choice
-(:mod:`~llmbatch.outputs.writer`); what is in a line is :func:`llmbatch.core.rows.encode_line`'s.
+Opening locks the file, removes a torn last line, and reads which rows are finished; then whole lines are appended.
+After every failure the file ends with a whole line. :mod:`~llmbatch.outputs.writer` decides when to write and to sync;
+:func:`llmbatch.core.rows.encode_line` builds the lines.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["Output", "open_output"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _PROBE: Final = bytes(range(256)) * 64
-"""What tests for room: 16 KiB, about a group of lines; not of one byte, which file systems may store as nothing."""
+"""Written to test for disk space: 16 KiB, about a group of lines, not one repeated byte (which may take no space)."""
 
 _NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
 
 
 class Output:
-    """An output file that is open, locked and whole.
+    """An output file that is open, locked and ends with a whole line.
 
     ``ledger`` has the rows that were finished when it was opened; ``lines_written`` counts lines appended since.
     :meth:`sync` may run in another thread than :meth:`write`, everything else in one. After a failed write or sync
-    the output stays failed: every further call raises :class:`~llmbatch.core.errors.WriteError`. *path* is where the
-    file is; without it nobody watches whether it stays there.
+    the output stays failed: every further call raises :class:`~llmbatch.core.errors.WriteError`. *path* is the file's
+    path; without it the file is not watched for changes by others.
     """
 
     is_resumable: bool = True
@@ -75,9 +75,9 @@ class Output:
     def has_success(self, model: str) -> bool:
         """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one.
 
-        False as well where it cannot be read: then a run that needs to know stops, and nothing is lost.
+        Also False if the file cannot be read: then a run that needs to know stops, and nothing is lost.
         """
-        # The members on both sides tell our own model from the one that the provider's answer names.
+        # The members on both sides distinguish our own model from the one that the provider's answer names.
         named = f',"model":{dumps(model)},"attempts":'.encode()
         try:
             return any(named in line for line in _success_lines(self._fd, self._disk))
@@ -104,7 +104,7 @@ class Output:
         return (parsed["row"], model) if isinstance(model, str) else None
 
     def good_rows(self, most: int) -> dict[int, str]:
-        """Number and hash of the first *most* rows that succeeded; none as well where the file cannot be read."""
+        """Number and hash of the first *most* rows that succeeded; none if the file cannot be read."""
         try:
             found = [match_line(line) for line in islice(_success_lines(self._fd, self._disk), most)]
         except OSError:
@@ -112,7 +112,7 @@ class Output:
         return {int(match[1]): match[2].decode() for match in found if match is not None}
 
     def write(self, data: bytes) -> None:
-        r"""Append *data*, whole lines, whole. Where that fails, the lines that fit stay and the torn one goes.
+        r"""Append *data* (whole lines). On failure, the lines that fit stay and a torn line is removed.
 
         Raises:
             WriteError: disk full, quota, file size limit, I/O error.
@@ -122,7 +122,7 @@ class Output:
         self._most_bytes = self._size + len(data)
         try:
             while written < len(data):
-                # A short write is followed by one that says why.
+                # After a short write, the next one reports why.
                 written += self._disk.write(self._fd, data[written:] if written else data)
         except OSError as error:
             kept = data.rfind(b"\n", 0, written) + 1
@@ -135,10 +135,10 @@ class Output:
         self._size += len(data)
 
     def check_room(self, *, sync: bool) -> None:
-        """Write a group of lines' worth to a file beside this one, and sync both if *sync*, before calls are paid for.
+        """Test for disk space: write 16 KiB to a file next to this one, sync both if *sync*, before calls are paid for.
 
-        Not to this file: others may be reading what is appended to it. A kill leaves a file that the next opening
-        removes.
+        Not to this file: others may be reading what is appended to it. If the process is killed, the next opening
+        removes the file.
 
         Raises:
             OutputError: the file system cannot sync.
@@ -157,7 +157,7 @@ class Output:
             raise self._failed(error) from error
 
     def sync(self) -> None:
-        """Make durable what has been written. Never tried again once it failed: the kernel then calls lost pages clean.
+        """Sync what has been written. Never retried after a failure: the kernel then reports lost pages as clean.
 
         Raises:
             WriteError: an I/O error (then :meth:`cut_unsynced`), or as :meth:`watch`.
@@ -168,7 +168,7 @@ class Output:
             self._disk.sync(self._fd)
             self._synced_size, self._synced_lines = size, lines
         except OSError as error:
-            # One that is not supported has lost nothing.
+            # If sync is not supported, nothing was lost.
             self._is_unsafe = not is_unsupported(error)
             raise self._failed(error) from error
         self.watch()
@@ -177,7 +177,7 @@ class Output:
         """Compare the file with what was written, and its path with the file.
 
         Raises:
-            FileChangedError: somebody else has changed it; then :meth:`save`.
+            FileChangedError: another process has changed it; then call :meth:`save`.
         """
         self._check()
         if self._path is not None:
@@ -186,22 +186,22 @@ class Output:
                 raise FileChangedError(self.name, change)
 
     def save(self, error: FileChangedError) -> WriteError:
-        """Have all lines under a name again, if possible; the output has failed then, with the error that is given."""
+        """Save all lines under a name again, if possible; the output has then failed, with the error that is given."""
         lines = len(self.ledger) + self.lines_written
         self._failure = save_lines(self._fd, self._path or self.name, self.name, error.change, lines, self._disk)
         return self._failure
 
     def cut_unsynced(self) -> None:
-        """After a sync that failed: take back the lines that may be lost, so that their rows are sent again.
+        """After a failed sync, remove the lines that may be lost, so that their rows are sent again.
 
-        They can still be read, but only until the kernel drops its copy: the next run would call them finished.
+        They can still be read, but only until the kernel drops its copy: the next run would take them for finished.
         """
         if self._is_unsafe and self._size > self._synced_size:
             self._size, self.lines_written = self._synced_size, self._synced_lines
             self._cut()
 
     def close(self) -> None:
-        """Close the file and let go of the lock; idempotent."""
+        """Close the file, which releases the lock; idempotent."""
         if self._open:
             self._open = False
             self._disk.close(self._fd)
@@ -231,13 +231,13 @@ def open_output(
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
-    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
-    failed rows, both only once it is locked. *input_path* is refused as the output. Cost: one pass over the file's
-    bytes, three with *retry_failed* where rows failed.
+    A missing file is created with mode 0600. *overwrite* empties the file, *retry_failed* drops the lines of failed
+    rows, both only once it is locked. *input_path* is refused as the output. Cost: one pass over the file's bytes,
+    three with *retry_failed* if rows failed.
 
     Raises:
-        OutputError: the file is in use by another run, is not one of ours, or cannot be opened.
-        WriteError: the repair could not be written; the old file is still there.
+        OutputError: the file is in use by another run, is not an output of llmbatch, or cannot be opened.
+        WriteError: the repair could not be written; the old file is unchanged.
     """
     from llmbatch.outputs.stream import open_stream_output  # which imports this module
 
@@ -261,7 +261,7 @@ def open_output(
             old_fd, fd = fd, -1  # which is closed there
             fd = replace_file(real, _successes(old_fd, disk), disk, old_fd=old_fd)
             ledger = scan(fd, name, disk).ledger
-        # What a killed run left may be in memory alone, and this run will call it finished.
+        # Lines of a killed run may be in memory only, and this run will take their rows for finished.
         if len(ledger):
             _sync_if_possible(fd, disk)
         sync_directory(real, disk)
@@ -278,7 +278,7 @@ def _sync_if_possible(fd: int, disk: Filesystem) -> None:
     try:
         disk.sync(fd)
     except OSError as error:
-        if not is_unsupported(error):  # then check_room says so
+        if not is_unsupported(error):  # then check_room reports it
             raise
 
 
@@ -326,7 +326,7 @@ def _is_stream(path: str, disk: Filesystem) -> bool:
     try:
         mode = disk.stat(path).st_mode
     except (OSError, ValueError):
-        return False  # opening creates it, or says what is wrong
+        return False  # opening creates it, or reports what is wrong
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
@@ -353,6 +353,6 @@ def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Files
     try:
         about = os.fstat(0) if str(input_path) == "-" else disk.stat(str(input_path))
     except OSError:
-        return  # the reader says what is wrong with it
+        return  # reading it reports what is wrong
     if os.path.samestat(about, disk.fstat(fd)):
         raise OutputError(f"{name}: is the input itself", hint="write to another file (-o)")

@@ -1,4 +1,4 @@
-"""One run an output: opening the file and locking it, and saying who has it.
+"""Opens and locks the output file, so that only one run writes it, and finds the process that holds the lock.
 
 The lock is on the file itself (``flock``; ``LockFileEx`` on Windows): the system lets go of it however the process
 ends, and no lock file stays behind. Does not read or write the file.
@@ -19,7 +19,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_CLOEXEC | O_NOCTTY
 
 
 def open_locked(path: str, name: str, disk: Filesystem = FILESYSTEM) -> int:
-    """A descriptor of *path*, created with mode 0600 where it is not there, and locked. *name* is for messages.
+    """Open *path*, created with mode 0600 if missing, and lock it; give the descriptor. *name* is for messages.
 
     Raises:
         OutputError: another run has the file, or it cannot be opened or locked.
@@ -112,7 +112,7 @@ def _locks() -> list[tuple[int, str]]:
     """Process and file of every ``flock`` on this machine.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system does not provide it.
     """
     lines = Path("/proc/locks").read_text(encoding="ascii", errors="replace").splitlines()
     rows = [words for words in map(str.split, lines) if len(words) > 5 and words[1] == "FLOCK"]

@@ -1,7 +1,7 @@
-"""Reads an output file back: which rows it has, where its last whole line ends, and whether it is one of ours.
+"""Scans an output file: which rows it has, where its last whole line ends, and whether llmbatch wrote it.
 
-Only the fixed prefix of each line is looked at, no body is parsed, and memory does not depend on the file or on the
-length of its lines. Does not change the file.
+Only the fixed prefix of each line is read and no body is parsed; memory does not depend on the file or on the length of
+its lines. The file is not changed.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ match_line = re.compile(_HEAD).match
 """The prefix that every result line starts with: row, hash, status."""
 
 _HEAD_BYTES = 80
-"""Where the longest prefix ends, at the latest."""
+"""Maximum length of the prefix."""
 
 _find_heads = re.compile(b"^" + _HEAD, re.MULTILINE).findall
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What an output file holds.
+    """Result of a scan.
 
-    ``end_bytes`` is where its good part ends; what follows is torn and goes. ``lacks_newline``: the good part's last
-    line is whole but for its line end.
+    ``end_bytes`` is where the good part of the file ends; what follows is torn and will be removed. ``lacks_newline``:
+    the last line of the good part is complete except for its line end.
     """
 
     ledger: FinishedRows
@@ -52,16 +52,16 @@ class Scan:
 
 
 def scan(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Scan:
-    """Read the whole file behind *fd*, whose offset stays where it is. Cost: about a second for a gigabyte.
+    """Read the whole file *fd* without changing its position. Cost: about a second per gigabyte.
 
     Raises:
-        OutputError: a whole line is not ours, or a row has two lines; the message has the line's number.
+        OutputError: a whole line is not llmbatch's, or a row has two lines; the message has the line's number.
     """
-    # Every whole line enters one row, so that the ledger's length is the number of lines so far.
+    # Every whole line adds one row, so that the ledger's length is the number of lines so far.
     ledger = FinishedRows()
     offset = tail_bytes = 0
-    tail = b""  # the start of a line that goes on in the next block
-    damaged = 0  # the number of a whole line with NUL bytes in it, forgiven only where it is the last
+    tail = b""  # the start of a line that continues in the next block
+    damaged = 0  # the number of a whole line with NUL bytes in it, accepted only if it is the last
     while block := disk.pread(fd, _BLOCK_BYTES, offset):
         offset += len(block)
         tail_bytes += len(block)
@@ -69,7 +69,7 @@ def scan(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Scan:
         if first < 0:
             tail = _shortened(tail + block)
             continue
-        # The line that the last block began is put together; the others are looked at where they are.
+        # The line that the last block began is joined; the others are read in place.
         joined = _LINE_END + tail + block[: first + 1]
         for text, start, end in ((joined, 1, len(joined) - 1), (block, first, last)):
             if start == end:
@@ -92,12 +92,12 @@ def scan(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Scan:
 
 
 def _enter_all(text: bytes, start: int, end: int, name: str, ledger: FinishedRows) -> bool:
-    """Enter the rows of all lines between two newlines of *text*; False, and nothing entered, if not all are ours."""
+    """Add the rows of all lines between two newlines of *text*; False, and nothing added, if not all are llmbatch's."""
     if text.find(0, start, end) >= 0:
         return False
     heads: list[bytes] = []
     at = start
-    while at < end:  # find(), and one findall() for all heads: faster here than a match a line, split() or a file
+    while at < end:  # find(), and one findall() for all prefixes: faster here than a match per line, split() or a file
         heads.append(text[at + 1 : at + _HEAD_BYTES])
         at = text.find(b"\n", at + 1)
         if text[at - 1] != _BRACE:
@@ -119,7 +119,7 @@ def _enter_all(text: bytes, start: int, end: int, name: str, ledger: FinishedRow
 
 
 def _enter_each(lines: list[bytes], name: str, ledger: FinishedRows) -> int:
-    """Enter lines one by one, to tell which is not ours; gives the number of the last if it has NUL bytes, else 0."""
+    """Add lines one by one, to find a foreign one; give the number of the last if it has NUL bytes, else 0."""
     for line in lines[:-1]:
         _enter(line, name, ledger)
     if 0 not in lines[-1]:
@@ -145,22 +145,22 @@ def _enter(line: bytes, name: str, ledger: FinishedRows) -> None:
 
 
 def _repeated(name: str, number: int, row: int) -> OutputError:
-    # Exactly one line a row is the promise; which of two lines is the true one is not ours to guess.
+    # Exactly one line per row is the guarantee; which of two lines is right cannot be known.
     return OutputError(
-        f"{name}:{number}: row {row} has a second line here, so the file was joined or edited",
+        f"{name}:{number}: row {row} has a second line here: the file was joined or edited",
         hint=f"remove one of the two lines, or {START_AFRESH}",
     )
 
 
 def _check_torn(line: bytes, name: str, ledger: FinishedRows) -> None:
-    """Refuse what no crash makes of a line of ours: only then may it be cut off.
+    """Refuse a last line that no crash of llmbatch leaves behind; only other torn lines may be removed.
 
-    A torn line has our start, as far as it goes, or pages of NUL bytes in place of what never reached the disk.
+    A torn line has the start of our prefix, as far as it goes, or NUL bytes in place of what never reached the disk.
     """
     start = line[: len(_LINE_START)].partition(b"\0")[0]
     if line and not ledger and not line.strip(b"\0"):
-        # Nothing says that it was one of ours, and cutting it off would leave nothing.
-        message = f"{name}:1: there is nothing but NUL bytes in it"
+        # Nothing shows that llmbatch wrote it, and removing it would leave nothing.
+        message = f"{name}:1: the file contains nothing but NUL bytes"
         raise OutputError(message, hint=f"restore it from a copy if it ever held results, or {START_AFRESH}")
     if not line or not _LINE_START.startswith(start) or (not start and not ledger and line.strip(b"\0")):
         message = f"{name}:{len(ledger) + 1}: this is not a result line of llmbatch"
@@ -170,12 +170,12 @@ def _check_torn(line: bytes, name: str, ledger: FinishedRows) -> None:
 def _damaged(name: str, number: int) -> OutputError:
     return OutputError(
         f"{name}:{number}: this result line is damaged",
-        hint=f"remove that line to have its row sent again, or {START_AFRESH}",
+        hint=f"remove that line to resend its row, or {START_AFRESH}",
     )
 
 
 def _shortened(line: bytes) -> bytes:
-    # Of a long line only the start, the end and whether NUL bytes are in it decide anything.
+    # Of a long line, only the start, the end and whether it has NUL bytes matter.
     if len(line) <= _BLOCK_BYTES:
         return line
     return line[:_PREFIX_BYTES] + (b"\0" if 0 in line else b"") + line[-1:]
@@ -193,7 +193,7 @@ def _is_whole(tail: bytes, whole: bytes) -> bool:
 
 
 def _line_start(fd: int, before: int, disk: Filesystem) -> int:
-    """Where the line starts whose newline is at *before*."""
+    """The start of the line whose newline is at *before*."""
     while before:
         at = max(0, before - _BLOCK_BYTES)
         newline = disk.pread(fd, before - at, at).rfind(b"\n")

@@ -1,4 +1,4 @@
-"""Where results go: lines of a file, or an async iterator."""
+"""Sinks for results: lines of a file, or an async iterator."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LineSink:
 
     @property
     def congested(self) -> bool:
-        """Whether whoever reads the lines is behind."""
+        """Whether the reader of the lines is behind."""
         return self._writer.congested
 
     def put(self, result: Result) -> None:
@@ -42,7 +42,7 @@ class LineSink:
 
 
 class QueueSink:
-    """Keeps results until somebody iterates; congested from *bound* on, so that an idle consumer stops the calls."""
+    """Buffers results for an iterator; congested from *bound* on, so that a slow consumer stops new calls."""
 
     def __init__(self, bound: int) -> None:
         self._bound = bound

@@ -1,7 +1,7 @@
-"""Notices when somebody deletes, renames, replaces, truncates or appends to an output that a run is writing.
+"""Detects that an output was deleted, renamed, replaced, truncated or appended to by another process during a run.
 
-Also saves the lines where the file has lost its name. What others have put at a path is never overwritten. Does not
-see changes that keep the file's size.
+Also saves the lines if the file has lost its name. A file that others put at a path is never overwritten. Changes that
+keep the file's size are not detected.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _WHILE: Final = "while the run was writing it"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to the file. ``bytes`` is by how much its size differs from what was written."""
+    """A change of the file. ``bytes`` is the difference between its size and what was written."""
 
     kind: Literal["deleted", "renamed", "replaced", "truncated", "appended"]
     bytes: int = 0
 
 
 class FileChangedError(WriteError):
-    """The output is not the file that this run writes, or not only this run writes it."""
+    """The output was replaced, or another process writes to it."""
 
     def __init__(self, name: str, change: Change) -> None:
         words = {
@@ -41,16 +41,16 @@ class FileChangedError(WriteError):
             "renamed": "was renamed",
             "replaced": "was replaced by another file",
             "truncated": f"was truncated by {change.bytes:,} bytes",
-            "appended": f"was written to by somebody else ({change.bytes:,} bytes)",
+            "appended": f"was written to by another program ({change.bytes:,} bytes)",
         }
         super().__init__(f"{name}: {words[change.kind]} {_WHILE}", hint="run the same command again")
         self.change = change
 
 
 def find_change(fd: int, path: str, sizes: Callable[[], tuple[int, int]], disk: Filesystem) -> Change | None:
-    """Compare the file behind *fd* with the one at *path*; None if all is well, or if it cannot be told.
+    """Compare the file *fd* with the one at *path*; None if nothing has changed, or if that cannot be known.
 
-    *sizes* gives the least and the most bytes that the file may have; asked before and after its size is.
+    *sizes* gives the smallest and the largest size that the file may have; called before and after reading its size.
     """
     least, _ = sizes()
     about = disk.fstat(fd)
@@ -60,7 +60,7 @@ def find_change(fd: int, path: str, sizes: Callable[[], tuple[int, int]], disk: 
     except (FileNotFoundError, NotADirectoryError):
         return Change("renamed" if about.st_nlink else "deleted")
     except OSError:
-        is_same = True  # a directory that we may not search any more hides the file, and changes nothing in it
+        is_same = True  # a directory that is no longer searchable hides the file, but does not change it
     if not is_same:
         return Change("replaced")
     if about.st_size < least:
@@ -71,16 +71,16 @@ def find_change(fd: int, path: str, sizes: Callable[[], tuple[int, int]], disk: 
 
 
 def recovered_path(path: str, number: int = 1) -> str:
-    """``o.recovered.jsonl`` beside ``o.jsonl``; with *number* above 1, ``o.recovered-2.jsonl``."""
+    """``o.recovered.jsonl`` next to ``o.jsonl``; with *number* above 1, ``o.recovered-2.jsonl``."""
     target = Path(path)
     suffix = f"-{number}" if number > 1 else ""
     return str(target.with_name(f"{target.name.removesuffix('.jsonl')}.recovered{suffix}.jsonl"))
 
 
 def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: Filesystem) -> WriteError:
-    """After *change*: have the lines of *fd* under a name, best the old one; gives the error that ends the run.
+    """After *change*, save the lines of *fd* under a name, preferably the old one; give the error that ends the run.
 
-    *lines* is how many the file should have. A new file gets the old one's rights.
+    *lines* is how many the file should have. A new file gets the mode and owner of the old one.
     """
     what = FileChangedError(name, change).message
     if change.kind == "truncated":
@@ -108,18 +108,18 @@ def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: 
 
 def _still_has_name(where: str, path: str, name: str, what: str, disk: Filesystem, *, is_free: bool) -> WriteError:
     if is_free:
-        # Else the next run would find nothing at the old name, and pay for every row again.
+        # Otherwise the next run would find nothing at the old name, and pay for every row again.
         try:
             disk.link(where, path)
         except OSError:
             return WriteError(f"{what}; it is {where} now", hint=f"to go on, run again with -o {where}")
-        hint = f"run the same command again to go on; or remove {name} first, to start afresh beside {where}"
+        hint = f"run the same command again to go on; or remove {name} first, to start over next to {where}"
         return WriteError(f"{what}; it is {where} now, and {name} is a link to it again", hint=hint)
     return WriteError(f"{what}; the lines of the run are in {where}", hint=f"to go on, run again with -o {where}")
 
 
 def _name_of(fd: int, disk: Filesystem) -> str | None:
-    """A path that the open file has now, where the system tells."""
+    """The current path of the open file, if the system knows one."""
     try:
         if not disk.fstat(fd).st_nlink:
             return None
@@ -130,7 +130,7 @@ def _name_of(fd: int, disk: Filesystem) -> str | None:
 
 
 def _copy(fd: int, path: str, disk: Filesystem) -> str:
-    """Copy the file behind *fd* to *path*, or where that is taken to :func:`recovered_path`; gives where."""
+    """Copy the file *fd* to *path*, or if that exists to :func:`recovered_path`; give the path."""
     for target in (path, *(recovered_path(path, number) for number in range(1, _MOST_NAMES))):
         try:
             copy = disk.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600)

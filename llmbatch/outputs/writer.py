@@ -1,7 +1,7 @@
-"""Lines go out: one write for many lines of a turn of the event loop, and a sync in its own time.
+"""Writes output lines: one write for all lines of a turn of the event loop, and periodic syncs in a worker thread.
 
 Rows never wait for the disk: :meth:`LineWriter.put` only appends to a list, which is written at the turn's end, or by
-:meth:`LineWriter.flush` before requests leave. What a line says, and where it goes, is decided elsewhere.
+:meth:`LineWriter.flush` before requests are sent.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _CONGESTED_BYTES = 8 * 1024 * 1024
 
 
 class LineWriter:
-    """Appends lines to *output*, which stays its owner's to close.
+    """Appends lines to *output*, which it does not close.
 
     For one event loop. While there is something unsynced, a worker thread syncs at most every ``sync_interval``
     seconds, one sync at a time; with ``sync_in_thread`` off, under virtual time, it happens inline; with a
     ``sync_interval`` of None nothing is synced. Each time, and once more at the end, the file is watched
     (:meth:`~llmbatch.outputs.file.Output.watch`). The first failure goes to *on_error*, once, and :meth:`aclose`
     raises it; after it lines are refused and counted in ``lines_refused``. A stream whose reader is slow never blocks
-    the loop: its lines wait here, see :attr:`congested`.
+    the loop: its lines are buffered, see :attr:`congested`.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class LineWriter:
 
     @property
     def lines_written(self) -> int:
-        """Lines that the operating system has taken."""
+        """Lines that have been written to the operating system."""
         return self._output.lines_written
 
     @property
     def congested(self) -> bool:
-        """Whether a stream's reader is so far behind that less should be produced; never for a file."""
+        """Whether a stream's reader is so far behind that no more calls should be made; never for a file."""
         return len(self._backlog) > _CONGESTED_BYTES
 
     async def drained(self) -> None:
-        """Return when a stream's reader has taken all that waits; at once for a file."""
+        """Wait until a stream's reader has read all buffered lines; at once for a file."""
         if self._drained is not None:
             await self._drained.wait()
 
@@ -87,7 +87,7 @@ class LineWriter:
             asyncio.get_running_loop().call_soon(self._flush_planned_lines)
 
     async def aclose(self) -> None:
-        """Write and sync what is left; for a file, a cancellation is raised only afterwards.
+        """Write and sync what is left; for a file, cancellation is raised only afterwards.
 
         Raises:
             WriteError: the first failure of this writer.
@@ -112,7 +112,7 @@ class LineWriter:
             raise self.error
 
     def abandon(self) -> bool:
-        """Give up what a stream's reader has not taken yet; a file is not affected. Whether lines were given up."""
+        """Drop what a stream's reader has not read yet (not for a file). Whether lines were dropped."""
         if self._stream is None or not self._backlog:
             return False
         self._closed = True
@@ -126,7 +126,7 @@ class LineWriter:
         return True
 
     def flush(self) -> None:
-        """Write what was put so far, now. Never raises: see the class."""
+        """Write all buffered lines now. Never raises: see the class."""
         if not self._lines or self.error is not None:
             return
         data = b"".join(self._lines)
@@ -194,7 +194,7 @@ class LineWriter:
         self._fail(error)
 
     def _save(self, error: FileChangedError) -> WriteError:
-        """Lines that have no file to go to any more are saved with the others."""
+        """Write the pending lines too, then save all lines; give the error that ends the run."""
         rest, self._lines = self._lines, []
         try:
             self._output.write(b"".join(rest))
@@ -225,7 +225,7 @@ class LineWriter:
     # Draining a stream
 
     def _write_ready(self, stream: StreamOutput) -> None:
-        """Write what the stream takes, and watch it while something is left."""
+        """Write what the stream accepts, and watch it while something is left."""
         loop = asyncio.get_running_loop()
         try:
             with memoryview(self._backlog) as waiting:

@@ -1,1 +1,1 @@
-"""How fast: backoff, an adaptive limit with a ramp, a token budget. Decisions only; nothing here waits."""
+"""Backoff, adaptive concurrency limit with a ramp, and token budget. Pure decisions; nothing here waits."""

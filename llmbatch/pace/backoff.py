@@ -1,4 +1,4 @@
-"""How long a row waits before it goes again. Pure: the draw is handed in."""
+"""Exponential backoff before a row is resent. Pure: the random draw is an argument."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["retry_delay"]
 
 
 def retry_delay(failures: float, chance: float, *, first: float = 1.0, longest: float = 30.0) -> float:
-    """Seconds to wait after *failures* failures, which need not be a whole number; *chance* is a draw from 0 to 1.
+    """Seconds to wait after *failures* failures, not necessarily a whole number; *chance* is a draw from 0 to 1.
 
     Exponential backoff, ``min(longest, first · 2^(failures−1))``, spread from three quarters to five quarters of
     that, so that rows which failed together do not come back together ("equal jitter", AWS Architecture Blog, 2015).

@@ -1,19 +1,19 @@
-"""How many requests may be in flight: a limit that gives way when told to slow down, and ramps after a wait.
+"""Adaptive limit of requests in flight: lowered when the provider throttles, ramped up after a wait.
 
 Additive increase, multiplicative decrease with slow start, as TCP Reno has them (RFC 5681), one request for one
 segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``. What
-it gave way by beyond what was carried it regains sooner, half of the distance in a round trip, as BIC does (Xu,
+it was lowered below what was carried it regains sooner, half of the distance in a round trip, as BIC does (Xu,
 Harfoush and Rhee 2004). After a few round trips above that in which nothing was refused it grows faster and faster, as
-CUBIC does (RFC 9438), or a limit that gave way to slow answers would take hours to come back.
+CUBIC does (RFC 9438), or a limit that was lowered by slow answers would take hours to recover.
 
-A 429 takes the limit back to what the provider still carries, the good part of the last answers, as TCP Westwood does
+A 429 lowers the limit to what the provider still carries, the good part of the last answers, as TCP Westwood does
 (Mascolo et al. 2001), by a tenth at least and to half of it at most.
 
-Overload (503, 529) is another matter: some providers answer a share of the requests with it whatever the load, and
-giving way to those would keep the limit low for ever (where a share *p* is refused, halving for each leaves
+Overload (503, 529) is different: some providers answer a share of the requests with it whatever the load, and lowering
+the limit for those would keep it low forever (where a share *p* is refused, halving for each leaves
 ``sqrt(1.5 / p)`` in flight, Mathis et al. 1997). So a lower limit is tried first, a little below what brought good
 answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings fewer
-in proportion, the load is not the reason, and the limit goes back.
+in proportion, the load is not the reason, and the limit is restored.
 
 Pure: it counts answers and knows no time.
 """
@@ -25,19 +25,19 @@ __all__ = ["AdaptiveLimit"]
 RAMP_START = 2.0
 
 TOLERANCE = 0.03
-"""The share of overload answers that is never a reason to give way."""
+"""Up to this share of overload answers the limit is never lowered."""
 
 HOPELESS = 0.85
-"""Above this share of overload the limit gives way whatever a trial says: too few answers are good to tell."""
+"""Above this share of overload the limit is lowered whatever a trial says: too few answers are good to tell."""
 
 FEW, MANY = 20, 50
-"""Answers at one limit that tell its share of overload: where most are, and where they are not."""
+"""Answers needed to know the share of overload at one limit: if most are overload, and if they are not."""
 
 FIRST_SPAN, LONG_SPAN = 100, 6400
-"""Answers between two trials: after the first that did not help, and at the most."""
+"""Answers between two trials: after the first that did not help, and at most."""
 
 CAUTION = 0.9
-"""The part of its limit that a route keeps at most when it is told to slow down."""
+"""The largest part of its limit that a route keeps when it is throttled."""
 
 CAUTIOUS = 3
 """Round trips without a refusal in which it grows by one each; in those after, the growth doubles."""
@@ -77,19 +77,19 @@ class AdaptiveLimit:
         """What a round trip without a refusal adds."""
         self._trips = 0.0
         self._peak = 0.0
-        """About what the provider carried when the limit gave way last: up to it the limit halves the distance."""
+        """About what the provider carried when the limit was last lowered: up to it the limit halves the distance."""
         self._refused = 0.0
         """The share of the last answers that was refused, by 429 or as overload."""
         self._answers = 0
         """Answers to calls sent since the last cut or trial."""
         self._overloads = 0
-        """Those of them that said overload."""
+        """Those of them that were overload."""
         self._usual = 0.0
         """The share of overload that a lower limit did not help against when it was tried last."""
         self._tried_from: tuple[float, float] | None = None
-        """While a lower limit is tried: the one before, and its share of overload."""
+        """While a lower limit is tried: the previous one, and its share of overload."""
         self._knee: float | None = None
-        """The limit that was too much when less load helped last; None where the load was not the reason."""
+        """The limit that was too high when less load last helped; None if the load was not the reason."""
         self._knee_share = 0.0
         self._span = FIRST_SPAN
         self._pause = 0
@@ -107,7 +107,7 @@ class AdaptiveLimit:
         return int(self._value)
 
     def on_success(self, serial: int) -> None:
-        """The answer to call *serial* was good: grow."""
+        """Raise the limit: the answer to call *serial* was good."""
         self._proven = True
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
@@ -132,7 +132,7 @@ class AdaptiveLimit:
                 self._growth *= 2.0
 
     def on_overload(self, serial: int, newest: int) -> None:
-        """Call number *serial* was answered with overload; *newest* was the last one sent."""
+        """Count an overload answer to call number *serial*; *newest* was the last call sent."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         if self._value < self._slow_start:
             # It was growing fast: the last doubling was too much.
@@ -157,23 +157,23 @@ class AdaptiveLimit:
         self._start_counting(newest)
 
     def on_pushback(self, serial: int, newest: int) -> None:
-        """The provider asked call number *serial* to slow down: give way, once for all calls up to *newest*."""
+        """Lower the limit because call number *serial* was throttled, once for all calls up to *newest*."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         self._tried_from = None
         self._give_way(min(CAUTION, max(0.5, 1.0 - self._refused)), serial, newest)
 
     def restart(self, start: float = RAMP_START) -> None:
-        """Traffic begins anew, and what it met before says nothing: ramp up from *start*, to the ceiling if it may."""
+        """Start over: ramp up from *start*, to the ceiling if possible, and forget what was learned before."""
         self._value = min(start, float(self.ceiling))
         self._slow_start = float(self.ceiling)
         self._refused = self._peak = 0.0
         self._restart_counts()
 
     def resume(self, in_flight: int) -> None:
-        """A wait is over: ramp up from what is still *in_flight*, fast to the limit that the wait began with.
+        """Ramp up after a wait: from what is still *in_flight*, fast to the limit that the wait began with.
 
-        Calls in flight are carried already, so two more than those are no stampede. A wait that follows another one
-        with no good answer between says nothing new about what is carried.
+        Calls in flight are already carried, so two more do not overload the provider. A wait that follows another one
+        with no good answer between them says nothing new about what is carried.
         """
         usual = self._value if self._proven else self._slow_start
         self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self.ceiling))
@@ -187,7 +187,7 @@ class AdaptiveLimit:
         self._answers = self._overloads = 0
 
     def _heed_load(self, serial: int, newest: int, knee: float) -> None:
-        """Less load has helped before: give way by what is refused; well below what was too much, look again."""
+        """Lower the limit by the refused share if less load helped before; well below what was too much, try again."""
         if self._value <= max(1.0, 0.5 * knee):
             share = self._overloads / max(1, self._answers)
             if self._answers < (FEW if share > 0.5 else MANY):
@@ -210,12 +210,12 @@ class AdaptiveLimit:
             self._start_counting(newest)
         self._value = min(self._value, max(1.0, self._before * factor))
         self._growth, self._trips = 1.0, 0.0
-        if self._proven:  # else nothing is carried yet, and this says no more than the wait did
+        if self._proven:  # else nothing is carried yet, and this adds nothing to the wait
             self._slow_start = self._value
             self._peak = min(self._before, self._value / CAUTION)
 
     def _note(self, serial: int, *, overload: int) -> None:
-        """Count an answer; where a lower limit is tried, look whether it helps."""
+        """Count an answer; while a lower limit is tried, check whether it helps."""
         if self._pause:
             self._pause -= 1
         if serial <= self._cut_at:
@@ -224,7 +224,7 @@ class AdaptiveLimit:
         self._overloads += overload
         if self._tried_from is None:
             if self._answers >= 4 * MANY:
-                # Recent answers weigh more.
+                # Recent answers have more weight.
                 self._answers //= 2
                 self._overloads //= 2
             return
@@ -253,5 +253,5 @@ class AdaptiveLimit:
 
 
 def _trial_factor(share: float) -> float:
-    """What the limit is multiplied with to try whether less load helps, where *share* of the answers was overload."""
+    """Factor for the limit to try whether less load helps, if *share* of the answers was overload."""
     return max(0.5, 0.9 * (1.0 - share))

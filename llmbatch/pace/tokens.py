@@ -1,7 +1,7 @@
-"""Tokens a minute: a bucket from which requests reserve an estimate and settle what they really used.
+"""Budget of tokens per minute: requests reserve an estimate and settle what they really used.
 
-A leaky bucket with debt: a request larger than the whole bucket goes when the bucket is full and leaves it in debt,
-so that no row is too large to ever be sent. Pure: time is handed in, nothing waits here.
+A leaky bucket with debt: a request larger than the whole bucket is sent when the bucket is full and leaves it in debt,
+so that no row is too large to ever be sent. Pure: time is an argument, nothing here waits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TokenBudget:
         self._at = now
 
     def wait(self, tokens: int, now: float) -> float:
-        """Seconds until *tokens* may be reserved; 0 for now."""
+        """Seconds until *tokens* may be reserved; 0 if they may be now."""
         self._refill(now)
         missing = min(float(tokens), self._capacity) - self._level
         wait = missing / self._rate
@@ -36,11 +36,11 @@ class TokenBudget:
         return wait if missing > 1e-9 and now + wait > now else 0.0
 
     def reserve(self, tokens: int, now: float) -> None:
-        """Take the estimate of a request that goes out now; what :meth:`wait` says about it is the caller's matter."""
+        """Reserve the estimate of a request that is sent now, whatever :meth:`wait` says."""
         self._refill(now)
         self._level -= tokens
 
     def settle(self, reserved: int, used: int, now: float) -> None:
-        """Correct a reservation by what was really *used* (0: nothing was)."""
+        """Replace a reservation by the amount really *used* (0: nothing was)."""
         self._refill(now)
         self._level = min(self._capacity, self._level + reserved - used)

@@ -1,7 +1,7 @@
-"""What a row becomes on the wire, and what an answer means.
+"""Turns rows into requests and sends them.
 
-One idea a module: :mod:`catalog` knows who is who, :mod:`formats` splices bodies, :mod:`connect` resolves base URLs and
-keys, :mod:`http` carries, :mod:`outcome` judges; :mod:`caller` puts them together and :mod:`function` stands in for all
-of it. A provider sends once: it does not retry, sleep, or know of the breaker. Nothing is imported here, so that the
-HTTP client is loaded only by those who send.
+:mod:`catalog` lists the known providers, :mod:`formats` builds bodies, :mod:`resolve` finds base URLs and keys,
+:mod:`http_provider` puts them together, and :mod:`function_provider` calls an async function instead. A provider sends
+once: it does not retry, sleep, or know of the breaker. Nothing is imported here, so that the HTTP client is loaded only
+when it is used.
 """

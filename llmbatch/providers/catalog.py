@@ -1,6 +1,6 @@
-"""The well-known providers, as data: where they live, which variable holds their key, how they want to be asked.
+"""Table of known providers: base URL, environment variables of key and URL, authentication, wire format.
 
-It does not read the environment and builds no requests; :mod:`llmbatch.providers.resolve` does.
+:mod:`llmbatch.providers.resolve` reads the environment.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 Auth = Literal["bearer", "x-api-key", "api-key", "none"]
-"""How the key travels: ``Authorization: Bearer``, Anthropic's header, Azure's header, or no key at all."""
+"""How the key is sent: ``Authorization: Bearer``, Anthropic's header, Azure's header, or no key at all."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownProvider:
-    """One provider. ``base_url`` is empty where only a variable or a running server can tell it."""
+    """One provider. ``base_url`` is empty if only a variable or a running server provides it."""
 
     name: str
     base_url: str
@@ -57,7 +57,7 @@ class KnownProvider:
     """Where the facts were read; on the date of :data:`CHECKED`."""
 
     def key_variable(self, environ: Mapping[str, str]) -> str:
-        """The variable that holds the key in *environ*; ``key_env`` where none does."""
+        """The variable that holds the key in *environ*; ``key_env`` if none does."""
         if self.other_key_env and not environ.get(self.key_env, "").strip():
             return self.other_key_env if environ.get(self.other_key_env, "").strip() else self.key_env
         return self.key_env
@@ -336,7 +336,7 @@ PROVIDERS: Mapping[str, KnownProvider] = MappingProxyType({provider.name: provid
 
 
 def split_model(name: str) -> tuple[KnownProvider | None, str]:
-    """Part ``PROVIDER/MODEL`` where PROVIDER is known; any other name (``meta-llama/…``, ``gpt-5-mini``) is whole."""
+    """Split ``PROVIDER/MODEL`` if PROVIDER is known; any other name (``meta-llama/…``, ``gpt-5-mini``) stays whole."""
     prefix, slash, rest = name.partition("/")
     provider = PROVIDERS.get(prefix)
     if not slash or provider is None:

@@ -1,7 +1,6 @@
-"""Any ``async def call(row)`` in place of a provider.
+"""Provider that calls an ``async def call(row)``.
 
-The function gets the row, whatever it returns is the result, and whatever it raises is judged by its looks, as an
-answer would be. It is not retried here, and nothing is sent but what it sends itself.
+The function receives the row; its return value is the result, and its exceptions are classified like answers.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class FunctionProvider:
     """Implements :class:`llmbatch.core.ports.Provider` with a coroutine function.
 
     The function gets ``row.value`` for rows that come from Python, else a dictionary of the row's members and its
-    ``id``. ``ping_row`` is what it is called with to find out whether it works again; without one it is not pinged.
+    ``id``. ``ping_row`` is what it is called with as a health check; without one it is not pinged.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not an ``async def``.
     """
@@ -51,20 +50,20 @@ class FunctionProvider:
         return self._routes
 
     def request(self, row: Row, route: Route) -> Request:
-        """A request that is only a name: *row* itself is what the function gets."""
+        """Build a request that is only a name: the function gets *row* itself."""
         size = sum(map(len, row.fields.values()))
         return self._request(size // 4)
 
     def lookup(self, row: Row, request: Request) -> Outcome | None:
-        """Nothing is known without a call."""
+        """None: no answer is known without a call."""
         return None
 
     def ping(self, like: Request) -> Request | None:
-        """A request for the row to ping with, None where there is none."""
+        """Build a request for the ping row, None if there is none."""
         return None if self._ping_row is None else self._request(0)
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
-        """Await the function once, for *timeout* seconds at most, and judge what comes. Raises only cancellation."""
+        """Await the function once, for *timeout* seconds at most, and classify the result. Raises only cancellation."""
         value: object = None
         limit = self._limits.within(timeout)
         try:
@@ -76,14 +75,14 @@ class FunctionProvider:
             if limit.expired:
                 return classify_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
             return classify_exception(error, asked=_shown(value))
-        except Exception as error:  # noqa: BLE001 - whatever the function raises is what there is to judge
+        except Exception as error:  # noqa: BLE001 - whatever the function raises is classified
             return classify_exception(error, asked=_shown(value))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Nobody cancelled this call: the function awaited something that was. It must not look like our own end.
-            return classify_exception(ConnectionAbortedError("the function was cancelled from within"))
+            # This call was not canceled: the function awaited something that was. Do not treat it as our cancellation.
+            return classify_exception(ConnectionAbortedError("the function was canceled from within"))
         return Outcome(
             verdict="success",
             status=200,
@@ -93,7 +92,7 @@ class FunctionProvider:
         )
 
     async def aclose(self) -> None:
-        """Nothing is open but a timer."""
+        """Cancel the timer."""
         self._limits.close()
 
     def _request(self, tokens: int) -> Request:
@@ -101,7 +100,7 @@ class FunctionProvider:
 
 
 def _value_of(row: Row) -> object:
-    if row.value is not None or not row.fields:  # a row of a file has fields; None is a row that a caller handed in
+    if row.value is not None or not row.fields:  # rows of files have fields; None may be the value of a row from Python
         return row.value
     members: dict[str, JSON] = {"id": parse(row.id_json)}
     for name, text in row.fields.items():
@@ -110,7 +109,7 @@ def _value_of(row: Row) -> object:
 
 
 def _shown(value: object) -> bytes:
-    """*value* as text, to tell an echo of it; empty where it has none."""
+    """*value* as text, to recognize an echo of it; empty if it has none."""
     try:
         return repr(value).encode(errors="replace")
     except Exception:  # noqa: BLE001 - a foreign __repr__ may do anything
@@ -118,7 +117,7 @@ def _shown(value: object) -> bytes:
 
 
 def _json_of(result: object) -> str:
-    """*result* as JSON text; what JSON has no form for becomes a string, so that no paid result is lost."""
+    """*result* as JSON text; values that JSON cannot represent become strings, so that no paid result is lost."""
     try:
         return dumps(result)
     except (TypeError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""The caller that speaks to providers over HTTP: a row in, an outcome out.
+"""Provider that sends rows over HTTP and classifies the responses.
 
-It sends once. It does not retry, wait, count or choose another provider; those who hold it do.
+It sends once; retries and waits are the runner's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
 __all__ = ["HttpProvider"]
 
 _USUAL_OUTPUT_TOKENS = 256
-"""What an answer is taken to cost where nothing bounds it."""
+"""Estimated output tokens of an answer without a limit."""
 
 _MOST_STREAMING = 256
 
@@ -29,13 +29,13 @@ _KNOW_STREAM = frozenset({"chat", "responses", "completions", "messages"})
 """The endpoints that have a parameter ``stream``."""
 
 _NO_LIMIT_DIGITS = 9
-"""A limit with so many digits bounds nothing."""
+"""Digits from which a token limit is ignored."""
 
 
 class HttpProvider:
     """Implements :class:`llmbatch.core.ports.Provider` over a transport, which it owns and closes.
 
-    Belongs to one event loop. A cancelled :meth:`call` leaves nothing behind.
+    Belongs to one event loop. A canceled :meth:`call` leaves nothing open.
     """
 
     def __init__(self, connection: ProviderSettings, transport: Transport) -> None:
@@ -56,7 +56,7 @@ class HttpProvider:
         warn: Callable[[str], None] = lambda text: None,
         max_answer_memory: int | None = None,
     ) -> HttpProvider:
-        """A caller over a new :class:`~llmbatch.http.HttpTransport`; loads the HTTP client."""
+        """Create a provider with a new :class:`~llmbatch.http.HttpTransport`; loads the HTTP client."""
         from llmbatch.http import DEFAULT_ANSWER_MEMORY, HttpTransport
 
         limit = DEFAULT_ANSWER_MEMORY if max_answer_memory is None else max_answer_memory
@@ -66,7 +66,7 @@ class HttpProvider:
         return cls(connection, transport)
 
     def routes(self, row: Row) -> Sequence[Route]:
-        """The one route of *row*, by its model and format.
+        """Give the one route of *row*, by its model and format.
 
         Raises:
             MalformedRowError: the row can be no request.
@@ -75,7 +75,7 @@ class HttpProvider:
         return (self._resolve(row)[1].route,)
 
     def request(self, row: Row, route: Route) -> Request:
-        """What *row* becomes on the wire: some microseconds, as it is done again whenever the row is sent.
+        """Build the request for *row*. Costs a few microseconds, each time the row is sent.
 
         Raises:
             MalformedRowError: the row can be no request.
@@ -98,11 +98,11 @@ class HttpProvider:
         )
 
     def lookup(self, row: Row, request: Request) -> Outcome | None:
-        """Nothing is known without a call."""
+        """None: no answer is known without a call."""
         return None
 
     def _resolve(self, row: Row) -> tuple[ParsedRow, Target]:
-        """The kind of *row* and where it goes; kept between :meth:`routes` and :meth:`request`."""
+        """The kind of *row* and its target; cached between :meth:`routes` and :meth:`request`."""
         resolved = self._resolved
         if resolved is not None and resolved[0] is row:
             return resolved[1], resolved[2]
@@ -112,12 +112,12 @@ class HttpProvider:
         return kind, target
 
     def ping(self, like: Request) -> Request:
-        """The smallest request that the route of *like* takes."""
+        """Build the smallest request for the route of *like*."""
         body = ping_body(like.endpoint, like.body)
         return Request(like.route, like.url, like.headers, body, like.endpoint, len(body) // 4 + 16)
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
-        """Send once and judge what comes. Raises nothing but cancellation."""
+        """Send once and classify the outcome. Raises only cancellation."""
         try:
             reply = await self._transport.post(request, timeout=timeout)
         except TransportError as error:
@@ -139,7 +139,7 @@ def _is_stream(reply: Reply) -> bool:
 
 
 def _tokens(body: bytes, members: dict[str, str], endpoint: str) -> int:
-    """Input plus output, roughly: four bytes a token, and what the row allows the model to write."""
+    """Estimate input plus output tokens: four bytes per token, and the output limit of the row."""
     size = len(body) // 4
     if endpoint == "embeddings":
         return size

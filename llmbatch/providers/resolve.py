@@ -1,10 +1,10 @@
-"""Where requests go and which key pays: settings and environment resolved to targets.
+"""Resolves settings and environment to targets: URL, headers and key of a model's requests.
 
-Who answers is decided in this order: the row's own ``PROVIDER/``, the run's (``-m``), ``--base-url`` (a server without
-a name), the format of the row. What a row says never decides which key goes to ``--base-url``: there it is the one of
+The provider is chosen in this order: the row's own ``PROVIDER/``, the run's (``-m``), ``--base-url`` (a server without
+a name), the format of the row. A row never decides which key is sent to ``--base-url``: it is that of
 ``--api-key-env``, or of the provider that ``-m`` names.
 
-This module sends nothing, and no message of it shows a key.
+No message shows a key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["ProviderSettings", "Resolver", "Target"]
 _ANTHROPIC_VERSION = "2023-06-01"
 
 _MOST_TARGETS = 1024
-"""Models whose targets are remembered, half a kilobyte each."""
+"""Models whose targets are cached, half a kilobyte each."""
 
 _EXAMPLES = {
     "azure": "export AZURE_OPENAI_ENDPOINT=https://NAME.openai.azure.com",
@@ -37,34 +37,34 @@ _EXAMPLES = {
 }
 
 _CUSTOM = KnownProvider("", "", "")
-"""The server behind ``--base-url`` when no name says whose it is."""
+"""Name of the server behind ``--base-url`` if no provider is named."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
-    """What the user said about where to send; checked at birth, but for what needs a row.
+    """Settings of where to send; validated when created, except what depends on a row.
 
-    Raises :class:`~llmbatch.core.errors.UsageError` for a value that cannot be meant.
+    Raises :class:`~llmbatch.core.errors.UsageError` for an invalid value.
     """
 
     model: str | None = None
     """``PROVIDER/MODEL`` or a bare name, for rows without a ``model``."""
     base_url: str | None = None
-    """Replaces the base URL of whichever provider is chosen, except ``sim``."""
+    """Replaces the base URL of the provider that is chosen, except ``sim``."""
     proxy: str | None = field(default=None, repr=False)
-    """The URL of an HTTP proxy for every request; it may hold a user and a password. None: no proxy."""
+    """The URL of an HTTP proxy for every request; it may contain a user and a password. None: no proxy."""
     api_key_env: str | None = None
     """The variable that holds the key; None: the provider's own."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """HTTP headers to send too, where ``api_key_env`` counts; ``$NAME`` stands for the value of a variable."""
     endpoint: Endpoint | None = None
-    """The wire format; None: as the row and the provider have it."""
+    """The wire format; None: that of the row and the provider."""
     system: str | None = None
     """A system prompt for rows that have none; not for batch rows."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Request parameters as JSON text, for rows that do not set them; not for batch rows."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
-    """Where keys and base URLs are read from."""
+    """The environment that keys and base URLs are read from."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
     sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
@@ -72,7 +72,7 @@ class ProviderSettings:
 
     def __post_init__(self) -> None:
         if not _is_text(self.model or ""):
-            raise UsageError(f"model is {self.model!a}, which is no text", hint="name one with -m PROVIDER/MODEL")
+            raise UsageError(f"model is {self.model!a}, which is not text", hint="name one with -m PROVIDER/MODEL")
         if self.endpoint is not None and self.endpoint not in ENDPOINTS:
             raise UsageError(f"endpoint is {self.endpoint!r}, must be one of {', '.join(ENDPOINTS)}")
         if self.base_url:
@@ -83,7 +83,7 @@ class ProviderSettings:
             if name in FORBIDDEN:
                 raise UsageError(f"parameter {name!r} cannot be sent", hint="see --base-url and --api-key-env")
             if name == "model":
-                raise UsageError("the model is no parameter", hint="use -m PROVIDER/MODEL")
+                raise UsageError("the model is not a parameter", hint="use -m PROVIDER/MODEL")
             try:
                 value = parse(text)
             except RawJsonError as error:
@@ -94,7 +94,7 @@ class ProviderSettings:
 
 @dataclass(slots=True)
 class Target:
-    """Where one model is reached over one endpoint. ``model`` is the name that is sent, as JSON text."""
+    """Target of requests for one model and endpoint. ``model`` is the name that is sent, as JSON text."""
 
     route: Route
     url: str
@@ -104,9 +104,9 @@ class Target:
 
 
 class Resolver:
-    """Finds the target of a model, once for each: later rows cost one dictionary look-up.
+    """Finds the target of a model, once for each: later rows cost one dictionary lookup.
 
-    Not for several threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, connection: ProviderSettings) -> None:
@@ -117,7 +117,7 @@ class Resolver:
         self._sim_base: str | None = None
         self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
         self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
-        """The few sets of headers that a run sends: one object each, however many models there are."""
+        """The few sets of headers of a run: one object each, however many models there are."""
         keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
         keys.add(connection.api_key_env or "")
         secrets = [Secret(connection.environ[key]) for key in keys if connection.environ.get(key)]
@@ -130,7 +130,7 @@ class Resolver:
     def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool) -> Target:
         """The target for a row's own *model* (JSON text) or the run's.
 
-        *endpoint* is what the row itself says, *anthropic* whether it is in Anthropic's format.
+        *endpoint* is that of the row itself, *anthropic* whether it is in Anthropic's format.
 
         Raises:
             UsageError: no model, or the run's is another company's; no key; a base URL that is none.
@@ -140,7 +140,7 @@ class Resolver:
         found = self._targets.get(asked)
         if found is None:
             if len(self._targets) >= _MOST_TARGETS:
-                # Rows may name any number of models; what is forgotten is only worked out again.
+                # Rows may name any number of models; evicted targets are computed again.
                 self._targets.clear()
             found = self._targets[asked] = self._resolve(model, endpoint, anthropic)
         return found
@@ -187,7 +187,7 @@ class Resolver:
             raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
         named, name = split_model(str(parse(model))) if model is not None else (None, self.run_model)
         if model is not None and not (name.strip() and _is_text(name)):
-            raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which names none")
+            raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which is not a name")
         if not name:
             raise UsageError(
                 "no model", hint="name one with -m PROVIDER/MODEL, with LLMBATCH_MODEL, or as the row's `model`"
@@ -226,7 +226,7 @@ class Resolver:
         return self._headers.setdefault(tuple(headers.items()), headers)
 
     def _address(self, provider: KnownProvider) -> tuple[BaseUrl, bool]:
-        """The provider's base URL, and whether it is the one of its own that certainly wants a key."""
+        """The provider's base URL, and whether it is the provider's own, which certainly needs a key."""
         connection = self._connection
         if provider.name == "sim":
             if self._sim_base is None:
@@ -262,7 +262,7 @@ class Resolver:
         return provider.base_url.replace("{account}", quote(account, safe=""))
 
     def _key_env(self, provider: KnownProvider) -> str:
-        """The variable of the key that pays, empty for none."""
+        """The environment variable of the key, empty for none."""
         connection = self._connection
         if provider.auth == "none":
             return ""
@@ -281,15 +281,15 @@ class Resolver:
             return None
         if not all(" " <= char <= "~" for char in value):
             raise UsageError(
-                f"the key in {variable} has characters that no key has",
-                hint=f"set {variable} again, without line breaks, quotes or dots that stand for hidden characters",
+                f"the key in {variable} contains whitespace or invalid characters",
+                hint=f"set {variable} again, without line breaks, quotes, or dots of a masked key",
             )
         return Secret(value)
 
     def _url(self, provider: KnownProvider, address: BaseUrl, endpoint: Endpoint, model: str) -> str:
         if provider.name == "azure":
             if not model.strip("."):
-                raise MalformedRowError("input_bad_model", f"model is {model!r}, which is no deployment's name")
+                raise MalformedRowError("input_bad_model", f"model is {model!r}, which is not the name of a deployment")
             version = self._connection.environ.get("AZURE_OPENAI_API_VERSION", "").strip()
             return azure_url(address, endpoint, model=model, api_version=version)
         return endpoint_url(address, endpoint, anthropic=provider.name == "anthropic")
@@ -326,5 +326,5 @@ def _checked(headers: Mapping[str, str]) -> Headers:
 
 
 def _is_text(name: str) -> bool:
-    """Whether *name* can be written out: JSON and command lines can hold halves of characters."""
+    """Whether *name* can be encoded: JSON and command lines may contain lone surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in name)

@@ -1,7 +1,7 @@
-"""Time limits of coroutines, with one timer for all of them: :func:`asyncio.timeout` sets one for each.
+"""Timeouts of coroutines with one timer for all of them; :func:`asyncio.timeout` sets one for each.
 
-A limit that no call reaches costs a fifth of that. What happens at its end is the same: the task is cancelled, and the
-cancellation becomes a :class:`TimeoutError` unless somebody else has cancelled the task as well.
+A timeout that is not reached costs a fifth of that. Its effect is the same: the task is canceled, and the cancellation
+becomes a :class:`TimeoutError`, unless the task was also canceled otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["TimeLimit", "TimeLimits"]
 
 
 class TimeLimits:
-    """The limits that are running in one event loop; in another one it starts anew."""
+    """The timeouts that are running in one event loop; in another event loop it starts over."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -27,10 +27,10 @@ class TimeLimits:
         return f"<TimeLimits {len(self._running)} running>"
 
     def within(self, seconds: float) -> TimeLimit:
-        """A context, to be entered in a task, that lasts *seconds* from now at most.
+        """Context manager, entered in a task, with a timeout of *seconds* from now.
 
         Raises:
-            TimeoutError: when it is left by the cancellation that ended it.
+            TimeoutError: on leaving it by the cancellation of its timeout.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -39,29 +39,29 @@ class TimeLimits:
         return TimeLimit(self, loop.time() + seconds)
 
     def close(self) -> None:
-        """Cancel the timer; for when nothing is running."""
+        """Cancel the timer; call it when nothing is running."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._rings_at = None, math.inf
 
     def start(self, limit: TimeLimit) -> None:
-        """Watch *limit*, from :meth:`within`."""
+        """Add *limit*, from :meth:`within`."""
         self._running[limit] = None
         if limit.when < self._rings_at:
             self._set(limit.when)
 
     def end(self, limit: TimeLimit) -> None:
-        """Watch it no more; the timer stays, as there is soon another one."""
+        """Remove it; the timer is kept, as another limit usually follows."""
         self._running.pop(limit, None)
 
     def _set(self, when: float) -> None:
-        assert self._loop is not None  # noqa: S101 - there is a limit, so there is a loop
+        assert self._loop is not None  # noqa: S101 - a limit exists, so there is a loop
         self.close()
         self._rings_at = when
         self._timer = self._loop.call_at(when, self._ring)
 
     def _ring(self) -> None:
-        """Cancel what is due by the time that the timer was set for. O(running), once per deadline that is met."""
+        """Cancel the tasks that are due at the time of the timer. O(running), once per timer."""
         due = self._rings_at
         self._timer, self._rings_at = None, math.inf
         for limit in [limit for limit in self._running if limit.when <= due]:
@@ -72,7 +72,7 @@ class TimeLimits:
 
 
 class TimeLimit:
-    """One limit of one task; see :meth:`TimeLimits.within`."""
+    """One timeout of one task; see :meth:`TimeLimits.within`."""
 
     __slots__ = ("_cancelling", "_limits", "_task", "expired", "when")
 
@@ -80,13 +80,13 @@ class TimeLimit:
         self.when = when
         """On the event loop's clock."""
         self.expired = False
-        """Whether its time came before it was left."""
+        """Whether the timeout was reached."""
         self._limits = limits
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
 
     def expire(self) -> None:
-        """Its time has come: cancel the task."""
+        """Cancel the task: the timeout was reached."""
         self.expired = True
         if self._task is not None:
             self._task.cancel()

@@ -1,6 +1,6 @@
-"""Base URLs: checked, then extended to the URL of an endpoint.
+"""Validates base URLs and builds the URLs of endpoints.
 
-It knows no keys, and its messages never show a URL that could hold one.
+Messages never show a URL that could contain a key.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class BaseUrl:
 
     @property
     def base(self) -> str:
-        """The base URL as people may see it: without the query, which may hold what is not for showing."""
+        """The base URL for display: without the query, which may contain secrets."""
         return self.origin + self.path
 
     def url(self, path: str, query: str = "") -> str:
-        """The URL of *path* at the origin, with the base URL's own query and *query*."""
+        """URL of *path* at the origin, with the base URL's query and *query*."""
         queries = "&".join(part for part in (self.query, query) if part)
         return f"{self.origin}{path}?{queries}" if queries else self.origin + path
 
@@ -53,7 +53,7 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
     The URL of an endpoint (``…/v1/chat/completions``) is taken for the base URL that it begins with.
 
     Raises:
-        UsageError: no http or https URL, or one with a user or password in it.
+        UsageError: not an http(s) URL, or one with a user or password in it.
     """
     hint = f"set {name} to something like http://localhost:8000/v1"
     try:
@@ -63,12 +63,12 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
         raise UsageError(f"{name} is not a URL", hint=hint) from None
     if parts.username is not None or parts.password is not None:
         raise UsageError(
-            f"{name} holds a user name or a password", hint="keys come from the environment: see --api-key-env"
+            f"{name} contains a user name or a password", hint="keys come from the environment: see --api-key-env"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{name} is no http:// or https:// URL", hint=hint)
+        raise UsageError(f"{name} is not an http(s) URL", hint=hint)
     if any(char.isspace() or not char.isprintable() for char in url.strip()):
-        raise UsageError(f"{name} has white space or control characters in it", hint=hint)
+        raise UsageError(f"{name} contains whitespace or control characters", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     origin = f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
     path = parts.path.rstrip("/")
@@ -79,10 +79,10 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
 
 
 def check_proxy(url: str) -> None:
-    """Check the URL of a proxy; it may hold a user and a password, and no message shows it.
+    """Check the URL of a proxy; it may contain a user and a password, and no message shows it.
 
     Raises:
-        UsageError: no http or https URL.
+        UsageError: not an http(s) URL.
     """
     hint = "set --proxy or LLMBATCH_PROXY to something like http://localhost:3128"
     try:
@@ -91,22 +91,22 @@ def check_proxy(url: str) -> None:
     except ValueError:
         raise UsageError("the proxy is not a URL", hint=hint) from None
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise UsageError("the proxy is no http:// or https:// URL", hint=hint)
+        raise UsageError("the proxy is not an http(s) URL", hint=hint)
     if any(char.isspace() or not char.isprintable() for char in url):
-        raise UsageError("the proxy's URL has white space or control characters in it", hint=hint)
+        raise UsageError("the proxy's URL contains whitespace or control characters", hint=hint)
 
 
 def proxy_secrets(url: str) -> list[str]:
-    """What of a proxy's URL must not be shown: its password, as written and decoded."""
+    """The secrets in a proxy's URL: its password, as written and decoded."""
     password = urlsplit(url).password
     return [password, unquote(password)] if password else []
 
 
 def endpoint_url(address: BaseUrl, endpoint: Endpoint, *, anthropic: bool) -> str:
-    """Where *endpoint* is at *address*.
+    """URL of *endpoint* at *address*.
 
-    OpenAI's formats follow the path of the base URL, ``/v1`` where it has none: all compatible servers live there.
-    Anthropic's base URL stops before ``/v1``, and so does every other for the messages format.
+    OpenAI's formats follow the path of the base URL, or ``/v1`` if it has none, as on all compatible servers.
+    Anthropic's base URL ends before ``/v1``, and so does every other one for the messages format.
     """
     root = address.path
     if not root or ((anthropic or endpoint == "messages") and not root.endswith("/v1")):
@@ -115,7 +115,7 @@ def endpoint_url(address: BaseUrl, endpoint: Endpoint, *, anthropic: bool) -> st
 
 
 def azure_url(address: BaseUrl, endpoint: Endpoint, *, model: str, api_version: str) -> str:
-    """Where *endpoint* is at an Azure resource: the v1 endpoint, or with an API version the older paths."""
+    """URL of *endpoint* at an Azure resource: the v1 endpoint, or with an API version the older paths."""
     if address.path:
         return address.url(address.path + _PATHS[endpoint], f"api-version={quote(api_version)}" if api_version else "")
     if not api_version:

@@ -1,4 +1,1 @@
-"""Numbers: one fold over the events (:mod:`llmbatch.report.stats`), and what it hands out.
-
-What this floor does not do: draw, read a clock, or touch a file.
-"""
+"""Run statistics, computed from events by :mod:`llmbatch.report.stats`; snapshots and the final summary."""

@@ -1,6 +1,6 @@
-"""How often each error code was seen, in bounded memory.
+"""Counts error codes in bounded memory.
 
-Codes come from providers, so their number is not ours to trust: past the cap, new ones count as ``other``.
+Codes come from providers, so there may be any number of them: above the limit, new ones count as ``other``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ class CodeCounter:
         counts[code] = counts.get(code, 0) + 1
 
     def top(self, count: int | None = None) -> dict[str, int]:
-        """The codes by falling count (all, or the first *count*), ties in the order of their names."""
+        """The codes by descending count (all, or the first *count*), ties ordered by name."""
         pairs = sorted(self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
         return dict(pairs[:count])

@@ -1,6 +1,6 @@
 """Percentiles of latencies in bounded memory: a histogram with buckets of equal ratio.
 
-What it does not do: keep single values. A percentile is right within about 5 %, and ``p95 1.8 s`` says no more.
+Percentiles are accurate to about 5 %, which is what ``p95 1.8 s`` shows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LatencyHistogram:
         self.count = 0
 
     def add(self, seconds: float) -> None:
-        """Take one duration; what is not a positive number counts as the shortest."""
+        """Add one duration; a value that is not a positive number counts as the shortest."""
         if not seconds > _LOWEST_S:
             bucket = 0
         elif seconds >= _HIGHEST_S:
@@ -39,7 +39,7 @@ class LatencyHistogram:
         self.count += 1
 
     def quantile(self, share: float) -> float | None:
-        """The duration in seconds that *share* (0 to 1) of the values do not pass; None without values."""
+        """The duration in seconds that *share* (0 to 1) of the values do not exceed; None without values."""
         counts = list(self._counts)
         wanted = share * sum(counts)
         seen = 0

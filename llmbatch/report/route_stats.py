@@ -1,4 +1,4 @@
-"""What a run knows of one route: state, calls, rows, and how long it was out. Pure; time is handed in."""
+"""Statistics of one route: state, calls, rows, and outage time. Pure; time is an argument."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["RouteStats"]
 
 @dataclass(slots=True)
 class RouteStats:
-    """One route's share of the numbers; :class:`~llmbatch.report.stats.RunStats` keeps it."""
+    """Statistics of one route, kept by :class:`~llmbatch.report.stats.RunStats`."""
 
     label: str
     state: CircuitState = "closed"
@@ -32,12 +32,12 @@ class RouteStats:
     recovered_at: float | None = None
 
     def outage_seconds(self, now: float) -> float:
-        """Seconds of outage so far, the one under way included."""
+        """Seconds of outage so far, including the current one."""
         since = self.outage_since
         return self.outage_s + (0.0 if since is None else max(0.0, now - since))
 
     def snapshot(self, now: float) -> RouteSnapshot:
-        """The numbers as of *now*."""
+        """A snapshot of the route at *now*."""
         probe = self.next_probe_at
         return RouteSnapshot(
             label=self.label,

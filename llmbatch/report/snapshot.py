@@ -1,7 +1,6 @@
-"""What a run looks like at one instant: plain values that every face renders, and their JSON form.
+"""Snapshot of a run at one instant: plain values that every display renders, and their JSON form.
 
-What it does not do: compute. The numbers come from :class:`llmbatch.report.stats.RunStats`, the words from
-``llmbatch.display``.
+:class:`llmbatch.report.stats.RunStats` computes the numbers.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from llmbatch.core.raw_json import JSON
 __all__ = ["RouteSnapshot", "RunState", "Snapshot", "as_json"]
 
 RunState = Literal["starting", "running", "waiting", "stopping", "finished", "stopped"]
-"""``waiting``: nothing is in flight because a circuit is not closed. ``finished``: every row has its line (exit
-code 0 or 1). ``stopped``: the run is over and rows are left."""
+"""``waiting``: nothing is in flight because a circuit is not closed. ``finished``: every row is finished (exit
+code 0 or 1). ``stopped``: the run has ended and rows are left."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteSnapshot:
-    """One route now. Times are seconds; ``next_probe_s`` counts down while the circuit is open, else None."""
+    """Snapshot of one route. Times are seconds; ``next_probe_s`` counts down while the circuit is open, else None."""
 
     label: str
     state: CircuitState
@@ -30,10 +29,10 @@ class RouteSnapshot:
     next_probe_s: float | None
     in_flight: int
     limit: int | None
-    """Requests that may be in flight, where pace has set a limit."""
+    """Requests that may be in flight, if there is an adaptive limit."""
     parked: int
     paused_s: float
-    """How long nothing goes out because the provider asked for a slower pace; 0 when it may."""
+    """Seconds for which nothing is sent because the provider throttles; 0 if requests may be sent."""
     calls: int
     success: int
     failed: int
@@ -46,14 +45,14 @@ class RouteSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole run now. ``done_rows``, ``success`` and ``failed`` count all lines of the output, also earlier ones."""
+    """Snapshot of the whole run. ``done_rows``, ``success`` and ``failed`` count all lines of the output."""
 
     state: RunState
     elapsed_s: float
     input: str
     output: str
     total_rows: int | None
-    """Rows of the input; None where nothing is known yet."""
+    """Rows of the input; None if not known yet."""
     total_is_estimate: bool
     rows_read: int
     done_rows: int
@@ -65,21 +64,21 @@ class Snapshot:
     this_run_success: int
     this_run_failed: int
     parked: int
-    """Rows deferred now; they go when their circuit closes, or stand in the deferred file when the run stops."""
+    """Rows deferred now; they are resent when their circuit closes, or listed in the deferred file at the end."""
     waiting_retries: int
     in_flight: int
     calls: int
-    """Requests sent, probes and canaries among them."""
+    """Requests sent, including probes and pings."""
     probes: int
     canaries: int
     """Probes that carried no row."""
     calls_avoided: int
-    """Calls that would have gone to a provider that is down, and did not."""
+    """Calls to a provider that was down that the open circuit avoided."""
     retries: int
-    """Calls, probes left out, that carried a row which an earlier call had carried."""
+    """Repeated calls for a row, without probes."""
     throttles: int
     outages: int
-    """Episodes of all routes, each from the circuit's opening until it closes again."""
+    """Outages of all routes, each from the circuit's opening until it closes again."""
     outage_s: float
     """Seconds in which at least one circuit was not closed; overlapping outages count once."""
     input_tokens: int
@@ -91,7 +90,7 @@ class Snapshot:
     """Over the last 20 s."""
     overall_rows_per_s: float
     eta_s: float | None
-    """Seconds left; None while it cannot be known: no total, no rate, or a circuit that is not closed."""
+    """Estimated seconds left; None if unknown: no total, no rate, or a circuit that is not closed."""
     errors_by_code: dict[str, int]
     """Attempts of this run that did not succeed."""
     failures_by_code: dict[str, int]
@@ -99,13 +98,13 @@ class Snapshot:
     routes: tuple[RouteSnapshot, ...]
     """The routes that need attention first: open, probing, paused, then by rows parked and calls in flight."""
     notices: tuple[Notice, ...]
-    """The last few, oldest first."""
+    """The most recent ones, oldest first."""
     stopping: str | None
-    """Why no new rows are taken, once that is so."""
+    """Why the run is stopping; None while it is not."""
     exit_code: int | None
 
     def to_json(self) -> dict[str, JSON]:
-        """The same as JSON values; what is not finite becomes null, fractions are cut to 3 digits."""
+        """Convert to JSON values; values that are not finite become null, fractions are rounded to 3 digits."""
         value = as_json(self)
         assert isinstance(value, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
         return value
@@ -123,4 +122,4 @@ def as_json(value: object) -> JSON:
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    raise TypeError(f"no JSON form for {type(value).__name__}")
+    raise TypeError(f"no JSON representation of {type(value).__name__}")

@@ -1,8 +1,7 @@
-"""The one fold of events into numbers: terminal, page, metrics and summary all read it, so they cannot disagree.
+"""Computes all statistics of a run from its events, so that all displays and the summary show the same numbers.
 
-What it does not do: read a clock (``at`` and ``now`` come in, on the event loop's axis), draw, or keep a row.
-Its memory grows with the rows that wait (bounded by the concurrency) and, up to a cap, with the routes; never with the
-input.
+Pure: ``at`` and ``now`` are arguments, on the event loop's clock. Its memory grows with the number of waiting rows
+(bounded by the concurrency) and, up to a limit, of routes; not with the input.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ _RANK = {"open": 0, "half_open": 1, "closed": 3}
 
 
 class RunStats:
-    """The fold. Fed from one thread; ``snapshot`` may be taken in any other and then sees counts of about that instant.
+    """Statistics of a run. Events come from one thread; ``snapshot`` may be called in any, with approximate counts.
 
-    Cost: O(1) an event, little over a microsecond for the three of an ordinary row; a snapshot sorts the routes.
+    Cost: O(1) per event, a little over a microsecond for the three of an ordinary row; a snapshot sorts the routes.
     """
 
     def __init__(self) -> None:
@@ -86,7 +85,7 @@ class RunStats:
         self._advice = ""
 
     def observe(self, event: Event) -> None:
-        """Take one event. The kinds of which every row has one come first, by a cheaper test than a match."""
+        """Count one event. The kinds that every row has come first, with a cheaper test than a match."""
         self.at = event.at
         if type(event) is CallSent:
             self._call_sent(event)
@@ -197,7 +196,7 @@ class RunStats:
         self._route(event.route).parked += 1
 
     def _rows_requeued(self, event: RowsRequeued) -> None:
-        # The event says how many, not which; the longest parked are as good as any, since only counts are shown.
+        # The event has the number of rows, not which; take the longest parked, as only counts are shown.
         of_route = (row for row, label in self._parked.items() if label == event.route)
         for row in list(islice(of_route, max(0, event.count))):
             self._no_longer_waits(row)
@@ -240,12 +239,12 @@ class RunStats:
 
     @property
     def success(self) -> int:
-        """Successful lines in the output, earlier runs' among them."""
+        """Successful lines in the output, including those of earlier runs."""
         return self._success + (0 if self.started is None else self.started.done_success)
 
     @property
     def failed(self) -> int:
-        """Failed lines in the output, earlier runs' among them."""
+        """Failed lines in the output, including those of earlier runs."""
         return self._failed + (0 if self.started is None else self.started.done_failed)
 
     def route(self, label: str, now: float | None = None) -> RouteSnapshot:
@@ -302,11 +301,11 @@ class RunStats:
         )
 
     def history(self, columns: int, now: float | None = None) -> list[float]:
-        """Rows a second along the run in at most *columns* columns of equal width."""
+        """Rows per second over the run in at most *columns* columns of equal width."""
         return self._rate.history(self.at if now is None else now, columns)
 
     def summary(self, ended: RunEnded) -> Summary:
-        """What the run came to; *ended* is its last event, observed before or not."""
+        """Summary of the run; *ended* is its last event, whether observed before or not."""
         if self.ended is None:
             self.observe(ended)
         now = self.snapshot(ended.at)
@@ -349,7 +348,7 @@ class RunStats:
         )
 
     def _total(self, done: int) -> tuple[int | None, bool]:
-        """Rows of the input, and whether that is an estimate from the share of bytes read."""
+        """Rows of the input, and whether that is an estimate from the fraction of bytes read."""
         progress, started = self._progress, self.started
         if progress is not None and progress.exhausted:
             return max(progress.rows, done), False

@@ -1,6 +1,6 @@
-"""What a run has come to, when it is over: what the library returns and ``--json`` prints.
+"""Summary of a run that has ended: what the library returns and ``--json`` prints.
 
-What it does not do: words for people; those are in :mod:`llmbatch.display.summary`.
+:mod:`llmbatch.display.summary` formats it for humans.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["RouteSummary", "Summary"]
 
 @dataclass(frozen=True, slots=True)
 class RouteSummary:
-    """What one route did in this run: calls sent, rows ended, outages and the seconds they lasted."""
+    """Summary of one route in this run: calls sent, rows ended, outages and the seconds they lasted."""
 
     label: str
     calls: int
@@ -27,9 +27,9 @@ class RouteSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A run that is over.
+    """Summary of a run that has ended.
 
-    ``rows``, ``success``, ``failed`` and ``already_done`` count lines of the output, earlier runs' among them:
+    ``rows``, ``success``, ``failed`` and ``already_done`` count lines of the output, including those of earlier runs:
     ``rows == success + failed == already_done + this_run_success + this_run_failed``. Everything else is this run's.
     """
 
@@ -42,17 +42,17 @@ class Summary:
     this_run_success: int
     this_run_failed: int
     deferred: int
-    """Rows parked when the run ended; they have no line and stand in the deferred file."""
+    """Rows parked when the run ended; they have no output line and are listed in the deferred file."""
     total_rows: int | None
-    """Rows of the input, where they were counted or read to the end; None otherwise."""
+    """Rows of the input, if they were counted or read to the end; None otherwise."""
     calls: int
-    """Requests sent, probes among them."""
+    """Requests sent, including probes."""
     probes: int
     retries: int
     calls_avoided: int
-    """Calls that would have gone to a provider that is down, and did not."""
+    """Calls to a provider that was down that the open circuit avoided."""
     outages: int
-    """Episodes of all routes, each from the circuit's opening until it closes again."""
+    """Outages of all routes, each from the circuit's opening until it closes again."""
     outage_seconds: float
     """Seconds in which at least one circuit was not closed."""
     throttles: int
@@ -68,7 +68,7 @@ class Summary:
     stopped_reason: str | None
     """Why rows are left; None when the run finished (exit code 0 or 1)."""
     advice: str
-    """What the last warning or error said to do; empty where nothing was said."""
+    """What the last warning or error said to do; empty if there was none."""
     exit_code: int
     input: str
     output: str
@@ -84,7 +84,7 @@ class Summary:
         return self.exit_code == 0
 
     def to_json(self) -> dict[str, JSON]:
-        """The same as JSON values; fractions are cut to 3 digits."""
+        """Convert to JSON values; fractions are rounded to 3 digits."""
         value = as_json(self)
         assert isinstance(value, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
         return value

@@ -1,6 +1,6 @@
-"""How fast rows end: over the last seconds, and along the whole run, in bounded memory.
+"""Throughput: rows per second over the last seconds and over the whole run, in bounded memory.
 
-What it does not do: read a clock. Every instant comes in as ``at`` or ``now`` on one monotonic axis, in seconds.
+Pure: times are arguments (``at``, ``now``), in seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ __all__ = ["Throughput"]
 
 
 class Throughput:
-    """Rows by the second: the last *span_s* seconds one by one, the whole run in at most *places* steps of equal width.
+    """Counts rows over time: per second for *span_s* seconds, for the whole run in at most *places* equal steps.
 
-    The steps start at one second and double when the places are full. One writer; reading changes nothing, so any
-    thread may read. Cost: a comparison and an addition a row, a little more once a second.
+    The steps start at one second and double when all are used. One writer; reading changes nothing, so any thread may
+    read. Cost: a comparison and an addition per row, a little more once per second.
     """
 
     __slots__ = ("_count", "_counts", "_places", "_second", "_seconds", "_span", "_start", "_step_s", "_steps")
@@ -22,7 +22,7 @@ class Throughput:
         self._second = int(start)
         self._count = 0
         self._span = span_s
-        self._seconds = [-1] * span_s  # which second each place of the window counts
+        self._seconds = [-1] * span_s  # which second each slot of the window counts
         self._counts = [0] * span_s
         self._places = places
         self._step_s = 1.0
@@ -50,7 +50,7 @@ class Throughput:
         steps[place] += count
 
     def per_second(self, now: float) -> float:
-        """Rows a second in the window that ends at *now*, or since the start where that is later."""
+        """Rows per second in the window that ends at *now*, or since the start if that is later."""
         newest = int(now)
         oldest = newest - self._span + 1
         count = self._count if oldest <= self._second <= newest else 0
@@ -61,7 +61,7 @@ class Throughput:
         return count / seconds if seconds > 0.05 else 0.0
 
     def history(self, now: float, columns: int) -> list[float]:
-        """Rows a second from the start to *now* in at most *columns* columns; a step that still runs is left out."""
+        """Rows per second from the start to *now* in at most *columns* columns; without the incomplete step."""
         whole = int(max(0.0, now - self._start) / self._step_s)
         if whole < 1 or columns < 1:
             return []

@@ -1,1 +1,1 @@
-"""A run put together: source, sink, provider and options."""
+"""Assembles a run from source, sink, provider and options."""

@@ -1,7 +1,6 @@
-"""BatchRunner: rows in, one result a row out, through a circuit breaker.
+"""``BatchRunner``: sends rows through a circuit breaker and gives one result per row.
 
-It puts the parts together: a source, a caller, a sink, the engine. What it does not do: draw, parse flags, or handle
-signals; observers and the command line do.
+It assembles source, provider, sink and engine. Displays are observers; the command line handles signals.
 """
 
 from __future__ import annotations
@@ -56,13 +55,13 @@ class Options(TypedDict, total=False):
 class BatchRunner:
     """Sends rows to a provider, or to any async function, and survives outages.
 
-    Runs share nothing but these settings: one may follow another, or go on beside it in the same event loop. A
-    cancelled run leaves an output that the next one resumes.
+    Runs share only these settings: they may run one after another, or concurrently in the same event loop. A canceled
+    run leaves an output that the next one resumes.
 
     Args:
         model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), an ``async def call(row)``, or a
-            :class:`~llmbatch.core.ports.Provider`, which stays open: whoever made it closes it.
-        base_url: any OpenAI-compatible server, in place of the provider's.
+            :class:`~llmbatch.core.ports.Provider`, which is not closed at the end of a run.
+        base_url: any OpenAI-compatible server, instead of the provider's.
         proxy: the URL of an HTTP proxy for every request; None: none, whatever the environment says.
         api_key_env: the environment variable that holds the key; keys are taken from nowhere else.
         headers: HTTP headers to send too, to ``base_url`` or else the model's provider; ``"$NAME"`` stands for the
@@ -70,13 +69,13 @@ class BatchRunner:
         endpoint: the wire format; None: as each row and the provider have it.
         system: a system prompt for rows that have none.
         params: request parameters for rows that do not set them.
-        observers: told of every event.
-        canary: for a function: a row that may be sent at any time to find out whether it works again.
-        max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; beyond it the largest fails with
+        observers: receive every event.
+        canary: for a function: a row that may be sent at any time as a health check.
+        max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; above it the largest fails with
             ``answer_too_large``.
         environ: where keys and base URLs are read from; None: the process's environment.
-        transport: what carries requests in place of the HTTP client, such as a simulated provider; closed with a run.
-        filesystem: what files are on in place of the operating system's, for simulations.
+        transport: sends requests instead of the HTTP client, such as a simulated provider; closed with a run.
+        filesystem: file system calls instead of the operating system's, for simulations.
         **options: concurrency and the rest of :class:`RunOptions`.
 
     Raises:
@@ -139,18 +138,18 @@ class BatchRunner:
         force: bool = False,
         fsync: Fsync = "group",
     ) -> Summary:
-        """Send every row of *input* that has no line in *output*, and append one line a row.
+        """Send every row of *input* that has no line in *output*, and append one line per row.
 
-        *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
-        the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
-        the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
-        *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
-        summary's ``exit_code`` says how it went.
+        *output* defaults to ``<stem>.results.jsonl`` next to the input, or standard output for ``-``. *limit*: only
+        this many rows. *retry_failed*: resend failed rows; *overwrite*: start over; *strict*: refuse the whole input
+        if any row is malformed; *force*: continue an output whose rows another model has answered. *fsync*: ``group``
+        syncs lines once per second, ``off`` leaves that to the system. The summary's ``exit_code`` says how the run
+        ended.
 
         Raises:
-            UsageError: something given is wrong (input, output, key, model); with a first row, before anything is
+            UsageError: an argument is wrong (input, output, key, model); as for the first row, before anything is
                 sent.
-            WriteError: a line could not be written; the file ends in a whole line, and the same call resumes.
+            WriteError: a line could not be written; the file ends with a whole line, and the same call resumes.
         """
         from llmbatch.inputs.input import JsonlInput
         from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
@@ -166,7 +165,7 @@ class BatchRunner:
         filesystem = self._filesystem or FILESYSTEM
         target = str(output if output is not None else default_output(input))
         host = LocalSimulator(seed=self.options.seed or 0)
-        # Lines go first: what a kill repeats is then no more than what was in flight.
+        # Write lines first: then a kill repeats only what was in flight.
         provider = self._make_provider(
             host, before_sending=lambda: writer.flush(), warn=lambda text: job.engine.emit(_warning(text))
         )
@@ -180,7 +179,7 @@ class BatchRunner:
             out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=filesystem)
             stack.callback(out.close)
             rows.verify(out.ledger)
-            # A function may change its name; what it is asked is its author's matter.
+            # A function may be renamed: its name does not identify a model.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
                 check_same_model(provider, rows, target, earlier)
@@ -226,12 +225,12 @@ class BatchRunner:
                         except WriteError:
                             if outcome is None or outcome.error is None:
                                 raise
-                            # The error that ended the run is what there is to report.
+                            # Report the error that ended the run.
                 if outcome is None:
-                    job.abandon("the run was cancelled")
+                    job.abandon("the run was canceled")
             if self._given_up is not None and outcome.exit_code in (0, 1):
-                # All rows were done, but a reader never took their lines.
-                outcome = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
+                # All rows were finished, but the reader did not read their lines.
+                outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
             self._given_up = None
             return job.conclude(outcome, len(waiting))
 
@@ -247,9 +246,9 @@ class BatchRunner:
         force: bool = False,
         fsync: Fsync = "group",
     ) -> Summary:
-        """As :meth:`run`, for code without an event loop; inside one (a notebook) it runs in a thread of its own.
+        """Run :meth:`run` from synchronous code; inside an event loop (a notebook) it uses a thread of its own.
 
-        Ctrl-C cancels it, either way, and is raised once the output is closed.
+        Ctrl-C cancels it in both cases, and is raised once the output is closed.
 
         Raises:
             UsageError: as :meth:`run`.
@@ -271,15 +270,15 @@ class BatchRunner:
         return run_in_thread(run)
 
     async def stream(self, rows: Iterable[object] | AsyncIterable[object]) -> AsyncGenerator[Result, None]:
-        """Send rows from any iterable and yield each result as it comes; errors of rows are values.
+        """Send rows from any iterable and yield each result as it arrives; a failed row is a result, not an exception.
 
-        Back-pressured both ways: rows are taken as places get free, and nothing is sent while results are not taken.
-        With ``on_outage="defer"`` rows that still wait come last, as ``deferred``. To stop early, break out of the
-        loop (within ``contextlib.aclosing``, so that requests in flight end at once).
+        With backpressure in both directions: rows are taken as slots become free, and nothing is sent while results
+        are not consumed. With ``on_outage="defer"``, rows that are still waiting come last, as ``deferred``. To stop
+        early, break out of the loop (within ``contextlib.aclosing``, so that requests in flight end at once).
 
         Raises:
             StoppedError: the provider refuses the account, the key, or the first rows.
-            UsageError: a row needs a key or a model that is not there.
+            UsageError: a row needs a key or a model that is missing.
             Exception: whatever the iterable raises.
         """
         from llmbatch.inputs.iterable import IterableSource
@@ -320,7 +319,7 @@ class BatchRunner:
                 raise StoppedError(outcome.reason, hint=outcome.hint)
 
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
-        """Stop what runs in this event loop, or else the next run: no new rows, requests in flight may finish for 30 s.
+        """Stop the runs in this event loop, or else the next run: no new rows; requests in flight have 30 s to finish.
 
         With *now*, at once. The exit code is 128 + *signal*, or 130.
         """
@@ -334,7 +333,7 @@ class BatchRunner:
             if writer.abandon():
                 self._given_up = exit_code
 
-    # Putting the parts together.
+    # Assembling the parts.
 
     def _make_provider(
         self,

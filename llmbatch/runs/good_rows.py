@@ -1,6 +1,6 @@
-"""Finds input rows that have their successful line: requests that are known to be good.
+"""Finds input rows that succeeded in an earlier run, whose requests can serve as health checks.
 
-A look at the start of the input only. Does not send or judge anything.
+Only the start of the input is read.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _FEW_BLOCKS: Final = 64 * 1024 * 1024 // BLOCK_BYTES
 
 
 def known_good_rows(output: Output, input_path: str | Path, disk: Filesystem = FILESYSTEM) -> list[Row]:
-    """Input rows of the first hundred successful lines of *output*: of every model of a mixed file, most likely.
+    """Input rows of the first hundred successful lines of *output*, which probably cover every model of a mixed file.
 
-    Only rows among the first 10,000 lines and 64 MB of a regular file, as they were when they were answered. Raises
-    nothing. Cost: at most a second.
+    Only unchanged rows among the first 10,000 lines and 64 MB of a regular file. Raises nothing. Cost: at most a
+    second.
     """
     wanted = {number: digest for number, digest in output.good_rows(_MOST_ROWS).items() if number <= _FEW_ROWS}
     if not wanted or str(input_path) == "-":

@@ -1,7 +1,6 @@
-"""One run, put together: rows from a source, calls to a provider, results to a sink, events to observers.
+"""A run from given parts: rows from a source, calls to a provider, results to a sink, events to observers.
 
-It opens no file and makes no provider: :class:`~llmbatch.runs.batch_runner.BatchRunner` does, and anybody may hand in
-their own.
+It opens no files and creates no provider; :class:`~llmbatch.runs.batch_runner.BatchRunner` does.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ __all__ = ["RunJob", "run_job"]
 
 
 class RunJob:
-    """A run that has its parts. Make it inside the event loop that runs it.
+    """A run. Create it inside the event loop that runs it.
 
     Args:
-        source: where rows come from.
-        sink: where results go; it is told of each row that ends, once.
-        provider: what rows are sent with.
+        source: gives the rows.
+        sink: receives each result, once.
+        provider: answers the rows.
         options: how they are sent.
-        observers: told of every event.
+        observers: receive every event.
         answered_before: whether a route (by its label) has answered in an earlier run.
-        good_rows: rows of earlier runs that succeeded; looked up once, and only if a health check needs one.
+        good_rows: finds rows that succeeded in earlier runs; called once, and only if a health check needs one.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class RunJob:
     ) -> None:
         self.options = options
         observers = list(observers)
-        # The numbers of this run: an observer's, if it brought a fresh fold that others may read too, or our own.
+        # Statistics of this run: an observer's unused RunStats, which others may read too, or our own.
         fresh = (other for other in observers if isinstance(other, RunStats) and other.started is None)
         self.stats = next(fresh, None) or RunStats()
         self.engine = Engine(
@@ -70,11 +69,11 @@ class RunJob:
         self.engine.stop(exit_code, reason, now=now)
 
     def deferred(self) -> list[Result]:
-        """The rows that still wait, as results, in order of their numbers."""
+        """The rows that are still waiting, as results, ordered by row number."""
         return self.engine.deferred()
 
     def conclude(self, outcome: RunOutcome, deferred: int) -> Summary:
-        """Tell the observers that the run is over, and sum it up; *deferred* counts the rows that still wait.
+        """Emit the end of the run, and build its summary; *deferred* counts the rows that are still waiting.
 
         Raises:
             WriteError: results could not be written.
@@ -90,7 +89,7 @@ class RunJob:
         return self.stats.summary(self.engine.ended(exit_code, outcome.reason, deferred))
 
     def abandon(self, reason: str) -> None:
-        """Tell the observers that the run was cut off."""
+        """Emit the end of a run that was canceled."""
         self.engine.ended(130, reason, len(self.engine.deferred()))
 
 
@@ -102,9 +101,9 @@ async def run_job(
     *,
     observers: Iterable[Observer] = (),
 ) -> Summary:
-    """Send every row of *source* with *provider* and hand each result to *sink*. Closes none of them.
+    """Send every row of *source* with *provider* and pass each result to *sink*. Closes none of them.
 
-    Rows that still wait at the end (``on_outage="defer"``) go to the sink too, as ``deferred``.
+    Rows that are still waiting at the end (``on_outage="defer"``) are passed to the sink too, as ``deferred``.
 
     Raises:
         StoppedError: the provider refuses the account, the key or the first rows.
@@ -119,7 +118,7 @@ async def run_job(
         outcome = await job.run()
     finally:
         if outcome is None:
-            job.abandon("the run was cancelled")
+            job.abandon("the run was canceled")
     waiting = stamp_retry_at(job.deferred())
     for result in waiting:
         sink.put(result)

@@ -15,7 +15,7 @@ __all__ = ["LocalSimulator"]
 class LocalSimulator:
     """Starts the server at the first call of :meth:`url`; never, if no row needs it.
 
-    The socket listens at once, so early requests wait in its backlog until the server takes them up.
+    The socket listens at once, so early requests wait in its backlog until the server accepts them.
     """
 
     def __init__(self, *, seed: int = 0) -> None:

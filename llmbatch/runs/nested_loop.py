@@ -1,4 +1,4 @@
-"""A run inside code that has a busy event loop already, such as a notebook: a thread and a loop of its own."""
+"""Runs a coroutine from code inside a running event loop, such as a notebook, in a new thread and loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run_in_thread(run: Coroutine[object, object, T]) -> T:
-    """Run it in a loop of its own beside the one that is busy here; an interruption here cancels it there."""
+    """Run it in a new event loop on another thread and block until it ends. An interruption here cancels it."""
     done: Future[T] = Future()
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
 
@@ -27,7 +27,7 @@ def run_in_thread(run: Coroutine[object, object, T]) -> T:
     def target() -> None:
         try:
             done.set_result(asyncio.run(main()))
-        except BaseException as error:  # noqa: BLE001 - handed over to the caller's thread
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             done.set_exception(error)
 
     thread = threading.Thread(target=target, name="llmbatch")
@@ -40,9 +40,9 @@ def run_in_thread(run: Coroutine[object, object, T]) -> T:
             thread.join(0.1)
             if waiting is not None and waiting.cancelling() > cancelled_before:
                 raise asyncio.CancelledError
-    except BaseException:  # the run must not go on behind the caller's back
+    except BaseException:  # the run must not continue after the caller was interrupted
         loop, task = started.result()
-        with contextlib.suppress(RuntimeError):  # its loop has just closed
+        with contextlib.suppress(RuntimeError):  # its loop was just closed
             loop.call_soon_threadsafe(task.cancel)
         thread.join()
         raise

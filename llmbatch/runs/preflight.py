@@ -1,4 +1,4 @@
-"""A look at the input before anything is sent or written: can its rows be sent at all?"""
+"""Checks before anything is sent or written: whether the first row can be sent, and by the same model as before."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from llmbatch.inputs.input import Input
 __all__ = ["check_first_row", "check_same_model"]
 
 _FEW_ROWS = 10_000
-"""How far into the input the first answered row is looked for: about 0.1 s."""
+"""Rows of the input searched for the first answered row: about 0.1 s."""
 
 _MOST_FAULTS = 5
-"""Malformed rows that are named, or passed over."""
+"""Malformed rows that are listed, or skipped."""
 
 
 def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
@@ -23,7 +23,7 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
 
     Raises:
         InputError: the input cannot be opened, or, with *strict*, has malformed rows or cannot be read twice.
-        UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
+        UsageError: the first row names no model, or none of the first 10,000 rows has a key.
     """
     if not rows.is_rereadable:
         if strict:
@@ -52,16 +52,16 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
     if no_key is not None and not can_send and not faults:
         raise no_key
     if strict and faults:
-        raise InputError(f"{name} has malformed rows: {'; '.join(faults)}", hint="mend them, or run without --strict")
+        raise InputError(f"{name} has malformed rows: {'; '.join(faults)}", hint="fix them, or run without --strict")
 
 
 def check_same_model(provider: Provider, rows: Input, output: str, earlier: tuple[int, str]) -> None:
-    """Compare *earlier*, a row that has its answer and the model that gave it, with where that row would go now.
+    """Compare *earlier*, an answered row and the model that answered it, with the model it would be sent to now.
 
-    Rows that name their own models may well mix them: then nothing differs.
+    Rows that name their own models may mix them: this is not an error.
 
     Raises:
-        OutputError: it would go to another model.
+        OutputError: it would be sent to another model.
     """
     number, model = earlier
     if number > _FEW_ROWS or not rows.is_rereadable:
@@ -77,7 +77,7 @@ def check_same_model(provider: Provider, rows: Input, output: str, earlier: tupl
     if now != model:
         raise OutputError(
             f"{output}: row {number} was answered by {model}, and this run would send its rows to {now}",
-            hint="write to another file (-o), or have both in one (--force)",
+            hint="write to another file (-o), or mix both models in one output (--force)",
         )
 
 

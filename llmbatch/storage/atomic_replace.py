@@ -1,6 +1,6 @@
-"""Replaces a file whole: a new one is written beside it, made durable, and renamed over it.
+"""Atomic replacement of files: write a new file next to the old one, sync it, and rename it over the old one.
 
-Whoever looks sees the old file or the new one, never a part. Does not know what is in them.
+Readers see the old file or the new one, never a part.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
     remove_leftover(path, disk)
     fd = disk.open(_beside(path), _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        # Locked before it gets the name, so that nobody can take the file between the rename and the lock.
+        # Locked before the rename, so that no other process can lock it in between.
         disk.lock(fd)
         _copy_rights(path, fd, disk)
         for chunk in chunks:
@@ -66,7 +66,7 @@ def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
         try:
             disk.sync_all(fd)
         except OSError as error:
-            if not is_unsupported(error):  # a file system that cannot is used only with --fsync off
+            if not is_unsupported(error):  # a file system that cannot sync is used only with --fsync off
                 raise
     except BaseException:
         _discard(path, fd, disk)
@@ -94,7 +94,7 @@ def _reopened(path: str, disk: Filesystem) -> int:
 def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync: bool) -> None:
     """Write *data* to a new file in the directory of *path*, sync it if *sync*, and remove it.
 
-    Does nothing where no file may be made there.
+    Does nothing if no file may be created there.
 
     Raises:
         OSError: as the system says.
@@ -116,19 +116,19 @@ def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync:
 
 
 def remove_leftover(path: str, disk: Filesystem = FILESYSTEM) -> None:
-    """Remove what a process that was killed while replacing *path* left beside it, where that can be done."""
+    """Remove the temporary file of a process that was killed while replacing *path*, if possible."""
     with contextlib.suppress(OSError):
         disk.unlink(_beside(path))
 
 
 def _beside(path: str) -> str:
-    # A fixed name: what is left behind is found by the next process instead of piling up.
+    # A fixed name: the next process finds a leftover instead of adding another one.
     target = Path(path)
     return str(target.with_name(f".{target.name}.llmbatch-new"))
 
 
 def sync_directory(path: str, disk: Filesystem = FILESYSTEM) -> None:
-    """Make the name of the file *path* durable, where the file system can."""
+    """Sync the directory of *path*, so that its name is durable, if the file system can."""
     with contextlib.suppress(OSError):
         fd = disk.open(str(Path(path).parent), os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         try:

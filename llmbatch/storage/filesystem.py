@@ -1,4 +1,4 @@
-"""The calls into the file system that input and output make, in one place, so that a simulation can take them over.
+"""File system calls of inputs and outputs, in one class that a simulation can replace.
 
 Every method is the function of :mod:`os` (or ``fcntl``) that has its name, with its errors. What differs between Linux,
 macOS and Windows is hidden here; docs/guarantees.md says what Windows and macOS cannot promise. Pipes, devices and
@@ -60,12 +60,12 @@ _REPLACE_PAUSE_SECONDS: Final = 0.02
 
 
 def is_unsupported(error: OSError) -> bool:
-    """Whether *error*, of a sync, says that the file system cannot do it, rather than that it failed."""
+    """Whether *error*, of a sync, means that the file system cannot sync, rather than that it failed."""
     return error.errno in _UNSUPPORTED
 
 
 def write_error(name: str, error: OSError) -> WriteError:
-    """What *error*, met while writing *name*, is to the user: what, where, and what to try."""
+    """Convert *error*, raised while writing *name*, into an error for the user: what, where, and what to try."""
     hint = _HINTS.get(error.errno or 0, "see what is wrong with the file, then run the same command again")
     return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)
 
@@ -97,7 +97,7 @@ def is_writable(fd: int) -> bool:
 
 
 class Filesystem:
-    """The operating system's file system. Subclasses stand for others, such as one that loses what was not synced."""
+    """The operating system's file system. Subclasses simulate others, such as one that loses unsynced bytes."""
 
     can_rename_open_files: ClassVar[bool] = sys.platform != "win32"
     """Whether a file may be renamed, replaced or removed while a process has it open."""
@@ -124,11 +124,11 @@ class Filesystem:
         return fd
 
     def close(self, fd: int) -> None:
-        """Let go of a descriptor, and of its lock."""
+        """Close a descriptor, which releases its lock."""
         os.close(fd)
 
     def read(self, fd: int, size: int) -> bytes:
-        """At most *size* bytes from where *fd* stands."""
+        """Read at most *size* bytes from the position of *fd*."""
         return os.read(fd, size)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
@@ -144,15 +144,15 @@ class Filesystem:
         return os.pread(fd, size, offset)
 
     def seek(self, fd: int, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move where *fd* stands; gives the new offset."""
+        """Set the position of *fd*; give the new offset."""
         return os.lseek(fd, offset, whence)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Write some of *data*, at the end of a file that was opened to append; gives how many bytes."""
+        """Write some of *data*, at the end of a file that was opened to append; give the number of bytes."""
         return os.write(fd, data)
 
     def truncate(self, fd: int, size: int) -> None:
-        """Cut the file to *size* bytes."""
+        """Truncate the file to *size* bytes."""
         os.ftruncate(fd, size)
 
     def sync(self, fd: int) -> None:
@@ -175,11 +175,11 @@ class Filesystem:
         os.fsync(fd)
 
     def fstat(self, fd: int) -> os.stat_result:
-        """What is known of an open file."""
+        """Metadata of an open file."""
         return os.fstat(fd)
 
     def stat(self, path: str) -> os.stat_result:
-        """What is known of the file that *path* names."""
+        """Metadata of the file *path*."""
         return os.stat(path)  # noqa: PTH116 - a table of calls, not of paths
 
     def real_path(self, path: str) -> str:
@@ -236,7 +236,7 @@ class Filesystem:
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
 
     def unlink(self, path: str) -> None:
-        """Take the name *path* away."""
+        """Delete the name *path*."""
         os.unlink(path)  # noqa: PTH108
 
     def change_rights(self, fd: int, mode: int, owner: tuple[int, int] | None = None) -> None:
@@ -253,4 +253,4 @@ class Filesystem:
 
 
 FILESYSTEM: Final = Filesystem()
-"""The real one."""
+"""The operating system's file system."""

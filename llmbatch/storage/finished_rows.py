@@ -1,8 +1,8 @@
-"""Which rows have their line in the output, and from which input line each was made.
+"""The set of finished rows, with four bytes of each row's hash, in memory.
 
-Rows are kept by number in pages of 4,096, four bytes a row, so that memory follows the rows that are there and not
-their highest number. The four bytes are the start of the row's hash: an edited row passes for the old one with a chance
-of one in four thousand million. Does not read files.
+Rows are kept by number in pages of 4,096, so that memory depends on the number of rows and not on the highest number.
+The four bytes are the start of the row's hash: the chance that an edited row passes for the old one is one in four
+billion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, Literal
 __all__ = ["FAILED", "MAX_ROW", "SUCCESS", "FinishedRows", "RowSet", "Verified", "fingerprint"]
 
 MAX_ROW: Final = 10**10
-"""The highest row number taken: an input of so many lines does not exist, a foreign file with such a number does."""
+"""The highest row number accepted: no input has so many lines, but a file of another program may have such a number."""
 
 SUCCESS: Final = 1
 FAILED: Final = 2
@@ -27,17 +27,17 @@ _IN_PAGE = _PAGE_ROWS - 1
 _SET_PAGE_BITS: Final = 15
 _SET_PAGE_BYTES: Final = (1 << _SET_PAGE_BITS) // 8
 _IN_SET_PAGE: Final = (1 << _SET_PAGE_BITS) - 1
-# Pages that may be touched before they must be filled: bounds what a file of far scattered numbers can allocate.
+# Pages that may be touched before they must be filled: bounds the memory that a file of scattered numbers can use.
 _SPARE_PAGES = 4096
 _LEAST_ROWS_A_PAGE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An input file of which every finished row was compared with its hash.
+    """An input file whose finished rows have all been compared with their hashes.
 
-    ``identity`` tells the file and its state (device, inode, size, time of change). Its first ``lines`` lines, which
-    take ``size_bytes``, are all finished.
+    ``identity`` is the file and its state (device, inode, size, time of change). Its first ``lines`` lines
+    (``size_bytes`` bytes) are all finished.
     """
 
     identity: tuple[int, ...]
@@ -46,15 +46,15 @@ class Verified:
 
 
 def fingerprint(digest: str) -> int:
-    """What is kept of a hash (16 hex digits): its first four bytes in the machine's order; never 0."""
+    """The stored part of a hash (16 hex digits): its first four bytes in native order; never 0."""
     return int.from_bytes(bytes.fromhex(digest[:8]), sys.byteorder) or 1
 
 
 class FinishedRows:
-    """The finished rows. One writer; not safe between threads. Every call takes constant time a row.
+    """The finished rows. One writer; not thread-safe. Every call takes constant time per row.
 
-    ``last`` is the highest row number. ``verified`` is the input that was compared with the hashes, so that nobody
-    needs to do it again (see :func:`~llmbatch.inputs.source.verify_finished`).
+    ``last`` is the highest row number. ``verified`` is the input that was compared with the hashes, so that this need
+    not be done again (see :func:`~llmbatch.inputs.source.verify_finished`).
     """
 
     def __init__(self) -> None:
@@ -71,10 +71,10 @@ class FinishedRows:
         return f"<Ledger {self.success} success, {self.failed} failed, last row {self.last}>"
 
     def add(self, number: int, digest: str, status: Literal["success", "failed"]) -> bool:
-        """Enter a row with its hash (16 hex digits); False, and nothing changed, if it is there already.
+        """Add a row with its hash (16 hex digits); False, and no change, if it is already in the set.
 
         Raises:
-            ValueError: the number is no row number, or too far from the others to come from one of our files.
+            ValueError: not a row number, or too far from the others to be in an output of llmbatch.
         """
         if number < 1:
             raise ValueError(f"{number} is not a row number")
@@ -82,10 +82,10 @@ class FinishedRows:
         return self.add_all((number,), (fingerprint(digest),), (mark,)) == 1
 
     def add_all(self, numbers: Sequence[int], prints: Sequence[int], marks: Sequence[int]) -> int:
-        """Enter rows (numbers from 1) until one is there already; gives how many. Marks: ``SUCCESS``, ``FAILED``.
+        """Add rows (numbers from 1) until one is already in the set; give how many. Marks: ``SUCCESS``, ``FAILED``.
 
         Raises:
-            ValueError: as :meth:`add`; the rows before it are entered.
+            ValueError: as :meth:`add`; the rows before it have been added.
         """
         key = -1
         entered = 0
@@ -107,7 +107,7 @@ class FinishedRows:
         return entered
 
     def is_done(self, number: int) -> bool:
-        """Whether the row has its line."""
+        """Whether the row is finished."""
         page = self._pages.get(number >> _PAGE_BITS)
         return page is not None and page[number & _IN_PAGE] != 0
 
@@ -117,7 +117,7 @@ class FinishedRows:
         return page is not None and page[number & _IN_PAGE] == fingerprint(digest)
 
     def are_done(self, first: int, count: int) -> bool:
-        """Whether *count* rows from *first* on all have their lines."""
+        """Whether *count* rows from *first* on are all finished."""
         for key, start, end in _page_ranges(first, count):
             page = self._pages.get(key)
             if page is None or 0 in page[start:end]:
@@ -125,7 +125,7 @@ class FinishedRows:
         return True
 
     def prints_of(self, first: int, count: int) -> array[int]:
-        """What is kept of the hashes of *count* rows from *first* on; 0 for rows that are not finished."""
+        """The stored parts of the hashes of *count* rows from *first* on; 0 for rows that are not finished."""
         prints = array("I")
         for key, start, end in _page_ranges(first, count):
             page = self._pages.get(key)
@@ -142,13 +142,13 @@ class FinishedRows:
 
 
 class RowSet:
-    """A set of row numbers, one bit a row, in pages of 4 KiB. Not safe between threads; every call is constant time."""
+    """A set of row numbers, one bit per row, in pages of 4 KiB. Not thread-safe; every call takes constant time."""
 
     def __init__(self) -> None:
         self._pages: dict[int, bytearray] = {}
 
     def add(self, number: int) -> None:
-        """Enter the row; one that is there already stays."""
+        """Add the row; no change if it is already in the set."""
         page = self._pages.get(number >> _SET_PAGE_BITS)
         if page is None:
             page = self._pages[number >> _SET_PAGE_BITS] = bytearray(_SET_PAGE_BYTES)
@@ -160,7 +160,7 @@ class RowSet:
 
 
 def _page_ranges(first: int, count: int) -> list[tuple[int, int, int]]:
-    """The pages that *count* rows from *first* on lie in, each with where the rows start and end in it."""
+    """The pages that hold *count* rows from *first* on, each with the start and end of the rows in it."""
     ranges = []
     at, end = first, first + count
     while at < end:

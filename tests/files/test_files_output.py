@@ -228,7 +228,7 @@ def test_a_file_of_nothing_but_nul_bytes_was_cut_to_nothing(path: Path, text: by
     """It may be anything, such as a disk image or what a failing disk left: it is refused, and stays as it is."""
     path.write_bytes(text)
 
-    with pytest.raises(OutputError, match=r"out.jsonl:1: there is nothing but NUL bytes in it") as caught:
+    with pytest.raises(OutputError, match=r"out.jsonl:1: the file contains nothing but NUL bytes") as caught:
         open_output(path)
 
     assert "--overwrite" in caught.value.hint

@@ -171,9 +171,9 @@ async def test_an_input_that_was_edited_meanwhile_is_refused(tmp_path: Path, tex
     path.write_bytes(text)
 
     source.rewind()
-    with pytest.raises(InputError, match=r"in\.jsonl:\d: the input has changed while the run was going"):
+    with pytest.raises(InputError, match=r"in\.jsonl:\d: the input has changed during the run"):
         await drain(source)
-    with pytest.raises(InputError, match="changed while the run was going"):
+    with pytest.raises(InputError, match="changed during the run"):
         source.reread(rows[2])
 
     source.close()

@@ -173,7 +173,7 @@ def test_an_output_that_somebody_else_appends_to_is_noticed(path: Path) -> None:
 
     error = changed(output)
 
-    assert "was written to by somebody else (6 bytes)" in error.message
+    assert "was written to by another program (6 bytes)" in error.message
 
 
 def test_a_link_to_the_output_is_watched_at_its_target(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The body of a row that is not a batch row, for each of the five endpoints.
+"""Builds the body of a row that is not a batch row, for each of the five endpoints.
 
-Members pass through in their order as source text; only the one that holds the content may be renamed or wrapped:
+Fields are passed on in their order as raw JSON; only the one that holds the content may be renamed or wrapped:
 
 =============  ================  ==========================================  =========================================
 endpoint       content member    made from ``prompt``                        made from the others
@@ -12,8 +12,7 @@ embeddings     ``input``         as it is                                    –
 completions    ``prompt``        –                                           –
 =============  ================  ==========================================  =========================================
 
-A list as ``prompt`` is one of messages, or of content parts. What this module does not do: translate parameters
-between the formats, or touch a batch row.
+A list as ``prompt`` is a list of messages, or of content parts. Parameters are not translated between the formats.
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ _CONTENT: dict[Endpoint, str] = {
 }
 
 _NOT_SENT = frozenset({"metadata", "url", "method", "id", "custom_id", "key", "row_id"})
-"""The row's own affairs: its name (a row may carry several), its metadata, and what only batch rows mean."""
+"""Fields that are never sent: ids (a row may have several), metadata, and fields of batch rows."""
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 
 _MAX_TOKENS = "4096"
-"""Anthropic's format knows no default for ``max_tokens``, so there is one here."""
+"""Default ``max_tokens`` for Anthropic's format, which requires it."""
 
 
 def compose_body(
     endpoint: Endpoint, fields: Mapping[str, str], *, model: str, system: str | None, params: Mapping[str, str]
 ) -> dict[str, str]:
-    """The members of the request body, as JSON text.
+    """Build the fields of the request body, as raw JSON.
 
     ``model`` (JSON text) takes the place of the row's own, or the first one. ``system`` (JSON text) is added where the
     row has no system message; ``params`` where the row has no such member.
 
     Raises:
-        MalformedRowError: the row has no content, or one that the endpoint does not take.
+        MalformedRowError: the row has no content, or one that the endpoint does not accept.
     """
     target = _CONTENT[endpoint]
     for source in (target, "messages", "prompt", "input"):
@@ -118,7 +117,7 @@ def _content(endpoint: Endpoint, source: str, text: str) -> str:
     elif (is_string or is_list) and source in ("prompt", _CONTENT[endpoint]):
         return text
     raise MalformedRowError(
-        "input_no_prompt", f"{source} is {_kind(text)}, which the {endpoint} endpoint does not take"
+        "input_no_prompt", f"{source} is {_kind(text)}, which the {endpoint} endpoint does not accept"
     )
 
 
@@ -129,7 +128,7 @@ def _messages_or_parts(text: str) -> str:
             return text
         if "type" in first:
             return user_message(text)
-    raise MalformedRowError("input_no_prompt", "prompt is a list, but neither of messages nor of content parts")
+    raise MalformedRowError("input_no_prompt", "prompt is a list, but not one of messages or content parts")
 
 
 def _kind(text: str) -> str:
@@ -138,7 +137,7 @@ def _kind(text: str) -> str:
 
 
 def _system_for_chat(sent: dict[str, str], system: str | None) -> None:
-    # Chat has no `system` member and every provider refuses one, but people write rows that have it.
+    # Chat has no `system` field and every provider refuses it, but users write rows that have it.
     if sent.get("system", "").startswith('"'):
         system = sent.pop("system")
     elif system is None or _has_system_message(sent["messages"]):
@@ -163,7 +162,7 @@ def _system_for_messages(sent: dict[str, str], system: str | None) -> None:
             pieces.append((split_object(item) or {}).get("content", '""'))
         if pieces:
             if len(pieces) == len(items):
-                raise MalformedRowError("input_no_prompt", "messages holds nothing but system messages")
+                raise MalformedRowError("input_no_prompt", "messages contains only system messages")
             sent["messages"] = "[" + ",".join(items[len(pieces) :]) + "]"
             sent["system"] = _one_system([sent["system"], *pieces] if "system" in sent else pieces)
             return
@@ -183,7 +182,7 @@ def _has_system_message(messages: str) -> bool:
 
 
 def _may_have_system(messages: str) -> bool:
-    # Most rows have none, and need no parsing to say so; an escaped spelling gets the slow look.
+    # Most rows have none, which is known without parsing; an escaped spelling takes the slow path.
     return messages.startswith("[") and ('"system"' in messages or '"developer"' in messages or "\\u" in messages)
 
 

@@ -1,6 +1,6 @@
-"""The smallest request that a route takes, made after the last one that went there.
+"""Builds the smallest request for a route (a health check), modeled on the last request sent there.
 
-It proves that the provider is up, nothing else; it does not decide when one is sent.
+Its success proves only that the provider is up.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from llmbatch.providers.formats.bodies import to_bytes, user_message
 __all__ = ["LIMITS", "ping_body"]
 
 LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-"""The members that bound what a model writes."""
+"""Fields that limit the output tokens."""
 
 _PING = '"ping"'
 
 
 def ping_body(endpoint: str, like: bytes) -> bytes:
-    """A body for *endpoint* with the model of *like*; for chat also with its way to name a limit, if it had one."""
+    """Build a body for *endpoint* with the model of *like*; for chat also with its field for the limit, if any."""
     members = split_object(like.decode()) or {}
     small = {"model": members["model"]} if "model" in members else {}
     match endpoint:
@@ -38,7 +38,7 @@ def ping_body(endpoint: str, like: bytes) -> bytes:
 
 
 def _limit_as_in(members: Mapping[str, str]) -> dict[str, str]:
-    # Models refuse the spelling that they do not know, and reasoning models a budget too small to think in.
+    # Models refuse a field that they do not know, and reasoning models a limit too small for reasoning.
     if "max_completion_tokens" in members:
         return {"max_completion_tokens": "16"}
     return {"max_tokens": "1"} if "max_tokens" in members else {}

@@ -1,8 +1,8 @@
-"""What kind of request a row is: a batch row that is sent as it stands, or one that has to be composed.
+"""Detects the kind of a row: a batch row that is sent unchanged, or one whose body has to be built.
 
 Three kinds: the OpenAI batch row (``body``), the Anthropic batch row (``params``), and everything else (``prompt``,
-``messages``, ``input``, a raw request body). Values are only looked at as far as they decide something; the model's
-name stays JSON text. Which provider answers, and what the body becomes, is not decided here.
+``messages``, ``input``, a raw request body). Values are read only as far as the kind depends on them; the model's name
+stays raw JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmbatch.providers.catalog import Endpoint
 __all__ = ["FORBIDDEN", "ParsedRow", "parse_kind"]
 
 FORBIDDEN = frozenset({"base_url", "api_key", "headers", "extra_headers", "extra_query"})
-"""Members that would let a row choose where it goes or who pays."""
+"""Fields that would let a row choose the host or the key; they are refused."""
 
 _PATHS: dict[str, Endpoint] = {
     "/v1/chat/completions": "chat",
@@ -29,10 +29,10 @@ _PATHS: dict[str, Endpoint] = {
 
 @dataclass(slots=True)
 class ParsedRow:
-    """A row, understood. ``body`` is set for batch rows alone: it is sent byte for byte.
+    """A parsed row. ``body`` is set only for batch rows: it is sent byte for byte.
 
-    ``members`` are those of the request. ``model`` is the row's own model as JSON text. ``endpoint`` is what the row
-    itself says, None where it leaves the choice to the provider. ``anthropic``: the row is in Anthropic's format.
+    ``members`` are the fields of the request. ``model`` is the row's own model as raw JSON. ``endpoint`` is that of the
+    row, None if it leaves the choice to the provider. ``anthropic``: the row is in Anthropic's format.
     """
 
     members: dict[str, str]
@@ -43,15 +43,15 @@ class ParsedRow:
 
 
 def parse_kind(fields: dict[str, str], *, model: str | None) -> ParsedRow:
-    """Understand a row's *fields* (member to JSON text). *model* is the run's model, for rows that name none.
+    """Parse a row's *fields* (name to raw JSON). *model* is the run's model, for rows that name none.
 
     Raises:
-        MalformedRowError: the row can be no request.
+        MalformedRowError: the row is not a valid request.
     """
     if not FORBIDDEN.isdisjoint(fields):
         name = next(name for name in fields if name in FORBIDDEN)
         raise MalformedRowError(
-            "input_forbidden_member", f"a row may not set {name!r}: rows never choose where they go"
+            "input_forbidden_member", f"a row may not set {name!r}: rows cannot choose where they are sent"
         )
     if "body" in fields:
         return _openai_batch(fields, model)
