@@ -11,6 +11,7 @@ from llmbatch.breaker.core import Circuit, Ticket
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
+from llmbatch.route.account import AccountRefusals
 from llmbatch.route.evidence import Evidence
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.law import FLOOR
@@ -67,13 +68,14 @@ class RoutePolicy:
 class RouteHistory:
     """What is known of a route, whichever of its tenants learned it."""
 
-    __slots__ = ("answered", "answered_before")
+    __slots__ = ("answered", "answered_before", "refusals")
 
     def __init__(self, *, answered_before: Callable[[], bool] = lambda: False) -> None:
         self.answered = False
         """Whether the route has answered well in this run."""
         self.answered_before = answered_before
         """Whether it did in an earlier one."""
+        self.refusals = AccountRefusals()
 
     @property
     def ever(self) -> bool:
@@ -324,11 +326,6 @@ class RouteBase:
             self.checking += 1
         self._out.add(ticket.serial)
         return Call(row, kind, ticket, timeout, now, fresh)
-
-    def cancelled(self, call: Call) -> None:
-        """The call was cut off: it says nothing."""
-        self._returned(call)
-        self.circuit.release(call.ticket)
 
     def _returned(self, call: Call) -> None:
         self._out.discard(call.ticket.serial)

@@ -38,6 +38,8 @@ class Judging(RouteBase):
 
     def _note_success(self, call: Call, now: float) -> None:
         self.history.answered = True
+        if self.history.refusals:
+            self.history.refusals.prove(call.sent_at)
         self._succeeded_at = now
         self._failed_checks = 0.0
         self._unreached = None

@@ -85,13 +85,14 @@ class Settler:
 
     def cancelled(self, job: Job, now: float) -> None:
         """The call of *job* was cut off: it says nothing."""
-        job.route.state.cancelled(job.call)
+        decisions = job.route.state.cancelled(job.call)
         row = 0
         if job.pending is not None:
             job.pending.state = RowState.HELD
             row = job.pending.row.number
         state, probe, seconds = job.route.state, job.call.probe, now - job.call.sent_at
         self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0))
+        self.apply(job.route, decisions, now)
 
     def apply(
         self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None
