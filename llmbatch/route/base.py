@@ -68,7 +68,7 @@ class RoutePolicy:
 class RouteHistory:
     """What is known of a route, whichever of its tenants learned it."""
 
-    __slots__ = ("answered", "answered_before", "refusals")
+    __slots__ = ("answered", "answered_before", "refusals", "throttled")
 
     def __init__(self, *, answered_before: Callable[[], bool] = lambda: False) -> None:
         self.answered = False
@@ -76,6 +76,8 @@ class RouteHistory:
         self.answered_before = answered_before
         """Whether it did in an earlier one."""
         self.refusals = AccountRefusals()
+        self.throttled: dict[int, str] = {}
+        """Rows that were throttled since a call of their tenant succeeded last, each with its tenant's label."""
 
     @property
     def ever(self) -> bool:
@@ -337,14 +339,13 @@ class RouteBase:
             if record is not None:
                 record.in_flight = False
 
-    @property
-    def probe_timeout(self) -> float:
+    def probe_timeout(self, kind: CallKind = "row") -> float:
         """Seconds that a probe may take: given up sooner than a call, but not before a slow model could answer."""
         outage, timeout = self.outage, self._policy.timeout
         if self.slowest <= 0.0:
             # Nobody knows how long answers take: where all were slower than the limit, a longer one may tell.
-            is_first = outage is not None and outage.cause == "timeouts" and not outage.turn
-            return max(timeout, LONG_PING) if is_first else timeout
+            longer = kind != "row" and outage is not None and outage.cause == "timeouts"
+            return max(timeout, LONG_PING) if longer else timeout
         hung = 0 if outage is None else outage.hung
         return min(timeout, max(10.0, 3.0 * self.slowest) * 2.0 ** min(hung, 10))
 
@@ -379,11 +380,7 @@ class RouteBase:
         )
 
     def wants_check(self, now: float) -> bool:
-        """Whether rows have failed that only another request can judge: none but such rows is in flight."""
-        return (
-            bool(self.evidence.unproven)
-            and not self.checking
-            and not self._fresh_out
-            and self.takes_calls(now)
-            and now >= self.check_at
-        )
+        """Whether rows have failed that only another request can judge: none in flight can, were it to succeed."""
+        if not self.evidence.unproven or self.checking or not self.takes_calls(now) or now < self.check_at:
+            return False
+        return not self._fresh_out or max(self._out) < self.evidence.newest_unproven

@@ -40,6 +40,10 @@ class Judging(RouteBase):
         self.history.answered = True
         if self.history.refusals:
             self.history.refusals.prove(call.sent_at)
+        throttled = self.history.throttled
+        if throttled:
+            for row in [row for row, label in throttled.items() if label == self.label]:
+                del throttled[row]
         self._succeeded_at = now
         self._failed_checks = 0.0
         self._unreached = None
@@ -161,6 +165,7 @@ class Judging(RouteBase):
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.ended(row)
+        self.history.throttled.pop(row, None)
         return Fail(row, record.last)
 
     # The circuit, and named waits.
@@ -209,6 +214,8 @@ class Judging(RouteBase):
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if outcome.code == "timeout":
             outage.hung += 1
+            if call.kind != "row" and outage.turn == 1 and not self.history.ever:
+                decisions.append(self._name_silence(call))
         wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:
@@ -258,6 +265,11 @@ class Judging(RouteBase):
                 decisions += self._prove(call.serial, now)
         self.throttle.ramp_due = False
         return [*decisions, Requeue()]
+
+    def _name_silence(self, call: Call) -> Decision:
+        """Not even the smallest request was answered, where nothing ever was."""
+        message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
+        return Tell("warning", message, "is the address right, and is the server up? still trying")
 
     def _name_timeouts(self, outage: Outage) -> list[Decision]:
         """The smallest request passed, though every other call ran out of time."""

@@ -145,6 +145,8 @@ class Refusing(Judging):
         if outcome.retry_after is not None:
             self.throttle.hear(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)
+        if call.kind == "row":
+            self.history.throttled[call.row] = self.label
         disprovable = any(number > call.serial for number in self._out)
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):

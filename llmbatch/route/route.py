@@ -197,6 +197,22 @@ class RouteState(Refusing):
             return list(self._moved(was, self._open("last rows", now)))
         return self._send_alone(held, now)
 
+    def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
+        """As :meth:`judge_alone` where all rows that are left are throttled, and no request tells of the route.
+
+        Nothing but throttling has come for some minutes, from few rows over all tenants: they are judged by their own
+        attempts from now on.
+        """
+        since, records = self.throttle.since, self.evidence.records
+        if since is None or not self.history.ever or now - since < MANY_ALONE_SECONDS:
+            return []
+        throttled = sum(record.last.verdict == "throttled" for record in records.values())
+        if throttled < rows_left or len(self.history.throttled) >= self._policy.failure_threshold:
+            return []
+        for record in records.values():
+            record.throttled = True
+        return self._send_alone(dict(records), now)
+
     def judge_parked(
         self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False
     ) -> list[Decision]:
