@@ -325,6 +325,8 @@ class RouteBase:
             self.outage.turn += 1
             self.outage.check_next = False
         if kind != "row":
+            if self.throttle.ramp_due and self.circuit.is_closed:
+                self.ramp()  # it is the first call after a wait
             self.checking += 1
         self._out.add(ticket.serial)
         return Call(row, kind, ticket, timeout, now, fresh)
