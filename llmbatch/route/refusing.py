@@ -147,7 +147,7 @@ class Refusing(Judging):
         count = self.throttle.throttled(call.serial, now)
         if call.kind == "row":
             self.history.throttled[call.row] = self.label
-        disprovable = any(number > call.serial for number in self._out)
+        disprovable = self.throttle.is_disproved(call.serial) or any(number > call.serial for number in self._out)
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=count == 1)
