@@ -216,7 +216,9 @@ class Judging(RouteBase):
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
                 decisions.append(self._name_silence(call))
-        wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
+        wait = probe_wait(
+            self._failing_for(outage, now), self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}")
+        )
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:
             outage.failed_rows += call.kind == "row"
@@ -229,6 +231,10 @@ class Judging(RouteBase):
                 hint = "the key may have been revoked; waiting and probing in case it is an outage"
                 decisions.append(Tell("warning", message, hint))
         return decisions
+
+    def _failing_for(self, outage: Outage, now: float) -> float:
+        """Seconds since no row has passed: that the smallest request alone closes the circuit starts nothing anew."""
+        return now - (outage.since if self.trust.since is None else self.trust.since)
 
     def _probe_passed(self, call: Call, now: float) -> list[Decision]:
         if self.circuit.is_closed:
@@ -243,6 +249,8 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         by_ping = call.kind == "ping"
         self.trust.pings += by_ping
+        if by_ping and self.trust.since is None:
+            self.trust.since = outage.since
         decisions: list[Decision] = []
         if outage.confirmed:
             self.evidence.void()

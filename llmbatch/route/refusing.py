@@ -129,7 +129,7 @@ class Refusing(Judging):
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
-                lasted = now - outage.since if self.trust.pings else 0.0
+                lasted = self._failing_for(outage, now) if self.trust.pings else 0.0
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
         return decisions
 

@@ -76,6 +76,8 @@ class Settler:
         if pending is not None:
             pending.latency = now - job.call.sent_at
             pending.last = outcome
+            if outcome.retry_after is not None:
+                pending.not_before = now + outcome.retry_after
             if outcome.verdict != "success" and (job.call.probe or outcome.verdict == "local"):
                 pending.attempts -= 1
                 pending.probes += job.call.probe

@@ -326,3 +326,39 @@ def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
 
     assert state.is_closed
     assert state.room(12.5) <= 2
+
+
+def test_a_parked_row_keeps_the_wait_that_its_own_answer_named(simulate, prompts):
+    """It was asked to wait ten minutes, others passed, and an outage came and went: it was sent at the recovery."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        if b"row 2 " in body or b'row 2"' in body:
+            return status(503, retry_after="600") if now < 600.0 else None
+        return status(500) if 5.0 <= now < 25.0 and is_row(body) else None
+
+    story = simulate(
+        prompts(300),
+        wrap=lambda transport: Scripted(transport, answer),
+        concurrency=5,
+        latency=0.5,
+        recovery_timeout=5.0,
+    )
+
+    sent = [event.at for event in story.of(CallSent) if event.row == 2]
+    assert story.statuses == {"success": 300}
+    assert len(sent) == 2
+    assert sent[1] >= 600.0
+
+
+def test_rows_that_only_the_smallest_request_outlives_are_probed_ever_more_seldom(simulate, prompts):
+    """Each row is refused for a quarter of an hour, the smallest request passes: each closing began the waits anew."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(400) if is_row(body) and 5.0 <= now < 905.0 else None
+
+    story = simulate(prompts(300), wrap=lambda transport: Scripted(transport, answer), concurrency=5, latency=0.5)
+
+    refused = [event.at for event in story.of(CallSent) if 100.0 <= event.at < 905.0]
+    assert story.statuses == {"success": 300}
+    assert story.seconds < 905.0 + 180.0
+    assert len(refused) <= 40
