@@ -123,7 +123,8 @@ class AdaptiveLimit:
                 self._value = min(self._value + 1.0, float(self.ceiling))
                 return
             below = self._peak - self._value
-            self._value = min(self._value + part * max(self._growth, below / 2.0), float(self.ceiling))
+            # Never faster than slow start: the last of few calls must not bring a dozen.
+            self._value = min(self._value + min(1.0, part * max(self._growth, below / 2.0)), float(self.ceiling))
             if below > 0:
                 return
             self._trips += part

@@ -11,6 +11,7 @@ from llmbatch.breaker.core import Circuit, PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
+from llmbatch.route.account import AccountRefusals
 from llmbatch.route.evidence import Evidence
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.law import FLOOR
@@ -67,13 +68,16 @@ class RoutePolicy:
 class RouteHistory:
     """What is known of a route, whichever of its tenants learned it."""
 
-    __slots__ = ("answered", "answered_before")
+    __slots__ = ("answered", "answered_before", "refusals", "throttled")
 
     def __init__(self, *, answered_before: Callable[[], bool] = lambda: False) -> None:
         self.answered = False
         """Whether the route has answered well in this run."""
         self.answered_before = answered_before
         """Whether it did in an earlier one."""
+        self.refusals = AccountRefusals()
+        self.throttled: dict[int, str] = {}
+        """Rows that were throttled since a call of their tenant succeeded last, each with its tenant's label."""
 
     @property
     def ever(self) -> bool:
@@ -321,14 +325,11 @@ class RouteBase:
             self.outage.turn += 1
             self.outage.check_next = False
         if kind != "row":
+            if self.throttle.ramp_due and self.circuit.is_closed:
+                self.ramp()  # it is the first call after a wait
             self.checking += 1
         self._out.add(ticket.serial)
         return Call(row, kind, ticket, timeout, now, fresh)
-
-    def cancelled(self, call: Call) -> None:
-        """The call was cut off: it says nothing."""
-        self._returned(call)
-        self.circuit.release(call.ticket)
 
     def _returned(self, call: Call) -> None:
         self._out.discard(call.ticket.serial)
@@ -340,14 +341,13 @@ class RouteBase:
             if record is not None:
                 record.in_flight = False
 
-    @property
-    def probe_timeout(self) -> float:
+    def probe_timeout(self, kind: CallKind = "row") -> float:
         """Seconds that a probe may take: given up sooner than a call, but not before a slow model could answer."""
         outage, timeout = self.outage, self._policy.timeout
         if self.slowest <= 0.0:
             # Nobody knows how long answers take: where all were slower than the limit, a longer one may tell.
-            is_first = outage is not None and outage.cause == "timeouts" and not outage.turn
-            return max(timeout, LONG_PING) if is_first else timeout
+            longer = kind != "row" and outage is not None and outage.cause == "timeouts"
+            return max(timeout, LONG_PING) if longer else timeout
         hung = 0 if outage is None else outage.hung
         return min(timeout, max(10.0, 3.0 * self.slowest) * 2.0 ** min(hung, 10))
 
@@ -382,11 +382,7 @@ class RouteBase:
         )
 
     def wants_check(self, now: float) -> bool:
-        """Whether rows have failed that only another request can judge: none but such rows is in flight."""
-        return (
-            bool(self.evidence.unproven)
-            and not self.checking
-            and not self._fresh_out
-            and self.takes_calls(now)
-            and now >= self.check_at
-        )
+        """Whether rows have failed that only another request can judge: none in flight can, were it to succeed."""
+        if not self.evidence.unproven or self.checking or not self.takes_calls(now) or now < self.check_at:
+            return False
+        return not self._fresh_out or max(self._out) < self.evidence.newest_unproven

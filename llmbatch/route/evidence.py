@@ -141,6 +141,11 @@ class Evidence:
                     self.records.pop(row, None)
         return held
 
+    @property
+    def newest_unproven(self) -> int:
+        """The highest number of a call that failed and is not proven yet; 0 where there is none."""
+        return max((record.pending[-1] for record in self.unproven.values()), default=0)
+
     def needed(self, record: RowRecord) -> int:
         """Proven failures that end the row."""
         return max(self._least, self._asked(record))

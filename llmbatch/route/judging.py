@@ -38,6 +38,12 @@ class Judging(RouteBase):
 
     def _note_success(self, call: Call, now: float) -> None:
         self.history.answered = True
+        if self.history.refusals:
+            self.history.refusals.prove(call.sent_at)
+        throttled = self.history.throttled
+        if throttled:
+            for row in [row for row, label in throttled.items() if label == self.label]:
+                del throttled[row]
         self._succeeded_at = now
         self._failed_checks = 0.0
         self._unreached = None
@@ -159,6 +165,7 @@ class Judging(RouteBase):
 
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.ended(row)
+        self.history.throttled.pop(row, None)
         return Fail(row, record.last)
 
     # The circuit, and named waits.
@@ -207,7 +214,11 @@ class Judging(RouteBase):
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if outcome.code == "timeout":
             outage.hung += 1
-        wait = probe_wait(now - outage.since, self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}"))
+            if call.kind != "row" and outage.turn == 1 and not self.history.ever:
+                decisions.append(self._name_silence(call))
+        wait = probe_wait(
+            self._failing_for(outage, now), self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}")
+        )
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:
             outage.failed_rows += call.kind == "row"
@@ -220,6 +231,10 @@ class Judging(RouteBase):
                 hint = "the key may have been revoked; waiting and probing in case it is an outage"
                 decisions.append(Tell("warning", message, hint))
         return decisions
+
+    def _failing_for(self, outage: Outage, now: float) -> float:
+        """Seconds since no row has passed: that the smallest request alone closes the circuit starts nothing anew."""
+        return now - (outage.since if self.trust.since is None else self.trust.since)
 
     def _probe_passed(self, call: Call, now: float) -> list[Decision]:
         if self.circuit.is_closed:
@@ -234,6 +249,8 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         by_ping = call.kind == "ping"
         self.trust.pings += by_ping
+        if by_ping and self.trust.since is None:
+            self.trust.since = outage.since
         decisions: list[Decision] = []
         if outage.confirmed:
             self.evidence.void()
@@ -256,6 +273,11 @@ class Judging(RouteBase):
                 decisions += self._prove(call.serial, now)
         self.throttle.ramp_due = False
         return [*decisions, Requeue()]
+
+    def _name_silence(self, call: Call) -> Decision:
+        """Not even the smallest request was answered, where nothing ever was."""
+        message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
+        return Tell("warning", message, "is the address right, and is the server up? still trying")
 
     def _name_timeouts(self, outage: Outage) -> list[Decision]:
         """The smallest request passed, though every other call ran out of time."""

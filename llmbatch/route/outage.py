@@ -67,6 +67,8 @@ class Trust:
     """How often fresh rows have probed."""
     mistaken: bool = False
     """Whether the last opening was a mistake."""
+    since: float | None = None
+    """When the first of the openings began that the smallest request alone has closed; no row has passed since."""
     vouched: set[int] = field(default_factory=set)
     """Rows whose failures counted on the word of the smallest request alone."""
 

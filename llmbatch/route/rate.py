@@ -84,7 +84,7 @@ class ErrorRate:
         self._events = 0
         """Failures, and checks that passed: with :attr:`rows`, a clock of what was learned."""
         self._known: dict[tuple[int, bool], tuple[int, int]] = {}
-        """An epoch's start, and whether the error is a program's own, to the failures that end a row, and how long."""
+        """An epoch's start, and whether the error is a program's own, to what ends a row, and until when."""
 
     def __repr__(self) -> str:
         return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"

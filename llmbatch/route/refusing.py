@@ -6,22 +6,19 @@ import math
 from dataclasses import replace
 
 from llmbatch.core.calls import Outcome
+from llmbatch.route.account import is_money
 from llmbatch.route.base import Call
 from llmbatch.route.decisions import (
     Decision,
     Fail,
     ParkUntil,
     RetryAt,
-    StopRun,
 )
 from llmbatch.route.evidence import RowRecord
 from llmbatch.route.judging import Judging
-from llmbatch.route.outage import Outage, probe_wait
+from llmbatch.route.outage import probe_wait
 
 __all__ = ["Refusing"]
-
-UNCERTAIN_REFUSALS = 3
-"""Rows without money in a row that mean the account, where one such answer may mean that row."""
 
 
 class Refusing(Judging):
@@ -32,6 +29,8 @@ class Refusing(Judging):
     # Refusals.
 
     def _refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        if is_money(outcome):
+            self._note_money(call)
         if call.probe:
             return self._probe_refused(call, outcome, now)
         self.circuit.settle(call.ticket, "neutral", now)
@@ -44,11 +43,12 @@ class Refusing(Judging):
         record = self._note_failure(call, outcome)
         if outcome.retry_after is not None:
             self.throttle.hear(call.serial, now + outcome.retry_after)
-        if not self.circuit.is_closed:
-            return [ParkUntil(call.row)]
         stop = self._should_stop(outcome)
         if stop is not None:
             self._stop = (3, stop)
+        if not self.circuit.is_closed:
+            return [ParkUntil(call.row)]
+        if self._stop is not None:
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
@@ -76,21 +76,28 @@ class Refusing(Judging):
 
     def _should_stop(self, outcome: Outcome) -> Outcome | None:
         """Whether refusals are the operator's matter: the route never worked, or the account has no money."""
-        records = self.evidence.records
-        lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
-        if outcome.verdict == "account_refused" and outcome.scope == "key" and not outcome.key_refused:
-            broke = sum(last.verdict == "account_refused" for last in lasts)
-            if broke >= UNCERTAIN_REFUSALS:
-                return outcome
+        if is_money(outcome) and self.history.refusals.mean_the_account:
+            return outcome
         if self.history.ever:
             return None
         if outcome.verdict == "account_refused" and outcome.certain:
             return outcome
+        records = self.evidence.records
+        lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
         refused = sum(last.verdict in ("rejected", "account_refused") for last in lasts)
         return outcome if refused >= self._policy.failure_threshold else None
 
+    def _note_money(self, call: Call) -> None:
+        """A row that failed before while others passed says nothing of the account."""
+        record = self.evidence.records.get(call.row)
+        if record is None or not record.proven:
+            self.history.refusals.add(call.row, call.serial, call.sent_at)
+
     def _check_refused(self, outcome: Outcome, now: float) -> list[Decision]:
         """The smallest request, or a finished row's, was refused while rows are held."""
+        if is_money(outcome) and self._should_stop(outcome) is not None:
+            self._stop = (3, outcome)
+            return self._open("stop", now) if self.circuit.is_closed else []
         if not self.circuit.is_closed:
             return []
         refused = [record for record in self.evidence.unproven.values() if _is_refused(record)]
@@ -108,7 +115,7 @@ class Refusing(Judging):
         if outage is None:
             self.circuit.settle(call.ticket, "neutral", now)
             return self._bad_row(call, outcome) if final else self._stale_probe(call)
-        if not self.history.ever and outcome.verdict == "account_refused" and outcome.certain:
+        if outcome.verdict == "account_refused" and self._should_stop(outcome) is not None:
             self._stop = (3, outcome)
         disguised = outage.cause in ("refusals", "stop") and not final
         if disguised or outcome.verdict == "account_refused":
@@ -122,7 +129,7 @@ class Refusing(Judging):
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
-                lasted = now - outage.since if self.trust.pings else 0.0
+                lasted = self._failing_for(outage, now) if self.trust.pings else 0.0
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
         return decisions
 
@@ -138,7 +145,9 @@ class Refusing(Judging):
         if outcome.retry_after is not None:
             self.throttle.hear(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)
-        disprovable = any(number > call.serial for number in self._out)
+        if call.kind == "row":
+            self.history.throttled[call.row] = self.label
+        disprovable = self.throttle.is_disproved(call.serial) or any(number > call.serial for number in self._out)
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=count == 1)
@@ -177,17 +186,6 @@ class Refusing(Judging):
     def _push_back(self, call: Call) -> None:
         self.limit.on_pushback(call.serial, self.circuit.serial)
         self._steady = 0.0
-
-    def _exhausted(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
-        if outcome.scope != "key" or outcome.key_refused or not outcome.certain:
-            # A key, a model or an address that worked before is judged like any refusal: by evidence.
-            return self._refused(call, outcome, now)
-        self.circuit.settle(call.ticket, "exhausted", now)
-        self.dead = outcome
-        if self.outage is None and not self.circuit.is_closed:
-            self._begin_outage(Outage(now, "stop", self.window.newest))
-        stop = StopRun(3, f"{self.label} refuses the account: {outcome.message}", outcome.hint)
-        return [*([ParkUntil(call.row)] if call.kind == "row" else []), stop]
 
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.release(call.ticket)

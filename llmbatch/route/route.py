@@ -10,7 +10,8 @@ The cases, by the verdict of an answer:
 * ``rejected``: a refusal. One that names the row's content ends the row; others are judged like failures. On a route
   that has never answered, enough of them stop the run.
 * ``throttled``: the route's pace, or a row that is too large for the limit.
-* ``account_refused``: no money ends the run; a refused key, model or address does where it has never worked.
+* ``account_refused``: no money ends the run, once it is no single row's matter; a refused key, model or address does
+  where it has never worked.
 * ``local``: this machine's fault: the row goes back, nobody is blamed.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome
+from llmbatch.route.account import is_money
 from llmbatch.route.base import RAMP_START, Call, CallKind, RouteHistory, RoutePolicy
 from llmbatch.route.decisions import (
     CircuitMoved,
@@ -71,9 +73,14 @@ class RouteState(Refusing):
         if self._stop is not None:
             if self.circuit.is_closed:
                 decisions += self._open("stop", now)
-            if not self._out and not self.looks_further:
-                decisions.append(self._give_up())
+            decisions += self._given_up()
         return self._moved(was, decisions)
+
+    def cancelled(self, call: Call) -> Sequence[Decision]:
+        """The call was cut off: it says nothing, but it may have been the last that could disprove a stop."""
+        self._returned(call)
+        self.circuit.release(call.ticket)
+        return self._given_up()
 
     def _moved(self, was: Literal["closed", "open", "half_open"], decisions: Sequence[Decision]) -> Sequence[Decision]:
         now = self.circuit.phase
@@ -85,12 +92,10 @@ class RouteState(Refusing):
                 return self._succeeded(call, now)
             case "failure":
                 return self._failed(call, outcome, now)
-            case "rejected":
+            case "rejected" | "account_refused":
                 return self._refused(call, outcome, now)
             case "throttled":
                 return self._throttled(call, outcome, now)
-            case "account_refused":
-                return self._exhausted(call, outcome, now)
             case "local":
                 return self._local(call, outcome, now)
             case _:
@@ -123,10 +128,11 @@ class RouteState(Refusing):
                 return self._ping_passed(call, now)
             if not call.probe:
                 return decisions
+            self.history.refusals.prove(call.sent_at)
             self._stop = None
             return self._probe_passed(call, now)
         self._note_success(call, now)
-        was_stopping, self._stop = self._stop is not None, None
+        was_stopping = self._take_stop_back()
         outage = self.outage
         if outage is None:
             return [*decisions, *self._prove(call.serial, now)]
@@ -138,6 +144,13 @@ class RouteState(Refusing):
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
 
+    def _take_stop_back(self) -> bool:
+        """A call has succeeded. Whether that disproves a stop; money may have run out after it was sent."""
+        if self._stop is None or self.history.refusals.mean_the_account:
+            return False
+        self._stop = None
+        return True
+
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Keep since when a route that has never answered cannot even be reached."""
         if outcome.verdict == "failure" and outcome.status is None:
@@ -146,11 +159,16 @@ class RouteState(Refusing):
         elif outcome.verdict not in ("local", "success"):
             self._unreached = None if not self.trust.pings else self._unreached
 
-    def _give_up(self) -> Decision:
-        """The route never worked, and refuses: only the operator can help."""
-        assert self._stop is not None  # noqa: S101 - the caller has looked
-        exit_code, outcome = self._stop
-        self._stop = None
+    def _given_up(self) -> list[Decision]:
+        """Only the operator can help, and nothing in flight can disprove it any more: then the route is given up."""
+        if self._stop is None or self._out or self.looks_further:
+            return []
+        (exit_code, outcome), self._stop = self._stop, None
+        if is_money(outcome) and self.history.ever and not self.history.refusals.mean_the_account:
+            return []  # another tenant's call has succeeded meanwhile
+        return [self._give_up(exit_code, outcome)]
+
+    def _give_up(self, exit_code: int, outcome: Outcome) -> Decision:
         self.dead = outcome
         hint = outcome.hint or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if exit_code == 2:
@@ -171,11 +189,29 @@ class RouteState(Refusing):
         More of them may be the beginning of an outage.
         """
         held = {row: record for row, record in self.evidence.records.items() if record.held}
+        if _lack_money(record.last for record in held.values()):
+            return list(self._stop_alone(next(iter(held.values())).last, now))
         few = rows_left < self._policy.failure_threshold
         if not few and not all(record.proven for record in held.values()):
             was = self.circuit.phase
             return list(self._moved(was, self._open("last rows", now)))
         return self._send_alone(held, now)
+
+    def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
+        """As :meth:`judge_alone` where all rows that are left are throttled, and no request tells of the route.
+
+        Nothing but throttling has come for some minutes, from few rows over all tenants: they are judged by their own
+        attempts from now on.
+        """
+        since, records = self.throttle.since, self.evidence.records
+        if since is None or not self.history.ever or now - since < MANY_ALONE_SECONDS:
+            return []
+        throttled = sum(record.last.verdict == "throttled" for record in records.values())
+        if throttled < rows_left or len(self.history.throttled) >= self._policy.failure_threshold:
+            return []
+        for record in records.values():
+            record.throttled = True
+        return self._send_alone(dict(records), now)
 
     def judge_parked(
         self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False
@@ -189,7 +225,11 @@ class RouteState(Refusing):
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
         if outage is None or not self.history.ever or now - outage.since < patience:
             return []
-        for row, outcome in probed:
+        answers = dict(probed)
+        lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
+        if _lack_money(lasts.values()):
+            return list(self._stop_alone(next(iter(lasts.values())), now))
+        for row, outcome in answers.items():
             if row not in self.evidence.records:
                 self.evidence.failed(row, self.circuit.serial, outcome)
         was = self.circuit.phase
@@ -200,6 +240,12 @@ class RouteState(Refusing):
         over: list[Decision] = [OutageOver(outage.since)] if outage.confirmed else []
         alone = self._send_alone(dict(self.evidence.records), now)
         return [CircuitMoved(was, "closed"), *over, *alone, Requeue()]
+
+    def _stop_alone(self, outcome: Outcome, now: float) -> Sequence[Decision]:
+        """Every row that is left was told that the account has no money, and no other request can be asked."""
+        was = self.circuit.phase
+        opened = self._open("stop", now) if self.circuit.is_closed else []
+        return self._moved(was, [*opened, self._give_up(3, outcome)])
 
     def _send_alone(self, records: dict[int, RowRecord], now: float) -> list[Decision]:
         decisions: list[Decision] = []
@@ -219,3 +265,9 @@ class RouteState(Refusing):
         """The row ended for a reason of the shell's own."""
         self.evidence.forget(row)
         self.window.drop(row)
+
+
+def _lack_money(lasts: Iterable[Outcome]) -> bool:
+    """Whether all of these answers, one at least, say for certain that the account has no money."""
+    lasts = list(lasts)
+    return bool(lasts) and all(is_money(last) and last.certain for last in lasts)

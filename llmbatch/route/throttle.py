@@ -27,7 +27,7 @@ LONGEST_BACKOFF = 60.0
 class Throttle:
     """Named waits and throttling of one route. Memory: one entry per call that named a wait since the last success."""
 
-    __slots__ = ("_hints", "_level", "_throttled", "given_up", "not_before", "ramp_due", "since")
+    __slots__ = ("_hints", "_level", "_newest", "_throttled", "given_up", "not_before", "ramp_due", "since")
 
     def __init__(self) -> None:
         self.not_before = 0.0
@@ -40,6 +40,8 @@ class Throttle:
         """Whether it has lasted longer than the run will wait."""
         self._level = 0
         """Waits in a row for which the provider named no time."""
+        self._newest = 0
+        """The highest number of a call that succeeded: what calls sent before it were told was their rows'."""
         self._hints: dict[int, float] = {}
         """Call number to the time that its answer named."""
         self._throttled: set[int] = set()
@@ -50,6 +52,8 @@ class Throttle:
 
     def throttled(self, serial: int, now: float) -> int:
         """Call *serial* was throttled. How many were with no good answer to a later call between."""
+        if serial < self._newest:
+            return len(self._throttled)
         self._throttled.add(serial)
         if self.since is None:
             self.since = now
@@ -68,7 +72,12 @@ class Throttle:
 
     def hear(self, serial: int, until: float) -> None:
         """The answer to call *serial* asked to wait until then."""
-        self._hints[serial] = until
+        if serial > self._newest:
+            self._hints[serial] = until
+
+    def is_disproved(self, serial: int) -> bool:
+        """Whether a call that was sent after call *serial* has succeeded already."""
+        return serial < self._newest
 
     def confirmed(self, *, disprovable: bool) -> float:
         """Until when the route has to wait by what was heard: the longest wait that two calls named.
@@ -96,6 +105,8 @@ class Throttle:
         """Call *serial* succeeded: what was asked of calls sent before it was meant for their rows."""
         self.since = None
         self._level = 0
+        if serial > self._newest:
+            self._newest = serial
         if self._hints:
             self._hints = {number: until for number, until in self._hints.items() if number > serial}
         if self._throttled:

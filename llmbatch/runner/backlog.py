@@ -75,6 +75,7 @@ class PendingRow:
         "deferrals",
         "last",
         "latency",
+        "not_before",
         "probes",
         "request",
         "route",
@@ -99,6 +100,8 @@ class PendingRow:
         self.probes = 0
         """Failed probes by this row."""
         self.latency: float | None = None
+        self.not_before = 0.0
+        """Until then the provider asked this row to wait."""
         self.stamp = 0
         self.last: Outcome | None = None
         self.spent: Usage | None = None
@@ -233,7 +236,11 @@ class Backlog:
         untried, failed = self._parked(route)
         route.parked.clear()
         for pending in (*_spread(untried), *failed):
-            self.enqueue(pending)
+            if pending.not_before > now:
+                code = "" if pending.last is None else pending.last.code
+                self.retry_at(pending, pending.not_before, now, code)
+            else:
+                self.enqueue(pending)
         if untried or failed:
             self._emit(RowsRequeued(now, route.state.label, len(untried) + len(failed)))
 

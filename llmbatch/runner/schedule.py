@@ -157,7 +157,7 @@ class Scheduler:
             return None
         state = route.state
         was = state.circuit.phase
-        call = state.admit(0, now, kind=kind, timeout=state.probe_timeout)
+        call = state.admit(0, now, kind=kind, timeout=state.probe_timeout(kind))
         if call is None:
             return None
         if state.circuit.phase != was:
@@ -214,7 +214,7 @@ class Scheduler:
         )
         if pending is None:
             pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
-        return None if pending is None else self._issue(pending, now, state.probe_timeout)
+        return None if pending is None else self._issue(pending, now, state.probe_timeout())
 
     def _check(self, now: float) -> Job | None:
         """A request for rows that only wait to learn whether the route works."""
@@ -233,8 +233,9 @@ class Scheduler:
             ping = self._checks.ping(route)
             if ping is not None:
                 return self._issue_check(route, "ping", ping, now)
-            if self.reading.is_over and self._all_held(route):
-                self._settler.apply(route, state.judge_alone(now, route.live), now)
+            if self.reading.is_over:
+                judge = state.judge_alone if self._all_held(route) else state.judge_throttled
+                self._settler.apply(route, judge(now, route.live), now)
         return None
 
     def _all_held(self, route: RunRoute) -> bool:

@@ -77,6 +77,8 @@ class Settler:
         if pending is not None:
             pending.latency = now - job.call.sent_at
             pending.last = outcome
+            if outcome.retry_after is not None:
+                pending.not_before = now + outcome.retry_after
             if outcome.verdict != "success" and (job.call.probe or outcome.verdict == "local"):
                 pending.attempts -= 1
                 pending.probes += job.call.probe
@@ -86,13 +88,14 @@ class Settler:
 
     def cancelled(self, job: Job, now: float) -> None:
         """The call of *job* was cut off: it says nothing."""
-        job.route.state.cancelled(job.call)
+        decisions = job.route.state.cancelled(job.call)
         row = 0
         if job.pending is not None:
             job.pending.state = RowState.HELD
             row = job.pending.row.number
         state, probe, seconds = job.route.state, job.call.probe, now - job.call.sent_at
         self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, job.call.serial))
+        self.apply(job.route, decisions, now)
 
     def apply(
         self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None

@@ -295,3 +295,22 @@ def test_the_limit_shows_what_it_tries() -> None:
         limit.on_overload(serial, 40)
 
     assert repr(limit) == "<AdaptiveLimit 20 of 40, tried from 40>"
+
+
+def test_no_answer_brings_more_than_one_request_more() -> None:
+    """After a wait a refusal took the limit down to one: the next good answer alone brought twelve."""
+    limit = AdaptiveLimit(40)
+    for serial in range(1, 41):
+        limit.on_success(serial)
+    limit.on_pushback(41, 41)
+    limit.resume(0)
+    limit.on_overload(42, 42)
+    assert limit.value == 1
+
+    values = [limit.value]
+    for serial in range(43, 60):
+        limit.on_success(serial)
+        values.append(limit.value)
+
+    assert all(after <= before + 1 for before, after in pairwise(values))
+    assert values[-1] > 5

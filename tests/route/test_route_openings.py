@@ -301,9 +301,9 @@ def test_probes_that_hang_get_more_time() -> None:
     story.open()
 
     story.probe(100, TIMEOUT)
-    assert story.route.probe_timeout == 20.0
+    assert story.route.probe_timeout() == 20.0
     story.probe(101, FAILED)
-    assert story.route.probe_timeout == 20.0
+    assert story.route.probe_timeout() == 20.0
 
 
 def test_failed_probes_confirm_an_outage_once() -> None:
@@ -564,10 +564,11 @@ def test_an_opening_by_time_outs_asks_the_smallest_request_at_once_with_patience
     story.go_to_probe()
 
     assert story.route.next_probe(story.now, EVERYTHING) == Probe("ping")
-    assert story.route.probe_timeout == 20.0
+    assert story.route.probe_timeout("ping") == 20.0
 
     story.probe(0, TIMEOUT, "ping")
-    assert story.route.probe_timeout == 5.0
+    assert story.route.probe_timeout() == 5.0
+    assert story.route.probe_timeout("ping") == 20.0
 
 
 def test_a_route_that_has_answered_gets_no_more_patience_in_an_opening_by_time_outs() -> None:
@@ -580,7 +581,7 @@ def test_a_route_that_has_answered_gets_no_more_patience_in_an_opening_by_time_o
     story.go_to_probe()
 
     assert story.route.next_probe(story.now, EVERYTHING) == Probe("ping")
-    assert story.route.probe_timeout == 5.0
+    assert story.route.probe_timeout() == 5.0
 
 
 def test_answers_that_take_longer_than_the_limit_stop_a_route_that_has_never_answered() -> None:

@@ -31,8 +31,8 @@ HINT = "check the model, the parameters and the rows; `llmbatch check` reads the
 
 
 def test_an_account_without_money_stops_the_run_at_once() -> None:
-    """The row stays; the route is dead."""
-    story = Story()
+    """On a route that has never answered; the row stays, the route is dead."""
+    story = Story(ever=False)
 
     decisions = story.call(1, NO_MONEY)
 
@@ -42,40 +42,118 @@ def test_an_account_without_money_stops_the_run_at_once() -> None:
         StopRun(3, "m refuses the account: no money", "top up"),
     ]
     assert story.route.dead is NO_MONEY
-    assert story.route.outage == Outage(story.now, "stop", 0)
+    assert story.route.outage == Outage(story.now, "stop", 1)
     assert repr(story.route) == "<RouteState m dead, 0 in flight, limit 10>"
     assert story.route.next_change(story.now) is None
     assert story.route.next_probe(story.now + 100.0, EVERYTHING) is None
     assert not story.route.takes_calls(story.now + 100.0)
 
 
-def test_a_check_that_finds_no_money_stops_the_run() -> None:
-    """No row is concerned."""
-    assert kinds(Story().call(0, NO_MONEY, "ping")) == ["CircuitMoved", "StopRun"]
+def test_one_row_without_money_stops_nothing_where_others_have_passed() -> None:
+    """A quota's code on one row of thousands stopped the run, and every resume."""
+    story = Story()
+    story.quiet()
+    assert kinds(story.call(1, NO_MONEY)) == ["RetryAt"]
+
+    for _ in range(9):
+        story.call(100, GOOD)
+        story.wait(60.0)
+        decisions = story.call(1, NO_MONEY)
+
+    assert story.route.is_closed
+    assert story.route.dead is None
+    assert kinds(decisions) == ["RetryAt"] or 1 not in story.route.evidence.records
+
+
+def test_an_account_that_runs_dry_stops_the_run_after_three_rows() -> None:
+    """Each call that follows is refused; what was sent before and passes late does not take that back."""
+    story = Story()
+    early = story.send(50)
+    story.wait(1.0)
+    assert [kinds(story.call(row, NO_MONEY)) for row in (1, 2)] == [["RetryAt"]] * 2
+
+    assert kinds(story.call(3, NO_MONEY)) == ["CircuitMoved", "ParkUntil"]
+    assert kinds(story.come(early, GOOD)) == ["Succeed", "StopRun"]
+
+    assert story.route.dead is NO_MONEY
+
+
+def test_a_check_that_finds_no_money_too_stops_the_run() -> None:
+    """The last row alone was told so, and then a request that nothing speaks against."""
+    story = Story(can_check=True)
+    assert kinds(story.call(1, NO_MONEY)) == ["HoldForEvidence"]
+
+    assert kinds(story.call(0, NO_MONEY, "ping")) == ["CircuitMoved", "StopRun"]
 
 
 def test_an_account_that_runs_dry_in_an_outage_stops_the_run() -> None:
-    """The outage keeps its beginning."""
+    """A row probes and the smallest request; the outage keeps its beginning."""
     story = Story()
     story.open()
     outage = story.route.outage
+    assert "StopRun" not in kinds(story.probe(100, NO_MONEY))
 
-    decisions = story.probe(100, NO_MONEY)
+    decisions = story.probe(0, NO_MONEY, "ping")
 
-    assert kinds(decisions) == ["CircuitMoved", "ParkUntil", "StopRun"]
+    assert kinds(decisions)[-1] == "StopRun"
     assert story.route.outage is outage
 
 
-def test_a_late_answer_about_money_stops_a_closed_circuit_too() -> None:
-    """It was sent before an outage that is over."""
+def test_late_answers_about_money_stop_an_open_circuit_too() -> None:
+    """They were sent before it opened."""
     story = Story()
-    late = story.send(50)
+    late = [story.send(row) for row in (50, 51, 52)]
     story.open()
-    story.probe(100, GOOD)
 
-    assert kinds(story.come(late, NO_MONEY)) == ["ParkUntil", "StopRun"]
-    assert story.route.dead is NO_MONEY
-    assert not story.route.takes_calls(story.now)
+    decisions = [kinds(story.come(call, NO_MONEY)) for call in late]
+
+    assert decisions == [["ParkUntil"], ["ParkUntil"], ["ParkUntil", "StopRun"]]
+
+
+def test_a_tenant_whose_only_rows_lack_money_stops_the_run() -> None:
+    """Nothing else can be asked: nothing is marked as failed."""
+    story = Story()
+    story.call(1, NO_MONEY)
+    story.wait(60.0)
+    story.call(1, NO_MONEY)
+
+    assert kinds(story.route.judge_alone(story.now, 1)) == ["CircuitMoved", "StopRun"]
+
+
+def test_parked_rows_that_all_lack_money_stop_the_run() -> None:
+    """They were all that was left to probe with."""
+    story = Story()
+    story.open()
+    story.route.evidence.void()
+    story.wait(600.0)
+
+    assert kinds(story.route.judge_parked(story.now, [(1, NO_MONEY), (2, NO_MONEY)])) == ["StopRun"]
+
+
+def test_another_tenant_s_success_takes_a_stop_for_money_back() -> None:
+    """The account is one: it was paid."""
+    story = Story()
+    last = story.send(50)
+    for row in (1, 2, 3):
+        story.call(row, NO_MONEY)
+    assert story.route.is_stopping
+    story.history.refusals.prove(story.now)
+
+    assert kinds(story.come(last, FAILED)) == ["ParkUntil"]
+
+    assert story.route.dead is None
+    assert not story.route.is_stopping
+
+
+def test_a_call_that_is_cut_off_may_be_the_last_that_a_stop_waits_for() -> None:
+    """Nothing came back any more: the route was neither given up nor probed."""
+    story = Story(ever=False)
+    late = story.send(50)
+    story.call(1, KEY_REFUSED)
+    assert story.route.is_stopping
+
+    assert kinds(story.route.cancelled(late)) == ["StopRun"]
+    assert not story.route.is_stopping
 
 
 def test_one_uncertain_answer_about_money_may_be_the_row_s() -> None:
@@ -433,26 +511,24 @@ def test_rows_are_no_longer_held_once_the_account_has_no_money() -> None:
     story = Story(can_check=True)
     story.call(1, FAILED)
 
-    story.call(2, NO_MONEY)
+    for row in (2, 3, 4):
+        story.call(row, NO_MONEY)
 
     assert not story.route.evidence.records[1].held
 
 
-def test_a_late_success_opens_no_way_where_there_is_no_money() -> None:
-    """A probe was out when another call told of it: the circuit stays as it is, the row has its answer."""
-    story = Story(ever=True)
-    late = story.send(50)
-    broke = story.send(51)
-    story.open()
-    story.go_to_probe()
-    probe = story.send(60)
-    assert story.come(broke, NO_MONEY)
+def test_a_route_without_money_is_not_probed_once_it_was_given_up() -> None:
+    """The last call in flight was cut off: nothing goes any more."""
+    story = Story()
+    early = story.send(49)
+    for call in [story.send(row) for row in (50, 51, 52)]:
+        story.come(call, NO_MONEY)
 
-    assert kinds(story.come(probe, GOOD)) == ["Succeed"]
-    assert kinds(story.come(late, GOOD)) == ["Succeed"]
+    story.route.cancelled(early)
 
-    assert not story.route.circuit.is_closed
     assert story.route.dead is NO_MONEY
+    assert story.route.next_change(story.now) is None
+    assert not story.route.circuit.is_closed
 
 
 def test_an_unknown_host_is_named_where_the_first_call_meets_it() -> None:

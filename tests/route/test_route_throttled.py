@@ -259,3 +259,33 @@ def test_a_wait_that_a_failure_named_never_gives_a_route_up() -> None:
 
     assert story.route.throttle.not_before == story.now + 500.0
     assert not story.route.throttle.given_up
+
+
+def test_a_check_after_a_wait_is_the_first_call_of_the_ramp() -> None:
+    """It counted as carried already: four calls went at once when it passed."""
+    story = Story(can_check=True)
+    story.call(1, FAILED)
+    story.route.throttle.pause(story.now + 1.0)
+    story.wait(1.0)
+
+    check = story.send(0, "ping")
+    assert story.route.room(story.now) == 1
+    story.come(check, GOOD)
+
+    assert story.route.room(story.now) == 3
+
+
+def test_a_wait_that_a_later_call_has_disproved_already_is_its_row_s() -> None:
+    """The answer came late: with one more it paused the route as if two calls had named it."""
+    story = Story()
+    early = [story.send(row) for row in (1, 2)]
+    story.call(3, GOOD)
+    late = [story.send(row) for row in (4, 5)]
+
+    story.come(early[0], waiting(THROTTLED, 60.0))
+    story.come(early[1], waiting(THROTTLED, 60.0))
+
+    assert story.route.throttle.not_before < story.now
+    assert story.route.throttle.since is None
+    for call in late:
+        assert kinds(story.come(call, GOOD)) == ["Succeed"]

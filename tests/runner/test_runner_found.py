@@ -10,7 +10,8 @@ from random import Random
 import pytest
 
 from llmbatch.core.calls import Outcome, Reply, Request
-from llmbatch.core.events import CallSent, CircuitChanged
+from llmbatch.core.errors import TransportError
+from llmbatch.core.events import CallSent, CircuitChanged, Notice
 from llmbatch.core.ports import Transport
 from llmbatch.core.rows import Row
 from llmbatch.inputs.iterable import IterableSource
@@ -141,7 +142,6 @@ def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate, 
     assert failed == 0
 
 
-@pytest.mark.xfail(strict=True, reason="no request can tell a tenant that is throttled from its one row that is")
 def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate):
     """It was sent each minute for as long as the run was let: 1,078 times in the simulation."""
 
@@ -158,6 +158,72 @@ def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate):
     )
 
     assert story.statuses == {"success": 1, "failed": 1}
+    assert story.seconds < 1800
+
+
+def test_tenants_that_are_throttled_together_wait(simulate):
+    """The account is throttled for an hour, and each tenant has a row left: none ends for it."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(429) if 5.0 < now < 3600.0 else None
+
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 8}"}} for number in range(1, 41)]
+    story = simulate(
+        rows,
+        wrap=lambda transport: Scripted(transport, answer),
+        circuit_key="metadata.tenant",
+        concurrency=2,
+        latency=1.0,
+    )
+
+    assert story.statuses == {"success": 40}
+
+
+class Silent:
+    """Accepts requests that *hears*, never answers them, and passes the others on."""
+
+    def __init__(self, transport: Transport, hears: Callable[[bytes], bool] = lambda body: True) -> None:
+        self.transport = transport
+        self.hears = hears
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if not self.hears(request.body):
+            return await self.transport.post(request, timeout=timeout)
+        await asyncio.sleep(timeout)
+        raise TransportError("timeout", f"no whole answer within {timeout:g} s", sent=True)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def test_a_throttled_row_beside_one_that_hangs_ends_where_outages_are_deferred(simulate, prompts):
+    """No check went while the other was in flight: each run left both rows with exit code 75."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(429) if b"row 2" in body else None
+
+    story = simulate(
+        prompts(2),
+        wrap=lambda transport: Scripted(Silent(transport, lambda body: b"row 1" in body), answer),
+        concurrency=2,
+        on_outage="defer",
+        recovery_timeout=30.0,
+        answered_before=True,
+    )
+
+    assert story.statuses == {"failed": 2}
+    assert story.ending.exit_code == 0
+
+
+def test_a_server_that_never_answers_is_named_and_given_up(simulate, prompts):
+    """It accepts each request: after a minute nothing told why no row had passed."""
+    story = simulate(prompts(12), wrap=Silent, timeout=1.0, limit=4000.0)
+
+    told = [event for event in story.of(Notice) if "has never answered" in event.message]
+    assert [event.at <= 30.0 for event in told] == [True]
+    assert story.ending.exit_code == 75
+    assert 590.0 < story.seconds < 650.0
+    assert not story.results
 
 
 @pytest.mark.parametrize("bad", [3, 8, 30])
@@ -260,3 +326,39 @@ def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
 
     assert state.is_closed
     assert state.room(12.5) <= 2
+
+
+def test_a_parked_row_keeps_the_wait_that_its_own_answer_named(simulate, prompts):
+    """It was asked to wait ten minutes, others passed, and an outage came and went: it was sent at the recovery."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        if b"row 2 " in body or b'row 2"' in body:
+            return status(503, retry_after="600") if now < 600.0 else None
+        return status(500) if 5.0 <= now < 25.0 and is_row(body) else None
+
+    story = simulate(
+        prompts(300),
+        wrap=lambda transport: Scripted(transport, answer),
+        concurrency=5,
+        latency=0.5,
+        recovery_timeout=5.0,
+    )
+
+    sent = [event.at for event in story.of(CallSent) if event.row == 2]
+    assert story.statuses == {"success": 300}
+    assert len(sent) == 2
+    assert sent[1] >= 600.0
+
+
+def test_rows_that_only_the_smallest_request_outlives_are_probed_ever_more_seldom(simulate, prompts):
+    """Each row is refused for a quarter of an hour, the smallest request passes: each closing began the waits anew."""
+
+    def answer(body: bytes, now: float) -> Reply | None:
+        return status(400) if is_row(body) and 5.0 <= now < 905.0 else None
+
+    story = simulate(prompts(300), wrap=lambda transport: Scripted(transport, answer), concurrency=5, latency=0.5)
+
+    refused = [event.at for event in story.of(CallSent) if 100.0 <= event.at < 905.0]
+    assert story.statuses == {"success": 300}
+    assert story.seconds < 905.0 + 180.0
+    assert len(refused) <= 40

@@ -183,7 +183,7 @@ class Watch:
         failed = self._unproven[route].pop(event.row, 0)
         if failed > self._newest_success[route] and "circuit_key" not in self._plan.options:
             self._break(f"claim 6: row {event.row} failed, and goes again before a later call has succeeded")
-        ramp = self._ramp(route, event.at)
+        ramp = self._ramp(route, event.at, sending=True)
         if ramp is not None:
             ramp.sent += 1
             self._ramp_of[route, event.row] = ramp
@@ -191,10 +191,12 @@ class Watch:
             if flying > ramp.start + ramp.good and ramp.sent <= self._plan.options["concurrency"]:
                 self._break(f"claim 9: {flying} calls in flight after {ramp.good} good answers since {ramp.why}")
 
-    def _ramp(self, route: str, at: float) -> Ramp | None:
+    def _ramp(self, route: str, at: float, *, sending: bool = False) -> Ramp | None:
         if at >= self._due.get(route, math.inf) - 1e-6:
             del self._due[route]
-            self._ramps[route] = Ramp(2, "a wait")
+            # What is still in flight is carried already; two more are no stampede, nor is one for each that ends.
+            carried = sum(place[0] == route for place in self._place) - sending
+            self._ramps[route] = Ramp(2 + carried, "a wait")
         return self._ramps.get(route)
 
     def _on_answer(self, event: CallEnded) -> None:
