@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from llmbatch.core.errors import InputError
 from llmbatch.inputs.compression import HEAD_BYTES, ArchiveError, inflater_for
+from llmbatch.inputs.recognize import binary_format
 from llmbatch.inputs.rows import strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
 
@@ -26,7 +27,7 @@ def text_lines(
     With *from_start* off the blocks are from the middle of a plain file, where nothing marks a format.
 
     Raises:
-        InputError: damaged or truncated archive, or text in UTF-16.
+        InputError: damaged or truncated archive, text in UTF-16, or a format that is not text.
     """
     splitter = LineSplitter()
     for piece in _inflated(blocks, name) if from_start else blocks:
@@ -51,6 +52,9 @@ def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> It
         head += block
         if len(head) >= HEAD_BYTES:
             break
+    refused = binary_format(head, name)
+    if refused is not None:
+        raise refused
     inflater = inflater_for(head)
     try:
         yield from inflater.feed(head)
@@ -73,4 +77,7 @@ def _first_line_checked(lines: Sequence[bytes | LongLine], name: str) -> Sequenc
         raise InputError(f"{name}: the text is UTF-16, not UTF-8", hint=hint, line=1)
     if not first:
         return lines
+    refused = binary_format(first, name)  # of what was compressed: the other is known by now
+    if refused is not None:
+        raise refused
     return [strip_bom(first), *lines[1:]]
