@@ -13,9 +13,13 @@ from llmbatch.inputs.recognize import binary_format
 from llmbatch.inputs.rows import strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
 
-__all__ = ["text_lines"]
+__all__ = ["Unterminated", "text_lines"]
 
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Unterminated(list[bytes | LongLine]):
+    """The batch of the last line, where the input does not end in a line end."""
 
 
 def text_lines(
@@ -40,7 +44,7 @@ def text_lines(
             from_start = False
         yield lines
     lines = splitter.finish()
-    yield _first_line_checked(lines, name) if from_start else lines
+    yield Unterminated(_first_line_checked(lines, name) if from_start else lines)
 
 
 def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> Iterator[bytes | None]:

@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import select
+import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
+from llmbatch.outputs.lines import failed_rows, result_lines
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import START_AFRESH, match_line, scan
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
@@ -33,6 +36,7 @@ _BLOCK_BYTES: Final = 1024 * 1024
 _PROBE: Final = bytes(range(256)) * 64
 """What tests for room: 16 KiB, about a group of lines; not of one byte, which file systems may store as nothing."""
 
+_COMPRESSED: Final = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 _NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
 
 
@@ -61,6 +65,7 @@ class Output:
         self._size = self._synced_size = self._most_bytes = disk.fstat(fd).st_size
         self._synced_lines = 0
         self._is_unsafe = False
+        ledger.failed_rows = lambda: failed_rows(self._fd, self._disk)
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "open" if self._open else "closed"
@@ -127,6 +132,46 @@ class Output:
             raise self._failed(error) from error
         self.lines_written += data.count(b"\n")
         self._size += len(data)
+
+    def drop_corrected(self, up_to: int | None = None) -> None:
+        """Remove the lines of rows that were no requests and have been corrected since, to send them.
+
+        *up_to*: only rows up to this number; those beyond it keep their lines.
+
+        Raises:
+            WriteError: the file could not be rewritten; the old one is still there.
+        """
+        self.ledger.failed_rows = None  # what changes from here on changes under the run
+        rows = [number for number in self.ledger.corrected if up_to is None or number <= up_to]
+        self.ledger.corrected.clear()
+        self._drop(rows)
+
+    def drop_input_errors(self, up_to: int | None = None) -> None:
+        """Remove the lines of all rows that were no requests: those of an input that cannot be compared beforehand.
+
+        Nothing is paid for them: those that have not been corrected get their lines again.
+
+        Raises:
+            WriteError: the file could not be rewritten; the old one is still there.
+        """
+        if self.ledger.failed:
+            rows = failed_rows(self._fd, self._disk).input_errors
+            numbers = self.ledger.done_after(0)
+            self._drop([number for number in numbers if number in rows and (up_to is None or number <= up_to)])
+        self.ledger.failed_rows = None
+
+    def _drop(self, rows: Sequence[int]) -> None:
+        if not rows or self._path is None:
+            return
+        dropped = frozenset(rows)
+        try:
+            without = replace_file(self._path, _lines_without(self._fd, self._disk, dropped.__contains__), self._disk)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._disk.close(self._fd)
+        self._fd = without
+        self._size = self._synced_size = self._most_bytes = self._disk.fstat(without).st_size
+        self.ledger.remove_failed(dropped)
 
     def check_room(self, *, sync: bool) -> None:
         """Write a group of lines' worth to a file beside this one, and sync both if *sync*, before calls are paid for.
@@ -286,14 +331,15 @@ def open_output(
     *,
     overwrite: bool = False,
     retry_failed: bool = False,
+    retry_up_to: int | None = None,
     input_path: str | Path | None = None,
     disk: Filesystem = FILESYSTEM,
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
     A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
-    failed rows, both only once it is locked. *input_path* is refused as the output. Cost: one pass over the file's
-    bytes, three with *retry_failed* where rows failed.
+    failed rows (of the rows up to number *retry_up_to*, if given), both only once it is locked. *input_path* is refused
+    as the output. Cost: one pass over the file's bytes, three with *retry_failed* where rows failed.
 
     Raises:
         OutputError: the file is in use by another run, is not one of ours, or cannot be opened.
@@ -306,6 +352,10 @@ def open_output(
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
     if _is_stream(name, disk):
         return StreamOutput(_open_stream(name), name)
+    if name.endswith(_COMPRESSED):
+        plain = shlex.quote(str(Path(name).with_suffix("")))
+        hint = f"a compressed file cannot be appended to and resumed; write to {plain}, and compress it afterwards"
+        raise OutputError(f"{name}: results are written uncompressed", hint=hint)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
     real = disk.real_path(name)
     fd = open_locked(real, name, disk)
@@ -316,7 +366,8 @@ def open_output(
             disk.truncate(fd, 0)
         ledger = _repaired(fd, name, disk)
         if retry_failed and ledger.failed:
-            without_failed = replace_file(real, _successes(fd, disk), disk)
+            most = math.inf if retry_up_to is None else retry_up_to
+            without_failed = replace_file(real, _lines_without(fd, disk, lambda number: number <= most), disk)
             disk.close(fd)
             fd = without_failed
             ledger = scan(fd, name, disk).ledger
@@ -350,10 +401,13 @@ def _repaired(fd: int, name: str, disk: Filesystem) -> FinishedRows:
     return found.ledger
 
 
-def _successes(fd: int, disk: Filesystem) -> Iterator[bytes]:
+def _lines_without(fd: int, disk: Filesystem, is_dropped: Callable[[int], bool]) -> Iterator[bytes]:
+    """The lines in blocks, but for those of failed rows that are dropped."""
     lines: list[bytes] = []
     size = 0
-    for line in _success_lines(fd, disk):
+    for found, line in result_lines(fd, disk):
+        if found[3] == b"failed" and is_dropped(int(found[1])):
+            continue
         lines.append(line)
         size += len(line)
         if size > _BLOCK_BYTES:
@@ -365,20 +419,7 @@ def _successes(fd: int, disk: Filesystem) -> Iterator[bytes]:
 
 def _success_lines(fd: int, disk: Filesystem) -> Iterator[bytes]:
     r"""The lines of rows that succeeded, each with its ``\n``, in the file's order."""
-    parts: list[bytes] = []
-    offset = 0
-    while block := disk.pread(fd, _BLOCK_BYTES, offset):
-        offset += len(block)
-        *whole, rest = block.split(b"\n")
-        for line in whole:
-            if parts:
-                line = b"".join((*parts, line))
-                parts.clear()
-            found = match_line(line)
-            if found is not None and found[3] == b"success":
-                yield line + b"\n"
-        if rest:
-            parts.append(rest)
+    return (line for found, line in result_lines(fd, disk) if found[3] == b"success")
 
 
 def _is_stream(path: str, disk: Filesystem) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "CommandOptions",
     "Endpoint",
     "Fsync",
+    "Lock",
     "OnOutage",
     "Progress",
     "RunOptions",
@@ -29,6 +30,7 @@ __all__ = [
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
 Fsync = Literal["group", "off"]
+Lock = Literal["on", "off"]
 OnOutage = Literal["wait", "defer", "fail"]
 Progress = Literal["auto", "rich", "plain", "json", "none"]
 
@@ -206,6 +208,15 @@ class CommandOptions(RunOptions):
         "--fsync",
         help="How lines survive a power cut: group syncs them once per second, off leaves that to the system.",
         group="Input and output",
+        sends=True,
+    )
+    lock: Lock = option(
+        "on",
+        Choice(get_args(Lock)),
+        "--lock",
+        help="Whether the output is locked against a second run; off only where the file system has no locks.",
+        group="Input and output",
+        settable=False,
         sends=True,
     )
     strict: bool = option(

@@ -12,6 +12,7 @@ from itertools import starmap
 
 from llmbatch.core.calls import Request
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
+from llmbatch.core.events import Notice
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
@@ -231,10 +232,17 @@ class Reading:
                 self.ended = True
                 if self._held:
                     self._refuse_held()
+                self._tell_missing_key()
                 self._run.finisher.tell_progress(self._run.now(), exhausted=True)
             else:
                 self.hungry = True
         return item
+
+    def _tell_missing_key(self) -> None:
+        path = self._run.routes.missing_key
+        if path and not self._is_later_pass:
+            text = f"no row has the --circuit-key {path}: all share one circuit per route"
+            self._run.emit(Notice(self._run.now(), "warning", text, "check its spelling, such as metadata.tenant"))
 
     def _is_full(self) -> bool:
         """Whether rows wait that can neither be kept nor left for a later pass."""

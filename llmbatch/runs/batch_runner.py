@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from llmbatch.core.errors import StoppedError, WriteError
+from llmbatch.core.errors import InputError, StoppedError, WriteError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.raw_json import dumps
@@ -21,7 +21,7 @@ from llmbatch.core.rows import Result, Row, encode_line
 from llmbatch.outputs.sinks import LineSink, QueueSink
 from llmbatch.report.stats import Summary
 from llmbatch.runner.engine import RunOutcome
-from llmbatch.runner.options import Endpoint, Fsync, OnOutage, RunOptions, check_keywords, check_names
+from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, check_keywords, check_names
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.nested_loop import run_in_thread
@@ -134,12 +134,14 @@ class BatchRunner:
         strict: bool = False,
         force: bool = False,
         fsync: Fsync = "group",
+        lock: Lock = "on",
     ) -> Summary:
         """Send every row of *input* that has no line in *output*, and append one line a row.
 
         *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
         the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
+        *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
         *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
         summary's ``exit_code`` says how it went.
 
@@ -151,15 +153,23 @@ class BatchRunner:
         from llmbatch.inputs.input import JsonlInput
         from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.outputs.file import open_output
+        from llmbatch.outputs.lock import Unlocked
         from llmbatch.outputs.writer import LineWriter
         from llmbatch.runs.good_rows import known_good_rows
-        from llmbatch.runs.preflight import check_first_row, check_same_model
+        from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs
         from llmbatch.storage.filesystem import FILESYSTEM
 
         check_keywords(
-            limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict, force=force, fsync=fsync
+            limit=limit,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            strict=strict,
+            force=force,
+            fsync=fsync,
+            lock=lock,
         )
         filesystem = self._filesystem or FILESYSTEM
+        locking = filesystem if lock == "on" else Unlocked(filesystem)
         target = str(output if output is not None else default_output(input))
         host = LocalSimulator(seed=self.options.seed or 0)
         # Lines go first: what a kill repeats is then no more than what was in flight.
@@ -173,9 +183,23 @@ class BatchRunner:
             rows = stack.enter_context(JsonlInput(input, output=target, filesystem=filesystem))
             check_first_row(provider, rows, str(input), limit=limit, strict=strict)
             rows.hash_ahead()
-            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=filesystem)
+            out = open_output(
+                target,
+                input_path=input,
+                overwrite=overwrite,
+                retry_failed=retry_failed,
+                retry_up_to=last_number(rows, limit) if retry_failed else None,
+                disk=locking,
+            )
             stack.callback(out.close)
-            rows.verify(out.ledger)
+            try:
+                rows.verify(out.ledger)
+            except InputError as error:
+                raise name_other_inputs(error, input, target) from None
+            if not rows.is_rereadable:
+                out.drop_input_errors(limit)
+            else:
+                out.drop_corrected(last_number(rows, limit) if out.ledger.corrected else None)
             # A function may change its name; what it is asked is its author's matter.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
@@ -189,7 +213,7 @@ class BatchRunner:
                 out.check_room(sync=fsync == "group")
             if out.is_resumable:
                 # Deferred rows are sent now, or reported again at the end.
-                write_deferred(Path(target), (), filesystem)
+                write_deferred(Path(target), (), locking)
             sync_interval = 1.0 if fsync == "group" else None
             writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: job.engine.abort(error))
             self._writers.append(writer)
@@ -218,13 +242,18 @@ class BatchRunner:
                     waiting = stamp_retry_at(job.deferred())
                     if out.is_resumable:
                         try:
-                            write_deferred(Path(target), map(encode_line, waiting), filesystem)
+                            write_deferred(Path(target), map(encode_line, waiting), locking)
                         except WriteError:
                             if outcome is None or outcome.error is None:
                                 raise
                             # The error that ended the run is what there is to report.
                 if outcome is None:
                     job.abandon("the run was cancelled")
+            for warning in (_torn(source, input), _no_rows(source, outcome, input)):
+                if warning is not None:
+                    job.engine.emit(warning)
+            if source.torn_line is not None and outcome.exit_code in (0, 1):
+                outcome = RunOutcome(75, f"line {source.torn_line} of the input is cut off")
             if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were done, but a reader never took their lines.
                 outcome = RunOutcome(self._given_up, "stopped at once, before the reader had taken all lines")
@@ -242,6 +271,7 @@ class BatchRunner:
         strict: bool = False,
         force: bool = False,
         fsync: Fsync = "group",
+        lock: Lock = "on",
     ) -> Summary:
         """As :meth:`run`, for code without an event loop; inside one (a notebook) it runs in a thread of its own.
 
@@ -259,6 +289,7 @@ class BatchRunner:
             strict=strict,
             force=force,
             fsync=fsync,
+            lock=lock,
         )
         try:
             asyncio.get_running_loop()
@@ -395,6 +426,21 @@ def is_provider(model: object) -> bool:
 
 def _warning(text: str) -> Notice:
     return Notice(asyncio.get_running_loop().time(), "warning", text)
+
+
+def _torn(source: Source, path: str | Path) -> Notice | None:
+    if source.torn_line is None:
+        return None
+    text = f"{path}:{source.torn_line}: the last line is cut off and has no line end: it gets no result yet"
+    hint = "run the same command again once it is complete"
+    return Notice(asyncio.get_running_loop().time(), "warning", text, hint)
+
+
+def _no_rows(source: Source, outcome: RunOutcome, path: str | Path) -> Notice | None:
+    if outcome.exit_code or source.rows_read or source.torn_line is not None:
+        return None
+    name = "standard input" if str(path) == "-" else path
+    return Notice(asyncio.get_running_loop().time(), "warning", f"no rows in {name}")
 
 
 def _length(rows: object) -> int | None:

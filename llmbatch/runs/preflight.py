@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
 from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.input import Input
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
+from llmbatch.outputs.deferred import default_output
 
-__all__ = ["check_first_row", "check_same_model"]
+__all__ = ["check_first_row", "check_same_model", "last_number", "name_other_inputs"]
 
 _FEW_ROWS = 10_000
 """How far into the input the first answered row is looked for: about 0.1 s."""
 
 _MOST_FAULTS = 5
 """Malformed rows that are named."""
+
+_INPUT_SUFFIXES = frozenset(
+    {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".gz", ".zst", ".zstd"}
+)
 
 
 def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
@@ -71,6 +77,49 @@ def refuse_other_format(name: str, first: Malformed) -> None:
     error = other_format(name, first)
     if error is not None:
         raise error
+
+
+def last_number(rows: Input, limit: int | None) -> int | None:
+    """The line number of the last of the first *limit* rows; None without a limit.
+
+    Of an input that cannot be read twice, a number that is certainly not beyond it.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    if limit is None or not rows.is_rereadable:
+        return limit
+    number = limit
+    with contextlib.closing(rows.peek(limit)) as items:
+        for item in items:
+            number = item.number
+    return number
+
+
+def name_other_inputs(error: InputError, path: str | Path, output: str) -> InputError:
+    """*error*, of an output that was not made from *path*, with the inputs beside it that have the same default output.
+
+    A row changed, in most cases, because ``p.csv`` was run before ``p.jsonl``: both go to ``p.results.jsonl``.
+    """
+    source = Path(path)
+    if str(path) == "-" or str(default_output(path)) != output:
+        return error
+    try:
+        beside = sorted(other for other in source.parent.iterdir() if other.suffix.lower() in _INPUT_SUFFIXES)
+    except OSError:
+        return error
+    same = [
+        other.name for other in beside if other.name != source.name and _default_name(other) == _default_name(source)
+    ]
+    if not same:
+        return error
+    hint = f"{Path(output).name} is also the default output of {', '.join(same[:3])}: give each input its own (-o)"
+    return InputError(f"{error.message}; its results may be those of {', '.join(same[:3])}", hint=hint, line=error.line)
+
+
+def _default_name(path: Path) -> str:
+    """The name of the default output of *path*, if that is a file."""
+    return "" if path.is_dir() else default_output(path).name
 
 
 def check_same_model(provider: Provider, rows: Input, output: str, earlier: tuple[int, str]) -> None:
