@@ -130,7 +130,7 @@ def _hint_for_several(message: str, context: Any) -> str | None:
     first = context.params.get("input") if context is not None else None
     if "unexpected extra argument" not in message or not isinstance(first, str):
         return None
-    more = message.partition("(")[2].rpartition(")")[0].split()
+    more = message.partition(" (")[2].rpartition(")")[0].split()
     inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))
     return f"to send several inputs as one: cat {inputs} | {context.command_path} - -o results.jsonl"
 

@@ -23,7 +23,7 @@ EXCERPT_CHARS: Final = 300
 """How much of a malformed line is kept, to tell what format it is of."""
 
 _NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
-_PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params")
+_PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params", "instruction")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\r\n"
 

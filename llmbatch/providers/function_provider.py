@@ -17,6 +17,7 @@ from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError, UsageError
 from llmbatch.core.raw_json import JSON, dumps, parse
 from llmbatch.core.rows import Row
+from llmbatch.providers.sdk_results import read_result
 from llmbatch.providers.time_limits import TimeLimits
 
 __all__ = ["FunctionProvider"]
@@ -84,13 +85,8 @@ class FunctionProvider:
                 raise
             # Nobody cancelled this call: the function awaited something that was. It must not look like our own end.
             return classify_exception(ConnectionAbortedError("the function was cancelled from within"))
-        return Outcome(
-            verdict="success",
-            status=200,
-            body=body,
-            text=result if isinstance(result, str) else None,
-            value=result,
-        )
+        text, usage = read_result(result, body)
+        return Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
 
     async def aclose(self) -> None:
         """Nothing is open but a timer."""
@@ -125,8 +121,12 @@ def _json_of(result: object) -> str:
         pass
     try:
         return dumps(json.loads(json.dumps(result, default=_plain, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - a foreign object may raise anything as it is dumped
+        pass
+    try:
         return dumps(str(result))
+    except Exception:  # noqa: BLE001
+        return dumps(type(result).__name__)
 
 
 def _plain(value: object) -> object:

@@ -28,7 +28,7 @@ __all__ = [
     "check_names",
 ]
 
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
+Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
 Fsync = Literal["group", "off"]
 Lock = Literal["on", "off"]
 OnOutage = Literal["wait", "defer", "fail"]
@@ -281,7 +281,7 @@ class CommandOptions(RunOptions):
         None,
         Choice(get_args(Endpoint)),
         "--endpoint",
-        help="Wire format.",
+        help="Wire format. With raw, the url of a batch row may be any path below /v1/.",
         unset="from the row",
         group="Model",
     )

@@ -29,6 +29,7 @@ from llmbatch.runs.nested_loop import run_in_thread
 if TYPE_CHECKING:
     from llmbatch.inputs.source import Source
     from llmbatch.outputs.writer import LineWriter
+    from llmbatch.providers.http_provider import ModelUse
     from llmbatch.storage.filesystem import Filesystem
 
 __all__ = ["BatchRunner", "Options"]
@@ -172,10 +173,9 @@ class BatchRunner:
         locking = filesystem if lock == "on" else Unlocked(filesystem)
         target = str(output if output is not None else default_output(input))
         host = LocalSimulator(seed=self.options.seed or 0)
+        warnings = _Warnings()
         # Lines go first: what a kill repeats is then no more than what was in flight.
-        provider = self._make_provider(
-            host, before_sending=lambda: writer.flush(), warn=lambda text: job.engine.emit(_warning(text))
-        )
+        provider = self._make_provider(host, before_sending=lambda: writer.flush(), warn=warnings)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             if provider is not self._model:
@@ -229,6 +229,10 @@ class BatchRunner:
             job.engine.emit(
                 RunStarted(now, str(input), target, concurrency, out.ledger.success, out.ledger.failed, total)
             )
+            warnings.start(job.engine.emit)
+            models = getattr(provider, "models", None)
+            if models is not None:
+                models.reset()
             outcome: RunOutcome | None = None
             try:
                 outcome = await job.run()
@@ -249,7 +253,7 @@ class BatchRunner:
                             # The error that ended the run is what there is to report.
                 if outcome is None:
                     job.abandon("the run was cancelled")
-            for warning in (_torn(source, input), _no_rows(source, outcome, input)):
+            for warning in (_torn(source, input), _no_rows(source, outcome, input), self._unused_model(models)):
                 if warning is not None:
                     job.engine.emit(warning)
             if source.torn_line is not None and outcome.exit_code in (0, 1):
@@ -361,6 +365,12 @@ class BatchRunner:
             if writer.abandon():
                 self._given_up = exit_code
 
+    def _unused_model(self, models: ModelUse | None) -> Notice | None:
+        """Told where a model was given, and every row names its own."""
+        if models is None or not self._model or models.run or not models.own:
+            return None
+        return _warning(f"{models.own:,} rows name their own model; {self._model} (-m) is used for 0")
+
     # Putting the parts together.
 
     def _make_provider(
@@ -391,7 +401,7 @@ class BatchRunner:
             sim_url=host.url,
         )
         if self._transport is not None:
-            return HttpProvider(connection, self._transport)
+            return HttpProvider(connection, self._transport, warn=warn)
         return HttpProvider.over_http(
             connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
         )
@@ -426,6 +436,26 @@ def is_provider(model: object) -> bool:
 
 def _warning(text: str) -> Notice:
     return Notice(asyncio.get_running_loop().time(), "warning", text)
+
+
+class _Warnings:
+    """Warnings of a provider, which may come before there is a run to tell them."""
+
+    def __init__(self) -> None:
+        self._early: list[str] = []
+        self._emit: Callable[[Notice], None] | None = None
+
+    def __call__(self, text: str) -> None:
+        if self._emit is None:
+            self._early.append(text)
+        else:
+            self._emit(_warning(text))
+
+    def start(self, emit: Callable[[Notice], None]) -> None:
+        """Tell the early ones, and from now on each as it comes."""
+        self._emit = emit
+        for text in self._early:
+            emit(_warning(text))
 
 
 def _torn(source: Source, path: str | Path) -> Notice | None:
