@@ -7,6 +7,7 @@ answer would be. It is not retried here, and nothing is sent but what it sends i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import json
@@ -119,14 +120,11 @@ def _json_of(result: object) -> str:
         return dumps(result)
     except (TypeError, ValueError, RecursionError):
         pass
-    try:
+    with contextlib.suppress(Exception):  # a foreign object may raise anything as it is dumped
         return dumps(json.loads(json.dumps(result, default=_plain, allow_nan=False)))
-    except Exception:  # noqa: BLE001 - a foreign object may raise anything as it is dumped
-        pass
-    try:
+    with contextlib.suppress(Exception):
         return dumps(str(result))
-    except Exception:  # noqa: BLE001
-        return dumps(type(result).__name__)
+    return dumps(type(result).__name__)
 
 
 def _plain(value: object) -> object:
