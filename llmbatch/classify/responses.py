@@ -91,6 +91,8 @@ def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         return _read_response(document)
     if endpoint == "messages":
         return _read_message(document)
+    if endpoint == "raw":
+        return ParsedAnswer(None, _usage(document.get("usage")), None)
     return _read_embeddings(document)
 
 

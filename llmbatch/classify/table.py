@@ -141,8 +141,14 @@ _GATEWAY = (
     "a firewall or gateway before the provider refuses these requests: check the base URL, this machine's address "
     "(VPN, proxy, country) and what the rows contain"
 )
-_MODEL = "check the model's name and access to it; a wrong base URL (a missing /v1?) looks the same"
-_ADDRESS = "check the base URL: it should be the address of the API itself, such as https://host/v1"
+_MODEL = (
+    "check the model's name and access to it; a wrong base URL (a missing /v1?) or --endpoint looks the same, "
+    "such as responses where the model wants embeddings"
+)
+_ADDRESS = (
+    "check the base URL: it should be the address of the API itself, such as https://host/v1; "
+    "or choose another wire format with --endpoint"
+)
 
 BODY_RULES: tuple[Rule, ...] = (
     # Money and quota: only the operator, or waiting until a date, helps.

@@ -27,7 +27,7 @@ An outage parks rows and waits; it never fails them."""
 
 _CHECK_HELP = """Read and validate every row, estimate tokens and time, send nothing.
 
-Takes the flags of llmbatch run, and needs no key. Exit code 1 tells of malformed rows, 2 with --strict."""
+Takes the flags of llmbatch run. Exit code 1 if rows are malformed, 2 with --strict or if no row could be sent."""
 
 _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner, hours in seconds.
 

@@ -15,12 +15,16 @@ from dataclasses import asdict
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.terminal import print_note, print_out, shown
-from llmbatch.core.errors import InputError, OutputError
+from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
+from llmbatch.core.ports import Provider
 from llmbatch.display.format import count, duration, plural
+from llmbatch.inputs.input import JsonlInput
 from llmbatch.inputs.source import open_source, verify_finished
+from llmbatch.outputs.lines import failed_rows
 from llmbatch.outputs.scan import scan
+from llmbatch.runs.preflight import check_first_row, name_other_inputs
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
-from llmbatch.storage.finished_rows import FinishedRows
+from llmbatch.storage.finished_rows import FailedRows, FinishedRows
 
 __all__ = ["check"]
 
@@ -31,7 +35,8 @@ def check(settings: Settings) -> int:
     """Check ``settings.input`` and give the exit code: 1 where rows are malformed.
 
     Raises:
-        UsageError: the input cannot be read, a row has no model, or, with ``strict``, a row is malformed.
+        UsageError: the input cannot be read, none of its rows can be sent, a row has no model, or, with ``strict``, a
+            row is malformed.
     """
     output = output_of(settings)
     report = asyncio.run(_read(settings, output))
@@ -56,7 +61,33 @@ def check(settings: Settings) -> int:
 
 
 async def _read(settings: Settings, output: str) -> CheckReport:
-    provider = sending_nothing(
+    provider = _provider(settings)
+    with JsonlInput(settings.input, output=output) as rows:
+        try:
+            name = settings.input
+            check_first_row(_provider(settings, needs_keys=True), rows, name, limit=settings.limit, strict=False)
+        except (InputError, MissingKeyError):
+            raise
+        except UsageError:
+            pass  # reading all of it finds it again, and tells its line
+    source = open_source(settings.input, limit=settings.limit)
+    try:
+        finished = None if settings.overwrite else _finished(output)
+        if finished is not None:
+            try:
+                verify_finished(settings.input, finished)
+            except InputError as error:
+                raise name_other_inputs(error, settings.input, output) from None
+            finished.remove_failed(finished.corrected)
+        return await read_all(
+            source, provider, finished=finished, retry_failed=settings.retry_failed, progress=_progress(settings)
+        )
+    finally:
+        source.close()
+
+
+def _provider(settings: Settings, *, needs_keys: bool = False) -> Provider:
+    return sending_nothing(
         model=settings.model,
         base_url=settings.base_url,
         api_key_env=settings.api_key_env,
@@ -65,18 +96,8 @@ async def _read(settings: Settings, output: str) -> CheckReport:
         system=settings.system or None,
         params=settings.params,
         environ=os.environ,
+        needs_keys=needs_keys,
     )
-    source = open_source(settings.input, limit=settings.limit)
-    try:
-        finished = None if settings.overwrite else _finished(output)
-        if finished is not None:
-            verify_finished(settings.input, finished)
-        report = await read_all(source, provider, finished=finished, progress=_progress(settings))
-    finally:
-        source.close()
-    if settings.retry_failed:
-        report.rows_left += report.done_failed
-    return report
 
 
 def _finished(output: str) -> FinishedRows | None:
@@ -91,7 +112,12 @@ def _finished(output: str) -> FinishedRows | None:
         why = (error.strerror or str(error)).lower()
         raise OutputError(f"{output} cannot be read: {why}", hint="check the path and its permissions") from error
     try:
-        return scan(fd, output).ledger if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
+        finished = scan(fd, output).ledger
+        failed = failed_rows(fd) if finished.failed else FailedRows()
+        finished.failed_rows = lambda: failed
+        return finished
     finally:
         os.close(fd)
 

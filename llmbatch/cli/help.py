@@ -6,6 +6,7 @@ Plain, so that help does not load rich and reads the same in a pipe.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +117,23 @@ def as_usage_error(error: Exception) -> UsageError | None:
     if isinstance(error, typer.BadParameter):
         message = shown(error.format_message())
     message = message.partition(" Did you mean ")[0].strip().rstrip(".")
+    several = _hint_for_several(message, context)
+    if several is not None:
+        return UsageError(message[:1].lower() + message[1:], hint=several)
     known = getattr(getattr(context, "command", None), "commands", {})
     close = difflib.get_close_matches(message.partition("'")[2].rstrip("'"), known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"{command} --help tells what it takes"
     return UsageError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _hint_for_several(message: str, context: Any) -> str | None:
+    """What to type for several inputs; None where *message* is of something else."""
+    first = context.params.get("input") if context is not None else None
+    if "unexpected extra argument" not in message or not isinstance(first, str):
+        return None
+    more = message.partition(" (")[2].rpartition(")")[0].split()
+    inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))
+    return f"to send several inputs as one: cat {inputs} | {context.command_path} - -o results.jsonl"
 
 
 def _hint_for_option(option: str, context: Any, command: str) -> str:

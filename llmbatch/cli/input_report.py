@@ -125,12 +125,13 @@ async def read_all(
     provider: Provider,
     *,
     finished: FinishedRows | None = None,
+    retry_failed: bool = False,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> CheckReport:
     """Read *source* to its end and let *provider* prepare each row.
 
-    *finished*: rows that have their line already. *progress* is told now and then how many rows were read, and which
-    part of the input.
+    *finished*: rows that have their line already; with *retry_failed* those that failed are left. *progress* is told
+    now and then how many rows were read, and which part of the input.
 
     Raises:
         InputError: the input cannot be read.
@@ -138,12 +139,16 @@ async def read_all(
     """
     report = CheckReport()
     names = SeenNames()
+
+    def is_done(number: int) -> bool:
+        return finished is not None and finished.is_done(number) and not (retry_failed and finished.has_failed(number))
+
     while not source.exhausted:
         row = source.take()
         if row is None:
             await source.wait()
             continue
-        _take_in(report, row, provider, names, finished)
+        _take_in(report, row, provider, names, is_done)
         if progress is not None and report.rows % 1000 == 0:
             progress(report.rows, source.fraction)
             await asyncio.sleep(0)  # so that Ctrl-C is heard
@@ -188,8 +193,9 @@ def sending_nothing(
     system: str | None,
     params: Mapping[str, JSON],
     environ: Mapping[str, str],
+    needs_keys: bool = False,
 ) -> Provider:
-    """A provider that prepares rows as a run's does, and needs neither key nor HTTP client.
+    """A provider that prepares rows as a run's does, and needs no HTTP client, nor keys unless *needs_keys*.
 
     Raises:
         UsageError: a value cannot be meant.
@@ -202,7 +208,7 @@ def sending_nothing(
         system=system,
         params={name: dumps(value) for name, value in params.items()},
         headers=dict(headers),
-        environ=_keyless(environ, [api_key_env or "", *header_variables(headers)]),
+        environ=environ if needs_keys else _keyless(environ, [api_key_env or "", *header_variables(headers)]),
         sim_url=lambda: _SIM_URL,
         sim_scenarios=LocalSimulator.scenarios,
     )
@@ -217,7 +223,7 @@ def _keyless(environ: Mapping[str, str], others: Sequence[str]) -> dict[str, str
 
 
 def _take_in(
-    report: CheckReport, row: Row | Malformed, provider: Provider, names: SeenNames, finished: FinishedRows | None
+    report: CheckReport, row: Row | Malformed, provider: Provider, names: SeenNames, is_done: Callable[[int], bool]
 ) -> None:
     report.rows += 1
     if row.id_json != f'"row-{row.number}"' and not names.add(row.id_json):
@@ -237,7 +243,7 @@ def _take_in(
     input_tokens = len(request.body) // 4
     report.input_tokens += input_tokens
     report.output_tokens_most += max(0, request.tokens - input_tokens)
-    if finished is None or not finished.is_done(row.number):
+    if not is_done(row.number):
         report.rows_left += 1
         report.tokens_left += request.tokens
 

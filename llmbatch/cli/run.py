@@ -108,6 +108,7 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
             strict=settings.strict,
             force=settings.force,
             fsync=settings.fsync,
+            lock=settings.lock,
         )
 
 

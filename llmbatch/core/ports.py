@@ -136,6 +136,11 @@ class Source(Protocol):
         """Rows left for a later pass."""
         ...
 
+    @property
+    def torn_line(self) -> int | None:
+        """The number of a last line that somebody is still writing, and that is no row yet."""
+        ...
+
     def skip(self, row: Row) -> None:
         """Leave the row for a later pass."""
         ...

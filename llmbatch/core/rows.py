@@ -42,13 +42,14 @@ class Row:
 
 @dataclass(slots=True)
 class Malformed:
-    """An input line that is not a request; ``code`` starts with ``input_``."""
+    """An input line that is not a request; ``code`` starts with ``input_``. ``excerpt``: how the line begins."""
 
     number: int
     hash: str
     id_json: str
     code: str
     message: str
+    excerpt: str = field(default="", repr=False)
 
 
 @dataclass(slots=True)

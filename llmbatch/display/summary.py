@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TextIO
 
 from llmbatch.display import is_live_terminal, is_utf8
@@ -39,7 +39,9 @@ def print_summary(
     if stream is None:
         return
     facts = summary_lines(summary)
-    last = how_to_go_on(summary.output, summary.exit_code, command=command)
+    # Of rows that failed in earlier runs the codes are not known.
+    codes = summary.failures_by_code if sum(summary.failures_by_code.values()) == summary.failed else ()
+    last = how_to_go_on(summary.output, summary.exit_code, command=command, codes=frozenset(codes))
     environ = os.environ if environ is None else environ
     if is_live_terminal(stream, environ) or (environ.get("FORCE_COLOR") and is_utf8(stream)):
         _print_rich(stream, summary, facts, last)
@@ -77,8 +79,11 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     return facts
 
 
-def how_to_go_on(output: str, exit_code: int, *, command: str) -> str:
-    """One line, by exit code: where the results are, and what to do next. *command* runs it again; it may be empty."""
+def how_to_go_on(output: str, exit_code: int, *, command: str, codes: Set[str] = frozenset()) -> str:
+    """One line, by exit code: where the results are, and what to do next. *command* runs it again; it may be empty.
+
+    *codes* of the failed rows, where they are known: rows that are no requests are corrected, not resent.
+    """
     if output == "-":
         where = "results went to standard output"
         return where if exit_code in (0, 1) else f"{where}, which cannot be resumed; a file (-o) can"
@@ -88,6 +93,8 @@ def how_to_go_on(output: str, exit_code: int, *, command: str) -> str:
         case 0:
             return where
         case 1:
+            if codes and all(code.startswith("input_") for code in codes):
+                return f"{where}; to send the malformed rows, correct them in the input and {again}"
             flag = "" if "--retry-failed" in command.split() else " --retry-failed"
             return f"{where}; to send the failed rows again: {shown(command) or 'the same command with'}{flag}"
         case 2:

@@ -14,7 +14,7 @@ from typing import Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.decode import Unterminated, text_lines
 from llmbatch.inputs.rows import line_digest, parse_line, too_long
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.inputs.verify import compare, compare_line
@@ -45,7 +45,14 @@ class ByteSource:
     can_skip: bool = True
 
     def __init__(
-        self, fd: int, name: str, *, ledger: FinishedRows | None, limit: int | None, disk: Filesystem = FILESYSTEM
+        self,
+        fd: int,
+        name: str,
+        *,
+        ledger: FinishedRows | None,
+        limit: int | None,
+        keeps_torn: bool = True,
+        disk: Filesystem = FILESYSTEM,
     ) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
@@ -66,6 +73,10 @@ class ByteSource:
         self._first_skipped: Mark | None = None
         self._again: Iterator[Row | Malformed | None] | None = None  # a later pass, while there is one
         self._has_ended = False  # the first pass, before a later one began
+        self.torn_line: int | None = None
+        """The last line, where it has no line end and cannot be parsed: somebody is still writing it."""
+        self._keeps_torn = keeps_torn
+        self._is_unterminated = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {'exhausted' if self.exhausted else f'line {self._number}'}>"
@@ -103,6 +114,7 @@ class ByteSource:
                 raise
             if batch is None:
                 return None
+            self._is_unterminated = isinstance(batch, Unterminated)
             if not self._passed_over(batch):
                 self._at_hand = iter(batch)
         return None
@@ -200,6 +212,9 @@ class ByteSource:
         self._offset += sum(map(len, batch)) + count
         return True
 
+    def _is_torn(self, row: Malformed) -> bool:
+        return self._is_unterminated and not self._keeps_torn and row.code in ("input_bad_json", "input_bad_utf8")
+
     def _next_row(self, line: bytes | LongLine) -> Row | Malformed | None:
         self._number = number = self._number + 1
         at = self._offset
@@ -212,6 +227,9 @@ class ByteSource:
         else:
             row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
             if row is None:
+                return None
+            if isinstance(row, Malformed) and self._is_torn(row):
+                self.torn_line = number
                 return None
             if isinstance(row, Row):
                 row.size = size

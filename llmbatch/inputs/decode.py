@@ -9,12 +9,17 @@ from collections.abc import Iterator, Sequence
 
 from llmbatch.core.errors import InputError
 from llmbatch.inputs.compression import HEAD_BYTES, ArchiveError, inflater_for
+from llmbatch.inputs.recognize import binary_format
 from llmbatch.inputs.rows import strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
 
-__all__ = ["text_lines"]
+__all__ = ["Unterminated", "text_lines"]
 
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Unterminated(list[bytes | LongLine]):
+    """The batch of the last line, where the input does not end in a line end."""
 
 
 def text_lines(
@@ -26,7 +31,7 @@ def text_lines(
     With *from_start* off the blocks are from the middle of a plain file, where nothing marks a format.
 
     Raises:
-        InputError: damaged or truncated archive, or text in UTF-16.
+        InputError: damaged or truncated archive, text in UTF-16, or a format that is not text.
     """
     splitter = LineSplitter()
     for piece in _inflated(blocks, name) if from_start else blocks:
@@ -39,7 +44,7 @@ def text_lines(
             from_start = False
         yield lines
     lines = splitter.finish()
-    yield _first_line_checked(lines, name) if from_start else lines
+    yield Unterminated(_first_line_checked(lines, name) if from_start else lines)
 
 
 def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> Iterator[bytes | None]:
@@ -51,6 +56,9 @@ def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> It
         head += block
         if len(head) >= HEAD_BYTES:
             break
+    refused = binary_format(head, name)
+    if refused is not None:
+        raise refused
     inflater = inflater_for(head)
     try:
         yield from inflater.feed(head)
@@ -73,4 +81,7 @@ def _first_line_checked(lines: Sequence[bytes | LongLine], name: str) -> Sequenc
         raise InputError(f"{name}: the text is UTF-16, not UTF-8", hint=hint, line=1)
     if not first:
         return lines
+    refused = binary_format(first, name)  # of what was compressed: the other is known by now
+    if refused is not None:
+        raise refused
     return [strip_bom(first), *lines[1:]]

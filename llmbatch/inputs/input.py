@@ -120,4 +120,6 @@ class JsonlInput:
         Raises:
             InputError: the input cannot be read.
         """
-        return open_source(self._path, ledger=finished, limit=limit, spool=spool, disk=self._filesystem)
+        return open_source(
+            self._path, ledger=finished, limit=limit, spool=spool, keeps_torn=False, disk=self._filesystem
+        )

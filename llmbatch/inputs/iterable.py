@@ -23,19 +23,20 @@ class IterableSource:
     Exceptions of the iterable are raised once, by :meth:`take` (iterable) or :meth:`wait` (async iterable).
     Canceling :meth:`wait` leaves the pulled item for the next call.
 
-    Raises :class:`~llmbatch.core.errors.InputError` for a string, bytes or a dict: they iterate over their own parts.
+    Raises :class:`~llmbatch.core.errors.InputError` for a string, bytes, a mapping or a table: they iterate over their
+    own parts, or over the names of their columns.
     """
 
     fraction: float | None = None
     can_skip: bool = False
     can_reread: bool = False
     skipped: int = 0
+    torn_line: int | None = None
 
     def __init__(
         self, rows: Iterable[object] | AsyncIterable[object], *, limit: int | None = None, opaque: bool = False
     ) -> None:
-        if isinstance(rows, (str, bytes, bytearray, dict)):
-            raise InputError(f"rows is one {type(rows).__name__}, not a collection of rows", hint="pass a list of rows")
+        _check_collection(rows)
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
         self._limit = limit
@@ -119,6 +120,36 @@ class IterableSource:
         if self.rows_read == self._limit:
             self.exhausted = True
         return row_from_value(self.rows_read, item, opaque=self._opaque)
+
+
+def _check_collection(rows: object) -> None:
+    """Refuse what iterates over something other than rows.
+
+    Raises:
+        InputError: a string, bytes, a mapping, or a table such as a DataFrame.
+    """
+    kind = type(rows).__name__
+    if isinstance(rows, (str, bytes, bytearray, dict)):
+        raise InputError(f"rows is one {kind}, not a collection of rows", hint="pass a list of rows")
+    if isinstance(rows, type) or not (hasattr(rows, "columns") or hasattr(rows, "keys")):
+        return
+    for method, how in _TO_ROWS.items():
+        if callable(getattr(rows, method, None)):
+            hint = f"pass its rows: rows.{how}"
+            break
+    else:
+        hint = "pass a list of its rows, each a dict with a prompt or messages"
+    raise InputError(f"rows is one {kind}, which gives the names of its columns, not its rows", hint=hint)
+
+
+_TO_ROWS = {
+    "to_dicts": "to_dicts()",  # polars
+    "to_pylist": "to_pylist()",  # pyarrow
+    "to_dict": 'to_dict("records")',  # pandas
+    "mappings": "mappings().all()",  # SQLAlchemy
+    "values": "values()",
+}
+"""Methods that tell the kind of a table, and how its rows are asked for."""
 
 
 class _Pump:

@@ -10,16 +10,19 @@ import hashlib
 import re
 from typing import Final
 
-from llmbatch.core.raw_json import NestingError, RawJsonError, dumps, split_object
+from llmbatch.core.raw_json import NestingError, RawJsonError, dumps, split_array, split_object
 from llmbatch.core.rows import Malformed, Row
 
-__all__ = ["MAX_LINE_BYTES", "line_digest", "parse_line", "row_from_value", "strip_bom", "too_long"]
+__all__ = ["EXCERPT_CHARS", "MAX_LINE_BYTES", "line_digest", "parse_line", "row_from_value", "strip_bom", "too_long"]
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """Maximum length of a line that is parsed, without its line end."""
 
+EXCERPT_CHARS: Final = 300
+"""How much of a malformed line is kept, to tell what format it is of."""
+
 _NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
-_PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params")
+_PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params", "instruction")
 _UTF8_BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\r\n"
 
@@ -48,7 +51,10 @@ def parse_line(number: int, raw: bytes) -> Row | Malformed | None:
         raw = raw[:-1]
     if not raw or raw.isspace():
         return None
-    return _parse(number, raw)
+    row = _parse(number, raw)
+    if isinstance(row, Malformed):
+        row.excerpt = raw[: 4 * EXCERPT_CHARS].decode(errors="replace")[:EXCERPT_CHARS]
+    return row
 
 
 def too_long(number: int, digest: str) -> Malformed:
@@ -108,9 +114,17 @@ def _bare(number: int, digest: str, text: str) -> Row | Malformed:
     member, kind = ("prompt", "string") if text[0] == '"' else ("messages", "list")
     if _is_empty(text):
         return Malformed(number, digest, _unnamed(number), "input_no_prompt", f"the {kind} is empty")
-    if kind == "list" and not text[1:].lstrip(_JSON_SPACE).startswith("{"):
+    if kind == "list" and not _is_of_messages(text):
         return Malformed(number, digest, _unnamed(number), "input_not_a_row", "the list is not one of messages")
     return Row(number, digest, _unnamed(number), {member: text})
+
+
+def _is_of_messages(text: str) -> bool:
+    """Whether a list holds messages: its first item is an object, and no row by itself."""
+    if not text[1:].lstrip(_JSON_SPACE).startswith("{"):
+        return False
+    first = split_object((split_array(text) or ["{}"])[0]) or {}
+    return "role" in first or "type" in first or first.keys().isdisjoint(_PROMPT_MEMBERS)
 
 
 def _take_name(number: int, members: dict[str, str]) -> str:

@@ -62,8 +62,8 @@ _SPOOLED_ROWS_A_TURN: Final = 1024
 class FileSource(ByteSource):
     """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
 
-    ``limit``: only this many rows. ``fd``: read this descriptor (from its position, and close it at the end) instead of
-    opening *path*.
+    ``limit``: only the first so many rows. ``fd``: read this descriptor (from where it stands, and close it at the
+    end) in place of opening *path*. ``keeps_torn``: a last line that is cut off is a malformed row, not ``torn_line``.
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class FileSource(ByteSource):
         ledger: FinishedRows | None = None,
         limit: int | None = None,
         fd: int | None = None,
+        keeps_torn: bool = True,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
         fd = open_input(path, disk) if fd is None else fd
-        super().__init__(fd, str(path), ledger=ledger, limit=limit, disk=disk)
+        super().__init__(fd, str(path), ledger=ledger, limit=limit, keeps_torn=keeps_torn, disk=disk)
         self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
         self._is_plain = True
@@ -154,7 +155,7 @@ class FileSource(ByteSource):
         raise changed_while_running(self.name, number)
 
     def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
-        if number < first.number:
+        if number < first.number or number == self.torn_line:
             return None
         if number == first.number and digest_of(line) != first.hash:
             raise changed_while_running(self.name, number)
@@ -281,12 +282,14 @@ def open_source(
     ledger: FinishedRows | None = None,
     limit: int | None = None,
     spool: str | Path | None = None,
+    keeps_torn: bool = True,
     disk: Filesystem = FILESYSTEM,
 ) -> FileSource | StreamSource:
     """Open the rows of *path*; ``-`` is standard input. Rows in *ledger* are skipped, *limit* bounds the rows.
 
-    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): file for waiting rows of a pipe; None: in the directory
-    for temporary files. Files need none.
+    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows of a pipe that wait are kept, if there are
+    any; None: in the directory of temporary files. Files need none. *keeps_torn*: see :class:`FileSource`; a stream
+    that has ended is not written to any more.
 
     Raises:
         InputError: the input cannot be opened.
@@ -294,7 +297,7 @@ def open_source(
     name = "standard input" if str(path) == "-" else str(path)
     fd = open_input(path, disk)
     if stat.S_ISREG(disk.fstat(fd).st_mode):
-        return FileSource(name, ledger=ledger, limit=limit, fd=fd, disk=disk)
+        return FileSource(name, ledger=ledger, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
     if spool is not None:
         with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it
             disk.unlink(str(spool))

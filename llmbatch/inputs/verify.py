@@ -64,7 +64,8 @@ def verify_finished(
     compares while reading.
 
     Raises:
-        InputError: a finished row has changed or is gone, or the input cannot be read.
+        InputError: a finished row has changed or is gone, or the input cannot be read. Rows that were no requests may
+            change: they are in ``ledger.corrected`` then.
     """
     if not ledger or str(path) == "-" or not _is_regular(path, disk):
         return
@@ -81,10 +82,13 @@ def verify_finished(
                 leading.add(batch, done=ledger.are_done(number + 1, len(batch)))
                 number += len(batch)
             if number >= ledger.last:
-                ledger.verified = Verified(identity(disk.fstat(fd)), leading.lines, leading.size_bytes)
+                if not ledger.corrected:
+                    ledger.verified = Verified(identity(disk.fstat(fd)), leading.lines, leading.size_bytes)
                 return
     finally:
         disk.close(fd)
+    if all(map(ledger.may_change, ledger.done_after(number))):
+        return
     raise InputError(
         f"{name}: the file has {number} lines, but the output has a result for line {ledger.last}",
         hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
@@ -109,16 +113,17 @@ def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: Fi
 
 
 def compare_line(name: str, number: int, line: bytes | LongLine, ledger: FinishedRows) -> None:
-    """Compare one finished row with its hash.
+    """Compare one finished row with its hash. A row that was no request may have been corrected.
 
     Raises:
         InputError: it has changed.
     """
     digest = line.hash if isinstance(line, LongLine) else line_digest(line)
-    if not ledger.matches(number, digest):
+    if not ledger.matches(number, digest) and not ledger.may_change(number):
+        retry = "resend it with all failed rows (--retry-failed), or " if ledger.has_failed(number) else ""
         raise InputError(
             f"{name}:{number}: this row has changed since its result was written",
-            hint="restore the row, or write to another output (-o), or start afresh (--overwrite)",
+            hint=f"{retry}restore the row, or write to another output (-o), or start afresh (--overwrite)",
             line=number,
         )
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
+from llmbatch.outputs.lines import failed_rows, result_lines
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import START_AFRESH, match_line, scan
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
@@ -39,6 +42,7 @@ _BLOCK_BYTES: Final = 1024 * 1024
 _PROBE: Final = bytes(range(256)) * 64
 """Written to test for disk space: 16 KiB, about a group of lines, not one repeated byte (which may take no space)."""
 
+_COMPRESSED: Final = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 _NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsync off), or write to a local disk (-o)"
 
 
@@ -67,6 +71,7 @@ class Output:
         self._size = self._synced_size = self._most_bytes = disk.fstat(fd).st_size
         self._synced_lines = 0
         self._is_unsafe = False
+        ledger.failed_rows = lambda: failed_rows(self._fd, self._disk)
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "open" if self._open else "closed"
@@ -133,6 +138,47 @@ class Output:
             raise self._failed(error) from error
         self.lines_written += data.count(b"\n")
         self._size += len(data)
+
+    def drop_corrected(self, up_to: int | None = None) -> None:
+        """Remove the lines of rows that were no requests and have been corrected since, to send them.
+
+        *up_to*: only rows up to this number; those beyond it keep their lines.
+
+        Raises:
+            WriteError: the file could not be rewritten; the old one is still there.
+        """
+        self.ledger.failed_rows = None  # what changes from here on changes under the run
+        rows = [number for number in self.ledger.corrected if up_to is None or number <= up_to]
+        self.ledger.corrected.clear()
+        self._drop(rows)
+
+    def drop_input_errors(self, up_to: int | None = None) -> None:
+        """Remove the lines of all rows that were no requests: those of an input that cannot be compared beforehand.
+
+        Nothing is paid for them: those that have not been corrected get their lines again.
+
+        Raises:
+            WriteError: the file could not be rewritten; the old one is still there.
+        """
+        if self.ledger.failed:
+            rows = failed_rows(self._fd, self._disk).input_errors
+            numbers = self.ledger.done_after(0)
+            self._drop([number for number in numbers if number in rows and (up_to is None or number <= up_to)])
+        self.ledger.failed_rows = None
+
+    def _drop(self, rows: Sequence[int]) -> None:
+        if not rows or self._path is None:
+            return
+        dropped = frozenset(rows)
+        old_fd, self._fd = self._fd, -1  # which is closed there
+        lines = _lines_without(old_fd, self._disk, dropped.__contains__)
+        try:
+            self._fd = without = replace_file(self._path, lines, self._disk, old_fd=old_fd)
+        except OSError as error:
+            self._open = False
+            raise self._failed(error) from error
+        self._size = self._synced_size = self._most_bytes = self._disk.fstat(without).st_size
+        self.ledger.remove_failed(dropped)
 
     def check_room(self, *, sync: bool) -> None:
         """Test for disk space: write 16 KiB to a file next to this one, sync both if *sync*, before calls are paid for.
@@ -226,14 +272,15 @@ def open_output(
     *,
     overwrite: bool = False,
     retry_failed: bool = False,
+    retry_up_to: int | None = None,
     input_path: str | Path | None = None,
     disk: Filesystem = FILESYSTEM,
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
-    A missing file is created with mode 0600. *overwrite* empties the file, *retry_failed* drops the lines of failed
-    rows, both only once it is locked. *input_path* is refused as the output. Cost: one pass over the file's bytes,
-    three with *retry_failed* if rows failed.
+    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
+    failed rows (of the rows up to number *retry_up_to*, if given), both only once it is locked. *input_path* is refused
+    as the output. Cost: one pass over the file's bytes, three with *retry_failed* where rows failed.
 
     Raises:
         OutputError: the file is in use by another run, is not an output of llmbatch, or cannot be opened.
@@ -248,6 +295,10 @@ def open_output(
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
     if _is_stream(name, disk):
         return open_stream_output(_open_stream(name), name)
+    if name.endswith(_COMPRESSED):
+        plain = shlex.quote(str(Path(name).with_suffix("")))
+        hint = f"a compressed file cannot be appended to and resumed; write to {plain}, and compress it afterwards"
+        raise OutputError(f"{name}: results are written uncompressed", hint=hint)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
     real = disk.real_path(name)
     fd = open_locked(real, name, disk)
@@ -258,8 +309,9 @@ def open_output(
             disk.truncate(fd, 0)
         ledger = _repaired(fd, name, disk)
         if retry_failed and ledger.failed:
+            most = math.inf if retry_up_to is None else retry_up_to
             old_fd, fd = fd, -1  # which is closed there
-            fd = replace_file(real, _successes(old_fd, disk), disk, old_fd=old_fd)
+            fd = replace_file(real, _lines_without(old_fd, disk, lambda number: number <= most), disk, old_fd=old_fd)
             ledger = scan(fd, name, disk).ledger
         # Lines of a killed run may be in memory only, and this run will take their rows for finished.
         if len(ledger):
@@ -291,10 +343,13 @@ def _repaired(fd: int, name: str, disk: Filesystem) -> FinishedRows:
     return found.ledger
 
 
-def _successes(fd: int, disk: Filesystem) -> Iterator[bytes]:
+def _lines_without(fd: int, disk: Filesystem, is_dropped: Callable[[int], bool]) -> Iterator[bytes]:
+    """The lines in blocks, but for those of failed rows that are dropped."""
     lines: list[bytes] = []
     size = 0
-    for line in _success_lines(fd, disk):
+    for found, line in result_lines(fd, disk):
+        if found[3] == b"failed" and is_dropped(int(found[1])):
+            continue
         lines.append(line)
         size += len(line)
         if size > _BLOCK_BYTES:
@@ -306,20 +361,7 @@ def _successes(fd: int, disk: Filesystem) -> Iterator[bytes]:
 
 def _success_lines(fd: int, disk: Filesystem) -> Iterator[bytes]:
     r"""The lines of rows that succeeded, each with its ``\n``, in the file's order."""
-    parts: list[bytes] = []
-    offset = 0
-    while block := disk.pread(fd, _BLOCK_BYTES, offset):
-        offset += len(block)
-        *whole, rest = block.split(b"\n")
-        for line in whole:
-            if parts:
-                line = b"".join((*parts, line))
-                parts.clear()
-            found = match_line(line)
-            if found is not None and found[3] == b"success":
-                yield line + b"\n"
-        if rest:
-            parts.append(rest)
+    return (line for found, line in result_lines(fd, disk) if found[3] == b"success")
 
 
 def _is_stream(path: str, disk: Filesystem) -> bool:

@@ -6,16 +6,31 @@ ends, and no lock file stays behind. Does not read or write the file.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
 
 from llmbatch.core.errors import OutputError
-from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, Filesystem
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, Filesystem, is_unsupported
 
-__all__ = ["holds_lock", "open_locked"]
+__all__ = ["Unlocked", "holds_lock", "open_locked"]
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_CLOEXEC | O_NOCTTY
+
+
+class Unlocked(Filesystem):
+    """A file system without locks, which makes every other call on *disk*: nobody notices a second run then."""
+
+    def __init__(self, disk: Filesystem) -> None:
+        for name in _CALLS:
+            setattr(self, name, getattr(disk, name))
+
+    def lock(self, fd: int) -> None:
+        """Do nothing."""
+
+
+_CALLS = [name for name, call in vars(Filesystem).items() if callable(call) and name[0] != "_" and name != "lock"]
 
 
 def open_locked(path: str, name: str, disk: Filesystem = FILESYSTEM) -> int:
@@ -47,14 +62,26 @@ def _open(path: str, name: str, disk: Filesystem) -> int:
         raise OutputError(
             f"{name}: is a directory", hint=f"name a file in it, such as -o {name}/results.jsonl"
         ) from None
-    except PermissionError:
+    except PermissionError as error:
         if Path(path).is_dir():  # which Windows does not open
             raise OutputError(f"{name}: is a directory", hint="name a file in it") from None
+        if error.errno == errno.EPERM:
+            raise _cannot_append(name, error) from error
         hint = f"ls -ld {parent} {path} shows who may; or write to another file (-o)"
         raise OutputError(f"{name}: no permission to write it", hint=hint) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and is_unsupported(error):
+            raise _cannot_append(name, error) from error
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(f"{name}: cannot be opened ({why})", hint="write to another file (-o)") from error
+
+
+def _cannot_append(name: str, error: OSError) -> OutputError:
+    hint = (
+        "lines are appended to the output, which mounts of object stores often cannot do: "
+        "write to a local disk (-o), and copy the file when the run is done"
+    )
+    return OutputError(f"{name}: its file system cannot append to files ({error.strerror})", hint=hint)
 
 
 def _lock(fd: int, name: str, disk: Filesystem) -> None:
@@ -66,7 +93,10 @@ def _lock(fd: int, name: str, disk: Filesystem) -> None:
         hint = "wait for it to end, stop it, or write to another file (-o)"
         raise OutputError(f"{name}: is in use by another run{who}", hint=hint) from None
     except OSError as error:
-        hint = "write to a file system that has locks, such as a local disk"
+        hint = (
+            "write to a local disk (-o); or, if certainly no other run writes to this file, run without its lock "
+            "(--lock off): two runs at once would send rows twice and spoil the file"
+        )
         raise OutputError(f"{name}: cannot be locked ({error.strerror})", hint=hint) from error
 
 

@@ -12,8 +12,8 @@ from typing import Literal, get_args
 
 __all__ = ["CHECKED", "ENDPOINTS", "PROVIDERS", "Auth", "Endpoint", "KnownProvider", "split_model"]
 
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
-"""A wire format: four of OpenAI's, and Anthropic's messages."""
+Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
+"""A wire format: four of OpenAI's, Anthropic's messages, and batch rows to other paths, which are only passed on."""
 
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 

@@ -6,6 +6,7 @@ The function receives the row; its return value is the result, and its exception
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import json
@@ -16,6 +17,7 @@ from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError, UsageError
 from llmbatch.core.raw_json import JSON, dumps, parse
 from llmbatch.core.rows import Row
+from llmbatch.providers.sdk_results import read_result
 from llmbatch.providers.time_limits import TimeLimits
 
 __all__ = ["FunctionProvider"]
@@ -83,13 +85,8 @@ class FunctionProvider:
                 raise
             # This call was not canceled: the function awaited something that was. Do not treat it as our cancellation.
             return classify_exception(ConnectionAbortedError("the function was canceled from within"))
-        return Outcome(
-            verdict="success",
-            status=200,
-            body=body,
-            text=result if isinstance(result, str) else None,
-            value=result,
-        )
+        text, usage = read_result(result, body)
+        return Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
 
     async def aclose(self) -> None:
         """Cancel the timer."""
@@ -122,10 +119,11 @@ def _json_of(result: object) -> str:
         return dumps(result)
     except (TypeError, ValueError, RecursionError):
         pass
-    try:
+    with contextlib.suppress(Exception):  # a foreign object may raise anything as it is dumped
         return dumps(json.loads(json.dumps(result, default=_plain, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError):
+    with contextlib.suppress(Exception):
         return dumps(str(result))
+    return dumps(type(result).__name__)
 
 
 def _plain(value: object) -> object:

@@ -5,7 +5,7 @@ It sends once; retries and waits are the runner's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from llmbatch.classify.classify import classify_fault, classify_reply
 from llmbatch.core.calls import Outcome, Reply, Request, Route
@@ -13,12 +13,13 @@ from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
-from llmbatch.providers.formats.bodies import compose_body, to_bytes
+from llmbatch.providers.formats.bodies import NOT_SENT, compose_body, content_member, to_bytes
+from llmbatch.providers.formats.parameters import PARAMETERS, echoed_metadata
 from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
 from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
 
-__all__ = ["HttpProvider"]
+__all__ = ["HttpProvider", "ModelUse"]
 
 _USUAL_OUTPUT_TOKENS = 256
 """Estimated output tokens of an answer without a limit."""
@@ -28,8 +29,29 @@ _MOST_STREAMING = 256
 _KNOW_STREAM = frozenset({"chat", "responses", "completions", "messages"})
 """The endpoints that have a parameter ``stream``."""
 
+_MOST_TOLD = 20
+"""Members that are not sent, and are named in a warning."""
+
 _NO_LIMIT_DIGITS = 9
 """Digits from which a token limit is ignored."""
+
+
+class ModelUse:
+    """How many rows name their own model (``own``), and how many take the run's (``run``)."""
+
+    def __init__(self) -> None:
+        self.own = self.run = self._last = 0
+
+    def reset(self) -> None:
+        """Count from zero."""
+        self.own = self.run = self._last = 0
+
+    def add(self, number: int, *, is_own: bool) -> None:
+        """Count the row, unless it is seen again in a later pass."""
+        if number > self._last:
+            self._last = number
+            self.own += is_own
+            self.run += not is_own
 
 
 class HttpProvider:
@@ -38,7 +60,9 @@ class HttpProvider:
     Belongs to one event loop. A canceled :meth:`call` leaves nothing open.
     """
 
-    def __init__(self, connection: ProviderSettings, transport: Transport) -> None:
+    def __init__(
+        self, connection: ProviderSettings, transport: Transport, *, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._connection = connection
         self._transport = transport
         self._resolver = Resolver(connection)
@@ -46,6 +70,11 @@ class HttpProvider:
         self._resolved: tuple[Row, ParsedRow, Target] | None = None
         self._streaming: set[str] = set()
         """URLs that stream where nobody asked for it, and are asked not to; at most :data:`_MOST_STREAMING`."""
+        self._warn = warn
+        self._is_raw = connection.endpoint == "raw"
+        self._sent = {name: known | NOT_SENT | connection.params.keys() for name, known in PARAMETERS.items()}
+        self._told: set[str] = set()
+        self.models = ModelUse()
 
     @classmethod
     def over_http(
@@ -63,7 +92,7 @@ class HttpProvider:
         transport = HttpTransport(
             proxy=connection.proxy, before_sending=before_sending, warn=warn, max_answer_memory=limit
         )
-        return cls(connection, transport)
+        return cls(connection, transport, warn=warn)
 
     def routes(self, row: Row) -> Sequence[Route]:
         """Give the one route of *row*, by its model and format.
@@ -85,10 +114,19 @@ class HttpProvider:
         self._resolved = None
         members = kind.members
         if kind.body is not None:
-            body = kind.body.encode()
+            body = kind.body.encode() if kind.model is not None else _with_model(kind.body, members, target.model)
         else:
+            unsent = members.keys() - self._sent[target.endpoint]
+            unsent.discard(content_member(target.endpoint, members) or "")
+            if unsent or kind.is_alpaca:
+                self._echo(row, kind, target.endpoint, unsent)
             members = compose_body(
-                target.endpoint, members, model=target.model, system=self._system, params=self._connection.params
+                target.endpoint,
+                members,
+                model=target.model,
+                system=self._system,
+                params=self._connection.params,
+                unsent=unsent,
             )
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
@@ -96,6 +134,23 @@ class HttpProvider:
         return Request(
             target.route, target.url, target.headers, body, target.endpoint, _tokens(body, members, target.endpoint)
         )
+
+    def _echo(self, row: Row, kind: ParsedRow, endpoint: str, unsent: Set[str]) -> None:
+        """Members that are not sent come back in the result's metadata; each is told once."""
+        if unsent:
+            echoed = {name: text for name, text in kind.members.items() if name in unsent}
+            row.fields["metadata"] = echoed_metadata(row.fields.get("metadata"), echoed)
+        if kind.is_alpaca and "instruction" not in self._told:
+            self._told.add("instruction")
+            self._warn("rows with an instruction: it is sent as the prompt, followed by a blank line and the input")
+        if not unsent <= self._told and len(self._told) < _MOST_TOLD:
+            new = sorted(unsent - self._told)
+            self._told.update(new)
+            names = ", ".join(new[:_MOST_TOLD]) + (", …" if len(new) > _MOST_TOLD else "")
+            self._warn(
+                f"not sent, as they are no parameters of the {endpoint} endpoint: {names}; they are echoed in metadata "
+                f"(to send one, name it: -P {new[0]}=…)"
+            )
 
     def lookup(self, row: Row, request: Request) -> Outcome | None:
         """None: no answer is known without a call."""
@@ -106,13 +161,16 @@ class HttpProvider:
         resolved = self._resolved
         if resolved is not None and resolved[0] is row:
             return resolved[1], resolved[2]
-        kind = parse_kind(row.fields, model=self._resolver.run_model)
-        target = self._resolver.target(kind.model, kind.endpoint, anthropic=kind.anthropic)
+        kind = parse_kind(row.fields, model=self._resolver.run_model, raw=self._is_raw)
+        self.models.add(row.number, is_own=kind.model is not None)
+        target = self._resolver.target(kind.model, kind.endpoint, anthropic=kind.anthropic, path=kind.path)
         self._resolved = (row, kind, target)
         return kind, target
 
-    def ping(self, like: Request) -> Request:
-        """Build the smallest request for the route of *like*."""
+    def ping(self, like: Request) -> Request | None:
+        """The smallest request that the route of *like* takes; None for paths of which nothing is known."""
+        if like.endpoint == "raw":
+            return None
         body = ping_body(like.endpoint, like.body)
         return Request(like.route, like.url, like.headers, body, like.endpoint, len(body) // 4 + 16)
 
@@ -138,10 +196,17 @@ def _is_stream(reply: Reply) -> bool:
     )
 
 
+def _with_model(body: str, members: Mapping[str, str], model: str) -> bytes:
+    """A batch row's *body*, which names no model, with *model*; the rest is as it was."""
+    if members:
+        return to_bytes({**members, "model": model}) if "model" in members else f'{{"model":{model},{body[1:]}'.encode()
+    return f'{{"model":{model}}}'.encode()
+
+
 def _tokens(body: bytes, members: dict[str, str], endpoint: str) -> int:
     """Estimate input plus output tokens: four bytes per token, and the output limit of the row."""
     size = len(body) // 4
-    if endpoint == "embeddings":
+    if endpoint in ("embeddings", "raw"):
         return size
     for name in LIMITS:
         limit = members.get(name)

@@ -22,7 +22,15 @@ from llmbatch.core.secrets import Mask, Secret
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
 from llmbatch.providers.misnamed import Misnamed, find_misnamed, near_scenario, provider_alone
-from llmbatch.providers.urls import BaseUrl, azure_url, check_proxy, endpoint_url, parse_base_url, proxy_secrets
+from llmbatch.providers.urls import (
+    BaseUrl,
+    azure_url,
+    check_proxy,
+    endpoint_url,
+    parse_base_url,
+    proxy_secrets,
+    raw_url,
+)
 
 __all__ = ["ProviderSettings", "Resolver", "Target"]
 
@@ -115,7 +123,7 @@ class Resolver:
         self.run_provider, self.run_model = split_model(name)
         self._run_fault = self._fault_of_run_model(name)
         self._sim_base: str | None = None
-        self._targets: dict[tuple[str | None, Endpoint | None, bool], Target] = {}
+        self._targets: dict[tuple[str | None, Endpoint | None, bool, str], Target] = {}
         self._headers: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
         """The few sets of headers of a run: one object each, however many models there are."""
         keys = {name for provider in PROVIDERS.values() for name in (provider.key_env, provider.other_key_env)}
@@ -127,22 +135,23 @@ class Resolver:
             secrets += map(Secret, proxy_secrets(connection.proxy))
         self.mask = Mask(secrets)
 
-    def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool) -> Target:
+    def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool, path: str = "") -> Target:
         """The target for a row's own *model* (JSON text) or the run's.
 
-        *endpoint* is that of the row itself, *anthropic* whether it is in Anthropic's format.
+        *endpoint* is what the row itself says, *anthropic* whether it is in Anthropic's format, *path* where ``raw``
+        rows go below the base URL.
 
         Raises:
             UsageError: no model, or the run's is another company's; no key; a base URL that is none.
             MalformedRowError: a row's model that cannot be one, or is another company's.
         """
-        asked = (model, endpoint, anthropic)
+        asked = (model, endpoint, anthropic, path)
         found = self._targets.get(asked)
         if found is None:
             if len(self._targets) >= _MOST_TARGETS:
                 # Rows may name any number of models; evicted targets are computed again.
                 self._targets.clear()
-            found = self._targets[asked] = self._resolve(model, endpoint, anthropic)
+            found = self._targets[asked] = self._resolve(model, endpoint, anthropic, path)
         return found
 
     def _fault_of_run_model(self, name: str) -> Misnamed | None:
@@ -181,7 +190,7 @@ class Resolver:
             raise MalformedRowError("input_unknown_provider", f"{found.message}; {found.hint}")
         raise UsageError(found.message, hint=found.hint)
 
-    def _resolve(self, model: str | None, endpoint: Endpoint | None, anthropic: bool) -> Target:
+    def _resolve(self, model: str | None, endpoint: Endpoint | None, anthropic: bool, path: str) -> Target:
         connection = self._connection
         if self._run_fault is not None:
             raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
@@ -192,7 +201,7 @@ class Resolver:
             raise UsageError(
                 "no model", hint="name one with -m PROVIDER/MODEL, with LLMBATCH_MODEL, or as the row's `model`"
             )
-        endpoint = connection.endpoint or endpoint
+        endpoint = endpoint if connection.endpoint == "raw" else connection.endpoint or endpoint
         provider = named or self.run_provider
         if provider is None:
             by_format = PROVIDERS["anthropic" if anthropic or endpoint == "messages" else "openai"]
@@ -209,7 +218,7 @@ class Resolver:
                 account=f"{address.base} {key_env}".rstrip(),
                 base_url=address.base,
             ),
-            url=self._url(provider, address, endpoint, name),
+            url=raw_url(address, path) if path else self._url(provider, address, endpoint, name),
             headers=self._shared(self._with_added(_headers(provider, endpoint, key), provider)),
             endpoint=endpoint,
             model=dumps(name),

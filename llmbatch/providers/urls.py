@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from llmbatch.core.errors import UsageError
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["BaseUrl", "azure_url", "check_proxy", "endpoint_url", "parse_base_url", "proxy_secrets"]
+__all__ = ["BaseUrl", "azure_url", "check_proxy", "endpoint_url", "parse_base_url", "proxy_secrets", "raw_url"]
 
 _PATHS: dict[Endpoint, str] = {
     "chat": "/chat/completions",
@@ -112,6 +112,11 @@ def endpoint_url(address: BaseUrl, endpoint: Endpoint, *, anthropic: bool) -> st
     if not root or ((anthropic or endpoint == "messages") and not root.endswith("/v1")):
         root += "/v1"
     return address.url(root + _PATHS[endpoint])
+
+
+def raw_url(address: BaseUrl, path: str) -> str:
+    """Where *path*, below ``/v1/``, is at *address*, whose own path has the version where it has a path."""
+    return address.url((address.path or "/v1") + path.removeprefix("/v1"))
 
 
 def azure_url(address: BaseUrl, endpoint: Endpoint, *, model: str, api_version: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "CommandOptions",
     "Endpoint",
     "Fsync",
+    "Lock",
     "OnOutage",
     "Progress",
     "RunOptions",
@@ -29,8 +30,9 @@ __all__ = [
     "check_names",
 ]
 
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages"]
+Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
 Fsync = Literal["group", "off"]
+Lock = Literal["on", "off"]
 OnOutage = Literal["wait", "defer", "fail"]
 Progress = Literal["auto", "rich", "plain", "json", "none"]
 
@@ -210,6 +212,15 @@ class CommandOptions(RunOptions):
         group="Input and output",
         sends=True,
     )
+    lock: Lock = option(
+        "on",
+        Choice(get_args(Lock)),
+        "--lock",
+        help="Whether the output is locked against a second run; off only where the file system has no locks.",
+        group="Input and output",
+        settable=False,
+        sends=True,
+    )
     strict: bool = option(
         False,
         Switch(),
@@ -282,7 +293,7 @@ class CommandOptions(RunOptions):
         None,
         Choice(get_args(Endpoint)),
         "--endpoint",
-        help="Wire format.",
+        help="Wire format. With raw, the url of a batch row may be any path below /v1/.",
         unset="from the row",
         group="Model",
     )

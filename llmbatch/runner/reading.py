@@ -8,11 +8,14 @@ A waiting row that is large keeps its offset, not its body.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import starmap
 
 from llmbatch.core.calls import Request
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
+from llmbatch.core.events import Notice
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 
@@ -27,8 +30,7 @@ MOST_WAITING_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2000
 """What a waiting row takes besides a large body."""
 
-MOST_WITHOUT_KEY = 20
-"""First rows without a key after which the run gives up, if none of them could be sent."""
+STANDARD_INPUT = "standard input"
 
 
 class Reading:
@@ -51,8 +53,10 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._without_key: list[tuple[Row, MissingKeyError]] | None = [] if run.source.fraction is None else None
-        """Of a stream: rows without a key, before the first row that can be sent. None: such rows fail alone."""
+        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = None
+        """Of a stream: its first rows, while none of them could be sent. None: such rows fail alone."""
+        if run.source.fraction is None:
+            self._held = []
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -148,23 +152,20 @@ class Reading:
         if item is None:
             return None
         if isinstance(item, Malformed):
-            self._run.finisher.finish_malformed(item, item.code, item.message)
+            self._cannot_send(item, MalformedRowError(item.code, item.message))
             return None
         if self._is_later_pass and item.number in self._run.backlog.rows:
             return None
         try:
             request = first_request(self._run.provider, item)
-        except MalformedRowError as error:
-            self._run.finisher.finish_malformed(item, error.code, str(error))
-            return None
-        except MissingKeyError as error:
-            self._lack_key(item, error)
+        except (MalformedRowError, MissingKeyError) as error:
+            self._cannot_send(item, error)
             return None
         except Exception as error:  # noqa: BLE001 - no model: the run cannot go on
             self.fail(error)
             return None
-        if self._without_key is not None:
-            self._fail_without_key()
+        if self._held is not None:
+            self._release()
         run = self._run
         pending = PendingRow(item, request, run.routes.route_of(item, request.route, now))
         known = run.provider.lookup(item, request)
@@ -174,19 +175,51 @@ class Reading:
         run.backlog.add(pending)
         return pending
 
-    def _lack_key(self, row: Row, error: MissingKeyError) -> None:
-        """The row fails alone; where no row can be sent at all, the run ends with *error* and no row fails."""
-        if self._without_key is None:
-            self._run.finisher.finish_malformed(row, "no_key", str(error))
+    def _cannot_send(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
+        """The row fails alone; where no row of a stream can be sent at all, the run ends and no row fails."""
+        if self._held is not None and not self._may_hold(error):
+            self._release()
+        if self._held is None:
+            self._finish_unsent(row, error)
             return
-        self._without_key.append((row, error))
-        if len(self._without_key) >= MOST_WITHOUT_KEY:
-            self.fail(error)
+        self._held.append((row, error))
+        first = self._malformed(*self._held[0]) if len(self._held) == 1 else None
+        other = None if first is None else other_format(STANDARD_INPUT, first)
+        if other is not None:
+            self.fail(other)
+        elif len(self._held) >= MOST_MALFORMED:
+            self._refuse_held()
 
-    def _fail_without_key(self) -> None:
-        rows, self._without_key = self._without_key or (), None
+    def _may_hold(self, error: MalformedRowError | MissingKeyError) -> bool:
+        """Whether a row may wait for one that can be sent: all rows before it do, none is finished."""
+        assert self._held is not None  # noqa: S101 - the caller has looked
+        # What an iterable gives is the caller's own data, and its errors are values.
+        may_refuse = self._source.can_skip or isinstance(error, MissingKeyError)
+        return may_refuse and self._source.rows_read == len(self._held) + 1
+
+    def _refuse_held(self) -> None:
+        """End the run: none of the rows held can be sent."""
+        held = self._held or []
+        no_key = next((error for _, error in held if isinstance(error, MissingKeyError)), None)
+        malformed = [item for item in starmap(self._malformed, held) if item is not None]
+        self.fail(no_key or unsendable(STANDARD_INPUT, malformed))
+
+    def _malformed(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> Malformed | None:
+        if isinstance(row, Malformed):
+            return row
+        if isinstance(error, MissingKeyError):
+            return None
+        return Malformed(row.number, row.hash, row.id_json, error.code, str(error))
+
+    def _release(self) -> None:
+        """A row can be sent: those held fail alone."""
+        rows, self._held = self._held or (), None
         for row, error in rows:
-            self._run.finisher.finish_malformed(row, "no_key", str(error))
+            self._finish_unsent(row, error)
+
+    def _finish_unsent(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
+        code = error.code if isinstance(error, MalformedRowError) else "no_key"
+        self._run.finisher.finish_malformed(row, code, str(error))
 
     def _pull(self) -> Row | Malformed | None:
         try:
@@ -197,12 +230,19 @@ class Reading:
         if item is None:
             if self._source.exhausted:
                 self.ended = True
-                if self._without_key:
-                    self.fail(self._without_key[0][1])
+                if self._held:
+                    self._refuse_held()
+                self._tell_missing_key()
                 self._run.finisher.tell_progress(self._run.now(), exhausted=True)
             else:
                 self.hungry = True
         return item
+
+    def _tell_missing_key(self) -> None:
+        path = self._run.routes.missing_key
+        if path and not self._is_later_pass:
+            text = f"no row has the --circuit-key {path}: all share one circuit per route"
+            self._run.emit(Notice(self._run.now(), "warning", text, "check its spelling, such as metadata.tenant"))
 
     def _is_full(self) -> bool:
         """Whether rows wait that can neither be kept nor left for a later pass."""

@@ -56,6 +56,11 @@ class Routes:
         return self._keys is not None
 
     @property
+    def missing_key(self) -> str:
+        """The ``--circuit-key``, if no row so far has that member; else empty."""
+        return "" if self._keys is None else self._keys.missing
+
+    @property
     def are_many(self) -> bool:
         """Whether so many routes have unfinished rows that no further one should be made."""
         if len(self.known) < MOST_LIVE:

@@ -22,17 +22,26 @@ MOST_SHOWN = 60
 class TenantKeys:
     """Names circuits by a member of the row, at *path*. Memory: at most a thousand names."""
 
-    __slots__ = ("_names", "_path")
+    __slots__ = ("_is_found", "_names", "_path", "_rows")
 
     def __init__(self, path: str) -> None:
         self._path = path.split(".")
         self._names: dict[str, str] = {}
+        self._is_found = False
+        self._rows = 0
+
+    @property
+    def missing(self) -> str:
+        """The member's path, if none of the rows so far has it, one or more; else empty."""
+        return ".".join(self._path) if self._rows and not self._is_found else ""
 
     def label(self, route: str, row: Row) -> str:
         """The name of the row's circuit: ``openai/gpt-5-mini [tenant acme]``; *route* for a row without the member."""
         value = self._value_of(row)
+        self._rows += 1
         if value is None:
             return route
+        self._is_found = True
         text = value if isinstance(value, str) else _text_of(value)
         key = f"{route}\n{text}"
         name = self._names.get(key)

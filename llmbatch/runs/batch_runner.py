@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from llmbatch.core.errors import StoppedError, WriteError
+from llmbatch.core.errors import InputError, StoppedError, WriteError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.raw_json import dumps
@@ -20,7 +20,7 @@ from llmbatch.core.rows import Result, Row, encode_line
 from llmbatch.outputs.sinks import LineSink, QueueSink
 from llmbatch.report.stats import Summary
 from llmbatch.runner.engine import RunOutcome
-from llmbatch.runner.options import Endpoint, Fsync, OnOutage, RunOptions, check_keywords, check_names
+from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, check_keywords, check_names
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.nested_loop import run_in_thread
@@ -28,6 +28,7 @@ from llmbatch.runs.nested_loop import run_in_thread
 if TYPE_CHECKING:
     from llmbatch.inputs.source import Source
     from llmbatch.outputs.writer import LineWriter
+    from llmbatch.providers.http_provider import ModelUse
     from llmbatch.storage.filesystem import Filesystem
 
 __all__ = ["BatchRunner", "Options"]
@@ -137,14 +138,16 @@ class BatchRunner:
         strict: bool = False,
         force: bool = False,
         fsync: Fsync = "group",
+        lock: Lock = "on",
     ) -> Summary:
         """Send every row of *input* that has no line in *output*, and append one line per row.
 
-        *output* defaults to ``<stem>.results.jsonl`` next to the input, or standard output for ``-``. *limit*: only
-        this many rows. *retry_failed*: resend failed rows; *overwrite*: start over; *strict*: refuse the whole input
-        if any row is malformed; *force*: continue an output whose rows another model has answered. *fsync*: ``group``
-        syncs lines once per second, ``off`` leaves that to the system. The summary's ``exit_code`` says how the run
-        ended.
+        *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
+        the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
+        the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
+        *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
+        *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
+        summary's ``exit_code`` says how it went.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model); as for the first row, before anything is
@@ -154,21 +157,28 @@ class BatchRunner:
         from llmbatch.inputs.input import JsonlInput
         from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
         from llmbatch.outputs.file import open_output
+        from llmbatch.outputs.lock import Unlocked
         from llmbatch.outputs.writer import LineWriter
         from llmbatch.runs.good_rows import known_good_rows
-        from llmbatch.runs.preflight import check_first_row, check_same_model
+        from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs
         from llmbatch.storage.filesystem import FILESYSTEM
 
         check_keywords(
-            limit=limit, retry_failed=retry_failed, overwrite=overwrite, strict=strict, force=force, fsync=fsync
+            limit=limit,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+            strict=strict,
+            force=force,
+            fsync=fsync,
+            lock=lock,
         )
         filesystem = self._filesystem or FILESYSTEM
+        locking = filesystem if lock == "on" else Unlocked(filesystem)
         target = str(output if output is not None else default_output(input))
         host = LocalSimulator(seed=self.options.seed or 0)
-        # Write lines first: then a kill repeats only what was in flight.
-        provider = self._make_provider(
-            host, before_sending=lambda: writer.flush(), warn=lambda text: job.engine.emit(_warning(text))
-        )
+        warnings = _Warnings()
+        # Lines go first: what a kill repeats is then no more than what was in flight.
+        provider = self._make_provider(host, before_sending=lambda: writer.flush(), warn=warnings)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             if provider is not self._model:
@@ -176,10 +186,24 @@ class BatchRunner:
             rows = stack.enter_context(JsonlInput(input, output=target, filesystem=filesystem))
             check_first_row(provider, rows, str(input), limit=limit, strict=strict)
             rows.hash_ahead()
-            out = open_output(target, input_path=input, overwrite=overwrite, retry_failed=retry_failed, disk=filesystem)
+            out = open_output(
+                target,
+                input_path=input,
+                overwrite=overwrite,
+                retry_failed=retry_failed,
+                retry_up_to=last_number(rows, limit) if retry_failed else None,
+                disk=locking,
+            )
             stack.callback(out.close)
-            rows.verify(out.ledger)
-            # A function may be renamed: its name does not identify a model.
+            try:
+                rows.verify(out.ledger)
+            except InputError as error:
+                raise name_other_inputs(error, input, target) from None
+            if not rows.is_rereadable:
+                out.drop_input_errors(limit)
+            else:
+                out.drop_corrected(last_number(rows, limit) if out.ledger.corrected else None)
+            # A function may change its name; what it is asked is its author's matter.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
                 check_same_model(provider, rows, target, earlier)
@@ -192,7 +216,7 @@ class BatchRunner:
                 out.check_room(sync=fsync == "group")
             if out.is_resumable:
                 # Deferred rows are sent now, or reported again at the end.
-                write_deferred(Path(target), (), filesystem)
+                write_deferred(Path(target), (), locking)
             sync_interval = 1.0 if fsync == "group" else None
             writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: job.engine.abort(error))
             self._writers.append(writer)
@@ -208,6 +232,10 @@ class BatchRunner:
             job.engine.emit(
                 RunStarted(now, str(input), target, concurrency, out.ledger.success, out.ledger.failed, total)
             )
+            warnings.start(job.engine.emit)
+            models = getattr(provider, "models", None)
+            if models is not None:
+                models.reset()
             outcome: RunOutcome | None = None
             try:
                 outcome = await job.run()
@@ -221,13 +249,18 @@ class BatchRunner:
                     waiting = stamp_retry_at(job.deferred())
                     if out.is_resumable:
                         try:
-                            write_deferred(Path(target), map(encode_line, waiting), filesystem)
+                            write_deferred(Path(target), map(encode_line, waiting), locking)
                         except WriteError:
                             if outcome is None or outcome.error is None:
                                 raise
                             # Report the error that ended the run.
                 if outcome is None:
-                    job.abandon("the run was canceled")
+                    job.abandon("the run was cancelled")
+            for warning in (_torn(source, input), _no_rows(source, outcome, input), self._unused_model(models)):
+                if warning is not None:
+                    job.engine.emit(warning)
+            if source.torn_line is not None and outcome.exit_code in (0, 1):
+                outcome = RunOutcome(75, f"line {source.torn_line} of the input is cut off")
             if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
                 outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
@@ -245,6 +278,7 @@ class BatchRunner:
         strict: bool = False,
         force: bool = False,
         fsync: Fsync = "group",
+        lock: Lock = "on",
     ) -> Summary:
         """Run :meth:`run` from synchronous code; inside an event loop (a notebook) it uses a thread of its own.
 
@@ -262,6 +296,7 @@ class BatchRunner:
             strict=strict,
             force=force,
             fsync=fsync,
+            lock=lock,
         )
         try:
             asyncio.get_running_loop()
@@ -333,7 +368,13 @@ class BatchRunner:
             if writer.abandon():
                 self._given_up = exit_code
 
-    # Assembling the parts.
+    def _unused_model(self, models: ModelUse | None) -> Notice | None:
+        """Told where a model was given, and every row names its own."""
+        if models is None or not self._model or models.run or not models.own:
+            return None
+        return _warning(f"{models.own:,} rows name their own model; {self._model} (-m) is used for 0")
+
+    # Putting the parts together.
 
     def _make_provider(
         self,
@@ -365,7 +406,7 @@ class BatchRunner:
             sim_scenarios=host.scenarios,
         )
         if self._transport is not None:
-            return HttpProvider(connection, self._transport)
+            return HttpProvider(connection, self._transport, warn=warn)
         return HttpProvider.over_http(
             connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
         )
@@ -400,6 +441,41 @@ def is_provider(model: object) -> bool:
 
 def _warning(text: str) -> Notice:
     return Notice(asyncio.get_running_loop().time(), "warning", text)
+
+
+class _Warnings:
+    """Warnings of a provider, which may come before there is a run to tell them."""
+
+    def __init__(self) -> None:
+        self._early: list[str] = []
+        self._emit: Callable[[Notice], None] | None = None
+
+    def __call__(self, text: str) -> None:
+        if self._emit is None:
+            self._early.append(text)
+        else:
+            self._emit(_warning(text))
+
+    def start(self, emit: Callable[[Notice], None]) -> None:
+        """Tell the early ones, and from now on each as it comes."""
+        self._emit = emit
+        for text in self._early:
+            emit(_warning(text))
+
+
+def _torn(source: Source, path: str | Path) -> Notice | None:
+    if source.torn_line is None:
+        return None
+    text = f"{path}:{source.torn_line}: the last line is cut off and has no line end: it gets no result yet"
+    hint = "run the same command again once it is complete"
+    return Notice(asyncio.get_running_loop().time(), "warning", text, hint)
+
+
+def _no_rows(source: Source, outcome: RunOutcome, path: str | Path) -> Notice | None:
+    if outcome.exit_code or source.rows_read or source.torn_line is not None:
+        return None
+    name = "standard input" if str(path) == "-" else path
+    return Notice(asyncio.get_running_loop().time(), "warning", f"no rows in {name}")
 
 
 def _length(rows: object) -> int | None:

@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
 from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.input import Input
+from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
+from llmbatch.outputs.deferred import default_output
 
-__all__ = ["check_first_row", "check_same_model"]
+__all__ = ["check_first_row", "check_same_model", "last_number", "name_other_inputs"]
 
 _FEW_ROWS = 10_000
 """Rows of the input searched for the first answered row: about 0.1 s."""
 
 _MOST_FAULTS = 5
-"""Malformed rows that are listed, or skipped."""
+"""Malformed rows that are named."""
+
+_INPUT_SUFFIXES = frozenset(
+    {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".gz", ".zst", ".zstd"}
+)
 
 
 def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
     """Read up to the first row that can be sent; with *strict*, all of them. *name* is the input's, for messages.
 
     Raises:
-        InputError: the input cannot be opened, or, with *strict*, has malformed rows or cannot be read twice.
-        UsageError: the first row names no model, or none of the first 10,000 rows has a key.
+        InputError: the input cannot be opened, all of its first 20 rows are malformed, or its first row is of another
+            format; or, with *strict*, a row is malformed or the input cannot be read twice.
+        UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
     """
     if not rows.is_rereadable:
         if strict:
             raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
         return
-    faults: list[str] = []
+    faults: list[Malformed] = []
     no_key: MissingKeyError | None = None
     can_send = False
     with contextlib.closing(rows.peek(limit)) as items:
@@ -38,21 +46,80 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
                 fault = _fault(provider, item)
             except MissingKeyError as error:
                 no_key = no_key or error
-                if count >= _FEW_ROWS:
-                    break
-                continue
-            if fault is None:
-                if not strict:
+            else:
+                if fault is not None:
+                    if count == 1:
+                        refuse_other_format(name, fault)
+                    faults.append(fault)
+                elif not strict:
                     return
-                can_send = True
-                continue
-            faults.append(f"line {item.number}: {fault}")
-            if len(faults) >= _MOST_FAULTS:
+                else:
+                    can_send = True
+            if len(faults) == count == MOST_MALFORMED:
                 break
-    if no_key is not None and not can_send and not faults:
+            if (can_send and len(faults) >= _MOST_FAULTS) or (not can_send and count >= _FEW_ROWS):
+                break
+    if no_key is not None and not can_send:
         raise no_key
-    if strict and faults:
-        raise InputError(f"{name} has malformed rows: {'; '.join(faults)}", hint="fix them, or run without --strict")
+    if faults and not can_send:
+        raise unsendable(name, faults)
+    if faults:
+        told = "; ".join(f"line {fault.number}: {fault.code}: {fault.message}" for fault in faults[:_MOST_FAULTS])
+        raise InputError(f"{name} has malformed rows: {told}", hint="correct them, or run without --strict")
+
+
+def refuse_other_format(name: str, first: Malformed) -> None:
+    """Refuse an input whose *first* row, which is malformed, shows that it is another format.
+
+    Raises:
+        InputError: it does.
+    """
+    error = other_format(name, first)
+    if error is not None:
+        raise error
+
+
+def last_number(rows: Input, limit: int | None) -> int | None:
+    """The line number of the last of the first *limit* rows; None without a limit.
+
+    Of an input that cannot be read twice, a number that is certainly not beyond it.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    if limit is None or not rows.is_rereadable:
+        return limit
+    number = limit
+    with contextlib.closing(rows.peek(limit)) as items:
+        for item in items:
+            number = item.number
+    return number
+
+
+def name_other_inputs(error: InputError, path: str | Path, output: str) -> InputError:
+    """*error*, of an output that was not made from *path*, with the inputs beside it that have the same default output.
+
+    A row changed, in most cases, because ``p.csv`` was run before ``p.jsonl``: both go to ``p.results.jsonl``.
+    """
+    source = Path(path)
+    if str(path) == "-" or str(default_output(path)) != output:
+        return error
+    try:
+        beside = sorted(other for other in source.parent.iterdir() if other.suffix.lower() in _INPUT_SUFFIXES)
+    except OSError:
+        return error
+    same = [
+        other.name for other in beside if other.name != source.name and _default_name(other) == _default_name(source)
+    ]
+    if not same:
+        return error
+    hint = f"{Path(output).name} is also the default output of {', '.join(same[:3])}: give each input its own (-o)"
+    return InputError(f"{error.message}; its results may be those of {', '.join(same[:3])}", hint=hint, line=error.line)
+
+
+def _default_name(path: Path) -> str:
+    """The name of the default output of *path*, if that is a file."""
+    return "" if path.is_dir() else default_output(path).name
 
 
 def check_same_model(provider: Provider, rows: Input, output: str, earlier: tuple[int, str]) -> None:
@@ -81,11 +148,11 @@ def check_same_model(provider: Provider, rows: Input, output: str, earlier: tupl
         )
 
 
-def _fault(provider: Provider, item: Row | Malformed) -> str | None:
+def _fault(provider: Provider, item: Row | Malformed) -> Malformed | None:
     if isinstance(item, Malformed):
-        return f"{item.code}: {item.message}"
+        return item
     try:
         first_request(provider, item)
     except MalformedRowError as error:
-        return f"{error.code}: {error}"
+        return Malformed(item.number, item.hash, item.id_json, error.code, str(error))
     return None

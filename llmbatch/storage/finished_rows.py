@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "FinishedRows", "RowSet", "Verified", "fingerprint"]
+__all__ = ["FAILED", "MAX_ROW", "SUCCESS", "FailedRows", "FinishedRows", "RowSet", "Verified", "fingerprint"]
 
 MAX_ROW: Final = 10**10
 """The highest row number accepted: no input has so many lines, but a file of another program may have such a number."""
@@ -62,6 +62,11 @@ class FinishedRows:
         self.failed = 0
         self.last = 0
         self.verified: Verified | None = None
+        self.failed_rows: Callable[[], FailedRows] | None = None
+        """Looks up the failed rows, once and only if a row has changed; None: no row may have changed."""
+        self.corrected: list[int] = []
+        """Rows that have changed, and whose lines hold only an ``input_`` error: to be removed, and sent."""
+        self._failed_rows: FailedRows | None = None
         self._pages: dict[int, array[int]] = {}
 
     def __len__(self) -> int:
@@ -116,6 +121,42 @@ class FinishedRows:
         page = self._pages.get(number >> _PAGE_BITS)
         return page is not None and page[number & _IN_PAGE] == fingerprint(digest)
 
+    def may_change(self, number: int) -> bool:
+        """Whether the row, which has changed since its line was written, was no request then: it is ``corrected``."""
+        rows = self._failed()
+        if rows is None or number not in rows.input_errors:
+            return False
+        self.corrected.append(number)
+        return True
+
+    def has_failed(self, number: int) -> bool:
+        """Whether the row is known to have failed, for the hint of a message."""
+        rows = self._failed()
+        return rows is not None and number in rows.all
+
+    def _failed(self) -> FailedRows | None:
+        if self._failed_rows is None and self.failed_rows is not None:
+            self._failed_rows = self.failed_rows()
+        return self._failed_rows
+
+    def done_after(self, number: int) -> Iterator[int]:
+        """The finished rows above *number*, in order."""
+        for key in sorted(self._pages):
+            start = key << _PAGE_BITS
+            if start + _IN_PAGE > number:
+                yield from (start + at for at, kept in enumerate(self._pages[key]) if kept and start + at > number)
+
+    def remove_failed(self, numbers: Iterable[int]) -> None:
+        """Take failed rows out: their lines are gone, and they will be sent."""
+        for number in numbers:
+            if self.is_done(number):
+                self._pages[number >> _PAGE_BITS][number & _IN_PAGE] = 0
+                self.failed -= 1
+        pages = ((key, page) for key, page in sorted(self._pages.items(), reverse=True) if any(page))
+        key, page = next(pages, (0, array("I")))
+        self.last = max((at for at, kept in enumerate(page) if kept), default=0) + (key << _PAGE_BITS)
+        self.verified = None
+
     def are_done(self, first: int, count: int) -> bool:
         """Whether *count* rows from *first* on are all finished."""
         for key, start, end in _page_ranges(first, count):
@@ -157,6 +198,20 @@ class RowSet:
     def __contains__(self, number: int) -> bool:
         page = self._pages.get(number >> _SET_PAGE_BITS)
         return page is not None and bool(page[(number & _IN_SET_PAGE) >> 3] >> (number & 7) & 1)
+
+
+class FailedRows:
+    """The failed rows of an output: ``all`` of them, and those that were no requests (``input_errors``)."""
+
+    def __init__(self) -> None:
+        self.all = RowSet()
+        self.input_errors = RowSet()
+
+    def add(self, number: int, *, is_input_error: bool) -> None:
+        """Enter a failed row."""
+        self.all.add(number)
+        if is_input_error:
+            self.input_errors.add(number)
 
 
 def _page_ranges(first: int, count: int) -> list[tuple[int, int, int]]:

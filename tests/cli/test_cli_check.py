@@ -1,4 +1,4 @@
-"""``llmbatch check``: reads everything, sends nothing, needs no key."""
+"""``llmbatch check``: reads everything, sends nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.inputs.rows import line_digest
+
+KEY = {"OPENAI_API_KEY": "sk-test-0123456789"}
 
 MIXED = (
     '{"id":"a","prompt":"one","max_tokens":100}\n'
@@ -22,7 +24,7 @@ MIXED = (
 
 def test_a_good_input_is_described(llmbatch, prompts):
     """Rows, routes, tokens, time and price are told on standard output; the exit code is 0."""
-    done = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--rpm", "2")
+    done = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--rpm", "2", **KEY)
 
     assert done.returncode == 0
     assert done.stderr == ""
@@ -38,7 +40,7 @@ def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here, tm
     """Malformed rows are counted by code with their lines, ids that come again too; the exit code is 1."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)
 
-    done = llmbatch_here("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--json")
+    done = llmbatch_here("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--json", **KEY)
 
     assert done.returncode == 1
     report = json.loads(done.stdout)
@@ -58,7 +60,7 @@ def test_strict_makes_malformed_rows_an_error(llmbatch_here, two_lines, tmp_path
     """With --strict malformed rows exit with 2 and name their first lines."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)
 
-    done = llmbatch_here("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--strict")
+    done = llmbatch_here("check", "mixed.jsonl", "-m", "openai/gpt-5-mini", "--strict", **KEY)
 
     assert done.returncode == 2
     error, _ = two_lines(done.stderr)
@@ -67,8 +69,8 @@ def test_strict_makes_malformed_rows_an_error(llmbatch_here, two_lines, tmp_path
 
 def test_dry_run_is_check(llmbatch_here, prompts):
     """``run --dry-run`` prints what ``check`` prints, and writes nothing."""
-    check = llmbatch_here("check", "prompts.jsonl", "-m", "openai/gpt-5-mini")
-    dry = llmbatch_here("run", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--dry-run")
+    check = llmbatch_here("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", **KEY)
+    dry = llmbatch_here("run", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--dry-run", **KEY)
 
     assert (dry.returncode, dry.stdout) == (check.returncode, check.stdout)
     assert sorted(path.name for path in prompts.parent.iterdir()) == ["home", "prompts.jsonl"]
@@ -139,7 +141,7 @@ def test_text_from_the_input_is_escaped(llmbatch_here, tmp_path):
     """A model's name with control characters cannot steer the terminal."""
     (tmp_path / "rows.jsonl").write_text(r'{"prompt":"a","model":"gpt\u001b[2J"}' + "\n")
 
-    done = llmbatch_here("check", "rows.jsonl")
+    done = llmbatch_here("check", "rows.jsonl", **KEY)
 
     assert "\x1b" not in done.stdout
     assert r"gpt\x1b[2J" in done.stdout
@@ -160,3 +162,41 @@ def test_seen_names_are_exact_until_full_and_say_when_they_are(most_slots):
     assert seen.add("one more")
     assert seen.is_full
     assert len(seen) == room
+
+
+def test_an_input_of_which_no_row_has_its_key_is_refused(llmbatch_here, two_lines, prompts):
+    """Exit code 2 at once, as a run would: what the check says would not come true."""
+    done = llmbatch_here("check", "prompts.jsonl", "-m", "openai/gpt-5-mini")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "OPENAI_API_KEY is not set" in two_lines(done.stderr)[0]
+
+
+def test_rows_of_one_provider_without_a_key_do_not_stop_a_check(llmbatch_here, tmp_path):
+    """Some rows can be sent."""
+    (tmp_path / "rows.jsonl").write_text('{"prompt":"a","model":"groq/x"}\n{"prompt":"b","model":"sim/steady"}\n')
+
+    done = llmbatch_here("check", "rows.jsonl", "--json")
+
+    assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, 2)
+
+
+def test_a_check_names_another_format_too(llmbatch_here, two_lines, tmp_path):
+    """As a run would."""
+    (tmp_path / "p.csv").write_text("prompt,label\na,1\n")
+
+    done = llmbatch_here("check", "p.csv", "-m", "sim/steady")
+
+    assert done.returncode == 2
+    assert two_lines(done.stderr)[0].startswith("p.csv: this is CSV")
+
+
+def test_retry_failed_with_a_limit_counts_what_a_run_would_resend(llmbatch_here, prompts):
+    """Failed rows beyond the limit are not left."""
+    digests = [line_digest(line) for line in prompts.read_bytes().split(b"\n")]
+    output = prompts.with_name("prompts.results.jsonl")
+    output.write_text(result_line(1, digests[0], "failed") + result_line(3, digests[2], "failed"))
+
+    done = llmbatch_here("check", "prompts.jsonl", "-m", "sim/steady", "--json", "--retry-failed", "-n", "2")
+
+    assert json.loads(done.stdout)["rows_left"] == 2

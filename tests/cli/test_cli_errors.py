@@ -22,7 +22,12 @@ OPENAI = ("-m", "openai/gpt-5-mini")
     [
         ((), "no input is given", "standard input"),
         (("prompts.jsonl", "-i", "prompts.jsonl"), "the input is given twice", "once"),
-        (("prompts.jsonl", "more.jsonl"), "unexpected extra argument", "--help"),
+        (
+            ("prompts.jsonl", "m.jsonl"),
+            "unexpected extra",
+            "cat prompts.jsonl m.jsonl | llmbatch run - -o results.jsonl",
+        ),
+        (("prompts.jsonl", "b", "c"), "unexpected extra", "cat prompts.jsonl b c | llmbatch run -"),
         (("prompts.jsonl", "--concurency", "3"), "no such option: --concurency", "did you mean --concurrency?"),
         (("prompts.jsonl", "--api-key", "sk-live-1234567"), "no such option: --api-key", "--api-key-env"),
         (("prompts.jsonl", "-c"), "requires an argument", "--help"),

@@ -10,7 +10,21 @@ from typing import Any
 
 import pytest
 
-from llmbatch import BatchRunner
+from llmbatch import BatchRunner, InputError
+
+REFUSED = frozenset(
+    {
+        "csv",
+        "half_json",
+        "not_json_numbers",
+        "nul_bytes",
+        "one_json_array",
+        "own_output",
+        "pretty_printed",
+        "python_dicts",
+    }
+)
+"""Of these no row can be sent, or the first shows that they are no JSON Lines."""
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.jsonl"))
 
@@ -28,6 +42,13 @@ def lines_of(path: Path) -> dict[int, dict[str, Any]]:
     return found
 
 
+def behind_a_good_row(path: Path, folder: Path) -> Path:
+    """A copy that is not refused as a whole."""
+    copy = folder / "behind.jsonl"
+    copy.write_bytes(b'"good"\n' + path.read_bytes())
+    return copy
+
+
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 async def test_every_ugly_row_ends_as_one_line(path: Path, tmp_path: Path) -> None:
     """Good ones are answered, bad ones say what is wrong with them; again, and nothing is sent any more."""
@@ -39,6 +60,11 @@ async def test_every_ugly_row_ends_as_one_line(path: Path, tmp_path: Path) -> No
         calls += 1
         return "fine"
 
+    if path.stem in REFUSED:
+        with pytest.raises(InputError):
+            await BatchRunner(call).run(path, output)
+        assert not output.exists()
+        path = behind_a_good_row(path, tmp_path)
     summary = await BatchRunner(call).run(path, output)
     first = calls
     again = await BatchRunner(call).run(path, output)
@@ -57,7 +83,7 @@ async def test_every_ugly_row_ends_as_one_line(path: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["deep", "bad_utf8", "half_json"])
 def test_the_command_says_what_is_wrong_without_a_traceback(name: str, tmp_path: Path) -> None:
     """Against a simulated model: exit 1, and one line a row."""
-    path = Path(__file__).parent / "corpus" / f"{name}.jsonl"
+    path = behind_a_good_row(Path(__file__).parent / "corpus" / f"{name}.jsonl", tmp_path)
 
     ended = subprocess.run(
         [

@@ -114,11 +114,69 @@ def test_provider_prefix_is_split_off_in_what_is_sent_but_never_in_a_batch_body(
     assert prepared(f'{{"body":{batch},"url":"/v1/chat/completions"}}').body == batch.encode()
 
 
-def test_batch_body_without_a_model_keeps_its_bytes_and_goes_by_the_runs():
-    """Nothing is added to a body that is sent as it stands."""
-    request = prepared('{"body":{"messages":[]}}', model="openai/gpt")
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        ('{"messages":[ ], "n" :1.10}', b'{"model":"gpt","messages":[ ], "n" :1.10}'),
+        ('{ "model": null, "messages":[]}', b'{"model":"gpt","messages":[]}'),
+        ("{}", b'{"model":"gpt"}'),
+    ],
+)
+def test_a_batch_body_without_a_model_was_sent_without_one_though_the_run_has_it(body, sent):
+    """Mistral's batch rows name none: the run's is filled in, and the rest of the body stays."""
+    request = prepared('{"custom_id":"a","body":' + body + "}", model="openai/gpt")
 
-    assert (request.body, request.route.label) == (b'{"messages":[]}', "openai/gpt")
+    assert (request.body, request.route.label) == (sent, "openai/gpt")
+
+
+def test_a_batch_body_with_a_model_keeps_its_bytes():
+    """Nothing is added to a body that is sent as it stands."""
+    request = prepared('{"body":{"messages":[ ],"model":"own"}}', model="openai/gpt")
+
+    assert request.body == b'{"messages":[ ],"model":"own"}'
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/embeddings", "/responses", "/completions"])
+def test_batch_rows_of_azure_were_refused_for_their_url(path):
+    """Their url has no version: it is in Azure's base URL."""
+    request = prepared('{"custom_id":"a","url":"' + path + '","body":{"model":"m","input":"x","messages":[]}}')
+
+    assert request.url == "https://api.openai.com/v1" + path
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/rerank", "/v1/audio/transcriptions"])
+@pytest.mark.parametrize("base", ["http://127.0.0.1:1", "http://127.0.0.1:1/v1"])
+def test_other_paths_of_batch_rows_pass_with_endpoint_raw_only(path, base):
+    """VLLM's score and rerank: the body goes to that path as it is; without raw the error names --endpoint raw."""
+    row = '{"custom_id":"a","url":"' + path + '","body":{"model":"m","query":"x"}}'
+
+    request = prepared(row, base_url=base, endpoint="raw")
+
+    assert (request.url, request.endpoint) == ("http://127.0.0.1:1" + path, "raw")
+    assert request.body == b'{"model":"m","query":"x"}'
+    with pytest.raises(MalformedRowError, match="--endpoint raw"):
+        prepared(row, base_url=base)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://evil.test/v1/x", "//evil.test/v1", "/v1/../admin", "/v2/x", "/v1/x?y=1", "/v1/x y", "/v1//x", "/v1/"],
+)
+def test_endpoint_raw_lets_no_row_choose_where_it_goes(url):
+    """Only plain paths below /v1/."""
+    with pytest.raises(MalformedRowError) as caught:
+        prepared('{"url":"' + url + '","body":{"model":"m"}}', base_url="http://127.0.0.1:1", endpoint="raw")
+
+    assert caught.value.code == "input_bad_url"
+
+
+def test_endpoint_raw_takes_batch_rows_only():
+    """A prompt has no path; a known path is sent as ever."""
+    with pytest.raises(MalformedRowError, match="batch rows"):
+        prepared('{"prompt":"a"}', model="openai/gpt", endpoint="raw")
+
+    known = prepared('{"url":"/v1/embeddings","body":{"model":"m","input":"a"}}', endpoint="raw")
+    assert known.endpoint == "embeddings"
 
 
 AZURE = [

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
@@ -194,3 +194,78 @@ def test_route_is_named_after_the_function():
     assert first_request(FunctionProvider(functools.partial(echo)), a_row()).route.label == "echo"
     assert first_request(FunctionProvider(Callable()), a_row()).route.label == "Callable"
     assert first_request(FunctionProvider(echo, name="mine"), a_row()).route.label == "mine"
+
+
+class SdkObject:
+    """What OpenAI's and Anthropic's SDKs return: an object that dumps itself."""
+
+    def __init__(self, document: dict[str, object]) -> None:
+        self._document = document
+
+    def model_dump(self, **_: object) -> dict[str, object]:
+        return self._document
+
+
+class GoogleResponse:
+    """What google-genai returns, as far as it matters: properties, and counts by other names."""
+
+    text = "from google"
+
+    class usage_metadata:  # noqa: N801
+        prompt_token_count = 3
+        candidates_token_count = 4
+
+
+class LangchainMessage:
+    """An AIMessage."""
+
+    content = "from langchain"
+    usage_metadata = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}  # noqa: RUF012
+
+
+class Hostile:
+    """Every property raises."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise RuntimeError(name)
+
+
+CHAT = {
+    "object": "chat.completion",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "from chat"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+}
+MESSAGE = {
+    "type": "message",
+    "role": "assistant",
+    "content": [{"type": "text", "text": "from claude"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "usage"),
+    [
+        (SdkObject(CHAT), "from chat", Usage(3, 4)),
+        (SdkObject(MESSAGE), "from claude", Usage(3, 4)),
+        (GoogleResponse(), "from google", Usage(3, 4)),
+        (LangchainMessage(), "from langchain", Usage(3, 4)),
+        (SdkObject({"anything": 1}), None, None),
+        (SdkObject({"choices": [{"message": None}]}), None, None),
+        (CHAT, None, None),
+        (Hostile(), None, None),
+    ],
+)
+async def test_text_and_usage_of_an_sdk_object_were_null(value, text, usage):
+    """They are read from what the objects of SDKs have; plain values are the author's own."""
+
+    async def answer(row: object) -> object:
+        return value
+
+    outcome = await called(answer)
+
+    assert (outcome.verdict, outcome.text, outcome.usage) == ("success", text, usage)
+    assert outcome.value is value

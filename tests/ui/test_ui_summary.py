@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.display.summary import failed_rows_command, print_summary
+from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.summary import Summary
 
 COMMAND = "llmbatch run prompts.jsonl -m openai/gpt-5-mini"
@@ -175,3 +175,14 @@ def test_the_command_that_shows_failed_rows_works(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", failed_rows_command(str(output))], capture_output=True, text=True, check=True)
 
     assert done.stdout == bad
+
+
+def test_retry_failed_was_named_where_only_malformed_rows_had_failed() -> None:
+    """Resending does not mend a row that is no request: it has to be corrected."""
+    only_input = how_to_go_on("o.jsonl", 1, command="llmbatch run p.jsonl", codes=frozenset({"input_bad_json"}))
+    both = frozenset({"input_bad_json", "server_error"})
+    mixed = how_to_go_on("o.jsonl", 1, command="llmbatch run p.jsonl", codes=both)
+
+    assert "--retry-failed" not in only_input
+    assert "correct them in the input" in only_input
+    assert "--retry-failed" in mixed

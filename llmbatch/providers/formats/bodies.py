@@ -17,14 +17,14 @@ A list as ``prompt`` is a list of messages, or of content parts. Parameters are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import lru_cache
 
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, parse, split_array, split_object
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["compose_body", "to_bytes", "user_message"]
+__all__ = ["NOT_SENT", "compose_body", "content_member", "to_bytes", "user_message"]
 
 _CONTENT: dict[Endpoint, str] = {
     "chat": "messages",
@@ -34,7 +34,7 @@ _CONTENT: dict[Endpoint, str] = {
     "completions": "prompt",
 }
 
-_NOT_SENT = frozenset({"metadata", "url", "method", "id", "custom_id", "key", "row_id"})
+NOT_SENT = frozenset({"metadata", "url", "method", "id", "custom_id", "key", "row_id"})
 """Fields that are never sent: ids (a row may have several), metadata, and fields of batch rows."""
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
@@ -44,9 +44,15 @@ _MAX_TOKENS = "4096"
 
 
 def compose_body(
-    endpoint: Endpoint, fields: Mapping[str, str], *, model: str, system: str | None, params: Mapping[str, str]
+    endpoint: Endpoint,
+    fields: Mapping[str, str],
+    *,
+    model: str,
+    system: str | None,
+    params: Mapping[str, str],
+    unsent: Container[str] = (),
 ) -> dict[str, str]:
-    """Build the fields of the request body, as raw JSON.
+    """Build the fields of the request body, as raw JSON, without those named in *unsent*.
 
     ``model`` (JSON text) takes the place of the row's own, or the first one. ``system`` (JSON text) is added where the
     row has no system message; ``params`` where the row has no such member.
@@ -55,10 +61,8 @@ def compose_body(
         MalformedRowError: the row has no content, or one that the endpoint does not accept.
     """
     target = _CONTENT[endpoint]
-    for source in (target, "messages", "prompt", "input"):
-        if source in fields:
-            break
-    else:
+    source = content_member(endpoint, fields)
+    if source is None:
         raise MalformedRowError("input_no_prompt", "the row has no prompt, messages or input")
     sent = {} if "model" in fields else {"model": model}
     for name, text in fields.items():
@@ -69,7 +73,7 @@ def compose_body(
                 sent[name] = text  # a stored prompt, by its id
             else:
                 sent[target] = _content(endpoint, name, text)
-        elif name not in _NOT_SENT:
+        elif name not in NOT_SENT and name not in unsent:
             sent[name] = text
     for name, text in params.items():
         sent.setdefault(name, text)
@@ -81,6 +85,14 @@ def compose_body(
         _system_for_messages(sent, system)
         sent.setdefault("max_tokens", _MAX_TOKENS)
     return sent
+
+
+def content_member(endpoint: Endpoint, fields: Container[str]) -> str | None:
+    """The member that holds the content of a row for *endpoint*; None where there is none."""
+    for source in (_CONTENT[endpoint], "messages", "prompt", "input"):
+        if source in fields:
+            return source
+    return None
 
 
 def to_bytes(members: Mapping[str, str]) -> bytes:

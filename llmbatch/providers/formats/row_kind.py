@@ -7,6 +7,7 @@ stays raw JSON.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from llmbatch.core.errors import MalformedRowError
@@ -25,14 +26,19 @@ _PATHS: dict[str, Endpoint] = {
     "/v1/completions": "completions",
     "/v1/messages": "messages",
 }
+_ALIASES: dict[str, Endpoint] = {path.removeprefix("/v1"): endpoint for path, endpoint in _PATHS.items()}
+"""As in the batch files of Azure, whose base URL has the version."""
+
+_is_raw_path = re.compile(r"/v1(?:/[A-Za-z0-9_-]+)+").fullmatch
 
 
 @dataclass(slots=True)
 class ParsedRow:
     """A parsed row. ``body`` is set only for batch rows: it is sent byte for byte.
 
-    ``members`` are the fields of the request. ``model`` is the row's own model as raw JSON. ``endpoint`` is that of the
-    row, None if it leaves the choice to the provider. ``anthropic``: the row is in Anthropic's format.
+    ``members`` are those of the request. ``model`` is the row's own model as JSON text. ``endpoint`` is what the row
+    itself says, None where it leaves the choice to the provider. ``anthropic``: the row is in Anthropic's format.
+    ``path``: below the base URL, for the endpoint ``raw``. ``is_alpaca``: an instruction became its prompt.
     """
 
     members: dict[str, str]
@@ -40,10 +46,14 @@ class ParsedRow:
     model: str | None
     endpoint: Endpoint | None
     anthropic: bool = False
+    path: str = ""
+    is_alpaca: bool = False
 
 
-def parse_kind(fields: dict[str, str], *, model: str | None) -> ParsedRow:
+def parse_kind(fields: dict[str, str], *, model: str | None, raw: bool = False) -> ParsedRow:
     """Parse a row's *fields* (name to raw JSON). *model* is the run's model, for rows that name none.
+
+    *raw*: a batch row's ``url`` may be any path below ``/v1/``.
 
     Raises:
         MalformedRowError: the row is not a valid request.
@@ -54,24 +64,48 @@ def parse_kind(fields: dict[str, str], *, model: str | None) -> ParsedRow:
             "input_forbidden_member", f"a row may not set {name!r}: rows cannot choose where they are sent"
         )
     if "body" in fields:
-        return _openai_batch(fields, model)
+        return _openai_batch(fields, model, raw=raw)
+    if raw:
+        raise MalformedRowError("input_bad_url", "--endpoint raw takes batch rows with a url and a body")
     if "params" in fields and fields.keys().isdisjoint(("messages", "prompt", "input")):
         members = _members_of(fields["params"], "params")
         return ParsedRow(members, fields["params"], _model_of(members), "messages", anthropic=True)
     own = _model_of(fields)
+    if fields.get("instruction", "").startswith('"') and fields.keys().isdisjoint(("messages", "prompt")):
+        composed = _alpaca(fields)
+        return ParsedRow(composed, None, own, None, is_alpaca=True)
     return ParsedRow(fields, None, own, _guess(fields, own, model))
 
 
-def _openai_batch(fields: dict[str, str], model: str | None) -> ParsedRow:
+def _alpaca(fields: dict[str, str]) -> dict[str, str]:
+    """A row of ``instruction`` and ``input``, as in Alpaca's data set, with both as its ``prompt``."""
+    prompt, text = fields["instruction"], fields.get("input", "null")
+    if text not in ("null", '""'):
+        if not text.startswith('"'):
+            raise MalformedRowError(
+                "input_no_prompt", 'input beside an instruction must be a string; or write both as one "prompt"'
+            )
+        prompt = f"{prompt[:-1]}\\n\\n{text[1:]}"
+    return {"prompt": prompt} | {name: value for name, value in fields.items() if name not in ("instruction", "input")}
+
+
+def _openai_batch(fields: dict[str, str], model: str | None, *, raw: bool) -> ParsedRow:
     method = fields.get("method", "null")
     if method not in ("null", '"POST"') and str(parse(method)).upper() != "POST":
         raise MalformedRowError("input_bad_method", f"method is {_shown(method)}, must be POST")
     endpoint: Endpoint | None = None
     url = fields.get("url", "null")
+    path = ""
     if url != "null":
-        endpoint = _PATHS.get(str(parse(url))) if url.startswith('"') else None
-        if endpoint is None:
-            raise MalformedRowError("input_bad_url", f"url is {_shown(url)}, must be one of {', '.join(_PATHS)}")
+        text = str(parse(url)) if url.startswith('"') else ""
+        endpoint = _PATHS.get(text) or _ALIASES.get(text)
+        if endpoint is None and raw and _is_raw_path(text):
+            endpoint, path = "raw", text
+    if endpoint is None and (url != "null" or raw):
+        other = "a path such as /v1/rerank" if raw else "with --endpoint raw another path below /v1/"
+        raise MalformedRowError(
+            "input_bad_url", f"url is {_shown(url)}, must be one of {', '.join(_PATHS)}, or {other}"
+        )
     members = _members_of(fields["body"], "body")
     own = _model_of(members)
     anthropic = endpoint == "messages"
@@ -79,7 +113,7 @@ def _openai_batch(fields: dict[str, str], model: str | None) -> ParsedRow:
         endpoint = _guess(members, own, model)
         if endpoint is None and "messages" not in members:
             endpoint = "completions"
-    return ParsedRow(members, fields["body"], own, endpoint, anthropic)
+    return ParsedRow(members, fields["body"], own, endpoint, anthropic, path)
 
 
 def _members_of(text: str, name: str) -> dict[str, str]:

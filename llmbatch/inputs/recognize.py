@@ -1,0 +1,177 @@
+"""Recognizes input that is not JSON Lines, and says how to convert it.
+
+Binary formats by their first bytes; text formats by the first rows, once none of them can be sent. Pure: it gives
+errors and raises none. It converts nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+from llmbatch.core.errors import InputError
+from llmbatch.core.rows import Malformed
+from llmbatch.inputs.rows import EXCERPT_CHARS
+
+__all__ = ["MOST_MALFORMED", "binary_format", "other_format", "unsendable"]
+
+MOST_MALFORMED: Final = 20
+"""First rows that are looked at: if all of them are malformed, nothing is sent and nothing is written."""
+
+_STANDARD_INPUT = "standard input"
+_GZIP = (".gz",)
+_ZSTD = (".zst", ".zstd")
+_NAMED_ROWS = 3
+"""Malformed rows that the error names."""
+
+_PYTHON = 'python3 -c "{}"'
+_CSV = "import csv,json; [print(json.dumps(r)) for r in csv.DictReader(open(0,encoding='utf-8-sig',newline=''){})]"
+_PANDAS = "import sys,pandas; pandas.{}(sys.argv[1]).to_json(sys.argv[2],orient='records',lines=True)"
+
+
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A format that is not JSON Lines. ``filter``: a command from its standard input to JSON Lines."""
+
+    name: str
+    filter: str
+    remark: str = ""
+
+
+_ARRAY = _Format("a JSON array", "jq -c '.[]'")
+_PRETTY = _Format("JSON with line breaks inside its values", "jq -c .")
+_CSV_REMARK = "; the column of the prompts has to be called prompt"
+_COMMA = _Format("CSV", _PYTHON.format(_CSV.format("")), _CSV_REMARK)
+_SEMICOLON = _Format("CSV with semicolons", _PYTHON.format(_CSV.format(",delimiter=';'")), _CSV_REMARK)
+_TAB = _Format("TSV", _PYTHON.format(_CSV.format(",dialect='excel-tab'")), _CSV_REMARK)
+_TEXT = _Format("plain text", "jq -cR 'select(length > 0)'", "; each line becomes one prompt")
+
+_COMPRESSED: dict[bytes, tuple[str, str, str]] = {
+    b"BZh": ("compressed with bzip2", "bunzip2", ".bz2"),
+    b"\xfd7zX": ("compressed with xz", "unxz", ".xz"),
+    b"\x04\x22\x4d\x18": ("compressed with lz4", "unlz4", ".lz4"),
+}
+_BINARY: dict[bytes, tuple[str, str]] = {
+    b"PAR1": ("Parquet", "read_parquet"),
+    b"ARROW1": ("an Arrow file", "read_feather"),
+}
+_ZIP = b"PK\x03\x04"
+_XLSX_PARTS = (b"[Content_Types].xml", b"xl/")
+_OTHERS: dict[bytes, str] = {b"7z\xbc\xaf": "a 7-Zip archive", b"%PDF": "a PDF", b"SQLite format": "an SQLite database"}
+
+
+def binary_format(head: bytes, name: str) -> InputError | None:
+    """The error for a file *name* that starts with *head* if that is a binary format or a foreign compression."""
+    path = shlex.quote(name)
+    is_stream = name == _STANDARD_INPUT
+    for magic, (seen, tool, suffix) in _COMPRESSED.items():
+        if head.startswith(magic) and (magic != b"BZh" or head[3:4].isdigit()):
+            if is_stream:
+                return _refused(name, seen, f"decompress it first: {tool} -c | llmbatch run -")
+            made = shlex.quote(name.removesuffix(suffix) if name.endswith(suffix) else f"{name}.jsonl")
+            return _refused(name, seen, f"decompress it: {tool} -c < {path} > {made} && llmbatch run {made}")
+    for magic, (seen, reader) in _BINARY.items():
+        if head.startswith(magic):
+            return _refused(name, seen, _pandas_hint(name, reader))
+    if head.startswith(_ZIP):
+        if any(part in head[:4096] for part in _XLSX_PARTS) or name.endswith(".xlsx"):
+            return _refused(name, "an Excel workbook", _pandas_hint(name, "read_excel"))
+        hint = f"unpack it: unzip {path}, then llmbatch run the file in it"
+        return _refused(name, "a ZIP archive", "unpack it, then pipe or name the file in it" if is_stream else hint)
+    for magic, seen in _OTHERS.items():
+        if head.startswith(magic):
+            return _refused(name, seen, 'convert it to lines such as {"prompt": "…"}')
+    return None
+
+
+def other_format(name: str, first: Malformed) -> InputError | None:
+    """The error for an input whose *first* row alone shows that it is another format; None where more rows decide."""
+    found = _format_of_first(name, first)
+    return None if found is None else _converted(name, found)
+
+
+def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
+    """The error for an input of which the first *rows*, one or more, are all malformed."""
+    found = _format_of_first(name, rows[0]) or _text_format(rows)
+    if found is not None:
+        return _converted(name, found)
+    named = rows[:1] if len({(row.code, row.message) for row in rows}) == 1 else rows[:_NAMED_ROWS]
+    shown = "; ".join(f"line {row.number}: {row.code}: {row.message}" for row in named)
+    which = "the only row is" if len(rows) == 1 else f"all of the first {len(rows)} rows are"
+    hint = 'a row is one line such as {"prompt": "…"}, {"messages": […]} or a batch row'
+    if all(row.code == "input_no_prompt" for row in rows):
+        source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
+        hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
+    return InputError(f"{name}: {which} malformed: {shown}", hint=hint, line=rows[0].number)
+
+
+def _format_of_first(name: str, first: Malformed) -> _Format | None:
+    text = first.excerpt.strip()
+    if first.code == "input_not_a_row" and text.startswith("["):
+        return _ARRAY
+    if first.code == "input_bad_json" and text.startswith("[") and _opens_array(text):
+        return _ARRAY
+    if first.code == "input_bad_json" and text == "{":
+        return _PRETTY
+    suffix = PurePath(_plain_name(name)).suffix.lower()
+    return {".csv": _COMMA if ";" not in text or "," in text else _SEMICOLON, ".tsv": _TAB}.get(suffix)
+
+
+def _opens_array(text: str) -> bool:
+    """Whether *text*, no whole JSON, starts an array of values rather than a sentence or an INI section."""
+    return text[1:].lstrip()[:1] in ("", "{", '"', "[")
+
+
+def _text_format(rows: Sequence[Malformed]) -> _Format | None:
+    text_codes = ("input_bad_json", "input_not_a_row", "input_bad_utf8")
+    if any(row.code not in text_codes or row.excerpt.lstrip()[:1] in ("{", "[", "") for row in rows):
+        return None
+    lines = [row.excerpt.rstrip("\r") for row in rows if len(row.excerpt) < EXCERPT_CHARS]
+    if len(lines) > 1:
+        for delimiter, found in (("\t", _TAB), (",", _COMMA), (";", _SEMICOLON)):
+            try:
+                columns = [len(cells) for cells in csv.reader(lines, delimiter=delimiter)]
+            except csv.Error:  # control characters
+                return _TEXT
+            if columns and columns[0] > 1 and columns.count(columns[0]) >= 0.8 * len(columns):
+                return found
+    return _TEXT
+
+
+def _converted(name: str, found: _Format) -> InputError:
+    if name == _STANDARD_INPUT:
+        return _refused(name, found.name, f"convert it on the way: {found.filter} | llmbatch run -{found.remark}")
+    path = shlex.quote(name)
+    plain = _plain_name(name)
+    made = str(PurePath(plain).with_suffix(".jsonl"))
+    if made == name:
+        made = str(PurePath(plain).with_suffix(".rows.jsonl"))
+    made = shlex.quote(made)
+    if name.endswith(_GZIP):
+        convert = f"gzip -dc {path} | {found.filter} > {made}"
+    elif name.endswith(_ZSTD):
+        convert = f"zstd -dc {path} | {found.filter} > {made}"
+    else:
+        convert = f"{found.filter} < {path} > {made}"
+    return _refused(name, found.name, f"convert it: {convert} && llmbatch run {made}{found.remark}")
+
+
+def _pandas_hint(name: str, reader: str) -> str:
+    script = _PYTHON.format(_PANDAS.format(reader))
+    if name == _STANDARD_INPUT:
+        return f"save it to a file and convert that: {script} FILE rows.jsonl && llmbatch run rows.jsonl"
+    made = shlex.quote(str(PurePath(name).with_suffix(".jsonl")))
+    return f"convert it: {script} {shlex.quote(name)} {made} && llmbatch run {made}{_CSV_REMARK}"
+
+
+def _plain_name(name: str) -> str:
+    """*name* without the ending of a compression that is read."""
+    return str(PurePath(name).with_suffix("")) if name.endswith((*_GZIP, *_ZSTD)) else name
+
+
+def _refused(name: str, seen: str, hint: str) -> InputError:
+    return InputError(f"{name}: this is {seen}, not JSON Lines (one row per line)", hint=hint)
