@@ -1,4 +1,4 @@
-"""Telling functions that return a value from those that return something to await.
+"""Tell sync functions from async ones, and build the errors for using the wrong one.
 
 :mod:`inspect` is loaded where it is used, for that takes longer than loading the rest of this package.
 """
@@ -26,11 +26,11 @@ ASYNC = 0x80 | 0x100
 """The flags of code that returns something to await: ``inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE``."""
 
 UNSET = object()
-"""Stands for what a function has not returned yet."""
+"""Marks a value that a function has not returned yet."""
 
 
 async def await_if_needed(value: object) -> object:
-    """What a fallback came to, whether it is a coroutine function or not."""
+    """Await *value* if it is awaitable; else return it."""
     import inspect
 
     return await value if inspect.isawaitable(value) else value
@@ -55,7 +55,7 @@ def is_unawaitable(value: object) -> bool:
 
 
 def async_in_sync_error(fn: Callable[..., object], awaitable: object = None) -> TypeError:
-    """The error for a plain call of *fn*, which is or returned something to await; a coroutine is closed."""
+    """Return the error for ``call()`` with an async *fn*; closes *awaitable* if it is a coroutine."""
     if isinstance(awaitable, CoroutineType):
         awaitable.close()
     what = f"the coroutine function {fn!r}, which it cannot watch"
@@ -65,7 +65,7 @@ def async_in_sync_error(fn: Callable[..., object], awaitable: object = None) -> 
 
 
 def call_sync(fallback: Callable[[Exception], T], error: Exception) -> T:
-    """What a plain call's *fallback* returns.
+    """Call a synchronous *fallback*.
 
     Raises:
         TypeError: it is a coroutine function, or returned an awaitable.
@@ -77,5 +77,5 @@ def call_sync(fallback: Callable[[Exception], T], error: Exception) -> T:
 
 
 def sync_in_async_error(fn: object) -> TypeError:
-    """The error for awaiting *fn*, which is a plain function."""
+    """Return the error for ``async_call()`` with a plain function."""
     return TypeError(f"async_call() got {fn!r}, which returned nothing to await: use call()")

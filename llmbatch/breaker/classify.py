@@ -1,7 +1,4 @@
-"""What one call came to, as far as a circuit cares: a verdict, a wait, and facts for whoever asks why.
-
-What an error *means* is for ``count_error`` and ``judge_error`` to say; here is only what they may say.
-"""
+"""Classify errors and results of calls into verdicts, with the functions that a breaker was given."""
 
 from __future__ import annotations
 
@@ -63,7 +60,7 @@ ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception
 
 
 class Classifier:
-    """What the errors and results of one breaker's calls mean. Runs the functions it was given, which may raise."""
+    """Classifies errors and results for one breaker. Runs the functions it was given, which may raise."""
 
     __slots__ = ("_count_error", "_judge_error", "_judge_result")
 
@@ -136,7 +133,7 @@ _VERDICTS = (*get_args(SettleVerdict), "ignored")
 
 
 def getattr_safe(holder: object, name: str) -> object:
-    """The attribute, None where there is none or asking for it raises."""
+    """Return the attribute, or None if it is missing or its property raises."""
     try:
         return getattr(holder, name, None)
     except Exception:  # noqa: BLE001 - a foreign property may do anything

@@ -1,4 +1,4 @@
-"""The circuit as a pure state machine: acquire, settle, release, trip, close, hold.
+"""Implement the circuit as a pure state machine: acquire, settle, release, trip, close, hold.
 
 It knows no clock, no lock and no loop: whoever drives it hands in ``now`` (seconds on any monotonic clock, never going
 back) and keeps calls from overlapping. Three ideas carry it:
@@ -33,7 +33,7 @@ MAX_LEASE_DOUBLINGS = 2
 
 
 class PermitState:
-    """The right to make one call, for whoever drives the circuit. Settled or released exactly once."""
+    """State of one permit: the admitted call's number, generation, caller, time. Settled or released exactly once."""
 
     __slots__ = ("at", "generation", "key", "probe", "serial", "spent")
 

@@ -1,4 +1,4 @@
-"""Why a circuit is as it is, for people and for logs: its last failures, and the state that they led to.
+"""Explain the state of a circuit to humans and logs: the state, its reason, and the last failures.
 
 Exceptions are read by their looks (``status_code``, ``response.headers``, ``request_id``), as those of the SDKs have
 them; nothing is imported to know them, and none is kept, for its traceback holds the frames of the call.

@@ -1,4 +1,4 @@
-"""Telling the news of a circuit: outside the lock, in order, each listener shielded from the others."""
+"""Deliver a circuit's events to listeners: outside the lock, in order, isolated from each other's errors."""
 
 from __future__ import annotations
 

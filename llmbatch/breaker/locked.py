@@ -1,12 +1,9 @@
-"""One circuit under one lock, with everybody who watches it: listeners, waiters, and those who ask why.
+"""Make one circuit thread-safe: a lock, listeners and waiters around :class:`~llmbatch.breaker.core.Circuit`.
 
-The core decides; here is what makes it safe between threads and loops, and cheap. A call may pass the ``door``
-without the lock: that is the circuit's generation while it is closed, and None otherwise. When the call ends well and
-the door is still the same, it needs the lock only if ``notes`` says that there is something to note: a streak that it
-ends, or a window. A refusal needs no lock either: it reads the ``bar``. These are plain attributes, written under the
-lock and read without it.
-
-It makes no calls, and does not know what an exception means.
+Fast path: while the circuit is closed, ``fast_generation`` holds its generation and calls skip the lock; None means
+take the lock. A successful call takes the lock only if ``must_record`` is set: it ends a streak of failures, or a
+window counts it. While the circuit is open, ``rejection`` holds what a refusal needs, without the lock. These plain
+attributes are written under the lock and read without it.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ MAX_FAILURES_KEPT = 10
 
 
 class LockedCircuit:
-    """Any thread may call anything at any time; nobody is called back under the lock but the clock.
+    """Thread-safe circuit. Calls no foreign code under the lock except the clock.
 
     *judges_results*: what a call returns must be judged, so that none passes without a permit.
     """
@@ -91,11 +88,11 @@ class LockedCircuit:
         """Whether the last calls failed, so that a success must be told at once."""
         self.waiters = Waiters()
         self.fast_generation: int | None = None
-        """The generation in which a call may pass without a permit; None: it needs one."""
+        """Generation in which a call may pass without a permit; None: take the lock and get one."""
         self.must_record = True
-        """Whether a call that passed the door must be told to end well."""
+        """Whether the success of a call that took the fast path must be recorded."""
         self.rejection: tuple[float, str, str] | None = None
-        """Until when every call is refused beyond doubt, by whom and why; None: ask the circuit."""
+        """Open circuit: (until, name, reason), enough to refuse calls without the lock; None: ask the circuit."""
         self._refresh()
 
     # What one can ask.
@@ -247,7 +244,7 @@ class LockedCircuit:
         self._step(settle, refresh=verdict != "success" or self._in_streak)
 
     def succeed(self, fast_generation: int) -> None:
-        """Settle as a success a call that passed the *door*."""
+        """Settle as a success a call that took the fast path in *fast_generation*."""
         count = self._count_success
         if count is not None and fast_generation == self.fast_generation:
             count()
@@ -255,7 +252,7 @@ class LockedCircuit:
             self._step(lambda now: self._circuit.succeed(fast_generation, now), refresh=self._in_streak)
 
     def fail(self, fast_generation: int, judgement: Judgement, error: Exception) -> None:
-        """Settle by *judgement* a call that passed the *door* and raised *error*."""
+        """Settle by *judgement* a call that took the fast path in *fast_generation* and raised *error*."""
         with self._lock:
             permit = self._circuit.make_permit(fast_generation, self.clock())
         self.settle(permit, judgement, error)

@@ -1,4 +1,4 @@
-"""Numbers of circuits, folded from their events; nothing is counted anywhere else."""
+"""Count calls, refusals and outage time of circuits from their events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The right to make one call: taken from the breaker, then settled or given back, exactly once."""
+"""Provide :class:`Permit`: the right to make one call, settled or released exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a circuit opens, how long it stays open, and how it is tried: options, checked at birth.
+"""Define and validate the options of a circuit: when it opens, for how long, and how it is probed.
 
 Pure data: no clock, no chance, no state. Every trip rule may be combined with every other; the first that holds opens.
 """

@@ -1,4 +1,4 @@
-"""One circuit for each route, model or tenant: made when first asked for, forgotten when no longer used."""
+"""Keep one circuit breaker per key (route, model, tenant): created on first use, evicted when unused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retries in their right place: inside the call, so that exhausted retries are one failure.
+"""Retry inside one call of the breaker, so that exhausted retries count as one failure.
 
 A loop of its own around a breaker gets two things wrong: it hammers a circuit that has just opened, and one bad moment
 counts several times. This one takes one permit for all attempts, and gives up as soon as its circuit changes.

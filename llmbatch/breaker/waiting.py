@@ -1,4 +1,4 @@
-"""Waiting for a circuit to change, from any thread and any asyncio loop, without polling.
+"""Wait for a circuit to change, from any thread or asyncio loop, without polling.
 
 Whoever waits brings a function that wakes it, and asks again when woken: nobody is promised that what it waits for is
 still there.

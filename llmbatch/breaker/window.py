@@ -1,4 +1,4 @@
-"""What the rates look back on: the last so many calls, or the calls of the last so many seconds.
+"""Count failed and slow calls in a sliding window: the last N calls, or the last N seconds.
 
 A named caller's failure counts once for as long as it stands in the window, however often the caller tries.
 Nothing here knows a clock, or what a rate means.

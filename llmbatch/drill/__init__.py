@@ -1,1 +1,1 @@
-"""What a policy does in an outage, in virtual time: the real runner against a scenario, scored beside an oracle."""
+"""Try a policy in an outage: run the real runner against a scenario in virtual time and score it against an oracle."""

@@ -1,9 +1,8 @@
-"""The fastest way through a scenario: what somebody would reach who knows it beforehand.
+"""Compute the shortest possible time through a scenario, as reached by an oracle that knows it in advance.
 
-The oracle keeps every place at work whenever the provider answers, sends exactly as much as is carried, and nothing
-while it is down. It cannot know which single call a share of errors will hit; those cost it what they cost everybody.
-
-What this module does not do: run anything. It adds up rates, second by second.
+The oracle keeps every slot busy while the provider answers, sends exactly as much as the provider can handle, and
+nothing while it is down. It cannot know which single calls a share of errors will hit; those cost it as much as any
+run. Computed by adding up rates, step by step.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = [
 ]
 
 ERROR_TIME_SHARE = 0.2
-"""What a refusal takes of the time of a good answer, in the simulated provider."""
+"""Duration of an error response as a share of that of a good answer, in the simulated provider."""
 
 _STEPS = 20_000
 _ANSWERED: frozenset[Behaviour] = frozenset({"fine", "slow"})
@@ -34,9 +33,9 @@ _ANSWERED: frozenset[Behaviour] = frozenset({"fine", "slow"})
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a run asks of the provider. Durations are seconds.
+    """Load that a run puts on the provider. Durations are seconds.
 
-    ``full`` (requests a second) is what it gets when all is well, by Little's law: places over the mean time of a call.
+    ``full`` (requests per second) is the rate of a healthy provider by Little's law: slots over the mean call time.
     """
 
     concurrency: int

@@ -1,7 +1,4 @@
-"""Policies to compare: read from ``failure-threshold=3,recovery-timeout=20``, swept over ranges, and recommended.
-
-What this module does not do: run trials.
-"""
+"""Parse policies (``failure-threshold=3,recovery-timeout=20``), sweep them over ranges, and recommend one."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One policy out of several, and why."""
+    """The recommended policy, and why."""
 
     policy: str
     reason: str

@@ -1,7 +1,4 @@
-"""From what the provider and the runner saw of one trial to the numbers that tell policies apart.
-
-What this module does not do: run a trial, or draw its numbers.
-"""
+"""Score one trial: recoveries, downtimes, offered load and goodput, from the calls and circuit changes it recorded."""
 
 from __future__ import annotations
 
@@ -47,12 +44,12 @@ class Call:
     is_good: bool
     was_down: bool
     is_hit: bool
-    """Whether it went to a model that the scenario befalls."""
+    """Whether it went to a model that the scenario affects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Downtime:
-    """A time in which no request could succeed, in seconds since the start."""
+    """An interval in which no request could succeed, or a circuit was open; seconds since the start."""
 
     began: float
     ended: float
@@ -131,7 +128,7 @@ class Score:
 
 
 def downtimes_of(scenario: Scenario, until: float) -> list[Downtime]:
-    """The spells in which nothing could succeed, up to *until* seconds."""
+    """Return the downtimes of the provider, up to *until* seconds."""
     downtimes: list[Downtime] = []
     at = 0.0
     while at < until:

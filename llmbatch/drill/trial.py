@@ -1,7 +1,4 @@
-"""One trial: the real runner under one policy, against one scenario, under virtual time.
-
-What this module does not do: choose policies or judge them.
-"""
+"""Run one trial: the real runner with one policy against one scenario, in virtual time."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ def _mean(latency: float, seed: int) -> float:
 
 
 class _Watcher:
-    """The sink, an observer of the run, and a witness of each call."""
+    """Sink and observer of the run; records each call."""
 
     congested = False
 

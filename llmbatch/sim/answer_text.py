@@ -1,7 +1,6 @@
-"""The content of a simulated answer: filler prose about the prompt's own words, demanded JSON, vectors.
+"""Generate the content of a simulated answer: filler prose about the prompt's words, JSON that fits a schema, vectors.
 
-Everything follows from a seed and the request alone, so that the same question gets the same answer in any order and at
-any time. What this module does not do: mean anything.
+Depends only on the seed and the request, so that the same request gets the same answer in any order, at any time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A draft as Anthropic would send it: messages, whole or streamed.
+"""Build Anthropic message responses, whole or streamed.
 
-What this module does not do: thinking blocks, citations or server tools.
+Not simulated: thinking blocks, citations and server tools.
 """
 
 from __future__ import annotations

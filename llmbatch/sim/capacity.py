@@ -1,7 +1,4 @@
-"""How much of the load a simulated provider carries that is short of capacity.
-
-What this module does not do: look at a clock; the time of each request is handed in.
-"""
+"""Limit the request rate of a simulated provider whose capacity is short: a token bucket, with optional collapse."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _BURST = 4.0
 
 
 class CapacityLimiter:
-    """One model's load. *rate* is what full capacity carries, requests a second."""
+    """Token bucket of one model. *rate*: requests per second at full capacity."""
 
     __slots__ = ("_at", "_offered", "_rate", "_room")
 
@@ -30,7 +27,7 @@ class CapacityLimiter:
         self._room = 0.0
 
     def admits(self, phase: Phase, now: float) -> bool:
-        """Whether a request that arrives *now* is carried; each call is one request. A token bucket.
+        """Count one request that arrives *now* (seconds) and return whether it is admitted.
 
         Where the provider collapses, it carries ``capacity² / offered`` of what is offered above its capacity: work on
         requests that it gives up later crowds out that on others (congestion collapse, RFC 896).

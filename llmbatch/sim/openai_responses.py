@@ -1,7 +1,6 @@
-"""A draft as OpenAI would send it: chat completions, completions, responses and embeddings, whole or streamed.
+"""Build OpenAI response bodies: chat completions, completions, responses and embeddings, whole or streamed.
 
-The shapes are those that the official client's typed models accept. What this module does not do: log
-probabilities, several choices, or reasoning items.
+The official client's typed models accept them. Not simulated: log probabilities, ``n`` above 1, reasoning items.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The endpoints of the simulated provider, and its headers and error answers in each provider's own shape.
-
-What this module does not do: decide when an error is due.
-"""
+"""Define the simulated endpoints, response headers and error bodies of the OpenAI and Anthropic APIs."""
 
 from __future__ import annotations
 
@@ -25,12 +22,12 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 HTML = "html"
-"""The ``code`` of a refusal that comes from a gateway, as a page."""
+"""``code`` of an error sent by a gateway as an HTML page."""
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """Why a request gets no answer. ``code`` and ``param`` are OpenAI's; Anthropic has a type for each status."""
+    """An error to answer with. ``code`` and ``param`` are OpenAI's; Anthropic has one type per status."""
 
     status: int
     message: str
@@ -53,12 +50,12 @@ _ANTHROPIC_TYPES = {
 
 
 def dialect_of(path: str) -> Dialect:
-    """Whose error shape a path answers with."""
+    """Return the API whose error format *path* uses."""
     return "anthropic" if path.startswith("/v1/messages") else "openai"
 
 
 def error_body(dialect: Dialect, error: ErrorResponse, request_id: str) -> tuple[str, bytes]:
-    """The content type and body of an error. Statuses from 520 up but for 529 come from a gateway and are HTML."""
+    """Build content type and body of an error. Statuses from 520 except 529 come from a gateway and are HTML."""
     if error.code == HTML or (error.status >= 520 and error.status != 529):
         page = f"<html><head><title>{error.status}</title></head><body>origin is unreachable</body></html>\n"
         return "text/html; charset=UTF-8", page.encode()
@@ -74,7 +71,7 @@ def error_body(dialect: Dialect, error: ErrorResponse, request_id: str) -> tuple
 
 
 def answer_headers(dialect: Dialect, suffix: str, delay: float) -> dict[str, str]:
-    """What every answer carries; *suffix* makes the request's id, *delay* is what the answer took, in seconds."""
+    """Build the headers of every response; *suffix* ends the request id, *delay* is the response time in seconds."""
     if dialect == "anthropic":
         return {
             "request-id": f"req_{suffix}",

@@ -1,4 +1,4 @@
-"""The simulated provider: what it answers to a request, and when, as a plan that a server or a test carries out.
+"""Plan the simulated provider's response to each request; a server or a test carries the plan out.
 
 Every choice follows from the seed, the request's bytes and how often those bytes came before, so that the order in
 which requests arrive cannot change what is answered. The model's name chooses the scenario: ``sim/outage`` (or
@@ -8,7 +8,7 @@ clock, which starts at the first request for it.
 A prompt that contains ``[sim:500]`` is answered with that status (400 to 599) whenever the scenario would answer well:
 a row that fails by itself.
 
-What this module does not do: wait, open sockets, or look at a clock (``elapsed`` is handed in). One thread uses it.
+No I/O and no clock: the caller passes ``elapsed``. Not thread-safe.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a request asks for: a JSON body read into one small record, whatever the endpoint.
+"""Parse the JSON body of a request to any endpoint into one :class:`SimRequest`.
 
-Only what changes the answer is read, and only what the real providers would also refuse is refused. What this module
-does not do: validate every parameter that a provider knows.
+Reads only parameters that change the answer, and rejects only what real providers reject too; other parameters are not
+validated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CONTEXT_TOKENS = 128_000
 
 @dataclass(frozen=True, slots=True)
 class SimRequest:
-    """One readable request.
+    """One valid request.
 
     ``prompt`` is all text of the input. ``tool`` and ``arguments`` name a function that must be called and the schema
     of its arguments. ``schema`` is the form of a JSON answer; ``{}`` means any object. ``inputs`` are what to embed.
@@ -39,12 +39,12 @@ class SimRequest:
 
 
 def count_tokens(text: str) -> int:
-    """About what a tokenizer would count: a token is some four characters of English."""
+    """Estimate the number of tokens in *text*: about four characters each."""
     return max(1, round(len(text) / 4))
 
 
 def read_request(endpoint: Endpoint, document: dict[str, JSON]) -> SimRequest | ErrorResponse:
-    """Read a request's JSON object, or say why it is refused."""
+    """Parse a request's JSON object, or return the error to answer with."""
     model = document.get("model")
     if not isinstance(model, str) or not model:
         return _missing("model", "you must provide a model parameter")

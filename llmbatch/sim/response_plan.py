@@ -1,7 +1,4 @@
-"""What will happen to one request, and what happened to all of them so far.
-
-Plain data; what this module does not do: decide or carry out anything.
-"""
+"""Describe the planned response to one request (:class:`ResponsePlan`) and the totals so far (:class:`Stats`)."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ __all__ = ["ResponsePlan", "Stats"]
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """What will happen to one request.
+    """Planned response to one request.
 
     ``answer``: after ``delay`` seconds the status, headers and body go out; with ``chunks`` the body comes in parts,
     each after its gap in seconds. ``close``: after ``delay`` the connection closes without an answer; ``sent`` is False

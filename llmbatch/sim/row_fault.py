@@ -1,6 +1,6 @@
-"""Trouble that belongs to rows: which of them always fail, are always throttled, or always answered late.
+"""Choose the rows that always fail, are always throttled, or are always answered late.
 
-A row is known by its text alone, so that each of its attempts fares alike, in any order and in any process.
+The row's text alone decides, so that all attempts of a row get the same response, in any order and process.
 """
 
 from __future__ import annotations

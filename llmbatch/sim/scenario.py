@@ -1,8 +1,7 @@
-"""How a simulated provider fares over time: phases of health and sickness in a row.
+"""Describe how a simulated provider behaves over time: a sequence of phases (:class:`Scenario`, :class:`Phase`).
 
-Pure data and a few questions to it. What this module does not do: read files (:mod:`llmbatch.sim.scenario_file` does),
-keep time, draw lots or make answers; the provider does (:mod:`llmbatch.sim.provider`), and its clock starts at the
-first request.
+Pure data. :mod:`llmbatch.sim.scenario_file` reads it from files; :mod:`llmbatch.sim.provider` plays it, with a clock
+that starts at the first request.
 """
 
 from __future__ import annotations
@@ -161,7 +160,7 @@ class Scenario:
     latency: float | None = None
     """The median of a good answer in seconds, where the scenario wants another than the provider's."""
     models: tuple[str, ...] = ()
-    """Patterns (``gpt-4*``) of the models that it befalls; the others are fine. Empty: all."""
+    """Patterns (``gpt-4*``) of the models affected; others are fine. Empty: all."""
     source: str = ""
     """Where it happened."""
     rows: tuple[RowFault, ...] = ()
@@ -177,7 +176,7 @@ class Scenario:
         return sum(phase.seconds for phase in self.phases)
 
     def affects(self, model: str) -> bool:
-        """Whether *model* is hit at all."""
+        """Return whether the scenario affects *model*."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
     def at(self, elapsed: float) -> Phase:

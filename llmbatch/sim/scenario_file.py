@@ -1,4 +1,4 @@
-"""Scenarios as TOML files: those that come with the package, and a user's own.
+"""Read scenarios from TOML files: the built-in ones and the user's own.
 
 A file says what happens in words and numbers::
 
@@ -25,8 +25,7 @@ A file says what happens in words and numbers::
     behaviour = "errors"                   # or throttle, slow
 
 The keys of a phase are the fields of :class:`~llmbatch.sim.scenario.Phase`, those of rows the fields of
-:class:`~llmbatch.sim.row_fault.RowFault`. What this module does not do: play a
-scenario.
+:class:`~llmbatch.sim.row_fault.RowFault`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A random value that fits a JSON schema, for answers whose form the request demands.
+"""Generate a random value that fits a JSON schema, for requests that demand structured output.
 
-The common subset: types, const, enum, properties, items, bounds, formats, choices and local references. What this
-module does not do: patterns, conditions, or merging of ``allOf`` (its first part counts).
+Supports types, const, enum, properties, items, bounds, formats, choices and local references; not patterns, conditions
+or merging of ``allOf`` (its first part is used).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The simulated provider as an HTTP server on loopback, good enough for the official clients.
+"""Serve the simulated provider over HTTP on loopback, compatible with the official clients. No TLS.
 
-Only loopback addresses are served: whoever can reach the server can read its numbers and reset it. What this module
-does not do: TLS, or decide any answer (:mod:`llmbatch.sim.provider` does).
+Only loopback addresses are allowed, because any client can read the statistics and reset the server.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Virtual time: an event loop whose clock jumps to the next timer whenever nothing else is left to do.
+"""Run asyncio code in virtual time: the loop's clock jumps to the next timer when no task can run.
 
 Hours of waiting pass in a second, and a seed replays exactly, because nothing depends on how fast this machine is. The
 idea is the autojump clock of trio's ``MockClock``.
 
-What this module does not do: virtualise threads or other processes. Time stands still while a job of
-``run_in_executor`` (so ``asyncio.to_thread``) runs; what other threads do is not noticed. Sockets work, but while one
-is waited for, time jumps to the next timer as if the peer were slow.
+Threads and other processes are not virtualized: time stands still while a job of ``run_in_executor`` (so
+``asyncio.to_thread``) runs, and other threads are ignored. Sockets work, but waiting for one jumps to the next timer as
+if the peer were slow.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _JumpingSelector(selectors.BaseSelector):
         if not events:
             raise VirtualTimeError(
                 "deadlock under virtual time: no timer is set and nothing is ready",
-                hint="some task waits for what nobody will do",
+                hint="some task waits for an event that can never happen",
             )
         return events
 
@@ -139,7 +139,7 @@ def run_virtual(
 
 @dataclass(frozen=True, slots=True)
 class FinishedCall:
-    """One call that is over: what was planned for it, and when it began and ended, in seconds since the first one."""
+    """A finished call: its planned response, and when it began and ended, in seconds since the first call."""
 
     request: Request
     plan: ResponsePlan
