@@ -42,7 +42,7 @@ class Ticker:
     def start(self) -> None:
         """Begin to tick; the first tick comes after one interval."""
         self._stopped.clear()
-        self._thread = threading.Thread(target=self._run, name="llmbatch-ui", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="llmbatch-display", daemon=True)
         self._thread.start()
 
     def stop(self, *, patience_s: float = 2.0) -> None:

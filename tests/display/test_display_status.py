@@ -402,7 +402,7 @@ def test_the_ticker_writes_while_the_loop_is_busy(tmp_path: Path) -> None:
             threading.Event().wait(0.02)
 
     assert json.loads(status_path(output).read_text())["run"]["state"] == "running"
-    assert not any(thread.name == "llmbatch-ui" for thread in threading.enumerate())
+    assert not any(thread.name == "llmbatch-display" for thread in threading.enumerate())
 
 
 def test_importing_status_loads_no_terminal_library() -> None:

@@ -144,7 +144,7 @@ def test_the_live_face_draws_tells_changes_above_and_tidies_up() -> None:
     assert "outage of openai/x: down; its rows wait, probe in 3.0 s" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert text.rindex("\x1b[2K") > text.rindex("openai/x")
-    assert not any(thread.name == "llmbatch-ui" for thread in threading.enumerate())
+    assert not any(thread.name == "llmbatch-display" for thread in threading.enumerate())
 
 
 def test_lines_of_the_last_moment_are_still_printed() -> None:
@@ -174,7 +174,7 @@ def test_log_lines_go_above_the_picture_and_handlers_are_given_back(monkeypatch:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     handler = logging.StreamHandler(stream)
-    logger = logging.getLogger("test_ui_display")
+    logger = logging.getLogger("test_display_live")
     logger.addHandler(handler)
 
     try:
