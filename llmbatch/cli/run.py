@@ -75,7 +75,8 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":
-            observers.append(stack.enter_context(StatusFile(Path(output), command=command, stats=stats)))
+            status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
+            observers.append(stack.enter_context(status_file))
         runner = BatchRunner(
             settings.model,
             base_url=settings.base_url,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 from llmbatch.report.snapshot import RouteSnapshot, Snapshot
@@ -16,6 +17,8 @@ __all__ = [
     "codes_phrase",
     "count",
     "duration",
+    "elided",
+    "local_time",
     "plural",
     "rate",
     "rows_phrase",
@@ -61,6 +64,20 @@ def duration(seconds: float | None) -> str:
 def stamp(wall: float) -> str:
     """The local time of day of *wall* (seconds since the epoch): ``12:03:14``."""
     return time.strftime("%H:%M:%S", time.localtime(wall))
+
+
+def local_time(wall: float) -> str:
+    """*wall* (seconds since the epoch) in the local time zone (``TZ``): ``2026-11-26 02:14:05+01:00``."""
+    return datetime.fromtimestamp(wall).astimezone().isoformat(" ", "seconds")
+
+
+def elided(name: object, limit: int) -> str:
+    """*name* as :func:`shown`, its middle left out where it is longer than *limit*: names differ at both ends."""
+    text = shown(name)
+    if len(text) <= limit:
+        return text
+    tail = max(0, limit - 1) // 2
+    return f"{text[: max(0, limit - 1) - tail]}…{text[len(text) - tail :]}"
 
 
 def count(number: int) -> str:

@@ -71,7 +71,7 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     if reason:
         facts.append(("reason", shown(reason, 1000)))
     if summary.exit_code not in (0, 1) and summary.advice:
-        facts.append(("advice", shown(summary.advice, 1000)))
+        facts.append(("hint", shown(summary.advice, 1000)))
     if summary.failed and summary.output != "-":
         facts.append(("see them", failed_rows_command(summary.output)))
     return facts
@@ -103,9 +103,8 @@ def how_to_go_on(output: str, exit_code: int, *, command: str) -> str:
 
 
 def failed_rows_command(output: str) -> str:
-    """A command that prints the failed lines of *output*, safe to show."""
-    # Anchored to the line's fixed prefix: a body may hold the same words.
-    return shown(f"""grep '^{{"row":[0-9]*,"hash":"[0-9a-f]*","status":"failed"' {shlex.quote(output)}""")
+    """A command that shows the failed rows of *output*, safe to show."""
+    return shown(f"llmbatch failed {shlex.quote(output)}")
 
 
 def _rows(summary: Summary) -> str:
