@@ -29,13 +29,17 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
         facts += _movement(report, run)
+    elif report.state == "stopped" and run.get("stopping"):
+        facts.append(("reason", shown(run["stopping"], 300)))
     now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))
     facts += _times(report, now)
     facts += _labeled("outages", _outages(report, now))
     if report.deferred.rows:
-        facts.append(("deferred", _deferred(report.deferred, report.deferred.rows, now)))
+        facts.append(
+            ("deferred", _deferred(report.deferred, report.deferred.rows, now, is_refused=report.exit_code == 3))
+        )
     if report.torn_bytes:
         facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row is sent again"))
     facts += _labeled("failed", failure_lines(report.failures, _MOST_CODES))
@@ -133,7 +137,7 @@ def _rows(report: StatusReport) -> str:
     if report.total_rows is not None and report.total_rows != report.rows:
         is_estimate = bool((report.run or {}).get("total_is_estimate"))
         of = f" of {'~' if is_estimate else ''}{report.total_rows:,}"
-    rows = f"{report.rows:,}{of} {'row' if report.rows == 1 else 'rows'}"
+    rows = f"{report.rows:,}{of} {'row' if report.rows == 1 and not of else 'rows'}"
     return f"{rows}: {report.success:,} success, {report.failed:,} failed"
 
 
@@ -159,8 +163,11 @@ def _killed(run: dict[str, JSON]) -> str:
     return f"it left no last word, so which rows waited is not known{last}; every row without a line is sent again"
 
 
-def _deferred(deferred: Deferred, rows: int, wall: float) -> str:
+def _deferred(deferred: Deferred, rows: int, wall: float, *, is_refused: bool) -> str:
     text = plural(rows, "row")
+    reasons = codes_phrase(deferred.reasons, longest=120)
+    if is_refused:
+        return f"{text}, until the provider no longer refuses: {reasons}"
     shortest, longest = deferred.shortest_retry_after, deferred.longest_retry_after
     at = from_iso(deferred.retry_at)
     if at is not None and at <= wall:
@@ -170,7 +177,7 @@ def _deferred(deferred: Deferred, rows: int, wall: float) -> str:
     elif shortest is not None and longest is not None:
         until = "" if shortest == longest else f" to {duration(longest)}"
         text += f", retry after {duration(shortest)}{until}"
-    return f"{text}: {codes_phrase(deferred.reasons)}"
+    return f"{text}: {reasons}"
 
 
 def _number(value: JSON) -> float:

@@ -19,7 +19,7 @@ from llmbatch.report.summary import Summary
 __all__ = ["failed_rows_command", "how_to_go_on", "print_summary", "summary_lines"]
 
 _LABEL_COLUMNS = 14
-_HEADLINES = {0: "done", 1: "finished", 130: "interrupted", 143: "terminated"}
+_HEADLINES = {0: "done", 1: "finished", 129: "interrupted", 130: "interrupted", 143: "terminated"}
 _REASONS = {
     3: "the provider refuses the account, the key or the first rows",
     4: "--max-cost is reached",
@@ -29,16 +29,22 @@ _REASONS = {
 
 
 def print_summary(
-    summary: Summary, *, command: str, stream: TextIO | None = None, environ: Mapping[str, str] | None = None
+    summary: Summary,
+    *,
+    command: str,
+    is_reason_told: bool = False,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> None:
     """Print *summary* on *stream* (default: standard error), with colour on a terminal or where ``FORCE_COLOR`` asks.
 
-    *command* is what to type to run it again. Never fails.
+    *command* is what to type to run it again. *is_reason_told*: a display has just said why the run stopped, and what
+    to do. Never fails.
     """
     stream = sys.stderr if stream is None else stream
     if stream is None:
         return
-    facts = summary_lines(summary)
+    facts = summary_lines(summary, is_reason_told=is_reason_told)
     last = how_to_go_on(summary.output, summary.exit_code, command=command)
     environ = os.environ if environ is None else environ
     if is_live_terminal(stream, environ) or (environ.get("FORCE_COLOR") and is_utf8(stream)):
@@ -49,8 +55,11 @@ def print_summary(
         write_line(stream, last)
 
 
-def summary_lines(summary: Summary) -> list[tuple[str, str]]:
-    """The facts as pairs of label and text, safe to show; what did not happen has no line."""
+def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tuple[str, str]]:
+    """The facts as pairs of label and text, safe to show; what did not happen has no line.
+
+    *is_reason_told* leaves out why the run stopped, and the hint.
+    """
     facts = [(_HEADLINES.get(summary.exit_code, "stopped"), _rows(summary))]
     if summary.already_done:
         facts.append(("this run", plural(summary.this_run_success + summary.this_run_failed, "row") + " more"))
@@ -68,9 +77,9 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
     reason = summary.stopped_reason or _REASONS.get(summary.exit_code)
-    if reason:
+    if reason and not (is_reason_told and summary.stopped_reason):
         facts.append(("reason", shown(reason, 1000)))
-    if summary.exit_code not in (0, 1) and summary.advice:
+    if summary.exit_code not in (0, 1) and summary.advice and not is_reason_told:
         facts.append(("hint", shown(summary.advice, 1000)))
     if summary.failed and summary.output != "-":
         facts.append(("see them", failed_rows_command(summary.output)))
@@ -112,7 +121,7 @@ def _rows(summary: Summary) -> str:
     parts = [f"{summary.success:,} success", f"{summary.failed:,} failed"]
     if summary.deferred:
         parts.append(f"{summary.deferred:,} deferred")
-    return f"{summary.rows:,}{of} {'row' if summary.rows == 1 else 'rows'}: {', '.join(parts)}"
+    return f"{summary.rows:,}{of} {'row' if summary.rows == 1 and not of else 'rows'}: {', '.join(parts)}"
 
 
 def _outages(summary: Summary) -> str:

@@ -76,8 +76,7 @@ class Journal:
             case OutageStarted():
                 said = stats.last_failure(event.route) or event.reason
                 began = wall - max(0.0, event.at - event.since)
-                self.outages.append(Outage(event.route[:_MOST_CHARACTERS], began, None, said[:_MOST_CHARACTERS]))
-                self._trim()
+                self._add(event.route, began, said)
             case OutageEnded():
                 for outage in reversed(self.outages):
                     if outage.route == event.route[:_MOST_CHARACTERS] and outage.ended is None:
@@ -85,6 +84,8 @@ class Journal:
                         break
             case RunEnded():
                 self.ended = wall
+                if event.exit_code == 75:
+                    self._add_unconfirmed(event, wall, stats)
             case _:
                 pass
 
@@ -101,6 +102,17 @@ class Journal:
                 label: {"rows": speed.rows, "seconds": round(speed.seconds, 3)} for label, speed in self.speeds.items()
             },
         }
+
+    def _add_unconfirmed(self, event: RunEnded, wall: float, stats: RunStats) -> None:
+        """The run did not wait for a probe to confirm that a route is out: its rows wait all the same."""
+        known = {outage.route for outage in self.outages if outage.ended is None}
+        for label, since in stats.open_circuits():
+            if label[:_MOST_CHARACTERS] not in known:
+                self._add(label, wall - max(0.0, event.at - since), stats.last_failure(label))
+
+    def _add(self, label: str, began: float, message: str) -> None:
+        self.outages.append(Outage(label[:_MOST_CHARACTERS], began, None, message[:_MOST_CHARACTERS]))
+        self._trim()
 
     def rows_per_s(self, label: str) -> float | None:
         """The speed of a route, its tenants together; None where nothing is known of it."""

@@ -286,6 +286,14 @@ class RunStats:
         route = self._routes.get(label)
         return "" if route is None else route.last_failure
 
+    def open_circuits(self) -> list[tuple[str, float]]:
+        """The routes whose circuit is not closed, each with when it opened."""
+        return [
+            (route.label, route.not_closed_since)
+            for route in list(self._routes.values())
+            if route.not_closed_since is not None
+        ]
+
     def route_speeds(self) -> list[tuple[str, int, float]]:
         """For each route its rows of this run, and the seconds from its first call to its last row."""
         return [

@@ -12,7 +12,7 @@ import fcntl
 import os
 from typing import Final
 
-from llmbatch.core.errors import WriteError
+from llmbatch.core.errors import PipeClosedError, WriteError
 
 __all__ = ["FILESYSTEM", "Filesystem", "is_unsupported", "write_error"]
 
@@ -35,7 +35,8 @@ def is_unsupported(error: OSError) -> bool:
 def write_error(name: str, error: OSError) -> WriteError:
     """What *error*, met while writing *name*, is to the user: what, where, and what to try."""
     hint = _HINTS.get(error.errno or 0, "see what is wrong with the file, then run the same command again")
-    return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)
+    kind = PipeClosedError if error.errno == errno.EPIPE else WriteError
+    return kind(f"{name}: could not be written ({error.strerror})", hint=hint)
 
 
 class Filesystem:

@@ -121,10 +121,8 @@ def test_the_line_of_an_outage_says_what_waits() -> None:
         Progress(10.0, 9, 0.1, False),
     )
 
-    assert (
-        lines[-1]
-        == f"0/600 rows  0.0 rows/s  in flight 0  parked 1  circuit {ROUTE} open, probe due (+1 more)  failed 0"
-    )
+    outage = f"circuit {ROUTE} open for 9.0 s, probe due (+1 more)"
+    assert lines[-1] == f"0/600 rows  0.0 rows/s  in flight 0  parked 1  {outage}  failed 0"
 
 
 def test_a_flapping_provider_is_no_flood() -> None:

@@ -6,7 +6,16 @@ import json
 
 import pytest
 
-from llmbatch.core.events import CallEnded, CallSent, Event, OutageEnded, OutageStarted, RowFinished, RunEnded
+from llmbatch.core.events import (
+    CallEnded,
+    CallSent,
+    CircuitChanged,
+    Event,
+    OutageEnded,
+    OutageStarted,
+    RowFinished,
+    RunEnded,
+)
 from llmbatch.core.raw_json import JSON
 from llmbatch.report.journal import Journal
 from llmbatch.report.stats import RunStats
@@ -39,6 +48,22 @@ def test_an_outage_has_its_times_and_what_the_provider_said() -> None:
     (outage,) = journal.outages
     assert (outage.began, outage.ended) == (WALL + 10, WALL + 73)
     assert outage.message == "overloaded_error (529): Overloaded"
+
+
+def test_a_run_that_did_not_wait_for_the_first_probe_met_no_outage() -> None:
+    """With a short ``--max-outage`` it stops before a probe confirms the outage: the opening is told all the same."""
+    journal = Journal()
+    journal.begin(WALL)
+
+    play(
+        journal,
+        CallEnded(10.0, ROUTE, 1, False, "failure", "overloaded_error", "Overloaded", 529, 0.1, 0, 0),
+        CircuitChanged(10.0, ROUTE, "closed", "open", "5 rows failed in a row", 1.0),
+        RunEnded(10.5, 75, "rows are deferred", 5),
+    )
+
+    (outage,) = journal.outages
+    assert (outage.began, outage.ended, outage.message) == (WALL + 10, None, "overloaded_error (529): Overloaded")
 
 
 def test_history_survives_a_rerun() -> None:
