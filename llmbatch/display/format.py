@@ -18,6 +18,7 @@ __all__ = [
     "gives_up_phrase",
     "idle_reason",
     "local_time",
+    "outage_left",
     "pause_phrase",
     "plural",
     "rate",
@@ -136,14 +137,24 @@ def pause_phrase(route: RouteSnapshot) -> str:
 
 def gives_up_phrase(now: Snapshot, route: RouteSnapshot) -> str | None:
     """What is left of ``--max-outage`` for a route in an outage: ``gives up in 55m00s``."""
+    left = outage_left(now, route)
+    if left is None:
+        return None
+    return f"gives up in {duration(left)}" if left else "gives up now"
+
+
+def outage_left(now: Snapshot, route: RouteSnapshot) -> float | None:
+    """Seconds until the run stops waiting for *route*; None without ``--max-outage``, or if its circuit is closed."""
     if now.max_outage_s is None or route.open_s is None:
         return None
-    left = now.max_outage_s - route.open_s
-    return f"gives up in {duration(left)}" if left > 0 else "gives up now"
+    return max(0.0, now.max_outage_s - route.open_s)
 
 
-def time_left(now: Snapshot) -> str | None:
-    """``left 1m02s``; while a circuit is open ``about 40 s of work once it answers``; None where it is not known."""
+def time_left(now: Snapshot, *, short: bool = False) -> str | None:
+    """``left 1m02s``; while a circuit is open ``about 40 s of work once it answers``; None where it is not known.
+
+    *short* says the latter as ``40 s of work``.
+    """
     if now.eta_s == 0.0:
         return None
     if now.eta_s is not None:
@@ -153,6 +164,8 @@ def time_left(now: Snapshot) -> str | None:
         return None
     if now.work_left_s is None:
         return "left unknown"
+    if short:
+        return f"{duration(now.work_left_s)} of work"
     return f"about {duration(now.work_left_s)} of work once {'it answers' if len(down) == 1 else 'they answer'}"
 
 

@@ -15,8 +15,8 @@ from rich.text import Text
 from llmbatch.display.format import (
     count,
     duration,
-    gives_up_phrase,
     idle_reason,
+    outage_left,
     pause_phrase,
     plural,
     rate,
@@ -30,7 +30,7 @@ from llmbatch.report.snapshot import RouteSnapshot, Snapshot
 __all__ = ["frame"]
 
 _LABEL_COLUMNS = 10
-_OTHER_LINES = 7
+_OTHER_LINES = 8
 _LEAST_ROUTES = 3
 _NARROW_COLUMNS = 60
 _MOST_CODES = 4
@@ -48,6 +48,7 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
         (2, _speed(now, history, width)),
         (3, _calls(now, width)),
         *((1, line) for line in _circuits(now, width, max(_LEAST_ROUTES, height - _OTHER_LINES))),
+        (1, _gives_up(now, width)),
         (5, _failed(now, width)),
         (6, _tokens(now, width)),
         (4, _news(now)),
@@ -104,7 +105,7 @@ def _rows(now: Snapshot, width: int) -> Text:
 
 def _speed(now: Snapshot, history: Sequence[float], width: int) -> Text:
     items = [Text(rate(now.rows_per_s), style="bold")]
-    left = time_left(now)
+    left = time_left(now, short=width < _NARROW_COLUMNS)
     if left is not None:
         items.append(Text(left))
     items.append(Text(f"elapsed {duration(now.elapsed_s)}"))
@@ -143,7 +144,7 @@ def _circuits(now: Snapshot, width: int, most: int) -> Iterable[Text]:
     if now.routes_total > most:
         most -= 1
     for place, route in enumerate(now.routes[:most]):
-        yield _line("circuit" if place == 0 else "", _circuit(now, route, width), width)
+        yield _line("circuit" if place == 0 else "", _circuit(route, width), width)
     rest = now.routes[most:]
     more = now.routes_total - len(now.routes[:most])
     if more > 0:
@@ -154,7 +155,19 @@ def _circuits(now: Snapshot, width: int, most: int) -> Iterable[Text]:
         yield _line("", [Text(f"+{more:,} more: {kinds}", style="dim")], width)
 
 
-def _circuit(now: Snapshot, route: RouteSnapshot, width: int) -> list[Text]:
+def _gives_up(now: Snapshot, width: int) -> Text | None:
+    """How long until the run stops waiting for a route, the one that is down the longest."""
+    down = max(now.routes, key=lambda route: route.open_s or 0.0, default=None)
+    left = None if down is None else outage_left(now, down)
+    if left is None:
+        return None
+    flag = f"--max-outage {duration(now.max_outage_s)}"
+    return _line(
+        "gives up", [Text(f"in {duration(left)} ({flag})" if left else f"now ({flag})", style="yellow")], width
+    )
+
+
+def _circuit(route: RouteSnapshot, width: int) -> list[Text]:
     word = state_word(route)
     mark, style = _WORDS[word]
     # Room for the mark, and in trouble for how long it has lasted, and for the next probe where the terminal is wide.
@@ -166,9 +179,6 @@ def _circuit(now: Snapshot, route: RouteSnapshot, width: int) -> list[Text]:
         items.append(Text(f"{'' if is_narrow else 'for '}{duration(route.open_s)}", style="bold"))
     if word == "open":
         items.append(Text(f"probe in {duration(route.next_probe_s)}" if route.next_probe_s else "probe due"))
-    gives_up = gives_up_phrase(now, route)
-    if gives_up is not None:
-        items.append(Text(gives_up))
     if word == "paused":
         items.append(Text(pause_phrase(route), style="yellow"))
     if route.parked:

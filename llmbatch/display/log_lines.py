@@ -1,6 +1,6 @@
 """Which events deserve a line of their own, and its words: outages, notices, and with ``-v`` more.
 
-What it does not do: write. Messages of providers and files are made safe to show here, so no face can forget it.
+Messages of providers and files are made safe to show here, so that no display can forget it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class LogLines:
 
     def _change(self, event: Event) -> LogLine | None:
         if isinstance(event, OutageStarted):
-            why, wait = shown(event.reason, 200), _wait(event.retry_after)
+            why, wait = _phrase(event.reason, 200), _wait(event.retry_after)
             return LogLine("warning", f"outage of {elided(event.route, 80)}: {why}; its rows wait, probe in {wait}")
         if isinstance(event, OutageEnded):
             length = duration(event.seconds)
@@ -85,7 +85,9 @@ class LogLines:
             self._last_notice = event
             hint = f"; hint: {shown(event.hint, 400)}" if event.hint else ""
             mark = "" if event.level == "info" else f"{event.level}: "
-            return LogLine(event.level, f"{mark}{shown(event.message, 400)}{hint}")
+            return LogLine(
+                event.level, f"{mark}{_phrase(event.message, 400) if hint else shown(event.message, 400)}{hint}"
+            )
         if isinstance(event, RunStopping):
             # Why it stops may just have been told, with what to do about it.
             is_told = self._last_notice is not None and self._last_notice.message == event.reason
@@ -119,6 +121,11 @@ class LogLines:
                 )
             case _:
                 return None
+
+
+def _phrase(text: str, limit: int) -> str:
+    """*text* without its full stop, to go on behind it."""
+    return shown(text.removesuffix("."), limit)
 
 
 def _wait(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What a run looks like at one instant: plain values that every face renders, and their JSON form.
+"""What a run looks like at one instant: plain values that every display renders, and their JSON form.
 
 What it does not do: compute. The numbers come from :class:`llmbatch.report.stats.RunStats`, the words from
 ``llmbatch.display``.

@@ -93,7 +93,7 @@ def test_every_line_fits_the_terminal(width: int, routes: int) -> None:
 
 def test_many_routes_show_the_worst_and_count_the_rest() -> None:
     """The open circuit stands first, and what has no line of its own is counted by state."""
-    lines = drawn(busy(routes=9), height=12).splitlines()
+    lines = drawn(busy(routes=9), height=13).splitlines()
 
     assert "○ open" in next(line for line in lines if line.startswith("circuit"))
     assert any("+5 more: 5 closed" in line for line in lines)
@@ -135,7 +135,8 @@ def test_what_is_left_of_the_longest_outage_is_told() -> None:
 
     text = drawn(stats, now=70.0)
 
-    assert "○ open    openai/x · for 1m00s · probe due · gives up in 59m00s" in text
+    assert "○ open    openai/x · for 1m00s · probe due" in text
+    assert "gives up  in 59m00s (--max-outage 1h00m)" in text
 
 
 def test_nothing_in_flight_was_not_explained() -> None:
