@@ -59,6 +59,9 @@ def build_app() -> typer.core.TyperGroup:
     app.add_typer(sim, name="sim")
     command = typer.main.get_command(app)
     assert isinstance(command, PlainGroup)  # noqa: S101 - an app with commands is a group
+    for parameter in command.params:
+        if parameter.name in ("install_completion", "show_completion") and getattr(parameter, "is_flag", False):
+            parameter.default = False  # else typer loads pydantic (60 ms) to find that None is no boolean
     command.deferred = {"run": _build_run, "check": _build_check}
     sim_command = command.commands["sim"]
     assert isinstance(sim_command, PlainGroup)  # noqa: S101

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from e2e_recorder import Recorder, answer, error
@@ -122,31 +119,6 @@ def test_quiet_said_nothing_of_failed_rows(llmbatch_here, tmp_path):
 
     assert done.returncode == 1
     assert done.stderr == "1 of 2 rows failed; to see them: llmbatch failed prompts.results.jsonl\n"
-
-
-def test_a_reader_that_had_enough_was_an_error(tmp_path, environment):
-    """``run -o - | head -1`` ends without a word and with 141, as any program in a pipe."""
-    (tmp_path / "prompts.jsonl").write_text("".join(f'"row {number}"\n' for number in range(500)))
-    reader, writer = os.pipe()
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "llmbatch",
-            *["run", "prompts.jsonl", "-m", "sim/steady", "-o", "-", "--progress", "none"],
-        ],
-        cwd=tmp_path,
-        env=environment,
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    os.close(writer)
-    with os.fdopen(reader, "rb") as lines:
-        lines.readline()
-    _, told = process.communicate(timeout=120)
-
-    assert (process.returncode, told) == (141, "")
 
 
 @pytest.mark.parametrize(
