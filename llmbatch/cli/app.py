@@ -33,10 +33,13 @@ _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner
 
 The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
 
+_OUTPUT_HELP = "The result file of a run, or the input whose default output it is."
+
 _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
   llmbatch check prompts.jsonl                      what would be sent
-  llmbatch status prompts.results.jsonl             how far a run is"""
+  llmbatch status prompts.results.jsonl             how far a run is, and how it went
+  llmbatch failed prompts.results.jsonl             which rows failed, and why"""
 
 
 def build_app() -> typer.core.TyperGroup:
@@ -46,6 +49,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("run", help=_RUN_HELP)(_deferred)
     app.command("check", help=_CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
+    app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -55,6 +59,9 @@ def build_app() -> typer.core.TyperGroup:
     app.add_typer(sim, name="sim")
     command = typer.main.get_command(app)
     assert isinstance(command, PlainGroup)  # noqa: S101 - an app with commands is a group
+    for parameter in command.params:
+        if parameter.name in ("install_completion", "show_completion") and getattr(parameter, "is_flag", False):
+            parameter.default = False  # else typer loads pydantic (60 ms) to find that None is no boolean
     command.deferred = {"run": _build_run, "check": _build_check}
     sim_command = command.commands["sim"]
     assert isinstance(sim_command, PlainGroup)  # noqa: S101
@@ -89,7 +96,7 @@ def _group(help_text: str, *, epilog: str = "") -> typer.Typer:
         cls=PlainGroup,
         help=help_text,
         epilog=epilog,
-        add_completion=False,
+        add_completion=bool(epilog),  # the root's, which is the one with examples
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings=_NAMES,
@@ -123,13 +130,24 @@ def _version(asked: bool) -> None:
 
 
 def _status(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="The result file of a run.")],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> int:
-    """Show what a finished, running or stopped run has done and what it waits for."""
+    """Show what runs have done: times, outages, failures, routes, deferred rows, and what to type next."""
     from llmbatch.cli.status import status
 
     return status(output, as_json=as_json)
+
+
+def _failed(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[bool, typer.Option("--ids", help="Print the id of each failed row, one per line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all ids on standard output.")] = False,
+) -> int:
+    """Show the failed rows, grouped by code, with messages and ids."""
+    from llmbatch.cli.failed import failed
+
+    return failed(output, ids=ids, as_json=as_json)
 
 
 def _trust(

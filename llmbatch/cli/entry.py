@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 
 from llmbatch.cli.terminal import escape_unencodable, hold_descriptors, print_error, print_note, settle_streams
-from llmbatch.core.errors import LlmbatchError, UsageError, WriteError
+from llmbatch.core.errors import LlmbatchError, PipeClosedError, UsageError, WriteError
 
 __all__ = ["run_command"]
 
@@ -46,6 +46,8 @@ def _run_command() -> int:
 
 
 def _fail(error: LlmbatchError) -> int:
+    if isinstance(error, PipeClosedError):
+        return 141  # silently, as any program in a pipe
     if isinstance(error, WriteError):
         print_error(
             error.message, error.hint or "free some space, then run the same command again: no finished row is lost"

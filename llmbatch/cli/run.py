@@ -24,7 +24,7 @@ from llmbatch.core.events import Notice, Observer
 from llmbatch.display import make_display
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
-from llmbatch.display.summary import how_to_go_on, print_summary
+from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
@@ -50,7 +50,8 @@ def run(settings: Settings) -> int:
     if settings.json:
         print_out(json.dumps(summary.to_json()))
     if settings.progress != "json":  # whose last line says it all
-        _say_last_words(summary, command, quiet=settings.quiet)
+        is_told = settings.progress != "none"
+        _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
     return summary.exit_code
 
 
@@ -76,7 +77,8 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":
-            observers.append(stack.enter_context(StatusFile(Path(output), command=command, stats=stats)))
+            status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
+            observers.append(stack.enter_context(status_file))
         runner = BatchRunner(
             settings.model,
             base_url=settings.base_url,
@@ -112,9 +114,16 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
         )
 
 
-def _say_last_words(summary: Summary, command: str, *, quiet: bool) -> None:
+def _say_last_words(summary: Summary, command: str, *, quiet: bool, is_told: bool) -> None:
+    """Print the summary; with *quiet* a line where something is left to do.
+
+    *is_told*: the display has said why the run stopped.
+    """
     if not quiet:
-        print_summary(summary, command=command)
+        print_summary(summary, command=command, is_reason_told=is_told)
+    elif summary.exit_code == 1:
+        see = "" if summary.output == "-" else f"; to see them: {failed_rows_command(summary.output)}"
+        print_note(f"{summary.failed:,} of {summary.rows:,} rows failed{see}")
     elif summary.stopped_reason and summary.exit_code not in (130, 143):  # what the user did needs no telling
         hint = summary.advice or how_to_go_on(summary.output, summary.exit_code, command=command)
         print_error(summary.stopped_reason, hint)

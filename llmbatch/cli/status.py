@@ -1,7 +1,4 @@
-"""``llmbatch status``: what the files of a run say, in words or as JSON.
-
-What this module does not do: read them (:mod:`llmbatch.display.status_read`), or hold up a run that is going on.
-"""
+"""``llmbatch status``: what the files of an output say, in words or as JSON."""
 
 from __future__ import annotations
 
@@ -9,16 +6,19 @@ import json
 
 from llmbatch.cli.terminal import print_out
 from llmbatch.display.status import read_status, render
+from llmbatch.outputs.find import find_output
 
 __all__ = ["status"]
 
 
-def status(output: str, *, as_json: bool) -> int:
-    """Tell how far the run of *output* is and give the exit code, 0 whatever state it is in.
+def status(path: str, *, as_json: bool) -> int:
+    """Print what the runs on the output that *path* names have done; gives 0, whatever state it is in.
+
+    *path* may be an input: then its default output is meant.
 
     Raises:
         UsageError: the output is not there, cannot be read, or is not one of ours.
     """
-    report = read_status(output)
+    report = read_status(find_output(path))
     print_out(json.dumps(report.to_json()) if as_json else render(report))
     return 0

@@ -18,6 +18,7 @@ __all__ = [
     "print_error",
     "print_note",
     "print_out",
+    "print_text",
     "settle_streams",
     "shown",
 ]
@@ -73,7 +74,16 @@ def print_note(text: str) -> None:
 
 
 def print_out(text: str) -> None:
-    """Write *text* and a line break to standard output, at once.
+    """Write *text* and a line break to standard output, as :func:`print_text`.
+
+    Raises:
+        WriteError: standard output is closed or its disk is full.
+    """
+    print_text(text + "\n")
+
+
+def print_text(text: str) -> None:
+    """Write *text* to standard output, at once.
 
     A reader that went away (``| head``) has what it wanted: the rest is dropped silently.
 
@@ -83,7 +93,7 @@ def print_out(text: str) -> None:
     if sys.stdout is None:
         raise WriteError("standard output is closed", hint="leave it open, or redirect it to a file")
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _drop(sys.stdout.fileno())

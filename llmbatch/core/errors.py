@@ -9,6 +9,7 @@
     │   └── OutputError       the output is locked, not llmbatch's, or cannot be opened
     ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
     ├── WriteError            the output could not be written while running                        (exit 74)
+    │   └── PipeClosedError   the reader of a pipe has ended                                        (exit 141)
     ├── MalformedRowError     one input row is not a request; it becomes one ``failed`` line
     └── TransportError        a request without a complete HTTP response; classified, never shown raw
 
@@ -28,6 +29,7 @@ __all__ = [
     "MalformedRowError",
     "MissingKeyError",
     "OutputError",
+    "PipeClosedError",
     "StoppedError",
     "TransportError",
     "TransportFault",
@@ -77,6 +79,10 @@ class StoppedError(LlmbatchError):
 
 class WriteError(LlmbatchError):
     """A line could not be made durable (disk full, I/O error); the file ends with a whole line."""
+
+
+class PipeClosedError(WriteError):
+    """Whatever read the results from a pipe has ended (``| head``), which is no error of anybody."""
 
 
 class MalformedRowError(LlmbatchError):

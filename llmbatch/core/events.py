@@ -48,6 +48,10 @@ class RunStarted:
     done_failed: int
     total_rows: int | None
     """Rows in the input where they were counted, None for a stream or a large file."""
+    max_outage: float | None = None
+    """Seconds that a run waits for a route in an outage; None for no bound."""
+    own_limits: str = ""
+    """The limits that the run was given, as flags: ``--rpm 60``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""Faces of a run: observers that draw on standard error, and the words when it is over.
+"""Progress displays (rich, plain, JSON, quiet), on standard error; the final summary; the texts of ``status``.
 
-What this floor does not do: reach into the runner. Everything it shows comes from events, through one
-:class:`~llmbatch.report.stats.RunStats`. Importing this package loads neither rich nor any of the faces.
+Everything it shows comes from events, through one
+:class:`~llmbatch.report.stats.RunStats`. Importing this package loads neither rich nor any of the displays.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DISPLAYS = {
 
 
 class Display(Protocol):
-    """A face: entered before the run, left after it, and fed every event in between.
+    """A display: entered before the run, left after it, and fed every event in between.
 
     ``observe`` comes from one thread, the event loop's. Leaving gives the terminal back, whatever happened.
     """
@@ -55,12 +55,12 @@ def make_display(
     stream: TextIO | None = None,
     stats: RunStats | None = None,
 ) -> Display:
-    """The face for *kind* on *stream* (default: standard error).
+    """The display for *kind* on *stream* (default: standard error).
 
     ``auto`` is ``rich`` on a terminal and ``plain`` elsewhere, on a dumb terminal, and in CI; ``rich``
     needs UTF-8 and is ``plain`` without. ``quiet`` shows errors
     and nothing else. ``verbose`` 1 adds a line for each failed attempt, parked row and retry. *stats*: numbers that
-    something else feeds, before this face sees the event; without it the face folds the events itself.
+    something else feeds, before this display sees the event; without it the display folds the events itself.
     """
     stream = sys.stderr if stream is None else stream
     name: str = kind

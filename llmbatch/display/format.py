@@ -1,12 +1,10 @@
-"""Words and numbers for people: text that is safe to show, durations, counts, and the phrases that every face shares.
-
-What it does not do: colour, measure a terminal, or write anywhere.
-"""
+"""Words and numbers for people: text that is safe to show, durations, counts, and phrases that all displays share."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Literal
 
 from llmbatch.report.snapshot import RouteSnapshot, Snapshot
@@ -16,12 +14,19 @@ __all__ = [
     "codes_phrase",
     "count",
     "duration",
+    "elided",
+    "gives_up_phrase",
+    "idle_reason",
+    "local_time",
+    "outage_left",
+    "pause_phrase",
     "plural",
     "rate",
     "rows_phrase",
     "shown",
     "stamp",
     "state_word",
+    "time_left",
     "waits_for",
 ]
 
@@ -63,6 +68,20 @@ def stamp(wall: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(wall))
 
 
+def local_time(wall: float) -> str:
+    """*wall* (seconds since the epoch) in the local time zone (``TZ``): ``2026-11-26 02:14:05+01:00``."""
+    return datetime.fromtimestamp(wall).astimezone().isoformat(" ", "seconds")
+
+
+def elided(name: object, limit: int) -> str:
+    """*name* as :func:`shown`, its middle left out where it is longer than *limit*: names differ at both ends."""
+    text = shown(name)
+    if len(text) <= limit:
+        return text
+    tail = max(0, limit - 1) // 2
+    return f"{text[: max(0, limit - 1) - tail]}…{text[len(text) - tail :]}"
+
+
 def count(number: int) -> str:
     """``412``, ``9,812``, ``124k``, ``1.2M``."""
     for size, sign in ((10**9, "G"), (10**6, "M")):
@@ -98,16 +117,75 @@ def state_word(route: RouteSnapshot) -> Literal["open", "probing", "paused", "cl
 
 
 def circuit_phrase(route: RouteSnapshot) -> str:
-    """What a route's circuit does: ``open, probe in 3.2 s``, ``probing``, ``paused for 12 s``, ``closed``."""
+    """What a route's circuit does: ``open for 4m12s, probe in 3.2 s``, ``probing``, ``paused: …``, ``closed``."""
     word = state_word(route)
     if word == "open":
-        return f"open, probe in {duration(route.next_probe_s)}" if route.next_probe_s else "open, probe due"
-    return f"paused for {duration(route.paused_s)}" if word == "paused" else word
+        since = "" if route.open_s is None else f" for {duration(route.open_s)}"
+        return f"open{since}, {_next_probe(route)}"
+    return f"paused: {pause_phrase(route)}" if word == "paused" else word
 
 
-def codes_phrase(codes: Mapping[str, int], most: int = 3) -> str:
-    """``overloaded_error 41, timeout 3, +2 more``."""
-    items = [f"{shown(code, 40)} {number:,}" for code, number in list(codes.items())[:most]]
+def _next_probe(route: RouteSnapshot) -> str:
+    return f"probe in {duration(route.next_probe_s)}" if route.next_probe_s else "probe due"
+
+
+def pause_phrase(route: RouteSnapshot) -> str:
+    """Why nothing goes to a route that asked for a slower pace: ``rate_limit_exceeded, 12 s left``."""
+    code = f"{shown(route.pause_code, 40)}, " if route.pause_code else ""
+    return f"{code}{duration(route.paused_s)} left"
+
+
+def gives_up_phrase(now: Snapshot, route: RouteSnapshot) -> str | None:
+    """What is left of ``--max-outage`` for a route in an outage: ``gives up in 55m00s``."""
+    left = outage_left(now, route)
+    if left is None:
+        return None
+    return f"gives up in {duration(left)}" if left else "gives up now"
+
+
+def outage_left(now: Snapshot, route: RouteSnapshot) -> float | None:
+    """Seconds until the run stops waiting for *route*; None without ``--max-outage``, or if its circuit is closed."""
+    if now.max_outage_s is None or route.open_s is None:
+        return None
+    return max(0.0, now.max_outage_s - route.open_s)
+
+
+def time_left(now: Snapshot, *, short: bool = False) -> str | None:
+    """``left 1m02s``; while a circuit is open ``about 40 s of work once it answers``; None where it is not known.
+
+    *short* says the latter as ``40 s of work``.
+    """
+    if now.eta_s == 0.0:
+        return None
+    if now.eta_s is not None:
+        return f"left {duration(now.eta_s)}"
+    down = [route for route in now.routes if route.state != "closed"]
+    if not down or now.stopping is not None:
+        return None
+    if now.work_left_s is None:
+        return "left unknown"
+    if short:
+        return f"{duration(now.work_left_s)} of work"
+    return f"about {duration(now.work_left_s)} of work once {'it answers' if len(down) == 1 else 'they answer'}"
+
+
+def idle_reason(now: Snapshot) -> str | None:
+    """Why nothing is in flight although rows are left; None where something is, or a line of its own tells why."""
+    if now.in_flight or now.exit_code is not None or now.eta_s == 0.0 or not now.calls:
+        return None
+    if any(route.state != "closed" for route in now.routes):
+        return None
+    paused = [route for route in now.routes if route.paused_s > 0]
+    if paused:
+        return f"{elided(paused[0].label, 40)} asked for a slower pace ({pause_phrase(paused[0])})"
+    if now.own_limits:
+        return f"waiting for {shown(now.own_limits)}"
+    return f"{plural(now.waiting_retries, 'row')} waiting to be retried" if now.waiting_retries else None
+
+
+def codes_phrase(codes: Mapping[str, int], most: int = 3, *, longest: int = 40) -> str:
+    """``overloaded_error 41, timeout 3, +2 more``; each code is cut to *longest* characters."""
+    items = [f"{shown(code, longest)} {number:,}" for code, number in list(codes.items())[:most]]
     if len(codes) > most:
         items.append(f"+{len(codes) - most} more")
     return ", ".join(items)
@@ -115,12 +193,16 @@ def codes_phrase(codes: Mapping[str, int], most: int = 3) -> str:
 
 def waits_for(now: Snapshot) -> str | None:
     """What keeps the run from going on, or None: ``openai/gpt-5-mini to answer again, probe in 3.2 s``."""
-    sick = [route for route in now.routes if route.state != "closed"]
-    if sick:
-        more = f" (and {plural(len(sick) - 1, 'more route')})" if len(sick) > 1 else ""
-        next_step = circuit_phrase(sick[0]).removeprefix("open, ")
-        return f"{shown(sick[0].label, 80)} to answer again, {next_step}{more}"
+    down = [route for route in now.routes if route.state != "closed"]
+    if down:
+        more = f" (and {plural(len(down) - 1, 'more route')})" if len(down) > 1 else ""
+        next_step = _next_probe(down[0]) if down[0].state == "open" else "probing"
+        gives_up = gives_up_phrase(now, down[0])
+        limit = f" (--max-outage: {gives_up})" if gives_up else ""
+        return f"{elided(down[0].label, 80)} to answer again, {next_step}{limit}{more}"
     paused = [route for route in now.routes if route.paused_s > 0]
     if paused and not now.in_flight:
-        return f"the slower pace that {shown(paused[0].label, 80)} asked for, {duration(paused[0].paused_s)} left"
+        return f"the slower pace that {elided(paused[0].label, 80)} asked for ({pause_phrase(paused[0])})"
+    if not now.in_flight and now.own_limits and now.calls and now.exit_code is None:
+        return f"its turn under {shown(now.own_limits)}"
     return None

@@ -1,7 +1,7 @@
-"""One frame of the live display: a snapshot as at most a dozen styled lines that fit the terminal.
+"""One frame of the live display: a snapshot as styled lines that fit the terminal.
 
-A pure function of the numbers, the width and the height. What it does not do: write, keep state, or say anything by
-colour alone; each state has its word and its mark.
+A pure function of the numbers, the width and the height. Nothing is said by color alone: each state has its word and
+its mark.
 """
 
 from __future__ import annotations
@@ -9,15 +9,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from llmbatch.display.format import circuit_phrase, count, duration, plural, rate, rows_phrase, shown, state_word
+from llmbatch.display.format import (
+    count,
+    duration,
+    idle_reason,
+    outage_left,
+    pause_phrase,
+    plural,
+    rate,
+    rows_phrase,
+    shown,
+    state_word,
+    time_left,
+)
 from llmbatch.report.snapshot import RouteSnapshot, Snapshot
 
 __all__ = ["frame"]
 
 _LABEL_COLUMNS = 10
-_MOST_ROUTES = 3
+_OTHER_LINES = 8
+_LEAST_ROUTES = 3
+_NARROW_COLUMNS = 60
 _MOST_CODES = 4
 _WORDS = {"closed": ("●", "green"), "open": ("○", "bold red"), "probing": ("◐", "yellow"), "paused": ("◌", "yellow")}
 _LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
@@ -28,11 +43,12 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
     """*now* in at most *height* lines of at most *width* columns; *history* is the rate along the run."""
     # In the order shown, each with what it matters: the highest number goes first where the terminal is low.
     ranked = [
-        (8, _title(now)),
+        (8, _title(now, width)),
         (0, _rows(now, width)),
         (2, _speed(now, history, width)),
         (3, _calls(now, width)),
-        *((1, line) for line in _circuits(now, width)),
+        *((1, line) for line in _circuits(now, width, max(_LEAST_ROUTES, height - _OTHER_LINES))),
+        (1, _gives_up(now, width)),
         (5, _failed(now, width)),
         (6, _tokens(now, width)),
         (4, _news(now)),
@@ -45,8 +61,27 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
     return Text("\n", no_wrap=True, overflow="crop").join(line for _, line in lines)
 
 
-def _title(now: Snapshot) -> Text:
-    return _line("llmbatch", [Text(f"{shown(now.input)} → {shown(now.output)}", style="dim")])
+def _title(now: Snapshot, width: int) -> Text:
+    room = max(8, (width - _LABEL_COLUMNS - 3) // 2)
+    source = _elided(now.input, room)
+    target = _elided(now.output, max(8, width - _LABEL_COLUMNS - 3 - source.cell_len))
+    return _line("llmbatch", [Text.assemble((source.plain, "dim"), (" → ", "dim"), (target.plain, "dim"))])
+
+
+def _elided(name: str, columns: int) -> Text:
+    """*name* in at most *columns* columns; its middle goes, as names differ at both ends."""
+    text = shown(name)
+    if cell_len(text) <= columns:
+        return Text(text)
+    tail = max(0, columns - 1) // 2
+    end = ""
+    for character in reversed(text):
+        if cell_len(character + end) > tail:
+            break
+        end = character + end
+    start = Text(text)
+    start.truncate(max(0, columns - 1 - cell_len(end)), overflow="crop")
+    return Text(f"{start.plain}…{end}")
 
 
 def _rows(now: Snapshot, width: int) -> Text:
@@ -69,11 +104,11 @@ def _rows(now: Snapshot, width: int) -> Text:
 
 
 def _speed(now: Snapshot, history: Sequence[float], width: int) -> Text:
-    items = [Text(rate(now.rows_per_s), style="bold"), Text(f"elapsed {duration(now.elapsed_s)}")]
-    if now.eta_s is not None:
-        items.append(Text(f"left {duration(now.eta_s)}"))
-    elif any(route.state != "closed" for route in now.routes):
-        items.append(Text("left unknown"))
+    items = [Text(rate(now.rows_per_s), style="bold")]
+    left = time_left(now, short=width < _NARROW_COLUMNS)
+    if left is not None:
+        items.append(Text(left))
+    items.append(Text(f"elapsed {duration(now.elapsed_s)}"))
     line = _line("speed", items, width)
     room = min(30, width - line.cell_len - 3)
     if room >= 8 and len(history) > 1:
@@ -90,6 +125,9 @@ def _sparkline(history: Sequence[float], columns: int) -> str:
 
 def _calls(now: Snapshot, width: int) -> Text:
     items = [Text(f"{now.in_flight:,} in flight")]
+    idle = idle_reason(now)
+    if idle is not None:
+        items[0] = Text.assemble(items[0], (f": {idle}", "yellow"))
     if now.parked:
         items.append(Text(f"{now.parked:,} parked", style="yellow"))
     if now.waiting_retries:
@@ -101,29 +139,50 @@ def _calls(now: Snapshot, width: int) -> Text:
     return _line("calls", items, width)
 
 
-def _circuits(now: Snapshot, width: int) -> Iterable[Text]:
-    most = _MOST_ROUTES
+def _circuits(now: Snapshot, width: int, most: int) -> Iterable[Text]:
+    """A line for each of the *most* routes, those in trouble first; where there are more, the last line counts them."""
+    if now.routes_total > most:
+        most -= 1
     for place, route in enumerate(now.routes[:most]):
         yield _line("circuit" if place == 0 else "", _circuit(route, width), width)
     rest = now.routes[most:]
-    if rest:
+    more = now.routes_total - len(now.routes[:most])
+    if more > 0:
         states = Counter(state_word(route) for route in rest)
-        kinds = ", ".join(f"{number} {word}" for word, number in states.items())
-        yield _line("", [Text(f"+{len(rest)} more: {kinds}", style="dim")], width)
+        if more > len(rest):  # beyond what the snapshot holds, where trouble comes first
+            states[state_word(rest[-1]) if rest else "closed"] += more - len(rest)
+        kinds = ", ".join(f"{number:,} {word}" for word, number in states.items())
+        yield _line("", [Text(f"+{more:,} more: {kinds}", style="dim")], width)
+
+
+def _gives_up(now: Snapshot, width: int) -> Text | None:
+    """How long until the run stops waiting for a route, the one that is down the longest."""
+    down = max(now.routes, key=lambda route: route.open_s or 0.0, default=None)
+    left = None if down is None else outage_left(now, down)
+    if left is None:
+        return None
+    flag = f"--max-outage {duration(now.max_outage_s)}"
+    return _line(
+        "gives up", [Text(f"in {duration(left)} ({flag})" if left else f"now ({flag})", style="yellow")], width
+    )
 
 
 def _circuit(route: RouteSnapshot, width: int) -> list[Text]:
     word = state_word(route)
     mark, style = _WORDS[word]
-    label = Text(shown(route.label))
-    label.truncate(max(12, width - _LABEL_COLUMNS - 28), overflow="ellipsis")  # room for the mark and the next probe
+    # Room for the mark, and in trouble for how long it has lasted, and for the next probe where the terminal is wide.
+    is_narrow = width < _NARROW_COLUMNS
+    reserved = 10 if word == "closed" else 20 if is_narrow else 42
+    label = _elided(route.label, max(8, width - _LABEL_COLUMNS - reserved))
     items = [Text.assemble((f"{mark} {word:<8}", style), label)]
+    if route.open_s is not None:
+        items.append(Text(f"{'' if is_narrow else 'for '}{duration(route.open_s)}", style="bold"))
     if word == "open":
-        items.append(Text(circuit_phrase(route).removeprefix("open, "), style="bold"))
+        items.append(Text(f"probe in {duration(route.next_probe_s)}" if route.next_probe_s else "probe due"))
+    if word == "paused":
+        items.append(Text(pause_phrase(route), style="yellow"))
     if route.parked:
         items.append(Text(f"{route.parked:,} parked"))
-    if word == "paused":
-        items.append(Text(f"{duration(route.paused_s)} left"))
     if route.in_flight:
         limit = "" if route.limit is None else f" of {route.limit:,}"
         items.append(Text(f"{route.in_flight:,}{limit} in flight"))

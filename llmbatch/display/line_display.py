@@ -1,4 +1,4 @@
-"""What the faces that print line by line share: when a line is due.
+"""What the displays that print line by line share: when a line is due.
 
 What it does not do: words; those are in :mod:`llmbatch.display.plain` and :mod:`llmbatch.display.json_lines`.
 """

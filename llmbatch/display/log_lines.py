@@ -1,6 +1,6 @@
 """Which events deserve a line of their own, and its words: outages, notices, and with ``-v`` more.
 
-What it does not do: write. Messages of providers and files are made safe to show here, so no face can forget it.
+Messages of providers and files are made safe to show here, so that no display can forget it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.display.format import duration, plural, shown
+from llmbatch.display.format import duration, elided, plural, shown
 
 __all__ = ["LogLine", "LogLines"]
 
@@ -66,6 +66,7 @@ class LogLines:
         self._gate = RateGate(burst=8, refill_s=10.0)
         self._throttlings: set[tuple[str, str]] = set()
         """Routes and codes whose message was shown."""
+        self._last_notice: Notice | None = None
 
     def line(self, event: Event) -> LogLine | None:
         """The line for *event*, None for most."""
@@ -83,17 +84,22 @@ class LogLines:
         if isinstance(event, CallEnded) and event.verdict == "throttled":
             return self._throttling(event)
         if isinstance(event, OutageStarted):
-            why, wait = shown(event.reason, 200), _wait(event.retry_after)
-            return LogLine("warning", f"outage of {shown(event.route, 80)}: {why}; its rows wait, probe in {wait}")
+            why, wait = _phrase(event.reason, 200), _wait(event.retry_after)
+            return LogLine("warning", f"outage of {elided(event.route, 80)}: {why}; its rows wait, probe in {wait}")
         if isinstance(event, OutageEnded):
             length = duration(event.seconds)
-            return LogLine("info", f"{shown(event.route, 80)} is back after {length}: its rows are resent")
+            return LogLine("info", f"{elided(event.route, 80)} is back after {length}: its rows are resent")
         if isinstance(event, Notice):
+            self._last_notice = event
             hint = f"; hint: {shown(event.hint, 400)}" if event.hint else ""
             mark = "" if event.level == "info" else f"{event.level}: "
-            return LogLine(event.level, f"{mark}{shown(event.message, 400)}{hint}")
+            return LogLine(
+                event.level, f"{mark}{_phrase(event.message, 400) if hint else shown(event.message, 400)}{hint}"
+            )
         if isinstance(event, RunStopping):
-            return LogLine("info", f"stopping: {shown(event.reason, 400)}")
+            # Why it stops may just have been told, with what to do about it.
+            is_told = self._last_notice is not None and self._last_notice.message == event.reason
+            return LogLine("info", "stopping" if is_told else f"stopping: {shown(event.reason, 400)}")
         return None
 
     def _throttling(self, event: CallEnded) -> LogLine | None:
@@ -116,7 +122,7 @@ class LogLines:
             case CircuitChanged(old=old, new=new) if "closed" in (old, new):
                 why = f": {shown(event.reason, 200)}" if event.reason else ""
                 return LogLine(
-                    "info", f"circuit {shown(event.route, 80)} {'closed' if new == 'closed' else 'opened'}{why}"
+                    "info", f"circuit {elided(event.route, 80)} {'closed' if new == 'closed' else 'opened'}{why}"
                 )
             case RowParked():
                 when = f"retry after {_wait(event.retry_after)}"
@@ -124,14 +130,19 @@ class LogLines:
             case RetryPlanned():
                 return LogLine("info", f"row {event.row}: again in {_wait(event.delay)} after {shown(event.code, 80)}")
             case RowsRequeued():
-                return LogLine("info", f"{plural(event.count, 'parked row')} of {shown(event.route, 80)} may go again")
+                return LogLine("info", f"{plural(event.count, 'parked row')} of {elided(event.route, 80)} may go again")
             case Throttled():
                 pause = f"nothing goes for {_wait(event.pause)}"
                 return LogLine(
-                    "info", f"{shown(event.route, 80)} asks for a slower pace, {pause}: {shown(event.code, 80)}"
+                    "info", f"{elided(event.route, 80)} asks for a slower pace, {pause}: {shown(event.code, 80)}"
                 )
             case _:
                 return None
+
+
+def _phrase(text: str, limit: int) -> str:
+    """*text* without its full stop, to go on behind it."""
+    return shown(text.removesuffix("."), limit)
 
 
 def _wait(seconds: float) -> str:

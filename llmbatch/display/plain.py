@@ -1,7 +1,4 @@
-"""Progress where there is no terminal: one plain line now and then, and one when a circuit opens or closes.
-
-What it does not do: move the cursor, colour, or repaint; its lines are for logs.
-"""
+"""Progress where there is no terminal: one plain line now and then, and one when a circuit opens or closes."""
 
 from __future__ import annotations
 
@@ -10,7 +7,20 @@ from collections.abc import Callable
 from typing import TextIO
 
 from llmbatch.core.events import Event, RunStarted
-from llmbatch.display.format import circuit_phrase, codes_phrase, duration, plural, rate, rows_phrase, shown, stamp
+from llmbatch.display.format import (
+    circuit_phrase,
+    codes_phrase,
+    duration,
+    elided,
+    gives_up_phrase,
+    idle_reason,
+    plural,
+    rate,
+    rows_phrase,
+    shown,
+    stamp,
+    time_left,
+)
 from llmbatch.display.line_display import LineDisplay
 from llmbatch.display.log_lines import LogLines
 from llmbatch.report.snapshot import Snapshot
@@ -55,15 +65,19 @@ def progress_text(now: Snapshot) -> str:
     """The numbers that matter most, two spaces apart; those that are nought are left out, but for failed rows."""
     is_over = now.exit_code is not None
     parts = [rows_phrase(now), rate(now.overall_rows_per_s if is_over else now.rows_per_s)]
-    parts.append(f"in flight {now.in_flight:,}")
+    idle = idle_reason(now)
+    parts.append(f"in flight {now.in_flight:,}{f' ({idle})' if idle else ''}")
     if now.parked:
         parts.append(f"parked {now.parked:,}")
     if now.waiting_retries:
         parts.append(f"retries waiting {now.waiting_retries:,}")
-    sick = [route for route in now.routes if route.state != "closed" or route.paused_s > 0]
-    if sick:
-        more = f" (+{len(sick) - 1} more)" if len(sick) > 1 else ""
-        parts.append(f"circuit {shown(sick[0].label, 80)} {circuit_phrase(sick[0])}{more}")
+    # A pause under which nothing is in flight has been told beside that.
+    trouble = [route for route in now.routes if route.state != "closed" or (route.paused_s > 0 and not idle)]
+    if trouble and not is_over:
+        more = f" (+{len(trouble) - 1} more)" if len(trouble) > 1 else ""
+        gives_up = gives_up_phrase(now, trouble[0])
+        limit = f", {gives_up}" if gives_up else ""
+        parts.append(f"circuit {elided(trouble[0].label, 80)} {circuit_phrase(trouble[0])}{limit}{more}")
     parts.append(f"failed {now.failed:,}")
     if now.errors_by_code:
         parts.append(f"errors {codes_phrase(now.errors_by_code)}")
@@ -71,4 +85,6 @@ def progress_text(now: Snapshot) -> str:
         parts.append(f"elapsed {duration(now.elapsed_s)}")
     elif now.eta_s is not None:
         parts.append(f"eta {duration(now.eta_s)}")
+    elif now.work_left_s is not None and now.stopping is None:
+        parts.append(str(time_left(now)))
     return "  ".join(parts)

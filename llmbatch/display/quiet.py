@@ -1,4 +1,4 @@
-"""The faces that say little: errors only, or nothing.
+"""The displays that say little: errors only, or nothing.
 
 What they do not do: count. A run's summary is there without them.
 """

@@ -1,7 +1,7 @@
 """Progress on a terminal: a dozen lines that redraw in place, and above them the lines that stay.
 
 A thread of its own draws, five times a second at most, so that a terminal that hangs (Ctrl-S) stops the picture and
-never the run. What this does not do: decide what is shown; that is :mod:`llmbatch.display.frame`.
+never the run. What is shown is decided in :mod:`llmbatch.display.frame`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from collections import deque
 from types import TracebackType
 from typing import Self, TextIO
 
+from rich.cells import cell_len
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType
 from rich.text import Text
 
 from llmbatch.core.events import CallEnded, CallSent, Event, LimitChanged, Progress, RowFinished
@@ -34,7 +37,7 @@ _LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 
 
 class RichDisplay:
-    """The live face. ``observe`` comes from one thread and never writes; a daemon thread draws.
+    """The live display. ``observe`` comes from one thread and never writes; a daemon thread draws.
 
     Leaving erases the picture (the closing summary takes its place), prints what still waits, and gives back the
     cursor, standard error and the log handlers that wrote to it.
@@ -50,6 +53,7 @@ class RichDisplay:
         self._lost = 0
         self._clock = RunClock()
         self._last = Text("")  # before Live, which asks for a picture when it is made
+        self._last_width = 0
         self._console = terminal_console(stream)
         self._live = Live(
             console=self._console,
@@ -81,14 +85,27 @@ class RichDisplay:
         with contextlib.suppress(Exception):
             now = self._clock.now(self._stats.at)
             width, height = self._console.size
+            self._last_width = width
             self._last = frame(
                 self._stats.snapshot(now), self._stats.history(30, now), width=width - 1, height=height - 1
             )
         return self._last
 
     def _redraw(self) -> None:
+        self._erase_wrapped()
         self._print_lines()
         self._live.refresh()
+
+    def _erase_wrapped(self) -> None:
+        """After the terminal has become narrower, erase the rows by which its reflow has made the picture longer."""
+        width = self._console.size.width
+        if not 0 < width < self._last_width:
+            return
+        # Rich goes up by the lines that it drew; those that were wrapped since take more rows than one.
+        more = sum(max(0, cell_len(line) - 1) // width for line in self._last.plain.split("\n"))
+        if more:
+            erase, up = (ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)
+            self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *((up, erase) * more)))
 
     def _print_lines(self) -> None:
         texts = []
@@ -111,6 +128,7 @@ class RichDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._ticker.stop()
+        self._erase_wrapped()
         self._print_lines()
         for handler in self._moved:
             handler.setStream(self._stream)

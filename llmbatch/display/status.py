@@ -1,19 +1,26 @@
-"""The words of ``llmbatch status``: what a run has done, what it waits for, and how to go on.
+"""The words of ``llmbatch status``: what the runs on an output have done, what they wait for, and how to go on.
 
-What it does not do: read files; that is :mod:`llmbatch.display.status_read`.
+Files are read by :mod:`llmbatch.display.status_read`.
 """
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
 
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.format import codes_phrase, count, duration, plural, rate, shown
-from llmbatch.display.status_read import Deferred, StatusReport, next_step, read_status
+from llmbatch.display.failed import failure_lines
+from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
+from llmbatch.display.status_read import read_status
+from llmbatch.display.status_report import Deferred, StatusReport, next_step
 from llmbatch.display.summary import failed_rows_command
+from llmbatch.report.journal import from_iso
+from llmbatch.report.output_lines import LineRoute
 
 __all__ = ["StatusReport", "read_status", "render"]
+
+_MOST_OUTAGES = 10
+_MOST_ROUTES = 10
+_MOST_CODES = 5
 
 
 def render(report: StatusReport, *, wall: float | None = None) -> str:
@@ -22,26 +29,107 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
         facts += _movement(report, run)
+    elif report.state == "stopped" and run.get("stopping"):
+        facts.append(("reason", shown(run["stopping"], 300)))
     now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))
+    facts += _times(report, now)
+    facts += _labeled("outages", _outages(report, now))
     if report.deferred.rows:
-        facts.append(("deferred", _deferred(report.deferred, report.deferred.rows, now)))
+        facts.append(
+            ("deferred", _deferred(report.deferred, report.deferred.rows, now, is_refused=report.exit_code == 3))
+        )
     if report.torn_bytes:
-        facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row goes again"))
+        facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row is sent again"))
+    facts += _labeled("failed", failure_lines(report.failures, _MOST_CODES))
     if report.failed:
         facts.append(("see failed", failed_rows_command(report.output)))
+    facts += _labeled("routes", _routes(report))
     if report.input:
         facts.append(("input", shown(report.input)))
     if report.state == "running" and report.pid is not None:
         facts.append(("process", str(report.pid)))
-    if report.started:
-        facts.append(("started", shown(report.started, 40)))
-    age = _age(report.updated, now)
-    if age is not None:
-        facts.append(("updated", f"{duration(age)} ago"))
+    updated = from_iso(report.updated)
+    if updated is not None:
+        facts.append(("updated", f"{duration(max(0.0, now - updated))} ago"))
     lines = [f"{label:<12}{text}" for label, text in facts]
     return "\n".join([*lines, next_step(report)])
+
+
+def _labeled(label: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [(label if place == 0 else "", line) for place, line in enumerate(lines)]
+
+
+def _times(report: StatusReport, now: float) -> list[tuple[str, str]]:
+    journal = report.journal
+    started = from_iso(report.started)
+    began = journal.began if journal.began is not None else started
+    if began is None:
+        return []
+    if report.state == "running":
+        facts = [("began", f"{local_time(began)}, {duration(max(0.0, now - began))} ago")]
+        if journal.runs > 1 and started is not None:
+            facts.append(("this run", f"the {_ordinal(journal.runs)}, began {local_time(started)}"))
+        return facts
+    facts = [("began", local_time(began))]
+    if report.ended is not None:
+        runs = f", {journal.runs} runs" if journal.runs > 1 else ""
+        last = "last seen" if report.was_killed else "ended"
+        facts.append((last, f"{local_time(report.ended)}, after {duration(max(0.0, report.ended - began))}{runs}"))
+    return facts
+
+
+def _ordinal(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+    return f"{number}{ending}"
+
+
+def _outages(report: StatusReport, now: float) -> list[str]:
+    outages = report.journal.outages
+    if not outages:
+        return []
+    number = len(outages) + report.journal.dropped
+    total = sum(report.outage_seconds(outage, now) for outage in outages)
+    lines = [f"{number:,}, {duration(total)} in all"]
+    earlier = number - len(outages[-_MOST_OUTAGES:])
+    if earlier:
+        lines.append(f"({earlier:,} earlier)")
+    for outage in outages[-_MOST_OUTAGES:]:
+        seconds = duration(report.outage_seconds(outage, now))
+        if outage.ended is not None:
+            span = f"{local_time(outage.began)} to {local_time(outage.ended)} ({seconds})"
+        elif report.state == "running":
+            span = f"{local_time(outage.began)}, not over after {seconds}"
+        else:
+            span = f"{local_time(outage.began)}, not over when the run ended ({seconds})"
+        lines.append(f"{span}  {elided(outage.route, 60)}: {shown(outage.message, 200)}")
+    return lines
+
+
+def _routes(report: StatusReport) -> list[str]:
+    routes = sorted(report.routes, key=lambda route: (-route.rows, route.label))
+    lines = [_route(report, route) for route in routes[:_MOST_ROUTES]]
+    if len(routes) > _MOST_ROUTES:
+        lines.append(f"and {plural(len(routes) - _MOST_ROUTES, 'more route')} (--json lists all)")
+    return lines
+
+
+def _route(report: StatusReport, route: LineRoute) -> str:
+    parts = [plural(route.rows, "row")]
+    if route.failed:
+        parts.append(f"{route.failed:,} failed")
+    speed = report.journal.rows_per_s(route.label)
+    if speed is not None:
+        parts.append(rate(speed))
+    half = route.latency.quantile(0.5)
+    if half is not None:
+        parts.append(f"latency p50 {duration(half)}, p95 {duration(route.latency.quantile(0.95))}")
+    if route.input_tokens or route.output_tokens:
+        parts.append(f"{count(route.input_tokens)} tokens in, {count(route.output_tokens)} out")
+    if route.cost_usd is not None:
+        parts.append(f"US$ {route.cost_usd:,.2f}")
+    return f"{elided(route.label, 60)}: {', '.join(parts)}"
 
 
 def _rows(report: StatusReport) -> str:
@@ -49,7 +137,7 @@ def _rows(report: StatusReport) -> str:
     if report.total_rows is not None and report.total_rows != report.rows:
         is_estimate = bool((report.run or {}).get("total_is_estimate"))
         of = f" of {'~' if is_estimate else ''}{report.total_rows:,}"
-    rows = f"{report.rows:,}{of} {'row' if report.rows == 1 else 'rows'}"
+    rows = f"{report.rows:,}{of} {'row' if report.rows == 1 and not of else 'rows'}"
     return f"{rows}: {report.success:,} success, {report.failed:,} failed"
 
 
@@ -72,33 +160,24 @@ def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str
 def _killed(run: dict[str, JSON]) -> str:
     parked = int(_number(run.get("parked")))
     last = f"; {plural(parked, 'row')} waited when it was last heard of" if parked else ""
-    return f"it left no last word, so which rows waited is not known{last}; every row without a line goes again"
+    return f"it left no last word, so which rows waited is not known{last}; every row without a line is sent again"
 
 
-def _deferred(deferred: Deferred, rows: int, wall: float) -> str:
+def _deferred(deferred: Deferred, rows: int, wall: float, *, is_refused: bool) -> str:
     text = plural(rows, "row")
+    reasons = codes_phrase(deferred.reasons, longest=120)
+    if is_refused:
+        return f"{text}, until the provider no longer refuses: {reasons}"
     shortest, longest = deferred.shortest_retry_after, deferred.longest_retry_after
-    at = _instant(deferred.retry_at)
+    at = from_iso(deferred.retry_at)
     if at is not None and at <= wall:
         text += ", may be sent again now"
     elif at is not None:
-        text += f", may be sent again from {datetime.fromtimestamp(at).astimezone().isoformat(' ', 'seconds')}"
+        text += f", may be sent again from {local_time(at)}"
     elif shortest is not None and longest is not None:
         until = "" if shortest == longest else f" to {duration(longest)}"
         text += f", retry after {duration(shortest)}{until}"
-    return f"{text}: {codes_phrase(deferred.reasons)}"
-
-
-def _instant(stamp: str | None) -> float | None:
-    try:
-        return None if stamp is None else datetime.fromisoformat(stamp).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _age(updated: str | None, wall: float) -> float | None:
-    at = _instant(updated)
-    return None if at is None else max(0.0, wall - at)
+    return f"{text}: {reasons}"
 
 
 def _number(value: JSON) -> float:

@@ -1,7 +1,7 @@
 """A small sidecar beside the output, ``.results.jsonl.status.json``, that lets ``llmbatch status`` say more.
 
-It is news, not truth: it may be deleted at any time, and failing to write it never matters. What this does not do:
-write from the event loop; a thread of its own does, at most once a second.
+It may be deleted at any time, and failing to write it never matters: the output's lines are the truth. A thread of its
+own writes it, at most once a second. A later run on the same output carries its history on.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import Event, RunEnded
-from llmbatch.core.raw_json import JSON
+from llmbatch.core.events import Event, RunEnded, RunStarted
+from llmbatch.core.raw_json import JSON, parse
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
+from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 
-__all__ = ["StatusFile", "status_path"]
+__all__ = ["StatusFile", "agrees", "read_sidecar", "status_path"]
 
 _HEARTBEAT_S = 10.0
+_MOST_SIDECAR_BYTES = 1 << 20
+_MOST_UNWRITTEN_ROWS = 100
+_MOST_UNCOUNTED_ROWS = 50_000
+"""The sidecar of a killed run is up to a second old, so lines may have been appended after it; rows that it counted
+have their lines, but for those of the last moment."""
 
 
 def status_path(output: Path) -> Path:
@@ -34,12 +39,41 @@ def status_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.status.json")
 
 
+def read_sidecar(output: Path) -> dict[str, JSON]:
+    """What the sidecar of *output* holds; empty where there is none, or none that can be read."""
+    try:
+        with status_path(output).open("rb") as file:
+            value = parse(file.read(_MOST_SIDECAR_BYTES).decode())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def agrees(sidecar: dict[str, JSON], success: int, failed: int | None = None) -> bool:
+    """Whether a sidecar that no run is writing is about an output with so many lines.
+
+    A run that ended knew of all its lines; one that was killed knew of about as many. Without *failed* only successful
+    lines are compared, since failed ones are dropped to be sent again.
+    """
+    run = sidecar.get("run")
+    if not isinstance(run, dict):
+        return False
+    counted = run.get("success" if failed is None else "done_rows")
+    lines = success + (failed or 0)
+    if not isinstance(counted, int) or isinstance(counted, bool):
+        return False
+    if run.get("exit_code") is not None:
+        return counted == lines
+    return lines - _MOST_UNCOUNTED_ROWS <= counted <= lines + _MOST_UNWRITTEN_ROWS
+
+
 class StatusFile:
     """Keeps the sidecar of *output*: once a second while events come, every 10 s while none do, and at the end.
 
     Nothing is written before ``RunStarted``, when the run has its lock: one that is refused leaves the other's alone.
 
-    *command* is what to type to run it again, for people. *tally*: numbers that something else feeds first.
+    *command* is what to type to run it again, for people. *stats*: numbers that something else feeds first. The history
+    of earlier runs is kept where it agrees with the lines that were there at the start; *afresh* drops it.
     """
 
     def __init__(
@@ -48,9 +82,13 @@ class StatusFile:
         *,
         command: str = "",
         stats: RunStats | None = None,
+        afresh: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._output = output
         self._path = status_path(output)
+        self._afresh = afresh
+        self._journal = Journal()
         self._command = command
         self._is_fed = stats is not None
         self._stats = RunStats() if stats is None else stats
@@ -65,8 +103,21 @@ class StatusFile:
         """Take one event; the last one of a run is written down at once."""
         if not self._is_fed:
             self._stats.observe(event)
-        if isinstance(event, RunEnded) and self._stats.started is not None:
+        if isinstance(event, RunStarted):
+            self._carry_on(event)
+        if self._stats.started is None:
+            return
+        with self._lock:
+            self._journal.observe(event, self._wall(), self._stats)
+        if isinstance(event, RunEnded):
             self.write(event.at)
+
+    def _carry_on(self, event: RunStarted) -> None:
+        sidecar = {} if self._afresh else read_sidecar(self._output)
+        journal = Journal(sidecar.get("history") if agrees(sidecar, event.done_success) else None)
+        journal.begin(self._started, last_seen=from_iso(sidecar.get("updated")))
+        with self._lock:
+            self._journal = journal
 
     def write(self, now: float) -> None:
         """Write the sidecar as of *now* on the events' clock; an ``OSError`` is forgotten."""
@@ -78,11 +129,12 @@ class StatusFile:
         snapshot = self._stats.snapshot(now)
         return {
             "pid": os.getpid(),
-            "started": _stamp(self._started),
-            "updated": _stamp(self._wall()),
+            "started": to_iso(self._started),
+            "updated": to_iso(self._wall()),
             "command": self._command,
             "waits_for": waits_for(snapshot),
             "run": snapshot.to_json(),
+            "history": self._journal.to_json(self._stats),
         }
 
     def _tick(self) -> None:
@@ -102,10 +154,6 @@ class StatusFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._ticker.stop()
-
-
-def _stamp(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _replace(path: Path, content: bytes) -> None:

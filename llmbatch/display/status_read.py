@@ -1,8 +1,8 @@
 """What a finished, running or stopped run has done and what it waits for, read from its files.
 
 The output is counted line by line and is the only truth; the sidecar (:mod:`llmbatch.display.status_file`) adds what
-lines cannot tell, and is believed only where it agrees with them. What this does not do: change a file, or hold up a
-run; the lock is touched for an instant and given back.
+lines cannot tell, and is believed only where it agrees with them. No file is changed, and no run is held up: the lock
+is touched for an instant and given back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -19,95 +19,43 @@ from typing import Literal
 from llmbatch.core.errors import OutputError
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.display.format import shown
-from llmbatch.display.status_file import status_path
-from llmbatch.display.summary import how_to_go_on
+from llmbatch.display.status_file import agrees, read_sidecar
+from llmbatch.display.status_report import Deferred, StatusReport
 from llmbatch.outputs.deferred import deferred_path
+from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.lock import holds_lock
 from llmbatch.outputs.scan import scan
 from llmbatch.report.counters import CodeCounter
-from llmbatch.report.snapshot import as_json
+from llmbatch.report.journal import Journal, from_iso
+from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
-__all__ = ["Deferred", "StatusReport", "next_step", "read_status", "refuse_moved_run"]
+__all__ = ["open_for_reading", "read_status", "refuse_moved_run"]
 
-_MOST_SIDECAR_BYTES = 1 << 20
 _ALIVE_S = 60.0
 """A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """The rows that were parked when the run stopped. Times are seconds, as of then; None where no row has one.
-
-    ``rows`` is None where that is not known: a run that was killed could not write it down. ``retry_at`` is the first
-    instant at which one of them may be sent again (ISO 8601, UTC).
-    """
-
-    rows: int | None = 0
-    retry_at: str | None = None
-    shortest_retry_after: float | None = None
-    longest_retry_after: float | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReport:
-    """What the files of one output say.
-
-    ``state``: ``running`` (another process holds the lock), ``finished`` (every row has its line), ``stopped`` (rows
-    are left), or ``unknown``: nobody works on it, and whether rows are left cannot be told from lines alone.
-    """
-
-    output: str
-    state: Literal["running", "finished", "stopped", "unknown"]
-    rows: int
-    success: int
-    failed: int
-    was_killed: bool
-    """The run left no last word: it was killed, or the machine went down."""
-    torn_bytes: int
-    """Length of an unfinished last line, which opening the file removes; its row goes again."""
-    deferred: Deferred
-    total_rows: int | None
-    input: str | None
-    pid: int | None
-    """The process that runs, where the sidecar tells."""
-    started: str | None
-    updated: str | None
-    exit_code: int | None
-    waits_for: str | None
-    command: str
-    """What to type to run it again; empty where it is not known."""
-    run: dict[str, JSON] | None
-    """The sidecar's snapshot, where there is one that fits."""
-
-    def to_json(self) -> dict[str, JSON]:
-        """The same as JSON values, with ``next``: how to go on."""
-        value = as_json(self)
-        assert isinstance(value, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
-        return {**value, "next": next_step(self)}
-
-
 def read_status(output: str | Path) -> StatusReport:
-    """Read what the files of *output* tell. Cost: one pass over the output, about a second for a gigabyte.
+    """Read what the files of *output* tell. Cost: two passes over the output, some seconds for a gigabyte.
 
     Raises:
         OutputError: there is no such file, it cannot be read, or it is not an output of llmbatch.
     """
     path = Path(output)
-    descriptor = _open(path)
-    try:
+    lines = OutputLines()
+    with open_for_reading(path) as descriptor:
         is_running = FILESYSTEM.is_locked(descriptor)
         size = os.fstat(descriptor).st_size
         found = scan(descriptor, shown(path))
-    finally:
-        os.close(descriptor)
+        for line in read_lines(descriptor, found.end_bytes):
+            lines.add(line)
     success, failed = found.ledger.success, found.ledger.failed
-    sidecar = _read_sidecar(path)
+    sidecar = read_sidecar(path)
     run = _mapping(sidecar.get("run"))
     exit_code = _integer(run.get("exit_code"))
     # A run that goes on has not ended, and one that has ended knew of all its lines: else it is about another run.
-    fits = bool(run) and (exit_code is None or (not is_running and run.get("done_rows") == success + failed))
+    fits = bool(run) and exit_code is None if is_running else agrees(sidecar, success, failed)
     if not fits:
         sidecar, run, exit_code = {}, {}, None
     was_killed = fits and exit_code is None and not is_running
@@ -131,6 +79,10 @@ def read_status(output: str | Path) -> StatusReport:
         waits_for=_text(sidecar.get("waits_for")) if is_running else None,
         command=_text(sidecar.get("command")) or "",
         run=run or None,
+        journal=Journal(sidecar.get("history")),
+        seen=None if is_running else from_iso(sidecar.get("updated")),
+        failures=list(lines.failures),
+        routes=lines.routes,
     )
 
 
@@ -143,7 +95,7 @@ def refuse_moved_run(output: str | Path, *, wall: float | None = None) -> None:
         OutputError: there is such a run.
     """
     path = Path(output)
-    sidecar = _read_sidecar(path)
+    sidecar = read_sidecar(path)
     pid = _integer(sidecar.get("pid"))
     run = _mapping(sidecar.get("run"))
     if pid is None or pid == os.getpid() or not run or _integer(run.get("exit_code")) is not None:
@@ -172,21 +124,18 @@ def _is_taken(path: Path) -> bool:
         os.close(descriptor)
 
 
-def next_step(report: StatusReport) -> str:
-    """How to go on, in one line, safe to show."""
-    match report.state:
-        case "running":
-            return f"nothing to do: it goes on by itself, and results are in {shown(report.output)}"
-        case "finished":
-            return how_to_go_on(report.output, 1 if report.failed else 0, command=report.command)
-        case "stopped":
-            # Killed runs have no exit code; to go on is the same as after an interruption.
-            return how_to_go_on(
-                report.output, 130 if report.exit_code is None else report.exit_code, command=report.command
-            )
-        case "unknown":
-            again = how_to_go_on(report.output, 130, command=report.command)
-            return f"{again} (rows that have their line are not sent twice)"
+@contextmanager
+def open_for_reading(path: Path) -> Iterator[int]:
+    """Open an output for as long as the block lasts; gives the descriptor.
+
+    Raises:
+        OutputError: as :func:`read_status`.
+    """
+    descriptor = _open(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path) -> int:
@@ -203,14 +152,6 @@ def _open(path: Path) -> int:
         os.close(descriptor)
         raise OutputError(f"{path}: is not a regular file", hint=hint)
     return descriptor
-
-
-def _read_sidecar(output: Path) -> dict[str, JSON]:
-    try:
-        with status_path(output).open("rb") as file:
-            return _mapping(parse(file.read(_MOST_SIDECAR_BYTES).decode()))
-    except (OSError, ValueError):
-        return {}
 
 
 def _read_deferred(output: Path, *, is_known: bool) -> Deferred:

@@ -19,7 +19,7 @@ from llmbatch.report.summary import Summary
 __all__ = ["failed_rows_command", "how_to_go_on", "print_summary", "summary_lines"]
 
 _LABEL_COLUMNS = 14
-_HEADLINES = {0: "done", 1: "finished", 130: "interrupted", 143: "terminated"}
+_HEADLINES = {0: "done", 1: "finished", 129: "interrupted", 130: "interrupted", 143: "terminated"}
 _REASONS = {
     3: "the provider refuses the account, the key or the first rows",
     4: "--max-cost is reached",
@@ -29,16 +29,22 @@ _REASONS = {
 
 
 def print_summary(
-    summary: Summary, *, command: str, stream: TextIO | None = None, environ: Mapping[str, str] | None = None
+    summary: Summary,
+    *,
+    command: str,
+    is_reason_told: bool = False,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> None:
     """Print *summary* on *stream* (default: standard error), with colour on a terminal or where ``FORCE_COLOR`` asks.
 
-    *command* is what to type to run it again. Never fails.
+    *command* is what to type to run it again. *is_reason_told*: a display has just said why the run stopped, and what
+    to do. Never fails.
     """
     stream = sys.stderr if stream is None else stream
     if stream is None:
         return
-    facts = summary_lines(summary)
+    facts = summary_lines(summary, is_reason_told=is_reason_told)
     # Of rows that failed in earlier runs the codes are not known.
     codes = summary.failures_by_code if sum(summary.failures_by_code.values()) == summary.failed else ()
     last = how_to_go_on(summary.output, summary.exit_code, command=command, codes=frozenset(codes))
@@ -51,8 +57,11 @@ def print_summary(
         write_line(stream, last)
 
 
-def summary_lines(summary: Summary) -> list[tuple[str, str]]:
-    """The facts as pairs of label and text, safe to show; what did not happen has no line."""
+def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tuple[str, str]]:
+    """The facts as pairs of label and text, safe to show; what did not happen has no line.
+
+    *is_reason_told* leaves out why the run stopped, and the hint.
+    """
     facts = [(_HEADLINES.get(summary.exit_code, "stopped"), _rows(summary))]
     if summary.already_done:
         facts.append(("this run", plural(summary.this_run_success + summary.this_run_failed, "row") + " more"))
@@ -70,10 +79,10 @@ def summary_lines(summary: Summary) -> list[tuple[str, str]]:
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
     reason = summary.stopped_reason or _REASONS.get(summary.exit_code)
-    if reason:
+    if reason and not (is_reason_told and summary.stopped_reason):
         facts.append(("reason", shown(reason, 1000)))
-    if summary.exit_code not in (0, 1) and summary.advice:
-        facts.append(("advice", shown(summary.advice, 1000)))
+    if summary.exit_code not in (0, 1) and summary.advice and not is_reason_told:
+        facts.append(("hint", shown(summary.advice, 1000)))
     if summary.failed and summary.output != "-":
         facts.append(("see them", failed_rows_command(summary.output)))
     return facts
@@ -110,9 +119,8 @@ def how_to_go_on(output: str, exit_code: int, *, command: str, codes: Set[str] =
 
 
 def failed_rows_command(output: str) -> str:
-    """A command that prints the failed lines of *output*, safe to show."""
-    # Anchored to the line's fixed prefix: a body may hold the same words.
-    return shown(f"""grep '^{{"row":[0-9]*,"hash":"[0-9a-f]*","status":"failed"' {shlex.quote(output)}""")
+    """A command that shows the failed rows of *output*, safe to show."""
+    return shown(f"llmbatch failed {shlex.quote(output)}")
 
 
 def _rows(summary: Summary) -> str:
@@ -120,7 +128,7 @@ def _rows(summary: Summary) -> str:
     parts = [f"{summary.success:,} success", f"{summary.failed:,} failed"]
     if summary.deferred:
         parts.append(f"{summary.deferred:,} deferred")
-    return f"{summary.rows:,}{of} {'row' if summary.rows == 1 else 'rows'}: {', '.join(parts)}"
+    return f"{summary.rows:,}{of} {'row' if summary.rows == 1 and not of else 'rows'}: {', '.join(parts)}"
 
 
 def _outages(summary: Summary) -> str:

@@ -1,4 +1,4 @@
-"""What lets a face move while no event comes: a thread that ticks, and the run's clock between two events.
+"""What lets a display move while no event comes: a thread that ticks, and the run's clock between two events.
 
 What they do not do: touch the event loop. A run under virtual time is watched without a ticker.
 """
@@ -42,7 +42,7 @@ class Ticker:
     def start(self) -> None:
         """Begin to tick; the first tick comes after one interval."""
         self._stopped.clear()
-        self._thread = threading.Thread(target=self._run, name="llmbatch-ui", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="llmbatch-display", daemon=True)
         self._thread.start()
 
     def stop(self, *, patience_s: float = 2.0) -> None:
@@ -57,7 +57,7 @@ class Ticker:
         while not self._stopped.wait(self._interval_s):
             try:
                 self._action()
-            except Exception:  # noqa: BLE001 - a face may never fail a run
+            except Exception:  # noqa: BLE001 - a display may never fail a run
                 if not is_told:
-                    _log.debug("a face of the run failed to draw", exc_info=True)
+                    _log.debug("a display of the run failed to draw", exc_info=True)
                 is_told = True

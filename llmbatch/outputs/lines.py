@@ -11,7 +11,7 @@ from llmbatch.outputs.scan import match_line
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FailedRows
 
-__all__ = ["failed_rows", "result_lines"]
+__all__ = ["failed_rows", "read_lines", "result_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _INPUT_ERROR: Final = b'"response":null,"error":{"code":"input_'
@@ -60,3 +60,27 @@ def _is_input_error(line: bytes) -> bool:
         return bool(value["response"] is None and value["error"]["code"].startswith("input_"))
     except (ValueError, LookupError, TypeError, AttributeError):
         return False
+
+
+def read_lines(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
+    """The lines of the first *end_bytes* bytes behind *fd*, without their line ends.
+
+    *end_bytes* is where the good part ends (:class:`~llmbatch.outputs.scan.Scan`), so that what a running run appends
+    meanwhile is left out. The offset of *fd* stays where it is.
+
+    Raises:
+        OSError: as the system says.
+    """
+    offset = 0
+    parts: list[bytes] = []
+    while offset < end_bytes and (block := disk.pread(fd, min(_BLOCK_BYTES, end_bytes - offset), offset)):
+        offset += len(block)
+        lines = block.split(b"\n")
+        parts.append(lines[0])
+        if len(lines) > 1:
+            yield b"".join(parts)
+            yield from lines[1:-1]
+            parts = [lines[-1]]
+    last = b"".join(parts)
+    if last:
+        yield last

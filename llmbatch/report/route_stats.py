@@ -30,6 +30,11 @@ class RouteStats:
     outage_s: float = 0.0
     outage_since: float | None = None
     recovered_at: float | None = None
+    not_closed_since: float | None = None
+    pause_code: str = ""
+    last_failure: str = ""
+    first_call_at: float | None = None
+    last_row_at: float = 0.0
 
     def outage_seconds(self, now: float) -> float:
         """Seconds of outage so far, including the current one."""
@@ -39,6 +44,7 @@ class RouteStats:
     def snapshot(self, now: float) -> RouteSnapshot:
         """A snapshot of the route at *now*."""
         probe = self.next_probe_at
+        since = self.not_closed_since if self.outage_since is None else self.outage_since
         return RouteSnapshot(
             label=self.label,
             state=self.state,
@@ -55,4 +61,6 @@ class RouteStats:
             outages=self.outages,
             outage_s=self.outage_seconds(now),
             recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
+            open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
+            pause_code=self.pause_code if self.paused_until > now else "",
         )

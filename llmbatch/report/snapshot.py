@@ -41,6 +41,10 @@ class RouteSnapshot:
     outage_s: float
     recovered_s: float | None
     """Seconds since the circuit last closed after an outage; None if it never did."""
+    open_s: float | None = None
+    """Seconds since the circuit opened; None while it is closed."""
+    pause_code: str = ""
+    """The code of the answer that asked for the slower pace; empty when nothing is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +94,22 @@ class Snapshot:
     """Over the last 20 s."""
     overall_rows_per_s: float
     eta_s: float | None
-    """Estimated seconds left; None if unknown: no total, no rate, or a circuit that is not closed."""
+    """Seconds left, at the speed outside outages; None while it cannot be known: no total, no rate, or a circuit that
+    is not closed."""
+    work_left_s: float | None
+    """As ``eta_s``, also while a circuit is not closed: seconds of work left once it answers."""
     errors_by_code: dict[str, int]
     """Attempts of this run that did not succeed."""
     failures_by_code: dict[str, int]
     """Rows of this run that ended as failed."""
     routes: tuple[RouteSnapshot, ...]
-    """The routes that need attention first: open, probing, paused, then by rows parked and calls in flight."""
+    """The routes in trouble first (open, probing, paused), then by name; at most 50."""
+    routes_total: int
+    """How many routes there are, those not in ``routes`` among them."""
+    max_outage_s: float | None
+    """How long the run waits for a route in an outage (``--max-outage``); None for no bound."""
+    own_limits: str
+    """The limits that the run was given, as flags: ``--rpm 60``; empty where there are none."""
     notices: tuple[Notice, ...]
     """The most recent ones, oldest first."""
     stopping: str | None

@@ -78,6 +78,10 @@ class RunStats:
         self._output_tokens = 0
         self._latency = LatencyHistogram()
         self._rate = Throughput()
+        self._working = Throughput()
+        """The same on a clock that stands still while no circuit is closed."""
+        self._stalled_s = 0.0
+        self._stalled_since: float | None = None
         self._errors = CodeCounter()
         self._failures = CodeCounter()
         self._routes: dict[str, RouteStats] = {}
@@ -122,6 +126,7 @@ class RunStats:
             case RunStarted():
                 self.started = event
                 self._rate = Throughput(event.at)
+                self._working = Throughput(event.at)
             case RunStopping():
                 self.stopping = event
             case RunEnded():
@@ -143,6 +148,8 @@ class RunStats:
         route = self._route(event.route)
         route.calls += 1
         route.in_flight += 1
+        if route.first_call_at is None:
+            route.first_call_at = event.at
         self._calls += 1
         self._in_flight += 1
         if event.probe:
@@ -163,13 +170,19 @@ class RunStats:
             self._latency.add(event.latency_s)
         elif event.verdict is not None:
             self._errors.add(event.code)
+            status = "" if event.status is None else f" ({event.status})"
+            said = f": {event.message[:300]}" if event.message else ""
+            route.last_failure = f"{event.code[:80] or event.verdict}{status}{said}"
         self._input_tokens += event.input_tokens
         self._output_tokens += event.output_tokens
 
     def _row_finished(self, event: RowFinished) -> None:
         self._rate.add(event.at)
+        self._working.add(self._working_at(event.at))
         # A malformed row was never meant for any route.
         route = self._route(event.route) if event.route else None
+        if route is not None:
+            route.last_row_at = event.at
         if event.status == "success":
             self._success += 1
             if route is not None:
@@ -208,7 +221,22 @@ class RunStats:
         route.reason = "" if is_closed else event.reason or route.reason
         route.next_probe_at = event.at + event.retry_after if event.new == "open" else None
         if was_closed != is_closed:
+            route.not_closed_since = None if is_closed else event.at
             self._not_closed += -1 if is_closed else 1
+            self._follow_stall(event.at)
+
+    def _follow_stall(self, at: float) -> None:
+        """Stop the working clock once no route's circuit is closed; start it again as one closes."""
+        is_stalled = self._not_closed >= len(self._routes)
+        if is_stalled and self._stalled_since is None:
+            self._stalled_since = at
+        elif not is_stalled and self._stalled_since is not None:
+            self._stalled_s += max(0.0, at - self._stalled_since)
+            self._stalled_since = None
+
+    def _working_at(self, now: float) -> float:
+        since = self._stalled_since
+        return (now if since is None else min(now, since)) - self._stalled_s
 
     def _outage_started(self, event: OutageStarted) -> None:
         route = self._route(event.route)
@@ -233,6 +261,7 @@ class RunStats:
         route = self._route(event.route)
         route.throttles += 1
         route.paused_until = max(route.paused_until, event.at + event.pause)
+        route.pause_code = event.code
         self._throttles += 1
 
     # -- what comes out ------------------------------------------------------------------------------------------------
@@ -251,6 +280,26 @@ class RunStats:
         """One route at *now* (default: at the last event)."""
         return self._routes.get(label, RouteStats(label)).snapshot(self.at if now is None else now)
 
+    def last_failure(self, label: str) -> str:
+        """What came back from the last attempt on a route that did not succeed: ``overloaded_error (529): …``."""
+        route = self._routes.get(label)
+        return "" if route is None else route.last_failure
+
+    def open_circuits(self) -> list[tuple[str, float]]:
+        """The routes whose circuit is not closed, each with when it opened."""
+        return [
+            (route.label, route.not_closed_since)
+            for route in list(self._routes.values())
+            if route.not_closed_since is not None
+        ]
+
+    def route_speeds(self) -> list[tuple[str, int, float]]:
+        """For each route its rows of this run, and the seconds from its first call to its last row."""
+        return [
+            (route.label, route.success + route.failed, max(0.0, route.last_row_at - (route.first_call_at or 0.0)))
+            for route in list(self._routes.values())
+        ]
+
     def snapshot(self, now: float | None = None) -> Snapshot:
         """The run at *now* on the events' clock (default: at the last event)."""
         now = self.at if now is None else max(now, self.at)
@@ -260,6 +309,7 @@ class RunStats:
         elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
         overall = (self._success + self._failed) / elapsed if elapsed > 0.05 else 0.0
         rate = self._rate.per_second(now)
+        work_left = self._work_left(done, total, now)
         return Snapshot(
             state=self._state(),
             elapsed_s=elapsed,
@@ -291,10 +341,14 @@ class RunStats:
             latency_p95_s=self._latency.quantile(0.95),
             rows_per_s=rate,
             overall_rows_per_s=overall,
-            eta_s=self._eta(done, total, rate),
+            eta_s=None if self._not_closed and work_left else work_left,
+            work_left_s=work_left,
             errors_by_code=self._errors.top(),
             failures_by_code=self._failures.top(),
             routes=self._worst_routes(now),
+            routes_total=len(self._routes),
+            max_outage_s=None if started is None else started.max_outage,
+            own_limits="" if started is None else started.own_limits,
             notices=tuple(self._notices),
             stopping=None if self.stopping is None else self.stopping.reason,
             exit_code=None if ended is None else ended.exit_code,
@@ -367,12 +421,14 @@ class RunStats:
             return "stopping"
         return "waiting" if self._not_closed and not self._in_flight else "running"
 
-    def _eta(self, done: int, total: int | None, rate: float) -> float | None:
+    def _work_left(self, done: int, total: int | None, now: float) -> float | None:
+        """Seconds of work left at the speed of the last seconds outside outages, which no outage can spoil."""
         if total is None or self.ended is not None:
             return None
         if total <= done:
             return 0.0
-        if self._not_closed or self.stopping is not None or rate <= 0.0:
+        rate = self._working.per_second(self._working_at(now))
+        if self.stopping is not None or rate <= 0.0:
             return None
         return (total - done) / rate
 
@@ -381,12 +437,12 @@ class RunStats:
         return self._outage_s + (0.0 if since is None else max(0.0, now - since))
 
     def _worst_routes(self, now: float) -> tuple[RouteSnapshot, ...]:
-        def rank(route: RouteStats) -> tuple[int, int, int, str]:
+        def rank(route: RouteStats) -> tuple[int, str]:
             paused = route.state == "closed" and route.paused_until > now
-            return (2 if paused else _RANK[route.state], -route.parked, -route.in_flight, route.label)
+            return (2 if paused else _RANK[route.state], route.label)
 
         worst = sorted(self._routes.values(), key=rank)[:_SHOWN_ROUTES]
         return tuple(route.snapshot(now) for route in worst)
 
     def __repr__(self) -> str:
-        return f"<Tally {self._state()}, {self._success + self._failed} rows, {self._in_flight} in flight>"
+        return f"<RunStats {self._state()}, {self._success + self._failed} rows, {self._in_flight} in flight>"

@@ -320,13 +320,13 @@ class Scheduler:
         run = self._run
         if run.machine.since is not None:
             return "this machine cannot send anything"
-        now = run.now()
+        now, flag = run.now(), _flag_that_stops(run.options)
         for route in run.routes:
             state = route.state
             if state.is_lost(now):
-                return f"{state.label} has never answered: is the address right? ({state.message})"
+                return f"{state.label} has never answered{flag}: is the address right? ({state.message})"
             if not state.is_closed:
-                return f"{state.label} is in an outage: {state.reason}"
+                return f"{state.label} is in an outage{flag}: {state.reason}"
         waits = ", ".join(route.state.label for route in run.routes if route.live)
         return f"{waits} asks to wait longer than this run will"
 
@@ -341,6 +341,13 @@ class Scheduler:
         machine = self.why_stuck() if run.machine.since is not None else ""
         for pending, retry_after in run.backlog.every(run.routes, now):
             yield deferred_result(pending, max(retry_after, run.machine.until - now), machine)
+
+
+def _flag_that_stops(options: RunOptions) -> str:
+    """The flag that bounds how long an outage is waited for, in parentheses; empty where none was given."""
+    if options.on_outage == "defer":
+        return " (--on-outage defer)"
+    return "" if options.max_outage is None else f" (--max-outage {options.max_outage:g} reached)"
 
 
 def _tokens_used(job: Job, outcome: Outcome) -> int:

@@ -229,8 +229,13 @@ class BatchRunner:
                 good_rows=lambda: known_good_rows(out, input, filesystem),
             )
             now, concurrency = asyncio.get_running_loop().time(), self.options.concurrency
+            done, limits = out.ledger, _own_limits(self.options)
             job.engine.emit(
-                RunStarted(now, str(input), target, concurrency, out.ledger.success, out.ledger.failed, total)
+                RunStarted(
+                    *(now, str(input), target, concurrency, done.success, done.failed, total),
+                    max_outage=self.options.max_outage,
+                    own_limits=limits,
+                )
             )
             warnings.start(job.engine.emit)
             models = getattr(provider, "models", None)
@@ -437,6 +442,12 @@ class BatchRunner:
 def is_provider(model: object) -> bool:
     """Whether *model* is a provider rather than a function: it has the methods of one."""
     return all(callable(getattr(model, name, None)) for name in ("routes", "request", "call"))
+
+
+def _own_limits(options: RunOptions) -> str:
+    """The limits that the caller set, as flags: ``--rpm 60, --tpm 90000``."""
+    given = (("--rpm", options.rpm), ("--tpm", options.tpm))
+    return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)
 
 
 def _warning(text: str) -> Notice:

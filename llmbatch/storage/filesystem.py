@@ -15,7 +15,7 @@ import threading
 import time
 from typing import ClassVar, Final
 
-from llmbatch.core.errors import WriteError
+from llmbatch.core.errors import PipeClosedError, WriteError
 
 if sys.platform == "win32":
     from llmbatch.storage import windows
@@ -67,7 +67,8 @@ def is_unsupported(error: OSError) -> bool:
 def write_error(name: str, error: OSError) -> WriteError:
     """Convert *error*, raised while writing *name*, into an error for the user: what, where, and what to try."""
     hint = _HINTS.get(error.errno or 0, "see what is wrong with the file, then run the same command again")
-    return WriteError(f"{name}: could not be written ({error.strerror})", hint=hint)
+    kind = PipeClosedError if error.errno == errno.EPIPE else WriteError
+    return kind(f"{name}: could not be written ({error.strerror})", hint=hint)
 
 
 def is_readable(fd: int) -> bool:

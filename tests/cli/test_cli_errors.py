@@ -238,7 +238,7 @@ def test_text_from_the_command_line_is_escaped(llmbatch, two_lines, prompts):
     [
         (("rnu", "prompts.jsonl"), "no such command", "did you mean run?"),
         (("--frobnicate",), "no such option: --frobnicate", "--help"),
-        (("status",), "missing argument 'OUTPUT'", "llmbatch status --help"),
+        (("status",), "missing argument 'OUTPUT|INPUT'", "llmbatch status --help"),
         (("sim", "serve", "--port", "many"), "--port", "llmbatch sim serve --help"),
         (("sim", "serve", "--port", "70000"), "port", ""),
         (("sim", "serve", "--scenario", "sunny", "--port", "0"), "scenario 'sunny' is unknown", "steady"),

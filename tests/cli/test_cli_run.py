@@ -251,7 +251,7 @@ def test_concurrency_above_the_soft_limit_of_files_works(tmp_path, environment):
 
 
 def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(tmp_path, environment):
-    """``llmbatch run … -o - | head -1`` exits with 74 in an error and a hint."""
+    """``llmbatch run … -o - | head -1`` ends silently with 141, as any program in a pipe."""
     (tmp_path / "rows.jsonl").write_text('"x"\n' * 400)
     run = [sys.executable, "-m", "llmbatch", "run", "rows.jsonl", *SIM, "-c", "20", "-o", "-", "-q"]
 
@@ -265,9 +265,7 @@ def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(tmp_path
     errors = process.stderr.read()
     process.stderr.close()
 
-    assert process.wait(timeout=120) == 74
-    assert "Traceback" not in errors
-    assert [line.partition(" ")[0] for line in errors.splitlines()[-2:]] == ["error:", "hint:"]
+    assert (process.wait(timeout=120), errors) == (141, "")
 
 
 def test_each_tenant_may_have_a_circuit_of_its_own(llmbatch, tmp_path: Path) -> None:

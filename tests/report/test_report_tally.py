@@ -430,3 +430,34 @@ def test_in_flight_is_sent_minus_ended(steps: list[tuple[str, bool]]) -> None:
 
     assert stats.snapshot().in_flight == sum(model.values())
     assert {name: stats.route(name).in_flight for name in model} == model
+
+
+def test_the_time_left_remembered_the_outage() -> None:
+    """Ten rows per second before and after an hour without any: 100 rows are 10 s of work, in the outage and after."""
+    rows = [finished(0.1 * number, number) for number in range(1, 201)]
+    stats = fold(started(total=400), sent(0.0, 1), *rows, circuit(20.0, "closed", "open"))
+    stats.observe(OutageStarted(25.0, ROUTE, 20.0, "down"))
+    during = stats.snapshot(2000.0)
+    stats.observe(circuit(3620.0, "open", "closed"))
+    stats.observe(OutageEnded(3620.0, ROUTE, 20.0, 3600.0))
+    back = stats.snapshot(3620.5)
+    for number in range(201, 301):
+        stats.observe(finished(3620.0 + 0.1 * (number - 200), number))
+    after = stats.snapshot(3630.0)
+
+    assert (during.eta_s, during.rows_per_s) == (None, 0.0)
+    assert during.work_left_s == pytest.approx(20.0, rel=0.1)
+    assert back.eta_s == pytest.approx(20.0, rel=0.15)
+    assert after.eta_s == pytest.approx(10.0, rel=0.1)
+
+
+def test_one_route_that_is_down_does_not_stop_the_clock_of_the_others() -> None:
+    """While another route goes on, its speed is measured as ever; the whole time left is not promised."""
+    events: list[Event] = [started(total=400), sent(0.0, 1), sent(0.0, 2, route="other/y")]
+    events += [circuit(1.0, "closed", "open", route="other/y")]
+    events += [finished(0.1 * number, number) for number in range(10, 301)]
+
+    now = fold(*events).snapshot(30.0)
+
+    assert now.eta_s is None
+    assert now.work_left_s == pytest.approx((400 - 291) / 10, rel=0.1)

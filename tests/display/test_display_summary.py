@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import shlex
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from llmbatch.core.rows import Result, encode_line
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.summary import Summary
 
@@ -73,7 +76,7 @@ def test_the_summary_tells_what_came_of_the_run() -> None:
         "tokens        1.2M in, 340k out",
         "latency       p50 0.8 s, p95 1.9 s",
         "failed        context_length_exceeded 2",
-        """see them      grep '^{"row":[0-9]*,"hash":"[0-9a-f]*","status":"failed"' prompts.results.jsonl""",
+        "see them      llmbatch failed prompts.results.jsonl",
         f"results are in prompts.results.jsonl; to send the failed rows again: {COMMAND} --retry-failed",
     ]
 
@@ -109,7 +112,7 @@ def test_a_refusal_is_told_with_its_advice() -> None:
 
     assert "600 rows: 598 success, 2 failed, 40 deferred" in text
     assert "reason        openai: insufficient_quota" in text
-    assert "advice        add credit" in text
+    assert "hint          add credit" in text
 
 
 def test_retry_failed_is_not_offered_twice() -> None:
@@ -166,15 +169,20 @@ def test_a_terminal_gets_colour_that_it_can_do_without(monkeypatch: pytest.Monke
 
 
 def test_the_command_that_shows_failed_rows_works(tmp_path: Path) -> None:
-    """Pasted into a shell, the command prints the failed lines and no other, also from a path with odd characters."""
+    """Pasted into a shell, the command shows the failed rows and no other, also from a path with odd characters."""
     output = tmp_path / "it's here.jsonl"
-    good = '{"row":1,"hash":"00000000000000aa","status":"success","response":{"body":{"status":"failed"}}}\n'
-    bad = '{"row":2,"hash":"00000000000000bb","status":"failed","id":"x"}\n'
-    output.write_text(good + bad)
+    lines = [
+        Result(1, "00000000000000aa", "success", '"good"', body='{"status":"failed"}', status_code=200),
+        Result(2, "00000000000000bb", "failed", '"bad"', error_code="timeout", error_message="no answer"),
+    ]
+    output.write_bytes(b"".join(map(encode_line, lines)))
+    arguments = shlex.split(failed_rows_command(str(output)))
 
-    done = subprocess.run(["sh", "-c", failed_rows_command(str(output))], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments, "--ids"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
 
-    assert done.stdout == bad
+    assert done.stdout == "bad\n"
 
 
 def test_retry_failed_was_named_where_only_malformed_rows_had_failed() -> None:

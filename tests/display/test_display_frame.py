@@ -18,6 +18,7 @@ from llmbatch.core.events import (
     Event,
     LimitChanged,
     Notice,
+    OutageStarted,
     RowFinished,
     RowParked,
     RunStarted,
@@ -71,7 +72,8 @@ def test_an_outage_is_told_in_words() -> None:
     assert "○ open" in text
     assert "probe in 3.0 s" in text
     assert "1 parked" in text
-    assert "left unknown" in text
+    assert re.search(r"about 4m\d\ds of work once it answers", text)
+    assert "for 2.0 s" in text
     assert "132/1,000  13 %" in text
     assert "2 rows · attempts: overloaded_error 1" in text
     assert "30,000 in · 120k out · latency p50 0.8 s · p95 0.8 s" in text
@@ -81,20 +83,75 @@ def test_an_outage_is_told_in_words() -> None:
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
 @pytest.mark.parametrize("routes", [1, 3, 4, 30])
 def test_every_line_fits_the_terminal(width: int, routes: int) -> None:
-    """At most twelve lines, none wider than the terminal, however many routes there are."""
+    """No more lines than the terminal has, none wider than it, however many routes there are."""
     lines = drawn(busy(routes=routes), width=width).splitlines()
 
-    assert len(lines) <= 12
+    assert len(lines) <= 24
     assert all(cell_len(line) < width for line in lines)
     assert any("open" in line for line in lines)
 
 
 def test_many_routes_show_the_worst_and_count_the_rest() -> None:
     """The open circuit stands first, and what has no line of its own is counted by state."""
-    lines = drawn(busy(routes=9)).splitlines()
+    lines = drawn(busy(routes=9), height=13).splitlines()
 
     assert "○ open" in next(line for line in lines if line.startswith("circuit"))
-    assert any("+6 more: 6 closed" in line for line in lines)
+    assert any("+5 more: 5 closed" in line for line in lines)
+
+
+def test_routes_were_left_out_where_there_was_room() -> None:
+    """As many as fit: those in trouble first, the others by name and not by how busy they are."""
+    lines = drawn(busy(routes=9), height=24).splitlines()
+
+    names = [line.split()[2] for line in lines if "● closed" in line]
+    assert not any("more:" in line for line in lines)
+    assert names == [f"openai/gpt-5-mini-{number}" for number in range(1, 9)]
+
+
+def test_routes_beyond_those_that_a_snapshot_holds_were_not_counted() -> None:
+    """Of 70 routes a snapshot holds 50; the last line counts all that are not shown."""
+    lines = drawn(busy(routes=70), height=24).splitlines()
+
+    shown = sum("● closed" in line or "○ open" in line for line in lines)
+    assert any(f"+{70 - shown} more: {70 - shown} closed" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_end_of_a_long_name_was_cut_off(width: int) -> None:
+    """Routes and files that differ at their ends are told apart: the middle goes."""
+    lines = drawn(busy(label="openrouter/a-vendor-with-a-name/a-family-of-models/v2-instruct-fp8"), width=width)
+
+    circuit = next(line for line in lines.splitlines() if line.startswith("circuit"))
+    assert re.search(r"○ open +op\S*…\S*p8", circuit)
+    assert "2.0 s" in circuit
+
+
+def test_what_is_left_of_the_longest_outage_is_told() -> None:
+    """How long the circuit has been open, and when the run stops waiting for it."""
+    stats = RunStats()
+    stats.observe(RunStarted(0.0, "i", "o", 4, 0, 0, 10, max_outage=3600.0))
+    stats.observe(CircuitChanged(10.0, "openai/x", "closed", "open", "down", 30.0))
+    stats.observe(OutageStarted(20.0, "openai/x", 10.0, "down", 20.0))
+
+    text = drawn(stats, now=70.0)
+
+    assert "○ open    openai/x · for 1m00s · probe due" in text
+    assert "gives up  in 59m00s (--max-outage 1h00m)" in text
+
+
+def test_nothing_in_flight_was_not_explained() -> None:
+    """A pause names who asked for it and its code; limits of the run's own are named as flags."""
+    stats = RunStats()
+    stats.observe(RunStarted(0.0, "i", "o", 4, 0, 0, 10, own_limits="--rpm 6"))
+    stats.observe(CallSent(1.0, "openai/x", 1, 1, False))
+    stats.observe(CallEnded(2.0, "openai/x", 1, False, "throttled", "rate_limit", "slow", 429, 0.2, 0, 0))
+
+    own = drawn(stats, now=3.0)
+    stats.observe(Throttled(3.0, "openai/x", 20.0, "rate_limit"))
+    provider = drawn(stats, now=5.0)
+
+    assert "0 in flight: waiting for --rpm 6" in own
+    assert "0 in flight: openai/x asked for a slower pace (rate_limit, 18 s left)" in provider
 
 
 @pytest.mark.parametrize("height", [1, 3, 6])
@@ -136,7 +193,7 @@ def test_a_paused_route_and_a_stopping_run_are_told() -> None:
 
     text = drawn(stats, now=3.0)
 
-    assert re.search(r"◌ paused +openai/x · 18 s left", text)
+    assert re.search(r"◌ paused +openai/x · rate_limit, 18 s left", text)
     assert "stopping  Ctrl-C" in text
     assert "of an unknown number" in text
 

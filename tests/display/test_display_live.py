@@ -1,4 +1,4 @@
-"""Which face is made where, and the live one on a real pseudo-terminal."""
+"""Which display is made where, and the live one on a real pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ def play(display: Display, *, rows: int = 20, until: float = 0.0) -> None:
     time.sleep(until)
 
 
-# -- which face --------------------------------------------------------------------------------------------------------
+# -- which display ---------------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_gets_the_live_face_and_a_pipe_plain_lines() -> None:
+def test_a_terminal_gets_the_live_display_and_a_pipe_plain_lines() -> None:
     """``auto`` decides by the stream."""
     assert isinstance(make_display("auto", stream=Terminal()), RichDisplay)
     assert isinstance(make_display("auto", stream=io.StringIO()), PlainDisplay)
@@ -97,11 +97,11 @@ def test_a_terminal_without_utf8_gets_plain_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "face"), [("rich", RichDisplay), ("plain", PlainDisplay), ("json", JsonDisplay), ("none", NoDisplay)]
+    ("kind", "expected"), [("rich", RichDisplay), ("plain", PlainDisplay), ("json", JsonDisplay), ("none", NoDisplay)]
 )
-def test_a_kind_that_is_asked_for_is_given(kind: ProgressKind, face: type[object]) -> None:
+def test_a_kind_that_is_asked_for_is_given(kind: ProgressKind, expected: type[object]) -> None:
     """An explicit kind wins over what the stream is."""
-    assert isinstance(make_display(kind, stream=Terminal()), face)
+    assert isinstance(make_display(kind, stream=Terminal()), expected)
 
 
 def test_quiet_wins_over_every_kind() -> None:
@@ -117,8 +117,8 @@ def test_a_process_without_standard_error_runs_all_the_same(monkeypatch: pytest.
         play(display)
 
 
-def test_making_a_plain_face_loads_no_rich() -> None:
-    """Only the live face pays for rich."""
+def test_making_a_plain_display_loads_no_rich() -> None:
+    """Only the live display pays for rich."""
     code = (
         "import io, sys; from llmbatch.display import make_display; "
         "make_display('plain', stream=io.StringIO()); print('rich' in sys.modules)"
@@ -129,10 +129,10 @@ def test_making_a_plain_face_loads_no_rich() -> None:
     assert done.stdout == "False\n"
 
 
-# -- the live face -----------------------------------------------------------------------------------------------------
+# -- the live display ------------------------------------------------------------------------------------------------
 
 
-def test_the_live_face_draws_tells_changes_above_and_tidies_up() -> None:
+def test_the_live_display_draws_tells_changes_above_and_tidies_up() -> None:
     """The picture is drawn by its own thread; on leaving it is erased, the cursor is back, and told lines stay."""
     stream = Terminal()
 
@@ -144,7 +144,7 @@ def test_the_live_face_draws_tells_changes_above_and_tidies_up() -> None:
     assert "outage of openai/x: down; its rows wait, probe in 3.0 s" in text
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
     assert text.rindex("\x1b[2K") > text.rindex("openai/x")
-    assert not any(thread.name == "llmbatch-ui" for thread in threading.enumerate())
+    assert not any(thread.name == "llmbatch-display" for thread in threading.enumerate())
 
 
 def test_lines_of_the_last_moment_are_still_printed() -> None:
@@ -174,7 +174,7 @@ def test_log_lines_go_above_the_picture_and_handlers_are_given_back(monkeypatch:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     handler = logging.StreamHandler(stream)
-    logger = logging.getLogger("test_ui_display")
+    logger = logging.getLogger("test_display_live")
     logger.addHandler(handler)
 
     try:
@@ -206,7 +206,7 @@ def test_a_terminal_that_hangs_does_not_hold_up_the_run(stuck: io.StringIO) -> N
 
 @pytest.mark.parametrize("error", [BrokenPipeError(32, "gone"), OSError(5, "hung up"), ValueError("closed file")])
 def test_a_terminal_that_goes_away_changes_nothing(error: Exception) -> None:
-    """After a hang-up the face goes on drawing to nobody, raises nothing and keeps nothing back."""
+    """After a hang-up the display goes on drawing to nobody, raises nothing and keeps nothing back."""
 
     class Gone(Terminal):
         def write(self, text: str) -> int:
@@ -221,7 +221,7 @@ def test_a_terminal_that_goes_away_changes_nothing(error: Exception) -> None:
     assert display._console._buffer == []
 
 
-def test_an_error_inside_leaves_through_the_face() -> None:
+def test_an_error_inside_leaves_through_the_display() -> None:
     """What the run raises comes out, with the cursor given back."""
     stream = Terminal()
 

@@ -93,7 +93,7 @@ def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
     assert "running     4 of 10 rows: 4 success, 0 failed" in text
     assert "1 parked" in text
     assert "waits for   openai/x to answer again, probe in 3.2 s" in text
-    assert text.splitlines()[-1].startswith("nothing to do: it goes on by itself")
+    assert text.splitlines()[-1].startswith("still running; no action needed")
 
 
 def test_a_sidecar_of_an_earlier_run_says_nothing_about_the_running_one(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_status_said_that_no_row_waited_after_a_kill(tmp_path: Path) -> None:
     assert report.to_json()["deferred"]["rows"] is None  # type: ignore[index,call-overload]
     text = render(report)
     assert "which rows waited is not known; 1 row waited when it was last heard of" in text
-    assert "every row without a line goes again" in text
+    assert "every row without a line is sent again" in text
 
 
 @pytest.mark.parametrize(("later", "words"), [(60, "may be sent again now"), (0, "may be sent again from 20")])
@@ -250,7 +250,7 @@ def test_a_torn_tail_is_told(tmp_path: Path) -> None:
     report = read_status(output)
 
     assert (report.state, report.rows, report.torn_bytes) == ("stopped", 5, 40)
-    assert "torn        40 bytes of an unfinished last line; its row goes again" in render(report)
+    assert "torn        40 bytes of an unfinished last line; its row is sent again" in render(report)
 
 
 @pytest.mark.parametrize(
@@ -402,7 +402,7 @@ def test_the_ticker_writes_while_the_loop_is_busy(tmp_path: Path) -> None:
             threading.Event().wait(0.02)
 
     assert json.loads(status_path(output).read_text())["run"]["state"] == "running"
-    assert not any(thread.name == "llmbatch-ui" for thread in threading.enumerate())
+    assert not any(thread.name == "llmbatch-display" for thread in threading.enumerate())
 
 
 def test_importing_status_loads_no_terminal_library() -> None:

@@ -1,0 +1,136 @@
+"""What ``llmbatch status`` reports, as values and as JSON; :mod:`llmbatch.display.status_read` reads it from files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmbatch.core.raw_json import JSON
+from llmbatch.display.format import shown
+from llmbatch.display.summary import how_to_go_on
+from llmbatch.report.journal import Journal, Outage, to_iso
+from llmbatch.report.output_lines import FailureGroup, LineRoute
+from llmbatch.report.snapshot import as_json
+
+__all__ = ["Deferred", "StatusReport", "next_step"]
+
+_OWN_FORM = frozenset(("journal", "seen", "failures", "routes"))
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The rows that were parked when the run stopped. Times are seconds, as of then; None where no row has one.
+
+    ``rows`` is None where that is not known: a run that was killed could not write it down. ``retry_at`` is the first
+    instant at which one of them may be sent again (ISO 8601, UTC).
+    """
+
+    rows: int | None = 0
+    retry_at: str | None = None
+    shortest_retry_after: float | None = None
+    longest_retry_after: float | None = None
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    """What the files of one output say.
+
+    ``state``: ``running`` (another process holds the lock), ``finished`` (every row has its line), ``stopped`` (rows
+    are left), or ``unknown``: nobody works on it, and whether rows are left cannot be told from lines alone.
+    """
+
+    output: str
+    state: Literal["running", "finished", "stopped", "unknown"]
+    rows: int
+    success: int
+    failed: int
+    was_killed: bool
+    """The run left no last word: it was killed, or the machine went down."""
+    torn_bytes: int
+    """Length of an unfinished last line, which opening the file removes; its row goes again."""
+    deferred: Deferred
+    total_rows: int | None
+    input: str | None
+    pid: int | None
+    """The process that runs, where the sidecar tells."""
+    started: str | None
+    updated: str | None
+    exit_code: int | None
+    waits_for: str | None
+    command: str
+    """What to type to run it again; empty where it is not known."""
+    run: dict[str, JSON] | None
+    """The sidecar's snapshot, where there is one that fits."""
+    journal: Journal
+    """The history of all runs on this output; empty where no sidecar fits."""
+    seen: float | None
+    """The last sign of life of a run that is over, in seconds since the epoch."""
+    failures: list[FailureGroup]
+    routes: list[LineRoute]
+
+    @property
+    def ended(self) -> float | None:
+        """When the last run ended, in seconds since the epoch; None while one goes on, or where it is not known."""
+        if self.state == "running":
+            return None
+        return self.journal.ended if self.journal.ended is not None else self.seen
+
+    def outage_seconds(self, outage: Outage, wall: float) -> float:
+        """How long *outage* lasted, or has lasted; one that a stopped run left open is counted up to its end."""
+        end = outage.ended if outage.ended is not None else self.ended
+        return max(0.0, (wall if end is None else end) - outage.began)
+
+    def to_json(self, wall: float | None = None) -> dict[str, JSON]:
+        """The same as JSON values, with ``next``: how to go on. *wall* is the time now, seconds since the epoch."""
+        wall = time.time() if wall is None else wall
+        journal = self.journal
+        value = {name: as_json(getattr(self, name)) for name in self.__dataclass_fields__ if name not in _OWN_FORM}
+        value["began"] = None if journal.began is None else to_iso(journal.began)
+        value["ended"] = None if self.ended is None else to_iso(self.ended)
+        value["runs"] = journal.runs
+        value["outages"] = [self._outage_json(outage, wall) for outage in journal.outages]
+        value["failures"] = [
+            {"code": group.code, "count": group.count, "message": group.message, "ids": group.ids[:3]}
+            for group in self.failures
+        ]
+        value["routes"] = [self._route_json(route) for route in self.routes]
+        value["next"] = next_step(self)
+        return value
+
+    def _outage_json(self, outage: Outage, wall: float) -> JSON:
+        seconds = round(self.outage_seconds(outage, wall), 3)
+        kept = outage.to_json()
+        message = kept.pop("message")
+        return {**kept, "seconds": seconds, "message": message}
+
+    def _route_json(self, route: LineRoute) -> JSON:
+        return {
+            "route": route.label,
+            "rows": route.rows,
+            "failed": route.failed,
+            "rows_per_s": as_json(self.journal.rows_per_s(route.label)),
+            "latency_p50_s": as_json(route.latency.quantile(0.5)),
+            "latency_p95_s": as_json(route.latency.quantile(0.95)),
+            "input_tokens": route.input_tokens,
+            "output_tokens": route.output_tokens,
+            "cost_usd": None if route.cost_usd is None else round(route.cost_usd, 8),
+        }
+
+
+def next_step(report: StatusReport) -> str:
+    """How to go on, in one line, safe to show."""
+    match report.state:
+        case "running":
+            return f"still running; no action needed: results are appended to {shown(report.output)}"
+        case "finished":
+            return how_to_go_on(report.output, 1 if report.failed else 0, command=report.command)
+        case "stopped":
+            # Killed runs have no exit code; to go on is the same as after an interruption.
+            return how_to_go_on(
+                report.output, 130 if report.exit_code is None else report.exit_code, command=report.command
+            )
+        case "unknown":
+            again = how_to_go_on(report.output, 130, command=report.command)
+            return f"{again} (rows that have their line are not sent twice)"

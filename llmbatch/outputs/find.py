@@ -1,0 +1,40 @@
+"""Finds the output that a person means by the path of an output or of its input."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from llmbatch.core.errors import OutputError
+from llmbatch.outputs.deferred import default_output
+
+__all__ = ["find_output"]
+
+_LINE_START = b'{"row":'
+
+
+def find_output(path: str | Path) -> Path:
+    """The output that *path* means: itself, or where *path* is an input (or empty, or gone), its default output.
+
+    Raises:
+        OutputError: *path* is an input whose default output is not there.
+    """
+    named = Path(path)
+    if named.is_dir() or str(path) == "-":
+        return named
+    default = default_output(named)
+    try:
+        with named.open("rb") as file:
+            start = file.read(len(_LINE_START))
+    except OSError:
+        return default if not named.exists() and default.exists() else named
+    if start == _LINE_START or not named.is_file():
+        return named
+    if default.exists():
+        return default
+    if start and not _LINE_START.startswith(start):
+        raise OutputError(
+            f"{path}: is not an output of llmbatch, and there is no {default.name} beside it",
+            hint=f"name the output of the run (-o), or begin with llmbatch run {shlex.quote(str(path))}",
+        )
+    return named

@@ -1,0 +1,181 @@
+"""The history of one output over all of its runs: when they began and ended, their outages, and each route's speed.
+
+Pure: wall time is handed in and decides nothing. Does not read or write the sidecar that keeps it between runs
+(:mod:`llmbatch.display.status_file`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from llmbatch.core.events import Event, OutageEnded, OutageStarted, RunEnded
+from llmbatch.core.raw_json import JSON
+from llmbatch.report.stats import RunStats
+
+__all__ = ["Journal", "Outage", "RouteSpeed", "from_iso", "to_iso"]
+
+MOST_OUTAGES = 100
+MOST_ROUTES = 100
+_MOST_CHARACTERS = 300
+
+
+@dataclass(slots=True)
+class Outage:
+    """One outage of *route*; ``began`` and ``ended`` are seconds since the epoch, ``ended`` None while it lasts."""
+
+    route: str
+    began: float
+    ended: float | None
+    message: str
+
+    def to_json(self) -> dict[str, JSON]:
+        """As the sidecar keeps it."""
+        ended = None if self.ended is None else to_iso(self.ended)
+        return {"route": self.route, "from": to_iso(self.began), "to": ended, "message": self.message}
+
+
+@dataclass(slots=True)
+class RouteSpeed:
+    """Rows that ended on a route, and the seconds between its first call and its last row, summed over runs."""
+
+    rows: int = 0
+    seconds: float = 0.0
+
+
+class Journal:
+    """The history, as of the last event. *kept* is what :meth:`to_json` gave in an earlier run, or anything else.
+
+    Bounded: the last 100 outages (``dropped`` counts those before) and 100 routes.
+    """
+
+    def __init__(self, kept: JSON = None) -> None:
+        values = kept if isinstance(kept, dict) else {}
+        self.began = from_iso(values.get("began"))
+        self.ended = from_iso(values.get("ended"))
+        self.runs = _count(values.get("runs"))
+        self.dropped = _count(values.get("dropped_outages"))
+        self.outages = [outage for value in _list(values.get("outages")) if (outage := _outage(value)) is not None]
+        self._kept = {label: speed for label, value in _pairs(values.get("routes")) if (speed := _speed(value))}
+        self.speeds = dict(self._kept)
+        self._trim()
+
+    def begin(self, wall: float, *, last_seen: float | None = None) -> None:
+        """A run begins at *wall*. Outages that an earlier run left open were last seen at *last_seen*."""
+        self.began = wall if self.began is None else min(self.began, wall)
+        self.ended = None
+        self.runs += 1
+        for outage in self.outages:
+            if outage.ended is None:
+                outage.ended = max(outage.began, wall if last_seen is None else min(last_seen, wall))
+
+    def observe(self, event: Event, wall: float, stats: RunStats) -> None:
+        """Take one event of the run, seen at *wall* and folded into *stats* before; most change nothing."""
+        match event:
+            case OutageStarted():
+                said = stats.last_failure(event.route) or event.reason
+                began = wall - max(0.0, event.at - event.since)
+                self._add(event.route, began, said)
+            case OutageEnded():
+                for outage in reversed(self.outages):
+                    if outage.route == event.route[:_MOST_CHARACTERS] and outage.ended is None:
+                        outage.ended = max(outage.began, wall)
+                        break
+            case RunEnded():
+                self.ended = wall
+                if event.exit_code == 75:
+                    self._add_unconfirmed(event, wall, stats)
+            case _:
+                pass
+
+    def to_json(self, stats: RunStats) -> dict[str, JSON]:
+        """What to keep, with the speeds of this run taken from *stats*."""
+        self.speeds = _added(self._kept, stats)
+        return {
+            "began": None if self.began is None else to_iso(self.began),
+            "ended": None if self.ended is None else to_iso(self.ended),
+            "runs": self.runs,
+            "dropped_outages": self.dropped,
+            "outages": [outage.to_json() for outage in self.outages],
+            "routes": {
+                label: {"rows": speed.rows, "seconds": round(speed.seconds, 3)} for label, speed in self.speeds.items()
+            },
+        }
+
+    def _add_unconfirmed(self, event: RunEnded, wall: float, stats: RunStats) -> None:
+        """The run did not wait for a probe to confirm that a route is out: its rows wait all the same."""
+        known = {outage.route for outage in self.outages if outage.ended is None}
+        for label, since in stats.open_circuits():
+            if label[:_MOST_CHARACTERS] not in known:
+                self._add(label, wall - max(0.0, event.at - since), stats.last_failure(label))
+
+    def _add(self, label: str, began: float, message: str) -> None:
+        self.outages.append(Outage(label[:_MOST_CHARACTERS], began, None, message[:_MOST_CHARACTERS]))
+        self._trim()
+
+    def rows_per_s(self, label: str) -> float | None:
+        """The speed of a route, its tenants together; None where nothing is known of it."""
+        # A tenant's circuit is named after its route: "openai/gpt-5-mini [tenant acme]".
+        speeds = [speed for name, speed in self.speeds.items() if name == label or name.startswith(f"{label} [")]
+        seconds = max((speed.seconds for speed in speeds), default=0.0)
+        return sum(speed.rows for speed in speeds) / seconds if seconds > 0.0 else None
+
+    def _trim(self) -> None:
+        surplus = len(self.outages) - MOST_OUTAGES
+        if surplus > 0:
+            self.dropped += surplus
+            del self.outages[:surplus]
+
+
+def to_iso(wall: float) -> str:
+    """*wall* (seconds since the epoch) as ISO 8601 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def from_iso(value: JSON) -> float | None:
+    """Seconds since the epoch; None for what is no instant."""
+    try:
+        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _added(kept: dict[str, RouteSpeed], stats: RunStats) -> dict[str, RouteSpeed]:
+    speeds = dict(kept)
+    for label, rows, seconds in stats.route_speeds():
+        before = kept.get(label, RouteSpeed())
+        if rows:
+            speeds[label] = RouteSpeed(before.rows + rows, before.seconds + seconds)
+    most = sorted(speeds, key=lambda label: -speeds[label].rows)[:MOST_ROUTES]
+    return {label: speeds[label] for label in most}
+
+
+def _outage(value: JSON) -> Outage | None:
+    if not isinstance(value, dict):
+        return None
+    began, route, message = from_iso(value.get("from")), value.get("route"), value.get("message")
+    if began is None or not isinstance(route, str) or not isinstance(message, str):
+        return None
+    return Outage(route[:_MOST_CHARACTERS], began, from_iso(value.get("to")), message[:_MOST_CHARACTERS])
+
+
+def _speed(value: JSON) -> RouteSpeed | None:
+    if not isinstance(value, dict):
+        return None
+    seconds = value.get("seconds")
+    if not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        return None
+    return RouteSpeed(_count(value.get("rows")), float(seconds))
+
+
+def _list(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else []
+
+
+def _pairs(value: JSON) -> list[tuple[str, JSON]]:
+    return list(value.items())[:MOST_ROUTES] if isinstance(value, dict) else []
+
+
+def _count(value: JSON) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

@@ -1,0 +1,105 @@
+"""The live display in a real terminal, tmux, whose window changes its size. Slow: runs and waits are real."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed: apt-get install tmux"),
+]
+
+SCRIPT = """
+import sys, time
+from llmbatch.core.events import *
+from llmbatch.display import make_display
+label = "openrouter/a-vendor-with-a-name/a-family-of-models-v2-instruct-fp8"
+print("\\n".join(f"a line of the shell {number}" for number in range(40)))
+with make_display("rich") as display:
+    start = time.monotonic()
+    display.observe(RunStarted(start, "prompts.jsonl", "prompts.results.jsonl", 40, 0, 0, 1000, max_outage=3600.0))
+    for row in range(1, 60):
+        at = start + row / 100
+        display.observe(CallSent(at, label, row, 1, False))
+        display.observe(CallEnded(at, label, row, False, "success", "", "", 200, 0.8, 1000, 4000))
+        display.observe(RowFinished(at, label, row, "success", "", 1))
+    display.observe(CircuitChanged(start + 1, label, "closed", "open", "5 rows in a row failed: overloaded", 30.0))
+    sys.stdin.readline()
+print("after")
+sys.stdin.readline()
+"""
+DEADLINE_S = 60.0
+
+
+class Terminal:
+    """A window of tmux that runs the script."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tmux = ("tmux", "-S", str(folder / "tmux"))
+        (folder / "script.py").write_text(SCRIPT)
+        # COLUMNS as some shells export it: it is the size at their start.
+        command = f"stty -echo; COLUMNS=80 TERM=xterm-256color {sys.executable} {folder / 'script.py'}"
+        self._run("-f", "/dev/null", "new-session", "-d", "-s", "x", "-x", "80", "-y", "24", command)
+
+    def _run(self, *arguments: str) -> str:
+        done = subprocess.run([*self._tmux, *arguments], capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
+
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self._run("capture-pane", "-p", "-t", "x").splitlines() if line.strip()]
+
+    def resize(self, columns: int) -> None:
+        self._run("resize-window", "-t", "x", "-x", str(columns), "-y", "24")
+
+    def type_enter(self) -> None:
+        self._run("send-keys", "-t", "x", "Enter")
+
+    def wait_for(self, condition: Callable[[list[str]], bool]) -> list[str]:
+        until = time.monotonic() + DEADLINE_S
+        while not condition(lines := self.lines()):
+            assert time.monotonic() < until, lines
+            time.sleep(0.05)
+        return lines
+
+    def close(self) -> None:
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    window = Terminal(tmp_path)
+    yield window
+    window.close()
+
+
+def is_whole(columns: int) -> Callable[[list[str]], bool]:
+    """Whether a picture drawn for so many columns is there, by the width of its bar."""
+
+    def check(lines: list[str]) -> bool:
+        rows = [line for line in lines if line.startswith("rows ")]
+        return bool(rows) and len(rows[-1]) == columns - 1
+
+    return check
+
+
+def test_a_window_made_narrower_tore_the_picture(terminal: Terminal) -> None:
+    """At every size one picture is on the screen, and nothing of it is left at the end."""
+    for columns in (80, 40, 100, 50):
+        terminal.resize(columns)
+        lines = terminal.wait_for(is_whole(columns))
+
+        for label in ("llmbatch", "rows", "speed", "calls", "circuit", "gives up", "failed", "tokens"):
+            assert sum(line.startswith(label) for line in lines) == 1, (columns, lines)
+        assert all(line.startswith("a line of the shell") for line in lines[:-8]), (columns, lines)
+        assert next(line for line in lines if "○ open" in line).count("fp8") == 1
+    terminal.type_enter()
+
+    lines = terminal.wait_for(lambda lines: "after" in lines)
+    assert all(line.startswith("a line of the shell") for line in lines[:-1]), lines

@@ -1,0 +1,137 @@
+"""The fold over an output's lines: failures by code, routes, and what hostile lines cannot do to it."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch.core.calls import Usage
+from llmbatch.core.rows import Result, encode_line
+from llmbatch.report.output_lines import FailureGroups, OutputLines, failed_row, is_failed
+
+FORGED = (
+    ',"usage":{"input_tokens":9,"output_tokens":9},"cost_usd":9,"model":"forged","attempts":1,"deferrals":0,'
+    '"latency_s":9.0,"metadata":null}'
+)
+
+
+def line(row: int, **more: object) -> bytes:
+    values: dict[str, object] = {
+        "status": "success",
+        "model": "openai/x",
+        "usage": Usage(10, 20),
+        "latency_s": 0.5,
+        "body": '{"usage":{"input_tokens":1,"output_tokens":1}}',
+        "status_code": 200,
+        "text": "hello",
+        "cost_usd": 0.25,
+    }
+    values |= more
+    return encode_line(Result(row=row, hash=f"{row:016x}", id_json=f'"r{row}"', **values))  # type: ignore[arg-type]
+
+
+def failed(row: int, code: str = "timeout", message: str = "too late", **more: object) -> bytes:
+    return line(row, status="failed", error_code=code, error_message=message, **more)
+
+
+def test_rows_tokens_cost_and_latency_add_up_by_route() -> None:
+    """Each route has its rows; latencies are of successes, malformed rows have no route."""
+    lines = OutputLines()
+    for text in (
+        line(1),
+        line(2, model="other/y", cost_usd=None, usage=None),
+        failed(3, latency_s=900.0),
+        line(4, metadata_json='{"tenant":"acme"}'),
+        encode_line(Result(5, "0" * 16, "failed", '"r5"', error_code="input_json", error_message="bad")),
+    ):
+        lines.add(text.rstrip(b"\n"))
+
+    first, second = lines.routes
+    assert (first.label, first.rows, first.failed, first.input_tokens, first.output_tokens) == (
+        "openai/x",
+        3,
+        1,
+        30,
+        60,
+    )
+    assert first.cost_usd == pytest.approx(0.75)
+    assert first.latency.quantile(1.0) == pytest.approx(0.5, rel=0.05)
+    assert (second.label, second.rows, second.cost_usd) == ("other/y", 1, None)
+    assert [(group.code, group.count) for group in lines.failures] == [("input_json", 1), ("timeout", 1)]
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"text": FORGED},
+        {"body": json.dumps({"a": FORGED})},
+        {"body": '{"a":1' + FORGED},
+        {"metadata_json": '{"a":1' + FORGED},
+        {"metadata_json": json.dumps(FORGED)},
+    ],
+)
+def test_a_text_body_or_metadata_that_looks_like_a_lines_end_forges_no_numbers(where: dict[str, str]) -> None:
+    """Only the line's own members count, wherever the same words stand."""
+    lines = OutputLines()
+
+    lines.add(line(1, **where))
+
+    assert [(route.label, route.rows, route.input_tokens) for route in lines.routes] == [("openai/x", 1, 10)]
+
+
+@given(
+    code=st.text(min_size=1, max_size=80),
+    message=st.text(max_size=200),
+    body=st.none() | st.text().map(json.dumps),
+    metadata=st.none() | st.dictionaries(st.text(), st.text()).map(json.dumps),
+)
+def test_a_failed_row_reads_back_as_it_was_written(code: str, message: str, body: str, metadata: str) -> None:
+    """Whatever is in the code, the message, the body and the metadata."""
+    text = failed(7, code, message, body=body, metadata_json=metadata).rstrip(b"\n")
+
+    row = failed_row(text)
+
+    assert is_failed(text)
+    assert (row.id, row.code, row.message) == ("r7", code, message)
+
+
+def test_a_line_that_somebody_edited_is_still_counted() -> None:
+    """Spaces and other members take the slow way; what is no JSON at all counts as unknown."""
+    spaced = json.dumps(json.loads(failed(1)) | {"status": "failed"}).encode()
+    head = b'{"row":2,"hash":"0000000000000002","status":"failed",'
+
+    lines = OutputLines()
+    lines.add(head + spaced[spaced.index(b'"id"') :])
+    lines.add(head + b"nonsense}")
+
+    assert [(group.code, group.count) for group in lines.failures] == [("timeout", 1), ("unknown", 1)]
+
+
+def test_codes_and_routes_without_end_took_memory_without_end() -> None:
+    """A provider may answer each row with a code, a message and a model of its own."""
+    tracemalloc.start()
+    lines = OutputLines()
+    for row in range(1, 20_001):
+        lines.add(failed(row, f"code-{row}", f"message {row} " * 50, model=f"openai/model-{row}"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    groups = list(lines.failures)
+    assert (groups[0].code, sum(group.count for group in groups), len(groups)) == ("other", 20_000, 101)
+    assert sum(route.rows for route in lines.routes) == 20_000
+    assert len(lines.routes) == 501
+    assert peak < 8_000_000
+
+
+def test_the_message_of_a_group_is_the_most_frequent_one() -> None:
+    """One odd message at the start does not stand for a thousand others."""
+    groups = FailureGroups()
+    for row in range(1, 6):
+        groups.add(failed_row(failed(row, message="odd" if row == 1 else "usual")))
+
+    (group,) = groups
+    assert (group.count, group.message, group.ids) == (5, "usual", ["r1", "r2", "r3"])
