@@ -98,8 +98,8 @@ def test_the_users_own_quiet_still_mutes_the_note(llmbatch_here, prompts):
     """``-q`` is the user's word; ``quiet`` in the file that is ignored is not."""
     prompts.with_name("llmbatch.toml").write_text('base_url = "https://example.test/v1"\nquiet = true\nmodel = "m"\n')
 
-    muted = llmbatch_here("check", "prompts.jsonl", "-q")
-    told = llmbatch_here("check", "prompts.jsonl")
+    muted = llmbatch_here("check", "prompts.jsonl", "-q", OPENAI_API_KEY="sk-test-0123456789")
+    told = llmbatch_here("check", "prompts.jsonl", OPENAI_API_KEY="sk-test-0123456789")
 
     assert (muted.returncode, muted.stderr) == (0, "")
     assert "ignored" in told.stderr

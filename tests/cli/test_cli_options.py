@@ -114,13 +114,20 @@ def test_every_key_of_a_file_is_read(tmp_path, option, key):
 def test_every_flag_is_taken_by_both_commands(llmbatch_here, prompts, option):
     """``check`` reads each spelling of each flag; one that is out of range is refused under the long name."""
     text, _, _ = sample(option)
-    known = {"model": "openai/m", "base_url": "http://127.0.0.1:1/v1", "env_file": "empty.env"}
+    known = {
+        "model": "openai/m",
+        "base_url": "http://127.0.0.1:1/v1",
+        "env_file": "empty.env",
+        "api_key_env": "MY_KEY",
+        "endpoint": "chat",
+    }
+    keys = dict.fromkeys(("OPENAI_API_KEY", "MY_KEY"), "sk-test-0123456789")
     prompts.with_name("empty.env").write_text("")
 
     command = "run" if option.name == "dry_run" else "check"
     for flag in option.flags:
         words = (flag,) if option.is_switch else (flag, known.get(option.name, text))
-        done = llmbatch_here(command, "prompts.jsonl", *(() if option.name == "model" else ("-m", "m")), *words)
+        done = llmbatch_here(command, "prompts.jsonl", *(() if option.name == "model" else ("-m", "m")), *words, **keys)
         assert done.returncode == 0, done.stderr
         if not isinstance(option.value, Switch | Text):
             done = llmbatch_here("run", "prompts.jsonl", flag, "no..such")

@@ -165,8 +165,10 @@ def test_precedence_holds_through_the_command(llmbatch, prompts):
     """The command itself reads the local file, and a variable and a flag win over it."""
     (prompts.parent / "llmbatch.toml").write_text('model = "openai/from-file"\n')
 
+    key = {"OPENAI_API_KEY": "sk-test-0123456789"}
+
     routes = [
-        json.loads(llmbatch("check", "prompts.jsonl", "--json", *flags, **variables).stdout)["routes"]
+        json.loads(llmbatch("check", "prompts.jsonl", "--json", *flags, **variables, **key).stdout)["routes"]
         for flags, variables in [
             ((), {}),
             ((), {"LLMBATCH_MODEL": "openai/from-variable"}),

@@ -8,7 +8,7 @@ FOREIGN = 'base_url = "https://example.test/v1"\napi_key_env = "MY_KEY"\nmodel =
 
 
 def is_ignored(llmbatch_here) -> bool:
-    done = llmbatch_here("check", "prompts.jsonl", "--json", MY_KEY="sk-1")
+    done = llmbatch_here("check", "prompts.jsonl", "--json", MY_KEY="sk-1", OPENAI_API_KEY="sk-test-0123456789")
     assert json.loads(done.stdout)["rows"] == 3
     return "ignored" in done.stderr
 
