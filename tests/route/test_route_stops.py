@@ -567,3 +567,15 @@ def test_a_single_row_is_not_said_to_be_in_a_row() -> None:
     story.call(1, KEY_REFUSED)
 
     assert story.route.reason == "the first row was refused: invalid key"
+
+
+def test_a_late_success_reopens_no_route_that_was_given_up() -> None:
+    """Answers were slower than the limit, and the smallest request passed: a row that had more time has its answer."""
+    story = Story(ever=False, timeout=5.0)
+    late = story.send(50)
+    story.open(TIMEOUT)
+    story.probe(0, GOOD, "ping")
+    assert story.route.dead is not None
+
+    assert kinds(story.come(late, GOOD)) == ["Succeed"]
+    assert story.route.dead is not None
