@@ -127,7 +127,6 @@ class RouteAgainstModel(RuleBasedStateMachine):
         self.confirmed = False
         """Whether the outage was told."""
         self.rows = 0
-        """Whether a call was cut off, as only at the end of a run: nothing is given up then."""
 
     # Calls.
 
