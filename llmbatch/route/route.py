@@ -131,8 +131,9 @@ class RouteState(Refusing):
             self.history.refusals.prove(call.sent_at)
             self._stop = None
             return self._probe_passed(call, now)
+        never = not self.history.ever
         self._note_success(call, now)
-        was_stopping = self._take_stop_back()
+        was_stopping = self._take_stop_back() and never
         outage = self.outage
         if outage is None:
             return [*decisions, *self._prove(call.serial, now)]

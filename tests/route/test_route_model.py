@@ -127,8 +127,6 @@ class RouteAgainstModel(RuleBasedStateMachine):
         self.confirmed = False
         """Whether the outage was told."""
         self.rows = 0
-        self.cut_off = False
-        """Whether a call was cut off, as only at the end of a run: nothing is given up then."""
 
     # Calls.
 
@@ -277,10 +275,10 @@ class RouteAgainstModel(RuleBasedStateMachine):
     def a_call_is_cut_off(self, number: int) -> None:
         """It says nothing; its row goes again, or is parked."""
         call = self.out.pop(number % len(self.out))
-        self.route.cancelled(call)
-        self.cut_off = True
+        decisions = self.route.cancelled(call)
         if call.row:
             self.where[call.row] = "queued" if self.phase == "closed" else "parked"
+        self.carry_out(decisions, None)
 
     # Rows that are left.
 
@@ -304,11 +302,11 @@ class RouteAgainstModel(RuleBasedStateMachine):
         before = {row: self.model.against(row) for row in rows}
         if parked:
             decisions = self.route.judge_parked(self.told.now)
-            assert bool(decisions) == (self.route.is_closed)
+            assert bool(decisions) == (self.route.is_closed or self.route.dead is not None)
         else:
             decisions = self.route.judge_alone(self.told.now, len(rows))
             many = len(rows) >= self.threshold and not all(one.proven for one in before.values())
-            assert many == (not self.route.is_closed)
+            assert self.route.dead is not None or many == (not self.route.is_closed)
         if self.route.is_closed:
             self.model.note("alone", *self.model.rows() if parked else rows)
             seen["judged alone"] += 1
@@ -368,7 +366,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
     def counts(self, call: Call, outcome: Outcome, *, closed: bool) -> bool:
         """Whether the answer is a failure of its row: none of a probe's is."""
         model = self.model
-        if outcome.verdict == "local" or outcome is NO_MONEY:
+        if outcome.verdict == "local":
             return False
         if outcome.verdict != "throttled":
             return bool(call.row) and not call.probe
@@ -379,7 +377,8 @@ class RouteAgainstModel(RuleBasedStateMachine):
         sent = self.route.circuit.serial - model.newest_success()
         ways = math.comb(max(sent, len(others)), len(others)) * 0.02 ** len(others)
         own = bool(call.row) and not call.probe
-        if own and any(other.serial > call.serial for other in self.out) and ways >= 1e-3:
+        disprovable = self.route.throttle.is_disproved(call.serial) or any(o.serial > call.serial for o in self.out)
+        if own and disprovable and ways >= 1e-3:
             return True
         model.note("excused")
         seen["throttled as a route"] += 1
@@ -514,7 +513,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
         assert route.circuit.phase == self.phase
         assert (route.outage is None) == route.is_closed
         assert route.in_flight == len(self.out)
-        assert not route.is_stopping or self.out or self.cut_off
+        assert not route.is_stopping or self.out or route.looks_further
         assert not route.is_stopping or not route.is_closed
         assert route.takes_calls(now) or route.room(now) == 0
         assert route.room(now) <= max(1, route.limit.value)

@@ -777,3 +777,12 @@ def test_a_check_that_was_asked_for_goes_once() -> None:
     story.go_to_probe()
 
     assert story.route.next_probe(story.now, EVERYTHING) == Probe("parked")
+
+
+def test_a_server_that_answers_not_even_the_smallest_request_is_named_once() -> None:
+    """Where nothing was ever answered; the run goes on."""
+    story = Story(ever=False, timeout=5.0)
+    story.open(TIMEOUT)
+
+    assert kinds(story.probe(0, TIMEOUT, "ping")) == ["CircuitMoved", "Tell"]
+    assert "Tell" not in kinds(story.probe(0, TIMEOUT, "ping"))

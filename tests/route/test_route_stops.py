@@ -145,6 +145,24 @@ def test_another_tenant_s_success_takes_a_stop_for_money_back() -> None:
     assert not story.route.is_stopping
 
 
+def test_a_success_that_takes_a_stop_for_money_back_closes_the_circuit_only_if_it_was_sent_last() -> None:
+    """Others have failed since: a probe tells."""
+    story = Story()
+    broke = [story.send(row) for row in (1, 2, 3)]
+    middle = story.send(50)
+    story.wait(1.0)
+    last = story.send(51)
+    for call in broke:
+        story.come(call, NO_MONEY)
+    assert story.route.is_stopping
+    story.come(last, FAILED)
+
+    assert kinds(story.come(middle, GOOD)) == ["Succeed"]
+
+    assert not story.route.is_stopping
+    assert not story.route.is_closed
+
+
 def test_a_call_that_is_cut_off_may_be_the_last_that_a_stop_waits_for() -> None:
     """Nothing came back any more: the route was neither given up nor probed."""
     story = Story(ever=False)
@@ -549,3 +567,15 @@ def test_a_single_row_is_not_said_to_be_in_a_row() -> None:
     story.call(1, KEY_REFUSED)
 
     assert story.route.reason == "the first row was refused: invalid key"
+
+
+def test_a_late_success_reopens_no_route_that_was_given_up() -> None:
+    """Answers were slower than the limit, and the smallest request passed: a row that had more time has its answer."""
+    story = Story(ever=False, timeout=5.0)
+    late = story.send(50)
+    story.open(TIMEOUT)
+    story.probe(0, GOOD, "ping")
+    assert story.route.dead is not None
+
+    assert kinds(story.come(late, GOOD)) == ["Succeed"]
+    assert story.route.dead is not None

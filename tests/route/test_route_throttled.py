@@ -289,3 +289,47 @@ def test_a_wait_that_a_later_call_has_disproved_already_is_its_row_s() -> None:
     assert story.route.throttle.since is None
     for call in late:
         assert kinds(story.come(call, GOOD)) == ["Succeed"]
+
+
+def throttled_alone(*, others: int = 0) -> Story:
+    """A tenant whose last row has been throttled for three minutes."""
+    story = Story()
+    for number in range(others):
+        story.history.throttled[100 + number] = "another tenant"
+    story.call(1, THROTTLED)
+    story.wait(180.0)
+    return story
+
+
+def test_a_row_that_is_throttled_alone_is_judged_by_its_own_attempts() -> None:
+    """Nothing but throttling came for three minutes, and no other request can be asked."""
+    story = throttled_alone()
+
+    assert kinds(story.route.judge_throttled(story.now, 1)) == ["RetryAt"]
+
+    for _ in range(30):
+        story.wait(120.0)
+        decisions = story.call(1, THROTTLED)
+        if kinds(decisions) == ["Fail"]:
+            break
+    assert kinds(decisions) == ["Fail"]
+    assert not story.history.throttled
+
+
+def test_rows_that_are_throttled_are_not_judged_while_they_may_be_the_route_s() -> None:
+    """Too soon, beside other rows, or as many as open a circuit over all tenants."""
+    story = throttled_alone()
+    assert story.route.judge_throttled(story.now - 1.0, 1) == []
+    assert story.route.judge_throttled(story.now, 2) == []
+
+    crowd = throttled_alone(others=4)
+    assert crowd.route.judge_throttled(crowd.now, 1) == []
+
+
+def test_a_success_of_its_tenant_shows_that_no_row_is_throttled_alone() -> None:
+    """Another tenant's rows stay counted."""
+    story = throttled_alone(others=1)
+
+    story.call(2, GOOD)
+
+    assert list(story.history.throttled) == [100]

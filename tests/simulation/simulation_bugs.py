@@ -71,7 +71,7 @@ def _stale_success(patch: pytest.MonkeyPatch) -> None:
         self: Circuit, ticket: PermitState, verdict: Any, now: float, *, retry_after: float | None = None
     ) -> None:
         settle(self, ticket, verdict, now, retry_after=retry_after)
-        if verdict == "success" and self._state != "closed":
+        if verdict == "success" and self.phase != "closed":
             self.close(now)
 
     patch.setattr(Circuit, "settle", close)
@@ -82,9 +82,9 @@ def _probes_without_end(patch: pytest.MonkeyPatch) -> None:
     acquire = Circuit.acquire
 
     def let_in(self: Circuit, now: float, key: Any = None, *, lease: float | None = None) -> PermitState | None:
-        if self._state == "closed":
+        if self.phase == "closed":
             return acquire(self, now, key, lease=lease)
-        self._enter("half_open", now) if self._state == "open" else None
+        self._enter("half_open", now) if self.phase == "open" else None
         ticket = self._admit(now, key, probe=True)
         self._probes[ticket] = now + 1000.0
         return ticket

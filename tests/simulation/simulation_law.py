@@ -172,7 +172,7 @@ class LifeLog:
                 at += 1
                 if answer.hint_until:
                     # A row that was throttled while a later call passed is too large: it sets no pace any more.
-                    if answer.row not in alone:
+                    if answer.row not in alone and answer.number > newest:
                         heard[answer.number] = answer.hint_until
                         rows[answer.number] = answer.row
                     own[answer.row] = max(own.get(answer.row, 0.0), answer.hint_until)

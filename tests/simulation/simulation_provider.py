@@ -31,8 +31,8 @@ SPENT = frozenset({"quota", "billing", "redirect", "gone"})
 """Phases that only the operator can end: the run stops."""
 REFUSING = frozenset({"disguised", "unauthorized"})
 
-PARTIAL = (400, 401, 403, 404, 408, 409, 422, 424, 429, 498, 500, 502, 503, 504, 520, 529, 530)
-"""What a part of the calls may be answered with while others pass. A 402 is :data:`SPENT`, or one row's own."""
+PARTIAL = (400, 401, 402, 403, 404, 408, 409, 422, 424, 429, 498, 500, 502, 503, 504, 520, 529, 530)
+"""What a part of the calls may be answered with while others pass. Several 402 in a row may stop a run."""
 
 
 @dataclass(frozen=True)
