@@ -14,8 +14,8 @@ def rows() -> Iterator[dict[str, object]]:
     number = 0
     while True:
         number += 1
-        # The simulated provider refuses what says [sim:413] as too large: that is the row's own, and not sent again.
-        yield {"id": f"q{number}", "prompt": "Not this one [sim:413]" if number == 7 else f"What is {number} squared?"}
+        # A row without a prompt cannot be sent: it fails alone, at once.
+        yield {"id": f"q{number}", "prompt": None if number == 7 else f"What is {number} squared?"}
 
 
 async def main() -> None:

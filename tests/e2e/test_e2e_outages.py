@@ -295,21 +295,20 @@ async def test_route_that_refuses_from_the_start_stops_the_run(prompts, run: Run
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ["reset", error(400, "strange")])
 async def test_row_alone_in_its_file_is_judged_by_canaries(prompts, run: Run, answer):
-    """One poison row and nothing else: three attempts, each proven by a canary of the smallest shape, no circuit.
+    """One bad row and nothing else: each failed attempt is proven by the smallest request, and no circuit opens.
 
-    (A refusal was final after one attempt and one canary, before refusals were tried again like failures.)
-
-    Slow: two backoffs of a second and more.
+    Where nothing else is known of the route it takes more than three attempts to rule out chance. Slow: backoffs.
     """
     prompts(1)
     async with HostileServer(lambda call: answer if call.row else GOOD) as server:
         ended = await run(server.url)
 
     assert ended.code == 1
-    assert ended.failed[1]["attempts"] == 3
+    attempts = ended.failed[1]["attempts"]
+    assert 3 <= attempts <= 9
     assert ended.summary["outages"] == 0
     canary = {"model": "test-model", "messages": [{"role": "user", "content": "ping"}]}
-    assert [call.body for call in server.calls if not call.row] == [canary] * 3
+    assert [call.body for call in server.calls if not call.row] == [canary] * attempts
 
 
 @pytest.mark.slow
