@@ -153,7 +153,8 @@ class Evidence:
     def _asked(self, record: RowRecord) -> int:
         """The same by the law alone."""
         unresolved = ((other.began, other.attempts) for other in self.records.values() if other is not record)
-        own = record.last.verdict == "rejected" and record.last.status is None
+        last = record.last
+        own = last.verdict == "rejected" and last.scope == "row" and last.status is None
         return self.rate.needed(record.began, unresolved, alone=record.sent_alone, own=own)
 
     def ended(self, row: int) -> None:

@@ -271,7 +271,8 @@ async def test_spent_quota_stops_at_once_and_the_run_resumes(prompts, run: Run):
 
     assert stopped.code == 3
     assert not stopped.failed
-    assert len(stopped.deferred) == refused <= PLACES
+    # Three rows, or one and a check, have to be refused before the account is given up.
+    assert len(stopped.deferred) == refused <= PLACES + 3
     assert resumed.code == 0
     assert len(resumed.lines) == 200
     assert len(server.calls) == 200 - len(stopped.lines)

@@ -51,8 +51,12 @@ def test_any_bytes_are_a_refused_input_or_one_line_a_row(text: bytes) -> None:
             text = b'"good"\n' + text
             path.write_bytes(text)
             summary = asyncio.run(BatchRunner(answered).run(path, output))
-        assert summary.exit_code in (0, 1)
-        assert sorted(lines_of(output)) == rows_in(text)
+        if summary.exit_code == 75:  # a last line without its end may still be being written, and gets no line yet
+            assert not text.endswith(b"\n")
+            assert sorted(lines_of(output)) == rows_in(text)[:-1]
+        else:
+            assert summary.exit_code in (0, 1)
+            assert sorted(lines_of(output)) == rows_in(text)
 
 
 numbers = (

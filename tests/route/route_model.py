@@ -110,8 +110,11 @@ class Model:
         asked = [i for i in range(start + 1, len(self.story)) if self.story[i].word == "ping asks"]
         return {row for row in failed for i in (*asked, len(self.story)) if self.read(row, i).pending}
 
-    def needed(self, row: int) -> float:
-        """Proven failures that end it, by rates 1 % to 90 %: a good row has so many less than once in 100,000."""
+    def needed(self, row: int, *, jumped: bool) -> float:
+        """Proven failures that end it, by rates 1 % to 90 %: a good row has so many less than once in 100,000.
+
+        *jumped*: whether other rows made it likely, when last looked at, that the rate had only just changed.
+        """
         against = self.against(row)
         assert against.since is not None
         times = self.times()
@@ -123,7 +126,8 @@ class Model:
         wider = own
         while earlier and wider[0] + wider[1] < 100:
             wider = self.sample(earlier.pop(0), row)
-        return max(failures_asked(wider, 1.0), failures_asked(own, 0.01) if wider != own else 0.0)
+        may_have_jumped = jumped and wider != own
+        return max(failures_asked(wider, 1.0), failures_asked(own, 0.01) if may_have_jumped else 0.0)
 
     def times(self) -> list[int]:
         """Numbers of calls with which another time began: a row's first failure after something good since the last."""
@@ -175,10 +179,13 @@ class Model:
     def throttled(self) -> list[int]:
         """Numbers of throttled calls with no good answer to a later one, and no pause, since."""
         found: set[int] = set()
+        newest = 0
         for it in self.story:
             if it.kind == "answered" and it.word == "throttled":
-                found.add(it.serial)
+                if it.serial > newest:  # else a later call has succeeded already
+                    found.add(it.serial)
             elif it.kind == "answered" and it.word == "success":
+                newest = max(newest, it.serial)
                 found = {serial for serial in found if serial > it.serial}
             elif it.kind == "answered" and it.word == "pause":
                 found = set()

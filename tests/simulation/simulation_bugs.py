@@ -168,11 +168,11 @@ def _throttled_for_ever(patch: pytest.MonkeyPatch) -> None:
 # Judging rows.
 
 
-@bug("what failed in an outage counts against the rows")
+@bug("an outage counts as all the attempts of each row that failed in it")
 def _outage_counts(patch: pytest.MonkeyPatch) -> None:
     def void(self: Evidence) -> None:
         for record in self.unproven.values():
-            record.proven += len(record.pending)
+            record.proven += self.needed(record) - 1
             record.pending.clear()
         self.unproven.clear()
 
