@@ -82,7 +82,7 @@ class ErrorRate:
         self._epochs = [self._present]
         self._starts = [0]
         self._events = 0
-        """Failures, and checks that passed: with :attr:`rows`, a clock of what was learned."""
+        """Failures, checks that passed, rows that ended after some: with :attr:`rows`, a clock of what was learned."""
         self._known: dict[tuple[int, bool], tuple[int, int]] = {}
         """An epoch's start, and whether the error is a program's own, to what ends a row, and until when."""
 
@@ -118,6 +118,7 @@ class ErrorRate:
         epoch = self._epoch(began)
         epoch.rows += rows
         epoch.failed += failures
+        self._events += 1
         self.rows += rows
         self._attempts += failures + rows
         self._failed += failures
@@ -145,6 +146,7 @@ class ErrorRate:
     def lost(self, failures: int, began: int) -> None:
         """A row ended as failed after *failures*."""
         self._epoch(began).lost[failures] += 1
+        self._events += 1
 
     def needed(
         self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False, own: bool = False
