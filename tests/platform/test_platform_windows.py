@@ -196,7 +196,7 @@ def test_rows_are_sent_while_the_pipe_they_come_from_stays_open(tmp_path: Path, 
 
 
 def test_a_reader_that_has_gone_ends_the_run(start: Start, tmp_path: Path) -> None:
-    """What the thread meets as it writes is told as ever."""
+    """Silently, as ``| head`` does: what the thread meets as it writes reaches the run."""
     write_rows(tmp_path / "in.jsonl", 50)
     process = start("run", "in.jsonl", "-m", "sim/steady", "-o", "-", "--progress", "none")
     assert process.stdout is not None
@@ -206,8 +206,7 @@ def test_a_reader_that_has_gone_ends_the_run(start: Start, tmp_path: Path) -> No
     err = process.stderr.read()
     process.wait(timeout=240)
 
-    assert process.returncode == 74, err.decode()
-    assert b"standard output: could not be written" in err
+    assert (process.returncode, err) == (141, b"")
 
 
 def test_rows_of_a_pipe_wait_in_a_file_that_goes_with_the_process(tmp_path: Path, run: Run) -> None:
