@@ -123,6 +123,7 @@ class Evidence:
             if not record.proven:
                 self.records.pop(row, None)
         self.unproven.clear()
+        self.rate.excused()
 
     def excuse_throttled(self) -> list[tuple[int, float]]:
         """The route was throttled, and no single row: that counts against nobody.
@@ -139,6 +140,7 @@ class Evidence:
                     record.held = False
                 if not record.proven:
                     self.records.pop(row, None)
+                self.rate.excused()
         return held
 
     @property

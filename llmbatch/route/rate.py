@@ -148,6 +148,10 @@ class ErrorRate:
         self._epoch(began).lost[failures] += 1
         self._events += 1
 
+    def excused(self) -> None:
+        """Failures of other rows are explained otherwise and no longer count: what was worked out from them is void."""
+        self._known.clear()
+
     def needed(
         self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False, own: bool = False
     ) -> int:
