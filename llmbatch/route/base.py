@@ -5,23 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from llmbatch.breaker.core import Circuit, PermitState
+from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.account import AccountRefusals
+from llmbatch.route.calls import Call, CallKind, CallsInFlight
 from llmbatch.route.evidence import Evidence
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
+from llmbatch.route.health import HealthChecks, RecentAnswers
 from llmbatch.route.law import FLOOR
 from llmbatch.route.outage import Candidates, Outage, Probe, Trust
 from llmbatch.route.throttle import Throttle
 
-__all__ = ["Call", "CallKind", "RouteBase", "RouteHistory", "RoutePolicy"]
-
-CallKind = Literal["row", "ping", "good"]
-"""A row of the input, the smallest request, or the request of a finished row sent once more."""
+__all__ = ["RouteBase", "RouteHistory", "RoutePolicy"]
 
 RAMP_START = 2.0
 """Requests in flight after a wait."""
@@ -85,55 +83,26 @@ class RouteHistory:
         return self.answered or self.answered_before()
 
 
-@dataclass(slots=True)
-class Call:
-    """One call that was let out. ``row`` is 0 where it carries none of the rows that wait."""
-
-    row: int
-    kind: CallKind
-    ticket: PermitState
-    timeout: float
-    sent_at: float
-    fresh: bool = False
-    """Whether its row had never failed."""
-
-    @property
-    def serial(self) -> int:
-        """The call's number on its route."""
-        return self.ticket.serial
-
-    @property
-    def probe(self) -> bool:
-        """Whether it tries an open circuit."""
-        return self.ticket.probe
-
-
 class RouteBase:
     """Circuit, limit, evidence, outage and named waits of one route, and what follows from them; see RouteState."""
 
     __slots__ = (
         "_chance",
-        "_failed_checks",
-        "_fresh_out",
-        "_out",
         "_policy",
         "_steady",
         "_stop",
-        "_succeeded_at",
         "_unreached",
         "_usual",
-        "can_check",
-        "checked_at",
-        "checking",
+        "calls",
+        "checks",
         "circuit",
         "dead",
         "evidence",
         "history",
         "label",
         "limit",
-        "message",
         "outage",
-        "slowest",
+        "recent",
         "throttle",
         "trust",
         "window",
@@ -156,30 +125,15 @@ class RouteBase:
         """Set while the circuit is not closed."""
         self.dead: Outcome | None = None
         """Set when only the operator can help."""
-        self.message = ""
-        """What the last answer that was not good said."""
-        self.slowest = 0.0
-        """The slowest good answer lately, in seconds, fading."""
-        self.can_check = False
-        """Whether a request can be sent that carries no row of the input, to learn whether the route works."""
-        self.checking = 0
-        """Requests in flight that no row waits for, to learn whether the route works."""
-        self.checked_at = -math.inf
-        """When the last such request came back."""
+        self.calls = CallsInFlight()
+        self.recent = RecentAnswers()
+        self.checks = HealthChecks()
         self._policy = policy
         self._chance = chance
-        self._out: set[int] = set()
-        """The numbers of the calls in flight."""
         self._usual = UsualRate(FLOOR, 10.0, least=FLOOR, most=MOST_USUAL)
         """How often rows fail that never failed before."""
         self._steady = 0.0
         """The highest limit at an opening since the provider last asked to slow down."""
-        self._fresh_out = 0
-        """Calls in flight that carry rows which never failed."""
-        self._succeeded_at = -math.inf
-        """When the last call succeeded."""
-        self._failed_checks = 0.0
-        """The logarithm of the chance that the latest checks, all of which failed, did so by the usual errors."""
         self._stop: tuple[int, Outcome] | None = None
         """Exit code and answer that stop the run, once nothing in flight can disprove it."""
         self._unreached: float | None = None
@@ -187,12 +141,12 @@ class RouteBase:
 
     def __repr__(self) -> str:
         where = "dead" if self.dead is not None else self.circuit.phase
-        return f"<RouteState {self.label} {where}, {len(self._out)} in flight, limit {self.limit.value}>"
+        return f"<RouteState {self.label} {where}, {len(self.calls)} in flight, limit {self.limit.value}>"
 
     @property
     def in_flight(self) -> int:
         """Calls that have not come back."""
-        return len(self._out)
+        return len(self.calls)
 
     @property
     def is_closed(self) -> bool:
@@ -213,7 +167,7 @@ class RouteBase:
     def reason(self) -> str:
         """Why the circuit is open, with what the provider last said; empty while it is closed."""
         why = self.circuit.reason
-        return f"{why}: {self.message}" if why and self.message else why
+        return f"{why}: {self.recent.error}" if why and self.recent.error else why
 
     @property
     def looks_further(self) -> bool:
@@ -246,17 +200,25 @@ class RouteBase:
             return 0
         if self.throttle.ramp_due:
             self.ramp()
-        out = len(self._out)
+        out = len(self.calls)
         free = self.limit.value - out
         failed = self.window.rows
-        if failed and free > 0 and self.window.is_suspicious(self._fresh_out):
+        if failed and free > 0 and self.window.is_suspicious(self.calls.fresh):
             free -= len(failed)
         return max(free, 0 if out else 1)
 
     def ramp(self) -> None:
         """A wait is over: add few calls to those in flight instead of a stampede."""
         self.throttle.ramp_due = False
-        self.limit.resume(len(self._out))
+        self.limit.resume(len(self.calls))
+
+    def plan_ramp(self) -> None:
+        """Ramp up before the next call: the process was paused, or this machine was at fault."""
+        self.throttle.ramp_due = True
+
+    def allow_checks(self) -> None:
+        """Note that health checks can be sent from now on."""
+        self.checks.available = True
 
     def retry_after(self, now: float) -> float:
         """Seconds until this route may take a row again: finite and above zero."""
@@ -276,7 +238,7 @@ class RouteBase:
     def is_idle(self, now: float) -> bool:
         """Whether nothing but a learned pace would be lost if this were forgotten."""
         return (
-            not self._out
+            not self.calls
             and not self.evidence.records
             and self.circuit.is_closed
             and now >= self.throttle.not_before
@@ -312,31 +274,25 @@ class RouteBase:
 
     def admit(self, row: int, now: float, *, kind: CallKind = "row", timeout: float) -> Call | None:
         """Let one call out, or None where the circuit refuses it."""
-        ticket = self.circuit.acquire(now, row, lease=timeout + 5.0)
-        if ticket is None:
+        permit = self.circuit.acquire(now, row, lease=timeout + 5.0)
+        if permit is None:
             return None
         record = self.evidence.records.get(row) if self.evidence.records else None
         if record is not None:
             record.in_flight = True
             record.held = False
-        fresh = record is None and kind == "row"
-        self._fresh_out += fresh
-        if ticket.probe and self.outage is not None:
+        if permit.probe and self.outage is not None:
             self.outage.turn += 1
             self.outage.check_next = False
-        if kind != "row":
-            if self.throttle.ramp_due and self.circuit.is_closed:
-                self.ramp()  # it is the first call after a wait
-            self.checking += 1
-        self._out.add(ticket.serial)
-        return Call(row, kind, ticket, timeout, now, fresh)
+        if kind != "row" and self.throttle.ramp_due and self.circuit.is_closed:
+            self.ramp()  # it is the first call after a wait
+        call = Call(row, kind, permit, timeout, now, fresh=record is None and kind == "row")
+        self.calls.add(call)
+        return call
 
     def _returned(self, call: Call) -> None:
-        self._out.discard(call.ticket.serial)
-        self._fresh_out -= call.fresh
-        if call.kind != "row":
-            self.checking -= 1
-        elif self.evidence.records:
+        self.calls.remove(call)
+        if call.kind == "row" and self.evidence.records:
             record = self.evidence.records.get(call.row)
             if record is not None:
                 record.in_flight = False
@@ -344,12 +300,12 @@ class RouteBase:
     def probe_timeout(self, kind: CallKind = "row") -> float:
         """Seconds that a probe may take: given up sooner than a call, but not before a slow model could answer."""
         outage, timeout = self.outage, self._policy.timeout
-        if self.slowest <= 0.0:
+        if self.recent.slowest <= 0.0:
             # Nobody knows how long answers take: where all were slower than the limit, a longer one may tell.
             longer = kind != "row" and outage is not None and outage.cause == "timeouts"
             return max(timeout, LONG_PING) if longer else timeout
         hung = 0 if outage is None else outage.hung
-        return min(timeout, max(10.0, 3.0 * self.slowest) * 2.0 ** min(hung, 10))
+        return min(timeout, max(10.0, 3.0 * self.recent.slowest) * 2.0 ** min(hung, 10))
 
     @property
     def _probe_at(self) -> float:
@@ -369,20 +325,20 @@ class RouteBase:
     @property
     def check_at(self) -> float:
         """No check is sent before."""
-        return max(self.checked_at, self._succeeded_at) + CHECK_SECONDS
+        return max(self.checks.ended_at, self.recent.succeeded_at) + CHECK_SECONDS
 
     def doubts(self, now: float) -> bool:
         """Whether so many rows fail that a finished row's request should tell, before the circuit opens."""
         return (
             bool(self.window.rows)
-            and not self.checking
-            and now >= self.checked_at + CHECK_SECONDS
+            and not self.calls.checks
+            and now >= self.checks.ended_at + CHECK_SECONDS
             and self.takes_calls(now)
-            and self.window.is_doubtful(self._fresh_out)
+            and self.window.is_doubtful(self.calls.fresh)
         )
 
     def wants_check(self, now: float) -> bool:
         """Whether rows have failed that only another request can judge: none in flight can, were it to succeed."""
-        if not self.evidence.unproven or self.checking or not self.takes_calls(now) or now < self.check_at:
+        if not self.evidence.unproven or self.calls.checks or not self.takes_calls(now) or now < self.check_at:
             return False
-        return not self._fresh_out or max(self._out) < self.evidence.newest_unproven
+        return not self.calls.fresh or self.calls.newest < self.evidence.newest_unproven

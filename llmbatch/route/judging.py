@@ -6,7 +6,8 @@ import math
 
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
-from llmbatch.route.base import RAMP_START, Call, RouteBase
+from llmbatch.route.base import RAMP_START, RouteBase
+from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
     Decision,
     Fail,
@@ -44,22 +45,21 @@ class Judging(RouteBase):
         if throttled:
             for row in [row for row, label in throttled.items() if label == self.label]:
                 del throttled[row]
-        self._succeeded_at = now
-        self._failed_checks = 0.0
+        self.recent.succeeded_at = now
+        self.checks.note_success()
         self._unreached = None
-        self.limit.on_success(call.ticket.serial)
-        self.throttle.prove(call.ticket.serial)
+        self.limit.on_success(call.permit.serial)
+        self.throttle.prove(call.permit.serial)
         if call.kind == "row":
-            latency = now - call.sent_at
-            self.slowest = latency if latency > self.slowest else max(latency, self.slowest * 0.995)
+            self.recent.note_latency(now - call.sent_at)
             if call.fresh:
                 self._usual.add(0)
-            self.evidence.succeeded(call.row, call.ticket.serial, probe=call.ticket.probe)
+            self.evidence.succeeded(call.row, call.permit.serial, probe=call.permit.probe)
             trust = self.trust
             if trust.pings or trust.vouched or trust.jumps or trust.mistaken:
                 self.trust = Trust()
-        elif not call.ticket.probe:
-            self.evidence.check_passed(call.ticket.serial)
+        elif not call.permit.probe:
+            self.evidence.check_passed(call.permit.serial)
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
         """A call succeeded: judge the rows whose failures it proves."""
@@ -101,7 +101,7 @@ class Judging(RouteBase):
     # Failures.
 
     def _failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
-        self.circuit.settle(call.ticket, "failure", now)
+        self.circuit.settle(call.permit, "failure", now)
         if outcome.min_backoff and not call.probe:
             self.limit.on_overload(call.serial, self.circuit.serial)
         if outcome.retry_after is not None:
@@ -115,7 +115,7 @@ class Judging(RouteBase):
             return self._probe_failed(call, outcome, now)
         if call.kind != "row":
             # What nothing later in flight could disprove is the route's wait.
-            disprovable = any(number > call.serial for number in self._out)
+            disprovable = self.calls.newest > call.serial
             named = -math.inf if outcome.retry_after is None else self.throttle.confirmed(disprovable=disprovable)
             return [*self._pause(named - now, now, ""), *self._check_failed(now)]
         record = self._note_failure(call, outcome)
@@ -123,7 +123,7 @@ class Judging(RouteBase):
             return [ParkUntil(call.row)]
         if self._stop is not None:
             return [*self._open("stop", now), ParkUntil(call.row)]
-        if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
+        if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
 
@@ -132,8 +132,8 @@ class Judging(RouteBase):
         if self._stop is not None:
             return []
         self.evidence.check_failed()
-        self._failed_checks += math.log(self.evidence.rate.cautious)
-        if not self.circuit.is_closed or self._failed_checks > OUTAGE_BY_CHECKS:
+        self.checks.note_failure(self.evidence.rate.cautious)
+        if not self.circuit.is_closed or self.checks.log_chance > OUTAGE_BY_CHECKS:
             return []
         return self._open("last rows", now, confirmed=True)
 
@@ -150,7 +150,7 @@ class Judging(RouteBase):
         if self.evidence.is_spent(record):
             return self._end(row, record)
         record.retry_at = now + self._backoff(row, record)
-        if record.pending and (self.can_check or self.evidence.is_waiting(record)):
+        if record.pending and (self.checks.available or self.evidence.is_waiting(record)):
             record.held = True
             return HoldForEvidence(row)
         return self._retry(row, record, now)
@@ -292,7 +292,7 @@ class Judging(RouteBase):
 
     def _heed_waits(self, now: float) -> list[Decision]:
         """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""
-        if not self.window.is_suspicious(self._fresh_out):
+        if not self.window.is_suspicious(self.calls.fresh):
             return []
         return self._pause(self.throttle.confirmed(disprovable=True) - now, now, "")
 

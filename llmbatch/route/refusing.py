@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llmbatch.core.calls import Outcome
 from llmbatch.route.account import is_money
-from llmbatch.route.base import Call
+from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
     Decision,
     Fail,
@@ -33,7 +33,7 @@ class Refusing(Judging):
             self._note_money(call)
         if call.probe:
             return self._probe_refused(call, outcome, now)
-        self.circuit.settle(call.ticket, "neutral", now)
+        self.circuit.settle(call.permit, "neutral", now)
         if call.kind != "row":
             return self._check_refused(outcome, now)
         if outcome.row_is_bad:
@@ -50,7 +50,7 @@ class Refusing(Judging):
             return [ParkUntil(call.row)]
         if self._stop is not None:
             return [*self._open("stop", now), ParkUntil(call.row)]
-        if self.window.is_down(self._fresh_out, self._policy.failure_threshold):
+        if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
         return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
 
@@ -113,21 +113,21 @@ class Refusing(Judging):
         outage = self.outage
         final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
-            self.circuit.settle(call.ticket, "neutral", now)
+            self.circuit.settle(call.permit, "neutral", now)
             return self._bad_row(call, outcome) if final else self._stale_probe(call)
         if outcome.verdict == "account_refused" and self._should_stop(outcome) is not None:
             self._stop = (3, outcome)
         disguised = outage.cause in ("refusals", "stop") and not final
         if disguised or outcome.verdict == "account_refused":
-            self.circuit.settle(call.ticket, "failure", now)
+            self.circuit.settle(call.permit, "failure", now)
             decisions = self._probe_failed(call, outcome, now)
         else:
             # The provider answers, though it refuses this request: ask another one before long.
-            self.circuit.settle(call.ticket, "neutral", now)
+            self.circuit.settle(call.permit, "neutral", now)
             outage.check_next = not self.trust.pings
             decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
-                decisions += self._recovered(Call(0, "ping", call.ticket, call.timeout, call.sent_at), now)
+                decisions += self._recovered(Call(0, "ping", call.permit, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
                 lasted = self._failing_for(outage, now) if self.trust.pings else 0.0
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
@@ -136,7 +136,7 @@ class Refusing(Judging):
     # The other verdicts.
 
     def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
-        self.circuit.settle(call.ticket, "throttled", now)
+        self.circuit.settle(call.permit, "throttled", now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if record is not None and record.throttled and self.circuit.is_closed:
             # It was throttled while others passed: it is too large for the limit, and sets no pace any more.
@@ -147,7 +147,7 @@ class Refusing(Judging):
         count = self.throttle.throttled(call.serial, now)
         if call.kind == "row":
             self.history.throttled[call.row] = self.label
-        disprovable = self.throttle.is_disproved(call.serial) or any(number > call.serial for number in self._out)
+        disprovable = self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
             return self._slow_down(call, outcome, now, disprovable=disprovable, alone=count == 1)
@@ -188,7 +188,7 @@ class Refusing(Judging):
         self._steady = 0.0
 
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
-        self.circuit.release(call.ticket)
+        self.circuit.release(call.permit)
         if outcome.code != "no_network":
             # No handles, no memory: fewer at once, until it turns out that more will do again.
             self._push_back(call)

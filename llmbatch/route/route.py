@@ -22,7 +22,8 @@ from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome
 from llmbatch.route.account import is_money
-from llmbatch.route.base import RAMP_START, Call, CallKind, RouteHistory, RoutePolicy
+from llmbatch.route.base import RAMP_START, RouteHistory, RoutePolicy
+from llmbatch.route.calls import Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,
     Decision,
@@ -64,9 +65,9 @@ class RouteState(Refusing):
         if outcome.verdict == "success" and was == "closed" and call.kind == "row":
             return self._row_succeeded(call, now)
         if outcome.verdict not in ("success", "throttled"):
-            self.message = outcome.message or outcome.code
+            self.recent.error = outcome.message or outcome.code
         if call.kind != "row":
-            self.checked_at = now
+            self.checks.ended_at = now
         if not self.history.answered:
             self._note_unreached(call, outcome, now)
         decisions = self._judge(call, outcome, now)
@@ -79,7 +80,7 @@ class RouteState(Refusing):
     def cancelled(self, call: Call) -> Sequence[Decision]:
         """The call was cut off: it says nothing, but it may have been the last that could disprove a stop."""
         self._returned(call)
-        self.circuit.release(call.ticket)
+        self.circuit.release(call.permit)
         return self._given_up()
 
     def _moved(self, was: Literal["closed", "open", "half_open"], decisions: Sequence[Decision]) -> Sequence[Decision]:
@@ -103,8 +104,8 @@ class RouteState(Refusing):
 
     def _row_succeeded(self, call: Call, now: float) -> Sequence[Decision]:
         """The ordinary case, in few steps: a row's call succeeded while the circuit is closed, and so it stays."""
-        serial = call.ticket.serial
-        self.circuit.settle(call.ticket, "success", now)
+        serial = call.permit.serial
+        self.circuit.settle(call.permit, "success", now)
         self._note_success(call, now)
         if not self.evidence.unproven and not self.window.rows:
             if serial > self.evidence.newest_success:
@@ -117,13 +118,13 @@ class RouteState(Refusing):
         """A check, a probe, or a call from before the opening."""
         decisions: list[Decision] = [Succeed()] if call.kind == "row" else []
         if self.dead is not None:
-            self.circuit.release(call.ticket)  # it was out when the route was given up: that stands
+            self.circuit.release(call.permit)  # it was out when the route was given up: that stands
             self.evidence.forget(call.row)
             return decisions
         was_open = not self.circuit.is_closed
-        self.circuit.settle(call.ticket, "success", now)
+        self.circuit.settle(call.permit, "success", now)
         if call.kind == "ping":
-            self.limit.on_success(call.ticket.serial)
+            self.limit.on_success(call.permit.serial)
             if not was_open:
                 return self._ping_passed(call, now)
             if not call.probe:
@@ -162,7 +163,7 @@ class RouteState(Refusing):
 
     def _given_up(self) -> list[Decision]:
         """Only the operator can help, and nothing in flight can disprove it any more: then the route is given up."""
-        if self._stop is None or self._out or self.looks_further:
+        if self._stop is None or self.calls or self.looks_further:
             return []
         (exit_code, outcome), self._stop = self._stop, None
         if is_money(outcome) and self.history.ever and not self.history.refusals.mean_the_account:

@@ -53,4 +53,4 @@ class Checks:
             good = route.good
             if good is None or len(request.body) < len(good.body):
                 route.good = request
-                route.state.can_check = True
+                route.state.allow_checks()

@@ -135,12 +135,13 @@ class Scheduler:
         pending.attempts += 1
         if route.template is None:
             route.template = request
-            state.can_check = self._checks.ping(route) is not None or self._checks.good(route) is not None
+            if self._checks.ping(route) is not None or self._checks.good(route) is not None:
+                state.allow_checks()
         job = Job(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._reserve(job, now)
-        run.emit(CallSent(now, state.label, row, pending.attempts, call.ticket.probe, call.ticket.serial))
+        run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial))
         return job
 
     def _give_back(self, pending: PendingRow) -> None:
@@ -262,7 +263,7 @@ class Scheduler:
     def resumed(self) -> None:
         """The process was stopped for a while: ramp up instead of stampeding."""
         for route in self._run.routes:
-            route.state.throttle.ramp_due = True
+            route.state.plan_ramp()
 
     # When to look again, and when there is nothing left.
 
@@ -324,7 +325,7 @@ class Scheduler:
         for route in run.routes:
             state = route.state
             if state.is_lost(now):
-                return f"{state.label} has never answered{flag}: is the address right? ({state.message})"
+                return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
             if not state.is_closed:
                 return f"{state.label} is in an outage{flag}: {state.reason}"
         waits = ", ".join(route.state.label for route in run.routes if route.live)

@@ -59,7 +59,7 @@ class Settler:
                 now,
                 state.label,
                 0 if pending is None else pending.row.number,
-                job.call.ticket.probe,
+                job.call.probe,
                 outcome.verdict,
                 outcome.code,
                 outcome.message,
@@ -67,7 +67,7 @@ class Settler:
                 now - job.call.sent_at,
                 0 if usage is None else usage.input_tokens,
                 0 if usage is None else usage.output_tokens,
-                job.call.ticket.serial,
+                job.call.serial,
             )
         )
         if outcome.verdict == "local":
@@ -235,4 +235,4 @@ class Settler:
         if notice is not None:
             self._run.emit(notice)
             for route in self._run.routes:
-                route.state.throttle.ramp_due = True
+                route.state.plan_ramp()

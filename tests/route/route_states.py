@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from llmbatch.core.calls import Outcome
-from llmbatch.route.base import Call, CallKind, RouteHistory, RoutePolicy
+from llmbatch.route.base import RouteHistory, RoutePolicy
+from llmbatch.route.calls import Call, CallKind
 from llmbatch.route.decisions import Decision
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import RouteState
@@ -57,7 +58,7 @@ class Story:
         self.route = RouteState(
             "m", RoutePolicy(**settings | options), history=self.history, chance=lambda purpose: chance
         )
-        self.route.can_check = can_check
+        self.route.checks.available = can_check
 
     def send(self, row: int = 0, kind: CallKind = "row") -> Call:
         """A call that is let out."""

@@ -132,11 +132,11 @@ def test_a_cancelled_check_may_be_sent_again() -> None:
     """It is no longer out."""
     story = Story()
     call = story.send(0, "ping")
-    assert story.route.checking
+    assert story.route.calls.checks
 
     story.route.cancelled(call)
 
-    assert not story.route.checking
+    assert not story.route.calls.checks
 
 
 def test_a_cancelled_probe_leaves_its_place() -> None:
@@ -250,12 +250,12 @@ def test_the_slowest_answer_fades() -> None:
     story.come(call, GOOD)
 
     story.call(2, GOOD)
-    assert story.route.slowest == pytest.approx(9.95)
+    assert story.route.recent.slowest == pytest.approx(9.95)
 
     call = story.send(3)
     story.wait(9.93)
     story.come(call, GOOD)
-    assert story.route.slowest == pytest.approx(9.93)
+    assert story.route.recent.slowest == pytest.approx(9.93)
 
 
 def test_held_rows_want_a_check_after_a_second_without_a_good_answer() -> None:

@@ -301,10 +301,10 @@ def test_the_last_message_is_that_of_an_answer_that_was_not_good() -> None:
     story = Story()
     story.call(1, FAILED)
     story.call(2, THROTTLED)
-    assert story.route.message == "broken"
+    assert story.route.recent.error == "broken"
 
     story.call(3, replace(FAILED, message=""))
-    assert story.route.message == "http_500"
+    assert story.route.recent.error == "http_500"
 
 
 def test_one_good_answer_judges_every_row_that_failed_before_it() -> None:

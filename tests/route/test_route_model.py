@@ -43,7 +43,7 @@ from route_states import (
 )
 
 from llmbatch.core.calls import Outcome
-from llmbatch.route.base import Call, CallKind
+from llmbatch.route.calls import Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,
     Decision,
@@ -133,7 +133,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
     def let_out(self, row: int, kind: CallKind = "row") -> bool:
         """Whether the circuit lets a call out, as it has to or must not."""
         route, now = self.route, self.told.now
-        probing = [call for call in self.out if call.probe and route.circuit.is_current(call.ticket)]
+        probing = [call for call in self.out if call.probe and route.circuit.is_current(call.permit)]
         leased = [call for call in probing if now < call.sent_at + 65.0]
         call = route.admit(row, now, kind=kind, timeout=60.0)
         if call is None:

@@ -52,7 +52,7 @@ def test_throttling_says_nothing_of_the_route_s_health() -> None:
     story = Story()
     story.call(1, THROTTLED)
 
-    assert story.route.message == ""
+    assert story.route.recent.error == ""
 
 
 def test_one_throttled_row_waits_alone_while_a_later_call_is_in_flight() -> None:

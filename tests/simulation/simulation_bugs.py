@@ -22,7 +22,7 @@ from llmbatch.outputs.file import Output
 from llmbatch.outputs.scan import scan
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.route.base import Call
+from llmbatch.route.calls import Call
 from llmbatch.route.decisions import Decision, Fail
 from llmbatch.route.evidence import Evidence, RowRecord
 from llmbatch.route.judging import Judging
@@ -54,11 +54,11 @@ def bug(words: str) -> Callable[[Plant], Plant]:
 def _leaked_probe(patch: pytest.MonkeyPatch) -> None:
     settle = Circuit.settle
 
-    def leak(self: Circuit, ticket: PermitState, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
-        if ticket.probe and verdict == "failure":
-            self._probes[ticket] = now + 1e7
+    def leak(self: Circuit, permit: PermitState, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
+        if permit.probe and verdict == "failure":
+            self._probes[permit] = now + 1e7
             return
-        settle(self, ticket, verdict, now, retry_after=retry_after)
+        settle(self, permit, verdict, now, retry_after=retry_after)
 
     patch.setattr(Circuit, "settle", leak)
 
@@ -68,9 +68,9 @@ def _stale_success(patch: pytest.MonkeyPatch) -> None:
     settle = Circuit.settle
 
     def close(
-        self: Circuit, ticket: PermitState, verdict: Any, now: float, *, retry_after: float | None = None
+        self: Circuit, permit: PermitState, verdict: Any, now: float, *, retry_after: float | None = None
     ) -> None:
-        settle(self, ticket, verdict, now, retry_after=retry_after)
+        settle(self, permit, verdict, now, retry_after=retry_after)
         if verdict == "success" and self.phase != "closed":
             self.close(now)
 
@@ -85,9 +85,9 @@ def _probes_without_end(patch: pytest.MonkeyPatch) -> None:
         if self.phase == "closed":
             return acquire(self, now, key, lease=lease)
         self._enter("half_open", now) if self.phase == "open" else None
-        ticket = self._admit(now, key, probe=True)
-        self._probes[ticket] = now + 1000.0
-        return ticket
+        permit = self._admit(now, key, probe=True)
+        self._probes[permit] = now + 1000.0
+        return permit
 
     patch.setattr(Circuit, "acquire", let_in)
     patch.setattr(Circuit, "probing", property(lambda self: False))
@@ -199,7 +199,7 @@ def _refusal_at_once(patch: pytest.MonkeyPatch) -> None:
     def refuse(self: Refusing, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         if call.probe or call.kind != "row":
             return refused(self, call, outcome, now)
-        self.circuit.settle(call.ticket, "neutral", now)
+        self.circuit.settle(call.permit, "neutral", now)
         self.evidence.forget(call.row)
         return [Fail(call.row, outcome)]
 

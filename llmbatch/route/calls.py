@@ -1,0 +1,73 @@
+"""One call of a route, from its admission until it comes back, and all calls of a route that are in flight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmbatch.breaker.core import PermitState
+
+__all__ = ["Call", "CallKind", "CallsInFlight"]
+
+CallKind = Literal["row", "ping", "good"]
+"""What a call sends: a row of the input, or a health check, which no row waits for. ``ping`` is the smallest request of
+the route, ``good`` the request of a finished row, sent once more."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One admitted call. ``row`` is its row's number, 0 for a health check; ``timeout`` is in seconds."""
+
+    row: int
+    kind: CallKind
+    permit: PermitState
+    timeout: float
+    sent_at: float
+    fresh: bool = False
+    """Whether it carries a row that had never failed."""
+
+    @property
+    def serial(self) -> int:
+        """The call's number on its route, from 1, in the order of sending."""
+        return self.permit.serial
+
+    @property
+    def probe(self) -> bool:
+        """Whether it probes an open circuit."""
+        return self.permit.probe
+
+
+class CallsInFlight:
+    """Calls that were admitted and have not come back. Memory: one number per call."""
+
+    __slots__ = ("_serials", "checks", "fresh")
+
+    def __init__(self) -> None:
+        self._serials: set[int] = set()
+        self.fresh = 0
+        """How many carry a row that had never failed."""
+        self.checks = 0
+        """How many are health checks."""
+
+    def __len__(self) -> int:
+        return len(self._serials)
+
+    def __repr__(self) -> str:
+        return f"<CallsInFlight {len(self)}, {self.fresh} of fresh rows, {self.checks} health checks>"
+
+    def add(self, call: Call) -> None:
+        """Note an admitted call."""
+        self._serials.add(call.permit.serial)
+        self.fresh += call.fresh
+        self.checks += call.kind != "row"
+
+    def remove(self, call: Call) -> None:
+        """Note that *call* came back or was canceled."""
+        self._serials.discard(call.permit.serial)
+        self.fresh -= call.fresh
+        self.checks -= call.kind != "row"
+
+    @property
+    def newest(self) -> int:
+        """The highest number of a call in flight; 0 if there is none."""
+        return max(self._serials, default=0)
