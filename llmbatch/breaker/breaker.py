@@ -8,32 +8,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
-from llmbatch.breaker.awaitables import (
-    ASYNC,
-    UNSET,
-    async_in_sync_error,
-    await_if_needed,
-    call_sync,
-    is_coroutine_function,
-    is_unawaitable,
-    sync_in_async_error,
-)
-from llmbatch.breaker.classify import (
-    COUNTED,
-    IGNORED,
-    SUCCESS,
-    Classifier,
-    ErrorJudge,
-    ErrorRule,
-    Judgement,
-    ResultJudge,
-)
-from llmbatch.breaker.core import MIN_RETRY_AFTER, PermitState, State
+from llmbatch.breaker.calls import GuardedCalls
+from llmbatch.breaker.classify import Classifier, ErrorJudge, ErrorRule, ResultJudge
+from llmbatch.breaker.core import State
 from llmbatch.breaker.decorating import decorate
-from llmbatch.breaker.errors import CircuitOpenError
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.locked import LockedCircuit
 from llmbatch.breaker.permit import Permit
@@ -53,7 +34,7 @@ T = TypeVar("T")
 F = TypeVar("F")
 
 
-class CircuitBreaker:
+class CircuitBreaker(GuardedCalls):
     """Stops calling a dependency that fails, and lets single probe calls check whether it has recovered.
 
     ::
@@ -111,7 +92,7 @@ class CircuitBreaker:
         TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given.
     """
 
-    __slots__ = ("__weakref__", "_circuit", "_classifier", "policy")
+    __slots__ = ("__weakref__", "policy")
 
     def __init__(
         self,
@@ -129,16 +110,15 @@ class CircuitBreaker:
     ) -> None:
         if policy is not None and options:
             raise TypeError(f"give either policy or {', '.join(options)}, not both: a policy sets all options")
-        self._classifier = Classifier(count_error, judge_error, judge_result)
+        classifier = Classifier(count_error, judge_error, judge_result)
         self.policy = policy or BreakerPolicy(
             failure_threshold=failure_threshold,
             recovery_timeout=recovery_timeout,
             success_threshold=success_threshold,
             **options,
         )
-        self._circuit = LockedCircuit(
-            self.policy, name=name, clock=clock, classifies_results=self._classifier.classifies_results
-        )
+        circuit = LockedCircuit(self.policy, name=name, clock=clock, classifies_results=classifier.classifies_results)
+        super().__init__(circuit, classifier)
 
     # Queries.
 
@@ -175,162 +155,6 @@ class CircuitBreaker:
         """Return a readable snapshot: the state, its reason, how long it lasts, recent failures; ``print()`` it."""
         return self._circuit.explain()
 
-    # Calls.
-
-    @overload
-    def call(
-        self, fn: Callable[..., T], /, *args: object, fallback: Callable[[Exception], F], **kwargs: object
-    ) -> T | F: ...
-    @overload
-    def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    def call(  # type: ignore[misc]  # fallback is no parameter of fn
-        self, fn: Callable[..., T], /, *args: Any, fallback: Callable[[Exception], F] | None = None, **kwargs: Any
-    ) -> T | F:
-        """Call *fn* if the circuit admits the call, and count its outcome.
-
-        *fallback*, if given, is called with the exception when the call was refused or raised an exception classified
-        as ``failure``, ``throttled`` or ``exhausted``; its return value is returned. Other exceptions are raised, and
-        results are returned however they are classified. (Bind an argument of *fn* that is itself called ``fallback``
-        with ``functools.partial``.)
-
-        Raises:
-            CircuitOpenError: the call was refused; *fn* was not called.
-            TypeError: *fn* is a coroutine function or returned an awaitable; nothing was counted. Use ``async_call``.
-        """
-        circuit = self._circuit
-        fast_generation = circuit.fast_generation
-        if fast_generation is None:
-            # Raised here rather than in a helper: each frame that an exception passes adds a fifth to its cost.
-            rejection, code = circuit.rejection, getattr(fn, "__code__", None)
-            if rejection is not None and fallback is None and code is not None and not code.co_flags & ASYNC:
-                wait = rejection[0] - circuit.clock()
-                if wait > MIN_RETRY_AFTER:
-                    raise CircuitOpenError(wait, rejection[1], rejection[2])
-            return self._call_with_permit(fn, fallback, args, kwargs)
-        try:
-            # Passing on an empty dictionary would add a tenth to the cost of a call.
-            result = fn(*args, **kwargs) if kwargs else fn(*args)
-        except Exception as error:
-            judgement = self.judge(error)
-            circuit.fail(fast_generation, judgement, error)
-            if fallback is None or judgement.verdict not in COUNTED:
-                raise
-            return call_sync(fallback, error)
-        if hasattr(result, "__await__"):
-            raise async_in_sync_error(fn, result)
-        if circuit.must_record:
-            circuit.succeed(fast_generation)
-        return result
-
-    def _call_with_permit(
-        self,
-        fn: Callable[..., T],
-        fallback: Callable[[Exception], F] | None,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> T | F:
-        if is_coroutine_function(fn):
-            raise async_in_sync_error(fn)
-        try:
-            permit = self._circuit.admit()
-        except CircuitOpenError as refused:
-            if fallback is None:
-                raise
-            return call_sync(fallback, refused)
-        try:
-            result = fn(*args, **kwargs)
-        except BaseException as error:
-            if self._settle_by(permit, error) and fallback is not None and isinstance(error, Exception):
-                return call_sync(fallback, error)
-            raise
-        if hasattr(result, "__await__"):
-            self._circuit.settle(permit, IGNORED, None)
-            raise async_in_sync_error(fn, result)
-        self._settle_by_result(permit, result)
-        return result
-
-    @overload
-    async def async_call(
-        self,
-        fn: Callable[..., Awaitable[T]],
-        /,
-        *args: object,
-        fallback: Callable[[Exception], Awaitable[F]],
-        **kwargs: object,
-    ) -> T | F: ...
-    @overload
-    async def async_call(
-        self, fn: Callable[..., Awaitable[T]], /, *args: object, fallback: Callable[[Exception], F], **kwargs: object
-    ) -> T | F: ...
-    @overload
-    async def async_call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    async def async_call(  # type: ignore[misc]  # as above
-        self,
-        fn: Callable[..., Awaitable[T]],
-        /,
-        *args: Any,
-        fallback: Callable[[Exception], Any] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Await *fn* if the circuit admits the call, and count its outcome. A cancelled call is not counted.
-
-        *fallback*: as in ``call``; may also be a coroutine function.
-
-        Raises:
-            CircuitOpenError: the call was refused; *fn* was not called.
-            TypeError: *fn* did not return an awaitable; nothing was counted. Use ``call``.
-        """
-        circuit = self._circuit
-        fast_generation = circuit.fast_generation
-        if fast_generation is None:
-            if fallback is None and (rejection := circuit.rejection) is not None:
-                wait = rejection[0] - circuit.clock()
-                if wait > MIN_RETRY_AFTER:
-                    raise CircuitOpenError(wait, rejection[1], rejection[2])
-            return await self._async_call_with_permit(fn, fallback, args, kwargs)
-        awaitable: object = UNSET
-        try:
-            awaitable = fn(*args, **kwargs) if kwargs else fn(*args)
-            result = await awaitable
-        except Exception as error:
-            if is_unawaitable(awaitable):
-                raise sync_in_async_error(fn) from None
-            judgement = self.judge(error)
-            circuit.fail(fast_generation, judgement, error)
-            if fallback is None or judgement.verdict not in COUNTED:
-                raise
-            return await await_if_needed(fallback(error))
-        if circuit.must_record:
-            circuit.succeed(fast_generation)
-        return result
-
-    async def _async_call_with_permit(
-        self,
-        fn: Callable[..., Awaitable[object]],
-        fallback: Callable[[Exception], object] | None,
-        args: tuple[object, ...],
-        kwargs: dict[str, object],
-    ) -> object:
-        try:
-            permit = self._circuit.admit()
-        except CircuitOpenError as refused:
-            if fallback is None:
-                raise
-            return await await_if_needed(fallback(refused))
-        awaitable: object = UNSET
-        try:
-            awaitable = fn(*args, **kwargs)
-            result = await awaitable
-        except BaseException as error:
-            if is_unawaitable(awaitable):
-                self._circuit.settle(permit, IGNORED, None)
-                raise sync_in_async_error(fn) from None
-            if self._settle_by(permit, error) and fallback is not None and isinstance(error, Exception):
-                return await await_if_needed(fallback(error))
-            raise
-        self._settle_by_result(permit, result)
-        return result
-
     # Permits and decorators.
 
     def acquire(self, caller: Hashable = None) -> Permit:
@@ -344,7 +168,7 @@ class CircuitBreaker:
             TypeError: *caller* is not hashable.
         """
         hash(caller)  # fail here rather than when its first failure is settled
-        return Permit(self, self._circuit.admit(caller))
+        return Permit(self, self._circuit, self._circuit.admit(caller))
 
     @overload
     def __call__(self, fn: Callable[P, T], /) -> Callable[P, T]: ...
@@ -422,34 +246,6 @@ class CircuitBreaker:
         them fast: they run within a call. An exception in a listener is logged once and has no other effect.
         """
         return self._circuit.add_listener(listener, calls=calls)
-
-    # Classification.
-
-    def judge(self, error: Exception) -> Judgement:
-        """Classify *error* as this breaker does. Runs *count_error* or *judge_error*, which may raise anything."""
-        return self._classifier.of_error(error)
-
-    def judge_result(self, result: object) -> Judgement:
-        """Classify a returned *result* as this breaker does. Runs *judge_result*, which may raise anything."""
-        return self._classifier.of_result(result)
-
-    def _settle_by(self, permit: PermitState, error: BaseException | None) -> bool:
-        """Settle *permit* by the exception its call raised, None for a success; return whether that is a failure."""
-        judgement = SUCCESS if error is None else IGNORED
-        try:
-            if isinstance(error, Exception):
-                judgement = self.judge(error)
-        finally:
-            # If the classifier raises, the caller gets its exception and the call is not counted.
-            self._circuit.settle(permit, judgement, error)
-        return judgement.verdict in COUNTED
-
-    def _settle_by_result(self, permit: PermitState, result: object) -> None:
-        judgement = IGNORED
-        try:
-            judgement = self.judge_result(result)
-        finally:
-            self._circuit.settle(permit, judgement, None)
 
     def __repr__(self) -> str:
         explanation = self.explain()

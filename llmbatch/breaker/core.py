@@ -17,43 +17,18 @@ import math
 from collections.abc import Callable, Hashable
 from typing import Literal
 
+from llmbatch.breaker.half_open import HalfOpen
+from llmbatch.breaker.permit_state import PermitState, spent_error
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.window import CountWindow, TimeWindow, Window
 
-__all__ = ["MIN_RETRY_AFTER", "Circuit", "PermitState", "SettleVerdict", "State", "spent_error"]
+__all__ = ["MIN_RETRY_AFTER", "Circuit", "SettleVerdict", "State"]
 
 State = Literal["closed", "open", "half_open"]
 SettleVerdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
 
 MIN_RETRY_AFTER = 0.05
 """``retry_after`` is never told shorter than this, in seconds: a caller that loops on it must not spin."""
-
-MAX_LEASE_DOUBLINGS = 2
-"""How often a lease doubles. Where a provider has hung for long, this is what recovery is noticed late by."""
-
-
-class PermitState:
-    """State of one permit: the admitted call's number, generation, caller, time. Settled or released exactly once."""
-
-    __slots__ = ("at", "generation", "key", "probe", "serial", "spent")
-
-    def __init__(self, serial: int, generation: int, key: Hashable, at: float, *, probe: bool) -> None:
-        self.serial = serial
-        self.generation = generation
-        self.key = key
-        self.at = at
-        self.probe = probe
-        self.spent = False
-
-    def __repr__(self) -> str:
-        kind = "probe" if self.probe else "call"
-        return f"<PermitState {kind} {self.serial}{' spent' if self.spent else ''}>"
-
-
-def spent_error(permit: PermitState) -> RuntimeError:
-    """Return the error for a second use of *permit*."""
-    kind = "probe" if permit.probe else "call"
-    return RuntimeError(f"the permit of {kind} {permit.serial} was settled or released before")
 
 
 class Circuit:
@@ -64,15 +39,11 @@ class Circuit:
         "_by_refusal",
         "_chance",
         "_closed_at",
-        "_failed_probes",
         "_in_flight",
-        "_lease_takeovers",
         "_level",
         "_named",
-        "_neutral",
         "_policy",
         "_probes",
-        "_successes",
         "_unnamed",
         "_until",
         "_window",
@@ -102,12 +73,7 @@ class Circuit:
         self._in_flight: dict[PermitState, float] = {}
         """When the calls that have not come back were let in, oldest first; kept only where a stall opens."""
         self._answered_at = -math.inf
-        self._probes: dict[PermitState, float] = {}
-        """When the probes that are out lose their leases."""
-        self._lease_takeovers = 0
-        self._successes = 0
-        self._neutral = 0
-        self._failed_probes = 0
+        self._probes = HalfOpen(policy)
         self._by_refusal = False
         self.forced: Literal["", "open", "disabled"] = ""
         """Whether an operator holds it open, or has switched it off."""
@@ -151,7 +117,7 @@ class Circuit:
     @property
     def lease_until(self) -> float:
         """When the first of the probes that are out loses its lease; meaningful while one is."""
-        return min(self._probes.values(), default=0.0)
+        return self._probes.first_expiry
 
     @property
     def probing(self) -> bool:
@@ -172,7 +138,7 @@ class Circuit:
         if self.forced:
             return math.inf
         until = self._until
-        if len(self._probes) >= self._policy.probes:
+        if self._probes.is_full:
             until = max(until, self.lease_until)
         return max(0.0, until - now)
 
@@ -197,17 +163,11 @@ class Circuit:
             return None
         if self.phase == "open":
             self._enter("half_open", now)
-            self._successes = self._neutral = self._failed_probes = self._lease_takeovers = 0
-        if len(self._probes) >= self._policy.probes:
-            hung = min(self._probes, key=self._probes.__getitem__)
-            if now < self._probes[hung]:
-                return None
-            # The probe hangs. Its answer, should it ever come, is stale from here on.
-            del self._probes[hung]
-            self._lease_takeovers += 1
+            self._probes.start()
+        if not self._probes.make_room(now):
+            return None
         permit = self._admit(now, key, probe=True)
-        length = self._policy.lease if lease is None else lease
-        self._probes[permit] = now + length * 2.0 ** min(self._lease_takeovers, MAX_LEASE_DOUBLINGS)
+        self._probes.add(permit, now, lease)
         return permit
 
     def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> PermitState:
@@ -258,7 +218,7 @@ class Circuit:
             return
         if self.phase == "closed":
             self._settle_closed(permit, verdict, now)
-        elif self._probes.pop(permit, None) is not None:
+        elif self._probes.remove(permit):
             self._settle_probe(permit, verdict, now)
 
     def release(self, permit: PermitState) -> None:
@@ -268,7 +228,7 @@ class Circuit:
             RuntimeError: the permit was settled or released before.
         """
         self._spend(permit)
-        self._probes.pop(permit, None)
+        self._probes.remove(permit)
 
     def _spend(self, permit: PermitState) -> None:
         if permit.spent:
@@ -398,19 +358,16 @@ class Circuit:
 
     def _settle_probe(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
         if verdict == "success" and not self._is_slow(permit.at, now):
-            self._successes += 1
-            if self._successes >= self._policy.success_threshold:
+            if self._probes.note_success():
                 self.close(now)
         elif verdict == "neutral" and not self._by_refusal:
             # The provider is up, though it refused this request; several such answers mean that it works.
-            self._neutral += 1
-            if self._neutral >= self._policy.neutral_probes:
+            if self._probes.note_neutral():
                 self.close(now)
         elif verdict == "throttled":
             self._open(now, self.reason)
         else:
             self._by_refusal = self._by_refusal or verdict == "exhausted"
-            self._failed_probes += 1
-            if self._failed_probes >= self._policy.failed_probes or verdict == "exhausted":
+            if self._probes.note_failure() or verdict == "exhausted":
                 self._level += 1
                 self._open(now, self.reason)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from llmbatch.breaker.core import PermitState, SettleVerdict, State
+from llmbatch.breaker.core import SettleVerdict, State
+from llmbatch.breaker.permit_state import PermitState
 
 if TYPE_CHECKING:
     from llmbatch.breaker.events import BreakerEvent

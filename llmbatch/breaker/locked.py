@@ -16,9 +16,10 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from llmbatch.breaker.classify import COUNTED, IGNORED, Judgement
-from llmbatch.breaker.core import MIN_RETRY_AFTER, Circuit, PermitState, State
+from llmbatch.breaker.core import MIN_RETRY_AFTER, Circuit, State
 from llmbatch.breaker.errors import CircuitOpenError
 from llmbatch.breaker.listeners import BreakerListener, Listeners
+from llmbatch.breaker.permit_state import PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.waiting import Waiter, Waiters
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llmbatch.breaker.core import PermitState
+from llmbatch.breaker.permit_state import PermitState
 
 __all__ = ["Call", "CallKind", "CallsInFlight"]
 

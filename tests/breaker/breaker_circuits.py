@@ -6,7 +6,8 @@ from collections.abc import Hashable
 
 from breaker_clock import Clock
 
-from llmbatch.breaker.core import Circuit, PermitState, SettleVerdict
+from llmbatch.breaker.core import Circuit, SettleVerdict
+from llmbatch.breaker.permit_state import PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 
 

@@ -23,7 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from llmbatch.breaker.core import Circuit, PermitState, SettleVerdict
+from llmbatch.breaker.core import Circuit, SettleVerdict
+from llmbatch.breaker.permit_state import PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 
 

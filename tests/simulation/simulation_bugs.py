@@ -14,7 +14,8 @@ import pytest
 
 import llmbatch.outputs.deferred
 import llmbatch.outputs.file
-from llmbatch.breaker.core import Circuit, PermitState
+from llmbatch.breaker.core import Circuit
+from llmbatch.breaker.permit_state import PermitState
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import WriteError
 from llmbatch.inputs.source import FileSource
@@ -56,7 +57,7 @@ def _leaked_probe(patch: pytest.MonkeyPatch) -> None:
 
     def leak(self: Circuit, permit: PermitState, verdict: Any, now: float, *, retry_after: float | None = None) -> None:
         if permit.probe and verdict == "failure":
-            self._probes[permit] = now + 1e7
+            self._probes.add(permit, now, 1e7)
             return
         settle(self, permit, verdict, now, retry_after=retry_after)
 
@@ -86,7 +87,7 @@ def _probes_without_end(patch: pytest.MonkeyPatch) -> None:
             return acquire(self, now, key, lease=lease)
         self._enter("half_open", now) if self.phase == "open" else None
         permit = self._admit(now, key, probe=True)
-        self._probes[permit] = now + 1000.0
+        self._probes.add(permit, now, 1000.0)
         return permit
 
     patch.setattr(Circuit, "acquire", let_in)
