@@ -10,7 +10,7 @@ from llmbatch.core.errors import UsageError
 from llmbatch.drill.score import Score
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
-from llmbatch.runner.value_types import Whole
+from llmbatch.runner.quantities import Whole
 
 __all__ = ["SWEPT", "Policy", "Recommendation", "read_policy", "read_range", "recommend", "sweep"]
 

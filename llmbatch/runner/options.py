@@ -14,7 +14,8 @@ from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import Headers
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option, option, options_of
-from llmbatch.runner.value_types import Choice, Duration, FieldPath, HeaderLines, Number, Size, Switch, Text, Whole
+from llmbatch.runner.quantities import Duration, Number, Size, Whole
+from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Switch, Text
 
 __all__ = [
     "OPTIONS",

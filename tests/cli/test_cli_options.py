@@ -17,18 +17,8 @@ from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RunOptions
-from llmbatch.runner.value_types import (
-    Choice,
-    Duration,
-    FieldPath,
-    HeaderLines,
-    Number,
-    Size,
-    Switch,
-    Text,
-    Value,
-    Whole,
-)
+from llmbatch.runner.quantities import Duration, Number, Size, Whole
+from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Switch, Text, Value
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
 VARIABLES = [(option, variable) for option in SETTABLE for variable in option.variables]
