@@ -1,8 +1,7 @@
-"""The circuit breaker: a library of its own, standard library only.
+"""Circuit breaker library. Needs the standard library only and can be imported alone.
 
-:class:`CircuitBreaker` guards calls from any thread and any event loop. The pure state machine beneath it,
-:class:`~llmbatch.breaker.core.Circuit`, takes time as an argument and can be driven by any shell. What not everybody
-needs is loaded when first used.
+:class:`CircuitBreaker` guards calls from any thread and any event loop. It wraps a pure state machine,
+:class:`~llmbatch.breaker.core.Circuit`, which takes time as an argument. Rarely used names are imported on first use.
 """
 
 from __future__ import annotations

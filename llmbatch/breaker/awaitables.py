@@ -1,6 +1,6 @@
-"""Tell sync functions from async ones, and build the errors for using the wrong one.
+"""Distinguish sync from async functions, and build the errors for using the wrong one.
 
-:mod:`inspect` is loaded where it is used, for that takes longer than loading the rest of this package.
+:mod:`inspect` is imported inside the functions that use it: importing it takes longer than the rest of this package.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 T = TypeVar("T")
 
 ASYNC = 0x80 | 0x100
-"""The flags of code that returns something to await: ``inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE``."""
+"""Flags of code objects that return an awaitable: ``inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE``."""
 
 UNSET = object()
 """Marks a value that a function has not returned yet."""
@@ -37,8 +37,8 @@ async def await_if_needed(value: object) -> object:
 
 
 def is_coroutine_function(fn: Callable[..., object]) -> bool:
-    """Whether a call of *fn* only makes something to await, as far as one can tell without calling it."""
-    # Most functions tell by their flags, at a tenth of the price.
+    """Whether calling *fn* returns an awaitable, as far as that is known without calling it."""
+    # The flags answer for most functions, at a tenth of the cost of inspect.
     code = getattr(fn, "__code__", None)
     if code is not None:
         return bool(code.co_flags & ASYNC)
@@ -48,7 +48,7 @@ def is_coroutine_function(fn: Callable[..., object]) -> bool:
 
 
 def is_unawaitable(value: object) -> bool:
-    """Whether a function returned *value*, and it is nothing to await."""
+    """Whether a function has returned *value* and it is not awaitable."""
     import inspect
 
     return value is not UNSET and not inspect.isawaitable(value)

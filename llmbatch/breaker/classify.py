@@ -28,20 +28,21 @@ __all__ = [
 Verdict = SettleVerdict | Literal["ignored"]
 
 COUNTED = frozenset({"failure", "throttled", "exhausted"})
-"""The verdicts that a fallback steps in for, and that ``explain()`` shows."""
+"""Verdicts for which a fallback is called and which ``explain()`` lists."""
 
 
 class Judgement(NamedTuple):
-    """What a call came to.
+    """Classified outcome of a call.
 
-    The verdicts: ``success``; ``failure`` counts against the circuit; ``neutral`` is an answer that says nothing
-    against the provider (a refused request); ``throttled`` asks for a slower pace and opens nothing, but sends a probe
-    back; ``exhausted`` (no credit, no quota) opens at once; ``ignored`` counts as nothing, as if never called.
+    Verdicts: ``success``; ``failure`` counts against the circuit; ``neutral``: an answer that is no sign of an outage,
+    such as a refused request; ``throttled``: slow down, which never opens a closed circuit, but a throttled probe
+    returns it to open; ``exhausted`` (no credit, no quota): opens at once; ``ignored``: not counted, as if never
+    called.
     """
 
     verdict: Verdict
     retry_after: float | None = None
-    """Seconds that the server named; they extend the open time, and never shorten it."""
+    """Seconds to wait, as named by the server; extends the open time and never shortens it. Default: none named."""
     status: int | None = None
     request_id: str | None = None
     message: str = ""
@@ -56,7 +57,7 @@ ErrorJudge = Callable[[Exception], Judgement | Verdict | None]
 ResultJudge = Callable[[object], Judgement | Verdict | None]
 
 ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
-"""Which exceptions count: a function that says so, or their types."""
+"""Which exceptions count as failures: a predicate, or exception types."""
 
 
 class Classifier:
@@ -75,13 +76,13 @@ class Classifier:
 
     @property
     def classifies_results(self) -> bool:
-        """Whether a call that returns may be no success."""
+        """Whether returned values are classified too."""
         return self._judge_result is not None
 
     def of_error(self, error: Exception) -> Judgement:
-        """What *error* means; its own ``retry_after`` where the judge names none."""
+        """Classify *error*; uses its ``retry_after`` attribute if the classification names no wait."""
         if isinstance(error, CircuitOpenError):
-            return IGNORED  # another breaker's, inside: nobody was called
+            return IGNORED  # from another breaker inside the call: nothing was called
         judgement = FAILURE
         if self._judge_error is not None:
             said = self._judge_error(error)
@@ -99,16 +100,16 @@ class Classifier:
         return judgement
 
     def of_result(self, result: object) -> Judgement:
-        """What the returned *result* means."""
+        """Classify a returned *result*."""
         said = None if self._judge_result is None else self._judge_result(result)
         return SUCCESS if said is None else as_judgement(said)
 
 
 def as_judgement(said: Judgement | Verdict, retry_after: float | None = None) -> Judgement:
-    """What a judge said, checked; *retry_after* in place of the judgement's, where it is given.
+    """Check what a classifying function returned; *retry_after* (seconds), if given, replaces its wait.
 
     Raises:
-        ValueError: it is no verdict, or the wait is no number.
+        ValueError: not a verdict, or the wait is not a number.
     """
     judgement = said if isinstance(said, Judgement) else Judgement(said)
     if judgement.verdict not in _VERDICTS:
@@ -122,7 +123,7 @@ def as_judgement(said: Judgement | Verdict, retry_after: float | None = None) ->
 
 
 def retry_after_of(error: BaseException) -> float | None:
-    """Seconds in the exception's ``retry_after``, None where there is no such number."""
+    """Seconds in the ``retry_after`` attribute of *error*; None if it has no finite number of at least 0 there."""
     value = getattr_safe(error, "retry_after")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         return None

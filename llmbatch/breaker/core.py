@@ -1,14 +1,13 @@
 """Implement the circuit as a pure state machine: acquire, settle, release, trip, close, hold.
 
-It knows no clock, no lock and no loop: whoever drives it hands in ``now`` (seconds on any monotonic clock, never going
-back) and keeps calls from overlapping. Three ideas carry it:
+It has no clock, lock or event loop: the caller passes ``now`` (seconds on a monotonic clock) and prevents concurrent
+use. Three concepts:
 
-* **Generations.** Every change of state starts a new one; what a permit of an older one reports changes no state.
-* **Serial numbers.** Calls are numbered when they are let in, so that whoever drives it can tell what was sent after
-  what.
-* **Leases.** A probe holds its place in the half-open circuit for a bounded time; then another may take it over.
+* **Generation**: number of the current state. A permit of an older generation no longer changes the state.
+* **Serial number**: calls are numbered in the order of their admission.
+* **Lease**: a probe holds its slot for a bounded time; then the next call may replace it.
 
-It does not decide what is a failure, and it makes no calls.
+Failures are classified by the caller.
 """
 
 from __future__ import annotations
@@ -28,11 +27,14 @@ State = Literal["closed", "open", "half_open"]
 SettleVerdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
 
 MIN_RETRY_AFTER = 0.05
-"""``retry_after`` is never told shorter than this, in seconds: a caller that loops on it must not spin."""
+"""Minimum of ``retry_after``, in seconds, so that a caller that sleeps for it in a loop does not spin."""
 
 
 class Circuit:
-    """One circuit. Not safe for concurrent use by itself; a cancelled caller must release its permit."""
+    """One circuit. Not safe for concurrent use; a canceled caller must release its permit.
+
+    *chance* draws the jitter, 0 to 1. Default: no jitter.
+    """
 
     __slots__ = (
         "_answered_at",
@@ -59,79 +61,79 @@ class Circuit:
         self._policy = policy
         self._chance = chance
         self.phase: State = "closed"
-        """The state as last changed, whatever the time."""
+        """State at the last change; see :meth:`state` for the state now."""
         self._closed_at = -math.inf
         self._level = 0
         self._until = -math.inf
         self._unnamed = 0
-        """Consecutive failures of callers without a name."""
+        """Consecutive failures of calls without a key."""
         self._named: set[Hashable] = set()
-        """Callers with one that are in the same streak."""
+        """Keys of the callers that failed in the same streak."""
         self._window: Window = (
             CountWindow(policy.rate_window) if policy.rate_seconds is None else TimeWindow(policy.rate_seconds)
         )
         self._in_flight: dict[PermitState, float] = {}
-        """When the calls that have not come back were let in, oldest first; kept only where a stall opens."""
+        """Admission times of calls in flight, oldest first; kept only if the policy has a stall rule."""
         self._answered_at = -math.inf
         self._probes = HalfOpen(policy)
         self._by_refusal = False
         self.forced: Literal["", "open", "disabled"] = ""
-        """Whether an operator holds it open, or has switched it off."""
+        """``open`` if an operator forced it open, ``disabled`` if an operator switched it off; else empty."""
         self.changed_at = -math.inf
-        """When the state changed last; minus infinity: never."""
+        """When the state last changed; minus infinity: never."""
         self.generation = 0
         self.serial = 0
         self.reason = ""
 
-    # What one can ask.
+    # Queries.
 
     def state(self, now: float) -> State:
-        """The state as of *now*: an open circuit whose time is over is half-open."""
+        """State at *now*: an open circuit whose open time has passed is half-open."""
         if self.phase == "open" and now >= self._until and not self.forced:
             return "half_open"
         return self.phase
 
     @property
     def is_closed(self) -> bool:
-        """Whether calls pass freely."""
+        """Whether calls pass without probing."""
         return self.phase == "closed"
 
     @property
     def is_quiet(self) -> bool:
-        """Whether a call that ends well now leaves nothing to note."""
+        """Whether a success would change nothing, so that it need not be recorded."""
         return bool(self.forced) or (not self.failures and not self._policy.has_window)
 
     @property
     def failures(self) -> int:
-        """Consecutive failures, different callers counted once each.
+        """Number of consecutive failures; each keyed caller counts once.
 
-        Those that opened the circuit stand until it closes; probes add none.
+        Those that opened the circuit count until it closes; probes add none.
         """
         return self._unnamed + len(self._named)
 
     @property
     def until(self) -> float:
-        """No probe goes before; meaningful while not closed."""
+        """Earliest time of the next probe; meaningful while not closed."""
         return self._until
 
     @property
     def lease_until(self) -> float:
-        """When the first of the probes that are out loses its lease; meaningful while one is."""
+        """When the first probe in flight loses its lease; 0 if there is none."""
         return self._probes.first_expiry
 
     @property
     def probing(self) -> bool:
-        """Whether a probe is out."""
+        """Whether a probe is in flight."""
         return bool(self._probes)
 
     def is_current(self, permit: PermitState) -> bool:
-        """Whether the circuit is as it was when it gave *permit*, and a probe still holds its place."""
+        """Whether the state has not changed since *permit* was acquired; a probe must also still hold its slot."""
         return permit.generation == self.generation and (not permit.probe or permit in self._probes)
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be let in, 0 for at once; infinite where an operator holds it open.
+        """Seconds until a call may be admitted, 0 for now; infinite while forced open.
 
-        Half-open with all probes out, it may be sooner: when one of them ends.
+        If all probe slots are taken, this is until the first lease ends; it may be sooner, when a probe ends.
         """
         if self.phase == "closed":
             return 0.0
@@ -143,16 +145,17 @@ class Circuit:
         return max(0.0, until - now)
 
     def retry_after(self, now: float) -> float:
-        """Seconds until asking again makes sense: at least 0.05, finite but where an operator holds it open."""
+        """Seconds until a refused call should try again: at least 0.05; infinite while forced open."""
         return max(MIN_RETRY_AFTER, self.wait(now))
 
-    # What changes it.
+    # Changes.
 
     def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> PermitState | None:
-        """Let one call in, or None for a refusal. *key* names the caller; None: each call is its own.
+        """Admit one call and return its permit; None if it is refused.
 
-        *lease* (seconds) replaces the policy's for a probe. Whoever gets a permit settles or releases it; a probe that
-        does neither is replaced when its lease is over, each replacement holding twice as long as the one before.
+        *key* names the caller; None: every call counts on its own. *lease* (seconds) replaces the policy's for a probe.
+        Settle or release each permit exactly once. A probe that does neither is replaced when its lease ends; each
+        replacement gets twice the lease, up to four times.
         """
         if self.phase == "closed":
             if self._in_flight:
@@ -178,15 +181,15 @@ class Circuit:
         return permit
 
     def make_permit(self, generation: int, now: float) -> PermitState:
-        """The permit of an unnamed call that passed without one, while the circuit was closed in *generation*.
+        """Return a permit for a call that took the fast path in *generation*, while the circuit was closed.
 
-        A closed circuit writes nothing down when it lets a call in, unless its policy times calls.
+        A closed circuit records nothing when it admits a call, unless its policy times calls.
         """
         self.serial += 1
         return PermitState(self.serial, generation, None, now, probe=False)
 
     def succeed(self, generation: int, now: float, count: int = 1) -> None:
-        """Settle as successes *count* calls that :meth:`make_permit` would make permits for, at less cost.
+        """Count *count* successes of calls that took the fast path in *generation*; cheaper than a permit for each.
 
         Only for policies that do not time calls.
         """
@@ -204,9 +207,10 @@ class Circuit:
     def settle(
         self, permit: PermitState, verdict: SettleVerdict, now: float, *, retry_after: float | None = None
     ) -> None:
-        """Say what a call came to. *retry_after*: seconds that the server named; they only ever extend a wait.
+        """Count the outcome of an admitted call. *retry_after*: a wait in seconds that the server named.
 
-        While closed, such a wait stops nothing: but should the circuit open before it is over, it lasts as long.
+        The wait only ever extends an open time. While closed it stops no call, but an opening before its end lasts at
+        least that long.
 
         Raises:
             RuntimeError: the permit was settled or released before.
@@ -222,7 +226,7 @@ class Circuit:
             self._settle_probe(permit, verdict, now)
 
     def release(self, permit: PermitState) -> None:
-        """Give a permit back unused: the call was cancelled and says nothing.
+        """Return a permit without counting its call, which was canceled or never made.
 
         Raises:
             RuntimeError: the permit was settled or released before.
@@ -238,16 +242,16 @@ class Circuit:
             self._in_flight.pop(permit, None)
 
     def hold(self, until: float) -> None:
-        """While not closed: no probe before *until*; a deadline never moves earlier.
+        """Send no probe before *until*; never shortens a wait.
 
-        While closed it changes nothing at once, but an opening before *until* lasts at least so long. What is infinite
-        or no number is ignored.
+        While closed, calls still pass, but an opening before *until* lasts at least until then. Infinity and NaN are
+        ignored.
         """
         if self._until < until < math.inf:
             self._until = until
 
     def trip(self, now: float, reason: str, *, by_refusal: bool = False) -> None:
-        """Open now, unless it is forced. *by_refusal*: refusals opened it, so another one is no sign of recovery."""
+        """Open the circuit, unless it is forced. *by_refusal*: because of refusals, so a refused probe has failed."""
         if self.forced:
             return
         if self.phase == "closed" and now - self._closed_at >= self._policy.stable_time:
@@ -256,7 +260,7 @@ class Circuit:
         self._open(now, reason)
 
     def close(self, now: float, *, start_over: bool = False) -> None:
-        """Close now, forced or not. *start_over*: the next opening starts with the shortest open time again."""
+        """Close the circuit, forced or not. *start_over*: the next opening starts at the shortest open time again."""
         self.forced = ""
         self._enter("closed", now)
         self._closed_at = now
@@ -267,24 +271,24 @@ class Circuit:
             self._level = 0
 
     def force_open(self, now: float, reason: str) -> None:
-        """Let nothing in until :meth:`reset`."""
+        """Refuse every call until :meth:`reset`."""
         self._enter("open", now)
         self.forced = "open"
         self.reason = reason
 
     def disable(self, now: float) -> None:
-        """Let everything in and count nothing until :meth:`reset`."""
+        """Admit every call and count none until :meth:`reset`."""
         self.close(now)
         self.forced = "disabled"
 
     def reset(self, now: float) -> None:
-        """Close and forget everything, waits that the server named included."""
+        """Close and forget all failures and waits, also those that the server named."""
         self.close(now, start_over=True)
         self._until = -math.inf
 
     def _open(self, now: float, reason: str) -> None:
         wait = self._policy.open_time(self._level, self._chance())
-        # A wait that the server named before outlasts ours.
+        # A longer wait that the server named earlier still holds.
         self._until = max(self._until, now + wait)
         self._enter("open", now)
         self.reason = reason
@@ -300,7 +304,7 @@ class Circuit:
         if verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
         elif verdict == "failure":
-            # A call of an unnamed caller stands for itself.
+            # A call without a key counts on its own.
             if permit.key is None:
                 self._unnamed += 1
             else:
@@ -342,7 +346,7 @@ class Circuit:
         return self._policy.slow_call_rate is not None and now - at > self._policy.slow_call_duration
 
     def _check_stall(self, now: float) -> None:
-        """Open if enough callers' calls are overdue and none has had an answer meanwhile. O(overdue calls)."""
+        """Open if enough callers have overdue calls and no call was answered meanwhile. O(overdue calls)."""
         timeout = self._policy.stall_timeout
         if timeout is None or now - self._answered_at <= timeout:
             return
@@ -361,7 +365,7 @@ class Circuit:
             if self._probes.note_success():
                 self.close(now)
         elif verdict == "neutral" and not self._by_refusal:
-            # The provider is up, though it refused this request; several such answers mean that it works.
+            # The provider answers, though it refused this request; several such answers mean that it works.
             if self._probes.note_neutral():
                 self.close(now)
         elif verdict == "throttled":

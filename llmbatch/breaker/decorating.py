@@ -51,7 +51,7 @@ def decorate(
             f"{fn!r} is a generator function, which does nothing until it is iterated; "
             "use `with breaker.acquire():` inside it"
         )
-    # An argument called `fallback` that belongs to fn is bound first, or call() would take it for its own.
+    # Bind an argument of fn that is called `fallback` first, or call() would take it as its own.
     if is_coroutine_function(fn):
 
         @functools.wraps(fn)

@@ -1,7 +1,4 @@
-"""The one exception of the breaker.
-
-It shares no base with the rest of the project, because this package stands alone.
-"""
+"""The exception for a refused call. Independent of the exceptions of llmbatch, as this package can be used alone."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ __all__ = ["CircuitOpenError"]
 
 
 class CircuitOpenError(Exception):
-    """A call was refused without being made. Each refusal is a new one, and can be pickled.
+    """A call was refused and not made. Raised anew for each refusal; can be pickled."""
 
-    The facts are the arguments, so that making one costs no more than a bare exception.
-    """
+    # The fields are read from ``args``: creating one costs no more than a bare exception.
 
     if TYPE_CHECKING:
 
@@ -22,12 +18,12 @@ class CircuitOpenError(Exception):
 
     @property
     def retry_after(self) -> float:
-        """Seconds until the next probe may go: finite and above zero, infinite where an operator holds it open."""
+        """Seconds until a call may be admitted: above zero, and finite unless the circuit is forced open."""
         return float(self.args[0])
 
     @property
     def name(self) -> str:
-        """The breaker's name, may be empty."""
+        """Name of the breaker; may be empty."""
         return str(self.args[1]) if len(self.args) > 1 else ""
 
     @property

@@ -1,4 +1,4 @@
-"""What a breaker tells its listeners: plain records. Times are seconds on the breaker's own clock."""
+"""Events that a breaker's listeners receive, as frozen records. Times are seconds on the breaker's clock."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class StateChanged:
     reason: str
     """Why it opened; empty when it closed."""
     retry_after: float | None
-    """Seconds until a probe may go; None when it closed."""
+    """Seconds until a probe may be sent; None when it closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    """A call that was let in has ended. *verdict* None: it was cancelled or counts as nothing."""
+    """An admitted call has ended. *verdict* None: it was canceled or is not counted. *seconds*: its duration."""
 
     name: str
     at: float
@@ -33,12 +33,12 @@ class CallEnded:
     seconds: float
     is_probe: bool
     is_stale: bool
-    """Whether the circuit changed meanwhile, so that it decided nothing."""
+    """Whether the circuit had changed its state meanwhile, so that the call had no effect on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRefused:
-    """A call was not let in."""
+    """A call was refused. *retry_after*: seconds until a call may be admitted."""
 
     name: str
     at: float

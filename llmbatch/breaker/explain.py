@@ -1,7 +1,7 @@
 """Explain the state of a circuit to humans and logs: the state, its reason, and the last failures.
 
-Exceptions are read by their looks (``status_code``, ``response.headers``, ``request_id``), as those of the SDKs have
-them; nothing is imported to know them, and none is kept, for its traceback holds the frames of the call.
+Facts about exceptions come from the attributes that SDKs use (``status_code``, ``response.headers``, ``request_id``);
+no SDK is imported. Exceptions are not kept: their tracebacks would keep the frames of the calls alive.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Failure:
     """Seconds on the breaker's clock."""
     verdict: Verdict
     error: str
-    """The exception's type and message, or what the judge said; keys are masked."""
+    """Type and message of the exception, or the message of the :class:`Judgement`; keys are masked."""
     status: int | None = None
     request_id: str | None = None
     caller: Hashable = None
@@ -44,24 +44,24 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A snapshot of one circuit. ``str()`` tells it in a few lines. Times are seconds on the breaker's clock."""
+    """Snapshot of one circuit; ``str()`` gives a few lines of text. Times are seconds on the breaker's clock."""
 
     name: str
     state: State
     at: float
-    """When this was asked."""
+    """When the snapshot was taken."""
     since: float | None
-    """Since when it has been so; None: from the beginning."""
+    """Time of the last change of state; None: it never changed."""
     reason: str
     """Why it opened; empty while it is closed."""
     is_forced: bool
-    """Whether an operator holds it open, or has disabled it."""
+    """Whether it was forced open or disabled by hand."""
     retry_after: float | None
-    """Seconds until a call may be let in; None while it is closed, infinite where an operator holds it open."""
+    """Seconds until a call may be admitted; None while closed, infinite while forced open."""
     failures: int
-    """Consecutive failures; those that opened the circuit stand until it closes."""
+    """Number of consecutive failures; those that opened the circuit count until it closes."""
     last_failures: tuple[Failure, ...]
-    """The last calls that counted against it, oldest first; not even a reset clears them."""
+    """The last ten failed calls at most, oldest first; a reset does not clear them."""
 
     def __str__(self) -> str:
         title = f"circuit {_one_line(self.name) or 'unnamed'}"
@@ -78,13 +78,13 @@ class Explanation:
         if self.retry_after == math.inf:
             lines.append("  until it is reset")
         elif self.retry_after is not None:
-            lines.append(f"  a call may be let in after {self.retry_after:.1f} s")
+            lines.append(f"  a call may be admitted after {self.retry_after:.1f} s")
         lines += [f"  {self.at - failure.at:.1f} s ago: {failure}" for failure in self.last_failures]
         return "\n".join(lines)
 
 
 def describe(judgement: Judgement, error: BaseException | None, *, at: float, caller: Hashable) -> Failure:
-    """The facts of a failed call."""
+    """Build the record of a failed call from its classification and exception."""
     response = getattr_safe(error, "response")
     message = judgement.message or ("a result" if error is None else _text_of(error))
     return Failure(
@@ -99,7 +99,7 @@ def describe(judgement: Judgement, error: BaseException | None, *, at: float, ca
 
 
 def mask(text: str) -> str:
-    """*text* on one printable line and not too long, without what looks like an API key, or the query of an address."""
+    """Return *text* as one printable line of at most 300 characters, with API keys and URL queries masked."""
     text = text[:MAX_READ]
     for pattern in _SECRETS:
         text = pattern.sub(r"\1…\2", text)
@@ -119,10 +119,10 @@ _SECRETS = tuple(
     for pattern in (
         r"(https?://[^\s?'\"]+\?)[^\s'\"]*()",
         r"(://)[^/\s@'\"]+(@)",
-        # The providers' own prefixes; with a digit, for hf_transfer_enabled is no key.
+        # Key prefixes of providers. A digit is required: hf_transfer_enabled is not a key.
         r"(\b(?:sk|pk|rk|gsk|xai|hf|r8|nvapi|fw|pplx)[-_])(?=\S*\d)[A-Za-z0-9_.*\-]{8,}()",
         r"(\bAIza)[A-Za-z0-9_\-]{16,}()",
-        # What is called a key, and what follows the word that announces one.
+        # Values named key, token, secret, password or authorization, and bearer tokens.
         r"(?i)((?:key|token|secret|password|authorization)['\"]?\s*[:=]\s*['\"]?(?:bearer\s+)?)[^\s'\",;&]{6,}()",
         r"(?i)(bearer\s+)(?=\S*\d)[^\s'\",;&]{8,}()",
     )

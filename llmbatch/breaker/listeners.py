@@ -21,11 +21,11 @@ Subscription = tuple[BreakerListener, bool]
 
 
 class Listeners:
-    """The listeners of one breaker, and the news not yet told.
+    """Listeners of one breaker, and the queue of events that they have not received.
 
-    News are queued under the breaker's lock and told outside it, by whichever thread finds nobody telling: so every
-    listener sees them in the order in which they happened, from one thread at a time, and may use the breaker. What a
-    listener raises is logged once and stops nothing; only interruptions (``KeyboardInterrupt``) pass through.
+    Events are queued under the breaker's lock and delivered outside it, by one thread at a time. So every listener gets
+    them in order and may use the breaker. An exception in a listener is logged once and has no other effect;
+    ``KeyboardInterrupt`` passes through.
     """
 
     __slots__ = ("_already_logged", "_delivering", "_queue", "_subscriptions", "wants_calls")
@@ -38,46 +38,46 @@ class Listeners:
         self.wants_calls = False
 
     def add(self, listener: BreakerListener, *, calls: bool) -> Subscription:
-        """Add one; *calls*: it is told of every call, not only of changes. Call under the breaker's lock."""
+        """Add *listener*; with *calls* it gets call events too. Call under the breaker's lock."""
         entry = (listener, calls)
         self._subscriptions = (*self._subscriptions, entry)
         self.wants_calls = self.wants_calls or calls
         return entry
 
     def remove(self, entry: Subscription) -> None:
-        """Remove what :meth:`add` gave; nothing happens if it is gone. Call under the breaker's lock."""
+        """Remove a subscription, if it is still there. Call under the breaker's lock."""
         self._subscriptions = tuple(other for other in self._subscriptions if other is not entry)
         self._already_logged.discard(id(entry))
         self.wants_calls = any(wants for _, wants in self._subscriptions)
 
     @property
     def has_events(self) -> bool:
-        """Whether something is left to tell."""
+        """Whether undelivered events are queued."""
         return bool(self._queue)
 
-    # The news; call these under the breaker's lock. They cost nothing where nobody listens.
+    # Queue events; call these under the breaker's lock. They cost nothing without listeners.
 
     def changed(self, name: str, now: float, old: State, new: State, reason: str, retry_after: float | None) -> None:
-        """The circuit went from *old* to *new*."""
+        """Queue :class:`StateChanged`."""
         if self._subscriptions:
             self._queue.append((_events().StateChanged(name, now, old, new, reason, retry_after), False))
 
     def ended(
         self, name: str, now: float, verdict: SettleVerdict | None, permit: PermitState, *, is_stale: bool
     ) -> None:
-        """The call of *permit* has ended."""
+        """Queue :class:`CallEnded` for the call of *permit*."""
         if self.wants_calls:
             ended = _events().CallEnded(name, now, verdict, now - permit.at, permit.probe, is_stale)
             self._queue.append((ended, True))
 
     def refused(self, name: str, now: float, state: State, retry_after: float) -> None:
-        """A call was not let in."""
+        """Queue :class:`CallRefused`."""
         if self.wants_calls:
             self._queue.append((_events().CallRefused(name, now, state, retry_after), True))
 
     def deliver(self) -> None:
-        """Tell what is queued, outside the breaker's lock. Returns at once if somebody is telling already."""
-        # Asked again after letting go, or news queued in between would wait for the next event.
+        """Deliver queued events, outside the breaker's lock. Returns at once if another thread is delivering."""
+        # The outer loop checks again after releasing, or events queued in between would wait for the next one.
         while self._queue and self._delivering.acquire(blocking=False):
             try:
                 while self._queue:
@@ -99,16 +99,16 @@ class Listeners:
 
 
 def _events() -> ModuleType:
-    from llmbatch.breaker import events  # loaded late: most breakers have no listener
+    from llmbatch.breaker import events  # imported late: most breakers have no listener
 
     return events
 
 
 def _log(listener: BreakerListener, event: BreakerEvent) -> None:
-    import logging  # loaded late: most programs never come here
+    import logging  # imported late: most programs never log
 
     logging.getLogger("llmbatch.breaker").exception(
-        "listener %r raised on %s of circuit %r; it will be told more, but its errors are not logged again",
+        "listener %r raised on %s of circuit %r; it keeps receiving events, but its errors are not logged again",
         listener,
         type(event).__name__,
         event.name,

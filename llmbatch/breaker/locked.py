@@ -2,8 +2,8 @@
 
 Fast path: while the circuit is closed, ``fast_generation`` holds its generation and calls skip the lock; None means
 take the lock. A successful call takes the lock only if ``must_record`` is set: it ends a streak of failures, or a
-window counts it. While the circuit is open, ``rejection`` holds what a refusal needs, without the lock. These plain
-attributes are written under the lock and read without it.
+window counts it. While the circuit is open, ``rejection`` has the facts of a refusal, so that calls are refused without
+the lock. These attributes are written under the lock and read without it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["LockedCircuit"]
 
 MAX_FAILURES_KEPT = 10
-"""How many of the last failures are kept for ``explain()``."""
+"""Number of last failures kept for ``explain()``."""
 
 
 class LockedCircuit:
     """Thread-safe circuit. Calls no foreign code under the lock except the clock.
 
-    *judges_results*: what a call returns must be judged, so that none passes without a permit.
+    *classifies_results*: returned values are classified, so that every call needs a permit. Default: False.
     """
 
     __slots__ = (
@@ -66,27 +66,27 @@ class LockedCircuit:
     ) -> None:
         self.name = name
         self.clock = clock
-        # Reentrant: the garbage collector may close an abandoned async_call while its own thread holds the lock, and a
-        # signal handler may ask for the state.
+        # Reentrant: while a thread holds the lock, its garbage collector may close an abandoned async_call, and its
+        # signal handlers may read the state.
         self._lock = threading.RLock()
         self._circuit = Circuit(policy, chance=_draw)
         self._listeners = Listeners()
         self._failures: deque[Failure] = deque(maxlen=MAX_FAILURES_KEPT)
         self._needs_permit = classifies_results or policy.times_calls
-        # Good calls in a window of calls need no lock: counting is atomic, and only failures look at the window.
+        # Successes in a window of calls need no lock: counting is atomic, and only failures read the window.
         self._success_counter = (
             itertools.count() if policy.failure_rate is not None and policy.rate_seconds is None else None
         )
         self._counted_before = self._counted_generation = 0
         self._count_success: Callable[[], int] | None = None
         self._in_step = False
-        """Whether a step is being done; only its own thread can see it true."""
+        """Whether a step is running; only its own thread can see it true."""
         self._deferred_steps: deque[Callable[[float], None]] = deque()
         self._frees_probe_slot = False
-        """Whether the step gave a probe's place back."""
+        """Whether the step freed a probe slot."""
         self._waiters_to_wake: deque[Waiter] = deque()
         self._in_streak = False
-        """Whether the last calls failed, so that a success must be told at once."""
+        """Whether the last calls failed, so that a success must be recorded at once."""
         self.waiters = Waiters()
         self.fast_generation: int | None = None
         """Generation in which a call may pass without a permit; None: take the lock and get one."""
@@ -96,51 +96,51 @@ class LockedCircuit:
         """Open circuit: (until, name, reason), enough to refuse calls without the lock; None: ask the circuit."""
         self._refresh()
 
-    # What one can ask.
+    # Queries.
 
     def state(self) -> State:
-        """The state as of now."""
+        """State of the circuit now."""
         with self._lock:
             state = self._circuit.state(self.clock())
         self._notify()
         return state
 
     def failures(self) -> int:
-        """Consecutive failures."""
+        """Number of consecutive failures."""
         with self._lock:
             failures = self._circuit.failures
         self._notify()
         return failures
 
     def is_forced(self) -> bool:
-        """Whether an operator holds it open, or has disabled it."""
+        """Whether it was forced open or disabled by hand."""
         return bool(self._circuit.forced)
 
     def retry_after(self) -> float | None:
-        """Seconds until a call may be let in; None while closed."""
+        """Seconds until a call may be admitted; None while closed."""
         with self._lock:
             seconds = None if self._circuit.is_closed else self._circuit.retry_after(self.clock())
         self._notify()
         return seconds
 
     def is_current(self, permit: PermitState) -> bool:
-        """Whether the circuit is as it was when it gave *permit*."""
+        """Whether the state has not changed since *permit* was acquired."""
         with self._lock:
             is_current = self._circuit.is_current(permit)
         self._notify()
         return is_current
 
     def seconds_until_ready(self, waiter: Waiter) -> float:
-        """Seconds until a call may be let in; if that is not now, *waiter* is woken by the next change."""
+        """Seconds until a call may be admitted; the next change wakes *waiter*."""
         with self._lock:
-            # First, or what changes while the wait is worked out would wake nobody.
+            # Register first, or a change while the wait is computed would wake nobody.
             self.waiters.add(waiter)
             seconds = self._circuit.wait(self.clock())
         self._notify()
         return seconds
 
     def seconds_left(self, permit: PermitState, until: float, waiter: Waiter) -> float:
-        """Seconds until *until*, 0 if *permit* is no longer current; *waiter* is woken by the next change."""
+        """Seconds until *until*, 0 if *permit* is no longer current; the next change wakes *waiter*."""
         with self._lock:
             self.waiters.add(waiter)
             seconds = until - self.clock() if self._circuit.is_current(permit) else 0.0
@@ -148,7 +148,7 @@ class LockedCircuit:
         return seconds
 
     def explain(self) -> Explanation:
-        """Everything at once."""
+        """Snapshot for ``CircuitBreaker.explain``."""
         from llmbatch.breaker.explain import Explanation
 
         with self._lock:
@@ -171,17 +171,18 @@ class LockedCircuit:
     # Calls.
 
     def admit(self, caller: Hashable = None) -> PermitState:
-        """The permit for one call.
+        """Admit one call and return its permit.
 
         Raises:
-            CircuitOpenError: refused. No variable ever holds it here: that would tie it to its own traceback.
+            CircuitOpenError: the call was refused.
         """
+        # The error is never kept in a variable: that would be a reference cycle with its own traceback.
         if (rejection := self.rejection) is not None and (wait := rejection[0] - self.clock()) > 0:
             raise CircuitOpenError(max(wait, MIN_RETRY_AFTER), rejection[1], rejection[2])
         with self._lock:
             circuit = self._circuit
             if self._in_step:
-                # Within another step, nothing may move: only a closed circuit lets a call in.
+                # Within another step the state must not change: only a closed circuit admits a call.
                 if circuit.is_closed:
                     return circuit.make_permit(circuit.generation, self.clock())
                 raise CircuitOpenError(MIN_RETRY_AFTER, self.name, circuit.reason)
@@ -209,7 +210,7 @@ class LockedCircuit:
         try:
             self._notify()
         except BaseException:
-            # An interruption came while the news were told: the call is not made.
+            # Interrupted while events were delivered: the call is not made.
             if permit is not None:
                 self.settle(permit, IGNORED, None)
             raise
@@ -218,13 +219,13 @@ class LockedCircuit:
         return permit
 
     def settle(self, permit: PermitState, judgement: Judgement, error: BaseException | None) -> None:
-        """Settle *permit* by *judgement*; *error* is described for ``explain()`` and not kept.
+        """Settle *permit* by *judgement*. *error* is described for ``explain()``, not kept.
 
         Raises:
             RuntimeError: the permit was settled or released before.
         """
         verdict = judgement.verdict
-        # Outside the lock, for an exception's text is somebody else's code.
+        # Outside the lock: the text of an exception comes from foreign code.
         failure = _describe(judgement, error, self.clock(), permit) if verdict in COUNTED else None
 
         def settle(now: float) -> None:
@@ -241,11 +242,11 @@ class LockedCircuit:
                 self._failures.append(failure)
             self._frees_probe_slot = self._frees_probe_slot or permit.probe
 
-        # A success that ends no streak changes nothing that others read without the lock.
+        # A success that ends no streak changes none of the attributes that are read without the lock.
         self._step(settle, refresh=verdict != "success" or self._in_streak)
 
     def succeed(self, fast_generation: int) -> None:
-        """Settle as a success a call that took the fast path in *fast_generation*."""
+        """Count the success of a call that took the fast path in *fast_generation*."""
         count = self._count_success
         if count is not None and fast_generation == self.fast_generation:
             count()
@@ -253,31 +254,31 @@ class LockedCircuit:
             self._step(lambda now: self._circuit.succeed(fast_generation, now), refresh=self._in_streak)
 
     def fail(self, fast_generation: int, judgement: Judgement, error: Exception) -> None:
-        """Settle by *judgement* a call that took the fast path in *fast_generation* and raised *error*."""
+        """Count by *judgement* a call that took the fast path in *fast_generation* and raised *error*."""
         with self._lock:
             permit = self._circuit.make_permit(fast_generation, self.clock())
         self.settle(permit, judgement, error)
 
-    # Everything else that changes it.
+    # Manual control.
 
     def hold(self, seconds: float) -> None:
-        """No probe for *seconds*."""
+        """Send no probe for *seconds*."""
         self._step(lambda now: self._circuit.hold(now + seconds))
 
     def force_open(self, reason: str) -> None:
-        """Refuse everything."""
+        """Refuse every call."""
         self._step(lambda now: self._circuit.force_open(now, reason))
 
     def disable(self) -> None:
-        """Let everything pass."""
+        """Admit every call and count none."""
         self._step(self._circuit.disable)
 
     def reset(self) -> None:
-        """Start afresh."""
+        """Close the circuit and forget all failures, waits and overrides."""
         self._step(self._circuit.reset)
 
     def add_listener(self, listener: BreakerListener, *, calls: bool) -> Callable[[], None]:
-        """Add *listener*; returns what removes it."""
+        """Add *listener*; return a function that removes it."""
         with self._lock:
             subscription = self._listeners.add(listener, calls=calls)
             self._refresh()
@@ -294,18 +295,18 @@ class LockedCircuit:
     # Under the lock.
 
     def _record_counted(self, now: float) -> None:
-        """Note the good calls that were only counted, before something looks at the window."""
+        """Record the successes that were only counted, before the window is read."""
         if self._success_counter is not None:
             counted = next(self._success_counter)
-            count, self._counted_before = counted - self._counted_before, counted + 1  # the look itself is counted too
+            count, self._counted_before = counted - self._counted_before, counted + 1  # reading the counter counts too
             if count:
                 self._circuit.succeed(self._circuit.generation, now, count)
 
     def _step(self, do: Callable[[float], None], *, refresh: bool = True) -> None:
-        """One step of the circuit under the lock, then everything that follows from it.
+        """Run one step of the circuit under the lock, then refresh, deliver and wake.
 
-        A signal handler, or a call that the garbage collector ends, may come in the middle of another step of its own
-        thread, which the lock does not keep out. What it wants is done when that step is.
+        A signal handler, or a call closed by the garbage collector, may interrupt a step on the same thread, which the
+        reentrant lock allows. Its step is deferred until that one has ended.
         """
         with self._lock:
             if self._in_step:
@@ -318,14 +319,14 @@ class LockedCircuit:
         self._notify()
 
     def _run_deferred_steps(self) -> None:
-        # Asked again when it is no longer busy, or what comes just then would be left.
+        # Checked again after each step, or one that is deferred just then would be left.
         while self._deferred_steps:
             self._run_step(None, refresh=True)
 
     def _run_step(self, do: Callable[[float], None] | None, *, refresh: bool) -> None:
         self._in_step = True
         try:
-            if do is None and self._deferred_steps:  # or what was late was done just before this was busy
+            if do is None and self._deferred_steps:  # it may have run just before this step began
                 do = self._deferred_steps.popleft()
             if do is not None:
                 now = self.clock()
@@ -338,7 +339,7 @@ class LockedCircuit:
             self._in_step = False
 
     def _after(self, was: State, generation: int, now: float) -> None:
-        """After a change of the circuit: queue the news, and whom to wake."""
+        """After a change of the circuit: queue its event and the waiters to wake."""
         circuit = self._circuit
         changed = circuit.generation != generation
         if changed and not was == circuit.phase == "closed":
@@ -359,32 +360,32 @@ class LockedCircuit:
         elif circuit.is_closed and not self._needs_permit:
             fast_generation = circuit.generation
         if self._success_counter is not None and circuit.generation != self._counted_generation:
-            # What was counted before the change is of the past, also by those who are about to count.
+            # Successes counted before the change, or about to be, no longer count.
             self._counted_generation = circuit.generation
             self._success_counter, self._counted_before = itertools.count(), 0
         self.must_record = not circuit.is_quiet
         self._in_streak = circuit.failures > 0
         self.rejection = rejection
         self.fast_generation = fast_generation
-        # A success that ends a streak must be noted at once.
+        # A success that ends a streak must be recorded at once.
         self._count_success = (
             self._success_counter.__next__ if self._success_counter is not None and not self._in_streak else None
         )
 
     def _notify(self) -> None:
-        """Outside the lock: wake who waits, tell the news, also those of calls that the garbage collector ended."""
+        """Outside the lock: wake waiters and deliver events, also those of calls that the garbage collector closed."""
         while self._waiters_to_wake:
             try:
                 waiter = self._waiters_to_wake.popleft()
             except IndexError:
-                break  # another thread has woken it
+                break  # another thread has taken it
             waiter()
-        # An abandoned call is settled under the lock of whatever step it is collected in, which tells when it is done.
+        # An abandoned call is settled under the lock of the step in which it is collected; that step delivers later.
         if self._listeners.has_events and not self._lock._is_owned():  # type: ignore[attr-defined]
             self._listeners.deliver()
 
 
-# Loaded late: nothing of this is needed before something fails.
+# Imported late: not needed before a call fails.
 
 
 def _draw() -> float:

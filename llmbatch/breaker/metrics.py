@@ -14,41 +14,41 @@ __all__ = ["BreakerMetrics", "CircuitNumbers"]
 
 @dataclass(slots=True)
 class CircuitNumbers:
-    """What one circuit has seen since its metrics listen. Times are seconds."""
+    """Counts of one circuit since its metrics were added as a listener. Times are seconds."""
 
     state: State = "closed"
-    """As of the last change: an open circuit whose time is over is ``half_open`` from its next probe on."""
+    """State at the last change: an open circuit becomes ``half_open`` with its next probe, not by time."""
     ended: Counter[str] = field(default_factory=Counter)
-    """Calls that were let in and have ended, by verdict; ``ignored`` are those that count as nothing."""
+    """Admitted calls that have ended, by verdict; ``ignored`` for those that are not counted."""
     probes: int = 0
-    """Those of them that were probes."""
+    """How many of them were probes."""
     stale: int = 0
-    """Those of them that decided nothing, because the circuit had changed meanwhile."""
+    """How many of them had no effect, because the circuit had changed meanwhile."""
     refused: int = 0
     openings: int = 0
-    """Times that it left the closed state."""
+    """How often it left the closed state."""
     call_seconds: float = 0.0
-    """Sum of the times that the calls took."""
+    """Total duration of the calls."""
     outage_seconds: float = 0.0
-    """Time between leaving the closed state and coming back to it, the present time not included."""
+    """Total time between leaving the closed state and closing again; an outage counts when it ends."""
 
 
 class BreakerMetrics:
-    """A listener that counts: ``breaker.add_listener(metrics, calls=True)``.
+    """Listener that counts events: ``breaker.add_listener(metrics, calls=True)``.
 
-    It may listen to many breakers; numbers are kept by the breaker's name. Safe between threads. Without ``calls=True``
-    it knows of states and openings only, and costs the calls nothing.
+    May listen to many breakers; counts are kept per name of the breaker. Thread-safe. Without ``calls=True`` it counts
+    states and openings only, at no cost per call.
     """
 
     __slots__ = ("_left_closed", "_lock", "_numbers")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # an event may come in the middle of a question
+        self._lock = threading.RLock()  # a signal handler may cause an event while numbers() holds the lock
         self._numbers: dict[str, CircuitNumbers] = {}
         self._left_closed: dict[str, float] = {}
 
     def __call__(self, event: BreakerEvent) -> None:
-        """Take one event in."""
+        """Count one event."""
         with self._lock:
             numbers = self._numbers.setdefault(event.name, CircuitNumbers())
             if isinstance(event, CallEnded):
@@ -67,12 +67,12 @@ class BreakerMetrics:
                 numbers.state = event.new
 
     def numbers(self, name: str = "") -> CircuitNumbers:
-        """A copy of the numbers of the breaker called *name*; zeros where nothing has happened."""
+        """Copy of the counts of the breaker called *name*; zeros if it has had no event."""
         with self._lock:
             numbers = self._numbers.get(name) or CircuitNumbers()
             return replace(numbers, ended=numbers.ended.copy())
 
     def names(self) -> list[str]:
-        """The breakers that something has happened to, in the order in which it first did."""
+        """Names of the breakers that have had events, in the order of their first one."""
         with self._lock:
             return list(self._numbers)

@@ -18,16 +18,16 @@ __all__ = ["Permit", "settle_by_error"]
 
 
 class Permit:
-    """What :meth:`CircuitBreaker.acquire` gives. May be settled from any thread, and used as a context manager::
+    """Right to make one call, from :meth:`CircuitBreaker.acquire`. Thread-safe; usually a context manager::
 
         with breaker.acquire(caller=row.id) as permit:
             reply = client.post(...)
             if reply.status == 429:
                 permit.settle("throttled", retry_after=reply.wait)
 
-    Leaving the block settles what is not settled yet: by the judges of the breaker if an exception passes, as a
-    success if none does; a cancellation or an interruption gives the permit back. A permit that is dropped is never
-    settled: a dropped probe keeps its place until its lease is over, any other is merely not counted.
+    Leaving the block settles the permit if that has not happened yet: an exception is classified as by the breaker, no
+    exception is a success, and a cancellation or interruption releases the permit. A permit that is neither settled nor
+    released is not counted; a probe then holds its slot until its lease ends.
     """
 
     __slots__ = ("_breaker", "_circuit", "_state")
@@ -39,17 +39,17 @@ class Permit:
 
     @property
     def is_probe(self) -> bool:
-        """Whether this call finds out if the circuit may close."""
+        """Whether this call probes an open circuit."""
         return self._state.probe
 
     @property
     def is_settled(self) -> bool:
-        """Whether it was settled or released."""
+        """Whether this permit was settled or released."""
         return self._state.spent
 
     @property
     def is_current(self) -> bool:
-        """Whether the circuit is still as it was when it gave this permit, and has not replaced it as a probe."""
+        """Whether the circuit has not changed its state since, nor replaced this call as a probe."""
         return self._circuit.is_current(self._state)
 
     def settle(
@@ -59,30 +59,30 @@ class Permit:
         error: BaseException | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Say what the call came to; *error* is shown by ``explain()``, *retry_after* are seconds the server named.
+        """Count the outcome of the call. *error*: shown by ``explain()``. *retry_after*: seconds that the server named.
 
         Raises:
-            RuntimeError: it was settled or released before.
-            ValueError: there is no such verdict, or the wait is no number; nothing was settled.
+            RuntimeError: the permit was settled or released before.
+            ValueError: not a verdict, or the wait is not a number; nothing was settled.
         """
         judgement = as_judgement(verdict, retry_after)
         self._circuit.settle(self._state, judgement, error)
 
     def release(self) -> None:
-        """Give it back: the call was never made, or says nothing.
+        """Return the permit without counting a call, because it was not made or its outcome says nothing.
 
         Raises:
-            RuntimeError: it was settled or released before.
+            RuntimeError: the permit was settled or released before.
         """
         self._circuit.settle(self._state, IGNORED, None)
 
     def sleep(self, seconds: float) -> bool:
-        """Block this thread for *seconds*, less if the circuit changes; whether the permit is still current."""
+        """Block this thread for *seconds*, or until the circuit changes; return :attr:`is_current`."""
         wait(self._circuit.waiters, self._left(seconds))
         return self.is_current
 
     async def sleep_async(self, seconds: float) -> bool:
-        """The same on an asyncio loop."""
+        """Suspend this task for *seconds*, or until the circuit changes; return :attr:`is_current`."""
         await wait_async(self._circuit.waiters, self._left(seconds))
         return self.is_current
 

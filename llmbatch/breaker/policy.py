@@ -1,6 +1,6 @@
 """Define and validate the options of a circuit: when it opens, for how long, and how it is probed.
 
-Pure data: no clock, no chance, no state. Every trip rule may be combined with every other; the first that holds opens.
+Pure data. All rules for opening can be combined; the first that applies opens the circuit.
 """
 
 from __future__ import annotations
@@ -42,69 +42,77 @@ if TYPE_CHECKING:
 
 
 class BreakerPolicy:
-    """The options of one circuit, by keyword; they never change. Durations are seconds, ratios run from 0 to 1.
+    """Options of one circuit, keyword only. Immutable. Durations are in seconds, ratios from 0 to 1.
 
-    Raises :class:`ValueError` for a value out of range; the message shows the value and the range. (Not a dataclass:
-    importing those would take longer than the rest of the breaker.)
+    Raises:
+        ValueError: an option is out of range; the message shows the value and the range.
+        TypeError: unknown option.
     """
 
+    # Not a dataclass: importing dataclasses would take longer than importing the rest of the breaker.
+
+
     failure_threshold: int | None = 5
-    """Consecutive failures of different callers that open the circuit, at least 1; None: not used."""
+    """Consecutive failures of different callers that open the circuit, at least 1; None: rule off."""
     failure_rate: float | None = None
-    """Share of failures in the window that opens the circuit, above 0 to 1; None: not used."""
+    """Share of failures in the window that opens the circuit, above 0 to 1; None: rule off."""
     slow_call_rate: float | None = None
-    """Share of slow calls in the window that opens the circuit, above 0 to 1; None: not used. Where it is used, a slow
-    good probe is a failed one."""
+    """Share of slow calls in the window that opens the circuit, above 0 to 1; None: rule off. With this rule,
+    a slow successful probe counts as failed."""
     slow_call_duration: float = 60.0
-    """A call that took longer is slow, above 0."""
+    """Seconds above which a call is slow, above 0."""
     rate_window: int = 100
-    """Calls that the rates look back on, good and failed ones, at least ``minimum_calls``."""
+    """Number of last calls that the rates are computed over, at least ``minimum_calls``."""
     rate_seconds: float | None = None
-    """Seconds that the rates look back on, in place of a number of calls, above 0: at least so long, at most a tenth
-    longer. Choose it no shorter than the slowest calls take. None: ``rate_window`` counts calls."""
+    """Seconds that the rates are computed over, instead of a number of calls, above 0; up to a tenth more is included.
+    Choose at least the duration of the slowest calls. None: ``rate_window`` applies."""
     minimum_calls: int = 20
-    """Calls in the window before a rate means anything, at least 1."""
+    """Minimum calls in the window before a rate applies, at least 1."""
     stall_timeout: float | None = None
-    """A call that is out for longer is overdue, above 0; None: not used."""
+    """Seconds after which a call in flight is overdue, above 0; None: rule off."""
     stall_calls: int = 5
-    """Overdue calls of different callers that open the circuit, if nobody had an answer for ``stall_timeout``, at least
+    """Overdue calls of different callers that open the circuit if no call was answered for ``stall_timeout``, at least
     1."""
 
     recovery_timeout: float = 60.0
-    """Open time, and its upper bound where it grows; above 0. A wait that the server names may be longer."""
+    """Open time, or its upper bound if it grows; above 0. A wait that the server names may be longer."""
     first_recovery_timeout: float | None = None
     """Open time of the first opening, above 0 and at most ``recovery_timeout``; it grows with each failed probe.
     None: the open time is constant."""
     growth: float = 2.0
-    """What a growing open time is multiplied with after each failed probe, 1 to 10."""
+    """Factor of a growing open time after each failed probe, 1 to 10."""
     jitter: float = 0.0
-    """Share of the open time that chance may add, 0 to 1. A growing open time stays below its bound all the same."""
+    """Largest random addition, as a share of the open time, 0 to 1. A growing open time stays within its bound."""
     stable_time: float = 60.0
-    """Time closed after which a grown open time starts over, at least 0."""
+    """Seconds of being closed after which a grown open time starts over, at least 0."""
     longest_hint: float = 86_400.0
-    """What a wait that the server names is believed up to, above 0."""
+    """Longest wait accepted from the server, above 0; longer ones are cut to it."""
 
     success_threshold: int = 1
     """Successful probes that close the circuit, at least 1."""
     failed_probes: int = 1
-    """Failed probes that open it again, at least 1: whichever comes first decides, and nobody waits for the rest."""
+    """Failed probes that open the circuit again, at least 1."""
     probes: int = 1
-    """Probes that may be out at the same time, at least 1."""
+    """Maximum probes in flight, at least 1."""
     probe_lease: float | None = None
-    """How long a probe may take before another one replaces it, above 0; doubles with each replacement, up to four
-    times. None: as long as ``recovery_timeout``."""
+    """Seconds that a probe may take before it is replaced, above 0; doubles with each replacement, up to four times.
+    None: ``recovery_timeout``."""
     neutral_probes: int = 3
-    """Neutral answers to probes that count as recovered, at least 1."""
+    """Neutral probes that close the circuit, at least 1."""
 
     def __init__(self, **options: Unpack[AllOptions]) -> None:
         unknown = [name for name in options if name not in BreakerPolicy.__annotations__]
         if unknown:
-            raise TypeError(f"there is no option {unknown[0]!r}; there are {', '.join(BreakerPolicy.__annotations__)}")
+            raise TypeError(f"unknown option {unknown[0]!r}; known: {', '.join(BreakerPolicy.__annotations__)}")
         vars(self).update(options)
         self._check()
 
     def replace(self, **options: Unpack[AllOptions]) -> BreakerPolicy:
-        """A policy with some options changed."""
+        """Return a copy with some options changed.
+
+        Raises:
+            ValueError: an option is out of range.
+        """
         return BreakerPolicy(**{**vars(self), **options})
 
     def _check(self) -> None:
@@ -136,17 +144,17 @@ class BreakerPolicy:
         if self.rate_seconds is None and self.rate_window < self.minimum_calls:
             raise ValueError(
                 f"rate_window is {self.rate_window!r}, must be at least minimum_calls ({self.minimum_calls}), "
-                "or no rate would ever mean anything"
+                "or no rate would ever apply"
             )
 
     @property
     def has_window(self) -> bool:
-        """Whether a rate is used, so that every call must be noted."""
+        """Whether a rule needs a window of calls, so that every call is recorded."""
         return self.failure_rate is not None or self.slow_call_rate is not None
 
     @property
     def times_calls(self) -> bool:
-        """Whether it matters when a call began."""
+        """Whether a rule needs the durations of calls."""
         return self.slow_call_rate is not None or self.stall_timeout is not None
 
     @property
@@ -155,10 +163,10 @@ class BreakerPolicy:
         return self.recovery_timeout if self.probe_lease is None else self.probe_lease
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a policy does not change: make another one with replace({name}=…)")
+        raise AttributeError(f"a policy is immutable: use replace({name}=…)")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a policy does not change: {name} stays")
+        raise AttributeError(f"a policy is immutable: {name} cannot be deleted")
 
     def __eq__(self, other: object) -> bool:
         return self._values() == other._values() if isinstance(other, BreakerPolicy) else NotImplemented
@@ -173,7 +181,7 @@ class BreakerPolicy:
         return tuple(getattr(self, name) for name in BreakerPolicy.__annotations__)
 
     def open_time(self, level: int, chance: float) -> float:
-        """Seconds to stay open after *level* failed probes; *chance* is a draw from 0 to 1.
+        """Return the seconds to stay open after *level* failed probes; *chance* is a random draw, 0 to 1.
 
         Constant: ``recovery_timeout · (1 + jitter · chance)``. Growing: exponential backoff with upward jitter,
         ``min(cap, first · growth^level) · (1 + jitter · chance)``, where ``cap`` leaves room for the jitter below

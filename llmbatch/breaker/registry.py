@@ -20,26 +20,25 @@ __all__ = ["BreakerRegistry"]
 K = TypeVar("K")
 
 MAX_CANDIDATES = 100
-"""How many of the longest unused circuits are looked at for one that may go, so that a new key never costs more."""
+"""How many of the least recently used breakers are considered for eviction, which bounds the cost of a new key."""
 
 
 class BreakerRegistry(Generic[K]):
-    """Circuit breakers by key. Keys are hashable; safe between threads.
+    """Circuit breakers by key (hashable). Thread-safe.
 
     ::
 
         breakers = BreakerRegistry(lambda model: CircuitBreaker(10 if model == "o3" else 5, 60.0, name=model))
         reply = await breakers[model].async_call(ask, model, prompt)
 
-    There are never more than *capacity*. The next key then takes the place of the one that was not asked for longest
-    and whose circuit has nothing to remember (closed, no failures); where no such circuit is among the hundred longest
-    unused, of the longest unused of all. A breaker that somebody still holds, as every call that is out does, is found
-    again under its key all the same.
+    At most *capacity* breakers are kept. A new key beyond that evicts the least recently used breaker that is closed
+    and has no failures; if none of the hundred least recently used is, the least recently used one. An evicted breaker
+    that is still referenced, for example by a call in flight, is found again under its key.
 
     Args:
-        make: makes the breaker of a key, with the options and the name that it shall have. Called once a key, under
-            the registry's lock. Default: ``CircuitBreaker(name=str(key))``.
-        capacity: breakers kept at most, at least 1.
+        make: creates the breaker of a key, with its options and name. Called once per key, under the registry's lock.
+            Default: ``CircuitBreaker(name=str(key))``.
+        capacity: maximum breakers kept, at least 1. Default: 1,000.
 
     Raises:
         ValueError: *capacity* is out of range.
@@ -56,7 +55,7 @@ class BreakerRegistry(Generic[K]):
         self._listeners: tuple[tuple[BreakerListener, bool], ...] = ()
 
     def __getitem__(self, key: K) -> CircuitBreaker:
-        """The breaker of *key*, made now if there is none; a use, for the order in which they go."""
+        """Return the breaker of *key*, created now if there is none. Counts as a use of the key."""
         with self._lock:
             breaker = self._kept.get(key)
             if breaker is not None:
@@ -73,7 +72,7 @@ class BreakerRegistry(Generic[K]):
             return breaker
 
     def discard(self, key: K) -> None:
-        """Forget the breaker of *key*, if there is one; the next to ask gets a new one."""
+        """Remove the breaker of *key*, if there is one; the next use creates a new one."""
         with self._lock:
             self._kept.pop(key, None)
             self._alive.pop(key, None)
@@ -83,7 +82,7 @@ class BreakerRegistry(Generic[K]):
     @overload
     def add_listener(self, listener: BreakerListener, *, calls: bool) -> None: ...
     def add_listener(self, listener: Callable[[Any], None], *, calls: bool = False) -> None:
-        """Add *listener* to every breaker there is and will be (:meth:`CircuitBreaker.add_listener`)."""
+        """Add *listener* to all present and future breakers; see :meth:`CircuitBreaker.add_listener`."""
         with self._lock:
             self._listeners = (*self._listeners, (listener, calls))
             for breaker in list(self._alive.values()):
@@ -98,12 +97,12 @@ class BreakerRegistry(Generic[K]):
             return len(self._kept)
 
     def __iter__(self) -> Iterator[K]:
-        """The keys at this moment, the longest unused first."""
+        """Iterate over the present keys, least recently used first."""
         with self._lock:
             return iter(list(self._kept))
 
     def items(self) -> list[tuple[K, CircuitBreaker]]:
-        """Keys and breakers at this moment, the longest unused first; no use."""
+        """Present keys and breakers, least recently used first. Does not count as a use."""
         with self._lock:
             return list(self._kept.items())
 

@@ -1,8 +1,8 @@
 """Retry inside one call of the breaker, so that exhausted retries count as one failure.
 
-A loop of its own around a breaker gets two things wrong: it hammers a circuit that has just opened, and one bad moment
-counts several times. This one takes one permit for all attempts, and gives up as soon as its circuit changes.
-Switch the retries of the SDK beneath off (``max_retries=0``), or they multiply with these.
+A retry loop around a breaker goes wrong twice: it keeps calling a circuit that has just opened, and one bad moment
+counts as several failures. :class:`Retry` takes one permit for all attempts and gives up when its circuit changes.
+Switch off the retries of the SDK (``max_retries=0``), or the two multiply.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ T = TypeVar("T")
 
 
 class Retry:
-    """Calls through *breaker*, several attempts to a call.
+    """Calls through *breaker* with several attempts per call.
 
     ::
 
         retry = Retry(breaker, attempts=4)
         reply = await retry.async_call(ask, prompt)  # or retry.call(ask, prompt)
 
-    What the breaker judges a ``failure`` or ``throttled`` is tried again after a wait; what is neutral, ignored or
-    exhausted is not. The waits are exponential backoff with equal jitter (Brooker, "Exponential Backoff And Jitter",
-    2015): ``b/2 + uniform(0, b/2)`` with ``b = min(longest_wait, first_wait · 2^(attempt - 1))``; a longer wait that
-    the server names (``retry_after``) is kept to, unless it is over *longest_wait*: then the call fails at once. When
-    the circuit changes, by opening or by hand, whoever waits wakes and fails at once with its last error. A probe gets
-    one attempt.
+    Outcomes classified as ``failure`` or ``throttled`` are retried after a wait; others are not. The waits are
+    exponential backoff with equal jitter (Brooker, "Exponential Backoff And Jitter", 2015): ``b/2 + uniform(0, b/2)``
+    with ``b = min(longest_wait, first_wait · 2^(attempt - 1))``. A longer wait that the server names (``retry_after``)
+    is obeyed, but if it is above *longest_wait*, the call fails at once. When the circuit changes its state, calls that
+    wait fail at once with their last error. A probe gets one attempt.
 
-    Holds no state of its own; may be shared between threads and loops as its breaker may. A cancellation during an
-    attempt or a wait gives the permit back.
+    Has no state of its own and can be shared between threads and event loops. A cancellation during an attempt or a
+    wait releases the permit.
 
     Args:
-        breaker: whose circuit this goes through.
-        attempts: at most so many to a call, the first included, at least 1.
-        first_wait: seconds, above 0.
-        longest_wait: seconds, at least *first_wait*.
+        breaker: the breaker whose circuit admits the calls.
+        attempts: maximum attempts per call, the first included, at least 1. Default: 3.
+        first_wait: base of the backoff in seconds, above 0. Default: 0.5.
+        longest_wait: longest wait between attempts in seconds, at least *first_wait*. Default: 20.
 
     Raises:
         ValueError: an option is out of range.
@@ -72,10 +71,10 @@ class Retry:
         self.longest_wait = longest_wait
 
     def call(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call *fn* until it ends well, or there is no sense in trying it again.
+        """Call *fn* until it succeeds, its outcome is not to be retried, or no attempt is left.
 
         Raises:
-            CircuitOpenError: refused; *fn* was not called.
+            CircuitOpenError: the call was refused; *fn* was not called.
         """
         breaker = self.breaker
         with breaker.acquire() as permit:
@@ -100,11 +99,11 @@ class Retry:
             raise AssertionError  # the loop above ends by itself
 
     async def async_call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await *fn* until it ends well, or there is no sense in trying it again.
+        """Await *fn* until it succeeds, its outcome is not to be retried, or no attempt is left.
 
         Raises:
-            CircuitOpenError: refused; *fn* was not called.
-            TypeError: *fn* returned nothing to await; use ``call``.
+            CircuitOpenError: the call was refused; *fn* was not called.
+            TypeError: *fn* did not return an awaitable; use ``call``.
         """
         breaker = self.breaker
         with breaker.acquire() as permit:
@@ -131,7 +130,7 @@ class Retry:
             raise AssertionError  # the loop above ends by itself
 
     def _wait_after(self, attempt: int, judgement: Judgement, permit: Permit) -> float | None:
-        """Seconds until the next attempt, None for no further one."""
+        """Seconds until the next attempt; None for no further attempt."""
         if judgement.verdict not in ("failure", "throttled") or attempt >= self.attempts or permit.is_probe:
             return None
         ceiling = min(self.longest_wait, self.first_wait * 2.0 ** min(attempt - 1, 60))
@@ -143,7 +142,7 @@ class Retry:
 
 
 def _classify(permit: Permit, judge: Callable[[T], Judgement], subject: T) -> Judgement:
-    """What *judge* says; if it raises, that is the caller's trouble, and the call counts as nothing."""
+    """Classify *subject* by *judge*. If that raises, the caller gets its exception and the call is not counted."""
     try:
         return judge(subject)
     except BaseException:

@@ -1,7 +1,6 @@
 """Wait for a circuit to change, from any thread or asyncio loop, without polling.
 
-Whoever waits brings a function that wakes it, and asks again when woken: nobody is promised that what it waits for is
-still there.
+A waiter registers a function that wakes it and checks again when woken, since another caller may have been faster.
 """
 
 from __future__ import annotations
@@ -13,18 +12,17 @@ from collections.abc import Callable
 __all__ = ["SecondsLeft", "Waiter", "Waiters", "wait", "wait_async"]
 
 Waiter = Callable[[], None]
-"""Wakes one who waits. Called at most once for each time that it was added, from whatever thread made the change."""
+"""Wakes a waiting thread or task. Called at most once per registration, from the thread that made the change."""
 
 SecondsLeft = Callable[[Waiter], float]
-"""How many seconds there are still to wait, 0 or less for none. The waiter is woken by the next change of the circuit,
-also one that comes while this is worked out."""
+"""Returns the seconds left to wait, 0 or less for none, and registers the waiter for the next change of the circuit."""
 
 MAX_SLEEP = 3600.0
-"""Nobody sleeps longer without asking again, in seconds: event loops and locks have bounds of their own."""
+"""Longest sleep before checking again, in seconds: event loops and locks limit their timeouts."""
 
 
 class Waiters:
-    """Who waits for one circuit. Everything but ``discard`` is called under the breaker's lock."""
+    """Waiters of one circuit. Call all methods but ``discard`` under the breaker's lock."""
 
     __slots__ = ("_waiting",)
 
@@ -35,27 +33,27 @@ class Waiters:
         return bool(self._waiting)
 
     def add(self, waiter: Waiter) -> None:
-        """Wake *waiter* at the next change."""
+        """Register *waiter* for the next change."""
         self._waiting[waiter] = None
 
     def discard(self, waiter: Waiter) -> None:
-        """Forget *waiter*, if it is still there."""
+        """Remove *waiter*, if it is still registered."""
         self._waiting.pop(waiter, None)
 
     def take(self) -> tuple[Waiter, ...]:
-        """Everyone, in the order in which they came, to be woken outside the lock."""
+        """Remove and return all waiters in order of registration, to be woken outside the lock."""
         woken = tuple(self._waiting)
         self._waiting.clear()
         return woken
 
 
 def wait(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = None) -> None:
-    """Block this thread until *ask* says 0.
+    """Block this thread until *seconds_left* returns 0 or less.
 
     Raises:
         TimeoutError: *timeout* seconds have passed.
     """
-    import queue  # loaded late, as asyncio is below
+    import queue  # imported late, as asyncio is below
 
     deadline = None if timeout is None else time.monotonic() + timeout
     # Not an Event: its lock is not reentrant, and a signal handler or the garbage collector may wake from within.
@@ -78,12 +76,12 @@ def wait(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = No
 
 
 async def wait_async(waiters: Waiters, seconds_left: SecondsLeft, timeout: float | None = None) -> None:  # noqa: ASYNC109 - as in wait()
-    """Suspend this task until *ask* says 0. A cancellation leaves nothing behind.
+    """Suspend this task until *seconds_left* returns 0 or less. A cancellation removes the waiter.
 
     Raises:
         TimeoutError: *timeout* seconds have passed.
     """
-    import asyncio  # loaded late: whoever runs a loop has it already
+    import asyncio  # imported late: a caller with an event loop has imported it
 
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
@@ -92,7 +90,7 @@ async def wait_async(waiters: Waiters, seconds_left: SecondsLeft, timeout: float
         try:
             loop.call_soon_threadsafe(changed.set)
         except RuntimeError:
-            return  # the loop is closed, and with it went whoever waited
+            return  # the loop is closed, so its task no longer waits
 
     try:
         async with asyncio.timeout(timeout) as deadline:

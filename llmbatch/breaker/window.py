@@ -1,7 +1,6 @@
 """Count failed and slow calls in a sliding window: the last N calls, or the last N seconds.
 
-A named caller's failure counts once for as long as it stands in the window, however often the caller tries.
-Nothing here knows a clock, or what a rate means.
+Failures of a caller with a key count once per window, however often it tries. Pure: time is an argument.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from collections.abc import Hashable
 __all__ = ["CountWindow", "TimeWindow", "Window"]
 
 BUCKETS = 10
-"""Parts of a time window. Whole parts are forgotten at once, so that memory does not depend on the traffic."""
+"""Buckets of a time window. Whole buckets are dropped, so that memory does not depend on the traffic."""
 
 MIN_BUCKET_SECONDS = 1e-9
-"""Seconds of the shortest bucket: their numbers must fit."""
+"""Shortest bucket in seconds, so that bucket numbers stay finite."""
 
 
 class CountWindow:
-    """The last *size* calls. Memory: one entry a call."""
+    """Window of the last *size* calls. Memory: one entry per call."""
 
     __slots__ = ("_entries", "_failed_keys", "_size", "failed", "slow")
 
@@ -36,7 +35,7 @@ class CountWindow:
         return len(self._entries)
 
     def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> bool:
-        """Note one call that ended, if it is news. *key* None: a caller of its own."""
+        """Count a call that ended; False if its caller has failed already. *key* None: no caller."""
         if failed and key is not None:
             if key in self._failed_keys:
                 return False
@@ -53,12 +52,12 @@ class CountWindow:
         return True
 
     def add_successes(self, count: int) -> None:
-        """Note *count* good calls at once. O(*size*) at most, however many."""
+        """Count *count* successes. O(*size*) at most."""
         for _ in range(min(count, self._size)):
             self.add(0.0, None, failed=False, slow=False)
 
     def clear(self) -> None:
-        """Forget all calls."""
+        """Drop all calls."""
         self._entries.clear()
         self._failed_keys.clear()
         self.failed = self.slow = 0
@@ -76,7 +75,7 @@ class _Bucket:
 
 
 class TimeWindow:
-    """The calls of the last *seconds*, and of up to a tenth more. Memory: eleven buckets and the keys that failed."""
+    """Window of the last *seconds*, and up to a tenth more. Memory: eleven buckets and the keys that failed."""
 
     __slots__ = ("_buckets", "_failed_keys", "_width", "calls", "failed", "slow")
 
@@ -89,7 +88,7 @@ class TimeWindow:
         self.slow = 0
 
     def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> bool:
-        """Note one call that ended at *now*, if it is news. *key* None: a caller of its own."""
+        """Count a call that ended at *now*; False if its caller has failed already. *key* None: no caller."""
         number = int(now // self._width)
         self._forget_before(number - BUCKETS)
         if failed and key is not None and key in self._failed_keys:
@@ -109,7 +108,7 @@ class TimeWindow:
         return True
 
     def clear(self) -> None:
-        """Forget all calls."""
+        """Drop all calls."""
         self._buckets.clear()
         self._failed_keys.clear()
         self.calls = self.failed = self.slow = 0

@@ -1,4 +1,4 @@
-"""Value types of options that are numbers: counts, rates, durations and sizes. Text may have units (``60k``, ``2m``)."""
+"""Value types of options that are numbers: counts, rates, durations, sizes. Text may have units (``60k``, ``2m``)."""
 
 from __future__ import annotations
 

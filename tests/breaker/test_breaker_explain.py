@@ -68,7 +68,7 @@ def test_an_open_circuit_explains_itself(clock: Clock) -> None:
     assert str(told).splitlines() == [
         "circuit openai/gpt-5-mini is open: 2 calls in a row failed",
         "  for 10.0 s",
-        "  a call may be let in after 80.0 s",
+        "  a call may be admitted after 80.0 s",
         "  12.0 s ago: failure: overloaded (status 503, request req_1, caller row-17)",
         "  10.0 s ago: failure: DownError: no upstream (caller row-18, asked for 90 s)",
     ]
@@ -88,14 +88,14 @@ def test_every_state_can_be_read(clock: Clock) -> None:
     assert head() == [
         "circuit o is half-open: 2 calls in a row failed",
         "  for 60.0 s",
-        "  a call may be let in after 0.1 s",
+        "  a call may be admitted after 0.1 s",
     ]
     probe = breaker.acquire()
     clock.advance(5.0)
     assert head() == [
         "circuit o is half-open: 2 calls in a row failed",
         "  for 5.0 s",
-        "  a call may be let in after 55.0 s",
+        "  a call may be admitted after 55.0 s",
     ]
     probe.settle()
     assert head() == ["circuit o is closed: calls pass, no failures since the last success", "  for 0.0 s"]
