@@ -51,7 +51,6 @@ class BreakerPolicy:
 
     # Not a dataclass: importing dataclasses would take longer than importing the rest of the breaker.
 
-
     failure_threshold: int | None = 5
     """Consecutive failures of different callers that open the circuit, at least 1; None: rule off."""
     failure_rate: float | None = None

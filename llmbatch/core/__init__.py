@@ -1,1 +1,1 @@
-"""Values, events, errors and ports that every layer shares; imports nothing of the others."""
+"""Values, events, errors and ports that every layer shares. Imports no other package of llmbatch."""

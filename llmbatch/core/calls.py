@@ -1,4 +1,4 @@
-"""One call: its route, its request, the reply, and the outcome it is classified into. Durations are seconds."""
+"""Values of one call: route, request, reply, and the outcome into which it is classified. Durations are in seconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def record(cls: type[_T]) -> type[_T]:
 class Route:
     """Destination of requests: a base URL and a model. Each route has its own circuit.
 
-    ``label`` is the displayed name (``openai/gpt-5-mini``). ``account`` is shared by the routes that one key pays for.
+    ``label`` is the displayed name (``openai/gpt-5-mini``). ``account`` is shared by all routes that use one API key.
     """
 
     label: str
@@ -58,15 +58,15 @@ class Reply:
 
 
 Verdict = Literal["success", "failure", "rejected", "throttled", "account_refused", "local"]
-"""What an answer says about the provider.
+"""What an outcome says about the provider.
 
-``success`` it works; ``failure`` it is failing; ``rejected`` it refused this request; ``throttled`` slow down;
-``account_refused`` only the operator can help (money, key, model name, base URL); ``local`` this machine is at fault.
+``success``: it works. ``failure``: it is failing. ``rejected``: it refused this request. ``throttled``: slow down.
+``account_refused``: an operator must act (money, key, model name, base URL). ``local``: this machine is at fault.
 """
 
 
 Scope = Literal["row", "key", "model", "provider", "machine"]
-"""What is at fault."""
+"""What is at fault for an outcome that is not a success."""
 
 
 @record
@@ -81,15 +81,14 @@ class Usage:
 class Outcome:
     """Outcome of one attempt.
 
-    ``retry``: sending the same row again by itself may help. ``row_is_bad``: the refusal names the row's own content
-    (too long, filtered) and needs no further evidence. ``key_refused``: the key was refused. ``retry_after``: seconds
-    that the provider named, None where it named none; never shortened. ``min_backoff``: minimum seconds before this row
-    is resent. ``body``: the answer's JSON, one line, keys masked; None where there was none. ``sent``: False
-    only where the request certainly never left. ``unreachable``: the request never reached any provider, as there was
-    no connection; ``code`` says why (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``,
-    ``no_network``). ``certain``: False where a refusal of the account rests on this one answer's words, or on a 402,
-    and so may be this row's alone: it takes several rows. ``hint``: what an operator can do. ``value``: what an async
-    function returned.
+    ``retry``: resending the row may help. ``row_is_bad``: the refusal names the row's own content (too long, filtered)
+    and needs no further evidence. ``key_refused``: the API key was refused. ``retry_after``: wait in seconds that the
+    provider named, never shortened; None if it named none. ``min_backoff``: minimum seconds before this row is resent.
+    ``body``: the response's JSON in one line, keys masked; None if there was none. ``sent``: False only if the request
+    certainly was not sent. ``unreachable``: there was no connection to the provider; ``code`` says why
+    (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False
+    if only the wording of this response, or a 402, says that the account is refused; then it takes several rows.
+    ``hint``: what an operator can do. ``value``: what an async function returned.
     """
 
     verdict: Verdict

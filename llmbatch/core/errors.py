@@ -1,10 +1,10 @@
-"""Every exception that llmbatch raises, by what the caller would do about it.
+"""Exceptions that llmbatch raises; one class per reaction of the caller.
 
 ::
 
     LlmbatchError
     ├── UsageError            the command, a file or a setting is wrong: fix it, nothing was sent   (exit 2)
-    │   ├── MissingKeyError   a provider's key is not in the environment; in mid-file it fails its rows alone
+    │   ├── MissingKeyError   a provider's key is not in the environment; within a file only its rows fail
     │   ├── InputError        the input cannot be read, or has changed under its output
     │   └── OutputError       the output is locked, not llmbatch's, or cannot be opened
     ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
@@ -15,8 +15,7 @@
 
 ``CircuitOpenError`` is in :mod:`llmbatch.breaker`, a library of its own, and has another base class.
 
-Nothing that a provider answered is an exception. Answers are values
-(:class:`llmbatch.core.calls.Outcome`), never exceptions.
+Responses of a provider are never exceptions but values (:class:`llmbatch.core.calls.Outcome`).
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class UsageError(LlmbatchError):
 
 
 class MissingKeyError(UsageError):
-    """The key of a provider is not in the environment."""
+    """The API key of a provider is not in the environment."""
 
 
 class InputError(UsageError):
@@ -73,7 +72,7 @@ class OutputError(UsageError):
 class StoppedError(LlmbatchError):
     """The provider refuses the account, the key, or the first rows: nothing was marked failed, an operator must act.
 
-    Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` says it with exit code 3.
+    Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` ends with exit code 3 instead.
     """
 
 
@@ -82,11 +81,11 @@ class WriteError(LlmbatchError):
 
 
 class PipeClosedError(WriteError):
-    """Whatever read the results from a pipe has ended (``| head``), which is no error of anybody."""
+    """The reader of a pipe has ended (``| head``). The run ends quietly; this is not an error."""
 
 
 class MalformedRowError(LlmbatchError):
-    """One input row cannot become a request. ``code`` starts with ``input_`` and ends up in the row's line."""
+    """One input row cannot become a request. ``code`` starts with ``input_`` and is the code in the row's line."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -38,7 +38,7 @@ CircuitState = Literal["closed", "open", "half_open"]
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """Before the first row. ``done_success`` and ``done_failed`` are lines that an earlier run left."""
+    """The run begins. ``done_success`` and ``done_failed`` count the output lines of earlier runs."""
 
     at: float
     input: str
@@ -47,16 +47,16 @@ class RunStarted:
     done_success: int
     done_failed: int
     total_rows: int | None
-    """Rows in the input where they were counted, None for a stream or a large file."""
+    """Rows in the input; None if they were not counted (a stream or a large file)."""
     max_outage: float | None = None
-    """Seconds that a run waits for a route in an outage; None for no bound."""
+    """Longest wait for a route in an outage, in seconds; None: no limit."""
     own_limits: str = ""
-    """The limits that the run was given, as flags: ``--rpm 60``."""
+    """Rate limits set by the user, as flags, such as ``--rpm 60``; empty if none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of reading: ``rows`` read in all, and ``fraction`` (0 to 1) of the input's bytes; None for a stream."""
+    """Progress of reading: ``rows`` read, and the ``fraction`` of the input's bytes, 0 to 1 (None for a stream)."""
 
     at: float
     rows: int
@@ -69,8 +69,8 @@ class Progress:
 class CallSent:
     """A request is sent.
 
-    ``row`` is 0 for a health check. ``probe``: it tries an open circuit. ``call`` numbers the calls of a route from 1;
-    its :class:`CallEnded` has the same.
+    ``row`` is 0 for a health check. ``probe``: it probes an open circuit. ``call`` numbers the calls of a route from 1;
+    the matching :class:`CallEnded` has the same number.
     """
 
     at: float
@@ -113,7 +113,7 @@ class RetryPlanned:
 
 @dataclass(frozen=True, slots=True)
 class RowParked:
-    """A row was deferred. ``avoided`` says whether this avoided a call that would otherwise have been made now."""
+    """A row was deferred. ``avoided``: it would otherwise have been sent now. ``retry_after`` is in seconds."""
 
     at: float
     route: str
@@ -135,7 +135,7 @@ class RowsRequeued:
 @final
 @record
 class RowFinished:
-    """A row has its result, passed to the sink. ``attempts`` as in the output line."""
+    """The result of a row was passed to the sink. ``attempts``: as in the output line."""
 
     at: float
     route: str
@@ -147,7 +147,7 @@ class RowFinished:
 
 @dataclass(frozen=True, slots=True)
 class CircuitChanged:
-    """A circuit changed its state. ``retry_after``: seconds to the next probe, 0 when closed."""
+    """A circuit changed its state. ``retry_after``: seconds until the next probe, 0 when closed."""
 
     at: float
     route: str
@@ -159,9 +159,9 @@ class CircuitChanged:
 
 @dataclass(frozen=True, slots=True)
 class OutageStarted:
-    """A probe confirmed the outage that opened a circuit. ``since``: when it opened, on the clock of ``at``.
+    """A probe confirmed that a circuit opened because of an outage. ``since``: when it opened, on the clock of ``at``.
 
-    An opening that the next probe disproves is not an outage and has no such event.
+    An opening that the next probe disproves is not an outage and causes no such event.
     """
 
     at: float
@@ -174,7 +174,7 @@ class OutageStarted:
 
 @dataclass(frozen=True, slots=True)
 class OutageEnded:
-    """The outage that began at ``since`` is over after ``seconds``."""
+    """The outage that began at ``since`` ended after ``seconds``."""
 
     at: float
     route: str
@@ -184,7 +184,7 @@ class OutageEnded:
 
 @dataclass(frozen=True, slots=True)
 class LimitChanged:
-    """The number of requests that may be in flight on a route changed (throttling, ramp)."""
+    """The concurrency limit of a route changed, by throttling or a ramp."""
 
     at: float
     route: str
@@ -213,7 +213,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class RunStopping:
-    """No new rows from now on. ``reason`` is a phrase for people."""
+    """The run stops and takes no new rows. ``reason`` is a phrase for humans."""
 
     at: float
     reason: str
@@ -221,7 +221,7 @@ class RunStopping:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The last event of a run. ``exit_code`` as the contract has them."""
+    """The run has ended; the last event. ``exit_code``: of the process. ``deferred``: number of deferred rows."""
 
     at: float
     exit_code: int

@@ -1,7 +1,7 @@
-"""HTTP headers that a user adds to requests: which names are allowed, and values that come from the environment.
+"""Check the HTTP headers that a user adds to requests, and expand environment variables in their values.
 
-A value ``$NAME``, ``${NAME}`` or ``Bearer $NAME`` stands for a variable's. No message shows a value. Where headers go
-is decided in :mod:`llmbatch.providers.resolve`.
+``$NAME``, ``${NAME}`` and ``Bearer $NAME`` are replaced by the variable's value. No message shows a value.
+:mod:`llmbatch.providers.resolve` decides which requests get the headers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from llmbatch.core.secrets import Secret
 __all__ = ["Headers", "check_headers", "expand_headers", "header_variables", "is_secret_value"]
 
 Headers = tuple[tuple[str, str], ...]
-"""Names and values, each name once whatever its case."""
+"""Pairs of name and value. Names are unique, ignoring case."""
 
 _FORBIDDEN = frozenset(
     {"host", "authorization", "proxy-authorization", "content-length", "content-type", "content-encoding"}
     | {"transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect", "accept-encoding"}
 )
-"""What says where a request goes, who pays, and how its bytes are to be read."""
+"""Headers that decide where a request goes, who pays, and how its body is decoded."""
 
 _VARIABLE = re.compile(r"((?:Bearer |Basic |Token )?)\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")
@@ -34,11 +34,11 @@ _KEY = re.compile(
 
 
 def check_headers(value: object) -> Headers:
-    """Take a mapping, or pairs, of names and values; of two of one name the later one counts.
+    """Check a mapping or pairs of names and values. If a name is repeated, the last one counts.
 
     Raises:
-        TypeError: it is neither, or holds what is no text.
-        ValueError: a name that is none or may not be set, or a value that no header can have.
+        TypeError: not a mapping or pairs, or not all text.
+        ValueError: a name is invalid or not allowed, or a value is empty or contains invalid characters.
     """
     items = list(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(items, list | tuple):
@@ -59,22 +59,22 @@ def check_headers(value: object) -> Headers:
 
 
 def is_secret_value(name: str, text: str) -> bool:
-    """Whether the header *name* holds a key in *text* itself, by its name or by its looks."""
+    """Whether *text* is a key itself, judging by the header's *name* or the form of the text; False for ``$NAME``."""
     if _VARIABLE.fullmatch(text):
         return False
     return not _SECRET_WORDS.isdisjoint(re.split(r"[-_.]", name.lower())) or _KEY.match(text) is not None
 
 
 def header_variables(headers: Headers) -> list[str]:
-    """The environment variables that values come from."""
+    """Names of the environment variables in the values."""
     return [found[2] or found[3] for _, text in headers if (found := _VARIABLE.fullmatch(text))]
 
 
 def expand_headers(headers: Headers, environ: Mapping[str, str]) -> tuple[dict[str, str], list[Secret]]:
-    """The headers with their variables' values, and what of them must not be shown.
+    """Replace variables by their values. Returns the headers to send, and the secrets among their values.
 
     Raises:
-        UsageError: a variable is not set, or holds what no header can have.
+        UsageError: a variable is not set, or its value contains characters that are invalid in a header.
     """
     sent: dict[str, str] = {}
     secrets: list[Secret] = []
@@ -93,7 +93,7 @@ def expand_headers(headers: Headers, environ: Mapping[str, str]) -> tuple[dict[s
             )
         if not _is_sendable(value):
             raise UsageError(
-                f"the value of {variable} contains characters that no header can have", hint=f"set {variable} again"
+                f"the value of {variable} contains characters invalid in a header", hint=f"set {variable} again"
             )
         sent[name] = found[1] + value
         secrets.append(Secret(value))

@@ -1,4 +1,4 @@
-"""Protocols of the pluggable parts of a run: providers, transports, sources, sinks, budgets and observers."""
+"""Protocols of the pluggable parts of a run: providers, transports, sources, sinks and budgets."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ __all__ = ["Budget", "Provider", "Sink", "Source", "Transport", "first_request"]
 
 
 class Transport(Protocol):
-    """Sends HTTP requests: the HTTP client, or the simulated provider under virtual time."""
+    """Sends HTTP requests: the HTTP client, or the simulated provider in virtual time."""
 
     async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109 - the port's own deadline
-        """Send once and read the whole answer within *timeout* seconds.
+        """Send *request* once and return the complete response; *timeout* is in seconds, for both.
 
         Raises:
-            TransportError: no whole HTTP answer came.
+            TransportError: no complete HTTP response.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close what is open; idempotent."""
+        """Close connections and files; idempotent."""
         ...
 
 
 class Provider(Protocol):
-    """Answers rows: a provider over HTTP, an async function, or a class of your own.
+    """Turns rows into requests and sends them: an HTTP provider, an async function, or a class of your own.
 
     Subclass it to inherit :meth:`lookup`, :meth:`ping` and :meth:`aclose`. A provider sends once: it does not retry,
-    sleep, or know of circuits; the run does. Used on one event loop.
+    sleep, or know of circuits; the run does. Used on one event loop only.
     """
 
     def routes(self, row: Row) -> Sequence[Route]:
-        """Give the routes that can answer *row*, preferred first; at least one. Called once per row: keep it cheap.
+        """Return the routes that can answer *row*, preferred first; at least one. Called once per row: keep it cheap.
 
         Raises:
             MalformedRowError: the row cannot be a request; it ends as ``failed`` with that code.
-            MissingKeyError: the row's provider has no key; it ends as ``failed`` with ``no_key``.
+            MissingKeyError: there is no API key for the row's provider; it ends as ``failed`` with ``no_key``.
             UsageError: the row names no model, or one that cannot be reached: ends the run.
         """
         ...
@@ -47,7 +47,7 @@ class Provider(Protocol):
     def request(self, row: Row, route: Route) -> Request:
         """Build the request for *row* on *route*, one of its :meth:`routes`.
 
-        Called again if the row waited: it must give the same bytes each time.
+        Called again if the row had to wait: it must return the same bytes each time.
 
         Raises:
             MalformedRowError: the row cannot be a request on this route.
@@ -55,22 +55,22 @@ class Provider(Protocol):
         ...
 
     def lookup(self, row: Row, request: Request) -> Outcome | None:
-        """Give an answer that needs no call, such as a cached one; None (the default) if there is none.
+        """Return an answer that needs no call, such as a cached one; None (the default) if there is none.
 
-        Asked before the row takes a slot. Such an answer says nothing about the route, so a row can be answered while
-        its circuit is open.
+        Called before the row takes a slot, so a row can be answered while its circuit is open. Such an answer has no
+        effect on the route.
         """
         return None
 
     def ping(self, like: Request) -> Request | None:
-        """Give the smallest request for the route of *like*, as a health check; None (the default): there is none."""
+        """Return the smallest request for the route of *like*, as a health check; None (the default) for none."""
         return None
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
-        """Send *request* once, for *timeout* seconds at most, and classify what comes back.
+        """Send *request* once, within *timeout* seconds, and classify the response.
 
-        *row* is None where the request is a :meth:`ping`. Where ``Outcome.follow_up`` is set, that request is sent
-        next for the same row, as a call of its own. Raises nothing but cancellation.
+        *row* is None for a health check. If ``Outcome.follow_up`` is set, that request is sent next for the same row,
+        as a separate call. Must not raise, except for a cancellation.
         """
         ...
 
@@ -80,7 +80,7 @@ class Provider(Protocol):
 
 
 def first_request(provider: Provider, row: Row) -> Request:
-    """The request of *row* on its preferred route. Raises as :meth:`Provider.routes` and :meth:`Provider.request`."""
+    """Build the request of *row* on its preferred route. Raises what ``Provider.routes`` and ``request`` raise."""
     return provider.request(row, provider.routes(row)[0])
 
 
@@ -104,7 +104,7 @@ class Budget(Protocol):
 
 
 class Source(Protocol):
-    """Iterates over input rows, one at a time, without awaiting; see :mod:`llmbatch.inputs.source`."""
+    """Iterates over input rows without awaiting; see :mod:`llmbatch.inputs.source`. Used on one event loop."""
 
     @property
     def exhausted(self) -> bool:
@@ -118,7 +118,7 @@ class Source(Protocol):
 
     @property
     def fraction(self) -> float | None:
-        """Fraction of the input's bytes that was consumed, 0 to 1; None for a stream."""
+        """Fraction of the input's bytes that was read, 0 to 1; None for a stream."""
         ...
 
     @property
@@ -138,7 +138,7 @@ class Source(Protocol):
 
     @property
     def torn_line(self) -> int | None:
-        """The number of a last line that somebody is still writing, and that is no row yet."""
+        """Number of a last line without a newline, which may still be being written and is not a row yet; else None."""
         ...
 
     def skip(self, row: Row) -> None:
@@ -146,11 +146,11 @@ class Source(Protocol):
         ...
 
     def rewind(self) -> bool:
-        """Start another pass from the first row that was left; whether there is one."""
+        """Start another pass from the first skipped row; False if there is none."""
         ...
 
     def keep(self, row: Row) -> bool:
-        """Make the row readable again, so that its fields may be dropped; False if that is not possible."""
+        """Keep the row readable, so that its fields may be dropped; False if that is not possible."""
         ...
 
     def reread(self, row: Row) -> Row:
@@ -162,7 +162,7 @@ class Source(Protocol):
         ...
 
     def take(self) -> Row | Malformed | None:
-        """Give the next row; None if there is none right now, or no more at all."""
+        """Return the next row; None if there is none now, or none any more (see :attr:`exhausted`)."""
         ...
 
     async def wait(self) -> None:
@@ -170,12 +170,12 @@ class Source(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close what is open; idempotent."""
+        """Close connections and files; idempotent."""
         ...
 
 
 class Sink(Protocol):
-    """Receives results, without awaiting."""
+    """Receives results, without awaiting. Used on one event loop."""
 
     @property
     def congested(self) -> bool:

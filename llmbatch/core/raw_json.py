@@ -55,8 +55,8 @@ def _any_int(digits: str) -> int | str:
     return int(digits) if len(digits) <= 4300 else digits
 
 
-# The C scanners inside the standard parser, without the layers of Python around them. Each gives a value and where it
-# ends, and raises StopIteration where none starts.
+# The C scanners of the standard parser, without its Python layers. Each returns a value and the offset of its end, and
+# raises StopIteration if no value starts there.
 _scan = json.JSONDecoder(parse_constant=_refuse_constant).scan_once  # type: ignore[attr-defined]
 _scan_any_int = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_any_int).scan_once  # type: ignore[attr-defined]
 _scan_for_the_end = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=str, parse_float=str).scan_once  # type: ignore[attr-defined]
@@ -65,14 +65,14 @@ _ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _whitespace = re.compile(r"[ \t\r\n]*").match
 _plain_key = re.compile(r'[ \t\r\n]*"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*').match
 _STARTS = frozenset('{["-0123456789tfn')
-"""What a JSON value starts with."""
+"""First characters of JSON values."""
 
 
 def parse(text: str) -> JSON:
     """Parse one JSON value, all of *text*.
 
     Raises:
-        JSONError: not JSON, or ``NaN``/``Infinity`` in it.
+        RawJsonError: not JSON, or ``NaN``/``Infinity`` in it.
         NestingError: nested too deeply.
     """
     try:
@@ -97,12 +97,12 @@ def parse(text: str) -> JSON:
 
 
 def split_object(text: str) -> dict[str, str] | None:
-    """The members of a JSON object as the source text of their values, in order; None if *text* is another value.
+    """Split a JSON object into its keys and the source text of their values, in order; None for another JSON value.
 
-    Of a repeated key the last one counts, as in every common parser. Cost: one C-level scan of each value.
+    If a key is repeated, the last one counts, as in every common parser. Cost: one C-level scan of each value.
 
     Raises:
-        JSONError: *text* is no whole JSON value.
+        RawJsonError: *text* is not exactly one JSON value.
         NestingError: nested too deeply.
     """
     start = 0 if text[:1] == "{" else _whitespace(text).end()  # type: ignore[union-attr]
@@ -149,7 +149,7 @@ def _members(text: str, at: int) -> dict[str, str]:
 
 
 def _any_key(text: str, at: int) -> tuple[str, int]:
-    """The key (with escapes) that starts at *at*, and the offset of its value."""
+    """Scan the key (with escapes) that starts at *at*; return it and the offset of its value."""
     if text[at : at + 1] != '"':
         raise RawJsonError(f"Expecting a property name at column {at + 1}")
     key, at = scanstring(text, at + 1, True)
@@ -160,15 +160,15 @@ def _any_key(text: str, at: int) -> tuple[str, int]:
 
 
 def split_array(text: str) -> list[str] | None:
-    """The items of a JSON array as source text, in order; None if *text* is another value. Cost: two C-level scans.
+    """Split a JSON array into the source text of its items, in order; None for another JSON value. Two C-level scans.
 
     Raises:
-        JSONError: *text* is no whole JSON value.
+        RawJsonError: *text* is not exactly one JSON value.
         NestingError: nested too deeply.
     """
     if not isinstance(parse(text), list):
         return None
-    # The text is a valid array from here on, so nothing below can meet anything but an item, a comma or the end.
+    # The text is a valid array, so only items, commas and the end can follow.
     items: list[str] = []
     at = _whitespace(text, text.index("[") + 1).end()  # type: ignore[union-attr]
     while text[at] != "]":
@@ -187,7 +187,7 @@ def _only_space_after(text: str, at: int) -> None:
 
 
 def one_line(text: str) -> str:
-    """Remove line breaks from *text*, valid JSON: they can only be white space between tokens."""
+    """Replace line breaks in *text* (valid JSON) by spaces: they can only stand between tokens."""
     if "\n" in text or "\r" in text:
         return text.replace("\r", " ").replace("\n", " ")
     return text

@@ -16,11 +16,11 @@ Status = Literal["success", "failed", "deferred"]
 
 @dataclass(slots=True)
 class Row:
-    """One input row, as read.
+    """One input row.
 
     ``number`` is the physical line number from 1 (for rows that come from Python, their position in the iterable).
-    ``hash`` is the first 16 hex digits of the SHA-256 of the line. ``id_json`` is the row's name as JSON text.
-    ``fields`` holds the source text of each member of the row's object, without the member that names it; a bare
+    ``hash`` is the first 16 hex digits of the SHA-256 of the line. ``id_json`` is the row's id as JSON text.
+    ``fields`` holds the source text of each member of the row's object, without the member with its id; a bare
     string is ``{"prompt": …}`` and a top-level list ``{"messages": …}``. ``value`` is the Python object
     of rows that come from Python. ``offset`` is where the source can read the row again, in bytes; -1 if it cannot.
     ``size`` is the length of its line in bytes, 0 for rows that come from Python.
@@ -36,13 +36,13 @@ class Row:
 
     @property
     def id(self) -> str:
-        """The row's name as text."""
+        """The row's id as text."""
         return self.id_json if self.id_json[:1] != '"' else str(parse(self.id_json))
 
 
 @dataclass(slots=True)
 class Malformed:
-    """An input line that is not a request; ``code`` starts with ``input_``. ``excerpt``: how the line begins."""
+    """An input line that is not a request. ``code`` starts with ``input_``; ``excerpt`` is the start of the line."""
 
     number: int
     hash: str
@@ -54,7 +54,7 @@ class Malformed:
 
 @dataclass(slots=True)
 class Result:
-    """Result of a row; for ``deferred``, what it is waiting for.
+    """Result of a row: its answer, its error, or why it is deferred.
 
     ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the row's own metadata.
     ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how often it was
@@ -85,7 +85,7 @@ class Result:
 
     @property
     def id(self) -> str:
-        """The row's name."""
+        """The row's id as text."""
         return self.id_json if self.id_json[:1] != '"' else str(parse(self.id_json))
 
     @property
@@ -95,18 +95,18 @@ class Result:
 
     @property
     def error(self) -> dict[str, str] | None:
-        """The error as the output line has it, None for a success."""
+        """Code and message, as in the output line; None for a success."""
         if self.error_code is None:
             return None
         return {"code": self.error_code, "message": self.error_message or ""}
 
     def json(self) -> JSON:
-        """The provider's answer, parsed; None where there was none."""
+        """Parse the provider's answer; None if there was none."""
         return None if self.body is None else parse(self.body)
 
 
 def encode_line(result: Result) -> bytes:
-    r"""*result* as one output line with its ``\n``: fixed prefix first, the body inserted as text.
+    r"""Encode *result* as one output line with its ``\n``: fixed prefix first, the body inserted as text.
 
     The prefix ``{"row":N,"hash":"…","status":"…"`` is what resuming reads; its order and spelling must not change.
     A deferred result has the shorter form of the deferred file.

@@ -1,7 +1,6 @@
-"""API keys that are never printed, and the mask that replaces them in text.
+"""Hold API keys without ever printing them, and mask them in text.
 
-Only the literal keys of this run are masked, not text that merely looks like a key, so that no answer is altered by a
-guess.
+Only the literal keys of this run are masked, not text that looks like a key, so that no answer is altered by a guess.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _PLACEHOLDERS = frozenset(
 
 
 class Secret:
-    """A key: every way of printing it shows ``***``; only :meth:`reveal` gives the value. Immutable."""
+    """An API key that prints as ``***``; only :meth:`reveal` returns the value. Immutable."""
 
     __slots__ = ("_value",)
 
@@ -34,7 +33,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself, for the one header that carries it."""
+        """Return the value, for the header that sends it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -60,15 +59,15 @@ class Mask:
         values = {(key.reveal() if isinstance(key, Secret) else key).strip() for key in keys}
         real = {value for value in values if len(value) >= _SHORTEST and value.lower() not in _PLACEHOLDERS}
         spellings = {spelling for value in real for spelling in _spellings(value)}
-        # Longest first: of a key that begins with another key, the end must not remain.
+        # Longest first: if a key starts with another key, its end must not remain.
         self._spellings = tuple(sorted(spellings, key=lambda spelling: (-len(spelling), spelling)))
-        # Answers in many languages are full of escapes, but rarely of those for the characters of keys.
+        # A cheap test first: answers have many escapes, but rarely of the characters of keys.
         self._escape = "\\u00" if all(map(str.isascii, real)) else "\\u"
         longest_first = sorted(real, key=len, reverse=True)
         self._escaped = re.compile("|".join(map(_escaped, longest_first))) if real else None
 
     def mask(self, text: str) -> str:
-        """*text* with keys masked; the same object if there are none. Cost: one substring search per spelling."""
+        """Replace keys in *text*; returns the same object without any. Cost: one substring search per spelling."""
         for spelling in self._spellings:
             if spelling in text:
                 text = text.replace(spelling, _HIDDEN)
@@ -83,7 +82,7 @@ class Mask:
 
 
 def _spellings(value: str) -> set[str]:
-    """Spellings of *value* in plain text, in a (nested) JSON string, in a URL and in HTML."""
+    """Return the spellings of *value* in plain text, in a (nested) JSON string, in a URL and in HTML."""
     plain = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     plain |= {json.dumps(spelling)[1:-1] for spelling in plain}
     quoted = {quote(value), quote(value, safe=""), quote_plus(value), html.escape(value)}
@@ -91,7 +90,7 @@ def _spellings(value: str) -> set[str]:
 
 
 def _escaped(value: str) -> str:
-    """Pattern for *value* in a (nested) JSON string, in which any character may be escaped."""
+    """Return a pattern for *value* in a (nested) JSON string, in which any character may be escaped."""
     parts = []
     for character in value:
         units = character.encode("utf-16-be").hex()

@@ -1,7 +1,7 @@
-"""Classifies errors of the operating system: which are faults of this machine.
+"""Classify errors of the operating system: is this machine at fault?
 
 Used for errors of the HTTP client (:mod:`llmbatch.http.connect_errors`) and for exceptions that a function raises
-(:mod:`llmbatch.classify.exceptions`). What the fault means for a row or a route is decided in
+(:mod:`llmbatch.classify.exceptions`). What a fault means for a row or a route is decided in
 :mod:`llmbatch.classify.classify`.
 """
 
@@ -16,7 +16,7 @@ __all__ = ["NETWORK_ERRNOS", "NO_NETWORK_ERRNOS", "RESOURCE_ERRNOS", "errno_of",
 
 
 def _known(*names: str) -> frozenset[int]:
-    """The errno values of *names* that exist on this system."""
+    """Return the errno values of the *names* that exist on this system."""
     return frozenset(getattr(errno, name) for name in names if hasattr(errno, name))
 
 
@@ -56,26 +56,26 @@ NETWORK_ERRNOS = _known(
 
 _WINDOWS_ERRNOS = {
     64: errno.ECONNRESET,  # ERROR_NETNAME_DELETED
-    121: errno.ETIMEDOUT,  # ERROR_SEM_TIMEOUT: nobody answered a connection attempt
+    121: errno.ETIMEDOUT,  # ERROR_SEM_TIMEOUT: a connection attempt was not answered
     1225: errno.ECONNREFUSED,
     1231: errno.ENETUNREACH,
     1232: errno.EHOSTUNREACH,
     1236: errno.ECONNABORTED,
     1450: errno.ENOBUFS,  # ERROR_NO_SYSTEM_RESOURCES
 }
-"""What Windows' own event loop reports by numbers that Python gives no errno, or ``EINVAL``."""
+"""Windows error numbers that Python maps to no errno or to ``EINVAL``."""
 
 _no_name = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name))
-# "System error" hides the errno: in practice the resolver found no free file handle.
+# EAI_SYSTEM hides the errno: in practice the resolver found no free file handle.
 _no_means = frozenset(getattr(socket, name) for name in ("EAI_MEMORY", "EAI_SYSTEM") if hasattr(socket, name))
 
 _errno_in_words = re.compile(r"\[Errno (\d{1,5})\]", re.ASCII).search
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The errno of *error*. asyncio joins the errors of several addresses into one text: then the first in that text.
+    """Return the errno of *error*; if asyncio joined the errors of several addresses into one text, the first of them.
 
-    None for name lookups, whose codes (``EAI_…``) overlap with errno values on some systems.
+    None for name lookups: their codes (``EAI_…``) overlap with errno values on some systems.
     """
     if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
         return None
@@ -89,13 +89,13 @@ def errno_of(error: BaseException) -> int | None:
 
 
 def machine_fault(error: BaseException) -> Literal["local", "no_network"] | None:
-    """Whether *error* is this machine's fault: out of resources, or without a network."""
+    """Return ``local`` (out of resources) or ``no_network`` if this machine is at fault; else None."""
     number = errno_of(error)
     if number in RESOURCE_ERRNOS or isinstance(error, MemoryError):
         return "local"
     if number in NO_NETWORK_ERRNOS:
         return "no_network"
-    # CPython's message if the system refuses a thread (pthread_create fails with EAGAIN).
+    # CPython's message if the system refuses to start a thread (pthread_create fails with EAGAIN).
     if type(error) is RuntimeError and error.args == ("can't start new thread",):
         return "local"
     return None
@@ -104,8 +104,8 @@ def machine_fault(error: BaseException) -> Literal["local", "no_network"] | None
 def name_fault(error: OSError) -> Literal["unknown_host", "dns", "no_network", "local"]:
     """Classify a failed name lookup.
 
-    ``unknown_host``: a name server says that there is no such name. ``no_network``: none answered. ``dns``: any other
-    error of the lookup.
+    ``unknown_host``: a name server says that the name does not exist. ``no_network``: no name server answered.
+    ``local``: this machine is out of resources. ``dns``: any other error.
     """
     if not isinstance(error, socket.gaierror):
         return machine_fault(error) or "dns"

@@ -1,1 +1,1 @@
-"""Backoff, adaptive concurrency limit with a ramp, and token budget. Pure decisions; nothing here waits."""
+"""Backoff, adaptive concurrency limit, and token budget. Pure: nothing in this package waits."""

@@ -6,10 +6,10 @@ __all__ = ["retry_delay"]
 
 
 def retry_delay(failures: float, chance: float, *, first: float = 1.0, longest: float = 30.0) -> float:
-    """Seconds to wait after *failures* failures, not necessarily a whole number; *chance* is a draw from 0 to 1.
+    """Return the seconds to wait after *failures* failures (may be fractional); *chance* is a random draw, 0 to 1.
 
-    Exponential backoff, ``min(longest, first · 2^(failures−1))``, spread from three quarters to five quarters of
-    that, so that rows which failed together do not come back together ("equal jitter", AWS Architecture Blog, 2015).
+    Exponential backoff, ``min(longest, first · 2^(failures−1))``, spread from 75 % to 125 %,
+    so that rows that failed together are not resent together ("equal jitter", AWS Architecture Blog, 2015).
     """
     wait = min(longest, first * 2.0 ** min(max(failures, 1.0) - 1.0, 60.0))
     return float(wait * (0.75 + 0.5 * chance))

@@ -1,13 +1,13 @@
 """Adaptive limit of requests in flight: lowered when the provider throttles, ramped up after a wait.
 
 Additive increase, multiplicative decrease with slow start, as TCP Reno has them (RFC 5681), one request for one
-segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``. What
-it was lowered below what was carried it regains sooner, half of the distance in a round trip, as BIC does (Xu,
-Harfoush and Rhee 2004). After a few round trips above that in which nothing was refused it grows faster and faster, as
-CUBIC does (RFC 9438), or a limit that was lowered by slow answers would take hours to recover.
+segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``.
+Below the limit that the provider last carried, it regains half of the distance per round trip, as BIC does (Xu,
+Harfoush and Rhee 2004). Above it, after a few round trips without a refusal, it grows faster and faster, as CUBIC does
+(RFC 9438); otherwise a limit lowered while answers are slow would take hours to recover.
 
-A 429 lowers the limit to what the provider still carries, the good part of the last answers, as TCP Westwood does
-(Mascolo et al. 2001), by a tenth at least and to half of it at most.
+A 429 lowers the limit to what the provider still carries, the successful share of the last answers, as TCP Westwood
+does (Mascolo et al. 2001): by at least a tenth, and at most to half.
 
 Overload (503, 529) is different: some providers answer a share of the requests with it whatever the load, and lowering
 the limit for those would keep it low forever (where a share *p* is refused, halving for each leaves
@@ -15,7 +15,7 @@ the limit for those would keep it low forever (where a share *p* is refused, hal
 answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings fewer
 in proportion, the load is not the reason, and the limit is restored.
 
-Pure: it counts answers and knows no time.
+Pure: it counts answers and uses no time.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from __future__ import annotations
 __all__ = ["AdaptiveLimit"]
 
 RAMP_START = 2.0
+"""Requests in flight with which a ramp begins."""
 
 TOLERANCE = 0.03
-"""Up to this share of overload answers the limit is never lowered."""
+"""Share of overload answers up to which the limit is never lowered."""
 
 HOPELESS = 0.85
-"""Above this share of overload the limit is lowered whatever a trial says: too few answers are good to tell."""
+"""Share of overload above which a lower limit always stays: too few answers succeed to compare."""
 
 FEW, MANY = 20, 50
-"""Answers needed to know the share of overload at one limit: if most are overload, and if they are not."""
+"""Answers needed to estimate the share of overload at one limit: if most are overload, and if not."""
 
 FIRST_SPAN, LONG_SPAN = 100, 6400
-"""Answers between two trials: after the first that did not help, and at most."""
+"""Answers between two trials of a lower limit: after the first that did not help, and at most."""
 
 CAUTION = 0.9
-"""The largest part of its limit that a route keeps when it is throttled."""
+"""Largest factor of the limit when a route is throttled."""
 
 CAUTIOUS = 3
-"""Round trips without a refusal in which it grows by one each; in those after, the growth doubles."""
+"""Round trips without a refusal in which the limit grows by 1 each; after them the growth doubles."""
 
 
 class AdaptiveLimit:
-    """The limit of one route, from 1 to *ceiling*; starts at the ceiling."""
+    """Concurrency limit of one route, from 1 to *ceiling*; starts at the ceiling. Not safe for concurrent use."""
 
     __slots__ = (
         "_answers",
@@ -74,28 +75,28 @@ class AdaptiveLimit:
         self._cut_at = 0
         self._before = self._value
         self._growth = 1.0
-        """What a round trip without a refusal adds."""
+        """Growth per round trip without a refusal."""
         self._trips = 0.0
         self._peak = 0.0
-        """About what the provider carried when the limit was last lowered: up to it the limit halves the distance."""
+        """Estimate of what the provider carried when the limit was last lowered; regained by half per round trip."""
         self._refused = 0.0
-        """The share of the last answers that was refused, by 429 or as overload."""
+        """Share of the last answers that were refused, by 429 or overload."""
         self._answers = 0
         """Answers to calls sent since the last cut or trial."""
         self._overloads = 0
-        """Those of them that were overload."""
+        """How many of them were overload."""
         self._usual = 0.0
-        """The share of overload that a lower limit did not help against when it was tried last."""
+        """Share of overload that the last trial of a lower limit did not reduce."""
         self._tried_from: tuple[float, float] | None = None
-        """While a lower limit is tried: the previous one, and its share of overload."""
+        """During a trial of a lower limit: the previous limit and its share of overload; else None."""
         self._knee: float | None = None
-        """The limit that was too high when less load last helped; None if the load was not the reason."""
+        """Limit that was too high when less load last helped; None if load was not the reason."""
         self._knee_share = 0.0
         self._span = FIRST_SPAN
         self._pause = 0
-        """Answers until another trial may begin."""
+        """Answers until the next trial may begin."""
         self._proven = True
-        """Whether an answer has been good since the last wait."""
+        """Whether a call has succeeded since the last wait."""
 
     def __repr__(self) -> str:
         trial = f", tried from {self._tried_from[0]:.0f}" if self._tried_from is not None else ""
@@ -107,7 +108,7 @@ class AdaptiveLimit:
         return int(self._value)
 
     def on_success(self, serial: int) -> None:
-        """Raise the limit: the answer to call *serial* was good."""
+        """Raise the limit: call *serial* succeeded."""
         self._proven = True
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
@@ -136,7 +137,7 @@ class AdaptiveLimit:
         """Count an overload answer to call number *serial*; *newest* was the last call sent."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         if self._value < self._slow_start:
-            # It was growing fast: the last doubling was too much.
+            # In slow start: the last doubling was too much.
             if serial > self._cut_at:
                 self._value = self._slow_start = max(1.0, self._value / 2)
                 self._growth, self._trips = 1.0, 0.0
@@ -158,7 +159,7 @@ class AdaptiveLimit:
         self._start_counting(newest)
 
     def on_pushback(self, serial: int, newest: int) -> None:
-        """Lower the limit because call number *serial* was throttled, once for all calls up to *newest*."""
+        """Lower the limit because call *serial* was throttled; once for all calls up to *newest*, the last sent."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
         self._tried_from = None
         self._give_way(min(CAUTION, max(0.5, 1.0 - self._refused)), serial, newest)
@@ -174,7 +175,7 @@ class AdaptiveLimit:
         """Ramp up after a wait: from what is still *in_flight*, fast to the limit that the wait began with.
 
         Calls in flight are already carried, so two more do not overload the provider. A wait that follows another one
-        with no good answer between them says nothing new about what is carried.
+        without a success between them gives no new information about that.
         """
         usual = self._value if self._proven else self._slow_start
         self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self.ceiling))
@@ -188,7 +189,7 @@ class AdaptiveLimit:
         self._answers = self._overloads = 0
 
     def _heed_load(self, serial: int, newest: int, knee: float) -> None:
-        """Lower the limit by the refused share if less load helped before; well below what was too much, try again."""
+        """Lower the limit by the refused share, as less load helped before; far below *knee*, check it again."""
         if self._value <= max(1.0, 0.5 * knee):
             share = self._overloads / max(1, self._answers)
             if self._answers < (FEW if share > 0.5 else MANY):
@@ -211,7 +212,7 @@ class AdaptiveLimit:
             self._start_counting(newest)
         self._value = min(self._value, max(1.0, self._before * factor))
         self._growth, self._trips = 1.0, 0.0
-        if self._proven:  # else nothing is carried yet, and this adds nothing to the wait
+        if self._proven:  # else nothing has succeeded since the wait, and this refusal gives no new information
             self._slow_start = self._value
             self._peak = min(self._before, self._value / CAUTION)
 

@@ -1,7 +1,7 @@
 """Budget of tokens per minute: requests reserve an estimate and settle what they really used.
 
-A leaky bucket with debt: a request larger than the whole bucket is sent when the bucket is full and leaves it in debt,
-so that no row is too large to ever be sent. Pure: time is an argument, nothing here waits.
+A token bucket that may go into debt: a request larger than the bucket is sent when the bucket is full, so that no row
+is too large to be sent. Pure: time is an argument, and nothing here waits.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 __all__ = ["TokenBudget"]
 
 BURST_SECONDS = 5.0
-"""How much unused budget is kept, in seconds of the rate: any minute holds at most 65 seconds' worth."""
+"""Capacity of the bucket, in seconds of the rate: at most 65 seconds' worth is sent in any minute."""
 
 
 class TokenBudget:
-    """A budget of *per_minute* tokens."""
+    """Token bucket of *per_minute* tokens per minute. Not safe for concurrent use."""
 
     __slots__ = ("_at", "_capacity", "_level", "_rate")
 
@@ -32,15 +32,15 @@ class TokenBudget:
         self._refill(now)
         missing = min(float(tokens), self._capacity) - self._level
         wait = missing / self._rate
-        # A wait too short to move the clock is rounding, and waiting for it would never end.
+        # A wait too short to change the clock is a rounding error, and waiting for it would never end.
         return wait if missing > 1e-9 and now + wait > now else 0.0
 
     def reserve(self, tokens: int, now: float) -> None:
-        """Reserve the estimate of a request that is sent now, whatever :meth:`wait` says."""
+        """Reserve the estimate of a request that is sent now, even if :meth:`wait` is above 0."""
         self._refill(now)
         self._level -= tokens
 
     def settle(self, reserved: int, used: int, now: float) -> None:
-        """Replace a reservation by the amount really *used* (0: nothing was)."""
+        """Replace a reservation by the tokens that were *used*, 0 if none."""
         self._refill(now)
         self._level = min(self._capacity, self._level + reserved - used)

@@ -137,7 +137,7 @@ def test_the_growth_runs_from_one_to_ten(value: object) -> None:
 def test_a_rate_window_holds_at_least_the_minimum_of_calls(value: int) -> None:
     """A window that could never fill is refused, and the message shows the value, the bound and why."""
     with pytest.raises(
-        ValueError, match=rf"^rate_window is {value}, must be at least minimum_calls \(20\), or no rate would ever apply"
+        ValueError, match=rf"^rate_window is {value}, must be at least minimum_calls \(20\), or no rate would ever"
     ):
         BreakerPolicy(rate_window=value)
 
