@@ -327,7 +327,7 @@ class RouteBase:
         """No check is sent before."""
         return max(self.checks.ended_at, self.recent.succeeded_at) + CHECK_SECONDS
 
-    def doubts(self, now: float) -> bool:
+    def wants_early_check(self, now: float) -> bool:
         """Whether so many rows fail that a finished row's request should tell, before the circuit opens."""
         return (
             bool(self.window.rows)

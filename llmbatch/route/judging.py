@@ -56,7 +56,7 @@ class Judging(RouteBase):
                 self._usual.add(0)
             self.evidence.succeeded(call.row, call.permit.serial, probe=call.permit.probe)
             trust = self.trust
-            if trust.pings or trust.vouched or trust.jumps or trust.mistaken:
+            if trust.pings or trust.proven_by_ping or trust.jumps or trust.false_opening:
                 self.trust = Trust()
         elif not call.permit.probe:
             self.evidence.check_passed(call.permit.serial)
@@ -88,8 +88,8 @@ class Judging(RouteBase):
         It may vouch for fewer rows than it takes to open the circuit. More of them fail together: then that request
         says nothing about them, and they are deferred like the rows of any outage.
         """
-        self.trust.vouched.update(self.evidence.unproven)
-        if len(self.trust.vouched) < self._policy.failure_threshold:
+        self.trust.proven_by_ping.update(self.evidence.unproven)
+        if len(self.trust.proven_by_ping) < self._policy.failure_threshold:
             self.evidence.check_passed(call.serial)
             self._unreached = None  # it answers: the rows are judged, however long that takes
             return self._prove(call.serial, now)
@@ -259,7 +259,7 @@ class Judging(RouteBase):
             self._steady = 0.0
             decisions.append(OutageOver(outage.since))
         else:
-            self.trust.mistaken = True
+            self.trust.false_opening = True
             # Where a wait that was named has ended meanwhile, traffic ramps up as after any other.
             self.limit.restart(RAMP_START if self.throttle.ramp_due else max(RAMP_START, self._steady / 2))
             if by_ping:

@@ -65,11 +65,11 @@ class Trust:
     """How often in a row the smallest request alone has closed the circuit."""
     jumps: int = 0
     """How often fresh rows have probed."""
-    mistaken: bool = False
+    false_opening: bool = False
     """Whether the last opening was a mistake."""
     since: float | None = None
     """When the first of the openings began that the smallest request alone has closed; no row has passed since."""
-    vouched: set[int] = field(default_factory=set)
+    proven_by_ping: set[int] = field(default_factory=set)
     """Rows whose failures counted on the word of the smallest request alone."""
 
 
@@ -92,7 +92,7 @@ class Outage:
     """Probes sent."""
     can_check: bool = False
     """Whether a request that nothing speaks against can be sent; then only many rows confirm an outage without it."""
-    blind: bool = False
+    only_failed_rows: bool = False
     """Whether only rows can probe that have failed, so that no probe can tell an outage from bad rows."""
     check_next: bool = False
     """Whether a request that nothing speaks against probes next: a row's refusal said too little, or one more good
@@ -102,7 +102,7 @@ class Outage:
         """A row's probe failed. Whether that confirms the outage."""
         self.failed_rows += 1
         enough = MANY_CONFIRMING_ROWS if self.can_check else CONFIRMING_ROWS
-        return self._confirm(self.failed_rows >= enough and not self.blind)
+        return self._confirm(self.failed_rows >= enough and not self.only_failed_rows)
 
     def ping_failed(self, rate: float) -> bool:
         """A request that nothing speaks against failed, as happens with *rate* by chance. Whether that confirms it."""
@@ -118,7 +118,7 @@ class Outage:
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
         """Who probes next, of those who can; None where nobody can."""
         self.can_check = candidates.checks
-        self.blind = not (candidates.checks or candidates.fresh or candidates.untried)
+        self.only_failed_rows = not (candidates.checks or candidates.fresh or candidates.untried)
         checks = self._checks(trust)
         for kind in (*checks, *self._order(trust)) if self.check_next else self._order(trust):
             if getattr(candidates, kind):
@@ -136,7 +136,7 @@ class Outage:
         checks = self._checks(trust)
         if self.cause in ("timeouts", "stop") and not self.turn and not trust.pings:
             return (*checks, "fresh", "parked")
-        if trust.mistaken and not self.turn:
+        if trust.false_opening and not self.turn:
             # The last opening was a mistake, and no row has passed since: ask what told so.
             return ("good", "fresh", "parked", "ping")
         if trust.pings and (self.turn + 1) % (4 << min(trust.pings, 4)) == 0:

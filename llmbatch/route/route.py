@@ -191,7 +191,7 @@ class RouteState(Refusing):
         More of them may be the beginning of an outage.
         """
         held = {row: record for row, record in self.evidence.records.items() if record.held}
-        if _lack_money(record.last for record in held.values()):
+        if _all_lack_money(record.last for record in held.values()):
             return list(self._stop_alone(next(iter(held.values())).last, now))
         few = rows_left < self._policy.failure_threshold
         if not few and not all(record.proven for record in held.values()):
@@ -229,7 +229,7 @@ class RouteState(Refusing):
             return []
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
-        if _lack_money(lasts.values()):
+        if _all_lack_money(lasts.values()):
             return list(self._stop_alone(next(iter(lasts.values())), now))
         for row, outcome in answers.items():
             if row not in self.evidence.records:
@@ -269,7 +269,7 @@ class RouteState(Refusing):
         self.window.drop(row)
 
 
-def _lack_money(lasts: Iterable[Outcome]) -> bool:
+def _all_lack_money(lasts: Iterable[Outcome]) -> bool:
     """Whether all of these answers, one at least, say for certain that the account has no money."""
     lasts = list(lasts)
     return bool(lasts) and all(is_money(last) and last.certain for last in lasts)

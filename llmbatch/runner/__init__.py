@@ -1,1 +1,1 @@
-"""The only floor that orchestrates awaiting: which row goes next, one attempt, parking, draining."""
+"""The loop of a run: schedules rows, sends them, parks and retries them, and finishes them."""

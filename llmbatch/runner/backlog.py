@@ -1,7 +1,7 @@
-"""Where rows wait: in the queue of their route, until a time on the heap, held for evidence, or parked.
+"""Unfinished rows in memory: queued per route, waiting for a retry, held for evidence, or parked.
 
-A waiting row occupies no slot. What waits is bounded in bytes: a large row keeps its offset in the input, not its body,
-and is read again when it goes. Nothing here decides which row goes next; :mod:`llmbatch.runner.schedule` does.
+A waiting row occupies no slot. Memory is bounded in bytes: of a large row only its offset in the input is kept, and it
+is read again before it is sent. :mod:`llmbatch.runner.schedule` decides which row is sent next.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from llmbatch.route.route import RouteState
 __all__ = ["Backlog", "PendingRow", "RowState", "RunRoute"]
 
 GOLDEN = 0.6180339887498949
-"""Multiples of it modulo 1 are spread evenly, however many are taken."""
+"""Golden ratio less 1: its multiples modulo 1 are spread evenly, however many are taken."""
 
 SMALL_BYTES = 4096
-"""A waiting row up to this size keeps its body."""
+"""Largest request body, in bytes, that a waiting row keeps in memory."""
 
 
 class RowState(Enum):
-    """Where an unfinished row is."""
+    """State of an unfinished row."""
 
-    QUEUED = auto()  # may go as soon as its route takes it
-    RETRYING = auto()  # on the heap, until its time has come
-    HELD = auto()  # waits for evidence; is not sent again by itself
-    PARKED = auto()  # deferred: its route's circuit is open, or a long wait was named
+    QUEUED = auto()  # in the queue of its route
+    RETRYING = auto()  # on the heap, until its backoff ends
+    HELD = auto()  # waits for evidence on whether it or its route is at fault; not resent by itself
+    PARKED = auto()  # deferred: its circuit is open, or the provider named a long wait
     IN_FLIGHT = auto()
     DONE = auto()
 
 
 class RunRoute:
-    """One route of a run, or one tenant's part of it: its state, and its rows that wait."""
+    """One route of a run, or one tenant of it: its state, its queue, and its parked rows."""
 
-    __slots__ = ("good", "live", "parked", "prefer_new", "queue", "route", "skipped", "state", "template")
+    __slots__ = ("good_request", "parked", "prefer_new", "queue", "route", "skipped", "state", "template", "unfinished")
 
     def __init__(self, route: Route, state: RouteState) -> None:
         self.route = route
         self.state = state
         self.queue: deque[PendingRow] = deque()
         self.parked: dict[int, PendingRow] = {}
-        self.live = 0
+        self.unfinished = 0
         """Unfinished rows in memory."""
         self.prefer_new = False
         self.skipped = False
-        """Whether rows were left for a later pass over the input."""
+        """Whether rows were skipped, to be read in a later pass over the input."""
         self.template: Request | None = None
-        """A request that the route takes, to make the smallest one from."""
-        self.good: Request | None = None
-        """A request that has succeeded."""
+        """The first request sent, from which the smallest request (a ping) is made."""
+        self.good_request: Request | None = None
+        """The smallest request that has succeeded, for health checks."""
 
     def __repr__(self) -> str:
-        return f"<RunRoute {self.state.label}, {self.live} rows, {len(self.parked)} parked>"
+        return f"<RunRoute {self.state.label}, {self.unfinished} rows, {len(self.parked)} parked>"
 
     @property
     def waiting(self) -> int:
         """Rows that are neither in flight nor parked."""
-        return self.live - self.state.in_flight - len(self.parked)
+        return self.unfinished - self.state.in_flight - len(self.parked)
 
 
 class PendingRow:
@@ -73,16 +73,16 @@ class PendingRow:
         "attempts",
         "bytes",
         "deferrals",
+        "earlier_usage",
+        "is_body_dropped",
         "last",
         "latency",
         "not_before",
         "probes",
         "request",
+        "retry_number",
         "route",
         "row",
-        "slim",
-        "spent",
-        "stamp",
         "state",
     )
 
@@ -91,20 +91,20 @@ class PendingRow:
         self.request = request
         self.route = route
         self.state = RowState.QUEUED
-        self.slim = False
-        """Whether its body was dropped, to be read again from the input."""
+        self.is_body_dropped = False
+        """Whether its body was dropped from memory, to be read again from the input."""
         self.bytes = 0
-        """The length of its body, where that was dropped."""
+        """Length of the dropped body."""
         self.attempts = 0
         self.deferrals = 0
         self.probes = 0
         """Failed probes by this row."""
         self.latency: float | None = None
         self.not_before = 0.0
-        """Until then the provider asked this row to wait."""
-        self.stamp = 0
+        """End of the wait that the provider named for this row, on the loop's clock."""
+        self.retry_number = 0
         self.last: Outcome | None = None
-        self.spent: Usage | None = None
+        self.earlier_usage: Usage | None = None
         """Tokens of earlier calls whose answers asked for a follow-up."""
 
     def __repr__(self) -> str:
@@ -112,7 +112,7 @@ class PendingRow:
 
 
 class Backlog:
-    """All unfinished rows in memory of one run, each in exactly one place. *on_wait* is told of each row that waits."""
+    """Unfinished rows in memory of one run, each in exactly one state. *on_wait* is called for each row that waits."""
 
     def __init__(self, *, emit: Callable[[Event], None], on_wait: Callable[[PendingRow], None]) -> None:
         self.rows: dict[int, PendingRow] = {}
@@ -122,23 +122,23 @@ class Backlog:
         self._on_wait = on_wait
         self._paused: dict[RunRoute, None] = {}
         self._heap: list[tuple[float, int, PendingRow]] = []
-        self._stamp = 0
+        self._retries = 0
 
     def __repr__(self) -> str:
         return f"<Backlog {len(self.rows)} rows, {len(self._heap)} retrying>"
 
     @property
     def next_retry(self) -> float:
-        """When the next retry is due; infinity where none is planned."""
+        """When the next retry is due; infinity if none is planned."""
         return self._heap[0][0] if self._heap else math.inf
 
     def add(self, pending: PendingRow) -> None:
-        """A row was read."""
+        """Add a row that was read."""
         self.rows[pending.row.number] = pending
-        pending.route.live += 1
+        pending.route.unfinished += 1
 
     def drop(self, pending: PendingRow) -> None:
-        """The row is done, or left for another pass: take it out of wherever it waits."""
+        """Remove a row that is done, or skipped for a later pass, from wherever it waits."""
         route = pending.route
         if pending.state is RowState.QUEUED and pending in route.queue:
             route.queue.remove(pending)
@@ -146,14 +146,14 @@ class Backlog:
                 self.queued.pop(route, None)
         route.parked.pop(pending.row.number, None)
         self.rows.pop(pending.row.number, None)
-        route.live -= 1
+        route.unfinished -= 1
         pending.state = RowState.DONE
 
     def release_due(self, now: float) -> None:
-        """Move what is due: retries into their queues, and parked rows whose named wait is over."""
+        """Queue the retries that are due, and the parked rows whose named wait is over."""
         while self._heap and self._heap[0][0] <= now:
-            _, stamp, pending = heapq.heappop(self._heap)
-            if _is_planned(pending, stamp):
+            _, number, pending = heapq.heappop(self._heap)
+            if _is_planned(pending, number):
                 self.enqueue(pending)
         for route in list(self._paused) if self._paused else ():
             if not route.state.is_closed:
@@ -163,7 +163,7 @@ class Backlog:
                 self.requeue(route, now)
 
     def enqueue(self, pending: PendingRow, *, first: bool = False) -> None:
-        """The row may go as soon as its route takes it; *first*: before the others."""
+        """Queue the row on its route; *first*: before the others."""
         self._leave(pending)
         pending.state = RowState.QUEUED
         if first:
@@ -174,29 +174,29 @@ class Backlog:
         self._on_wait(pending)
 
     def next_of(self, route: RunRoute) -> PendingRow:
-        """Take the first row out of the queue of *route*."""
+        """Remove and return the first row in the queue of *route*."""
         pending = route.queue.popleft()
         if not route.queue:
             del self.queued[route]
         return pending
 
     def hold(self, pending: PendingRow) -> None:
-        """Keep the row until other answers tell whether it or the route is at fault."""
+        """Hold the row until other answers show whether it or the route is at fault."""
         pending.state = RowState.HELD
         self._on_wait(pending)
 
     def retry_at(self, pending: PendingRow, at: float, now: float, code: str) -> None:
-        """Send the row again, not before *at*."""
+        """Plan to resend the row, not before *at*."""
         self._leave(pending)
         pending.state = RowState.RETRYING
-        self._stamp += 1
-        pending.stamp = self._stamp
-        heapq.heappush(self._heap, (at, pending.stamp, pending))
+        self._retries += 1
+        pending.retry_number = self._retries
+        heapq.heappush(self._heap, (at, pending.retry_number, pending))
         self._on_wait(pending)
         self._emit(RetryPlanned(now, pending.route.state.label, pending.row.number, at - now, code))
 
     def park(self, pending: PendingRow, now: float, *, avoided: bool) -> None:
-        """Defer the row until its route recovers; *avoided*: a call that would have been made now is not."""
+        """Park the row until its route recovers; *avoided*: it would otherwise have been sent now."""
         route = pending.route
         pending.state = RowState.PARKED
         pending.deferrals += 1
@@ -206,7 +206,7 @@ class Backlog:
         self._emit(RowParked(now, state.label, pending.row.number, state.retry_after(now), state.reason, avoided))
 
     def park_waiting(self, route: RunRoute, now: float) -> None:
-        """The circuit opened, or a long wait was named: everything of the route that waits is parked."""
+        """Park all waiting rows of the route: its circuit opened, or the provider named a long wait."""
         waiting = list(route.queue)
         route.queue.clear()
         self.queued.pop(route, None)
@@ -214,9 +214,9 @@ class Backlog:
         if retrying:
             self._heap = [entry for entry in self._heap if entry[2].route is not route]
             heapq.heapify(self._heap)
-            waiting += [pending for _, stamp, pending in retrying if _is_planned(pending, stamp)]
+            waiting += [pending for _, number, pending in retrying if _is_planned(pending, number)]
         held: list[PendingRow] = []
-        if not route.state.is_closed:  # rows that are held for evidence are not sent again by the end of a pause
+        if not route.state.is_closed:  # a wait that ends is no evidence, so rows stay held through it
             held = [
                 pending
                 for row in route.state.evidence.records
@@ -228,11 +228,11 @@ class Backlog:
             self.park(pending, now, avoided=False)
 
     def pause(self, route: RunRoute) -> None:
-        """Parked rows of *route* go again when its named wait is over."""
+        """Requeue the parked rows of *route* when its named wait is over."""
         self._paused[route] = None
 
     def requeue(self, route: RunRoute, now: float) -> None:
-        """Parked rows may go again: those that never failed first, neighbors apart, so that no bad block stays one."""
+        """Requeue parked rows: those that never failed first, with neighbors apart, to break up blocks of bad rows."""
         untried, failed = self._parked(route)
         route.parked.clear()
         for pending in (*_spread(untried), *failed):
@@ -245,9 +245,10 @@ class Backlog:
             self._emit(RowsRequeued(now, route.state.label, len(untried) + len(failed)))
 
     def best_probe(self, route: RunRoute, turn: int) -> PendingRow | None:
-        """The parked row to probe with: of those that have probed least, one that never failed, from anywhere.
+        """Choose the parked row to probe with; None if there is none.
 
-        *turn* counts the probes, so that a block of bad rows is left soon, however long.
+        Prefers rows that have probed least, of these rows that never failed. *turn* counts the probes and spreads them
+        over all parked rows, so that a block of bad rows is left soon.
         """
         untried, failed = self._parked(route)
         if not untried and not failed:
@@ -258,12 +259,12 @@ class Backlog:
         return rows[int(turn * GOLDEN % 1.0 * len(rows))]
 
     def has_untried(self, route: RunRoute) -> bool:
-        """Whether a parked row of *route* has never failed, not even as a probe."""
+        """Whether some parked row of *route* has never failed, not even as a probe."""
         records = route.state.evidence.records
         return any(number not in records and not pending.probes for number, pending in route.parked.items())
 
     def _parked(self, route: RunRoute) -> tuple[list[PendingRow], list[PendingRow]]:
-        """The parked rows in order of their numbers: those that never failed, and the others."""
+        """Parked rows sorted by number: those that never failed, and the others."""
         records = route.state.evidence.records
         untried: list[PendingRow] = []
         failed: list[PendingRow] = []
@@ -271,9 +272,9 @@ class Backlog:
             (failed if number in records else untried).append(pending)
         return untried, failed
 
-    def every(self, routes: Iterable[RunRoute], now: float) -> list[tuple[PendingRow, float]]:
-        """All rows that wait, in order of their numbers, each with the seconds until it may go."""
-        due = {pending.row.number: at for at, stamp, pending in self._heap if _is_planned(pending, stamp)}
+    def waiting(self, routes: Iterable[RunRoute], now: float) -> list[tuple[PendingRow, float]]:
+        """All waiting rows sorted by number, each with the seconds until it may be sent."""
+        due = {pending.row.number: at for at, number, pending in self._heap if _is_planned(pending, number)}
         waits = {route: route.state.retry_after(now) for route in routes}
         return [
             (pending, max(waits[pending.route], due.get(number, now) - now))
@@ -287,10 +288,10 @@ class Backlog:
 
 
 def _spread(rows: list[PendingRow]) -> list[PendingRow]:
-    """The rows in an order in which neighbors are far apart (multiples of the golden ratio, modulo 1)."""
-    order = sorted(range(len(rows)), key=lambda place: place * GOLDEN % 1.0)
-    return [rows[place] for place in order]
+    """Order *rows* so that neighbors are far apart (multiples of the golden ratio, modulo 1)."""
+    order = sorted(range(len(rows)), key=lambda index: index * GOLDEN % 1.0)
+    return [rows[index] for index in order]
 
 
-def _is_planned(pending: PendingRow, stamp: int) -> bool:
-    return pending.state is RowState.RETRYING and pending.stamp == stamp
+def _is_planned(pending: PendingRow, number: int) -> bool:
+    return pending.state is RowState.RETRYING and pending.retry_number == number

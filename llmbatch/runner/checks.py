@@ -1,4 +1,4 @@
-"""Requests that carry none of the rows that wait: the smallest one a route takes, and one that has succeeded before."""
+"""Find the requests of health checks: the smallest request of a route (ping), and one that has succeeded before."""
 
 from __future__ import annotations
 
@@ -12,45 +12,50 @@ from llmbatch.runner.context import RunContext
 
 __all__ = ["Checks"]
 
-MOST_GOOD_BYTES = 1024 * 1024
-"""The largest request that is kept to be sent once more."""
+MAX_GOOD_BYTES = 1024 * 1024
+"""Largest request, in bytes, that is kept for health checks."""
 
 
 class Checks:
-    """Finds such requests. *good_rows*: rows of earlier runs that succeeded, looked up once, when first needed."""
+    """Requests for health checks. *good_rows* returns rows that succeeded in earlier runs; called once, if needed."""
 
     def __init__(self, run: RunContext, good_rows: Callable[[], Sequence[Row]]) -> None:
         self._run = run
         self._good_rows: Callable[[], Sequence[Row]] | None = good_rows
 
     def ping(self, route: RunRoute) -> Request | None:
-        """The smallest request of the route. It names no tenant, so it says nothing about one."""
+        """Smallest request of the route; None if there is none, or for a tenant, of whom it shows nothing."""
         if route.template is None or not route.template.url or route.state.label != route.route.label:
             return None
         return self._run.provider.ping(route.template)
 
     def good(self, route: RunRoute) -> Request | None:
-        """The request of a finished row; for a function, which may do more than answer, the row that its user gave."""
+        """Request of a row that has succeeded; for a function, the row that the user gave for health checks."""
         if route.template is not None and not route.template.url:
             return self._run.provider.ping(route.template)
-        if route.good is None and self._good_rows is not None and route.template is not None and route.template.url:
+        if (
+            route.good_request is None
+            and self._good_rows is not None
+            and route.template is not None
+            and route.template.url
+        ):
             find, self._good_rows = self._good_rows, None
             for row in find():
                 self._prepare(row)
-        return route.good
+        return route.good_request
 
     def _prepare(self, row: Row) -> None:
         try:
             request = first_request(self._run.provider, row)
-        except Exception:  # noqa: BLE001 - a row of an earlier run that is no request now: then there is none
+        except Exception:  # noqa: BLE001 - the row of an earlier run may not be a request any more
             return
         self.keep(self._run.routes.route_of(row, request.route, self._run.now()), request)
 
     @staticmethod
     def keep(route: RunRoute, request: Request) -> None:
-        """The request has succeeded: keep the smallest such one."""
-        if request.url and len(request.body) <= MOST_GOOD_BYTES:
-            good = route.good
+        """Keep a request that succeeded, if it is the smallest one of its route."""
+        if request.url and len(request.body) <= MAX_GOOD_BYTES:
+            good = route.good_request
             if good is None or len(request.body) < len(good.body):
-                route.good = request
+                route.good_request = request
                 route.state.allow_checks()

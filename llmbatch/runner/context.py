@@ -1,4 +1,4 @@
-"""What the parts of one run share: its options, its routes, its rows in memory, and how to tell and stop."""
+"""State shared by the parts of one run: options, routes, rows in memory, and functions to emit events and stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RunContext"]
 
 @dataclass(slots=True)
 class RunContext:
-    """One run's shared parts. *halt* ends the run: exit code, reason and hint."""
+    """Shared state of one run. ``halt`` ends the run with an exit code, a reason and a hint."""
 
     options: RunOptions
     provider: Provider
@@ -35,6 +35,6 @@ class RunContext:
     """Routes whose circuit is not closed."""
 
     @property
-    def most_waiting(self) -> int:
-        """Rows of a route that may wait in memory, and as many that may be parked."""
+    def max_waiting(self) -> int:
+        """Maximum rows of a route that wait in memory, and again as many that are parked."""
         return max(1000, 20 * self.options.concurrency)

@@ -1,10 +1,10 @@
-"""The loop: as many workers as there is work for, a pump that starts them, and orderly ways to stop.
+"""The asyncio loop of a run: worker tasks that send requests, a pump that starts them, timers, and stopping.
 
-A worker sends its call, hands the outcome to the scheduler, and takes the next call itself; when there is none it ends.
-The pump starts workers when something may go again (a timer, a requeue, new rows). So the number of tasks depends on
-the concurrency: a row in backoff occupies no slot, and no task awaits while it holds a permit.
+A worker sends a request, passes the outcome to the scheduler and takes the next call; without one it ends. The pump
+starts workers when something may be sent again (a timer, a requeue, new rows). A row in backoff occupies no slot, and
+no task waits while it holds a permit.
 
-What a cancellation leaves behind: every permit released, every finished row with the sink.
+After a cancellation every permit has been released, and the sink has every finished row.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llmbatch.core.errors import WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
-from llmbatch.runner.calls import Job
+from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.schedule import Scheduler
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "RunOutcome"]
 
 DRAIN_SECONDS = 30.0
-"""How long requests in flight may finish after the first signal."""
+"""Seconds that requests in flight have to finish after the first signal."""
 
-UNBROKEN = 64
-"""Calls that came back in one turn of the event loop, after which every worker lets it have the next."""
+MAX_CALLS_PER_TURN = 64
+"""Calls that may end in one turn of the event loop before workers yield to it."""
 
 
 STOPPED_SECONDS = 5.0
-"""A timer that rings so much too late means that the process was stopped meanwhile."""
+"""Delay of a timer, in seconds, above which the process must have been suspended."""
 
 
 class RunOutcome:
-    """How a run ended: ``exit_code`` as in the contract (before failed lines are counted), ``reason``, ``hint``."""
+    """How a run ended: ``exit_code`` (0 even if lines are failed), ``reason``, ``hint``, and the error, if any."""
 
     __slots__ = ("error", "exit_code", "hint", "reason")
 
@@ -57,7 +57,7 @@ class RunOutcome:
 
 
 class Engine:
-    """One run. Make it inside the event loop that runs it; :meth:`stop` may be called from that loop only."""
+    """One run. Create it inside the event loop that runs it; call :meth:`stop` from that loop only."""
 
     def __init__(
         self,
@@ -90,25 +90,25 @@ class Engine:
         )
         self._wake = asyncio.Event()
         self._timer: asyncio.Handle | None = None
-        self._rings_at = math.inf
-        """When the timer is due. A handle of uvloop cannot tell where that was at once."""
+        self._timer_at = math.inf
+        """When the timer is due; a handle of uvloop does not tell if that was immediately."""
         self._active = 0
-        self._unbroken = 0
-        self._feeding = False
+        self._calls_in_turn = 0
+        self._awaiting_input = False
         self._draining = False
         self._ending: RunOutcome | None = None
         self._deadline = math.inf
         self._group: TaskGroup | None = None
         self._requests = _request_pace(options.rpm)
 
-    # Watching.
+    # Events.
 
     def emit(self, event: Event) -> None:
-        """Tell the observers; one that raises is heard once and then ignored."""
+        """Pass *event* to the observers; one that raises is removed, with a warning."""
         for observer in self._observers:
             try:
                 observer.observe(event)
-            except Exception as error:  # noqa: BLE001 - watching can never fail a run
+            except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
                 self._mute(observer, error)
 
     def _mute(self, observer: Observer, error: Exception) -> None:
@@ -119,7 +119,7 @@ class Engine:
     # Stopping.
 
     def stop(self, exit_code: int, reason: str, *, now: bool = False) -> None:
-        """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
+        """Take no new rows, and let requests in flight finish for up to 30 s; *now*: cancel them."""
         self._halt(exit_code, reason, "")
         self._deadline = min(self._deadline, self._loop.time() + (0.0 if now else DRAIN_SECONDS))
         if now and self._group is not None:
@@ -127,7 +127,7 @@ class Engine:
         self._wake.set()
 
     def abort(self, error: WriteError) -> None:
-        """The output is lost: stop at once."""
+        """Stop at once, because the output cannot be written."""
         self._ending = RunOutcome(74, error.message, error.hint, error)
         if self._group is not None:
             self._group.cancel_scope.cancel()
@@ -145,7 +145,7 @@ class Engine:
     # Running.
 
     async def run(self) -> RunOutcome:
-        """Send every row, until all have their line or the run has to stop; then :meth:`deferred`, :meth:`ended`."""
+        """Send rows until all are finished or the run stops. Call :meth:`deferred` and :meth:`ended` afterwards."""
         async with anyio.create_task_group() as group:
             self._group = group
             if self._ending is None or self._ending.exit_code != 74:
@@ -159,27 +159,27 @@ class Engine:
     async def _pump(self, group: TaskGroup) -> None:
         while True:
             self._wake.clear()
-            # What is not due by this reading gets a timer by this reading: clocks of loops move in coarse steps, and
-            # timers may fire early, so that a later reading could find a time past that was to come a moment ago.
+            # One reading of the clock for both the calls and the timer: loop clocks move in coarse steps and timers may
+            # fire early, so with two readings a due time could pass in between and get no timer.
             now = self._loop.time()
             while self._active < self._options.concurrency:
-                job = await self._next_job()
-                if job is None:
+                attempt = await self._next_attempt()
+                if attempt is None:
                     break
                 self._active += 1
-                group.start_soon(self._work, job)
+                group.start_soon(self._work, attempt)
             if self._is_over():
                 return
-            if self._scheduler.reading.hungry and not self._feeding:
-                self._feeding = True
-                group.start_soon(self._feed)
+            if self._scheduler.reading.needs_input and not self._awaiting_input:
+                self._awaiting_input = True
+                group.start_soon(self._await_input)
             if self._sink.congested and not self._active and not self._draining:
                 self._draining = True
                 group.start_soon(self._await_drain)
-            self._arm(now)
+            self._set_timer(now)
             await self._wake.wait()
 
-    async def _next_job(self) -> Job | None:
+    async def _next_attempt(self) -> Attempt | None:
         if self._ending is not None:
             return None
         if self._requests is None:
@@ -187,63 +187,63 @@ class Engine:
         if not self._requests.has_capacity():
             self._call_at(self._loop.time() + self._requests.time_period / self._requests.max_rate / 4)
             return None
-        job = self._take()
-        if job is not None:
+        attempt = self._take()
+        if attempt is not None:
             await self._requests.acquire()
-        return job
+        return attempt
 
-    def _take(self) -> Job | None:
+    def _take(self) -> Attempt | None:
         if self._ending is not None:
             return None
-        job = self._scheduler.take()
-        if job is None:
-            self._heed_intake()
-        return job
+        attempt = self._scheduler.take()
+        if attempt is None:
+            self._check_reading()
+        return attempt
 
-    def _heed_intake(self) -> None:
-        """Reading has failed: what was read so far is done, and nothing more will be."""
+    def _check_reading(self) -> None:
+        """Stop the run if reading the input has failed."""
         error = self._scheduler.reading.error
         if error is not None and self._ending is None:
             self._ending = RunOutcome(2, str(error), getattr(error, "hint", ""), error)
             self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
 
-    async def _work(self, job: Job | None) -> None:
+    async def _work(self, attempt: Attempt | None) -> None:
         call, settle, concurrency = self._provider.call, self._scheduler.settle, self._options.concurrency
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine
         try:
-            while job is not None:
+            while attempt is not None:
                 try:
-                    row = None if job.pending is None else job.pending.row
-                    outcome = await call(job.request, row, timeout=job.call.timeout)
+                    row = None if attempt.pending is None else attempt.pending.row
+                    outcome = await call(attempt.request, row, timeout=attempt.call.timeout)
                     if task.cancelling() and not _is_cancelled():
                         await _forget_cancellation(task)
                 except BaseException as error:
                     if not isinstance(error, asyncio.CancelledError) or _is_cancelled():
-                        self._scheduler.cancelled(job)
+                        self._scheduler.cancelled(attempt)
                         raise
-                    # A function in place of a provider cancelled its own task; the run was not cancelled.
+                    # A function used as the provider canceled its own task; the run was not canceled.
                     await _forget_cancellation(task)
                     outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
-                settle(job, outcome)
+                settle(attempt, outcome)
                 if self._active < concurrency:
                     self._wake.set()
-                if not self._unbroken:
+                if not self._calls_in_turn:
                     self._loop.call_soon(self._start_turn)
-                self._unbroken += 1
-                if self._unbroken >= UNBROKEN:
-                    # A function that never suspends would keep the loop, and the writer's lines, for ever.
+                self._calls_in_turn += 1
+                if self._calls_in_turn >= MAX_CALLS_PER_TURN:
+                    # A function that never suspends would block the loop, and the output with it.
                     await asyncio.sleep(0)
                 if self._sink.congested:
                     await self._sink.drained()
-                # With a request rate the pump alone sends, so that one limiter sees every call.
-                job = self._take() if self._requests is None else None
+                # With a request rate only the pump takes calls, so that they all pass its rate limiter.
+                attempt = self._take() if self._requests is None else None
         finally:
             self._active -= 1
             self._wake.set()
 
     def _start_turn(self) -> None:
-        self._unbroken = 0
+        self._calls_in_turn = 0
 
     async def _await_drain(self) -> None:
         try:
@@ -252,17 +252,17 @@ class Engine:
             self._draining = False
             self._wake.set()
 
-    async def _feed(self) -> None:
+    async def _await_input(self) -> None:
         try:
             await self._scheduler.reading.wait()
         finally:
-            self._feeding = False
+            self._awaiting_input = False
             self._wake.set()
 
     def _is_over(self) -> bool:
         if self._active:
             return self._loop.time() >= self._deadline
-        self._heed_intake()  # reading may have failed while a call was found all the same, a canary for one
+        self._check_reading()  # reading may have failed although a call was found, such as a health check
         if self._ending is not None or self._scheduler.is_finished():
             return True
         if not self._scheduler.is_stuck(self._loop.time()):
@@ -274,7 +274,7 @@ class Engine:
             self._halt(75, self._scheduler.why_stuck(), "")
         return True
 
-    def _arm(self, now: float) -> None:
+    def _set_timer(self, now: float) -> None:
         wake = self._scheduler.next_wake(now) if self._ending is None else None
         if self._deadline < math.inf:
             wake = min(wake if wake is not None else math.inf, self._deadline)
@@ -283,16 +283,16 @@ class Engine:
 
     def _call_at(self, when: float) -> None:
         if self._timer is not None:
-            if self._rings_at <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
-        self._rings_at = when
-        self._timer = self._loop.call_at(when, self._ring)
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._on_timer)
 
-    def _ring(self) -> None:
-        # Loops fire timers a clock tick early; the pump then finds nothing due and must be able to set the same again.
+    def _on_timer(self) -> None:
+        # Loops may fire timers a clock tick early; the pump then finds nothing due and sets the same timer again.
         self._timer = None
-        if self._loop.time() - self._rings_at > STOPPED_SECONDS:
+        if self._loop.time() - self._timer_at > STOPPED_SECONDS:
             self._scheduler.resumed()
         self._wake.set()
 
@@ -307,23 +307,23 @@ class Engine:
         return RunOutcome(0, "finished")
 
     def deferred(self) -> list[Result]:
-        """The rows that still wait."""
+        """Results of the rows that still wait."""
         return list(self._scheduler.deferred())
 
     def ended(self, exit_code: int, reason: str, deferred: int) -> RunEnded:
-        """Tell the observers that the run is over."""
+        """Emit RunEnded and return it."""
         event = RunEnded(self._loop.time(), exit_code, reason, deferred)
         self.emit(event)
         return event
 
 
 def _is_cancelled() -> bool:
-    """Whether a cancel scope around this task was cancelled."""
+    """Whether a cancel scope around this task was canceled."""
     return anyio.current_effective_deadline() == -math.inf
 
 
 async def _forget_cancellation(task: asyncio.Task[object]) -> None:
-    """Undo a cancellation that nobody outside the task asked for; one that is yet to strike strikes here."""
+    """Undo a cancellation that the task requested itself, and let one that is still pending be raised here."""
     while task.uncancel():
         pass
     with contextlib.suppress(asyncio.CancelledError):
@@ -331,7 +331,7 @@ async def _forget_cancellation(task: asyncio.Task[object]) -> None:
 
 
 def _request_pace(rpm: float | None) -> AsyncLimiter | None:
-    """A leaky bucket of one second's worth: no minute ever holds more than *rpm* and that one second's burst."""
+    """Rate limiter for *rpm* requests per minute, with a burst of one second's worth; None for no limit."""
     if rpm is None:
         return None
     from aiolimiter import AsyncLimiter

@@ -14,10 +14,11 @@ from llmbatch.runner.backlog import PendingRow
 __all__ = ["Finisher", "deferred_result"]
 
 PROGRESS_SECONDS = 0.25
+"""Shortest time between two Progress events."""
 
 
 class Finisher:
-    """The one place where rows of a run end."""
+    """Finishes the rows of one run."""
 
     def __init__(self, sink: Sink, source: Source, *, now: Callable[[], float], emit: Callable[[Event], None]) -> None:
         self._sink = sink
@@ -26,10 +27,10 @@ class Finisher:
         self._emit = emit
         self._told_at = float("-inf")
         self.marks = False
-        """Whether a later pass over the input has to know which rows are finished."""
+        """Whether to tell the source which rows are finished, because a later pass over the input needs that."""
 
     def finish(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
-        """The row ends as *outcome* says."""
+        """Build the result of *outcome*, pass it to the sink, and emit RowFinished."""
         row, route = pending.row, pending.route
         failed = status == "failed"
         result = Result(
@@ -45,7 +46,7 @@ class Finisher:
             error_code=outcome.code if failed else None,
             error_message=outcome.message if failed else None,
             text=outcome.text,
-            usage=outcome.usage if pending.spent is None else _added(pending.spent, outcome.usage),
+            usage=outcome.usage if pending.earlier_usage is None else _added(pending.earlier_usage, outcome.usage),
             model=route.route.label,
             latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
@@ -60,14 +61,14 @@ class Finisher:
             self.tell_progress(now, exhausted=False)
 
     def finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
-        """The row was never a request."""
+        """Finish a row that could not be sent, as failed with *code* and *message*."""
         self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
         if self.marks:
             self._source.finished(row.number)
         self._emit(RowFinished(self._now(), "", row.number, "failed", code, 0))
 
     def tell_progress(self, now: float, *, exhausted: bool) -> None:
-        """Tell how far reading is."""
+        """Emit Progress."""
         self._told_at = now
         self._emit(Progress(now, self._source.rows_read, self._source.fraction, exhausted))
 
@@ -79,7 +80,7 @@ def _added(spent: Usage, usage: Usage | None) -> Usage:
 
 
 def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Result:
-    """The row, which waits, as a result; *machine*: what is wrong with this machine, if anything."""
+    """Build the result of a row that still waits; *machine*: the fault of this machine, empty if none."""
     state, row = pending.route.state, pending.row
     record = state.evidence.records.get(row.number)
     last = state.dead or (None if record is None else record.last) or pending.last

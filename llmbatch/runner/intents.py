@@ -1,6 +1,6 @@
-"""What people mean by options that do not exist here, by the names that other tools have for them.
+"""Hints for options that do not exist here, by the names that other tools use for them.
 
-A misspelt option is found by its spelling; these are spelt right, and a neighbor by spelling means something else.
+Misspelled options are found by their spelling. These are spelled right; the most similar option would be a wrong hint.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _PARAMETERS: dict[str, str] = {
 
 
 def find_intent(name: str) -> str:
-    """What is meant by *name*, an option without its dashes or a setting's name; empty where that is not known."""
+    """Return the hint for *name*, an option or a setting; empty if there is none."""
     word = name.strip("-").replace("_", "-").lower()
     if word in _PARAMETERS:
         return _PARAMETER.format(_PARAMETERS[word])

@@ -1,4 +1,4 @@
-"""This machine's own faults: no file handles, no memory, no network. Nothing is sent for a while, nobody is blamed."""
+"""Pause all sending while this machine is at fault: no file handles, no memory, no network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Machine"]
 
 
 class Machine:
-    """What is wrong with this machine, and until when nothing is sent. *longest*: the longest wait, in seconds."""
+    """Faults of this machine, and until when nothing is sent. *longest*: longest wait in seconds."""
 
     __slots__ = ("_level", "_longest", "since", "until")
 
@@ -17,20 +17,20 @@ class Machine:
         self._longest = longest
         self._level = 0
         self.until = 0.0
-        """Nothing is sent before."""
+        """Earliest time of the next call, on the loop's clock."""
         self.since: float | None = None
-        """Since when it is at fault, None while it is not."""
+        """Since when this machine is at fault; None if it is not."""
 
     def __repr__(self) -> str:
         return f"<Machine {'ok' if self.since is None else f'at fault until {self.until:.1f}'}>"
 
     def works(self) -> None:
-        """An answer came: it works."""
+        """Note that a call was answered, so this machine works."""
         self._level = 0
         self.since = None
 
     def failed(self, outcome: Outcome, now: float) -> Notice | None:
-        """A call failed by this machine's fault: wait, longer each time; None where a wait goes on already."""
+        """Note a call that failed by this machine's fault, and pause: 1 s, doubling; None if it is pausing already."""
         if now < self.until:
             return None
         if self.since is None:

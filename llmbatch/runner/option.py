@@ -1,4 +1,4 @@
-"""One option: its name, flags, values, default and help, and how a value from any source is read and refused.
+"""One option: name, flags, type, default and help, and how values from each source are parsed and refused.
 
 :mod:`llmbatch.runner.options` is the table of them.
 """
@@ -20,56 +20,57 @@ Local = Literal["any", "loopback", "key", "folder", "literal", "never"]
 Drill = Literal["no", "flag", "policy"]
 
 GROUPS: tuple[Group, ...] = ("Input and output", "Model", "Pace", "Outages", "Display")
-"""The groups in the order of the help."""
+"""Groups in the order of the help."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row of the table. Immutable."""
+    """One option. Immutable."""
 
     name: str
     """The keyword of the library and the key of configuration files, with underscores."""
     default: Value | None
-    """What holds where nothing is said; None where only ``unset`` can tell."""
+    """Default; None if it has no value, then ``unset`` describes it."""
     value: ValueType
     flags: tuple[str, ...]
-    """The flags; help shows the first short and the first long one, the rest are aliases."""
+    """Flags; the help shows the first short and the first long one, the others are aliases."""
     help: str
-    """What it does, in a sentence or two, without the default."""
+    """What it does, in one or two sentences, without the default."""
     group: Group
     unset: str = ""
     """What a default of None means, in words."""
     settable: bool = True
-    """Whether variables and configuration files may set it; what only one run shall do is a flag alone."""
+    """Whether variables and configuration files may set it; False for options of a single run."""
     sends: bool = False
-    """Whether it matters only where rows are sent, so that ``check`` takes it and does not show it."""
+    """Whether it matters only when rows are sent; ``check`` accepts it but does not show it."""
     local: Local = "any"
-    """What a ``./llmbatch.toml`` may set it to: anything; a URL of this machine; the name of a key's variable if
-    requests stay on this machine; a path in the file's own folder; values that come from no variable; nothing."""
+    """Values allowed in ``./llmbatch.toml``: ``any``; ``loopback``: URLs of this machine; ``key``: the name of a key's
+    variable if requests stay on this machine; ``folder``: paths in the file's own folder; ``literal``: values without
+    variables; ``never``: none."""
     drill: Drill = "no"
-    """Whether ``sim drill`` takes it: not at all; as a flag; as a flag and in the policies to compare."""
+    """Whether ``sim drill`` takes it: ``no``; ``flag``; ``policy``: as a flag and in the policies to compare."""
 
     @property
     def flag(self) -> str:
-        """The flag that messages name: the first long one."""
+        """The flag used in messages: the first long one."""
         return next(name for name in self.flags if name.startswith("--"))
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The names in a configuration file: its own, then those of its long aliases."""
+        """Keys in configuration files: its own name, then its long aliases."""
         long = (name[2:].replace("-", "_") for name in self.flags if name.startswith("--"))
         return (self.name, *(key for key in long if key != self.name))
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The environment variables: its own, then those of its long aliases."""
+        """Environment variables: its own, then those of its long aliases."""
         return tuple(f"LLMBATCH_{key.upper()}" for key in self.keys)
 
     @property
     def aliases(self) -> tuple[str, ...]:
-        """The flags that help lists apart."""
+        """Flags that the help lists as aliases."""
         short = next((name for name in self.flags if not name.startswith("--")), None)
         first = short if short == self.flags[0] else None
         return tuple(name for name in self.flags if name not in (first, self.flag))
@@ -81,19 +82,19 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default in words; empty where there is nothing to tell."""
+        """The default in words; empty if there is none."""
         return self.unset if self.default is None or self.is_switch else self.value.show(self.default)
 
     @property
     def help_text(self) -> str:
-        """The help with the default."""
+        """The help followed by the default."""
         return f"{self.help} Default: {self.default_text}." if self.default_text else self.help
 
     def parse(self, text: str, source: str) -> Value:
-        """Read *text*, which *source* (a flag or a variable) says.
+        """Parse *text* from *source* (the name of a flag or variable).
 
         Raises:
-            UsageError: it is not allowed; the message has source, value and range.
+            UsageError: not allowed; the message has source, value and range.
         """
         try:
             return self.value.parse(text)
@@ -101,21 +102,21 @@ class Option:
             raise self._refuse(text, source, self._hint()) from None
 
     def from_toml(self, value: object, source: str) -> Value:
-        """Take *value*, which *source* (file and key) says.
+        """Convert *value* from *source* (file and key).
 
         Raises:
-            UsageError: it is not allowed; the message has source, value and range.
+            UsageError: not allowed; the message has source, value and range.
         """
         try:
             return self.value.from_toml(value)
         except (TypeError, ValueError):
-            raise self._refuse(value, source, "llmbatch run --help tells what each flag takes") from None
+            raise self._refuse(value, source, "see llmbatch run --help") from None
 
     def check(self, value: object) -> None:
-        """Accept *value*, which a keyword of the library says; None stands for a default of None.
+        """Check the *value* of a keyword of the library. None is accepted if the default is None.
 
         Raises:
-            UsageError: it is not allowed; the message has name, value and range.
+            UsageError: not allowed; the message has name, value and range.
         """
         if value is None and self.default is None:
             return
@@ -135,14 +136,14 @@ class Option:
     def _hint(self) -> str:
         if self.is_switch:
             return f"set {self.variables[0]}=1, or leave it unset"
-        return "llmbatch run --help tells what each flag takes"
+        return "see llmbatch run --help"
 
 
 def option(
     default: _T,
     value: ValueType,
     *flags: str,
-    help: str,  # noqa: A002 - what it is called everywhere
+    help: str,  # noqa: A002 - the usual name
     group: Group,
     unset: str = "",
     settable: bool = True,
@@ -150,7 +151,7 @@ def option(
     local: Local = "any",
     drill: Drill = "no",
 ) -> _T:
-    """The field of a dataclass that is one row of the table; see :class:`Option` for the arguments."""
+    """Return a dataclass field that defines an option; see :class:`Option` for the arguments."""
     row = {
         "value": value,
         "flags": flags,
@@ -166,7 +167,7 @@ def option(
 
 
 def options_of(kind: type[Any]) -> Mapping[str, Option]:
-    """The options among the fields of a dataclass by name, in the order of the help."""
+    """Return the options among the fields of a dataclass by name, in the order of the help."""
     rows = [
         Option(item.name, item.default, **item.metadata)
         for item in fields(kind)

@@ -1,7 +1,7 @@
-"""The table of options: every option's name, type, default, range, unit, flags and help, each told once.
+"""The table of options: name, type, default, range, unit, flags and help of each.
 
 Flags, ``LLMBATCH_*`` variables, keys of configuration files, the policies of a drill, the help and the library's
-keywords are made from it. To add an option, add a field: to :class:`RunOptions` for how rows are sent, and to
+keywords are derived from it. To add an option, add a field: to :class:`RunOptions` for how rows are sent, and to
 :class:`CommandOptions` for anything else. Importing this module loads nothing but the standard library.
 """
 
@@ -166,7 +166,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandOptions(RunOptions):
-    """Everything that ``run`` and ``check`` take: how rows are sent, and what, where to, and how it is shown."""
+    """All options of ``run`` and ``check``: :class:`RunOptions`, output, model, headers and display. Immutable."""
 
     output: str | None = option(
         None,
@@ -334,7 +334,7 @@ OPTIONS = options_of(CommandOptions)
 
 
 def check_keywords(**values: object) -> None:
-    """Accept keywords of the library that are no :class:`RunOptions`.
+    """Check the values of keywords of the library that are not in :class:`RunOptions`.
 
     Raises:
         UsageError: a value is out of range.
@@ -344,10 +344,10 @@ def check_keywords(**values: object) -> None:
 
 
 def check_names(names: frozenset[str]) -> None:
-    """Accept the names of :class:`RunOptions`.
+    """Check that *names* are options of :class:`RunOptions`.
 
     Raises:
-        UsageError: a name is unknown; the hint has the option it may be meant for.
+        UsageError: a name is unknown; the hint suggests an option.
     """
     for name in sorted(names - RUN_OPTIONS.keys()):
         raise UsageError(f"unknown option {name!r}", hint=_meant(name))

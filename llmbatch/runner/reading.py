@@ -1,8 +1,8 @@
-"""Where rows come in: which may be read now, which wait in memory, and which are left for a later pass.
+"""Read rows from the source: when, which of them wait in memory, and which are skipped until a later pass.
 
-Reading is pulled by free slots. A row of a route that takes none is parked; beyond a bounded number it is left for a
-later pass over the input (finished rows have their bit, so a pass is what resuming is), and no route waits for another.
-A waiting row that is large keeps its offset, not its body.
+Rows are read when slots are free. A row whose route takes none is parked; beyond a bounded number it is skipped and
+read in a later pass over the input, as in resuming, so that no route waits for another. Of a large waiting row the
+offset is kept, not the body.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from llmbatch.runner.context import RunContext
 __all__ = ["Reading"]
 
 TURN = 256
-"""Rows handled at most before the event loop gets a turn."""
+"""Maximum rows read before the event loop gets a turn."""
 
-MOST_WAITING_BYTES = 64 * 1024 * 1024
-"""What waiting rows may take in memory, where the input cannot be read again."""
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""Maximum memory of waiting rows if the input cannot be read again, in bytes."""
 
 ROW_BYTES = 2000
-"""What a waiting row takes besides a large body."""
+"""Estimated memory of a waiting row without a large body, in bytes."""
 
 STANDARD_INPUT = "standard input"
 
 
 class Reading:
-    """The reading end of one run. A user's iterable may raise anything; it ends the run in order, as ``error``.
+    """Reads the rows of one run. An exception of the source ends the run; it is kept as ``error``.
 
-    *park* takes a row whose route takes none.
+    *park* is called for a row whose route takes none. Belongs to one event loop.
     """
 
     def __init__(self, run: RunContext, *, park: Callable[[PendingRow, float], None]) -> None:
         self.ended = False
-        """No new row will come in this pass over the input."""
-        self.hungry = False
-        """The source had nothing right now: somebody should :meth:`wait` for it."""
+        """Whether this pass over the input has ended."""
+        self.needs_input = False
+        """Whether the source had no row right now, so that the engine should :meth:`wait` for it."""
         self.error: Exception | None = None
         self._stopped = False
         self._open_route: RunRoute | None = None
-        """A route that has room, as :meth:`may_read` found last."""
+        """Route with room that :meth:`may_read` found last."""
         self._run = run
         self._park = park
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
         self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = None
-        """Of a stream: its first rows, while none of them could be sent. None: such rows fail alone."""
+        """First rows of a stream while none of them can be sent; None: such rows fail alone."""
         if run.source.fraction is None:
             self._held = []
 
@@ -63,16 +63,16 @@ class Reading:
 
     @property
     def is_over(self) -> bool:
-        """Whether no row will come any more, in a later pass neither."""
+        """Whether no row will come any more, not even in a later pass."""
         return self.ended and (self._stopped or not self._source.skipped)
 
     @property
     def left(self) -> int:
-        """Rows left for a later pass."""
+        """Number of rows skipped for a later pass."""
         return self._source.skipped
 
     def next_row(self, now: float) -> PendingRow | None:
-        """The next new row that may go at once."""
+        """Read the next row that may be sent at once; None if there is none now."""
         for _ in range(TURN):
             if not self.may_read(now):
                 return None
@@ -81,20 +81,20 @@ class Reading:
                 if pending.route is self._open_route or pending.route.state.room(now):
                     return pending
                 self.set_aside(pending, now)
-            elif self.hungry or self.ended:
+            elif self.needs_input or self.ended:
                 return None
-        self.hungry = True
+        self.needs_input = True
         return None
 
     def next_of(self, wanted: RunRoute, now: float, jump: int) -> PendingRow | None:
-        """A new row of *wanted* to probe with, *jump* of its rows further on; those between wait."""
+        """Read a row of *wanted* to probe with, skipping *jump* of its rows, which wait; None if there is none."""
         found: PendingRow | None = None
         for _ in range(TURN + 2 * jump):
             if not self.can_read_for(wanted):
                 break
             pending = self._next(now)
             if pending is None:
-                if self.hungry or self.ended:
+                if self.needs_input or self.ended:
                     break
                 continue
             if pending.route is not wanted:
@@ -109,45 +109,45 @@ class Reading:
         return found
 
     def may_read(self, now: float) -> bool:
-        """Whether a new row could be used: some route takes rows, and what waits has room."""
+        """Whether a new row can be used: some route takes rows, and waiting rows leave memory for it."""
         self._open_route = None
         if self.ended and not self._start_pass(now):
             return False
         routes = self._run.routes
-        if self._is_full() or routes.are_many:
+        if self._is_full() or routes.is_full:
             return False
         down = not routes.known
         for route in routes.known.values():
-            if route.state.room(now) and (not route.queue or route.waiting < self._run.most_waiting):
+            if route.state.room(now) and (not route.queue or route.waiting < self._run.max_waiting):
                 self._open_route = route
                 return True
             down = down or self._is_down(route)
-        # The rows of a route that is certainly down tell nothing of the others: look for theirs.
-        return down or (routes.may_differ and self._source.can_skip)
+        # All known routes may be down: rows of other routes may follow.
+        return down or (routes.has_tenants and self._source.can_skip)
 
     def _is_down(self, route: RunRoute) -> bool:
-        """Whether the route takes no rows for long, and reading on costs no room."""
+        """Whether the route takes no rows for long, and its rows can be skipped or failed."""
         state = route.state
         if self._run.options.on_outage == "fail" and state.is_confirmed:
             return True
         return self._source.can_skip and (state.is_confirmed or state.dead is not None or state.throttle.given_up)
 
     def can_read_for(self, wanted: RunRoute) -> bool:
-        """Whether a new row may be read to probe *wanted* with."""
-        if self._run.routes.are_many or (self.ended and not (wanted.skipped and self._rewind())):
+        """Whether a new row may be read to probe *wanted* with; starts another pass if needed."""
+        if self._run.routes.is_full or (self.ended and not (wanted.skipped and self._rewind())):
             return False
         return self._source.can_skip or not self._is_full()
 
     def could_read_for(self, wanted: RunRoute) -> bool:
         """Whether :meth:`next_of` may find a row, without reading any."""
-        if (self.ended and (not wanted.skipped or self._stopped)) or wanted.live >= 2 * self._run.most_waiting:
+        if (self.ended and (not wanted.skipped or self._stopped)) or wanted.unfinished >= 2 * self._run.max_waiting:
             return False
-        if self._run.routes.are_many:
+        if self._run.routes.is_full:
             return False
         return self._source.can_skip or not self._is_full()
 
     def _next(self, now: float) -> PendingRow | None:
-        """The next row that is a request; None for one that is not, or where there is none (``hungry``, ``ended``)."""
+        """Read the next row that is a request; None for one that is not, or if there is none now."""
         item = self._pull()
         if item is None:
             return None
@@ -161,7 +161,7 @@ class Reading:
         except (MalformedRowError, MissingKeyError) as error:
             self._cannot_send(item, error)
             return None
-        except Exception as error:  # noqa: BLE001 - no model: the run cannot go on
+        except Exception as error:  # noqa: BLE001 - such as a missing model: the run cannot continue
             self.fail(error)
             return None
         if self._held is not None:
@@ -176,7 +176,7 @@ class Reading:
         return pending
 
     def _cannot_send(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
-        """The row fails alone; where no row of a stream can be sent at all, the run ends and no row fails."""
+        """Fail a row that cannot be sent; if no row of a stream can be sent, end the run instead."""
         if self._held is not None and not self._may_hold(error):
             self._release()
         if self._held is None:
@@ -191,14 +191,14 @@ class Reading:
             self._refuse_held()
 
     def _may_hold(self, error: MalformedRowError | MissingKeyError) -> bool:
-        """Whether a row may wait for one that can be sent: all rows before it do, none is finished."""
+        """Whether a first row of a stream is held back: so far none could be sent, and none is finished."""
         assert self._held is not None  # noqa: S101 - the caller has looked
-        # What an iterable gives is the caller's own data, and its errors are values.
+        # Errors in rows of an iterable are results, not reasons to end the run.
         may_refuse = self._source.can_skip or isinstance(error, MissingKeyError)
         return may_refuse and self._source.rows_read == len(self._held) + 1
 
     def _refuse_held(self) -> None:
-        """End the run: none of the rows held can be sent."""
+        """End the run: none of the first rows can be sent."""
         held = self._held or []
         no_key = next((error for _, error in held if isinstance(error, MissingKeyError)), None)
         malformed = [item for item in starmap(self._malformed, held) if item is not None]
@@ -212,7 +212,7 @@ class Reading:
         return Malformed(row.number, row.hash, row.id_json, error.code, str(error))
 
     def _release(self) -> None:
-        """A row can be sent: those held fail alone."""
+        """A row can be sent: the rows held back fail alone."""
         rows, self._held = self._held or (), None
         for row, error in rows:
             self._finish_unsent(row, error)
@@ -232,29 +232,29 @@ class Reading:
                 self.ended = True
                 if self._held:
                     self._refuse_held()
-                self._tell_missing_key()
+                self._warn_missing_field()
                 self._run.finisher.tell_progress(self._run.now(), exhausted=True)
             else:
-                self.hungry = True
+                self.needs_input = True
         return item
 
-    def _tell_missing_key(self) -> None:
-        path = self._run.routes.missing_key
+    def _warn_missing_field(self) -> None:
+        path = self._run.routes.missing_field
         if path and not self._is_later_pass:
             text = f"no row has the --circuit-key {path}: all share one circuit per route"
             self._run.emit(Notice(self._run.now(), "warning", text, "check its spelling, such as metadata.tenant"))
 
     def _is_full(self) -> bool:
-        """Whether rows wait that can neither be kept nor left for a later pass."""
+        """Whether waiting rows use all their memory and cannot be skipped for a later pass."""
         if self._source.can_skip:
             return False
-        return self._waiting_bytes + ROW_BYTES * len(self._run.backlog.rows) >= MOST_WAITING_BYTES
+        return self._waiting_bytes + ROW_BYTES * len(self._run.backlog.rows) >= MAX_WAITING_BYTES
 
     def _start_pass(self, now: float) -> bool:
-        """Read again the rows that were left, if their route may take them now."""
+        """Start another pass over the input if a route takes its skipped rows now."""
         if self._stopped or not self._source.skipped:
             return False
-        most = self._run.most_waiting
+        most = self._run.max_waiting
         useful = any(
             route.skipped and route.state.takes_calls(now) and route.waiting < most // 2 for route in self._run.routes
         )
@@ -272,12 +272,12 @@ class Reading:
     # Rows that wait.
 
     def set_aside(self, pending: PendingRow, now: float) -> None:
-        """A row that may not go now: keep it in memory, or leave it for a later pass over the input."""
+        """Keep a row that may not be sent now in memory, or skip it for a later pass over the input."""
         run, route, state = self._run, pending.route, pending.route.state
         waits = state.is_closed and state.dead is None and not state.throttle.given_up
-        most = run.most_waiting
-        is_full = (route.waiting if waits else len(route.parked)) >= most or route.live > 2 * most
-        if self._source.can_skip and (is_full or self._waiting_bytes >= MOST_WAITING_BYTES):
+        most = run.max_waiting
+        is_full = (route.waiting if waits else len(route.parked)) >= most or route.unfinished > 2 * most
+        if self._source.can_skip and (is_full or self._waiting_bytes >= MAX_WAITING_BYTES):
             self._skip(pending)
         elif waits:
             run.backlog.enqueue(pending)
@@ -287,40 +287,40 @@ class Reading:
     def _skip(self, pending: PendingRow) -> None:
         try:
             self._source.skip(pending.row)
-        except WriteError as error:  # no room to spool a row of standard input
+        except WriteError as error:  # no disk space to spool a row of standard input
             self.fail(error)
             return
         self._run.finisher.marks = True
         self._run.backlog.drop(pending)
         pending.route.skipped = True
 
-    def slim(self, pending: PendingRow) -> None:
-        """The row waits: drop its body where that is large, to be made or read again when it goes."""
+    def drop_body(self, pending: PendingRow) -> None:
+        """Drop the body of a waiting row if it is large; it is built or read again before sending."""
         request = pending.request
-        if request is None or pending.spent is not None or len(request.body) <= SMALL_BYTES:
+        if request is None or pending.earlier_usage is not None or len(request.body) <= SMALL_BYTES:
             return
         pending.bytes = len(request.body)
         pending.request = None
         try:
             is_kept = self._source.keep(pending.row)
-        except WriteError as error:  # no room to spool a row of standard input
+        except WriteError as error:  # no disk space to spool a row of standard input
             self.fail(error)
             is_kept = False
         if is_kept:
             metadata = pending.row.fields.get("metadata")
             pending.row.fields = {} if metadata is None else {"metadata": metadata}
-            pending.slim = True
+            pending.is_body_dropped = True
         else:
             self._waiting_bytes += pending.bytes
 
     def request_of(self, pending: PendingRow) -> Request | None:
-        """What the row is sent as; None where the input has changed under the run, which ends it."""
+        """Return the request of the row, built again if needed; None if the input has changed, which ends the run."""
         if pending.request is not None:
             return pending.request
         try:
-            if pending.slim:
+            if pending.is_body_dropped:
                 pending.row = self._source.reread(pending.row)
-                pending.slim = False
+                pending.is_body_dropped = False
             else:
                 self._waiting_bytes -= pending.bytes
         except InputError as error:
@@ -330,23 +330,23 @@ class Reading:
         return pending.request
 
     def drop(self, pending: PendingRow) -> None:
-        """The row is done, waiting or not."""
-        if pending.request is None and not pending.slim and pending.state is not RowState.DONE:
+        """Release the memory of a row that is done."""
+        if pending.request is None and not pending.is_body_dropped and pending.state is not RowState.DONE:
             self._waiting_bytes -= pending.bytes
 
     async def wait(self) -> None:
-        """Return when the source may have something again."""
-        self.hungry = False
+        """Wait until the source may have a row again."""
+        self.needs_input = False
         try:
             await self._source.wait()
         except Exception as error:  # noqa: BLE001 - see the class
             self.fail(error)
 
     def stop(self) -> None:
-        """Take no new rows from now on."""
+        """Read no more rows."""
         self.ended = self._stopped = True
 
     def fail(self, error: Exception) -> None:
-        """Reading cannot go on."""
+        """Stop reading because of *error*."""
         self.error = error
         self.stop()

@@ -1,4 +1,4 @@
-"""The routes of a run: one per base URL and model, or per tenant of it; made when needed, dropped when idle."""
+"""The routes of a run: one per base URL and model, or per tenant of it; created on use, dropped when idle."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from llmbatch.runner.tenant_keys import TenantKeys
 
 __all__ = ["Routes", "max_wait_without_progress"]
 
-MOST_IDLE = 64
-"""From so many routes on, idle ones are dropped before another is made."""
+MAX_IDLE = 64
+"""Number of routes from which idle ones are dropped before another is created."""
 
 
-MOST_HISTORIES = 4096
-"""Routes of which it is remembered whether they have answered; of others the output is asked again."""
+MAX_HISTORIES = 4096
+"""Maximum routes for which it is remembered whether they have answered; for others the output is searched again."""
 
 
-MOST_LIVE = 10_000
-"""Routes with unfinished rows, about 6 KB each; beyond them no row is read until some have ended."""
+MAX_LIVE = 10_000
+"""Maximum routes with unfinished rows, about 6 KB each; beyond it no row is read until some have ended."""
 
 
 class Routes:
-    """All routes of one run. Every turn looks at every route, so that idle ones must not add up."""
+    """All routes of one run. Scheduling iterates over all of them, so idle ones are dropped.
+
+    *answered_before* tells whether the route of a label answered well in an earlier run.
+    """
 
     def __init__(self, options: RunOptions, *, seed: int, answered_before: Callable[[str], bool]) -> None:
         self._seed = seed
         self._answered_before = answered_before
         self.known: dict[str, RunRoute] = {}
-        """By label; to be read only."""
+        """Routes by label; read only."""
         self._histories: dict[str, RouteHistory] = {}
         self._keys = None if options.circuit_key is None else TenantKeys(options.circuit_key)
         self._policy = RoutePolicy(
@@ -51,37 +54,39 @@ class Routes:
         return f"<Routes {list(self.known)}>"
 
     @property
-    def may_differ(self) -> bool:
-        """Whether the rows of one provider's route may have different circuits."""
+    def has_tenants(self) -> bool:
+        """Whether routes are split by tenant (``--circuit-key``)."""
         return self._keys is not None
 
     @property
-    def missing_key(self) -> str:
-        """The ``--circuit-key``, if no row so far has that member; else empty."""
+    def missing_field(self) -> str:
+        """The field of ``--circuit-key`` if no row so far has it; else empty."""
         return "" if self._keys is None else self._keys.missing
 
     @property
-    def are_many(self) -> bool:
-        """Whether so many routes have unfinished rows that no further one should be made."""
-        if len(self.known) < MOST_LIVE:
+    def is_full(self) -> bool:
+        """Whether the maximum number of routes have unfinished rows."""
+        if len(self.known) < MAX_LIVE:
             return False
-        return sum(route.live > 0 for route in self.known.values()) >= MOST_LIVE
+        return sum(route.unfinished > 0 for route in self.known.values()) >= MAX_LIVE
 
     def route_of(self, row: Row, route: Route, now: float) -> RunRoute:
-        """The route of *row*, made now if there is none."""
+        """Return the route of *row*, created now if there is none."""
         label = route.label if self._keys is None else self._keys.label(route.label, row)
         known = self.known.get(label)
         if known is not None:
             return known
-        if len(self.known) >= MOST_IDLE:
-            self.known = {other: kept for other, kept in self.known.items() if kept.live or not kept.state.is_idle(now)}
+        if len(self.known) >= MAX_IDLE:
+            self.known = {
+                other: kept for other, kept in self.known.items() if kept.unfinished or not kept.state.is_idle(now)
+            }
         made = self.known[label] = RunRoute(route, self._state(label, route.label))
         return made
 
     def _state(self, label: str, name: str) -> RouteState:
         history = self._histories.get(name)
         if history is None:
-            if len(self._histories) >= MOST_HISTORIES:
+            if len(self._histories) >= MAX_HISTORIES:
                 self._forget_oldest()
             history = self._histories[name] = RouteHistory(answered_before=lambda: self._answered_before(name))
         return RouteState(
@@ -92,9 +97,9 @@ class Routes:
         )
 
     def _forget_oldest(self) -> None:
-        """Forget half of the histories, but those of routes that are here. O(1) for each route, over all."""
+        """Drop the older half of the histories, except those of known routes. Amortized O(1) per route."""
         here = {kept.route.label for kept in self.known.values()}
-        for name in list(self._histories)[: MOST_HISTORIES // 2]:
+        for name in list(self._histories)[: MAX_HISTORIES // 2]:
             if name not in here:
                 del self._histories[name]
 
@@ -106,6 +111,6 @@ class Routes:
 
 
 def max_wait_without_progress(options: RunOptions) -> float:
-    """Seconds to go on while the circuit stays closed but nothing gets through: throttled, or this machine's fault."""
+    """Seconds to continue while circuits are closed but no call succeeds: throttled, or this machine is at fault."""
     bound = options.max_outage if options.max_outage is not None else float("inf")
     return min(bound, options.recovery_timeout) if options.on_outage == "defer" else bound

@@ -1,9 +1,9 @@
-"""Which call goes next.
+"""Choose the next call: a probe, a queued row, a new row, or a health check.
 
-Order: one probe for a route whose circuit is open, then rows that wait for their turn, in turn with new ones from the
-input, then a request that no row waits for where only evidence is missing.
+Order: one probe per route whose circuit is open; then queued rows, alternating with new rows from the input; then
+health checks for rows that wait for evidence only.
 
-Everything here is synchronous: nothing is awaited between choosing a row and taking its permit.
+Synchronous: nothing is awaited between choosing a row and acquiring its permit.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from llmbatch.pace.tokens import TokenBudget
 from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
+from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
-from llmbatch.runner.calls import Job
 from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import Finisher, deferred_result
@@ -36,7 +36,8 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """Chooses the calls of one run. Belongs to one event loop; not safe for concurrent use.
 
-    *halt* ends the run: exit code, reason and hint. *good_rows*: rows of earlier runs that succeeded.
+    *halt* ends the run with an exit code, a reason and a hint. *good_rows* returns rows that succeeded in earlier runs.
+    *answered_before* tells whether the route of a label answered well in an earlier run.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Scheduler:
             source=source,
             sink=sink,
             routes=Routes(options, seed=seed, answered_before=answered_before),
-            backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.slim(pending)),
+            backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.drop_body(pending)),
             finisher=Finisher(sink, source, now=now, emit=emit),
             machine=Machine(longest=options.recovery_timeout),
             now=now,
@@ -75,10 +76,10 @@ class Scheduler:
     def __repr__(self) -> str:
         return f"<Scheduler {self._run.routes!r} {self._run.backlog!r}>"
 
-    # What goes next.
+    # The next call.
 
-    def take(self) -> Job | None:
-        """The next call, with its permit, or None when nothing may go now (see :meth:`next_wake`)."""
+    def take(self) -> Attempt | None:
+        """Return the next call, with its permit; None if nothing may be sent now (see :meth:`next_wake`)."""
         run = self._run
         now = run.now()
         if now < run.machine.until or run.sink.congested:
@@ -86,14 +87,14 @@ class Scheduler:
         run.backlog.release_due(now)
         if run.open:
             for route in list(run.open):
-                job = self._probe(route, now)
-                if job is not None:
-                    return job
+                attempt = self._probe(route, now)
+                if attempt is not None:
+                    return attempt
         was_over = self.reading.is_over
         if was_over:
-            job = self._check(now)
-            if job is not None:
-                return job
+            attempt = self._check(now)
+            if attempt is not None:
+                return attempt
         pending = self._next_row(now)
         if pending is not None:
             return self._issue(pending, now, run.options.timeout)
@@ -105,7 +106,7 @@ class Scheduler:
             for route in list(backlog.queued):
                 if not route.state.room(now):
                     continue
-                # New rows in turn with waiting ones: bad rows among these must not hide the good ones.
+                # Alternate new rows with queued ones: bad rows in the queue must not block good new ones.
                 if route.prefer_new:
                     route.prefer_new = False
                     pending = self.reading.next_row(now)
@@ -117,7 +118,7 @@ class Scheduler:
                 return backlog.next_of(route)
         return self.reading.next_row(now)
 
-    def _issue(self, pending: PendingRow, now: float, timeout: float) -> Job | None:
+    def _issue(self, pending: PendingRow, now: float, timeout: float) -> Attempt | None:
         run, route, row = self._run, pending.route, pending.row.number
         request = pending.request or self.reading.request_of(pending)
         if request is None or not self._afford(request.tokens, now):
@@ -137,15 +138,15 @@ class Scheduler:
             route.template = request
             if self._checks.ping(route) is not None or self._checks.good(route) is not None:
                 state.allow_checks()
-        job = Job(call, route, pending, request)
+        attempt = Attempt(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
-        self._reserve(job, now)
+        self._reserve(attempt, now)
         run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial))
-        return job
+        return attempt
 
     def _give_back(self, pending: PendingRow) -> None:
-        """The row was not sent: it goes before others, or stays parked."""
+        """Return a row that was not sent to the front of its queue, or park it."""
         if pending.state is RowState.PARKED:
             return
         if pending.route.state.is_closed:
@@ -153,7 +154,7 @@ class Scheduler:
         else:
             self._run.backlog.park(pending, self._run.now(), avoided=True)
 
-    def _issue_check(self, route: RunRoute, kind: CallKind, request: Request, now: float) -> Job | None:
+    def _issue_check(self, route: RunRoute, kind: CallKind, request: Request, now: float) -> Attempt | None:
         if not self._afford(request.tokens, now):
             return None
         state = route.state
@@ -163,10 +164,10 @@ class Scheduler:
             return None
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
-        job = Job(call, route, None, request)
-        self._reserve(job, now)
+        attempt = Attempt(call, route, None, request)
+        self._reserve(attempt, now)
         self._run.emit(CallSent(now, state.label, 0, 1, call.probe, call.serial))
-        return job
+        return attempt
 
     def _afford(self, tokens: int, now: float) -> bool:
         if self._tokens is None:
@@ -175,14 +176,14 @@ class Scheduler:
         self._tokens_until = now + wait
         return wait == 0.0
 
-    def _reserve(self, job: Job, now: float) -> None:
+    def _reserve(self, attempt: Attempt, now: float) -> None:
         if self._tokens is not None:
-            job.reserved = job.request.tokens
-            self._tokens.reserve(job.reserved, now)
+            attempt.reserved = attempt.request.tokens
+            self._tokens.reserve(attempt.reserved, now)
 
-    # Probes and checks.
+    # Probes and health checks.
 
-    def _probe(self, route: RunRoute, now: float) -> Job | None:
+    def _probe(self, route: RunRoute, now: float) -> Attempt | None:
         run, state = self._run, route.state
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
@@ -194,7 +195,7 @@ class Scheduler:
             good=self._checks.good(route) is not None,
             untried=self._run.backlog.has_untried(route),
         )
-        alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.live
+        alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.unfinished
         if alone and not candidates.checks:
             many = len(route.parked) > 2 * run.options.failure_threshold
             probed = [(row, pending.last) for row, pending in route.parked.items() if pending.last is not None]
@@ -209,7 +210,7 @@ class Scheduler:
             request = self._checks.ping(route) if probe.kind == "ping" else self._checks.good(route)
             return None if request is None else self._issue_check(route, probe.kind, request, now)
         pending = (
-            self.reading.next_of(route, now, min(probe.jump, max(0, run.most_waiting - route.live)))
+            self.reading.next_of(route, now, min(probe.jump, max(0, run.max_waiting - route.unfinished)))
             if probe.kind == "fresh"
             else None
         )
@@ -217,14 +218,14 @@ class Scheduler:
             pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
         return None if pending is None else self._issue(pending, now, state.probe_timeout())
 
-    def _check(self, now: float) -> Job | None:
-        """A request for rows that only wait to learn whether the route works."""
-        for route in list(self._run.routes):  # a finished row that is looked up may make another
+    def _check(self, now: float) -> Attempt | None:
+        """Return a health check for a route with unproven failures, or judge its last rows; None if none is due."""
+        for route in list(self._run.routes):  # looking up a finished row may add a route
             state = route.state
             if not state.evidence.unproven:
                 continue
             wanted = state.wants_check(now)
-            if not wanted and not state.doubts(now):
+            if not wanted and not state.wants_early_check(now):
                 continue
             good = self._checks.good(route)
             if good is not None:
@@ -236,39 +237,39 @@ class Scheduler:
                 return self._issue_check(route, "ping", ping, now)
             if self.reading.is_over:
                 judge = state.judge_alone if self._all_held(route) else state.judge_throttled
-                self._settler.apply(route, judge(now, route.live), now)
+                self._settler.apply(route, judge(now, route.unfinished), now)
         return None
 
     def _all_held(self, route: RunRoute) -> bool:
-        return sum(record.held for record in route.state.evidence.records.values()) == route.live
+        return sum(record.held for record in route.state.evidence.records.values()) == route.unfinished
 
     # Answers.
 
-    def settle(self, job: Job, outcome: Outcome) -> None:
-        """The call of *job* came back as *outcome*."""
+    def settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Apply the *outcome* of a call."""
         now = self._run.now()
         if self._tokens is not None:
-            self._tokens.settle(job.reserved, _tokens_used(job, outcome), now)
-        if outcome.verdict == "success" and job.pending is not None:
-            self._checks.keep(job.route, job.request)
-        self._settler.settle(job, outcome, now)
+            self._tokens.settle(attempt.reserved, _tokens_used(attempt, outcome), now)
+        if outcome.verdict == "success" and attempt.pending is not None:
+            self._checks.keep(attempt.route, attempt.request)
+        self._settler.settle(attempt, outcome, now)
 
-    def cancelled(self, job: Job) -> None:
-        """The call of *job* was cut off: it says nothing."""
+    def cancelled(self, attempt: Attempt) -> None:
+        """Release a call that was canceled; it is not counted."""
         now = self._run.now()
         if self._tokens is not None:
-            self._tokens.settle(job.reserved, 0, now)
-        self._settler.cancelled(job, now)
+            self._tokens.settle(attempt.reserved, 0, now)
+        self._settler.cancelled(attempt, now)
 
     def resumed(self) -> None:
-        """The process was stopped for a while: ramp up instead of stampeding."""
+        """Ramp up all routes: the process was suspended for a while."""
         for route in self._run.routes:
             route.state.plan_ramp()
 
-    # When to look again, and when there is nothing left.
+    # When to try again, and when nothing is left to do.
 
     def is_blocked(self, route: RunRoute, now: float) -> bool:
-        """Whether the route will not be tried again in this run."""
+        """Whether nothing more is sent to the route in this run."""
         state, options = route.state, self._run.options
         if state.dead is not None or state.throttle.given_up or state.is_lost(now):
             return True
@@ -279,7 +280,7 @@ class Scheduler:
         return now - state.outage.since >= options.max_outage
 
     def next_wake(self, now: float) -> float | None:
-        """The time at which something may go that may not go now; None where only an answer can change that."""
+        """When something may be sent that may not be sent now; None if only an answer can change that."""
         run = self._run
         times = [time for time in (run.machine.until, self._tokens_until) if time > now]
         times.append(run.backlog.next_retry)
@@ -293,18 +294,18 @@ class Scheduler:
             if self.is_blocked(route, now):
                 continue
             change = state.next_change(now)
-            if change is not None and (route.live or not state.is_closed):
+            if change is not None and (route.unfinished or not state.is_closed):
                 times.append(change)
             if state.evidence.unproven:
                 times.append(state.check_at)
         return min((time for time in times if now < time < math.inf), default=None)
 
     def is_finished(self) -> bool:
-        """Whether every row that will come has its line."""
+        """Whether all rows have been read and finished."""
         return self.reading.is_over and not self._run.backlog.rows
 
     def is_stuck(self, now: float) -> bool:
-        """Whether all that is left waits for routes that will not be tried again in this run."""
+        """Whether all rows left wait for routes to which nothing more is sent in this run."""
         run = self._run
         if any(route.state.in_flight for route in run.routes):
             return False
@@ -313,11 +314,11 @@ class Scheduler:
             return True
         if self.reading.may_read(now):
             return False
-        routes = [route for route in run.routes if route.live or route.skipped]
+        routes = [route for route in run.routes if route.unfinished or route.skipped]
         return bool(routes) and all(self.is_blocked(route, now) for route in routes)
 
     def why_stuck(self) -> str:
-        """The reason for people, when the run is stuck and no route is dead."""
+        """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""
         run = self._run
         if run.machine.since is not None:
             return "this machine cannot send anything"
@@ -328,32 +329,32 @@ class Scheduler:
                 return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
             if not state.is_closed:
                 return f"{state.label} is in an outage{flag}: {state.reason}"
-        waits = ", ".join(route.state.label for route in run.routes if route.live)
+        waits = ", ".join(route.state.label for route in run.routes if route.unfinished)
         return f"{waits} asks to wait longer than this run will"
 
     def dead(self) -> Outcome | None:
-        """What the first route said that only the operator can help; None where there is none."""
+        """Outcome because of which the first dead route was given up; None if no route was."""
         return next((route.state.dead for route in self._run.routes if route.state.dead is not None), None)
 
     def deferred(self) -> Iterator[Result]:
-        """The rows in memory that still wait, as results, in order of their numbers."""
+        """Results for the rows in memory that still wait, sorted by row number."""
         run = self._run
         now = run.now()
         machine = self.why_stuck() if run.machine.since is not None else ""
-        for pending, retry_after in run.backlog.every(run.routes, now):
+        for pending, retry_after in run.backlog.waiting(run.routes, now):
             yield deferred_result(pending, max(retry_after, run.machine.until - now), machine)
 
 
 def _flag_that_stops(options: RunOptions) -> str:
-    """The flag that bounds how long an outage is waited for, in parentheses; empty where none was given."""
+    """Option that ended the wait for an outage, in parentheses; empty if none was set."""
     if options.on_outage == "defer":
         return " (--on-outage defer)"
     return "" if options.max_outage is None else f" (--max-outage {options.max_outage:g} reached)"
 
 
-def _tokens_used(job: Job, outcome: Outcome) -> int:
-    """Tokens that the provider counted; a refused call used none."""
+def _tokens_used(attempt: Attempt, outcome: Outcome) -> int:
+    """Tokens that the provider reported, or the reserved estimate; 0 unless the call succeeded."""
     if outcome.verdict != "success":
         return 0
     usage = outcome.usage
-    return job.reserved if usage is None else usage.input_tokens + usage.output_tokens
+    return attempt.reserved if usage is None else usage.input_tokens + usage.output_tokens

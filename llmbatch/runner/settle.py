@@ -1,4 +1,4 @@
-"""What becomes of rows, routes and the run when a route has decided: one ``match`` over its decisions."""
+"""Apply the decisions of a route to rows, routes and the run, in one ``match``."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from llmbatch.route.decisions import (
     Succeed,
     Tell,
 )
+from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
-from llmbatch.runner.calls import Job
 from llmbatch.runner.context import RunContext
 
 __all__ = ["Settler"]
 
 LONG_WAIT = 10.0
-"""A wait that the provider names is parked, not sat out in the queue, from this many seconds."""
+"""Seconds from which rows are parked for a wait that the provider named, instead of staying queued."""
 
 
 class Settler:
-    """Carries out decisions. *on_drop* is told of each row that leaves memory."""
+    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory."""
 
     def __init__(self, run: RunContext, *, on_drop: Callable[[PendingRow], None]) -> None:
         self._run = run
         self._on_drop = on_drop
 
-    def settle(self, job: Job, outcome: Outcome, now: float) -> None:
-        """The call of *job* came back as *outcome*."""
-        run, route, pending = self._run, job.route, job.pending
+    def settle(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """Pass the *outcome* of a call to its route, emit CallEnded, and apply what the route decides."""
+        run, route, pending = self._run, attempt.route, attempt.pending
         state = route.state
         limit = state.limit.value
         usage = outcome.usage
@@ -59,15 +59,15 @@ class Settler:
                 now,
                 state.label,
                 0 if pending is None else pending.row.number,
-                job.call.probe,
+                attempt.call.probe,
                 outcome.verdict,
                 outcome.code,
                 outcome.message,
                 outcome.status,
-                now - job.call.sent_at,
+                now - attempt.call.sent_at,
                 0 if usage is None else usage.input_tokens,
                 0 if usage is None else usage.output_tokens,
-                job.call.serial,
+                attempt.call.serial,
             )
         )
         if outcome.verdict == "local":
@@ -75,32 +75,32 @@ class Settler:
         elif run.machine.since is not None:
             run.machine.works()
         if pending is not None:
-            pending.latency = now - job.call.sent_at
+            pending.latency = now - attempt.call.sent_at
             pending.last = outcome
             if outcome.retry_after is not None:
                 pending.not_before = now + outcome.retry_after
-            if outcome.verdict != "success" and (job.call.probe or outcome.verdict == "local"):
+            if outcome.verdict != "success" and (attempt.call.probe or outcome.verdict == "local"):
                 pending.attempts -= 1
-                pending.probes += job.call.probe
-        self.apply(route, state.settle(job.call, outcome, now), now, pending)
+                pending.probes += attempt.call.probe
+        self.apply(route, state.settle(attempt.call, outcome, now), now, pending)
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value))
 
-    def cancelled(self, job: Job, now: float) -> None:
-        """The call of *job* was cut off: it says nothing."""
-        decisions = job.route.state.cancelled(job.call)
+    def cancelled(self, attempt: Attempt, now: float) -> None:
+        """Release a call that was canceled, and apply what its route decides."""
+        decisions = attempt.route.state.cancelled(attempt.call)
         row = 0
-        if job.pending is not None:
-            job.pending.state = RowState.HELD
-            row = job.pending.row.number
-        state, probe, seconds = job.route.state, job.call.probe, now - job.call.sent_at
-        self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, job.call.serial))
-        self.apply(job.route, decisions, now)
+        if attempt.pending is not None:
+            attempt.pending.state = RowState.HELD
+            row = attempt.pending.row.number
+        state, probe, seconds = attempt.route.state, attempt.call.probe, now - attempt.call.sent_at
+        self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, attempt.call.serial))
+        self.apply(attempt.route, decisions, now)
 
     def apply(
         self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None
     ) -> None:
-        """Do what was decided, in order; *pending* is the row whose call was judged."""
+        """Apply *decisions* in order; *pending* is the row whose call they follow from."""
         rows = self._run.backlog.rows
         for decision in decisions:
             match decision:
@@ -138,12 +138,12 @@ class Settler:
     # Rows.
 
     def _succeed(self, pending: PendingRow, outcome: Outcome, now: float) -> None:
-        """The row ends, unless its answer asks for a follow-up."""
+        """Finish the row as successful, or queue the follow-up request of its answer."""
         if outcome.follow_up is None:
             self._end(pending, outcome, "success", now)
             return
-        used, spent = outcome.usage or Usage(0, 0), pending.spent or Usage(0, 0)
-        pending.spent = Usage(spent.input_tokens + used.input_tokens, spent.output_tokens + used.output_tokens)
+        used, spent = outcome.usage or Usage(0, 0), pending.earlier_usage or Usage(0, 0)
+        pending.earlier_usage = Usage(spent.input_tokens + used.input_tokens, spent.output_tokens + used.output_tokens)
         pending.request = outcome.follow_up
         if pending.route.state.is_closed:
             self._run.backlog.enqueue(pending, first=True)
@@ -167,7 +167,7 @@ class Settler:
             backlog.retry_at(pending, at, now, code)
 
     def _park(self, pending: PendingRow, now: float) -> None:
-        """Defer the row; one whose circuit has closed meanwhile goes on, and with ``--on-outage fail`` it may end."""
+        """Park the row; queue it instead if its circuit has closed meanwhile, or end it with ``--on-outage fail``."""
         state = pending.route.state
         if state.is_closed and state.dead is None and not state.throttle.given_up:
             self._run.backlog.enqueue(pending)
@@ -175,12 +175,12 @@ class Settler:
         self.defer(pending, now, avoided=False)
 
     def defer(self, pending: PendingRow, now: float, *, avoided: bool = True) -> None:
-        """Park a row whose route takes none, or end it; *avoided*: a call that would have been made now is not."""
+        """Park a row whose route takes none, or end it; *avoided*: it would otherwise have been sent now."""
         if not self._ends_in_outage(pending, now):
             self._run.backlog.park(pending, now, avoided=avoided)
 
     def _ends_in_outage(self, pending: PendingRow, now: float) -> bool:
-        """With ``--on-outage fail``, end a row that meets a confirmed outage; whether it did."""
+        """With ``--on-outage fail``, end the row if there is a confirmed outage; return whether it ended."""
         state = pending.route.state
         if self._run.options.on_outage != "fail" or not state.is_confirmed or state.dead is not None:
             return False
@@ -206,7 +206,7 @@ class Settler:
             self._run.backlog.park_waiting(route, now)
 
     def tell_circuit(self, route: RunRoute, moved: CircuitMoved, now: float) -> None:
-        """Announce a change of the circuit's state."""
+        """Emit CircuitChanged."""
         state = route.state
         wait = 0.0 if moved.new == "closed" else state.retry_after(now)
         self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait))

@@ -1,7 +1,7 @@
-"""Which circuit a row belongs to, where a run keeps one for each tenant (or whatever else a row names) of a route.
+"""Assign rows to circuits by a field of the row, such as its tenant (``--circuit-key``).
 
-A row without the member shares the route's own circuit. Nothing here is sent to a provider or written to the output;
-the value is only part of the circuit's name.
+Rows without the field share the route's own circuit. The value becomes part of the circuit's name only; it is neither
+sent to the provider nor written to the output.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from llmbatch.core.rows import Row
 
 __all__ = ["TenantKeys"]
 
-MOST_KEYS = 1000
-"""Different values with a circuit of their own; those that come later share one."""
+MAX_KEYS = 1000
+"""Maximum values with a circuit of their own; later values share one."""
 
-MOST_SHOWN = 60
+MAX_SHOWN = 60
+"""Longest value shown in a circuit's name, in characters."""
 
 
 class TenantKeys:
-    """Names circuits by a member of the row, at *path*. Memory: at most a thousand names."""
+    """Names circuits by the field at *path* (dotted). Memory: at most 1,000 names."""
 
     __slots__ = ("_is_found", "_names", "_path", "_rows")
 
@@ -32,11 +33,11 @@ class TenantKeys:
 
     @property
     def missing(self) -> str:
-        """The member's path, if none of the rows so far has it, one or more; else empty."""
+        """The field's path if rows were seen and none has the field; else empty."""
         return ".".join(self._path) if self._rows and not self._is_found else ""
 
     def label(self, route: str, row: Row) -> str:
-        """The name of the row's circuit: ``openai/gpt-5-mini [tenant acme]``; *route* for a row without the member."""
+        """Return the name of the row's circuit: ``openai/gpt-5-mini [tenant acme]``; *route* without the field."""
         value = self._value_of(row)
         self._rows += 1
         if value is None:
@@ -46,9 +47,9 @@ class TenantKeys:
         key = f"{route}\n{text}"
         name = self._names.get(key)
         if name is None:
-            if len(self._names) >= MOST_KEYS:
+            if len(self._names) >= MAX_KEYS:
                 return f"{route} [other {self._path[-1]}]"
-            shown = text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… #{len(self._names)}"
+            shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}… #{len(self._names)}"
             name = self._names[key] = f"{route} [{self._path[-1]} {shown}]"
         return name
 

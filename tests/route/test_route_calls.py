@@ -297,20 +297,20 @@ def test_a_finished_row_s_request_is_asked_before_the_circuit_opens() -> None:
     """Once chance hardly explains what fails: two fresh rows in a row."""
     story = Story(can_check=True)
     story.call(1, FAILED)
-    assert not story.route.doubts(story.now)
+    assert not story.route.wants_early_check(story.now)
     story.call(2, FAILED)
     story.call(3, FAILED)
-    assert story.route.doubts(story.now)
+    assert story.route.wants_early_check(story.now)
 
     check = story.send(0, "good")
-    assert not story.route.doubts(story.now)
+    assert not story.route.wants_early_check(story.now)
     story.come(check, FAILED)
-    assert not story.route.doubts(story.now)
+    assert not story.route.wants_early_check(story.now)
     story.wait(1.0)
-    assert story.route.doubts(story.now)
+    assert story.route.wants_early_check(story.now)
 
     story.route.throttle.pause(story.now + 1.0)
-    assert not story.route.doubts(story.now)
+    assert not story.route.wants_early_check(story.now)
 
 
 def test_a_row_that_ended_otherwise_is_forgotten() -> None:

@@ -197,11 +197,11 @@ def test_a_good_row_renews_the_trust_in_the_smallest_request() -> None:
     for row in (1, 2, 3, 4):
         story.call(row, FAILED)
         story.call(0, GOOD, "ping")
-    assert len(story.route.trust.vouched) == 4
+    assert len(story.route.trust.proven_by_ping) == 4
 
     story.call(100, GOOD)
 
-    assert not story.route.trust.vouched
+    assert not story.route.trust.proven_by_ping
 
 
 def test_a_refusal_of_the_row_s_content_ends_it_at_once() -> None:

@@ -178,7 +178,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["ping", "good"]))
     def a_check_goes(self, kind: CallKind) -> None:
         """Where the route wants one."""
-        if self.route.wants_check(self.told.now) or (kind == "good" and self.route.doubts(self.told.now)):
+        if self.route.wants_check(self.told.now) or (kind == "good" and self.route.wants_early_check(self.told.now)):
             assert self.let_out(0, kind)
 
     @precondition(lambda self: self.phase != "closed")

@@ -172,7 +172,7 @@ def test_a_success_that_was_sent_after_all_failures_takes_an_opening_back() -> N
     assert decisions[:2] == [CircuitMoved("open", "closed"), Succeed()]
     assert decisions[-1] == Requeue()
     assert story.route.outage is None
-    assert story.route.trust.mistaken
+    assert story.route.trust.false_opening
     assert story.route.limit.value == 5
     assert story.route.evidence.records[1].proven == 1
 

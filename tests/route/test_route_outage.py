@@ -50,7 +50,7 @@ def test_an_opening_is_no_outage_until_a_probe_shows_it() -> None:
 
 def test_rows_that_have_failed_before_confirm_nothing() -> None:
     """Blind: no probe can tell an outage from bad rows."""
-    subject = outage(blind=True)
+    subject = outage(only_failed_rows=True)
 
     assert not any(subject.row_failed() for _ in range(20))
     assert not subject.confirmed
@@ -125,7 +125,7 @@ def test_the_smallest_request_probes_at_once_where_an_opening_rests_on_time_outs
 
 def test_after_an_opening_by_mistake_a_finished_row_s_request_is_asked_first() -> None:
     """It told so; in the first turn only."""
-    trust = Trust(mistaken=True)
+    trust = Trust(false_opening=True)
 
     assert turns(3, trust) == ["good", "ping", "parked"]
     assert turns(1, trust, candidates("fresh", "parked", "ping")) == ["fresh"]
@@ -176,7 +176,7 @@ def test_an_outage_is_blind_while_only_rows_that_have_failed_can_probe() -> None
     subject = outage()
 
     subject.next_probe(Trust(), candidates("parked", untried=False))
-    assert subject.blind
+    assert subject.only_failed_rows
 
     for choice in (
         candidates("parked"),
@@ -184,9 +184,9 @@ def test_an_outage_is_blind_while_only_rows_that_have_failed_can_probe() -> None
         candidates("parked", "ping", untried=False),
         candidates("parked", "good", untried=False),
     ):
-        subject.blind = True
+        subject.only_failed_rows = True
         subject.next_probe(Trust(), choice)
-        assert not subject.blind
+        assert not subject.only_failed_rows
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from llmbatch.core.ports import Transport
 from llmbatch.core.rows import Row
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.tenant_keys import MOST_KEYS, TenantKeys
+from llmbatch.runner.tenant_keys import MAX_KEYS, TenantKeys
 
 
 class DownFor:
@@ -164,9 +164,9 @@ def test_the_number_of_circuits_is_bounded() -> None:
     """From the thousandth value on they share one, those that have their own keep it."""
     keys = TenantKeys("t")
 
-    labels = {keys.label("r", Row(1, "", "1", {"t": str(number)})) for number in range(5 * MOST_KEYS)}
+    labels = {keys.label("r", Row(1, "", "1", {"t": str(number)})) for number in range(5 * MAX_KEYS)}
 
-    assert len(labels) == MOST_KEYS + 1
+    assert len(labels) == MAX_KEYS + 1
     assert keys.label("r", Row(1, "", "1", {"t": "3"})) == "r [t 3]"
     assert keys.label("r", Row(1, "", "1", {"t": "4999"})) == "r [other t]"
 

@@ -19,7 +19,7 @@ MOST = 256
 
 @pytest.fixture(autouse=True)
 def few_histories(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes_module, "MOST_HISTORIES", MOST)
+    monkeypatch.setattr(routes_module, "MAX_HISTORIES", MOST)
 
 
 def test_memory_of_distinct_models_is_bounded() -> None:
@@ -48,7 +48,7 @@ def test_a_route_that_is_here_keeps_its_history() -> None:
 
     def of(tenant: str, model: str) -> object:
         made = routes.route_of(Row(1, "", "", {"tenant": f'"{tenant}"'}), Route(model, "a"), 0.0)
-        made.live += model == "kept"
+        made.unfinished += model == "kept"
         return made.state.history
 
     first = of("a", "kept")
@@ -60,7 +60,7 @@ def test_a_route_that_is_here_keeps_its_history() -> None:
 
 def test_models_that_are_all_down_do_not_add_up(simulate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each waiting row of a model of its own has a whole route: beyond some, the input waits, and then goes on."""
-    monkeypatch.setattr(routes_module, "MOST_LIVE", 30)
+    monkeypatch.setattr(routes_module, "MAX_LIVE", 30)
     rows = [{"prompt": f"row {number}", "model": f"model-{number}"} for number in range(1, 81)]
 
     story = simulate(rows, Phase(60, "down"), concurrency=10)

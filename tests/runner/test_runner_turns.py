@@ -7,7 +7,7 @@ import contextlib
 from itertools import pairwise
 
 from llmbatch import BatchRunner
-from llmbatch.runner.engine import UNBROKEN
+from llmbatch.runner.engine import MAX_CALLS_PER_TURN
 
 
 async def test_function_that_never_suspends_leaves_the_loop_its_turns(tmp_path):
@@ -58,4 +58,4 @@ async def test_a_turn_of_the_loop_is_short_however_many_places_there_are(tmp_pat
         await watcher
 
     assert summary.success == 3000
-    assert max(later - earlier for earlier, later in pairwise(at_turns)) <= UNBROKEN + 200
+    assert max(later - earlier for earlier, later in pairwise(at_turns)) <= MAX_CALLS_PER_TURN + 200

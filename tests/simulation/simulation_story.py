@@ -521,13 +521,13 @@ class Story:
 @contextlib.contextmanager
 def _bounded(most: int | None) -> Iterator[None]:
     """A bound on rows in memory that these few rows can meet. It is a constant of the product's, of a thousand rows."""
-    bound = RunContext.__dict__["most_waiting"]
+    bound = RunContext.__dict__["max_waiting"]
     if most is not None:
-        RunContext.most_waiting = property(lambda run: most)  # type: ignore[assignment,method-assign]
+        RunContext.max_waiting = property(lambda run: most)  # type: ignore[assignment,method-assign]
     try:
         yield
     finally:
-        RunContext.most_waiting = bound  # type: ignore[method-assign]
+        RunContext.max_waiting = bound  # type: ignore[method-assign]
 
 
 def _bury(loop: StoryLoop) -> None:

@@ -1,4 +1,4 @@
-"""One call that has its permit, as the shell sees it."""
+"""One attempt to send a request, from the permit to the outcome."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from llmbatch.core.calls import Request
 from llmbatch.route.route import Call
 from llmbatch.runner.backlog import PendingRow, RunRoute
 
-__all__ = ["Job"]
+__all__ = ["Attempt"]
 
 
 @dataclass(slots=True)
-class Job:
-    """A call, its route and its row. ``pending`` is None where no row waits for the answer.
+class Attempt:
+    """An admitted call with its route, row and request. ``pending`` is None for a health check.
 
-    ``reserved``: tokens set aside for it.
+    ``reserved``: tokens reserved in the token budget.
     """
 
     call: Call
