@@ -7,7 +7,6 @@ Switch off the retries of the SDK (``max_retries=0``), or the two multiply.
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Awaitable, Callable
@@ -78,7 +77,9 @@ class Retry:
         """
         breaker = self.breaker
         with breaker.acquire() as permit:
-            for attempt in itertools.count(1):
+            attempt = 0
+            while True:
+                attempt += 1
                 try:
                     result = fn(*args, **kwargs)
                 except Exception as error:
@@ -96,7 +97,6 @@ class Retry:
                     if seconds is None or not permit.sleep(seconds):
                         permit.settle(judgement)
                         return result
-            raise AssertionError  # the loop above ends by itself
 
     async def async_call(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await *fn* until it succeeds, its outcome is not to be retried, or no attempt is left.
@@ -107,7 +107,9 @@ class Retry:
         """
         breaker = self.breaker
         with breaker.acquire() as permit:
-            for attempt in itertools.count(1):
+            attempt = 0
+            while True:
+                attempt += 1
                 awaitable: object = UNSET
                 try:
                     awaitable = fn(*args, **kwargs)
@@ -127,7 +129,6 @@ class Retry:
                     if seconds is None or not await permit.sleep_async(seconds):
                         permit.settle(judgement)
                         return result
-            raise AssertionError  # the loop above ends by itself
 
     def _wait_after(self, attempt: int, judgement: Judgement, permit: Permit) -> float | None:
         """Seconds until the next attempt; None for no further attempt."""

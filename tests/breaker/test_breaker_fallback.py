@@ -165,6 +165,21 @@ async def test_a_refusal_with_a_fallback_still_tells_of_mistakes(clock: Clock) -
         breaker.call(fine_later, fallback=lambda _: "stepped in")
 
 
+def test_a_fallback_of_call_that_has_to_be_awaited_is_a_mistake(breaker: CircuitBreaker) -> None:
+    """Nobody would await it; the failure is counted all the same."""
+
+    async def step_in(error: Exception) -> str:
+        return "never"
+
+    for fallback in (step_in, lambda error: step_in(error)):
+        with pytest.raises(TypeError, match=r"use async_call\(\)"):
+            breaker.call(down, fallback=fallback)
+
+    assert breaker.state == "open"
+    with pytest.raises(TypeError, match="coroutine function"):
+        breaker.call(fine, fallback=step_in)
+
+
 async def test_a_functions_own_fallback_parameter_goes_through_a_partial(breaker: CircuitBreaker) -> None:
     """As the docstring says."""
 

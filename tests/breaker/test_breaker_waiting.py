@@ -18,6 +18,7 @@ from breaker_provider import DownError, down, fine, fine_later, half_opened, ope
 from breaker_threads import PATIENCE, run_threads, traced
 
 from llmbatch.breaker import CircuitBreaker, CircuitOpenError
+from llmbatch.breaker.waiting import Waiters, wait_async
 from llmbatch.sim.virtual import run_virtual
 
 
@@ -576,3 +577,17 @@ def test_another_probes_end_does_not_cut_a_permits_sleep() -> None:
         return await task, now()
 
     assert run_virtual(main) == (True, 90.0)
+
+
+async def test_a_timeout_that_is_not_the_waits_own_comes_through_as_it_is() -> None:
+    """Whoever works out the seconds may raise one, for one; the waiter is gone."""
+    waiters = Waiters()
+
+    def seconds_left(waiter: Callable[[], None]) -> float:
+        waiters.add(waiter)
+        raise TimeoutError("the clock does not answer")
+
+    with pytest.raises(TimeoutError, match="the clock does not answer"):
+        await wait_async(waiters, seconds_left, timeout=60.0)
+
+    assert not waiters

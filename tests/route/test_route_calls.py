@@ -8,6 +8,7 @@ import pytest
 from route_states import BAD_ROW, FAILED, GOOD, NO_MONEY, THROTTLED, Story, waiting
 
 from llmbatch.route.base import RouteHistory, RoutePolicy
+from llmbatch.route.decisions import HoldForEvidence, RetryAt
 from llmbatch.route.route import RouteState
 
 
@@ -322,3 +323,23 @@ def test_a_row_that_ended_otherwise_is_forgotten() -> None:
 
     assert not story.route.evidence.records
     assert not story.route.window.rows
+
+
+def test_checks_that_become_possible_hold_rows_for_them() -> None:
+    """A row that failed once waits for a health check, where one can be sent."""
+    story = Story()
+    assert isinstance(story.call(1, FAILED)[0], RetryAt)
+
+    story.route.allow_checks()
+
+    assert story.call(2, FAILED) == [HoldForEvidence(2)]
+
+
+def test_a_planned_ramp_begins_with_the_next_call() -> None:
+    """Two more than are in flight, as after any wait."""
+    story = Story()
+    story.send(1)
+    story.route.plan_ramp()
+
+    assert story.route.room(story.now) == 2
+    assert not story.route.throttle.ramp_due

@@ -339,3 +339,13 @@ def test_a_row_is_explained_by_its_failures_and_those_of_others() -> None:
     quiet(evidence)
 
     assert evidence.explain(1) == "failed 1 of 3 while 0.0% of other attempts failed"
+
+
+def test_the_end_of_a_row_that_never_failed_is_no_loss() -> None:
+    """There are no failures to remember."""
+    evidence = Evidence(3)
+    evidence.succeeded(1, 1)
+
+    evidence.ended(2)
+
+    assert evidence.rate.since(0, ()).unresolved == {}

@@ -579,3 +579,19 @@ def test_a_late_success_reopens_no_route_that_was_given_up() -> None:
 
     assert kinds(story.come(late, GOOD)) == ["Succeed"]
     assert story.route.dead is not None
+
+
+def test_a_health_check_that_passes_after_the_end_changes_nothing() -> None:
+    """The route stays dead: the operator was told what to do."""
+    story = Story(ever=False, can_check=True)
+    late = story.send(0, "good")
+    story.open(TIMEOUT)
+    assert kinds(story.probe(0, GOOD, "ping"))[-1] == "StopRun"
+    dead = story.route.dead
+    assert dead is not None
+
+    assert story.come(late, GOOD) == []
+
+    assert story.route.dead is dead
+    assert story.route.in_flight == 0
+    assert not story.route.history.ever
