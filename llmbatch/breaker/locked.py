@@ -374,12 +374,13 @@ class LockedCircuit:
 
     def _notify(self) -> None:
         """Outside the lock: wake waiters and deliver events, also those of calls that the garbage collector closed."""
-        while self._waiters_to_wake:
-            try:
-                waiter = self._waiters_to_wake.popleft()
-            except IndexError:
-                break  # another thread has taken it
-            waiter()
+        if self._waiters_to_wake:
+            while True:
+                try:
+                    waiter = self._waiters_to_wake.popleft()
+                except IndexError:
+                    break  # none is left: other threads take them too
+                waiter()
         # An abandoned call is settled under the lock of the step in which it is collected; that step delivers later.
         if self._listeners.has_events and not self._lock._is_owned():  # type: ignore[attr-defined]
             self._listeners.deliver()

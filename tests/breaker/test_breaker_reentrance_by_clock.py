@@ -88,6 +88,7 @@ def test_an_interruption_of_a_deferred_step_gives_the_permit_back() -> None:
     """The call is not made, and its probe slot is free."""
     clock = MeddlingClock()
     breaker = half_opened(clock)
+    breaker.add_listener(lambda _: None, calls=True)  # no refusal without the lock, which would read the clock too
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -100,7 +101,14 @@ def test_an_interruption_of_a_deferred_step_gives_the_permit_back() -> None:
     with pytest.raises(KeyboardInterrupt):
         breaker.acquire()
 
-    assert breaker.acquire().is_probe
+    probe = breaker.acquire()
+    assert probe.is_probe
+    # A call that is refused anyway has no permit.
+    clock.then = defer_a_step
+    with pytest.raises(KeyboardInterrupt):
+        breaker.acquire()
+    probe.settle()
+    assert breaker.state == "closed"
 
 
 def test_an_interruption_while_a_refusal_is_told_comes_through() -> None:
