@@ -1,4 +1,5 @@
-"""Is it the row, the route, or this machine? Pure: answers in, decisions out; time and chance are arguments.
+"""Decide whether a failure is the row's, the route's, or this machine's. Pure: outcomes in, decisions out.
 
-:class:`~llmbatch.route.route.RouteState` is the way in; ``docs/evidence.md`` states the rules in words.
+Start at :class:`~llmbatch.route.route.RouteState`; ``docs/evidence.md`` explains the rules. Time and random draws are
+arguments.
 """

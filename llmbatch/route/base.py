@@ -1,4 +1,4 @@
-"""What is known of one route, and what may be sent: the questions that a scheduler asks. It judges no answer."""
+"""State of one route, and the queries of the scheduler: what may be sent, and when. Outcomes are judged elsewhere."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from llmbatch.route.throttle import Throttle
 __all__ = ["RouteBase", "RouteHistory", "RoutePolicy"]
 
 RAMP_START = 2.0
-"""Requests in flight after a wait."""
+"""Requests in flight with which a ramp begins."""
 
 CHECK_SECONDS = 1.0
-"""Seconds without a good answer before a request is sent that no row waits for, and between two of them."""
+"""Seconds without a success before a health check is sent, and between two of them."""
 
 FURTHER_ROWS = 4
-"""Rows from further ahead that have to raise too before a function's own exceptions stop the run."""
+"""Failed probes by rows from further ahead before a function's exceptions stop the run."""
 
 UNREACHABLE_SECONDS = 600.0
-"""How long a route that has never answered is tried where no other bound is set."""
+"""Seconds after which a route that has never answered is given up, if no ``max_outage`` is set."""
 
 LONG_PING = 20.0
-"""Seconds that the smallest request may take where every answer was slower than the time limit."""
+"""Time limit of a health check, in seconds, if every call was slower than the usual limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutePolicy:
-    """The options that a route's decisions depend on; see :class:`llmbatch.runner.options.RunOptions`."""
+    """Options that a route's decisions depend on; see :class:`llmbatch.runner.options.RunOptions`."""
 
     concurrency: int
     max_attempts: int
@@ -49,11 +49,11 @@ class RoutePolicy:
     timeout: float
     max_outage: float | None = None
     max_throttled: float = math.inf
-    """Seconds to go on while nothing but throttling comes back."""
+    """Seconds to continue while every call is throttled."""
 
     @property
     def breaker(self) -> BreakerPolicy:
-        """The circuit's own options: it opens by :meth:`RouteState.settle` alone, which knows what is in flight."""
+        """Options of the circuit. Its own trip rule is off: :meth:`RouteState.settle` opens it."""
         return BreakerPolicy(
             failure_threshold=None,
             recovery_timeout=self.recovery_timeout,
@@ -64,27 +64,27 @@ class RoutePolicy:
 
 
 class RouteHistory:
-    """What is known of a route, whichever of its tenants learned it."""
+    """Facts about a route that its tenants share."""
 
     __slots__ = ("answered", "answered_before", "refusals", "throttled")
 
     def __init__(self, *, answered_before: Callable[[], bool] = lambda: False) -> None:
         self.answered = False
-        """Whether the route has answered well in this run."""
+        """Whether a call has succeeded in this run."""
         self.answered_before = answered_before
-        """Whether it did in an earlier one."""
+        """Whether a call succeeded in an earlier run."""
         self.refusals = AccountRefusals()
         self.throttled: dict[int, str] = {}
-        """Rows that were throttled since a call of their tenant succeeded last, each with its tenant's label."""
+        """Label of the tenant, by row, for rows throttled since a call of that tenant last succeeded."""
 
     @property
     def ever(self) -> bool:
-        """Whether the route has ever answered well."""
+        """Whether a call has ever succeeded."""
         return self.answered or self.answered_before()
 
 
 class RouteBase:
-    """Circuit, limit, evidence, outage and named waits of one route, and what follows from them; see RouteState."""
+    """Circuit, limit, evidence, outage and named waits of one route, and queries about them; see RouteState."""
 
     __slots__ = (
         "_chance",
@@ -108,7 +108,7 @@ class RouteBase:
         "window",
     )
 
-    # What one can ask.
+    # Queries.
 
     def __init__(
         self, label: str, policy: RoutePolicy, *, history: RouteHistory, chance: Callable[[str], float] = lambda _: 0.5
@@ -124,20 +124,20 @@ class RouteBase:
         self.outage: Outage | None = None
         """Set while the circuit is not closed."""
         self.dead: Outcome | None = None
-        """Set when only the operator can help."""
+        """Outcome because of which the route was given up; None while it is not."""
         self.calls = CallsInFlight()
         self.recent = RecentAnswers()
         self.checks = HealthChecks()
         self._policy = policy
         self._chance = chance
         self._usual = UsualRate(FLOOR, 10.0, least=FLOOR, most=MOST_USUAL)
-        """How often rows fail that never failed before."""
+        """How often rows fail for the first time."""
         self._steady = 0.0
-        """The highest limit at an opening since the provider last asked to slow down."""
+        """Highest limit when the circuit opened, since the route was last throttled."""
         self._stop: tuple[int, Outcome] | None = None
-        """Exit code and answer that stop the run, once nothing in flight can disprove it."""
+        """Exit code and outcome that stop the run once no call in flight can disprove them; None: no stop."""
         self._unreached: float | None = None
-        """Since when a route that has never answered a row cannot be reached, or answers the smallest request only."""
+        """Since when a route that has never answered a row cannot be reached, or answers pings only; None: it does."""
 
     def __repr__(self) -> str:
         where = "dead" if self.dead is not None else self.circuit.phase
@@ -145,35 +145,35 @@ class RouteBase:
 
     @property
     def in_flight(self) -> int:
-        """Calls that have not come back."""
+        """Number of calls in flight."""
         return len(self.calls)
 
     @property
     def is_closed(self) -> bool:
-        """Whether ordinary calls may go, were it for the circuit alone."""
+        """Whether the circuit is closed."""
         return self.circuit.is_closed
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether there is an outage, and not only an opening that the next probe may disprove."""
+        """Whether there is a confirmed outage, not only an opening that the next probe may disprove."""
         return self.outage is not None and self.outage.confirmed
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the route is about to be given up, once nothing in flight can disprove it."""
+        """Whether the route is given up as soon as no call in flight can disprove it."""
         return self._stop is not None
 
     @property
     def reason(self) -> str:
-        """Why the circuit is open, with what the provider last said; empty while it is closed."""
+        """Why the circuit is open, with the last error message; empty while it is closed."""
         why = self.circuit.reason
         return f"{why}: {self.recent.error}" if why and self.recent.error else why
 
     @property
     def looks_further(self) -> bool:
-        """Whether rows further ahead are tried before the run stops: the function may be right, and its first rows bad.
+        """Whether rows further ahead are tried before the run stops, as only the first rows may be bad.
 
-        What a function raises of its own is its rows' fault, not that of a provider which has to be spared.
+        Applies to exceptions of a user's function: trying more rows does no harm to a provider.
         """
         if self._stop is None or self.outage is None or self.outage.failed_rows >= FURTHER_ROWS:
             return False
@@ -181,7 +181,7 @@ class RouteBase:
         return outcome.scope == "row" and outcome.status is None and outcome.retry
 
     def takes_calls(self, now: float) -> bool:
-        """Whether ordinary calls may be sent at all."""
+        """Whether calls other than probes may be sent."""
         throttle = self.throttle
         return (
             self.circuit.phase == "closed"
@@ -191,10 +191,10 @@ class RouteBase:
         )
 
     def room(self, now: float) -> int:
-        """Calls that may be sent now.
+        """Number of calls that may be sent now.
 
-        While chance hardly explains what has failed, the slot of a failed call is not filled again before a later call
-        has succeeded: when an outage begins, no more than what was in flight, and what it takes to be sure, meets it.
+        While chance hardly explains the failures, slots of failed calls stay free until a later call succeeds. So an
+        outage meets few calls beyond those in flight when it begins.
         """
         if not self.takes_calls(now):
             return 0
@@ -208,7 +208,7 @@ class RouteBase:
         return max(free, 0 if out else 1)
 
     def ramp(self) -> None:
-        """A wait is over: add few calls to those in flight instead of a stampede."""
+        """Begin a ramp after a wait: few calls more than are in flight."""
         self.throttle.ramp_due = False
         self.limit.resume(len(self.calls))
 
@@ -221,14 +221,14 @@ class RouteBase:
         self.checks.available = True
 
     def retry_after(self, now: float) -> float:
-        """Seconds until this route may take a row again: finite and above zero."""
+        """Seconds until the route may take a row again: finite, at least 0.05."""
         wait = self.throttle.not_before - now
         if not self.circuit.is_closed:
             wait = max(wait, self.circuit.retry_after(now))
         return max(wait, 0.05)
 
     def next_change(self, now: float) -> float | None:
-        """When the route may take a call that it does not take now; None where only an answer can change that."""
+        """When the route may take a call that it does not take now; None if only an answer can change that."""
         if self.dead is not None or self.throttle.given_up or (self._stop is not None and not self.looks_further):
             return None
         if not self.circuit.is_closed:
@@ -236,7 +236,7 @@ class RouteBase:
         return self.throttle.not_before if self.throttle.not_before > now else None
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing but a learned pace would be lost if this were forgotten."""
+        """Whether the route can be dropped: only its learned limit would be lost."""
         return (
             not self.calls
             and not self.evidence.records
@@ -247,7 +247,7 @@ class RouteBase:
         )
 
     def is_lost(self, now: float) -> bool:
-        """Whether a route that has never answered has been tried for long enough."""
+        """Whether a route that has never answered has been tried long enough to give it up."""
         if self._unreached is None or self.history.ever:
             return False
         most = UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage
@@ -255,13 +255,13 @@ class RouteBase:
 
     @property
     def lost_at(self) -> float:
-        """When :meth:`is_lost` becomes true if nothing changes; infinite where it does not."""
+        """When :meth:`is_lost` becomes true if nothing changes; infinity if it does not."""
         if self._unreached is None or self.history.ever:
             return math.inf
         return self._unreached + (UNREACHABLE_SECONDS if self._policy.max_outage is None else self._policy.max_outage)
 
     def explain(self, row: int | None = None) -> str:
-        """Why *row* is where it is, or how the route is, in a phrase for people."""
+        """Describe the evidence against *row*, or the state of the route, in a phrase for humans."""
         if row is not None:
             return self.evidence.explain(row)
         rate = f"{self.evidence.rate.value:.1%} of attempts of good rows fail"
@@ -273,7 +273,7 @@ class RouteBase:
     # Calls.
 
     def admit(self, row: int, now: float, *, kind: CallKind = "row", timeout: float) -> Call | None:
-        """Let one call out, or None where the circuit refuses it."""
+        """Admit one call; None if the circuit refuses it. *row* is 0 for a health check. *timeout* is in seconds."""
         permit = self.circuit.acquire(now, row, lease=timeout + 5.0)
         if permit is None:
             return None
@@ -298,10 +298,10 @@ class RouteBase:
                 record.in_flight = False
 
     def probe_timeout(self, kind: CallKind = "row") -> float:
-        """Seconds that a probe may take: given up sooner than a call, but not before a slow model could answer."""
+        """Time limit of a probe in seconds: shorter than that of a call, but long enough for a slow model."""
         outage, timeout = self.outage, self._policy.timeout
         if self.recent.slowest <= 0.0:
-            # Nobody knows how long answers take: where all were slower than the limit, a longer one may tell.
+            # Latency is unknown. If every call timed out, a longer limit for health checks may show why.
             longer = kind != "row" and outage is not None and outage.cause == "timeouts"
             return max(timeout, LONG_PING) if longer else timeout
         hung = 0 if outage is None else outage.hung
@@ -312,7 +312,7 @@ class RouteBase:
         return self.circuit.lease_until if self.circuit.probing else self.circuit.until
 
     def next_probe(self, now: float, candidates: Candidates) -> Probe | None:
-        """Who may probe now; None where it is not time yet, or nobody can."""
+        """Choose the next probe; None if it is too early, or nothing can probe."""
         if self.outage is None or self.dead is not None or (self._stop is not None and not self.looks_further):
             return None
         if now < self.throttle.not_before or now < self._probe_at:
@@ -324,11 +324,11 @@ class RouteBase:
 
     @property
     def check_at(self) -> float:
-        """No check is sent before."""
+        """Earliest time of the next health check."""
         return max(self.checks.ended_at, self.recent.succeeded_at) + CHECK_SECONDS
 
     def wants_early_check(self, now: float) -> bool:
-        """Whether so many rows fail that a finished row's request should tell, before the circuit opens."""
+        """Whether so many rows fail that the request of a finished row should be sent, before the circuit opens."""
         return (
             bool(self.window.rows)
             and not self.calls.checks
@@ -338,7 +338,7 @@ class RouteBase:
         )
 
     def wants_check(self, now: float) -> bool:
-        """Whether rows have failed that only another request can judge: none in flight can, were it to succeed."""
+        """Whether a health check should be sent, because no call in flight could prove the failed rows."""
         if not self.evidence.unproven or self.calls.checks or not self.takes_calls(now) or now < self.check_at:
             return False
         return not self.calls.fresh or self.calls.newest < self.evidence.newest_unproven

@@ -1,4 +1,4 @@
-"""What the shell has to do after an answer, as data. One ``match`` in the runner carries them out."""
+"""Decisions of a route, as frozen records. One ``match`` in :mod:`llmbatch.runner.settle` applies them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Succeed:
-    """The row of this call has its answer."""
+    """The row of this call succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """*row* ends as failed."""
+    """*row* ends as ``failed`` with *outcome*."""
 
     row: int
     outcome: Outcome
@@ -41,7 +41,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class RetryAt:
-    """*row* goes again, not before *at*."""
+    """*row* is resent, not before *at* (seconds on the loop's clock)."""
 
     row: int
     at: float
@@ -50,26 +50,26 @@ class RetryAt:
 
 @dataclass(frozen=True, slots=True)
 class HoldForEvidence:
-    """*row* is not sent again before something else on the route has told whether the route works."""
+    """*row* waits until another call shows whether the route works."""
 
     row: int
 
 
 @dataclass(frozen=True, slots=True)
 class ParkUntil:
-    """*row* is deferred until the circuit closes."""
+    """*row* is parked until the circuit closes."""
 
     row: int
 
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """The circuit closed: parked rows go again."""
+    """Parked rows are queued again: the circuit closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitMoved:
-    """The circuit changed its state; on an opening whatever waits on the route is parked."""
+    """The circuit changed its state. When it opens, all waiting rows of the route are parked."""
 
     old: State
     new: State
@@ -77,7 +77,7 @@ class CircuitMoved:
 
 @dataclass(frozen=True, slots=True)
 class OutageConfirmed:
-    """A probe showed that the opening was right."""
+    """A probe confirmed the outage that began at *since*."""
 
     since: float
     reason: str
@@ -85,14 +85,14 @@ class OutageConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class OutageOver:
-    """The outage that was confirmed has ended."""
+    """The confirmed outage that began at *since* has ended."""
 
     since: float
 
 
 @dataclass(frozen=True, slots=True)
 class PauseRoute:
-    """Nothing goes to the route for *seconds*: the provider said so."""
+    """Nothing is sent to the route for *seconds*, because the provider asked for it."""
 
     seconds: float
     code: str
@@ -100,7 +100,7 @@ class PauseRoute:
 
 @dataclass(frozen=True, slots=True)
 class StopRun:
-    """Only the operator can help. Nothing is marked as failed."""
+    """The run stops: an operator must act. No row is marked as failed."""
 
     exit_code: int
     reason: str
@@ -109,7 +109,7 @@ class StopRun:
 
 @dataclass(frozen=True, slots=True)
 class GiveUpRoute:
-    """Only the operator can help, but with this route alone: others go on."""
+    """This route is given up: an operator must act. Other routes continue."""
 
     outcome: Outcome
     message: str
@@ -118,7 +118,7 @@ class GiveUpRoute:
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Something a person should read."""
+    """A message for the user."""
 
     level: Literal["info", "warning", "error"]
     message: str

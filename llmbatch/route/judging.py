@@ -1,4 +1,4 @@
-"""What an answer proves or makes likely: failures of rows, openings of the circuit, and its recovery."""
+"""Judge failures by the successes since: failed rows, the opening of the circuit, and its recovery."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Judging(RouteBase):
         if outcome.min_backoff and not call.probe:
             self.limit.on_overload(call.serial, self.circuit.serial)
         if outcome.retry_after is not None:
-            self.throttle.hear(call.serial, now + outcome.retry_after)
+            self.throttle.note_wait(call.serial, now + outcome.retry_after)
             self.circuit.hold(now + outcome.retry_after if not self.circuit.is_closed else -math.inf)
         if call.probe and self.outage is None:
             return self._stale_probe(call)
@@ -116,7 +116,7 @@ class Judging(RouteBase):
         if call.kind != "row":
             # What nothing later in flight could disprove is the route's wait.
             disprovable = self.calls.newest > call.serial
-            named = -math.inf if outcome.retry_after is None else self.throttle.confirmed(disprovable=disprovable)
+            named = -math.inf if outcome.retry_after is None else self.throttle.confirmed_wait(disprovable=disprovable)
             return [*self._pause(named - now, now, ""), *self._check_failed(now)]
         record = self._note_failure(call, outcome)
         if not self.circuit.is_closed:
@@ -192,7 +192,7 @@ class Judging(RouteBase):
         }[cause]
         self._begin_outage(Outage(now, cause, self.window.newest, confirmed))
         self.circuit.trip(now, reason, by_refusal=cause in ("refusals", "stop"))
-        self.circuit.hold(self.throttle.confirmed(disprovable=False))
+        self.circuit.hold(self.throttle.confirmed_wait(disprovable=False))
         decisions: list[Decision] = []
         if confirmed:
             decisions.append(OutageConfirmed(now, self.reason))
@@ -294,7 +294,7 @@ class Judging(RouteBase):
         """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""
         if not self.window.is_suspicious(self.calls.fresh):
             return []
-        return self._pause(self.throttle.confirmed(disprovable=True) - now, now, "")
+        return self._pause(self.throttle.confirmed_wait(disprovable=True) - now, now, "")
 
     def _pause(self, wait: float, now: float, code: str) -> list[Decision]:
         if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):

@@ -1,8 +1,8 @@
-"""An open circuit: since when, why, what the probes said, and who probes next.
+"""Track an open circuit: since when, why, how its probes ended, and what probes next.
 
-Exists only while the circuit is not closed. First a fresh row probes, then the smallest request; while rows fail and
-that one passes, it is no longer asked alone. Fresh rows come from further and further ahead in the input, so that no
-block of bad rows holds a run up; parked rows take turns with them.
+First a fresh row probes, then the smallest request (ping). A ping that passes while rows fail is no longer enough to
+close the circuit again and again. Fresh rows come from further and further ahead in the input, so that no block of bad
+rows holds a run up; parked rows take turns with them.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ Cause = Literal["failures", "refusals", "timeouts", "last rows", "stop"]
 ProbeKind = Literal["fresh", "parked", "ping", "good"]
 
 CONFIRMING_ROWS, MANY_CONFIRMING_ROWS = 4, 12
-"""Failed probes by rows that confirm an outage: where no smallest request can be asked, and where it can."""
+"""Failed probes by rows that confirm an outage: if no health check can be sent, and if one can."""
 
 CONFIRMING_CHANCE = 0.02
-"""An opening is an outage once the failed checks are less likely than this."""
+"""Chance of the failed health checks, 0 to 1, below which an opening is an outage."""
 
 JUMPS = (0, 64, 1024)
-"""Rows passed over before a fresh one probes, growing while such probes fail."""
+"""Rows to skip in the input before the first, second and later fresh probes."""
 
 SHARE = 0.1
-"""The wait between probes, as a share of the time the outage has lasted."""
+"""Wait between probes, as a share of the time that the outage has lasted."""
 
 SHORTEST = 1.0
-"""The shortest wait between probes, in seconds."""
+"""Shortest wait between probes, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What could probe: a row that was never sent, a parked one, the smallest request, a finished row's request."""
+    """What can probe: a row that was never sent, a parked row, the smallest request, a finished row's request."""
 
     fresh: bool
     parked: bool
     ping: bool
     good: bool
     untried: bool = True
-    """Whether a parked row has never failed."""
+    """Whether some parked row has never failed."""
 
     @property
     def checks(self) -> bool:
-        """Whether the route can be tried without a row that waits."""
+        """Whether a health check can probe."""
         return self.ping or self.good
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Who probes: *jump* is the number of fresh rows to pass over first."""
+    """The next probe. *jump*: number of fresh rows to skip first."""
 
     kind: ProbeKind
     jump: int = 0
@@ -59,18 +59,18 @@ class Probe:
 
 @dataclass(slots=True)
 class Trust:
-    """How far the smallest request is believed, and how far ahead fresh rows probe; anew after each good row."""
+    """How far pings are trusted, and how far ahead fresh rows probe. Starts over after each row that succeeds."""
 
     pings: int = 0
-    """How often in a row the smallest request alone has closed the circuit."""
+    """How often in a row a ping alone has closed the circuit."""
     jumps: int = 0
-    """How often fresh rows have probed."""
+    """Number of probes by fresh rows."""
     false_opening: bool = False
-    """Whether the last opening was a mistake."""
+    """Whether the next probe disproved the last opening."""
     since: float | None = None
-    """When the first of the openings began that the smallest request alone has closed; no row has passed since."""
+    """When the first opening began that a ping alone has closed; no row has succeeded since. None: there was none."""
     proven_by_ping: set[int] = field(default_factory=set)
-    """Rows whose failures counted on the word of the smallest request alone."""
+    """Rows whose failures were proven by pings alone."""
 
 
 @dataclass(slots=True)
@@ -81,31 +81,32 @@ class Outage:
     cause: Cause
     newest_failure: int
     confirmed: bool = False
-    """Whether a probe showed that it is an outage. Until then it is not counted, and not announced."""
+    """Whether probes confirmed an outage. Before that it is neither counted nor announced."""
     failed_rows: int = 0
+    """Failed probes by rows."""
     chance: float = 1.0
-    """How likely it is that the requests which nothing speaks against failed by the usual errors alone."""
+    """Chance that all failed health checks failed by ordinary random errors, 0 to 1."""
     failed_checks: int = 0
-    """Requests that nothing speaks against and that failed, the smallest and a finished row's: they take turns."""
+    """Failed health checks; pings and finished rows' requests take turns."""
     hung: int = 0
+    """Probes that timed out."""
     turn: int = 0
     """Probes sent."""
     can_check: bool = False
-    """Whether a request that nothing speaks against can be sent; then only many rows confirm an outage without it."""
+    """Whether health checks can be sent; then it takes many failed rows to confirm an outage without one."""
     only_failed_rows: bool = False
-    """Whether only rows can probe that have failed, so that no probe can tell an outage from bad rows."""
+    """Whether only rows that have failed can probe, so that no probe can tell an outage from bad rows."""
     check_next: bool = False
-    """Whether a request that nothing speaks against probes next: a row's refusal said too little, or one more good
-    probe is needed."""
+    """Whether a health check probes next: the refusal of a row was no clear answer, or one more success is needed."""
 
     def row_failed(self) -> bool:
-        """A row's probe failed. Whether that confirms the outage."""
+        """Count a failed probe by a row; return whether that confirms the outage."""
         self.failed_rows += 1
         enough = MANY_CONFIRMING_ROWS if self.can_check else CONFIRMING_ROWS
         return self._confirm(self.failed_rows >= enough and not self.only_failed_rows)
 
     def ping_failed(self, rate: float) -> bool:
-        """A request that nothing speaks against failed, as happens with *rate* by chance. Whether that confirms it."""
+        """Count a failed health check (by chance at *rate*, 0 to 1); return whether that confirms the outage."""
         self.failed_checks += 1
         self.chance *= rate
         return self._confirm(yes=self.chance < CONFIRMING_CHANCE)
@@ -116,7 +117,7 @@ class Outage:
         return news
 
     def next_probe(self, trust: Trust, candidates: Candidates) -> Probe | None:
-        """Who probes next, of those who can; None where nobody can."""
+        """Choose the next probe among *candidates*; None if there are none."""
         self.can_check = candidates.checks
         self.only_failed_rows = not (candidates.checks or candidates.fresh or candidates.untried)
         checks = self._checks(trust)
@@ -128,22 +129,22 @@ class Outage:
         return None
 
     def _checks(self, trust: Trust) -> tuple[ProbeKind, ...]:
-        """The smallest request and a finished row's, the one first that is to be asked."""
+        """The two health checks, the one whose turn it is first."""
         return ("good", "ping") if trust.pings or self.failed_checks % 2 else ("ping", "good")
 
     def _order(self, trust: Trust) -> tuple[ProbeKind, ...]:
-        """All four kinds, the one whose turn it is first."""
+        """All four kinds of probes, the one whose turn it is first."""
         checks = self._checks(trust)
         if self.cause in ("timeouts", "stop") and not self.turn and not trust.pings:
             return (*checks, "fresh", "parked")
         if trust.false_opening and not self.turn:
-            # The last opening was a mistake, and no row has passed since: ask what told so.
+            # The last opening was disproved, and no row has succeeded since: probe with what disproved it.
             return ("good", "fresh", "parked", "ping")
         if trust.pings and (self.turn + 1) % (4 << min(trust.pings, 4)) == 0:
-            # Now and then, ever more seldom: it may be that only bad rows are left.
+            # Now and then, more and more rarely: perhaps only bad rows are left.
             return ("ping", "good", "parked", "fresh")
         if self.turn % 2 == 1 and not (trust.pings and self.turn % 4 == 3):
-            # The smallest request alone does not close the circuit again and again while rows fail.
+            # Pings alone must not close the circuit again and again while rows fail.
             return (*checks, "fresh", "parked") if not trust.pings else ("good", "fresh", "parked", "ping")
         if self.turn % 4 == 2:
             return ("parked", "fresh", *checks)
@@ -151,9 +152,9 @@ class Outage:
 
 
 def probe_wait(lasted: float, longest: float, chance: float) -> float:
-    """Seconds until the next probe of an outage that has lasted for *lasted* seconds; *chance* is a draw, 0 to 1.
+    """Seconds until the next probe of an outage that has lasted *lasted* seconds; *chance*: a random draw, 0 to 1.
 
-    A tenth of that time, from one second to *longest*, less up to a tenth so that many runs do not probe at once.
+    A tenth of that time, from 1 s to *longest*, less up to a tenth, so that many runs do not probe at once.
     """
     wait = max(min(SHORTEST, longest), min(longest, SHARE * lasted))
     return wait * (1.0 - 0.1 * chance) if wait > SHORTEST else wait

@@ -1,4 +1,4 @@
-"""Answers that are neither good nor a failure: refusals, throttling, no money, and this machine's own faults."""
+"""Judge outcomes that are neither successes nor failures: refusals, throttling, and faults of this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Refusing"]
 
 
 class Refusing(Judging):
-    """Judges refusals, throttling and the rest; see RouteState."""
+    """Judges refusals, throttling and local faults; see RouteState."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ class Refusing(Judging):
             return self._row_refused(call, outcome, now)
         record = self._note_failure(call, outcome)
         if outcome.retry_after is not None:
-            self.throttle.hear(call.serial, now + outcome.retry_after)
+            self.throttle.note_wait(call.serial, now + outcome.retry_after)
         stop = self._should_stop(outcome)
         if stop is not None:
             self._stop = (3, stop)
@@ -59,7 +59,7 @@ class Refusing(Judging):
         return [Fail(call.row, outcome)]
 
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
-        """A refusal that asks to be tried again, or the row's own program error: it says nothing about the route."""
+        """Judge a refusal that may be retried, or an exception of a function: it says nothing about the route."""
         record = self.evidence.failed(call.row, call.serial, outcome)
         if outcome.scope == "row" and outcome.status is None and record.pending:
             record.pending.clear()
@@ -75,7 +75,7 @@ class Refusing(Judging):
         return [self._after_failure(call.row, record, outcome, now)]
 
     def _should_stop(self, outcome: Outcome) -> Outcome | None:
-        """Whether refusals are the operator's matter: the route never worked, or the account has no money."""
+        """Return the outcome to stop with if an operator must act: no money, or a route that never worked."""
         if is_money(outcome) and self.history.refusals.mean_the_account:
             return outcome
         if self.history.ever:
@@ -88,13 +88,13 @@ class Refusing(Judging):
         return outcome if refused >= self._policy.failure_threshold else None
 
     def _note_money(self, call: Call) -> None:
-        """A row that failed before while others passed says nothing of the account."""
+        """Count a refusal for money, unless its row failed before while others succeeded."""
         record = self.evidence.records.get(call.row)
         if record is None or not record.proven:
             self.history.refusals.add(call.row, call.serial, call.sent_at)
 
     def _check_refused(self, outcome: Outcome, now: float) -> list[Decision]:
-        """The smallest request, or a finished row's, was refused while rows are held."""
+        """Judge a health check that was refused while rows are held."""
         if is_money(outcome) and self._should_stop(outcome) is not None:
             self._stop = (3, outcome)
             return self._open("stop", now) if self.circuit.is_closed else []
@@ -102,7 +102,7 @@ class Refusing(Judging):
             return []
         refused = [record for record in self.evidence.unproven.values() if _is_refused(record)]
         if not refused:
-            # It is an answer all the same, but it proves nothing: rows that only fail wait as in an outage.
+            # An answer, but no proof that rows can succeed: rows that only fail wait as in an outage.
             return self._open("last rows", now)
         if not self.history.ever:
             self._stop = (3, outcome)
@@ -133,17 +133,17 @@ class Refusing(Judging):
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
         return decisions
 
-    # The other verdicts.
+    # Throttling and local faults.
 
     def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.permit, "throttled", now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if record is not None and record.throttled and self.circuit.is_closed:
-            # It was throttled while others passed: it is too large for the limit, and sets no pace any more.
+            # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
             return [self._after_failure(call.row, record, outcome, now)]
         if outcome.retry_after is not None:
-            self.throttle.hear(call.serial, now + outcome.retry_after)
+            self.throttle.note_wait(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)
         if call.kind == "row":
             self.history.throttled[call.row] = self.label
@@ -159,12 +159,12 @@ class Refusing(Judging):
         return [self._after_failure(call.row, record, outcome, now)]
 
     def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
-        """The route is throttled: pause it, and blame no row but one that was throttled *alone*, if others pass."""
+        """Pause a throttled route. Counts against no row, except one that was throttled *alone*, if others succeed."""
         self._push_back(call)
         excused = self.evidence.excuse_throttled()
         if alone and call.kind == "row" and not call.probe:
             self.evidence.failed(call.row, call.serial, outcome)
-        named = self.throttle.confirmed(disprovable=disprovable) - now
+        named = self.throttle.confirmed_wait(disprovable=disprovable) - now
         wait = named
         if not math.isfinite(named):
             purpose = f"throttle:{self.circuit.serial}"
@@ -190,7 +190,7 @@ class Refusing(Judging):
     def _local(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.release(call.permit)
         if outcome.code != "no_network":
-            # No handles, no memory: fewer at once, until it turns out that more will do again.
+            # Out of handles or memory: lower the limit until more calls succeed again.
             self._push_back(call)
         self.throttle.ramp_due = True
         if call.kind != "row":
@@ -203,6 +203,6 @@ def _is_refused(record: RowRecord) -> bool:
 
 
 def _too_large(outcome: Outcome) -> Outcome:
-    """A row that is throttled alone is larger than the route's limit."""
+    """Return the outcome of a row that is too large for the route's limit."""
     message = f"throttled again and again while other rows passed: larger than the route's limit? ({outcome.message})"
     return replace(outcome, code="request_too_large", message=message)

@@ -1,18 +1,18 @@
-"""One route (or one tenant of it) as a pure machine: calls in, answers in, decisions out.
+"""State machine of one route (or one tenant of it): outcomes of calls in, decisions out.
 
-It composes the circuit, the limit of requests in flight, the evidence against rows, the outage while there is one, and
-named waits. It knows no clock, no loop and no queue: *now* is handed in, and the shell keeps the rows.
+Composes the circuit, the concurrency limit, the evidence against rows, the outage while there is one, and named waits.
+Pure: the caller passes *now* and keeps the rows.
 
-The cases, by the verdict of an answer:
+Cases, by the verdict of an outcome:
 
-* ``success``: all that was sent before it is judged.
-* ``failure``: the row goes again after its backoff, is held for evidence, or is parked when the circuit opens.
-* ``rejected``: a refusal. One that names the row's content ends the row; others are judged like failures. On a route
-  that has never answered, enough of them stop the run.
-* ``throttled``: the route's pace, or a row that is too large for the limit.
-* ``account_refused``: no money ends the run, once it is no single row's matter; a refused key, model or address does
-  where it has never worked.
-* ``local``: this machine's fault: the row goes back, nobody is blamed.
+* ``success``: failures of calls sent before it are judged.
+* ``failure``: the row is resent after its backoff, held for evidence, or parked if the circuit opens.
+* ``rejected``: a refusal that names the row's content ends the row; others are judged like failures. On a route that
+  has never answered, enough of them stop the run.
+* ``throttled``: slows the route, or marks a row that is too large for the limit.
+* ``account_refused``: no money ends the run, once it cannot be a single row; a refused key, model or address does so on
+  a route that has never worked.
+* ``local``: this machine is at fault; the row is resent and nothing counts against it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from llmbatch.route.refusing import Refusing
 __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
 
 ALONE_SECONDS = 45.0
-"""How long after the last good answer the rows that are left wait for evidence that nothing can bring any more."""
+"""Seconds after the last success until the last rows are judged by their own attempts, without other evidence."""
 
 MANY_ALONE_SECONDS = 180.0
-"""The same where they are so many that they rather met an outage."""
+"""The same if they are so many that an outage is more likely."""
 
 SUCCEED: Sequence[Decision] = (Succeed(),)
 
@@ -50,16 +50,16 @@ SUCCEED: Sequence[Decision] = (Succeed(),)
 class RouteState(Refusing):
     """State of one route: circuit, limit, evidence, outage and named waits. Not safe for concurrent use.
 
-    *label* names it for people. *chance* draws from 0 to 1 for a purpose, the same for the same purpose. Every call
-    that :meth:`admit` lets out comes back to :meth:`settle` or :meth:`cancelled`, once.
+    *label* is the displayed name. *chance* returns a random draw, 0 to 1, for a purpose; the same for the same purpose.
+    Pass every call that :meth:`admit` returns to :meth:`settle` or :meth:`cancelled`, exactly once.
     """
 
     __slots__ = ()
 
-    # Answers.
+    # Outcomes.
 
     def settle(self, call: Call, outcome: Outcome, now: float) -> Sequence[Decision]:
-        """What the call came to, and so what has to be done, in this order."""
+        """Count the outcome of *call*; return the decisions to apply, in order."""
         was = self.circuit.phase
         self._returned(call)
         if outcome.verdict == "success" and was == "closed" and call.kind == "row":
@@ -78,7 +78,7 @@ class RouteState(Refusing):
         return self._moved(was, decisions)
 
     def cancelled(self, call: Call) -> Sequence[Decision]:
-        """The call was cut off: it says nothing, but it may have been the last that could disprove a stop."""
+        """Release a canceled call; return decisions, as it may have been the last call that could disprove a stop."""
         self._returned(call)
         self.circuit.release(call.permit)
         return self._given_up()
@@ -103,7 +103,7 @@ class RouteState(Refusing):
                 assert_never(outcome.verdict)
 
     def _row_succeeded(self, call: Call, now: float) -> Sequence[Decision]:
-        """The ordinary case, in few steps: a row's call succeeded while the circuit is closed, and so it stays."""
+        """The usual case, kept fast: a row succeeded while the circuit is closed."""
         serial = call.permit.serial
         self.circuit.settle(call.permit, "success", now)
         self._note_success(call, now)
@@ -115,10 +115,10 @@ class RouteState(Refusing):
         return [Succeed(), *self._prove(serial, now)]
 
     def _succeeded(self, call: Call, now: float) -> list[Decision]:
-        """A check, a probe, or a call from before the opening."""
+        """Judge the success of a health check, of a probe, or of a call sent before the circuit opened."""
         decisions: list[Decision] = [Succeed()] if call.kind == "row" else []
         if self.dead is not None:
-            self.circuit.release(call.permit)  # it was out when the route was given up: that stands
+            self.circuit.release(call.permit)  # in flight when the route was given up, which stays so
             self.evidence.forget(call.row)
             return decisions
         was_open = not self.circuit.is_closed
@@ -141,20 +141,20 @@ class RouteState(Refusing):
         if call.probe:
             return [*decisions, *self._probe_passed(call, now)]
         if was_stopping or (not outage.confirmed and call.serial > outage.newest_failure):
-            # It was sent after all that failed, or the route was never seen to work: the opening was a mistake.
+            # Sent after all calls that failed, or the first success of the route: the opening was a mistake.
             self.circuit.close(now)
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
 
     def _take_stop_back(self) -> bool:
-        """A call has succeeded. Whether that disproves a stop; money may have run out after it was sent."""
+        """Cancel a stop that a success disproves; return whether it does. Money may have run out since the call."""
         if self._stop is None or self.history.refusals.mean_the_account:
             return False
         self._stop = None
         return True
 
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
-        """Keep since when a route that has never answered cannot even be reached."""
+        """Track since when a route that has never answered cannot be reached."""
         if outcome.verdict == "failure" and outcome.status is None:
             if self._unreached is None:
                 self._unreached = call.sent_at
@@ -162,12 +162,12 @@ class RouteState(Refusing):
             self._unreached = None if not self.trust.pings else self._unreached
 
     def _given_up(self) -> list[Decision]:
-        """Only the operator can help, and nothing in flight can disprove it any more: then the route is given up."""
+        """Give the route up if an operator must act and no call in flight can disprove it."""
         if self._stop is None or self.calls or self.looks_further:
             return []
         (exit_code, outcome), self._stop = self._stop, None
         if is_money(outcome) and self.history.ever and not self.history.refusals.mean_the_account:
-            return []  # another tenant's call has succeeded meanwhile
+            return []  # a call of another tenant has succeeded meanwhile
         return [self._give_up(exit_code, outcome)]
 
     def _give_up(self, exit_code: int, outcome: Outcome) -> Decision:
@@ -182,13 +182,13 @@ class RouteState(Refusing):
             return GiveUpRoute(outcome, message, hint)
         return StopRun(3, message, hint)
 
-    # The end of the input, and of patience.
+    # The last rows of the input.
 
     def judge_alone(self, now: float, rows_left: int) -> list[Decision]:
-        """Nothing can bring evidence any more: no row is left but held ones, and the route has no smallest request.
+        """Judge held rows when no other evidence can come: only held rows are left, and no health check can be sent.
 
-        A few rows, or rows that failed before while others passed, are judged by their own attempts over growing waits.
-        More of them may be the beginning of an outage.
+        A few rows, or rows that failed before while others succeeded, are judged by their own attempts over growing
+        waits. More rows may be the beginning of an outage, and open the circuit.
         """
         held = {row: record for row, record in self.evidence.records.items() if record.held}
         if _all_lack_money(record.last for record in held.values()):
@@ -200,10 +200,9 @@ class RouteState(Refusing):
         return self._send_alone(held, now)
 
     def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
-        """As :meth:`judge_alone` where all rows that are left are throttled, and no request tells of the route.
+        """As :meth:`judge_alone`, if all rows that are left are throttled and no health check can be sent.
 
-        Nothing but throttling has come for some minutes, from few rows over all tenants: they are judged by their own
-        attempts from now on.
+        After three minutes of nothing but throttling, a few rows (over all tenants) are judged by their own attempts.
         """
         since, records = self.throttle.since, self.evidence.records
         if since is None or not self.history.ever or now - since < MANY_ALONE_SECONDS:
@@ -218,10 +217,10 @@ class RouteState(Refusing):
     def judge_parked(
         self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False
     ) -> list[Decision]:
-        """As :meth:`judge_alone` for an open circuit: every row that is left has failed, minutes have passed.
+        """As :meth:`judge_alone`, for an open circuit: every row that is left has failed, and minutes have passed.
 
-        *probed*: parked rows, each with its last answer; those that failed as probes only have failed once. *many*:
-        there are so many that they rather met an outage, which is given more time.
+        *probed*: parked rows with their last outcomes; rows that failed only as probes count one failure. *many*: so
+        many that an outage is more likely, which gets more time.
         """
         outage = self.outage
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
@@ -244,7 +243,7 @@ class RouteState(Refusing):
         return [CircuitMoved(was, "closed"), *over, *alone, Requeue()]
 
     def _stop_alone(self, outcome: Outcome, now: float) -> Sequence[Decision]:
-        """Every row that is left was told that the account has no money, and no other request can be asked."""
+        """Stop the run: the account has no money, as every row that is left was told."""
         was = self.circuit.phase
         opened = self._open("stop", now) if self.circuit.is_closed else []
         return self._moved(was, [*opened, self._give_up(3, outcome)])
@@ -264,12 +263,12 @@ class RouteState(Refusing):
         return decisions
 
     def forget(self, row: int) -> None:
-        """The row ended for a reason of the shell's own."""
+        """Forget a row that the runner ended for another reason."""
         self.evidence.forget(row)
         self.window.drop(row)
 
 
 def _all_lack_money(lasts: Iterable[Outcome]) -> bool:
-    """Whether all of these answers, one at least, say for certain that the account has no money."""
+    """Whether there is an outcome, and all of them say for certain that the account has no money."""
     lasts = list(lasts)
     return bool(lasts) and all(is_money(last) and last.certain for last in lasts)

@@ -1,9 +1,9 @@
-"""Waits that the provider named, and throttling: one row's, or the route's?
+"""Decide whether a named wait or throttling concerns one row or the whole route.
 
-A wait counts for its row at once. It counts for the route once a second call confirms it with no good answer to a later
-call between, or where nothing in flight could disprove it: one 503 with ``Retry-After: 3600`` from one bad backend must
-not stop a healthy route for an hour. A row that is throttled again and again while later calls pass is too large for
-the limit, and no longer sets the pace.
+A wait applies to its row at once. It applies to the route when a second call confirms it without a later success, or
+when no call in flight could disprove it: one 503 with ``Retry-After: 3600`` from one bad backend must not stop a
+healthy route for an hour. A row that is throttled again and again while later calls succeed is too large for the
+route's limit, and no longer slows the route down.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ from llmbatch.route.failures import log_chance
 __all__ = ["Throttle"]
 
 ROWS_OWN = math.log(0.02)
-"""The share of rows that may be too large for a route's limit whatever its pace."""
+"""Logarithm of the share of rows that may be too large for a route's limit."""
 
 CONFIRMED = math.log(1e-3)
-"""Below this, throttled calls are the route's pace rather than some rows' own size."""
+"""Logarithm of the chance below which throttling means the route, not some large rows."""
 
 LONGEST_BACKOFF = 60.0
+"""Longest wait for throttling without a named wait, in seconds."""
 
 
 class Throttle:
-    """Named waits and throttling of one route. Memory: one entry per call that named a wait since the last success."""
+    """Named waits and throttling of one route. Memory: one entry per such call since the last success."""
 
     __slots__ = ("_hints", "_level", "_newest", "_throttled", "given_up", "not_before", "ramp_due", "since")
 
     def __init__(self) -> None:
         self.not_before = 0.0
-        """Nothing is sent before."""
+        """Earliest time of the next call."""
         self.ramp_due = False
-        """Whether traffic ramps up when the wait is over."""
+        """Whether the next call begins a ramp."""
         self.since: float | None = None
-        """Since when nothing but throttling has come back."""
+        """Since when all calls were throttled; None if they were not."""
         self.given_up = False
-        """Whether it has lasted longer than the run will wait."""
+        """Whether it lasts longer than the run waits."""
         self._level = 0
-        """Waits in a row for which the provider named no time."""
+        """Consecutive waits without a named time."""
         self._newest = 0
-        """The highest number of a call that succeeded: what calls sent before it were told was their rows'."""
+        """Highest number of a call that succeeded; throttling of earlier calls concerns their rows only."""
         self._hints: dict[int, float] = {}
-        """Call number to the time that its answer named."""
+        """End of the wait that each answer named, by call number."""
         self._throttled: set[int] = set()
-        """Numbers of throttled calls with no later success."""
+        """Numbers of throttled calls without a later success."""
 
     def __repr__(self) -> str:
         return f"<Throttle not before {self.not_before:.1f}, {len(self._throttled)} throttled>"
 
     def throttled(self, serial: int, now: float) -> int:
-        """Call *serial* was throttled. How many were with no good answer to a later call between."""
+        """Note that call *serial* was throttled; return the number of throttled calls without a later success."""
         if serial < self._newest:
             return len(self._throttled)
         self._throttled.add(serial)
@@ -60,29 +61,29 @@ class Throttle:
         return len(self._throttled)
 
     def is_route_wide(self, sent: int, *, disprovable: bool) -> bool:
-        """Whether the throttling is the route's, of *sent* calls; *disprovable*: a later call is still in flight."""
+        """Whether throttling concerns the route, out of *sent* calls; *disprovable*: a later call is in flight."""
         count = len(self._throttled)
         return not disprovable or log_chance(count, sent, count * ROWS_OWN) < CONFIRMED
 
     def backoff(self, chance: float, now: float) -> float:
-        """Seconds to wait where the provider named none; *chance* is a draw, 0 to 1. Grows while nothing else comes."""
+        """Seconds to wait without a named time; grows until a call succeeds. *chance*: a random draw, 0 to 1."""
         if now >= self.not_before:
             self._level += 1
         return retry_delay(self._level, chance, longest=LONGEST_BACKOFF)
 
-    def hear(self, serial: int, until: float) -> None:
-        """The answer to call *serial* asked to wait until then."""
+    def note_wait(self, serial: int, until: float) -> None:
+        """Note that the answer to call *serial* asked to wait until *until*."""
         if serial > self._newest:
             self._hints[serial] = until
 
     def is_disproved(self, serial: int) -> bool:
-        """Whether a call that was sent after call *serial* has succeeded already."""
+        """Whether a call sent after *serial* has succeeded already."""
         return serial < self._newest
 
-    def confirmed(self, *, disprovable: bool) -> float:
-        """Until when the route has to wait by what was heard: the longest wait that two calls named.
+    def confirmed_wait(self, *, disprovable: bool) -> float:
+        """End of the longest wait that two calls have named, or a single one if no call in flight could disprove it.
 
-        The longest of all where nothing in flight could disprove it; minus infinity where there is none.
+        Minus infinity if there is none.
         """
         waits = sorted(self._hints.values(), reverse=True)
         if not waits:
@@ -92,7 +93,7 @@ class Throttle:
         return waits[0]
 
     def pause(self, until: float) -> bool:
-        """Send nothing before *until*; whether that is news."""
+        """Send nothing before *until*; return False if that was so already."""
         if until <= self.not_before:
             return False
         self.not_before = until
@@ -102,7 +103,7 @@ class Throttle:
         return True
 
     def prove(self, serial: int) -> None:
-        """Call *serial* succeeded: what was asked of calls sent before it was meant for their rows."""
+        """Note that call *serial* succeeded: waits named to earlier calls concern their rows only."""
         self.since = None
         self._level = 0
         if serial > self._newest:

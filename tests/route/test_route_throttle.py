@@ -14,7 +14,7 @@ def test_nothing_is_asked_at_first() -> None:
     throttle = Throttle()
 
     assert (throttle.not_before, throttle.ramp_due, throttle.since, throttle.given_up) == (0.0, False, None, False)
-    assert throttle.confirmed(disprovable=True) == throttle.confirmed(disprovable=False) == -math.inf
+    assert throttle.confirmed_wait(disprovable=True) == throttle.confirmed_wait(disprovable=False) == -math.inf
     assert repr(throttle) == "<Throttle not before 0.0, 0 throttled>"
 
 
@@ -22,71 +22,71 @@ def test_a_wait_that_one_call_named_is_its_row_s_as_long_as_another_may_disprove
     """One bad backend must not stop a healthy route for an hour."""
     throttle = Throttle()
 
-    throttle.hear(1, 3600.0)
+    throttle.note_wait(1, 3600.0)
 
-    assert throttle.confirmed(disprovable=True) == -math.inf
-    assert throttle.confirmed(disprovable=False) == 3600.0
+    assert throttle.confirmed_wait(disprovable=True) == -math.inf
+    assert throttle.confirmed_wait(disprovable=False) == 3600.0
 
 
 def test_a_wait_is_the_route_s_once_two_calls_named_one() -> None:
     """As long as both say: the shorter of the two longest."""
     throttle = Throttle()
-    throttle.hear(1, 3600.0)
-    throttle.hear(2, 30.0)
+    throttle.note_wait(1, 3600.0)
+    throttle.note_wait(2, 30.0)
 
-    assert throttle.confirmed(disprovable=True) == 30.0
-    assert throttle.confirmed(disprovable=False) == 3600.0
+    assert throttle.confirmed_wait(disprovable=True) == 30.0
+    assert throttle.confirmed_wait(disprovable=False) == 3600.0
 
-    throttle.hear(3, 40.0)
-    assert throttle.confirmed(disprovable=True) == 40.0
+    throttle.note_wait(3, 40.0)
+    assert throttle.confirmed_wait(disprovable=True) == 40.0
 
 
 def test_a_call_is_heard_once() -> None:
     """It does not confirm itself."""
     throttle = Throttle()
-    throttle.hear(1, 20.0)
-    throttle.hear(1, 30.0)
+    throttle.note_wait(1, 20.0)
+    throttle.note_wait(1, 30.0)
 
-    assert throttle.confirmed(disprovable=True) == -math.inf
-    assert throttle.confirmed(disprovable=False) == 30.0
+    assert throttle.confirmed_wait(disprovable=True) == -math.inf
+    assert throttle.confirmed_wait(disprovable=False) == 30.0
 
 
 def test_a_good_answer_ends_what_was_asked_of_earlier_calls() -> None:
     """That was meant for their rows."""
     throttle = Throttle()
     for serial in (1, 3, 5):
-        throttle.hear(serial, 10.0 * serial)
+        throttle.note_wait(serial, 10.0 * serial)
         throttle.throttled(serial, now=2.0)
 
     throttle.prove(3)
 
-    assert throttle.confirmed(disprovable=True) == -math.inf
-    assert throttle.confirmed(disprovable=False) == 50.0
+    assert throttle.confirmed_wait(disprovable=True) == -math.inf
+    assert throttle.confirmed_wait(disprovable=False) == 50.0
     assert throttle.since is None
     assert repr(throttle) == "<Throttle not before 0.0, 1 throttled>"
 
     throttle.prove(5)
-    assert throttle.confirmed(disprovable=False) == -math.inf
+    assert throttle.confirmed_wait(disprovable=False) == -math.inf
     assert repr(throttle) == "<Throttle not before 0.0, 0 throttled>"
 
 
 def test_a_pause_stops_the_route_and_ramps_up_afterwards() -> None:
     """What asked for it is used up; a shorter one is no news."""
     throttle = Throttle()
-    throttle.hear(1, 5.0)
+    throttle.note_wait(1, 5.0)
     throttle.throttled(1, now=0.0)
 
     assert throttle.pause(5.0)
     assert throttle.not_before == 5.0
     assert throttle.ramp_due
-    assert throttle.confirmed(disprovable=False) == -math.inf
+    assert throttle.confirmed_wait(disprovable=False) == -math.inf
     assert repr(throttle) == "<Throttle not before 5.0, 0 throttled>"
 
     throttle.ramp_due = False
-    throttle.hear(2, 4.0)
+    throttle.note_wait(2, 4.0)
     assert not throttle.pause(5.0)
     assert not throttle.pause(4.0)
-    assert throttle.confirmed(disprovable=False) == 4.0
+    assert throttle.confirmed_wait(disprovable=False) == 4.0
     assert not throttle.ramp_due
 
 
