@@ -173,7 +173,7 @@ class CircuitBreaker(GuardedCalls):
     @overload
     def __call__(self, fn: Callable[P, T], /) -> Callable[P, T]: ...
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # a coroutine is a value too, but nobody wants it
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine is a value too
         self, /, *, fallback: Callable[[Exception], Coroutine[Any, Any, F]]
     ) -> AsyncDecorator[F]: ...
     @overload

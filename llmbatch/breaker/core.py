@@ -357,7 +357,7 @@ class Circuit:
             callers.add(permit if permit.key is None else permit.key)
             if len(callers) >= self._policy.stall_calls:
                 what = "a call has" if len(callers) == 1 else f"{len(callers)} calls have"
-                self.trip(now, f"{what} not come back for {timeout:g} s")
+                self.trip(now, f"{what} been unanswered for {timeout:g} s")
                 return
 
     def _settle_probe(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:

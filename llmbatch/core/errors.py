@@ -101,7 +101,7 @@ TransportFault = Literal[
     "timeout",  # sent, but no whole answer in time
     "reset",  # sent, then the connection was lost
     "truncated",  # the body ended early, or did not match its length or its encoding
-    "garbage",  # what came back is not HTTP
+    "garbage",  # the response is not HTTP
     "too_large",  # the answer exceeded its limit, or was the largest when all in flight exceeded theirs
     "duplicate",  # the connection delivered the previous answer again
     "no_network",  # this machine has no network (unreachable, interface down)

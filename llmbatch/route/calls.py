@@ -1,4 +1,4 @@
-"""One call of a route, from its admission until it comes back, and all calls of a route that are in flight."""
+"""One admitted call of a route, and the set of all its calls in flight."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Call:
 
 
 class CallsInFlight:
-    """Calls that were admitted and have not come back. Memory: one number per call."""
+    """Calls that were admitted and have not ended. Memory: one number per call."""
 
     __slots__ = ("_serials", "checks", "fresh")
 
@@ -62,7 +62,7 @@ class CallsInFlight:
         self.checks += call.kind != "row"
 
     def remove(self, call: Call) -> None:
-        """Note that *call* came back or was canceled."""
+        """Note that *call* ended or was canceled."""
         self._serials.discard(call.permit.serial)
         self.fresh -= call.fresh
         self.checks -= call.kind != "row"

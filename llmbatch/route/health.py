@@ -43,7 +43,7 @@ class HealthChecks:
         self.available = False
         """Whether a health check can be sent at all."""
         self.ended_at = -math.inf
-        """When the last one came back; minus infinity before the first."""
+        """When the last one ended; minus infinity before the first."""
         self.log_chance = 0.0
         """Logarithm of the chance that all checks since the last success failed by ordinary random errors."""
 

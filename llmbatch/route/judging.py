@@ -27,15 +27,15 @@ from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
 __all__ = ["Judging"]
 
 OUTAGE_BY_CHECKS = math.log(1e-3)
-"""Below this the failed checks are no chance."""
+"""Logarithm of the chance below which failed health checks mean an outage."""
 
 
 class Judging(RouteBase):
-    """Judges failures by what has succeeded since; see RouteState."""
+    """Judges failures by the successes since; see RouteState."""
 
     __slots__ = ()
 
-    # What good answers prove.
+    # Successes.
 
     def _note_success(self, call: Call, now: float) -> None:
         self.history.answered = True
@@ -62,7 +62,7 @@ class Judging(RouteBase):
             self.evidence.check_passed(call.permit.serial)
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
-        """A call succeeded: judge the rows whose failures it proves."""
+        """Judge the rows whose failures the success of call *serial* proves."""
         proven = self.window.prove(serial)
         if proven:
             self._usual.add(proven, proven)
@@ -83,15 +83,15 @@ class Judging(RouteBase):
         return []
 
     def _ping_passed(self, call: Call, now: float) -> list[Decision]:
-        """The smallest request passed while rows are held that fail.
+        """Judge a ping that succeeded while rows that failed are held.
 
-        It may vouch for fewer rows than it takes to open the circuit. More of them fail together: then that request
-        says nothing about them, and they are deferred like the rows of any outage.
+        Pings prove the failures of fewer rows than it takes to open the circuit. If more rows fail, a ping says nothing
+        about them, and the circuit opens as in an outage.
         """
         self.trust.proven_by_ping.update(self.evidence.unproven)
         if len(self.trust.proven_by_ping) < self._policy.failure_threshold:
             self.evidence.check_passed(call.serial)
-            self._unreached = None  # it answers: the rows are judged, however long that takes
+            self._unreached = None  # it answers, so its rows are judged
             return self._prove(call.serial, now)
         if not self.history.ever and self._unreached is None:
             self._unreached = now
@@ -114,7 +114,7 @@ class Judging(RouteBase):
         if call.probe:
             return self._probe_failed(call, outcome, now)
         if call.kind != "row":
-            # What nothing later in flight could disprove is the route's wait.
+            # A wait that no later call in flight could disprove applies to the route.
             disprovable = self.calls.newest > call.serial
             named = -math.inf if outcome.retry_after is None else self.throttle.confirmed_wait(disprovable=disprovable)
             return [*self._pause(named - now, now, ""), *self._check_failed(now)]
@@ -128,7 +128,7 @@ class Judging(RouteBase):
         return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
-        """A request that nothing speaks against failed while rows are held: by chance, or is it an outage?"""
+        """Judge a health check that failed while rows are held: by chance, or because of an outage."""
         if self._stop is not None:
             return []
         self.evidence.check_failed()
@@ -168,7 +168,7 @@ class Judging(RouteBase):
         self.history.throttled.pop(row, None)
         return Fail(row, record.last)
 
-    # The circuit, and named waits.
+    # Openings, probes and named waits.
 
     def _cause(self) -> Cause:
         records = self.evidence.records
@@ -202,10 +202,10 @@ class Judging(RouteBase):
         self.outage = outage
         self._steady = max(self._steady, self.limit.value)
         for record in self.evidence.records.values():
-            record.held = False  # whatever waits on the route is parked
+            record.held = False  # all waiting rows of the route are parked
 
     def _stale_probe(self, call: Call) -> list[Decision]:
-        """A probe lost its lease and came back after the circuit had closed: it says nothing."""
+        """Park the row of a probe that lost its lease and ended after the circuit had closed; it is not counted."""
         return [ParkUntil(call.row)] if call.kind == "row" else []
 
     def _probe_failed(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
@@ -233,7 +233,7 @@ class Judging(RouteBase):
         return decisions
 
     def _failing_for(self, outage: Outage, now: float) -> float:
-        """Seconds since no row has passed: that the smallest request alone closes the circuit starts nothing anew."""
+        """Seconds since a row last succeeded, across openings that pings alone have closed."""
         return now - (outage.since if self.trust.since is None else self.trust.since)
 
     def _probe_passed(self, call: Call, now: float) -> list[Decision]:
@@ -244,7 +244,7 @@ class Judging(RouteBase):
         return []
 
     def _recovered(self, call: Call, now: float) -> list[Decision]:
-        """The circuit has closed: after an outage, or because the opening was a mistake."""
+        """Recover after the circuit has closed: an outage has ended, or the opening was a mistake."""
         outage, self.outage = self.outage, None
         assert outage is not None  # noqa: S101 - an open circuit has one
         by_ping = call.kind == "ping"
@@ -260,7 +260,7 @@ class Judging(RouteBase):
             decisions.append(OutageOver(outage.since))
         else:
             self.trust.false_opening = True
-            # Where a wait that was named has ended meanwhile, traffic ramps up as after any other.
+            # If a named wait has ended meanwhile, traffic ramps up as after any wait.
             self.limit.restart(RAMP_START if self.throttle.ramp_due else max(RAMP_START, self._steady / 2))
             if by_ping:
                 if not self.history.ever and self._unreached is None:
@@ -275,12 +275,12 @@ class Judging(RouteBase):
         return [*decisions, Requeue()]
 
     def _name_silence(self, call: Call) -> Decision:
-        """Not even the smallest request was answered, where nothing ever was."""
+        """Return a warning that the route has never answered, not even a ping."""
         message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
         return Tell("warning", message, "is the address right, and is the server up? still trying")
 
     def _name_timeouts(self, outage: Outage) -> list[Decision]:
-        """The smallest request passed, though every other call ran out of time."""
+        """Return what to tell the user if pings succeed but every other call times out."""
         if outage.cause != "timeouts":
             return []
         message = f"answers take longer than --timeout ({self._policy.timeout:g} s)"
@@ -291,7 +291,7 @@ class Judging(RouteBase):
         return [StopRun(3, self.dead.message, hint)]
 
     def _heed_waits(self, now: float) -> list[Decision]:
-        """A failure named a wait: the route's, if another call confirms it and chance hardly explains the failures."""
+        """Pause the route for a wait that failures named, if two calls named it and chance hardly explains them."""
         if not self.window.is_suspicious(self.calls.fresh):
             return []
         return self._pause(self.throttle.confirmed_wait(disprovable=True) - now, now, "")

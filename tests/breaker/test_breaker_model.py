@@ -146,7 +146,7 @@ class Model:
         return ""
 
     def stall(self, now: float) -> str:
-        """The calls that have not come back for too long while nothing else did, in words."""
+        """The calls that have been unanswered for too long while nothing else did, in words."""
         timeout = self.policy.stall_timeout
         if timeout is None:
             return ""
@@ -159,7 +159,7 @@ class Model:
             return ""
         # It opens as soon as there are enough, and tells no more.
         many = self.policy.stall_calls
-        return f"{'a call has' if many == 1 else f'{many} calls have'} not come back for {timeout:g} s"
+        return f"{'a call has' if many == 1 else f'{many} calls have'} been unanswered for {timeout:g} s"
 
     def is_slow(self, call: Call, now: float) -> bool:
         return self.policy.slow_call_rate is not None and now - call.began > self.policy.slow_call_duration

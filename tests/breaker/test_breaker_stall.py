@@ -31,7 +31,7 @@ def test_calls_that_do_not_come_back_open_it() -> None:
 
     assert subject.state(30.5) == "open"
     assert subject.until == 90.5
-    assert subject.reason == "3 calls have not come back for 30 s"
+    assert subject.reason == "3 calls have been unanswered for 30 s"
 
 
 def test_a_stall_is_seen_on_a_clock_below_zero() -> None:
@@ -61,7 +61,7 @@ def test_one_overdue_call_may_be_enough() -> None:
 
     assert subject.acquire(3.0) is None
 
-    assert subject.reason == "a call has not come back for 2.5 s"
+    assert subject.reason == "a call has been unanswered for 2.5 s"
 
 
 def test_many_overdue_calls_may_be_asked_for() -> None:
@@ -73,7 +73,7 @@ def test_many_overdue_calls_may_be_asked_for() -> None:
     send(subject, 31.0, "last")
 
     assert subject.acquire(61.5) is None
-    assert subject.reason == "1000 calls have not come back for 30 s"
+    assert subject.reason == "1000 calls have been unanswered for 30 s"
 
 
 def test_more_overdue_calls_than_asked_for_open_it_too() -> None:
@@ -173,7 +173,7 @@ def test_a_failure_is_no_answer() -> None:
     subject.settle(late, "failure", 31.0)
 
     assert subject.state(31.0) == "open"
-    assert subject.reason == "3 calls have not come back for 30 s"
+    assert subject.reason == "3 calls have been unanswered for 30 s"
 
 
 def test_a_failure_that_opens_by_another_rule_looks_for_no_stall() -> None:
@@ -302,7 +302,7 @@ def test_a_stall_opens_beside_a_streak() -> None:
     assert subject.acquire(31.0) is None
 
     assert subject.failures == 4
-    assert subject.reason == "3 calls have not come back for 30 s"
+    assert subject.reason == "3 calls have been unanswered for 30 s"
 
 
 def test_a_stall_opens_for_as_long_as_any_other_trouble() -> None:
