@@ -21,7 +21,8 @@ class RouteStats:
     in_flight: int = 0
     limit: int | None = None
     parked: int = 0
-    paused_until: float = 0.0
+    pause: tuple[float, str] = (0.0, "")
+    """End of the last wait that the provider named, and the error code of that answer."""
     calls: int = 0
     success: int = 0
     failed: int = 0
@@ -31,10 +32,18 @@ class RouteStats:
     outage_since: float | None = None
     recovered_at: float | None = None
     not_closed_since: float | None = None
-    pause_code: str = ""
     last_failure: str = ""
     first_call_at: float | None = None
     last_row_at: float = 0.0
+
+    @property
+    def paused_until(self) -> float:
+        """When the route may be used again after the waits that the provider named; 0 before the first."""
+        return self.pause[0]
+
+    def note_pause(self, until: float, code: str) -> None:
+        """Note a wait that the provider named; it never shortens an earlier one."""
+        self.pause = (max(self.paused_until, until), code)
 
     def outage_seconds(self, now: float) -> float:
         """Seconds of outage so far, including the current one."""
@@ -62,5 +71,5 @@ class RouteStats:
             outage_s=self.outage_seconds(now),
             recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
             open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
-            pause_code=self.pause_code if self.paused_until > now else "",
+            pause_code=self.pause[1] if self.paused_until > now else "",
         )

@@ -260,8 +260,7 @@ class RunStats:
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)
         route.throttles += 1
-        route.paused_until = max(route.paused_until, event.at + event.pause)
-        route.pause_code = event.code
+        route.note_pause(event.at + event.pause, event.code)
         self._throttles += 1
 
     # -- what comes out ------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ LARGER = {
     "ByteSource": 23,
     "FileSource": 26,
     "Result": 21,
-    "RouteStats": 21,
     "RunStats": 33,
     "StreamSource": 27,
 }
