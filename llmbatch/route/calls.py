@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,13 +38,13 @@ class Call:
         return self.permit.probe
 
 
-class CallsInFlight:
-    """Calls that were admitted and have not ended. Memory: one number per call."""
+class CallsInFlight(Collection[int]):
+    """The numbers of the calls that were admitted and have not ended, oldest first. Memory: one number per call."""
 
     __slots__ = ("_serials", "checks", "fresh")
 
     def __init__(self) -> None:
-        self._serials: set[int] = set()
+        self._serials: dict[int, None] = {}
         self.fresh = 0
         """How many carry a row that had never failed."""
         self.checks = 0
@@ -52,22 +53,28 @@ class CallsInFlight:
     def __len__(self) -> int:
         return len(self._serials)
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._serials)
+
+    def __contains__(self, serial: object) -> bool:
+        return serial in self._serials
+
     def __repr__(self) -> str:
         return f"<CallsInFlight {len(self)}, {self.fresh} of fresh rows, {self.checks} health checks>"
 
     def add(self, call: Call) -> None:
         """Note an admitted call."""
-        self._serials.add(call.permit.serial)
+        self._serials[call.permit.serial] = None
         self.fresh += call.fresh
         self.checks += call.kind != "row"
 
     def remove(self, call: Call) -> None:
         """Note that *call* ended or was canceled."""
-        self._serials.discard(call.permit.serial)
+        self._serials.pop(call.permit.serial, None)
         self.fresh -= call.fresh
         self.checks -= call.kind != "row"
 
     @property
     def newest(self) -> int:
         """The highest number of a call in flight; 0 if there is none."""
-        return max(self._serials, default=0)
+        return next(reversed(self._serials), 0)

@@ -57,12 +57,15 @@ def test_calls_in_flight_are_counted_by_kind() -> None:
     for one in (old, fresh, check):
         calls.add(one)
     assert (len(calls), calls.fresh, calls.checks, calls.newest) == (3, 1, 1, 3)
+    assert list(calls) == [1, 2, 3]
     assert repr(calls) == "<CallsInFlight 3, 1 of fresh rows, 1 health checks>"
 
     calls.remove(check)
     calls.remove(fresh)
 
     assert (len(calls), calls.fresh, calls.checks, calls.newest) == (1, 0, 0, 1)
+    assert 1 in calls
+    assert 3 not in calls
 
 
 def test_refusals_of_the_account_show_their_number() -> None:
