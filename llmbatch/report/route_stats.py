@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from llmbatch.core.events import CircuitState
 from llmbatch.report.snapshot import RouteSnapshot
 
-__all__ = ["RouteStats"]
+__all__ = ["Pause", "RouteStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A wait that the provider asked for: its end on the loop's clock, and the error code of the answer."""
+
+    until: float = 0.0
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -21,8 +29,7 @@ class RouteStats:
     in_flight: int = 0
     limit: int | None = None
     parked: int = 0
-    pause: tuple[float, str] = (0.0, "")
-    """End of the last wait that the provider named, and the error code of that answer."""
+    pause: Pause = Pause()
     calls: int = 0
     success: int = 0
     failed: int = 0
@@ -39,11 +46,11 @@ class RouteStats:
     @property
     def paused_until(self) -> float:
         """When the route may be used again after the waits that the provider named; 0 before the first."""
-        return self.pause[0]
+        return self.pause.until
 
     def note_pause(self, until: float, code: str) -> None:
         """Note a wait that the provider named; it never shortens an earlier one."""
-        self.pause = (max(self.paused_until, until), code)
+        self.pause = Pause(max(self.paused_until, until), code)
 
     def outage_seconds(self, now: float) -> float:
         """Seconds of outage so far, including the current one."""
@@ -71,5 +78,5 @@ class RouteStats:
             outage_s=self.outage_seconds(now),
             recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
             open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
-            pause_code=self.pause[1] if self.paused_until > now else "",
+            pause_code=self.pause.code if self.paused_until > now else "",
         )
