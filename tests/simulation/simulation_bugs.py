@@ -149,8 +149,8 @@ def _no_ramp_after_wait(patch: pytest.MonkeyPatch) -> None:
 @bug("the wait that one call was asked for stops the route")
 def _one_hint_pauses(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Throttle, "is_route_wide", lambda self, sent, *, disprovable: True)
-    confirmed = Throttle.confirmed
-    patch.setattr(Throttle, "confirmed", lambda self, *, disprovable: confirmed(self, disprovable=False))
+    confirmed = Throttle.confirmed_wait
+    patch.setattr(Throttle, "confirmed_wait", lambda self, *, disprovable: confirmed(self, disprovable=False))
 
 
 @bug("a row that is throttled alone never ends")
