@@ -148,7 +148,9 @@ class RouteBase:
         self.history = history
         self.circuit = Circuit(policy.breaker)
         self.limit = AdaptiveLimit(policy.concurrency)
-        self.evidence = Evidence(policy.max_attempts)
+        self._out: dict[int, None] = {}
+        """The numbers of the calls in flight, the oldest first."""
+        self.evidence = Evidence(policy.max_attempts, self._out)
         self.window = FailureWindow()
         self.throttle = Throttle()
         self.trust = Trust()
@@ -168,8 +170,6 @@ class RouteBase:
         """When the last such request came back."""
         self._policy = policy
         self._chance = chance
-        self._out: set[int] = set()
-        """The numbers of the calls in flight."""
         self._usual = UsualRate(FLOOR, 10.0, least=FLOOR, most=MOST_USUAL)
         """How often rows fail that never failed before."""
         self._steady = 0.0
@@ -328,11 +328,11 @@ class RouteBase:
             if self.throttle.ramp_due and self.circuit.is_closed:
                 self.ramp()  # it is the first call after a wait
             self.checking += 1
-        self._out.add(ticket.serial)
+        self._out[ticket.serial] = None
         return Call(row, kind, ticket, timeout, now, fresh)
 
     def _returned(self, call: Call) -> None:
-        self._out.discard(call.ticket.serial)
+        self._out.pop(call.ticket.serial, None)
         self._fresh_out -= call.fresh
         if call.kind != "row":
             self.checking -= 1

@@ -456,11 +456,15 @@ class RouteAgainstModel(RuleBasedStateMachine):
 
     def least(self, row: int) -> int:
         """Failures without which a row may not end: what is known of the rate may be a thirtieth old."""
-        return max(self.model.least, math.ceil(self.model.needed(row, jumped=False) * 0.95 - 0.5))
+        return max(self.model.least, math.ceil(self.model.needed(row, jumped=False, oldest=self.oldest()) * 0.95 - 0.5))
+
+    def oldest(self) -> int | None:
+        """The number of the oldest call in flight."""
+        return min((call.serial for call in self.out), default=None)
 
     def most(self, row: int) -> int:
         """Failures with which it has to have ended."""
-        return max(self.model.least, math.ceil(self.model.needed(row, jumped=True) * 1.05 + 0.5))
+        return max(self.model.least, math.ceil(self.model.needed(row, jumped=True, oldest=self.oldest()) * 1.05 + 0.5))
 
     def is_own(self, row: int, call: Call | None) -> bool:
         """Whether it is the row of the call that came back; others have to be waiting."""
