@@ -37,6 +37,11 @@ def draw_no_constants_of_modules() -> None:
     providers._get_local_constants = lambda: none
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of seconds first, then the other slow ones, so that no worker is left with a long one at the end."""
+    items.sort(key=lambda item: -sum(item.get_closest_marker(name) is not None for name in ("slow", "no_cover")))
+
+
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Run tests marked `no_cover` without any tracer: a worker of xdist has two, and pytest-cov pauses one of them."""
