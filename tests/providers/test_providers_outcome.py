@@ -1364,6 +1364,7 @@ values = st.text(max_size=30) | st.sampled_from(
 )
 
 
+@pytest.mark.slow  # hundreds of random answers
 @settings(max_examples=400)
 @given(
     st.integers(-5, 700),

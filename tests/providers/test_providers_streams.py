@@ -124,6 +124,7 @@ pieces: st.SearchStrategy[JSON] = st.recursive(
 )
 
 
+@pytest.mark.slow  # hundreds of random streams
 @settings(max_examples=300)
 @given(
     st.lists(

@@ -111,6 +111,7 @@ def test_a_line_that_somebody_edited_is_still_counted() -> None:
     assert [(group.code, group.count) for group in lines.failures] == [("timeout", 1), ("unknown", 1)]
 
 
+@pytest.mark.slow  # 20,000 rows while memory is traced
 def test_codes_and_routes_without_end_took_memory_without_end() -> None:
     """A provider may answer each row with a code, a message and a model of its own."""
     tracemalloc.start()

@@ -391,6 +391,7 @@ def stamped(events: list[Event], steps: list[float]) -> list[Event]:
     return out
 
 
+@pytest.mark.slow  # a hundred random runs
 @settings(max_examples=150)
 @given(st.lists(any_event, max_size=60), st.lists(st.floats(0, 50), min_size=60, max_size=60), st.floats(0, 1e5))
 def test_no_sequence_makes_a_number_negative_or_a_snapshot_fail(
