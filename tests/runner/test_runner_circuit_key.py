@@ -99,6 +99,8 @@ def test_the_key_is_no_part_of_the_result(simulate: Callable[..., object]) -> No
     assert {result.metadata_json for result in story.results} == {'{"tenant":"acme"}'}
 
 
+@pytest.mark.slow  # thousands of tenants in virtual time
+@pytest.mark.no_cover
 def test_idle_tenants_are_forgotten(simulate: Callable[..., object]) -> None:
     """Thousands of tenants, one after the other, leave no more than a handful of circuits behind."""
     engines: list[Engine] = []
