@@ -308,6 +308,7 @@ def test_simulation_replays_exactly(simulate, prompts):
     assert [result.row for result in first.results] == [result.row for result in second.results]
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("places", [1, 40, 200])
 def test_many_refused_rows_among_good_ones_open_no_circuit(simulate, prompts, places):
     """Every third row is refused, sooner than others are answered: no outage, and three or four calls per bad row."""
