@@ -26,7 +26,7 @@ LATENCY = {
     "s1-flash": 4.0,
     "s3-down": 16.0,
     "s4-partial": 30.0,
-    "s6-three-waves": 80.0,
+    "s6-three-waves": 40.0,
     "s8-overload": 12.0,
     "s9-capacity": 16.0,
     "s10-disguised": 12.0,
@@ -77,7 +77,7 @@ def test_background_errors_open_no_circuit() -> None:
     """5 % of errors for hours."""
     five = Scenario("five", find_scenario("s4-partial").phases[:2], "5 % errors for 2.4 h")
 
-    score = run_trial(OPTIONS, plan_trial(five, OPTIONS, latency=8.0, seed=7))
+    score = run_trial(OPTIONS, plan_trial(five, OPTIONS, seed=7))
 
     assert (score.openings, score.failed) == (0, 0)
     assert score.slowdown < 1.2

@@ -118,12 +118,12 @@ def test_bad_rows_end_after_as_few_failures_as_the_law_allows(percent: int, most
 @pytest.mark.slow
 @pytest.mark.no_cover
 def test_an_hour_of_errors_that_begins_at_once_fails_hardly_a_row() -> None:
-    """From none to half of all calls, again and again: at most two rows in 10,000. Slow: 100,000 rows."""
+    """From none to half of all calls, again and again: at most two rows in 10,000. Slow: 200,000 rows."""
     traffic = Traffic(7, lambda row: 0.5 if row // 5000 % 2 else 0.0)
 
-    traffic.run(100_000)
+    traffic.run(ROWS)
 
-    assert len(traffic.failed) <= 2 * 100_000 / 10_000
+    assert len(traffic.failed) <= 2 * ROWS / 10_000
 
 
 def test_what_chance_may_do_is_bounded_by_poisson_s_law() -> None:
