@@ -545,26 +545,25 @@ class RouteAgainstModel(RuleBasedStateMachine):
             assert route.wants_check(max(now, route.check_at, route.throttle.not_before))
 
 
-def run(stories: int, steps: int = 40) -> None:
+def run(stories: int, steps: int = 40, machine: type[RouteAgainstModel] = RouteAgainstModel) -> None:
     run_state_machine_as_test(
-        RouteAgainstModel,
+        machine,
         settings=settings(
             max_examples=stories,
             stateful_step_count=steps,
-            deadline=None,
-            derandomize=True,
-            database=None,
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         ),
     )
 
 
+@pytest.mark.hypothesis
 def test_a_few_stories_go_as_the_model_says() -> None:
     """Short and fixed: what a mutant has to get past."""
     run(15, 20)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.slow
 @pytest.mark.no_cover
 def test_many_stories_go_as_the_model_says() -> None:
