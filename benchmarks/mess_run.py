@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal
 
-from llmbatch import events as all_events
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import LlmbatchError, TransportError
-from llmbatch.core.events import CircuitChanged, Event
+from llmbatch.core.events import CircuitChanged, Event, OutageStarted
 from llmbatch.core.rows import Result
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.function_provider import FunctionProvider
@@ -36,7 +35,6 @@ Kind = Literal["http", "function", "function-canary", "own-error", "own-error-ca
 
 _row_in = re.compile(rb'"row (\d+)"').search
 _model_in = re.compile(rb'"model":"([^"]+)"').search
-_outage_started: Any = getattr(all_events, "OutageStarted", None)
 
 _GOOD = (
     b'{"id":"chatcmpl-1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant",'
@@ -45,8 +43,8 @@ _GOOD = (
 
 
 def is_outage(event: Event) -> bool:
-    """Whether *event* reports an outage: ``OutageStarted`` where llmbatch has it, else every opening of a circuit."""
-    return is_opening(event) if _outage_started is None else isinstance(event, _outage_started)
+    """Whether *event* reports a confirmed outage."""
+    return isinstance(event, OutageStarted)
 
 
 def is_opening(event: Event) -> bool:

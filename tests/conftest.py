@@ -2,16 +2,51 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
+
+settings.register_profile(
+    "fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("hunt", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fixed")  # --hypothesis-profile=hunt loads the other: tests/property_hunt.py
 
 # A shell that starts the tests in the background, or nohup, has them ignore these, and every process they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--hypothesis-profile") in (None, "fixed"):
+        draw_no_constants_of_modules()
+
+
+def draw_no_constants_of_modules() -> None:
+    """Keep the constants of llmbatch's modules out of random examples.
+
+    Hypothesis collects them from the modules that are loaded, also with ``derandomize``, and which those are differs
+    between runs. No option prevents it; tests/project/test_project_properties.py fails if this no longer does.
+    """
+    none = providers._local_constants
+    providers._get_local_constants = lambda: none
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that take seconds first, then the other slow ones: no worker is left with a long one at the end."""
+    items.sort(key=lambda item: -sum(item.get_closest_marker(name) is not None for name in ("slow", "no_cover")))
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at the thousands of tests: each collection took 0.2 s."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

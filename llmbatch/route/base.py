@@ -117,7 +117,8 @@ class RouteBase:
         self.history = history
         self.circuit = Circuit(policy.breaker)
         self.limit = AdaptiveLimit(policy.concurrency)
-        self.evidence = Evidence(policy.max_attempts)
+        self.calls = CallsInFlight()
+        self.evidence = Evidence(policy.max_attempts, self.calls)
         self.window = FailureWindow()
         self.throttle = Throttle()
         self.trust = Trust()
@@ -125,7 +126,6 @@ class RouteBase:
         """Set while the circuit is not closed."""
         self.dead: Outcome | None = None
         """Outcome because of which the route was given up; None while it is not."""
-        self.calls = CallsInFlight()
         self.recent = RecentAnswers()
         self.checks = HealthChecks()
         self._policy = policy

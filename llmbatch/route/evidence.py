@@ -6,6 +6,8 @@ row with no good answer between them count as one: they may have had one cause.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from llmbatch.core.calls import Outcome
 from llmbatch.route.law import backoff_steps
 from llmbatch.route.rate import ErrorRate
@@ -20,7 +22,19 @@ class RowRecord:
     """What is known against one unfinished row. Rows that never failed have none."""
 
     __slots__ = (
-        *("began", "held", "in_flight", "last", "merged", "pending", "proven", "retry_at", "sent_alone", "throttled"),
+        *(
+            "began",
+            "held",
+            "in_flight",
+            "last",
+            "latest",
+            "merged",
+            "pending",
+            "proven",
+            "retry_at",
+            "sent_alone",
+            "throttled",
+        ),
     )
 
     def __init__(self, began: int, last: Outcome) -> None:
@@ -41,6 +55,8 @@ class RowRecord:
         """The latest answer that was not good."""
         self.began = began
         """The number of its first failed call."""
+        self.latest = began
+        """That of its last one."""
         self.merged = 0
         """Failed attempts that do not count, as one before them does for both."""
 
@@ -65,10 +81,12 @@ class Evidence:
     Memory: one record per unfinished row that failed; a success walks over the unproven ones only.
     """
 
-    __slots__ = ("_failed_checks", "_least", "newest_success", "rate", "records", "unproven")
+    __slots__ = ("_failed_checks", "_in_flight", "_least", "newest_success", "rate", "records", "unproven")
 
-    def __init__(self, max_attempts: int) -> None:
+    def __init__(self, max_attempts: int, in_flight: Collection[int] = ()) -> None:
         self._least = max_attempts
+        self._in_flight = in_flight
+        """The numbers of the route's calls in flight, the oldest first."""
         self._failed_checks = 0
         """Requests that no row waits for and that failed since the last success."""
         self.rate = ErrorRate()
@@ -88,6 +106,7 @@ class Evidence:
         if record is None:
             record = self.records[row] = RowRecord(serial, outcome)
         record.last = outcome
+        record.latest = max(record.latest, serial)
         record.in_flight = False
         if serial < self.newest_success or record.sent_alone:
             record.proven += 1
@@ -150,14 +169,23 @@ class Evidence:
 
     def needed(self, record: RowRecord) -> int:
         """Proven failures that end the row."""
-        return max(self._least, self._asked(record))
+        return max(self._least, self._asked(record), self._asked_before(record))
 
     def _asked(self, record: RowRecord) -> int:
-        """The same by the law alone."""
-        unresolved = ((other.began, other.attempts) for other in self.records.values() if other is not record)
+        """The same by all rows that have an answer."""
         last = record.last
         own = last.verdict == "rejected" and last.scope == "row" and last.status is None
-        return self.rate.needed(record.began, unresolved, alone=record.sent_alone, own=own)
+        return self.rate.needed(record.began, self._unresolved(record), alone=record.sent_alone, own=own)
+
+    def _asked_before(self, record: RowRecord) -> int:
+        """The same by rows whose answers are in; at least 1."""
+        if record.sent_alone:
+            return 1
+        before = min(record.latest, next(iter(self._in_flight), record.latest))
+        return self.rate.needed_before(before, record.began, self._unresolved(record))
+
+    def _unresolved(self, record: RowRecord) -> Iterator[tuple[int, int]]:
+        return ((other.began, other.attempts) for other in self.records.values() if other is not record)
 
     def ended(self, row: int) -> None:
         """The row failed as often as that."""
@@ -167,7 +195,8 @@ class Evidence:
 
     def is_spent(self, record: RowRecord) -> bool:
         """Whether a good row would have failed so often less than once in 100,000."""
-        return record.proven >= self._least and record.proven >= self.needed(record)
+        proven = record.proven
+        return proven >= self._least and proven >= self._asked(record) and proven >= self._asked_before(record)
 
     def is_waiting(self, record: RowRecord) -> bool:
         """Whether another attempt would teach nothing before something else succeeds."""

@@ -6,6 +6,7 @@ the last one began: what was sent before an hour of errors says nothing about it
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ HORIZON = 2000.0
 STALE = 32
 """What was worked out of a sample stands until it has grown by one part in so many."""
 
-ENOUGH = 100
+ENOUGH = 300
 """Good answers that a row is judged by, if need be some to calls that were sent before it first failed."""
 
 JUMP = 0.01
@@ -169,29 +170,47 @@ class ErrorRate:
             return known[0]
         unresolved = list(unresolved)
         sample = self.since(at, unresolved)
-        before, answers = at, sample.answers
-        while before and answers < ENOUGH:
-            before -= 1
-            answers += self._epochs[before].answers
+        earlier = self._reach_back(at, len(self._epochs))
         if alone:
             sample.checks += ALONE
         needed = 1
-        if before < at:
+        if earlier < at:
             if not own and sample.suggests_errors:
                 needed = sample.needed(1, JUMP)
-            sample = self.since(before, unresolved)
+            sample = self.since(earlier, unresolved)
         needed = sample.needed(needed)
         if len(self._known) > 2 * EPOCHS:
             self._known.clear()
         self._known[start] = needed, clock + sample.size // STALE
         return needed
 
-    def since(self, at: int, unresolved: Iterable[tuple[int, int]]) -> Sample:
-        """What rows met that began in epoch number *at* of those that are kept, or later."""
+    def needed_before(self, serial: int, began: int, unresolved: Iterable[tuple[int, int]]) -> int:
+        """The same by rows that were first sent before call *serial*; 1 where too few of these have an answer.
+
+        *serial* is the row's last failed call, or the oldest call in flight if that is older. Rows that were sent later
+        say nothing about what that call met: errors may have ended meanwhile. And where errors take longer than good
+        answers, as time-outs do, the latest rows that have an answer are mostly good ones.
+        """
+        end = bisect_right(self._starts, serial) - 1
+        at = min(bisect_right(self._starts, began) - 1, end)
+        sample = self.since(self._reach_back(at, end), unresolved, end)
+        return sample.needed(1) if sample.answers >= ENOUGH else 1
+
+    def _reach_back(self, at: int, end: int) -> int:
+        """*at* or the epoch before it from which on there are enough answers until *end*; 0 where there are not."""
+        answers = sum(epoch.answers for epoch in self._epochs[at:end])
+        while at and answers < ENOUGH:
+            at -= 1
+            answers += self._epochs[at].answers
+        return at
+
+    def since(self, at: int, unresolved: Iterable[tuple[int, int]], end: int | None = None) -> Sample:
+        """What rows met that began in epoch number *at* of those that are kept, or later, but before number *end*."""
         start = self._starts[at]
-        counts = Counter(failures for began, failures in unresolved if began >= start and failures)
+        last = math.inf if end is None else self._starts[end]
+        counts = Counter(failures for began, failures in unresolved if start <= began < last and failures)
         sample = Sample(unresolved=counts)
-        for epoch in self._epochs[at:]:
+        for epoch in self._epochs[at:end]:
             sample.rows += epoch.rows
             sample.checks += epoch.checks
             sample.failed += epoch.failed

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture
-def small_heap() -> Iterator[None]:
-    """Let the garbage collector see only what is made from here on: the rest of the test run has a large heap."""
+def small_heap() -> None:
+    """Let the garbage collector see only what is made from here on, and nothing that other tests have left."""
     gc.freeze()
-    yield
-    gc.unfreeze()

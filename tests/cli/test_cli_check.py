@@ -22,6 +22,7 @@ MIXED = (
 )
 
 
+@pytest.mark.slow  # starts an interpreter
 def test_a_good_input_is_described(llmbatch, prompts):
     """Rows, routes, tokens, time and price are told on standard output; the exit code is 0."""
     done = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--rpm", "2", **KEY)
@@ -76,6 +77,7 @@ def test_dry_run_is_check(llmbatch_here, prompts):
     assert sorted(path.name for path in prompts.parent.iterdir()) == ["home", "prompts.jsonl"]
 
 
+@pytest.mark.slow  # starts an interpreter
 def test_nothing_is_sent(llmbatch, prompts, silence):
     """A check connects to nobody, not even with a base URL and a key."""
     done = llmbatch("check", "prompts.jsonl", "-m", "m", "--base-url", silence.url, OPENAI_API_KEY="sk-test-123456")
@@ -91,6 +93,7 @@ def test_only_the_first_rows_are_checked_when_limited(llmbatch_here, prompts):
     assert json.loads(done.stdout)["rows"] == 2
 
 
+@pytest.mark.slow  # starts an interpreter
 def test_standard_input_is_checked_too(llmbatch):
     """``-`` reads a pipe."""
     done = llmbatch("check", "-", "-m", "sim/steady", "--json", stdin='"one"\n"two"\n')

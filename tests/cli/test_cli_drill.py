@@ -28,6 +28,7 @@ def scores(done: object) -> list[dict]:
     return json.loads(done.stdout)["scores"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow  # a drill
 def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Callable, outage: str) -> None:
     """Each number with its meaning, and a picture of goodput, outage and circuit."""
     done = llmbatch_here("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4")
@@ -39,6 +40,7 @@ def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Callable, outage:
     assert "600 rows, median answer 4 s" in done.stderr
 
 
+@pytest.mark.slow  # a drill
 def test_the_policy_is_what_run_would_use(llmbatch_here: Callable, outage: str, tmp_path: Path) -> None:
     """Flag, variable and file: of three thresholds the flag's decides, and each changes what is allowed."""
     (tmp_path / "llmbatch.toml").write_text("recovery-timeout = 10\nfailure-threshold = 9\n")
@@ -109,6 +111,7 @@ def test_what_cannot_be_drilled_is_told(llmbatch_here: Callable, words: tuple[st
     assert done.stdout == ""
 
 
+@pytest.mark.slow  # a drill
 def test_a_policy_that_fails_rows_is_told_by_the_exit_code(llmbatch_here: Callable, outage: str) -> None:
     """With ``--on-outage fail`` parked rows end as failed."""
     done = llmbatch_here(

@@ -83,9 +83,9 @@ def test_a_wrong_command_is_refused_in_two_lines(llmbatch_here, two_lines, promp
     ("name", "error"),
     [("nowhere.jsonl", "nowhere.jsonl"), (".", "directory"), ("nowhere/x.jsonl", "nowhere/x.jsonl")],
 )
-def test_an_input_that_is_no_file_is_refused(llmbatch, two_lines, silence, name, error):
+def test_an_input_that_is_no_file_is_refused(llmbatch_here, two_lines, silence, name, error):
     """A missing input or a directory exits with 2 and names it."""
-    done = llmbatch("run", name, "-m", "any", "--base-url", silence.url, "-o", "out.jsonl")
+    done = llmbatch_here("run", name, "-m", "any", "--base-url", silence.url, "-o", "out.jsonl")
 
     assert done.returncode == 2
     assert error in two_lines(done.stderr)[0]
@@ -93,11 +93,11 @@ def test_an_input_that_is_no_file_is_refused(llmbatch, two_lines, silence, name,
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root reads everything")
-def test_an_unreadable_input_is_refused(llmbatch, two_lines, silence, prompts):
+def test_an_unreadable_input_is_refused(llmbatch_here, two_lines, silence, prompts):
     """An input without read permission exits with 2 and names it."""
     prompts.chmod(0)
 
-    done = llmbatch("run", str(prompts), "-m", "any", "--base-url", silence.url)
+    done = llmbatch_here("run", str(prompts), "-m", "any", "--base-url", silence.url)
 
     assert done.returncode == 2
     assert "prompts.jsonl" in two_lines(done.stderr)[0]
@@ -115,9 +115,9 @@ def test_a_missing_key_is_named_before_anything_is_sent(llmbatch, two_lines, pro
     assert not (prompts.parent / "prompts.results.jsonl").exists()
 
 
-def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(llmbatch, two_lines, prompts):
+def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(llmbatch_here, two_lines, prompts):
     """``nosuch/model`` is a model's name; without a base URL it goes to OpenAI, whose key is not set."""
-    done = llmbatch("run", str(prompts), "-m", "nosuch/model")
+    done = llmbatch_here("run", str(prompts), "-m", "nosuch/model")
 
     assert done.returncode == 2
     assert "OPENAI_API_KEY is not set" in two_lines(done.stderr)[0]
@@ -203,9 +203,9 @@ def test_a_model_of_another_company_is_refused_before_anything_is_sent(
     assert not (prompts.parent / "prompts.results.jsonl").exists()
 
 
-def test_a_missing_model_is_named(llmbatch, two_lines, prompts, silence):
+def test_a_missing_model_is_named(llmbatch_here, two_lines, prompts, silence):
     """Rows without a model and a command without one exit with 2, and the hint says where to name it."""
-    done = llmbatch("run", str(prompts), "--base-url", silence.url)
+    done = llmbatch_here("run", str(prompts), "--base-url", silence.url)
 
     assert done.returncode == 2
     error, hint = two_lines(done.stderr)
@@ -214,9 +214,9 @@ def test_a_missing_model_is_named(llmbatch, two_lines, prompts, silence):
     assert not silence.was_broken()
 
 
-def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(llmbatch, two_lines, prompts):
+def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(llmbatch_here, two_lines, prompts):
     """``--api-key-env sk-…`` is refused without showing the key."""
-    done = llmbatch("run", str(prompts), *OPENAI, "--api-key-env", "sk_live_abcdefgh1234")
+    done = llmbatch_here("run", str(prompts), *OPENAI, "--api-key-env", "sk_live_abcdefgh1234")
 
     assert done.returncode == 2
     error, hint = two_lines(done.stderr)
@@ -225,9 +225,9 @@ def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(llmbatch, two_lin
     assert "sk_live" not in done.stderr
 
 
-def test_text_from_the_command_line_is_escaped(llmbatch, two_lines, prompts):
+def test_text_from_the_command_line_is_escaped(llmbatch_here, two_lines, prompts):
     """A value with control characters cannot steer the terminal."""
-    done = llmbatch("run", str(prompts), "-c", "\x1b[2J\x07\u202e1", *OPENAI)
+    done = llmbatch_here("run", str(prompts), "-c", "\x1b[2J\x07\u202e1", *OPENAI)
 
     assert done.returncode == 2
     assert r"\x1b[2J\x07\u202e1" in two_lines(done.stderr)[0]

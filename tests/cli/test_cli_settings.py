@@ -161,6 +161,7 @@ def test_the_variable_of_a_key_may_have_small_letters_when_it_is_set(tmp_path):
     assert settings.api_key_env == "my_key"
 
 
+@pytest.mark.slow  # starts interpreters
 def test_precedence_holds_through_the_command(llmbatch, prompts):
     """The command itself reads the local file, and a variable and a flag win over it."""
     (prompts.parent / "llmbatch.toml").write_text('model = "openai/from-file"\n')

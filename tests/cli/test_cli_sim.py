@@ -45,6 +45,7 @@ def ask(url: str, key: str = "any") -> dict[str, object]:
         return json.load(answer)
 
 
+@pytest.mark.slow  # starts a server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_prints_its_url_answers_and_ends_well(serve, number):
     """The first line of standard output is the base URL; it answers; a signal ends it with 0 and no traceback."""
@@ -59,6 +60,7 @@ def test_serve_prints_its_url_answers_and_ends_well(serve, number):
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow  # starts a server
 def test_serve_tells_how_to_use_it(serve):
     """Standard error names the variables of the official clients, with the right URLs, and the scenarios."""
     process, url = serve("--scenario", "outage")
@@ -73,6 +75,7 @@ def test_serve_tells_how_to_use_it(serve):
     assert "steady" in errors
 
 
+@pytest.mark.slow  # starts a server
 def test_serve_can_require_a_key(serve):
     """``--require-key`` refuses every other key with 401."""
     _, url = serve("--latency", "0", "--require-key", "right")
@@ -82,6 +85,7 @@ def test_serve_can_require_a_key(serve):
         ask(url, "wrong")
 
 
+@pytest.mark.slow  # starts a server
 def test_a_port_in_use_is_refused(serve, llmbatch, two_lines):
     """A second server on the same port exits with 2 and names the port."""
     _, url = serve()

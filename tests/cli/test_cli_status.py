@@ -11,6 +11,7 @@ from e2e_recorder import Recorder, answer, error
 OVERLOADED = error(503, "overloaded_error", "Overloaded: try again later")
 
 
+@pytest.mark.slow  # starts three interpreters
 def test_a_finished_run_is_told_in_words_and_as_json(llmbatch, prompts):
     """Counts and the state of a finished run are on standard output; the exit code is 0."""
     llmbatch("run", "prompts.jsonl", "-m", "sim/steady")
@@ -26,19 +27,19 @@ def test_a_finished_run_is_told_in_words_and_as_json(llmbatch, prompts):
     assert [(route["route"], route["rows"]) for route in values["routes"]] == [("sim/steady", 3)]
 
 
-def test_a_missing_output_is_refused(llmbatch, two_lines):
+def test_a_missing_output_is_refused(llmbatch_here, two_lines):
     """An output that is not there exits with 2 in two lines."""
-    done = llmbatch("status", "nowhere.jsonl")
+    done = llmbatch_here("status", "nowhere.jsonl")
 
     assert done.returncode == 2
     assert "nowhere.jsonl" in two_lines(done.stderr)[0]
 
 
-def test_a_file_of_somebody_else_is_refused(llmbatch, two_lines, prompts):
+def test_a_file_of_somebody_else_is_refused(llmbatch_here, two_lines, prompts):
     """A file that is no output of ours exits with 2 and is left alone."""
     before = prompts.read_bytes()
 
-    done = llmbatch("status", "prompts.jsonl")
+    done = llmbatch_here("status", "prompts.jsonl")
 
     assert done.returncode == 2
     message, hint = two_lines(done.stderr)
@@ -94,6 +95,7 @@ def test_the_outage_of_the_first_run_was_forgotten_by_the_second(llmbatch, tmp_p
     assert (second["began"], second["runs"], second["state"]) == (first["began"], 2, "finished")
 
 
+@pytest.mark.slow  # starts two interpreters
 def test_a_refused_key_was_told_four_times(llmbatch, tmp_path, provider):
     """The provider's words and the hint stand once each, and there was no outage."""
     (tmp_path / "prompts.jsonl").write_text("".join(f'"row {number}"\n' for number in range(30)))
@@ -121,6 +123,7 @@ def test_quiet_said_nothing_of_failed_rows(llmbatch_here, tmp_path):
     assert done.stderr == "1 of 2 rows failed; to see them: llmbatch failed prompts.results.jsonl\n"
 
 
+@pytest.mark.slow  # starts an interpreter
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [("llmbatch sta", "status"), ("llmbatch run --conc", "--concurrency"), ("llmbatch failed --i", "--ids")],

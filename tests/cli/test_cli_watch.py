@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # runs that are stopped and killed
 
 DEADLINE = 120.0
 

@@ -237,9 +237,9 @@ def test_a_tick_prints_what_fell_due_while_no_event_came() -> None:
     assert (before, stream.getvalue().count("\n")) == (1, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # waits 1.2 s for the real thread
 def test_the_ticker_prints_without_any_event() -> None:
-    """A run that is silent from its start still shows signs of life (waits 1.2 s for the real thread)."""
+    """A run that is silent from its start still shows signs of life."""
     import time
 
     stream = io.StringIO()

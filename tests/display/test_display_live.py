@@ -264,9 +264,9 @@ print("after")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # starts an interpreter
 def test_on_a_real_terminal_data_stays_on_standard_output(tmp_path: Path) -> None:
-    """With standard error a terminal and standard output a file, the file holds the data only (starts Python)."""
+    """With standard error a terminal and standard output a file, the file holds the data only."""
     master, slave = pty.openpty()
     data = tmp_path / "data"
 

@@ -168,6 +168,7 @@ def test_a_terminal_gets_colour_that_it_can_do_without(monkeypatch: pytest.Monke
         assert word in bare
 
 
+@pytest.mark.slow  # starts an interpreter
 def test_the_command_that_shows_failed_rows_works(tmp_path: Path) -> None:
     """Pasted into a shell, the command shows the failed rows and no other, also from a path with odd characters."""
     output = tmp_path / "it's here.jsonl"

@@ -69,6 +69,7 @@ def test_four_kilobytes_of_newlines_took_a_gigabyte_and_a_minute(tmp_path: Path,
     assert longest < 1.0  # 0.03 s on an idle machine; before, one call read it all
 
 
+@pytest.mark.slow  # megabytes of blank lines
 def test_blank_lines_that_are_not_empty_count_against_the_turn(tmp_path: Path) -> None:
     """Lines of a space each are looked at one by one, and never more than ten thousand in a call."""
     path = tmp_path / "p.jsonl.gz"

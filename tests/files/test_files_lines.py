@@ -193,6 +193,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.slow  # a hundred random rows
 @given(st.dictionaries(st.sampled_from([*PROMPTS, "id", "key", "metadata", "é"]), json_values))
 def test_fields_mean_what_the_object_meant(value: dict[str, object]) -> None:
     """Parsing the fields again gives the members that went in, without the naming ones."""

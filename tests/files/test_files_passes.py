@@ -80,6 +80,7 @@ async def test_skipped_rows_come_again_and_finished_ones_do_not(tmp_path: Path, 
     source.close()
 
 
+@pytest.mark.slow  # a hundred random inputs
 @given(
     st.sampled_from(KINDS),
     st.lists(st.lists(st.sampled_from(["skip", "finish"]), min_size=12, max_size=12), min_size=1, max_size=4),

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from public_api import GOLDEN, describe
 
 import llmbatch
@@ -19,6 +20,7 @@ def test_the_public_api_is_the_one_that_was_reviewed() -> None:
     assert now == reviewed, "\n".join(difflib.unified_diff(reviewed, now, "reviewed", "now", lineterm="", n=0))
 
 
+@pytest.mark.slow  # starts an interpreter
 def test_the_description_is_the_same_in_each_process() -> None:
     """No address, no order of a set."""
     code = "from public_api import describe; print(describe(), end='')"

@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
 
 
+@pytest.mark.slow  # starts an interpreter that reads all modules
 def test_the_picture_shows_the_imports() -> None:
     """It is drawn by a script; a stale one says how to draw it again."""
     done = subprocess.run(

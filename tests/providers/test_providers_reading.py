@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.classify.responses import (
@@ -322,6 +322,7 @@ def test_an_error_body_is_boiled_down(body: JSON, codes: tuple[str, ...], messag
     assert read_error_body(body) == ErrorBody(codes, message, status)
 
 
+@pytest.mark.slow  # deeply nested JSON
 def test_a_message_nested_beyond_what_can_be_shown_is_left_out() -> None:
     """It is only shown; the codes beside it still count."""
     deep: JSON = "x"
@@ -413,7 +414,7 @@ documents = st.recursive(
 )
 
 
-@settings(deadline=None)
+@pytest.mark.slow  # a hundred random documents
 @given(st.sampled_from([*ENDPOINTS, "unknown"]), documents)
 def test_any_document_is_either_an_answer_or_sick(endpoint: str, document: JSON) -> None:
     """Whatever is in the body, reading raises nothing and gives the types it promises."""

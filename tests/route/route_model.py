@@ -36,6 +36,8 @@ class Against:
     """Whether it was throttled while others passed."""
     since: int | None = None
     """The number of its first failed call."""
+    latest: int = 0
+    """The number of its last one."""
     attempts: int = 0
     """Failed ones that nothing explains otherwise."""
 
@@ -69,6 +71,7 @@ class Model:
             if it.kind == "failed" and mine:
                 found.last = it.word
                 found.since = it.serial if found.since is None else found.since
+                found.latest = max(found.latest, it.serial)
                 found.attempts += 1
                 if found.alone or it.serial < newest:
                     found.proven += 1
@@ -110,10 +113,11 @@ class Model:
         asked = [i for i in range(start + 1, len(self.story)) if self.story[i].word == "ping asks"]
         return {row for row in failed for i in (*asked, len(self.story)) if self.read(row, i).pending}
 
-    def needed(self, row: int, *, jumped: bool) -> float:
+    def needed(self, row: int, *, jumped: bool, oldest: int | None = None) -> float:
         """Proven failures that end it, by rates 1 % to 90 %: a good row has so many less than once in 100,000.
 
-        *jumped*: whether other rows made it likely, when last looked at, that the rate had only just changed.
+        *jumped*: whether other rows made it likely, when last looked at, that the rate had only just changed. *oldest*:
+        the number of the oldest call in flight.
         """
         against = self.against(row)
         assert against.since is not None
@@ -124,10 +128,18 @@ class Model:
         own = self.sample(mine, row)
         earlier = [start for start in reversed(times) if start < mine]
         wider = own
-        while earlier and wider[0] + wider[1] < 100:
+        while earlier and wider[0] + wider[1] < 300:
             wider = self.sample(earlier.pop(0), row)
         may_have_jumped = jumped and wider != own
-        return max(failures_asked(wider, 1.0), failures_asked(own, 0.01) if may_have_jumped else 0.0)
+        asked = max(failures_asked(wider, 1.0), failures_asked(own, 0.01) if may_have_jumped else 0.0)
+        last = against.latest if oldest is None else min(oldest, against.latest)
+        until = max((start for start in times if start <= last), default=0)
+        older = [start for start in reversed(times) if start <= mine and start < until]
+        for start in older:
+            before = self.sample(start, row, until=until)
+            if before[0] + before[1] >= 300:
+                return max(asked, failures_asked(before, 1.0))
+        return asked
 
     def times(self) -> list[int]:
         """Numbers of calls with which another time began: a row's first failure after something good since the last."""
@@ -140,9 +152,9 @@ class Model:
         return starts
 
     def sample(
-        self, start: int, row: int, *, end: int | None = None, more: int = 0
+        self, start: int, row: int, *, end: int | None = None, more: int = 0, until: float = math.inf
     ) -> tuple[int, int, int, tuple[int, ...]]:
-        """Good rows and checks, their failures, and those of each other row: of all that began from *start* on."""
+        """Good rows and checks, their failures, and those of each other row, of all that began in a stretch."""
         story = self.story[:end]
         rows, checks, failures, left = 0, more, 0, []
         failed_checks = 0
@@ -150,23 +162,23 @@ class Model:
             if it.kind == "done":
                 against = self.at(it.rows[0], i)
                 began = it.serial if against.since is None else against.since
-                if it.word == "failed" and began >= start:
+                if it.word == "failed" and start <= began < until:
                     left.append(against.attempts)
-                elif it.word in ("success", "probe") and began >= start:
+                elif it.word in ("success", "probe") and start <= began < until:
                     rows += it.word == "success"
                     failures += against.attempts
             elif it.kind == "check":
                 if it.word == "failed":
                     failed_checks += 1
                 else:
-                    checks += it.serial >= start
-                    failures += failed_checks * (it.serial >= start)
+                    checks += start <= it.serial < until
+                    failures += failed_checks * (start <= it.serial < until)
                     failed_checks = 0
             elif it.kind == "void":
                 failed_checks = 0
         for other in {row for it in story if it.kind == "failed" for row in it.rows} - {row}:
             against = self.at(other, len(story))
-            if against.since is not None and against.since >= start and against.attempts:
+            if against.since is not None and start <= against.since < until and against.attempts:
                 left.append(against.attempts)
         return rows, checks, failures, tuple(sorted(left))
 

@@ -456,11 +456,15 @@ class RouteAgainstModel(RuleBasedStateMachine):
 
     def least(self, row: int) -> int:
         """Failures without which a row may not end: what is known of the rate may be a thirtieth old."""
-        return max(self.model.least, math.ceil(self.model.needed(row, jumped=False) * 0.95 - 0.5))
+        return max(self.model.least, math.ceil(self.model.needed(row, jumped=False, oldest=self.oldest()) * 0.95 - 0.5))
+
+    def oldest(self) -> int | None:
+        """The number of the oldest call in flight."""
+        return min((call.serial for call in self.out), default=None)
 
     def most(self, row: int) -> int:
         """Failures with which it has to have ended."""
-        return max(self.model.least, math.ceil(self.model.needed(row, jumped=True) * 1.05 + 0.5))
+        return max(self.model.least, math.ceil(self.model.needed(row, jumped=True, oldest=self.oldest()) * 1.05 + 0.5))
 
     def is_own(self, row: int, call: Call | None) -> bool:
         """Whether it is the row of the call that came back; others have to be waiting."""
@@ -541,26 +545,25 @@ class RouteAgainstModel(RuleBasedStateMachine):
             assert route.wants_check(max(now, route.check_at, route.throttle.not_before))
 
 
-def run(stories: int, steps: int = 40) -> None:
+def run(stories: int, steps: int = 40, machine: type[RouteAgainstModel] = RouteAgainstModel) -> None:
     run_state_machine_as_test(
-        RouteAgainstModel,
+        machine,
         settings=settings(
             max_examples=stories,
             stateful_step_count=steps,
-            deadline=None,
-            derandomize=True,
-            database=None,
             phases=[Phase.generate, Phase.shrink],
             suppress_health_check=list(HealthCheck),
         ),
     )
 
 
+@pytest.mark.hypothesis
 def test_a_few_stories_go_as_the_model_says() -> None:
     """Short and fixed: what a mutant has to get past."""
     run(15, 20)
 
 
+@pytest.mark.hypothesis
 @pytest.mark.slow
 @pytest.mark.no_cover
 def test_many_stories_go_as_the_model_says() -> None:

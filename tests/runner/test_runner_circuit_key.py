@@ -45,6 +45,7 @@ def one_by_one(*groups: list[object]) -> list[object]:
     return list(chain.from_iterable(zip(*groups, strict=True)))
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_one_tenants_outage_leaves_the_others_alone(simulate: Callable[..., object]) -> None:
     """With a circuit each, the healthy tenant is done in seconds while the other one's rows wait for an hour."""
     rows = one_by_one(rows_of("acme", 300), rows_of("beta", 300))
@@ -58,6 +59,7 @@ def test_one_tenants_outage_leaves_the_others_alone(simulate: Callable[..., obje
     assert circuits == {"test-model [tenant acme]"}
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_a_tenant_whose_rows_come_last_is_reached_during_anothers_outage(simulate: Callable[..., object]) -> None:
     """Reading does not stop because every tenant that is known yet is down."""
     rows = rows_of("acme", 500) + rows_of("beta", 100)
@@ -68,6 +70,7 @@ def test_a_tenant_whose_rows_come_last_is_reached_during_anothers_outage(simulat
     assert max(at for row, at in story.finished_at.items() if row > 500) < 60
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_an_outage_of_the_provider_loses_no_row_of_any_tenant(simulate: Callable[..., object]) -> None:
     """Every circuit opens by itself; calls while down stay within concurrency, threshold and probes of each."""
     rows = one_by_one(*(rows_of(f"tenant-{number}", 50) for number in range(8)))
@@ -96,6 +99,8 @@ def test_the_key_is_no_part_of_the_result(simulate: Callable[..., object]) -> No
     assert {result.metadata_json for result in story.results} == {'{"tenant":"acme"}'}
 
 
+@pytest.mark.slow  # thousands of tenants in virtual time
+@pytest.mark.no_cover
 def test_idle_tenants_are_forgotten(simulate: Callable[..., object]) -> None:
     """Thousands of tenants, one after the other, leave no more than a handful of circuits behind."""
     engines: list[Engine] = []

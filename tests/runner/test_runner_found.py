@@ -125,6 +125,8 @@ def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate, prompt
     assert story.statuses == {"success": 100}
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.no_cover
 def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate, prompts):
     """Three of four calls fail from the first on, 40 runs of 30 rows: 6 ended after three attempts, 41 being needed."""
     failed = 0
@@ -161,6 +163,7 @@ def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate):
     assert story.seconds < 1800
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_tenants_that_are_throttled_together_wait(simulate):
     """The account is throttled for an hour, and each tenant has a row left: none ends for it."""
 

@@ -141,6 +141,7 @@ def test_a_tenants_outage_costs_no_row_that_failed_before(simulate: Callable, si
     assert story.statuses == {"success": 40}
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("concurrency", [1, 5, 40])
 def test_a_second_surge_soon_after_the_first_meets_few_calls(simulate: Callable, prompts: Callable, concurrency: int):
     """Right after a surge refused rows are doubted before the route; a canary tells the next surge from bad rows."""
@@ -164,6 +165,7 @@ def test_a_streak_of_refusals_and_hangs_is_a_surge(simulate: Callable, prompts: 
     assert len(sent) <= 5 + 5 + 85
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("surge", [12.0, 12.5, 13.0, 14.0, 14.5, 15.0])
 def test_refused_probes_close_no_surge_that_costs_a_row(simulate: Callable, prompts: Callable, surge: float):
     """An outage goes over into a surge of refusals: refused probes close the circuit, but judge no row."""

@@ -171,6 +171,7 @@ def test_key_refused_at_first_stops_the_run(simulate, prompts):
     assert len(story.log) <= 45
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_key_refused_after_successes_is_waited_for_and_told(simulate, prompts):
     """A key that stops working is an outage in disguise, with a word about revocation."""
     story = simulate(prompts(800), FINE, Phase(300, "unauthorized"))
@@ -190,6 +191,7 @@ def test_spent_quota_stops_the_run_at_once(simulate, prompts):
     assert story.deferred
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_throttling_is_pace_not_outage(simulate, prompts):
     """429 that names a wait: nothing goes before it, no circuit opens, no row is charged."""
     story = simulate(prompts(800), FINE, Phase(6, "throttle", retry_after=2.0))
@@ -202,6 +204,7 @@ def test_throttling_is_pace_not_outage(simulate, prompts):
     assert quiet == []
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_throttling_without_a_hint_backs_off(simulate, prompts):
     """429 that names nothing for a minute costs few calls."""
     story = simulate(prompts(800), FINE, Phase(60, "throttle"))
@@ -220,6 +223,8 @@ def test_wait_longer_than_the_recovery_timeout_is_kept(simulate, prompts):
     assert [at for at, _ in story.log if max(down) + 1.0 < at < max(down) + 299.0] == []
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.no_cover
 def test_field_error_rates_open_no_circuit_and_fail_no_row(simulate, prompts):
     """Five per cent of errors: rows repeat until they succeed, because others fail as well."""
     story = simulate(prompts(2000), Phase(math.inf, "errors", share=0.05))
@@ -228,6 +233,7 @@ def test_field_error_rates_open_no_circuit_and_fail_no_row(simulate, prompts):
     assert story.openings() == 0
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_quarter_of_errors_fails_no_row(simulate, prompts):
     """Elevated errors never end a row within ten times its attempts."""
     story = simulate(prompts(1000), Phase(math.inf, "errors", share=0.25))
@@ -302,6 +308,7 @@ def test_simulation_replays_exactly(simulate, prompts):
     assert [result.row for result in first.results] == [result.row for result in second.results]
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("places", [1, 40, 200])
 def test_many_refused_rows_among_good_ones_open_no_circuit(simulate, prompts, places):
     """Every third row is refused, sooner than others are answered: no outage, and three or four calls per bad row."""

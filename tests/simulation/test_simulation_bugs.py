@@ -9,6 +9,9 @@ from simulation_bugs import BUGS
 WITHIN = 800
 """The bug that hides best shows in story 333: "charged by the word of the smallest request alone"."""
 
+FIRST = (5, 29, 72, 12, 89, 168, 206, 333)
+"""Of these stories, the ones that have shown bugs are told first: one more bug is mostly found in one of them."""
+
 
 @pytest.mark.slow  # up to some seconds of stories
 @pytest.mark.no_cover
@@ -17,7 +20,7 @@ def test_a_planted_bug_is_found(words: str, monkeypatch: pytest.MonkeyPatch) -> 
     """A hunt that finds nothing says something only if it finds what is there."""
     BUGS[words](monkeypatch)
 
-    for seed in range(WITHIN):
+    for seed in dict.fromkeys((*FIRST, *range(WITHIN))):
         broken = tell(seed, seed + 1).broken
         if broken:
             break
