@@ -1,7 +1,7 @@
-"""What speaks against each row: failed attempts, and which of them a later good answer has proven.
+"""Record the evidence against each row: failed attempts, and which of them a later success has proven.
 
 A failure counts against its row only after a call with a higher number has succeeded on the same route. Failures of one
-row with no good answer between them count as one: they may have had one cause.
+row without a success in between count as one: they may have had one cause.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from llmbatch.route.rate import ErrorRate
 __all__ = ["Evidence", "RowRecord"]
 
 MOST_UNPROVEN = 2
-"""Failures of a row with no good answer between, after which another attempt would teach nothing."""
+"""Unproven failures of a row after which it is not resent until another call succeeds."""
 
 
 class RowRecord:
-    """What is known against one unfinished row. Rows that never failed have none."""
+    """Evidence against one unfinished row. Rows that never failed have no record."""
 
     __slots__ = (
         *(
@@ -39,22 +39,22 @@ class RowRecord:
 
     def __init__(self, began: int, last: Outcome) -> None:
         self.proven = 0
-        """Failed attempts that count."""
+        """Number of failed attempts that count."""
         self.pending: list[int] = []
-        """Numbers of failed calls that no later success has proven yet."""
+        """Numbers of failed calls that no later success has proven."""
         self.throttled = False
         """Whether it was throttled while calls sent later passed: from then on it no longer sets the route's pace."""
         self.held = False
-        """Whether it waits for evidence."""
+        """Whether the row is held until another call shows whether the route works."""
         self.in_flight = False
         self.retry_at = 0.0
         """When its backoff is over."""
         self.sent_alone = False
         """Whether nothing can prove its failures any more, so that its own attempts have to do."""
         self.last = last
-        """The latest answer that was not good."""
+        """Last outcome that was not a success."""
         self.began = began
-        """The number of its first failed call."""
+        """Number of the row's first failed call."""
         self.latest = began
         """That of its last one."""
         self.merged = 0
@@ -66,17 +66,17 @@ class RowRecord:
 
     @property
     def failures(self) -> int:
-        """Failures in a row, proven or not."""
+        """Number of consecutive failures, proven or not."""
         return self.proven + len(self.pending)
 
     @property
     def attempts(self) -> int:
-        """Failed attempts that no outage explains."""
+        """Number of failed attempts that no outage explains."""
         return self.proven + self.merged + len(self.pending)
 
 
 class Evidence:
-    """The records of one route's unfinished rows, and the route's own error rate.
+    """Evidence against the unfinished rows of one route, and the route's own error rate.
 
     Memory: one record per unfinished row that failed; a success walks over the unproven ones only.
     """
@@ -88,19 +88,19 @@ class Evidence:
         self._in_flight = in_flight
         """The numbers of the route's calls in flight, the oldest first."""
         self._failed_checks = 0
-        """Requests that no row waits for and that failed since the last success."""
+        """Health checks that failed since the last success."""
         self.rate = ErrorRate()
         self.records: dict[int, RowRecord] = {}
         self.unproven: dict[int, RowRecord] = {}
-        """Those of the records with pending failures."""
+        """Records with unproven failures, by row."""
         self.newest_success = 0
-        """The highest number of a call that succeeded."""
+        """Highest number of a call that succeeded."""
 
     def __repr__(self) -> str:
         return f"<Evidence {len(self.records)} rows, {len(self.unproven)} unproven, errors {self.rate.value:.2%}>"
 
     def failed(self, row: int, serial: int, outcome: Outcome) -> RowRecord:
-        """Call *serial* of *row* failed as *outcome* says; proven at once if a later call has succeeded already."""
+        """Record that call *serial* of *row* failed; proven at once if a later call has succeeded already."""
         record = self.records.get(row)
         self.rate.failing(serial, first=record is None)
         if record is None:
@@ -116,7 +116,7 @@ class Evidence:
         return record
 
     def prove(self, serial: int) -> list[tuple[int, RowRecord]]:
-        """Call *serial* succeeded: what failed before it counts. Returns the rows with a newly proven failure."""
+        """Count failures of calls sent before *serial*, which succeeded; return rows with a newly proven failure."""
         if serial > self.newest_success:
             self.newest_success = serial
         if not self.unproven:
@@ -135,7 +135,7 @@ class Evidence:
         return changed
 
     def void(self) -> None:
-        """An outage explains what is unproven: it counts against no row."""
+        """Drop all unproven failures, because an outage explains them."""
         self._failed_checks = 0
         for row, record in self.unproven.items():
             record.pending.clear()
@@ -164,7 +164,7 @@ class Evidence:
 
     @property
     def newest_unproven(self) -> int:
-        """The highest number of a call that failed and is not proven yet; 0 where there is none."""
+        """Highest number of a call with an unproven failure; 0 if there is none."""
         return max((record.pending[-1] for record in self.unproven.values()), default=0)
 
     def needed(self, record: RowRecord) -> int:
@@ -188,7 +188,7 @@ class Evidence:
         return ((other.began, other.attempts) for other in self.records.values() if other is not record)
 
     def ended(self, row: int) -> None:
-        """The row failed as often as that."""
+        """Forget a row that ended as failed; its failures count in the error rate of later rows."""
         record = self.forget(row)
         if record is not None:
             self.rate.lost(record.attempts, record.began)
@@ -199,7 +199,7 @@ class Evidence:
         return proven >= self._least and proven >= self._asked(record) and proven >= self._asked_before(record)
 
     def is_waiting(self, record: RowRecord) -> bool:
-        """Whether another attempt would teach nothing before something else succeeds."""
+        """Whether another attempt would give no evidence until another call succeeds."""
         return len(record.pending) >= MOST_UNPROVEN
 
     def backoff(self, record: RowRecord) -> float:
@@ -215,23 +215,23 @@ class Evidence:
             self.rate.answered(serial)
 
     def check_failed(self) -> None:
-        """A request that no row waits for failed: by chance, if a later call succeeds."""
+        """Count a failed health check: by chance, if a later call succeeds."""
         self._failed_checks += 1
 
     def check_passed(self, serial: int) -> None:
-        """One that was sent as call *serial* succeeded."""
+        """Count a successful health check, sent as call *serial*."""
         self.rate.checked(serial, self._failed_checks)
         self._failed_checks = 0
 
     def forget(self, row: int) -> RowRecord | None:
-        """The row is done."""
+        """Remove the row's record; return it if there was one."""
         if not self.records:
             return None
         self.unproven.pop(row, None)
         return self.records.pop(row, None)
 
     def explain(self, row: int) -> str:
-        """Why the row is where it is, in a phrase; empty where nothing speaks against it."""
+        """Describe the evidence against *row* in a phrase; empty if there is none."""
         record = self.records.get(row)
         if record is None:
             return ""

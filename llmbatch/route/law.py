@@ -1,4 +1,4 @@
-"""The law: how often a row has to fail before it ends as failed.
+"""Decide how often a row has to fail before it ends as failed (the law).
 
 A good row fails an attempt by chance with the route's error rate *e*, and *k* attempts with probability ``e ** k``.
 A row ends once ``e ** k < CHANCE`` for every rate *e* that is plausible: a rate that makes what other rows met less
@@ -16,21 +16,21 @@ from functools import cache
 __all__ = ["CEILING", "CHANCE", "FLOOR", "Sample", "attempts_needed", "backoff_steps"]
 
 CHANCE = 1e-5
-"""A good row ends as failed by chance less often than this."""
+"""Highest chance that a good row ends as failed."""
 
 FLOOR = 0.01
-"""The least error rate that is assumed: nobody has seen enough good answers to rule out one error in a hundred."""
+"""Lowest error rate that is assumed: there are never enough successes to rule out one error in a hundred."""
 
 CEILING = 0.9
-"""The highest rate that the law reckons with; a row then has 110 attempts."""
+"""Highest error rate that is considered; a row then gets 110 attempts."""
 
 LOG_CHANCE = math.log(CHANCE)
 
 GRID = 18
-"""Rates that are tried first, evenly apart by their log odds."""
+"""Number of rates tried first, evenly spaced in log odds."""
 
 HALVINGS = 3
-"""How often the distance between them is halved around the best one."""
+"""How often their spacing is halved around the best one."""
 
 
 def attempts_needed(rate: float, least: int) -> int:
@@ -71,7 +71,7 @@ class Sample:
     rows: int = 0
     """Rows that succeeded."""
     checks: int = 0
-    """Requests that no row waited for and that succeeded."""
+    """Health checks that succeeded."""
     failed: int = 0
     """Failed attempts of both before they did."""
     unresolved: Mapping[int, int] = field(default_factory=dict)

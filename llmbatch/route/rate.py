@@ -1,4 +1,4 @@
-"""How a route's own rate of random errors is measured: by the rows that were first sent when the judged row was.
+"""Measure a route's own rate of random errors, by the rows that were first sent when the judged row was.
 
 Time is told by the numbers of calls. Another epoch begins with a row's first failure, if something has succeeded since
 the last one began: what was sent before an hour of errors says nothing about it.
@@ -37,7 +37,7 @@ JUMP = 0.01
 """How likely it is that the rate has changed since those, just before the row failed, where other rows suggest it."""
 
 ALONE = 10
-"""Good answers that are assumed where nothing can bring evidence any more."""
+"""Successes that are assumed if no evidence can come any more."""
 
 
 class Epoch:
@@ -67,7 +67,7 @@ class Epoch:
 
 
 class ErrorRate:
-    """How often attempts of rows that succeeded in the end had failed before.
+    """Share of failed attempts among those of rows that succeeded in the end.
 
     Rows that never succeed cannot raise it. O(1) per row; memory: a few numbers per epoch, 64 of them.
     """
