@@ -386,11 +386,8 @@ class LockedCircuit:
             self._listeners.deliver()
 
 
-# Imported late: not needed before a call fails.
-
-
 def _draw() -> float:
-    import random
+    import random  # imported late, as below: not needed before a call fails
 
     return random.random()
 
