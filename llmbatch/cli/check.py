@@ -114,8 +114,9 @@ def _finished(output: str) -> FinishedRows | None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        finished = scan(fd, output).ledger
-        failed = failed_rows(fd) if finished.failed else FailedRows()
+        found = scan(fd, output)
+        finished = found.ledger
+        failed = failed_rows(fd, found.end_bytes) if finished.failed else FailedRows()
         finished.failed_rows = lambda: failed
         return finished
     finally:

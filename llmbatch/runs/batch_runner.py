@@ -156,8 +156,8 @@ class BatchRunner:
         """
         from llmbatch.inputs.input import JsonlInput
         from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
-        from llmbatch.outputs.file import open_output
         from llmbatch.outputs.lock import Unlocked
+        from llmbatch.outputs.open import open_output
         from llmbatch.outputs.writer import LineWriter
         from llmbatch.runs.good_rows import known_good_rows
         from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs

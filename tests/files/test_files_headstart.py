@@ -14,7 +14,7 @@ from llmbatch.inputs import parallel_hash as headstart
 from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.verify import verify_finished
-from llmbatch.outputs.file import open_output
+from llmbatch.outputs.open import open_output
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 pytestmark = [

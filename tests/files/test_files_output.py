@@ -19,7 +19,8 @@ import pytest
 from files_examples import input_line, result_line
 
 from llmbatch.core.errors import OutputError, WriteError
-from llmbatch.outputs.file import Output, open_output
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.open import open_output
 from llmbatch.outputs.scan import scan
 from llmbatch.outputs.stream import StreamOutput, open_stream_output
 from llmbatch.storage.filesystem import Filesystem
@@ -276,7 +277,7 @@ def test_a_killed_writer_leaves_a_file_that_resumes(path: Path) -> None:
 import sys
 sys.path.insert(0, sys.argv[2])
 from files_examples import result_line
-from llmbatch.outputs.file import open_output
+from llmbatch.outputs.open import open_output
 output = open_output(sys.argv[1])
 row = output.ledger.last
 print(len(output.ledger), flush=True)
@@ -325,7 +326,7 @@ def test_a_second_run_on_the_same_output_is_refused_at_once(path: Path, tmp_path
 def test_a_second_process_on_the_same_output_is_refused(path: Path) -> None:
     """The message names the process that has it; its end frees the file. Slow: it starts a process."""
     holder = python(
-        "import sys; from llmbatch.outputs.file import open_output\n"
+        "import sys; from llmbatch.outputs.open import open_output\n"
         "output = open_output(sys.argv[1]); print('ready', flush=True); sys.stdin.read()",
         path,
     )
@@ -495,7 +496,7 @@ import resource, sys
 sys.path.insert(0, sys.argv[2])
 from files_examples import result_line
 from llmbatch.core.errors import WriteError
-from llmbatch.outputs.file import open_output
+from llmbatch.outputs.open import open_output
 output = open_output(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 step = int(sys.argv[3])

@@ -23,7 +23,7 @@ from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.rows import line_digest
 from llmbatch.inputs.source import FileSource, StreamSource, open_source
 from llmbatch.outputs.deferred import spool_path
-from llmbatch.outputs.file import open_output
+from llmbatch.outputs.open import open_output
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.storage.finished_rows import FinishedRows, RowSet
 

@@ -13,7 +13,8 @@ from files_examples import result_line
 
 from llmbatch import BatchRunner, Summary
 from llmbatch.core.errors import OutputError, WriteError
-from llmbatch.outputs.file import Output, open_output
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.open import open_output
 from llmbatch.outputs.watch import FileChangedError
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.storage.filesystem import Filesystem

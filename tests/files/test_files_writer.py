@@ -15,7 +15,8 @@ import pytest
 from files_examples import result_line
 
 from llmbatch.core.errors import WriteError
-from llmbatch.outputs.file import Output, open_output
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.open import open_output
 from llmbatch.outputs.stream import open_stream_output
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.storage.filesystem import Filesystem

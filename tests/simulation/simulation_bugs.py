@@ -14,6 +14,7 @@ import pytest
 
 import llmbatch.outputs.deferred
 import llmbatch.outputs.file
+import llmbatch.outputs.open
 from llmbatch.breaker.core import Circuit, PermitState
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import WriteError
@@ -279,7 +280,7 @@ def _one_probes(patch: pytest.MonkeyPatch) -> None:
 
 @bug("a torn end is not repaired")
 def _no_repair(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(llmbatch.outputs.file, "_repaired", lambda fd, name, disk: scan(fd, name, disk).ledger)
+    patch.setattr(llmbatch.outputs.open, "_repaired", lambda fd, name, disk: scan(fd, name, disk).ledger)
 
 
 @bug("finished rows are not skipped")
@@ -358,6 +359,7 @@ def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
         return replace_file(path, chunks, cast(Filesystem, Hasty(disk)), old_fd=old_fd)
 
     patch.setattr(llmbatch.outputs.file, "replace_file", replace)
+    patch.setattr(llmbatch.outputs.open, "replace_file", replace)
 
 
 @bug("the file of deferred rows stays when nothing waits")
