@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
-from files_examples import drain
+from example_lines import drain
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row

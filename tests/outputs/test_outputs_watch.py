@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from files_examples import result_line
+from example_lines import result_line
 
 from llmbatch import BatchRunner, Summary
 from llmbatch.core.errors import OutputError, WriteError

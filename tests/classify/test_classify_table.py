@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass, field
 
 import pytest
+from classify_field_answers import FIELD
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from providers_field_answers import FIELD
 
 from llmbatch.classify import classify as outcomes
 from llmbatch.classify import table

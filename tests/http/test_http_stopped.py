@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from e2e_sick import whole
-from providers_raw_server import Handler, RawServer, raw_server
-from test_providers_http import fault_of, request_to, until
+from http_raw_server import Handler, RawServer, raw_server
+from test_http_client import fault_of, request_to, until
 
 from llmbatch.core.calls import Reply
 from llmbatch.http import HttpTransport

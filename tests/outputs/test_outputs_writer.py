@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from files_examples import result_line
+from example_lines import result_line
 
 from llmbatch.core.errors import WriteError
 from llmbatch.outputs.file import Output

@@ -9,10 +9,10 @@ from contextlib import suppress
 
 import pytest
 from e2e_sick import hard_reset, whole
-from providers_authority import Authority, trust
-from providers_raw_server import Handler, RawServer, answering, raw_server
-from test_providers_http import fault_of, open_sockets, request_to, until
-from test_providers_http_load import echoing
+from http_authority import Authority, trust
+from http_raw_server import Handler, RawServer, answering, raw_server
+from test_http_client import fault_of, open_sockets, request_to, until
+from test_http_load import echoing
 
 from llmbatch.http import HttpTransport
 

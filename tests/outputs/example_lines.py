@@ -1,4 +1,4 @@
-"""Lines and rows that the tests of the files floor share."""
+"""Input and result lines, and how to read all rows of a source, for the tests of inputs and outputs."""
 
 from __future__ import annotations
 

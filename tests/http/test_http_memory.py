@@ -7,8 +7,8 @@ import gzip
 
 import pytest
 from e2e_sick import whole
-from providers_raw_server import Handler, RawServer, raw_server
-from test_providers_http import fault_of, request_to
+from http_raw_server import Handler, RawServer, raw_server
+from test_http_client import fault_of, request_to
 
 from llmbatch.http import HttpTransport
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from e2e_sick import GOOD_BODY, whole
-from providers_raw_server import answering, raw_server
-from test_providers_http import fault_of, open_sockets, request_to
-from test_providers_http_load import echoing
+from http_raw_server import answering, raw_server
+from test_http_client import fault_of, open_sockets, request_to
+from test_http_load import echoing
 
 from llmbatch.http import HttpTransport
 from llmbatch.http.target import Target

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 from e2e_sick import hard_reset, whole
-from providers_raw_server import Handler, RawServer, raw_server
-from test_providers_http import fault_of, request_to
+from http_raw_server import Handler, RawServer, raw_server
+from test_http_client import fault_of, request_to
 
 from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport

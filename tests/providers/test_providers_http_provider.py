@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from e2e_sick import whole
-from providers_raw_server import answering, raw_server
+from http_raw_server import answering, raw_server
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from e2e_sick import GOOD_BODY, hard_reset
-from providers_raw_server import Handler, RawServer, raw_server
-from test_providers_http import BEGUN, CUT, GARBAGE, fault_of, open_sockets
+from http_raw_server import Handler, RawServer, raw_server
+from test_http_client import BEGUN, CUT, GARBAGE, fault_of, open_sockets
 
 from llmbatch.http import HttpTransport
 

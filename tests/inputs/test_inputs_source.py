@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from files_examples import drain, input_line
+from example_lines import drain, input_line
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import pytest
 from e2e_sick import GOOD_BODY, whole
-from providers_authority import trust
-from providers_raw_server import Handler, RawServer, answering, raw_server
-from test_providers_http import fault_of, open_sockets, request_to, until
+from http_authority import trust
+from http_raw_server import Handler, RawServer, answering, raw_server
+from test_http_client import fault_of, open_sockets, request_to, until
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from providers_field_answers import FIELD, Answer
+from classify_field_answers import FIELD, Answer
 
 from llmbatch.classify.classify import classify_reply
 from llmbatch.core.calls import Outcome, Reply

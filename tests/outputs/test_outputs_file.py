@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from files_examples import input_line, result_line
+from example_lines import input_line, result_line
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.outputs.file import Output
@@ -276,7 +276,7 @@ def test_a_killed_writer_leaves_a_file_that_resumes(path: Path) -> None:
     code = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from files_examples import result_line
+from example_lines import result_line
 from llmbatch.outputs.open import open_output
 output = open_output(sys.argv[1])
 row = output.ledger.last
@@ -494,7 +494,7 @@ def test_a_full_file_keeps_the_lines_that_fit_and_no_torn_one(path: Path) -> Non
     code = """
 import resource, sys
 sys.path.insert(0, sys.argv[2])
-from files_examples import result_line
+from example_lines import result_line
 from llmbatch.core.errors import WriteError
 from llmbatch.outputs.open import open_output
 output = open_output(sys.argv[1])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from files_examples import drain, input_line, result_line
+from example_lines import drain, input_line, result_line
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""The event loops that the tests of this folder run on."""
+"""The HTTP client's tests run on every event loop that the command may use, with certificates of their own."""
 
 from __future__ import annotations
 
@@ -8,29 +8,17 @@ import ssl
 from collections.abc import Callable, Mapping
 
 import pytest
-from providers_authority import Authority, trust
+from http_authority import Authority, trust
 
 try:
     import uvloop
 except ImportError:  # an extra
     uvloop = None
 
-OVER_SOCKETS = {
-    "test_providers_http.py",
-    "test_providers_http_addresses.py",
-    "test_providers_http_late.py",
-    "test_providers_http_load.py",
-    "test_providers_http_memory.py",
-    "test_providers_http_proxy.py",
-    "test_providers_http_reuse.py",
-    "test_providers_http_stopped.py",
-}
-"""The modules whose tests meet an event loop's sockets, and so are run on every loop that the command may use."""
-
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     factories = {"asyncio": asyncio.new_event_loop}
-    if uvloop is not None and item.path.name in OVER_SOCKETS:
+    if uvloop is not None:
         factories["uvloop"] = uvloop.new_event_loop
     return factories
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from e2e_sick import GOOD_BODY, hard_reset, whole
-from providers_raw_server import RawServer, answering, raw_server
+from http_raw_server import RawServer, answering, raw_server
 
 from llmbatch.core.calls import Request, Route
 from llmbatch.core.errors import TransportError
