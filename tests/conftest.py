@@ -7,6 +7,11 @@ import sys
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine a single example may take seconds; no test measures time by its deadline.
+settings.register_profile("llmbatch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("llmbatch")
 
 # A shell that starts the tests in the background, or nohup, has them ignore these, and every process they start too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -710,9 +710,7 @@ def tell_stories(number: int, focus: dict[str, Any], *, fixed: bool = False) -> 
     machine = type("Focused", (CircuitAgainstModel,), {"focus": focus})
     # A fixed story that goes wrong is not made shorter: the mutation run has thousands of them.
     how = {"derandomize": True, "database": None, "phases": [Phase.generate]} if fixed else {}
-    run_state_machine_as_test(
-        machine, settings=settings(max_examples=number, stateful_step_count=50, deadline=None, **how)
-    )
+    run_state_machine_as_test(machine, settings=settings(max_examples=number, stateful_step_count=50, **how))
 
 
 @pytest.mark.slow

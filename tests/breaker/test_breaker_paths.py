@@ -235,7 +235,7 @@ def told(policy: BreakerPolicy, path: str, form: str, story: list[Step]) -> list
 
 @pytest.mark.slow
 @given(policy=policies, story=stories)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_all_paths_and_forms_tell_the_same_story(policy: BreakerPolicy, story: list[Step]) -> None:
     """Results, states, waits and explanations after each step. Slow, for each story is played forty times."""
     plain = told(policy, "no lock", "call", story)

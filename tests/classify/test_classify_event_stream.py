@@ -124,7 +124,7 @@ pieces: st.SearchStrategy[JSON] = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.lists(
         pieces | st.sampled_from([{"type": "message_start"}, {"choices": [{"delta": {"content": 1}}]}]), max_size=4

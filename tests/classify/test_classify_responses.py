@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.classify.responses import (
@@ -413,7 +413,6 @@ documents = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from([*ENDPOINTS, "unknown"]), documents)
 def test_any_document_is_either_an_answer_or_sick(endpoint: str, document: JSON) -> None:
     """Whatever is in the body, reading raises nothing and gives the types it promises."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.classify.retry_after import wait_hint
@@ -255,7 +255,6 @@ header_names = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(st.integers(), st.dictionaries(header_names, header_values), json_values)
 def test_a_hint_is_always_a_sane_number_of_seconds(status: int, headers: dict[str, str], body: JSON) -> None:
     """Whatever comes: no exception; None, or above zero and at most 400 days."""

@@ -1364,7 +1364,7 @@ values = st.text(max_size=30) | st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.integers(-5, 700),
     st.dictionaries(names, values, max_size=5),

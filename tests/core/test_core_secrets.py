@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.secrets import Mask, Secret
@@ -105,7 +105,6 @@ def test_the_mask_itself_shows_no_key() -> None:
     assert "sk-proj" not in repr(Mask([KEY]))
 
 
-@settings(deadline=None)
 @given(
     st.text(min_size=4).map(lambda text: "sk-" + text.strip()).filter(lambda key: len(key) >= 7 and "*" not in key),
     st.text(),

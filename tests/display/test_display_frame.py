@@ -198,7 +198,7 @@ def test_a_paused_route_and_a_stopping_run_are_told() -> None:
     assert "of an unknown number" in text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=60), st.integers(1, 130), st.integers(1, 30))
 def test_no_text_and_no_size_breaks_the_picture(text: str, width: int, height: int) -> None:
     """Any text at any size makes a picture that fits and is printable."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from e2e_recorder import Recorder
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_fuzz_corpus import lines_of, rows_in
 
@@ -31,7 +31,7 @@ async def answered(row: object) -> str:
     return "fine"
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, derandomize=True)
 @given(texts)
 @example(b"\xef\xbb\xbf")
 @example(b"\r\n\r")
@@ -90,7 +90,7 @@ def test_what_a_batch_row_asks_for_goes_out_byte_for_byte() -> None:
     server = Recorder()
     sent: list[bytes] = []
 
-    @settings(max_examples=120, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=120, derandomize=True, database=None)
     @given(values)
     def collect(value: str) -> None:
         sent.append(f'{{"model":"m","messages":[{{"role":"user","content":"x"}}],  "extra" :{value} }}'.encode())
@@ -112,7 +112,7 @@ def test_what_a_batch_row_asks_for_goes_out_byte_for_byte() -> None:
         server.close()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8), st.lists, max_leaves=4))
 def test_an_id_of_any_type_comes_back_as_it_was(name: Any) -> None:
     """Strings and whole numbers as they are, everything else as its JSON text; null is no name."""

@@ -331,7 +331,7 @@ def test_canary_is_the_smallest_request_with_the_same_model_and_spelling(endpoin
     assert ping_body(endpoint, like.encode()).decode() == body
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), st.integers() | st.text() | st.none(), max_size=6))
 def test_any_parameters_survive_the_splice(extra):
     """Whatever members a row has beside its prompt, the body is valid JSON and holds them."""
@@ -346,7 +346,7 @@ def test_any_parameters_survive_the_splice(extra):
 JSON_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(JSON_VALUES, max_size=5), st.sampled_from(["", " ", "\n\t "]))
 def test_array_splits_into_the_source_of_its_items(items, space):
     """Each item comes back as it was written, whatever the spacing between."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmbatch.report.histogram import LatencyHistogram
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0.001, 10_000), min_size=1, max_size=200), st.sampled_from([0.5, 0.95, 0.99]))
 def test_percentiles_are_within_five_percent(values: list[float], share: float) -> None:
     """A percentile differs from the exact one by at most the half width of a bucket."""

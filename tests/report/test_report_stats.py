@@ -391,7 +391,7 @@ def stamped(events: list[Event], steps: list[float]) -> list[Event]:
     return out
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(any_event, max_size=60), st.lists(st.floats(0, 50), min_size=60, max_size=60), st.floats(0, 1e5))
 def test_no_sequence_makes_a_number_negative_or_a_snapshot_fail(
     events: list[Event], steps: list[float], later: float
@@ -413,7 +413,7 @@ def test_no_sequence_makes_a_number_negative_or_a_snapshot_fail(
     assert isinstance(stats.summary(RunEnded(stats.at, 75, "", 0)), Summary)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.booleans()), max_size=60))
 def test_in_flight_is_sent_minus_ended(steps: list[tuple[str, bool]]) -> None:
     """For calls that end after they were sent, what is in flight is the difference, on each route and in all."""

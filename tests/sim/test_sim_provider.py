@@ -356,7 +356,7 @@ paths = st.sampled_from([CHAT, "/v1/completions", "/v1/responses", "/v1/embeddin
     paths,
     st.binary(max_size=40) | st.dictionaries(members, json_values, max_size=6).map(lambda v: json.dumps(v).encode()),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_body_can_break_the_provider(path, body):
     """Whatever is posted, the answer is 200 or a 400 in the provider's shape."""
     plan = post(SimulatedProvider(), body, path=path)
