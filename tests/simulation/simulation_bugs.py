@@ -15,6 +15,7 @@ import pytest
 import llmbatch.outputs.deferred
 import llmbatch.outputs.file
 import llmbatch.outputs.open
+import llmbatch.runs.file_run
 from llmbatch.breaker.core import Circuit, PermitState
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import WriteError
@@ -371,7 +372,7 @@ def _stale_deferred(patch: pytest.MonkeyPatch) -> None:
         if waiting:
             write(output_path, waiting, disk)
 
-    patch.setattr(llmbatch.outputs.deferred, "write_deferred", only_if_any)
+    patch.setattr(llmbatch.runs.file_run, "write_deferred", only_if_any)
 
 
 @bug("the output is not locked")
