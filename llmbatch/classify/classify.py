@@ -13,7 +13,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
-from llmbatch.classify.event_stream import assemble
+from llmbatch.classify.error_bodies import is_code, is_sentence, plain_message, read_error_body
+from llmbatch.classify.event_stream import assemble, read_stream
 from llmbatch.classify.exceptions import (
     AttachedResponse,
     attached_completion,
@@ -26,18 +27,11 @@ from llmbatch.classify.exceptions import (
     snake_name,
     unconnected,
 )
-from llmbatch.classify.responses import (
-    BadBody,
-    is_code,
-    is_sentence,
-    plain_message,
-    read_error_body,
-    read_stream,
-    read_success,
-)
+from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import wait_hint
 from llmbatch.classify.rule import Facts
-from llmbatch.classify.table import ROW_RULE, find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.table import ROW_RULE
 from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, one_line, parse
@@ -228,8 +222,8 @@ def _judge_failure(
         message = plain_message(body.text)
     # A bad body with a success status is a failing answer, also for the hints.
     pause = wait_hint(judged or 500, headers, blamed)
-    evidence = Facts(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
-    rule, match = find_rule(evidence)
+    facts = Facts(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
+    rule, match = find_rule(facts)
     if sick is not None and sick.row and rule.verdict == "failure":
         rule = ROW_RULE
     if 300 <= status < 400:
@@ -240,7 +234,7 @@ def _judge_failure(
         retry=rule.retry,
         row_is_bad=rule.row_is_bad,
         key_refused=rule.key_refused,
-        retry_after=pause_under(rule, evidence),
+        retry_after=pause_under(rule, facts),
         min_backoff=rule.min_backoff,
         code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
         message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
@@ -248,7 +242,7 @@ def _judge_failure(
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
-        certain=is_certain(rule, match, evidence),
+        certain=is_certain(rule, match, facts),
     )
 
 

@@ -6,15 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.classify.responses import (
-    BadBody,
-    ErrorBody,
-    ParsedAnswer,
-    plain_message,
-    read_error_body,
-    read_stream,
-    read_success,
-)
+from llmbatch.classify.error_bodies import ErrorBody, plain_message, read_error_body
+from llmbatch.classify.event_stream import read_stream
+from llmbatch.classify.responses import BadBody, ParsedAnswer, read_success
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import JSON
 

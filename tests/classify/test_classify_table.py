@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbatch.classify import classify as outcomes
-from llmbatch.classify import table
+from llmbatch.classify import conditions, table
 from llmbatch.classify.classify import classify_fault, classify_reply
+from llmbatch.classify.find_rule import find_rule
+from llmbatch.classify.rule import Facts, Match, Rule
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import parse
@@ -1085,8 +1087,8 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
     """No rule of the table goes untested, and so none is dead (the search for rules is watched, not replaced)."""
     used: set[str] = set()
 
-    def watched(evidence: table.Evidence) -> tuple[table.Rule, table.Match]:
-        found = table.find_rule(evidence)
+    def watched(facts: Facts) -> tuple[Rule, Match]:
+        found = find_rule(facts)
         used.add(found[0].name)
         return found
 
@@ -1168,7 +1170,7 @@ def test_midnight_in_california_is_known_without_time_zone_data(monkeypatch: pyt
     def missing(name: str) -> zoneinfo.ZoneInfo:
         raise zoneinfo.ZoneInfoNotFoundError(name)
 
-    monkeypatch.setattr(table, "ZoneInfo", missing)
+    monkeypatch.setattr(conditions, "ZoneInfo", missing)
     body = gemini(429, "RESOURCE_EXHAUSTED", "x", quota("RequestsPerDay"))
 
     outcome = judge(429, body, {"date": "Fri, 03 Jul 2026 12:00:00 GMT"})
