@@ -33,7 +33,7 @@ _NO_SYNC_HINT: Final = "let the system decide when lines are on the disk (--fsyn
 class Output:
     """An output file that is open, locked and ends with a whole line.
 
-    ``ledger`` has the rows that were finished when it was opened; ``lines_written`` counts lines appended since.
+    ``finished`` holds the rows that had a line when it was opened; ``lines_written`` counts lines appended since.
     :meth:`sync` may run in another thread than :meth:`write`, everything else in one. After a failed write or sync
     the output stays failed: every further call raises :class:`~llmbatch.core.errors.WriteError`. *path* is the file's
     path; without it the file is not watched for changes by others.
@@ -42,11 +42,11 @@ class Output:
     is_resumable: bool = True
 
     def __init__(
-        self, fd: int, name: str, ledger: FinishedRows, disk: Filesystem = FILESYSTEM, *, path: str | None = None
+        self, fd: int, name: str, finished: FinishedRows, disk: Filesystem = FILESYSTEM, *, path: str | None = None
     ) -> None:
         self.name = name
         self._path = path
-        self.ledger = ledger
+        self.finished = finished
         self.lines_written = 0
         self._fd = fd
         self._disk = disk
@@ -55,11 +55,11 @@ class Output:
         self._size = self._synced_size = self._most_bytes = disk.fstat(fd).st_size
         self._synced_lines = 0
         self._is_unsafe = False
-        ledger.failed_rows = self._failed_rows
+        finished.failed_rows = self._failed_rows
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "open" if self._open else "closed"
-        return f"<{type(self).__name__} {self.name} {state}, {len(self.ledger) + self.lines_written} lines>"
+        return f"<{type(self).__name__} {self.name} {state}, {len(self.finished) + self.lines_written} lines>"
 
     def has_success(self, model: str) -> bool:
         """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one.
@@ -124,31 +124,32 @@ class Output:
         self._size += len(data)
 
     def drop_corrected(self, up_to: int | None = None) -> None:
-        """Remove the lines of rows that were no requests and have been corrected since, to send them.
+        """Remove the lines of rows with an ``input_`` error that have changed since, so that they are sent.
 
-        *up_to*: only rows up to this number; those beyond it keep their lines.
+        *up_to*: the last row number; rows beyond it keep their lines. None: all rows.
 
         Raises:
             WriteError: the file could not be rewritten; the old one is still there.
         """
-        self.ledger.failed_rows = None  # what changes from here on changes under the run
-        rows = [number for number in self.ledger.corrected if up_to is None or number <= up_to]
-        self.ledger.corrected.clear()
+        self.finished.failed_rows = None  # a row that changes from here on changes during the run
+        rows = [number for number in self.finished.corrected if up_to is None or number <= up_to]
+        self.finished.corrected.clear()
         self._drop(rows)
 
     def drop_input_errors(self, up_to: int | None = None) -> None:
-        """Remove the lines of all rows that were no requests: those of an input that cannot be compared beforehand.
+        """Remove the lines of all rows with an ``input_`` error, for an input that cannot be compared before the run.
 
-        Nothing is paid for them: those that have not been corrected get their lines again.
+        No call was made for them; rows that are still malformed get the same line again. *up_to*: as
+        :meth:`drop_corrected`.
 
         Raises:
             WriteError: the file could not be rewritten; the old one is still there.
         """
-        if self.ledger.failed:
+        if self.finished.failed:
             rows = self._failed_rows().input_errors
-            numbers = self.ledger.done_after(0)
+            numbers = self.finished.done_after(0)
             self._drop([number for number in numbers if number in rows and (up_to is None or number <= up_to)])
-        self.ledger.failed_rows = None
+        self.finished.failed_rows = None
 
     def _failed_rows(self) -> FailedRows:
         return failed_rows(self._fd, self._size, self._disk)
@@ -165,7 +166,7 @@ class Output:
             self._open = False
             raise self._failed(error) from error
         self._size = self._synced_size = self._most_bytes = self._disk.fstat(without).st_size
-        self.ledger.remove_failed(dropped)
+        self.finished.remove_failed(dropped)
 
     def check_room(self, *, sync: bool) -> None:
         """Test for disk space: write 16 KiB to a file next to this one, sync both if *sync*, before calls are paid for.
@@ -201,7 +202,7 @@ class Output:
             self._disk.sync(self._fd)
             self._synced_size, self._synced_lines = size, lines
         except OSError as error:
-            # If sync is not supported, nothing was lost.
+            # A file system that cannot sync has lost nothing.
             self._is_unsafe = not is_unsupported(error)
             raise self._failed(error) from error
         self.watch()
@@ -220,7 +221,7 @@ class Output:
 
     def save(self, error: FileChangedError) -> WriteError:
         """Save all lines under a name again, if possible; the output has then failed, with the error that is given."""
-        lines = len(self.ledger) + self.lines_written
+        lines = len(self.finished) + self.lines_written
         self._failure = save_lines(self._fd, self._path or self.name, self.name, error.change, lines, self._disk)
         return self._failure
 

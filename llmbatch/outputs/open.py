@@ -73,15 +73,15 @@ def open_output(
         remove_leftover(real, disk)
         if overwrite:
             disk.truncate(fd, 0)
-        ledger = _repaired(fd, name, disk)
-        if retry_failed and ledger.failed:
+        finished = _repaired(fd, name, disk)
+        if retry_failed and finished.failed:
             most = math.inf if retry_up_to is None else retry_up_to
             lines = lines_without(fd, disk.fstat(fd).st_size, disk, lambda number: number <= most)
             old_fd, fd = fd, -1  # which is closed there
             fd = replace_file(real, lines, disk, old_fd=old_fd)
-            ledger = scan(fd, name, disk).ledger
+            finished = scan(fd, name, disk).finished
         # Lines of a killed run may be in memory only, and this run will take their rows for finished.
-        if len(ledger):
+        if len(finished):
             _sync_if_possible(fd, disk)
         sync_directory(real, disk)
     except BaseException as error:
@@ -90,14 +90,14 @@ def open_output(
         if isinstance(error, OSError):
             raise write_error(name, error) from error
         raise
-    return Output(fd, name, ledger, disk, path=real)
+    return Output(fd, name, finished, disk, path=real)
 
 
 def _sync_if_possible(fd: int, disk: Filesystem) -> None:
     try:
         disk.sync(fd)
     except OSError as error:
-        if not is_unsupported(error):  # then check_room reports it
+        if not is_unsupported(error):  # check_room reports it
             raise
 
 
@@ -107,7 +107,7 @@ def _repaired(fd: int, name: str, disk: Filesystem) -> FinishedRows:
         disk.truncate(fd, found.end_bytes)
     if found.lacks_newline:
         disk.write(fd, b"\n")
-    return found.ledger
+    return found.finished
 
 
 def _is_stream(path: str, disk: Filesystem) -> bool:
@@ -127,7 +127,7 @@ def _open_stream(path: str) -> int:
 
 def _duplicate_stdout() -> int:
     try:
-        # A place that is only held, so that nothing else gets it, cannot be written to.
+        # A closed standard stream's number is taken by a descriptor that cannot be written to.
         if is_writable(1):
             return os.dup(1)
     except OSError:

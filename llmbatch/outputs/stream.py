@@ -1,6 +1,6 @@
-"""Standard output, a pipe or a device as the output: lines go out, and nothing can be read back.
+"""Standard output, a pipe or a device as the output: write-only, without earlier lines.
 
-When to write is the writer's choice (:mod:`~llmbatch.outputs.writer`).
+:mod:`~llmbatch.outputs.writer` decides when to write.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PIECE_BYTES: Final = 64 * 1024
 
 
 class StreamOutput(Output):
-    """A stream has no earlier lines, and takes nothing back: nothing resumes."""
+    """Output to a stream. It has no earlier lines, written bytes cannot be removed, and a run cannot resume from it."""
 
     is_resumable = False
 
@@ -42,9 +42,9 @@ class StreamOutput(Output):
         return {}
 
     def write_ready(self, data: memoryview) -> int:
-        """Write as much as goes without blocking; gives how many of the first bytes of *data* are out.
+        """Write as much of *data* as is possible without blocking; return the number of bytes written.
 
-        Called again with the rest, and more, once the stream takes more.
+        The next call gets the rest, and maybe more behind it.
 
         Raises:
             WriteError: the reader has gone, or an I/O error.
@@ -52,23 +52,23 @@ class StreamOutput(Output):
         raise NotImplementedError
 
     def watch_ready(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        """Call *callback* in *loop* whenever the stream takes more."""
+        """Call *callback* in *loop* whenever the stream is writable."""
         raise NotImplementedError
 
     def unwatch_ready(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call nothing any more; idempotent."""
+        """Stop calling the callback; idempotent."""
         raise NotImplementedError
 
     def check_room(self, *, sync: bool) -> None:
-        """Nothing to do: a stream cannot take anything back."""
+        """Do nothing: what is written to a stream to test it cannot be removed."""
 
     def sync(self) -> None:
-        """Nothing to do: what a stream has taken is out of our hands."""
+        """Check for an earlier failure; a stream cannot be synced."""
         self._check()
 
 
 def open_stream_output(fd: int, name: str) -> StreamOutput:
-    """The stream behind *fd*, which it owns."""
+    """An output on the stream *fd*, which it closes."""
     if sys.platform == "win32":
         return ThreadedStreamOutput(fd, name)
     else:  # noqa: RET505 - one branch a system, for the type checker
@@ -78,7 +78,7 @@ def open_stream_output(fd: int, name: str) -> StreamOutput:
 if sys.platform != "win32":
 
     class PolledStreamOutput(StreamOutput):
-        """Writes when the system says that the stream takes something."""
+        """Writes when ``poll`` reports the stream as writable."""
 
         def __init__(self, fd: int, name: str) -> None:
             super().__init__(fd, name)

@@ -117,7 +117,7 @@ class RunStats:
             case _:
                 assert_never(event)
 
-    # -- one event each ------------------------------------------------------------------------------------------------
+    # Events.
 
     def _route(self, label: str) -> RouteStats:
         known = self._routes.get(label)
@@ -154,8 +154,8 @@ class RunStats:
         elif event.verdict is not None:
             self._errors.add(event.code)
             status = "" if event.status is None else f" ({event.status})"
-            said = f": {event.message[:300]}" if event.message else ""
-            route.last_failure = f"{event.code[:80] or event.verdict}{status}{said}"
+            message = f": {event.message[:300]}" if event.message else ""
+            route.last_failure = f"{event.code[:80] or event.verdict}{status}{message}"
         self._counts.input_tokens += event.input_tokens
         self._counts.output_tokens += event.output_tokens
 
@@ -227,7 +227,7 @@ class RunStats:
         route.pause_code = event.code
         self._counts.throttles += 1
 
-    # -- what comes out ------------------------------------------------------------------------------------------------
+    # Results.
 
     @property
     def success(self) -> int:
@@ -244,7 +244,7 @@ class RunStats:
         return self._routes.get(label, RouteStats(label)).snapshot(self.at if now is None else now)
 
     def last_failure(self, label: str) -> str:
-        """What came back from the last attempt on a route that did not succeed: ``overloaded_error (529): …``."""
+        """Code, status and message of the last failed attempt on a route, such as ``overloaded_error (529): …``."""
         route = self._routes.get(label)
         return "" if route is None else route.last_failure
 

@@ -147,7 +147,7 @@ class BatchRunner:
         the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
-        *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
+        *fsync*: ``group`` syncs lines once per second; with ``off`` a power cut may lose any lines. The
         summary's ``exit_code`` says how it went.
 
         Raises:
@@ -304,12 +304,12 @@ class BatchRunner:
                 self._given_up = exit_code
 
     def _unused_model(self, models: ModelUse | None) -> Notice | None:
-        """Told where a model was given, and every row names its own."""
+        """The warning for a model that was given although every row names its own."""
         if models is None or not self._model or models.run or not models.own:
             return None
         return _warning(f"{models.own:,} rows name their own model; {self._model} (-m) is used for 0")
 
-    # Putting the parts together.
+    # Assembling.
 
     def _start(
         self,
@@ -345,7 +345,7 @@ def _warning(text: str) -> Notice:
 
 
 class _Warnings:
-    """Warnings of a provider, which may come before there is a run to tell them."""
+    """Emits a provider's warnings as notices; keeps those that come before the run can emit events."""
 
     def __init__(self) -> None:
         self._early: list[str] = []
@@ -358,7 +358,7 @@ class _Warnings:
             self._emit(_warning(text))
 
     def start(self, emit: Callable[[Notice], None]) -> None:
-        """Tell the early ones, and from now on each as it comes."""
+        """Emit the warnings kept so far, and each later one at once."""
         self._emit = emit
         for text in self._early:
             emit(_warning(text))

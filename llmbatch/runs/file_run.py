@@ -98,11 +98,11 @@ class FileRun:
         earlier = output.first_success() if compare_model else None
         if earlier is not None:
             check_same_model(provider, rows, path, earlier)
-        self.source = rows.rows(output.ledger, limit=how.limit, spool=spool_path(path))
+        self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
         stack.push_async_callback(self.source.aclose)
         total = rows.count()
         self._total = total if how.limit is None or total is None else min(how.limit, total)
-        if self._total is None or len(output.ledger) < self._total:
+        if self._total is None or len(output.finished) < self._total:
             output.check_room(sync=how.fsync == "group")
         if output.is_resumable:
             # Deferred rows are sent now, or reported again at the end.
@@ -119,13 +119,13 @@ class FileRun:
         """
         output = self._output
         try:
-            rows.verify(output.ledger)
+            rows.verify(output.finished)
         except InputError as error:
             raise name_other_inputs(error, self._input, self._path) from None
         if not rows.is_rereadable:
             output.drop_input_errors(self._how.limit)
         else:
-            output.drop_corrected(last_number(rows, self._how.limit) if output.ledger.corrected else None)
+            output.drop_corrected(last_number(rows, self._how.limit) if output.finished.corrected else None)
 
     def has_success(self, model: str) -> bool:
         """Whether *model* (``provider/model``) has answered a row of the output."""
@@ -137,7 +137,7 @@ class FileRun:
 
     def started(self, options: RunOptions) -> RunStarted:
         """The first event of the run, as of now."""
-        done = self._output.ledger
+        done = self._output.finished
         return RunStarted(
             asyncio.get_running_loop().time(),
             input=str(self._input),

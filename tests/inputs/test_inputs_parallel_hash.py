@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import InputError
-from llmbatch.inputs import parallel_hash as headstart
+from llmbatch.inputs import parallel_hash as module
 from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.verify import verify_finished
@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def for_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headstart, "_WORTH_BYTES", 1)
+    monkeypatch.setattr(module, "_WORTH_BYTES", 1)
 
 
 def write(folder: Path, lines: list[bytes], *, done: set[int], end: bytes = b"\n") -> tuple[Path, Path]:
@@ -41,23 +41,23 @@ def write(folder: Path, lines: list[bytes], *, done: set[int], end: bytes = b"\n
     return rows, output
 
 
-def ledger_of(output: Path) -> FinishedRows:
+def finished_of(output: Path) -> FinishedRows:
     opened = open_output(output)
     opened.close()
-    return opened.ledger
+    return opened.finished
 
 
 def verified(rows: Path, output: Path, *, early: bool) -> Verified | None:
-    ledger = ledger_of(output)
-    head_start = start_parallel_hash(rows, output) if early else None
+    finished = finished_of(output)
+    parallel_hash = start_parallel_hash(rows, output) if early else None
     if early:
-        assert head_start is not None
+        assert parallel_hash is not None
     try:
-        verify_finished(rows, ledger, head_start=head_start)
+        verify_finished(rows, finished, parallel_hash=parallel_hash)
     finally:
-        if head_start is not None:
-            head_start.close()
-    return ledger.verified
+        if parallel_hash is not None:
+            parallel_hash.close()
+    return finished.verified
 
 
 PROMPT = b'{"prompt":"%d"}'
@@ -81,12 +81,12 @@ def test_a_head_start_finds_what_is_found_without_one(tmp_path: Path, name: str)
     lines, done, end = INPUTS[name]
     rows, output = write(tmp_path, lines, done=done, end=end)
 
-    head_start = start_parallel_hash(rows, output)
-    assert head_start is not None
-    ledger = ledger_of(output)
-    assert head_start.confirm(ledger)
-    head_start.close()
-    early, late = ledger.verified, verified(rows, output, early=False)
+    parallel_hash = start_parallel_hash(rows, output)
+    assert parallel_hash is not None
+    finished = finished_of(output)
+    assert parallel_hash.matches(finished)
+    parallel_hash.close()
+    early, late = finished.verified, verified(rows, output, early=False)
 
     assert early is not None
     assert late is not None
@@ -123,38 +123,38 @@ def test_an_input_that_was_cut_is_refused(tmp_path: Path) -> None:
 def test_a_line_too_long_for_it_is_left_to_the_slow_way(tmp_path: Path) -> None:
     """It would have to be held."""
     rows, output = write(tmp_path, [MANY[0], PROMPT % 2 + b" " * 3_000_000], done={1, 2})
-    ledger = ledger_of(output)
-    head_start = start_parallel_hash(rows, output)
+    finished = finished_of(output)
+    parallel_hash = start_parallel_hash(rows, output)
 
-    assert head_start is not None
-    assert not head_start.confirm(ledger)
-    head_start.close()
+    assert parallel_hash is not None
+    assert not parallel_hash.matches(finished)
+    parallel_hash.close()
     assert verified(rows, output, early=True) is not None
 
 
 def test_an_input_that_changes_meanwhile_is_compared_again(tmp_path: Path) -> None:
     """The hashes may be of neither the old file nor the new one."""
     rows, output = write(tmp_path, MANY, done=set(range(1, 9001)))
-    ledger = ledger_of(output)
-    head_start = start_parallel_hash(rows, output)
-    assert head_start is not None
+    finished = finished_of(output)
+    parallel_hash = start_parallel_hash(rows, output)
+    assert parallel_hash is not None
     with rows.open("ab") as file:
         file.write(b'"more"\n')
 
-    assert not head_start.confirm(ledger)
-    head_start.close()
+    assert not parallel_hash.matches(finished)
+    parallel_hash.close()
 
 
 def test_closing_ends_the_process(tmp_path: Path) -> None:
     """However much is left to hash."""
     rows, output = write(tmp_path, MANY, done={1})
     fd = os.open(rows, os.O_RDONLY)
-    head_start = ParallelHash(fd)
+    parallel_hash = ParallelHash(fd)
 
-    head_start.close()
-    head_start.close()
+    parallel_hash.close()
+    parallel_hash.close()
 
-    assert head_start._process.returncode is not None
+    assert parallel_hash._process.returncode is not None
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
     assert output.exists()
@@ -169,7 +169,7 @@ def test_no_process_is_started_where_it_does_not_pay(tmp_path: Path, monkeypatch
     assert start_parallel_hash(packed, output) is None
     assert start_parallel_hash("-", output) is None
     assert start_parallel_hash(rows, tmp_path / "none.jsonl") is None
-    monkeypatch.setattr(headstart, "_WORTH_BYTES", 1 << 30)
+    monkeypatch.setattr(module, "_WORTH_BYTES", 1 << 30)
     assert start_parallel_hash(rows, output) is None
 
 

@@ -279,9 +279,9 @@ async def test_finished_rows_of_an_earlier_run_stay_out_of_later_passes(tmp_path
     """The output's rows and those of this run alike."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(text_of(*range(1, 6)) + b"{oops\n")
-    ledger = FinishedRows()
-    ledger.add(3, line_digest(input_line(3)), "success")
-    source = open_source(path, ledger=ledger)
+    finished = FinishedRows()
+    finished.add(3, line_digest(input_line(3)), "success")
+    source = open_source(path, finished=finished)
     rows = await drain(source)
     assert isinstance(rows[0], Row)
     source.skip(rows[0])

@@ -25,13 +25,8 @@ from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.decode import text_lines
 from llmbatch.inputs.open import BLOCK_BYTES
 from llmbatch.inputs.rows import MAX_LINE_BYTES, line_digest
-from llmbatch.inputs.source import (
-    FileSource,
-    StreamSource,
-    count_rows,
-    open_source,
-    verify_finished,
-)
+from llmbatch.inputs.source import FileSource, StreamSource, open_source
+from llmbatch.inputs.verify import count_rows, verify_finished
 from llmbatch.storage.finished_rows import FinishedRows
 
 
@@ -40,11 +35,11 @@ def write_rows(path: Path, count: int, *, end: bytes = b"\n") -> Path:
     return path
 
 
-def ledger_of(*numbers: int) -> FinishedRows:
-    ledger = FinishedRows()
+def finished_of(*numbers: int) -> FinishedRows:
+    finished = FinishedRows()
     for number in numbers:
-        ledger.add(number, line_digest(input_line(number)), "success")
-    return ledger
+        finished.add(number, line_digest(input_line(number)), "success")
+    return finished
 
 
 async def numbers(path: Path, **options: object) -> list[int]:
@@ -193,17 +188,17 @@ async def test_finished_rows_are_passed_over(tmp_path: Path, verified: bool, pac
     path = write_rows(tmp_path / "in.jsonl", count)
     path.write_bytes(pack(path.read_bytes()))
     missing = {count // 2, count // 2 + 7, count - 1}
-    ledger = ledger_of(*(set(range(1, count)) - missing))
+    finished = finished_of(*(set(range(1, count)) - missing))
     if verified:
-        verify_finished(path, ledger)
-    source = FileSource(path, ledger=ledger)
+        verify_finished(path, finished)
+    source = FileSource(path, finished=finished)
 
     rows = await drain(source)
 
     assert [row.number for row in rows] == [*sorted(missing), count]
     assert rows[0].hash == line_digest(input_line(count // 2))
     assert source.rows_read == count
-    assert await numbers(path, ledger=ledger, limit=count // 2) == [count // 2]
+    assert await numbers(path, finished=finished, limit=count // 2) == [count // 2]
     source.close()
 
 
@@ -212,9 +207,9 @@ async def test_reading_starts_exactly_after_the_leading_finished_rows(tmp_path: 
     """A byte order mark, carriage returns or a missing last newline shift nothing."""
     path = tmp_path / "in.jsonl"
     path.write_bytes(text % (input_line(1), input_line(2), input_line(3)) + b'\n"new"\n')
-    ledger = ledger_of(1, 2, 3)
-    verify_finished(path, ledger)
-    path_numbers = await numbers(path, ledger=ledger)
+    finished = finished_of(1, 2, 3)
+    verify_finished(path, finished)
+    path_numbers = await numbers(path, finished=finished)
 
     only_new = path_numbers[0]
 
@@ -225,12 +220,12 @@ async def test_reading_starts_exactly_after_the_leading_finished_rows(tmp_path: 
 async def test_a_file_that_changed_after_it_was_verified_is_compared_again(tmp_path: Path) -> None:
     """What verification learned holds for that state of the file only."""
     path = write_rows(tmp_path / "in.jsonl", 3)
-    ledger = ledger_of(1, 2)
-    verify_finished(path, ledger)
+    finished = finished_of(1, 2)
+    verify_finished(path, finished)
     path.write_bytes(b"changed\n" + path.read_bytes())
 
     with pytest.raises(InputError, match="changed"):
-        await numbers(path, ledger=ledger)
+        await numbers(path, finished=finished)
 
 
 @pytest.mark.parametrize("changed", [b'{"id":"r3","prompt":"other"}', b"", b"  ", b"{oops"])
@@ -242,9 +237,9 @@ async def test_a_changed_finished_row_is_refused_with_its_line(tmp_path: Path, c
     path.write_bytes(b"\n".join(lines))
 
     with pytest.raises(InputError) as up_front:
-        verify_finished(path, ledger_of(1, 3))
+        verify_finished(path, finished_of(1, 3))
     with pytest.raises(InputError) as while_reading:
-        await numbers(path, ledger=ledger_of(1, 3))
+        await numbers(path, finished=finished_of(1, 3))
 
     for error in (up_front.value, while_reading.value):
         assert error.message == f"{path}:3: this row has changed since its result was written"
@@ -255,13 +250,13 @@ async def test_a_changed_finished_row_is_refused_with_its_line(tmp_path: Path, c
 def test_rows_after_the_last_finished_one_are_not_looked_at(tmp_path: Path) -> None:
     """Appended rows are simply new, whatever they are."""
     path = write_rows(tmp_path / "in.jsonl", 2)
-    ledger = ledger_of(1, 2)
+    finished = finished_of(1, 2)
     with path.open("ab") as file:
         file.write(b'{"prompt":"new"}\n\xff\n')
 
-    verify_finished(path, ledger)
+    verify_finished(path, finished)
 
-    assert ledger.verified is not None
+    assert finished.verified is not None
 
 
 def test_a_shortened_input_is_refused(tmp_path: Path) -> None:
@@ -269,7 +264,7 @@ def test_a_shortened_input_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "in.jsonl", 2)
 
     with pytest.raises(InputError, match=r"has 2 lines, but the output has a result for line 4"):
-        verify_finished(path, ledger_of(1, 4))
+        verify_finished(path, finished_of(1, 4))
 
 
 # Archives
@@ -496,7 +491,7 @@ async def test_a_stream_passes_over_finished_rows_and_compares_them() -> None:
         reading, writing = os.pipe()
         os.write(writing, b"\n".join([input_line(1), input_line(2), third, b""]))
         os.close(writing)
-        source = StreamSource(reading, "standard input", ledger=ledger_of(1, 3))
+        source = StreamSource(reading, "standard input", finished=finished_of(1, 3))
 
         if expected is None:
             with pytest.raises(InputError, match="standard input:3: this row has changed"):

@@ -40,11 +40,11 @@ def write_lines(path: Path, *lines: bytes) -> list[bytes]:
 def open_and_close(path: Path | str, **options: object) -> FinishedRows:
     output = open_output(path, **options)  # type: ignore[arg-type]
     output.close()
-    return output.ledger
+    return output.finished
 
 
-def finished(ledger: FinishedRows, up_to: int = 30) -> list[int]:
-    return [row for row in range(1, up_to) if ledger.is_done(row)]
+def done_rows(finished: FinishedRows, up_to: int = 30) -> list[int]:
+    return [row for row in range(1, up_to) if finished.is_done(row)]
 
 
 def python(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
@@ -61,7 +61,7 @@ def test_a_new_output_is_private_and_empty(path: Path) -> None:
     output = open_output(path)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert (len(output.ledger), output.is_resumable) == (0, True)
+    assert (len(output.finished), output.is_resumable) == (0, True)
     assert repr(output) == f"<Output {path} open, 0 lines>"
     output.close()
 
@@ -70,11 +70,11 @@ def test_opening_reads_back_which_rows_are_finished(path: Path) -> None:
     """By row, hash and status, in whatever order they stand."""
     write_lines(path, result_line(17), result_line(3, status="failed"), result_line(5))
 
-    ledger = open_and_close(path)
+    finished = open_and_close(path)
 
-    assert (ledger.success, ledger.failed, ledger.last, finished(ledger)) == (2, 1, 17, [3, 5, 17])
-    assert ledger.matches(17, json.loads(result_line(17))["hash"])
-    assert not ledger.matches(17, json.loads(result_line(18))["hash"])
+    assert (finished.success, finished.failed, finished.last, done_rows(finished)) == (2, 1, 17, [3, 5, 17])
+    assert finished.matches(17, json.loads(result_line(17))["hash"])
+    assert not finished.matches(17, json.loads(result_line(18))["hash"])
 
 
 def test_appending_goes_on_after_what_is_there(path: Path) -> None:
@@ -97,9 +97,9 @@ def test_overwrite_starts_afresh_whatever_was_there(path: Path) -> None:
     """Also over a file that is not ours."""
     path.write_bytes(b"my notes\n")
 
-    ledger = open_and_close(path, overwrite=True)
+    finished = open_and_close(path, overwrite=True)
 
-    assert len(ledger) == 0
+    assert len(finished) == 0
     assert path.read_bytes() == b""
 
 
@@ -183,7 +183,7 @@ def test_a_tail_torn_at_any_byte_is_repaired(path: Path) -> None:
         output.write(result_line(9))
         output.close()
 
-        assert finished(output.ledger) == [1, 2, 3][:count]
+        assert done_rows(output.finished) == [1, 2, 3][:count]
         assert path.read_bytes() == b"".join(lines[:count]) + result_line(9)
 
 
@@ -195,9 +195,9 @@ def test_a_tail_of_nul_bytes_is_repaired_wherever_it_starts(path: Path) -> None:
         path.write_bytes(whole[:start] + bytes(len(whole) - start))
         count = sum(start >= len(b"".join(lines[:number])) for number in (1, 2, 3))
 
-        ledger = open_and_close(path)
+        finished = open_and_close(path)
 
-        assert finished(ledger) == [1, 2, 3][:count]
+        assert done_rows(finished) == [1, 2, 3][:count]
         assert path.read_bytes() == b"".join(lines[:count])
 
 
@@ -208,9 +208,9 @@ def test_a_last_line_with_nul_bytes_in_it_goes(path: Path, start: int, tail: byt
     last = result_line(2)
     write_lines(path, result_line(1), last[:start] + bytes(50) + last[start + 50 :], tail)
 
-    ledger = open_and_close(path)
+    finished = open_and_close(path)
 
-    assert finished(ledger) == [1]
+    assert done_rows(finished) == [1]
     assert path.read_bytes() == result_line(1)
 
 
@@ -242,9 +242,9 @@ def test_lines_longer_than_a_block_are_read_and_repaired(path: Path) -> None:
     for tail, count in ((b"", 3), (large[0][:-1].replace(b'"row":1', b'"row":4'), 4), (large[0][:-2], 3)):
         write_lines(path, *large, tail)
 
-        ledger = open_and_close(path)
+        finished = open_and_close(path)
 
-        assert finished(ledger) == list(range(1, count + 1))
+        assert done_rows(finished) == list(range(1, count + 1))
         assert path.stat().st_size == sum(map(len, large)) + (len(large[0]) if count == 4 else 0)
 
 
@@ -265,7 +265,7 @@ def test_scanning_changes_nothing(path: Path) -> None:
 
     found = scan(fd, "out")
 
-    assert (len(found.ledger), found.end_bytes, found.lacks_newline) == (1, len(result_line(1)), False)
+    assert (len(found.finished), found.end_bytes, found.lacks_newline) == (1, len(result_line(1)), False)
     assert os.lseek(fd, 0, os.SEEK_CUR) == 0
     os.close(fd)
 
@@ -279,8 +279,8 @@ sys.path.insert(0, sys.argv[2])
 from example_lines import result_line
 from llmbatch.outputs.open import open_output
 output = open_output(sys.argv[1])
-row = output.ledger.last
-print(len(output.ledger), flush=True)
+row = output.finished.last
+print(len(output.finished), flush=True)
 while True:
     row += 1
     output.write(result_line(row, text="x" * (row * 7919 % 9000)))
@@ -294,12 +294,12 @@ while True:
         writer.send_signal(signal.SIGKILL)
         writer.communicate()
 
-        ledger = open_and_close(path)
+        finished = open_and_close(path)
         rows = [json.loads(line)["row"] for line in path.read_bytes().splitlines(keepends=True)]
 
-        assert rows == list(range(1, len(ledger) + 1))
-        assert len(ledger) >= done
-        done = len(ledger)
+        assert rows == list(range(1, len(finished) + 1))
+        assert len(finished) >= done
+        done = len(finished)
     assert done > 0
 
 
@@ -416,7 +416,7 @@ def test_retry_failed_drops_the_failed_lines_and_nothing_else(path: Path) -> Non
     output.write(result_line(2))
     output.close()
 
-    assert finished(output.ledger) == [1, 3]
+    assert done_rows(output.finished) == [1, 3]
     assert path.read_bytes() == result_line(1) + result_line(3) + result_line(2)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     assert [file.name for file in path.parent.iterdir()] == [path.name]

@@ -337,7 +337,7 @@ def test_a_kill_while_room_is_tested_leaves_a_file_that_resumes(path: Path) -> N
 
     assert list(path.parent.iterdir()) == [path]
     assert path.read_bytes() == LINES
-    assert again.ledger.success == 2
+    assert again.finished.success == 2
 
 
 class Unsyncable(Filesystem):
