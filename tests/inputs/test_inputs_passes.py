@@ -44,9 +44,9 @@ def piped(text: bytes, spool: Path | None = None, limit: int | None = None) -> S
 def opened(kind: str, text: bytes, directory: Path, limit: int | None = None) -> FileSource | StreamSource:
     if kind == "pipe":
         return piped(text, directory / ".spool", limit)
-    pack: Pack = {"plain": bytes, "gzip": gzip.compress, "zstd": zstandard.compress}[kind]
+    packs: dict[str, Pack] = {"plain": bytes, "gzip": gzip.compress, "zstd": zstandard.compress}
     path = directory / "in.jsonl"
-    path.write_bytes(pack(text))
+    path.write_bytes(packs[kind](text))
     return open_source(path, limit=limit)
 
 
@@ -212,7 +212,7 @@ async def test_rows_of_archives_and_iterables_stay_in_memory(tmp_path: Path) -> 
         source.close()
     assert not iterable.rewind()
     with pytest.raises(RuntimeError):
-        iterable.skip(row)
+        iterable.skip(Row(1, "0" * 16, '"a"', {}))
 
 
 def test_the_spool_has_no_name_and_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ async def never(row: object) -> object:
 @pytest.mark.parametrize(("name", "content", "seen", "hint"), FORMATS, ids=[name for name, *_ in FORMATS])
 @pytest.mark.parametrize("strict", [False, True])
 async def test_a_file_of_another_format_is_refused_before_a_line_is_written(
-    tmp_path, monkeypatch, name, content, seen, hint, strict
-):
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, seen: str, hint: str, strict: bool
+) -> None:
     """The error names the file and the format that was seen, the hint has a command; no output file is made."""
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
@@ -96,7 +96,9 @@ async def test_a_file_of_another_format_is_refused_before_a_line_is_written(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_the_command_of_the_hint_converts_the_file(tmp_path, monkeypatch, name, content, prompts):
+async def test_the_command_of_the_hint_converts_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, prompts: list[str]
+) -> None:
     """What the hint says to type makes a file of the rows. Slow: it starts a shell and what it names."""
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content)
@@ -115,7 +117,7 @@ async def test_the_command_of_the_hint_converts_the_file(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("count", [1, 3, 20, 25])
-async def test_rows_that_are_all_malformed_are_refused(tmp_path, count):
+async def test_rows_that_are_all_malformed_are_refused(tmp_path: Path, count: int) -> None:
     """Rows without anything to send, up to 20: refused, with their fault once, and no output is made."""
     path = tmp_path / "q.jsonl"
     path.write_text('{"question":"a"}\n' * count)
@@ -128,7 +130,7 @@ async def test_rows_that_are_all_malformed_are_refused(tmp_path, count):
     assert [other.name for other in tmp_path.iterdir()] == ["q.jsonl"]
 
 
-async def test_a_good_row_among_the_first_20_lets_the_malformed_ones_fail_alone(tmp_path):
+async def test_a_good_row_among_the_first_20_lets_the_malformed_ones_fail_alone(tmp_path: Path) -> None:
     """19 malformed rows and a good one: the run goes on, as a bad row never costs a run."""
 
     async def echo(row: object) -> object:
@@ -146,12 +148,12 @@ async def test_a_good_row_among_the_first_20_lets_the_malformed_ones_fail_alone(
     "line",
     [b'[{"role":"user","content":"a"}]', b'[{"type":"message","role":"user","content":"a"}]', b'[{"content":"a"}]'],
 )
-def test_a_list_of_messages_stays_a_row(line):
+def test_a_list_of_messages_stays_a_row(line: bytes) -> None:
     """A top-level list of messages is one row, as promised; only a list of rows is not."""
     assert isinstance(parse_line(1, line), Row)
 
 
-def test_prose_with_a_comma_in_each_line_is_not_taken_for_a_table_of_uneven_columns():
+def test_prose_with_a_comma_in_each_line_is_not_taken_for_a_table_of_uneven_columns() -> None:
     """CSV needs the same number of columns in most lines."""
     rows = [parse_line(number, line) for number, line in enumerate([b"a, b", b"c", b"d, e, f", b"g"], 1)]
 
@@ -177,7 +179,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
     ],
 )
 @pytest.mark.parametrize("output", ["-", "out.jsonl"])
-def test_standard_input_of_another_format_is_refused_too(tmp_path, content, seen, hint, output):
+def test_standard_input_of_another_format_is_refused_too(
+    tmp_path: Path, content: bytes, seen: str, hint: str, output: str
+) -> None:
     """Exit code 2 and not one line, on standard output or in a file. Slow: a process each."""
     done = subprocess.run(
         [sys.executable, "-m", "llmbatch", "run", "-", "-o", output, "-m", "sim/steady", "-q"],
@@ -198,7 +202,7 @@ def test_standard_input_of_another_format_is_refused_too(tmp_path, content, seen
 
 
 @pytest.mark.slow
-def test_malformed_rows_of_standard_input_fail_once_a_row_could_be_sent(tmp_path):
+def test_malformed_rows_of_standard_input_fail_once_a_row_could_be_sent(tmp_path: Path) -> None:
     """They wait for the first good row, and then each gets its line. Slow: a process."""
     done = subprocess.run(
         [sys.executable, "-m", "llmbatch", "run", "-", "-m", "sim/steady", "-q"],

@@ -111,6 +111,7 @@ async def test_a_file_of_many_blocks_is_read_whole(tmp_path: Path) -> None:
 
     rows = []
     while not source.exhausted:
+        assert source.fraction is not None
         fractions.append(source.fraction)
         row = source.take()
         if row is not None:
@@ -419,6 +420,7 @@ async def test_a_cancelled_wait_leaves_the_stream_as_it_was(tmp_path: Path) -> N
     os.close(writer)
 
     assert [row.number for row in await drain(source)] == [1]
+    assert source._fd is not None
     assert not asyncio.get_running_loop().remove_reader(source._fd)
     source.close()
 

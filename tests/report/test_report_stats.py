@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Literal, get_args
 
 import pytest
@@ -386,7 +387,7 @@ def stamped(events: list[Event], steps: list[float]) -> list[Event]:
     out: list[Event] = []
     for event, step in zip(events, steps, strict=False):
         at += step
-        values = {name: getattr(event, name) for name in event.__slots__}
+        values = {field.name: getattr(event, field.name) for field in fields(event)}
         out.append(type(event)(**{**values, "at": at}))
     return out
 
