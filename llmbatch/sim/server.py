@@ -10,7 +10,6 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable
 
 from aiohttp import web
 
@@ -20,7 +19,7 @@ from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.scenario import Scenario
 
-__all__ = ["SimServer", "serve_forever", "start"]
+__all__ = ["SimServer", "start"]
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -190,40 +189,6 @@ async def start(
     server = SimServer(provider, host)
     await server.listen(port, listener)
     return server
-
-
-async def serve_forever(
-    ready: Callable[[SimServer], None],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    scenario: str | Scenario = "steady",
-    seed: int = 0,
-    latency: float | None = None,
-    speed: float = 1.0,
-    require_key: str | None = None,
-    capacity: int | None = None,
-    rate: float = 100.0,
-) -> None:
-    """Serve until cancelled, then close; *ready* is called once the port is open.
-
-    Raises:
-        UsageError: as :func:`start`.
-    """
-    server = await start(
-        host=host,
-        port=port,
-        scenario=scenario,
-        seed=seed,
-        latency=latency,
-        speed=speed,
-        require_key=require_key,
-        capacity=capacity,
-        rate=rate,
-    )
-    async with server:
-        ready(server)
-        await asyncio.get_running_loop().create_future()
 
 
 def _is_loopback(host: str) -> bool:

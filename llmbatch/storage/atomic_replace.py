@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_DIRECTORY, Filesystem, is_unsupported
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_DIRECTORY, Filesystem, is_unsupported, write_all
 
 __all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
@@ -60,9 +60,7 @@ def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
         disk.lock(fd)
         _copy_rights(path, fd, disk)
         for chunk in chunks:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[disk.write(fd, rest) :]
+            write_all(fd, chunk, disk)
         try:
             disk.sync_all(fd)
         except OSError as error:
@@ -105,9 +103,7 @@ def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync:
     except PermissionError:
         return
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[disk.write(fd, rest) :]
+        write_all(fd, data, disk)
         if sync:
             disk.sync(fd)
     finally:

@@ -32,6 +32,7 @@ __all__ = [
     "is_readable",
     "is_unsupported",
     "is_writable",
+    "write_all",
     "write_error",
 ]
 
@@ -255,3 +256,14 @@ class Filesystem:
 
 FILESYSTEM: Final = Filesystem()
 """The operating system's file system."""
+
+
+def write_all(fd: int, data: bytes, disk: Filesystem) -> None:
+    """Write all of *data*, in as many calls as that takes.
+
+    Raises:
+        OSError: as the system says; some of *data* may have been written.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[disk.write(fd, rest) :]
