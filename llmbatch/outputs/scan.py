@@ -119,13 +119,16 @@ def _enter_all(text: bytes, start: int, end: int, name: str, finished: FinishedR
 
 
 def _enter_each(lines: list[bytes], name: str, finished: FinishedRows) -> int:
-    """Add lines one by one, to find a foreign one; give the number of the last if it has NUL bytes, else 0."""
-    for line in lines[:-1]:
+    """Add lines one by one, to find the foreign one; return the number of the last line if it has NUL bytes, else 0."""
+    is_holed = 0 in lines[-1]
+    for line in lines[:-1] if is_holed else lines:
         _enter(line, name, finished)
-    if 0 not in lines[-1]:
-        _enter(lines[-1], name, finished)
-        return 0
-    _check_torn(lines[-1], name, finished)
+    return _holed(lines[-1], name, finished) if is_holed else 0
+
+
+def _holed(line: bytes, name: str, finished: FinishedRows) -> int:
+    """The number of a whole line with NUL bytes, which a crash may have left."""
+    _check_torn(line, name, finished)
     return len(finished) + 1
 
 

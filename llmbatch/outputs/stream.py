@@ -9,6 +9,7 @@ import asyncio
 import os
 import select
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -22,7 +23,7 @@ __all__ = ["StreamOutput", "ThreadedStreamOutput", "open_stream_output"]
 _PIECE_BYTES: Final = 64 * 1024
 
 
-class StreamOutput(Output):
+class StreamOutput(Output, ABC):
     """Output to a stream. It has no earlier lines, written bytes cannot be removed, and a run cannot resume from it."""
 
     is_resumable = False
@@ -41,6 +42,7 @@ class StreamOutput(Output):
         """None: a stream has no earlier lines."""
         return {}
 
+    @abstractmethod
     def write_ready(self, data: memoryview) -> int:
         """Write as much of *data* as is possible without blocking; return the number of bytes written.
 
@@ -49,15 +51,14 @@ class StreamOutput(Output):
         Raises:
             WriteError: the reader has gone, or an I/O error.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def watch_ready(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         """Call *callback* in *loop* whenever the stream is writable."""
-        raise NotImplementedError
 
+    @abstractmethod
     def unwatch_ready(self, loop: asyncio.AbstractEventLoop) -> None:
         """Stop calling the callback; idempotent."""
-        raise NotImplementedError
 
     def check_room(self, *, sync: bool) -> None:
         """Do nothing: what is written to a stream to test it cannot be removed."""

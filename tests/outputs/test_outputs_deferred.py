@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llmbatch.core.errors import WriteError
-from llmbatch.outputs.deferred import default_output, deferred_path, write_deferred
+from llmbatch.core.errors import InputError, WriteError
+from llmbatch.core.rows import Result
+from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
 
 
 @pytest.mark.parametrize(
@@ -88,3 +89,34 @@ def test_a_deferred_file_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         write_deferred(tmp_path / "no" / "o.jsonl", [b"1\n"])
 
     assert "sent again" in caught.value.hint
+
+
+def test_a_directory_has_no_default_output(tmp_path: Path) -> None:
+    """The hint says what to name."""
+    with pytest.raises(InputError, match="is a directory") as caught:
+        default_output(tmp_path)
+
+    assert "name a file" in caught.value.hint
+
+
+def test_only_files_have_a_spool_beside_them(tmp_path: Path) -> None:
+    """Hidden, beside the file that a link leads to; devices, pipes and standard output have none."""
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "o.jsonl"
+    link.symlink_to(tmp_path / "there" / "real.jsonl")
+
+    assert spool_path(link) == tmp_path / "there" / ".real.jsonl.llmbatch-spool"
+    assert spool_path("-") is None
+    assert spool_path("/dev/null") is None
+
+
+def test_retry_at_is_never_a_second_early_and_never_beyond_the_calendar() -> None:
+    """Rounded up; a row without a wait has none; a wait of for ever is the last day of the year 9999."""
+    rows = [
+        Result(number, "0" * 16, "deferred", f'"r{number}"', retry_after=wait)
+        for number, wait in enumerate((0.2, None, 1e15), 1)
+    ]
+
+    stamp_retry_at(rows, wall=1_000_000_000.9)
+
+    assert [row.retry_at for row in rows] == ["2001-09-09T01:46:42Z", None, "9999-12-31T00:00:00Z"]

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 from example_lines import result_line
+from failing_disk import failing
 
 from llmbatch import BatchRunner, Summary
 from llmbatch.core.errors import OutputError, WriteError
+from llmbatch.outputs import watch
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.open import open_output
 from llmbatch.outputs.watch import FileChangedError
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.finished_rows import FinishedRows
 
 ROWS = 40
 LINES = result_line(1) + result_line(2)
@@ -267,6 +270,59 @@ async def test_a_run_ended_with_0_though_its_lines_were_gone(path: Path, deed: s
     elif deed == "replace":
         assert path.read_bytes() == b"theirs\n"
         assert path.with_name("out.recovered.jsonl").read_bytes().count(b"\n") == ROWS
+
+
+def test_a_path_that_can_no_longer_be_looked_up_changes_nothing(path: Path) -> None:
+    """Its directory was closed to us; the file is still there, and is written."""
+    output = Output(
+        os.open(path, os.O_RDWR | os.O_CREAT), "o", FinishedRows(), failing(stat=errno.EACCES), path=str(path)
+    )
+
+    output.write(LINES)
+    output.watch()
+
+    output.close()
+    assert path.read_bytes() == LINES
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ({"link": errno.EPERM}, "was renamed while the run was writing it; it is {moved} now"),
+        ({"name_of": errno.ENOENT}, "its 2 lines were saved under the same name"),
+        ({"name_of": errno.ENOENT, "sync_all": errno.EIO}, "its 2 lines could not be saved"),
+    ],
+)
+def test_a_renamed_output_is_saved_as_far_as_the_system_lets_us(
+    path: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, int], said: str
+) -> None:
+    """Without hard links it keeps its new name, without a name for an open file it is copied; or the error says why."""
+    output = Output(os.open(path, os.O_RDWR | os.O_CREAT), "o", FinishedRows(), failing(**fault), path=str(path))
+    output.write(LINES)
+    moved = path.rename(path.with_name("moved.jsonl"))
+
+    with pytest.raises(FileChangedError) as caught:
+        output.watch()
+    error = output.save(caught.value)
+    output.close()
+
+    assert said.format(moved=moved) in error.message
+    assert moved.read_bytes() == LINES
+    assert path.exists() == ("saved under" in said)
+
+
+def test_lines_are_not_saved_where_every_name_is_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file of others is overwritten."""
+    monkeypatch.setattr(watch, "_MOST_NAMES", 2)
+    output = start(path)
+    path.unlink()
+    for taken in (path, path.with_name("out.recovered.jsonl")):
+        taken.write_bytes(b"mine")
+
+    error = changed(output)
+
+    assert "its 2 lines could not be saved (File exists)" in error.message
+    assert {file.read_bytes() for file in path.parent.iterdir()} == {b"mine"}
 
 
 # Room and syncing, before anything is sent

@@ -267,6 +267,69 @@ async def test_a_failed_write_waits_for_the_sync_that_runs(tmp_path: Path) -> No
     output.close()
 
 
+async def test_a_sync_that_fails_after_a_write_did_is_not_told_too(tmp_path: Path) -> None:
+    """The first failure is the one that is told and raised."""
+
+    class Failing(Watched):
+        def sync(self) -> None:
+            super().sync()
+            raise WriteError("the sync failed")
+
+    output = Failing(tmp_path / "out.jsonl", sync_takes=0.05)
+    told: list[WriteError] = []
+    writer = LineWriter(output, sync_interval=0.0, on_error=told.append)
+    writer.put(b"1\n")
+    while not output.running:
+        await asyncio.sleep(0.001)
+
+    writer.put(b"big\n")
+    with pytest.raises(WriteError, match="disk full"):
+        await writer.aclose()
+
+    assert [error.message for error in told] == ["disk full"]
+    output.close()
+
+
+async def test_a_change_that_is_noticed_at_the_end_saves_the_lines(tmp_path: Path) -> None:
+    """Nothing was unsynced any more; the file is looked at once more all the same."""
+    path = tmp_path / "out.jsonl"
+    output = open_output(path)
+    writer = LineWriter(output, sync_interval=0.0)
+    writer.put(result_line(1))
+    await asyncio.sleep(0)
+    while writer._syncing is not None or writer._unsynced:
+        await asyncio.sleep(0.001)
+    path.unlink()
+
+    with pytest.raises(WriteError, match="its 1 lines were saved under the same name"):
+        await writer.aclose()
+
+    assert path.read_bytes() == result_line(1)
+    output.close()
+
+
+async def test_lines_that_no_longer_fit_when_the_others_are_saved_are_refused(tmp_path: Path) -> None:
+    """The disk is full as well: the lines that are in the file are saved, the others counted."""
+    path = tmp_path / "out.jsonl"
+    output = Watched(path)
+    output._path = str(path)
+    told: list[WriteError] = []
+    writer = LineWriter(output, sync_interval=0.0, on_error=told.append, sync_in_thread=False)
+    writer.put(result_line(1))
+    await asyncio.sleep(0)
+    path.rename(path.with_name("moved.jsonl"))
+    writer._lines.append(b"big\n")
+
+    while not told:
+        await asyncio.sleep(0.001)
+    with pytest.raises(WriteError, match="was renamed"):
+        await writer.aclose()
+
+    assert (writer.lines_written, writer.lines_refused) == (1, 1)
+    assert path.read_bytes() == result_line(1)
+    output.close()
+
+
 # Streams
 
 
