@@ -1,4 +1,4 @@
-"""What rules test beyond codes and words, and from when a refusal that names its end no longer holds."""
+"""Predicates of rules beyond codes and words, and the instants at which limits end that name one."""
 
 from __future__ import annotations
 

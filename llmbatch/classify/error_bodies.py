@@ -40,7 +40,7 @@ def read_error_body(body: JSON) -> ErrorBody:
     named = [int(code) for code in codes if len(code) == 3 and code.isascii() and code.isdigit()]
     return ErrorBody(
         codes=tuple(code for code in codes if not code.isdigit()),
-        message=_complaint_text(inner, error, body),
+        message=_message_of(inner, error, body),
         status=next((status for status in named if 400 <= status <= 599), None),
         numbers=tuple(code for code in codes if code.isdigit() and len(code) > 3) + _minimax_code(body),
     )
@@ -122,7 +122,7 @@ def _minimax_code(body: dict[str, JSON]) -> tuple[str, ...]:
     return (f"base_resp_{number}",) if type(number) is int and number else ()
 
 
-def _complaint_text(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) -> str:
+def _message_of(inner: dict[str, JSON], error: JSON, body: dict[str, JSON]) -> str:
     text = _words_of({name: value for name, value in inner.items() if name != "error"}) or _words_of(error)
     text = text or _words_of(body)
     metadata = inner.get("metadata")
@@ -147,9 +147,9 @@ def _words_of(value: JSON, depth: int = 0) -> str:
     if not isinstance(value, dict):
         return ""
     text = next(filter(None, (_words_of(value.get(name), depth + 1) for name in _MESSAGE_FIELDS)), "")
-    place = value.get("loc")
-    if isinstance(place, list):
+    location = value.get("loc")
+    if isinstance(location, list):
         kind = value.get("type")
         text = text or (kind if isinstance(kind, str) else "")
-        return ".".join(str(part) for part in place if isinstance(part, str | int)) + f": {text}"
+        return ".".join(str(part) for part in location if isinstance(part, str | int)) + f": {text}"
     return text

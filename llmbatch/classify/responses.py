@@ -49,13 +49,13 @@ def read_success(endpoint: str, document: JSON) -> ParsedAnswer | BadBody:
     if document.get("error") or document.get("type") == "error" or document.get("object") == "error":
         return BadBody("error_in_200", "a success status with an error inside", document)
     read = _read(endpoint, document)
-    if isinstance(read, BadBody) and read.error is None and not _COMPLAINING.isdisjoint(document):
+    if isinstance(read, BadBody) and read.error is None and not _ERROR_MEMBERS.isdisjoint(document):
         # A message or code of the provider's own: {"code": 1113, "msg": "…"}, {"base_resp": {…}}, {"detail": "…"}.
         read.error = document
     return read
 
 
-_COMPLAINING = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
+_ERROR_MEMBERS = frozenset({"code", "error_code", "msg", "message", "error_msg", "detail", "errors", "base_resp"})
 
 
 def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:

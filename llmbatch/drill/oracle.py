@@ -40,17 +40,17 @@ class Workload:
 
     concurrency: int
     latency: float
-    """The mean of a good answer."""
+    """Mean duration of a good answer."""
     timeout: float
     rpm: float | None = None
 
     @property
     def full(self) -> float:
-        """Good answers a second when nothing is wrong."""
+        """Good answers per second when nothing is wrong."""
         return self._bounded(self.concurrency / self.latency)
 
     def goodput(self, phase: Phase) -> float:
-        """Good answers a second at best, as *phase* is at its beginning."""
+        """Maximum good answers per second, as *phase* is at its beginning."""
         shares = dict(phase.mix) or {phase.behaviour: phase.share}
         shares["fine"] = shares.get("fine", 0.0) + 1.0 - sum(shares.values())
         seconds = sum(share * self._call_seconds(behaviour, phase) for behaviour, share in shares.items())
@@ -87,7 +87,7 @@ def attempts_of_a_bad_row(errors: float, max_attempts: int) -> int:
 
 
 def bad_rows_as_good(workload: Workload, scenario: Scenario, faults: Iterable[RowFault], max_attempts: int) -> float:
-    """How many good rows take as long as bad ones with these *faults*: what each of their attempts costs, added up."""
+    """The number of good rows that take as long as the bad rows of *faults*, over all of their attempts."""
     errors = max((1 - phase.good_share for phase in scenario.phases if not phase.is_down), default=0.0)
     attempts = attempts_of_a_bad_row(min(errors, 0.99), max_attempts)
     took = {
@@ -99,12 +99,12 @@ def bad_rows_as_good(workload: Workload, scenario: Scenario, faults: Iterable[Ro
 
 
 def share_of_goodput(workload: Workload, scenario: Scenario, at: float) -> float:
-    """The best goodput *at* seconds after the start, as a part of what there is when all is well: 0 to 1."""
+    """The maximum goodput *at* seconds after the start, as a share (0 to 1) of the full goodput."""
     return workload.goodput(scenario.at(at)) / workload.full
 
 
 def rows_within(workload: Workload, scenario: Scenario, seconds: float) -> int:
-    """Rows that the oracle is done with after *seconds*."""
+    """Number of rows that the oracle has finished after *seconds*."""
     step = seconds / _STEPS
     return math.ceil(sum(workload.goodput(scenario.at((number + 0.5) * step)) for number in range(_STEPS)) * step)
 

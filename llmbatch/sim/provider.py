@@ -57,10 +57,10 @@ _forced_status = re.compile(rb"\[sim:([45]\d\d)\]").search
 
 
 class SimulatedProvider:
-    """Answers like OpenAI and Anthropic do, well or badly as a scenario has it.
+    """Answers like OpenAI and Anthropic do, with the faults of a scenario.
 
-    Not safe to share between threads. Every plan of :meth:`answer` must be handed to :meth:`finish` once, whatever
-    became of it, or it counts as in flight for ever.
+    Not thread-safe. Every plan of :meth:`answer` must be passed to :meth:`finish` once, however the request ended,
+    or it counts as in flight for ever.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SimulatedProvider:
         return f"<SimulatedProvider {self._scenario.name}, {self.stats.calls} calls, {self.stats.in_flight} in flight>"
 
     def reset(self) -> None:
-        """Start afresh: clocks, numbers and what was asked before. What is in flight still is."""
+        """Reset clocks, statistics and the record of earlier requests; requests in flight stay counted."""
         in_flight = self.stats.in_flight
         self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
         self._started.clear()
@@ -128,7 +128,7 @@ class SimulatedProvider:
         return scenario.at(elapsed - started if scenario.affects(model) else math.inf)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, elapsed: float) -> ResponsePlan:
-        """What a request gets that arrives *elapsed* seconds after the provider started.
+        """Plan the response to a request that arrives *elapsed* seconds after the provider started.
 
         Header names are lower case. ``/sim/stats``, ``/sim/reset`` and the list of models answer at once and count
         nowhere.
@@ -155,7 +155,7 @@ class SimulatedProvider:
         return plan
 
     def finish(self, plan: ResponsePlan) -> None:
-        """Tell that *plan* is over: answered, broken off or given up."""
+        """Record that *plan* has ended: answered, broken off or given up."""
         if plan.counted:
             self.stats.in_flight -= 1
 
@@ -169,7 +169,7 @@ class SimulatedProvider:
         return 0.15 if own is None else own
 
     def _chance(self, path: str, body: bytes) -> Random:
-        """The dice of this attempt: seeded by the request and by how often it came, never by the order of requests."""
+        """The random numbers of this attempt, seeded by the request and its count, never by the order of requests."""
         key = blake2b(body, digest_size=8, key=path.encode()[:64]).digest()
         attempt = self._attempts.pop(key, 0) + 1
         self._attempts[key] = attempt
@@ -268,7 +268,7 @@ class SimulatedProvider:
         *,
         is_admitted: bool,
     ) -> ErrorResponse | None:
-        """The error that key, load or scenario demand, None if there is none."""
+        """The error due to the key, the load or the scenario; None if there is none."""
         if self._key is not None and not _has_key(headers, self._key):
             return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
         if self._capacity is not None and self.stats.in_flight >= self._capacity:
@@ -355,7 +355,7 @@ def _throttling() -> ErrorResponse:
 
 
 def _corrupted(good: ResponsePlan, behaviour: Behaviour, *, down: bool) -> ResponsePlan:
-    """A good answer as it is where the provider does not get it out well."""
+    """A good answer, damaged as the behavior of the phase has it."""
     if behaviour == "cut":
         return replace(good, kind="cut", good=False, down=down)
     if behaviour == "false_success":

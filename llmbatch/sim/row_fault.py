@@ -60,7 +60,7 @@ class RowFault:
             raise UsageError(f"stall is {self.stall!r}, must be 0 or more seconds")
 
     def status_of(self, text: str) -> int:
-        """What the row with this *text* is answered with, where it is answered badly."""
+        """The status of the bad response to the row with this *text*."""
         return 429 if self.behaviour == "throttle" else self.statuses[_draw(text, "status") % len(self.statuses)]
 
     def is_fatal(self, timeout: float) -> bool:

@@ -42,7 +42,7 @@ _ALL = 1.0 - 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A time of one behaviour, or of several side by side.
+    """A period with one behavior, or several side by side.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
     """
@@ -55,7 +55,7 @@ class Phase:
     share_to: float | None = None
     """Where ``share`` has got to at the end, 0 to 1, in a straight line; None: it stays."""
     mix: Mapping[Behaviour, float] = field(default_factory=dict)
-    """Several behaviours with their shares, together at most 1, in place of ``behaviour`` and ``share``."""
+    """Several behaviours with their shares, together at most 1, instead of ``behaviour`` and ``share``."""
     stall: float = 30.0
     """Seconds before the first byte of a ``slow`` answer, at least 0."""
     retry_after: float | None = None
@@ -108,12 +108,12 @@ class Phase:
 
     @property
     def good_share(self) -> float:
-        """Which part of the requests is answered well, sooner or later, under a load that is carried."""
+        """The share of requests, 0 to 1, that get a good answer at a load within capacity."""
         shares = self.mix or {self.behaviour: self.share}
         return 1.0 - sum(share for behaviour, share in shares.items() if behaviour not in _ANSWERING)
 
     def pick(self, draw: float) -> Behaviour:
-        """How a request fares whose lot, 0 to 1, is *draw*."""
+        """The behavior that a request meets whose random number, 0 to 1, is *draw*."""
         if not self.mix:
             return self.behaviour if draw < self.share else "fine"
         for behaviour, share in self.mix.items():
@@ -123,7 +123,7 @@ class Phase:
         return "fine"
 
     def after(self, seconds: float) -> Phase:
-        """The phase as it is *seconds* after its beginning: what changes in the course of it has got so far."""
+        """The phase as it is *seconds* after its beginning, with its gradual changes applied."""
         if self.share_to is None and self.capacity_to is None:
             return self
         part = min(1.0, seconds / self.seconds)
@@ -148,7 +148,7 @@ _FINE_FOR_EVER = Phase(math.inf, "fine")
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Phases in a row, then fine for ever; with ``repeat`` they start again instead.
+    """Phases in sequence, then ``fine`` for ever; with ``repeat`` they start again instead.
 
     Raises :class:`~llmbatch.core.errors.UsageError` if a repeating scenario has no end to repeat from.
     """

@@ -54,7 +54,7 @@ _MOST_PHASES = 10_000
 
 @cache
 def built_in_scenarios() -> Mapping[str, Scenario]:
-    """The scenarios that come with the package, by name: the short ones first, then s1 to s14, then m1 to m8."""
+    """The built-in scenarios by name: the short ones first, then s1 to s14, then m1 to m8."""
     folder = files("llmbatch.sim").joinpath("scenarios")
     found = [
         _scenario(entry.name.removesuffix(".toml"), entry.read_text("utf-8"), entry.name)
@@ -94,7 +94,7 @@ def find_scenario(name: str) -> Scenario:
 
 
 def read_scenario(path: Path) -> Scenario:
-    """The scenario in a file; it is called as the file is.
+    """Read the scenario in a file; its name is that of the file.
 
     Raises:
         UsageError: the file cannot be read, or says something impossible: which file, key and range.

@@ -59,7 +59,7 @@ class SimServer:
 
     @property
     def stats(self) -> Stats:
-        """What was asked so far; also at ``GET /sim/stats``."""
+        """Statistics of the requests so far; also at ``GET /sim/stats``."""
         return self.provider.stats
 
     async def __aenter__(self) -> SimServer:
@@ -69,7 +69,7 @@ class SimServer:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop at once: requests under way, hanging ones too, lose their connection. Idempotent."""
+        """Stop at once: requests in flight, also hanging ones, lose their connection. Idempotent."""
         for request in self._requests:
             request.cancel()
         await self._runner.cleanup()
@@ -147,7 +147,7 @@ class SimServer:
         return response
 
     async def _cut(self, plan: ResponsePlan, request: web.Request) -> web.StreamResponse:
-        """Half of the answer, and then the connection closes."""
+        """Send half of the answer, then close the connection."""
         whole = b"".join(chunk for _, chunk in plan.chunks) or plan.body
         headers = dict(plan.headers) if plan.chunks else {**plan.headers, "content-length": str(len(whole))}
         response = web.StreamResponse(status=plan.status, headers=headers)
@@ -174,7 +174,7 @@ async def start(
 ) -> SimServer:
     """Start a server on a loopback *host*; port 0 takes any free one. The rest is :class:`SimulatedProvider`'s.
 
-    *listener* is a socket that listens on *host* already, in place of *port*.
+    *listener*: a socket that already listens on *host*, instead of *port*.
 
     Raises:
         UsageError: a value is out of range, the host is not loopback, or the port is in use.
