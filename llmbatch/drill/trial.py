@@ -40,7 +40,7 @@ _MAX_JOB_SECONDS = 48 * 3600.0
 
 _WEEK = 7 * 86_400.0
 
-_NEIGHBOUR = "neighbour"
+_NEIGHBOR = "neighbor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class TrialPlan:
         """The models that rows name in turn: one, or an affected one and another."""
         if not self.scenario.models:
             return ("drill",)
-        return (self.scenario.models[0].replace("*", "").replace("?", "x"), _NEIGHBOUR)
+        return (self.scenario.models[0].replace("*", "").replace("?", "x"), _NEIGHBOR)
 
 
 def plan_trial(

@@ -50,7 +50,7 @@ _CUSTOM = KnownProvider("", "", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
-    """Settings of where to send; validated when created, except what depends on a row.
+    """Base URL, key, model and format settings; validated when created, except what depends on a row.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for an invalid value.
     """

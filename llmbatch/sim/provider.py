@@ -40,7 +40,7 @@ from llmbatch.sim.protocol import (
 from llmbatch.sim.request import SimRequest, read_request
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
-from llmbatch.sim.scenario import DEFAULT_STATUSES, Behaviour, Phase, Scenario
+from llmbatch.sim.scenario import DEFAULT_STATUSES, Behavior, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
 __all__ = ["SimulatedProvider"]
@@ -222,18 +222,18 @@ class SimulatedProvider:
         # The draws come first and in this order, so that no branch shifts those of another.
         suffix = f"{chance.getrandbits(96):024x}"
         delay = chance.lognormvariate(math.log(median), _SPREAD) if median > 0 else 0.0
-        behaviour = phase.pick(chance.random())
+        behavior = phase.pick(chance.random())
         pick = chance.random()
 
         def error_plan(error: ErrorResponse, wait: float | None = None) -> ResponsePlan:
             # Bad answers are quick ones.
             return _error_plan(dialect, error, suffix, delay / 5, wait, down=phase.is_down)
 
-        if behaviour == "hang":
+        if behavior == "hang":
             return ResponsePlan("hang", down=phase.is_down)
-        if behaviour == "refuse":
+        if behavior == "refuse":
             return ResponsePlan("close", delay / 5, sent=pick < 0.5, down=phase.is_down)
-        error = self._error_due(dialect, headers, behaviour, phase, pick, is_admitted=is_admitted)
+        error = self._error_due(dialect, headers, behavior, phase, pick, is_admitted=is_admitted)
         if error is not None:
             return error_plan(error, phase.retry_after)
         forced = _forced_status(body)
@@ -246,14 +246,14 @@ class SimulatedProvider:
             if isinstance(request, ErrorResponse):
                 return error_plan(request)
             fault = find_fault(faults, request.prompt) if faults else None
-            if fault is not None and fault.behaviour != "slow":
+            if fault is not None and fault.behavior != "slow":
                 status = fault.status_of(request.prompt)
                 return error_plan(
                     _throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
                 )
-            late = (phase.stall if behaviour == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
+            late = (phase.stall if behavior == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
             good = self._good_plan(request, suffix, delay + late, median)
-            return _corrupted(good, behaviour, down=phase.is_down)
+            return _corrupted(good, behavior, down=phase.is_down)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
             return error_plan(ErrorResponse(400, "The request has a value that is out of range."))
@@ -262,7 +262,7 @@ class SimulatedProvider:
         self,
         dialect: Dialect,
         headers: Mapping[str, str],
-        behaviour: Behaviour,
+        behavior: Behavior,
         phase: Phase,
         pick: float,
         *,
@@ -273,9 +273,9 @@ class SimulatedProvider:
             return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
         if self._capacity is not None and self.stats.in_flight >= self._capacity:
             return ErrorResponse(429, "Too many requests at a time.", code="rate_limit_exceeded")
-        match behaviour:
+        match behavior:
             case "down" | "errors":
-                return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behaviour], pick)
+                return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behavior], pick)
             case "html":
                 return ErrorResponse(502, "Bad gateway", code=HTML)
             case "throttle":
@@ -354,11 +354,11 @@ def _throttling() -> ErrorResponse:
     return ErrorResponse(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
 
 
-def _corrupted(good: ResponsePlan, behaviour: Behaviour, *, down: bool) -> ResponsePlan:
+def _corrupted(good: ResponsePlan, behavior: Behavior, *, down: bool) -> ResponsePlan:
     """A good answer, damaged as the behavior of the phase has it."""
-    if behaviour == "cut":
+    if behavior == "cut":
         return replace(good, kind="cut", good=False, down=down)
-    if behaviour == "false_success":
+    if behavior == "false_success":
         body = dumps({"error": {"message": "The engine failed.", "type": "server_error", "code": "internal_error"}})
         headers = {**good.headers, "content-type": "application/json"}
         return replace(good, headers=headers, body=body.encode(), chunks=(), good=False, down=down)

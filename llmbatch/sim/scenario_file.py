@@ -9,7 +9,7 @@ A file says what happens in words and numbers::
 
     [[phase]]
     minutes = 60                           # or seconds, or hours; seconds = inf for ever
-    behaviour = "down"
+    behavior = "down"
     statuses = [500, 503]
 
     [[phase]]
@@ -18,11 +18,11 @@ A file says what happens in words and numbers::
 
     [[phase]]
     times = 3                              # these phases in a row, three times
-    phases = [{seconds = 30, behaviour = "hang"}, {seconds = 30}]
+    phases = [{seconds = 30, behavior = "hang"}, {seconds = 30}]
 
     [[rows]]                               # rows that always fail, by a hash of their text; beside any phase
     share = 0.05                           # or numbers = [1000, 1019]: those whose text ends in "row N"
-    behaviour = "errors"                   # or throttle, slow
+    behavior = "errors"                   # or throttle, slow
 
 The keys of a phase are the fields of :class:`~llmbatch.sim.scenario.Phase`, those of rows the fields of
 :class:`~llmbatch.sim.row_fault.RowFault`.
@@ -211,8 +211,8 @@ def _statuses(value: object, what: str) -> tuple[int, ...]:
 
 def _mix(value: object, what: str) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise UsageError(f"{what} is {value!r}, must be a table of behaviours and their shares")
-    return {behaviour: _number(share, f"{what}.{behaviour}") for behaviour, share in value.items()}
+        raise UsageError(f"{what} is {value!r}, must be a table of behaviors and their shares")
+    return {behavior: _number(share, f"{what}.{behavior}") for behavior, share in value.items()}
 
 
 def _number(value: object, what: str) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 import e2e_hostile
 import pytest
-from e2e_hostile import GOOD, Answer, Behaviour, Call, HostileServer, Outage, error
+from e2e_hostile import GOOD, Answer, Behavior, Call, HostileServer, Outage, error
 
 from llmbatch import BatchRunner
 
@@ -93,7 +93,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-OUTAGES: dict[str, Behaviour] = {
+OUTAGES: dict[str, Behavior] = {
     "503": error(503),
     "reset": "reset",
     "hang": "hang",
@@ -245,7 +245,7 @@ async def test_storm_of_429_opens_no_circuit_and_fails_no_row(prompts: Callable[
     prompts(80)
     taken: list[float] = []
 
-    def thirty_a_second(call: Call) -> Behaviour:
+    def thirty_a_second(call: Call) -> Behavior:
         if len([at for at in taken if at > call.at - 1.0]) >= 30:
             return error(429, "rate_limit_exceeded", retry_after="1")
         taken.append(call.at)
@@ -302,7 +302,7 @@ async def test_route_that_refuses_from_the_start_stops_the_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ["reset", error(400, "strange")])
 async def test_row_alone_in_its_file_is_judged_by_canaries(
-    prompts: Callable[[int], None], run: Run, answer: Behaviour
+    prompts: Callable[[int], None], run: Run, answer: Behavior
 ) -> None:
     """One bad row and nothing else: each failed attempt is proven by the smallest request, and no circuit opens.
 
@@ -402,7 +402,7 @@ async def test_model_that_is_down_leaves_its_neighbour_alone(tmp_path: Path) -> 
     rows = [{"prompt": f"row {n}", "model": "sick" if n % 2 else "well"} for n in range(1, 121)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def behave(call: Call) -> Behaviour:
+    def behave(call: Call) -> Behavior:
         return error(503) if call.body["model"] == "sick" and call.at < 4.0 else GOOD
 
     async with HostileServer(behave) as server:

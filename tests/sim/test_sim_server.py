@@ -18,8 +18,8 @@ from llmbatch.sim.server import start
 CHAT = {"model": "sim/small", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
 
 
-def always(behaviour, **params):
-    return Scenario("always", (Phase(math.inf, behaviour, **params),), "always")
+def always(behavior, **params):
+    return Scenario("always", (Phase(math.inf, behavior, **params),), "always")
 
 
 async def test_numbers_are_served_and_reset():
@@ -58,11 +58,11 @@ async def test_a_body_beyond_the_cap_is_refused():
     assert body["error"]["type"] == "request_too_large"
 
 
-@pytest.mark.parametrize("behaviour", ["hang", "refuse"])
-async def test_closing_is_quick_and_quiet_with_requests_under_way(behaviour, caplog):
+@pytest.mark.parametrize("behavior", ["hang", "refuse"])
+async def test_closing_is_quick_and_quiet_with_requests_under_way(behavior, caplog):
     """A server with hanging requests closes at once, without a warning, and closing again does nothing."""
     caplog.set_level(logging.INFO)
-    server = await start(scenario=always(behaviour), latency=1)
+    server = await start(scenario=always(behavior), latency=1)
     async with aiohttp.ClientSession() as session:
         waiting = [asyncio.create_task(session.post(f"{server.url}/chat/completions", json=CHAT)) for _ in range(5)]
         while server.stats.calls < 5:
