@@ -40,7 +40,7 @@ _MAX_JOB_SECONDS = 48 * 3600.0
 
 _WEEK = 7 * 86_400.0
 
-_NEIGHBOR = "neighbor"
+_NEIGHBOR = "neighbour"  # seeds the answers: the numbers of docs/outages.md are of this name
 
 
 @dataclass(frozen=True, slots=True)
