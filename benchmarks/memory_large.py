@@ -29,7 +29,7 @@ models = ["down"]
 
 [[phase]]
 minutes = 600
-behaviour = "down"
+behavior = "down"
 statuses = [503]
 """
 

@@ -147,18 +147,18 @@ def _bad(setup: Setup, share: float) -> Finding:
 
 
 def _partial(setup: Setup, share: float, status: int) -> Finding:
-    scenario = f'[[phase]]\nminutes = 60\nbehaviour = "errors"\nshare = {share}\nstatuses = [{status}]\n'
+    scenario = f'[[phase]]\nminutes = 60\nbehavior = "errors"\nshare = {share}\nstatuses = [{status}]\n'
     return measure_real(setup, scenario, errors=share, slack=0.0)
 
 
 def _down(setup: Setup) -> Finding:
-    phases = '[[phase]]\nseconds = 1\n[[phase]]\nseconds = 25\nbehaviour = "down"\nstatuses = [503]\n'
+    phases = '[[phase]]\nseconds = 1\n[[phase]]\nseconds = 25\nbehavior = "down"\nstatuses = [503]\n'
     return measure_real(setup, phases, rows=600, concurrency=16, latency=0.1, down=25.0, most_down=40)
 
 
 def _throttled(setup: Setup) -> Finding:
-    faults = (RowFault(behaviour="throttle", share=0.01),)
-    scenario = '[[phase]]\nminutes = 60\n[[rows]]\nbehaviour = "throttle"\nshare = 0.01\n'
+    faults = (RowFault(behavior="throttle", share=0.01),)
+    scenario = '[[phase]]\nminutes = 60\n[[rows]]\nbehavior = "throttle"\nshare = 0.01\n'
     return measure_real(setup, scenario, faults=faults)
 
 

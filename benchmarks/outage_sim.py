@@ -51,7 +51,7 @@ SMALL = """description = "fine for 2 s, down for 6 s, then fine"
 seconds = 2
 [[phase]]
 seconds = 6
-behaviour = "down"
+behavior = "down"
 """
 
 PRICED_AS = "gpt-5-mini"

@@ -28,14 +28,14 @@ from throughput_servers import end_with_parent, kinds, serving
 
 PARTS = {
     "start-up": r"importlib|_make_ssl|load_default_certs",
-    "read and parse the row": r"files/(reader|byte_source|lines|split|text|archive|opening|iterable)|runner/reading",
-    "write the line": r"encode_line|runner/sinks|files/(writer|output|disk)",
-    "make the request": r"providers/(formats|connect|catalog|caller\.py)|prepare ",
-    "judge the answer": r"providers/(outcome|reading|rules?|hints|secrets)",
+    "read and parse the row": r"llmbatch/inputs/|runner/reading",
+    "write the line": r"encode_line|llmbatch/outputs/|llmbatch/storage/",
+    "make the request": r"llmbatch/providers/",
+    "judge the answer": r"llmbatch/classify/",
     "send and receive": r"llmbatch/http/",
     "settle": r"runner/(settle|finish|machine)|route/(route|judging|refusing|evidence|law|throttle|failures)",
     "choose, permit, pace": r"runner/(schedule|routes|backlog|checks|calls)|route/|breaker/|pace/",
-    "count and show": r"report/|ui/|llmbatch/events|runner/engine.py:.*emit|Engine\.emit",
+    "count and show": r"llmbatch/(report|display)/|core/events|runner/engine.py:.*emit|Engine\.emit",
     "workers": r"runner/engine",
 }
 """Each sample belongs to the part of its innermost frame that has one; what has none is the event loop's."""

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
-from llmbatch.classify.event_stream import assemble
+from llmbatch.classify.error_bodies import is_code, is_sentence, plain_message, read_error_body
+from llmbatch.classify.event_stream import assemble, read_stream
 from llmbatch.classify.exceptions import (
     AttachedResponse,
     attached_completion,
@@ -26,18 +27,11 @@ from llmbatch.classify.exceptions import (
     snake_name,
     unconnected,
 )
-from llmbatch.classify.responses import (
-    BadBody,
-    is_code,
-    is_sentence,
-    plain_message,
-    read_error_body,
-    read_stream,
-    read_success,
-)
+from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import wait_hint
 from llmbatch.classify.rule import Facts
-from llmbatch.classify.table import ROW_RULE, find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.table import ROW_RULE
 from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, one_line, parse
@@ -112,14 +106,14 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     """
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
-        return _judge_failure(reply.status, reply.headers, body, mask, asked=asked)
-    read = read_success(endpoint, body.document) if body.whole else _sick_text(reply.headers, body.text)
+        return _classify_failure(reply.status, reply.headers, body, mask, asked=asked)
+    read = read_success(endpoint, body.document) if body.whole else _text_fault(reply.headers, body.text)
     if isinstance(read, BadBody) and read.code == "unexpected_stream":
         document = assemble(body.text)
         if document is not None:
             body, read = _Body(dumps(document), document, True), read_success(endpoint, document)
     if isinstance(read, BadBody):
-        return _judge_failure(reply.status, reply.headers, body, mask, sick=read, asked=asked)
+        return _classify_failure(reply.status, reply.headers, body, mask, bad_body=read, asked=asked)
     headers = reply.headers
     has_hint = "retry-after" in headers or "retry-after-ms" in headers or "x-ms-retry-after-ms" in headers
     filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
@@ -168,7 +162,7 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
     *asked* is what the function was called with: words of an error that occur in it are taken for an echo.
     """
     links = tuple(chain(error))
-    outcome = _judge_links(error, links, mask, asked)
+    outcome = _classify_chain(error, links, mask, asked)
     waits = [wait for link in links if (wait := named_wait(link)) is not None]
     return replace(
         outcome,
@@ -177,7 +171,7 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
     )
 
 
-def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
+def _classify_chain(error: Exception, links: tuple[BaseException, ...], mask: Masker, asked: bytes) -> Outcome:
     faults = [
         TransportError(fault.fault, mask(str(fault)), sent=fault.sent)
         for link in links
@@ -191,46 +185,46 @@ def _judge_links(error: Exception, links: tuple[BaseException, ...], mask: Maske
     for link in links:
         reason = row_reason(link)
         if reason is not None:
-            return _judge_ending(link, reason, mask)
+            return _classify_ended(link, reason, mask)
     for link in links:
-        carried = attached_response(link)
-        outcome = None if carried is None else _judge_carried(carried, said(link), mask, asked)
+        attached = attached_response(link)
+        outcome = None if attached is None else _classify_attached(attached, said(link), mask, asked)
         if outcome is not None:
             return outcome
     if faults:
         return classify_fault(faults[0])
-    return _judge_kind(error, links, mask)
+    return _classify_by_kind(error, links, mask)
 
 
-def _judge_failure(
+def _classify_failure(
     status: int,
     headers: Mapping[str, str],
     body: _Body,
     mask: Masker,
     *,
-    sick: BadBody | None = None,
+    bad_body: BadBody | None = None,
     aside: str = "",
     asked: bytes = b"",
 ) -> Outcome:
     """Classify an answer that is not a success: gather the facts, find the rule, fill in the outcome.
 
-    *sick* is the bad body of a success status, *aside* a message for a body that has none.
+    *bad_body* is the bad body of a success status, *aside* a message for a body that has none.
     """
-    blamed = body.document if sick is None else sick.error
-    if sick is None and not body.whole and "event-stream" in headers.get("content-type", ""):
+    blamed = body.document if bad_body is None else bad_body.error
+    if bad_body is None and not body.whole and "event-stream" in headers.get("content-type", ""):
         stream = read_stream(body.text)
         blamed = blamed if isinstance(stream, BadBody) else stream
-    complaint = read_error_body(blamed)
-    codes = complaint.codes if sick is None else (*complaint.codes, sick.code)
-    judged = status if sick is None else inner_status(codes, complaint.status)
-    message = complaint.message or (sick.message if sick else "") or aside
+    error_body = read_error_body(blamed)
+    codes = error_body.codes if bad_body is None else (*error_body.codes, bad_body.code)
+    judged = status if bad_body is None else inner_status(codes, error_body.status)
+    message = error_body.message or (bad_body.message if bad_body else "") or aside
     if not message and not body.whole:
         message = plain_message(body.text)
     # A bad body with a success status is a failing answer, also for the hints.
     pause = wait_hint(judged or 500, headers, blamed)
-    evidence = Facts(judged, (*codes, *complaint.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
-    rule, match = find_rule(evidence)
-    if sick is not None and sick.row and rule.verdict == "failure":
+    facts = Facts(judged, (*codes, *error_body.numbers), message[:_MOST_SEARCHED], headers, blamed, pause, asked)
+    rule, match = find_rule(facts)
+    if bad_body is not None and bad_body.row and rule.verdict == "failure":
         rule = ROW_RULE
     if 300 <= status < 400:
         message = _redirection(headers)
@@ -240,7 +234,7 @@ def _judge_failure(
         retry=rule.retry,
         row_is_bad=rule.row_is_bad,
         key_refused=rule.key_refused,
-        retry_after=pause_under(rule, evidence),
+        retry_after=pause_under(rule, facts),
         min_backoff=rule.min_backoff,
         code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
         message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
@@ -248,40 +242,42 @@ def _judge_failure(
         status=status,
         request_id=_request_id(headers, mask),
         body=_safe_body(body.text, mask) if body.whole else None,
-        certain=is_certain(rule, match, evidence),
+        certain=is_certain(rule, match, facts),
     )
 
 
 def _reported_code(matched: str, codes: tuple[str, ...], usual: str) -> str:
-    """The code to show: what decided, else the body's first that is one, else the *usual* one of the rule."""
+    """The code to show: the one that decided, else the first valid code of the body, else *usual*, the rule's."""
     if matched and (matched.isdigit() or matched.startswith("base_resp_")):
         return usual  # a bare number is not informative
     return matched or next(filter(is_code, codes), "") or usual
 
 
 def _first_sentence(codes: tuple[str, ...]) -> str:
-    """Text in the place of a code that is really a message."""
+    """The first text given as a code that is really a message."""
     return next((code.replace("_", " ") for code in codes if is_sentence(code)), "")
 
 
-def _judge_carried(carried: AttachedResponse, message: str, mask: Masker, asked: bytes) -> Outcome | None:
-    """Classify the answer inside an exception; None if there is none."""
-    body = _parse_body(carried.content)
+def _classify_attached(attached: AttachedResponse, message: str, mask: Masker, asked: bytes) -> Outcome | None:
+    """Classify the response attached to an exception; None if there is none."""
+    body = _parse_body(attached.content)
     if not body.whole:
-        body = _Body("", carried.document, False)
-    if carried.status is not None:
-        return _judge_failure(carried.status, carried.headers, body, mask, aside=message, asked=asked)
+        body = _Body("", attached.document, False)
+    if attached.status is not None:
+        return _classify_failure(attached.status, attached.headers, body, mask, aside=message, asked=asked)
     # An error from an event stream has no status. Many libraries put words of their own into such attributes, so
     # only those count that the table knows.
-    complaint = read_error_body(body.document)
-    if not is_known(complaint.codes, complaint.status):
+    error_body = read_error_body(body.document)
+    if not is_known(error_body.codes, error_body.status):
         return None
-    sick = BadBody("provider_error", message, body.document)
-    return replace(_judge_failure(200, carried.headers, body, mask, sick=sick, asked=asked), status=None, body=None)
+    bad_body = BadBody("provider_error", message, body.document)
+    return replace(
+        _classify_failure(200, attached.headers, body, mask, bad_body=bad_body, asked=asked), status=None, body=None
+    )
 
 
-def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
-    """An answer arrived and was paid for, but ended in a way for which the SDK raises an exception."""
+def _classify_ended(error: BaseException, reason: str, mask: Masker) -> Outcome:
+    """Classify an answer that was paid for, but for whose end (length, filter) the SDK raises an exception."""
     text, usage = attached_completion(error)
     return Outcome(
         verdict="rejected",
@@ -294,7 +290,7 @@ def _judge_ending(error: BaseException, reason: str, mask: Masker) -> Outcome:
     )
 
 
-def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
+def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker) -> Outcome:
     """Classify an exception without an answer or network error, by what raised it."""
     if any(map(is_cancellation, links)):
         return classify_fault(TransportError("reset", "the function was canceled from within", sent=True))
@@ -317,8 +313,8 @@ def _judge_kind(error: Exception, links: tuple[BaseException, ...], mask: Masker
     return Outcome(verdict="rejected", scope="row", retry=True, code=code, message=_shorten(mask(message)))
 
 
-def _sick_text(headers: Mapping[str, str], text: str) -> BadBody:
-    """What a success status without JSON holds: nothing, an event stream, or something else."""
+def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
+    """Code and message of a success without JSON: empty, an event stream, or something else."""
     if not text.strip():
         return BadBody("empty_body", "a success status without a body")
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
@@ -382,7 +378,7 @@ def _redirection(headers: Mapping[str, str]) -> str:
 
 
 def _shorten(text: str, most: int = 300) -> str:
-    """*text* on one line, without terminal control characters, at most *most* long. Mask it before: this truncates."""
+    """*text* on one line, without control characters, of at most *most* characters. Mask keys first: it truncates."""
     text = text[: 10 * most]
     if not text.isprintable():
         # A space for each, so that a key with such characters in between is not joined again.

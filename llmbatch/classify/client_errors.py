@@ -1,6 +1,6 @@
 """Finds out what raised an exception: an HTTP client or SDK, whose errors are about a provider, or the user's own code.
 
-It is decided by the module that defines its class or one of its base classes; nothing is imported. A web framework's
+The module that defines its class or one of its base classes decides; nothing is imported. A web framework's
 exceptions (``HTTPException(404)``) carry a status for *its* clients, so they count as the user's own.
 """
 

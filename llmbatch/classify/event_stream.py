@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmbatch.classify.responses import BadBody
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "read_stream"]
 
 _MOST_PARTS = 256
 """Choices, calls and blocks of one answer, by their index."""
@@ -31,6 +32,27 @@ def assemble(text: str) -> dict[str, JSON] | None:
     if any(isinstance(event.get("choices"), list) for event in events):
         return _completion(events)
     return None
+
+
+def read_stream(text: str) -> JSON | BadBody:
+    """The error inside an event stream; ``unexpected_stream`` if it ended without one."""
+    event = ""
+    for line in text.split("\n"):
+        field, _, value = line.rstrip("\r").partition(":")
+        if field == "event":
+            event = value.strip()
+        elif field == "data" and (event == "error" or '"error"' in value):
+            try:
+                document = parse(value.strip())
+            except RawJsonError:
+                document = {"error": value.strip()}
+            if event == "error" or (isinstance(document, dict) and document.get("error")):
+                return document
+        elif not field:
+            event = ""
+    if any(end in text[-2000:] for end in ("[DONE]", "message_stop", "response.completed", "response.incomplete")):
+        return BadBody("unexpected_stream", "an unrequested event stream of an unknown kind")
+    return BadBody("truncated_stream", "the event stream ended early")
 
 
 def _events(text: str) -> Iterator[dict[str, JSON]]:

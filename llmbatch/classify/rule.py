@@ -93,20 +93,20 @@ class Rule:
     code: str = ""
     hint: str = ""
 
-    def match(self, evidence: Facts) -> Match | None:
+    def match(self, facts: Facts) -> Match | None:
         """Match the rule against an answer; None if it does not apply."""
-        if self.statuses is not None and evidence.status not in self.statuses:
+        if self.statuses is not None and facts.status not in self.statuses:
             return None
         if not (self.codes or self.words or self.when):
             return Match("")
         if self.codes:
-            for code in evidence.codes:
+            for code in facts.codes:
                 if re.fullmatch(self.codes, code, re.IGNORECASE):
                     return Match(code)
-        if self.when is not None and self.when(evidence):
+        if self.when is not None and self.when(facts):
             return Match(self.code)
-        if self.words and (self.words_in is None or evidence.status in self.words_in):
+        if self.words and (self.words_in is None or facts.status in self.words_in):
             # Refusals of one request quote prompts, and here words would refuse the whole account.
-            unquoted = self.verdict == "account_refused" and evidence.status in _ONE_REQUEST
-            return Match(self.code, by_words=True) if evidence.says(self.words, unquoted=unquoted) else None
+            unquoted = self.verdict == "account_refused" and facts.status in _ONE_REQUEST
+            return Match(self.code, by_words=True) if facts.says(self.words, unquoted=unquoted) else None
         return None

@@ -6,16 +6,21 @@ Rules are data and tried in order; the first match decides::
     STATUS_RULES    by the status; ``x-should-retry`` overrides only these
 
 so that a code in the body comes before headers, headers before the status, and quota before rate limit. For a provider
-that is new or has changed its wording, add a rule or extend a pattern.
+that is new or has changed its wording, add a rule or extend a pattern; :mod:`llmbatch.classify.find_rule` tries them.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
+from llmbatch.classify.conditions import (
+    day_in_message,
+    has_failed_generation,
+    is_daily_quota,
+    is_flagged,
+    is_gateway_page,
+    is_pace_called_quota,
+    midnight_in_california,
+    next_month,
+)
 from llmbatch.classify.patterns import (
     ADDRESS_CODES,
     ADDRESS_WORDS,
@@ -33,93 +38,14 @@ from llmbatch.classify.patterns import (
     MONEY_CODES,
     MONEY_WORDS,
 )
-from llmbatch.classify.retry_after import answered_at, error_details
-from llmbatch.classify.rule import Facts, Match, Rule
+from llmbatch.classify.rule import Rule
 
-__all__ = [
-    "BODY_RULES",
-    "ROW_RULE",
-    "STATUS_RULES",
-    "find_rule",
-    "inner_status",
-    "is_certain",
-    "is_known",
-    "pause_under",
-]
+__all__ = ["BODY_RULES", "ROW_RULE", "STATUS_OF_CODE", "STATUS_RULES", "UNKNOWN"]
 
+UNKNOWN = 0
+"""The status of a success status whose body is not a success and names none."""
 
-def _is_daily_quota(evidence: Facts) -> bool:
-    """Gemini names each exhausted quota; a daily one outweighs those per minute that are listed with it."""
-    for detail in error_details(evidence.body):
-        violations = detail.get("violations")
-        for violation in violations if isinstance(violations, list) else []:
-            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
-                return True
-    return False
-
-
-def _is_flagged(evidence: Facts) -> bool:
-    """OpenRouter's moderation says which input it flagged."""
-    body = evidence.body
-    error = body.get("error") if isinstance(body, dict) else None
-    metadata = error.get("metadata") if isinstance(error, dict) else None
-    return isinstance(metadata, dict) and "flagged_input" in metadata
-
-
-def _is_pace_called_quota(evidence: Facts) -> bool:
-    """A quota by its code, a limit per minute by its words (DashScope, 2026: ``…/error-code#token-limit``)."""
-    pace = r"#(token|rate)-limit|per[ -](minute|min|second)\b|\b[TRQ]P[MS]\b|rate limit"
-    return (
-        any(re.fullmatch(MONEY_CODES, code, re.IGNORECASE) for code in evidence.codes)
-        and evidence.says(pace)
-        and not evidence.says(r"per[ -](day|month)\b|daily|monthly")
-    )
-
-
-def _has_failed_generation(evidence: Facts) -> bool:
-    """Groq shows what the model wrote instead of JSON or a tool call."""
-    body = evidence.body
-    error = body.get("error") if isinstance(body, dict) else None
-    return isinstance(error, dict) and "failed_generation" in error
-
-
-def _is_gateway_page(evidence: Facts) -> bool:
-    """A page instead of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
-    if isinstance(evidence.body, dict):
-        return "cloudflare_error" in evidence.body
-    if "cf-mitigated" in evidence.headers or "x-amzn-waf-action" in evidence.headers:
-        return True
-    page = r"^HTML answer|error code: 1\d\d\d|access denied|request blocked|attention required"
-    return evidence.body is None and evidence.says(page)
-
-
-def _next_month(now: datetime, message: str) -> datetime:
-    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return (first + timedelta(days=32)).replace(day=1)
-
-
-def _day_in_message(now: datetime, message: str) -> datetime | None:
-    found = re.search(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC", message, re.ASCII)
-    try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00") if found else None
-    except ValueError:
-        return None
-
-
-def _midnight_in_california(now: datetime, message: str) -> datetime:
-    zone: tzinfo
-    try:
-        zone = ZoneInfo("America/Los_Angeles")
-    except (ZoneInfoNotFoundError, OSError):
-        # No time zone data here: winter time all year is at most an hour late, and never early.
-        zone = timezone(timedelta(hours=-8))
-    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)
-
-
-_UNKNOWN = 0
-_REFUSALS = frozenset({_UNKNOWN, 400, 403, 422})
-_CLEAR = frozenset({401, 403, 404, 410, 412, 429})
+_REFUSALS = frozenset({UNKNOWN, 400, 403, 422})
 _SERVER_ERRORS = frozenset(range(500, 600))
 # TGI and Kimi say "overloaded" with a 429: a rate limit, by the status.
 _NOT_429 = frozenset(range(1000)) - {429}
@@ -156,8 +82,8 @@ BODY_RULES: tuple[Rule, ...] = (
         name="quota of a day spent (Gemini)",
         verdict="account_refused",
         scope="key",
-        when=_is_daily_quota,
-        resumes=_midnight_in_california,
+        when=is_daily_quota,
+        resumes=midnight_in_california,
         code="daily_quota_exhausted",
         hint=_LATER,
     ),
@@ -166,7 +92,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="account_refused",
         scope="key",
         codes="enforced_spend_limit_reached",
-        resumes=_next_month,
+        resumes=next_month,
         hint=_PAY,
     ),
     Rule(
@@ -175,7 +101,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="key",
         words="reached your specified (workspace )?API usage limits",
         words_in=_REFUSALS | {402, 429},
-        resumes=_day_in_message,
+        resumes=day_in_message,
         code="spend_limit_reached",
         hint=_PAY,
     ),
@@ -184,7 +110,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="throttled",
         scope="key",
         statuses=frozenset({402}),
-        when=lambda evidence: evidence.retry_after is not None,
+        when=lambda facts: facts.retry_after is not None,
         retry=True,
         min_backoff=1.0,
     ),
@@ -193,7 +119,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="throttled",
         scope="key",
         statuses=frozenset({429}),
-        when=_is_pace_called_quota,
+        when=is_pace_called_quota,
         retry=True,
         min_backoff=1.0,
         code="rate_limit_exceeded",
@@ -225,7 +151,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="row",
         codes=LONG_CODES,
         words=LONG_WORDS,
-        words_in=frozenset({_UNKNOWN, 400, 413, 422, 500}),
+        words_in=frozenset({UNKNOWN, 400, 413, 422, 500}),
         row_is_bad=True,
         code="context_length_exceeded",
     ),
@@ -246,7 +172,7 @@ BODY_RULES: tuple[Rule, ...] = (
         codes=FILTER_CODES,
         words=FILTER_WORDS,
         words_in=_REFUSALS,
-        when=_is_flagged,
+        when=is_flagged,
         row_is_bad=True,
         code="content_filter",
     ),
@@ -257,7 +183,7 @@ BODY_RULES: tuple[Rule, ...] = (
         codes=FLOP_CODES,
         words=FLOP_WORDS,
         words_in=_REFUSALS | {500},
-        when=_has_failed_generation,
+        when=has_failed_generation,
         retry=True,
         code="generation_failed",
     ),
@@ -268,7 +194,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="key",
         codes=EXPIRED_CODES,
         words=EXPIRED_WORDS,
-        words_in=frozenset({_UNKNOWN, 400, 401, 403}),
+        words_in=frozenset({UNKNOWN, 400, 401, 403}),
         code="access_token_expired",
         hint=_RENEW,
     ),
@@ -279,7 +205,7 @@ BODY_RULES: tuple[Rule, ...] = (
         codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)"
         r"|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
         words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
-        words_in=frozenset({_UNKNOWN, 400, 401, 403, 404}),
+        words_in=frozenset({UNKNOWN, 400, 401, 403, 404}),
         retry=True,
         key_refused=True,
         code="invalid_api_key",
@@ -292,7 +218,7 @@ BODY_RULES: tuple[Rule, ...] = (
         codes=r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(decommissioned|deprecated)"
         r"|model_not_(active|available|supported)",
         words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)",
-        words_in=frozenset({_UNKNOWN, 400, 404}),
+        words_in=frozenset({UNKNOWN, 400, 404}),
         code="model_not_found",
         hint=_MODEL,
     ),
@@ -302,7 +228,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="provider",
         codes=ADDRESS_CODES,
         words=ADDRESS_WORDS,
-        words_in=frozenset({_UNKNOWN, 400, 404, 405}),
+        words_in=frozenset({UNKNOWN, 400, 404, 405}),
         code="wrong_address",
         hint=_ADDRESS,
     ),
@@ -311,7 +237,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="account_refused",
         scope="provider",
         statuses=frozenset({403}),
-        when=_is_gateway_page,
+        when=is_gateway_page,
         code="blocked_by_gateway",
         hint=_GATEWAY,
     ),
@@ -358,7 +284,7 @@ BODY_RULES: tuple[Rule, ...] = (
         statuses=_NOT_429,
         codes=r"overloaded(_error)?|server_is_overloaded|engine_overloaded\w*|capacity_exceeded",
         words="overloaded",
-        words_in=_SERVER_ERRORS | {_UNKNOWN},
+        words_in=_SERVER_ERRORS | {UNKNOWN},
         retry=True,
         min_backoff=5.0,
         code="overloaded_error",
@@ -399,7 +325,7 @@ STATUS_RULES: tuple[Rule, ...] = (
         verdict="rejected",
         scope="row",
         statuses=frozenset({413}),
-        when=lambda evidence: 0 < len(evidence.asked) < _SMALL_BYTES,
+        when=lambda facts: 0 < len(facts.asked) < _SMALL_BYTES,
         code="request_too_large",
     ),
     Rule(
@@ -436,8 +362,7 @@ STATUS_RULES: tuple[Rule, ...] = (
 ROW_RULE = Rule(name="this row's answer went wrong", verdict="rejected", scope="row", retry=True)
 """For a success status without an answer that is not the provider's failure: like a 409, try again."""
 
-# Codes that only repeat a status; they count if the status itself says nothing, inside a 200 or an event stream.
-_STATUS_OF_CODE = {
+STATUS_OF_CODE = {
     "invalid_request_error": 400,
     "invalid_argument": 400,
     "failed_precondition": 400,
@@ -468,63 +393,4 @@ _STATUS_OF_CODE = {
     "service_unavailable": 503,
     "service_unavailable_error": 503,
 }
-
-
-def find_rule(evidence: Facts) -> tuple[Rule, Match]:
-    """The first rule that matches, and its match."""
-    for rule in BODY_RULES:
-        match = rule.match(evidence)
-        if match is not None:
-            return rule, match
-    rule = next(rule for rule in STATUS_RULES if rule.match(evidence) is not None)
-    return _obey(rule, evidence), Match("")
-
-
-def is_certain(rule: Rule, match: Match, evidence: Facts) -> bool:
-    """Whether one answer is enough to conclude that the account, the key or the model is refused.
-
-    A code is enough, and so is a status that means this. Words elsewhere may be an echo or about this row; a 402 may
-    mean that this row alone costs more than what is left, whatever its code.
-    """
-    if rule.verdict != "account_refused":
-        return True
-    if match.by_words:
-        return evidence.status in _CLEAR
-    return evidence.status != 402
-
-
-def _obey(rule: Rule, evidence: Facts) -> Rule:
-    """*rule*, overridden by the header ``x-should-retry``. A 429 stays a rate limit, whatever the header says."""
-    wish = evidence.headers.get("x-should-retry", "").strip().lower() if evidence.status >= 400 else ""
-    if wish == "true" and rule.verdict in ("rejected", "account_refused"):
-        return replace(
-            rule, verdict="failure", scope="provider", retry=True, row_is_bad=False, key_refused=False, hint=""
-        )
-    if wish == "false" and rule.verdict in ("rejected", "failure"):
-        return replace(rule, verdict="rejected", scope="row", retry=False, min_backoff=0.0)
-    return rule
-
-
-def pause_under(rule: Rule, evidence: Facts) -> float | None:
-    """Seconds to wait before the next request, by the hint and by *rule*; None if neither names a wait."""
-    pause = evidence.retry_after
-    if rule.resumes is not None:
-        now = answered_at(evidence.headers)
-        instant = None if now is None else rule.resumes(now, evidence.message)
-        wait = None if now is None or instant is None else (instant - now).total_seconds()
-        # The rule outweighs a hint: Gemini names seconds next to a daily quota.
-        pause = wait if wait is not None and wait > 0.0 else None
-    return max(pause or 0.0, rule.least_pause) or None
-
-
-def inner_status(codes: tuple[str, ...], named: int | None) -> int:
-    """The HTTP status that a body stands for: the one it names, else that of its codes, else 0."""
-    if named is not None:
-        return named
-    return next((_STATUS_OF_CODE[code.lower()] for code in codes if code.lower() in _STATUS_OF_CODE), _UNKNOWN)
-
-
-def is_known(codes: tuple[str, ...], named: int | None) -> bool:
-    """Whether the table knows one of *codes*, or the body itself names a status."""
-    evidence = Facts(inner_status(codes, named), codes, "", {}, None, None)
-    return evidence.status != _UNKNOWN or any(rule.codes and rule.match(evidence) for rule in BODY_RULES)
+"""Codes that only repeat a status; they count if the status itself says nothing, inside a 200 or an event stream."""

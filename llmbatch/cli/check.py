@@ -19,7 +19,8 @@ from llmbatch.core.errors import InputError, MissingKeyError, OutputError, Usage
 from llmbatch.core.ports import Provider
 from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import JsonlInput
-from llmbatch.inputs.source import open_source, verify_finished
+from llmbatch.inputs.source import open_source
+from llmbatch.inputs.verify import verify_finished
 from llmbatch.outputs.lines import failed_rows
 from llmbatch.outputs.scan import scan
 from llmbatch.runs.preflight import check_first_row, name_other_inputs
@@ -114,8 +115,9 @@ def _finished(output: str) -> FinishedRows | None:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        finished = scan(fd, output).ledger
-        failed = failed_rows(fd) if finished.failed else FailedRows()
+        found = scan(fd, output)
+        finished = found.finished
+        failed = failed_rows(fd, found.end_bytes) if finished.failed else FailedRows()
         finished.failed_rows = lambda: failed
         return finished
     finally:

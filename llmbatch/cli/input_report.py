@@ -15,10 +15,9 @@ from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.headers import Headers, header_variables
-from llmbatch.core.ports import Provider, first_request
+from llmbatch.core.ports import Provider, Source, first_request
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.source import Source
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings

@@ -85,15 +85,20 @@ def parse(text: str) -> JSON:
             value, end = _scan_any_int(text, at)
     except RawJsonError:
         raise
-    except json.JSONDecodeError as error:
-        raise RawJsonError(f"{error.msg} at column {error.pos + 1}") from None
-    except StopIteration as error:
-        raise RawJsonError(f"Expecting value at column {error.value + 1}") from None
-    except RecursionError:
-        raise NestingError("nested too deeply") from None
+    except (json.JSONDecodeError, StopIteration, RecursionError) as error:
+        raise _translated(error) from None
     if end != len(text):
         _only_space_after(text, end)
     return value  # type: ignore[no-any-return]
+
+
+def _translated(error: json.JSONDecodeError | StopIteration | RecursionError) -> RawJsonError:
+    """The error for one of the scanner's."""
+    if isinstance(error, json.JSONDecodeError):
+        return RawJsonError(f"{error.msg} at column {error.pos + 1}")
+    if isinstance(error, StopIteration):
+        return RawJsonError(f"Expecting value at column {error.value + 1}")
+    return NestingError("nested too deeply")
 
 
 def split_object(text: str) -> dict[str, str] | None:
@@ -113,12 +118,8 @@ def split_object(text: str) -> dict[str, str] | None:
         return _members(text, start + 1)
     except RawJsonError:
         raise
-    except json.JSONDecodeError as error:
-        raise RawJsonError(f"{error.msg} at column {error.pos + 1}") from None
-    except StopIteration as error:
-        raise RawJsonError(f"Expecting value at column {error.value + 1}") from None
-    except RecursionError:
-        raise NestingError("nested too deeply") from None
+    except (json.JSONDecodeError, StopIteration, RecursionError) as error:
+        raise _translated(error) from None
 
 
 def _members(text: str, at: int) -> dict[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TextIO
 
 from llmbatch.core.events import (
@@ -30,6 +29,7 @@ from llmbatch.core.events import (
 )
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.line_display import LineDisplay
+from llmbatch.report.journal import to_iso
 from llmbatch.report.snapshot import Snapshot, as_json
 from llmbatch.report.stats import RunStats
 
@@ -57,15 +57,9 @@ class JsonDisplay(LineDisplay):
     """Lines such as ``{"event":"outage_started","time":"…","route":"openai/gpt-5-mini","reason":"…",…}``."""
 
     def __init__(
-        self,
-        stream: TextIO,
-        *,
-        verbose: int = 0,
-        stats: RunStats | None = None,
-        clock: Callable[[], float] = time.time,
+        self, stream: TextIO, *, verbose: int = 0, stats: RunStats | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(stream, verbose=verbose, stats=stats)
-        self._wall = clock
+        super().__init__(stream, verbose=verbose, stats=stats, clock=clock)
         self._names = _CHANGES | _DETAILS if verbose else _CHANGES
 
     def event_lines(self, event: Event) -> list[str]:
@@ -84,5 +78,5 @@ class JsonDisplay(LineDisplay):
         return self._encoded("progress", now.to_json())
 
     def _encoded(self, name: str, fields: dict[str, JSON]) -> str:
-        stamp = datetime.fromtimestamp(self._wall(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamp = to_iso(self._wall())
         return json.dumps({"event": name, "time": stamp, **fields}, separators=(",", ":"), allow_nan=False)

@@ -6,7 +6,9 @@ What it does not do: words; those are in :mod:`llmbatch.display.plain` and :mod:
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
@@ -27,11 +29,19 @@ class LineDisplay(ABC):
     """Prints a line of progress every 10 s, growing to 60 s in a long run, and lines for what changes at once.
 
     ``observe`` comes from one thread; a ticker's thread prints the lines that fall due while no event comes. An
-    ordinary event costs one fold and one comparison.
+    ordinary event costs one fold and one comparison. *clock* gives the wall time of a line, seconds since the epoch.
     """
 
-    def __init__(self, stream: TextIO, *, verbose: int = 0, stats: RunStats | None = None) -> None:
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        verbose: int = 0,
+        stats: RunStats | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._stream = stream
+        self._wall = clock
         self._is_fed = stats is not None
         self._stats = RunStats() if stats is None else stats
         self._passes_frequent = verbose > 0

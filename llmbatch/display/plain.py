@@ -33,15 +33,9 @@ class PlainDisplay(LineDisplay):
     """Lines such as ``12:03:14  412/600 rows  38.2 rows/s  in flight 40  parked 12  failed 0  eta 1m02s``."""
 
     def __init__(
-        self,
-        stream: TextIO,
-        *,
-        verbose: int = 0,
-        stats: RunStats | None = None,
-        clock: Callable[[], float] = time.time,
+        self, stream: TextIO, *, verbose: int = 0, stats: RunStats | None = None, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__(stream, verbose=verbose, stats=stats)
-        self._wall = clock
+        super().__init__(stream, verbose=verbose, stats=stats, clock=clock)
         self._news = LogLines(verbose=verbose)
 
     def event_lines(self, event: Event) -> list[str]:

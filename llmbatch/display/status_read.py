@@ -50,7 +50,7 @@ def read_status(output: str | Path) -> StatusReport:
         found = scan(descriptor, shown(path))
         for line in read_lines(descriptor, found.end_bytes):
             lines.add(line)
-    success, failed = found.ledger.success, found.ledger.failed
+    success, failed = found.finished.success, found.finished.failed
     sidecar = read_sidecar(path)
     run = _mapping(sidecar.get("run"))
     exit_code = _integer(run.get("exit_code"))

@@ -36,7 +36,7 @@ def print_summary(
     stream: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """Print *summary* on *stream* (default: standard error), with colour on a terminal or where ``FORCE_COLOR`` asks.
+    """Print *summary* on *stream* (default: standard error), with color on a terminal or where ``FORCE_COLOR`` asks.
 
     *command* is what to type to run it again. *is_reason_told*: a display has just said why the run stopped, and what
     to do. Never fails.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmbatch.sim.row_fault import RowFault
-from llmbatch.sim.scenario import Behaviour, Phase, Scenario
+from llmbatch.sim.scenario import Behavior, Phase, Scenario
 
 __all__ = [
     "ERROR_TIME_SHARE",
@@ -28,7 +28,7 @@ ERROR_TIME_SHARE = 0.2
 """Duration of an error response as a share of that of a good answer, in the simulated provider."""
 
 _STEPS = 20_000
-_ANSWERED: frozenset[Behaviour] = frozenset({"fine", "slow"})
+_ANSWERED: frozenset[Behavior] = frozenset({"fine", "slow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +40,21 @@ class Workload:
 
     concurrency: int
     latency: float
-    """The mean of a good answer."""
+    """Mean duration of a good answer."""
     timeout: float
     rpm: float | None = None
 
     @property
     def full(self) -> float:
-        """Good answers a second when nothing is wrong."""
+        """Good answers per second when nothing is wrong."""
         return self._bounded(self.concurrency / self.latency)
 
     def goodput(self, phase: Phase) -> float:
-        """Good answers a second at best, as *phase* is at its beginning."""
-        shares = dict(phase.mix) or {phase.behaviour: phase.share}
+        """Maximum good answers per second, as *phase* is at its beginning."""
+        shares = dict(phase.mix) or {phase.behavior: phase.share}
         shares["fine"] = shares.get("fine", 0.0) + 1.0 - sum(shares.values())
-        seconds = sum(share * self._call_seconds(behaviour, phase) for behaviour, share in shares.items())
-        good = sum(share for behaviour, share in shares.items() if self._is_good(behaviour, phase))
+        seconds = sum(share * self._call_seconds(behavior, phase) for behavior, share in shares.items())
+        good = sum(share for behavior, share in shares.items() if self._is_good(behavior, phase))
         sent = self._bounded(self.concurrency / seconds)
         if phase.capacity is not None:
             sent = min(sent, phase.capacity * self.full)
@@ -63,8 +63,8 @@ class Workload:
     def _bounded(self, rate: float) -> float:
         return rate if self.rpm is None else min(rate, self.rpm / 60.0)
 
-    def _call_seconds(self, behaviour: Behaviour, phase: Phase) -> float:
-        match behaviour:
+    def _call_seconds(self, behavior: Behavior, phase: Phase) -> float:
+        match behavior:
             case "fine" | "cut" | "false_success":
                 return min(self.latency, self.timeout)
             case "slow":
@@ -74,8 +74,8 @@ class Workload:
             case _:
                 return self.latency * ERROR_TIME_SHARE
 
-    def _is_good(self, behaviour: Behaviour, phase: Phase) -> bool:
-        return behaviour in _ANSWERED and self._call_seconds(behaviour, phase) < self.timeout
+    def _is_good(self, behavior: Behavior, phase: Phase) -> bool:
+        return behavior in _ANSWERED and self._call_seconds(behavior, phase) < self.timeout
 
 
 def attempts_of_a_bad_row(errors: float, max_attempts: int) -> int:
@@ -87,7 +87,7 @@ def attempts_of_a_bad_row(errors: float, max_attempts: int) -> int:
 
 
 def bad_rows_as_good(workload: Workload, scenario: Scenario, faults: Iterable[RowFault], max_attempts: int) -> float:
-    """How many good rows take as long as bad ones with these *faults*: what each of their attempts costs, added up."""
+    """The number of good rows that take as long as the bad rows of *faults*, over all of their attempts."""
     errors = max((1 - phase.good_share for phase in scenario.phases if not phase.is_down), default=0.0)
     attempts = attempts_of_a_bad_row(min(errors, 0.99), max_attempts)
     took = {
@@ -95,16 +95,16 @@ def bad_rows_as_good(workload: Workload, scenario: Scenario, faults: Iterable[Ro
         "throttle": workload.latency * ERROR_TIME_SHARE,
         "slow": workload.timeout,
     }
-    return sum(attempts * took[fault.behaviour] / workload.latency for fault in faults)
+    return sum(attempts * took[fault.behavior] / workload.latency for fault in faults)
 
 
 def share_of_goodput(workload: Workload, scenario: Scenario, at: float) -> float:
-    """The best goodput *at* seconds after the start, as a part of what there is when all is well: 0 to 1."""
+    """The maximum goodput *at* seconds after the start, as a share (0 to 1) of the full goodput."""
     return workload.goodput(scenario.at(at)) / workload.full
 
 
 def rows_within(workload: Workload, scenario: Scenario, seconds: float) -> int:
-    """Rows that the oracle is done with after *seconds*."""
+    """Number of rows that the oracle has finished after *seconds*."""
     step = seconds / _STEPS
     return math.ceil(sum(workload.goodput(scenario.at((number + 0.5) * step)) for number in range(_STEPS)) * step)
 

@@ -23,12 +23,12 @@ POINTS = 5
 MAX_TRIALS = 200
 
 TOLERANCE = 1.02
-"""Times within 2 % are called equal."""
+"""Relative difference up to which two times count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Options and what they are called."""
+    """A set of options and its name."""
 
     name: str
     options: RunOptions
@@ -43,7 +43,7 @@ class Recommendation:
 
 
 def read_policy(text: str, base: RunOptions) -> Policy:
-    """*base* with what *text* says: ``name=value``, several with commas or spaces between.
+    """*base* with the options in *text*: ``name=value``, separated by commas or spaces.
 
     Raises:
         UsageError: a name is unknown or a value out of range.
@@ -78,7 +78,7 @@ def read_range(text: str) -> tuple[str, list[float]]:
 
 
 def sweep(ranges: Mapping[str, Sequence[float]], base: RunOptions) -> list[Policy]:
-    """Every combination of the values.
+    """Build every combination of the values.
 
     Raises:
         UsageError: there are too many, or one of them is out of range.
@@ -96,7 +96,7 @@ def sweep(ranges: Mapping[str, Sequence[float]], base: RunOptions) -> list[Polic
 
 
 def recommend(scores: Mapping[str, Sequence[Score]], base: str | None = None) -> Recommendation:
-    """The policy to take, by its scores in every scenario.
+    """Choose the recommended policy by its scores in every scenario.
 
     First comes what loses no row and needs no second run. Of those, the ones within 2 % of the quickest; of those, the
     one with the fewest calls to a provider that was down, then with the fewest openings. *base* wins a tie.

@@ -23,21 +23,21 @@ __all__ = [
 ]
 
 RECOVERED_SHARE = 0.9
-"""The part of the best goodput that counts as recovered."""
+"""Share of the maximum goodput from which a run counts as recovered."""
 
 SLICES = 60
-"""Parts that a run is drawn in."""
+"""Number of parts that a run is drawn in."""
 
 _WINDOW = 60.0
 """Seconds over which the offered load is averaged."""
 
 _JUMP = 0.25
-"""By how much of the full goodput a provider must improve at once for that to be a recovery."""
+"""Share of the full goodput by which a provider must improve at once to count as recovering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as the provider saw it: seconds since the first one, and what came of it."""
+    """One call as the provider saw it: seconds since the first call, and its outcome."""
 
     began: float
     ended: float
@@ -57,7 +57,7 @@ class Downtime:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How long after the provider was back, *at* seconds after the start, a run was back too; None: never."""
+    """How long a run took to recover after the provider did, *at* seconds after the start; None: never."""
 
     at: float
     first_success: float | None
@@ -77,31 +77,31 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What one trial came to. Durations are seconds."""
+    """Results of one trial. Durations are seconds."""
 
     scenario: str
     policy: str
     rows: int
     succeeded: int
     failed: int
-    """Good rows with a failed line: all of them wrongly."""
+    """Good rows that wrongly ended as failed."""
     bad: int = 0
-    """Rows that cannot succeed, whatever is done."""
+    """Rows that cannot succeed."""
     bad_failed: int = 0
-    """Those of them that have their failed line, as they should."""
+    """Bad rows that ended as failed, as they should."""
     waiting: int
     """Rows that the run left for another: deferred, or never sent because it had to stop."""
     exit_code: int
     reason: str
     seconds: float
     oracle: float
-    """What an oracle takes who knows the outage; infinite where nobody could end."""
+    """Seconds that an oracle takes; infinite if the scenario lets no run finish."""
     calls: int
     probes: int
     calls_down: int
     """Calls that reached a provider that was down."""
     downtimes: int
-    """How often it was down while the run went on."""
+    """Number of downtimes of the provider during the run."""
     allowed_down: int
     """What may reach it: for each spell the concurrency and the threshold, and every probe."""
     openings: int
@@ -110,14 +110,14 @@ class Score:
     """Offered load over capacity while that was short: the worst minute; 0 where it never was."""
     recoveries: tuple[Recovery, ...]
     wasted_tokens: int
-    """Input tokens of calls that brought nothing."""
+    """Input tokens of calls without a good answer."""
     cpu_seconds: float
     slices: tuple[Slice, ...]
     """The run in equal parts."""
 
     @property
     def slowdown(self) -> float:
-        """The run's time over the oracle's."""
+        """Duration of the run divided by that of the oracle."""
         return self.seconds / self.oracle
 
     @property
@@ -166,7 +166,7 @@ def slice_run(
 
 
 def worst_load(calls: Sequence[Call], scenario: Scenario, rate: float) -> float:
-    """The most that was offered in a minute of short capacity, over what the provider then carried."""
+    """The highest offered load of a minute with short capacity, divided by that capacity."""
     offered: dict[int, int] = {}
     for call in calls:
         if call.is_hit:

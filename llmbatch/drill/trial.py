@@ -29,23 +29,23 @@ __all__ = ["MAX_ROWS", "TrialPlan", "plan_trial", "run_trial"]
 MAX_ROWS = 1_000_000
 
 _TARGET_CALLS = 16_000
-"""About so many calls a drill aims at, where the provider's latency is not told."""
+"""Approximate number of calls of a drill without a given latency."""
 
 _TAIL_SECONDS = 600.0
-"""Seconds that a job goes on for, in good weather, after the scenario's end."""
+"""Seconds that a run lasts after the scenario's end, if nothing fails any more."""
 
 _SAMPLE = 400
 _MAX_JOB_SECONDS = 48 * 3600.0
-"""Seconds that a job lasts at most whose scenario never ends."""
+"""Maximum seconds of a run whose scenario never ends."""
 
 _WEEK = 7 * 86_400.0
 
-_NEIGHBOUR = "neighbour"
+_NEIGHBOR = "neighbour"  # seeds the answers: the numbers of docs/outages.md are of this name
 
 
 @dataclass(frozen=True, slots=True)
 class TrialPlan:
-    """What every policy is given: so many rows, and a provider of this speed. ``latency`` is a median in seconds."""
+    """Rows and provider of every trial. ``latency`` is the median of a good answer in seconds."""
 
     scenario: Scenario
     rows: int
@@ -54,16 +54,16 @@ class TrialPlan:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that rows name in turn: one, or one that is hit and one that is not."""
+        """The models that rows name in turn: one, or an affected one and another."""
         if not self.scenario.models:
             return ("drill",)
-        return (self.scenario.models[0].replace("*", "").replace("?", "x"), _NEIGHBOUR)
+        return (self.scenario.models[0].replace("*", "").replace("?", "x"), _NEIGHBOR)
 
 
 def plan_trial(
     scenario: Scenario, options: RunOptions, *, rows: int | None = None, latency: float | None = None, seed: int = 0
 ) -> TrialPlan:
-    """A job that is still at work ten minutes after the scenario's end; *latency* None: 1 to 8 s, by its length.
+    """Plan a run that ends ten minutes after the scenario; *latency* None: 1 to 8 s, by the scenario's length.
 
     A slower provider makes the same hours cheaper to simulate: they have fewer calls.
 
@@ -85,7 +85,7 @@ def plan_trial(
     elif math.isfinite(scenario.length):
         count = rows_within(workload, scenario, length + _TAIL_SECONDS) * (1 + unaffected)
     else:
-        count = math.ceil(workload.full * length)  # what good weather would allow, as nobody could end it
+        count = math.ceil(workload.full * length)  # as many as a run without faults would take, as no run could end
     return TrialPlan(scenario, max(1, count), median, seed)
 
 
@@ -143,7 +143,7 @@ class _Watcher:
             self.wasted_tokens += request.tokens
 
     def finish(self, seconds: float) -> None:
-        """The run is over: a circuit that is open was open until now."""
+        """End the recording: a circuit that is open was open until now."""
         self.opened += [Downtime(since, seconds) for since in self._open_since.values()]
 
 
@@ -212,7 +212,7 @@ async def _trial(
 
 
 def _bad_rows(plan: TrialPlan, timeout: float) -> dict[int, RowFault]:
-    """The rows that cannot succeed, by their place from 1, with what is wrong with them."""
+    """The rows that cannot succeed, by number from 1, with their faults."""
     faults = plan.scenario.rows
     found = ((number, find_fault(faults, f"row {number}")) for number in range(plan.rows)) if faults else ()
     return {number + 1: fault for number, fault in found if fault is not None and fault.is_fatal(timeout)}

@@ -49,7 +49,7 @@ class ByteSource:
         fd: int,
         name: str,
         *,
-        ledger: FinishedRows | None,
+        finished: FinishedRows | None,
         limit: int | None,
         keeps_torn: bool = True,
         disk: Filesystem = FILESYSTEM,
@@ -60,7 +60,7 @@ class ByteSource:
         self.name = name
         self._fd: int | None = fd
         self._disk = disk
-        self._ledger = ledger if ledger else None
+        self._done_before = finished if finished else None
         self._verified = False
         self._limit = limit
         self._number = 0
@@ -68,7 +68,7 @@ class ByteSource:
         self._is_plain = False  # whether a row's offset is that in the file
         self._last: Row | None = None  # returned in the first pass, of a plain file
         self._batches = text_lines(self._blocks(fd), name)
-        self._at_hand: Iterator[bytes | LongLine] = iter(())
+        self._lines: Iterator[bytes | LongLine] = iter(())
         self._finished = RowSet()
         self._first_skipped: Mark | None = None
         self._again: Iterator[Row | Malformed | None] | None = None  # a later pass, while there is one
@@ -87,7 +87,7 @@ class ByteSource:
         return False
 
     def take(self) -> Row | Malformed | None:
-        """Give the next row; None if there is none right now, or no more at all.
+        """Return the next row; None if none is available yet, or at the end (``exhausted``).
 
         Raises:
             InputError: the input cannot be read, a finished row has changed, or, in a later pass, the input has.
@@ -98,11 +98,11 @@ class ByteSource:
             return self._take_again(self._again)
         for _ in range(BATCHES_A_TURN):
             # Both are iterators that continue where the last call stopped.
-            for line in islice(self._at_hand, LINES_A_TURN):
+            for line in islice(self._lines, LINES_A_TURN):
                 row = self._next_row(line)
                 if row is not None or self.exhausted:
                     return row
-            if length_hint(self._at_hand):
+            if length_hint(self._lines):
                 return None
             try:
                 batch = next(self._batches)
@@ -116,7 +116,7 @@ class ByteSource:
                 return None
             self._is_unterminated = isinstance(batch, Unterminated)
             if not self._passed_over(batch):
-                self._at_hand = iter(batch)
+                self._lines = iter(batch)
         return None
 
     def skip(self, row: Row) -> None:
@@ -146,7 +146,7 @@ class ByteSource:
         return True
 
     def finished(self, number: int) -> None:
-        """Note that the row is finished: later passes skip it. One bit per row, constant time."""
+        """Mark the row as finished: later passes skip it. One bit per row, constant time."""
         self._finished.add(number)
 
     def keep(self, row: Row) -> bool:
@@ -181,7 +181,7 @@ class ByteSource:
         raise NotImplementedError
 
     def _is_done(self, number: int) -> bool:
-        return number in self._finished or (self._ledger is not None and self._ledger.is_done(number))
+        return number in self._finished or (self._done_before is not None and self._done_before.is_done(number))
 
     def _take_again(self, rows: Iterator[Row | Malformed | None]) -> Row | Malformed | None:
         try:
@@ -197,16 +197,16 @@ class ByteSource:
     def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
         """Skip a batch whose rows are all finished (the usual case in a resumed run) or whose lines are all empty."""
         first, count = self._number + 1, len(batch)
-        if not any(batch) and (self._ledger is None or self._ledger.last < first):
+        if not any(batch) and (self._done_before is None or self._done_before.last < first):
             self._number += count
             self._offset += count
             return True
-        if self._ledger is None or not self._ledger.are_done(first, count):
+        if self._done_before is None or not self._done_before.are_done(first, count):
             return False
         if self._limit is not None and self.rows_read + count >= self._limit:
             return False
         if not self._verified:
-            compare(self.name, first, batch, self._ledger)
+            compare(self.name, first, batch, self._done_before)
         self._number += count
         self.rows_read += count
         self._offset += sum(map(len, batch)) + count
@@ -221,9 +221,9 @@ class ByteSource:
         size = len(line)
         self._offset = at + size + 1
         row: Row | Malformed | None = None
-        if self._ledger is not None and self._ledger.is_done(number):
+        if self._done_before is not None and self._done_before.is_done(number):
             if not self._verified:
-                compare_line(self.name, number, line, self._ledger)
+                compare_line(self.name, number, line, self._done_before)
         else:
             row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
             if row is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from zstandard import ZstdDecompressionObj
 
-__all__ = ["HEAD_BYTES", "ArchiveError", "Inflater", "inflater_for", "is_archive"]
+__all__ = ["HEAD_BYTES", "CompressionError", "Inflater", "inflater_for", "is_compressed"]
 
 HEAD_BYTES: Final = 4
 """How many bytes at the start identify a compressed file."""
@@ -27,18 +27,18 @@ _INFLATED_BYTES = 256 * 1024
 _ZSTD_SLICE_BYTES = 512
 
 
-class ArchiveError(Exception):
+class CompressionError(Exception):
     """The compressed data is damaged or ends early; the text says which."""
 
 
 class Inflater(Protocol):
-    """Decompresses the bytes of a file."""
+    """Decompresses the bytes of a file, given in order."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Decompress *data*, in pieces; take them all before the next call.
 
         Raises:
-            ArchiveError: the data is damaged.
+            CompressionError: the data is damaged.
         """
         ...
 
@@ -46,7 +46,7 @@ class Inflater(Protocol):
         """Check that the data may end here.
 
         Raises:
-            ArchiveError: it is incomplete.
+            CompressionError: it is incomplete.
         """
         ...
 
@@ -55,12 +55,12 @@ def inflater_for(head: bytes) -> Inflater:
     """The decompressor for a file that starts with *head* (:data:`HEAD_BYTES` bytes, fewer if the file is shorter)."""
     if head[:2] == _GZIP_MAGIC:
         return _Gzip()
-    if is_archive(head):
+    if is_compressed(head):
         return _Zstd()
     return _Plain()
 
 
-def is_archive(head: bytes) -> bool:
+def is_compressed(head: bytes) -> bool:
     """Whether a file that starts with *head* is compressed."""
     skippable = head[1:4] == _ZSTD_SKIPPABLE and 0x50 <= head[0] <= 0x5F
     return head[:2] == _GZIP_MAGIC or head[:4] == _ZSTD_MAGIC or skippable
@@ -90,7 +90,7 @@ class _Gzip:
             try:
                 inflated = self._member.decompress(data, _INFLATED_BYTES)
             except zlib.error as error:
-                raise ArchiveError(f"damaged gzip data ({error})") from None
+                raise CompressionError(f"damaged gzip data ({error})") from None
             self._between_members = self._member.eof
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
             if inflated:
@@ -98,7 +98,7 @@ class _Gzip:
 
     def finish(self) -> None:
         if not self._between_members:
-            raise ArchiveError("the gzip data ends early")
+            raise CompressionError("the gzip data ends early")
 
 
 class _Zstd:
@@ -118,7 +118,7 @@ class _Zstd:
             try:
                 inflated = self._frame.decompress(piece)
             except self._error as error:
-                raise ArchiveError(f"damaged zstd data ({error})") from None
+                raise CompressionError(f"damaged zstd data ({error})") from None
             at += len(piece)
             if self._frame.eof:
                 at -= len(self._frame.unused_data)
@@ -129,4 +129,4 @@ class _Zstd:
 
     def finish(self) -> None:
         if self._frame is not None:
-            raise ArchiveError("the zstd data ends early")
+            raise CompressionError("the zstd data ends early")

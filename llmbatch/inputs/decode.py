@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmbatch.core.errors import InputError
-from llmbatch.inputs.compression import HEAD_BYTES, ArchiveError, inflater_for
+from llmbatch.inputs.compression import HEAD_BYTES, CompressionError, inflater_for
 from llmbatch.inputs.recognize import binary_format
 from llmbatch.inputs.rows import strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
@@ -19,7 +19,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Unterminated(list[bytes | LongLine]):
-    """The batch of the last line, where the input does not end in a line end."""
+    """The batch of the last line of an input that does not end in a line break."""
 
 
 def text_lines(
@@ -28,10 +28,10 @@ def text_lines(
     r"""The lines that each block completes, without their ``\n``, in batches that may be empty.
 
     A block of None means that no data is available right now, and is passed on. *name* is the input's, for messages.
-    With *from_start* off the blocks are from the middle of a plain file, where nothing marks a format.
+    With *from_start* off, the blocks are from the middle of a plain file and no format is detected.
 
     Raises:
-        InputError: damaged or truncated archive, text in UTF-16, or a format that is not text.
+        InputError: damaged or truncated compression, text in UTF-16, or a format that is not text.
     """
     splitter = LineSplitter()
     for piece in _inflated(blocks, name) if from_start else blocks:
@@ -68,7 +68,7 @@ def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> It
             else:
                 yield from inflater.feed(block)
         inflater.finish()
-    except ArchiveError as error:
+    except CompressionError as error:
         raise InputError(f"{name}: {error}", hint="fetch or compress the file again, or give it uncompressed") from None
 
 
@@ -81,7 +81,7 @@ def _first_line_checked(lines: Sequence[bytes | LongLine], name: str) -> Sequenc
         raise InputError(f"{name}: the text is UTF-16, not UTF-8", hint=hint, line=1)
     if not first:
         return lines
-    refused = binary_format(first, name)  # of what was compressed: the other is known by now
+    refused = binary_format(first, name)  # of the decompressed data; the file's own head was checked before
     if refused is not None:
         raise refused
     return [strip_bom(first), *lines[1:]]

@@ -109,7 +109,7 @@ class JsonlInput:
         Raises:
             InputError: a finished row has changed.
         """
-        verify_finished(self._path, finished, self._filesystem, head_start=self._hash)
+        verify_finished(self._path, finished, self._filesystem, parallel_hash=self._hash)
         if self._hash is not None:
             self._hash.close()
             self._hash = None
@@ -121,5 +121,5 @@ class JsonlInput:
             InputError: the input cannot be read.
         """
         return open_source(
-            self._path, ledger=finished, limit=limit, spool=spool, keeps_torn=False, disk=self._filesystem
+            self._path, finished=finished, limit=limit, spool=spool, keeps_torn=False, disk=self._filesystem
         )

@@ -49,7 +49,7 @@ class IterableSource:
         return f"<IterableSource {'exhausted' if self.exhausted else f'row {self.rows_read}'}>"
 
     def take(self) -> Row | Malformed | None:
-        """Give the next row; None if there is none right now, or no more at all. Raises what the iterable raises."""
+        """Return the next row; None if none is available yet, or at the end. Raises what the iterable raises."""
         if self.exhausted:
             return None
         if self._rows is None:
@@ -77,7 +77,7 @@ class IterableSource:
         return False
 
     def finished(self, number: int) -> None:
-        """Nothing to do: there is no later pass."""
+        """Do nothing: there is no later pass."""
 
     def keep(self, row: Row) -> bool:
         """False: the row is only in memory."""

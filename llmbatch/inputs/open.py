@@ -27,7 +27,7 @@ BLOCK_BYTES: Final = 64 * 1024
 
 
 def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
-    """Open *path*, or standard input for ``-``; give a descriptor.
+    """Open *path*, or standard input for ``-``; return a descriptor.
 
     Raises:
         InputError: it cannot be opened, or is a directory.
@@ -58,7 +58,7 @@ def _is_directory(path: str | Path) -> InputError:
 
 
 def _duplicate_stdin() -> int:
-    # A place that is only held, so that nothing else gets it, cannot be read from.
+    # A closed standard stream's number is taken by a descriptor that cannot be read from.
     if not is_readable(0):
         raise InputError("standard input is closed", hint="name a file, or pipe rows in")
     return os.dup(0)
@@ -132,7 +132,7 @@ def read_block(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> bytes:
 
 
 def unreadable(name: str, error: OSError) -> InputError:
-    """What *error*, met while reading *name*, is to the user."""
+    """Convert *error*, raised while reading *name*, into an error for the user."""
     hint = "run the same command again once it can be read: what is finished is kept"
     return InputError(f"{name}: cannot be read ({_why(error)})", hint=hint)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import InputError
-from llmbatch.inputs.compression import HEAD_BYTES, is_archive
+from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.open import open_input
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
@@ -47,28 +47,28 @@ class ParallelHash:
             env={},
         )
 
-    def confirm(self, ledger: FinishedRows) -> bool:
-        """Whether the hash of every finished row of *ledger* matches; marks it as verified then. Waits for them."""
-        wanted = ledger.last * _RECORD_BYTES
+    def matches(self, finished: FinishedRows) -> bool:
+        """Whether the hash of every finished row of *finished* matches; marks it as verified then. Waits for them."""
+        wanted = finished.last * _RECORD_BYTES
         while os.fstat(self._hashes).st_size < wanted:
             if self._process.poll() is not None and os.fstat(self._hashes).st_size < wanted:
                 return False
             time.sleep(0.002)
         lines = size = 0
         goes_on = True
-        for first in range(1, ledger.last + 1, _ROWS):
-            count = min(_ROWS, ledger.last + 1 - first)
+        for first in range(1, finished.last + 1, _ROWS):
+            count = min(_ROWS, finished.last + 1 - first)
             records = array("Q", FILESYSTEM.pread(self._hashes, count * _RECORD_BYTES, (first - 1) * _RECORD_BYTES))
-            all_done = ledger.are_done(first, count)
-            prints = array("I", records[::2].tobytes())[::2]
-            if not _agree(ledger, first, prints, all_done=all_done):
+            all_done = finished.are_done(first, count)
+            fingerprints = array("I", records[::2].tobytes())[::2]
+            if not _agree(finished, first, fingerprints, all_done=all_done):
                 return False
             goes_on = goes_on and all_done
             if goes_on:
                 lines, size = first + count - 1, records[-1]
         if identity(os.fstat(self._fd)) != self._state:
             return False
-        ledger.verified = Verified(self._state, lines, size)
+        finished.verified = Verified(self._state, lines, size)
         return True
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem =
     except (OSError, ValueError, InputError):
         return None  # opening it next reports what is wrong
     try:
-        if not is_archive(disk.pread(fd, HEAD_BYTES, 0)):
+        if not is_compressed(disk.pread(fd, HEAD_BYTES, 0)):
             return ParallelHash(fd)
     except OSError:
         pass
@@ -122,8 +122,8 @@ def identity(about: os.stat_result) -> tuple[int, ...]:
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
 
 
-def _agree(ledger: FinishedRows, first: int, found: array[int], *, all_done: bool) -> bool:
-    kept = ledger.prints_of(first, len(found))
+def _agree(finished: FinishedRows, first: int, found: array[int], *, all_done: bool) -> bool:
+    kept = finished.fingerprints_of(first, len(found))
     return found == kept or (not all_done and all(map(_is_same, found, kept)))
 
 

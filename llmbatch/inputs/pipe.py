@@ -1,6 +1,6 @@
 """Reads a pipe, a socket or a device without blocking the event loop.
 
-The descriptor's own blocking mode is left alone, for it is shared with whoever else holds the stream.
+The descriptor's blocking mode is not changed: other processes share it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["Pipe", "ThreadedPipe", "open_pipe"]
 
 
 class Pipe(Protocol):
-    """Something that is read block by block."""
+    """Reader of a stream, block by block."""
 
     def read(self) -> bytes | None:
-        """The next block, empty at the end; None where nothing is there right now.
+        """The next block, empty at the end; None if no data is available yet.
 
         Raises:
             InputError: it cannot be read.
@@ -30,11 +30,11 @@ class Pipe(Protocol):
         ...
 
     async def wait(self) -> None:
-        """Return when :meth:`read` has something to give."""
+        """Return when :meth:`read` has data, or the end, to return."""
         ...
 
     def close(self) -> None:
-        """Let go of what this holds, which is not the descriptor; idempotent."""
+        """Release the reader's resources, but not the descriptor; idempotent."""
         ...
 
 
@@ -49,7 +49,7 @@ def open_pipe(fd: int, name: str) -> Pipe:
 if sys.platform != "win32":
 
     class PolledPipe:
-        """Reads when the system says that something is there, and starts no thread."""
+        """Reads when ``poll`` reports data; starts no thread."""
 
         def __init__(self, fd: int, name: str) -> None:
             self._fd = fd
@@ -81,7 +81,7 @@ if sys.platform != "win32":
                 loop.remove_reader(self._fd)
 
         def close(self) -> None:
-            """Nothing to do."""
+            """Do nothing: it holds no resources."""
 
 
 class ThreadedPipe:
@@ -89,7 +89,7 @@ class ThreadedPipe:
 
     def __init__(self, fd: int, name: str) -> None:
         self._name = name
-        # Of its own: closing a descriptor waits there for whoever reads from it.
+        # A duplicate: on Windows, closing a descriptor waits for a read in progress.
         self._fd = os.dup(fd)
         self._call: BackgroundCall[bytes] = BackgroundCall()
         self._is_closed = False
@@ -120,7 +120,7 @@ class ThreadedPipe:
             self._call.unwatch()
 
     def close(self) -> None:
-        """End the thread, once what it waits for has come; idempotent."""
+        """End the thread once its read has returned; idempotent."""
         if not self._is_closed:
             self._is_closed = True
             self._call.close()

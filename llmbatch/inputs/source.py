@@ -11,7 +11,7 @@ Rows that cannot be sent now need not stay in memory. ``skip(row)`` leaves a row
 source              another pass                 one row again
 ==================  ===========================  ============================
 plain file          from the first skipped row   by its offset
-.gz, .zst           inflated again               no (``keep`` gives False)
+.gz, .zst           decompressed again           no (``keep`` gives False)
 pipe, socket        from a file of rows that     from the same file
                     were skipped or kept
 Python iterable     no (``can_skip`` is False)   no
@@ -29,32 +29,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import InputError
-from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, Mark, changed_while_running, digest_of
-from llmbatch.inputs.compression import HEAD_BYTES, is_archive
+from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.decode import text_lines
-from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_exactly
+from llmbatch.inputs.parallel_hash import identity
 from llmbatch.inputs.pipe import open_pipe
 from llmbatch.inputs.rows import line_digest, parse_line, strip_bom, too_long
 from llmbatch.inputs.splitter import LongLine
-from llmbatch.inputs.verify import count_rows, identity, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 if TYPE_CHECKING:
     from llmbatch.inputs.spool import Spool
 
-__all__ = [
-    "FileSource",
-    "IterableSource",
-    "Source",
-    "StreamSource",
-    "count_rows",
-    "open_source",
-    "verify_finished",
-]
+__all__ = ["FileSource", "StreamSource", "open_source"]
 
 _SPOOLED_ROWS_A_TURN: Final = 1024
 
@@ -62,28 +52,28 @@ _SPOOLED_ROWS_A_TURN: Final = 1024
 class FileSource(ByteSource):
     """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
 
-    ``limit``: only the first so many rows. ``fd``: read this descriptor (from where it stands, and close it at the
-    end) in place of opening *path*. ``keeps_torn``: a last line that is cut off is a malformed row, not ``torn_line``.
+    ``limit``: only the first so many rows. ``fd``: read this descriptor (from its position, and close it at the
+    end) instead of opening *path*. ``keeps_torn``: a last line that is cut off is a malformed row, not ``torn_line``.
     """
 
     def __init__(
         self,
         path: str | Path,
         *,
-        ledger: FinishedRows | None = None,
+        finished: FinishedRows | None = None,
         limit: int | None = None,
         fd: int | None = None,
         keeps_torn: bool = True,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
         fd = open_input(path, disk) if fd is None else fd
-        super().__init__(fd, str(path), ledger=ledger, limit=limit, keeps_torn=keeps_torn, disk=disk)
+        super().__init__(fd, str(path), finished=finished, limit=limit, keeps_torn=keeps_torn, disk=disk)
         self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
         self._is_plain = True
         about = disk.fstat(fd)
         self._total_bytes = about.st_size - start
-        verified = ledger.verified if ledger is not None and not start else None
+        verified = finished.verified if finished is not None and not start else None
         if verified is not None and verified.identity == identity(about):
             self._verified = True
             if limit is None or limit > verified.lines:
@@ -172,7 +162,7 @@ class FileSource(ByteSource):
         for block in file_blocks(fd, self.name, self._disk):
             if not self._consumed_bytes:
                 head = block[:HEAD_BYTES]
-                self._is_plain = not is_archive(head)
+                self._is_plain = not is_compressed(head)
                 self._offset = self._start + len(head) - len(strip_bom(head))
             self._consumed_bytes += len(block)
             yield block
@@ -190,7 +180,7 @@ class StreamSource(ByteSource):
         fd: int,
         name: str,
         *,
-        ledger: FinishedRows | None = None,
+        finished: FinishedRows | None = None,
         limit: int | None = None,
         spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
@@ -199,7 +189,7 @@ class StreamSource(ByteSource):
         self._spool: Spool | None = None
         self._spool_at = spool
         self._spool_disk = disk
-        super().__init__(fd, name, ledger=ledger, limit=limit)
+        super().__init__(fd, name, finished=finished, limit=limit)
 
     @property
     def fraction(self) -> float | None:
@@ -244,7 +234,7 @@ class StreamSource(ByteSource):
         return row if row.offset < 0 else self._spooled().get(row.offset)
 
     def close(self) -> None:
-        """Close the stream, and let go of the spool; idempotent."""
+        """Close the stream and the spool; idempotent."""
         self._pipe.close()
         super().close()
         if self._spool is not None:
@@ -279,17 +269,17 @@ class StreamSource(ByteSource):
 def open_source(
     path: str | Path,
     *,
-    ledger: FinishedRows | None = None,
+    finished: FinishedRows | None = None,
     limit: int | None = None,
     spool: str | Path | None = None,
     keeps_torn: bool = True,
     disk: Filesystem = FILESYSTEM,
 ) -> FileSource | StreamSource:
-    """Open the rows of *path*; ``-`` is standard input. Rows in *ledger* are skipped, *limit* bounds the rows.
+    """Open the rows of *path*; ``-`` is standard input. Rows in *finished* are skipped, *limit* bounds the rows.
 
     *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows of a pipe that wait are kept, if there are
     any; None: in the directory of temporary files. Files need none. *keeps_torn*: see :class:`FileSource`; a stream
-    that has ended is not written to any more.
+    that has ended is complete.
 
     Raises:
         InputError: the input cannot be opened.
@@ -297,8 +287,8 @@ def open_source(
     name = "standard input" if str(path) == "-" else str(path)
     fd = open_input(path, disk)
     if stat.S_ISREG(disk.fstat(fd).st_mode):
-        return FileSource(name, ledger=ledger, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
+        return FileSource(name, finished=finished, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
     if spool is not None:
         with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it
             disk.unlink(str(spool))
-    return StreamSource(fd, name, ledger=ledger, limit=limit, spool=spool, disk=disk)
+    return StreamSource(fd, name, finished=finished, limit=limit, spool=spool, disk=disk)

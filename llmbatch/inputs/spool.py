@@ -18,7 +18,7 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
-from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, write_error
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, write_all, write_error
 
 __all__ = ["Spool"]
 
@@ -46,13 +46,12 @@ class Spool:
             WriteError: disk full, quota, file size limit, no permission, I/O error.
         """
         text = dumps([row.hash, row.id_json, row.fields, row.size]).encode()
-        data = memoryview(_HEAD.pack(row.number, len(text)) + text)
+        data = _HEAD.pack(row.number, len(text)) + text
         name = self._path or self._temporary()
         try:
             if self._fd is None:
                 self._fd = self._open(name)
-            while data:
-                data = data[self._disk.write(self._fd, data) :]
+            write_all(self._fd, data, self._disk)
         except OSError as error:
             failure = write_error(f"{name} (waiting rows of standard input)", error)
             if self._fd is not None:

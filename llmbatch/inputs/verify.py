@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeGuard
 
 from llmbatch.core.errors import InputError
-from llmbatch.inputs.compression import HEAD_BYTES, is_archive
+from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.decode import text_lines
 from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
 from llmbatch.inputs.parallel_hash import ParallelHash, identity
@@ -23,7 +23,7 @@ from llmbatch.inputs.splitter import LineSplitter, LongLine
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
-__all__ = ["compare", "compare_line", "count_rows", "identity", "verify_finished"]
+__all__ = ["compare", "compare_line", "count_rows", "verify_finished"]
 
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
 
@@ -38,7 +38,7 @@ def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM) -> int | None:
     except (OSError, ValueError):
         return None
     try:
-        if is_archive(disk.pread(fd, HEAD_BYTES, 0)):
+        if is_compressed(disk.pread(fd, HEAD_BYTES, 0)):
             return None
         splitter = LineSplitter()
         rows = 0
@@ -56,20 +56,24 @@ def _filled(lines: Sequence[bytes | LongLine]) -> int:
 
 
 def verify_finished(
-    path: str | Path, ledger: FinishedRows, disk: Filesystem = FILESYSTEM, *, head_start: ParallelHash | None = None
+    path: str | Path,
+    finished: FinishedRows,
+    disk: Filesystem = FILESYSTEM,
+    *,
+    parallel_hash: ParallelHash | None = None,
 ) -> None:
     """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
 
-    Reads up to the last finished row, unless *head_start* has done so. Other inputs cannot be read twice: their source
-    compares while reading.
+    Reads up to the last finished row, unless *parallel_hash* has hashed the rows already. Inputs that cannot be read
+    twice are not compared here: their source compares while reading.
 
     Raises:
         InputError: a finished row has changed or is gone, or the input cannot be read. Rows that were no requests may
-            change: they are in ``ledger.corrected`` then.
+            change: they are in ``finished.corrected`` then.
     """
-    if not ledger or str(path) == "-" or not _is_regular(path, disk):
+    if not finished or str(path) == "-" or not _is_regular(path, disk):
         return
-    if head_start is not None and head_start.confirm(ledger):
+    if parallel_hash is not None and parallel_hash.matches(finished):
         return
     name = str(path)
     fd = open_input(path, disk)
@@ -78,49 +82,49 @@ def verify_finished(
         leading = _Leading(read_head(fd, HEAD_BYTES, name, disk))
         for batch in text_lines(file_blocks(fd, name, disk), name):
             if batch:
-                compare(name, number + 1, batch, ledger)
-                leading.add(batch, done=ledger.are_done(number + 1, len(batch)))
+                compare(name, number + 1, batch, finished)
+                leading.add(batch, done=finished.are_done(number + 1, len(batch)))
                 number += len(batch)
-            if number >= ledger.last:
-                if not ledger.corrected:
-                    ledger.verified = Verified(identity(disk.fstat(fd)), leading.lines, leading.size_bytes)
+            if number >= finished.last:
+                if not finished.corrected:
+                    finished.verified = Verified(identity(disk.fstat(fd)), leading.lines, leading.size_bytes)
                 return
     finally:
         disk.close(fd)
-    if all(map(ledger.may_change, ledger.done_after(number))):
+    if all(map(finished.may_change, finished.done_after(number))):
         return
     raise InputError(
-        f"{name}: the file has {number} lines, but the output has a result for line {ledger.last}",
+        f"{name}: the file has {number} lines, but the output has a result for line {finished.last}",
         hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
         line=number,
     )
 
 
-def compare(name: str, first: int, lines: Sequence[bytes | LongLine], ledger: FinishedRows) -> None:
+def compare(name: str, first: int, lines: Sequence[bytes | LongLine], finished: FinishedRows) -> None:
     """Compare the finished rows of *lines*, whose first has the number *first*, with their hashes.
 
     Raises:
         InputError: one has changed.
     """
-    if ledger.are_done(first, len(lines)):
+    if finished.are_done(first, len(lines)):
         digests = b"".join([sha256(line).digest() for line in lines]) if _all_short(lines) else b""
-        if array("I", digests)[::8] == ledger.prints_of(first, len(lines)):
+        if array("I", digests)[::8] == finished.fingerprints_of(first, len(lines)):
             return
     # Some are not finished, end in a carriage return, are too long, or have changed.
     for number, line in enumerate(lines, first):
-        if ledger.is_done(number):
-            compare_line(name, number, line, ledger)
+        if finished.is_done(number):
+            compare_line(name, number, line, finished)
 
 
-def compare_line(name: str, number: int, line: bytes | LongLine, ledger: FinishedRows) -> None:
+def compare_line(name: str, number: int, line: bytes | LongLine, finished: FinishedRows) -> None:
     """Compare one finished row with its hash. A row that was no request may have been corrected.
 
     Raises:
         InputError: it has changed.
     """
     digest = line.hash if isinstance(line, LongLine) else line_digest(line)
-    if not ledger.matches(number, digest) and not ledger.may_change(number):
-        retry = "resend it with all failed rows (--retry-failed), or " if ledger.has_failed(number) else ""
+    if not finished.matches(number, digest) and not finished.may_change(number):
+        retry = "resend it with all failed rows (--retry-failed), or " if finished.has_failed(number) else ""
         raise InputError(
             f"{name}:{number}: this row has changed since its result was written",
             hint=f"{retry}restore the row, or write to another output (-o), or start afresh (--overwrite)",
@@ -134,7 +138,7 @@ class _Leading:
     def __init__(self, head: bytes) -> None:
         self.lines = 0
         self.size_bytes = len(head) - len(strip_bom(head))
-        self._goes_on = not is_archive(head)
+        self._goes_on = not is_compressed(head)
 
     def add(self, batch: Sequence[bytes | LongLine], *, done: bool) -> None:
         self._goes_on = self._goes_on and done

@@ -1,4 +1,4 @@
-"""Finds the output that a person means by the path of an output or of its input."""
+"""Finds the output for the path of an output or of its input, as given to ``status`` and ``failed``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LINE_START = b'{"row":'
 
 
 def find_output(path: str | Path) -> Path:
-    """The output that *path* means: itself, or where *path* is an input (or empty, or gone), its default output.
+    """The output for *path*: *path* itself, or its default output where *path* is an input, empty or missing.
 
     Raises:
-        OutputError: *path* is an input whose default output is not there.
+        OutputError: *path* is an input, and its default output does not exist.
     """
     named = Path(path)
     if named.is_dir() or str(path) == "-":

@@ -1,9 +1,14 @@
-r"""The lines of an output file one by one, and which of its failed rows were never sent. Does not change the file."""
+"""Reads the lines of an output file: all of them, those of one status, or all but some failed ones.
+
+The file and the position of its descriptor stay as they are. Everywhere, *end_bytes* is where the whole lines end
+(:attr:`Scan.end_bytes <llmbatch.outputs.scan.Scan>`, or the size of a file without a torn line): what a run appends
+meanwhile is not read. Cost: one pass over the file; memory for 1 MiB and the longest line.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from re import Match
 from typing import Final
 
@@ -11,65 +16,17 @@ from llmbatch.outputs.scan import match_line
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FailedRows
 
-__all__ = ["failed_rows", "read_lines", "result_lines"]
+__all__ = ["failed_rows", "lines_without", "read_lines", "success_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _INPUT_ERROR: Final = b'"response":null,"error":{"code":"input_'
 
 
-def result_lines(fd: int, disk: Filesystem = FILESYSTEM) -> Iterator[tuple[Match[bytes], bytes]]:
-    r"""Each line with its ``\n``, and the match of its prefix (row, hash, status), in the file's order.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    parts: list[bytes] = []
-    offset = 0
-    while block := disk.pread(fd, _BLOCK_BYTES, offset):
-        offset += len(block)
-        *whole, rest = block.split(b"\n")
-        for line in whole:
-            if parts:
-                line = b"".join((*parts, line))
-                parts.clear()
-            found = match_line(line)
-            if found is not None:
-                yield found, line + b"\n"
-        if rest:
-            parts.append(rest)
-
-
-def failed_rows(fd: int, disk: Filesystem = FILESYSTEM) -> FailedRows:
-    """The rows that have failed, and those of them that were no requests. Cost: one pass over the file.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    rows = FailedRows()
-    for found, line in result_lines(fd, disk):
-        if found[3] == b"failed":
-            rows.add(int(found[1]), is_input_error=_is_input_error(line))
-    return rows
-
-
-def _is_input_error(line: bytes) -> bool:
-    if _INPUT_ERROR not in line:
-        return False
-    try:
-        value = json.loads(line)  # as a row's metadata may hold the same words
-        return bool(value["response"] is None and value["error"]["code"].startswith("input_"))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return False
-
-
 def read_lines(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
-    """The lines of the first *end_bytes* bytes behind *fd*, without their line ends.
-
-    *end_bytes* is where the good part ends (:class:`~llmbatch.outputs.scan.Scan`), so that what a running run appends
-    meanwhile is left out. The offset of *fd* stays where it is.
+    """The lines of the first *end_bytes* bytes of the file, without their line ends.
 
     Raises:
-        OSError: as the system says.
+        OSError: the file cannot be read.
     """
     offset = 0
     parts: list[bytes] = []
@@ -84,3 +41,63 @@ def read_lines(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> Iterat
     last = b"".join(parts)
     if last:
         yield last
+
+
+def success_lines(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> Iterator[bytes]:
+    """The lines of rows that succeeded, in the file's order, without their line ends.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return (line for found, line in _result_lines(fd, end_bytes, disk) if found[3] == b"success")
+
+
+def lines_without(fd: int, end_bytes: int, disk: Filesystem, is_dropped: Callable[[int], bool]) -> Iterator[bytes]:
+    r"""The file without the failed rows that *is_dropped* names by number: blocks of whole lines, each with its ``\n``.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    lines: list[bytes] = []
+    size = 0
+    for found, line in _result_lines(fd, end_bytes, disk):
+        if found[3] == b"failed" and is_dropped(int(found[1])):
+            continue
+        lines.append(line + b"\n")
+        size += len(line) + 1
+        if size > _BLOCK_BYTES:
+            yield b"".join(lines)
+            lines.clear()
+            size = 0
+    yield b"".join(lines)
+
+
+def failed_rows(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> FailedRows:
+    """The rows that have failed, and those of them that were no requests (``input_…`` errors).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    rows = FailedRows()
+    for found, line in _result_lines(fd, end_bytes, disk):
+        if found[3] == b"failed":
+            rows.add(int(found[1]), is_input_error=_is_input_error(line))
+    return rows
+
+
+def _result_lines(fd: int, end_bytes: int, disk: Filesystem) -> Iterator[tuple[Match[bytes], bytes]]:
+    """Each result line with the match of its prefix: row, hash, status."""
+    for line in read_lines(fd, end_bytes, disk):
+        found = match_line(line)
+        if found is not None:
+            yield found, line
+
+
+def _is_input_error(line: bytes) -> bool:
+    if _INPUT_ERROR not in line:
+        return False
+    try:
+        value = json.loads(line)  # as a row's metadata may hold the same words
+        return bool(value["response"] is None and value["error"]["code"].startswith("input_"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False

@@ -1,7 +1,7 @@
 """Opens and locks the output file, so that only one run writes it, and finds the process that holds the lock.
 
-The lock is on the file itself (``flock``; ``LockFileEx`` on Windows): the system lets go of it however the process
-ends, and no lock file stays behind. Does not read or write the file.
+The lock is on the file itself (``flock``; ``LockFileEx`` on Windows): the system releases it however the process ends,
+and no lock file is left. Does not read or write the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_CLOEXEC | O_NOCTTY
 
 
 class Unlocked(Filesystem):
-    """A file system without locks, which makes every other call on *disk*: nobody notices a second run then."""
+    """A file system whose :meth:`lock` does nothing; all other calls go to *disk*. A second run goes unnoticed."""
 
     def __init__(self, disk: Filesystem) -> None:
         for name in _CALLS:
@@ -34,7 +34,7 @@ _CALLS = [name for name, call in vars(Filesystem).items() if callable(call) and 
 
 
 def open_locked(path: str, name: str, disk: Filesystem = FILESYSTEM) -> int:
-    """Open *path*, created with mode 0600 if missing, and lock it; give the descriptor. *name* is for messages.
+    """Open *path*, created with mode 0600 if missing, and lock it; return the descriptor. *name* is for messages.
 
     Raises:
         OutputError: another run has the file, or it cannot be opened or locked.
@@ -108,9 +108,9 @@ def _is_still_at(fd: int, path: str, disk: Filesystem) -> bool:
 
 
 def holds_lock(pid: int) -> bool:
-    """Whether the process *pid* holds a lock on any file; where the system does not tell, whether it is alive.
+    """Whether the process *pid* holds a lock on any file, or is alive where the system lists no locks.
 
-    False on Windows, where nobody can rename a file that a run has open.
+    False on Windows, where a file that a run has open cannot be renamed.
     """
     if sys.platform == "win32":
         return False  # and os.kill(pid, 0) would send a Ctrl-C
@@ -128,12 +128,12 @@ def holds_lock(pid: int) -> bool:
 
 
 def _holder(about: os.stat_result) -> int | None:
-    """The process that holds the lock, where the system tells."""
+    """The process that holds the lock, if the system has a list of locks."""
     if sys.platform == "win32":
         return None
-    place = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    wanted = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     try:
-        return next((pid for pid, locked in _locks() if locked == place and pid), None)
+        return next((pid for pid, locked in _locks() if locked == wanted and pid), None)
     except OSError:
         return None
 

@@ -46,7 +46,7 @@ class Scan:
     the last line of the good part is complete except for its line end.
     """
 
-    ledger: FinishedRows
+    finished: FinishedRows
     end_bytes: int
     lacks_newline: bool
 
@@ -57,8 +57,8 @@ def scan(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Scan:
     Raises:
         OutputError: a whole line is not llmbatch's, or a row has two lines; the message has the line's number.
     """
-    # Every whole line adds one row, so that the ledger's length is the number of lines so far.
-    ledger = FinishedRows()
+    # Every whole line adds one row, so that the number of rows is the number of lines so far.
+    finished = FinishedRows()
     offset = tail_bytes = 0
     tail = b""  # the start of a line that continues in the next block
     damaged = 0  # the number of a whole line with NUL bytes in it, accepted only if it is the last
@@ -76,22 +76,22 @@ def scan(fd: int, name: str, disk: Filesystem = FILESYSTEM) -> Scan:
                 continue
             if damaged:
                 raise _damaged(name, damaged)
-            if not _enter_all(text, start, end, name, ledger):
-                damaged = _enter_each(text[start + 1 : end].split(b"\n"), name, ledger)
+            if not _enter_all(text, start, end, name, finished):
+                damaged = _enter_each(text[start + 1 : end].split(b"\n"), name, finished)
         tail = block[last + 1 :]
         tail_bytes = len(tail)
     end_bytes = offset - tail_bytes
     if damaged:
-        return Scan(ledger, _line_start(fd, end_bytes - 1, disk), lacks_newline=False)
+        return Scan(finished, _line_start(fd, end_bytes - 1, disk), lacks_newline=False)
     if tail:
-        _check_torn(tail, name, ledger)
+        _check_torn(tail, name, finished)
         if _is_whole(tail, disk.pread(fd, tail_bytes, end_bytes)):
-            _enter(tail, name, ledger)
-            return Scan(ledger, offset, lacks_newline=True)
-    return Scan(ledger, end_bytes, lacks_newline=False)
+            _enter(tail, name, finished)
+            return Scan(finished, offset, lacks_newline=True)
+    return Scan(finished, end_bytes, lacks_newline=False)
 
 
-def _enter_all(text: bytes, start: int, end: int, name: str, ledger: FinishedRows) -> bool:
+def _enter_all(text: bytes, start: int, end: int, name: str, finished: FinishedRows) -> bool:
     """Add the rows of all lines between two newlines of *text*; False, and nothing added, if not all are llmbatch's."""
     if text.find(0, start, end) >= 0:
         return False
@@ -106,38 +106,41 @@ def _enter_all(text: bytes, start: int, end: int, name: str, ledger: FinishedRow
     if len(found) != len(heads):
         return False
     numbers, hashes, states = zip(*found, strict=True)
-    prints = array("I", unhexlify(b"".join(hashes)))[::2]
-    marks = [SUCCESS if state == b"success" else FAILED for state in states]
+    fingerprints = array("I", unhexlify(b"".join(hashes)))[::2]
+    statuses = [SUCCESS if state == b"success" else FAILED for state in states]
     rows = list(map(int, numbers))
     try:
-        entered = ledger.add_all(rows, prints, marks)
+        entered = finished.add_all(rows, fingerprints, statuses)
     except ValueError as error:
-        raise OutputError(f"{name}:{len(ledger) + 1}: {error}", hint=START_AFRESH) from None
+        raise OutputError(f"{name}:{len(finished) + 1}: {error}", hint=START_AFRESH) from None
     if entered < len(rows):
-        raise _repeated(name, len(ledger) + 1, rows[entered])
+        raise _repeated(name, len(finished) + 1, rows[entered])
     return True
 
 
-def _enter_each(lines: list[bytes], name: str, ledger: FinishedRows) -> int:
-    """Add lines one by one, to find a foreign one; give the number of the last if it has NUL bytes, else 0."""
-    for line in lines[:-1]:
-        _enter(line, name, ledger)
-    if 0 not in lines[-1]:
-        _enter(lines[-1], name, ledger)
-        return 0
-    _check_torn(lines[-1], name, ledger)
-    return len(ledger) + 1
+def _enter_each(lines: list[bytes], name: str, finished: FinishedRows) -> int:
+    """Add lines one by one, to find the foreign one; return the number of the last line if it has NUL bytes, else 0."""
+    is_holed = 0 in lines[-1]
+    for line in lines[:-1] if is_holed else lines:
+        _enter(line, name, finished)
+    return _holed(lines[-1], name, finished) if is_holed else 0
 
 
-def _enter(line: bytes, name: str, ledger: FinishedRows) -> None:
-    number = len(ledger) + 1
+def _holed(line: bytes, name: str, finished: FinishedRows) -> int:
+    """The number of a whole line with NUL bytes, which a crash may have left."""
+    _check_torn(line, name, finished)
+    return len(finished) + 1
+
+
+def _enter(line: bytes, name: str, finished: FinishedRows) -> None:
+    number = len(finished) + 1
     found = match_line(line)
     if found is None:
-        _check_torn(line, name, ledger)
+        _check_torn(line, name, finished)
     if found is None or line[-1] != _BRACE or 0 in line:
         raise _damaged(name, number)
     try:
-        entered = ledger.add(int(found[1]), found[2].decode(), "success" if found[3] == b"success" else "failed")
+        entered = finished.add(int(found[1]), found[2].decode(), "success" if found[3] == b"success" else "failed")
     except ValueError as error:
         raise OutputError(f"{name}:{number}: {error}", hint=START_AFRESH) from None
     if not entered:
@@ -152,18 +155,18 @@ def _repeated(name: str, number: int, row: int) -> OutputError:
     )
 
 
-def _check_torn(line: bytes, name: str, ledger: FinishedRows) -> None:
+def _check_torn(line: bytes, name: str, finished: FinishedRows) -> None:
     """Refuse a last line that no crash of llmbatch leaves behind; only other torn lines may be removed.
 
     A torn line has the start of our prefix, as far as it goes, or NUL bytes in place of what never reached the disk.
     """
     start = line[: len(_LINE_START)].partition(b"\0")[0]
-    if line and not ledger and not line.strip(b"\0"):
+    if line and not finished and not line.strip(b"\0"):
         # Nothing shows that llmbatch wrote it, and removing it would leave nothing.
         message = f"{name}:1: the file contains nothing but NUL bytes"
         raise OutputError(message, hint=f"restore it from a copy if it ever held results, or {START_AFRESH}")
-    if not line or not _LINE_START.startswith(start) or (not start and not ledger and line.strip(b"\0")):
-        message = f"{name}:{len(ledger) + 1}: this is not a result line of llmbatch"
+    if not line or not _LINE_START.startswith(start) or (not start and not finished and line.strip(b"\0")):
+        message = f"{name}:{len(finished) + 1}: this is not a result line of llmbatch"
         raise OutputError(message, hint=START_AFRESH)
 
 

@@ -73,7 +73,7 @@ class QueueSink:
             await self._emptied.wait()
 
     async def results(self) -> AsyncIterator[Result]:
-        """Every result, until closed."""
+        """Iterate over the results until the sink is closed and empty."""
         while True:
             while self._results:
                 result = self._results.popleft()

@@ -1,6 +1,6 @@
-"""Standard output, a pipe or a device as the output: lines go out, and nothing can be read back.
+"""Standard output, a pipe or a device as the output: write-only, without earlier lines.
 
-When to write is the writer's choice (:mod:`~llmbatch.outputs.writer`).
+:mod:`~llmbatch.outputs.writer` decides when to write.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import os
 import select
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -22,8 +23,8 @@ __all__ = ["StreamOutput", "ThreadedStreamOutput", "open_stream_output"]
 _PIECE_BYTES: Final = 64 * 1024
 
 
-class StreamOutput(Output):
-    """A stream has no earlier lines, and takes nothing back: nothing resumes."""
+class StreamOutput(Output, ABC):
+    """Output to a stream. It has no earlier lines, written bytes cannot be removed, and a run cannot resume from it."""
 
     is_resumable = False
 
@@ -41,34 +42,34 @@ class StreamOutput(Output):
         """None: a stream has no earlier lines."""
         return {}
 
+    @abstractmethod
     def write_ready(self, data: memoryview) -> int:
-        """Write as much as goes without blocking; gives how many of the first bytes of *data* are out.
+        """Write as much of *data* as is possible without blocking; return the number of bytes written.
 
-        Called again with the rest, and more, once the stream takes more.
+        The next call gets the rest, and maybe more behind it.
 
         Raises:
             WriteError: the reader has gone, or an I/O error.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def watch_ready(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-        """Call *callback* in *loop* whenever the stream takes more."""
-        raise NotImplementedError
+        """Call *callback* in *loop* whenever the stream is writable."""
 
+    @abstractmethod
     def unwatch_ready(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call nothing any more; idempotent."""
-        raise NotImplementedError
+        """Stop calling the callback; idempotent."""
 
     def check_room(self, *, sync: bool) -> None:
-        """Nothing to do: a stream cannot take anything back."""
+        """Do nothing: what is written to a stream to test it cannot be removed."""
 
     def sync(self) -> None:
-        """Nothing to do: what a stream has taken is out of our hands."""
+        """Check for an earlier failure; a stream cannot be synced."""
         self._check()
 
 
 def open_stream_output(fd: int, name: str) -> StreamOutput:
-    """The stream behind *fd*, which it owns."""
+    """An output on the stream *fd*, which it closes."""
     if sys.platform == "win32":
         return ThreadedStreamOutput(fd, name)
     else:  # noqa: RET505 - one branch a system, for the type checker
@@ -78,7 +79,7 @@ def open_stream_output(fd: int, name: str) -> StreamOutput:
 if sys.platform != "win32":
 
     class PolledStreamOutput(StreamOutput):
-        """Writes when the system says that the stream takes something."""
+        """Writes when ``poll`` reports the stream as writable."""
 
         def __init__(self, fd: int, name: str) -> None:
             super().__init__(fd, name)

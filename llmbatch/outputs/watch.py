@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from llmbatch.core.errors import WriteError
-from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem
+from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem, write_all
 
 __all__ = ["Change", "FileChangedError", "find_change", "recovered_path", "save_lines"]
 
@@ -140,9 +140,7 @@ def _copy(fd: int, path: str, disk: Filesystem) -> str:
             offset = 0
             while block := disk.pread(fd, _BLOCK_BYTES, offset):
                 offset += len(block)
-                rest = memoryview(block)
-                while rest:
-                    rest = rest[disk.write(copy, rest) :]
+                write_all(copy, block, disk)
             about = disk.fstat(fd)
             disk.change_rights(copy, about.st_mode & 0o7777, (about.st_uid, about.st_gid))
             disk.sync_all(copy)

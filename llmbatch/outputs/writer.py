@@ -113,16 +113,15 @@ class LineWriter:
 
     def abandon(self) -> bool:
         """Drop what a stream's reader has not read yet (not for a file). Whether lines were dropped."""
-        if self._stream is None or not self._backlog:
+        if self._stream is None or self._drained is None:  # which is there while the backlog has bytes
             return False
         self._closed = True
         self.lines_refused += self._backlog.count(b"\n") + len(self._lines)
         self._backlog.clear()
         self._lines.clear()
-        if self._drained is not None:
-            self._stream.unwatch_ready(asyncio.get_running_loop())
-            self._drained.set()
-            self._drained = None
+        self._stream.unwatch_ready(asyncio.get_running_loop())
+        self._drained.set()
+        self._drained = None
         return True
 
     def flush(self) -> None:

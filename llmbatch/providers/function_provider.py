@@ -89,7 +89,7 @@ class FunctionProvider:
         return Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
 
     async def aclose(self) -> None:
-        """Cancel the timer."""
+        """Cancel the timer of time limits."""
         self._limits.close()
 
     def _request(self, tokens: int) -> Request:

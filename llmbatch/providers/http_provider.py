@@ -69,7 +69,7 @@ class HttpProvider:
         self._system = dumps(connection.system) if connection.system else None
         self._resolved: tuple[Row, ParsedRow, Target] | None = None
         self._streaming: set[str] = set()
-        """URLs that stream where nobody asked for it, and are asked not to; at most :data:`_MOST_STREAMING`."""
+        """URLs that stream unrequested and get ``stream: false`` from then on; at most :data:`_MOST_STREAMING`."""
         self._warn = warn
         self._is_raw = connection.endpoint == "raw"
         self._sent = {name: known | NOT_SENT | connection.params.keys() for name, known in PARAMETERS.items()}
@@ -95,7 +95,7 @@ class HttpProvider:
         return cls(connection, transport, warn=warn)
 
     def routes(self, row: Row) -> Sequence[Route]:
-        """Give the one route of *row*, by its model and format.
+        """Return the one route of *row*, by its model and format.
 
         Raises:
             MalformedRowError: the row can be no request.
@@ -136,7 +136,7 @@ class HttpProvider:
         )
 
     def _echo(self, row: Row, kind: ParsedRow, endpoint: str, unsent: Set[str]) -> None:
-        """Members that are not sent come back in the result's metadata; each is told once."""
+        """The row's members that are not sent, for the result's metadata; warns of each member once."""
         if unsent:
             echoed = {name: text for name, text in kind.members.items() if name in unsent}
             row.fields["metadata"] = echoed_metadata(row.fields.get("metadata"), echoed)

@@ -1,4 +1,4 @@
-"""Whether a model's name without a known provider was meant for another company than the one it would go to.
+"""Detects model names without a known provider that are meant for another company than the one they would go to.
 
 Names are judged only where they would go to a provider of one maker's models at its own address: a gateway, a host of
 many makers' models and ``--base-url`` take any name. Does not resolve anything, and reads no environment.
@@ -130,14 +130,14 @@ _FAMILIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Misnamed:
-    """What is wrong with a name, in words, and what to type instead."""
+    """Message for a misnamed model, and the name to type instead."""
 
     message: str
     hint: str
 
 
 def find_misnamed(name: str, goes_to: KnownProvider, *, is_rows: bool) -> Misnamed | None:
-    """Judge *name*, which names no known provider and would go whole to *goes_to*; None: nothing speaks against it.
+    """Judge *name*, which names no known provider and would be sent whole to *goes_to*; None if it is plausible.
 
     A row's own name (*is_rows*) of an organization whose models many hosts serve is left alone: ``meta-llama/…`` is
     what such files say, and the provider is chosen by the command.

@@ -50,7 +50,7 @@ _CUSTOM = KnownProvider("", "", "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
-    """Settings of where to send; validated when created, except what depends on a row.
+    """Base URL, key, model and format settings; validated when created, except what depends on a row.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for an invalid value.
     """
@@ -155,7 +155,7 @@ class Resolver:
         return found
 
     def _fault_of_run_model(self, name: str) -> Misnamed | None:
-        """What no row could mean: a provider alone, or a name that is neither OpenAI's nor Anthropic's."""
+        """The error for a run's model that suits no row: a provider alone, or no model of OpenAI or Anthropic."""
         found = None if self._connection.base_url or (self.run_provider and self.run_model) else provider_alone(name)
         if found is None and self.run_provider is None and self._is_own_address(PROVIDERS["openai"]):
             by_format = [find_misnamed(name, PROVIDERS[other], is_rows=False) for other in ("openai", "anthropic")]
@@ -225,7 +225,7 @@ class Resolver:
         )
 
     def _with_added(self, headers: dict[str, str], provider: KnownProvider) -> dict[str, str]:
-        """*headers* and the user's, which are for the server or provider that the run names."""
+        """*headers* plus the user's, which apply to the server or provider that the run names."""
         if not self._added or not (self._connection.base_url or self.run_provider in (None, provider)):
             return headers
         replaced = {name.lower() for name in self._added}

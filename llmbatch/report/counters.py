@@ -1,11 +1,13 @@
-"""Counts error codes in bounded memory.
+"""Counts calls and rows, and error codes in bounded memory.
 
 Codes come from providers, so there may be any number of them: above the limit, new ones count as ``other``.
 """
 
 from __future__ import annotations
 
-__all__ = ["OTHER", "CodeCounter"]
+from dataclasses import dataclass
+
+__all__ = ["OTHER", "CodeCounter", "Counts"]
 
 OTHER = "other"
 
@@ -31,3 +33,25 @@ class CodeCounter:
         """The codes by descending count (all, or the first *count*), ties ordered by name."""
         pairs = sorted(self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
         return dict(pairs[:count])
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a run has counted so far; :class:`~llmbatch.report.snapshot.Snapshot` says what each number means."""
+
+    success: int = 0
+    failed: int = 0
+    calls: int = 0
+    probes: int = 0
+    canaries: int = 0
+    avoided: int = 0
+    retries: int = 0
+    throttles: int = 0
+    in_flight: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of this run that have ended."""
+        return self.success + self.failed

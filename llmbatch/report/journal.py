@@ -45,7 +45,7 @@ class RouteSpeed:
 
 
 class Journal:
-    """The history, as of the last event. *kept* is what :meth:`to_json` gave in an earlier run, or anything else.
+    """The history, as of the last event. *kept* is from :meth:`to_json` in an earlier run; other JSON is ignored.
 
     Bounded: the last 100 outages (``dropped`` counts those before) and 100 routes.
     """
@@ -74,9 +74,9 @@ class Journal:
         """Take one event of the run, seen at *wall* and folded into *stats* before; most change nothing."""
         match event:
             case OutageStarted():
-                said = stats.last_failure(event.route) or event.reason
+                message = stats.last_failure(event.route) or event.reason
                 began = wall - max(0.0, event.at - event.since)
-                self._add(event.route, began, said)
+                self._add(event.route, began, message)
             case OutageEnded():
                 for outage in reversed(self.outages):
                     if outage.route == event.route[:_MOST_CHARACTERS] and outage.ended is None:
@@ -90,7 +90,7 @@ class Journal:
                 pass
 
     def to_json(self, stats: RunStats) -> dict[str, JSON]:
-        """What to keep, with the speeds of this run taken from *stats*."""
+        """The history as JSON, with the speeds of this run from *stats*."""
         self.speeds = _added(self._kept, stats)
         return {
             "began": None if self.began is None else to_iso(self.began),
@@ -104,7 +104,7 @@ class Journal:
         }
 
     def _add_unconfirmed(self, event: RunEnded, wall: float, stats: RunStats) -> None:
-        """The run did not wait for a probe to confirm that a route is out: its rows wait all the same."""
+        """Add routes whose circuit is open although no probe has confirmed an outage: their rows are deferred too."""
         known = {outage.route for outage in self.outages if outage.ended is None}
         for label, since in stats.open_circuits():
             if label[:_MOST_CHARACTERS] not in known:
@@ -115,7 +115,7 @@ class Journal:
         self._trim()
 
     def rows_per_s(self, label: str) -> float | None:
-        """The speed of a route, its tenants together; None where nothing is known of it."""
+        """The speed of a route in rows per second, its tenants together; None if unknown."""
         # A tenant's circuit is named after its route: "openai/gpt-5-mini [tenant acme]".
         speeds = [speed for name, speed in self.speeds.items() if name == label or name.startswith(f"{label} [")]
         seconds = max((speed.seconds for speed in speeds), default=0.0)
@@ -134,7 +134,7 @@ def to_iso(wall: float) -> str:
 
 
 def from_iso(value: JSON) -> float | None:
-    """Seconds since the epoch; None for what is no instant."""
+    """Seconds since the epoch; None if *value* is not a timestamp."""
     try:
         return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
     except (ValueError, OverflowError):

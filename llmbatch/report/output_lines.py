@@ -1,7 +1,7 @@
-"""What the lines of an output tell: failures by code, and each route's rows, latency, tokens and cost.
+"""Statistics from the lines of an output: failures by code, and each route's rows, latency, tokens and cost.
 
-Lines are the truth, so these numbers hold whatever happened to the sidecar. Does not read files: lines come in one by
-one. Memory is bounded by caps on codes and routes, never by the number of rows.
+They do not depend on the status file. Lines are added one by one; the caller reads the file. Memory is bounded by caps
+on codes and routes and does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FailureGroup:
 
     @property
     def message(self) -> str:
-        """What was said most often."""
+        """The most frequent message."""
         return max(self.messages, key=lambda text: self.messages[text], default="")
 
 
@@ -68,7 +68,7 @@ class FailureGroups:
         self._groups: dict[str, FailureGroup] = {}
 
     def add(self, row: FailedRow) -> FailureGroup:
-        """Count one failed row; gives its group."""
+        """Count one failed row; return its group."""
         code = row.code[:80] or "unknown"
         group = self._groups.get(code)
         if group is None:
@@ -89,7 +89,7 @@ class FailureGroups:
 
 @dataclass(slots=True)
 class LineRoute:
-    """What the lines of one route add up to. Latencies are those of successful rows."""
+    """Totals of the lines of one route. Latencies are those of successful rows."""
 
     label: str
     rows: int = 0
@@ -114,7 +114,7 @@ class OutputLines:
         return sorted(self._routes.values(), key=lambda route: route.label)
 
     def add(self, line: bytes) -> None:
-        """Take one whole line."""
+        """Count one whole line."""
         failed = is_failed(line)
         if failed:
             self.failures.add(failed_row(line))
@@ -176,12 +176,12 @@ class OutputLines:
 
 
 def is_failed(line: bytes) -> bool:
-    """Whether *line*, one of an output, is a failed row's."""
+    """Whether *line*, from an output, is that of a failed row."""
     return _is_failed(line) is not None
 
 
 def failed_row(line: bytes) -> FailedRow:
-    """The failed row whose line *line* is."""
+    """Parse *line*, that of a failed row; members that it lacks are empty or None."""
     name, error = _match_id(line), _match_error(line, line.rfind(b',"error":{"code":'))
     if name is not None and error is not None and _match_tail(line, error.end()) is not None:
         texts = [_parsed_text(text) for text in (name[1], *error.groups())]

@@ -29,11 +29,12 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.report.counters import CodeCounter
+from llmbatch.report.counters import CodeCounter, Counts
+from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.route_stats import RouteStats
 from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
-from llmbatch.report.summary import RouteSummary, Summary
+from llmbatch.report.summary import Summary, summarize
 from llmbatch.report.throughput import Throughput
 
 __all__ = ["RunStats", "Summary"]
@@ -56,32 +57,14 @@ class RunStats:
         self.ended: RunEnded | None = None
         self.stopping: RunStopping | None = None
         self._progress: Progress | None = None
-        self._success = 0
-        self._failed = 0
-        self._calls = 0
-        self._probes = 0
-        self._canaries = 0
-        self._avoided = 0
-        self._retries = 0
-        self._throttles = 0
-        self._in_flight = 0
+        self._counts = Counts()
         self._waiting: set[int] = set()
         self._parked: dict[int, str] = {}
-        self._outages = 0
-        self._outage_s = 0.0
-        self._outage_since: float | None = None
-        self._not_closed = 0
-        """Routes whose circuit is not closed."""
-        self._down = 0
-        """Routes in an outage."""
-        self._input_tokens = 0
-        self._output_tokens = 0
+        self._downtime = Downtime()
         self._latency = LatencyHistogram()
         self._rate = Throughput()
         self._working = Throughput()
-        """The same on a clock that stands still while no circuit is closed."""
-        self._stalled_s = 0.0
-        self._stalled_since: float | None = None
+        """The same on the clock of :meth:`Downtime.working_time`."""
         self._errors = CodeCounter()
         self._failures = CodeCounter()
         self._routes: dict[str, RouteStats] = {}
@@ -134,7 +117,7 @@ class RunStats:
             case _:
                 assert_never(event)
 
-    # -- one event each ------------------------------------------------------------------------------------------------
+    # Events.
 
     def _route(self, label: str) -> RouteStats:
         known = self._routes.get(label)
@@ -150,14 +133,14 @@ class RunStats:
         route.in_flight += 1
         if route.first_call_at is None:
             route.first_call_at = event.at
-        self._calls += 1
-        self._in_flight += 1
+        self._counts.calls += 1
+        self._counts.in_flight += 1
         if event.probe:
-            self._probes += 1
+            self._counts.probes += 1
             if event.row == 0:
-                self._canaries += 1
+                self._counts.canaries += 1
         elif event.attempt > 1:
-            self._retries += 1
+            self._counts.retries += 1
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
 
@@ -165,30 +148,30 @@ class RunStats:
         route = self._route(event.route)
         if route.in_flight:
             route.in_flight -= 1
-            self._in_flight -= 1
+            self._counts.in_flight -= 1
         if event.verdict == "success":
             self._latency.add(event.latency_s)
         elif event.verdict is not None:
             self._errors.add(event.code)
             status = "" if event.status is None else f" ({event.status})"
-            said = f": {event.message[:300]}" if event.message else ""
-            route.last_failure = f"{event.code[:80] or event.verdict}{status}{said}"
-        self._input_tokens += event.input_tokens
-        self._output_tokens += event.output_tokens
+            message = f": {event.message[:300]}" if event.message else ""
+            route.last_failure = f"{event.code[:80] or event.verdict}{status}{message}"
+        self._counts.input_tokens += event.input_tokens
+        self._counts.output_tokens += event.output_tokens
 
     def _row_finished(self, event: RowFinished) -> None:
         self._rate.add(event.at)
-        self._working.add(self._working_at(event.at))
+        self._working.add(self._downtime.working_time(event.at))
         # A malformed row was never meant for any route.
         route = self._route(event.route) if event.route else None
         if route is not None:
             route.last_row_at = event.at
         if event.status == "success":
-            self._success += 1
+            self._counts.success += 1
             if route is not None:
                 route.success += 1
         elif event.status == "failed":
-            self._failed += 1
+            self._counts.failed += 1
             self._failures.add(event.code)
             if route is not None:
                 route.failed += 1
@@ -203,7 +186,7 @@ class RunStats:
 
     def _row_parked(self, event: RowParked) -> None:
         if event.avoided:
-            self._avoided += 1
+            self._counts.avoided += 1
         self._no_longer_waits(event.row)
         self._parked[event.row] = event.route
         self._route(event.route).parked += 1
@@ -222,65 +205,45 @@ class RunStats:
         route.next_probe_at = event.at + event.retry_after if event.new == "open" else None
         if was_closed != is_closed:
             route.not_closed_since = None if is_closed else event.at
-            self._not_closed += -1 if is_closed else 1
-            self._follow_stall(event.at)
-
-    def _follow_stall(self, at: float) -> None:
-        """Stop the working clock once no route's circuit is closed; start it again as one closes."""
-        is_stalled = self._not_closed >= len(self._routes)
-        if is_stalled and self._stalled_since is None:
-            self._stalled_since = at
-        elif not is_stalled and self._stalled_since is not None:
-            self._stalled_s += max(0.0, at - self._stalled_since)
-            self._stalled_since = None
-
-    def _working_at(self, now: float) -> float:
-        since = self._stalled_since
-        return (now if since is None else min(now, since)) - self._stalled_s
+            self._downtime.circuit_changed(event.at, is_closed=is_closed, routes=len(self._routes))
 
     def _outage_started(self, event: OutageStarted) -> None:
         route = self._route(event.route)
         route.outages += 1
         route.outage_since = event.since
-        self._outages += 1
-        self._down += 1
-        if self._outage_since is None:
-            self._outage_since = event.since
+        self._downtime.outage_started(event.since)
 
     def _outage_ended(self, event: OutageEnded) -> None:
         route = self._route(event.route)
         route.outage_s = route.outage_seconds(event.at)
         route.outage_since = None
         route.recovered_at = event.at
-        self._down -= 1
-        if not self._down:
-            self._outage_s = self._outage_seconds(event.at)
-            self._outage_since = None
+        self._downtime.outage_ended(event.at)
 
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)
         route.throttles += 1
         route.note_pause(event.at + event.pause, event.code)
-        self._throttles += 1
+        self._counts.throttles += 1
 
-    # -- what comes out ------------------------------------------------------------------------------------------------
+    # Results.
 
     @property
     def success(self) -> int:
         """Successful lines in the output, including those of earlier runs."""
-        return self._success + (0 if self.started is None else self.started.done_success)
+        return self._counts.success + (0 if self.started is None else self.started.done_success)
 
     @property
     def failed(self) -> int:
         """Failed lines in the output, including those of earlier runs."""
-        return self._failed + (0 if self.started is None else self.started.done_failed)
+        return self._counts.failed + (0 if self.started is None else self.started.done_failed)
 
     def route(self, label: str, now: float | None = None) -> RouteSnapshot:
         """One route at *now* (default: at the last event)."""
         return self._routes.get(label, RouteStats(label)).snapshot(self.at if now is None else now)
 
     def last_failure(self, label: str) -> str:
-        """What came back from the last attempt on a route that did not succeed: ``overloaded_error (529): …``."""
+        """Code, status and message of the last failed attempt on a route, such as ``overloaded_error (529): …``."""
         route = self._routes.get(label)
         return "" if route is None else route.last_failure
 
@@ -303,10 +266,11 @@ class RunStats:
         """The run at *now* on the events' clock (default: at the last event)."""
         now = self.at if now is None else max(now, self.at)
         started, ended = self.started, self.ended
+        counts, downtime = self._counts, self._downtime
         done = self.success + self.failed
         total, is_estimate = self._total(done)
         elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
-        overall = (self._success + self._failed) / elapsed if elapsed > 0.05 else 0.0
+        overall = counts.rows / elapsed if elapsed > 0.05 else 0.0
         rate = self._rate.per_second(now)
         work_left = self._work_left(done, total, now)
         return Snapshot(
@@ -320,27 +284,27 @@ class RunStats:
             done_rows=done,
             success=self.success,
             failed=self.failed,
-            already_done=done - self._success - self._failed,
-            this_run_success=self._success,
-            this_run_failed=self._failed,
+            already_done=done - counts.rows,
+            this_run_success=counts.success,
+            this_run_failed=counts.failed,
             parked=len(self._parked) if ended is None else ended.deferred,
             waiting_retries=len(self._waiting),
-            in_flight=self._in_flight,
-            calls=self._calls,
-            probes=self._probes,
-            canaries=self._canaries,
-            calls_avoided=self._avoided,
-            retries=self._retries,
-            throttles=self._throttles,
-            outages=self._outages,
-            outage_s=self._outage_seconds(now),
-            input_tokens=self._input_tokens,
-            output_tokens=self._output_tokens,
+            in_flight=counts.in_flight,
+            calls=counts.calls,
+            probes=counts.probes,
+            canaries=counts.canaries,
+            calls_avoided=counts.avoided,
+            retries=counts.retries,
+            throttles=counts.throttles,
+            outages=downtime.outages,
+            outage_s=downtime.seconds(now),
+            input_tokens=counts.input_tokens,
+            output_tokens=counts.output_tokens,
             latency_p50_s=self._latency.quantile(0.5),
             latency_p95_s=self._latency.quantile(0.95),
             rows_per_s=rate,
             overall_rows_per_s=overall,
-            eta_s=None if self._not_closed and work_left else work_left,
+            eta_s=None if downtime.not_closed and work_left else work_left,
             work_left_s=work_left,
             errors_by_code=self._errors.top(),
             failures_by_code=self._failures.top(),
@@ -361,44 +325,7 @@ class RunStats:
         """Summary of the run; *ended* is its last event, whether observed before or not."""
         if self.ended is None:
             self.observe(ended)
-        now = self.snapshot(ended.at)
-        total = now.total_rows if now.total_rows is not None and not now.total_is_estimate else None
-        finished = ended.exit_code in (0, 1)
-        return Summary(
-            rows=now.done_rows,
-            success=now.success,
-            failed=now.failed,
-            already_done=now.already_done,
-            this_run_success=now.this_run_success,
-            this_run_failed=now.this_run_failed,
-            deferred=ended.deferred,
-            total_rows=total,
-            calls=now.calls,
-            probes=now.probes,
-            retries=now.retries,
-            calls_avoided=now.calls_avoided,
-            outages=now.outages,
-            outage_seconds=now.outage_s,
-            throttles=now.throttles,
-            input_tokens=now.input_tokens,
-            output_tokens=now.output_tokens,
-            cost_usd=None,
-            duration_s=now.elapsed_s,
-            rows_per_s=now.overall_rows_per_s,
-            latency_p50_s=now.latency_p50_s,
-            latency_p95_s=now.latency_p95_s,
-            stopped_reason=None if finished else ended.reason or now.stopping,
-            advice=self._advice,
-            exit_code=ended.exit_code,
-            input=now.input,
-            output=now.output,
-            failures_by_code=now.failures_by_code,
-            errors_by_code=now.errors_by_code,
-            routes=tuple(
-                RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
-                for route in sorted(now.routes, key=lambda route: route.label)
-            ),
-        )
+        return summarize(self.snapshot(ended.at), ended, advice=self._advice)
 
     def _total(self, done: int) -> tuple[int | None, bool]:
         """Rows of the input, and whether that is an estimate from the fraction of bytes read."""
@@ -418,7 +345,7 @@ class RunStats:
             return "starting"
         if self.stopping is not None:
             return "stopping"
-        return "waiting" if self._not_closed and not self._in_flight else "running"
+        return "waiting" if self._downtime.not_closed and not self._counts.in_flight else "running"
 
     def _work_left(self, done: int, total: int | None, now: float) -> float | None:
         """Seconds of work left at the speed of the last seconds outside outages, which no outage can spoil."""
@@ -426,14 +353,10 @@ class RunStats:
             return None
         if total <= done:
             return 0.0
-        rate = self._working.per_second(self._working_at(now))
+        rate = self._working.per_second(self._downtime.working_time(now))
         if self.stopping is not None or rate <= 0.0:
             return None
         return (total - done) / rate
-
-    def _outage_seconds(self, now: float) -> float:
-        since = self._outage_since
-        return self._outage_s + (0.0 if since is None else max(0.0, now - since))
 
     def _worst_routes(self, now: float) -> tuple[RouteSnapshot, ...]:
         def rank(route: RouteStats) -> tuple[int, str]:
@@ -444,4 +367,4 @@ class RunStats:
         return tuple(route.snapshot(now) for route in worst)
 
     def __repr__(self) -> str:
-        return f"<RunStats {self._state()}, {self._success + self._failed} rows, {self._in_flight} in flight>"
+        return f"<RunStats {self._state()}, {self._counts.rows} rows, {self._counts.in_flight} in flight>"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmbatch.core.events import RunEnded
 from llmbatch.core.raw_json import JSON
-from llmbatch.report.snapshot import as_json
+from llmbatch.report.snapshot import Snapshot, as_json
 
-__all__ = ["RouteSummary", "Summary"]
+__all__ = ["RouteSummary", "Summary", "summarize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +89,44 @@ class Summary:
         value = as_json(self)
         assert isinstance(value, dict)  # noqa: S101 - tells the type checker what a dataclass becomes
         return value
+
+
+def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
+    """Build the summary of a run from its *last* snapshot and its end; *advice* as :attr:`Summary.advice`."""
+    is_finished = ended.exit_code in (0, 1)
+    routes = sorted(last.routes, key=lambda route: route.label)
+    return Summary(
+        rows=last.done_rows,
+        success=last.success,
+        failed=last.failed,
+        already_done=last.already_done,
+        this_run_success=last.this_run_success,
+        this_run_failed=last.this_run_failed,
+        deferred=ended.deferred,
+        total_rows=None if last.total_is_estimate else last.total_rows,
+        calls=last.calls,
+        probes=last.probes,
+        retries=last.retries,
+        calls_avoided=last.calls_avoided,
+        outages=last.outages,
+        outage_seconds=last.outage_s,
+        throttles=last.throttles,
+        input_tokens=last.input_tokens,
+        output_tokens=last.output_tokens,
+        cost_usd=None,
+        duration_s=last.elapsed_s,
+        rows_per_s=last.overall_rows_per_s,
+        latency_p50_s=last.latency_p50_s,
+        latency_p95_s=last.latency_p95_s,
+        stopped_reason=None if is_finished else ended.reason or last.stopping,
+        advice=advice,
+        exit_code=ended.exit_code,
+        input=last.input,
+        output=last.output,
+        failures_by_code=last.failures_by_code,
+        errors_by_code=last.errors_by_code,
+        routes=tuple(
+            RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
+            for route in routes
+        ),
+    )

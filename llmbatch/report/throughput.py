@@ -9,22 +9,22 @@ __all__ = ["Throughput"]
 
 
 class Throughput:
-    """Counts rows over time: per second for *span_s* seconds, for the whole run in at most *places* equal steps.
+    """Counts rows over time: per second for *span_s* seconds, for the whole run in at most *most_steps* equal steps.
 
     The steps start at one second and double when all are used. One writer; reading changes nothing, so any thread may
     read. Cost: a comparison and an addition per row, a little more once per second.
     """
 
-    __slots__ = ("_count", "_counts", "_places", "_second", "_seconds", "_span", "_start", "_step_s", "_steps")
+    __slots__ = ("_count", "_counts", "_most_steps", "_second", "_seconds", "_span", "_start", "_step_s", "_steps")
 
-    def __init__(self, start: float = 0.0, *, span_s: int = 20, places: int = 64) -> None:
+    def __init__(self, start: float = 0.0, *, span_s: int = 20, most_steps: int = 64) -> None:
         self._start = start
         self._second = int(start)
         self._count = 0
         self._span = span_s
         self._seconds = [-1] * span_s  # which second each slot of the window counts
         self._counts = [0] * span_s
-        self._places = places
+        self._most_steps = most_steps
         self._step_s = 1.0
         self._steps: list[int] = []
 
@@ -41,13 +41,13 @@ class Throughput:
 
     def _add_step(self, second: int, count: int) -> None:
         elapsed = max(0.0, second - self._start)
-        while elapsed >= self._places * self._step_s:
+        while elapsed >= self._most_steps * self._step_s:
             steps = self._steps
             self._steps = [sum(steps[i : i + 2]) for i in range(0, len(steps), 2)]
             self._step_s *= 2
-        place, steps = int(elapsed / self._step_s), self._steps
-        steps.extend([0] * (place + 1 - len(steps)))
-        steps[place] += count
+        step, steps = int(elapsed / self._step_s), self._steps
+        steps.extend([0] * (step + 1 - len(steps)))
+        steps[step] += count
 
     def per_second(self, now: float) -> float:
         """Rows per second in the window that ends at *now*, or since the start if that is later."""

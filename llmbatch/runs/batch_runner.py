@@ -1,6 +1,7 @@
 """``BatchRunner``: sends rows through a circuit breaker and gives one result per row.
 
-It assembles source, provider, sink and engine. Displays are observers; the command line handles signals.
+It assembles source, provider, sink and engine; :mod:`llmbatch.runs.file_run` opens and ends the files. Displays are
+observers; the command line handles signals.
 """
 
 from __future__ import annotations
@@ -8,32 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from llmbatch.core.errors import InputError, StoppedError, WriteError
+from llmbatch.core.errors import StoppedError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source, Transport
-from llmbatch.core.raw_json import dumps
-from llmbatch.core.rows import Result, Row, encode_line
+from llmbatch.core.rows import Result, Row
 from llmbatch.outputs.sinks import LineSink, QueueSink
 from llmbatch.report.stats import Summary
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, check_keywords, check_names
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
+from llmbatch.runs.make_provider import AsyncFunction, ProviderArguments
 from llmbatch.runs.nested_loop import run_in_thread
 
 if TYPE_CHECKING:
-    from llmbatch.inputs.source import Source
     from llmbatch.outputs.writer import LineWriter
     from llmbatch.providers.http_provider import ModelUse
     from llmbatch.storage.filesystem import Filesystem
 
 __all__ = ["BatchRunner", "Options"]
-
-AsyncFunction = Callable[[object], Awaitable[object]]
 
 
 class Options(TypedDict, total=False):
@@ -105,25 +103,28 @@ class BatchRunner:
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers)
         self.options = RunOptions(**options)
-        self._max_answer_memory = max_answer_memory
+        self._provider = ProviderArguments(
+            model=model,
+            base_url=base_url,
+            proxy=proxy,
+            api_key_env=api_key_env,
+            headers=dict(headers or {}),
+            endpoint=endpoint,
+            system=system,
+            params=dict(params or {}),
+            canary=canary,
+            max_answer_memory=max_answer_memory,
+            environ=os.environ if environ is None else environ,
+            transport=transport,
+        )
         self._model = model
-        self._base_url = base_url
-        self._proxy = proxy
-        self._api_key_env = api_key_env
-        self._headers = dict(headers or {})
-        self._endpoint = endpoint
-        self._system = system
-        self._params = dict(params or {})
         self._observers = list(observers)
-        self._canary = canary
-        self._environ = os.environ if environ is None else environ
-        self._transport = transport
         self._filesystem = filesystem
         self._jobs: list[RunJob] = []
         self._writers: list[LineWriter] = []
         self._given_up: int | None = None
         self._stopped: tuple[int, str, bool] | None = None
-        self._make_provider(LocalSimulator())
+        self._provider.make(LocalSimulator())
 
     # Running.
 
@@ -146,7 +147,7 @@ class BatchRunner:
         the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
-        *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
+        *fsync*: ``group`` syncs lines once per second; with ``off`` a power cut may lose any lines. The
         summary's ``exit_code`` says how it went.
 
         Raises:
@@ -154,16 +155,9 @@ class BatchRunner:
                 sent.
             WriteError: a line could not be written; the file ends with a whole line, and the same call resumes.
         """
-        from llmbatch.inputs.input import JsonlInput
-        from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
-        from llmbatch.outputs.file import open_output
-        from llmbatch.outputs.lock import Unlocked
-        from llmbatch.outputs.writer import LineWriter
-        from llmbatch.runs.good_rows import known_good_rows
-        from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs
-        from llmbatch.storage.filesystem import FILESYSTEM
+        from llmbatch.runs.file_run import FileOptions, FileRun
 
-        check_keywords(
+        how = FileOptions(
             limit=limit,
             retry_failed=retry_failed,
             overwrite=overwrite,
@@ -172,105 +166,41 @@ class BatchRunner:
             fsync=fsync,
             lock=lock,
         )
-        filesystem = self._filesystem or FILESYSTEM
-        locking = filesystem if lock == "on" else Unlocked(filesystem)
-        target = str(output if output is not None else default_output(input))
+        files = FileRun(input, output, how, self._filesystem)
         host = LocalSimulator(seed=self.options.seed or 0)
         warnings = _Warnings()
         # Lines go first: what a kill repeats is then no more than what was in flight.
-        provider = self._make_provider(host, before_sending=lambda: writer.flush(), warn=warnings)
+        provider = self._provider.make(host, before_sending=lambda: files.writer.flush(), warn=warnings)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
             if provider is not self._model:
                 stack.push_async_callback(provider.aclose)
-            rows = stack.enter_context(JsonlInput(input, output=target, filesystem=filesystem))
-            check_first_row(provider, rows, str(input), limit=limit, strict=strict)
-            rows.hash_ahead()
-            out = open_output(
-                target,
-                input_path=input,
-                overwrite=overwrite,
-                retry_failed=retry_failed,
-                retry_up_to=last_number(rows, limit) if retry_failed else None,
-                disk=locking,
-            )
-            stack.callback(out.close)
-            try:
-                rows.verify(out.ledger)
-            except InputError as error:
-                raise name_other_inputs(error, input, target) from None
-            if not rows.is_rereadable:
-                out.drop_input_errors(limit)
-            else:
-                out.drop_corrected(last_number(rows, limit) if out.ledger.corrected else None)
             # A function may change its name; what it is asked is its author's matter.
-            earlier = None if force or callable(self._model) else out.first_success()
-            if earlier is not None:
-                check_same_model(provider, rows, target, earlier)
-            source = rows.rows(out.ledger, limit=limit, spool=spool_path(target))
-            stack.push_async_callback(source.aclose)
-            total = rows.count()
-            if limit is not None and total is not None:
-                total = min(limit, total)
-            if total is None or len(out.ledger) < total:
-                out.check_room(sync=fsync == "group")
-            if out.is_resumable:
-                # Deferred rows are sent now, or reported again at the end.
-                write_deferred(Path(target), (), locking)
-            sync_interval = 1.0 if fsync == "group" else None
-            writer = LineWriter(out, sync_interval=sync_interval, on_error=lambda error: job.engine.abort(error))
-            self._writers.append(writer)
-            stack.callback(self._writers.remove, writer)
+            files.open(stack, provider, compare_model=not (force or callable(self._model)))
+            self._writers.append(files.writer)
+            stack.callback(self._writers.remove, files.writer)
             job = self._start(
-                source,
-                LineSink(writer),
-                provider,
-                answered_before=out.has_success,
-                good_rows=lambda: known_good_rows(out, input, filesystem),
+                *(files.source, LineSink(files.writer), provider),
+                answered_before=files.has_success,
+                good_rows=files.good_rows,
             )
-            now, concurrency = asyncio.get_running_loop().time(), self.options.concurrency
-            done, limits = out.ledger, _own_limits(self.options)
-            job.engine.emit(
-                RunStarted(
-                    *(now, str(input), target, concurrency, done.success, done.failed, total),
-                    max_outage=self.options.max_outage,
-                    own_limits=limits,
-                )
-            )
+            job.engine.emit(files.started(self.options))
             warnings.start(job.engine.emit)
             models = getattr(provider, "models", None)
             if models is not None:
                 models.reset()
-            outcome: RunOutcome | None = None
-            try:
-                outcome = await job.run()
-            finally:
-                self._jobs.remove(job)
-                try:
-                    await writer.aclose()
-                except WriteError as error:
-                    outcome = RunOutcome(74, error.message, error.hint, error)
-                finally:
-                    waiting = stamp_retry_at(job.deferred())
-                    if out.is_resumable:
-                        try:
-                            write_deferred(Path(target), map(encode_line, waiting), locking)
-                        except WriteError:
-                            if outcome is None or outcome.error is None:
-                                raise
-                            # Report the error that ended the run.
-                if outcome is None:
-                    job.abandon("the run was cancelled")
-            for warning in (_torn(source, input), _no_rows(source, outcome, input), self._unused_model(models)):
-                if warning is not None:
-                    job.engine.emit(warning)
-            if source.torn_line is not None and outcome.exit_code in (0, 1):
-                outcome = RunOutcome(75, f"line {source.torn_line} of the input is cut off")
+            outcome, deferred = await files.close_after(job, self._finished(job))
+            unused = self._unused_model(models)
+            for notice in (*files.notices(outcome), *([] if unused is None else [unused])):
+                job.engine.emit(notice)
+            torn_line = files.source.torn_line
+            if torn_line is not None and outcome.exit_code in (0, 1):
+                outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")
             if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
                 outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
             self._given_up = None
-            return job.conclude(outcome, len(waiting))
+            return job.conclude(outcome, deferred)
 
     def run_sync(
         self,
@@ -325,7 +255,7 @@ class BatchRunner:
         from llmbatch.outputs.deferred import stamp_retry_at
 
         host = LocalSimulator(seed=self.options.seed or 0)
-        provider = self._make_provider(host, warn=lambda text: job.engine.emit(_warning(text)))
+        provider = self._provider.make(host, warn=lambda text: job.engine.emit(_warning(text)))
         sink = QueueSink(2 * self.options.concurrency)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(host.aclose)
@@ -374,47 +304,12 @@ class BatchRunner:
                 self._given_up = exit_code
 
     def _unused_model(self, models: ModelUse | None) -> Notice | None:
-        """Told where a model was given, and every row names its own."""
+        """The warning for a model that was given although every row names its own."""
         if models is None or not self._model or models.run or not models.own:
             return None
         return _warning(f"{models.own:,} rows name their own model; {self._model} (-m) is used for 0")
 
-    # Putting the parts together.
-
-    def _make_provider(
-        self,
-        host: LocalSimulator,
-        *,
-        before_sending: Callable[[], None] = lambda: None,
-        warn: Callable[[str], None] = lambda text: None,
-    ) -> Provider:
-        if self._model is not None and not isinstance(self._model, str):
-            if is_provider(self._model):
-                return cast("Provider", self._model)
-            from llmbatch.providers.function_provider import FunctionProvider
-
-            return FunctionProvider(cast("AsyncFunction", self._model), ping_row=self._canary)
-        from llmbatch.providers.http_provider import HttpProvider
-        from llmbatch.providers.resolve import ProviderSettings
-
-        connection = ProviderSettings(
-            model=self._model,
-            base_url=self._base_url,
-            proxy=self._proxy,
-            api_key_env=self._api_key_env,
-            headers=self._headers,
-            endpoint=self._endpoint,
-            system=self._system,
-            params={name: dumps(value) for name, value in self._params.items()},
-            environ=self._environ,
-            sim_url=host.url,
-            sim_scenarios=host.scenarios,
-        )
-        if self._transport is not None:
-            return HttpProvider(connection, self._transport, warn=warn)
-        return HttpProvider.over_http(
-            connection, before_sending=before_sending, warn=warn, max_answer_memory=self._max_answer_memory
-        )
+    # Assembling.
 
     def _start(
         self,
@@ -438,16 +333,11 @@ class BatchRunner:
             job.stop(exit_code, reason, now=now)
         return job
 
-
-def is_provider(model: object) -> bool:
-    """Whether *model* is a provider rather than a function: it has the methods of one."""
-    return all(callable(getattr(model, name, None)) for name in ("routes", "request", "call"))
-
-
-def _own_limits(options: RunOptions) -> str:
-    """The limits that the caller set, as flags: ``--rpm 60, --tpm 90000``."""
-    given = (("--rpm", options.rpm), ("--tpm", options.tpm))
-    return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)
+    async def _finished(self, job: RunJob) -> RunOutcome:
+        try:
+            return await job.run()
+        finally:
+            self._jobs.remove(job)
 
 
 def _warning(text: str) -> Notice:
@@ -455,7 +345,7 @@ def _warning(text: str) -> Notice:
 
 
 class _Warnings:
-    """Warnings of a provider, which may come before there is a run to tell them."""
+    """Emits a provider's warnings as notices; keeps those that come before the run can emit events."""
 
     def __init__(self) -> None:
         self._early: list[str] = []
@@ -468,25 +358,10 @@ class _Warnings:
             self._emit(_warning(text))
 
     def start(self, emit: Callable[[Notice], None]) -> None:
-        """Tell the early ones, and from now on each as it comes."""
+        """Emit the warnings kept so far, and each later one at once."""
         self._emit = emit
         for text in self._early:
             emit(_warning(text))
-
-
-def _torn(source: Source, path: str | Path) -> Notice | None:
-    if source.torn_line is None:
-        return None
-    text = f"{path}:{source.torn_line}: the last line is cut off and has no line end: it gets no result yet"
-    hint = "run the same command again once it is complete"
-    return Notice(asyncio.get_running_loop().time(), "warning", text, hint)
-
-
-def _no_rows(source: Source, outcome: RunOutcome, path: str | Path) -> Notice | None:
-    if outcome.exit_code or source.rows_read or source.torn_line is not None:
-        return None
-    name = "standard input" if str(path) == "-" else path
-    return Notice(asyncio.get_running_loop().time(), "warning", f"no rows in {name}")
 
 
 def _length(rows: object) -> int | None:

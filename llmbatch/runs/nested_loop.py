@@ -1,4 +1,4 @@
-"""Runs a coroutine from code inside a running event loop, such as a notebook, in a new thread and loop."""
+"""Runs a coroutine from synchronous code inside a running event loop (a notebook), on another thread."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ __all__ = ["run_in_thread"]
 T = TypeVar("T")
 
 
-def run_in_thread(run: Coroutine[object, object, T]) -> T:
-    """Run it in a new event loop on another thread and block until it ends. An interruption here cancels it."""
+def run_in_thread(coro: Coroutine[object, object, T]) -> T:
+    """Run *coro* in a new event loop on another thread and block until it ends.
+
+    KeyboardInterrupt, or a cancellation of the calling task, cancels it and is raised once it has ended.
+    """
     done: Future[T] = Future()
     started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = Future()
 
     async def main() -> T:
-        task = asyncio.ensure_future(run)
+        task = asyncio.ensure_future(coro)
         started.set_result((asyncio.get_running_loop(), task))
         return await task
 

@@ -18,7 +18,7 @@ _FEW_ROWS = 10_000
 """Rows of the input searched for the first answered row: about 0.1 s."""
 
 _MOST_FAULTS = 5
-"""Malformed rows that are named."""
+"""Malformed rows that the error lists."""
 
 _INPUT_SUFFIXES = frozenset(
     {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".xlsx", ".gz", ".zst", ".zstd"}
@@ -64,8 +64,8 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
     if faults and not can_send:
         raise unsendable(name, faults)
     if faults:
-        told = "; ".join(f"line {fault.number}: {fault.code}: {fault.message}" for fault in faults[:_MOST_FAULTS])
-        raise InputError(f"{name} has malformed rows: {told}", hint="correct them, or run without --strict")
+        named = "; ".join(f"line {fault.number}: {fault.code}: {fault.message}" for fault in faults[:_MOST_FAULTS])
+        raise InputError(f"{name} has malformed rows: {named}", hint="correct them, or run without --strict")
 
 
 def refuse_other_format(name: str, first: Malformed) -> None:

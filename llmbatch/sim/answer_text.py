@@ -42,7 +42,7 @@ _SENTENCES = (
 
 @dataclass(frozen=True, slots=True)
 class AnswerText:
-    """What the model "said". ``tool`` names a called function, whose arguments ``text`` then holds as JSON.
+    """Content of an answer. ``tool`` names a called function, whose arguments ``text`` then holds as JSON.
 
     ``cut`` says that the request's token limit ended it.
     """
@@ -92,7 +92,7 @@ def _prose(chance: Random, words: list[str], sentences: int) -> str:
 
 
 def embed(seed: int, text: str, dimensions: int) -> list[float]:
-    """A vector of length 1 that only *seed* and *text* decide."""
+    """A vector of length 1, determined by *seed* and *text*."""
     raw = hashlib.shake_256(f"{seed}:{text}".encode(errors="surrogatepass")).digest(2 * dimensions)
     # Half a step off zero, so that the vector has a direction even in one dimension.
     values = [int.from_bytes(raw[at : at + 2], "little") - 32767.5 for at in range(0, 2 * dimensions, 2)]

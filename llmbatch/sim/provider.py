@@ -40,7 +40,7 @@ from llmbatch.sim.protocol import (
 from llmbatch.sim.request import SimRequest, read_request
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
-from llmbatch.sim.scenario import DEFAULT_STATUSES, Behaviour, Phase, Scenario
+from llmbatch.sim.scenario import DEFAULT_STATUSES, Behavior, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
 __all__ = ["SimulatedProvider"]
@@ -57,10 +57,10 @@ _forced_status = re.compile(rb"\[sim:([45]\d\d)\]").search
 
 
 class SimulatedProvider:
-    """Answers like OpenAI and Anthropic do, well or badly as a scenario has it.
+    """Answers like OpenAI and Anthropic do, with the faults of a scenario.
 
-    Not safe to share between threads. Every plan of :meth:`answer` must be handed to :meth:`finish` once, whatever
-    became of it, or it counts as in flight for ever.
+    Not thread-safe. Every plan of :meth:`answer` must be passed to :meth:`finish` once, however the request ended,
+    or it counts as in flight for ever.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class SimulatedProvider:
         return f"<SimulatedProvider {self._scenario.name}, {self.stats.calls} calls, {self.stats.in_flight} in flight>"
 
     def reset(self) -> None:
-        """Start afresh: clocks, numbers and what was asked before. What is in flight still is."""
+        """Reset clocks, statistics and the record of earlier requests; requests in flight stay counted."""
         in_flight = self.stats.in_flight
         self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
         self._started.clear()
@@ -128,7 +128,7 @@ class SimulatedProvider:
         return scenario.at(elapsed - started if scenario.affects(model) else math.inf)
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes, elapsed: float) -> ResponsePlan:
-        """What a request gets that arrives *elapsed* seconds after the provider started.
+        """Plan the response to a request that arrives *elapsed* seconds after the provider started.
 
         Header names are lower case. ``/sim/stats``, ``/sim/reset`` and the list of models answer at once and count
         nowhere.
@@ -155,7 +155,7 @@ class SimulatedProvider:
         return plan
 
     def finish(self, plan: ResponsePlan) -> None:
-        """Tell that *plan* is over: answered, broken off or given up."""
+        """Record that *plan* has ended: answered, broken off or given up."""
         if plan.counted:
             self.stats.in_flight -= 1
 
@@ -169,7 +169,7 @@ class SimulatedProvider:
         return 0.15 if own is None else own
 
     def _chance(self, path: str, body: bytes) -> Random:
-        """The dice of this attempt: seeded by the request and by how often it came, never by the order of requests."""
+        """The random numbers of this attempt, seeded by the request and its count, never by the order of requests."""
         key = blake2b(body, digest_size=8, key=path.encode()[:64]).digest()
         attempt = self._attempts.pop(key, 0) + 1
         self._attempts[key] = attempt
@@ -222,18 +222,18 @@ class SimulatedProvider:
         # The draws come first and in this order, so that no branch shifts those of another.
         suffix = f"{chance.getrandbits(96):024x}"
         delay = chance.lognormvariate(math.log(median), _SPREAD) if median > 0 else 0.0
-        behaviour = phase.pick(chance.random())
+        behavior = phase.pick(chance.random())
         pick = chance.random()
 
         def error_plan(error: ErrorResponse, wait: float | None = None) -> ResponsePlan:
             # Bad answers are quick ones.
             return _error_plan(dialect, error, suffix, delay / 5, wait, down=phase.is_down)
 
-        if behaviour == "hang":
+        if behavior == "hang":
             return ResponsePlan("hang", down=phase.is_down)
-        if behaviour == "refuse":
+        if behavior == "refuse":
             return ResponsePlan("close", delay / 5, sent=pick < 0.5, down=phase.is_down)
-        error = self._error_due(dialect, headers, behaviour, phase, pick, is_admitted=is_admitted)
+        error = self._error_due(dialect, headers, behavior, phase, pick, is_admitted=is_admitted)
         if error is not None:
             return error_plan(error, phase.retry_after)
         forced = _forced_status(body)
@@ -246,14 +246,14 @@ class SimulatedProvider:
             if isinstance(request, ErrorResponse):
                 return error_plan(request)
             fault = find_fault(faults, request.prompt) if faults else None
-            if fault is not None and fault.behaviour != "slow":
+            if fault is not None and fault.behavior != "slow":
                 status = fault.status_of(request.prompt)
                 return error_plan(
                     _throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
                 )
-            late = (phase.stall if behaviour == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
+            late = (phase.stall if behavior == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
             good = self._good_plan(request, suffix, delay + late, median)
-            return _corrupted(good, behaviour, down=phase.is_down)
+            return _corrupted(good, behavior, down=phase.is_down)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
             return error_plan(ErrorResponse(400, "The request has a value that is out of range."))
@@ -262,20 +262,20 @@ class SimulatedProvider:
         self,
         dialect: Dialect,
         headers: Mapping[str, str],
-        behaviour: Behaviour,
+        behavior: Behavior,
         phase: Phase,
         pick: float,
         *,
         is_admitted: bool,
     ) -> ErrorResponse | None:
-        """The error that key, load or scenario demand, None if there is none."""
+        """The error due to the key, the load or the scenario; None if there is none."""
         if self._key is not None and not _has_key(headers, self._key):
             return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
         if self._capacity is not None and self.stats.in_flight >= self._capacity:
             return ErrorResponse(429, "Too many requests at a time.", code="rate_limit_exceeded")
-        match behaviour:
+        match behavior:
             case "down" | "errors":
-                return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behaviour], pick)
+                return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behavior], pick)
             case "html":
                 return ErrorResponse(502, "Bad gateway", code=HTML)
             case "throttle":
@@ -354,11 +354,11 @@ def _throttling() -> ErrorResponse:
     return ErrorResponse(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
 
 
-def _corrupted(good: ResponsePlan, behaviour: Behaviour, *, down: bool) -> ResponsePlan:
-    """A good answer as it is where the provider does not get it out well."""
-    if behaviour == "cut":
+def _corrupted(good: ResponsePlan, behavior: Behavior, *, down: bool) -> ResponsePlan:
+    """A good answer, damaged as the behavior of the phase has it."""
+    if behavior == "cut":
         return replace(good, kind="cut", good=False, down=down)
-    if behaviour == "false_success":
+    if behavior == "false_success":
         body = dumps({"error": {"message": "The engine failed.", "type": "server_error", "code": "internal_error"}})
         headers = {**good.headers, "content-type": "application/json"}
         return replace(good, headers=headers, body=body.encode(), chunks=(), good=False, down=down)

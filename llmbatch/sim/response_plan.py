@@ -36,7 +36,7 @@ class ResponsePlan:
 
 @dataclass(slots=True)
 class Stats:
-    """What a provider was asked. ``by_status`` has ``closed``, ``cut`` and ``hung`` for calls without a whole answer.
+    """Statistics of requests. ``by_status`` has ``closed``, ``cut`` and ``hung`` for calls without a whole answer.
 
     ``timeline`` has the calls and the good answers among them for each tenth of a second in which calls arrived, and
     ``started`` when the first call for each model did: both on the clock of the provider, in seconds.
@@ -52,7 +52,7 @@ class Stats:
     started: dict[str, float] = field(default_factory=dict)
 
     def json(self) -> dict[str, JSON]:
-        """The numbers as a JSON object."""
+        """The statistics as a JSON object."""
         return {
             "calls": self.calls,
             "calls_while_down": self.calls_while_down,

@@ -14,9 +14,9 @@ from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
 
-__all__ = ["RowBehaviour", "RowFault", "find_fault"]
+__all__ = ["RowBehavior", "RowFault", "find_fault"]
 
-RowBehaviour = Literal["errors", "throttle", "slow"]
+RowBehavior = Literal["errors", "throttle", "slow"]
 
 PING = "ping"
 """The text of llmbatch's smallest request, which is no row and never at fault."""
@@ -26,28 +26,28 @@ _number = re.compile(r"row (\d+)\Z").search
 
 @dataclass(frozen=True, slots=True)
 class RowFault:
-    """Rows that are always answered in one bad way whenever the scenario would answer them well.
+    """Rows that always get one kind of bad response when the scenario would answer them well.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
     """
 
-    behaviour: RowBehaviour = "errors"
+    behavior: RowBehavior = "errors"
     """``errors``: one of ``statuses`` (500); ``throttle``: 429; ``slow``: a good answer, ``stall`` seconds late."""
     share: float = 0.0
-    """Which part of the rows, 0 to 1, chosen by a hash of their text."""
+    """Share of the rows, 0 to 1, chosen by a hash of their text."""
     numbers: tuple[int, int] | None = None
-    """In place of ``share``: the rows whose text ends in ``row N``, N from the first number to the last."""
+    """Instead of ``share``: the rows whose text ends in ``row N``, N from the first number to the last."""
     statuses: tuple[int, ...] = (500,)
-    """What ``errors`` answers with, 400 to 599; a row always gets the same one."""
+    """Statuses of ``errors``, 400 to 599; a row always gets the same one."""
     retry_after: float | None = None
-    """Seconds that the answer asks to wait, above 0; None: it names none."""
+    """Seconds in the response's ``Retry-After``, above 0; None: no such header."""
     stall: float = 300.0
     """Seconds before the first byte of a ``slow`` answer, at least 0."""
 
     def __post_init__(self) -> None:
-        known = get_args(RowBehaviour)
-        if self.behaviour not in known:
-            raise UsageError(f"behaviour is {self.behaviour!r}, which is unknown", hint=f"one of: {', '.join(known)}")
+        known = get_args(RowBehavior)
+        if self.behavior not in known:
+            raise UsageError(f"behavior is {self.behavior!r}, which is unknown", hint=f"one of: {', '.join(known)}")
         if not 0 <= self.share <= 1:
             raise UsageError(f"share is {self.share!r}, must be 0 to 1")
         if self.numbers is not None and not 0 <= self.numbers[0] <= self.numbers[1]:
@@ -60,12 +60,12 @@ class RowFault:
             raise UsageError(f"stall is {self.stall!r}, must be 0 or more seconds")
 
     def status_of(self, text: str) -> int:
-        """What the row with this *text* is answered with, where it is answered badly."""
-        return 429 if self.behaviour == "throttle" else self.statuses[_draw(text, "status") % len(self.statuses)]
+        """The status of the bad response to the row with this *text*."""
+        return 429 if self.behavior == "throttle" else self.statuses[_draw(text, "status") % len(self.statuses)]
 
     def is_fatal(self, timeout: float) -> bool:
         """Whether such a row cannot succeed within *timeout* seconds per attempt."""
-        return self.behaviour != "slow" or self.stall >= timeout
+        return self.behavior != "slow" or self.stall >= timeout
 
 
 def find_fault(faults: Sequence[RowFault], text: str) -> RowFault | None:

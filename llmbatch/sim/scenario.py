@@ -15,9 +15,9 @@ from typing import Literal, get_args
 from llmbatch.core.errors import UsageError
 from llmbatch.sim.row_fault import RowFault
 
-__all__ = ["DEFAULT_STATUSES", "Behaviour", "Phase", "Scenario"]
+__all__ = ["DEFAULT_STATUSES", "Behavior", "Phase", "Scenario"]
 
-Behaviour = Literal[
+Behavior = Literal[
     "fine",  # answers well
     "down",  # answers with one of `statuses` (503)
     "refuse",  # closes the connection without an answer
@@ -33,29 +33,29 @@ Behaviour = Literal[
     "quota",  # says that the money is spent: 429 insufficient_quota
 ]
 
-DEFAULT_STATUSES: Mapping[Behaviour, tuple[int, ...]] = {"down": (503,), "errors": (500,)}
+DEFAULT_STATUSES: Mapping[Behavior, tuple[int, ...]] = {"down": (503,), "errors": (500,)}
 """What a phase that names no ``statuses`` answers with."""
 
-_ANSWERING: frozenset[Behaviour] = frozenset({"fine", "slow"})
+_ANSWERING: frozenset[Behavior] = frozenset({"fine", "slow"})
 _ALL = 1.0 - 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A time of one behaviour, or of several side by side.
+    """A period with one behavior, or several side by side.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
     """
 
     seconds: float
     """How long it lasts, above 0; infinity for the rest of time."""
-    behaviour: Behaviour = "fine"
+    behavior: Behavior = "fine"
     share: float = 1.0
-    """Which part of the requests meets ``behaviour``, 0 to 1, drawn for each request; the others are answered well."""
+    """Which part of the requests meets ``behavior``, 0 to 1, drawn for each request; the others are answered well."""
     share_to: float | None = None
     """Where ``share`` has got to at the end, 0 to 1, in a straight line; None: it stays."""
-    mix: Mapping[Behaviour, float] = field(default_factory=dict)
-    """Several behaviours with their shares, together at most 1, in place of ``behaviour`` and ``share``."""
+    mix: Mapping[Behavior, float] = field(default_factory=dict)
+    """Several behaviors with their shares, together at most 1, instead of ``behavior`` and ``share``."""
     stall: float = 30.0
     """Seconds before the first byte of a ``slow`` answer, at least 0."""
     retry_after: float | None = None
@@ -70,13 +70,13 @@ class Phase:
     """Whether less is carried the more is offered above ``capacity``: as much less as the load is above it."""
 
     def __post_init__(self) -> None:
-        known = get_args(Behaviour)
-        for behaviour in (self.behaviour, *self.mix):
-            if behaviour not in known:
-                raise UsageError(f"behaviour is {behaviour!r}, which is unknown", hint=f"one of: {', '.join(known)}")
+        known = get_args(Behavior)
+        for behavior in (self.behavior, *self.mix):
+            if behavior not in known:
+                raise UsageError(f"behavior is {behavior!r}, which is unknown", hint=f"one of: {', '.join(known)}")
         if not self.seconds > 0:
             raise UsageError(f"seconds is {self.seconds!r}, must be above 0")
-        shares = {f"mix.{behaviour}": share for behaviour, share in self.mix.items()}
+        shares = {f"mix.{behavior}": share for behavior, share in self.mix.items()}
         for name, share in ({"share": self.share, "share_to": self.share_to} | shares).items():
             if share is not None and not 0 <= share <= 1:
                 raise UsageError(f"{name} is {share!r}, must be 0 to 1")
@@ -102,28 +102,28 @@ class Phase:
 
         A provider that only throttles is not down.
         """
-        if not self.mix and self.behaviour == "throttle":
+        if not self.mix and self.behavior == "throttle":
             return False
         return self.good_share < 1 - _ALL or self.capacity == 0
 
     @property
     def good_share(self) -> float:
-        """Which part of the requests is answered well, sooner or later, under a load that is carried."""
-        shares = self.mix or {self.behaviour: self.share}
-        return 1.0 - sum(share for behaviour, share in shares.items() if behaviour not in _ANSWERING)
+        """The share of requests, 0 to 1, that get a good answer at a load within capacity."""
+        shares = self.mix or {self.behavior: self.share}
+        return 1.0 - sum(share for behavior, share in shares.items() if behavior not in _ANSWERING)
 
-    def pick(self, draw: float) -> Behaviour:
-        """How a request fares whose lot, 0 to 1, is *draw*."""
+    def pick(self, draw: float) -> Behavior:
+        """The behavior that a request meets whose random number, 0 to 1, is *draw*."""
         if not self.mix:
-            return self.behaviour if draw < self.share else "fine"
-        for behaviour, share in self.mix.items():
+            return self.behavior if draw < self.share else "fine"
+        for behavior, share in self.mix.items():
             if draw < share:
-                return behaviour
+                return behavior
             draw -= share
         return "fine"
 
     def after(self, seconds: float) -> Phase:
-        """The phase as it is *seconds* after its beginning: what changes in the course of it has got so far."""
+        """The phase as it is *seconds* after its beginning, with its gradual changes applied."""
         if self.share_to is None and self.capacity_to is None:
             return self
         part = min(1.0, seconds / self.seconds)
@@ -148,7 +148,7 @@ _FINE_FOR_EVER = Phase(math.inf, "fine")
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Phases in a row, then fine for ever; with ``repeat`` they start again instead.
+    """Phases in sequence, then ``fine`` for ever; with ``repeat`` they start again instead.
 
     Raises :class:`~llmbatch.core.errors.UsageError` if a repeating scenario has no end to repeat from.
     """

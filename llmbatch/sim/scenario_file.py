@@ -9,7 +9,7 @@ A file says what happens in words and numbers::
 
     [[phase]]
     minutes = 60                           # or seconds, or hours; seconds = inf for ever
-    behaviour = "down"
+    behavior = "down"
     statuses = [500, 503]
 
     [[phase]]
@@ -18,11 +18,11 @@ A file says what happens in words and numbers::
 
     [[phase]]
     times = 3                              # these phases in a row, three times
-    phases = [{seconds = 30, behaviour = "hang"}, {seconds = 30}]
+    phases = [{seconds = 30, behavior = "hang"}, {seconds = 30}]
 
     [[rows]]                               # rows that always fail, by a hash of their text; beside any phase
     share = 0.05                           # or numbers = [1000, 1019]: those whose text ends in "row N"
-    behaviour = "errors"                   # or throttle, slow
+    behavior = "errors"                   # or throttle, slow
 
 The keys of a phase are the fields of :class:`~llmbatch.sim.scenario.Phase`, those of rows the fields of
 :class:`~llmbatch.sim.row_fault.RowFault`.
@@ -54,7 +54,7 @@ _MOST_PHASES = 10_000
 
 @cache
 def built_in_scenarios() -> Mapping[str, Scenario]:
-    """The scenarios that come with the package, by name: the short ones first, then s1 to s14, then m1 to m8."""
+    """The built-in scenarios by name: the short ones first, then s1 to s14, then m1 to m8."""
     folder = files("llmbatch.sim").joinpath("scenarios")
     found = [
         _scenario(entry.name.removesuffix(".toml"), entry.read_text("utf-8"), entry.name)
@@ -94,7 +94,7 @@ def find_scenario(name: str) -> Scenario:
 
 
 def read_scenario(path: Path) -> Scenario:
-    """The scenario in a file; it is called as the file is.
+    """Read the scenario in a file; its name is that of the file.
 
     Raises:
         UsageError: the file cannot be read, or says something impossible: which file, key and range.
@@ -211,8 +211,8 @@ def _statuses(value: object, what: str) -> tuple[int, ...]:
 
 def _mix(value: object, what: str) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise UsageError(f"{what} is {value!r}, must be a table of behaviours and their shares")
-    return {behaviour: _number(share, f"{what}.{behaviour}") for behaviour, share in value.items()}
+        raise UsageError(f"{what} is {value!r}, must be a table of behaviors and their shares")
+    return {behavior: _number(share, f"{what}.{behavior}") for behavior, share in value.items()}
 
 
 def _number(value: object, what: str) -> float:

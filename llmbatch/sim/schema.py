@@ -102,7 +102,7 @@ def _bounds(schema: dict[str, JSON]) -> tuple[float, float]:
 
 
 def _resolved(root: JSON, reference: str) -> JSON:
-    """What ``#/$defs/Name`` points to, None where it points nowhere."""
+    """The target of a local reference such as ``#/$defs/Name``; None if it does not exist."""
     at = root
     for step in reference.removeprefix("#").split("/")[1:]:
         at = at.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(at, dict) else None

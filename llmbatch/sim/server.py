@@ -10,7 +10,6 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable
 
 from aiohttp import web
 
@@ -20,7 +19,7 @@ from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.scenario import Scenario
 
-__all__ = ["SimServer", "serve_forever", "start"]
+__all__ = ["SimServer", "start"]
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 
@@ -60,7 +59,7 @@ class SimServer:
 
     @property
     def stats(self) -> Stats:
-        """What was asked so far; also at ``GET /sim/stats``."""
+        """Statistics of the requests so far; also at ``GET /sim/stats``."""
         return self.provider.stats
 
     async def __aenter__(self) -> SimServer:
@@ -70,7 +69,7 @@ class SimServer:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop at once: requests under way, hanging ones too, lose their connection. Idempotent."""
+        """Stop at once: requests in flight, also hanging ones, lose their connection. Idempotent."""
         for request in self._requests:
             request.cancel()
         await self._runner.cleanup()
@@ -148,7 +147,7 @@ class SimServer:
         return response
 
     async def _cut(self, plan: ResponsePlan, request: web.Request) -> web.StreamResponse:
-        """Half of the answer, and then the connection closes."""
+        """Send half of the answer, then close the connection."""
         whole = b"".join(chunk for _, chunk in plan.chunks) or plan.body
         headers = dict(plan.headers) if plan.chunks else {**plan.headers, "content-length": str(len(whole))}
         response = web.StreamResponse(status=plan.status, headers=headers)
@@ -175,7 +174,7 @@ async def start(
 ) -> SimServer:
     """Start a server on a loopback *host*; port 0 takes any free one. The rest is :class:`SimulatedProvider`'s.
 
-    *listener* is a socket that listens on *host* already, in place of *port*.
+    *listener*: a socket that already listens on *host*, instead of *port*.
 
     Raises:
         UsageError: a value is out of range, the host is not loopback, or the port is in use.
@@ -190,40 +189,6 @@ async def start(
     server = SimServer(provider, host)
     await server.listen(port, listener)
     return server
-
-
-async def serve_forever(
-    ready: Callable[[SimServer], None],
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    scenario: str | Scenario = "steady",
-    seed: int = 0,
-    latency: float | None = None,
-    speed: float = 1.0,
-    require_key: str | None = None,
-    capacity: int | None = None,
-    rate: float = 100.0,
-) -> None:
-    """Serve until cancelled, then close; *ready* is called once the port is open.
-
-    Raises:
-        UsageError: as :func:`start`.
-    """
-    server = await start(
-        host=host,
-        port=port,
-        scenario=scenario,
-        seed=seed,
-        latency=latency,
-        speed=speed,
-        require_key=require_key,
-        capacity=capacity,
-        rate=rate,
-    )
-    async with server:
-        ready(server)
-        await asyncio.get_running_loop().create_future()
 
 
 def _is_loopback(host: str) -> bool:

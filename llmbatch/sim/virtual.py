@@ -37,11 +37,11 @@ _GRACE = 1.0
 
 
 class VirtualTimeError(LlmbatchError):
-    """The virtual loop cannot go on: nothing would ever happen again, or its limit has passed."""
+    """The virtual loop cannot continue: no timer or task is left, or its limit has passed."""
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """A real selector that is asked without waiting; the wait it saves goes to the loop's clock."""
+    """A real selector that never waits; the time it would have waited is added to the loop's clock."""
 
     def __init__(self, jump: Callable[[float], None], is_busy: Callable[[], bool]) -> None:
         self._real = selectors.DefaultSelector()
@@ -107,7 +107,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
-        """As asyncio has it; time stands still until the job is done."""
+        """As in asyncio; virtual time stands still until the job is done."""
         job = super().run_in_executor(executor, func, *args)
         self._jobs += 1
         job.add_done_callback(self._job_done)
@@ -117,7 +117,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._jobs -= 1
 
     async def shutdown_default_executor(self, *args: float | None) -> None:
-        """As asyncio has it; time stands still until the threads have ended."""
+        """As in asyncio; virtual time stands still until the threads have ended."""
         self._jobs += 1
         try:
             await super().shutdown_default_executor(*args)
@@ -179,7 +179,7 @@ class VirtualTransport:
 
     @property
     def stats(self) -> Stats:
-        """Calls, calls while down, in flight, most in flight, and counts by status and model."""
+        """Counts of calls: in all, while down, in flight (now and at most), by status and by model."""
         return self.provider.stats
 
     async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109 - the port's own deadline
@@ -206,7 +206,7 @@ class VirtualTransport:
                 self._on_call(FinishedCall(request, plan, now - self._first, ended, reply is not None))
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is held."""
 
     async def _carry_out(self, plan: ResponsePlan, timeout: float) -> Reply:  # noqa: ASYNC109
         takes = math.inf if plan.kind == "hang" else plan.delay + sum(gap for gap, _ in plan.chunks)

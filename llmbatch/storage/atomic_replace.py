@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_DIRECTORY, Filesystem, is_unsupported
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_DIRECTORY, Filesystem, is_unsupported, write_all
 
 __all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
@@ -21,10 +21,10 @@ _APPEND: Final = os.O_RDWR | os.O_APPEND | O_CLOEXEC
 def replace_file(
     path: str, chunks: Iterable[bytes], disk: Filesystem = FILESYSTEM, *, old_fd: int | None = None
 ) -> int:
-    """Put *chunks* in place of *path*; gives a locked descriptor of the new file that appends.
+    """Replace the content of *path* by *chunks*; return a locked descriptor of the new file, open for appending.
 
-    A file that was there hands on its mode and, where permitted, its owner; a new one gets 0600. On an error the old
-    file stays as it was. *old_fd*, a descriptor of *path* that holds its lock, is closed in any case. Where open files
+    It keeps the mode and, where permitted, the owner of the old file; without one, its mode is 0600. On an error the
+    old file is unchanged. *old_fd*, a descriptor of *path* that holds its lock, is closed in any case. Where open files
     cannot be renamed (Windows) another process can lock the new file before this one does: that is a
     ``BlockingIOError``, and the file has been replaced.
 
@@ -60,9 +60,7 @@ def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
         disk.lock(fd)
         _copy_rights(path, fd, disk)
         for chunk in chunks:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[disk.write(fd, rest) :]
+            write_all(fd, chunk, disk)
         try:
             disk.sync_all(fd)
         except OSError as error:
@@ -105,9 +103,7 @@ def write_beside(path: str, data: bytes, disk: Filesystem = FILESYSTEM, *, sync:
     except PermissionError:
         return
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[disk.write(fd, rest) :]
+        write_all(fd, data, disk)
         if sync:
             disk.sync(fd)
     finally:

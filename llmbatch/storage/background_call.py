@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 class BackgroundCall(Generic[_T]):
     """One call after the other; all methods are for the event loop's thread. The thread starts with the first call.
 
-    ``is_busy``: a call was started whose result was not taken yet.
+    ``is_busy``: a call was started and its result has not been taken.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class BackgroundCall(Generic[_T]):
         self._notify: Callable[[], None] | None = None
 
     def start(self, call: Callable[[], _T]) -> None:
-        """Have *call* made; only while not busy."""
+        """Run *call* in the thread; only while not busy."""
         self.is_busy = True
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="llmbatch-pipe", daemon=True)
@@ -41,7 +41,7 @@ class BackgroundCall(Generic[_T]):
 
     @property
     def is_done(self) -> bool:
-        """Whether :meth:`take` has something to give."""
+        """Whether a result is ready for :meth:`take`."""
         return not self._results.empty()
 
     def take(self) -> _T:
@@ -69,12 +69,12 @@ class BackgroundCall(Generic[_T]):
                 notify()
 
     def unwatch(self) -> None:
-        """Call nothing any more; idempotent."""
+        """Stop calling the callback; idempotent."""
         with self._lock:
             self._notify = None
 
     def close(self) -> None:
-        """Let the thread end once its call has returned; idempotent."""
+        """End the thread once its call has returned; idempotent."""
         self.unwatch()
         self._calls.put(None)
 

@@ -2,7 +2,7 @@
 
 Every method is the function of :mod:`os` (or ``fcntl``) that has its name, with its errors. What differs between Linux,
 macOS and Windows is hidden here; docs/guarantees.md says what Windows and macOS cannot promise. Pipes, devices and
-standard streams are read and written by their descriptors. Decides nothing.
+standard streams are read and written by their descriptors.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ __all__ = [
     "is_readable",
     "is_unsupported",
     "is_writable",
+    "write_all",
     "write_error",
 ]
 
@@ -133,7 +134,7 @@ class Filesystem:
         return os.read(fd, size)
 
     def pread(self, fd: int, size: int, offset: int) -> bytes:
-        """At most *size* bytes from *offset* on; *fd* stays where it stands."""
+        """Read at most *size* bytes from *offset* on; the position of *fd* does not change."""
         if sys.platform == "win32":
             with self._position_lock:
                 before = os.lseek(fd, 0, os.SEEK_CUR)
@@ -145,11 +146,11 @@ class Filesystem:
         return os.pread(fd, size, offset)
 
     def seek(self, fd: int, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set the position of *fd*; give the new offset."""
+        """Set the position of *fd*; return the new offset."""
         return os.lseek(fd, offset, whence)
 
     def write(self, fd: int, data: bytes | memoryview) -> int:
-        """Write some of *data*, at the end of a file that was opened to append; give the number of bytes."""
+        """Write some of *data*, at the end of a file that was opened to append; return the number of bytes."""
         return os.write(fd, data)
 
     def truncate(self, fd: int, size: int) -> None:
@@ -164,10 +165,10 @@ class Filesystem:
             self.sync_all(fd)
 
     def sync_all(self, fd: int) -> None:
-        """As :meth:`sync`, with the file's rights and times; for a directory, the names in it."""
+        """As :meth:`sync`, also for the file's mode and times; of a directory, the names in it."""
         if sys.platform == "darwin":
             try:
-                # There, fsync leaves what was written in the memory of the disk.
+                # On macOS, fsync leaves written data in the drive's cache.
                 fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
                 return
             except OSError as error:
@@ -188,14 +189,14 @@ class Filesystem:
         return os.path.realpath(path)
 
     def lock(self, fd: int) -> None:
-        """Lock the open file for us alone; ``BlockingIOError`` if somebody else has it."""
+        """Lock the open file exclusively, without waiting; ``BlockingIOError`` if another descriptor holds the lock."""
         if sys.platform == "win32":
             windows.lock(fd, exclusive=True)
         else:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def is_locked(self, fd: int) -> bool:
-        """Whether another process has the open file locked; False as well where there are no locks."""
+        """Whether another descriptor holds a lock on the open file; False where locks are not supported."""
         try:
             if sys.platform == "win32":
                 windows.lock(fd, exclusive=False)
@@ -210,10 +211,10 @@ class Filesystem:
         return False
 
     def replace(self, old: str, new: str) -> None:
-        """Give the file *old* the name *new*, whatever had it.
+        """Rename *old* to *new*, replacing a file of that name.
 
-        Windows refuses while anybody has one of them open, as virus scanners do for a moment: there it is tried for
-        half a second.
+        Windows refuses while either is open, as virus scanners have files open for a moment: it is retried for half a
+        second there.
         """
         if sys.platform == "win32":
             for _ in range(_REPLACE_TRIES):
@@ -224,14 +225,14 @@ class Filesystem:
         os.replace(old, new)  # noqa: PTH105
 
     def link(self, old: str, new: str) -> None:
-        """Give the file *old* the second name *new*; ``FileExistsError`` if something has it."""
+        """Create a hard link *new* to the file *old*; ``FileExistsError`` if *new* exists."""
         if sys.platform == "win32":
             os.link(old, new)
         else:
             os.link(old, new, follow_symlinks=False)
 
     def name_of(self, fd: int) -> str:
-        """A path of an open file, where the system tells."""
+        """The current path of an open file, if the system knows it."""
         if sys.platform == "darwin":
             return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).partition(b"\0")[0])
         return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115
@@ -241,9 +242,9 @@ class Filesystem:
         os.unlink(path)  # noqa: PTH108
 
     def change_rights(self, fd: int, mode: int, owner: tuple[int, int] | None = None) -> None:
-        """Set an open file's owner and group, where that is permitted, then its mode. Nothing on Windows.
+        """Set an open file's owner and group, where permitted, then its mode. Does nothing on Windows.
 
-        There, a new file has the rights of its directory.
+        A new file there inherits the permissions of its directory.
         """
         if sys.platform == "win32":
             return
@@ -255,3 +256,14 @@ class Filesystem:
 
 FILESYSTEM: Final = Filesystem()
 """The operating system's file system."""
+
+
+def write_all(fd: int, data: bytes, disk: Filesystem) -> None:
+    """Write all of *data*, in as many calls as that takes.
+
+    Raises:
+        OSError: as the system says; some of *data* may have been written.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[disk.write(fd, rest) :]

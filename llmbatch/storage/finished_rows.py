@@ -63,9 +63,9 @@ class FinishedRows:
         self.last = 0
         self.verified: Verified | None = None
         self.failed_rows: Callable[[], FailedRows] | None = None
-        """Looks up the failed rows, once and only if a row has changed; None: no row may have changed."""
+        """Reads the failed rows of the output; called once, if a row has changed. None: no row may change."""
         self.corrected: list[int] = []
-        """Rows that have changed, and whose lines hold only an ``input_`` error: to be removed, and sent."""
+        """Changed rows whose lines hold only an ``input_`` error; their lines are removed and they are sent."""
         self._failed_rows: FailedRows | None = None
         self._pages: dict[int, array[int]] = {}
 
@@ -73,7 +73,7 @@ class FinishedRows:
         return self.success + self.failed
 
     def __repr__(self) -> str:
-        return f"<Ledger {self.success} success, {self.failed} failed, last row {self.last}>"
+        return f"<FinishedRows {self.success} success, {self.failed} failed, last row {self.last}>"
 
     def add(self, number: int, digest: str, status: Literal["success", "failed"]) -> bool:
         """Add a row with its hash (16 hex digits); False, and no change, if it is already in the set.
@@ -83,11 +83,13 @@ class FinishedRows:
         """
         if number < 1:
             raise ValueError(f"{number} is not a row number")
-        mark = SUCCESS if status == "success" else FAILED
-        return self.add_all((number,), (fingerprint(digest),), (mark,)) == 1
+        code = SUCCESS if status == "success" else FAILED
+        return self.add_all((number,), (fingerprint(digest),), (code,)) == 1
 
-    def add_all(self, numbers: Sequence[int], prints: Sequence[int], marks: Sequence[int]) -> int:
-        """Add rows (numbers from 1) until one is already in the set; give how many. Marks: ``SUCCESS``, ``FAILED``.
+    def add_all(self, numbers: Sequence[int], fingerprints: Sequence[int], statuses: Sequence[int]) -> int:
+        """Add rows (numbers from 1) until one is already in the set; return how many were added.
+
+        *statuses*: ``SUCCESS`` or ``FAILED`` for each row.
 
         Raises:
             ValueError: as :meth:`add`; the rows before it have been added.
@@ -95,7 +97,7 @@ class FinishedRows:
         key = -1
         entered = 0
         try:
-            for number, kept in zip(numbers, prints, strict=True):
+            for number, kept in zip(numbers, fingerprints, strict=True):
                 if number >> _PAGE_BITS != key:
                     page = self._pages.get(number >> _PAGE_BITS) or self._new_page(number)
                     key = number >> _PAGE_BITS
@@ -105,7 +107,7 @@ class FinishedRows:
                 page[at] = kept or 1
                 entered += 1
         finally:
-            failed = marks[:entered].count(FAILED)
+            failed = statuses[:entered].count(FAILED)
             self.failed += failed
             self.success += entered - failed
             self.last = max(self.last, *numbers[:entered], 0)
@@ -122,7 +124,7 @@ class FinishedRows:
         return page is not None and page[number & _IN_PAGE] == fingerprint(digest)
 
     def may_change(self, number: int) -> bool:
-        """Whether the row, which has changed since its line was written, was no request then: it is ``corrected``."""
+        """Whether a changed row may be sent, as its line holds only an ``input_`` error; adds it to ``corrected``."""
         rows = self._failed()
         if rows is None or number not in rows.input_errors:
             return False
@@ -147,7 +149,7 @@ class FinishedRows:
                 yield from (start + at for at, kept in enumerate(self._pages[key]) if kept and start + at > number)
 
     def remove_failed(self, numbers: Iterable[int]) -> None:
-        """Take failed rows out: their lines are gone, and they will be sent."""
+        """Remove failed rows whose lines were removed from the output, so that they are sent again."""
         for number in numbers:
             if self.is_done(number):
                 self._pages[number >> _PAGE_BITS][number & _IN_PAGE] = 0
@@ -165,13 +167,13 @@ class FinishedRows:
                 return False
         return True
 
-    def prints_of(self, first: int, count: int) -> array[int]:
+    def fingerprints_of(self, first: int, count: int) -> array[int]:
         """The stored parts of the hashes of *count* rows from *first* on; 0 for rows that are not finished."""
-        prints = array("I")
+        fingerprints = array("I")
         for key, start, end in _page_ranges(first, count):
             page = self._pages.get(key)
-            prints += page[start:end] if page is not None else array("I", bytes(4 * (end - start)))
-        return prints
+            fingerprints += page[start:end] if page is not None else array("I", bytes(4 * (end - start)))
+        return fingerprints
 
     def _new_page(self, number: int) -> array[int]:
         if number > MAX_ROW:
@@ -201,14 +203,14 @@ class RowSet:
 
 
 class FailedRows:
-    """The failed rows of an output: ``all`` of them, and those that were no requests (``input_errors``)."""
+    """The failed rows of an output: ``all`` of them, and those with an ``input_`` error (``input_errors``)."""
 
     def __init__(self) -> None:
         self.all = RowSet()
         self.input_errors = RowSet()
 
     def add(self, number: int, *, is_input_error: bool) -> None:
-        """Enter a failed row."""
+        """Add a failed row."""
         self.all.add(number)
         if is_input_error:
             self.input_errors.add(number)

@@ -1,7 +1,7 @@
 """Locks of files on Windows: ``LockFileEx`` on one byte far behind the data.
 
 Imported on Windows alone, by :mod:`llmbatch.storage.filesystem`. A lock there keeps others from reading what it covers,
-so it covers nothing that is ever written. The system lets go of it with the descriptor or the process.
+so it covers nothing that is ever written. The system releases it with the descriptor or the process.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if sys.platform == "win32":
         )
 
     _kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-    _place = ctypes.POINTER(_Overlapped)
-    _kernel32.LockFileEx.argtypes = (wintypes.HANDLE, *(wintypes.DWORD,) * 4, _place)
+    _overlapped = ctypes.POINTER(_Overlapped)
+    _kernel32.LockFileEx.argtypes = (wintypes.HANDLE, *(wintypes.DWORD,) * 4, _overlapped)
     _kernel32.LockFileEx.restype = wintypes.BOOL
-    _kernel32.UnlockFileEx.argtypes = (wintypes.HANDLE, *(wintypes.DWORD,) * 3, _place)
+    _kernel32.UnlockFileEx.argtypes = (wintypes.HANDLE, *(wintypes.DWORD,) * 3, _overlapped)
     _kernel32.UnlockFileEx.restype = wintypes.BOOL
 
     def lock(fd: int, *, exclusive: bool) -> None:
         """Lock the open file without waiting.
 
         Raises:
-            BlockingIOError: another descriptor has it.
+            BlockingIOError: another descriptor holds it.
             OSError: the file system has no locks.
         """
         flags = _FAIL_IMMEDIATELY | (_EXCLUSIVE if exclusive else 0)
@@ -57,7 +57,7 @@ if sys.platform == "win32":
             raise ctypes.WinError(number)
 
     def unlock(fd: int) -> None:
-        """Let go of the lock.
+        """Release the lock.
 
         Raises:
             OSError: there is none.

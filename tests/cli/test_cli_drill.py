@@ -14,7 +14,7 @@ seconds = 60
 
 [[phase]]
 minutes = 5
-behaviour = "down"
+behavior = "down"
 """
 
 

@@ -141,11 +141,11 @@ class FuzzServer:
     @property
     def accepted(self) -> int:
         """How many connections there were."""
-        return self._accepted.value
+        return int(self._accepted.value)
 
     @property
     def port(self) -> int:
-        return self._port.value
+        return int(self._port.value)
 
 
 class _Fuzz:
@@ -307,15 +307,15 @@ def main() -> int:
     options = parser.parse_args()
     seed = secrets.randbits(32) if options.seed is None else options.seed
     print(f"seed {seed}, {options.connections} connections, {options.loop}", flush=True)
+    factory = None
     if options.loop == "uvloop":
         import uvloop
 
-        run = uvloop.run
-    else:
-        run = asyncio.run
+        factory = uvloop.new_event_loop
     began = time.monotonic()
     with FuzzServer(seed) as server:
-        findings = run(attack(server, options.connections, seed))
+        with asyncio.Runner(loop_factory=factory) as runner:
+            findings = runner.run(attack(server, options.connections, seed))
         accepted = server.accepted
     calls = findings.outcomes.total()
     print(f"{accepted} connections, {calls} calls in {time.monotonic() - began:.0f} s")

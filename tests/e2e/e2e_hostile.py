@@ -27,7 +27,7 @@ class Answer:
     length: int | None = None
 
 
-Behaviour = Answer | Literal["hang", "reset"]
+Behavior = Answer | Literal["hang", "reset"]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Call:
     at: float
     body: dict[str, Any]
     flying: int
-    met: Behaviour | None = None
+    met: Behavior | None = None
     ended: float = 0.0
 
     @property
@@ -78,13 +78,13 @@ def error(status: int, code: str | None = None, **headers: str) -> Answer:
 class Outage:
     """Fine for *after* calls, then *what* for *seconds*, then fine again."""
 
-    def __init__(self, what: Behaviour, *, after: int = 60, seconds: float = 1.5) -> None:
+    def __init__(self, what: Behavior, *, after: int = 60, seconds: float = 1.5) -> None:
         self.what = what
         self.after = after
         self.seconds = seconds
         self.began: float | None = None
 
-    def __call__(self, call: Call) -> Behaviour:
+    def __call__(self, call: Call) -> Behavior:
         if self.began is None and call.number > self.after:
             self.began = call.at
         return self.what if self.began is not None and call.at < self.ended else GOOD
@@ -98,7 +98,7 @@ class Outage:
 class HostileServer:
     """Serves on loopback within ``async with``; belongs to one event loop. Every request is in ``calls``."""
 
-    def __init__(self, behave: Callable[[Call], Behaviour], *, latency: float = 0.05, port: int = 0) -> None:
+    def __init__(self, behave: Callable[[Call], Behavior], *, latency: float = 0.05, port: int = 0) -> None:
         self.calls: list[Call] = []
         self.port = port
         self._behave = behave

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from e2e_recorder import Arrival, Recorder, answer
@@ -27,7 +28,7 @@ def inputs(tmp_path: Path, rows: int, member: str = "prompt") -> Path:
     return path
 
 
-async def test_https_to_a_port_without_tls_is_no_wrong_certificate(tmp_path):
+async def test_https_to_a_port_without_tls_is_no_wrong_certificate(tmp_path: Path) -> None:
     """Exit code 3, and the other scheme."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,6 +42,7 @@ async def test_https_to_a_port_without_tls_is_no_wrong_certificate(tmp_path):
         summary = await BatchRunner("m", base_url=url, environ={}).run(inputs(tmp_path, 3))
 
     assert summary.exit_code == 3
+    assert summary.stopped_reason is not None
     assert "speaks no TLS" in summary.stopped_reason
     assert "this port speaks no TLS: try http://" in summary.advice
     assert "certificate" not in summary.stopped_reason + summary.advice
@@ -48,7 +50,7 @@ async def test_https_to_a_port_without_tls_is_no_wrong_certificate(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["/chat/completions", "/chat/completions/"])
-async def test_the_url_of_an_endpoint_is_understood_as_the_base_url(tmp_path, server, end):
+async def test_the_url_of_an_endpoint_is_understood_as_the_base_url(tmp_path: Path, server: Recorder, end: str) -> None:
     """The path is not doubled."""
     summary = await BatchRunner("m", base_url=server.url + end, environ={}).run(inputs(tmp_path, 2))
 
@@ -64,7 +66,9 @@ async def test_the_url_of_an_endpoint_is_understood_as_the_base_url(tmp_path, se
         (501, "This server does not support embeddings. Start it with `--embeddings`"),
     ],
 )
-async def test_a_model_without_embeddings_is_not_waited_for_as_an_outage(tmp_path, server, status, message):
+async def test_a_model_without_embeddings_is_not_waited_for_as_an_outage(
+    tmp_path: Path, server: Recorder, status: int, message: str
+) -> None:
     """Of llama-cpp-python, Ollama and llama.cpp: never answered yet, so it stops, with the message."""
     server.respond = lambda _: (status, json.dumps({"error": {"message": message, "type": "server_error"}}).encode())
     runner = BatchRunner("m", base_url=server.url, endpoint="embeddings", environ={})
@@ -72,7 +76,7 @@ async def test_a_model_without_embeddings_is_not_waited_for_as_an_outage(tmp_pat
     summary = await runner.run(inputs(tmp_path, 20, "input"))
 
     assert (summary.exit_code, summary.failed) == (3, 0)
-    assert message in summary.stopped_reason
+    assert message in (summary.stopped_reason or "")
 
 
 def streaming(arrival: Arrival) -> tuple[int, bytes]:
@@ -90,7 +94,9 @@ def streaming(arrival: Arrival) -> tuple[int, bytes]:
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "responses"])
-async def test_a_server_that_streams_unasked_is_asked_not_to(tmp_path, server, endpoint):
+async def test_a_server_that_streams_unasked_is_asked_not_to(
+    tmp_path: Path, server: Recorder, endpoint: Literal["chat", "responses"]
+) -> None:
     """Its first answer is read to its end; then requests say ``stream: false``."""
     server.respond = streaming
     runner = BatchRunner("m", base_url=server.url, endpoint=endpoint, environ={}, concurrency=1)
@@ -103,7 +109,7 @@ async def test_a_server_that_streams_unasked_is_asked_not_to(tmp_path, server, e
     assert {line["text"] for line in lines} == {"ok"}
 
 
-async def test_a_server_that_does_not_stream_is_told_nothing(tmp_path, server):
+async def test_a_server_that_does_not_stream_is_told_nothing(tmp_path: Path, server: Recorder) -> None:
     """It may not know the parameter."""
     summary = await BatchRunner("m", base_url=server.url, environ={}, concurrency=1).run(inputs(tmp_path, 3))
 
@@ -111,7 +117,7 @@ async def test_a_server_that_does_not_stream_is_told_nothing(tmp_path, server):
     assert [json.loads(body).get("stream") for body in server.bodies] == [None] * 3
 
 
-async def test_a_batch_row_keeps_its_bytes_where_the_server_streams(tmp_path, server):
+async def test_a_batch_row_keeps_its_bytes_where_the_server_streams(tmp_path: Path, server: Recorder) -> None:
     """It is sent as it stands; its streams are read."""
     server.respond = streaming
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e_recorder import Recorder, error
@@ -79,7 +80,7 @@ def shell(tmp_path: Path, environment: dict[str, str], recorder: Recorder) -> Ru
     return start
 
 
-def lines(path: Path) -> dict[int, dict]:
+def lines(path: Path) -> dict[int, dict[str, Any]]:
     raw = path.read_bytes()
     assert not raw or raw.endswith(b"\n")
     found = [json.loads(line) for line in raw.split(b"\n")[:-1]]

@@ -15,7 +15,7 @@ from typing import Any
 
 import e2e_hostile
 import pytest
-from e2e_hostile import GOOD, Answer, Behaviour, Call, HostileServer, Outage, error
+from e2e_hostile import GOOD, Answer, Behavior, Call, HostileServer, Outage, error
 
 from llmbatch import BatchRunner
 
@@ -93,7 +93,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-OUTAGES: dict[str, Behaviour] = {
+OUTAGES: dict[str, Behavior] = {
     "503": error(503),
     "reset": "reset",
     "hang": "hang",
@@ -104,7 +104,7 @@ OUTAGES: dict[str, Behaviour] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", OUTAGES)
-async def test_outage_costs_no_row_and_few_calls(prompts, run: Run, kind):
+async def test_outage_costs_no_row_and_few_calls(prompts: Callable[[int], None], run: Run, kind: str) -> None:
     """However an outage looks, every row succeeds, calls stay within the bound, and the first good probe ends it.
 
     A kept connection that ends before an answer costs one request more than the run counts, over a new connection.
@@ -129,7 +129,7 @@ async def test_outage_costs_no_row_and_few_calls(prompts, run: Run, kind):
 
 
 @pytest.mark.slow
-async def test_traffic_ramps_when_the_outage_is_over(prompts, run: Run):
+async def test_traffic_ramps_when_the_outage_is_over(prompts: Callable[[int], None], run: Run) -> None:
     """After the probe that succeeds the requests in flight start at two. Slow: a real outage of 3 s, as above."""
     prompts(160)
     outage = Outage(error(500), seconds=3.0)
@@ -142,7 +142,9 @@ async def test_traffic_ramps_when_the_outage_is_over(prompts, run: Run):
 
 
 @pytest.mark.slow
-async def test_killed_server_that_comes_back_costs_no_row(prompts, run: Run, tmp_path: Path):
+async def test_killed_server_that_comes_back_costs_no_row(
+    prompts: Callable[[int], None], run: Run, tmp_path: Path
+) -> None:
     """The server's process is killed in mid-run and started again: refused connections, no row lost.
 
     Slow: two processes and 2 s without a server.
@@ -187,7 +189,7 @@ async def _serve(port: int) -> asyncio.subprocess.Process:
 
 
 @pytest.mark.slow
-async def test_run_never_sleeps_through_its_own_timer(prompts, run: Run):
+async def test_run_never_sleeps_through_its_own_timer(prompts: Callable[[int], None], run: Run) -> None:
     """With a probe every 50 ms for 2 s the run still finds the recovery at once.
 
     Slow: the race that it guards against needs many timers.
@@ -203,7 +205,9 @@ async def test_run_never_sleeps_through_its_own_timer(prompts, run: Run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", [error(429, retry_after="2"), error(500, retry_after_ms="2000")])
-async def test_named_wait_longer_than_the_recovery_timeout_is_kept(prompts, run: Run, answer):
+async def test_named_wait_longer_than_the_recovery_timeout_is_kept(
+    prompts: Callable[[int], None], run: Run, answer: Answer
+) -> None:
     """Nothing is sent for the 2 s that the provider names, though probes would go after 0.5 s. Slow: it waits.
 
     The first probe passes: neither is an outage, be there an opening or not.
@@ -221,7 +225,7 @@ async def test_named_wait_longer_than_the_recovery_timeout_is_kept(prompts, run:
 
 
 @pytest.mark.slow
-async def test_wait_named_with_a_refused_key_is_kept(prompts, run: Run):
+async def test_wait_named_with_a_refused_key_is_kept(prompts: Callable[[int], None], run: Run) -> None:
     """A hint holds on any answer, also on a 401 that is an outage in disguise. Slow: it waits 2 s."""
     prompts(120)
     async with HostileServer(Outage(error(401, retry_after="2"), seconds=0.3)) as server:
@@ -233,7 +237,7 @@ async def test_wait_named_with_a_refused_key_is_kept(prompts, run: Run):
 
 
 @pytest.mark.slow
-async def test_storm_of_429_opens_no_circuit_and_fails_no_row(prompts, run: Run):
+async def test_storm_of_429_opens_no_circuit_and_fails_no_row(prompts: Callable[[int], None], run: Run) -> None:
     """A provider that takes 30 requests a second and refuses the rest is slowed down for, row by row, to the end.
 
     Slow: 80 rows take over 2 s at that pace.
@@ -241,7 +245,7 @@ async def test_storm_of_429_opens_no_circuit_and_fails_no_row(prompts, run: Run)
     prompts(80)
     taken: list[float] = []
 
-    def thirty_a_second(call: Call) -> Behaviour:
+    def thirty_a_second(call: Call) -> Behavior:
         if len([at for at in taken if at > call.at - 1.0]) >= 30:
             return error(429, "rate_limit_exceeded", retry_after="1")
         taken.append(call.at)
@@ -257,7 +261,7 @@ async def test_storm_of_429_opens_no_circuit_and_fails_no_row(prompts, run: Run)
 
 
 @pytest.mark.slow
-async def test_spent_quota_stops_at_once_and_the_run_resumes(prompts, run: Run):
+async def test_spent_quota_stops_at_once_and_the_run_resumes(prompts: Callable[[int], None], run: Run) -> None:
     """No money: exit 3, nothing failed, parked rows in the deferred file; the same command then sends the rest alone.
 
     Slow: two processes.
@@ -281,7 +285,9 @@ async def test_spent_quota_stops_at_once_and_the_run_resumes(prompts, run: Run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [301, 401, 404])
-async def test_route_that_refuses_from_the_start_stops_the_run(prompts, run: Run, status):
+async def test_route_that_refuses_from_the_start_stops_the_run(
+    prompts: Callable[[int], None], run: Run, status: int
+) -> None:
     """A wrong address, key or model: exit 3 with a word on what to do, one call a place. Slow: a process."""
     prompts(200)
     async with HostileServer(lambda _: error(status, location="http://127.0.0.1:1/")) as server:
@@ -295,7 +301,9 @@ async def test_route_that_refuses_from_the_start_stops_the_run(prompts, run: Run
 
 @pytest.mark.slow
 @pytest.mark.parametrize("answer", ["reset", error(400, "strange")])
-async def test_row_alone_in_its_file_is_judged_by_canaries(prompts, run: Run, answer):
+async def test_row_alone_in_its_file_is_judged_by_canaries(
+    prompts: Callable[[int], None], run: Run, answer: Behavior
+) -> None:
     """One bad row and nothing else: each failed attempt is proven by the smallest request, and no circuit opens.
 
     Where nothing else is known of the route it takes more than three attempts to rule out chance. Slow: backoffs.
@@ -313,7 +321,9 @@ async def test_row_alone_in_its_file_is_judged_by_canaries(prompts, run: Run, an
 
 
 @pytest.mark.slow
-async def test_bad_rows_among_good_ones_cost_three_calls_each_and_few_canaries(prompts, run: Run):
+async def test_bad_rows_among_good_ones_cost_three_calls_each_and_few_canaries(
+    prompts: Callable[[int], None], run: Run
+) -> None:
     """Refused rows are judged by the good ones that were sent after them, and their last attempts by canaries.
 
     Those are the smallest request, or a finished row's. (It was one call each, and no canary, while a refusal was final
@@ -336,7 +346,7 @@ async def test_bad_rows_among_good_ones_cost_three_calls_each_and_few_canaries(p
 
 
 @pytest.mark.slow
-async def test_outage_of_409_fails_no_row(prompts, run: Run):
+async def test_outage_of_409_fails_no_row(prompts: Callable[[int], None], run: Run) -> None:
     """A 409 is worth another try and is nobody's fault: no row ends by it before a later call has succeeded.
 
     Slow: it lasts until after the third canary.
@@ -349,7 +359,7 @@ async def test_outage_of_409_fails_no_row(prompts, run: Run):
 
 
 @pytest.mark.slow
-async def test_deferred_rows_go_when_the_command_runs_again(prompts, run: Run):
+async def test_deferred_rows_go_when_the_command_runs_again(prompts: Callable[[int], None], run: Run) -> None:
     """With ``--on-outage defer``: exit 75, the parked rows in their file, then the rest and nothing twice.
 
     Up to four probes confirm the outage before the run gives way to it. Slow: two processes.
@@ -371,7 +381,7 @@ async def test_deferred_rows_go_when_the_command_runs_again(prompts, run: Run):
 
 
 @pytest.mark.slow
-async def test_requests_a_minute_are_kept(prompts, run: Run):
+async def test_requests_a_minute_are_kept(prompts: Callable[[int], None], run: Run) -> None:
     """600 a minute: no second sees more than its ten and one burst of ten. Slow: 40 rows take 3 s."""
     prompts(40)
     async with HostileServer(lambda _: GOOD) as server:
@@ -384,7 +394,7 @@ async def test_requests_a_minute_are_kept(prompts, run: Run):
 
 
 @pytest.mark.slow
-async def test_model_that_is_down_leaves_its_neighbour_alone(tmp_path: Path):
+async def test_model_that_is_down_leaves_its_neighbour_alone(tmp_path: Path) -> None:
     """Two models at one address, one down for 4 s: the other's rows end at once, and no row is lost.
 
     Slow: a real outage.
@@ -392,7 +402,7 @@ async def test_model_that_is_down_leaves_its_neighbour_alone(tmp_path: Path):
     rows = [{"prompt": f"row {n}", "model": "sick" if n % 2 else "well"} for n in range(1, 121)]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def behave(call: Call) -> Behaviour:
+    def behave(call: Call) -> Behavior:
         return error(503) if call.body["model"] == "sick" and call.at < 4.0 else GOOD
 
     async with HostileServer(behave) as server:

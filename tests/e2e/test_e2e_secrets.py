@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
@@ -150,7 +151,7 @@ def test_nothing_goes_to_another_origin(tmp_path: Path, server: Recorder) -> Non
     try:
         server.headers = {"Location": other.url + "/chat/completions"}
         server.respond = lambda arrival: (307, b"") if b"redirect" in arrival.body else answer(arrival)
-        rows: list[dict] = [
+        rows: list[Any] = [
             {"custom_id": "1", "method": "POST", "url": other.url + "/chat/completions", "body": {"messages": []}},
             {"custom_id": "2", "method": "POST", "url": f"//{other.origin[7:]}/v1/chat/completions", "body": {}},
             {"custom_id": "3", "method": "POST", "url": "/v1/../../chat/completions", "body": {"messages": []}},

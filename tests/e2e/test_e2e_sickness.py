@@ -7,7 +7,7 @@ import gzip
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from e2e_sick import GOOD_BODY, Script, SickServer, endless, hang, hard_reset, whole
@@ -141,7 +141,7 @@ SICK: dict[str, dict[str, Script | bytes]] = {
 }
 
 
-def _has_late_break(script: Script | bytes) -> bool:
+def _has_late_break(script: Script | bytes) -> TypeGuard[bytes]:
     return isinstance(script, bytes) and b"\r\n\r\n" in script[:-4]
 
 
@@ -174,7 +174,7 @@ def _late(answer: bytes) -> Script:
     return script
 
 
-LATE: dict[str, dict[str, Script | bytes]] = {
+LATE: dict[str, dict[str, Script]] = {
     code: {f"{name}, late": _late(script) for name, script in scripts.items() if _has_late_break(script)}
     for code, scripts in SICK.items()
 } | {

@@ -13,7 +13,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -27,9 +27,10 @@ COMMAND = [sys.executable, "-m", "llmbatch"]
 class Server(NamedTuple):
     url: str
 
-    def stats(self) -> dict:
+    def stats(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.url.removesuffix('/v1')}/sim/stats", timeout=120) as answer:
-            return json.load(answer)
+            counts: dict[str, Any] = json.load(answer)
+            return counts
 
 
 class Done(NamedTuple):
@@ -65,6 +66,7 @@ def serve(environment: dict[str, str]) -> Iterator[Callable[..., Server]]:
     for server in servers:
         server.terminate()
         server.wait(timeout=120)
+        assert server.stdout is not None
         server.stdout.close()
 
 
@@ -86,7 +88,7 @@ def write_prompts(path: Path, count: int) -> Path:
     return path
 
 
-def lines_of(path: Path) -> list[dict]:
+def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
@@ -118,7 +120,9 @@ class Watcher:
 
 
 @pytest.mark.slow
-async def test_an_outage_of_twelve_seconds_costs_no_row_and_few_calls(tmp_path, serve):
+async def test_an_outage_of_twelve_seconds_costs_no_row_and_few_calls(
+    tmp_path: Path, serve: Callable[..., Server]
+) -> None:
     """600 rows at 40 in flight: all succeed, the provider is left alone while down, and gets no stampede after.
 
     One probe a second for the first ten, then at a tenth of the outage. (Five were enough while waits doubled, up to a
@@ -153,7 +157,9 @@ async def test_an_outage_of_twelve_seconds_costs_no_row_and_few_calls(tmp_path, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to read a process's peak")
-def test_memory_does_not_grow_with_the_input(tmp_path, environment, serve):
+def test_memory_does_not_grow_with_the_input(
+    tmp_path: Path, environment: dict[str, str], serve: Callable[..., Server]
+) -> None:
     """The peak of a run of 40,000 rows is that of 3,000. Slow: 43,000 requests.
 
     The command tells its own peak at its end: the kernel's ``ru_maxrss`` starts at that of the process that forked.
@@ -185,7 +191,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path, environment, serve):
 
 
 @pytest.mark.slow
-def test_help_answers_at_once(environment):
+def test_help_answers_at_once(environment: dict[str, str]) -> None:
     """Less than 0.3 s of processor time, the best of three. Slow: processes of their own."""
     tries = [finished(["--help"], environment) for _ in range(3)]
 
@@ -194,7 +200,7 @@ def test_help_answers_at_once(environment):
 
 
 @pytest.mark.slow
-def test_import_loads_no_client_and_no_terminal():
+def test_import_loads_no_client_and_no_terminal() -> None:
     """`import llmbatch` brings neither an HTTP client nor typer nor rich. Slow: a process of its own."""
     script = (
         "import sys, llmbatch; print(sorted({'aiohttp', 'httptools', 'typer', 'rich', 'anyio'} & set(sys.modules)))"
@@ -206,7 +212,9 @@ def test_import_loads_no_client_and_no_terminal():
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments_lose_and_repeat_next_to_nothing(tmp_path, environment, serve):
+def test_ten_kills_at_random_moments_lose_and_repeat_next_to_nothing(
+    tmp_path: Path, environment: dict[str, str], serve: Callable[..., Server]
+) -> None:
     """SIGKILL, ten times, then to the end: one line a row, and per kill at most what was in flight is paid again.
 
     Slow: eleven processes.

@@ -78,7 +78,7 @@ class WindowsLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__(selectors.SelectSelector())
-        signal.set_wakeup_fd(self._csock.fileno())  # as the proactor does
+        signal.set_wakeup_fd(self._csock.fileno())  # type: ignore[attr-defined]  # as the proactor does
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)

@@ -53,6 +53,16 @@ def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
     assert anchors(page) == {"one-two-three"}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_test_file_that_a_page_names_exists(page: Path) -> None:
+    """Also those named without their folder; a promise whose test was renamed would look untested."""
+    named = set(re.findall(r"(?:\w+/)*test_\w+\.py", page.read_text(encoding="utf-8")))
+
+    missing = [name for name in named if not any((ROOT / "tests").rglob(name.removeprefix("tests/")))]
+
+    assert missing == []
+
+
 def test_the_index_and_the_site_have_every_page() -> None:
     """A page that neither lists is found by nobody."""
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")

@@ -38,7 +38,7 @@ def marked(mark: str, word: str = "") -> list[int]:
 @pytest.mark.slow  # some seconds of an outage, for two strategies
 def test_a_small_benchmark_tells_what_each_strategy_did(tmp_path: Path) -> None:
     """The table names them, the raw figures add up, and llmbatch loses nothing."""
-    (tmp_path / "short.toml").write_text("[[phase]]\nseconds = 0.5\n[[phase]]\nseconds = 2\nbehaviour = 'down'\n")
+    (tmp_path / "short.toml").write_text("[[phase]]\nseconds = 0.5\n[[phase]]\nseconds = 2\nbehavior = 'down'\n")
     options = ("--scenario", "short.toml", "--requests", "120", "--latency", "0.2", "--strategies", "threads,llmbatch")
     rounds = ("--rounds", "2")
 
@@ -71,7 +71,7 @@ def test_a_small_benchmark_tells_what_each_strategy_did(tmp_path: Path) -> None:
 def test_an_interrupted_benchmark_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
     """Not the provider, and not the strategy at work; SIGKILL is no exception."""
     scenario = tmp_path / f"kept-{number}.toml"
-    scenario.write_text("[[phase]]\nseconds = 60\nbehaviour = 'down'\n")
+    scenario.write_text("[[phase]]\nseconds = 60\nbehavior = 'down'\n")
     process = subprocess.Popen(
         words("--scenario", str(scenario), "--strategies", "llmbatch"),
         cwd=tmp_path,

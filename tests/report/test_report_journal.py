@@ -30,7 +30,8 @@ def play(journal: Journal, *events: Event, wall: float = WALL) -> JSON:
     for event in events:
         stats.observe(event)
         journal.observe(event, wall + event.at, stats)
-    return json.loads(json.dumps(journal.to_json(stats), allow_nan=False))
+    kept: JSON = json.loads(json.dumps(journal.to_json(stats), allow_nan=False))
+    return kept
 
 
 def test_an_outage_has_its_times_and_what_the_provider_said() -> None:

@@ -124,8 +124,7 @@ def test_a_cancelled_call_says_nothing() -> None:
     story.route.cancelled(fresh)
 
     assert story.route.in_flight == 0
-    assert not record.in_flight
-    assert (record.proven, record.pending) == (0, [1])
+    assert (record.in_flight, record.proven, record.pending) == (0, 0, [1])
     assert list(story.route.evidence.records) == [1]
 
 
@@ -215,7 +214,7 @@ def test_traffic_ramps_up_after_a_wait() -> None:
 
     assert story.route.room(story.now) == 2
 
-    assert not story.route.throttle.ramp_due
+    assert [story.route.throttle.ramp_due] == [False]
     story.call(1, GOOD)
     assert story.route.room(story.now) == 3
 

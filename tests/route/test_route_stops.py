@@ -159,8 +159,7 @@ def test_a_success_that_takes_a_stop_for_money_back_closes_the_circuit_only_if_i
 
     assert kinds(story.come(middle, GOOD)) == ["Succeed"]
 
-    assert not story.route.is_stopping
-    assert not story.route.is_closed
+    assert [story.route.is_stopping, story.route.is_closed] == [False, False]
 
 
 def test_a_call_that_is_cut_off_may_be_the_last_that_a_stop_waits_for() -> None:
@@ -456,7 +455,7 @@ def test_a_success_takes_back_a_stop_that_a_check_asked_for() -> None:
 
     story.come(early, GOOD)
 
-    assert not story.route.is_stopping
+    assert [story.route.is_stopping] == [False]
     for row in range(2, 8):
         assert "StopRun" not in kinds(story.call(row, FAILED) if story.route.is_closed else [])
 
@@ -520,8 +519,7 @@ def test_a_smallest_request_that_probes_takes_a_stop_back() -> None:
 
     assert kinds(story.come(probe, GOOD)) == ["CircuitMoved", "Requeue"]
 
-    assert not story.route.is_stopping
-    assert story.route.is_closed
+    assert [story.route.is_stopping, story.route.is_closed] == [False, True]
 
 
 def test_rows_are_no_longer_held_once_the_account_has_no_money() -> None:

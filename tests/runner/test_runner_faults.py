@@ -17,12 +17,12 @@ def plan(chance: Random) -> list[Phase]:
     """A healthy start, then up to four sick phases, each long enough to be an outage rather than a hiccup."""
     phases = [Phase(2.0, "fine")]
     for _ in range(chance.randint(0, 4)):
-        behaviour = chance.choice(SICKNESSES)
+        behavior = chance.choice(SICKNESSES)
         phases.append(
             Phase(
                 chance.choice([20.0, 100.0, 1000.0]),
-                behaviour,
-                share=chance.choice([0.02, 0.1, 0.3]) if behaviour == "errors" else 1.0,
+                behavior,
+                share=chance.choice([0.02, 0.1, 0.3]) if behavior == "errors" else 1.0,
                 retry_after=chance.choice([None, None, 0.5, 7.0, 200.0]),
             )
         )

@@ -42,10 +42,10 @@ def test_traffic_ramps_instead_of_stampeding(simulate, prompts):
     assert 2 <= len(first) <= 10
 
 
-@pytest.mark.parametrize("behaviour", ["down", "refuse", "hang", "bad_request", "unauthorized"])
-def test_outage_of_seventy_minutes_is_survived(simulate, prompts, behaviour):
+@pytest.mark.parametrize("behavior", ["down", "refuse", "hang", "bad_request", "unauthorized"])
+def test_outage_of_seventy_minutes_is_survived(simulate, prompts, behavior):
     """However the outage is dressed, 70 minutes of it cost nothing but time, and calls stay few."""
-    story = simulate(prompts(400), FINE, Phase(70 * 60, behaviour), latency=0.4, timeout=30.0)
+    story = simulate(prompts(400), FINE, Phase(70 * 60, behavior), latency=0.4, timeout=30.0)
 
     assert story.statuses == {"success": 400}
     # One a second for ten seconds, then a tenth of the outage apart, and at last 54 to 60 s.

@@ -213,10 +213,10 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("behaviour", "from_openai", "from_anthropic"), FAULTS)
-async def test_clients_raise_their_own_errors(behaviour, from_openai, from_anthropic):
-    """Each behaviour is the exception that users of either client know, and a refused key is never repeated."""
-    scenario = Scenario("always", (Phase(math.inf, behaviour, retry_after=3),), "always")
+@pytest.mark.parametrize(("behavior", "from_openai", "from_anthropic"), FAULTS)
+async def test_clients_raise_their_own_errors(behavior, from_openai, from_anthropic):
+    """Each behavior is the exception that users of either client know, and a refused key is never repeated."""
+    scenario = Scenario("always", (Phase(math.inf, behavior, retry_after=3),), "always")
     async with await start(scenario=scenario, latency=0) as server:
         async with openai.AsyncOpenAI(base_url=server.url, api_key="sk-secret", max_retries=0) as client:
             with pytest.raises(from_openai) as ours:
@@ -229,7 +229,7 @@ async def test_clients_raise_their_own_errors(behaviour, from_openai, from_anthr
     if isinstance(ours.value, openai.APIStatusError):
         assert ours.value.request_id.startswith("req_")
         assert theirs.value.request_id.startswith("req_")
-    if behaviour == "throttle":
+    if behavior == "throttle":
         assert ours.value.response.headers["retry-after"] == theirs.value.response.headers["retry-after"] == "3"
 
 

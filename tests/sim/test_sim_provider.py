@@ -28,8 +28,8 @@ def post(provider, body, *, path=CHAT, at=0.0, headers=None):
     return plan
 
 
-def always(behaviour, **params):
-    return Scenario("always", (Phase(math.inf, behaviour, **params),), "always")
+def always(behavior, **params):
+    return Scenario("always", (Phase(math.inf, behavior, **params),), "always")
 
 
 def test_same_seed_gives_the_same_answers_in_any_order():
@@ -187,7 +187,7 @@ def test_a_marked_prompt_fails_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "path", "status", "code"),
+    ("behavior", "path", "status", "code"),
     [
         ("down", CHAT, 503, "overloaded"),
         ("throttle", CHAT, 429, "rate_limit_exceeded"),
@@ -200,9 +200,9 @@ def test_a_marked_prompt_fails_by_itself():
         ("quota", "/v1/messages", 402, "billing_error"),
     ],
 )
-def test_each_behaviour_has_its_error_in_each_providers_shape(behaviour, path, status, code):
+def test_each_behavior_has_its_error_in_each_providers_shape(behavior, path, status, code):
     """OpenAI's code and Anthropic's type name the trouble."""
-    plan = post(SimulatedProvider(always(behaviour)), chat_body(max_tokens=9), path=path)
+    plan = post(SimulatedProvider(always(behavior)), chat_body(max_tokens=9), path=path)
 
     error = json.loads(plan.body)["error"]
     assert plan.status == status
@@ -395,17 +395,17 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "kind", "status"), [("cut", "cut", 200), ("false_success", "answer", 200), ("html", "answer", 502)]
+    ("behavior", "kind", "status"), [("cut", "cut", 200), ("false_success", "answer", 200), ("html", "answer", 502)]
 )
-def test_answers_that_are_none(behaviour, kind, status):
+def test_answers_that_are_none(behavior, kind, status):
     """Cut, an error dressed as success, a gateway's page: none counts as good, and the first is the half of one."""
-    provider = SimulatedProvider(always(behaviour))
+    provider = SimulatedProvider(always(behavior))
 
     plan = post(provider, chat_body())
 
     assert (plan.kind, plan.status, plan.good, plan.down) == (kind, status, False, True)
-    assert (b"<html>" in plan.body) == (behaviour == "html")
-    assert (b'"error"' in plan.body) == (behaviour == "false_success")
+    assert (b"<html>" in plan.body) == (behavior == "html")
+    assert (b'"error"' in plan.body) == (behavior == "false_success")
 
 
 def test_load_above_capacity_is_refused_with_the_phases_statuses():

@@ -57,7 +57,7 @@ def test_m1_to_m8_are_found_by_their_number() -> None:
         ("share = 2", "share is 2"),
         ("", "either share or numbers"),
         ("numbers = [3]", "two whole numbers"),
-        ("share = 0.1\nbehaviour = 'hang'", "behaviour is 'hang'"),
+        ("share = 0.1\nbehavior = 'hang'", "behavior is 'hang'"),
         ("share = 0.1\nwhen = 3", "'when' is unknown"),
         ("share = 0.1\nstatuses = [200]", "must be 400 to 599"),
     ],

@@ -18,7 +18,7 @@ def test_outage_is_fine_then_down_then_fine_for_ever():
     """A phase begins at its first instant, and after the last one everything is fine."""
     scenario = find_scenario("outage")
 
-    seen = [scenario.at(elapsed).behaviour for elapsed in (0, 2.999, 3, 14.999, 15, 1e9)]
+    seen = [scenario.at(elapsed).behavior for elapsed in (0, 2.999, 3, 14.999, 15, 1e9)]
 
     assert seen == ["fine", "fine", "down", "down", "fine", "fine"]
 
@@ -27,7 +27,7 @@ def test_repeating_scenario_starts_again():
     """Flapping goes on for ever, in turns of three seconds."""
     scenario = find_scenario("flapping")
 
-    seen = [scenario.at(elapsed).behaviour for elapsed in (0, 3, 6, 9, 6000, 6003.5)]
+    seen = [scenario.at(elapsed).behavior for elapsed in (0, 3, 6, 9, 6000, 6003.5)]
 
     assert seen == ["fine", "down", "fine", "down", "fine", "down"]
 
@@ -50,10 +50,10 @@ def test_speed_compresses_lengths_stalls_and_hints():
     scenario = Scenario("mine", (Phase(30, "throttle", share=0.5, stall=20, retry_after=10),), "mine").compressed(10)
 
     assert scenario.phases == (Phase(3, "throttle", share=0.5, stall=2, retry_after=1),)
-    assert scenario.at(3).behaviour == "fine"
+    assert scenario.at(3).behavior == "fine"
 
 
-def test_only_behaviours_that_spare_nobody_count_as_down():
+def test_only_behaviors_that_spare_nobody_count_as_down():
     """Shares of errors, throttling and slowness are not down."""
     down = {
         name for name in ("down", "refuse", "hang", "unauthorized", "bad_request", "quota") if Phase(1, name).is_down

@@ -22,7 +22,7 @@ minutes = 2
 
 [[phase]]
 hours = 1
-behaviour = "errors"
+behavior = "errors"
 share = [0.5, 0.0]
 statuses = [500, 503]
 retry_after = 3
@@ -33,7 +33,7 @@ phases = [{seconds = 5, mix = {hang = 0.2, cut = 0.1}}, {seconds = 5, capacity =
 
 [[phase]]
 seconds = inf
-behaviour = "slow"
+behavior = "slow"
 stall = 4
 """
 
@@ -80,7 +80,7 @@ def test_a_file_says_what_a_scenario_can_be(tmp_path: Path) -> None:
         ("[[phase]]\nseconds = 1\nminutes = 1", "phase 1: says 2 lengths"),
         ("[[phase]]\nseconds = 1\n[[phase]]\nseconds = -1", "phase 2: seconds is -1.0, must be above 0"),
         ("[[phase]]\nhours = true", "phase 1: hours is True, must be a number"),
-        ("[[phase]]\nseconds = 1\nbehaviour = 'sulk'", "phase 1: behaviour is 'sulk', which is unknown"),
+        ("[[phase]]\nseconds = 1\nbehavior = 'sulk'", "phase 1: behavior is 'sulk', which is unknown"),
         ("[[phase]]\nseconds = 1\nshare = 1.5", "phase 1: share is 1.5, must be 0 to 1"),
         ("[[phase]]\nseconds = 1\nshare = [0, 1, 0]", "phase 1: share is [0, 1, 0], must be a number, or two"),
         ("[[phase]]\nseconds = 1\nshare = ['a', 'b']", "phase 1: share is 'a', must be a number"),

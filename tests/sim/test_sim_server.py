@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import logging
 import math
 import time
@@ -14,13 +13,13 @@ import pytest
 
 from llmbatch.core.errors import UsageError
 from llmbatch.sim.scenario import Phase, Scenario
-from llmbatch.sim.server import SimServer, serve_forever, start
+from llmbatch.sim.server import start
 
 CHAT = {"model": "sim/small", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
 
 
-def always(behaviour, **params):
-    return Scenario("always", (Phase(math.inf, behaviour, **params),), "always")
+def always(behavior, **params):
+    return Scenario("always", (Phase(math.inf, behavior, **params),), "always")
 
 
 async def test_numbers_are_served_and_reset():
@@ -59,11 +58,11 @@ async def test_a_body_beyond_the_cap_is_refused():
     assert body["error"]["type"] == "request_too_large"
 
 
-@pytest.mark.parametrize("behaviour", ["hang", "refuse"])
-async def test_closing_is_quick_and_quiet_with_requests_under_way(behaviour, caplog):
+@pytest.mark.parametrize("behavior", ["hang", "refuse"])
+async def test_closing_is_quick_and_quiet_with_requests_under_way(behavior, caplog):
     """A server with hanging requests closes at once, without a warning, and closing again does nothing."""
     caplog.set_level(logging.INFO)
-    server = await start(scenario=always(behaviour), latency=1)
+    server = await start(scenario=always(behavior), latency=1)
     async with aiohttp.ClientSession() as session:
         waiting = [asyncio.create_task(session.post(f"{server.url}/chat/completions", json=CHAT)) for _ in range(5)]
         while server.stats.calls < 5:
@@ -154,24 +153,6 @@ async def test_an_impossible_port_is_refused():
     """Ports end at 65535."""
     with pytest.raises(UsageError, match="65535"):
         await start(port=70_000)
-
-
-async def test_serving_until_cancelled_closes_the_port():
-    """serve_forever hands out the running server once, and its port is closed after a cancellation."""
-    ready: asyncio.Future[SimServer] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(serve_forever(ready.set_result, latency=0))
-    server = await ready
-    async with aiohttp.ClientSession() as session:
-        response = await session.post(f"{server.url}/chat/completions", data=json.dumps(CHAT))
-        await response.read()
-        task.cancel()
-        ended = await asyncio.gather(task, return_exceptions=True)
-
-        with pytest.raises(aiohttp.ClientConnectionError):
-            await session.get(f"{server.root_url}/sim/stats")
-
-    assert response.status == 200
-    assert isinstance(ended[0], asyncio.CancelledError)
 
 
 @pytest.mark.parametrize("stream", [False, True])

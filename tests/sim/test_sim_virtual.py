@@ -29,8 +29,8 @@ def request_for(text: str = "Why is the sky blue?", model: str = "sim/small", **
     return Request(Route(model, "sim"), url, {"Authorization": "Bearer key"}, body, "chat", 10)
 
 
-def transport_for(behaviour: str, **params: object) -> VirtualTransport:
-    scenario = Scenario("always", (Phase(math.inf, behaviour, **params),), "always")
+def transport_for(behavior: str, **params: object) -> VirtualTransport:
+    scenario = Scenario("always", (Phase(math.inf, behavior, **params),), "always")
     return VirtualTransport(SimulatedProvider(scenario, latency=0.2))
 
 
@@ -240,12 +240,12 @@ def test_the_transports_clock_starts_at_its_first_request():
     assert run_virtual(main) == [200, 503]
 
 
-@pytest.mark.parametrize("behaviour", ["hang", "slow"])
-def test_a_transport_times_out_exactly(behaviour):
+@pytest.mark.parametrize("behavior", ["hang", "slow"])
+def test_a_transport_times_out_exactly(behavior):
     """A provider that is too slow or hangs costs exactly the timeout, and may have been paid for."""
 
     async def main() -> float:
-        transport = transport_for(behaviour)
+        transport = transport_for(behavior)
         with pytest.raises(TransportError) as caught:
             await transport.post(request_for(), timeout=12.5)
         assert (caught.value.fault, caught.value.sent) == ("timeout", True)

@@ -18,7 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -123,7 +123,7 @@ def main() -> int:
     stats = RunStats()
     # A process that told thousands of stories holds what their dead lives never cleaned up.
     with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn"), max_tasks_per_child=40) as pool:
-        waiting = []
+        waiting: list[Future[RunStats]] = []
         at = first
         while (at < last and time.monotonic() < until) or waiting:
             while len(waiting) < 2 * given.jobs and at < last and time.monotonic() < until:

@@ -14,6 +14,8 @@ import pytest
 
 import llmbatch.outputs.deferred
 import llmbatch.outputs.file
+import llmbatch.outputs.open
+import llmbatch.runs.file_run
 from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.permit_state import PermitState
 from llmbatch.core.calls import Outcome
@@ -280,7 +282,7 @@ def _one_probes(patch: pytest.MonkeyPatch) -> None:
 
 @bug("a torn end is not repaired")
 def _no_repair(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(llmbatch.outputs.file, "_repaired", lambda fd, name, disk: scan(fd, name, disk).ledger)
+    patch.setattr(llmbatch.outputs.open, "_repaired", lambda fd, name, disk: scan(fd, name, disk).finished)
 
 
 @bug("finished rows are not skipped")
@@ -359,6 +361,7 @@ def _rename_without_sync(patch: pytest.MonkeyPatch) -> None:
         return replace_file(path, chunks, cast(Filesystem, Hasty(disk)), old_fd=old_fd)
 
     patch.setattr(llmbatch.outputs.file, "replace_file", replace)
+    patch.setattr(llmbatch.outputs.open, "replace_file", replace)
 
 
 @bug("the file of deferred rows stays when nothing waits")
@@ -370,7 +373,7 @@ def _stale_deferred(patch: pytest.MonkeyPatch) -> None:
         if waiting:
             write(output_path, waiting, disk)
 
-    patch.setattr(llmbatch.outputs.deferred, "write_deferred", only_if_any)
+    patch.setattr(llmbatch.runs.file_run, "write_deferred", only_if_any)
 
 
 @bug("the output is not locked")

@@ -285,7 +285,7 @@ class LifeLog:
         if call.fate not in ("total", "spent") or (call.phase.kind in REFUSING and call.answered == "timeout"):
             return False
         met = {other.row for other in self.by_route[call.route] if other.phase == call.phase and not other.check}
-        return len(met) >= self.plan.options["failure_threshold"]
+        return bool(len(met) >= self.plan.options["failure_threshold"])
 
     def _last_of_tenants(self) -> set[int]:
         """No smallest request speaks for a tenant: the rows that end last are judged by their attempts alone."""

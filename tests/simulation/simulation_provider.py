@@ -356,26 +356,25 @@ def _hinted(reply: Reply, phase: Phase, rng: Random) -> Reply:
 def _sickness(rng: Random) -> Reply | str:
     """What a single answer can have, FIELD.md's field rates aside: one of each."""
     good = _good(1, 1)
-    return rng.choice(
-        [
-            "timeout",
-            "truncated",
-            "garbage",
-            "reset",
-            "connect",
-            "too_large",
-            Reply(200, good.headers, b'{"error":{"message":"upstream failed","type":"server_error","code":500}}'),
-            Reply(200, good.headers, good.body[: len(good.body) // 2]),
-            Reply(200, good.headers, b""),
-            Reply(200, good.headers, b'{"choices":null}'),
-            Reply(200, {"content-type": "text/html"}, b"<html>please wait</html>"),
-            Reply(200, good.headers, b"\xff\xfe\x00"),
-            Reply(204, {}, b""),
-            Reply(502, {"content-type": "text/html"}, b"<html>Bad gateway</html>"),
-            _error(500, "server_error", "oops"),
-            _error(529, "overloaded_error", "Overloaded"),
-            _error(408, None, "Request timeout"),
-            _error(409, None, "Conflict"),
-            _error(424, "model_error", "failed dependency"),
-        ]
-    )
+    choices: list[Reply | str] = [
+        "timeout",
+        "truncated",
+        "garbage",
+        "reset",
+        "connect",
+        "too_large",
+        Reply(200, good.headers, b'{"error":{"message":"upstream failed","type":"server_error","code":500}}'),
+        Reply(200, good.headers, good.body[: len(good.body) // 2]),
+        Reply(200, good.headers, b""),
+        Reply(200, good.headers, b'{"choices":null}'),
+        Reply(200, {"content-type": "text/html"}, b"<html>please wait</html>"),
+        Reply(200, good.headers, b"\xff\xfe\x00"),
+        Reply(204, {}, b""),
+        Reply(502, {"content-type": "text/html"}, b"<html>Bad gateway</html>"),
+        _error(500, "server_error", "oops"),
+        _error(529, "overloaded_error", "Overloaded"),
+        _error(408, None, "Request timeout"),
+        _error(409, None, "Conflict"),
+        _error(424, "model_error", "failed dependency"),
+    ]
+    return rng.choice(choices)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from simulation_disk import Killed, Machine, SimulatedFilesystem
 from simulation_invariants import Watch
@@ -30,6 +30,9 @@ from llmbatch.core.events import Event, RunStarted
 from llmbatch.runner.context import RunContext
 from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.sim.virtual import VirtualClockLoop, VirtualTimeError
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 INPUT = "/data/in.jsonl"
 OUTPUT = "/data/out.jsonl"
@@ -242,8 +245,8 @@ class StoryLoop(VirtualClockLoop):
         """The process was stopped, and the clock went on."""
         self._now += seconds
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        done: asyncio.Future[Any] = self.create_future()
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts) -> asyncio.Future[_T]:
+        done: asyncio.Future[_T] = self.create_future()
         early = self._rng.random() < 0.5
         result = _outcome(func, *args) if early else None
 

@@ -1,7 +1,7 @@
 """The request parameters of each endpoint, of OpenAI, Anthropic and the servers that are compatible with them.
 
-Rows that are no batch rows hold columns of people's own beside them (``label``, ``source``). What is listed here is
-sent, and what ``-P`` names; the rest is echoed in the result's metadata. A batch row's body is sent whatever it holds.
+Other rows than batch rows may have columns of the user's own (``label``, ``source``). Only parameters listed here or
+set with ``-P`` are sent; other members are echoed in the result's metadata. A batch row's body is sent unchanged.
 """
 
 from __future__ import annotations

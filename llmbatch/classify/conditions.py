@@ -1,0 +1,94 @@
+"""Predicates of rules beyond codes and words, and the instants at which limits end that name one."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from llmbatch.classify.patterns import MONEY_CODES
+from llmbatch.classify.retry_after import error_details
+from llmbatch.classify.rule import Facts
+
+__all__ = [
+    "day_in_message",
+    "has_failed_generation",
+    "is_daily_quota",
+    "is_flagged",
+    "is_gateway_page",
+    "is_pace_called_quota",
+    "midnight_in_california",
+    "next_month",
+]
+
+
+def is_daily_quota(facts: Facts) -> bool:
+    """Gemini names each exhausted quota; a daily one outweighs those per minute that are listed with it."""
+    for detail in error_details(facts.body):
+        violations = detail.get("violations")
+        for violation in violations if isinstance(violations, list) else []:
+            if isinstance(violation, dict) and "PerDay" in str(violation.get("quotaId")):
+                return True
+    return False
+
+
+def is_flagged(facts: Facts) -> bool:
+    """OpenRouter's moderation says which input it flagged."""
+    body = facts.body
+    error = body.get("error") if isinstance(body, dict) else None
+    metadata = error.get("metadata") if isinstance(error, dict) else None
+    return isinstance(metadata, dict) and "flagged_input" in metadata
+
+
+def is_pace_called_quota(facts: Facts) -> bool:
+    """A quota by its code, a limit per minute by its words (DashScope, 2026: ``…/error-code#token-limit``)."""
+    pace = r"#(token|rate)-limit|per[ -](minute|min|second)\b|\b[TRQ]P[MS]\b|rate limit"
+    return (
+        any(re.fullmatch(MONEY_CODES, code, re.IGNORECASE) for code in facts.codes)
+        and facts.says(pace)
+        and not facts.says(r"per[ -](day|month)\b|daily|monthly")
+    )
+
+
+def has_failed_generation(facts: Facts) -> bool:
+    """Groq shows what the model wrote instead of JSON or a tool call."""
+    body = facts.body
+    error = body.get("error") if isinstance(body, dict) else None
+    return isinstance(error, dict) and "failed_generation" in error
+
+
+def is_gateway_page(facts: Facts) -> bool:
+    """A page instead of the API's JSON: Cloudflare's block or challenge, a firewall's (AWS, Akamai), a proxy's."""
+    if isinstance(facts.body, dict):
+        return "cloudflare_error" in facts.body
+    if "cf-mitigated" in facts.headers or "x-amzn-waf-action" in facts.headers:
+        return True
+    page = r"^HTML answer|error code: 1\d\d\d|access denied|request blocked|attention required"
+    return facts.body is None and facts.says(page)
+
+
+def next_month(now: datetime, message: str) -> datetime:
+    """The start of the next month, in UTC."""
+    first = now.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first + timedelta(days=32)).replace(day=1)
+
+
+def day_in_message(now: datetime, message: str) -> datetime | None:
+    """The instant that Anthropic's *message* names; None if it names none."""
+    found = re.search(r"regain access on (\d{4}-\d\d-\d\d) at (\d\d:\d\d) UTC", message, re.ASCII)
+    try:
+        return datetime.fromisoformat(f"{found[1]}T{found[2]}+00:00") if found else None
+    except ValueError:
+        return None
+
+
+def midnight_in_california(now: datetime, message: str) -> datetime:
+    """The next midnight in California, where Google's days of quota begin."""
+    zone: tzinfo
+    try:
+        zone = ZoneInfo("America/Los_Angeles")
+    except (ZoneInfoNotFoundError, OSError):
+        # No time zone data here: winter time all year is at most an hour late, and never early.
+        zone = timezone(timedelta(hours=-8))
+    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
+    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone)

@@ -1,0 +1,146 @@
+"""Opens the output: locks the file, removes a torn last line, and reads which rows are finished.
+
+Nothing is changed in a file that is not an output of llmbatch, is in use, or is the input itself.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import stat
+from pathlib import Path
+from typing import Final
+
+from llmbatch.core.errors import OutputError
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.lines import lines_without
+from llmbatch.outputs.lock import open_locked
+from llmbatch.outputs.scan import scan
+from llmbatch.outputs.stream import open_stream_output
+from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory
+from llmbatch.storage.filesystem import (
+    FILESYSTEM,
+    O_CLOEXEC,
+    O_NOCTTY,
+    Filesystem,
+    is_unsupported,
+    is_writable,
+    write_error,
+)
+from llmbatch.storage.finished_rows import FinishedRows
+
+__all__ = ["open_output"]
+
+_COMPRESSED: Final = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
+
+
+def open_output(
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    retry_failed: bool = False,
+    retry_up_to: int | None = None,
+    input_path: str | Path | None = None,
+    disk: Filesystem = FILESYSTEM,
+) -> Output:
+    """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
+
+    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
+    failed rows (of the rows up to number *retry_up_to*, if given), both only once it is locked. *input_path* is refused
+    as the output. Cost: one pass over the file's bytes, three with *retry_failed* where rows failed.
+
+    Raises:
+        OutputError: the file is in use by another run, is not an output of llmbatch, or cannot be opened.
+        WriteError: the repair could not be written; the old file is unchanged.
+    """
+    name = str(path)
+    if name == "-":
+        return open_stream_output(_duplicate_stdout(), "standard output")
+    if not Path(name).name or name.endswith("/"):
+        raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
+    if _is_stream(name, disk):
+        return open_stream_output(_open_stream(name), name)
+    if name.endswith(_COMPRESSED):
+        plain = shlex.quote(str(Path(name).with_suffix("")))
+        hint = f"a compressed file cannot be appended to and resumed; write to {plain}, and compress it afterwards"
+        raise OutputError(f"{name}: results are written uncompressed", hint=hint)
+    # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
+    real = disk.real_path(name)
+    fd = open_locked(real, name, disk)
+    try:
+        _refuse_input(fd, name, input_path, disk)
+        remove_leftover(real, disk)
+        if overwrite:
+            disk.truncate(fd, 0)
+        finished = _repaired(fd, name, disk)
+        if retry_failed and finished.failed:
+            most = math.inf if retry_up_to is None else retry_up_to
+            lines = lines_without(fd, disk.fstat(fd).st_size, disk, lambda number: number <= most)
+            old_fd, fd = fd, -1  # which is closed there
+            fd = replace_file(real, lines, disk, old_fd=old_fd)
+            finished = scan(fd, name, disk).finished
+        # Lines of a killed run may be in memory only, and this run will take their rows for finished.
+        if len(finished):
+            _sync_if_possible(fd, disk)
+        sync_directory(real, disk)
+    except BaseException as error:
+        if fd >= 0:
+            disk.close(fd)
+        if isinstance(error, OSError):
+            raise write_error(name, error) from error
+        raise
+    return Output(fd, name, finished, disk, path=real)
+
+
+def _sync_if_possible(fd: int, disk: Filesystem) -> None:
+    try:
+        disk.sync(fd)
+    except OSError as error:
+        if not is_unsupported(error):  # check_room reports it
+            raise
+
+
+def _repaired(fd: int, name: str, disk: Filesystem) -> FinishedRows:
+    found = scan(fd, name, disk)
+    if disk.fstat(fd).st_size > found.end_bytes:
+        disk.truncate(fd, found.end_bytes)
+    if found.lacks_newline:
+        disk.write(fd, b"\n")
+    return found.finished
+
+
+def _is_stream(path: str, disk: Filesystem) -> bool:
+    try:
+        mode = disk.stat(path).st_mode
+    except (OSError, ValueError):
+        return False  # opening creates it, or reports what is wrong
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _open_stream(path: str) -> int:
+    try:
+        return FILESYSTEM.open(path, os.O_WRONLY | os.O_APPEND | O_CLOEXEC | O_NOCTTY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be opened ({error.strerror})", hint="write to a file (-o)") from error
+
+
+def _duplicate_stdout() -> int:
+    try:
+        # A closed standard stream's number is taken by a descriptor that cannot be written to.
+        if is_writable(1):
+            return os.dup(1)
+    except OSError:
+        pass
+    raise OutputError("standard output is closed", hint="write to a file (-o)")
+
+
+def _refuse_input(fd: int, name: str, input_path: str | Path | None, disk: Filesystem) -> None:
+    if input_path is None:
+        return
+    try:
+        about = os.fstat(0) if str(input_path) == "-" else disk.stat(str(input_path))
+    except OSError:
+        return  # reading it reports what is wrong
+    if os.path.samestat(about, disk.fstat(fd)):
+        raise OutputError(f"{name}: is the input itself", hint="write to another file (-o)")

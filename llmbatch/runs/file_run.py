@@ -1,0 +1,200 @@
+"""The files of a run: opens and compares input and output, and ends them, whatever became of the run.
+
+It sends nothing; :class:`~llmbatch.runs.batch_runner.BatchRunner` starts the job in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from llmbatch.core.errors import InputError, WriteError
+from llmbatch.core.events import Notice, RunStarted
+from llmbatch.core.ports import Provider, Source
+from llmbatch.core.rows import Row, encode_line
+from llmbatch.inputs.input import JsonlInput
+from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.lock import Unlocked
+from llmbatch.outputs.open import open_output
+from llmbatch.outputs.writer import LineWriter
+from llmbatch.runner.engine import RunOutcome
+from llmbatch.runner.options import Fsync, Lock, RunOptions, check_keywords
+from llmbatch.runs.good_rows import known_good_rows
+from llmbatch.runs.job import RunJob
+from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+
+__all__ = ["FileOptions", "FileRun"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOptions:
+    """What a run does with its files; see :meth:`~llmbatch.runs.batch_runner.BatchRunner.run`.
+
+    Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
+    """
+
+    limit: int | None = None
+    retry_failed: bool = False
+    overwrite: bool = False
+    strict: bool = False
+    force: bool = False
+    fsync: Fsync = "group"
+    lock: Lock = "on"
+
+    def __post_init__(self) -> None:
+        check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
+
+
+class FileRun:
+    """Input and output of one run. First :meth:`open` them, then await :meth:`close_after` the job.
+
+    ``source`` gives the rows without a line, ``writer`` takes lines; both exist once the files are open. *output* is
+    the default output of *input* if None, and ``-`` is a standard stream.
+    """
+
+    source: Source
+    writer: LineWriter
+
+    def __init__(
+        self, input_path: str | Path, output: str | Path | None, how: FileOptions, filesystem: Filesystem | None
+    ) -> None:
+        self._input = input_path
+        self._path = str(output if output is not None else default_output(input_path))
+        self._how = how
+        self._filesystem = filesystem or FILESYSTEM
+        self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
+        self._output: Output
+        self._total: int | None = None
+        self._job: RunJob
+
+    def open(self, stack: contextlib.AsyncExitStack, provider: Provider, *, compare_model: bool) -> None:
+        """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
+
+        *compare_model*: refuse an output whose rows another model has answered.
+
+        Raises:
+            UsageError: an argument is wrong (input, output, key, model).
+            WriteError: the output cannot be written.
+        """
+        how, path = self._how, self._path
+        rows = stack.enter_context(JsonlInput(self._input, output=path, filesystem=self._filesystem))
+        check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
+        rows.hash_ahead()
+        self._output = output = open_output(
+            path,
+            input_path=self._input,
+            overwrite=how.overwrite,
+            retry_failed=how.retry_failed,
+            retry_up_to=last_number(rows, how.limit) if how.retry_failed else None,
+            disk=self._locking,
+        )
+        stack.callback(output.close)
+        self._compare(rows)
+        earlier = output.first_success() if compare_model else None
+        if earlier is not None:
+            check_same_model(provider, rows, path, earlier)
+        self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
+        stack.push_async_callback(self.source.aclose)
+        total = rows.count()
+        self._total = total if how.limit is None or total is None else min(how.limit, total)
+        if self._total is None or len(output.finished) < self._total:
+            output.check_room(sync=how.fsync == "group")
+        if output.is_resumable:
+            # Deferred rows are sent now, or reported again at the end.
+            write_deferred(Path(path), (), self._locking)
+        interval = 1.0 if how.fsync == "group" else None
+        self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+
+    def _compare(self, rows: JsonlInput) -> None:
+        """Compare the finished rows with the input, and drop the lines of those that were no requests.
+
+        Raises:
+            InputError: a finished row has changed.
+            WriteError: the output could not be rewritten.
+        """
+        output = self._output
+        try:
+            rows.verify(output.finished)
+        except InputError as error:
+            raise name_other_inputs(error, self._input, self._path) from None
+        if not rows.is_rereadable:
+            output.drop_input_errors(self._how.limit)
+        else:
+            output.drop_corrected(last_number(rows, self._how.limit) if output.finished.corrected else None)
+
+    def has_success(self, model: str) -> bool:
+        """Whether *model* (``provider/model``) has answered a row of the output."""
+        return self._output.has_success(model)
+
+    def good_rows(self) -> list[Row]:
+        """Rows of the input that succeeded in an earlier run. Cost: at most a second."""
+        return known_good_rows(self._output, self._input, self._filesystem)
+
+    def started(self, options: RunOptions) -> RunStarted:
+        """The first event of the run, as of now."""
+        done = self._output.finished
+        return RunStarted(
+            asyncio.get_running_loop().time(),
+            input=str(self._input),
+            output=self._path,
+            concurrency=options.concurrency,
+            done_success=done.success,
+            done_failed=done.failed,
+            total_rows=self._total,
+            max_outage=options.max_outage,
+            own_limits=_own_limits(options),
+        )
+
+    async def close_after(self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]) -> tuple[RunOutcome, int]:
+        """Await the end of *job*, write what is left, and list the rows that wait in the deferred file.
+
+        Gives the outcome, which a failing output replaces, and the number of deferred rows. A cancellation is raised
+        once all lines are written.
+
+        Raises:
+            WriteError: the deferred file could not be written, and nothing else was wrong.
+        """
+        self._job = job
+        outcome: RunOutcome | None = None
+        try:
+            outcome = await outcome_of_job
+        finally:
+            try:
+                await self.writer.aclose()
+            except WriteError as error:
+                outcome = RunOutcome(74, error.message, error.hint, error)
+            finally:
+                waiting = stamp_retry_at(job.deferred())
+                if self._output.is_resumable:
+                    try:
+                        write_deferred(Path(self._path), map(encode_line, waiting), self._locking)
+                    except WriteError:
+                        if outcome is None or outcome.error is None:
+                            raise
+                        # Report the error that ended the run.
+            if outcome is None:
+                job.abandon("the run was canceled")
+        return outcome, len(waiting)
+
+    def notices(self, outcome: RunOutcome) -> list[Notice]:
+        """What to say of the input at the end: no rows, or a last line that is cut off."""
+        now = asyncio.get_running_loop().time()
+        torn_line = self.source.torn_line
+        if torn_line is not None:
+            text = f"{self._input}:{torn_line}: the last line is cut off and has no line end: it gets no result yet"
+            return [Notice(now, "warning", text, "run the same command again once it is complete")]
+        if not outcome.exit_code and not self.source.rows_read:
+            name = "standard input" if str(self._input) == "-" else self._input
+            return [Notice(now, "warning", f"no rows in {name}")]
+        return []
+
+
+def _own_limits(options: RunOptions) -> str:
+    """The limits that the caller set, as flags: ``--rpm 60, --tpm 90000``."""
+    given = (("--rpm", options.rpm), ("--tpm", options.tpm))
+    return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)

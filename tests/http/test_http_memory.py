@@ -1,0 +1,110 @@
+"""The memory that answers in flight share."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+
+import pytest
+from e2e_sick import whole
+from http_raw_server import Handler, RawServer, raw_server
+from test_http_client import fault_of, request_to
+
+from llmbatch.http import HttpTransport
+
+LIMIT = 4_000_000
+
+
+@pytest.fixture
+async def transport():
+    transport = HttpTransport(max_answer_memory=LIMIT)
+    yield transport
+    assert (transport.memory.held_bytes, len(transport.memory)) == (0, 0)
+    await transport.aclose()
+
+
+def sized(state: RawServer) -> Handler:
+    """Send an answer of as many bytes as the request says in two halves; a pause for each waiting request between."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            size = int(await state.read_request(reader))
+            answer = whole(b"x" * size)
+            writer.write(answer[: -size // 2])
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.write(answer[-size // 2 :])
+            await writer.drain()
+
+    return handle
+
+
+async def test_largest_answer_is_cut_when_all_together_are_too_large(transport):
+    """Ten small answers and one that is larger than all: the small ones come back, the large one is too large."""
+    async with raw_server(sized) as server:
+        large = asyncio.create_task(fault_of(transport, server.url, body=b"8000000"))
+        sizes = [200_000 + number for number in range(10)]
+        replies = await asyncio.gather(
+            *(transport.post(request_to(server.url, body=b"%d" % size), timeout=5) for size in sizes)
+        )
+        error = await large
+
+    assert [len(reply.body) for reply in replies] == sizes
+    assert (error.fault, error.sent) == ("too_large", True)
+    assert "largest" in str(error)
+    assert "--max-answer-memory" in error.hint
+
+
+async def test_answer_that_fits_is_not_cut(transport):
+    """One answer may have all the room."""
+    async with raw_server(sized) as server:
+        reply = await transport.post(request_to(server.url, body=b"3900000"), timeout=5)
+
+    assert len(reply.body) == 3_900_000
+
+
+async def test_endless_answers_at_once_stay_under_the_limit(transport, monkeypatch):
+    """Forty slots of them never hold more, and each ends."""
+    most = 0
+    grow = transport.memory.grow
+
+    def watched(connection, size):
+        nonlocal most
+        grow(connection, size)
+        most = max(most, transport.memory.held_bytes)
+
+    monkeypatch.setattr(transport.memory, "grow", watched)
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader, writer):
+            await state.read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                writer.write(b"x" * 60_000)
+                await writer.drain()
+
+        return handle
+
+    async with raw_server(make) as server, asyncio.timeout(120):
+        errors = await asyncio.gather(*(fault_of(transport, server.url, timeout=10) for _ in range(40)))
+
+    assert {error.fault for error in errors} <= {"too_large", "timeout"}
+    assert LIMIT / 2 < most <= LIMIT
+
+
+async def test_bomb_counts_as_what_it_inflates_to(transport):
+    """8 MB in 8 kB are too large for a limit of 4 MB."""
+    bomb = whole(gzip.compress(b"\0" * 8_000_000), headers=b"Content-Encoding: gzip\r\n")
+
+    def make(state: RawServer) -> Handler:
+        async def handle(reader, writer):
+            await state.read_request(reader)
+            writer.write(bomb)
+            await reader.read()
+
+        return handle
+
+    async with raw_server(make) as server:
+        error = await fault_of(transport, server.url)
+
+    assert (error.fault, error.sent) == ("too_large", True)

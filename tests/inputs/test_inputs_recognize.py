@@ -1,0 +1,224 @@
+"""Input that is not JSON Lines is refused before anything is written, with a command that converts it."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from llmbatch import BatchRunner, InputError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.recognize import unsendable
+from llmbatch.inputs.rows import parse_line
+
+ROWS = b'{"prompt":"a"}\n{"prompt":"b"}\n'
+CSV = b'prompt,label\r\n"hello, ""world""",1\r\nbye,2\r\n'
+
+
+def zipped(name: str) -> bytes:
+    file = BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, ROWS)
+    return file.getvalue()
+
+
+FORMATS = [
+    ("array.json", b'[{"prompt":"a"},{"prompt":"b"}]\n', "a JSON array", "jq -c '.[]'"),
+    ("rows.jsonl", b'[{"prompt":"a"},{"prompt":"b"}]', "a JSON array", "> rows.rows.jsonl"),
+    ("pretty.json", b'[\n  {\n    "prompt": "a"\n  }\n]\n', "a JSON array", "jq -c '.[]'"),
+    ("strings.json", b'[\n  "a",\n  "b"\n]\n', "a JSON array", "jq -c '.[]'"),
+    ("lines.json", b'[\n{"prompt":"a"},\n{"prompt":"b"}\n]\n', "a JSON array", "jq -c '.[]'"),
+    ("object.json", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c ."),
+    ("p.csv", CSV, "CSV", "csv.DictReader"),
+    ("p.csv.gz", gzip.compress(CSV), "CSV", "gzip -dc p.csv.gz | python3"),
+    ("bare", CSV, "CSV", "csv.DictReader"),
+    ("one column.csv", b'prompt\n"hello"\n"bye"\n', "CSV", "< 'one column.csv' > 'one column.jsonl'"),
+    ("numbers.csv", b"1\n2\n", "CSV", "csv.DictReader"),
+    ("semicolons", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
+    ("p.tsv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
+    ("tabs", b"prompt\tlabel\nhello, you\t1\n", "TSV", "excel-tab"),
+    ("p.txt", b"Once upon a time\nthere was a batch, of rows.\n\nThe end\n", "plain text", "jq -cR"),
+    ("p.parquet", b"PAR1\x15\x04\x15\x00\n\x00", "Parquet", "read_parquet"),
+    ("p.xlsx", zipped("[Content_Types].xml"), "an Excel workbook", "read_excel"),
+    ("p.zip", zipped("rows.jsonl"), "a ZIP archive", "unzip p.zip"),
+    ("p.jsonl.bz2", bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c < p.jsonl.bz2 > p.jsonl"),
+    ("p.jsonl.xz", lzma.compress(ROWS), "compressed with xz", "unxz -c < p.jsonl.xz > p.jsonl"),
+    ("inside.gz", gzip.compress(bz2.compress(ROWS)), "compressed with bzip2", "bunzip2"),
+    ("paper.pdf", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF", "prompt"),
+]
+
+
+async def never(row: object) -> object:
+    raise AssertionError("nothing may be sent")
+
+
+@pytest.mark.parametrize(("name", "content", "seen", "hint"), FORMATS, ids=[name for name, *_ in FORMATS])
+@pytest.mark.parametrize("strict", [False, True])
+async def test_a_file_of_another_format_is_refused_before_a_line_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, seen: str, hint: str, strict: bool
+) -> None:
+    """The error names the file and the format that was seen, the hint has a command; no output file is made."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+
+    with pytest.raises(InputError) as caught:
+        await BatchRunner(never).run(name, strict=strict)
+
+    assert caught.value.message.startswith(f"{name}: this is {seen}")
+    assert hint in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("array.json", b'[{"prompt":"a"},{"prompt":"b"}]\n', ["a", "b"]),
+        ("pretty.json", b'[\n  {\n    "prompt": "a"\n  }\n]\n', ["a"]),
+        ("object.json", b'{\n  "prompt": "a"\n}\n{\n"prompt":\n"b"}\n', ["a", "b"]),
+        ("my file's.csv", b"\xef\xbb\xbf" + CSV, ['hello, "world"', "bye"]),
+        ("p.csv.gz", gzip.compress(CSV), ['hello, "world"', "bye"]),
+        ("p.tsv", b"prompt\tlabel\nhello, you\t1\n", ["hello, you"]),
+        ("semicolons", b"prompt;label\nhello;1\nbye;2\n", ["hello", "bye"]),
+        ("p.txt", b"Once upon\n\na time\n", ["Once upon", "a time"]),
+        ("p.jsonl.bz2", bz2.compress(ROWS), ["a", "b"]),
+        ("p.jsonl.xz", lzma.compress(ROWS), ["a", "b"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_the_command_of_the_hint_converts_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, prompts: list[str]
+) -> None:
+    """What the hint says to type makes a file of the rows. Slow: it starts a shell and what it names."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        await BatchRunner(never).run(name)
+    convert = caught.value.hint.partition(": ")[2].partition(" && llmbatch run ")[0]
+    tool = convert.replace("gzip -dc p.csv.gz | ", "").split()[0]
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+
+    subprocess.run(["sh", "-c", convert], check=True, timeout=120)
+
+    made = next(path for path in tmp_path.iterdir() if path.name != name)
+    rows = [json.loads(line) for line in made.read_bytes().splitlines()]
+    assert [row if isinstance(row, str) else row["prompt"] for row in rows] == prompts
+
+
+@pytest.mark.parametrize("count", [1, 3, 20, 25])
+async def test_rows_that_are_all_malformed_are_refused(tmp_path: Path, count: int) -> None:
+    """Rows without anything to send, up to 20: refused, with their fault once, and no output is made."""
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question":"a"}\n' * count)
+
+    with pytest.raises(InputError, match=r"input_no_prompt: the row has no prompt") as caught:
+        await BatchRunner(never).run(path)
+
+    assert caught.value.message.count("input_no_prompt") == 1
+    assert "jq -c '.prompt = .NAME" in caught.value.hint
+    assert [other.name for other in tmp_path.iterdir()] == ["q.jsonl"]
+
+
+async def test_a_good_row_among_the_first_20_lets_the_malformed_ones_fail_alone(tmp_path: Path) -> None:
+    """19 malformed rows and a good one: the run goes on, as a bad row never costs a run."""
+
+    async def echo(row: object) -> object:
+        return row
+
+    path = tmp_path / "q.jsonl"
+    path.write_text("{broken\n" * 19 + '{"prompt":"a"}\n')
+
+    summary = await BatchRunner(echo).run(path)
+
+    assert (summary.success, summary.failed, summary.exit_code) == (1, 19, 1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'[{"role":"user","content":"a"}]', b'[{"type":"message","role":"user","content":"a"}]', b'[{"content":"a"}]'],
+)
+def test_a_list_of_messages_stays_a_row(line: bytes) -> None:
+    """A top-level list of messages is one row, as promised; only a list of rows is not."""
+    assert isinstance(parse_line(1, line), Row)
+
+
+def test_prose_with_a_comma_in_each_line_is_not_taken_for_a_table_of_uneven_columns() -> None:
+    """CSV needs the same number of columns in most lines."""
+    rows = [parse_line(number, line) for number, line in enumerate([b"a, b", b"c", b"d, e, f", b"g"], 1)]
+
+    error = unsendable("p", [row for row in rows if isinstance(row, Malformed)])
+
+    assert "plain text" in error.message
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "seen", "hint"),
+    [
+        (CSV, "CSV", "| llmbatch run -"),
+        (b'[{"prompt":"a"}]', "a JSON array", "jq -c '.[]' | llmbatch run -"),
+        (b"[\n", "a JSON array", "jq"),
+        (bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c | llmbatch run -"),
+        (b"PAR1\x00", "Parquet", "read_parquet"),
+        (b"not json\n" * 30, "plain text", "jq -cR"),
+        (b'{"question":"a"}\n' * 30, "", "a row is one line"),
+    ],
+)
+@pytest.mark.parametrize("output", ["-", "out.jsonl"])
+def test_standard_input_of_another_format_is_refused_too(
+    tmp_path: Path, content: bytes, seen: str, hint: str, output: str
+) -> None:
+    """Exit code 2 and not one line, on standard output or in a file. Slow: a process each."""
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbatch", "run", "-", "-o", output, "-m", "sim/steady", "-q"],
+        cwd=tmp_path,
+        input=content,
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (2, b"")
+    error, advice = done.stderr.decode().splitlines()
+    assert error.startswith("error: standard input: ")
+    assert seen in error
+    assert advice.startswith("hint: ")
+    assert hint in advice
+    assert not (tmp_path / "out.jsonl").exists() or (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+@pytest.mark.slow
+def test_malformed_rows_of_standard_input_fail_once_a_row_could_be_sent(tmp_path: Path) -> None:
+    """They wait for the first good row, and then each gets its line. Slow: a process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "llmbatch", "run", "-", "-m", "sim/steady", "-q"],
+        cwd=tmp_path,
+        input=b"{broken\n" * 3 + b'{"prompt":"a"}\n{broken\n',
+        capture_output=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted((line["row"], line["status"]) for line in lines) == [
+        (1, "failed"),
+        (2, "failed"),
+        (3, "failed"),
+        (4, "success"),
+        (5, "failed"),
+    ]

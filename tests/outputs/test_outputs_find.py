@@ -1,0 +1,56 @@
+"""Which output a path means that people give to `status` and `failed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from example_lines import input_line, result_line
+
+from llmbatch.core.errors import OutputError
+from llmbatch.outputs.find import find_output
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(input_line(1) + b"\n")
+    return path
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    path = tmp_path / "p.results.jsonl"
+    path.write_bytes(result_line(1))
+    return path
+
+
+def test_an_output_is_itself(results: Path) -> None:
+    """By its first line, whatever its name."""
+    assert find_output(results) == results
+
+
+def test_an_input_is_its_default_output(prompts: Path, results: Path) -> None:
+    """Also if it is empty, or gone."""
+    assert find_output(prompts) == results
+    prompts.write_bytes(b"")
+    assert find_output(str(prompts)) == results
+    prompts.unlink()
+    assert find_output(prompts) == results
+
+
+def test_an_input_without_an_output_is_refused_with_what_to_type(prompts: Path) -> None:
+    """The hint has the command that makes one."""
+    with pytest.raises(OutputError, match=r"there is no p\.results\.jsonl") as caught:
+        find_output(prompts)
+
+    assert f"llmbatch run {prompts}" in caught.value.hint
+
+
+def test_what_is_no_input_is_left_to_the_reader(tmp_path: Path) -> None:
+    """A folder, standard output, a device, a missing file, and the first bytes of a line that was torn."""
+    torn = tmp_path / "torn.jsonl"
+    torn.write_bytes(b'{"ro')
+
+    for path in (tmp_path, Path("-"), Path("/dev/null"), tmp_path / "missing.jsonl", torn):
+        assert find_output(path) == path

@@ -1,0 +1,140 @@
+"""Outputs to pipes: one that the event loop watches, and one that a thread writes to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from llmbatch.core.errors import PipeClosedError, WriteError
+from llmbatch.core.rows import Result, encode_line
+from llmbatch.outputs.sinks import LineSink
+from llmbatch.outputs.stream import ThreadedStreamOutput, open_stream_output
+from llmbatch.outputs.writer import LineWriter
+
+Pair = tuple[int, int]
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pair]:
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+
+
+def fill(fd: int) -> None:
+    """Write to the pipe until it is full."""
+    os.set_blocking(fd, False)
+    try:
+        while True:
+            os.write(fd, b"x" * 4096)
+    except BlockingIOError:
+        os.set_blocking(fd, True)
+
+
+def test_a_stream_knows_no_earlier_rows(pipe: Pair) -> None:
+    """Nothing can be resumed, tested or synced."""
+    output = open_stream_output(pipe[1], "pipe")
+
+    assert (output.is_resumable, output.has_success("m"), output.good_rows(9)) == (False, False, {})
+    output.check_room(sync=True)
+    output.sync()
+    output.close()
+    with pytest.raises(WriteError, match="is closed"):
+        output.sync()
+
+
+def test_a_pipe_that_another_writer_fills_at_the_last_moment_is_full(
+    pipe: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was ready, and takes nothing: no error, and nothing is counted."""
+    output = open_stream_output(pipe[1], "pipe")
+
+    def full(fd: int, data: bytes) -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        assert output.write_ready(memoryview(b"one\n")) == 0
+
+    assert output.lines_written == 0
+    assert output.write_ready(memoryview(b"one\n")) == 4
+    assert output.lines_written == 1
+    output.close()
+
+
+def test_a_thread_need_not_be_used_to_write_at_once(pipe: Pair) -> None:
+    """Lines are counted; a reader that has gone is told."""
+    reading, writing = os.pipe()
+    output = ThreadedStreamOutput(writing, "pipe")
+    output.write(b"one\ntwo\n")
+
+    assert (os.read(reading, 99), output.lines_written) == (b"one\ntwo\n", 2)
+    os.close(reading)
+    with pytest.raises(PipeClosedError):
+        output.write(b"three\n")
+    output.close()
+
+
+async def test_a_reader_that_goes_while_the_thread_writes_is_told_by_the_next_call() -> None:
+    """As for any output, it stays failed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = ThreadedStreamOutput(writing, "pipe")
+    ready = asyncio.Event()
+    output.watch_ready(asyncio.get_running_loop(), ready.set)
+
+    assert output.write_ready(memoryview(b"one\n")) == 0
+    await asyncio.wait_for(ready.wait(), 60)
+    output.unwatch_ready(asyncio.get_running_loop())
+    for _ in range(2):
+        with pytest.raises(WriteError):
+            output.write_ready(memoryview(b"one\n"))
+
+    output.close()
+
+
+async def test_a_writer_that_is_abandoned_drops_what_the_reader_has_not_read(pipe: Pair) -> None:
+    """It says how many lines, once; closing waits for nobody."""
+    fill(pipe[1])
+    output = open_stream_output(pipe[1], "pipe")
+    writer = LineWriter(output)
+    assert repr(writer) == "<LineWriter pipe, 0 lines written>"
+    assert not writer.abandon()
+    writer.put(b"one\n")
+    writer.flush()
+    writer.put(b"two\n")
+
+    assert writer.abandon()
+    assert not writer.abandon()
+
+    await asyncio.wait_for(writer.aclose(), 60)
+    assert (writer.lines_refused, writer.lines_written) == (2, 0)
+    output.close()
+
+
+async def test_a_sink_waits_until_the_reader_has_caught_up(pipe: Pair) -> None:
+    """And is congested until then."""
+    output = open_stream_output(pipe[1], "pipe")
+    sink = LineSink(writer := LineWriter(output))
+    result = Result(1, "0" * 16, "success", '"r1"', 1, text="x" * 9_000_000)
+
+    def read() -> bytes:
+        received = bytearray()
+        while not received.endswith(b"\n"):
+            received += os.read(pipe[0], 1_000_000)
+        return bytes(received)
+
+    sink.put(result)
+    await asyncio.sleep(0)
+    was_congested = sink.congested
+    received = asyncio.create_task(asyncio.to_thread(read))
+    await asyncio.wait_for(sink.drained(), 60)
+
+    assert (was_congested, sink.congested) == (True, False)
+    assert await received == encode_line(result)
+    await writer.aclose()
+    output.close()
