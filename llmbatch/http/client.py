@@ -10,23 +10,18 @@ connection turned out to be closed before the first byte of the response.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
-from llmbatch.http.connection import DEFAULT_ANSWER_MEMORY, AnswerMemory, Connection
-from llmbatch.http.deadlines import GRACE_SECONDS, Deadlines, not_running
-from llmbatch.http.decompress import CODINGS, CorruptBodyError, OversizeBodyError, decompress
+from llmbatch.http.body import DEFAULT_ANSWER_MEMORY, AnswerMemory
+from llmbatch.http.connection import Connection
 from llmbatch.http.dial import Dialer
 from llmbatch.http.pool import Origin
 from llmbatch.http.target import Address, Target
 
-__all__ = ["KEEPALIVE_SECONDS", "HttpTransport"]
-
-KEEPALIVE_SECONDS = 4.0
-"""Seconds that an idle connection is kept. Less than the 5 s after which uvicorn, and so vLLM, closes it: a POST sent
-on a closing connection has to be sent twice."""
+__all__ = ["HttpTransport"]
 
 _MOST_PREPARED = 1024
 """Targets in the cache."""
@@ -61,15 +56,13 @@ class HttpTransport:
         max_body_bytes: int = 256 * 1024 * 1024,
         max_answer_memory: int = DEFAULT_ANSWER_MEMORY,
     ) -> None:
-        self.memory = AnswerMemory(max_answer_memory)
+        self.memory = AnswerMemory(max_answer_memory, max_body_bytes=max_body_bytes)
         self._proxy = proxy
         self._before_sending = before_sending
         self._warn = warn
-        self._max_body_bytes = max_body_bytes
-        self._dialer: Dialer | None = None
-        self._targets: dict[tuple[str, int], Target] = {}
+        self._dialer = Dialer(lambda: Connection(self.memory))
+        self._targets: dict[tuple[str, int], tuple[Target, Origin]] = {}
         self._origins: dict[Address, Origin] = {}
-        self._sweeping: asyncio.TimerHandle | None = None
         self._outbox: list[tuple[Connection, bytes]] = []
         self._group = 0
         """Size of the next group, 0 before the first of a turn."""
@@ -86,27 +79,24 @@ class HttpTransport:
         """
         if self._closed:
             raise TransportError("local", "the transport is closed", sent=False)
-        dialer = self._dialer or self._open()
-        target = self._targets.get((request.url, id(request.headers))) or self._prepare(request)
-        deadline = (began := self._loop.time()) + timeout
+        target, origin = self._targets.get((request.url, id(request.headers))) or self._prepare(request)
+        loop = asyncio.get_running_loop()
+        deadline = (began := loop.time()) + timeout
+        lost: TransportError | None = None
         self._in_flight += 1
         try:
-            connection = target.origin.take(began)
-            if connection is None:
-                connection = await dialer.dial(target, timeout)
-                return await self._exchange(connection, target, request.body, deadline, timeout)
-            try:
-                reply = await self._exchange(connection, target, request.body, deadline, timeout, is_reused=True)
-            except TransportError as error:
-                now = self._loop.time()
-                if now >= deadline or not _is_stale(error, connection, seconds=now - began):
-                    raise
-                target.origin.met_stale(now)
-                lost = error
-            else:
-                target.origin.reused()
-                return reply
-            return await self._resend(dialer, target, request.body, deadline, timeout, lost)
+            if (connection := origin.take()) is not None:
+                try:
+                    return await self._exchange(connection, target, origin, request.body, deadline, timeout)
+                except TransportError as error:
+                    now = loop.time()
+                    if now >= deadline or not _is_stale(error, connection, seconds=now - began):
+                        raise
+                    origin.met_stale()
+                    lost = error
+            async with nullcontext() if lost is None else origin.resending(lost, deadline):
+                connection = await self._dialer.dial(target, deadline)
+                return await self._exchange(connection, target, origin, request.body, deadline, timeout)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -122,126 +112,39 @@ class HttpTransport:
         while self._in_flight:
             self._idle.clear()
             await self._idle.wait()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        self._drop_idle(math.inf)
-        if self._dialer is not None:
-            self._deadlines.close()
-            self._dialer.close()
-            self._dialer = None
-            await asyncio.sleep(0)  # lets the event loop close the sockets
+        for origin in self._origins.values():
+            origin.close()
+        self._dialer.close()
+        await asyncio.sleep(0)  # lets the event loop close the sockets
 
-    # Targets and origins.
-
-    def _open(self) -> Dialer:
-        self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop)
-        self._dialer = dialer = Dialer(lambda: Connection(self.memory, self._max_body_bytes))
-        return dialer
-
-    def _prepare(self, request: Request) -> Target:
+    def _prepare(self, request: Request) -> tuple[Target, Origin]:
         if len(self._targets) >= _MOST_PREPARED:
             self._targets.clear()
-        made = Target(request.url, request.headers, proxy=self._proxy)
-        made.origin = self._origins.setdefault(made.address, made.origin)
-        # It holds the headers, so no other object can have their address (the key) while it lives.
-        self._targets[request.url, id(request.headers)] = made
+        target = Target(request.url, request.headers, proxy=self._proxy)
+        # The target holds the headers, so no other object can have their address (the key) while it lives.
+        made = self._targets[request.url, id(request.headers)] = (
+            target,
+            self._origins.setdefault(target.address, Origin()),
+        )
         return made
 
-    # One request.
-
     async def _exchange(
-        self,
-        connection: Connection,
-        target: Target,
-        body: bytes,
-        deadline: float,
-        seconds: float,
-        *,
-        is_reused: bool = False,
+        self, connection: Connection, target: Target, origin: Origin, body: bytes, deadline: float, seconds: float
     ) -> Reply:
-        is_done = False
-        waiter = connection.begin(target.place)
-        try:
-            self._deadlines.add(connection, deadline, seconds=seconds)
-            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
-            await waiter
-            if connection.error is not None:
-                raise connection.error
-            reply = Reply(connection.status, connection.headers, self._body(connection, target.place))
-            if target.origin.is_copy(connection, reply, is_reused=is_reused):
-                raise self._copied(target.place)
-            is_done = True
-            return reply
-        finally:
-            self._deadlines.remove(connection)
-            if self.memory:
-                self.memory.release(connection)
-            if connection.finish(keep=is_done):
-                self._keep(target.origin, connection)
-
-    async def _resend(
-        self, dialer: Dialer, target: Target, body: bytes, deadline: float, seconds: float, lost: TransportError
-    ) -> Reply:
-        """Send a request once more, over a new connection, because its connection was stale (*lost*)."""
-        if not await target.origin.may_resend(deadline):
-            raise lost
         is_answered = False
         try:
-            connection = await dialer.dial(target, max(0.001, deadline - self._loop.time()))
-            reply = await self._exchange(connection, target, body, deadline, seconds)
-            is_answered = True
-            return reply
-        except TransportError as error:
-            error.sent = error.sent or lost.sent
-            raise
+            waiter = connection.begin(target.place, deadline, seconds)
+            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
+            reply = await waiter
+            is_answered = not origin.is_copy(reply, connection)
         finally:
-            target.origin.resent(is_answered=is_answered)
-
-    def _body(self, connection: Connection, place: str) -> bytes:
-        """The answer's body, decompressed."""
-        body = connection.body()
-        coding = connection.headers.get("content-encoding", "identity").strip().lower()
-        if not body or coding in ("identity", ""):
-            return body
-        if coding not in CODINGS:
-            raise TransportError("garbage", f"the answer of {place} has an encoding that was not requested", sent=True)
-
-        def grow(size: int) -> None:
-            self.memory.grow(connection, size)
-            if connection.error is not None:
-                raise connection.error
-
-        try:
-            return decompress(body, coding, max_bytes=self._max_body_bytes, grow=grow)
-        except CorruptBodyError as error:
-            raise TransportError("truncated", f"the answer of {place} cannot be decompressed", sent=True) from error
-        except OversizeBodyError as error:
-            words = f"the answer of {place} is larger than {self._max_body_bytes} bytes"
-            raise TransportError("too_large", words, sent=True) from error
-
-    def _copied(self, place: str) -> TransportError:
+            origin.give_back(connection, is_answered=is_answered)
+        if is_answered:
+            return reply
         if not self._warned_of_copies:
             self._warned_of_copies = True
-            self._warn(f"{place} sent an answer twice over one connection; the copy was ignored")
-        return TransportError("duplicate", f"{place} sent the previous answer again", sent=True)
-
-    # Connections between two requests.
-
-    def _keep(self, origin: Origin, connection: Connection) -> None:
-        is_kept = origin.keep(connection, now=self._loop.time(), seconds=KEEPALIVE_SECONDS)
-        if is_kept and self._sweeping is None:
-            self._sweeping = self._loop.call_later(KEEPALIVE_SECONDS, self._sweep)
-
-    def _sweep(self) -> None:
-        self._drop_idle(self._loop.time())
-        self._sweeping = None
-        if any(map(len, self._origins.values())):
-            self._sweeping = self._loop.call_later(KEEPALIVE_SECONDS / 4, self._sweep)
-
-    def _drop_idle(self, now: float) -> None:
-        for origin in self._origins.values():
-            origin.drop(now)
+            self._warn(f"{target.place} sent an answer twice over one connection; the copy was ignored")
+        raise TransportError("duplicate", f"{target.place} sent the previous answer again", sent=True)
 
     # Sending, a few requests together.
 
@@ -249,26 +152,16 @@ class HttpTransport:
         self._outbox.append((connection, data))
         if not self._group:
             self._group = 1
-            self._loop.call_soon(self._end_turn)
+            asyncio.get_running_loop().call_soon(self._send, 0)
         if len(self._outbox) >= self._group:
-            self._group = min(2 * self._group, _MOST_TOGETHER)
-            self._send()
+            self._send(min(2 * self._group, _MOST_TOGETHER))
 
-    def _end_turn(self) -> None:
-        self._group = 0
+    def _send(self, next_group: int) -> None:
+        self._group = next_group
         if self._outbox:
-            self._send()
-
-    def _send(self) -> None:
-        self._before_sending()
-        batch, self._outbox = self._outbox, []
-        now = self._loop.time()
-        for connection, data in batch:
-            late = self._deadlines.lateness(connection, now)
-            if late > GRACE_SECONDS:
-                # The process was stopped in between: the answer would be paid for, but nobody would wait for it.
-                connection.fail(not_running(late, sent=False))
-            else:
+            self._before_sending()
+            batch, self._outbox = self._outbox, []
+            for connection, data in batch:
                 connection.send(data)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from llmbatch.http.pool import Origin
-
 __all__ = ["Address", "Target"]
 
 _KEPT_CHARACTERS = "%/:?#[]@!$&'()*+,;=~|"
@@ -31,18 +29,17 @@ class Target:
     """One URL with one set of headers.
 
     ``head`` is the request up to the value of its ``Content-Length``. ``proxy`` is connected to instead of ``address``;
-    for an https URL, ``connect_head`` opens a tunnel through it. ``origin`` has the idle connections.
+    for an https URL, ``connect_head`` opens a tunnel through it.
 
     Raises:
         ValueError: the URL or a header cannot be sent.
     """
 
-    __slots__ = ("address", "connect_head", "head", "headers", "origin", "place", "proxy")
+    __slots__ = ("address", "connect_head", "head", "headers", "place", "proxy")
 
     def __init__(self, url: str, headers: Mapping[str, str], *, proxy: str | None) -> None:
         target, via = urlsplit(url), urlsplit(proxy) if proxy is not None else None
         self.headers = headers
-        self.origin = Origin()
         self.address = _address(target)
         self.proxy = _address(via) if via is not None else None
         self.place = self.address.place
