@@ -60,13 +60,13 @@ class Decompressor:
 class AnswerMemory:
     """Limits of answers: of each body, and of the memory that all in flight share. Belongs to one event loop.
 
-    It counts bodies as they arrive, and compressed ones as they are decompressed. Above *limit_bytes* the largest
-    answer is cut off, not the one that needs the last byte.
+    It counts bodies that do not arrive at once, and compressed ones as they are decompressed. Above *limit_bytes* the
+    largest answer is cut off, not the one that needs the last byte.
     """
 
     def __init__(self, limit_bytes: int, *, max_body_bytes: int) -> None:
         self.held_bytes = 0
-        self._limit, self._max_body = limit_bytes, max_body_bytes
+        self._limit, self.max_body_bytes = limit_bytes, max_body_bytes
         self._held: dict[Connection, int] = {}
 
     def __len__(self) -> int:
@@ -79,8 +79,8 @@ class AnswerMemory:
         """
         self.held_bytes += size - self._held.get(connection, 0)
         self._held[connection] = size
-        if size > self._max_body:
-            self._cut_off(connection, f"the answer of {connection.place} is larger than {self._max_body} bytes")
+        if size > self.max_body_bytes:
+            self._cut_off(connection, f"the answer of {connection.place} is larger than {self.max_body_bytes} bytes")
         while self.held_bytes > self._limit:
             largest = max(self._held, key=self._held.__getitem__)
             held = self._held[largest]

@@ -50,7 +50,7 @@ def connect_fault(error: Exception, place: str) -> TransportError:
         fault = name_fault(error) if isinstance(error, socket.gaierror) else "unknown_host"
         words = _NAME_WORDS[fault].format(place=place)
     elif mine is not None:
-        fault, words = mine, f"{_machine_words(error, mine)}, no connection to {place}"
+        fault, words = mine, f"{_machine_words(error)}, no connection to {place}"
     elif number == errno.ECONNREFUSED:
         words = f"connection refused by {place}"
     else:
@@ -61,9 +61,8 @@ def connect_fault(error: Exception, place: str) -> TransportError:
 
 def lost_fault(error: BaseException | None, place: str, *, sent: bool, is_begun: bool = False) -> TransportError:
     """The fault of a connection that was lost during an exchange; *is_begun*: after the head of the response."""
-    mine = machine_fault(error) if error is not None else None
-    if error is not None and mine is not None:
-        return TransportError(mine, _machine_words(error, mine), sent=sent)
+    if error is not None and (mine := machine_fault(error)) is not None:
+        return TransportError(mine, _machine_words(error), sent=sent)
     if is_begun:
         return TransportError("truncated", f"the answer of {place} ended early", sent=sent)
     if sent:
@@ -82,7 +81,6 @@ def not_running(seconds: float, *, sent: bool) -> TransportError:
     return TransportError("local", words, sent=sent)
 
 
-def _machine_words(error: BaseException, mine: TransportFault) -> str:
-    number = errno_of(error)
-    name = errno.errorcode.get(number, f"errno {number}") if number is not None else type(error).__name__
-    return f"this machine {'is out of resources' if mine == 'local' else 'has no network'} ({name})"
+def _machine_words(error: BaseException) -> str:
+    fault = "has no network" if machine_fault(error) == "no_network" else "is out of resources"
+    return f"this machine {fault} ({errno.errorcode.get(errno_of(error) or 0, type(error).__name__)})"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import select
-import sys
+import selectors
 import zlib
 from typing import cast
 
@@ -20,6 +19,8 @@ from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_runnin
 __all__ = ["Connection"]
 
 _numbers = itertools.count(1)
+
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those that need no file handle
 
 _MAX_FIELD_BYTES = 8190
 _MAX_FIELDS = 128
@@ -108,7 +109,8 @@ class Connection(asyncio.Protocol):
 
         It is closed after *keep_seconds* without another one; 0: at once.
         """
-        self._memory.release(self)
+        if self._memory.held_bytes:
+            self._memory.release(self)
         self._waiter = None
         self._new_message()
         now = asyncio.get_running_loop().time()
@@ -156,10 +158,13 @@ class Connection(asyncio.Protocol):
             return
         if self._is_complete:
             self._answer()
-            return
-        self._overhead = 0 if self._size > size else self._overhead + len(data)
-        if self._overhead > _MAX_OVERHEAD_BYTES:
-            self.fail(self._fault("garbage", f"{self.place} sent a head or a chunk size without an end"))
+        elif self._size > size:
+            self._overhead = 0
+            self._memory.grow(self, self._size)
+        else:
+            self._overhead += len(data)
+            if self._overhead > _MAX_OVERHEAD_BYTES:
+                self.fail(self._fault("garbage", f"{self.place} sent a head or a chunk size without an end"))
 
     def eof_received(self) -> None:
         """End the exchange as :meth:`connection_lost` does, without waiting until a large request is written."""
@@ -217,7 +222,8 @@ class Connection(asyncio.Protocol):
             for part in (data,) if self._decompressor is None else self._decompressor.feed(data):
                 self._parts.append(part)
                 self._size += len(part)
-                self._memory.grow(self, self._size)
+                if self._decompressor is not None or self._size > self._memory.max_body_bytes:
+                    self._memory.grow(self, self._size)
                 if self.transport.is_closing():  # cut off
                     return
         except zlib.error as error:
@@ -281,12 +287,10 @@ def _ends_with_connection(reply: Reply) -> bool:
 
 
 def _has_input(transport: asyncio.Transport) -> bool:
-    """Whether the socket has unread bytes, or has ended. One system call."""
+    """Whether the socket has unread bytes, or has ended."""
     sock = transport.get_extra_info("socket")
     if sock is None or sock.fileno() < 0:
         return False
-    if sys.platform == "win32":
-        return bool(select.select([sock.fileno()], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    with _Selector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))

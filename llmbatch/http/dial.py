@@ -1,22 +1,24 @@
-"""Opens connections: name lookup, all addresses, TLS, proxy tunnel; at most 100 at a time, each with a timeout."""
+"""Where requests go: the head of a request, and connections, by name lookup, all addresses, TLS and proxy tunnel."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
 from llmbatch.core.errors import TransportError
 from llmbatch.http.connect_errors import STOPPED_SECONDS, connect_fault, not_running, not_sent
 from llmbatch.http.connection import Connection
-from llmbatch.http.target import Address, Target
 
-__all__ = ["CONNECT_SECONDS", "Dialer"]
+__all__ = ["Address", "Dialer", "Target"]
 
 CONNECT_SECONDS = 15.0
 """Maximum seconds for a new connection once it starts, including name lookup and TLS handshake."""
@@ -37,8 +39,58 @@ _PROBES = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEP
 """
 
 
+_KEPT_CHARACTERS = "%/:?#[]@!$&'()*+,;=~|"
+"""What a URL may have in it as it is."""
+
+
+class Address(NamedTuple):
+    """Address of a server: ``host`` is looked up, and the certificate must be for it."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+    @property
+    def place(self) -> str:
+        """HOST:PORT, for messages and for CONNECT."""
+        return f"{_bracketed(self.host)}:{self.port}"
+
+
+class Target:
+    """One URL with one set of headers.
+
+    ``head`` is the request up to the value of its ``Content-Length``. ``proxy`` is connected to instead of ``address``;
+    for an https URL, ``connect_head`` opens a tunnel through it.
+
+    Raises:
+        ValueError: the URL or a header cannot be sent.
+    """
+
+    __slots__ = ("address", "connect_head", "head", "headers", "place", "proxy")
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, proxy: str | None) -> None:
+        parts, via = urlsplit(url), urlsplit(proxy or "")
+        self.headers = headers
+        self.address = _address(parts)
+        self.proxy = _address(via) if proxy is not None else None
+        self.place = self.address.place
+        is_default = self.address.port == (443 if self.address.is_tls else 80)
+        host = _bracketed(self.address.host) if is_default else self.place
+        asked = quote(parts.path or "/", safe=_KEPT_CHARACTERS)
+        asked += "?" + quote(parts.query, safe=_KEPT_CHARACTERS) if parts.query else ""
+        to_proxy = {}
+        if via.username is not None:
+            words = f"{unquote(via.username)}:{unquote(via.password or '')}"
+            to_proxy["Proxy-Authorization"] = "Basic " + b64encode(words.encode()).decode()
+        if self.proxy is not None and not self.address.is_tls:
+            # A proxy forwards plain requests itself and needs the whole URL; TLS goes through a tunnel.
+            asked, headers = f"http://{host}{asked}", {**headers, **to_proxy}
+        self.head = _head(f"POST {asked} HTTP/1.1", {"Host": host, **headers}) + b"Content-Length: "
+        self.connect_head = _head(f"CONNECT {self.place} HTTP/1.1", {"Host": self.place, **to_proxy}) + b"\r\n"
+
+
 class Dialer:
-    """Opens connections, created by *make* and ready for a request; belongs to one event loop.
+    """Opens connections, created by *make* and ready for a request, at most 100 at a time; belongs to one event loop.
 
     A canceled :meth:`dial` leaves no socket open.
     """
@@ -147,3 +199,25 @@ def _probe_when_idle(sock: socket.socket) -> None:
         with suppress(AttributeError, OSError):
             level = socket.SOL_SOCKET if name == "SO_KEEPALIVE" else socket.IPPROTO_TCP
             sock.setsockopt(level, getattr(socket, name), value)
+
+
+def _head(first: str, fields: Mapping[str, str]) -> bytes:
+    lines = [first, *(f"{name}: {value}" for name, value in fields.items())]
+    if not all(map(str.isprintable, lines)):
+        raise ValueError("a header or the URL has control characters in it")
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def _address(url: SplitResult) -> Address:
+    host = url.hostname
+    if not host or url.scheme not in ("http", "https"):
+        raise ValueError("the URL is not an http(s) URL")
+    # Certificates are for names without the dot that makes them absolute.
+    host = host.rstrip(".") or host
+    is_tls = url.scheme == "https"
+    port = url.port if url.port is not None else 443 if is_tls else 80
+    return Address(host if host.isascii() else host.encode("idna").decode(), port, is_tls)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -30,8 +30,8 @@ from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
 from llmbatch.http.body import AnswerMemory
+from llmbatch.http.client import KEEPALIVE_SECONDS
 from llmbatch.http.dial import Dialer
-from llmbatch.http.pool import KEEPALIVE_SECONDS
 
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["asyncio"])
 """For tests whose transport runs in a process of its own, where the loop of the test does not matter."""
@@ -429,7 +429,7 @@ async def test_connections_idle_for_longer_than_servers_keep_theirs_are_not_used
 ):
     """As a POST that meets the closing may not be sent again; it comes after 5 s at uvicorn, and here sooner."""
     assert KEEPALIVE_SECONDS < 5
-    monkeypatch.setattr("llmbatch.http.pool.KEEPALIVE_SECONDS", 0.2)
+    monkeypatch.setattr("llmbatch.http.client.KEEPALIVE_SECONDS", 0.2)
     async with raw_server(echoing) as server:
         await transport.post(request_to(server.url), timeout=5)
         await asyncio.sleep(idle_seconds)
@@ -440,7 +440,7 @@ async def test_connections_idle_for_longer_than_servers_keep_theirs_are_not_used
 
 async def test_connections_that_nobody_uses_any_more_are_closed(transport, monkeypatch):
     """Ten are open after ten requests at once; those that stay idle go by themselves, the one in use stays."""
-    monkeypatch.setattr("llmbatch.http.pool.KEEPALIVE_SECONDS", 0.1)
+    monkeypatch.setattr("llmbatch.http.client.KEEPALIVE_SECONDS", 0.1)
     async with raw_server(echoing) as server:
         await asyncio.gather(*(transport.post(request_to(server.url), timeout=5) for _ in range(10)))
         opened = server.open
