@@ -148,11 +148,9 @@ class HttpTransport:
             self._targets.clear()
         target = Target(request.url, request.headers, proxy=self._proxy)
         # The target holds the headers, so no other object can have their address (the key) while it lives.
-        made = self._targets[request.url, id(request.headers)] = (
-            target,
-            self._origins.setdefault(target.address, Origin()),
-        )
-        return made
+        origin = self._origins.setdefault(target.address, Origin())
+        self._targets[request.url, id(request.headers)] = target, origin
+        return target, origin
 
     async def _exchange(
         self, connection: Connection, target: Target, origin: Origin, body: bytes, deadline: float, seconds: float
