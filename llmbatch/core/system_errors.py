@@ -69,13 +69,14 @@ _no_name = frozenset(getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODAT
 # EAI_SYSTEM hides the errno: in practice the resolver found no free file handle.
 _no_means = frozenset(getattr(socket, name) for name in ("EAI_MEMORY", "EAI_SYSTEM") if hasattr(socket, name))
 
-_errno_in_words = re.compile(r"\[Errno (\d{1,5})\]", re.ASCII).search
+_errnos_in_words = re.compile(r"\[Errno (\d{1,5})\]", re.ASCII).findall
 
 
 def errno_of(error: BaseException) -> int | None:
-    """Return the errno of *error*; if asyncio joined the errors of several addresses into one text, the first of them.
+    """Return the errno of *error*; if asyncio joined the errors of several addresses into one text, one of theirs.
 
-    None for name lookups: their codes (``EAI_…``) overlap with errno values on some systems.
+    That is the first that does not mean that there is no network: one address family without a network says nothing if
+    the other one has it. None for name lookups: their codes (``EAI_…``) overlap with errno values on some systems.
     """
     if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
         return None
@@ -84,8 +85,8 @@ def errno_of(error: BaseException) -> int | None:
         return _WINDOWS_ERRNOS[winerror]
     if error.errno is not None:
         return error.errno
-    found = _errno_in_words(str(error)) if type(error) is OSError else None
-    return int(found[1]) if found else None
+    found = map(int, _errnos_in_words(str(error))) if type(error) is OSError else ()
+    return min(found, key=NO_NETWORK_ERRNOS.__contains__, default=None)
 
 
 def machine_fault(error: BaseException) -> Literal["local", "no_network"] | None:

@@ -3,7 +3,7 @@
 It neither classifies responses, nor retries, nor limits how many requests run at once.
 """
 
+from llmbatch.http.body import DEFAULT_ANSWER_MEMORY
 from llmbatch.http.client import HttpTransport
-from llmbatch.http.connection import DEFAULT_ANSWER_MEMORY
 
 __all__ = ["DEFAULT_ANSWER_MEMORY", "HttpTransport"]

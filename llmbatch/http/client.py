@@ -10,23 +10,44 @@ connection turned out to be closed before the first byte of the response.
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
-from llmbatch.http.connection import DEFAULT_ANSWER_MEMORY, AnswerMemory, Connection
-from llmbatch.http.deadlines import GRACE_SECONDS, Deadlines, not_running
-from llmbatch.http.decompress import CODINGS, CorruptBodyError, OversizeBodyError, decompress
-from llmbatch.http.dial import Dialer
-from llmbatch.http.pool import Origin
-from llmbatch.http.target import Address, Target
+from llmbatch.http.body import DEFAULT_ANSWER_MEMORY, AnswerMemory
+from llmbatch.http.connection import Connection
+from llmbatch.http.dial import Address, Dialer, Target
 
 __all__ = ["KEEPALIVE_SECONDS", "HttpTransport"]
 
 KEEPALIVE_SECONDS = 4.0
 """Seconds that an idle connection is kept. Less than the 5 s after which uvicorn, and so vLLM, closes it: a POST sent
 on a closing connection has to be sent twice."""
+
+_TRUST = 2.0
+"""Stale connections before connections are no longer reused."""
+
+_TRUST_BY_REUSE = 0.05
+"""What one good reuse adds to this: an origin may have one stale connection in twenty."""
+
+_DISTRUST_SECONDS = 60.0
+"""Seconds for which connections are not reused then; after that a single stale one is enough."""
+
+_DOUBT_SECONDS = 1.0
+"""Seconds for which no request is resent after a resent one failed on a new connection too: that is an outage."""
+
+_MOST_IDS = 4096
+"""Answer ids kept per origin: the answers of the last seconds, even of fast servers. About 100 bytes each."""
+
+_TRUSTED_FROM = 8
+"""Different ids in bodies before a repeated one means anything: test servers give all answers the same id."""
+
+_BODY_ID = re.compile(rb'"id"\s*:\s*"([^"\\]{6,200})"')
+_SEARCHED_BYTES = 400
+"""Part of a body in which its id is found; further on, an id may be part of the model's text."""
 
 _MOST_PREPARED = 1024
 """Targets in the cache."""
@@ -61,15 +82,13 @@ class HttpTransport:
         max_body_bytes: int = 256 * 1024 * 1024,
         max_answer_memory: int = DEFAULT_ANSWER_MEMORY,
     ) -> None:
-        self.memory = AnswerMemory(max_answer_memory)
+        self.memory = AnswerMemory(max_answer_memory, max_body_bytes=max_body_bytes)
         self._proxy = proxy
         self._before_sending = before_sending
         self._warn = warn
-        self._max_body_bytes = max_body_bytes
-        self._dialer: Dialer | None = None
-        self._targets: dict[tuple[str, int], Target] = {}
+        self._dialer = Dialer(lambda: Connection(self.memory))
+        self._targets: dict[tuple[str, int], tuple[Target, Origin]] = {}
         self._origins: dict[Address, Origin] = {}
-        self._sweeping: asyncio.TimerHandle | None = None
         self._outbox: list[tuple[Connection, bytes]] = []
         self._group = 0
         """Size of the next group, 0 before the first of a turn."""
@@ -86,27 +105,24 @@ class HttpTransport:
         """
         if self._closed:
             raise TransportError("local", "the transport is closed", sent=False)
-        dialer = self._dialer or self._open()
-        target = self._targets.get((request.url, id(request.headers))) or self._prepare(request)
-        deadline = (began := self._loop.time()) + timeout
+        target, origin = self._targets.get((request.url, id(request.headers))) or self._prepare(request)
+        loop = asyncio.get_running_loop()
+        deadline = (began := loop.time()) + timeout
+        lost: TransportError | None = None
         self._in_flight += 1
         try:
-            connection = target.origin.take(began)
-            if connection is None:
-                connection = await dialer.dial(target, timeout)
-                return await self._exchange(connection, target, request.body, deadline, timeout)
-            try:
-                reply = await self._exchange(connection, target, request.body, deadline, timeout, is_reused=True)
-            except TransportError as error:
-                now = self._loop.time()
-                if now >= deadline or not _is_stale(error, connection, seconds=now - began):
-                    raise
-                target.origin.met_stale(now)
-                lost = error
-            else:
-                target.origin.reused()
-                return reply
-            return await self._resend(dialer, target, request.body, deadline, timeout, lost)
+            if (connection := origin.take()) is not None:
+                try:
+                    return await self._exchange(connection, target, origin, request.body, deadline, timeout)
+                except TransportError as error:
+                    now = loop.time()
+                    if now >= deadline or not _is_stale(error, connection, seconds=now - began):
+                        raise
+                    origin.met_stale()
+                    lost = error
+            async with nullcontext() if lost is None else origin.resending(lost, deadline):
+                connection = await self._dialer.dial(target, deadline)
+                return await self._exchange(connection, target, origin, request.body, deadline, timeout)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -122,126 +138,37 @@ class HttpTransport:
         while self._in_flight:
             self._idle.clear()
             await self._idle.wait()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        self._drop_idle(math.inf)
-        if self._dialer is not None:
-            self._deadlines.close()
-            self._dialer.close()
-            self._dialer = None
-            await asyncio.sleep(0)  # lets the event loop close the sockets
+        for origin in self._origins.values():
+            origin.close()
+        self._dialer.close()
+        await asyncio.sleep(0)  # lets the event loop close the sockets
 
-    # Targets and origins.
-
-    def _open(self) -> Dialer:
-        self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._loop)
-        self._dialer = dialer = Dialer(lambda: Connection(self.memory, self._max_body_bytes))
-        return dialer
-
-    def _prepare(self, request: Request) -> Target:
+    def _prepare(self, request: Request) -> tuple[Target, Origin]:
         if len(self._targets) >= _MOST_PREPARED:
             self._targets.clear()
-        made = Target(request.url, request.headers, proxy=self._proxy)
-        made.origin = self._origins.setdefault(made.address, made.origin)
-        # It holds the headers, so no other object can have their address (the key) while it lives.
-        self._targets[request.url, id(request.headers)] = made
-        return made
-
-    # One request.
+        target = Target(request.url, request.headers, proxy=self._proxy)
+        # The target holds the headers, so no other object can have their address (the key) while it lives.
+        origin = self._origins.setdefault(target.address, Origin())
+        self._targets[request.url, id(request.headers)] = target, origin
+        return target, origin
 
     async def _exchange(
-        self,
-        connection: Connection,
-        target: Target,
-        body: bytes,
-        deadline: float,
-        seconds: float,
-        *,
-        is_reused: bool = False,
+        self, connection: Connection, target: Target, origin: Origin, body: bytes, deadline: float, seconds: float
     ) -> Reply:
-        is_done = False
-        waiter = connection.begin(target.place)
-        try:
-            self._deadlines.add(connection, deadline, seconds=seconds)
-            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
-            await waiter
-            if connection.error is not None:
-                raise connection.error
-            reply = Reply(connection.status, connection.headers, self._body(connection, target.place))
-            if target.origin.is_copy(connection, reply, is_reused=is_reused):
-                raise self._copied(target.place)
-            is_done = True
-            return reply
-        finally:
-            self._deadlines.remove(connection)
-            if self.memory:
-                self.memory.release(connection)
-            if connection.finish(keep=is_done):
-                self._keep(target.origin, connection)
-
-    async def _resend(
-        self, dialer: Dialer, target: Target, body: bytes, deadline: float, seconds: float, lost: TransportError
-    ) -> Reply:
-        """Send a request once more, over a new connection, because its connection was stale (*lost*)."""
-        if not await target.origin.may_resend(deadline):
-            raise lost
         is_answered = False
         try:
-            connection = await dialer.dial(target, max(0.001, deadline - self._loop.time()))
-            reply = await self._exchange(connection, target, body, deadline, seconds)
-            is_answered = True
-            return reply
-        except TransportError as error:
-            error.sent = error.sent or lost.sent
-            raise
+            waiter = connection.begin(target.place, deadline, seconds)
+            self._hand_over(connection, b"%b%d\r\n\r\n%b" % (target.head, len(body), body))
+            reply = await waiter
+            is_answered = not origin.is_copy(reply, connection)
         finally:
-            target.origin.resent(is_answered=is_answered)
-
-    def _body(self, connection: Connection, place: str) -> bytes:
-        """The answer's body, decompressed."""
-        body = connection.body()
-        coding = connection.headers.get("content-encoding", "identity").strip().lower()
-        if not body or coding in ("identity", ""):
-            return body
-        if coding not in CODINGS:
-            raise TransportError("garbage", f"the answer of {place} has an encoding that was not requested", sent=True)
-
-        def grow(size: int) -> None:
-            self.memory.grow(connection, size)
-            if connection.error is not None:
-                raise connection.error
-
-        try:
-            return decompress(body, coding, max_bytes=self._max_body_bytes, grow=grow)
-        except CorruptBodyError as error:
-            raise TransportError("truncated", f"the answer of {place} cannot be decompressed", sent=True) from error
-        except OversizeBodyError as error:
-            words = f"the answer of {place} is larger than {self._max_body_bytes} bytes"
-            raise TransportError("too_large", words, sent=True) from error
-
-    def _copied(self, place: str) -> TransportError:
+            origin.give_back(connection, is_answered=is_answered)
+        if is_answered:
+            return reply
         if not self._warned_of_copies:
             self._warned_of_copies = True
-            self._warn(f"{place} sent an answer twice over one connection; the copy was ignored")
-        return TransportError("duplicate", f"{place} sent the previous answer again", sent=True)
-
-    # Connections between two requests.
-
-    def _keep(self, origin: Origin, connection: Connection) -> None:
-        is_kept = origin.keep(connection, now=self._loop.time(), seconds=KEEPALIVE_SECONDS)
-        if is_kept and self._sweeping is None:
-            self._sweeping = self._loop.call_later(KEEPALIVE_SECONDS, self._sweep)
-
-    def _sweep(self) -> None:
-        self._drop_idle(self._loop.time())
-        self._sweeping = None
-        if any(map(len, self._origins.values())):
-            self._sweeping = self._loop.call_later(KEEPALIVE_SECONDS / 4, self._sweep)
-
-    def _drop_idle(self, now: float) -> None:
-        for origin in self._origins.values():
-            origin.drop(now)
+            self._warn(f"{target.place} sent an answer twice over one connection; the copy was ignored")
+        raise TransportError("duplicate", f"{target.place} sent the previous answer again", sent=True)
 
     # Sending, a few requests together.
 
@@ -249,27 +176,128 @@ class HttpTransport:
         self._outbox.append((connection, data))
         if not self._group:
             self._group = 1
-            self._loop.call_soon(self._end_turn)
+            asyncio.get_running_loop().call_soon(self._send, 0)
         if len(self._outbox) >= self._group:
-            self._group = min(2 * self._group, _MOST_TOGETHER)
-            self._send()
+            self._send(min(2 * self._group, _MOST_TOGETHER))
 
-    def _end_turn(self) -> None:
-        self._group = 0
+    def _send(self, next_group: int) -> None:
+        self._group = next_group
         if self._outbox:
-            self._send()
-
-    def _send(self) -> None:
-        self._before_sending()
-        batch, self._outbox = self._outbox, []
-        now = self._loop.time()
-        for connection, data in batch:
-            late = self._deadlines.lateness(connection, now)
-            if late > GRACE_SECONDS:
-                # The process was stopped in between: the answer would be paid for, but nobody would wait for it.
-                connection.fail(not_running(late, sent=False))
-            else:
+            self._before_sending()
+            batch, self._outbox = self._outbox, []
+            for connection, data in batch:
                 connection.send(data)
+
+
+class Origin:
+    """Idle connections to one origin, most recently used last, and the ids of its latest answers.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._idle: deque[Connection] = deque()
+        self._trust = _TRUST
+        self._fresh_until = self._doubted_until = 0.0
+        self._resending: asyncio.Future[None] | None = None
+        """Done when the latest resent request has ended."""
+        self._ids: dict[tuple[str | bytes, int, int], int] | None = {}
+        """Id, status and length of answers, with the number of the connection that delivered them.
+
+        None once several answers have the same id, so that a repeated one means nothing.
+        """
+
+    def take(self) -> Connection | None:
+        """Take an idle connection on which nothing was received meanwhile, or None."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            connection = self._idle.pop()
+            # Bytes, or the end, may have arrived meanwhile and would be taken for the next response.
+            if connection.is_open and now < connection.due:
+                return connection
+            connection.abort()
+        return None
+
+    def give_back(self, connection: Connection, *, is_answered: bool) -> None:
+        """End the exchange on *connection*, and keep the connection for the next request if possible."""
+        if is_answered and connection.is_reused and self._trust < _TRUST:
+            self._trust += _TRUST_BY_REUSE
+        is_wanted = is_answered and asyncio.get_running_loop().time() >= self._fresh_until
+        if connection.finish(keep_seconds=KEEPALIVE_SECONDS if is_wanted else 0.0):
+            connection.is_reused = True
+            self._idle.append(connection)
+        while self._idle and not self._idle[0].is_open:
+            self._idle.popleft()
+
+    def met_stale(self) -> None:
+        """Note that a reused connection was lost before the first byte; too many stop reuse for a minute."""
+        self._trust -= 1.0
+        if self._trust < 0.0:
+            self._trust = 0.0
+            self._fresh_until = asyncio.get_running_loop().time() + _DISTRUST_SECONDS
+            self.close()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().abort()
+
+    @asynccontextmanager
+    async def resending(self, lost: TransportError, deadline: float) -> AsyncIterator[None]:
+        """Surround the resending of a request whose connection was stale, as *lost* says.
+
+        One is resent first, and others wait for its answer, at most until their *deadline*: if all connections are lost
+        at once, it may be an outage, in which not every request should be sent twice.
+
+        Raises:
+            TransportError: *lost*, if the request should not be resent; or what is raised inside, sent if *lost* was.
+        """
+        loop = asyncio.get_running_loop()
+        if (first := self._resending) is not None:
+            await asyncio.wait([first], timeout=deadline - loop.time())
+            if not first.done():
+                raise lost
+        if loop.time() < self._doubted_until:
+            raise lost
+        self._resending = ended = loop.create_future()
+        try:
+            yield
+        except BaseException as error:
+            self._doubted_until = loop.time() + _DOUBT_SECONDS
+            if isinstance(error, TransportError):
+                error.sent = error.sent or lost.sent
+            raise
+        finally:
+            ended.set_result(None)
+            if self._resending is ended:
+                self._resending = None
+
+    def is_copy(self, reply: Reply, connection: Connection) -> bool:
+        """Whether *connection* has delivered this answer before: same id, status and length.
+
+        The id is the request id in the headers, else, in a success, that of the body. One that is repeated over another
+        connection is not a copy: from then on, ids of this origin are ignored. Copies of a server that gives no ids
+        cannot be detected. O(1).
+        """
+        if self._ids is None:
+            return False
+        name: str | bytes | None = reply.headers.get("x-request-id") or reply.headers.get("request-id")
+        if not name and reply.status == 200 and (found := _BODY_ID.search(reply.body, 0, _SEARCHED_BYTES)):
+            name = found[1]
+        if not name:
+            return False
+        answer = (name, reply.status, len(reply.body))
+        known = self._ids.get(answer)
+        if known is None:
+            self._ids[answer] = connection.number
+            if len(self._ids) > _MOST_IDS:
+                del self._ids[next(iter(self._ids))]
+            return False
+        is_certain = isinstance(name, str) or len(self._ids) >= _TRUSTED_FROM
+        if known == connection.number and connection.is_reused and is_certain:
+            return True
+        self._ids = None
+        return False
 
 
 def _is_stale(error: TransportError, connection: Connection, *, seconds: float) -> bool:

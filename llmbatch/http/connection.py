@@ -1,22 +1,26 @@
-"""One connection: sends a request, parses its answer with httptools, and says whether it can be used again."""
+"""One connection: sends a request, parses its answer with httptools, and ends the exchange at its deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import math
+import selectors
+import zlib
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from llmbatch.core.calls import Reply
 from llmbatch.core.errors import TransportError, TransportFault
-from llmbatch.http.connect_errors import lost_fault, not_sent
+from llmbatch.http.body import CODINGS, AnswerMemory, Decompressor
+from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_running, not_sent
 
-__all__ = ["DEFAULT_ANSWER_MEMORY", "AnswerMemory", "Connection"]
+__all__ = ["Connection"]
 
 _numbers = itertools.count(1)
 
-DEFAULT_ANSWER_MEMORY = 512_000_000
-"""Default limit of bytes that all answers in flight share."""
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # those that need no file handle
 
 _MAX_FIELD_BYTES = 8190
 _MAX_FIELDS = 128
@@ -26,127 +30,141 @@ _MAX_OVERHEAD_BYTES = 1024 * 1024
 _PIECE_BYTES = 64 * 1024
 """Larger requests are written in pieces of this size: TLS reports as unsent only what it was not yet given."""
 
+_GRACE_SECONDS = 0.25
+"""Extra seconds for a call whose answer is waiting in the socket at its deadline."""
+
+_TICK_SECONDS = 0.001
+"""Seconds by which an event loop may fire a timer too early."""
+
 
 class Connection(asyncio.Protocol):
     """One HTTP connection: one exchange at a time over one transport; belongs to one event loop.
 
-    ``error`` is why the exchange ended without a response, ``heard`` whether a byte was received in it; ``status``,
-    ``headers`` (names in lower case) and :meth:`body` are the response. ``is_open`` is False once this connection
-    cannot carry another request. ``number`` is unique to this connection.
+    ``heard`` is whether a byte was received since the exchange began (or since the one before ended), ``is_sent``
+    whether the request was written. ``is_open`` is False once this connection cannot carry another request; at ``due``
+    the exchange ends, or the idle connection is closed. ``is_reused`` is for the pool. ``number`` is unique to this
+    connection.
     """
 
-    def __init__(self, memory: AnswerMemory, max_body_bytes: int) -> None:
+    def __init__(self, memory: AnswerMemory) -> None:
         self.is_open = True
-        self.heard = self.is_sent = False
-        self.place = ""
-        self.error: TransportError | None = None
-        self.status = 0
-        self.headers: dict[str, str] = {}
+        self.is_reused = self.heard = self.is_sent = False
         self.number = next(_numbers)
+        self.place, self.due = "", math.inf
         self.transport: asyncio.Transport
-        self._memory, self._max_body_bytes = memory, max_body_bytes
-        self._waiter: asyncio.Future[None] | None = None
-        self._parser = self._new_parser()
-        self._is_tunnel = False
-        self._has_head = False
-        self._is_last = False
+        self._memory = memory
+        self._parser = HttpResponseParser(self)
+        # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        self._waiter: asyncio.Future[Reply] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _new_message(self) -> None:
+        self._reply: Reply | None = None
+        self._decompressor: Decompressor | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._parts: list[bytes] = []
         self._size = self._overhead = 0
 
+    @property
+    def _is_tunnel(self) -> bool:
+        return self.due == math.inf
+
     # One exchange: begin, send, wait, finish.
 
-    def begin(self, place: str, *, tunnel: bool = False) -> asyncio.Future[None]:
-        """Begin an exchange with *place* (HOST:PORT); the future is done when it ends, also by ``error``.
+    def begin(self, place: str, due: float = math.inf, timeout: float = 0.0) -> asyncio.Future[Reply]:
+        """Begin an exchange with *place* (HOST:PORT), which ends at *due*, *timeout* seconds after its call began.
 
-        *tunnel*: the request is a CONNECT, whose response ends with its head.
+        The future gives the answer, or raises a :class:`~llmbatch.core.errors.TransportError`. Without a time, the
+        request is a CONNECT, whose answer ends with its head.
         """
-        self.place, self._is_tunnel, self.heard, self.is_sent = place, tunnel, False, False
-        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        self.place, self._timeout = place, timeout
+        self.is_sent = self._is_complete = False
         self._new_message()
+        self._set_due(due)
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
         return waiter
 
     def send(self, data: bytes) -> None:
-        """Write the request, unless its exchange has ended or the connection is closing."""
-        if self.is_answered:
+        """Write the request, unless its exchange has ended, its time has passed, or the connection is closing."""
+        if self._waiter is None or self._waiter.done():
             return
-        write = self.transport.write
-        if self.transport.is_closing():
+        late = asyncio.get_running_loop().time() - self.due
+        if late > _GRACE_SECONDS:
+            # The process was stopped in between: the answer would be paid for, but nobody would wait for it.
+            self.fail(not_running(late, sent=False))
+        elif self.heard:  # not HTTP, or a second answer to the request before
+            self.fail(self._fault("garbage", f"{self.place} sent data before any request"))
+        elif self.transport.is_closing():
             self.fail(not_sent(self.place))
-            return
-        self.is_sent = True
-        if len(data) <= _PIECE_BYTES:
-            write(data)
-            return
-        view = memoryview(data)
-        for start in range(0, len(data), _PIECE_BYTES):
-            write(view[start : start + _PIECE_BYTES])
+        else:
+            self.is_sent = True
+            for start in range(0, len(data), _PIECE_BYTES):
+                self.transport.write(data[start : start + _PIECE_BYTES])
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether the exchange has ended, even if its waiter has not resumed yet."""
-        return self._waiter is None or self._waiter.done()
+    def finish(self, *, keep_seconds: float) -> bool:
+        """End the exchange and drop its answer; whether the connection can carry another one. Aborts it if not.
 
-    def body(self) -> bytes:
-        """The body as it was received."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-
-    def finish(self, *, keep: bool = True) -> bool:
-        """End the exchange and drop its response; whether the connection can carry another one. Aborts it if not."""
-        if self._is_tunnel:  # whose response ends with its head, unknown to the parser
-            self._parser = self._new_parser()
-        is_answered, self._waiter, self.error = self.is_answered and self.error is None, None, None
-        self._parts, self.headers = [], {}
-        # If the response arrived before the whole request was sent, the rest of it is still being sent.
-        if keep and is_answered and self.is_open and not self.transport.get_write_buffer_size():
+        It is closed after *keep_seconds* without another one; 0: at once.
+        """
+        if self._memory.held_bytes:
+            self._memory.release(self)
+        self._waiter = None
+        self._new_message()
+        now = asyncio.get_running_loop().time()
+        # If the answer arrived before the whole request was sent, the rest of it is still being sent.
+        if keep_seconds and self.is_open and now < self.due and not self.transport.get_write_buffer_size():
+            self.heard = False
+            self._set_due(now + keep_seconds)
             return True
         self.abort()
         return False
 
     def fail(self, error: TransportError) -> None:
-        """End the exchange with *error* and abort the connection. The first error counts."""
-        if self.error is None:
-            self.error = error
+        """Abort the connection, and end the exchange with *error* unless it has ended."""
         self.abort()
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
 
     def abort(self) -> None:
         """Close the connection at once, without sending what is still buffered."""
         self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
         self.transport.abort()
 
     # asyncio.Protocol: called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep *transport*; called again with the encrypted one behind a proxy's tunnel."""
+        """Keep *transport*."""
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes; bytes outside an exchange make the connection unusable."""
-        if self._waiter is None or self._waiter.done():
-            self.heard = True
-            self.abort()
-            return
         self.heard = True
-        if not self.is_sent:
-            self._refuse("garbage", f"{self.place} sent data before any request")
+        if self._waiter is None or self._waiter.done() or not (self.is_sent or self._is_tunnel):
+            self.fail(self._fault("garbage", f"{self.place} sent data before any request"))
             return
         size = self._size
         try:
             self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade):
-            # Also after a complete response: then its length was too short.
-            self._refuse("garbage", f"the answer of {self.place} is not HTTP")
+        except (HttpParserError, HttpParserUpgrade) as error:
+            # Also after a complete answer: then its length was too short.
+            cause = error.__context__
+            words = f"the answer of {self.place} is not HTTP"
+            self.fail(cause if isinstance(cause, TransportError) else self._fault("garbage", words))
             return
-        if self._waiter.done():
-            return
-        if grown := self._size - size:
+        if self._is_complete:
+            self._answer()
+        elif self._size > size:
             self._overhead = 0
-            self._memory.grow(self, grown)
+            self._memory.grow(self, self._size)
         else:
             self._overhead += len(data)
             if self._overhead > _MAX_OVERHEAD_BYTES:
-                self._refuse("garbage", f"{self.place} sent a head or a chunk size without an end")
+                self.fail(self._fault("garbage", f"{self.place} sent a head or a chunk size without an end"))
 
     def eof_received(self) -> None:
         """End the exchange as :meth:`connection_lost` does, without waiting until a large request is written."""
@@ -155,20 +173,19 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End the current exchange: complete if only this ends the body, and it was not a reset."""
         self.is_open = False
-        if self.is_answered:
-            return
-        if exc is None and self._has_head and self._ends_with_connection():
+        if self._waiter is None or self._waiter.done():
+            self.abort()
+        elif exc is None and self._reply is not None and _ends_with_connection(self._reply):
             # Many servers close TLS without close_notify; the JSON parser detects a truncated body.
-            self._wake()
+            self._answer()
         else:
-            self.fail(lost_fault(exc, self.place, sent=self.is_sent, is_begun=self._has_head))
+            self.fail(lost_fault(exc, self.place, sent=self.is_sent, is_begun=self._reply is not None))
 
-    # Callbacks of the parser.
+    # Callbacks of the parser. What they raise ends the exchange.
 
     def on_message_begin(self) -> None:
-        """Note a second response after the response."""
-        if self._is_last:
-            self.is_open = False
+        """Note a second answer after the answer."""
+        self.is_open = self.is_open and not self._is_complete
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a field of the head, or of a trailer (never read). Raises for too many or too long ones."""
@@ -177,102 +194,103 @@ class Connection(asyncio.Protocol):
         self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Handle the complete head. Of a repeated field the first counts."""
-        if self._is_last:
+        """Handle the complete head of a final answer. Of a repeated field the first counts."""
+        status = self._parser.get_status_code()
+        if self._is_complete or status < 200:
             return
-        self.status = self._parser.get_status_code()
-        self.headers = {
+        headers = {
             name.lower().decode("latin-1"): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
             for name, value in reversed(self._fields)
         }
-        self._has_head = self.status >= 200
-        if self._is_tunnel and self._has_head:
-            self._wake()
+        self._reply = Reply(status, headers, b"")
+        self._is_complete = self._is_tunnel
 
     def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body, up to the limit."""
-        if self.is_answered:
-            if self._is_tunnel:
-                self._refuse("garbage", f"{self.place} sent data after accepting the tunnel")
-            self.is_open = False
+        """Keep a piece of the body, decompressed, up to the limits."""
+        if self._reply is None or self.transport.is_closing():
             return
-        self._size += len(data)
-        if self._size > self._max_body_bytes:
-            self._refuse("too_large", f"the answer of {self.place} is larger than {self._max_body_bytes} bytes")
-        else:
-            self._parts.append(data)
+        if self._is_complete:
+            if self._is_tunnel and self._reply.status < 300:
+                raise self._fault("garbage", f"{self.place} sent data after accepting the tunnel")
+            return
+        coding = self._reply.headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity") and self._decompressor is None:
+            if coding not in CODINGS:
+                raise self._fault("garbage", f"the answer of {self.place} has an encoding that was not requested")
+            self._decompressor = Decompressor(coding, data[0])
+        try:
+            for part in (data,) if self._decompressor is None else self._decompressor.feed(data):
+                self._parts.append(part)
+                self._size += len(part)
+                if self._decompressor is not None or self._size > self._memory.max_body_bytes:
+                    self._memory.grow(self, self._size)
+                if self.transport.is_closing():  # cut off
+                    return
+        except zlib.error as error:
+            raise self._fault("truncated", f"the answer of {self.place} cannot be decompressed") from error
 
     def on_message_complete(self) -> None:
-        """Handle the complete response, if it is a final one."""
-        if self.is_answered:
-            return
-        if self.status == 101:
-            # An unrequested switch of protocols would break the next request on this connection.
-            self._refuse("garbage", f"{self.place} answered 101")
-        elif self.status < 200:
+        """Handle the complete answer, if it is a final one."""
+        if self._reply is None:
+            if self._parser.get_status_code() == 101:
+                # An unrequested switch of protocols would break the next request on this connection.
+                raise self._fault("garbage", f"{self.place} answered 101")
             self._new_message()
-        else:
+        elif not self._is_complete:
             self.is_open = self.is_open and self._parser.should_keep_alive()
-            self._wake()
+            self._is_complete = True
 
-    def _new_parser(self) -> HttpResponseParser:
-        parser = HttpResponseParser(self)
-        # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes.
-        parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
-        return parser
+    def _answer(self) -> None:
+        """End the exchange with the answer, whose end has come."""
+        if self._waiter is None or self._waiter.done() or self._reply is None:
+            return
+        if self._decompressor is not None and not self._decompressor.stream.eof:
+            self.fail(self._fault("truncated", f"the answer of {self.place} cannot be decompressed"))
+            return
+        self._reply.body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._waiter.set_result(self._reply)
 
-    def _new_message(self) -> None:
-        self._has_head = self._is_last = False
-        self._fields, self._parts = [], []
-        self._size = self._overhead = 0
+    # The timer, which is set anew only if it would ring too late.
 
-    def _ends_with_connection(self) -> bool:
-        coding = self.headers.get("transfer-encoding")
-        # The parser takes a length that overflows for "until the end", and would accept a truncated body.
-        return "content-length" not in self.headers if coding is None else not coding.lower().endswith("chunked")
+    def _set_due(self, due: float) -> None:
+        self.due = due
+        if due < (self._timer.when() if self._timer is not None else math.inf):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(due, self._ring)
 
-    def _refuse(self, fault: TransportFault, words: str) -> None:
-        self.fail(TransportError(fault, words, sent=self.is_sent))
+    def _ring(self) -> None:
+        """Close an idle connection, or end the exchange unless its answer is waiting in the socket.
 
-    def _wake(self) -> None:
-        self._is_last = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class AnswerMemory:
-    """Memory shared by all answers in flight: above *limit_bytes*, the largest answer is cut off.
-
-    It counts bodies of more than one piece as they arrive, and bodies as they are decompressed. The answer that is cut
-    off is the largest, not the one that needs the last byte. Belongs to one event loop.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.held_bytes = 0
-        self._limit = limit_bytes
-        self._held: dict[Connection, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def grow(self, connection: Connection, size: int) -> None:
-        """Count *size* more bytes for the answer over *connection*; sets ``error`` of each connection that is cut off.
-
-        O(answers in flight) for each that is cut off.
+        That answer gets a moment to be read: after a process was stopped (Ctrl-Z, a frozen container) or its event loop
+        was blocked, deadlines have passed and answers are waiting in the sockets.
         """
-        self._held[connection] = self._held.get(connection, 0) + size
-        self.held_bytes += size
-        while self.held_bytes > self._limit:
-            largest = max(self._held, key=self._held.__getitem__)
-            held = self._held[largest]
-            self.release(largest)
-            words = f"the answer was the largest in flight ({held} bytes) when all exceeded {self._limit} bytes"
-            hint = "raise --max-answer-memory, or lower --concurrency"
-            largest.fail(TransportError("too_large", words, sent=True, hint=hint))
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        late = loop.time() - self.due
+        error = self._fault("timeout", f"no complete answer from {self.place} within {self._timeout:g} s")
+        if late < -_TICK_SECONDS:  # the exchange for which it was set has ended
+            self._set_due(self.due)
+        elif self.is_sent and _has_input(self.transport):
+            self._timer = loop.call_later(_GRACE_SECONDS, self.fail, error)
+        else:
+            self.fail(error if late < STOPPED_SECONDS else not_running(late, sent=self.is_sent))
 
-    def release(self, connection: Connection) -> None:
-        """Stop counting the answer over *connection*."""
-        if connection in self._held:
-            self.held_bytes -= self._held.pop(connection)
+    def _fault(self, fault: TransportFault, words: str) -> TransportError:
+        return TransportError(fault, words, sent=self.is_sent)
+
+
+def _ends_with_connection(reply: Reply) -> bool:
+    coding = reply.headers.get("transfer-encoding")
+    # The parser takes a length that overflows for "until the end", and would accept a truncated body.
+    return "content-length" not in reply.headers if coding is None else not coding.lower().endswith("chunked")
+
+
+def _has_input(transport: asyncio.Transport) -> bool:
+    """Whether the socket has unread bytes, or has ended."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    with _Selector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))

@@ -1,23 +1,24 @@
-"""Opens connections: name lookup, all addresses, TLS, proxy tunnel; at most 100 at a time, each with a timeout."""
+"""Where requests go: the head of a request, and connections, by name lookup, all addresses, TLS and proxy tunnel."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from itertools import chain, zip_longest
-from typing import Any
+from functools import cached_property
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit
+
+from aiohappyeyeballs import AddrInfoType, start_connection
 
 from llmbatch.core.errors import TransportError
-from llmbatch.core.system_errors import machine_fault
-from llmbatch.http.connect_errors import connect_fault, not_sent
+from llmbatch.http.connect_errors import STOPPED_SECONDS, connect_fault, not_running, not_sent
 from llmbatch.http.connection import Connection
-from llmbatch.http.deadlines import STOPPED_SECONDS, not_running
-from llmbatch.http.target import Address, Target
 
-__all__ = ["CONNECT_SECONDS", "Dialer"]
+__all__ = ["Address", "Dialer", "Target"]
 
 CONNECT_SECONDS = 15.0
 """Maximum seconds for a new connection once it starts, including name lookup and TLS handshake."""
@@ -31,17 +32,65 @@ _NEXT_ADDRESS_SECONDS = 0.25
 _DNS_SECONDS = 30.0
 """Seconds that a looked-up name is cached: short enough to follow a provider that moves during an outage."""
 
-_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+_PROBES = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """TCP keep-alive: a connection whose other end vanished while a model thinks is found dead after two minutes.
 
 ``TCP_KEEPALIVE`` is macOS's name of ``TCP_KEEPIDLE``.
 """
 
-_Info = tuple[int, int, int, str, Any]
+
+_KEPT_CHARACTERS = "%/:?#[]@!$&'()*+,;=~|"
+"""What a URL may have in it as it is."""
+
+
+class Address(NamedTuple):
+    """Address of a server: ``host`` is looked up, and the certificate must be for it."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+    @property
+    def place(self) -> str:
+        """HOST:PORT, for messages and for CONNECT."""
+        return f"{_bracketed(self.host)}:{self.port}"
+
+
+class Target:
+    """One URL with one set of headers.
+
+    ``head`` is the request up to the value of its ``Content-Length``. ``proxy`` is connected to instead of ``address``;
+    for an https URL, ``connect_head`` opens a tunnel through it.
+
+    Raises:
+        ValueError: the URL or a header cannot be sent.
+    """
+
+    __slots__ = ("address", "connect_head", "head", "headers", "place", "proxy")
+
+    def __init__(self, url: str, headers: Mapping[str, str], *, proxy: str | None) -> None:
+        parts, via = urlsplit(url), urlsplit(proxy or "")
+        self.headers = headers
+        self.address = _address(parts)
+        self.proxy = _address(via) if proxy is not None else None
+        self.place = self.address.place
+        is_default = self.address.port == (443 if self.address.is_tls else 80)
+        host = _bracketed(self.address.host) if is_default else self.place
+        asked = quote(parts.path or "/", safe=_KEPT_CHARACTERS)
+        asked += "?" + quote(parts.query, safe=_KEPT_CHARACTERS) if parts.query else ""
+        to_proxy = {}
+        if via.username is not None:
+            words = f"{unquote(via.username)}:{unquote(via.password or '')}"
+            to_proxy["Proxy-Authorization"] = "Basic " + b64encode(words.encode()).decode()
+        if self.proxy is not None and not self.address.is_tls:
+            # A proxy forwards plain requests itself and needs the whole URL; TLS goes through a tunnel.
+            asked, headers = f"http://{host}{asked}", {**headers, **to_proxy}
+        self.head = _head(f"POST {asked} HTTP/1.1", {"Host": host, **headers}) + b"Content-Length: "
+        self.connect_head = _head(f"CONNECT {self.place} HTTP/1.1", {"Host": self.place, **to_proxy}) + b"\r\n"
 
 
 class Dialer:
-    """Opens connections, created by *make* and ready for a request; belongs to one event loop.
+    """Opens connections, created by *make* and ready for a request, at most 100 at a time; belongs to one event loop.
 
     A canceled :meth:`dial` leaves no socket open.
     """
@@ -49,33 +98,30 @@ class Dialer:
     def __init__(self, make: Callable[[], Connection]) -> None:
         self._make = make
         self._gate = asyncio.Semaphore(_OPENING_AT_ONCE)
-        self._names: dict[tuple[str, int], tuple[float, asyncio.Future[list[_Info]]]] = {}
-        self._context: ssl.SSLContext | None = None
+        self._names: dict[tuple[str, int], tuple[float, asyncio.Task[list[AddrInfoType]]]] = {}
 
-    async def dial(self, target: Target, seconds: float) -> Connection:
-        """Open a connection to *target* within *seconds*.
+    async def dial(self, target: Target, deadline: float) -> Connection:
+        """Open a connection to *target* before *deadline*.
 
         Raises:
             TransportError: it failed; nothing was sent.
         """
-        place = target.place
-        loop = asyncio.get_running_loop()
-        due = loop.time() + seconds
+        loop, proxy = asyncio.get_running_loop(), target.proxy
         try:
-            async with asyncio.timeout_at(due), self._gate:
-                due = min(due, loop.time() + CONNECT_SECONDS)
-                async with asyncio.timeout_at(due):
-                    connection = await self._reach(target)
+            async with asyncio.timeout_at(deadline) as limit, self._gate:
+                deadline = min(deadline, loop.time() + CONNECT_SECONDS)
+                limit.reschedule(deadline)
+                if proxy is None:
+                    connection = await self._connect(target.address, target.place)
+                else:
+                    connection = await self._connect(proxy, f"the proxy {proxy.place}")
+                    if target.address.is_tls:
+                        connection = await self._tunnel(connection, target, f"the proxy {proxy.place}")
         except TimeoutError as error:
-            late = loop.time() - due
+            late = loop.time() - deadline
             if late >= STOPPED_SECONDS:
                 raise not_running(late, sent=False) from None
-            raise TransportError("connect_timeout", f"no connection to {place} in time", sent=False) from error
-        if connection.heard:  # the server sent bytes before any request: not HTTP, so do not retry on a new connection
-            connection.abort()
-            raise TransportError("garbage", f"{place} sent data before any request", sent=False)
-        if not connection.is_open:
-            raise not_sent(place)
+            raise TransportError("connect_timeout", f"no connection to {target.place} in time", sent=False) from error
         # Otherwise uvloop would delay every request until the end of the turn.
         connection.transport.set_write_buffer_limits(0)
         _probe_when_idle(connection.transport.get_extra_info("socket"))
@@ -86,48 +132,14 @@ class Dialer:
         for _, names in self._names.values():
             names.cancel()
 
-    async def _reach(self, target: Target) -> Connection:
-        if target.proxy is None:
-            return await self._connect(target.address, target.place)
-        proxy = f"the proxy {target.proxy.place}"
-        connection = await self._connect(target.proxy, proxy)
-        if not target.address.is_tls:
-            return connection
-        try:
-            waiter = connection.begin(proxy, tunnel=True)
-            connection.send(target.connect_head)
-            await waiter
-            if (error := connection.error) is not None:
-                is_lost = error.fault in ("reset", "truncated")
-                raise not_sent(proxy) if is_lost else TransportError(error.fault, str(error), sent=False)
-            if connection.status // 100 != 2:
-                words = f"the proxy refused a connection to {target.place} (status {connection.status})"
-                raise TransportError("connect", words, sent=False)
-            if not connection.finish():
-                raise not_sent(proxy)
-            connection.heard = False
-            name, loop = target.address.host, asyncio.get_running_loop()
-            inner = await loop.start_tls(connection.transport, connection, self._tls(), server_hostname=name)
-            if inner is None:
-                raise not_sent(target.place)
-            connection.connection_made(inner)
-        except (OSError, RuntimeError) as broken:
-            connection.abort()
-            raise connect_fault(broken, target.place) from broken
-        except BaseException:
-            connection.abort()
-            raise
-        return connection
-
     async def _connect(self, address: Address, place: str) -> Connection:
         try:
-            infos = await self._look_up(address)
-            sock = await _first_connected(infos)
-            options: dict[str, Any] = {"server_hostname": address.host} if address.is_tls else {}
+            infos = await self._look_up(address.host, address.port)
+            sock = await start_connection(infos, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS)
+            tls, name = (self._tls, address.host) if address.is_tls else (None, None)
+            loop = asyncio.get_running_loop()
             try:
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    self._make, sock=sock, ssl=self._tls() if address.is_tls else None, **options
-                )
+                _, connection = await loop.create_connection(self._make, sock=sock, ssl=tls, server_hostname=name)
             except BaseException:
                 sock.close()
                 raise
@@ -135,90 +147,77 @@ class Dialer:
             raise connect_fault(error, place) from error
         return connection
 
-    async def _look_up(self, address: Address) -> list[_Info]:
-        """Round-robin over the addresses of a host: each call begins with another one."""
-        host, port = address.host, address.port
+    async def _tunnel(self, outer: Connection, target: Target, proxy: str) -> Connection:
+        """Ask *proxy*, to which *outer* is connected, for a connection to *target*, and speak TLS within."""
+        inner, loop = self._make(), asyncio.get_running_loop()
+        try:
+            answer = outer.begin(proxy)
+            outer.transport.write(target.connect_head)
+            if (status := (await answer).status) // 100 != 2:
+                words = f"the proxy refused a connection to {target.place} (status {status})"
+                raise TransportError("connect", words, sent=False)
+            name = target.address.host
+            transport = await loop.start_tls(outer.transport, inner, self._tls, server_hostname=name)
+            if transport is None:
+                raise not_sent(target.place)
+        except BaseException as error:
+            outer.abort()
+            if isinstance(error, (OSError, RuntimeError)):
+                raise connect_fault(error, target.place) from error
+            raise
+        inner.connection_made(transport)
+        return inner
+
+    async def _look_up(self, host: str, port: int) -> list[AddrInfoType]:
+        """Look up the addresses of *host*, round-robin: each call begins with another one."""
         with suppress(socket.gaierror):
             return [*socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)]
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
         until, found = self._names.get((host, port), (0.0, None))
-        if found is None or (found.done() and now >= until):
-            found = asyncio.ensure_future(_infos(host, port))
-            found.add_done_callback(lambda done: self._forget_failed(host, port, done))
-            self._names[host, port] = now + _DNS_SECONDS, found
+        if found is None or (found.done() and (loop.time() >= until or found.cancelled() or found.exception())):
+            found = asyncio.create_task(_infos(host, port))
+            self._names[host, port] = loop.time() + _DNS_SECONDS, found
         infos = await asyncio.shield(found)
         infos.append(infos.pop(0))
         return infos[:]
 
-    def _forget_failed(self, host: str, port: int, done: asyncio.Future[list[_Info]]) -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._names.pop((host, port), None)
-
+    @cached_property
     def _tls(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = ssl.create_default_context()
-            self._context.set_alpn_protocols(["http/1.1"])
-        return self._context
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
 
-async def _infos(host: str, port: int) -> list[_Info]:
+async def _infos(host: str, port: int) -> list[AddrInfoType]:
     flags = getattr(socket, "AI_ADDRCONFIG", 0)
     return [*await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
 
 
-async def _first_connected(infos: list[_Info]) -> socket.socket:
-    """Connect to the first address that answers; families alternate, the next one at a failure or after 0.25 s."""
-    if len(infos) == 1:
-        return await _connected(infos[0])
-    families = [[info for info in infos if (info[0] == infos[0][0]) is is_first] for is_first in (True, False)]
-    left = [info for info in chain(*zip_longest(*families)) if info is not None]
-    tasks: set[asyncio.Task[socket.socket]] = set()
-    errors: list[BaseException] = []
-    winner: asyncio.Task[socket.socket] | None = None
-    try:
-        while (left or tasks) and winner is None:
-            if left:
-                tasks.add(asyncio.create_task(_connected(left.pop(0))))
-            timeout = _NEXT_ADDRESS_SECONDS if left else None
-            done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                if (error := task.exception()) is None:
-                    winner = task
-                else:
-                    errors.append(error)
-                    tasks.discard(task)
-    finally:
-        for task in tasks - {winner}:
-            task.cancel()
-            task.add_done_callback(_close_late)
-    if winner is None:
-        # That one address family has no network says nothing if the other one has.
-        raise min(errors, key=lambda error: machine_fault(error) == "no_network")
-    return winner.result()
-
-
-def _close_late(task: asyncio.Task[socket.socket]) -> None:
-    if not task.cancelled() and task.exception() is None:
-        task.result().close()
-
-
-async def _connected(info: _Info) -> socket.socket:
-    family, kind, number, _, address = info
-    sock = socket.socket(family, kind, number)
-    try:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def _probe_when_idle(sock: socket.socket) -> None:
-    # Systems without these options have their own idea of when to probe.
-    with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _PROBES.items():
-        if hasattr(socket, name):
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        # Systems without one of these options have their own idea of when to probe.
+        with suppress(AttributeError, OSError):
+            level = socket.SOL_SOCKET if name == "SO_KEEPALIVE" else socket.IPPROTO_TCP
+            sock.setsockopt(level, getattr(socket, name), value)
+
+
+def _head(first: str, fields: Mapping[str, str]) -> bytes:
+    lines = [first, *(f"{name}: {value}" for name, value in fields.items())]
+    if not all(map(str.isprintable, lines)):
+        raise ValueError("a header or the URL has control characters in it")
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def _address(url: SplitResult) -> Address:
+    host = url.hostname
+    if not host or url.scheme not in ("http", "https"):
+        raise ValueError("the URL is not an http(s) URL")
+    # Certificates are for names without the dot that makes them absolute.
+    host = host.rstrip(".") or host
+    is_tls = url.scheme == "https"
+    port = url.port if url.port is not None else 443 if is_tls else 80
+    return Address(host if host.isascii() else host.encode("idna").decode(), port, is_tls)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

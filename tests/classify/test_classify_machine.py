@@ -79,6 +79,15 @@ def test_errors_of_several_addresses_in_one_text_are_read() -> None:
     assert classify_exception(full).verdict == "local"
 
 
+def test_address_family_without_a_network_says_nothing_if_the_other_one_has_one() -> None:
+    """A machine without IPv6 meets a provider that refuses over IPv4; the error is the one of several addresses."""
+    refused = OSError("Multiple exceptions: [Errno 101] Network is unreachable, [Errno 111] Connect call failed")
+    gone = OSError("Multiple exceptions: [Errno 101] Network is unreachable, [Errno 101] Network is unreachable")
+
+    assert connect_fault(refused, "api.example:443").fault == "connect"
+    assert connect_fault(gone, "api.example:443").fault == "no_network"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "verdict"),
     [

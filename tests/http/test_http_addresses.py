@@ -14,7 +14,7 @@ from test_http_client import fault_of, open_sockets, request_to
 from test_http_load import echoing
 
 from llmbatch.http import HttpTransport
-from llmbatch.http.target import Target
+from llmbatch.http.dial import Target
 
 NAME = "http://api.example/v1"
 

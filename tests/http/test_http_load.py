@@ -29,9 +29,8 @@ from test_http_client import fault_of, open_sockets, request_to, until
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
 from llmbatch.http import HttpTransport
+from llmbatch.http.body import AnswerMemory
 from llmbatch.http.client import KEEPALIVE_SECONDS
-from llmbatch.http.connection import AnswerMemory
-from llmbatch.http.deadlines import Deadlines
 from llmbatch.http.dial import Dialer
 
 ONE_LOOP = pytest.mark.asyncio(loop_factories=["asyncio"])
@@ -681,7 +680,7 @@ def sockets_to(server: RawServer) -> list[tuple[str, int]]:
 
 def sizes_in(transport: HttpTransport) -> dict[str, int]:
     """How much each container of *transport* and of its parts holds."""
-    parts = [value for value in vars(transport).values() if isinstance(value, Deadlines | Dialer | AnswerMemory)]
+    parts = [value for value in vars(transport).values() if isinstance(value, Dialer | AnswerMemory)]
     members = {name: value for owner in (transport, *parts) for name, value in vars(owner).items()}
     return {name: len(value) for name, value in members.items() if isinstance(value, (dict, list, set, deque))}
 

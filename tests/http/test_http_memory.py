@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import zlib
 
 import pytest
 from e2e_sick import whole
@@ -11,6 +12,7 @@ from http_raw_server import Handler, RawServer, raw_server
 from test_http_client import fault_of, request_to
 
 from llmbatch.http import HttpTransport
+from llmbatch.http.body import Decompressor
 
 LIMIT = 4_000_000
 
@@ -108,3 +110,39 @@ async def test_bomb_counts_as_what_it_inflates_to(transport):
         error = await fault_of(transport, server.url)
 
     assert (error.fault, error.sent) == ("too_large", True)
+
+
+TEXT = b"hello " * 200
+CODED = [
+    pytest.param("gzip", gzip.compress(TEXT), id="gzip"),
+    pytest.param("x-gzip", gzip.compress(TEXT[:50]) + gzip.compress(b"") + gzip.compress(TEXT[50:]), id="members"),
+    pytest.param("deflate", zlib.compress(TEXT), id="deflate"),
+    pytest.param("deflate", zlib.compress(TEXT)[2:-4], id="deflate-bare"),
+    pytest.param("deflate", zlib.compress(TEXT, 0)[2:-4], id="deflate-bare-stored"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(("coding", "body"), CODED)
+def test_compressed_body_is_whole_in_any_pieces_and_no_sooner(coding, body, size):
+    """A byte less is incomplete; a byte more is no part of it."""
+    decompressor = Decompressor(coding, body[0])
+    parts = []
+    for start in range(0, len(body), size):
+        assert start == 0 or coding == "x-gzip" or not decompressor.stream.eof
+        parts += decompressor.feed(body[start : start + size])
+
+    assert b"".join(parts) == TEXT
+    assert decompressor.stream.eof
+    with pytest.raises(zlib.error):
+        [*decompressor.feed(b"not compressed")]
+
+
+def test_bomb_is_decompressed_a_megabyte_at_a_time():
+    """So that whoever counts the pieces can stop; what fills its last step exactly is whole too."""
+    bomb = gzip.compress(b"\0" * (8 << 20))
+    decompressor = Decompressor("gzip", bomb[0])
+    sizes = [len(part) for part in decompressor.feed(bomb)]
+
+    assert max(sizes) <= 1 << 20
+    assert (sum(sizes), decompressor.stream.eof) == (8 << 20, True)

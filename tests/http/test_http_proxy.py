@@ -99,9 +99,10 @@ async def test_large_bodies_pass_through_tls_within_tls(trusted):
     assert [reply.body for reply in replies] == bodies
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"])
-async def test_tunnel_that_is_refused_names_the_proxy_and_was_not_sent(answer):
-    """With its status."""
+@pytest.mark.parametrize("page", [b"", b"<html>who are you?</html>"], ids=["no-page", "page"])
+async def test_tunnel_that_is_refused_names_the_proxy_and_was_not_sent(page):
+    """With its status, also if a page comes with it."""
+    answer = whole(page, status="407 Proxy Authentication Required")
 
     def make(state: RawServer) -> Handler:
         async def handle(reader, writer):

@@ -115,7 +115,7 @@ async def test_server_that_closes_after_each_answer_soon_gets_new_connections_on
 
 async def test_reuse_is_tried_again_after_a_minute(transport, monkeypatch):
     """An origin that was distrusted for its time keeps its connections again."""
-    monkeypatch.setattr("llmbatch.http.pool._DISTRUST_SECONDS", 0.1)
+    monkeypatch.setattr("llmbatch.http.client._DISTRUST_SECONDS", 0.1)
 
     def make(state: RawServer) -> Handler:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
