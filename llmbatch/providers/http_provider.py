@@ -53,6 +53,12 @@ class ModelUse:
             self.own += is_own
             self.run += not is_own
 
+    def unused(self, model: str | None) -> str:
+        """A warning that *model*, the run's, is used for no row, since each names its own; else empty."""
+        if not model or self.run or not self.own:
+            return ""
+        return f"{self.own:,} rows name their own model; {model} (-m) is used for 0"
+
 
 class HttpProvider:
     """Implements :class:`llmbatch.core.ports.Provider` over a transport, which it owns and closes.

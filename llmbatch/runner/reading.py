@@ -18,6 +18,7 @@ from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.tenant_keys import missing_key_text
 
 __all__ = ["Reading"]
 
@@ -241,7 +242,7 @@ class Reading:
     def _tell_missing_key(self) -> None:
         path = self._run.routes.missing_key
         if path and not self._is_later_pass:
-            text = f"no row has the --circuit-key {path}: all share one circuit per route"
+            text = missing_key_text(path)
             self._run.emit(Notice(self._run.now(), "warning", text, "check its spelling, such as metadata.tenant"))
 
     def _is_full(self) -> bool:

@@ -343,6 +343,9 @@ class BatchRunner:
                 async for result in sink.results():
                     yield result
                 outcome = await task
+                unused = self._unused_model(getattr(provider, "models", None))
+                if unused is not None:
+                    job.engine.emit(unused)
                 waiting = stamp_retry_at(job.deferred())
                 for result in waiting:
                     yield result
@@ -375,9 +378,8 @@ class BatchRunner:
 
     def _unused_model(self, models: ModelUse | None) -> Notice | None:
         """Told where a model was given, and every row names its own."""
-        if models is None or not self._model or models.run or not models.own:
-            return None
-        return _warning(f"{models.own:,} rows name their own model; {self._model} (-m) is used for 0")
+        text = models.unused(self._model) if models is not None and isinstance(self._model, str) else ""
+        return _warning(text) if text else None
 
     # Putting the parts together.
 
