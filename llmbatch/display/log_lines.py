@@ -132,7 +132,8 @@ class LogLines:
             case RowsRequeued():
                 return LogLine("info", f"{plural(event.count, 'parked row')} of {elided(event.route, 80)} may go again")
             case Throttled():
-                pause = f"nothing goes for {_wait(event.pause)}"
+                whose = "provider's wait" if event.is_named else "own backoff"
+                pause = f"nothing is sent for {_wait(event.pause)} ({whose})"
                 return LogLine(
                     "info", f"{elided(event.route, 80)} asks for a slower pace, {pause}: {shown(event.code, 80)}"
                 )

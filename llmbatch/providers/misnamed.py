@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from llmbatch.providers.catalog import PROVIDERS, KnownProvider
 
-__all__ = ["Misnamed", "find_misnamed", "near_scenario", "provider_alone"]
+__all__ = ["Misnamed", "find_misnamed", "unknown_scenario", "provider_alone"]
 
 _NEAR = 0.8
 """How alike two names are, 0 to 1, where one is taken for the other misspelt: ``opneai`` is 0.83 of ``openai``."""
@@ -179,14 +179,17 @@ def provider_alone(name: str) -> Misnamed | None:
     )
 
 
-def near_scenario(model: str, scenarios: tuple[str, ...]) -> Misnamed | None:
-    """Whether *model*, of the simulated provider, is a scenario misspelt; other names are answered as ``steady``."""
-    close = difflib.get_close_matches(model.lower(), scenarios, n=1, cutoff=_NEAR)
-    if model in scenarios or not close:
+def unknown_scenario(model: str, scenarios: tuple[str, ...]) -> Misnamed | None:
+    """Whether *model*, of the simulated provider, is none of *scenarios*: the names that it has answers for."""
+    if model in scenarios:
         return None
+    word = model.lower()
+    close = [name for name in scenarios if name.startswith(f"{word}-")] if word[1:].isdecimal() else []
+    close = close or difflib.get_close_matches(word, scenarios, n=1, cutoff=_NEAR)
+    meant = f"did you mean sim/{close[0]}? " if close else ""
     return Misnamed(
-        f"model 'sim/{model}': there is no scenario {model!a}",
-        f"did you mean sim/{close[0]}? there are {', '.join(scenarios)}",
+        f"model {f'sim/{model}'!a}: there is no scenario {model!a}",
+        f"{meant}there are {', '.join(scenarios)}; llmbatch sim scenarios tells what happens in each",
     )
 
 

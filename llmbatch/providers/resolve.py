@@ -21,7 +21,7 @@ from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
-from llmbatch.providers.misnamed import Misnamed, find_misnamed, near_scenario, provider_alone
+from llmbatch.providers.misnamed import Misnamed, find_misnamed, unknown_scenario, provider_alone
 from llmbatch.providers.urls import (
     BaseUrl,
     azure_url,
@@ -76,7 +76,7 @@ class ProviderSettings:
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
     sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
-    """Gives the names of the simulated provider's scenarios, so that a misspelt one is found; None: all are taken."""
+    """Gives the names that the simulated provider has answers for; every other one is refused. None: all are taken."""
 
     def __post_init__(self) -> None:
         if not _is_text(self.model or ""):
@@ -170,7 +170,7 @@ class Resolver:
         )
 
     def _check_name(self, name: str, provider: KnownProvider, *, is_named: bool, is_rows: bool) -> None:
-        """Refuse a model that was meant for another company than *provider*, or a scenario that is misspelt.
+        """Refuse a model that was meant for another company than *provider*, or a scenario that there is not.
 
         Raises:
             MalformedRowError: the row says so.
@@ -179,7 +179,7 @@ class Resolver:
         found: Misnamed | None = None
         if provider.name == "sim":
             scenarios = self._connection.sim_scenarios
-            found = near_scenario(name, scenarios()) if scenarios is not None else None
+            found = unknown_scenario(name, scenarios()) if scenarios is not None else None
         elif not is_named and provider.own_models_only and self._is_own_address(provider):
             found = (provider_alone(name) if "/" not in name else None) or find_misnamed(
                 name, provider, is_rows=is_rows

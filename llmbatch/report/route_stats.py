@@ -32,6 +32,7 @@ class RouteStats:
     recovered_at: float | None = None
     not_closed_since: float | None = None
     pause_code: str = ""
+    pause_is_named: bool = False
     last_failure: str = ""
     first_call_at: float | None = None
     last_row_at: float = 0.0
@@ -63,4 +64,5 @@ class RouteStats:
             recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
             open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
             pause_code=self.pause_code if self.paused_until > now else "",
+            pause_is_named=self.pause_is_named and self.paused_until > now,
         )

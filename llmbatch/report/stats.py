@@ -260,6 +260,8 @@ class RunStats:
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)
         route.throttles += 1
+        if event.at + event.pause >= route.paused_until:
+            route.pause_is_named = event.is_named
         route.paused_until = max(route.paused_until, event.at + event.pause)
         route.pause_code = event.code
         self._throttles += 1

@@ -296,10 +296,10 @@ class Judging(RouteBase):
             return []
         return self._pause(self.throttle.confirmed(disprovable=True) - now, now, "")
 
-    def _pause(self, wait: float, now: float, code: str) -> list[Decision]:
+    def _pause(self, wait: float, now: float, code: str, *, is_named: bool = True) -> list[Decision]:
         if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
             return []
         throttle = self.throttle
         if throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
             throttle.given_up = True
-        return [PauseRoute(wait, code)]
+        return [PauseRoute(wait, code, is_named)]

@@ -410,7 +410,7 @@ class BatchRunner:
             params={name: dumps(value) for name, value in self._params.items()},
             environ=self._environ,
             sim_url=host.url,
-            sim_scenarios=host.scenarios,
+            sim_scenarios=None if self._transport is not None else host.scenarios,
         )
         if self._transport is not None:
             return HttpProvider(connection, self._transport, warn=warn)

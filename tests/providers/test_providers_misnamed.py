@@ -150,14 +150,42 @@ def test_a_rows_model_that_is_a_provider_alone_is_malformed():
 
 
 def test_a_misspelt_scenario_is_not_answered_as_steady():
-    """The hint lists what there is; any other name is one's own."""
+    """The hint lists what there is, and says what was meant."""
     sim = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "outage")}
 
     with pytest.raises(UsageError) as caught:
         prepared(model="sim/stedy", **sim)
 
     assert "did you mean sim/steady? there are steady, outage" in caught.value.hint
-    assert prepared(model="sim/mine", **sim).route.label == "sim/mine"
+    assert prepared(model="sim/outage", **sim).route.label == "sim/outage"
+
+
+@pytest.mark.parametrize("name", ["foo", "mine", "", " ", "gpt-5-mini", "x" * 300, "no\nsuch", "Straße"])
+def test_any_other_name_of_a_scenario_was_answered_as_steady(name):
+    """As the run's model and as a row's; a simulated provider of one's own takes every name."""
+    sim = {"sim_url": lambda: "http://127.0.0.1:1"}
+    known = sim | {"sim_scenarios": lambda: ("steady", "outage", "s1-flash")}
+
+    with pytest.raises(UsageError) as caught:
+        prepared(model=f"sim/{name}", **known)
+    with pytest.raises(MalformedRowError) as row:
+        prepared(f"sim/{name}", **known)
+
+    if name.strip():
+        assert "there are steady, outage, s1-flash" in caught.value.hint
+        assert "did you mean" not in caught.value.hint
+        assert row.value.code == "input_unknown_provider"
+        assert prepared(model=f"sim/{name}", **sim).route.label == f"sim/{name}"
+
+
+def test_the_short_name_of_a_scenario_is_no_model():
+    """``sim serve --scenario s1`` takes it; the hint has the whole name."""
+    sim = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "s1-flash", "s10-disguised")}
+
+    with pytest.raises(UsageError) as caught:
+        prepared(model="sim/s1", **sim)
+
+    assert "did you mean sim/s1-flash?" in caught.value.hint
 
 
 @pytest.mark.parametrize(
