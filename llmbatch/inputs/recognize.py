@@ -100,13 +100,20 @@ def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
     if found is not None:
         return _converted(name, found)
     named = rows[:1] if len({(row.code, row.message) for row in rows}) == 1 else rows[:_NAMED_ROWS]
+    if len(named) == 1 and rows[0].code == "input_unknown_provider":
+        # A fault of a name, not of a form: what was meant is told with it.
+        message, _, hint = rows[0].message.partition("; ")
+        return InputError(f"{name}: {_which(rows)} refused: {message}", hint=hint, line=rows[0].number)
     shown = "; ".join(f"line {row.number}: {row.code}: {row.message}" for row in named)
-    which = "the only row is" if len(rows) == 1 else f"all of the first {len(rows)} rows are"
     hint = 'a row is one line such as {"prompt": "…"}, {"messages": […]} or a batch row'
     if all(row.code == "input_no_prompt" for row in rows):
         source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
         hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
-    return InputError(f"{name}: {which} malformed: {shown}", hint=hint, line=rows[0].number)
+    return InputError(f"{name}: {_which(rows)} malformed: {shown}", hint=hint, line=rows[0].number)
+
+
+def _which(rows: Sequence[Malformed]) -> str:
+    return "the only row is" if len(rows) == 1 else f"all of the first {len(rows)} rows are"
 
 
 def _format_of_first(name: str, first: Malformed) -> _Format | None:

@@ -64,6 +64,8 @@ class Output:
         self._path = path
         self.ledger = ledger
         self.lines_written = 0
+        self.is_new = False
+        """Whether there was no such file before."""
         self._fd = fd
         self._disk = disk
         self._open = True
@@ -246,6 +248,13 @@ class Output:
             self._size, self.lines_written = self._synced_size, self._synced_lines
             self._cut()
 
+    def remove_if_new(self) -> None:
+        """Remove a file that this run made and wrote nothing to: one that was refused leaves nothing behind."""
+        if self.is_new and self._open and self._path is not None:
+            with contextlib.suppress(OSError):
+                if self._disk.fstat(self._fd).st_size == 0:
+                    self._disk.unlink(self._path)
+
     def close(self) -> None:
         """Close the file, which releases the lock; idempotent."""
         if self._open:
@@ -301,6 +310,7 @@ def open_output(
         raise OutputError(f"{name}: results are written uncompressed", hint=hint)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
     real = disk.real_path(name)
+    is_new = not _exists(real, disk)
     fd = open_locked(real, name, disk)
     try:
         _refuse_input(fd, name, input_path, disk)
@@ -323,7 +333,17 @@ def open_output(
         if isinstance(error, OSError):
             raise write_error(name, error) from error
         raise
-    return Output(fd, name, ledger, disk, path=real)
+    output = Output(fd, name, ledger, disk, path=real)
+    output.is_new = is_new
+    return output
+
+
+def _exists(path: str, disk: Filesystem) -> bool:
+    try:
+        disk.stat(path)
+    except (OSError, ValueError):  # what is wrong with it is found where it is opened
+        return False
+    return True
 
 
 def _sync_if_possible(fd: int, disk: Filesystem) -> None:

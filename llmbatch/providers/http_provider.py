@@ -100,6 +100,14 @@ class HttpProvider:
         )
         return cls(connection, transport, warn=warn)
 
+    def check_model(self) -> None:
+        """Refuse a model of the run that no row could be sent to, before any row is read.
+
+        Raises:
+            UsageError: what is wrong with it, and what was meant.
+        """
+        self._resolver.check_run_model()
+
     def routes(self, row: Row) -> Sequence[Route]:
         """Give the one route of *row*, by its model and format.
 

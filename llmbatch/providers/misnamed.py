@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from llmbatch.providers.catalog import PROVIDERS, KnownProvider
 
-__all__ = ["Misnamed", "find_misnamed", "unknown_scenario", "provider_alone"]
+__all__ = ["Misnamed", "find_misnamed", "provider_alone", "unknown_scenario"]
 
 _NEAR = 0.8
 """How alike two names are, 0 to 1, where one is taken for the other misspelt: ``opneai`` is 0.83 of ``openai``."""

@@ -21,7 +21,7 @@ from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
-from llmbatch.providers.misnamed import Misnamed, find_misnamed, unknown_scenario, provider_alone
+from llmbatch.providers.misnamed import Misnamed, find_misnamed, provider_alone, unknown_scenario
 from llmbatch.providers.urls import (
     BaseUrl,
     azure_url,
@@ -135,6 +135,15 @@ class Resolver:
             secrets += map(Secret, proxy_secrets(connection.proxy))
         self.mask = Mask(secrets)
 
+    def check_run_model(self) -> None:
+        """Refuse the run's model if no row could be sent to it, whatever the row.
+
+        Raises:
+            UsageError: it names a provider alone, another company's, or a scenario that there is not.
+        """
+        if self._run_fault is not None:
+            raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
+
     def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool, path: str = "") -> Target:
         """The target for a row's own *model* (JSON text) or the run's.
 
@@ -155,11 +164,14 @@ class Resolver:
         return found
 
     def _fault_of_run_model(self, name: str) -> Misnamed | None:
-        """What no row could mean: a provider alone, or a name that is neither OpenAI's nor Anthropic's."""
+        """What no row could mean: a provider alone, a name that is neither OpenAI's nor Anthropic's, no scenario."""
         found = None if self._connection.base_url or (self.run_provider and self.run_model) else provider_alone(name)
         if found is None and self.run_provider is None and self._is_own_address(PROVIDERS["openai"]):
             by_format = [find_misnamed(name, PROVIDERS[other], is_rows=False) for other in ("openai", "anthropic")]
             found = by_format[0] if all(by_format) else None
+        scenarios = self._connection.sim_scenarios
+        if found is None and self.run_provider is PROVIDERS["sim"] and scenarios is not None:
+            found = unknown_scenario(self.run_model, scenarios())
         return found
 
     def _is_own_address(self, provider: KnownProvider) -> bool:
@@ -192,8 +204,7 @@ class Resolver:
 
     def _resolve(self, model: str | None, endpoint: Endpoint | None, anthropic: bool, path: str) -> Target:
         connection = self._connection
-        if self._run_fault is not None:
-            raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
+        self.check_run_model()
         named, name = split_model(str(parse(model))) if model is not None else (None, self.run_model)
         if model is not None and not (name.strip() and _is_text(name)):
             raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which is not a name")

@@ -54,10 +54,8 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = None
-        """Of a stream: its first rows, while none of them could be sent. None: such rows fail alone."""
-        if run.source.fraction is None:
-            self._held = []
+        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
+        """The first rows, while none of them could be sent. None: such rows fail alone."""
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -177,7 +175,7 @@ class Reading:
         return pending
 
     def _cannot_send(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
-        """The row fails alone; where no row of a stream can be sent at all, the run ends and no row fails."""
+        """The row fails alone; where no row can be sent at all, the run ends and no row fails."""
         if self._held is not None and not self._may_hold(error):
             self._release()
         if self._held is None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
-from llmbatch.core.errors import InputError, StoppedError, WriteError
+from llmbatch.core.errors import InputError, StoppedError, UsageError, WriteError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.raw_json import dumps
@@ -264,6 +264,8 @@ class BatchRunner:
             for warning in (_torn(source, input), _no_rows(source, outcome, input), self._unused_model(models)):
                 if warning is not None:
                     job.engine.emit(warning)
+            if isinstance(outcome.error, UsageError):
+                out.remove_if_new()
             if source.torn_line is not None and outcome.exit_code in (0, 1):
                 outcome = RunOutcome(75, f"line {source.torn_line} of the input is cut off")
             if self._given_up is not None and outcome.exit_code in (0, 1):

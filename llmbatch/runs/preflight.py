@@ -34,6 +34,9 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
         UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
     """
     if not rows.is_rereadable:
+        check_model = getattr(provider, "check_model", None)  # providers of other kinds have no model to check
+        if check_model is not None:
+            check_model()
         if strict:
             raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
         return

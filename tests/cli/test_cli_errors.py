@@ -316,3 +316,37 @@ def test_a_full_disk_behind_standard_output_is_told(tmp_path, environment, two_l
 
     assert done.returncode == 74
     assert "standard output could not be written" in two_lines(done.stderr)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("opneai/x", "'opneai' is not a known provider"), ("openai", "no model"), ("sim/stedy", "there is no scenario")],
+)
+def test_a_model_that_no_row_can_have_was_an_unreadable_input_if_rows_came_from_standard_input(
+    llmbatch, two_lines, tmp_path, model, told
+):
+    """An error and a hint, before anything is read or written. Slow: a process each."""
+    done = llmbatch("run", "-", "-o", "out.jsonl", "-m", model, stdin='{"prompt":"a"}\n')
+
+    assert done.returncode == 2
+    assert told in two_lines(done.stderr)[0]
+    assert not list(tmp_path.glob("*out.jsonl*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "told", "why"),
+    [
+        (("-m", "openai/gpt-5-mini"), "no API key: OPENAI_API_KEY is not set", "rows cannot be sent"),
+        ((), "no model", "rows cannot be sent"),
+    ],
+)
+def test_a_missing_key_was_an_unreadable_input_if_rows_came_from_standard_input(llmbatch, tmp_path, model, told, why):
+    """What is wrong is said, and a file that nothing was written to does not stay. Slow: a process each."""
+    done = llmbatch("run", "-", "-o", "out.jsonl", *model, stdin='{"prompt":"a"}\n')
+
+    assert done.returncode == 2
+    assert f"error: {told}" in done.stderr
+    assert f"stopping: the {why}" in done.stderr
+    assert not list(tmp_path.glob("*out.jsonl*"))

@@ -151,6 +151,17 @@ def test_a_list_of_messages_stays_a_row(line):
     assert isinstance(parse_line(1, line), Row)
 
 
+def test_the_hint_for_a_model_of_another_company_spoke_of_the_form_of_rows():
+    """The file's rows are fine, but for the name in them: what was meant is the hint."""
+    fault = "model 'opneai/x': 'opneai' is not a known provider; did you mean openai/x? known providers: openai"
+    rows = [Malformed(number, "0" * 16, '"a"', "input_unknown_provider", fault) for number in (1, 2)]
+
+    error = unsendable("p.jsonl", rows)
+
+    expected = "p.jsonl: all of the first 2 rows are refused: model 'opneai/x': 'opneai' is not a known provider"
+    assert (error.message, error.hint) == (expected, "did you mean openai/x? known providers: openai")
+
+
 def test_prose_with_a_comma_in_each_line_is_not_taken_for_a_table_of_uneven_columns():
     """CSV needs the same number of columns in most lines."""
     rows = [parse_line(number, line) for number, line in enumerate([b"a, b", b"c", b"d, e, f", b"g"], 1)]
@@ -176,17 +187,19 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (b'{"question":"a"}\n' * 30, "", "a row is one line"),
     ],
 )
-@pytest.mark.parametrize("output", ["-", "out.jsonl"])
-def test_standard_input_of_another_format_is_refused_too(tmp_path, content, seen, hint, output):
-    """Exit code 2 and not one line, on standard output or in a file. Slow: a process each."""
-    done = subprocess.run(
-        [sys.executable, "-m", "llmbatch", "run", "-", "-o", output, "-m", "sim/steady", "-q"],
-        cwd=tmp_path,
-        input=content,
-        capture_output=True,
-        timeout=240,
-        check=False,
-    )
+@pytest.mark.parametrize(("output", "is_pipe"), [("-", True), ("out.jsonl", True), ("out.jsonl", False)])
+def test_standard_input_of_another_format_is_refused_too(tmp_path, content, seen, hint, output, is_pipe):
+    """Exit code 2 and not one line, on standard output or in a file, from a pipe or a file. Slow: a process each."""
+    (tmp_path / "in").write_bytes(content)
+    with (tmp_path / "in").open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "llmbatch", "run", "-", "-o", output, "-m", "sim/steady", "-q"],
+            cwd=tmp_path,
+            **({"input": content} if is_pipe else {"stdin": file}),
+            capture_output=True,
+            timeout=240,
+            check=False,
+        )
 
     assert (done.returncode, done.stdout) == (2, b"")
     error, advice = done.stderr.decode().splitlines()
@@ -194,7 +207,7 @@ def test_standard_input_of_another_format_is_refused_too(tmp_path, content, seen
     assert seen in error
     assert advice.startswith("hint: ")
     assert hint in advice
-    assert not (tmp_path / "out.jsonl").exists() or (tmp_path / "out.jsonl").read_bytes() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.slow

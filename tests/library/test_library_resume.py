@@ -62,7 +62,9 @@ async def test_force_mixes_two_models(prompts: Path) -> None:
 @pytest.mark.parametrize("blank", ["", "\n\n"])
 async def test_rows_that_name_their_own_models_may_mix_them(tmp_path: Path, blank: str) -> None:
     """A default that changes for the rows without one is seen all the same, where such a row was answered."""
-    rows = write(tmp_path / "p.jsonl", *({"prompt": "x", "model": f"sim/{name}"} for name in ("small", "large", "claude")))
+    rows = write(
+        tmp_path / "p.jsonl", *({"prompt": "x", "model": f"sim/{name}"} for name in ("small", "large", "claude"))
+    )
     rows.write_text(blank + rows.read_text() + '"last"\n')
     await BatchRunner("sim/flash").run(rows, limit=2)
 
