@@ -122,3 +122,34 @@ async def test_a_batch_row_keeps_its_bytes_where_the_server_streams(tmp_path, se
 
     assert (summary.exit_code, summary.success) == (0, 4)
     assert [json.loads(sent) for sent in server.bodies] == [body] * 4
+
+
+async def test_a_404_did_not_name_endpoint_where_rows_with_an_input_went_to_responses(tmp_path, server):
+    """``{"input": …}`` with a model whose name says nothing of embeddings: the wire format is the likely cause."""
+    server.respond = lambda _: (404, b'{"detail":"Not Found"}')
+
+    summary = await BatchRunner("bge-m3", base_url=server.url, environ={}).run(inputs(tmp_path, 20, "input"))
+
+    assert {arrival.path for arrival in server.arrivals} == {"/v1/responses"}
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert summary.advice.startswith(
+        "rows with an input went to /v1/responses: for a model of embeddings add --endpoint embeddings; else check"
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "body"),
+    [
+        ("prompt", {"detail": "Not Found"}),
+        ("input", {"error": {"code": "model_not_found", "message": "The model `m` does not exist"}}),
+    ],
+)
+async def test_a_404_whose_likely_cause_is_another_names_that_first(tmp_path, server, member, body):
+    """Rows of chats, and a server that says that it has no such model: the model and the base URL come first."""
+    server.respond = lambda _: (404, json.dumps(body).encode())
+
+    summary = await BatchRunner("m", base_url=server.url, environ={}).run(inputs(tmp_path, 20, member))
+
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert summary.advice.startswith("check the model's name and access to it, and the base URL (a missing /v1?)")
+    assert "--endpoint" in summary.advice
