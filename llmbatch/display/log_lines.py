@@ -143,7 +143,7 @@ class LogLines:
 
 def _phrase(text: str, limit: int) -> str:
     """*text* without its full stop, to go on behind it."""
-    return shown(text.removesuffix("."), limit)
+    return shown(text if text.endswith("..") else text.removesuffix("."), limit)
 
 
 def _wait(seconds: float) -> str:

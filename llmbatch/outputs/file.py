@@ -91,8 +91,8 @@ class Output:
         except OSError:
             return False
 
-    def first_success(self) -> tuple[int, str] | None:
-        """The row of the first successful line and the model that it names (``provider/model``), if it names one.
+    def first_success(self) -> tuple[int, str, str] | None:
+        """The row of the first successful line, its model (``provider/model``) and settings, if it names a model.
 
         Raises:
             WriteError: the file cannot be read.
@@ -108,7 +108,7 @@ class Output:
         except ValueError:
             raise OutputError(f"{self.name}:1: this result line is damaged", hint=START_AFRESH) from None
         model = parsed.get("model")
-        return (parsed["row"], model) if isinstance(model, str) else None
+        return (parsed["row"], model, str(parsed.get("settings", ""))) if isinstance(model, str) else None
 
     def good_rows(self, most: int) -> dict[int, str]:
         """Number and hash of the first *most* rows that succeeded; none if the file cannot be read."""

@@ -144,7 +144,8 @@ class BatchRunner:
 
         *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
         the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
-        the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
+        the whole input if any row is malformed; *force*: go on with an output that another model, *system*,
+        *params* or *endpoint* has answered.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
         *fsync*: ``group`` syncs lines once a second, ``off`` leaves to the system when a power cut spares them. The
         summary's ``exit_code`` says how it went.
@@ -160,7 +161,7 @@ class BatchRunner:
         from llmbatch.outputs.lock import Unlocked
         from llmbatch.outputs.writer import LineWriter
         from llmbatch.runs.good_rows import known_good_rows
-        from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs
+        from llmbatch.runs.preflight import check_first_row, check_same_request, last_number, name_other_inputs
         from llmbatch.storage.filesystem import FILESYSTEM
 
         check_keywords(
@@ -206,7 +207,7 @@ class BatchRunner:
             # A function may change its name; what it is asked is its author's matter.
             earlier = None if force or callable(self._model) else out.first_success()
             if earlier is not None:
-                check_same_model(provider, rows, target, earlier)
+                check_same_request(provider, rows, target, earlier)
             source = rows.rows(out.ledger, limit=limit, spool=spool_path(target))
             stack.push_async_callback(source.aclose)
             total = rows.count()

@@ -73,6 +73,48 @@ async def test_rows_that_name_their_own_models_may_mix_them(tmp_path: Path, blan
     assert models_of(Path(summary.output)) == ["sim/small", "sim/large", "sim/claude", "sim/steady"]
 
 
+SETTINGS = [
+    ({"system": "Be brief."}, {"system": "Be long."}),
+    ({"system": "Be brief."}, {}),
+    ({}, {"params": {"temperature": 0.5}}),
+    ({"params": {"temperature": 0.5}}, {"params": {"temperature": 1}}),
+    ({}, {"endpoint": "responses"}),
+]
+
+
+@pytest.mark.parametrize(("before", "now"), SETTINGS)
+async def test_the_same_output_with_another_system_prompt_or_parameters_was_silently_mixed(
+    prompts: Path, before: dict[str, object], now: dict[str, object]
+) -> None:
+    """Refused like another model, also where the rows of the first run are all that there are; --force mixes."""
+    first = await BatchRunner("sim/steady", **before).run(prompts, limit=2)
+    lines = Path(first.output).read_bytes()
+
+    with pytest.raises(OutputError, match=r"row \d was answered with another system prompt") as caught:
+        await BatchRunner("sim/steady", **now).run(prompts)
+    assert "--force" in caught.value.hint
+    assert Path(first.output).read_bytes() == lines
+
+    again = await BatchRunner("sim/steady", **before).run(prompts, limit=3)
+    mixed = await BatchRunner("sim/steady", **now).run(prompts, force=True)
+    assert (again.already_done, again.exit_code, mixed.already_done, mixed.exit_code) == (2, 0, 3, 0)
+
+
+async def test_parameters_in_another_order_are_the_same_and_change_no_batch_row(tmp_path: Path) -> None:
+    """A batch row is sent as it is, whatever -s and -P say."""
+    row = {"prompt": "x"}
+    batch = {"custom_id": "a", "body": {"model": "sim/steady", "messages": [{"role": "user", "content": "x"}]}}
+    for name, first in (("rows", row), ("batch", batch)):
+        rows = write(tmp_path / f"{name}.jsonl", first, first)
+        params = {"temperature": 0.5, "top_p": 1}
+        await BatchRunner("sim/steady", params=params).run(rows, limit=1)
+        changed = {"seed": 1} if name == "batch" else {}
+
+        summary = await BatchRunner("sim/steady", params={"top_p": 1, "temperature": 0.5, **changed}).run(rows)
+
+        assert (summary.already_done, summary.exit_code) == (1, 0)
+
+
 async def test_starting_afresh_asks_for_no_model(prompts: Path) -> None:
     """Nor do failed lines, which name none that answered."""
     await BatchRunner("sim/steady").run(prompts)
