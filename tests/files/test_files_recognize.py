@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,11 @@ FORMATS = [
     ("numbers.csv", b"1\n2\n", "CSV", "csv.DictReader"),
     ("semicolons", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
     ("p.tsv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
+    ("semicolons.tsv", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
+    ("commas.tsv", b"prompt,label\nhello,1\nbye,2\n", "CSV", "csv.DictReader"),
+    ("tabs.csv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
+    ("noise", b"\x00\x01\x02junk\n\x80\x00", "binary data", "prompt"),
+    ("zeros.jsonl", b"\x00" * 100, "binary data", "prompt"),
     ("tabs", b"prompt\tlabel\nhello, you\t1\n", "TSV", "excel-tab"),
     ("p.txt", b"Once upon a time\nthere was a batch, of rows.\n\nThe end\n", "plain text", "jq -cR"),
     ("p.parquet", b"PAR1\x15\x04\x15\x00\n\x00", "Parquet", "read_parquet"),
@@ -112,6 +118,45 @@ async def test_the_command_of_the_hint_converts_the_file(tmp_path, monkeypatch, 
     made = next(path for path in tmp_path.iterdir() if path.name != name)
     rows = [json.loads(line) for line in made.read_bytes().splitlines()]
     assert [row if isinstance(row, str) else row["prompt"] for row in rows] == prompts
+
+
+async def test_text_in_another_encoding_was_plain_text_whose_letters_the_hint_destroyed(tmp_path, monkeypatch):
+    """``jq -R`` replaces what is not UTF-8: convert the text first."""
+    monkeypatch.chdir(tmp_path)
+    Path("latin.txt").write_bytes("café\nnaïve\n".encode("latin-1"))
+
+    with pytest.raises(InputError, match=r"latin\.txt: the text is not UTF-8") as caught:
+        await BatchRunner(never).run("latin.txt")
+
+    assert caught.value.hint.endswith("iconv -f WINDOWS-1252 -t UTF-8 latin.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.txt"])
+async def test_utf_16_without_a_byte_order_mark_was_another_format(tmp_path, monkeypatch, encoding, name):
+    """Excel writes a mark; other programs of Windows do not."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes("prompt,label\nhello,1\n".encode(encoding))
+
+    with pytest.raises(InputError, match="the text is UTF-16, not UTF-8") as caught:
+        await BatchRunner(never).run(name)
+
+    assert f"iconv -f {encoding.upper().replace('-LE', 'LE').replace('-BE', 'BE')} -t UTF-8" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_pipe_with_a_name_of_another_format_is_called_by_it(tmp_path):
+    """It was called standard input. Slow: a process."""
+    fifo = tmp_path / "rows.pipe"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "llmbatch", "run", "rows.pipe", "-m", "sim/steady", "-q"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        fifo.write_bytes(b'[{"prompt":"a"}]\n')
+        _, err = process.communicate(timeout=240)
+
+    assert process.returncode == 2
+    assert err.startswith(b"error: rows.pipe: this is a JSON array")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.pipe"]
 
 
 @pytest.mark.parametrize("count", [1, 3, 20, 25])
