@@ -51,6 +51,15 @@ WRONG = [
     ("deepseek-chat", "did you mean deepseek/deepseek-chat?"),
     ("claude-sonnet-5", "did you mean anthropic/claude-sonnet-5?"),
     ("llama3.2", "ollama/"),
+    ("anthropic:claude-sonnet-5", "did you mean anthropic/claude-sonnet-5?"),
+    ("google-genai:gemini-2.5-pro", "did you mean gemini/gemini-2.5-pro?"),
+    ("openai:gpt-5-mini", "did you mean openai/gpt-5-mini?"),
+    ("bedrock:amazon.nova-pro", "--base-url"),
+    ("us.anthropic.claude-sonnet-5-v1:0", "--base-url"),
+    ("amazon.nova-pro-v1:0", "--base-url"),
+    ("models/gemini-2.5-pro", "did you mean gemini/gemini-2.5-pro?"),
+    ("./models/mine.gguf", "llama-server"),
+    ("/srv/models/mine", "llama-server"),
     ("Qwen3-8B", "--base-url"),
 ]
 
@@ -98,6 +107,9 @@ def test_a_gateway_and_a_host_of_many_take_every_name(name, hint):
         "ft:gpt-4o-mini:me::1",
         "my-model",
         "omni-moderation",
+        "mine:latest",
+        "my.own.model",
+        "v1.2",
     ],
 )
 def test_openais_own_names_need_no_provider(name):
@@ -131,7 +143,8 @@ def test_a_hosted_model_needs_a_host_in_the_command():
 
 
 @pytest.mark.parametrize(
-    ("name", "example"), [("openai", "openai/gpt-5-mini"), ("ollama", "ollama/"), ("xai/", "xai/")]
+    ("name", "example"),
+    [("openai", "openai/gpt-5-mini"), ("ollama", "ollama/"), ("xai/", "xai/"), ("openai//", "openai/")],
 )
 def test_a_provider_alone_is_no_model(name, example):
     """The hint has an example; a server of one's own may well call a model that."""
