@@ -165,7 +165,8 @@ class Resolver:
 
     def _fault_of_run_model(self, name: str) -> Misnamed | None:
         """What no row could mean: a provider alone, a name that is neither OpenAI's nor Anthropic's, no scenario."""
-        found = None if self._connection.base_url or (self.run_provider and self.run_model.strip("/ ")) else provider_alone(name)
+        has_model = self.run_provider is not None and self.run_model.strip("/ ")
+        found = None if self._connection.base_url or has_model else provider_alone(name)
         if found is None and self.run_provider is None and self._is_own_address(PROVIDERS["openai"]):
             by_format = [find_misnamed(name, PROVIDERS[other], is_rows=False) for other in ("openai", "anthropic")]
             found = by_format[0] if all(by_format) else None
