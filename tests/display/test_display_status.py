@@ -72,7 +72,7 @@ def test_a_finished_run_says_so_and_how_to_retry(tmp_path: Path) -> None:
 
 
 def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
-    """While another process holds the lock the run is running; the sidecar tells its speed, and what is parked until when.
+    """While another process holds the lock the run is running; the sidecar tells its speed, and what waits until when.
 
     The parked rows of a running run were told as none.
     """
