@@ -40,6 +40,8 @@ def run(settings: Settings) -> int:
         WriteError: the output could not be written.
     """
     output = output_of(settings)
+    if not Path(output).name:  # a dot or a slash
+        raise OutputError(f"{output}: is a directory", hint="name a file in it, such as -o results.jsonl")
     if output != "-" and not settings.overwrite:
         refuse_moved_run(output)
     if settings.overwrite and "output" in settings.from_local:

@@ -170,6 +170,61 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, t
     assert "max-attempts" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--maxtokens", "-P max_tokens=500"),
+        ("--numworkers", "-c N"),
+        ("-w", "-c N"),
+        ("-t", "no templates yet"),
+        ("--deadline", "--max-outage DURATION"),
+        ("--report", "llmbatch status OUTPUT"),
+        ("--shard", "split the input"),
+        ("--wait", "--on-outage defer"),
+        ("--fail-fast", "--strict"),
+        ("--log-file", "2> run.log"),
+        ("--tier", "-P service_tier=flex"),
+    ],
+)
+def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike(
+    llmbatch_here, two_lines, prompts, typed, meant
+):
+    """``--deadline`` is not ``--header``."""
+    done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", typed, "x")
+
+    assert done.returncode == 2
+    assert meant in two_lines(done.stderr)[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("prompts.jsonl", "llmbatch run prompts.jsonl -m PROVIDER/MODEL"),
+        ("my rows.csv", "llmbatch run 'my rows.csv' -m PROVIDER/MODEL"),
+        ("resume", "run the same llmbatch run command again"),
+        ("retry", "--retry-failed"),
+        ("export", "jq -r"),
+        ("validate", "llmbatch check INPUT"),
+        ("serve", "llmbatch sim --help"),
+    ],
+)
+def test_a_command_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, two_lines, typed, meant):
+    """And a file in place of a command by ``run``."""
+    done = llmbatch_here(typed)
+
+    assert done.returncode == 2
+    assert meant in two_lines(done.stderr)[1]
+
+
+@pytest.mark.parametrize("output", [".", "/", "./", "//"])
+def test_an_output_without_a_name_was_an_internal_error(llmbatch_here, two_lines, prompts, output):
+    """Exit code 2: it is a directory."""
+    done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-o", output)
+
+    assert done.returncode == 2
+    assert two_lines(done.stderr)[0] == f"{output}: is a directory"
+
+
 def test_no_option_that_exists_is_explained_away():
     """A row of the table of intents goes when its option comes."""
     flags = [flag for option in OPTIONS.values() for flag in option.flags]
