@@ -97,9 +97,11 @@ def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
     assert "running     4 of 10 rows: 4 success, 0 failed" in text
     assert "1 parked" in text
     assert "deferred    1 row, may be sent again from " in text
-    value = report.to_json()["deferred"]
-    assert (value["rows"], value["reasons"]) == (1, {"down": 1})
-    until = datetime.fromisoformat(value["retry_at"]) - datetime.fromisoformat(report.updated)
+    deferred = report.deferred
+    assert (deferred.rows, deferred.reasons) == (1, {"down": 1})
+    assert deferred.retry_at
+    assert report.updated
+    until = datetime.fromisoformat(deferred.retry_at) - datetime.fromisoformat(report.updated)
     assert until.total_seconds() == pytest.approx(3.2, abs=0.01)
     assert "waits for   openai/x to answer again, probe in 3.2 s" in text
     assert text.splitlines()[-1].startswith("still running; no action needed")
