@@ -11,6 +11,7 @@ import pytest
 from e2e_recorder import Arrival, Recorder, answer
 
 from llmbatch import BatchRunner
+from llmbatch.core.events import Event, Notice
 
 
 @pytest.fixture
@@ -153,3 +154,35 @@ async def test_a_404_whose_likely_cause_is_another_names_that_first(tmp_path, se
     assert (summary.exit_code, summary.failed) == (3, 0)
     assert summary.advice.startswith("check the model's name and access to it, and the base URL (a missing /v1?)")
     assert "--endpoint" in summary.advice
+
+
+class Notices:
+    """Keeps the notices of a run, and stops it at the first one."""
+
+    def __init__(self) -> None:
+        self.seen: list[Notice] = []
+        self.runner: BatchRunner | None = None
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self.seen.append(event)
+            assert self.runner is not None
+            self.runner.stop(now=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize(
+    ("max_outage", "most"), [(None, "for 10 minutes at most"), (3600.0, "for --max-outage 3600 s at most")]
+)
+async def test_a_wrong_port_was_waited_for_as_in_an_outage(tmp_path, rows, max_outage, most):
+    """It has never answered: the address may be wrong, and how long it is tried is told. Slow: three attempts a row."""
+    notices = Notices()
+    runner = BatchRunner("m", base_url="http://127.0.0.1:1/v1", environ={}, observers=[notices], max_outage=max_outage)
+    notices.runner = runner
+
+    summary = await runner.run(inputs(tmp_path, rows))
+
+    assert summary.failed == 0
+    assert [notice.message for notice in notices.seen] == ["m has never answered"]
+    assert notices.seen[0].hint == f"is the address right, and is the server up? still trying, {most}"
