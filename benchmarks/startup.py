@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROW = '{"prompt":"hi","model":"sim/fast"}\n'
+ROW = '{"prompt":"hi","model":"sim/steady"}\n'
 LIBRARY = "from llmbatch import BatchRunner; BatchRunner('m', base_url='http://127.0.0.1:1/v1')"
 COMMANDS = {
     "python": ["-c", "pass"],

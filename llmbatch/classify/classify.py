@@ -106,7 +106,7 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     """
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
-        return _classify_failure(reply.status, reply.headers, body, mask, asked=asked)
+        return _name_endpoint(_classify_failure(reply.status, reply.headers, body, mask, asked=asked), endpoint)
     read = read_success(endpoint, body.document) if body.whole else _text_fault(reply.headers, body.text)
     if isinstance(read, BadBody) and read.code == "unexpected_stream":
         document = assemble(body.text)
@@ -130,6 +130,16 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         text=mask(read.text) if read.text else read.text,
         usage=read.usage,
     )
+
+
+def _name_endpoint(outcome: Outcome, endpoint: str) -> Outcome:
+    """Rows with an ``input`` go to ``/v1/responses``: where that is not found, the wire format is the likely cause."""
+    if endpoint != "responses" or outcome.status not in (404, 405) or outcome.verdict != "account_refused":
+        return outcome
+    if outcome.code == "model_not_found":  # the path is there
+        return outcome
+    hint = "rows with an input went to /v1/responses: for a model of embeddings add --endpoint embeddings"
+    return replace(outcome, hint=f"{hint}; else {outcome.hint}")
 
 
 def classify_fault(error: TransportError) -> Outcome:

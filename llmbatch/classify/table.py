@@ -68,8 +68,8 @@ _GATEWAY = (
     "(VPN, proxy, country) and what the rows contain"
 )
 _MODEL = (
-    "check the model's name and access to it; a wrong base URL (a missing /v1?) or --endpoint looks the same, "
-    "such as responses where the model wants embeddings"
+    "check the model's name and access to it, and the base URL (a missing /v1?); "
+    "--endpoint chooses another wire format, such as embeddings"
 )
 _ADDRESS = (
     "check the base URL: it should be the address of the API itself, such as https://host/v1; "

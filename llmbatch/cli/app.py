@@ -20,7 +20,7 @@ __all__ = ["build_app"]
 
 _NAMES = {"help_option_names": ["-h", "--help"]}
 
-_RUN_HELP = """Send every row of INPUT and append one result line a row.
+_RUN_HELP = """Send every row of INPUT and append one result line per row.
 
 INPUT is a file of JSON lines (also .gz and .zst), or '-' for standard input. Running the same command again resumes.
 An outage parks rows and waits; it never fails them."""

@@ -10,19 +10,21 @@ import json
 import os
 import stat
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict
 
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
-from llmbatch.core.ports import Provider
 from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import JsonlInput
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import verify_finished
 from llmbatch.outputs.lines import failed_rows
 from llmbatch.outputs.scan import scan
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
 from llmbatch.runs.preflight import check_first_row, name_other_inputs
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows
@@ -62,7 +64,9 @@ def check(settings: Settings) -> int:
 
 
 async def _read(settings: Settings, output: str) -> CheckReport:
-    provider = _provider(settings)
+    warnings: list[str] = []
+    provider = _provider(settings, warn=warnings.append)
+    tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     with JsonlInput(settings.input, output=output) as rows:
         try:
             name = settings.input
@@ -80,14 +84,24 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             except InputError as error:
                 raise name_other_inputs(error, settings.input, output) from None
             finished.remove_failed(finished.corrected)
-        return await read_all(
-            source, provider, finished=finished, retry_failed=settings.retry_failed, progress=_progress(settings)
+        report = await read_all(
+            source,
+            provider,
+            finished=finished,
+            retry_failed=settings.retry_failed,
+            tenants=tenants,
+            progress=_progress(settings),
         )
     finally:
         source.close()
+    missing_key = "" if tenants is None or not tenants.missing else missing_key_text(tenants.missing)
+    report.warnings = [text for text in (*warnings, provider.models.unused(settings.model), missing_key) if text]
+    return report
 
 
-def _provider(settings: Settings, *, needs_keys: bool = False) -> Provider:
+def _provider(
+    settings: Settings, *, needs_keys: bool = False, warn: Callable[[str], None] = lambda text: None
+) -> HttpProvider:
     return sending_nothing(
         model=settings.model,
         base_url=settings.base_url,
@@ -98,6 +112,7 @@ def _provider(settings: Settings, *, needs_keys: bool = False) -> Provider:
         params=settings.params,
         environ=os.environ,
         needs_keys=needs_keys,
+        warn=warn,
     )
 
 
@@ -157,6 +172,7 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
         )
     if not report.duplicates_complete:
         facts.append(("same ids", "too many names to compare them all"))
+    facts += [("warning", shown(text)) for text in report.warnings]
     if report.done_success or report.done_failed:
         done = f"{report.done_success:,} success, {report.done_failed:,} failed in {shown(output)}"
         facts.append(("done already", f"{done}; {plural(report.rows_left, 'row')} left"))

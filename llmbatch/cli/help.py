@@ -15,9 +15,12 @@ import typer.core
 
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
-from llmbatch.runner.intents import find_intent
+from llmbatch.runner.intents import find_command, find_intent
 
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
+
+
+_INPUT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".gz", ".zst")
 
 
 class _Plain(typer.core.TyperCommand if TYPE_CHECKING else object):  # type: ignore[misc]
@@ -121,9 +124,19 @@ def as_usage_error(error: Exception) -> UsageError | None:
     if several is not None:
         return UsageError(message[:1].lower() + message[1:], hint=several)
     known = getattr(getattr(context, "command", None), "commands", {})
-    close = difflib.get_close_matches(message.partition("'")[2].rstrip("'"), known, n=1)
+    typed = message.partition("'")[2].rstrip("'")
+    close = difflib.get_close_matches(typed, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"{command} --help tells what it takes"
+    if known and command == "llmbatch":
+        hint = _hint_for_command(typed) or hint
     return UsageError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _hint_for_command(typed: str) -> str:
+    """What is meant by *typed*, no command of llmbatch: that of another tool, or an input; empty if not known."""
+    if typed.lower().endswith(_INPUT_ENDINGS):
+        return f"to send its rows: llmbatch run {shlex.quote(typed)} -m PROVIDER/MODEL"
+    return find_command(typed)
 
 
 def _hint_for_several(message: str, context: Any) -> str | None:

@@ -21,6 +21,7 @@ from llmbatch.core.rows import Malformed, Row
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.runner.tenant_keys import TenantKeys
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.storage.finished_rows import FinishedRows
 
@@ -86,6 +87,8 @@ class CheckReport:
     rows_left: int = 0
     """Rows that a run would still send, malformed ones not among them."""
     tokens_left: int = 0
+    warnings: list[str] = field(default_factory=list)
+    """Settings that have no effect, and columns that are not sent."""
 
     @property
     def malformed_rows(self) -> int:
@@ -116,6 +119,7 @@ class CheckReport:
             "rows_left": self.rows_left,
             "tokens_left": self.tokens_left,
             "cost_usd": None,
+            "warnings": list[JSON](self.warnings),
         }
 
 
@@ -125,9 +129,10 @@ async def read_all(
     *,
     finished: FinishedRows | None = None,
     retry_failed: bool = False,
+    tenants: TenantKeys | None = None,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> CheckReport:
-    """Read *source* to its end and let *provider* prepare each row.
+    """Read *source* to its end and let *provider* prepare each row; *tenants* sees every row that is a request.
 
     *finished*: rows that have their line already; with *retry_failed* those that failed are left. *progress* is told
     now and then how many rows were read, and which part of the input.
@@ -147,7 +152,9 @@ async def read_all(
         if row is None:
             await source.wait()
             continue
-        _take_in(report, row, provider, names, is_done)
+        request = _take_in(report, row, provider, names, is_done)
+        if request is not None and tenants is not None and isinstance(row, Row):
+            tenants.label(request.route.label, row)
         if progress is not None and report.rows % 1000 == 0:
             progress(report.rows, source.fraction)
             await asyncio.sleep(0)  # so that Ctrl-C is heard
@@ -193,8 +200,11 @@ def sending_nothing(
     params: Mapping[str, JSON],
     environ: Mapping[str, str],
     needs_keys: bool = False,
-) -> Provider:
+    warn: Callable[[str], None] = lambda text: None,
+) -> HttpProvider:
     """A provider that prepares rows as a run's does, and needs no HTTP client, nor keys unless *needs_keys*.
+
+    *warn* is told of columns that are not sent.
 
     Raises:
         UsageError: a value cannot be meant.
@@ -211,7 +221,7 @@ def sending_nothing(
         sim_url=lambda: _SIM_URL,
         sim_scenarios=LocalSimulator.scenarios,
     )
-    return HttpProvider(connection, _NoTransport())
+    return HttpProvider(connection, _NoTransport(), warn=warn)
 
 
 def _keyless(environ: Mapping[str, str], others: Sequence[str]) -> dict[str, str]:
@@ -223,18 +233,18 @@ def _keyless(environ: Mapping[str, str], others: Sequence[str]) -> dict[str, str
 
 def _take_in(
     report: CheckReport, row: Row | Malformed, provider: Provider, names: SeenNames, is_done: Callable[[int], bool]
-) -> None:
+) -> Request | None:
     report.rows += 1
     if row.id_json != f'"row-{row.number}"' and not names.add(row.id_json):
         report.duplicates.add(row.number, row.id_json)
     if isinstance(row, Malformed):
         _finding(report.malformed, row.code).add(row.number, row.message)
-        return
+        return None
     try:
         request = first_request(provider, row)
     except MalformedRowError as error:
         _finding(report.malformed, error.code).add(row.number, str(error))
-        return
+        return None
     except UsageError as error:
         raise UsageError(f"line {row.number}: {error.message}", hint=error.hint) from error
     _count(report.endpoints, request.endpoint)
@@ -245,6 +255,7 @@ def _take_in(
     if not is_done(row.number):
         report.rows_left += 1
         report.tokens_left += request.tokens
+    return request
 
 
 def _finding(findings: dict[str, Finding], code: str) -> Finding:

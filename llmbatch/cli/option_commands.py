@@ -19,6 +19,7 @@ import typer.main
 from llmbatch.cli.help import PlainCommand, UnconvertedCommand
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS
+from llmbatch.runner.value_types import Choice
 
 if TYPE_CHECKING:
     from llmbatch.cli.settings import CommandLine
@@ -159,10 +160,31 @@ def _flag_parameter(option: Option, *, for_check: bool) -> inspect.Parameter:
         rich_help_panel=option.group,
         show_default=False,
         hidden=for_check and option.sends,
+        autocompletion=_completion(option),
     )
     if option.is_switch:
         return _parameter(option.name, bool, False, info)
     return _parameter(option.name, list[str] | None if option.value.repeats else str | None, None, info)
+
+
+def _completion(option: Option) -> Callable[[str], list[str]] | None:
+    """What a shell offers for the value of *option*; None: what it offers by itself, such as files."""
+    if isinstance(option.value, Choice):
+        words = option.value.words
+        return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+    return _models if option.name == "model" else None
+
+
+def _models(incomplete: str) -> list[str]:
+    """The known providers, each with an example of its models, and the scenarios behind ``sim/``."""
+    from llmbatch.providers.catalog import PROVIDERS
+    from llmbatch.runs.local_simulator import LocalSimulator
+
+    if incomplete.startswith("sim/"):
+        names = [f"sim/{name}" for name in LocalSimulator.scenarios()]
+    else:
+        names = [f"{provider.name}/{provider.example}" for provider in PROVIDERS.values()]
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _parameter(name: str, kind: object, default: object, info: object) -> inspect.Parameter:

@@ -13,13 +13,17 @@ __all__ = ["to_markdown"]
 
 _HEAD = """# Options
 
-Made from the table in `llmbatch/runner/options.py` by `python -m llmbatch.cli.option_docs`.
+Generated from the table in `llmbatch/runner/options.py` by `python -m llmbatch.cli.option_docs`.
 
-Every option is a flag of `llmbatch run` and `llmbatch check`. Where the second column has a name, it is also a key of
-`llmbatch.toml` (dashes or underscores) and, as `LLMBATCH_` and the name in capitals, an environment variable; aliases
-work there too. A flag wins over a variable, a variable over `--config FILE` or `./llmbatch.toml`, and that over the
-user's `~/.config/llmbatch/config.toml`. In the library the name is a keyword of `BatchRunner` or of its `run`.
-Options marked ◇ are also flags of `llmbatch sim drill`, those marked ◆ can be compared and swept there too.
+Every option is a flag of `llmbatch run` and `llmbatch check`. If the second column has a name, the option can also be
+set in `llmbatch.toml` under that name (with dashes or underscores) and by an environment variable: `LLMBATCH_` and the
+name in capitals. Aliases work there too. Flags override variables, variables override `--config FILE` or
+`./llmbatch.toml`, and those override the user's `~/.config/llmbatch/config.toml`. In the library, the name is a keyword
+of `BatchRunner` or of its `run`. Options marked ◇ are also flags of `llmbatch sim drill`; those marked ◆ can also be
+compared and swept there.
+
+Not in the tables, as they are flags only: `-P`/`--param KEY=VALUE` (a request parameter for every row; `[params]` in a
+file, `params=` in the library), `-v` (say more) and `--config FILE`.
 
 Durations are seconds or have units (`90`, `2m`, `1h30m`; d, h, m, s, ms), counts may end in k, M or G (`60k`, `1.5M`).
 In a file a value with a unit is text: `timeout = "2m"`.

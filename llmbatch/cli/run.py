@@ -22,7 +22,7 @@ from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import OutputError
 from llmbatch.core.events import Notice, Observer
 from llmbatch.display import make_display
-from llmbatch.display.status_file import StatusFile
+from llmbatch.display.status_file import StatusFile, status_path
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.stats import RunStats, Summary
@@ -40,6 +40,8 @@ def run(settings: Settings) -> int:
         WriteError: the output could not be written.
     """
     output = output_of(settings)
+    if not Path(output).name:  # a dot or a slash
+        raise OutputError(f"{output}: is a directory", hint="name a file in it, such as -o results.jsonl")
     if output != "-" and not settings.overwrite:
         refuse_moved_run(output)
     if settings.overwrite and "output" in settings.from_local:
@@ -53,6 +55,13 @@ def run(settings: Settings) -> int:
         is_told = settings.progress != "none"
         _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
     return summary.exit_code
+
+
+def _remove_lone_sidecar(output: str) -> None:
+    """The run was refused, and its empty output removed: leave nothing beside it either."""
+    if output != "-" and not os.path.lexists(output):
+        with contextlib.suppress(OSError):
+            status_path(Path(output)).unlink(missing_ok=True)
 
 
 def _refuse_to_empty(output: str) -> None:
@@ -101,6 +110,7 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
                 display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
 
         stack.enter_context(stop_on_signals(runner, say))
+        stack.callback(_remove_lone_sidecar, output)
         return await runner.run(
             settings.input,
             output,

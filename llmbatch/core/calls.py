@@ -43,6 +43,8 @@ class Request:
     body: bytes = field(repr=False)
     endpoint: str
     tokens: int
+    settings: str = ""
+    """A digest of the run's settings that shaped it (system prompt, parameters, endpoint); empty if there are none."""
 
 
 @dataclass(slots=True)

@@ -199,6 +199,8 @@ class Throttled:
     route: str
     pause: float
     code: str
+    is_named: bool = True
+    """Whether the provider named the wait; False where it is llmbatch's own backoff."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,7 @@ class Result:
     reason: str | None = None
     value: object = None
     retry_at: str | None = None
+    settings: str = ""
 
     @property
     def id(self) -> str:
@@ -131,10 +132,12 @@ def encode_line(result: Result) -> bytes:
         error = dumps(result.error)
     if result.cost_usd is not None:
         cost = dumps(result.cost_usd)
+    metadata = result.metadata_json or "null"
+    settings = f',"settings":{dumps(result.settings)}' if result.settings else ""
     line = (
         f'{{"row":{result.row},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
         f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
         f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
-        f'"deferrals":{result.deferrals},"latency_s":{latency},"metadata":{result.metadata_json or "null"}}}\n'
+        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings},"metadata":{metadata}}}\n'
     )
     return line.encode()

@@ -130,9 +130,13 @@ def _next_probe(route: RouteSnapshot) -> str:
 
 
 def pause_phrase(route: RouteSnapshot) -> str:
-    """Why nothing goes to a route that asked for a slower pace: ``rate_limit_exceeded, 12 s left``."""
-    code = f"{shown(route.pause_code, 40)}, " if route.pause_code else ""
-    return f"{code}{duration(route.paused_s)} left"
+    """Why nothing is sent to a route that asked for a slower pace, and whose wait it is.
+
+    ``provider's wait, 12 s left: rate_limit_exceeded``; ``own backoff`` where the provider named no wait.
+    """
+    code = f": {shown(route.pause_code, 40)}" if route.pause_code else ""
+    whose = "provider's wait" if route.pause_is_named else "own backoff"
+    return f"{whose}, {duration(route.paused_s)} left{code}"
 
 
 def gives_up_phrase(now: Snapshot, route: RouteSnapshot) -> str | None:
@@ -177,7 +181,7 @@ def idle_reason(now: Snapshot) -> str | None:
         return None
     paused = [route for route in now.routes if route.paused_s > 0]
     if paused:
-        return f"{elided(paused[0].label, 40)} asked for a slower pace ({pause_phrase(paused[0])})"
+        return f"{elided(paused[0].label, 40)} paused ({pause_phrase(paused[0])})"
     if now.own_limits:
         return f"waiting for {shown(now.own_limits)}"
     return f"{plural(now.waiting_retries, 'row')} waiting to be retried" if now.waiting_retries else None

@@ -132,7 +132,8 @@ class LogLines:
             case RowsRequeued():
                 return LogLine("info", f"{plural(event.count, 'parked row')} of {elided(event.route, 80)} may go again")
             case Throttled():
-                pause = f"nothing goes for {_wait(event.pause)}"
+                whose = "provider's wait" if event.is_named else "own backoff"
+                pause = f"nothing is sent for {_wait(event.pause)} ({whose})"
                 return LogLine(
                     "info", f"{elided(event.route, 80)} asks for a slower pace, {pause}: {shown(event.code, 80)}"
                 )
@@ -142,7 +143,7 @@ class LogLines:
 
 def _phrase(text: str, limit: int) -> str:
     """*text* without its full stop, to go on behind it."""
-    return shown(text.removesuffix("."), limit)
+    return shown(text if text.endswith("..") else text.removesuffix("."), limit)
 
 
 def _wait(seconds: float) -> str:

@@ -26,7 +26,7 @@ from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.lock import holds_lock
 from llmbatch.outputs.scan import scan
 from llmbatch.report.counters import CodeCounter
-from llmbatch.report.journal import Journal, from_iso
+from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
@@ -59,7 +59,10 @@ def read_status(output: str | Path) -> StatusReport:
     if not fits:
         sidecar, run, exit_code = {}, {}, None
     was_killed = fits and exit_code is None and not is_running
-    deferred = Deferred() if is_running else _read_deferred(path, is_known=fits and not was_killed)
+    if is_running:
+        deferred = _parked_now(run, from_iso(sidecar.get("updated")))
+    else:
+        deferred = _read_deferred(path, is_known=fits and not was_killed)
     torn_bytes = 0 if is_running or found.lacks_newline else max(0, size - found.end_bytes)
     return StatusReport(
         output=str(path),
@@ -170,6 +173,24 @@ def _read_deferred(output: Path, *, is_known: bool) -> Deferred:
         if instant is not None:  # all in one form, which sorts as text
             first = instant if first is None else min(first, instant)
     return Deferred(rows if rows or is_known else None, first, shortest, longest, reasons.top())
+
+
+def _parked_now(run: dict[str, JSON], updated: float | None) -> Deferred:
+    """The rows that a running run has parked, and the instant of its next probe or of the end of a pause."""
+    reasons: dict[str, int] = {}
+    waits: list[float] = []
+    routes = run.get("routes")
+    for route in map(_mapping, routes if isinstance(routes, list) else ()):
+        parked = _integer(route.get("parked")) or 0
+        if not parked:
+            continue
+        reason = (_text(route.get("reason")) or "paused")[:80]
+        reasons[reason] = reasons.get(reason, 0) + parked
+        wait = route.get("next_probe_s") if route.get("state") != "closed" else route.get("paused_s")
+        if isinstance(wait, (int, float)):
+            waits.append(wait)
+    at = None if updated is None or not waits else to_iso(updated + min(waits))
+    return Deferred(_integer(run.get("parked")) or 0, at, reasons=reasons)
 
 
 def _deferred_items(path: Path) -> Iterator[dict[str, JSON]]:

@@ -20,10 +20,10 @@ _OWN_FORM = frozenset(("journal", "seen", "failures", "routes"))
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The rows that were parked when the run stopped. Times are seconds, as of then; None where no row has one.
+    """The rows that are parked, or were when the run stopped. Times are seconds, as of then; None where no row has one.
 
     ``rows`` is None where that is not known: a run that was killed could not write it down. ``retry_at`` is the first
-    instant at which one of them may be sent again (ISO 8601, UTC).
+    instant at which one of them may be sent again (ISO 8601, UTC): while a run goes on, that of the next probe.
     """
 
     rows: int | None = 0

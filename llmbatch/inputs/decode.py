@@ -15,6 +15,7 @@ from llmbatch.inputs.splitter import LineSplitter, LongLine
 
 __all__ = ["Unterminated", "text_lines"]
 
+_FEW_LETTERS = 4
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -72,12 +73,23 @@ def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> It
         raise InputError(f"{name}: {error}", hint="fetch or compress the file again, or give it uncompressed") from None
 
 
+def _utf16(first: bytes) -> str:
+    """Which UTF-16 *first*, the first line, is in; empty if it is not. Without a BOM, by the NULs of ASCII letters."""
+    if first.startswith(_UTF16_BOMS):
+        return "UTF-16"
+    even, odd = first[0:32:2], first[1:32:2]
+    if len(odd) < _FEW_LETTERS or first[:32].count(0) < _FEW_LETTERS:
+        return ""
+    return "UTF-16LE" if not any(odd) and all(even) else "UTF-16BE" if not any(even) and all(odd) else ""
+
+
 def _first_line_checked(lines: Sequence[bytes | LongLine], name: str) -> Sequence[bytes | LongLine]:
     first = lines[0] if lines else b""
     if isinstance(first, LongLine):
         return lines
-    if first.startswith(_UTF16_BOMS):
-        hint = "convert it to UTF-8, for example with iconv -f UTF-16 -t UTF-8"
+    encoding = _utf16(first)
+    if encoding:
+        hint = f"convert it to UTF-8, for example with iconv -f {encoding} -t UTF-8"
         raise InputError(f"{name}: the text is UTF-16, not UTF-8", hint=hint, line=1)
     if not first:
         return lines

@@ -96,17 +96,27 @@ def other_format(name: str, first: Malformed) -> InputError | None:
 
 def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
     """The error for an input of which the first *rows*, one or more, are all malformed."""
+    not_text = _not_text(name, rows)
+    if not_text is not None:
+        return not_text
     found = _format_of_first(name, rows[0]) or _text_format(rows)
     if found is not None:
         return _converted(name, found)
     named = rows[:1] if len({(row.code, row.message) for row in rows}) == 1 else rows[:_NAMED_ROWS]
+    if len(named) == 1 and rows[0].code == "input_unknown_provider":
+        # A fault of a name, not of a form: what was meant is told with it.
+        message, _, hint = rows[0].message.partition("; ")
+        return InputError(f"{name}: {_which(rows)} refused: {message}", hint=hint, line=rows[0].number)
     shown = "; ".join(f"line {row.number}: {row.code}: {row.message}" for row in named)
-    which = "the only row is" if len(rows) == 1 else f"all of the first {len(rows)} rows are"
     hint = 'a row is one line such as {"prompt": "…"}, {"messages": […]} or a batch row'
     if all(row.code == "input_no_prompt" for row in rows):
         source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
         hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
-    return InputError(f"{name}: {which} malformed: {shown}", hint=hint, line=rows[0].number)
+    return InputError(f"{name}: {_which(rows)} malformed: {shown}", hint=hint, line=rows[0].number)
+
+
+def _which(rows: Sequence[Malformed]) -> str:
+    return "the only row is" if len(rows) == 1 else f"all of the first {len(rows)} rows are"
 
 
 def _format_of_first(name: str, first: Malformed) -> _Format | None:
@@ -118,7 +128,31 @@ def _format_of_first(name: str, first: Malformed) -> _Format | None:
     if first.code == "input_bad_json" and text == "{":
         return _PRETTY
     suffix = PurePath(_plain_name(name)).suffix.lower()
-    return {".csv": _COMMA if ";" not in text or "," in text else _SEMICOLON, ".tsv": _TAB}.get(suffix)
+    if suffix not in (".csv", ".tsv"):
+        return None
+    usual = {"\t": _TAB, ",": _COMMA, ";": _SEMICOLON}
+    order = "\t,;" if suffix == ".tsv" else ",;\t"
+    return next((usual[delimiter] for delimiter in order if delimiter in text), usual[order[0]])
+
+
+def _not_text(name: str, rows: Sequence[Malformed]) -> InputError | None:
+    """The error for *rows* that hold bytes which no text has, or text in another encoding."""
+    if any(_is_control(character) for row in rows for character in row.excerpt):
+        return InputError(
+            f"{name}: this is binary data, not JSON Lines (one row per line)",
+            hint='convert it to lines such as {"prompt": "…"}',
+        )
+    if any(row.code == "input_bad_utf8" for row in rows):
+        source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
+        return InputError(
+            f"{name}: the text is not UTF-8",
+            hint=f"convert it, if it is Western European for example: iconv -f WINDOWS-1252 -t UTF-8{source}",
+        )
+    return None
+
+
+def _is_control(character: str) -> bool:
+    return character < " " and character not in "\t\r\x0b\x0c\x1b\x1e"
 
 
 def _opens_array(text: str) -> bool:

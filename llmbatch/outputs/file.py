@@ -48,6 +48,8 @@ class Output:
         self._path = path
         self.finished = finished
         self.lines_written = 0
+        self.is_new = False
+        """Whether there was no such file before."""
         self._fd = fd
         self._disk = disk
         self._open = True
@@ -73,8 +75,8 @@ class Output:
         except OSError:
             return False
 
-    def first_success(self) -> tuple[int, str] | None:
-        """The row of the first successful line and the model that it names (``provider/model``), if it names one.
+    def first_success(self) -> tuple[int, str, str] | None:
+        """The row of the first successful line, its model (``provider/model``) and settings, if it names a model.
 
         Raises:
             WriteError: the file cannot be read.
@@ -90,7 +92,7 @@ class Output:
         except ValueError:
             raise OutputError(f"{self.name}:1: this result line is damaged", hint=START_AFRESH) from None
         model = parsed.get("model")
-        return (parsed["row"], model) if isinstance(model, str) else None
+        return (parsed["row"], model, str(parsed.get("settings", ""))) if isinstance(model, str) else None
 
     def good_rows(self, most: int) -> dict[int, str]:
         """Number and hash of the first *most* rows that succeeded; none if the file cannot be read."""
@@ -233,6 +235,13 @@ class Output:
         if self._is_unsafe and self._size > self._synced_size:
             self._size, self.lines_written = self._synced_size, self._synced_lines
             self._cut()
+
+    def remove_if_new(self) -> None:
+        """Remove a file that this run made and wrote nothing to: one that was refused leaves nothing behind."""
+        if self.is_new and self._open and self._path is not None:
+            with contextlib.suppress(OSError):
+                if self._disk.fstat(self._fd).st_size == 0:
+                    self._disk.unlink(self._path)
 
     def close(self) -> None:
         """Close the file, which releases the lock; idempotent."""

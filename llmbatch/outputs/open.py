@@ -67,6 +67,7 @@ def open_output(
         raise OutputError(f"{name}: results are written uncompressed", hint=hint)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
     real = disk.real_path(name)
+    is_new = not _exists(real, disk)
     fd = open_locked(real, name, disk)
     try:
         _refuse_input(fd, name, input_path, disk)
@@ -90,7 +91,17 @@ def open_output(
         if isinstance(error, OSError):
             raise write_error(name, error) from error
         raise
-    return Output(fd, name, finished, disk, path=real)
+    output = Output(fd, name, finished, disk, path=real)
+    output.is_new = is_new
+    return output
+
+
+def _exists(path: str, disk: Filesystem) -> bool:
+    try:
+        disk.stat(path)
+    except (OSError, ValueError):  # what is wrong with it is found where it is opened
+        return False
+    return True
 
 
 def _sync_if_possible(fd: int, disk: Filesystem) -> None:

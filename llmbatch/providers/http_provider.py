@@ -6,6 +6,7 @@ It sends once; retries and waits are the runner's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
+from hashlib import blake2b
 
 from llmbatch.classify.classify import classify_fault, classify_reply
 from llmbatch.core.calls import Outcome, Reply, Request, Route
@@ -53,6 +54,13 @@ class ModelUse:
             self.own += is_own
             self.run += not is_own
 
+    def unused(self, model: str | None) -> str:
+        """A warning that *model*, the run's, is used for no row, since each names its own; else empty."""
+        if not model or self.run or not self.own:
+            return ""
+        rows = "1 row names its" if self.own == 1 else f"{self.own:,} rows name their"
+        return f"{rows} own model; {model} (-m) is used for 0"
+
 
 class HttpProvider:
     """Implements :class:`llmbatch.core.ports.Provider` over a transport, which it owns and closes.
@@ -74,6 +82,10 @@ class HttpProvider:
         self._is_raw = connection.endpoint == "raw"
         self._sent = {name: known | NOT_SENT | connection.params.keys() for name, known in PARAMETERS.items()}
         self._told: set[str] = set()
+        endpoint = {} if connection.endpoint is None else {"endpoint": dumps(connection.endpoint)}
+        system = {} if self._system is None else {"system": self._system}
+        self._settings_of_batch = _digest(endpoint)
+        self._settings = _digest({**endpoint, **system, **connection.params})
         self.models = ModelUse()
 
     @classmethod
@@ -94,6 +106,14 @@ class HttpProvider:
         )
         return cls(connection, transport, warn=warn)
 
+    def check_model(self) -> None:
+        """Refuse a model of the run that no row could be sent to, before any row is read.
+
+        Raises:
+            UsageError: what is wrong with it, and what was meant.
+        """
+        self._resolver.check_run_model()
+
     def routes(self, row: Row) -> Sequence[Route]:
         """Return the one route of *row*, by its model and format.
 
@@ -112,8 +132,9 @@ class HttpProvider:
         """
         kind, target = self._resolve(row)
         self._resolved = None
-        members = kind.members
+        members, settings = kind.members, self._settings
         if kind.body is not None:
+            settings = self._settings_of_batch
             body = kind.body.encode() if kind.model is not None else _with_model(kind.body, members, target.model)
         else:
             unsent = members.keys() - self._sent[target.endpoint]
@@ -131,9 +152,8 @@ class HttpProvider:
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
             body = to_bytes(members)
-        return Request(
-            target.route, target.url, target.headers, body, target.endpoint, _tokens(body, members, target.endpoint)
-        )
+        tokens = _tokens(body, members, target.endpoint)
+        return Request(target.route, target.url, target.headers, body, target.endpoint, tokens, settings)
 
     def _echo(self, row: Row, kind: ParsedRow, endpoint: str, unsent: Set[str]) -> None:
         """The row's members that are not sent, for the result's metadata; warns of each member once."""
@@ -188,6 +208,13 @@ class HttpProvider:
     async def aclose(self) -> None:
         """Close the transport; idempotent."""
         await self._transport.aclose()
+
+
+def _digest(settings: Mapping[str, str]) -> str:
+    """Eight hexadecimal digits for *settings* (JSON texts by name), in any order; empty for none."""
+    if not settings:
+        return ""
+    return blake2b(to_bytes(dict(sorted(settings.items()))), digest_size=4).hexdigest()
 
 
 def _is_stream(reply: Reply) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from llmbatch.providers.catalog import PROVIDERS, KnownProvider
 
-__all__ = ["Misnamed", "find_misnamed", "near_scenario", "provider_alone"]
+__all__ = ["Misnamed", "find_misnamed", "provider_alone", "unknown_scenario"]
 
 _NEAR = 0.8
 """How alike two names are, 0 to 1, where one is taken for the other misspelt: ``opneai`` is 0.83 of ``openai``."""
@@ -53,6 +53,7 @@ _FOREIGN: dict[str, str] = {
             "openai_like",
             "openai-compatible",
             "petals",
+            "publishers",
             "predibase",
             "replicate",
             "sagemaker",
@@ -109,6 +110,15 @@ _FOREIGN: dict[str, str] = {
     ),
 }
 
+_IN_BEDROCK = re.compile(
+    r"((us|eu|apac|jp|au|ca|global|us-gov)\.)?"
+    r"(ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|nvidia|openai|qwen|stability|writer)\.[a-z]"
+)
+"""``us.anthropic.claude-…``: model ids of Amazon Bedrock."""
+
+_FILE = re.compile(r"(\.{0,2}/|~)|.*\.(gguf|safetensors|bin|onnx)$")
+_FILE_HINT = "a model in a file needs a server: llama-server -m FILE, then -m llamacpp/NAME or --base-url URL"
+
 # Names that say whose model it is without a provider. The maker's own provider comes second; "" where it is hosted.
 _FAMILIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), provider)
@@ -153,12 +163,30 @@ def find_misnamed(name: str, goes_to: KnownProvider, *, is_rows: bool) -> Misnam
         if meant or advice:
             advice = advice or f"did you mean {meant}/{rest}?"
             return _misnamed(f"model {name!a}: {prefix!a} is not a known provider", advice, name, goes_to)
+    other = _other_spelling(name)
+    if other is not None:
+        return _misnamed(*other, name, goes_to)
     for pattern, maker in _FAMILIES:
         if pattern.match(name.lower()):
             advice = f"did you mean {maker}/{name}?" if maker else _HOSTED
             what = f"model {name!a} names no provider, and is not one of {goes_to.title}'s"
             return _misnamed(what, advice, name, goes_to) if maker != goes_to.name else None
     return None
+
+
+def _other_spelling(name: str) -> tuple[str, str] | None:
+    """What is wrong with a name as other tools spell it (``anthropic:claude-…``, ``models/gemini-…``), and a hint."""
+    prefix, colon, rest = name.partition(":")
+    word = prefix.lower()
+    if colon and rest and (word in PROVIDERS or word in _ALIASES):
+        return f"model {name!a} has a colon", f"did you mean {_ALIASES.get(word, word)}/{rest}?"
+    if colon and rest and _FOREIGN.get(word) == _GATEWAY:
+        return f"model {name!a}: {prefix!a} is not a known provider", _GATEWAY
+    if name.startswith("models/gemini"):
+        return f"model {name!a}: 'models' is not a known provider", f"did you mean gemini/{name[7:]}?"
+    if _IN_BEDROCK.match(name.lower()):
+        return f"model {name!a} is a name of Amazon Bedrock", _GATEWAY
+    return (f"model {name!a} is a file", _FILE_HINT) if _FILE.match(name) else None
 
 
 def _misnamed(message: str, advice: str, name: str, goes_to: KnownProvider) -> Misnamed:
@@ -179,14 +207,17 @@ def provider_alone(name: str) -> Misnamed | None:
     )
 
 
-def near_scenario(model: str, scenarios: tuple[str, ...]) -> Misnamed | None:
-    """Whether *model*, of the simulated provider, is a scenario misspelt; other names are answered as ``steady``."""
-    close = difflib.get_close_matches(model.lower(), scenarios, n=1, cutoff=_NEAR)
-    if model in scenarios or not close:
+def unknown_scenario(model: str, scenarios: tuple[str, ...]) -> Misnamed | None:
+    """Whether *model*, of the simulated provider, is none of *scenarios*: the names that it has answers for."""
+    if model in scenarios:
         return None
+    word = model.lower()
+    close = [name for name in scenarios if name.startswith(f"{word}-")] if word[1:].isdecimal() else []
+    close = close or difflib.get_close_matches(word, scenarios, n=1, cutoff=_NEAR)
+    meant = f"did you mean sim/{close[0]}? " if close else ""
     return Misnamed(
-        f"model 'sim/{model}': there is no scenario {model!a}",
-        f"did you mean sim/{close[0]}? there are {', '.join(scenarios)}",
+        f"model {f'sim/{model}'!a}: there is no scenario {model!a}",
+        f"{meant}there are {', '.join(scenarios)}; llmbatch sim scenarios tells what happens in each",
     )
 
 

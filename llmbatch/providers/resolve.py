@@ -21,7 +21,7 @@ from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.secrets import Mask, Secret
 from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, Endpoint, KnownProvider, split_model
 from llmbatch.providers.formats.row_kind import FORBIDDEN
-from llmbatch.providers.misnamed import Misnamed, find_misnamed, near_scenario, provider_alone
+from llmbatch.providers.misnamed import Misnamed, find_misnamed, provider_alone, unknown_scenario
 from llmbatch.providers.urls import (
     BaseUrl,
     azure_url,
@@ -76,7 +76,7 @@ class ProviderSettings:
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
     sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
-    """Gives the names of the simulated provider's scenarios, so that a misspelt one is found; None: all are taken."""
+    """Gives the names that the simulated provider has answers for; every other one is refused. None: all are taken."""
 
     def __post_init__(self) -> None:
         if not _is_text(self.model or ""):
@@ -135,6 +135,15 @@ class Resolver:
             secrets += map(Secret, proxy_secrets(connection.proxy))
         self.mask = Mask(secrets)
 
+    def check_run_model(self) -> None:
+        """Refuse the run's model if no row could be sent to it, whatever the row.
+
+        Raises:
+            UsageError: it names a provider alone, another company's, or a scenario that there is not.
+        """
+        if self._run_fault is not None:
+            raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
+
     def target(self, model: str | None, endpoint: Endpoint | None, *, anthropic: bool, path: str = "") -> Target:
         """The target for a row's own *model* (JSON text) or the run's.
 
@@ -155,11 +164,15 @@ class Resolver:
         return found
 
     def _fault_of_run_model(self, name: str) -> Misnamed | None:
-        """The error for a run's model that suits no row: a provider alone, or no model of OpenAI or Anthropic."""
-        found = None if self._connection.base_url or (self.run_provider and self.run_model) else provider_alone(name)
+        """The error for a run's model that suits no row: a provider alone, another company's, no scenario."""
+        has_model = self.run_provider is not None and self.run_model.strip("/ ")
+        found = None if self._connection.base_url or has_model else provider_alone(name)
         if found is None and self.run_provider is None and self._is_own_address(PROVIDERS["openai"]):
             by_format = [find_misnamed(name, PROVIDERS[other], is_rows=False) for other in ("openai", "anthropic")]
             found = by_format[0] if all(by_format) else None
+        scenarios = self._connection.sim_scenarios
+        if found is None and self.run_provider is PROVIDERS["sim"] and scenarios is not None:
+            found = unknown_scenario(self.run_model, scenarios())
         return found
 
     def _is_own_address(self, provider: KnownProvider) -> bool:
@@ -170,7 +183,7 @@ class Resolver:
         )
 
     def _check_name(self, name: str, provider: KnownProvider, *, is_named: bool, is_rows: bool) -> None:
-        """Refuse a model that was meant for another company than *provider*, or a scenario that is misspelt.
+        """Refuse a model that was meant for another company than *provider*, or a scenario that there is not.
 
         Raises:
             MalformedRowError: the row says so.
@@ -179,7 +192,7 @@ class Resolver:
         found: Misnamed | None = None
         if provider.name == "sim":
             scenarios = self._connection.sim_scenarios
-            found = near_scenario(name, scenarios()) if scenarios is not None else None
+            found = unknown_scenario(name, scenarios()) if scenarios is not None else None
         elif not is_named and provider.own_models_only and self._is_own_address(provider):
             found = (provider_alone(name) if "/" not in name else None) or find_misnamed(
                 name, provider, is_rows=is_rows
@@ -192,8 +205,7 @@ class Resolver:
 
     def _resolve(self, model: str | None, endpoint: Endpoint | None, anthropic: bool, path: str) -> Target:
         connection = self._connection
-        if self._run_fault is not None:
-            raise UsageError(self._run_fault.message, hint=self._run_fault.hint)
+        self.check_run_model()
         named, name = split_model(str(parse(model))) if model is not None else (None, self.run_model)
         if model is not None and not (name.strip() and _is_text(name)):
             raise MalformedRowError("input_bad_model", f"model is {parse(model)!a}, which is not a name")

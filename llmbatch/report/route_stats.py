@@ -12,10 +12,11 @@ __all__ = ["Pause", "RouteStats"]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A wait that the provider asked for: its end on the loop's clock, and the error code of the answer."""
+    """A wait of the route: its end on the loop's clock, the error code of the answer, whether the provider named it."""
 
     until: float = 0.0
     code: str = ""
+    is_named: bool = False
 
 
 @dataclass(slots=True)
@@ -48,9 +49,10 @@ class RouteStats:
         """When the route may be used again after the waits that the provider named; 0 before the first."""
         return self.pause.until
 
-    def note_pause(self, until: float, code: str) -> None:
-        """Note a wait that the provider named; it never shortens an earlier one."""
-        self.pause = Pause(max(self.paused_until, until), code)
+    def note_pause(self, until: float, code: str, *, is_named: bool) -> None:
+        """Note a wait; it never shortens an earlier one. *is_named*: by the provider."""
+        named = is_named if until >= self.paused_until else self.pause.is_named
+        self.pause = Pause(max(self.paused_until, until), code, named)
 
     def outage_seconds(self, now: float) -> float:
         """Seconds of outage so far, including the current one."""
@@ -79,4 +81,5 @@ class RouteStats:
             recovered_s=None if self.recovered_at is None else max(0.0, now - self.recovered_at),
             open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
             pause_code=self.pause.code if self.paused_until > now else "",
+            pause_is_named=self.pause.is_named and self.paused_until > now,
         )

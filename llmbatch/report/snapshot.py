@@ -45,6 +45,8 @@ class RouteSnapshot:
     """Seconds since the circuit opened; None while it is closed."""
     pause_code: str = ""
     """The code of the answer that asked for the slower pace; empty when nothing is paused."""
+    pause_is_named: bool = False
+    """Whether the provider named the wait; False where it is llmbatch's own backoff, or nothing is paused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ class RunStats:
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)
         route.throttles += 1
-        route.note_pause(event.at + event.pause, event.code)
+        route.note_pause(event.at + event.pause, event.code, is_named=event.is_named)
         self._counts.throttles += 1
 
     # Results.

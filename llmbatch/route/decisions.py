@@ -92,10 +92,14 @@ class OutageOver:
 
 @dataclass(frozen=True, slots=True)
 class PauseRoute:
-    """Nothing is sent to the route for *seconds*, because the provider asked for it."""
+    """Nothing is sent to the route for *seconds*.
+
+    ``is_named``: the provider named the wait; False where it is llmbatch's own backoff.
+    """
 
     seconds: float
     code: str
+    is_named: bool = True
 
 
 @dataclass(frozen=True, slots=True)

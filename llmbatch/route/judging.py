@@ -6,7 +6,7 @@ import math
 
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
-from llmbatch.route.base import RAMP_START, RouteBase
+from llmbatch.route.base import RAMP_START, UNREACHABLE_SECONDS, RouteBase
 from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
     Decision,
@@ -195,7 +195,8 @@ class Judging(RouteBase):
         self.circuit.hold(self.throttle.confirmed_wait(disprovable=False))
         decisions: list[Decision] = []
         if confirmed:
-            decisions.append(OutageConfirmed(now, self.reason))
+            lasts = [record.last for record in self.evidence.records.values()]
+            decisions += self._confirmed(now, unreachable=all(last.unreachable for last in lasts))
         return decisions
 
     def _begin_outage(self, outage: Outage) -> None:
@@ -225,7 +226,7 @@ class Judging(RouteBase):
             return decisions
         rate = self.evidence.rate.cautious
         if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
-            decisions.append(OutageConfirmed(outage.since, self.reason))
+            decisions += self._confirmed(outage.since, unreachable=outcome.unreachable)
             if outcome.key_refused and self.history.ever:
                 message = f"{self.label} suddenly refuses the key ({outcome.message})"
                 hint = "the key may have been revoked; waiting and probing in case it is an outage"
@@ -274,6 +275,16 @@ class Judging(RouteBase):
         self.throttle.ramp_due = False
         return [*decisions, Requeue()]
 
+    def _confirmed(self, since: float, *, unreachable: bool) -> list[Decision]:
+        """An outage; where no connection was ever made, more often a wrong address."""
+        outage = OutageConfirmed(since, self.reason)
+        if not unreachable or self._unreached is None or self.history.ever:
+            return [outage]
+        bound = self._policy.max_outage
+        most = f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
+        hint = f"is the address right, and is the server up? still trying, for {most} at most"
+        return [outage, Tell("warning", f"{self.label} has never answered", hint)]
+
     def _name_silence(self, call: Call) -> Decision:
         """Return a warning that the route has never answered, not even a ping."""
         message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
@@ -296,10 +307,10 @@ class Judging(RouteBase):
             return []
         return self._pause(self.throttle.confirmed_wait(disprovable=True) - now, now, "")
 
-    def _pause(self, wait: float, now: float, code: str) -> list[Decision]:
+    def _pause(self, wait: float, now: float, code: str, *, is_named: bool = True) -> list[Decision]:
         if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
             return []
         throttle = self.throttle
         if throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
             throttle.given_up = True
-        return [PauseRoute(wait, code)]
+        return [PauseRoute(wait, code, is_named)]

@@ -173,8 +173,9 @@ class Refusing(Judging):
                 if outcome.retry_after is not None
                 else self.throttle.backoff(self._chance(purpose), now)
             )
+        is_named = (math.isfinite(named) or outcome.retry_after is not None) and wait >= outcome.min_backoff
         wait = max(wait, outcome.min_backoff)
-        decisions = self._pause(wait, now, outcome.code)
+        decisions = self._pause(wait, now, outcome.code, is_named=is_named)
         decisions += [RetryAt(row, max(at, now + wait), outcome.code) for row, at in excused]
         if not self.circuit.is_closed:
             self.circuit.hold(now + wait)

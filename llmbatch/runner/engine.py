@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from llmbatch.core.calls import Outcome
-from llmbatch.core.errors import WriteError
+from llmbatch.core.errors import InputError, UsageError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
@@ -205,7 +205,7 @@ class Engine:
         error = self._scheduler.reading.error
         if error is not None and self._ending is None:
             self._ending = RunOutcome(2, str(error), getattr(error, "hint", ""), error)
-            self.emit(RunStopping(self._loop.time(), "the input cannot be read on"))
+            self.emit(RunStopping(self._loop.time(), _reading_failed(error)))
 
     async def _work(self, attempt: Attempt | None) -> None:
         call, settle, concurrency = self._provider.call, self._scheduler.settle, self._options.concurrency
@@ -328,6 +328,13 @@ async def _forget_cancellation(task: asyncio.Task[object]) -> None:
         pass
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
+
+
+def _reading_failed(error: Exception) -> str:
+    """Why no row is read any more, in short: the error itself is told at the end."""
+    if isinstance(error, InputError):
+        return "the input cannot be used"
+    return "the rows cannot be sent" if isinstance(error, UsageError) else "the rows cannot be read"
 
 
 def _request_pace(rpm: float | None) -> AsyncLimiter | None:

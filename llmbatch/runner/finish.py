@@ -51,6 +51,7 @@ class Finisher:
             latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
+            settings="" if pending.request is None else pending.request.settings,
         )
         self._sink.put(result)
         if self.marks:

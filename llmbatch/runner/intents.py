@@ -5,7 +5,9 @@ Misspelled options are found by their spelling. These are spelled right; the mos
 
 from __future__ import annotations
 
-__all__ = ["find_intent"]
+__all__ = ["find_command", "find_intent"]
+
+_LEAST_RUN_TOGETHER = 6
 
 _CONCURRENCY = "use -c N (--concurrency): the maximum of requests in flight"
 _ATTEMPTS = "use --max-attempts N: failed attempts that end a row; outages never count against it"
@@ -64,10 +66,68 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(("retry-errors", "only-failed", "rerun-failed", "failed"), "use --retry-failed"),
     **dict.fromkeys(("fresh", "clean", "no-resume", "clobber"), "use --overwrite: start over"),
     **dict.fromkeys(("shuffle", "random-seed"), "rows are sent in order; --seed fixes every random draw"),
+    **dict.fromkeys(("w", "threads-count", "nproc"), _CONCURRENCY),
+    **dict.fromkeys(("r", "retry-on-error", "retry-count"), _ATTEMPTS),
+    **dict.fromkeys(
+        ("t", "template", "prompt-template", "prompt", "p", "prompt-column", "input-column"),
+        "there are no templates yet: write the prompt into each row, such as with jq -c '{prompt: (\"…\" + .text)}'",
+    ),
+    **dict.fromkeys(
+        ("fail-fast", "stop-on-error", "max-errors", "max-failures", "error-threshold"),
+        "a bad row never stops a run; --strict refuses an input with malformed rows, --on-outage fail fails rows",
+    ),
+    **dict.fromkeys(
+        ("wait", "no-wait", "wait-for-recovery"),
+        "a run waits for the end of an outage; --on-outage defer or --max-outage DURATION stops waiting",
+    ),
+    **dict.fromkeys(
+        ("deadline", "max-time", "max-duration", "time-limit", "max-runtime"),
+        "there is no deadline for a run: --max-outage DURATION bounds waiting, --timeout one attempt, -n the rows",
+    ),
+    **dict.fromkeys(
+        ("log", "log-file", "logfile", "log-dir"), "progress goes to standard error: --progress plain 2> run.log"
+    ),
+    **dict.fromkeys(
+        ("batch", "batch-api", "via", "detach", "tier", "flex"),
+        "rows are sent live, one request each: batch APIs and cheaper tiers are not used yet (-P service_tier=flex)",
+    ),
+    **dict.fromkeys(
+        ("shard", "shards", "num-shards", "processes", "num-processes", "rank", "world-size"),
+        "one process sends up to 100,000 requests at a time (-c); split the input to use several machines",
+    ),
+    **dict.fromkeys(
+        ("report", "dashboard", "metrics-port", "metrics", "html"),
+        "use llmbatch status OUTPUT while the run goes on, --json for numbers, --progress json for a stream of them",
+    ),
+    **dict.fromkeys(
+        ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
+    ),
+    **dict.fromkeys(("repair", "validate-output"), "answers are not checked yet: what a model wrote is a success"),
     "stream": "answers are read whole: a result line cannot hold a stream",
     "fallback": "there are no fallback routes yet: --on-outage defer leaves rows for another command",
     "cache": "there is no cache yet; finished rows are never sent twice",
     "schema": 'send the schema as a parameter: -P response_format=\'{"type":"json_schema",…}\'',
+}
+
+_COMMANDS: dict[str, str] = {
+    **dict.fromkeys(
+        ("resume", "continue", "restart"), "run the same llmbatch run command again: it resumes, and sends no row twice"
+    ),
+    **dict.fromkeys(
+        ("retry", "rerun", "retry-failed"),
+        "run the same command again with --retry-failed: llmbatch run INPUT … --retry-failed",
+    ),
+    **dict.fromkeys(
+        ("export", "convert", "results", "view", "show"),
+        "results are JSON lines: jq -r 'select(.status == \"success\") | [.id, .text] | @csv' prompts.results.jsonl",
+    ),
+    **dict.fromkeys(("validate", "estimate", "dry-run", "cost", "lint"), "use llmbatch check INPUT"),
+    **dict.fromkeys(("errors", "failures", "fails"), "use llmbatch failed OUTPUT"),
+    **dict.fromkeys(("progress", "report", "watch", "list", "info"), "use llmbatch status OUTPUT"),
+    **dict.fromkeys(("serve", "drill", "scenarios", "simulate"), "it is a command of sim: llmbatch sim --help"),
+    **dict.fromkeys(("send", "start", "submit", "batch", "exec"), "use llmbatch run INPUT -m PROVIDER/MODEL"),
+    "version": "use llmbatch --version",
+    "help": "use llmbatch --help, or llmbatch run --help",
 }
 
 _PARAMETERS: dict[str, str] = {
@@ -98,4 +158,20 @@ def find_intent(name: str) -> str:
     word = name.strip("-").replace("_", "-").lower()
     if word in _PARAMETERS:
         return _PARAMETER.format(_PARAMETERS[word])
-    return _INTENTS.get(word, "")
+    return _INTENTS.get(word, "") or _find_run_together(word)
+
+
+def _find_run_together(word: str) -> str:
+    """The same for a *word* without its dashes: ``maxtokens``, ``numworkers``."""
+    if len(word) < _LEAST_RUN_TOGETHER or "-" in word:
+        return ""
+    for names in (_PARAMETERS, _INTENTS):
+        name = next((name for name in names if "-" in name and name.replace("-", "") == word), None)
+        if name is not None:
+            return find_intent(name)
+    return ""
+
+
+def find_command(word: str) -> str:
+    """What is meant by *word*, typed as a command that there is not; empty where that is not known."""
+    return _COMMANDS.get(word.replace("_", "-").lower(), "")

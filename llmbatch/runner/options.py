@@ -200,7 +200,7 @@ class CommandOptions(RunOptions):
         False,
         Switch(),
         "--force",
-        help="Continue an output whose rows another model has answered.",
+        help="Continue an output that another model, system prompt, set of parameters or endpoint has answered.",
         group="Input and output",
         settable=False,
         sends=True,

@@ -18,6 +18,7 @@ from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.tenant_keys import missing_key_text
 
 __all__ = ["Reading"]
 
@@ -53,10 +54,9 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = None
-        """First rows of a stream while none of them can be sent; None: such rows fail alone."""
-        if run.source.fraction is None:
-            self._held = []
+        self._name: str = getattr(run.source, "name", STANDARD_INPUT)
+        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
+        """First rows while none of them can be sent; None: such rows fail alone."""
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -176,7 +176,7 @@ class Reading:
         return pending
 
     def _cannot_send(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
-        """Fail a row that cannot be sent; if no row of a stream can be sent, end the run instead."""
+        """Fail a row that cannot be sent; if no row can be sent at all, end the run instead."""
         if self._held is not None and not self._may_hold(error):
             self._release()
         if self._held is None:
@@ -184,7 +184,7 @@ class Reading:
             return
         self._held.append((row, error))
         first = self._malformed(*self._held[0]) if len(self._held) == 1 else None
-        other = None if first is None else other_format(STANDARD_INPUT, first)
+        other = None if first is None else other_format(self._name, first)
         if other is not None:
             self.fail(other)
         elif len(self._held) >= MOST_MALFORMED:
@@ -202,7 +202,7 @@ class Reading:
         held = self._held or []
         no_key = next((error for _, error in held if isinstance(error, MissingKeyError)), None)
         malformed = [item for item in starmap(self._malformed, held) if item is not None]
-        self.fail(no_key or unsendable(STANDARD_INPUT, malformed))
+        self.fail(no_key or unsendable(self._name, malformed))
 
     def _malformed(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> Malformed | None:
         if isinstance(row, Malformed):
@@ -241,7 +241,7 @@ class Reading:
     def _warn_missing_field(self) -> None:
         path = self._run.routes.missing_field
         if path and not self._is_later_pass:
-            text = f"no row has the --circuit-key {path}: all share one circuit per route"
+            text = missing_key_text(path)
             self._run.emit(Notice(self._run.now(), "warning", text, "check its spelling, such as metadata.tenant"))
 
     def _is_full(self) -> bool:

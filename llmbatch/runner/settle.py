@@ -124,8 +124,8 @@ class Settler:
                     self._fail_parked(route, now)
                 case OutageOver(since):
                     self._run.emit(OutageEnded(now, route.state.label, since, now - since))
-                case PauseRoute(seconds, code):
-                    self._pause(route, seconds, code, now)
+                case PauseRoute():
+                    self._pause(route, decision, now)
                 case StopRun(exit_code, reason, hint):
                     self._run.halt(exit_code, reason, hint)
                 case GiveUpRoute():
@@ -211,14 +211,14 @@ class Settler:
         wait = 0.0 if moved.new == "closed" else state.retry_after(now)
         self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait))
 
-    def _pause(self, route: RunRoute, seconds: float, code: str, now: float) -> None:
+    def _pause(self, route: RunRoute, pause: PauseRoute, now: float) -> None:
         backlog, state = self._run.backlog, route.state
-        self._run.emit(Throttled(now, state.label, seconds, code))
+        self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named))
         if not state.is_closed:
             return
         if state.throttle.given_up:
             backlog.park_waiting(route, now)
-        elif seconds >= LONG_WAIT:
+        elif pause.seconds >= LONG_WAIT:
             backlog.park_waiting(route, now)
             backlog.pause(route)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from llmbatch.core.raw_json import RawJsonError, dumps, parse
 from llmbatch.core.rows import Row
 
-__all__ = ["TenantKeys"]
+__all__ = ["TenantKeys", "missing_key_text"]
 
 MAX_KEYS = 1000
 """Maximum values with a circuit of their own; later values share one."""
@@ -67,6 +67,11 @@ class TenantKeys:
         for name in rest:
             value = _member(value, name)
         return value
+
+
+def missing_key_text(path: str) -> str:
+    """A warning that no row has the member *path*."""
+    return f"no row has the --circuit-key {path}: all share one circuit per route"
 
 
 def _member(value: object, name: str) -> object:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from llmbatch.core.errors import StoppedError
+from llmbatch.core.errors import StoppedError, UsageError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.rows import Result, Row
@@ -145,7 +145,8 @@ class BatchRunner:
 
         *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
         the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
-        the whole input if any row is malformed; *force*: go on with an output whose rows another model has answered.
+        the whole input if any row is malformed; *force*: go on with an output that another model, *system*,
+        *params* or *endpoint* has answered.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
         *fsync*: ``group`` syncs lines once per second; with ``off`` a power cut may lose any lines. The
         summary's ``exit_code`` says how it went.
@@ -196,6 +197,8 @@ class BatchRunner:
             torn_line = files.source.torn_line
             if torn_line is not None and outcome.exit_code in (0, 1):
                 outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")
+            if isinstance(outcome.error, UsageError):
+                files.remove_if_new()
             if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
                 outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
@@ -273,6 +276,9 @@ class BatchRunner:
                 async for result in sink.results():
                     yield result
                 outcome = await task
+                unused = self._unused_model(getattr(provider, "models", None))
+                if unused is not None:
+                    job.engine.emit(unused)
                 waiting = stamp_retry_at(job.deferred())
                 for result in waiting:
                     yield result
@@ -305,9 +311,8 @@ class BatchRunner:
 
     def _unused_model(self, models: ModelUse | None) -> Notice | None:
         """The warning for a model that was given although every row names its own."""
-        if models is None or not self._model or models.run or not models.own:
-            return None
-        return _warning(f"{models.own:,} rows name their own model; {self._model} (-m) is used for 0")
+        text = models.unused(self._model) if models is not None and isinstance(self._model, str) else ""
+        return _warning(text) if text else None
 
     # Assembling.
 

@@ -25,7 +25,7 @@ from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import Fsync, Lock, RunOptions, check_keywords
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob
-from llmbatch.runs.preflight import check_first_row, check_same_model, last_number, name_other_inputs
+from llmbatch.runs.preflight import check_first_row, check_same_request, last_number, name_other_inputs
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["FileOptions", "FileRun"]
@@ -75,7 +75,7 @@ class FileRun:
     def open(self, stack: contextlib.AsyncExitStack, provider: Provider, *, compare_model: bool) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
-        *compare_model*: refuse an output whose rows another model has answered.
+        *compare_model*: refuse an output that another model, system prompt, parameters or endpoint has answered.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -97,7 +97,7 @@ class FileRun:
         self._compare(rows)
         earlier = output.first_success() if compare_model else None
         if earlier is not None:
-            check_same_model(provider, rows, path, earlier)
+            check_same_request(provider, rows, path, earlier)
         self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
         stack.push_async_callback(self.source.aclose)
         total = rows.count()
@@ -130,6 +130,10 @@ class FileRun:
     def has_success(self, model: str) -> bool:
         """Whether *model* (``provider/model``) has answered a row of the output."""
         return self._output.has_success(model)
+
+    def remove_if_new(self) -> None:
+        """Remove an output that this run made and wrote nothing to."""
+        self._output.remove_if_new()
 
     def good_rows(self) -> list[Row]:
         """Rows of the input that succeeded in an earlier run. Cost: at most a second."""

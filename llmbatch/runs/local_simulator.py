@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LocalSimulator"]
 
+_MODELS = ("small", "large", "claude", "embed")
+"""Models that are no scenario, for inputs that have several; nothing happens to them."""
+
 
 class LocalSimulator:
     """Starts the server at the first call of :meth:`url`; never, if no row needs it.
@@ -33,10 +36,10 @@ class LocalSimulator:
 
     @staticmethod
     def scenarios() -> tuple[str, ...]:
-        """The names of the built-in scenarios."""
+        """The names of the built-in scenarios, and those of models that are answered as ``steady``."""
         from llmbatch.sim.scenario_file import built_in_scenarios
 
-        return tuple(built_in_scenarios())
+        return *built_in_scenarios(), *_MODELS
 
     async def _start(self, listener: socket.socket) -> SimServer:
         from llmbatch.sim.server import start

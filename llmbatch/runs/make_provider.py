@@ -72,7 +72,7 @@ class ProviderArguments:
             params={name: dumps(value) for name, value in self.params.items()},
             environ=self.environ,
             sim_url=host.url,
-            sim_scenarios=host.scenarios,
+            sim_scenarios=None if self.transport is not None else host.scenarios,
         )
         if self.transport is not None:
             return HttpProvider(settings, self.transport, warn=warn)

@@ -12,7 +12,7 @@ from llmbatch.inputs.input import Input
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.outputs.deferred import default_output
 
-__all__ = ["check_first_row", "check_same_model", "last_number", "name_other_inputs"]
+__all__ = ["check_first_row", "check_same_request", "last_number", "name_other_inputs"]
 
 _FEW_ROWS = 10_000
 """Rows of the input searched for the first answered row: about 0.1 s."""
@@ -34,6 +34,9 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
         UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
     """
     if not rows.is_rereadable:
+        check_model = getattr(provider, "check_model", None)  # providers of other kinds have no model to check
+        if check_model is not None:
+            check_model()
         if strict:
             raise InputError("strict needs an input that can be read twice", hint="save it to a file first")
         return
@@ -122,15 +125,15 @@ def _default_name(path: Path) -> str:
     return "" if path.is_dir() else default_output(path).name
 
 
-def check_same_model(provider: Provider, rows: Input, output: str, earlier: tuple[int, str]) -> None:
-    """Compare *earlier*, an answered row and the model that answered it, with the model it would be sent to now.
+def check_same_request(provider: Provider, rows: Input, output: str, earlier: tuple[int, str, str]) -> None:
+    """Compare *earlier*, an answered row, its model and its settings, with the request that it would be now.
 
     Rows that name their own models may mix them: this is not an error.
 
     Raises:
-        OutputError: it would be sent to another model.
+        OutputError: it would be sent to another model, or with another system prompt, other parameters or endpoint.
     """
-    number, model = earlier
+    number, model, settings = earlier
     if number > _FEW_ROWS or not rows.is_rereadable:
         return
     with contextlib.closing(rows.peek(number)) as items:
@@ -138,9 +141,16 @@ def check_same_model(provider: Provider, rows: Input, output: str, earlier: tupl
     if row is None:
         return
     try:
-        now = provider.routes(row)[0].label
+        request = first_request(provider, row)
     except (MalformedRowError, UsageError):
         return
+    now = request.route.label
+    if now == model and request.settings != settings:
+        raise OutputError(
+            f"{output}: row {number} was answered with another system prompt, other parameters or another endpoint "
+            "(-s, -P, --endpoint)",
+            hint="use the same ones, write to another file (-o), or mix both in one output (--force)",
+        )
     if now != model:
         raise OutputError(
             f"{output}: row {number} was answered by {model}, and this run would send its rows to {now}",

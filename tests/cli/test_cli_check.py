@@ -203,3 +203,35 @@ def test_retry_failed_with_a_limit_counts_what_a_run_would_resend(llmbatch_here,
     done = llmbatch_here("check", "prompts.jsonl", "-m", "sim/steady", "--json", "--retry-failed", "-n", "2")
 
     assert json.loads(done.stdout)["rows_left"] == 2
+
+
+def test_check_did_not_tell_of_columns_that_are_not_sent_and_settings_without_effect(llmbatch_here, tmp_path):
+    """As ``run`` does: the columns, a model that no row uses, and a circuit key that no row has."""
+    rows = [{"prompt": "a", "label": "x", "model": "sim/steady"}, {"prompt": "b", "source": 1, "model": "sim/flash"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ("check", "p.jsonl", "-m", "openai/gpt-5-mini", "--circuit-key", "metadata.tennant")
+
+    told = json.loads(llmbatch_here(*command, "--json").stdout)["warnings"]
+    done = llmbatch_here(*command)
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert [line.removeprefix("warning").strip() for line in done.stdout.splitlines() if "warning" in line] == told
+    assert told == [
+        "not sent, as they are no parameters of the chat endpoint: label; they are echoed in metadata "
+        "(to send one, name it: -P label=…)",
+        "not sent, as they are no parameters of the chat endpoint: source; they are echoed in metadata "
+        "(to send one, name it: -P source=…)",
+        "2 rows name their own model; openai/gpt-5-mini (-m) is used for 0",
+        "no row has the --circuit-key metadata.tennant: all share one circuit per route",
+    ]
+
+
+def test_check_warns_of_nothing_where_all_is_used(llmbatch_here, tmp_path):
+    """A model that one row takes, and a circuit key that one row has."""
+    rows = [{"prompt": "a", "metadata": {"tenant": "x"}}, {"prompt": "b", "model": "sim/flash"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    done = llmbatch_here("check", "p.jsonl", "-m", "sim/steady", "--circuit-key", "metadata.tenant", "--json")
+
+    assert json.loads(done.stdout)["warnings"] == []

@@ -170,6 +170,61 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, t
     assert "max-attempts" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--maxtokens", "-P max_tokens=500"),
+        ("--numworkers", "-c N"),
+        ("-w", "-c N"),
+        ("-t", "no templates yet"),
+        ("--deadline", "--max-outage DURATION"),
+        ("--report", "llmbatch status OUTPUT"),
+        ("--shard", "split the input"),
+        ("--wait", "--on-outage defer"),
+        ("--fail-fast", "--strict"),
+        ("--log-file", "2> run.log"),
+        ("--tier", "-P service_tier=flex"),
+    ],
+)
+def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike(
+    llmbatch_here, two_lines, prompts, typed, meant
+):
+    """``--deadline`` is not ``--header``."""
+    done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", typed, "x")
+
+    assert done.returncode == 2
+    assert meant in two_lines(done.stderr)[1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("prompts.jsonl", "llmbatch run prompts.jsonl -m PROVIDER/MODEL"),
+        ("my rows.csv", "llmbatch run 'my rows.csv' -m PROVIDER/MODEL"),
+        ("resume", "run the same llmbatch run command again"),
+        ("retry", "--retry-failed"),
+        ("export", "jq -r"),
+        ("validate", "llmbatch check INPUT"),
+        ("serve", "llmbatch sim --help"),
+    ],
+)
+def test_a_command_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, two_lines, typed, meant):
+    """And a file in place of a command by ``run``."""
+    done = llmbatch_here(typed)
+
+    assert done.returncode == 2
+    assert meant in two_lines(done.stderr)[1]
+
+
+@pytest.mark.parametrize("output", [".", "/", "./", "//"])
+def test_an_output_without_a_name_was_an_internal_error(llmbatch_here, two_lines, prompts, output):
+    """Exit code 2: it is a directory."""
+    done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-o", output)
+
+    assert done.returncode == 2
+    assert two_lines(done.stderr)[0] == f"{output}: is a directory"
+
+
 def test_no_option_that_exists_is_explained_away():
     """A row of the table of intents goes when its option comes."""
     flags = [flag for option in OPTIONS.values() for flag in option.flags]
@@ -316,3 +371,37 @@ def test_a_full_disk_behind_standard_output_is_told(tmp_path, environment, two_l
 
     assert done.returncode == 74
     assert "standard output could not be written" in two_lines(done.stderr)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [("opneai/x", "'opneai' is not a known provider"), ("openai", "no model"), ("sim/stedy", "there is no scenario")],
+)
+def test_a_model_that_no_row_can_have_was_an_unreadable_input_if_rows_came_from_standard_input(
+    llmbatch, two_lines, tmp_path, model, told
+):
+    """An error and a hint, before anything is read or written. Slow: a process each."""
+    done = llmbatch("run", "-", "-o", "out.jsonl", "-m", model, stdin='{"prompt":"a"}\n')
+
+    assert done.returncode == 2
+    assert told in two_lines(done.stderr)[0]
+    assert not list(tmp_path.glob("*out.jsonl*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "told", "why"),
+    [
+        (("-m", "openai/gpt-5-mini"), "no API key: OPENAI_API_KEY is not set", "rows cannot be sent"),
+        ((), "no model", "rows cannot be sent"),
+    ],
+)
+def test_a_missing_key_was_an_unreadable_input_if_rows_came_from_standard_input(llmbatch, tmp_path, model, told, why):
+    """What is wrong is said, and a file that nothing was written to does not stay. Slow: a process each."""
+    done = llmbatch("run", "-", "-o", "out.jsonl", *model, stdin='{"prompt":"a"}\n')
+
+    assert done.returncode == 2
+    assert f"error: {told}" in done.stderr
+    assert f"stopping: the {why}" in done.stderr
+    assert not list(tmp_path.glob("*out.jsonl*"))

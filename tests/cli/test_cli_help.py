@@ -132,3 +132,36 @@ def test_help_costs_little(tmp_path: Path, arguments):
     loaded = set(done.stderr.split())
     assert loaded.isdisjoint({"aiohttp", "httptools", "rich", "pydantic", "zstandard", "uvloop", "anyio"})
     assert cost <= 0.3
+
+
+COMPLETED = [
+    ("llmbatch r", ["run"]),
+    ("llmbatch run --on-", ["--on-outage"]),
+    ("llmbatch run --on-outage ", ["wait", "defer", "fail"]),
+    ("llmbatch run p.jsonl --progress p", ["plain"]),
+    ("llmbatch check --endpoint me", ["messages"]),
+    ("llmbatch run -m anthro", ["anthropic/claude-haiku-4-5"]),
+    ("llmbatch run -m sim/ste", ["sim/steady"]),
+    ("llmbatch sim d", ["drill"]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("typed", "offered"), COMPLETED)
+def test_a_shell_completes_commands_flags_and_choices(llmbatch, typed, offered):
+    """As bash asks for it; choices were not offered. Slow: a process each."""
+    words = len(typed.split(" ")) - 1
+
+    done = llmbatch(_LLMBATCH_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(words))
+
+    assert done.stdout.split() == offered
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_the_completion_script_of_each_shell_is_shown(llmbatch, shell):
+    """For those who install it by hand. Slow: a process each."""
+    done = llmbatch("--show-completion", shell)
+
+    assert done.returncode == 0
+    assert "LLMBATCH_COMPLETE" in done.stdout

@@ -140,7 +140,7 @@ def test_what_is_left_of_the_longest_outage_is_told() -> None:
 
 
 def test_nothing_in_flight_was_not_explained() -> None:
-    """A pause names who asked for it and its code; limits of the run's own are named as flags."""
+    """A pause names its route, whose wait it is and its code; limits of the run's own are named as flags."""
     stats = RunStats()
     stats.observe(RunStarted(0.0, "i", "o", 4, 0, 0, 10, own_limits="--rpm 6"))
     stats.observe(CallSent(1.0, "openai/x", 1, 1, False))
@@ -149,9 +149,13 @@ def test_nothing_in_flight_was_not_explained() -> None:
     own = drawn(stats, now=3.0)
     stats.observe(Throttled(3.0, "openai/x", 20.0, "rate_limit"))
     provider = drawn(stats, now=5.0)
+    stats.observe(Throttled(24.0, "openai/x", 8.0, "rate_limit", is_named=False))
+    backoff = drawn(stats, now=25.0)
 
     assert "0 in flight: waiting for --rpm 6" in own
-    assert "0 in flight: openai/x asked for a slower pace (rate_limit, 18 s left)" in provider
+    assert "0 in flight: openai/x paused (provider's wait, 18 s left: rate_limit)" in provider
+    assert "paused  openai/x · provider's wait, 18 s left: rate_limit" in provider
+    assert "0 in flight: openai/x paused (own backoff, 7.0 s left: rate_limit)" in backoff
 
 
 @pytest.mark.parametrize("height", [1, 3, 6])
@@ -193,7 +197,7 @@ def test_a_paused_route_and_a_stopping_run_are_told() -> None:
 
     text = drawn(stats, now=3.0)
 
-    assert re.search(r"◌ paused +openai/x · rate_limit, 18 s left", text)
+    assert re.search(r"◌ paused +openai/x · provider's wait, 18 s left: rate_limit", text)
     assert "stopping  Ctrl-C" in text
     assert "of an unknown number" in text
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,10 @@ def test_a_finished_run_says_so_and_how_to_retry(tmp_path: Path) -> None:
 
 
 def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
-    """While another process holds the lock the run is running, and the sidecar tells its speed and its wait."""
+    """While another process holds the lock the run is running; the sidecar tells its speed, and what waits until when.
+
+    The parked rows of a running run were told as none.
+    """
     output = write_output(tmp_path, 4)
     write_sidecar(
         output,
@@ -92,6 +96,13 @@ def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
     text = render(report, wall=WALL + 3)
     assert "running     4 of 10 rows: 4 success, 0 failed" in text
     assert "1 parked" in text
+    assert "deferred    1 row, may be sent again from " in text
+    deferred = report.deferred
+    assert (deferred.rows, deferred.reasons) == (1, {"down": 1})
+    assert deferred.retry_at
+    assert report.updated
+    until = datetime.fromisoformat(deferred.retry_at) - datetime.fromisoformat(report.updated)
+    assert until.total_seconds() == pytest.approx(3.2, abs=0.01)
     assert "waits for   openai/x to answer again, probe in 3.2 s" in text
     assert text.splitlines()[-1].startswith("still running; no action needed")
 

@@ -74,7 +74,9 @@ def test_what_a_run_waits_for_is_a_phrase() -> None:
 
     assert waits_for(stats.snapshot()) is None
     stats.observe(Throttled(0.0, "b/m", 20.0, "rate_limit"))
-    assert waits_for(stats.snapshot(8.0)) == "the slower pace that b/m asked for (rate_limit, 12 s left)"
+    assert (
+        waits_for(stats.snapshot(8.0)) == "the slower pace that b/m asked for (provider's wait, 12 s left: rate_limit)"
+    )
     stats.observe(CircuitChanged(1.0, "a/m", "closed", "open", "down", 4.0))
     stats.observe(CircuitChanged(1.0, "c/m", "closed", "open", "down", 4.0))
     assert waits_for(stats.snapshot(2.0)) == "a/m to answer again, probe in 3.0 s (and 1 more route)"

@@ -12,6 +12,7 @@ import pytest
 from e2e_recorder import Arrival, Recorder, answer
 
 from llmbatch import BatchRunner
+from llmbatch.core.events import Event, Notice
 
 
 @pytest.fixture
@@ -128,3 +129,72 @@ async def test_a_batch_row_keeps_its_bytes_where_the_server_streams(tmp_path: Pa
 
     assert (summary.exit_code, summary.success) == (0, 4)
     assert [json.loads(sent) for sent in server.bodies] == [body] * 4
+
+
+async def test_a_404_did_not_name_endpoint_where_rows_with_an_input_went_to_responses(
+    tmp_path: Path, server: Recorder
+) -> None:
+    """``{"input": …}`` with a model whose name says nothing of embeddings: the wire format is the likely cause."""
+    server.respond = lambda _: (404, b'{"detail":"Not Found"}')
+
+    summary = await BatchRunner("bge-m3", base_url=server.url, environ={}).run(inputs(tmp_path, 20, "input"))
+
+    assert {arrival.path for arrival in server.arrivals} == {"/v1/responses"}
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert summary.advice.startswith(
+        "rows with an input went to /v1/responses: for a model of embeddings add --endpoint embeddings; else check"
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "body"),
+    [
+        ("prompt", {"detail": "Not Found"}),
+        ("input", {"error": {"code": "model_not_found", "message": "The model `m` does not exist"}}),
+    ],
+)
+async def test_a_404_whose_likely_cause_is_another_names_that_first(
+    tmp_path: Path, server: Recorder, member: str, body: object
+) -> None:
+    """Rows of chats, and a server that says that it has no such model: the model and the base URL come first."""
+    server.respond = lambda _: (404, json.dumps(body).encode())
+
+    summary = await BatchRunner("m", base_url=server.url, environ={}).run(inputs(tmp_path, 20, member))
+
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert summary.advice.startswith("check the model's name and access to it, and the base URL (a missing /v1?)")
+    assert "--endpoint" in summary.advice
+
+
+class Notices:
+    """Keeps the notices of a run, and stops it at the first one."""
+
+    def __init__(self) -> None:
+        self.seen: list[Notice] = []
+        self.runner: BatchRunner | None = None
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self.seen.append(event)
+            assert self.runner is not None
+            self.runner.stop(now=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [2, 40])
+@pytest.mark.parametrize(
+    ("max_outage", "most"), [(None, "for 10 minutes at most"), (3600.0, "for --max-outage 3600 s at most")]
+)
+async def test_a_wrong_port_was_waited_for_as_in_an_outage(
+    tmp_path: Path, rows: int, max_outage: float | None, most: str
+) -> None:
+    """It has never answered: the address may be wrong, and how long it is tried is told. Slow: three attempts a row."""
+    notices = Notices()
+    runner = BatchRunner("m", base_url="http://127.0.0.1:1/v1", environ={}, observers=[notices], max_outage=max_outage)
+    notices.runner = runner
+
+    summary = await runner.run(inputs(tmp_path, rows))
+
+    assert summary.failed == 0
+    assert [notice.message for notice in notices.seen] == ["m has never answered"]
+    assert notices.seen[0].hint == f"is the address right, and is the server up? still trying, {most}"

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,11 @@ FORMATS = [
     ("numbers.csv", b"1\n2\n", "CSV", "csv.DictReader"),
     ("semicolons", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
     ("p.tsv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
+    ("semicolons.tsv", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
+    ("commas.tsv", b"prompt,label\nhello,1\nbye,2\n", "CSV", "csv.DictReader"),
+    ("tabs.csv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
+    ("noise", b"\x00\x01\x02junk\n\x80\x00", "binary data", "prompt"),
+    ("zeros.jsonl", b"\x00" * 100, "binary data", "prompt"),
     ("tabs", b"prompt\tlabel\nhello, you\t1\n", "TSV", "excel-tab"),
     ("p.txt", b"Once upon a time\nthere was a batch, of rows.\n\nThe end\n", "plain text", "jq -cR"),
     ("p.parquet", b"PAR1\x15\x04\x15\x00\n\x00", "Parquet", "read_parquet"),
@@ -116,6 +122,49 @@ async def test_the_command_of_the_hint_converts_the_file(
     assert [row if isinstance(row, str) else row["prompt"] for row in rows] == prompts
 
 
+async def test_text_in_another_encoding_was_plain_text_whose_letters_the_hint_destroyed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``jq -R`` replaces what is not UTF-8: convert the text first."""
+    monkeypatch.chdir(tmp_path)
+    Path("latin.txt").write_bytes("café\nnaïve\n".encode("latin-1"))
+
+    with pytest.raises(InputError, match=r"latin\.txt: the text is not UTF-8") as caught:
+        await BatchRunner(never).run("latin.txt")
+
+    assert caught.value.hint.endswith("iconv -f WINDOWS-1252 -t UTF-8 latin.txt")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["p.csv", "p.jsonl", "p.txt"])
+async def test_utf_16_without_a_byte_order_mark_was_another_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, name: str
+) -> None:
+    """Excel writes a mark; other programs of Windows do not."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes("prompt,label\nhello,1\n".encode(encoding))
+
+    with pytest.raises(InputError, match="the text is UTF-16, not UTF-8") as caught:
+        await BatchRunner(never).run(name)
+
+    assert f"iconv -f {encoding.upper().replace('-LE', 'LE').replace('-BE', 'BE')} -t UTF-8" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_a_pipe_with_a_name_of_another_format_is_called_by_it(tmp_path: Path) -> None:
+    """It was called standard input. Slow: a process."""
+    fifo = tmp_path / "rows.pipe"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "llmbatch", "run", "rows.pipe", "-m", "sim/steady", "-q"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        fifo.write_bytes(b'[{"prompt":"a"}]\n')
+        _, err = process.communicate(timeout=240)
+
+    assert process.returncode == 2
+    assert err.startswith(b"error: rows.pipe: this is a JSON array")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.pipe"]
+
+
 @pytest.mark.parametrize("count", [1, 3, 20, 25])
 async def test_rows_that_are_all_malformed_are_refused(tmp_path: Path, count: int) -> None:
     """Rows without anything to send, up to 20: refused, with their fault once, and no output is made."""
@@ -153,6 +202,17 @@ def test_a_list_of_messages_stays_a_row(line: bytes) -> None:
     assert isinstance(parse_line(1, line), Row)
 
 
+def test_the_hint_for_a_model_of_another_company_spoke_of_the_form_of_rows() -> None:
+    """The file's rows are fine, but for the name in them: what was meant is the hint."""
+    fault = "model 'opneai/x': 'opneai' is not a known provider; did you mean openai/x? known providers: openai"
+    rows = [Malformed(number, "0" * 16, '"a"', "input_unknown_provider", fault) for number in (1, 2)]
+
+    error = unsendable("p.jsonl", rows)
+
+    expected = "p.jsonl: all of the first 2 rows are refused: model 'opneai/x': 'opneai' is not a known provider"
+    assert (error.message, error.hint) == (expected, "did you mean openai/x? known providers: openai")
+
+
 def test_prose_with_a_comma_in_each_line_is_not_taken_for_a_table_of_uneven_columns() -> None:
     """CSV needs the same number of columns in most lines."""
     rows = [parse_line(number, line) for number, line in enumerate([b"a, b", b"c", b"d, e, f", b"g"], 1)]
@@ -178,19 +238,18 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (b'{"question":"a"}\n' * 30, "", "a row is one line"),
     ],
 )
-@pytest.mark.parametrize("output", ["-", "out.jsonl"])
+@pytest.mark.parametrize(("output", "is_pipe"), [("-", True), ("out.jsonl", True), ("out.jsonl", False)])
 def test_standard_input_of_another_format_is_refused_too(
-    tmp_path: Path, content: bytes, seen: str, hint: str, output: str
+    tmp_path: Path, content: bytes, seen: str, hint: str, output: str, is_pipe: bool
 ) -> None:
-    """Exit code 2 and not one line, on standard output or in a file. Slow: a process each."""
-    done = subprocess.run(
-        [sys.executable, "-m", "llmbatch", "run", "-", "-o", output, "-m", "sim/steady", "-q"],
-        cwd=tmp_path,
-        input=content,
-        capture_output=True,
-        timeout=240,
-        check=False,
-    )
+    """Exit code 2 and not one line, on standard output or in a file, from a pipe or a file. Slow: a process each."""
+    (tmp_path / "in").write_bytes(content)
+    command = [sys.executable, "-m", "llmbatch", "run", "-", "-o", output, "-m", "sim/steady", "-q"]
+    if is_pipe:
+        done = subprocess.run(command, cwd=tmp_path, input=content, capture_output=True, timeout=240, check=False)
+    else:
+        with (tmp_path / "in").open("rb") as file:
+            done = subprocess.run(command, cwd=tmp_path, stdin=file, capture_output=True, timeout=240, check=False)
 
     assert (done.returncode, done.stdout) == (2, b"")
     error, advice = done.stderr.decode().splitlines()
@@ -198,7 +257,7 @@ def test_standard_input_of_another_format_is_refused_too(
     assert seen in error
     assert advice.startswith("hint: ")
     assert hint in advice
-    assert not (tmp_path / "out.jsonl").exists() or (tmp_path / "out.jsonl").read_bytes() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.slow

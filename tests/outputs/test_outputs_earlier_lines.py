@@ -35,7 +35,7 @@ def opened(path: Path, disk: Filesystem, *, is_named: bool = True) -> Output:
 def test_the_first_success_has_its_row_and_model(path: Path) -> None:
     """None where no row succeeded, or where its line has no model."""
     output = open_output(path)
-    assert output.first_success() == (1, "openai/a")
+    assert output.first_success() == (1, "openai/a", "")
     assert output.good_rows(9).keys() == {1}
     output.close()
 

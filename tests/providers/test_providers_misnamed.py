@@ -51,6 +51,15 @@ WRONG = [
     ("deepseek-chat", "did you mean deepseek/deepseek-chat?"),
     ("claude-sonnet-5", "did you mean anthropic/claude-sonnet-5?"),
     ("llama3.2", "ollama/"),
+    ("anthropic:claude-sonnet-5", "did you mean anthropic/claude-sonnet-5?"),
+    ("google-genai:gemini-2.5-pro", "did you mean gemini/gemini-2.5-pro?"),
+    ("openai:gpt-5-mini", "did you mean openai/gpt-5-mini?"),
+    ("bedrock:amazon.nova-pro", "--base-url"),
+    ("us.anthropic.claude-sonnet-5-v1:0", "--base-url"),
+    ("amazon.nova-pro-v1:0", "--base-url"),
+    ("models/gemini-2.5-pro", "did you mean gemini/gemini-2.5-pro?"),
+    ("./models/mine.gguf", "llama-server"),
+    ("/srv/models/mine", "llama-server"),
     ("Qwen3-8B", "--base-url"),
 ]
 
@@ -98,6 +107,9 @@ def test_a_gateway_and_a_host_of_many_take_every_name(name, hint):
         "ft:gpt-4o-mini:me::1",
         "my-model",
         "omni-moderation",
+        "mine:latest",
+        "my.own.model",
+        "v1.2",
     ],
 )
 def test_openais_own_names_need_no_provider(name):
@@ -131,7 +143,8 @@ def test_a_hosted_model_needs_a_host_in_the_command():
 
 
 @pytest.mark.parametrize(
-    ("name", "example"), [("openai", "openai/gpt-5-mini"), ("ollama", "ollama/"), ("xai/", "xai/")]
+    ("name", "example"),
+    [("openai", "openai/gpt-5-mini"), ("ollama", "ollama/"), ("xai/", "xai/"), ("openai//", "openai/")],
 )
 def test_a_provider_alone_is_no_model(name, example):
     """The hint has an example; a server of one's own may well call a model that."""
@@ -150,14 +163,42 @@ def test_a_rows_model_that_is_a_provider_alone_is_malformed():
 
 
 def test_a_misspelt_scenario_is_not_answered_as_steady():
-    """The hint lists what there is; any other name is one's own."""
+    """The hint lists what there is, and says what was meant."""
     sim = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "outage")}
 
     with pytest.raises(UsageError) as caught:
         prepared(model="sim/stedy", **sim)
 
     assert "did you mean sim/steady? there are steady, outage" in caught.value.hint
-    assert prepared(model="sim/mine", **sim).route.label == "sim/mine"
+    assert prepared(model="sim/outage", **sim).route.label == "sim/outage"
+
+
+@pytest.mark.parametrize("name", ["foo", "mine", "", " ", "gpt-5-mini", "x" * 300, "no\nsuch", "Straße"])
+def test_any_other_name_of_a_scenario_was_answered_as_steady(name):
+    """As the run's model and as a row's; a simulated provider of one's own takes every name."""
+    sim = {"sim_url": lambda: "http://127.0.0.1:1"}
+    known = sim | {"sim_scenarios": lambda: ("steady", "outage", "s1-flash")}
+
+    with pytest.raises(UsageError) as caught:
+        prepared(model=f"sim/{name}", **known)
+    with pytest.raises(MalformedRowError) as row:
+        prepared(f"sim/{name}", **known)
+
+    if name.strip():
+        assert "there are steady, outage, s1-flash" in caught.value.hint
+        assert "did you mean" not in caught.value.hint
+        assert row.value.code == "input_unknown_provider"
+        assert prepared(model=f"sim/{name}", **sim).route.label == f"sim/{name}"
+
+
+def test_the_short_name_of_a_scenario_is_no_model():
+    """``sim serve --scenario s1`` takes it; the hint has the whole name."""
+    sim = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "s1-flash", "s10-disguised")}
+
+    with pytest.raises(UsageError) as caught:
+        prepared(model="sim/s1", **sim)
+
+    assert "did you mean sim/s1-flash?" in caught.value.hint
 
 
 @pytest.mark.parametrize(

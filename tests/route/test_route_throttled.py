@@ -33,7 +33,7 @@ def test_waits_that_nobody_named_grow_until_something_passes() -> None:
     assert waits == [1.0, 2.0, 4.0]
 
     story.call(1, GOOD)
-    assert story.call(1, THROTTLED)[0] == PauseRoute(1.0, "http_429")
+    assert story.call(1, THROTTLED)[0] == PauseRoute(1.0, "http_429", is_named=False)
 
 
 def test_throttling_is_no_outage() -> None:
@@ -193,7 +193,9 @@ def test_the_least_wait_of_an_answer_is_kept() -> None:
     """Where the provider named less."""
     story = Story()
 
-    assert story.call(1, replace(waiting(THROTTLED, 1.0), min_backoff=5.0))[0] == PauseRoute(5.0, "http_429")
+    assert story.call(1, replace(waiting(THROTTLED, 1.0), min_backoff=5.0))[0] == PauseRoute(
+        5.0, "http_429", is_named=False
+    )
 
 
 def test_a_wait_of_no_time_pauses_nothing() -> None:

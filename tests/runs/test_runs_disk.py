@@ -55,12 +55,12 @@ async def test_an_input_that_cannot_be_read_on_stops_the_run_and_keeps_what_is_d
     out = prompts.with_name("o.jsonl")
 
     with pytest.raises(InputError, match=r"cannot be read \(Input/output error\)") as caught:
-        await BatchRunner(answer, filesystem=Failing("read", 3)).run(prompts, out)
+        await BatchRunner(answer, filesystem=Failing("read", 40)).run(prompts, out)  # once counted
     done = rows_of(out)
     again = await BatchRunner(answer).run(prompts, out)
 
     assert "same command again" in caught.value.hint
-    assert len(done) == len(set(done))
+    assert 0 < len(done) == len(set(done)) < ROWS
     assert again.already_done == len(done)
     assert (again.exit_code, again.success) == (0, ROWS)
     assert sorted(rows_of(out)) == list(range(1, ROWS + 1))

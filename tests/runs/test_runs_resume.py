@@ -32,11 +32,11 @@ async def test_an_output_of_another_model_is_refused(prompts: Path) -> None:
     before = Path(first.output).read_bytes()
 
     with pytest.raises(OutputError) as caught:
-        await BatchRunner("sim/other").run(prompts)
+        await BatchRunner("sim/small").run(prompts)
 
     assert f"{first.output}: row " in caught.value.message
     assert "answered by sim/steady" in caught.value.message
-    assert "to sim/other" in caught.value.message
+    assert "to sim/small" in caught.value.message
     assert "--force" in caught.value.hint
     assert Path(first.output).read_bytes() == before
 
@@ -46,38 +46,82 @@ async def test_an_output_of_another_model_is_refused_though_nothing_is_left_to_d
     await BatchRunner("sim/steady").run(prompts)
 
     with pytest.raises(OutputError, match="answered by sim/steady"):
-        await BatchRunner("sim/other").run(prompts)
+        await BatchRunner("sim/small").run(prompts)
 
 
 async def test_force_mixes_two_models(prompts: Path) -> None:
     """For those who mean it."""
     await BatchRunner("sim/steady").run(prompts, limit=2)
 
-    summary = await BatchRunner("sim/other").run(prompts, force=True)
+    summary = await BatchRunner("sim/small").run(prompts, force=True)
 
     assert summary.exit_code == 0
-    assert models_of(Path(summary.output)) == ["sim/steady", "sim/steady", "sim/other", "sim/other"]
+    assert models_of(Path(summary.output)) == ["sim/steady", "sim/steady", "sim/small", "sim/small"]
 
 
 @pytest.mark.parametrize("blank", ["", "\n\n"])
 async def test_rows_that_name_their_own_models_may_mix_them(tmp_path: Path, blank: str) -> None:
     """A default that changes for the rows without one is seen all the same, where such a row was answered."""
-    rows = write(tmp_path / "p.jsonl", *({"prompt": "x", "model": f"sim/{name}"} for name in "abc"))
+    rows = write(
+        tmp_path / "p.jsonl", *({"prompt": "x", "model": f"sim/{name}"} for name in ("small", "large", "claude"))
+    )
     rows.write_text(blank + rows.read_text() + '"last"\n')
-    await BatchRunner("sim/one").run(rows, limit=2)
+    await BatchRunner("sim/flash").run(rows, limit=2)
 
-    summary = await BatchRunner("sim/two").run(rows)
+    summary = await BatchRunner("sim/steady").run(rows)
 
-    assert models_of(Path(summary.output)) == ["sim/a", "sim/b", "sim/c", "sim/two"]
+    assert models_of(Path(summary.output)) == ["sim/small", "sim/large", "sim/claude", "sim/steady"]
+
+
+SETTINGS = [
+    ({"system": "Be brief."}, {"system": "Be long."}),
+    ({"system": "Be brief."}, {}),
+    ({}, {"params": {"temperature": 0.5}}),
+    ({"params": {"temperature": 0.5}}, {"params": {"temperature": 1}}),
+    ({}, {"endpoint": "responses"}),
+]
+
+
+@pytest.mark.parametrize(("before", "now"), SETTINGS)
+async def test_the_same_output_with_another_system_prompt_or_parameters_was_silently_mixed(
+    prompts: Path, before: dict[str, object], now: dict[str, object]
+) -> None:
+    """Refused like another model, also where the rows of the first run are all that there are; --force mixes."""
+    first = await BatchRunner("sim/steady", **before).run(prompts, limit=2)
+    lines = Path(first.output).read_bytes()
+
+    with pytest.raises(OutputError, match=r"row \d was answered with another system prompt") as caught:
+        await BatchRunner("sim/steady", **now).run(prompts)
+    assert "--force" in caught.value.hint
+    assert Path(first.output).read_bytes() == lines
+
+    again = await BatchRunner("sim/steady", **before).run(prompts, limit=3)
+    mixed = await BatchRunner("sim/steady", **now).run(prompts, force=True)
+    assert (again.already_done, again.exit_code, mixed.already_done, mixed.exit_code) == (2, 0, 3, 0)
+
+
+async def test_parameters_in_another_order_are_the_same_and_change_no_batch_row(tmp_path: Path) -> None:
+    """A batch row is sent as it is, whatever -s and -P say."""
+    row = {"prompt": "x"}
+    batch = {"custom_id": "a", "body": {"model": "sim/steady", "messages": [{"role": "user", "content": "x"}]}}
+    for name, first in (("rows", row), ("batch", batch)):
+        rows = write(tmp_path / f"{name}.jsonl", first, first)
+        params = {"temperature": 0.5, "top_p": 1}
+        await BatchRunner("sim/steady", params=params).run(rows, limit=1)
+        changed = {"seed": 1} if name == "batch" else {}
+
+        summary = await BatchRunner("sim/steady", params={"top_p": 1, "temperature": 0.5, **changed}).run(rows)
+
+        assert (summary.already_done, summary.exit_code) == (1, 0)
 
 
 async def test_starting_afresh_asks_for_no_model(prompts: Path) -> None:
     """Nor do failed lines, which name none that answered."""
     await BatchRunner("sim/steady").run(prompts)
 
-    summary = await BatchRunner("sim/other").run(prompts, overwrite=True)
+    summary = await BatchRunner("sim/small").run(prompts, overwrite=True)
 
-    assert models_of(Path(summary.output)) == ["sim/other"] * 4
+    assert models_of(Path(summary.output)) == ["sim/small"] * 4
 
 
 class Counting(Filesystem):

@@ -45,3 +45,17 @@ async def test_columns_come_back_in_the_result_and_are_told_once(tmp_path):
     assert {line["row"]: line["metadata"] for line in lines} == {1: {"label": "x"}, 2: {"label": "y", "t": 1}}
     assert len(notices.texts) == 1
     assert "label" in notices.texts[0]
+
+
+@pytest.mark.slow
+async def test_a_stream_did_not_tell_of_a_model_that_no_row_uses():
+    """As :meth:`BatchRunner.run` does, and columns that are not sent. Slow: simulated answers take 0.2 s."""
+    notices = Notices()
+    rows = [{"prompt": "a", "label": "x", "model": "sim/steady"}] * 2
+
+    results = [result async for result in BatchRunner("sim/flash", observers=[notices]).stream(rows)]
+
+    assert [result.metadata_json for result in results] == ['{"label":"x"}'] * 2
+    assert len(notices.texts) == 2
+    assert "label" in notices.texts[0]
+    assert notices.texts[1] == "2 rows name their own model; sim/flash (-m) is used for 0"
