@@ -18,7 +18,7 @@ from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
 from llmbatch.display.format import count, duration, plural
-from llmbatch.inputs.input import JsonlInput
+from llmbatch.inputs.input import open_input
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import verify_finished
 from llmbatch.outputs.lines import failed_rows
@@ -67,7 +67,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     warnings: list[str] = []
     provider = _provider(settings, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
-    with JsonlInput(settings.input, output=output) as rows:
+    with open_input(settings.input, output=output) as rows:
         try:
             name = settings.input
             check_first_row(_provider(settings, needs_keys=True), rows, name, limit=settings.limit, strict=False)

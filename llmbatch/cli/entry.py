@@ -46,15 +46,13 @@ def _run_command() -> int:
 
 
 def _fail(error: LlmbatchError) -> int:
-    if isinstance(error, PipeClosedError):
-        return 141  # silently, as any program in a pipe
     if isinstance(error, WriteError):
-        print_error(
-            error.message, error.hint or "free some space, then run the same command again: no finished row is lost"
-        )
-        return 74
-    print_error(error.message, error.hint or "llmbatch --help lists the commands, llmbatch run --help every flag")
-    return 2
+        advice = "free some space, then run the same command again: no finished row is lost"
+    else:
+        advice = "llmbatch --help lists the commands, llmbatch run --help every flag"
+    if not isinstance(error, PipeClosedError):  # which ends silently, as any program in a pipe
+        print_error(error.message, error.hint or advice)
+    return error.exit_code
 
 
 def _fail_internally(error: Exception, environ: Mapping[str, str]) -> int:

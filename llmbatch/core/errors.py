@@ -20,7 +20,7 @@ Responses of a provider are never exceptions but values (:class:`llmbatch.core.c
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 __all__ = [
     "InputError",
@@ -38,7 +38,12 @@ __all__ = [
 
 
 class LlmbatchError(Exception):
-    """Base class: ``message`` says what went wrong and where, ``hint`` what to try."""
+    """Base class: ``message`` says what went wrong and where, ``hint`` what to try.
+
+    ``exit_code`` is that of a run that it ends.
+    """
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -75,13 +80,19 @@ class StoppedError(LlmbatchError):
     Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` ends with exit code 3 instead.
     """
 
+    exit_code = 3
+
 
 class WriteError(LlmbatchError):
     """A line could not be made durable (disk full, I/O error); the file ends with a whole line."""
 
+    exit_code = 74
+
 
 class PipeClosedError(WriteError):
     """The reader of a pipe has ended (``| head``). The run ends quietly; this is not an error."""
+
+    exit_code = 141
 
 
 class MalformedRowError(LlmbatchError):

@@ -14,7 +14,7 @@ from llmbatch.inputs.verify import count_rows, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["Input", "JsonlInput"]
+__all__ = ["Input", "JsonlInput", "open_input"]
 
 
 class Input(Protocol):
@@ -52,6 +52,14 @@ class Input(Protocol):
             InputError: the input cannot be read.
         """
         ...
+
+
+def open_input(path: str | Path, *, output: str, filesystem: Filesystem = FILESYSTEM) -> JsonlInput:
+    """Open the input of a run in the format that it has. JSON Lines is the only one so far.
+
+    *output*: the path of the output that will be compared with it.
+    """
+    return JsonlInput(path, output=output, filesystem=filesystem)
 
 
 class JsonlInput:

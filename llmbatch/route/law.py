@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-__all__ = ["CEILING", "CHANCE", "FLOOR", "Sample", "attempts_needed", "backoff_steps"]
+__all__ = ["CEILING", "CHANCE", "FLOOR", "Sample", "backoff_steps"]
 
 CHANCE = 1e-5
 """Highest chance that a good row ends as failed."""
@@ -31,12 +31,6 @@ GRID = 18
 
 HALVINGS = 3
 """How often their spacing is halved around the best one."""
-
-
-def attempts_needed(rate: float, least: int) -> int:
-    """Proven failures that end a row where good rows fail with *rate* (0 to 1); never fewer than *least*."""
-    rate = min(max(rate, FLOOR), CEILING)
-    return max(least, math.ceil(LOG_CHANCE / math.log(rate)))
 
 
 def backoff_steps(failures: int, needed: int) -> float:

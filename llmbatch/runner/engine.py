@@ -128,7 +128,7 @@ class Engine:
 
     def abort(self, error: WriteError) -> None:
         """Stop at once, because the output cannot be written."""
-        self._ending = RunOutcome(74, error.message, error.hint, error)
+        self._ending = RunOutcome(error.exit_code, error.message, error.hint, error)
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
@@ -148,7 +148,7 @@ class Engine:
         """Send rows until all are finished or the run stops. Call :meth:`deferred` and :meth:`ended` afterwards."""
         async with anyio.create_task_group() as group:
             self._group = group
-            if self._ending is None or self._ending.exit_code != 74:
+            if self._ending is None or not isinstance(self._ending.error, WriteError):
                 await self._pump(group)
             group.cancel_scope.cancel()
         self._group = None

@@ -15,7 +15,7 @@ from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Row, encode_line
-from llmbatch.inputs.input import JsonlInput
+from llmbatch.inputs.input import JsonlInput, open_input
 from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
@@ -82,7 +82,7 @@ class FileRun:
             WriteError: the output cannot be written.
         """
         how, path = self._how, self._path
-        rows = stack.enter_context(JsonlInput(self._input, output=path, filesystem=self._filesystem))
+        rows = stack.enter_context(open_input(self._input, output=path, filesystem=self._filesystem))
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
         rows.hash_ahead()
         self._output = output = open_output(
@@ -171,7 +171,7 @@ class FileRun:
             try:
                 await self.writer.aclose()
             except WriteError as error:
-                outcome = RunOutcome(74, error.message, error.hint, error)
+                outcome = RunOutcome(error.exit_code, error.message, error.hint, error)
             finally:
                 waiting = stamp_retry_at(job.deferred())
                 if self._output.is_resumable:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from llmbatch.core.errors import PipeClosedError, StoppedError, WriteError
+from llmbatch.core.errors import LlmbatchError, StoppedError
 from llmbatch.core.events import Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
@@ -80,9 +80,7 @@ class RunJob:
             Exception: what the source raised.
         """
         if outcome.error is not None:
-            exit_code = 74 if isinstance(outcome.error, WriteError) else 2
-            if isinstance(outcome.error, PipeClosedError):
-                exit_code = 141  # as a shell reports a program that SIGPIPE ended
+            exit_code = outcome.error.exit_code if isinstance(outcome.error, LlmbatchError) else 2
             self.engine.ended(exit_code, outcome.reason, deferred)
             raise outcome.error
         exit_code = outcome.exit_code

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmbatch.core.calls import Usage
 from llmbatch.core.rows import Result, encode_line
+from llmbatch.report import output_lines
 from llmbatch.report.output_lines import FailureGroups, OutputLines, failed_row, is_failed
 
 FORGED = (
@@ -36,6 +37,17 @@ def line(row: int, **more: object) -> bytes:
 
 def failed(row: int, code: str = "timeout", message: str = "too late", **more: object) -> bytes:
     return line(row, status="failed", error_code=code, error_message=message, **more)
+
+
+@pytest.mark.parametrize("more", [{}, {"settings": "0a1b2c3d"}])
+def test_the_end_of_each_line_that_is_written_is_read_without_parsing_it(more: dict[str, object]) -> None:
+    """Lines with settings were parsed whole, at ten times the cost."""
+    text = line(1, **more).rstrip(b"\n")
+
+    found = output_lines._match_tail(text, text.index(b',"usage":', text.index(b'"text":')))
+
+    assert found is not None
+    assert found.group(1, 2) == (b"10", b"20")
 
 
 def test_rows_tokens_cost_and_latency_add_up_by_route() -> None:
