@@ -182,7 +182,7 @@ class Evidence:
         if record.sent_alone:
             return 1
         before = min(record.latest, next(iter(self._in_flight), record.latest))
-        return self.rate.needed_before(before, record.began, self._unresolved(record))
+        return self.rate.needed_before(before, record.began)
 
     def _unresolved(self, record: RowRecord) -> Iterator[tuple[int, int]]:
         return ((other.began, other.attempts) for other in self.records.values() if other is not record)

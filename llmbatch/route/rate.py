@@ -184,8 +184,8 @@ class ErrorRate:
         self._known[start] = needed, clock + sample.size // STALE
         return needed
 
-    def needed_before(self, serial: int, began: int, unresolved: Iterable[tuple[int, int]]) -> int:
-        """The same by rows that were first sent before call *serial*; 1 where too few of these have an answer.
+    def needed_before(self, serial: int, began: int) -> int:
+        """The same by answered rows that were first sent before call *serial*; 1 where these are too few.
 
         *serial* is the row's last failed call, or the oldest call in flight if that is older. Rows that were sent later
         say nothing about what that call met: errors may have ended meanwhile. And where errors take longer than good
@@ -193,7 +193,7 @@ class ErrorRate:
         """
         end = bisect_right(self._starts, serial) - 1
         at = min(bisect_right(self._starts, began) - 1, end)
-        sample = self.since(self._reach_back(at, end), unresolved, end)
+        sample = self.since(self._reach_back(at, end), (), end)
         return sample.needed(1) if sample.answers >= ENOUGH else 1
 
     def _reach_back(self, at: int, end: int) -> int:

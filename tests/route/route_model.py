@@ -136,7 +136,7 @@ class Model:
         until = max((start for start in times if start <= last), default=0)
         older = [start for start in reversed(times) if start <= mine and start < until]
         for start in older:
-            before = self.sample(start, row, until=until)
+            before = self.sample(start, row, until=until, others=False)
             if before[0] + before[1] >= 300:
                 return max(asked, failures_asked(before, 1.0))
         return asked
@@ -152,7 +152,14 @@ class Model:
         return starts
 
     def sample(
-        self, start: int, row: int, *, end: int | None = None, more: int = 0, until: float = math.inf
+        self,
+        start: int,
+        row: int,
+        *,
+        end: int | None = None,
+        more: int = 0,
+        until: float = math.inf,
+        others: bool = True,
     ) -> tuple[int, int, int, tuple[int, ...]]:
         """Good rows and checks, their failures, and those of each other row, of all that began in a stretch."""
         story = self.story[:end]
@@ -176,7 +183,7 @@ class Model:
                     failed_checks = 0
             elif it.kind == "void":
                 failed_checks = 0
-        for other in {row for it in story if it.kind == "failed" for row in it.rows} - {row}:
+        for other in {row for it in story if it.kind == "failed" for row in it.rows} - {row} if others else ():
             against = self.at(other, len(story))
             if against.since is not None and start <= against.since < until and against.attempts:
                 left.append(against.attempts)
