@@ -244,13 +244,17 @@ class Backlog:
         if untried or failed:
             self._emit(RowsRequeued(now, route.state.label, len(untried) + len(failed)))
 
-    def best_probe(self, route: RunRoute, turn: int) -> PendingRow | None:
-        """Choose the parked row to probe with; None if there is none.
+    def probe_at(self, route: RunRoute) -> float:
+        """When the first of the parked rows of *route* may probe, as each obeys the wait that its own answer named."""
+        return min((pending.not_before for pending in route.parked.values()), default=math.inf)
+
+    def best_probe(self, route: RunRoute, turn: int, now: float) -> PendingRow | None:
+        """Choose the parked row to probe with; None if there is none that may be sent now.
 
         Prefers rows that have probed least, of these rows that never failed. *turn* counts the probes and spreads them
         over all parked rows, so that a block of bad rows is left soon.
         """
-        untried, failed = self._parked(route)
+        untried, failed = ([one for one in rows if one.not_before <= now] for rows in self._parked(route))
         if not untried and not failed:
             return None
         fewest = min(pending.probes for pending in (*untried, *failed))

@@ -190,7 +190,7 @@ class Scheduler:
             return None
         candidates = Candidates(
             fresh=self.reading.could_read_for(route),
-            parked=bool(route.parked),
+            parked=run.backlog.probe_at(route) <= now,
             ping=self._checks.ping(route) is not None,
             good=self._checks.good(route) is not None,
             untried=self._run.backlog.has_untried(route),
@@ -215,7 +215,7 @@ class Scheduler:
             else None
         )
         if pending is None:
-            pending = self._run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn)
+            pending = run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn, now)
         return None if pending is None else self._issue(pending, now, state.probe_timeout())
 
     def _check(self, now: float) -> Attempt | None:
@@ -296,6 +296,8 @@ class Scheduler:
             change = state.next_change(now)
             if change is not None and (route.unfinished or not state.is_closed):
                 times.append(change)
+                if change <= now and not state.is_closed:
+                    times.append(run.backlog.probe_at(route))
             if state.evidence.unproven:
                 times.append(state.check_at)
         return min((time for time in times if now < time < math.inf), default=None)

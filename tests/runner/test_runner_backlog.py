@@ -186,19 +186,33 @@ def test_probes_come_from_all_over_the_parked_rows() -> None:
     run = Parts().context()
     rows = [pending(run, number) for number in range(1, 101)]
     route = rows[0].route
-    assert run.backlog.best_probe(route, 0) is None
+    assert run.backlog.best_probe(route, 0, 1000.0) is None
     for one in rows:
         run.backlog.park(one, 1000.0, avoided=True)
     assert run.backlog.has_untried(route)
 
-    chosen = [run.backlog.best_probe(route, turn) for turn in range(5)]
+    chosen = [run.backlog.best_probe(route, turn, 1000.0) for turn in range(5)]
 
     assert [one.row.number for one in chosen if one is not None] == [1, 62, 24, 86, 48]
     for one in rows[1:]:
         one.probes = 1
-    assert run.backlog.best_probe(route, 3) is rows[0]
+    assert run.backlog.best_probe(route, 3, 1000.0) is rows[0]
     rows[0].probes = 1
     assert not run.backlog.has_untried(route)
+
+
+def test_a_parked_row_probes_only_after_the_wait_that_its_own_answer_named() -> None:
+    """The route's wait, which two answers confirm, may be the shorter one."""
+    run = Parts().context()
+    rows = [pending(run, number) for number in (1, 2)]
+    route = rows[0].route
+    for one, until in zip(rows, (1013.9, 1013.8), strict=True):
+        one.not_before = until
+        run.backlog.park(one, 1000.0, avoided=False)
+
+    assert run.backlog.probe_at(route) == 1013.8
+    assert run.backlog.best_probe(route, 0, 1013.7) is None
+    assert run.backlog.best_probe(route, 0, 1013.8) is rows[1]
 
 
 def test_every_waiting_row_is_told_with_its_wait() -> None:

@@ -270,7 +270,7 @@ def _left_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 @bug("one parked row probes again and again, and no other has its turn")
 def _one_probes(patch: pytest.MonkeyPatch) -> None:
-    def first(self: Backlog, route: RunRoute, turn: int) -> PendingRow | None:
+    def first(self: Backlog, route: RunRoute, turn: int, now: float) -> PendingRow | None:
         untried, failed = self._parked(route)
         return next(iter((*untried, *failed)), None)
 
