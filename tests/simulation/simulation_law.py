@@ -159,6 +159,7 @@ class LifeLog:
         own: dict[int, float] = {}
         heard: dict[int, float] = {}
         rows: dict[int, int] = {}
+        failed: dict[int, int] = {}
         alone: set[int] = set()
         # A tenant's parked rows go again when the first of them may.
         slack = 1.0 + self.plan.latency if "circuit_key" in self.plan.options else 1e-6
@@ -170,8 +171,10 @@ class LifeLog:
             while at < len(answers) and answers[at].ended < call.at - 1e-9:
                 answer = answers[at]
                 at += 1
+                if answer.fate != "good" and not answer.hint_until:
+                    failed[answer.number] = answer.row
                 if answer.hint_until:
-                    # A row that was throttled while a later call passed is too large: it sets no pace any more.
+                    # A row that was throttled or failed while a later call passed speaks against no route any more.
                     if answer.row not in alone and answer.number > newest:
                         heard[answer.number] = answer.hint_until
                         rows[answer.number] = answer.row
@@ -179,6 +182,7 @@ class LifeLog:
                 elif answer.fate == "good" and answer.row:
                     newest = max(newest, answer.number)
                     alone.update(rows[number] for number in heard if number < newest)
+                    alone.update(row for number, row in failed.items() if number < newest)
                     heard = {number: until for number, until in heard.items() if number > newest}
             if call.row and not call.check and call.at < own.get(call.row, 0.0) - slack:
                 early = own[call.row] - call.at
