@@ -15,7 +15,8 @@ from llmbatch.route.decisions import (
     RetryAt,
 )
 from llmbatch.route.evidence import RowRecord
-from llmbatch.route.judging import Judging
+from llmbatch.route.failures import MOST_USUAL
+from llmbatch.route.judging import OUTAGE_BY_CHECKS, Judging
 from llmbatch.route.outage import probe_wait
 
 __all__ = ["Refusing"]
@@ -100,6 +101,9 @@ class Refusing(Judging):
             return self._open("stop", now) if self.circuit.is_closed else []
         if not self.circuit.is_closed:
             return []
+        if outcome.retry and outcome.status is not None and not outcome.key_refused and self.history.ever:
+            # Refused at random, as rows are (400 json_validate_failed of Groq): an answer, and no sign of an outage.
+            return self._check_unlucky(now)
         refused = [record for record in self.evidence.unproven.values() if _is_refused(record)]
         if not refused:
             # An answer, but no proof that rows can succeed: rows that only fail wait as in an outage.
@@ -108,6 +112,13 @@ class Refusing(Judging):
             self._stop = (3, outcome)
             return self._open("stop", now)
         return self._open("refusals", now, confirmed=True)
+
+    def _check_unlucky(self, now: float) -> list[Decision]:
+        """Judge a health check that met a refusal which may be chance: an outage only if far too many do in a row."""
+        self.checks.note_failure(max(self.evidence.rate.cautious, MOST_USUAL))
+        if self.checks.log_chance > OUTAGE_BY_CHECKS:
+            return []
+        return self._open("last rows", now, confirmed=True)
 
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage

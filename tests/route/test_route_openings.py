@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from route_states import (
     BAD_ROW,
+    CONFLICT,
     EVERYTHING,
     FAILED,
     GOOD,
@@ -661,6 +662,40 @@ def test_a_check_that_is_refused_as_rows_are_is_an_outage_where_it_worked_before
     assert kinds(story.call(0, REFUSED, "ping")) == ["CircuitMoved", "OutageConfirmed"]
     assert story.route.outage is not None
     assert story.route.outage.cause == "refusals"
+
+
+def test_random_refusals_of_rows_and_of_checks_were_short_outages() -> None:
+    """Groq answers 400 ``json_validate_failed`` at random, a finished row's request too: it has answered."""
+    story = Story(can_check=True)
+    for row in range(1, 4):
+        story.call(row, CONFLICT)
+        assert kinds(story.call(row, CONFLICT)) == ["HoldForEvidence"]
+
+    assert story.call(0, CONFLICT, "good") == []
+
+    assert story.route.is_closed
+    assert story.route.outage is None
+
+
+def test_checks_that_are_refused_more_often_than_chance_allows_are_an_outage() -> None:
+    """At the highest rate that counts as usual: 66 in a row, a minute or more."""
+    story = Story(can_check=True)
+    story.quiet()
+    for _ in range(2):
+        story.call(1, CONFLICT)
+
+    decided = [kinds(story.call(0, CONFLICT, "good")) for _ in range(66)]
+
+    assert decided == [[]] * 65 + [["CircuitMoved", "OutageConfirmed"]]
+
+
+def test_a_check_that_is_refused_where_nothing_ever_worked_still_stops_the_run() -> None:
+    """There is nothing that it could be chance beside."""
+    story = Story(ever=False, can_check=True)
+    for _ in range(2):
+        story.call(1, CONFLICT)
+
+    assert "StopRun" in kinds(story.call(0, CONFLICT, "ping"))
 
 
 def test_a_check_that_is_refused_while_the_circuit_is_open_decides_nothing() -> None:
