@@ -91,7 +91,8 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
 def how_to_go_on(output: str, exit_code: int, *, command: str, codes: Set[str] = frozenset()) -> str:
     """One line, by exit code: where the results are, and what to do next. *command* runs it again; it may be empty.
 
-    *codes* of the failed rows, where they are known: rows that are no requests are corrected, not resent.
+    *codes* of the failed rows, where they are known: rows that are no requests are corrected, not resent; those that
+    timed out need more time.
     """
     if output == "-":
         where = "results went to standard output"
@@ -105,7 +106,8 @@ def how_to_go_on(output: str, exit_code: int, *, command: str, codes: Set[str] =
             if codes and all(code.startswith("input_") for code in codes):
                 return f"{where}; to send the malformed rows, correct them in the input and {again}"
             flag = "" if "--retry-failed" in command.split() else " --retry-failed"
-            return f"{where}; to send the failed rows again: {shown(command) or 'the same command with'}{flag}"
+            longer = " (those that timed out need a longer --timeout)" if "timeout" in codes else ""
+            return f"{where}; to send the failed rows again{longer}: {shown(command) or 'the same command with'}{flag}"
         case 2:
             return f"{where}; change what the error names, then {again}"
         case 3:

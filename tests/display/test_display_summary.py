@@ -186,6 +186,13 @@ def test_the_command_that_shows_failed_rows_works(tmp_path: Path) -> None:
     assert done.stdout == "bad\n"
 
 
+def test_rows_that_timed_out_were_to_be_sent_again_with_the_same_time_limit() -> None:
+    """They would only time out again."""
+    late = how_to_go_on("o.jsonl", 1, command="llmbatch run p.jsonl", codes=frozenset({"timeout", "http_500"}))
+
+    assert late.endswith("(those that timed out need a longer --timeout): llmbatch run p.jsonl --retry-failed")
+
+
 def test_retry_failed_was_named_where_only_malformed_rows_had_failed() -> None:
     """Resending does not mend a row that is no request: it has to be corrected."""
     only_input = how_to_go_on("o.jsonl", 1, command="llmbatch run p.jsonl", codes=frozenset({"input_bad_json"}))
