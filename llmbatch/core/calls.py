@@ -44,7 +44,7 @@ class Request:
     endpoint: str
     tokens: int
     settings: str = ""
-    """A digest of the run's settings that shaped it (system prompt, parameters, endpoint); empty if there are none."""
+    """A digest of the run's settings that shaped it (system prompt, parameters, endpoint); empty if it tells none."""
 
 
 @dataclass(slots=True)

@@ -211,9 +211,9 @@ class HttpProvider:
 
 
 def _digest(settings: Mapping[str, str]) -> str:
-    """Eight hexadecimal digits for *settings* (JSON texts by name), in any order; empty for none."""
+    """Eight hexadecimal digits for *settings* (JSON texts by name), in any order; ``0`` for none."""
     if not settings:
-        return ""
+        return "0"
     return blake2b(to_bytes(dict(sorted(settings.items()))), digest_size=4).hexdigest()
 
 

@@ -128,7 +128,8 @@ def _default_name(path: Path) -> str:
 def check_same_request(provider: Provider, rows: Input, output: str, earlier: tuple[int, str, str]) -> None:
     """Compare *earlier*, an answered row, its model and its settings, with the request that it would be now.
 
-    Rows that name their own models may mix them: this is not an error.
+    Rows that name their own models may mix them: this is not an error. A line that tells no settings (of an earlier
+    version, or of a provider that has none) agrees with any.
 
     Raises:
         OutputError: it would be sent to another model, or with another system prompt, other parameters or endpoint.
@@ -145,7 +146,7 @@ def check_same_request(provider: Provider, rows: Input, output: str, earlier: tu
     except (MalformedRowError, UsageError):
         return
     now = request.route.label
-    if now == model and request.settings != settings:
+    if now == model and settings and request.settings != settings:
         raise OutputError(
             f"{output}: row {number} was answered with another system prompt, other parameters or another endpoint "
             "(-s, -P, --endpoint)",

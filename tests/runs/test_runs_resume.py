@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,33 @@ async def test_the_same_output_with_another_system_prompt_or_parameters_was_sile
     again = await BatchRunner("sim/steady", **before).run(prompts, limit=3)
     mixed = await BatchRunner("sim/steady", **now).run(prompts, force=True)
     assert (again.already_done, again.exit_code, mixed.already_done, mixed.exit_code) == (2, 0, 3, 0)
+
+
+async def test_an_output_whose_lines_tell_no_settings_could_not_be_resumed_with_those_it_was_made_with(
+    prompts: Path,
+) -> None:
+    """Lines of before `settings` was written say nothing of them: that is no difference."""
+    first = await BatchRunner("sim/steady", system="Be brief.").run(prompts, limit=2)
+    output = Path(first.output)
+    old = re.sub(rb',"settings":"[0-9a-f]+"', b"", output.read_bytes())
+    assert old != output.read_bytes()
+    output.write_bytes(old)
+
+    summary = await BatchRunner("sim/steady", system="Be brief.").run(prompts)
+
+    assert (summary.already_done, summary.exit_code) == (2, 0)
+
+
+async def test_a_rows_own_system_prompt_and_parameters_are_no_settings_of_the_run(tmp_path: Path) -> None:
+    """They belong to the row, whose hash tells if they change."""
+    rows = [{"prompt": "x", "system": name, "temperature": number} for number, name in enumerate("abc")]
+    path = write(tmp_path / "p.jsonl", *rows)
+    await BatchRunner("sim/steady").run(path, limit=1)
+
+    summary = await BatchRunner("sim/steady").run(path)
+
+    assert (summary.already_done, summary.exit_code) == (1, 0)
+    assert {parsed["settings"] for parsed in map(json.loads, Path(summary.output).read_bytes().splitlines())} == {"0"}
 
 
 async def test_parameters_in_another_order_are_the_same_and_change_no_batch_row(tmp_path: Path) -> None:
