@@ -1,7 +1,8 @@
 """Text and token counts of what a function returns: a string, or a response object of an SDK.
 
 Known by their shape: OpenAI, Anthropic and what is compatible (``model_dump``), LangChain (``content``,
-``usage_metadata``), Google (``text``, ``usage_metadata``). Imports none of them, and judges nothing.
+``usage_metadata``), Google (``text``, ``usage_metadata``), Ollama (``message``), huggingface_hub (a subclass of dict),
+and objects with the members of OpenAI's or Anthropic's answers. Imports none of them, and judges nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = ["read_result"]
 
-_PLAIN = (str, bytes, dict, list, tuple, set, int, float, type(None))
-_INPUT_COUNTS = ("input_tokens", "prompt_tokens", "prompt_token_count")
-_OUTPUT_COUNTS = ("output_tokens", "completion_tokens", "candidates_token_count")
+_PLAIN = (str, bytes, list, tuple, set, int, float, type(None))
+_INPUT_COUNTS = ("input_tokens", "prompt_tokens", "prompt_token_count", "prompt_eval_count")
+_OUTPUT_COUNTS = ("output_tokens", "completion_tokens", "candidates_token_count", "eval_count")
 
 
 def read_result(result: object, body: str) -> tuple[str | None, Usage | None]:
@@ -22,15 +23,34 @@ def read_result(result: object, body: str) -> tuple[str | None, Usage | None]:
 
     Plain values are the author's own: of them only a string has a text.
     """
-    if isinstance(result, _PLAIN):
+    if isinstance(result, _PLAIN) or type(result) is dict:
         return (result if isinstance(result, str) else None), None
     text, usage = _from_document(body)
     if text is None:
-        texts = (_member(result, name) for name in ("output_text", "text", "content"))
-        text = next((found for found in texts if isinstance(found, str)), None)
+        text = _from_members(result)
     if usage is None:
-        usage = _usage(_member(result, "usage_metadata")) or _usage(_member(result, "usage"))
+        counts = (_member(result, "usage_metadata"), _member(result, "usage"), result)
+        usage = next(filter(None, map(_usage, counts)), None)
     return text, usage
+
+
+def _from_members(result: object) -> str | None:
+    """The text in the members of *result*, where SDKs have it: its own, that of its first choice, or its parts."""
+    choices = _member(result, "choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    content = _member(result, "content")
+    texts = (
+        *(_member(result, name) for name in ("output_text", "text")),
+        content,
+        _member(_member(result, "message"), "content"),
+        _member(_member(first, "message"), "content"),
+        _member(first, "text"),
+    )
+    text = next((found for found in texts if isinstance(found, str)), None)
+    if text is None and isinstance(content, list):
+        parts = [part for part in (_member(item, "text") for item in content) if isinstance(part, str)]
+        text = "".join(parts) if parts else None
+    return text
 
 
 def _from_document(body: str) -> tuple[str | None, Usage | None]:

@@ -232,6 +232,17 @@ class Hostile:
         raise RuntimeError(name)
 
 
+class HubOutput(dict[str, object]):
+    """What huggingface_hub returns: a dict of a class of its own."""
+
+
+class Part:
+    """An object without a dump, with whatever members it is given."""
+
+    def __init__(self, **members: object) -> None:
+        self.__dict__.update(members)
+
+
 CHAT = {
     "object": "chat.completion",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "from chat"}, "finish_reason": "stop"}],
@@ -253,6 +264,17 @@ MESSAGE = {
         (SdkObject(MESSAGE), "from claude", Usage(3, 4)),
         (GoogleResponse(), "from google", Usage(3, 4)),
         (LangchainMessage(), "from langchain", Usage(3, 4)),
+        (HubOutput(CHAT), "from chat", Usage(3, 4)),
+        (Part(choices=[Part(message=Part(content="an object"))]), "an object", None),
+        (
+            Part(choices=[Part(text="completed")], usage=Part(prompt_tokens=3, completion_tokens=4)),
+            "completed",
+            Usage(3, 4),
+        ),
+        (Part(content=[Part(type="thinking"), Part(text="in "), Part(text="parts")]), "in parts", None),
+        (Part(message=Part(content="from ollama"), prompt_eval_count=3, eval_count=4), "from ollama", Usage(3, 4)),
+        (Part(choices=[]), None, None),
+        (Part(choices=3, content=[]), None, None),
         (SdkObject({"anything": 1}), None, None),
         (SdkObject({"choices": [{"message": None}]}), None, None),
         (CHAT, None, None),
