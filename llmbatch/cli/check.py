@@ -21,11 +21,11 @@ from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import open_input
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import verify_finished
-from llmbatch.outputs.lines import failed_rows
+from llmbatch.outputs.lines import failed_rows, first_success
 from llmbatch.outputs.scan import scan
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
-from llmbatch.runs.preflight import check_first_row, name_other_inputs
+from llmbatch.runs.preflight import check_first_row, check_same_request, name_other_inputs
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows
 
@@ -75,6 +75,9 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             raise
         except UsageError:
             pass  # reading all of it finds it again, and tells its line
+        earlier = None if settings.overwrite or settings.force else _earlier(output)
+        if earlier is not None:
+            check_same_request(provider, rows, output, earlier)
     source = open_source(settings.input, limit=settings.limit)
     try:
         finished = None if settings.overwrite else _finished(output)
@@ -118,6 +121,32 @@ def _provider(
 
 def _finished(output: str) -> FinishedRows | None:
     """The rows that *output* has, without locking or mending it: a run may be writing to it now."""
+    fd = _open(output)
+    if fd is None:
+        return None
+    try:
+        found = scan(fd, output)
+        finished = found.finished
+        failed = failed_rows(fd, found.end_bytes) if finished.failed else FailedRows()
+        finished.failed_rows = lambda: failed
+        return finished
+    finally:
+        os.close(fd)
+
+
+def _earlier(output: str) -> tuple[int, str, str] | None:
+    """The first row that *output* has an answer of, its model and settings."""
+    fd = _open(output)
+    if fd is None:
+        return None
+    try:
+        return first_success(fd, scan(fd, output).end_bytes, output)
+    finally:
+        os.close(fd)
+
+
+def _open(output: str) -> int | None:
+    """Open *output* for reading; None if it is no regular file."""
     if output == "-":
         return None
     try:
@@ -127,16 +156,10 @@ def _finished(output: str) -> FinishedRows | None:
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise OutputError(f"{output} cannot be read: {why}", hint="check the path and its permissions") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        found = scan(fd, output)
-        finished = found.finished
-        failed = failed_rows(fd, found.end_bytes) if finished.failed else FailedRows()
-        finished.failed_rows = lambda: failed
-        return finished
-    finally:
-        os.close(fd)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    return None
 
 
 class _Progress:

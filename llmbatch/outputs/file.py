@@ -8,15 +8,14 @@ lines.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
-from llmbatch.outputs.lines import failed_rows, lines_without, success_lines
-from llmbatch.outputs.scan import START_AFRESH, match_line
+from llmbatch.outputs.lines import failed_rows, first_success, lines_without, success_lines
+from llmbatch.outputs.scan import match_line
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import replace_file, write_beside
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, write_error
@@ -82,17 +81,9 @@ class Output:
             WriteError: the file cannot be read.
         """
         try:
-            line = next(success_lines(self._fd, self._size, self._disk), None)
+            return first_success(self._fd, self._size, self.name, self._disk)
         except OSError as error:
             raise self._failed(error) from error
-        if line is None:
-            return None
-        try:
-            parsed = json.loads(line)
-        except ValueError:
-            raise OutputError(f"{self.name}:1: this result line is damaged", hint=START_AFRESH) from None
-        model = parsed.get("model")
-        return (parsed["row"], model, str(parsed.get("settings", ""))) if isinstance(model, str) else None
 
     def good_rows(self, most: int) -> dict[int, str]:
         """Number and hash of the first *most* rows that succeeded; none if the file cannot be read."""

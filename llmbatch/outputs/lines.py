@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from re import Match
 from typing import Final
 
-from llmbatch.outputs.scan import match_line
+from llmbatch.core.errors import OutputError
+from llmbatch.outputs.scan import START_AFRESH, match_line
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FailedRows
 
-__all__ = ["failed_rows", "lines_without", "read_lines", "success_lines"]
+__all__ = ["failed_rows", "first_success", "lines_without", "read_lines", "success_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _INPUT_ERROR: Final = b'"response":null,"error":{"code":"input_'
@@ -50,6 +51,24 @@ def success_lines(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> Ite
         OSError: the file cannot be read.
     """
     return (line for found, line in _result_lines(fd, end_bytes, disk) if found[3] == b"success")
+
+
+def first_success(fd: int, end_bytes: int, name: str, disk: Filesystem = FILESYSTEM) -> tuple[int, str, str] | None:
+    """The row of the first successful line of *name*, its model (``provider/model``) and settings, if it names a model.
+
+    Raises:
+        OSError: the file cannot be read.
+        OutputError: the line is damaged.
+    """
+    line = next(success_lines(fd, end_bytes, disk), None)
+    if line is None:
+        return None
+    try:
+        parsed = json.loads(line)
+    except ValueError:
+        raise OutputError(f"{name}:1: this result line is damaged", hint=START_AFRESH) from None
+    model = parsed.get("model")
+    return (parsed["row"], model, str(parsed.get("settings", ""))) if isinstance(model, str) else None
 
 
 def lines_without(fd: int, end_bytes: int, disk: Filesystem, is_dropped: Callable[[int], bool]) -> Iterator[bytes]:

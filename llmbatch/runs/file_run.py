@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from llmbatch.core.errors import InputError, WriteError
+from llmbatch.core.errors import InputError, OutputError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Row, encode_line
@@ -103,7 +103,11 @@ class FileRun:
         total = rows.count()
         self._total = total if how.limit is None or total is None else min(how.limit, total)
         if self._total is None or len(output.finished) < self._total:
-            output.check_room(sync=how.fsync == "group")
+            try:
+                output.check_room(sync=how.fsync == "group")
+            except OutputError:
+                output.remove_if_new()
+                raise
         if output.is_resumable:
             # Deferred rows are sent now, or reported again at the end.
             write_deferred(Path(path), (), self._locking)

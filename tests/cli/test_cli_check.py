@@ -140,6 +140,20 @@ def test_a_changed_row_is_refused_as_a_run_would(llmbatch_here, two_lines, promp
     assert "2" in two_lines(done.stderr)[0]
 
 
+@pytest.mark.parametrize("change", [("-m", "sim/small"), ("-m", "sim/steady", "-s", "Be brief.")])
+def test_check_called_an_input_fine_whose_output_a_run_would_refuse(llmbatch_here, two_lines, tmp_path, change):
+    """Another model or other settings have answered; --force accepts it in both."""
+    (tmp_path / "p.jsonl").write_text('"a"\n"b"\n')
+    assert llmbatch_here("run", "p.jsonl", "-m", "sim/steady", "-n", "1").returncode == 0
+
+    done = llmbatch_here("check", "p.jsonl", *change)
+
+    assert done.returncode == 2
+    assert "row 1 was answered" in two_lines(done.stderr)[0]
+    assert two_lines(done.stderr) == two_lines(llmbatch_here("run", "p.jsonl", *change).stderr)
+    assert llmbatch_here("check", "p.jsonl", *change, "--force").returncode == 0
+
+
 def test_text_from_the_input_is_escaped(llmbatch_here, tmp_path):
     """A model's name with control characters cannot steer the terminal."""
     (tmp_path / "rows.jsonl").write_text(r'{"prompt":"a","model":"gpt\u001b[2J"}' + "\n")

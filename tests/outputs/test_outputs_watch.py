@@ -422,6 +422,7 @@ async def test_a_file_system_that_cannot_sync_lost_every_paid_line(path: Path) -
         await BatchRunner(call, filesystem=Unsyncable()).run(prompts, path)
     assert calls == 0
     assert "--fsync off" in caught.value.hint
+    assert not path.exists(), "a refusal leaves no empty output"
 
     first = await BatchRunner(call, filesystem=Unsyncable()).run(prompts, path, fsync="off", limit=1)
     second = await BatchRunner(call, filesystem=Unsyncable()).run(prompts, path, fsync="off")
