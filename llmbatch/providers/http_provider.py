@@ -84,8 +84,10 @@ class HttpProvider:
         self._told: set[str] = set()
         endpoint = {} if connection.endpoint is None else {"endpoint": dumps(connection.endpoint)}
         system = {} if self._system is None else {"system": self._system}
-        self._settings_of_batch = _digest(endpoint)
-        self._settings = _digest({**endpoint, **system, **connection.params})
+        shaping = {**system, **connection.params}
+        self._settings = (_digest(shaping), _digest({**endpoint, **shaping}))
+        """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
+        self._settings_of_batch = (_digest({}), _digest(endpoint))
         self.models = ModelUse()
 
     @classmethod
@@ -132,9 +134,9 @@ class HttpProvider:
         """
         kind, target = self._resolve(row)
         self._resolved = None
-        members, settings = kind.members, self._settings
+        members, settings = kind.members, self._settings[target.is_endpoint_forced]
         if kind.body is not None:
-            settings = self._settings_of_batch
+            settings = self._settings_of_batch[target.is_endpoint_forced]
             body = kind.body.encode() if kind.model is not None else _with_model(kind.body, members, target.model)
         else:
             unsent = members.keys() - self._sent[target.endpoint]

@@ -102,13 +102,17 @@ class ProviderSettings:
 
 @dataclass(slots=True)
 class Target:
-    """Target of requests for one model and endpoint. ``model`` is the name that is sent, as JSON text."""
+    """Target of requests for one model and endpoint. ``model`` is the name that is sent, as JSON text.
+
+    ``is_endpoint_forced``: without ``--endpoint``, they would go to another endpoint.
+    """
 
     route: Route
     url: str
     headers: Mapping[str, str] = field(repr=False)
     endpoint: Endpoint
     model: str
+    is_endpoint_forced: bool
 
 
 class Resolver:
@@ -213,7 +217,8 @@ class Resolver:
             raise UsageError(
                 "no model", hint="name one with -m PROVIDER/MODEL, with LLMBATCH_MODEL, or as the row's `model`"
             )
-        endpoint = endpoint if connection.endpoint == "raw" else connection.endpoint or endpoint
+        own = endpoint
+        endpoint = own if connection.endpoint == "raw" else connection.endpoint or own
         provider = named or self.run_provider
         if provider is None:
             by_format = PROVIDERS["anthropic" if anthropic or endpoint == "messages" else "openai"]
@@ -234,6 +239,7 @@ class Resolver:
             headers=self._shared(self._with_added(_headers(provider, endpoint, key), provider)),
             endpoint=endpoint,
             model=dumps(name),
+            is_endpoint_forced=endpoint != (own or address.endpoint or provider.endpoint),
         )
 
     def _with_added(self, headers: dict[str, str], provider: KnownProvider) -> dict[str, str]:

@@ -143,6 +143,16 @@ async def test_parameters_in_another_order_are_the_same_and_change_no_batch_row(
         assert (summary.already_done, summary.exit_code) == (1, 0)
 
 
+async def test_an_endpoint_that_rows_have_anyway_was_refused_as_another_one(prompts: Path) -> None:
+    """Prompts go to chat, whether ``--endpoint chat`` says so or not."""
+    await BatchRunner("sim/steady").run(prompts, limit=1)
+    await BatchRunner("sim/steady", endpoint="chat").run(prompts, limit=2)
+
+    summary = await BatchRunner("sim/steady").run(prompts)
+
+    assert (summary.already_done, summary.exit_code) == (2, 0)
+
+
 async def test_starting_afresh_asks_for_no_model(prompts: Path) -> None:
     """Nor do failed lines, which name none that answered."""
     await BatchRunner("sim/steady").run(prompts)
