@@ -100,8 +100,7 @@ class FileRun:
             check_same_request(provider, rows, path, earlier)
         self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
         stack.push_async_callback(self.source.aclose)
-        total = rows.count()
-        self._total = total if how.limit is None or total is None else min(how.limit, total)
+        self._total = self._count(rows)
         if self._total is None or len(output.finished) < self._total:
             try:
                 output.check_room(sync=how.fsync == "group")
@@ -113,6 +112,14 @@ class FileRun:
             write_deferred(Path(path), (), self._locking)
         interval = 1.0 if how.fsync == "group" else None
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+
+    def _count(self, rows: JsonlInput) -> int | None:
+        """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown."""
+        total, limit = rows.count(), self._how.limit
+        last = last_number(rows, limit)
+        if total is None or limit is None or last is None or limit >= total:
+            return total
+        return limit + sum(1 for _ in self._output.finished.done_after(last))
 
     def _compare(self, rows: JsonlInput) -> None:
         """Compare the finished rows with the input, and drop the lines of those that were no requests.

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from llmbatch import BatchRunner, InputError, OutputError
-from llmbatch.core.events import Event, Notice
+from llmbatch.core.events import Event, Notice, RunStarted
 from llmbatch.storage.filesystem import Filesystem
 
 
@@ -147,6 +147,29 @@ async def test_retry_failed_with_a_limit_drops_only_what_it_resends(tmp_path, bl
     assert states(output) == before
     moved = [json.loads(line)["row"] for line in output.read_text().splitlines()][-2:]
     assert sorted(moved) == [19 + blank, 20 + blank]
+
+
+class Unsyncable(Filesystem):
+    def sync(self, fd: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+async def test_finished_rows_beyond_the_limit_hid_that_rows_within_it_were_still_to_be_sent(tmp_path):
+    """They counted as rows within it, and the file system was not tested before calls."""
+    path, function, totals = tmp_path / "p.jsonl", Function(), []
+    write(path, {"prompt": "bad"}, A, A, A)
+    await BatchRunner(function).run(path)
+    function.asked.clear()
+
+    with pytest.raises(OutputError, match="cannot sync"):
+        await BatchRunner(function, filesystem=Unsyncable()).run(path, limit=2, retry_failed=True)
+    assert function.asked == []
+
+    observer = SimpleNamespace(
+        observe=lambda event: totals.append(event.total_rows) if isinstance(event, RunStarted) else None
+    )
+    await BatchRunner(function, observers=[observer]).run(path, limit=2, retry_failed=True)
+    assert (totals, function.asked) == ([4], ["bad"])
 
 
 @pytest.mark.parametrize("torn", ['{"prompt": "b', '{"prompt": "b"', '{"prompt": "\N{EURO SIGN}'])
