@@ -183,6 +183,8 @@ def measure(row: str | Library, cell: Cell, calls: int) -> float | None:
     Raises:
         RuntimeError: the circuit was not in the state that the cell is about.
     """
+    start: int
+    end: int
     what = subject(row, cell)
     if what is None:
         return None

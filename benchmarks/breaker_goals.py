@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from breaker_cost import CELLS, Figures, added, each, median
+from breaker_cost import CELLS, Cell, Figures, added, each, median
 from breaker_findings import Finding
 from breaker_peers import OURS, PEERS, WINDOWED
 from breaker_situations import CORE, SITUATIONS
@@ -77,7 +77,7 @@ def goals(figures: Figures, found: dict[str, dict[str, Finding]]) -> list[Goal]:
 
 def to_best(
     figures: Figures,
-    cell: object,
+    cell: Cell,
     names: list[str],
     what: str,
     goal: float | None = None,

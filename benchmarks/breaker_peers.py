@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -66,8 +67,8 @@ class Circuit:
     state: Callable[[], str]
     """``closed``, ``open`` or ``half_open``, from the library's own property."""
     rejection: type[Exception]
-    wait: Callable[[Exception], float | None] | None = None
-    """Seconds that the library tells a refused caller to wait."""
+    wait: Callable[[Any], float | None] | None = None
+    """Seconds that the library tells a refused caller to wait, of the rejection."""
     block: Callable[[], Any] | None = None
     """A context manager around a block of code."""
     sync_ways: dict[str, Callable[[Callable[..., Any]], Path]] | None = None
@@ -114,8 +115,11 @@ def build_ours(face: Face, setup: Setup, *, window: bool = False) -> Circuit:
         probe_lease=setup.open_s,
         failure_rate=0.5 if window else None,
     )
-    clock = {"clock": setup.clock} if setup.clock else {}
-    breaker = CircuitBreaker(policy=policy, count_error=lambda error: not isinstance(error, BadRequestError), **clock)
+    breaker = CircuitBreaker(
+        policy=policy,
+        count_error=lambda error: not isinstance(error, BadRequestError),
+        clock=setup.clock or time.monotonic,
+    )
     return Circuit(
         path=called(breaker.call if face == "sync" else breaker.async_call),
         state=lambda: breaker.state,

@@ -90,6 +90,7 @@ class ThreadFlight(Flight):
         self.go.wait()
         try:
             if self.through == "block":
+                assert self.circuit.block is not None
                 with self.circuit.block():
                     self.backend()
             else:
@@ -129,6 +130,7 @@ class TaskFlight(Flight):
     async def run(self) -> None:
         try:
             if self.through == "block":
+                assert self.circuit.block is not None
                 async with self.circuit.block():
                     await self.backend()
             else:
@@ -226,10 +228,10 @@ class Stage:
         flights: Sequence[ThreadFlight | TaskFlight]
         if self.loop is not None:
             loop = self.loop
-            flights = [TaskFlight(self.circuit, order, through, loop) for _ in range(count)]
+            flights = tasks = [TaskFlight(self.circuit, order, through, loop) for _ in range(count)]
 
             def send() -> None:
-                for flight in flights:
+                for flight in tasks:
                     flight.task = loop.create_task(flight.run())
 
             loop.call_soon_threadsafe(send)

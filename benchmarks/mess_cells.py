@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
+from typing import Any
 
 from mess_run import Answer, Attempt, Fate, Kind, Story, run
 
@@ -451,7 +452,7 @@ def measure_dead_tenants(setup: Setup, *, first: bool) -> Finding:
     def fate(attempt: Attempt) -> Answer:
         return Answer(503, latency / 5) if attempt.row in of_down else Answer(200, latency)
 
-    key = {"tenant": tenant, "circuit_key": "metadata.tenant"}
+    key: dict[str, Any] = {"tenant": tenant, "circuit_key": "metadata.tenant"}
     alone = run(rows, fate, limit=3_600, seed=setup.seed, keep=lambda row: row not in of_down, **key)
     reference = alone.last_good[""]
     story = run(rows, fate, limit=7_200, seed=setup.seed, group=tenant, max_outage=1_800, **key)

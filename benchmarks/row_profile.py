@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from throughput import Cell, run
+from throughput import Cell, number, run
 from throughput_servers import end_with_parent, kinds, serving
 
 PARTS = {
@@ -78,8 +78,8 @@ def sampled(rows: int, concurrency: int) -> None:
                 samples[part_of(stack.split(";"))] += int(count)
     total = samples.total()
     print(f"{cpu_us:.0f} µs of processor time a row, {rows:,} rows, {concurrency} at once")
-    for part, count in samples.most_common():
-        print(f"{cpu_us * count / total:7.1f} µs {100 * count / total:5.1f} %  {part}")
+    for part, taken in samples.most_common():
+        print(f"{cpu_us * taken / total:7.1f} µs {100 * taken / total:5.1f} %  {part}")
 
 
 def counted(rows: int) -> None:
@@ -99,7 +99,7 @@ def counted(rows: int) -> None:
             text=True,
             env=os.environ | fixed,
         )
-        found.append(int(re.search(r"Collected : (\d+)", done.stderr)[1]))
+        found.append(number(r"Collected : (\d+)", done.stderr))
     print(f"{(found[1] - found[0]) / rows:,.0f} instructions a row, without the network")
 
 

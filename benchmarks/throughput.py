@@ -167,6 +167,17 @@ def given_up_after(seconds: float, process: subprocess.Popen[bytes]) -> Iterator
         signal.signal(signal.SIGALRM, previous)
 
 
+def number(pattern: str, text: str) -> float:
+    """What *pattern*'s group is in *text*.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if (found := re.search(pattern, text)) is None:
+        raise ValueError(f"no {pattern} in {text!r}")
+    return float(found[1])
+
+
 def run_wrk(cell: Cell, folder: Path, url: str) -> Measured:
     """The machine's limit: requests of the same size from a client in C, with neither rows nor lines."""
     script, told = folder / "post.lua", folder / "told"
@@ -175,8 +186,8 @@ def run_wrk(cell: Cell, folder: Path, url: str) -> Measured:
     words = ["wrk", "-t1", f"-c{cell.concurrency}", f"-d{max(WRK_SECONDS, 20 * cell.delay):.0f}s", "-s", str(script)]
     measured = timed([*words, f"{url}/chat/completions"], told)
     said = told.read_text()
-    requests = int(re.search(r"(\d+) requests in", said)[1])
-    rate = float(re.search(r"Requests/sec:\s*([\d.]+)", said)[1])
+    requests = number(r"(\d+) requests in", said)
+    rate = number(r"Requests/sec:\s*([\d.]+)", said)
     return Measured(cell.rows / rate, measured.cpu_s / requests * cell.rows, measured.peak_mb)
 
 

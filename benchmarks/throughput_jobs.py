@@ -13,23 +13,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from throughput_servers import fastest_loop
 
 if TYPE_CHECKING:
     import openai
+    from openai.types.chat import ChatCompletionUserMessageParam
 
-Job = Callable[[Path, Path, str, int], Awaitable[None]]
+Job = Callable[[Path, Path, str, int], Coroutine[Any, Any, None]]
 
 MOST_TASKS = 1000
 """Rows that :func:`asyncio.gather` gets at once where it gets one each."""
 
 
-def messages(row: dict[str, str]) -> list[dict[str, str]]:
+def messages(row: dict[str, str]) -> list[ChatCompletionUserMessageParam]:
     return [{"role": "user", "content": row["prompt"]}]
 
 

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 ANSWER = json.dumps(
     {
@@ -66,7 +66,7 @@ class Responder(asyncio.Protocol):
     )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.WriteTransport", transport)
         self.waiting = b""
 
     def data_received(self, data: bytes) -> None:
@@ -133,25 +133,25 @@ def serving(kind: str, delay: float) -> Iterator[str]:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             process = subprocess.Popen(command, stdout=nowhere, stderr=nowhere, preexec_fn=lambda: end_with_parent(1))
         try:
-            wait_for(port, process)
+            wait_for(port, process, command[0])
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
             process.wait()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], name: str) -> None:
     """Until the port is open."""
     for _ in range(500):
         if process.poll() is not None:
-            raise SystemExit(f"error: {process.args[0]} ended with {process.returncode}")
+            raise SystemExit(f"error: {name} ended with {process.returncode}")
         try:
             socket.create_connection(("127.0.0.1", port)).close()
         except OSError:
             time.sleep(0.02)
         else:
             return
-    raise SystemExit(f"error: {process.args[0]} did not start")
+    raise SystemExit(f"error: {name} did not start")
 
 
 async def respond(port: int, delay: float) -> None:

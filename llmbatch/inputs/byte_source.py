@@ -7,7 +7,6 @@ Subclasses define how bytes are read and reread.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from operator import length_hint
 from typing import Final
@@ -15,13 +14,13 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.decode import Unterminated, text_lines
+from llmbatch.inputs.passes import FinishedInput, Mark, Passes
 from llmbatch.inputs.rows import line_digest, parse_line, too_long
 from llmbatch.inputs.splitter import LongLine
-from llmbatch.inputs.verify import compare, compare_line
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
-from llmbatch.storage.finished_rows import FinishedRows, RowSet
+from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["ByteSource", "Mark", "changed_while_running", "digest_of"]
+__all__ = ["ByteSource", "changed_while_running", "digest_of"]
 
 # How many batches of lines, and single lines, a call may skip (finished rows, blank lines) before it yields to the
 # event loop: a few milliseconds.
@@ -29,14 +28,21 @@ BATCHES_A_TURN: Final = 4
 LINES_A_TURN: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Position and hash of a row when it was read."""
+class InputFile:
+    """A descriptor that a source owns, and its name in messages. ``fd`` is None once it is closed."""
 
-    number: int
-    offset: int
-    size: int
-    hash: str
+    __slots__ = ("disk", "fd", "name")
+
+    def __init__(self, fd: int, name: str, disk: Filesystem) -> None:
+        self.fd: int | None = fd
+        self.name = name
+        self.disk = disk
+
+    def close(self) -> None:
+        """Close the descriptor; idempotent."""
+        if self.fd is not None:
+            self.disk.close(self.fd)
+            self.fd = None
 
 
 class ByteSource:
@@ -56,12 +62,9 @@ class ByteSource:
     ) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
-        self.skipped = 0
-        self.name = name
-        self._fd: int | None = fd
-        self._disk = disk
-        self._done_before = finished if finished else None
-        self._verified = False
+        self._file = InputFile(fd, name, disk)
+        self._finished = FinishedInput(finished)
+        self._passes = Passes()
         self._limit = limit
         self._number = 0
         self._offset = 0  # of the next line
@@ -69,17 +72,23 @@ class ByteSource:
         self._last: Row | None = None  # returned in the first pass, of a plain file
         self._batches = text_lines(self._blocks(fd), name)
         self._lines: Iterator[bytes | LongLine] = iter(())
-        self._finished = RowSet()
-        self._first_skipped: Mark | None = None
-        self._again: Iterator[Row | Malformed | None] | None = None  # a later pass, while there is one
-        self._has_ended = False  # the first pass, before a later one began
         self.torn_line: int | None = None
         """The last line, where it has no line end and cannot be parsed: somebody is still writing it."""
         self._keeps_torn = keeps_torn
         self._is_unterminated = False
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name} {'exhausted' if self.exhausted else f'line {self._number}'}>"
+        return f"<{type(self).__name__} {self._file.name} {'exhausted' if self.exhausted else f'line {self._number}'}>"
+
+    @property
+    def name(self) -> str:
+        """What the input is called in messages, also by the run that reads it: its path, or "standard input"."""
+        return self._file.name
+
+    @property
+    def skipped(self) -> int:
+        """Rows left for a later pass."""
+        return self._passes.skipped
 
     @property
     def can_reread(self) -> bool:
@@ -94,8 +103,8 @@ class ByteSource:
         """
         if self.exhausted:
             return None
-        if self._again is not None:
-            return self._take_again(self._again)
+        if self._passes.rows is not None:
+            return self._take_again(self._passes.rows)
         for _ in range(BATCHES_A_TURN):
             # Both are iterators that continue where the last call stopped.
             for line in islice(self._lines, LINES_A_TURN):
@@ -125,23 +134,17 @@ class ByteSource:
         Raises:
             WriteError: the row had to be kept on disk, and there is no room.
         """
-        self.skipped += 1
-        first = self._first_skipped
-        if first is None or row.number < first.number:
-            self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
+        self._passes.skip(row, row.number)
 
     def rewind(self) -> bool:
         """Start another pass from the first row that was skipped since the last one; False if none was.
 
         It ends at the furthest row read; a first pass that has not ended continues from there.
         """
-        first = self._first_skipped
-        if first is None or self._fd is None:
+        first = self._passes.first
+        if first is None or self._file.fd is None:
             return False
-        self._has_ended = self._has_ended or (self.exhausted and self._again is None)
-        self._again = self._pass(first, self._number)
-        self._first_skipped = None
-        self.skipped = 0
+        self._passes.begin(self._pass(first, self._number), is_exhausted=self.exhausted)
         self.exhausted = False
         return True
 
@@ -164,10 +167,8 @@ class ByteSource:
     def close(self) -> None:
         """Close the file; idempotent."""
         self.exhausted = True
-        self._again = None
-        if self._fd is not None:
-            self._disk.close(self._fd)
-            self._fd = None
+        self._passes.rows = None
+        self._file.close()
 
     async def aclose(self) -> None:
         """Close the file, as :meth:`close`."""
@@ -180,15 +181,12 @@ class ByteSource:
         """Reread the unfinished rows from *first* to line *last*; None to yield to the event loop."""
         raise NotImplementedError
 
-    def _is_done(self, number: int) -> bool:
-        return number in self._finished or (self._done_before is not None and self._done_before.is_done(number))
-
     def _take_again(self, rows: Iterator[Row | Malformed | None]) -> Row | Malformed | None:
         try:
             return next(rows)
         except StopIteration:
-            self._again = None
-            self.exhausted = self._has_ended
+            self._passes.rows = None
+            self.exhausted = self._passes.first_has_ended
             return None
         except InputError:
             self.exhausted = True
@@ -197,16 +195,15 @@ class ByteSource:
     def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
         """Skip a batch whose rows are all finished (the usual case in a resumed run) or whose lines are all empty."""
         first, count = self._number + 1, len(batch)
-        if not any(batch) and (self._done_before is None or self._done_before.last < first):
+        if not any(batch) and self._finished.none_from(first):
             self._number += count
             self._offset += count
             return True
-        if self._done_before is None or not self._done_before.are_done(first, count):
+        if self._finished.before is None or not self._finished.before.are_done(first, count):
             return False
         if self._limit is not None and self.rows_read + count >= self._limit:
             return False
-        if not self._verified:
-            compare(self.name, first, batch, self._done_before)
+        self._finished.check(self._file.name, first, batch)
         self._number += count
         self.rows_read += count
         self._offset += sum(map(len, batch)) + count
@@ -221,9 +218,9 @@ class ByteSource:
         size = len(line)
         self._offset = at + size + 1
         row: Row | Malformed | None = None
-        if self._done_before is not None and self._done_before.is_done(number):
-            if not self._verified:
-                compare_line(self.name, number, line, self._done_before)
+        before = self._finished.before
+        if before is not None and before.is_done(number):
+            self._finished.check_line(self._file.name, number, line)
         else:
             row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
             if row is None:

@@ -30,11 +30,12 @@ from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, Mark, changed_while_running, digest_of
+from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, changed_while_running, digest_of
 from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.decode import text_lines
 from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_exactly
 from llmbatch.inputs.parallel_hash import identity
+from llmbatch.inputs.passes import Mark
 from llmbatch.inputs.pipe import open_pipe
 from llmbatch.inputs.rows import line_digest, parse_line, strip_bom, too_long
 from llmbatch.inputs.splitter import LongLine
@@ -75,14 +76,14 @@ class FileSource(ByteSource):
         self._total_bytes = about.st_size - start
         verified = finished.verified if finished is not None and not start else None
         if verified is not None and verified.identity == identity(about):
-            self._verified = True
+            self._finished.is_verified = True
             if limit is None or limit > verified.lines:
                 self._start_after(fd, verified)
 
     @property
     def fraction(self) -> float | None:
         """Fraction of the file's bytes that was consumed, 0 to 1."""
-        if self.exhausted or self._has_ended or self._total_bytes <= 0:
+        if self.exhausted or self._passes.first_has_ended or self._total_bytes <= 0:
             return 1.0
         return min(1.0, self._consumed_bytes / self._total_bytes)
 
@@ -101,35 +102,35 @@ class FileSource(ByteSource):
         Raises:
             InputError: its line has changed, or cannot be read.
         """
-        mark = Mark(row.number, row.offset, row.size, row.hash)
-        again = parse_line(row.number, self._line_at(mark)) if row.offset >= 0 else row
+        again = parse_line(row.number, self._line_at(Mark.of(row))) if row.offset >= 0 else row
         if not isinstance(again, Row):
-            raise changed_while_running(self.name, row.number)
+            raise changed_while_running(self._file.name, row.number)
         again.offset, again.size = row.offset, row.size
         return again
 
     def _line_at(self, mark: Mark) -> bytes:
-        if self._fd is None:
-            raise InputError(f"{self.name}: is closed")
-        line = read_exactly(self._fd, mark.size, mark.offset, self.name, self._disk)
+        file = self._file
+        if file.fd is None:
+            raise InputError(f"{file.name}: is closed")
+        line = read_exactly(file.fd, mark.size, mark.offset, file.name, file.disk)
         if line_digest(line) != mark.hash:
-            raise changed_while_running(self.name, mark.number)
+            raise changed_while_running(self._file.name, mark.number)
         return line
 
     def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
-        fd = self._fd
-        if fd is None:
+        file = self._file
+        if file.fd is None:
             return
         number, offset = 0, self._start
         if self._is_plain:
             # If the first and the last row returned are unchanged, so are the lines between.
             self._line_at(first)
             if self._last is not None:
-                self._line_at(Mark(self._last.number, self._last.offset, self._last.size, self._last.hash))
+                self._line_at(Mark.of(self._last))
             number, offset = first.number - 1, first.offset
         # Bytes appended since the first pass are left to another run: the last line may be torn.
-        blocks = blocks_between(fd, offset, self._start + self._consumed_bytes, self.name, self._disk)
-        for count, batch in enumerate(text_lines(blocks, self.name, from_start=not self._is_plain)):
+        blocks = blocks_between(file.fd, offset, self._start + self._consumed_bytes, file.name, file.disk)
+        for count, batch in enumerate(text_lines(blocks, self._file.name, from_start=not self._is_plain)):
             if count % BATCHES_A_TURN == BATCHES_A_TURN - 1:
                 yield None
             for line in batch or ():
@@ -142,24 +143,24 @@ class FileSource(ByteSource):
                     yield row
                 if number == last:
                     return
-        raise changed_while_running(self.name, number)
+        raise changed_while_running(self._file.name, number)
 
     def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
         if number < first.number or number == self.torn_line:
             return None
         if number == first.number and digest_of(line) != first.hash:
-            raise changed_while_running(self.name, number)
-        if self._is_done(number):
+            raise changed_while_running(self._file.name, number)
+        if number in self._finished:
             return None
         return too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
 
     def _start_after(self, fd: int, verified: Verified) -> None:
-        self._consumed_bytes = self._offset = self._disk.seek(fd, verified.size_bytes)
+        self._consumed_bytes = self._offset = self._file.disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
-        self._batches = text_lines(self._blocks(fd), self.name, from_start=not verified.lines)
+        self._batches = text_lines(self._blocks(fd), self._file.name, from_start=not verified.lines)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
-        for block in file_blocks(fd, self.name, self._disk):
+        for block in file_blocks(fd, self._file.name, self._file.disk):
             if not self._consumed_bytes:
                 head = block[:HEAD_BYTES]
                 self._is_plain = not is_compressed(head)
@@ -198,7 +199,7 @@ class StreamSource(ByteSource):
 
     async def wait(self) -> None:
         """Return when the stream has something, or has ended."""
-        if self.exhausted or self._fd is None or self._again is not None:
+        if self.exhausted or self._file.fd is None or self._passes.rows is not None:
             await asyncio.sleep(0)
         else:
             await self._pipe.wait()
@@ -220,10 +221,7 @@ class StreamSource(ByteSource):
             WriteError: there is no room for it.
         """
         self.keep(row)
-        self.skipped += 1
-        first = self._first_skipped
-        if first is None or row.offset < first.offset:  # rows that were kept late lie behind later ones
-            self._first_skipped = Mark(row.number, row.offset, row.size, row.hash)
+        self._passes.skip(row, row.offset)  # rows that were kept late lie behind later ones
 
     def reread(self, row: Row) -> Row:
         """Read the whole row again, from the spool.
@@ -253,7 +251,7 @@ class StreamSource(ByteSource):
         passed = 0
         while at < end:
             number, following = spool.head(at)
-            if not self._is_done(number):
+            if number not in self._finished:
                 yield spool.get(at)
             else:
                 passed += 1

@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from llmbatch.classify.classify import classify_exception, classify_fault
 from llmbatch.core.calls import Outcome, Request, Route
@@ -33,7 +34,7 @@ class FunctionProvider:
     """
 
     def __init__(
-        self, fn: Callable[[object], Awaitable[object]], *, name: str | None = None, ping_row: object = None
+        self, fn: Callable[[Any], Awaitable[object]], *, name: str | None = None, ping_row: object = None
     ) -> None:
         if not _is_async(fn):
             raise UsageError(

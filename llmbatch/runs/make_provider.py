@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
@@ -13,7 +13,7 @@ from llmbatch.runs.local_simulator import LocalSimulator
 
 __all__ = ["AsyncFunction", "ProviderArguments", "is_provider"]
 
-AsyncFunction = Callable[[object], Awaitable[object]]
+AsyncFunction = Callable[[Any], Awaitable[object]]
 
 
 def is_provider(model: object) -> bool:

@@ -54,7 +54,7 @@ def traced(trace: Callable[[FrameType, str, object], Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        threading.settrace(before)  # type: ignore[arg-type]
+        threading.settrace(before)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ async def fine() -> str:
 
 
 def trip(breaker: CircuitBreaker) -> None:
-    for _ in range(breaker.policy.failure_threshold):
+    for _ in range(breaker.policy.failure_threshold or 0):
         with pytest.raises(DownError):
             breaker.call(down)
     assert breaker.is_open()
@@ -65,7 +65,7 @@ def half_opened(clock: Clock, **options: object) -> CircuitBreaker:
 def test_call_opens_refuses_probes_and_closes(clock: Clock) -> None:
     """Five failures, exactly 60 s, one good probe: the defaults of the contract."""
     breaker = CircuitBreaker(clock=clock)
-    made = []
+    made: list[int] = []
 
     trip(breaker)
     assert (breaker.state, breaker.failures) == ("open", 5)
@@ -258,8 +258,13 @@ def test_a_count_error_that_raises_leaves_no_probe_behind(clock: Clock, broken: 
 
 def test_count_error_may_look_at_the_breaker(clock: Clock) -> None:
     """It runs outside the lock, on the caller's thread."""
-    seen = []
-    breaker = CircuitBreaker(clock=clock, count_error=lambda _: bool(seen.append(breaker.state)) or True)
+    seen: list[str] = []
+
+    def judge(_: Exception) -> bool:
+        seen.append(breaker.state)
+        return True
+
+    breaker = CircuitBreaker(clock=clock, count_error=judge)
 
     with pytest.raises(DownError):
         breaker.call(down)
@@ -313,7 +318,7 @@ def test_call_refuses_async_code(clock: Clock, fn: Callable[[], Coroutine[object
 
     for _ in range(5):
         with pytest.raises(TypeError, match=r"use async_call\(\)"):
-            breaker.call(fn)
+            breaker.call(fn)  # type: ignore[unused-coroutine]
 
     assert (breaker.state, breaker.failures) == (state, failures)
     assert breaker.call(lambda: "still free") == "still free"
@@ -325,7 +330,7 @@ def test_call_tells_of_a_coroutine_function_even_while_open(clock: Clock) -> Non
     trip(breaker)
 
     with pytest.raises(TypeError, match="coroutine function"):
-        breaker.call(down_later)
+        breaker.call(down_later)  # type: ignore[unused-coroutine]
 
 
 class Cached:
@@ -363,7 +368,7 @@ def test_a_coroutine_that_was_made_in_vain_is_closed(clock: Clock, way: str) -> 
         return made[-1]
 
     with pytest.raises(TypeError, match="returned an awaitable"):
-        Retry(breaker).call(ask) if way == "retry" else breaker.call(ask)
+        Retry(breaker).call(ask) if way == "retry" else breaker.call(ask)  # type: ignore[unused-coroutine]
 
     assert [inspect.getcoroutinestate(coroutine) for coroutine in made] == ["CORO_CLOSED"]
 
@@ -387,7 +392,7 @@ async def test_async_call_refuses_a_plain_function(clock: Clock, state: str) -> 
 
     for _ in range(5):
         with pytest.raises(TypeError, match=r"returned nothing to await: use call\(\)"):
-            await breaker.async_call(lambda: "done")  # type: ignore[arg-type, return-value]
+            await breaker.async_call(lambda: "done")  # type: ignore[call-overload]
 
     assert (breaker.state, breaker.failures) == (state, failures)
     assert await breaker.async_call(fine) == "fine"
@@ -418,7 +423,7 @@ async def test_an_error_before_the_first_await_is_a_failure(clock: Clock) -> Non
     breaker = CircuitBreaker(1, clock=clock)
 
     with pytest.raises(DownError):
-        await breaker.async_call(down)  # type: ignore[arg-type]
+        await breaker.async_call(down)  # type: ignore[call-overload]
 
     assert breaker.is_open()
 
@@ -607,9 +612,19 @@ def test_a_coroutine_collected_inside_the_lock_does_not_deadlock(small_heap: Non
 @pytest.mark.timeout(20)
 def test_a_signal_handler_may_ask_for_the_state() -> None:
     """Also when the signal comes while its thread holds the lock."""
-    seen = []
-    breaker = CircuitBreaker(clock=lambda: signal.raise_signal(signal.SIGUSR1) or 1.0 if not seen else 1.0)
-    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1) or seen.append(breaker.state))  # type: ignore[func-returns-value]
+    seen: list[object] = []
+
+    def interrupted_clock() -> float:
+        if not seen:
+            signal.raise_signal(signal.SIGUSR1)
+        return 1.0
+
+    def handler(*_: object) -> None:
+        seen.append(1)
+        seen.append(breaker.state)
+
+    breaker = CircuitBreaker(clock=interrupted_clock)
+    before = signal.signal(signal.SIGUSR1, handler)
 
     try:
         state = breaker.state

@@ -33,13 +33,14 @@ def fail_with(breaker: CircuitBreaker, *errors: Exception) -> None:
 
 def by_type(error: Exception) -> str | Judgement | None:
     """A judge that knows every verdict."""
-    return {
+    verdicts: dict[type[Exception], str | Judgement] = {
         RefusedError: "neutral",
         SpentError: Judgement("exhausted", message="no credit"),
         LookupError: "success",
         TimeoutError: "throttled",
         ArithmeticError: "ignored",
-    }.get(type(error))
+    }
+    return verdicts.get(type(error))
 
 
 # count_error.
@@ -72,7 +73,7 @@ def test_a_type_as_count_error_is_not_called(clock: Clock) -> None:
 
 def test_what_count_error_returns_is_taken_for_true_or_false(clock: Clock) -> None:
     """Whatever it is."""
-    breaker = CircuitBreaker(1, clock=clock, count_error=lambda error: error.args)  # type: ignore[arg-type, return-value]
+    breaker = CircuitBreaker(1, clock=clock, count_error=lambda error: error.args)
 
     fail_with(breaker, DownError())
     assert breaker.failures == 0
@@ -140,7 +141,7 @@ async def test_judge_error_says_what_an_error_means(
 def test_judge_error_sees_no_interruptions(clock: Clock) -> None:
     """Nor another circuit's refusals: both count as nothing, whatever it would say."""
     seen: list[Exception] = []
-    breaker = CircuitBreaker(1, clock=clock, judge_error=lambda error: seen.append(error))  # type: ignore[func-returns-value]
+    breaker = CircuitBreaker(1, clock=clock, judge_error=lambda error: seen.append(error))
 
     for error in (KeyboardInterrupt(), asyncio.CancelledError(), CircuitOpenError(5.0)):
         with pytest.raises(type(error)):
@@ -212,7 +213,7 @@ async def test_judge_result_says_what_a_value_means(clock: Clock, said: object, 
 def test_judge_result_sees_the_value_outside_the_lock(clock: Clock) -> None:
     """It may look at the breaker."""
     seen: list[object] = []
-    breaker = CircuitBreaker(clock=clock, judge_result=lambda value: seen.append((value, breaker.state)))  # type: ignore[func-returns-value]
+    breaker = CircuitBreaker(clock=clock, judge_result=lambda value: seen.append((value, breaker.state)))
 
     breaker.call(lambda: 42)
 
@@ -285,7 +286,7 @@ async def test_a_judge_of_errors_that_raises_leaves_nothing_behind(
         if way == "call":
             breaker.call(raising(odd))
         elif way == "async_call":
-            breaker.async_call(later).send(None)  # type: ignore[attr-defined]
+            breaker.async_call(later).send(None)
         elif way == "block":
             with breaker.acquire():
                 raise odd
@@ -372,7 +373,7 @@ async def test_another_circuits_refusal_counts_as_nothing(clock: Clock) -> None:
     outer = half_opened(clock)
     refusals: list[Callable[[], object]] = [
         lambda: outer.call(inner.call, fine),
-        lambda: outer.async_call(inner.async_call, down_later).send(None),  # type: ignore[attr-defined]
+        lambda: outer.async_call(inner.async_call, down_later).send(None),
         lambda: outer.acquire().__enter__().__exit__(*raised(inner)),
     ]
 

@@ -383,6 +383,7 @@ def test_takeovers_back_off() -> None:
         now = subject.lease_until
 
     assert leases == [10.0, 20.0, 40.0, 40.0]
+    assert latest is not None
     subject.settle(latest, "failure", now)
     subject.acquire(subject.until)
     assert subject.lease_until - subject.until == 10.0

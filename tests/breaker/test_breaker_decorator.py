@@ -180,7 +180,11 @@ async def test_a_decorated_partial_of_a_coroutine_function_is_awaited(clock: Clo
     """It is found out through the partial."""
     breaker = CircuitBreaker(clock=clock)
 
-    assert await breaker(functools.partial(asyncio.sleep, 0, "slept"))() == "slept"
+    async def say(word: str) -> str:
+        await asyncio.sleep(0)
+        return word
+
+    assert await breaker(functools.partial(say, "slept"))() == "slept"
 
 
 # Fallbacks.

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
@@ -393,9 +393,7 @@ def test_keys_are_never_shown(key: str, text: str) -> None:
 
     shown = [
         str(failed_with(DownError(text.format(key)))),
-        str(
-            failed_with(DownError(), judge_error=lambda _: Judgement("failure", message=text.format(key)))  # type: ignore[arg-type]
-        ),
+        str(failed_with(DownError(), judge_error=lambda _: Judgement("failure", message=text.format(key)))),
     ]
 
     assert all(secret not in one for one in shown)
@@ -560,7 +558,8 @@ async def test_nothing_of_a_failed_task_is_kept(small_heap: None) -> None:
             raise failure()
 
     async def use() -> None:
-        for attempt in (lambda: breaker.async_call(ask), block):
+        attempts: tuple[Callable[[], Awaitable[None]], ...] = (lambda: breaker.async_call(ask), block)
+        for attempt in attempts:
             with pytest.raises(DownError):
                 await attempt()
         breaker.acquire().settle("failure", error=failure())

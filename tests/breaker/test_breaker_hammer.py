@@ -202,7 +202,7 @@ def loop(ground: Ground, seed: int) -> None:
 def operator(ground: Ground) -> None:
     """Meddles now and then, and puts everything right in the end."""
     breaker = ground.breaker
-    meddling = [
+    meddling: list[Callable[[], object]] = [
         lambda: breaker.hold(0.002),
         lambda: breaker.force_open("maintenance"),
         breaker.reset,
@@ -233,8 +233,8 @@ def test_a_second_of_everything_at_once_loses_nothing() -> None:
         stuck.start()
         run_threads(
             lambda: operator(ground),
-            *[lambda seed=seed: thread(ground, seed) for seed in range(3)],  # type: ignore[misc]
-            *[lambda seed=seed: loop(ground, seed) for seed in (10, 11)],  # type: ignore[misc]
+            *[lambda seed=seed: thread(ground, seed) for seed in range(3)],
+            *[lambda seed=seed: loop(ground, seed) for seed in (10, 11)],
         )
         breaker.reset()
         stuck.join(PATIENCE)

@@ -191,6 +191,6 @@ def test_no_call_is_lost_between_threads(metrics: BreakerMetrics) -> None:
             assert metrics.numbers("o").ended.total() <= 2000
 
     with frequent_switches():
-        run_threads(*[lambda breaker=breaker: work(breaker) for breaker in breakers * 2], read)  # type: ignore[misc]
+        run_threads(*[lambda breaker=breaker: work(breaker) for breaker in breakers * 2], read)
 
     assert metrics.numbers("o").ended == {"success": 1600, "failure": 400}

@@ -195,7 +195,7 @@ def test_reset_forgets_waits_windows_and_grown_open_times(clock: Clock) -> None:
         None, 100.0, clock=clock, failure_rate=0.5, minimum_calls=4, first_recovery_timeout=10.0, stable_time=1e6
     )
     for verdict in ("success", "success", "failure", "failure"):
-        breaker.acquire().settle(verdict)  # type: ignore[arg-type]
+        breaker.acquire().settle(verdict)
     clock.advance(10.0)
     breaker.acquire().settle("failure", retry_after=5000.0)
     assert breaker.retry_after == 5000.0
@@ -221,10 +221,11 @@ def test_calls_that_are_out_decide_nothing_after_a_reset(clock: Clock) -> None:
         reset_and_fail()
 
     def run_later() -> None:
-        asyncio.run(breaker.async_call(reset_and_fail_later))  # type: ignore[arg-type]
+        asyncio.run(breaker.async_call(reset_and_fail_later))
 
     for _ in range(2):
-        for outcome in (lambda: breaker.call(reset_and_fail), run_later):
+        outcomes: tuple[Callable[[], None], ...] = (lambda: breaker.call(reset_and_fail), run_later)
+        for outcome in outcomes:
             with pytest.raises(DownError):
                 outcome()
             assert (breaker.state, breaker.failures) == ("closed", 0)
@@ -400,7 +401,7 @@ def test_the_options_can_be_read_and_not_changed() -> None:
 
     assert (breaker.policy.failure_threshold, breaker.policy.recovery_timeout, breaker.policy.probes) == (7, 30.0, 3)
     with pytest.raises(AttributeError):
-        breaker.policy.probes = 4  # type: ignore[misc]
+        breaker.policy.probes = 4
     with pytest.raises(AttributeError):
         breaker.state = "closed"  # type: ignore[misc]
 

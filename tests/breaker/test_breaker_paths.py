@@ -108,7 +108,8 @@ async def by_hand(breaker: CircuitBreaker, body: Body) -> str:
 
 
 async def called(breaker: CircuitBreaker, body: Body) -> str:
-    return breaker.call(lambda: finished(body()))
+    answer: str = breaker.call(lambda: finished(body()))
+    return answer
 
 
 async def decorated(breaker: CircuitBreaker, body: Body) -> str:
@@ -155,7 +156,8 @@ async def play(
     """Take *steps*, and write down in *seen* how each ends and how the breaker looks after it."""
     for what, value in steps:
         if what == "call":
-            seen.append(await one_call(breaker, clock, form, *value, seen))
+            inner, end = value
+            seen.append(await one_call(breaker, clock, form, inner, end, seen))
         elif what == "advance":
             clock.advance(value)
         elif what == "hold":
@@ -206,7 +208,7 @@ calls: st.SearchStrategy[Step] = st.recursive(
     ),
     max_leaves=8,
 )
-plain_calls = st.lists(st.sampled_from(["good", "failed"]), min_size=2, max_size=6).map(
+plain_calls: st.SearchStrategy[list[Step]] = st.lists(st.sampled_from(["good", "failed"]), min_size=2, max_size=6).map(
     lambda ends: [("call", ([], end)) for end in ends]
 )
 stories = st.lists(

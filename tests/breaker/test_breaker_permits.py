@@ -137,7 +137,10 @@ def test_of_two_threads_that_settle_one_permit_one_gets_an_error(clock: Clock) -
     assert (breaker.failures, len(errors)) == (200, 400)
 
 
-@pytest.mark.parametrize("verdict", ["succes", "FAILURE", "", None, 5, True, ("failure", 3.0), Judgement("bad")])
+@pytest.mark.parametrize(
+    "verdict",
+    ["succes", "FAILURE", "", None, 5, True, ("failure", 3.0), Judgement("bad")],  # type: ignore[arg-type]
+)
 def test_an_unknown_verdict_settles_nothing(clock: Clock, verdict: object) -> None:
     """A ValueError that shows it and what there is; the permit is still there to be settled."""
     breaker = half_opened(clock)
@@ -295,10 +298,10 @@ async def test_async_blocks_settle_likewise(clock: Clock) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert breaker.state == "half_open"
+    assert (breaker.state, breaker.is_open()) == ("half_open", False)
     async with breaker.acquire():
         await asyncio.sleep(0)
-    assert breaker.state == "half_open"
+    assert (breaker.state, breaker.is_open()) == ("half_open", False)
     with pytest.raises(DownError):
         await fail_later()
 

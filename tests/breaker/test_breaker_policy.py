@@ -9,12 +9,19 @@ import math
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.breaker import BreakerPolicy, CircuitBreaker
+
+
+def policy_of(options: dict[str, Any]) -> BreakerPolicy:
+    """Of options that may have any name and value."""
+    return BreakerPolicy(**options)
+
 
 OPTIONS = set(BreakerPolicy.__annotations__)
 MAY_BE_NONE = (
@@ -52,7 +59,7 @@ DURATIONS = (
 def test_a_count_is_a_whole_number_of_at_least_one(name: str, value: object) -> None:
     """What is none is refused, and the message shows the value and the range."""
     with pytest.raises(ValueError, match=f"^{name} is ") as caught:
-        BreakerPolicy(**{name: value})
+        policy_of({name: value})
 
     assert repr(value) in str(caught.value)
     assert "a whole number of at least 1" in str(caught.value)
@@ -63,7 +70,7 @@ def test_a_count_is_a_whole_number_of_at_least_one(name: str, value: object) -> 
 def test_a_duration_is_a_finite_number_above_zero(name: str, value: object) -> None:
     """What is none is refused, and the message shows the value and the range."""
     with pytest.raises(ValueError, match=f"^{name} is ") as caught:
-        BreakerPolicy(**{name: value})
+        policy_of({name: value})
 
     assert repr(value) in str(caught.value)
     assert "a finite number of seconds above 0" in str(caught.value)
@@ -72,14 +79,14 @@ def test_a_duration_is_a_finite_number_above_zero(name: str, value: object) -> N
 @pytest.mark.parametrize("name", MAY_BE_NONE)
 def test_none_means_that_an_option_is_not_used(name: str) -> None:
     """The rules that are off, and the durations that follow from another."""
-    assert getattr(BreakerPolicy(**{name: None}), name) is None
+    assert getattr(policy_of({name: None}), name) is None
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS - set(MAY_BE_NONE)))
 def test_no_other_option_may_be_none(name: str) -> None:
     """It is refused by name."""
     with pytest.raises(ValueError, match=f"^{name} is None"):
-        BreakerPolicy(**{name: None})
+        policy_of({name: None})
 
 
 def test_a_probe_may_take_as_long_as_the_circuit_stays_open_unless_told() -> None:
@@ -119,7 +126,7 @@ def test_jitter_runs_from_zero_to_one(value: object) -> None:
 def test_a_rate_is_above_zero_and_at_most_one(name: str, value: object) -> None:
     """What is outside is refused, and the message shows the value and the range."""
     with pytest.raises(ValueError, match=f"^{name} is .*must be above 0 and at most 1$") as caught:
-        BreakerPolicy(**{name: value})
+        policy_of({name: value})
 
     assert repr(value) in str(caught.value)
 
@@ -240,7 +247,7 @@ def test_an_unknown_option_is_named() -> None:
 def test_what_is_no_option_cannot_be_given_as_one(name: str) -> None:
     """Though a policy has it."""
     with pytest.raises(TypeError, match=f"unknown option '{name}'"):
-        BreakerPolicy(**{name: None})
+        policy_of({name: None})
 
 
 def test_policies_of_equal_options_are_equal() -> None:
@@ -397,14 +404,14 @@ def test_a_policy_loses_no_option() -> None:
 def test_a_rate_needs_a_window(name: str) -> None:
     """Without one no call must be noted."""
     assert not BreakerPolicy().has_window
-    assert BreakerPolicy(**{name: 0.5}).has_window
+    assert policy_of({name: 0.5}).has_window
 
 
 @pytest.mark.parametrize(("name", "value"), [("slow_call_rate", 0.5), ("stall_timeout", 30.0)])
 def test_slow_and_hanging_calls_must_be_timed(name: str, value: float) -> None:
     """For no other rule it matters when a call began."""
     assert not BreakerPolicy(failure_rate=0.5).times_calls
-    assert BreakerPolicy(**{name: value}).times_calls
+    assert policy_of({name: value}).times_calls
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_a_refusal_within_a_step_leaves_the_breaker_usable() -> None:
     breaker = CircuitBreaker(2, 60.0, clock=clock)
     clock.then = lambda: breaker.state
     trip(breaker)
-    assert breaker.state == "open"
+    assert (breaker.state, breaker.is_open()) == ("open", True)
     clock.advance(60.0)
 
     assert breaker.call(fine) == "fine"

@@ -63,7 +63,7 @@ def test_any_hashable_key_will_do() -> None:
 
     assert len({breakers[key] for key in keys}) == 4
     with pytest.raises(TypeError):
-        breakers[["openai"]]  # type: ignore[index]
+        breakers[["openai"]]
 
     assert list(breakers) == keys
 
@@ -174,7 +174,9 @@ def test_the_longest_unused_goes_first() -> None:
 
 def test_circuits_with_something_to_remember_outlive_idle_ones(clock: Clock) -> None:
     """Open, half-open, forced and failing ones stay, however long unused, while an idle one can go."""
-    breakers = BreakerRegistry(lambda key: CircuitBreaker(2, 60.0, name=key, clock=clock), capacity=6)
+    breakers: BreakerRegistry[str] = BreakerRegistry(
+        lambda key: CircuitBreaker(2, 60.0, name=key, clock=clock), capacity=6
+    )
     trip(breakers["half-open"])
     clock.advance(60.0)
     trip(breakers["open"])
@@ -345,7 +347,7 @@ def test_threads_never_pass_the_bound() -> None:
             sizes.add(len(breakers))
 
     with frequent_switches():
-        run_threads(*[lambda seed=seed: work(seed) for seed in range(4)])  # type: ignore[misc]
+        run_threads(*[lambda seed=seed: work(seed) for seed in range(4)])
 
     assert max(sizes) <= 5
     assert sum(breaker.failures for breaker in held) == 1600

@@ -419,7 +419,7 @@ async def test_the_wrong_kind_of_function_is_told(clock: Clock) -> None:
 
     for _ in range(3):
         with pytest.raises(TypeError, match=r"use async_call\(\)"):
-            quick(breaker).call(fine_later)
+            quick(breaker).call(fine_later)  # type: ignore[unused-coroutine]
         with pytest.raises(TypeError, match=r"use call\(\)"):
             await quick(breaker).async_call(fine)  # type: ignore[arg-type]
 

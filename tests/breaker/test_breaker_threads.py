@@ -118,7 +118,7 @@ def test_threads_hammering_one_breaker_keep_it_whole(frequent_switches: None) ->
             except (OSError, ValueError, KeyboardInterrupt) as error:
                 tally[type(error).__name__] += 1
 
-    run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])  # type: ignore[misc]
+    run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])
 
     total = sum(tallies, Counter())
     assert 0.05 <= min(waits) <= max(waits) <= 60.0
@@ -167,7 +167,7 @@ def test_threads_hammering_a_half_open_breaker_never_overlap(switches_inside_the
             except (OSError, ValueError, KeyboardInterrupt):
                 pass
 
-    run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])  # type: ignore[misc]
+    run_threads(*[lambda seed=seed: work(seed) for seed in range(6)])
 
     assert len(crowds) > 20
     assert set(crowds) == {1}

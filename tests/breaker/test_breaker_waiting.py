@@ -63,7 +63,7 @@ async def test_a_ready_circuit_is_not_waited_for(clock: Clock, timeout: float | 
     for breaker in (CircuitBreaker(clock=clock), failing, disabled, half_opened(clock)):
         breaker.wait_ready_sync(timeout)
         with pytest.raises(StopIteration):
-            breaker.wait_ready(timeout).send(None)  # type: ignore[attr-defined]
+            breaker.wait_ready(timeout).send(None)
         assert not has_waiters(breaker)
 
 

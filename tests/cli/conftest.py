@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_parts import Run, Silence, TwoLines
 
 from llmbatch.cli import main
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -69,27 +67,6 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
-class Silence:
-    """A listening socket that nobody should connect to."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.setblocking(False)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-
-    def was_broken(self) -> bool:
-        """Whether anybody connected."""
-        try:
-            self._socket.accept()[0].close()
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._socket.close()
-
-
 @pytest.fixture
 def silence() -> Iterator[Silence]:
     """A server that proves by its silence that nothing was sent."""
@@ -99,7 +76,7 @@ def silence() -> Iterator[Silence]:
 
 
 @pytest.fixture
-def two_lines() -> Callable[[str], tuple[str, str]]:
+def two_lines() -> TwoLines:
     """Asserts that standard error is an ``error:`` and a ``hint:`` line in the house style, and gives both."""
 
     def split(stderr: str) -> tuple[str, str]:

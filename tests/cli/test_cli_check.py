@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from cli_parts import Run, Silence, TwoLines
 
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.inputs.rows import line_digest
@@ -23,7 +25,7 @@ MIXED = (
 
 
 @pytest.mark.slow  # starts an interpreter
-def test_a_good_input_is_described(llmbatch, prompts):
+def test_a_good_input_is_described(llmbatch: Run, prompts: Path) -> None:
     """Rows, routes, tokens, time and price are told on standard output; the exit code is 0."""
     done = llmbatch("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--rpm", "2", **KEY)
 
@@ -37,7 +39,7 @@ def test_a_good_input_is_described(llmbatch, prompts):
     assert lines[-1] == "nothing was sent; the input is fine"
 
 
-def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here, tmp_path):
+def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here: Run, tmp_path: Path) -> None:
     """Malformed rows are counted by code with their lines, ids that come again too; the exit code is 1."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)
 
@@ -57,7 +59,7 @@ def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here, tm
     assert report["estimate"] == {"seconds": 2.0, "bound_by": "concurrency", "call_seconds": 2.0}
 
 
-def test_strict_makes_malformed_rows_an_error(llmbatch_here, two_lines, tmp_path):
+def test_strict_makes_malformed_rows_an_error(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
     """With --strict malformed rows exit with 2 and name their first lines."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)
 
@@ -68,7 +70,7 @@ def test_strict_makes_malformed_rows_an_error(llmbatch_here, two_lines, tmp_path
     assert error == "mixed.jsonl has 3 malformed rows: lines 2, 7: input_bad_json; line 5: input_no_prompt"
 
 
-def test_dry_run_is_check(llmbatch_here, prompts):
+def test_dry_run_is_check(llmbatch_here: Run, prompts: Path) -> None:
     """``run --dry-run`` prints what ``check`` prints, and writes nothing."""
     check = llmbatch_here("check", "prompts.jsonl", "-m", "openai/gpt-5-mini", **KEY)
     dry = llmbatch_here("run", "prompts.jsonl", "-m", "openai/gpt-5-mini", "--dry-run", **KEY)
@@ -78,7 +80,7 @@ def test_dry_run_is_check(llmbatch_here, prompts):
 
 
 @pytest.mark.slow  # starts an interpreter
-def test_nothing_is_sent(llmbatch, prompts, silence):
+def test_nothing_is_sent(llmbatch: Run, prompts: Path, silence: Silence) -> None:
     """A check connects to nobody, not even with a base URL and a key."""
     done = llmbatch("check", "prompts.jsonl", "-m", "m", "--base-url", silence.url, OPENAI_API_KEY="sk-test-123456")
 
@@ -86,7 +88,7 @@ def test_nothing_is_sent(llmbatch, prompts, silence):
     assert not silence.was_broken()
 
 
-def test_only_the_first_rows_are_checked_when_limited(llmbatch_here, prompts):
+def test_only_the_first_rows_are_checked_when_limited(llmbatch_here: Run, prompts: Path) -> None:
     """``-n`` bounds what is read."""
     done = llmbatch_here("check", "prompts.jsonl", "-m", "sim/steady", "-n", "2", "--json")
 
@@ -94,14 +96,14 @@ def test_only_the_first_rows_are_checked_when_limited(llmbatch_here, prompts):
 
 
 @pytest.mark.slow  # starts an interpreter
-def test_standard_input_is_checked_too(llmbatch):
+def test_standard_input_is_checked_too(llmbatch: Run) -> None:
     """``-`` reads a pipe."""
     done = llmbatch("check", "-", "-m", "sim/steady", "--json", stdin='"one"\n"two"\n')
 
     assert json.loads(done.stdout)["rows"] == 2
 
 
-def test_a_row_without_a_model_is_named(llmbatch_here, two_lines, tmp_path):
+def test_a_row_without_a_model_is_named(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
     """Where no model is named anywhere, the error has the line's number."""
     (tmp_path / "rows.jsonl").write_text('{"prompt":"a","model":"gpt-5-mini"}\n{"prompt":"b"}\n')
 
@@ -116,7 +118,7 @@ def result_line(row: int, digest: str, status: str) -> str:
     return f'{{"row":{row},"hash":"{digest}","status":"{status}","id":"x"}}\n'
 
 
-def test_what_an_output_has_already_is_told(llmbatch_here, prompts):
+def test_what_an_output_has_already_is_told(llmbatch_here: Run, prompts: Path) -> None:
     """Rows that have their line are counted as done; --retry-failed and --overwrite count as a run would."""
     digests = [line_digest(line) for line in prompts.read_bytes().split(b"\n")]
     output = prompts.with_name("prompts.results.jsonl")
@@ -130,7 +132,7 @@ def test_what_an_output_has_already_is_told(llmbatch_here, prompts):
     assert [(r["done_success"], r["done_failed"], r["rows_left"]) for r in reports] == [(1, 1, 1), (1, 1, 2), (0, 0, 3)]
 
 
-def test_a_changed_row_is_refused_as_a_run_would(llmbatch_here, two_lines, prompts):
+def test_a_changed_row_is_refused_as_a_run_would(llmbatch_here: Run, two_lines: TwoLines, prompts: Path) -> None:
     """A finished row whose input line has changed exits with 2 and its line number."""
     prompts.with_name("prompts.results.jsonl").write_text(result_line(2, "0" * 16, "success"))
 
@@ -141,7 +143,9 @@ def test_a_changed_row_is_refused_as_a_run_would(llmbatch_here, two_lines, promp
 
 
 @pytest.mark.parametrize("change", [("-m", "sim/small"), ("-m", "sim/steady", "-s", "Be brief.")])
-def test_check_called_an_input_fine_whose_output_a_run_would_refuse(llmbatch_here, two_lines, tmp_path, change):
+def test_check_called_an_input_fine_whose_output_a_run_would_refuse(
+    llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path, change: tuple[str, ...]
+) -> None:
     """Another model or other settings have answered; --force accepts it in both."""
     (tmp_path / "p.jsonl").write_text('"a"\n"b"\n')
     assert llmbatch_here("run", "p.jsonl", "-m", "sim/steady", "-n", "1").returncode == 0
@@ -154,7 +158,7 @@ def test_check_called_an_input_fine_whose_output_a_run_would_refuse(llmbatch_her
     assert llmbatch_here("check", "p.jsonl", *change, "--force").returncode == 0
 
 
-def test_text_from_the_input_is_escaped(llmbatch_here, tmp_path):
+def test_text_from_the_input_is_escaped(llmbatch_here: Run, tmp_path: Path) -> None:
     """A model's name with control characters cannot steer the terminal."""
     (tmp_path / "rows.jsonl").write_text(r'{"prompt":"a","model":"gpt\u001b[2J"}' + "\n")
 
@@ -165,7 +169,7 @@ def test_text_from_the_input_is_escaped(llmbatch_here, tmp_path):
 
 
 @pytest.mark.parametrize("most_slots", [1024, 4096])
-def test_seen_names_are_exact_until_full_and_say_when_they_are(most_slots):
+def test_seen_names_are_exact_until_full_and_say_when_they_are(most_slots: int) -> None:
     """Every name is recognised again as long as there is room; then ``is_full`` says that some were left out."""
     seen = SeenNames(most_slots)
     room = 2 * most_slots // 3
@@ -181,7 +185,9 @@ def test_seen_names_are_exact_until_full_and_say_when_they_are(most_slots):
     assert len(seen) == room
 
 
-def test_an_input_of_which_no_row_has_its_key_is_refused(llmbatch_here, two_lines, prompts):
+def test_an_input_of_which_no_row_has_its_key_is_refused(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path
+) -> None:
     """Exit code 2 at once, as a run would: what the check says would not come true."""
     done = llmbatch_here("check", "prompts.jsonl", "-m", "openai/gpt-5-mini")
 
@@ -189,7 +195,7 @@ def test_an_input_of_which_no_row_has_its_key_is_refused(llmbatch_here, two_line
     assert "OPENAI_API_KEY is not set" in two_lines(done.stderr)[0]
 
 
-def test_rows_of_one_provider_without_a_key_do_not_stop_a_check(llmbatch_here, tmp_path):
+def test_rows_of_one_provider_without_a_key_do_not_stop_a_check(llmbatch_here: Run, tmp_path: Path) -> None:
     """Some rows can be sent."""
     (tmp_path / "rows.jsonl").write_text('{"prompt":"a","model":"groq/x"}\n{"prompt":"b","model":"sim/steady"}\n')
 
@@ -198,7 +204,7 @@ def test_rows_of_one_provider_without_a_key_do_not_stop_a_check(llmbatch_here, t
     assert (done.returncode, json.loads(done.stdout)["rows"]) == (0, 2)
 
 
-def test_a_check_names_another_format_too(llmbatch_here, two_lines, tmp_path):
+def test_a_check_names_another_format_too(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
     """As a run would."""
     (tmp_path / "p.csv").write_text("prompt,label\na,1\n")
 
@@ -208,7 +214,7 @@ def test_a_check_names_another_format_too(llmbatch_here, two_lines, tmp_path):
     assert two_lines(done.stderr)[0].startswith("p.csv: this is CSV")
 
 
-def test_retry_failed_with_a_limit_counts_what_a_run_would_resend(llmbatch_here, prompts):
+def test_retry_failed_with_a_limit_counts_what_a_run_would_resend(llmbatch_here: Run, prompts: Path) -> None:
     """Failed rows beyond the limit are not left."""
     digests = [line_digest(line) for line in prompts.read_bytes().split(b"\n")]
     output = prompts.with_name("prompts.results.jsonl")
@@ -219,7 +225,9 @@ def test_retry_failed_with_a_limit_counts_what_a_run_would_resend(llmbatch_here,
     assert json.loads(done.stdout)["rows_left"] == 2
 
 
-def test_check_did_not_tell_of_columns_that_are_not_sent_and_settings_without_effect(llmbatch_here, tmp_path):
+def test_check_did_not_tell_of_columns_that_are_not_sent_and_settings_without_effect(
+    llmbatch_here: Run, tmp_path: Path
+) -> None:
     """As ``run`` does: the columns, a model that no row uses, and a circuit key that no row has."""
     rows = [{"prompt": "a", "label": "x", "model": "sim/steady"}, {"prompt": "b", "source": 1, "model": "sim/flash"}]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -241,7 +249,7 @@ def test_check_did_not_tell_of_columns_that_are_not_sent_and_settings_without_ef
     ]
 
 
-def test_check_warns_of_nothing_where_all_is_used(llmbatch_here, tmp_path):
+def test_check_warns_of_nothing_where_all_is_used(llmbatch_here: Run, tmp_path: Path) -> None:
     """A model that one row takes, and a circuit key that one row has."""
     rows = [{"prompt": "a", "metadata": {"tenant": "x"}}, {"prompt": "b", "model": "sim/flash"}]
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_parts import Run
 
 SHORT = """
 [[phase]]
@@ -24,12 +26,13 @@ def outage(tmp_path: Path) -> str:
     return "short.toml"
 
 
-def scores(done: object) -> list[dict]:
-    return json.loads(done.stdout)["scores"]  # type: ignore[attr-defined]
+def scores(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(done.stdout)["scores"]
+    return told
 
 
 @pytest.mark.slow  # a drill
-def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Callable, outage: str) -> None:
+def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Run, outage: str) -> None:
     """Each number with its meaning, and a picture of goodput, outage and circuit."""
     done = llmbatch_here("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4")
 
@@ -41,7 +44,7 @@ def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Callable, outage:
 
 
 @pytest.mark.slow  # a drill
-def test_the_policy_is_what_run_would_use(llmbatch_here: Callable, outage: str, tmp_path: Path) -> None:
+def test_the_policy_is_what_run_would_use(llmbatch_here: Run, outage: str, tmp_path: Path) -> None:
     """Flag, variable and file: of three thresholds the flag's decides, and each changes what is allowed."""
     (tmp_path / "llmbatch.toml").write_text("recovery-timeout = 10\nfailure-threshold = 9\n")
     words = ("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4", "--json")
@@ -53,7 +56,7 @@ def test_the_policy_is_what_run_would_use(llmbatch_here: Callable, outage: str, 
 
 
 @pytest.mark.slow  # two policies through an outage, some seconds of virtual time
-def test_policies_are_compared_and_one_is_recommended(llmbatch_here: Callable, outage: str) -> None:
+def test_policies_are_compared_and_one_is_recommended(llmbatch_here: Run, outage: str) -> None:
     """What was told comes first; the advice says why."""
     words = ("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4")
 
@@ -69,7 +72,7 @@ def test_policies_are_compared_and_one_is_recommended(llmbatch_here: Callable, o
 
 
 @pytest.mark.slow
-def test_a_sweep_tries_every_combination(llmbatch: Callable, outage: str) -> None:
+def test_a_sweep_tries_every_combination(llmbatch: Run, outage: str) -> None:
     """Ranges follow each other, as they are typed. Slow: processes of their own."""
     words = ("sim", "drill", "--scenario", outage, "--rows", "400", "--latency", "4", "--json")
 
@@ -101,7 +104,7 @@ def test_a_sweep_tries_every_combination(llmbatch: Callable, outage: str) -> Non
         (("--compare", "timeout=5", "--compare", "timeout=5"), "--compare names a policy twice"),
     ],
 )
-def test_what_cannot_be_drilled_is_told(llmbatch_here: Callable, words: tuple[str, ...], told: str) -> None:
+def test_what_cannot_be_drilled_is_told(llmbatch_here: Run, words: tuple[str, ...], told: str) -> None:
     """Exit code 2, one line and a hint."""
     done = llmbatch_here("sim", "drill", *words)
 
@@ -112,7 +115,7 @@ def test_what_cannot_be_drilled_is_told(llmbatch_here: Callable, words: tuple[st
 
 
 @pytest.mark.slow  # a drill
-def test_a_policy_that_fails_rows_is_told_by_the_exit_code(llmbatch_here: Callable, outage: str) -> None:
+def test_a_policy_that_fails_rows_is_told_by_the_exit_code(llmbatch_here: Run, outage: str) -> None:
     """With ``--on-outage fail`` parked rows end as failed."""
     done = llmbatch_here(
         *("sim", "drill", "--scenario", outage, "--rows", "1200", "--latency", "4", "--on-outage", "fail", "--json")

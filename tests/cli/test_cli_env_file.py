@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cli_parts import Run
 from e2e_recorder import Recorder
 
 from llmbatch.cli.env_file import load_env_file, parse_env
@@ -34,13 +36,13 @@ def provider() -> Iterator[Recorder]:
         ("\ufeffK=v", "v"),
     ],
 )
-def test_a_line_is_read_as_people_write_it(line, value):
+def test_a_line_is_read_as_people_write_it(line: str, value: str) -> None:
     """Quotes and comments go, nothing is expanded."""
     assert parse_env(f"{line}\r\n\n# a comment\nL=2\n", "x") == {"K": value, "L": "2"}
 
 
 @pytest.mark.parametrize("line", ["sk-live-123", "K", "1K=v", "K='sk-live-123", 'K="a\\n"', "K=a b", "=v", "K=a'b c"])
-def test_a_line_that_is_not_understood_is_named_and_not_shown(line):
+def test_a_line_that_is_not_understood_is_named_and_not_shown(line: str) -> None:
     """By its number: it may hold a key."""
     with pytest.raises(UsageError, match="x:2: the line is not NAME=VALUE") as caught:
         parse_env(f"A=1\n{line}\n", "x")
@@ -48,7 +50,7 @@ def test_a_line_that_is_not_understood_is_named_and_not_shown(line):
     assert "sk-live" not in caught.value.message + caught.value.hint
 
 
-def test_the_environment_wins_unless_it_is_empty(tmp_path):
+def test_the_environment_wins_unless_it_is_empty(tmp_path: Path) -> None:
     """As with other tools that read such files."""
     (tmp_path / "keys").write_text("A=file\nB=file\nC=file\n")
     environ = {"A": "own", "B": ""}
@@ -58,7 +60,7 @@ def test_the_environment_wins_unless_it_is_empty(tmp_path):
     assert environ == {"A": "own", "B": "file", "C": "file"}
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     """Missing, a folder, or no text."""
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
 
@@ -68,7 +70,9 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 
 @pytest.mark.slow  # a process each
-def test_a_key_comes_from_the_file_that_is_named_and_from_no_other(llmbatch, prompts, provider):
+def test_a_key_comes_from_the_file_that_is_named_and_from_no_other(
+    llmbatch: Run, prompts: Path, provider: Recorder
+) -> None:
     """A ``.env`` in the folder is not read; ``--env-file`` sets keys and settings, and no key is shown."""
     prompts.with_name(".env").write_text("OPENAI_API_KEY=sk-unasked-1\n")
     prompts.with_name("keys").write_text(
@@ -85,7 +89,7 @@ def test_a_key_comes_from_the_file_that_is_named_and_from_no_other(llmbatch, pro
 
 
 @pytest.mark.slow  # a process
-def test_a_local_config_file_names_no_env_file(llmbatch, prompts, provider):
+def test_a_local_config_file_names_no_env_file(llmbatch: Run, prompts: Path, provider: Recorder) -> None:
     """A cloned folder would choose which keys are used."""
     prompts.with_name("keys").write_text("OPENAI_API_KEY=sk-theirs-1\n")
     prompts.with_name("llmbatch.toml").write_text('env_file = "keys"\nmodel = "openai/m"\n')
@@ -98,7 +102,7 @@ def test_a_local_config_file_names_no_env_file(llmbatch, prompts, provider):
 
 @pytest.mark.slow  # a process each
 @pytest.mark.parametrize("name", ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
-def test_gemini_takes_either_key(llmbatch, prompts, provider, name):
+def test_gemini_takes_either_key(llmbatch: Run, prompts: Path, provider: Recorder, name: str) -> None:
     """Google's own tools use both names; with ``--base-url`` too, and no key is shown."""
     done = llmbatch("run", "prompts.jsonl", "-m", "gemini/g", "--base-url", provider.url, **{name: "AIza-either-1"})
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_parts import Run, Silence, TwoLines
 
 from llmbatch import BatchRunner
 from llmbatch.core.errors import UsageError
@@ -65,7 +66,14 @@ OPENAI = ("-m", "openai/gpt-5-mini")
         (("prompts.jsonl", "--base-url", "http://me:secret-word@127.0.0.1/v1"), "--base-url", "--api-key-env"),
     ],
 )
-def test_a_wrong_command_is_refused_in_two_lines(llmbatch_here, two_lines, prompts, arguments, error, hint):
+def test_a_wrong_command_is_refused_in_two_lines(
+    llmbatch_here: Run,
+    two_lines: TwoLines,
+    prompts: Path,
+    arguments: tuple[str, ...],
+    error: str,
+    hint: str,
+) -> None:
     """Unknown flags, values out of range and contradictions exit with 2, an error and a hint, and leave no output."""
     done = llmbatch_here("run", *OPENAI, *arguments, OPENAI_API_KEY="sk-test-0123456789")
 
@@ -83,7 +91,9 @@ def test_a_wrong_command_is_refused_in_two_lines(llmbatch_here, two_lines, promp
     ("name", "error"),
     [("nowhere.jsonl", "nowhere.jsonl"), (".", "directory"), ("nowhere/x.jsonl", "nowhere/x.jsonl")],
 )
-def test_an_input_that_is_no_file_is_refused(llmbatch_here, two_lines, silence, name, error):
+def test_an_input_that_is_no_file_is_refused(
+    llmbatch_here: Run, two_lines: TwoLines, silence: Silence, name: str, error: str
+) -> None:
     """A missing input or a directory exits with 2 and names it."""
     done = llmbatch_here("run", name, "-m", "any", "--base-url", silence.url, "-o", "out.jsonl")
 
@@ -93,7 +103,9 @@ def test_an_input_that_is_no_file_is_refused(llmbatch_here, two_lines, silence, 
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", int)() == 0, reason="root reads everything")
-def test_an_unreadable_input_is_refused(llmbatch_here, two_lines, silence, prompts):
+def test_an_unreadable_input_is_refused(
+    llmbatch_here: Run, two_lines: TwoLines, silence: Silence, prompts: Path
+) -> None:
     """An input without read permission exits with 2 and names it."""
     prompts.chmod(0)
 
@@ -104,7 +116,7 @@ def test_an_unreadable_input_is_refused(llmbatch_here, two_lines, silence, promp
     assert not silence.was_broken()
 
 
-def test_a_missing_key_is_named_before_anything_is_sent(llmbatch, two_lines, prompts):
+def test_a_missing_key_is_named_before_anything_is_sent(llmbatch: Run, two_lines: TwoLines, prompts: Path) -> None:
     """Without the provider's key the run exits with 2, names the variable, and leaves no output behind."""
     done = llmbatch("run", str(prompts), *OPENAI)
 
@@ -115,7 +127,9 @@ def test_a_missing_key_is_named_before_anything_is_sent(llmbatch, two_lines, pro
     assert not (prompts.parent / "prompts.results.jsonl").exists()
 
 
-def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(llmbatch_here, two_lines, prompts):
+def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path
+) -> None:
     """``nosuch/model`` is a model's name; without a base URL it goes to OpenAI, whose key is not set."""
     done = llmbatch_here("run", str(prompts), "-m", "nosuch/model")
 
@@ -145,7 +159,9 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
         (("--outptu", "x"), "did you mean --output?"),
     ],
 )
-def test_a_hint_is_for_what_was_meant_not_for_what_is_spelt_alike(llmbatch_here, two_lines, prompts, typed, meant):
+def test_a_hint_is_for_what_was_meant_not_for_what_is_spelt_alike(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path, typed: tuple[str, ...], meant: str
+) -> None:
     """The names that other tools have; a misspelt name is still found by its spelling."""
     prompts.with_name("folder").mkdir()
 
@@ -157,7 +173,9 @@ def test_a_hint_is_for_what_was_meant_not_for_what_is_spelt_alike(llmbatch_here,
     assert not prompts.with_name("prompts.results.jsonl").exists()
 
 
-def test_a_setting_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, two_lines, prompts):
+def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path
+) -> None:
     """In a configuration file, and in the library."""
     prompts.with_name("llmbatch.toml").write_text("max_tokens = 500\n")
 
@@ -187,8 +205,8 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, t
     ],
 )
 def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike(
-    llmbatch_here, two_lines, prompts, typed, meant
-):
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path, typed: str, meant: str
+) -> None:
     """``--deadline`` is not ``--header``."""
     done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", typed, "x")
 
@@ -208,7 +226,9 @@ def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike
         ("serve", "llmbatch sim --help"),
     ],
 )
-def test_a_command_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, two_lines, typed, meant):
+def test_a_command_of_other_tools_is_answered_by_what_was_meant(
+    llmbatch_here: Run, two_lines: TwoLines, typed: str, meant: str
+) -> None:
     """And a file in place of a command by ``run``."""
     done = llmbatch_here(typed)
 
@@ -217,7 +237,9 @@ def test_a_command_of_other_tools_is_answered_by_what_was_meant(llmbatch_here, t
 
 
 @pytest.mark.parametrize("output", [".", "/", "./", "//"])
-def test_an_output_without_a_name_was_an_internal_error(llmbatch_here, two_lines, prompts, output):
+def test_an_output_without_a_name_was_an_internal_error(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path, output: str
+) -> None:
     """Exit code 2: it is a directory."""
     done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-o", output)
 
@@ -225,7 +247,7 @@ def test_an_output_without_a_name_was_an_internal_error(llmbatch_here, two_lines
     assert two_lines(done.stderr)[0] == f"{output}: is a directory"
 
 
-def test_no_option_that_exists_is_explained_away():
+def test_no_option_that_exists_is_explained_away() -> None:
     """A row of the table of intents goes when its option comes."""
     flags = [flag for option in OPTIONS.values() for flag in option.flags]
 
@@ -245,8 +267,14 @@ def test_no_option_that_exists_is_explained_away():
 )
 @pytest.mark.parametrize("command", ["run", "check"])
 def test_a_model_of_another_company_is_refused_before_anything_is_sent(
-    llmbatch_here, two_lines, prompts, command, model, error, hint
-):
+    llmbatch_here: Run,
+    two_lines: TwoLines,
+    prompts: Path,
+    command: str,
+    model: str,
+    error: str,
+    hint: str,
+) -> None:
     """With only OpenAI's key at hand: exit code 2, what was meant, and no output."""
     done = llmbatch_here(command, str(prompts), "-m", model, OPENAI_API_KEY="sk-test-0123456789")
 
@@ -258,7 +286,7 @@ def test_a_model_of_another_company_is_refused_before_anything_is_sent(
     assert not (prompts.parent / "prompts.results.jsonl").exists()
 
 
-def test_a_missing_model_is_named(llmbatch_here, two_lines, prompts, silence):
+def test_a_missing_model_is_named(llmbatch_here: Run, two_lines: TwoLines, prompts: Path, silence: Silence) -> None:
     """Rows without a model and a command without one exit with 2, and the hint says where to name it."""
     done = llmbatch_here("run", str(prompts), "--base-url", silence.url)
 
@@ -269,7 +297,9 @@ def test_a_missing_model_is_named(llmbatch_here, two_lines, prompts, silence):
     assert not silence.was_broken()
 
 
-def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(llmbatch_here, two_lines, prompts):
+def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path
+) -> None:
     """``--api-key-env sk-…`` is refused without showing the key."""
     done = llmbatch_here("run", str(prompts), *OPENAI, "--api-key-env", "sk_live_abcdefgh1234")
 
@@ -280,7 +310,7 @@ def test_a_key_given_as_the_name_of_a_variable_is_not_repeated(llmbatch_here, tw
     assert "sk_live" not in done.stderr
 
 
-def test_text_from_the_command_line_is_escaped(llmbatch_here, two_lines, prompts):
+def test_text_from_the_command_line_is_escaped(llmbatch_here: Run, two_lines: TwoLines, prompts: Path) -> None:
     """A value with control characters cannot steer the terminal."""
     done = llmbatch_here("run", str(prompts), "-c", "\x1b[2J\x07\u202e1", *OPENAI)
 
@@ -300,7 +330,9 @@ def test_text_from_the_command_line_is_escaped(llmbatch_here, two_lines, prompts
         (("sim", "serve", "--host", "0.0.0.0"), "must be a loopback address", "127.0.0.1"),
     ],
 )
-def test_other_commands_speak_the_same_way(llmbatch_here, two_lines, arguments, error, hint):
+def test_other_commands_speak_the_same_way(
+    llmbatch_here: Run, two_lines: TwoLines, arguments: tuple[str, ...], error: str, hint: str
+) -> None:
     """Wrong commands and arguments of every command come out in the same two lines."""
     done = llmbatch_here(*arguments)
 
@@ -322,7 +354,9 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("debug", ["", "1"])
-def test_an_internal_error_shows_no_key_and_a_traceback_only_on_request(tmp_path, environment, debug):
+def test_an_internal_error_shows_no_key_and_a_traceback_only_on_request(
+    tmp_path: Path, environment: dict[str, str], debug: str
+) -> None:
     """A fault of ours exits with 70 in two lines; LLMBATCH_DEBUG adds the traceback; keys are masked in both."""
     variables = environment | {"MY_API_KEY": "sk-very-secret-0123456789", "LLMBATCH_DEBUG": debug}
 
@@ -337,7 +371,7 @@ def test_an_internal_error_shows_no_key_and_a_traceback_only_on_request(tmp_path
     assert ("Traceback" in done.stderr) == bool(debug)
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path, environment):
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path, environment: dict[str, str]) -> None:
     """``llmbatch sim scenarios | true`` ends without a traceback."""
     read, write = os.pipe()
     os.close(read)
@@ -356,7 +390,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, environment):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_behind_standard_output_is_told(tmp_path, environment, two_lines):
+def test_a_full_disk_behind_standard_output_is_told(
+    tmp_path: Path, environment: dict[str, str], two_lines: TwoLines
+) -> None:
     """Output that cannot be written exits with 74 in two lines."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
@@ -379,8 +415,8 @@ def test_a_full_disk_behind_standard_output_is_told(tmp_path, environment, two_l
     [("opneai/x", "'opneai' is not a known provider"), ("openai", "no model"), ("sim/stedy", "there is no scenario")],
 )
 def test_a_model_that_no_row_can_have_was_an_unreadable_input_if_rows_came_from_standard_input(
-    llmbatch, two_lines, tmp_path, model, told
-):
+    llmbatch: Run, two_lines: TwoLines, tmp_path: Path, model: str, told: str
+) -> None:
     """An error and a hint, before anything is read or written. Slow: a process each."""
     done = llmbatch("run", "-", "-o", "out.jsonl", "-m", model, stdin='{"prompt":"a"}\n')
 
@@ -397,7 +433,9 @@ def test_a_model_that_no_row_can_have_was_an_unreadable_input_if_rows_came_from_
         ((), "no model", "rows cannot be sent"),
     ],
 )
-def test_a_missing_key_was_an_unreadable_input_if_rows_came_from_standard_input(llmbatch, tmp_path, model, told, why):
+def test_a_missing_key_was_an_unreadable_input_if_rows_came_from_standard_input(
+    llmbatch: Run, tmp_path: Path, model: tuple[str, ...], told: str, why: str
+) -> None:
     """What is wrong is said, and a file that nothing was written to does not stay. Slow: a process each."""
     done = llmbatch("run", "-", "-o", "out.jsonl", *model, stdin='{"prompt":"a"}\n')
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from cli_parts import Run, TwoLines
 
 from llmbatch.core.rows import Result, encode_line
 
 
 @pytest.fixture
-def output(tmp_path):
+def output(tmp_path: Path) -> Path:
     """Two good rows, three that timed out, and one with hostile text in everything."""
     rows = [Result(n, f"{n:016x}", "success", f'"r{n}"', text="fine") for n in (1, 2)]
     rows += [
@@ -26,7 +28,7 @@ def output(tmp_path):
     return path
 
 
-def test_failed_rows_are_grouped_by_code(llmbatch_here, output):
+def test_failed_rows_are_grouped_by_code(llmbatch_here: Run, output: Path) -> None:
     """Each code with its count, what was said how often, and ids; nothing steers the terminal."""
     done = llmbatch_here("failed", output.name)
 
@@ -45,14 +47,14 @@ def test_failed_rows_are_grouped_by_code(llmbatch_here, output):
     ]
 
 
-def test_ids_are_one_on_a_line(llmbatch_here, output):
+def test_ids_are_one_on_a_line(llmbatch_here: Run, output: Path) -> None:
     """For ``xargs`` and ``grep -f``, in the order of the lines."""
     done = llmbatch_here("failed", output.name, "--ids")
 
     assert done.stdout == "r3\nr4\nr5\n\\x1b[2J forged\n"
 
 
-def test_json_has_all_ids(llmbatch_here, output):
+def test_json_has_all_ids(llmbatch_here: Run, output: Path) -> None:
     """Not only the first three, as they are in the input."""
     done = llmbatch_here("failed", output.name, "--json")
 
@@ -64,7 +66,7 @@ def test_json_has_all_ids(llmbatch_here, output):
     ]
 
 
-def test_an_output_without_failed_rows_is_no_error(llmbatch_here, prompts):
+def test_an_output_without_failed_rows_is_no_error(llmbatch_here: Run, prompts: Path) -> None:
     """Nothing failed: a count of none, no ids, an empty list."""
     llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-q")
 
@@ -77,7 +79,9 @@ def test_an_output_without_failed_rows_is_no_error(llmbatch_here, prompts):
 
 
 @pytest.mark.parametrize("arguments", [("nowhere.jsonl",), ("prompts.jsonl",), ("prompts.jsonl", "--ids", "--json")])
-def test_what_cannot_be_listed_is_refused_in_two_lines(llmbatch_here, two_lines, prompts, arguments):
+def test_what_cannot_be_listed_is_refused_in_two_lines(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path, arguments: tuple[str, ...]
+) -> None:
     """A missing file, an input that was never run, and two forms at once."""
     done = llmbatch_here("failed", *arguments)
 
@@ -86,7 +90,7 @@ def test_what_cannot_be_listed_is_refused_in_two_lines(llmbatch_here, two_lines,
 
 
 @pytest.mark.slow  # writes and reads a hundred megabytes, in a process of its own
-def test_a_million_failed_rows_took_memory_without_end(tmp_path, environment):
+def test_a_million_failed_rows_took_memory_without_end(tmp_path: Path, environment: dict[str, str]) -> None:
     """Ids are spooled to disk: the peak with 300,000 failed rows is about that with one."""
     line = encode_line(Result(1, "0" * 16, "failed", '"a-rather-long-id-of-a-row-1"', error_code="timeout")).decode()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_parts import Run, Silence, TwoLines
 from e2e_recorder import Recorder
 
 from llmbatch import BatchRunner
@@ -24,7 +26,9 @@ def server() -> Iterator[Recorder]:
 
 
 @pytest.mark.slow  # a process, over real sockets
-def test_a_gateway_that_wants_a_header_of_its_own_could_not_be_used(llmbatch, prompts, server):
+def test_a_gateway_that_wants_a_header_of_its_own_could_not_be_used(
+    llmbatch: Run, prompts: Path, server: Recorder
+) -> None:
     """Portkey's: flags add to the file's table and win over it; a variable's value is sent and shown nowhere."""
     prompts.with_name("mine.toml").write_text('[headers]\nx-portkey-provider = "openai"\nX-Trace = "file"\n')
 
@@ -48,7 +52,7 @@ def test_a_gateway_that_wants_a_header_of_its_own_could_not_be_used(llmbatch, pr
 
 
 @pytest.mark.slow  # a process, over real sockets
-def test_a_header_that_the_answer_repeats_is_masked_like_a_key(llmbatch, prompts, server):
+def test_a_header_that_the_answer_repeats_is_masked_like_a_key(llmbatch: Run, prompts: Path, server: Recorder) -> None:
     """In the line and on the screen, also where the value has a scheme before it."""
     server.respond = lambda arrival: (
         400,
@@ -86,7 +90,9 @@ def test_a_header_that_the_answer_repeats_is_masked_like_a_key(llmbatch, prompts
         "sk-0123456789abcdef0123",
     ],
 )
-def test_a_header_that_may_not_be_set_is_refused_and_its_value_not_shown(llmbatch_here, two_lines, prompts, header):
+def test_a_header_that_may_not_be_set_is_refused_and_its_value_not_shown(
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path, header: str
+) -> None:
     """Host and keys above all: a key is on no command line."""
     done = llmbatch_here("run", "prompts.jsonl", "-m", "m", "--base-url", "http://127.0.0.1:1", "--header", header)
 
@@ -99,8 +105,8 @@ def test_a_header_that_may_not_be_set_is_refused_and_its_value_not_shown(llmbatc
 
 
 def test_a_headers_variable_that_is_not_set_is_named_before_anything_is_sent(
-    llmbatch_here, two_lines, prompts, silence
-):
+    llmbatch_here: Run, two_lines: TwoLines, prompts: Path, silence: Silence
+) -> None:
     """``check`` needs no key, and so none for headers."""
     command = ("prompts.jsonl", "-m", "m", "--base-url", silence.url, "--header", "x-k=$NOT_SET")
 
@@ -114,7 +120,7 @@ def test_a_headers_variable_that_is_not_set_is_named_before_anything_is_sent(
 
 
 @pytest.mark.slow  # a process, over real sockets
-def test_a_local_file_may_not_send_what_the_environment_holds(llmbatch, prompts, server):
+def test_a_local_file_may_not_send_what_the_environment_holds(llmbatch: Run, prompts: Path, server: Recorder) -> None:
     """A header with a variable in a ``./llmbatch.toml`` is ignored and told; a literal one counts."""
     file = prompts.with_name("llmbatch.toml")
     command = ("run", "prompts.jsonl", "-m", "m", "--base-url", server.url)
@@ -130,7 +136,7 @@ def test_a_local_file_may_not_send_what_the_environment_holds(llmbatch, prompts,
     assert [arrival.headers.get("x-team") for arrival in server.arrivals] == [None] * 3 + ["blue"] * 3
 
 
-async def test_headers_of_the_library_go_to_the_runs_provider_alone(tmp_path: Path, server):
+async def test_headers_of_the_library_go_to_the_runs_provider_alone(tmp_path: Path, server: Recorder) -> None:
     """A row that names another provider does not take them there; keys in Python need no variable and are masked."""
     path = tmp_path / "in.jsonl"
     path.write_text('{"prompt":"a"}\n{"prompt":"b","model":"anthropic/claude-x"}\n')
@@ -155,7 +161,7 @@ async def test_headers_of_the_library_go_to_the_runs_provider_alone(tmp_path: Pa
 
 
 @pytest.mark.parametrize("headers", [{"Host": "x"}, {"a b": "x"}, {"x": 3}, {"x": "a\r\nHost: y"}, [("x",)], "x=y"])
-def test_headers_of_the_library_are_checked_at_birth(headers):
+def test_headers_of_the_library_are_checked_at_birth(headers: Any) -> None:
     """Before a run starts."""
     with pytest.raises(UsageError, match="headers is"):
         BatchRunner("openai/m", headers=headers, environ={"OPENAI_API_KEY": "sk-openai-1234"})

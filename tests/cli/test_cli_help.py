@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from cli_parts import Run
 
 FLAGS = [
     "-o, --output",
@@ -54,7 +55,7 @@ ALIASES = [
 ]
 
 
-def test_help_names_the_commands(llmbatch):
+def test_help_names_the_commands(llmbatch: Run) -> None:
     """``llmbatch --help`` lists every command on standard output and exits with 0."""
     done = llmbatch("--help")
 
@@ -64,7 +65,7 @@ def test_help_names_the_commands(llmbatch):
         assert f"\n  {command} " in done.stdout
 
 
-def test_no_command_shows_help_as_a_usage_error(llmbatch):
+def test_no_command_shows_help_as_a_usage_error(llmbatch: Run) -> None:
     """A bare ``llmbatch`` shows the help on standard error and exits with 2."""
     done = llmbatch()
 
@@ -73,7 +74,7 @@ def test_no_command_shows_help_as_a_usage_error(llmbatch):
     assert "Commands:" in done.stderr
 
 
-def test_help_of_run_lists_every_flag_and_alias_with_an_example(llmbatch):
+def test_help_of_run_lists_every_flag_and_alias_with_an_example(llmbatch: Run) -> None:
     """``llmbatch run --help`` names each flag with its short form, the aliases, the exit codes and an example."""
     done = llmbatch("run", "--help")
 
@@ -86,7 +87,7 @@ def test_help_of_run_lists_every_flag_and_alias_with_an_example(llmbatch):
     assert "llmbatch run prompts.jsonl -m openai/gpt-5-mini" in done.stdout
 
 
-def test_help_fits_eighty_columns(llmbatch):
+def test_help_fits_eighty_columns(llmbatch: Run) -> None:
     """The prose of the help is readable in a terminal of 80 columns."""
     done = llmbatch("run", "--help")
 
@@ -97,7 +98,7 @@ def test_help_fits_eighty_columns(llmbatch):
 @pytest.mark.parametrize(
     "flag", ["--fallback", "--max-cost", "--template", "--report", "--dashboard", "--metrics-port"]
 )
-def test_flags_that_do_nothing_yet_are_absent(llmbatch_here, prompts, flag):
+def test_flags_that_do_nothing_yet_are_absent(llmbatch_here: Run, prompts: Path, flag: str) -> None:
     """A flag that is not built is unknown, not a stub."""
     done = llmbatch_here("run", str(prompts), flag, "1")
 
@@ -106,7 +107,7 @@ def test_flags_that_do_nothing_yet_are_absent(llmbatch_here, prompts, flag):
     assert flag not in llmbatch_here("run", "--help").stdout
 
 
-def test_version(llmbatch):
+def test_version(llmbatch: Run) -> None:
     """``llmbatch --version`` prints the installed version."""
     done = llmbatch("--version")
 
@@ -114,7 +115,7 @@ def test_version(llmbatch):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
-def test_help_costs_little(tmp_path: Path, arguments):
+def test_help_costs_little(tmp_path: Path, arguments: list[str]) -> None:
     """Help takes at most 0.3 s of CPU, and never loads the HTTP client, rich or pydantic."""
     script = (
         "import sys; from llmbatch.cli import main\n"
@@ -148,7 +149,7 @@ COMPLETED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("typed", "offered"), COMPLETED)
-def test_a_shell_completes_commands_flags_and_choices(llmbatch, typed, offered):
+def test_a_shell_completes_commands_flags_and_choices(llmbatch: Run, typed: str, offered: list[str]) -> None:
     """As bash asks for it; choices were not offered. Slow: a process each."""
     words = len(typed.split(" ")) - 1
 
@@ -159,7 +160,7 @@ def test_a_shell_completes_commands_flags_and_choices(llmbatch, typed, offered):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
-def test_the_completion_script_of_each_shell_is_shown(llmbatch, shell):
+def test_the_completion_script_of_each_shell_is_shown(llmbatch: Run, shell: str) -> None:
     """For those who install it by hand. Slow: a process each."""
     done = llmbatch("--show-completion", shell)
 

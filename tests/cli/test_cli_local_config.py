@@ -6,8 +6,10 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_parts import Run, Silence
 from e2e_recorder import Recorder
 
 from llmbatch.cli.local_config import is_loopback
@@ -51,7 +53,9 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow  # a process each
 @pytest.mark.parametrize("setting", ["base_url", "proxy"])
-def test_a_local_file_sent_the_key_to_any_host_without_a_word(llmbatch, prompts, thief, provider, setting):
+def test_a_local_file_sent_the_key_to_any_host_without_a_word(
+    llmbatch: Run, prompts: Path, thief: Recorder, provider: Recorder, setting: str
+) -> None:
     """A foreign ``base_url`` or ``proxy`` is ignored and told, whatever the same file says about being quiet."""
     url = foreign(thief) if setting == "base_url" else foreign(thief).removesuffix("/v1")
     prompts.with_name("llmbatch.toml").write_text(
@@ -70,7 +74,7 @@ def test_a_local_file_sent_the_key_to_any_host_without_a_word(llmbatch, prompts,
 
 
 @pytest.mark.slow  # a process
-def test_a_named_config_file_may_choose_the_host(llmbatch, prompts, thief):
+def test_a_named_config_file_may_choose_the_host(llmbatch: Run, prompts: Path, thief: Recorder) -> None:
     """With ``--config llmbatch.toml``, which the hint says to type, the same file counts."""
     prompts.with_name("llmbatch.toml").write_text(f'base_url = "{foreign(thief)}"\nmodel = "openai/m"\n')
 
@@ -82,7 +86,9 @@ def test_a_named_config_file_may_choose_the_host(llmbatch, prompts, thief):
 
 
 @pytest.mark.slow  # a process
-def test_what_is_ignored_is_one_json_line_where_progress_is_json(llmbatch_here, prompts, silence):
+def test_what_is_ignored_is_one_json_line_where_progress_is_json(
+    llmbatch_here: Run, prompts: Path, silence: Silence
+) -> None:
     """``--progress json`` keeps standard error readable for programs."""
     text = f'base_url = "{silence.url.replace("127.0.0.1", "0.0.0.0")}"\nmodel = "sim/steady"\n'
     prompts.with_name("llmbatch.toml").write_text(text)
@@ -94,7 +100,7 @@ def test_what_is_ignored_is_one_json_line_where_progress_is_json(llmbatch_here, 
     assert "base_url" in events[0]["message"]
 
 
-def test_the_users_own_quiet_still_mutes_the_note(llmbatch_here, prompts):
+def test_the_users_own_quiet_still_mutes_the_note(llmbatch_here: Run, prompts: Path) -> None:
     """``-q`` is the user's word; ``quiet`` in the file that is ignored is not."""
     prompts.with_name("llmbatch.toml").write_text('base_url = "https://example.test/v1"\nquiet = true\nmodel = "m"\n')
 
@@ -129,12 +135,12 @@ def test_the_users_own_quiet_still_mutes_the_note(llmbatch_here, prompts):
         ("", False),
     ],
 )
-def test_only_literal_addresses_of_this_machine_are_loopback(url, expected):
+def test_only_literal_addresses_of_this_machine_are_loopback(url: str, expected: bool) -> None:
     """``localhost``, 127.0.0.0/8 and ``::1``, spelled out: nothing is looked up."""
     assert is_loopback(url) is expected
 
 
-def test_a_server_on_this_machine_counts(tmp_path):
+def test_a_server_on_this_machine_counts(tmp_path: Path) -> None:
     """A local server is what such a file is for, its key included."""
     settings = settle(tmp_path, 'base_url = "http://localhost:8000/v1"\napi_key_env = "VLLM_KEY"\n')
 
@@ -151,7 +157,7 @@ def test_a_server_on_this_machine_counts(tmp_path):
         'api_key_env = "AWS_SECRET_ACCESS_KEY"\nproxy = "http://127.0.0.1:3128"',
     ],
 )
-def test_a_local_file_sent_any_variable_as_the_key(tmp_path, text):
+def test_a_local_file_sent_any_variable_as_the_key(tmp_path: Path, text: str) -> None:
     """The name of the key's variable counts only where every request stays on this machine."""
     settings = settle(tmp_path, text, environ={"AWS_SECRET_ACCESS_KEY": "x"})
 
@@ -163,7 +169,7 @@ def test_a_local_file_sent_any_variable_as_the_key(tmp_path, text):
     "flags",
     [{"base_url": "https://example.test/v1"}, {"proxy": "http://example.test:3128"}],
 )
-def test_the_key_of_a_local_file_does_not_follow_the_users_host(tmp_path, flags):
+def test_the_key_of_a_local_file_does_not_follow_the_users_host(tmp_path: Path, flags: dict[str, Any]) -> None:
     """The user's own ``--base-url`` or ``--proxy`` is a foreign host for a key that the file chose."""
     text = 'base_url = "http://127.0.0.1:8000/v1"\napi_key_env = "AWS_SECRET_ACCESS_KEY"\n'
 
@@ -172,7 +178,7 @@ def test_the_key_of_a_local_file_does_not_follow_the_users_host(tmp_path, flags)
     assert settings.api_key_env is None
 
 
-def test_what_is_ignored_leaves_the_users_own_setting(tmp_path):
+def test_what_is_ignored_leaves_the_users_own_setting(tmp_path: Path) -> None:
     """An ignored setting does not replace the weaker one of the user's own file."""
     own = tmp_path / "user" / "llmbatch" / "config.toml"
     own.parent.mkdir(parents=True)
@@ -183,7 +189,7 @@ def test_what_is_ignored_leaves_the_users_own_setting(tmp_path):
     assert (settings.base_url, settings.api_key_env) == ("https://mine.test/v1", "MY_KEY")
 
 
-def test_what_a_flag_says_anyway_is_not_told_as_ignored(tmp_path):
+def test_what_a_flag_says_anyway_is_not_told_as_ignored(tmp_path: Path) -> None:
     """A setting that the user gives needs no note."""
     settings = settle(tmp_path, 'base_url = "https://example.test/v1"\n', base_url="https://mine.test/v1")
 
@@ -191,7 +197,7 @@ def test_what_a_flag_says_anyway_is_not_told_as_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["../x.jsonl", "/etc/x.jsonl", "sub/../../x.jsonl", "link/x.jsonl", "link.jsonl", "."])
-def test_a_local_file_wrote_outside_its_folder(tmp_path, monkeypatch, path):
+def test_a_local_file_wrote_outside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     """An ``output`` that leaves the folder, by ``..``, from the root or through a link, is ignored."""
     folder = tmp_path / "clone"
     folder.mkdir()
@@ -206,7 +212,7 @@ def test_a_local_file_wrote_outside_its_folder(tmp_path, monkeypatch, path):
     assert [option.name for option in settings.ignored] == ["output"]
 
 
-def test_an_alias_is_restricted_as_the_option_is(tmp_path):
+def test_an_alias_is_restricted_as_the_option_is(tmp_path: Path) -> None:
     """``output-file`` in place of ``output`` leads nowhere else, by a file; by a variable it is the user's own word."""
     text = 'output-file = "/etc/x.jsonl"\n'
 
@@ -218,12 +224,12 @@ def test_an_alias_is_restricted_as_the_option_is(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["x.jsonl", "sub/x.jsonl", "sub/../x.jsonl", "-"])
-def test_an_output_within_the_folder_counts(tmp_path, path):
+def test_an_output_within_the_folder_counts(tmp_path: Path, path: str) -> None:
     """Paths that stay inside are what the file is for."""
     assert settle(tmp_path, f'output = "{path}"\n').output == path
 
 
-def test_a_pipe_in_place_of_the_local_file_does_not_hang(tmp_path):
+def test_a_pipe_in_place_of_the_local_file_does_not_hang(tmp_path: Path) -> None:
     """A FIFO named ``llmbatch.toml`` is not read."""
     os.mkfifo(tmp_path / "llmbatch.toml")
 
@@ -232,7 +238,7 @@ def test_a_pipe_in_place_of_the_local_file_does_not_hang(tmp_path):
     assert settings.origin == {}
 
 
-def test_every_flag_that_names_a_host_a_file_or_a_command_is_restricted():
+def test_every_flag_that_names_a_host_a_file_or_a_command_is_restricted() -> None:
     """A new flag that takes a URL, a path, a command or a variable's name says what a local file may do with it."""
     risky = {"URL", "PATH", "FILE", "CMD", "DIR", "FOLDER"}
 
@@ -242,7 +248,9 @@ def test_every_flag_that_names_a_host_a_file_or_a_command_is_restricted():
 
 
 @pytest.mark.slow  # runs
-def test_a_local_file_named_the_users_notes_as_the_output_and_overwrite_emptied_them(llmbatch_here, prompts):
+def test_a_local_file_named_the_users_notes_as_the_output_and_overwrite_emptied_them(
+    llmbatch_here: Run, prompts: Path
+) -> None:
     """``--overwrite`` empties what an earlier run has written, or what the user names, and nothing else."""
     notes = prompts.with_name("notes.txt")
     notes.write_text("years of work\n")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_parts import Run
 
 import llmbatch as package
 from llmbatch.cli.option_docs import to_markdown
@@ -57,7 +58,7 @@ def words_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_help_has_every_option_with_its_values_and_default(llmbatch_here, command):
+def test_help_has_every_option_with_its_values_and_default(llmbatch_here: Run, command: str) -> None:
     """Flags, choices, help and default as in the table; aliases apart; ``check`` leaves out what only sending needs."""
     told = llmbatch_here(command, "--help").stdout
 
@@ -75,7 +76,7 @@ def test_help_has_every_option_with_its_values_and_default(llmbatch_here, comman
 
 
 @pytest.mark.parametrize(("option", "variable"), VARIABLES, ids=[variable for _, variable in VARIABLES])
-def test_every_variable_is_read(tmp_path, option, variable):
+def test_every_variable_is_read(tmp_path: Path, option: Option, variable: str) -> None:
     """Under the option's own name and under each alias."""
     text, _, value = sample(option)
 
@@ -87,7 +88,7 @@ def test_every_variable_is_read(tmp_path, option, variable):
 
 
 @pytest.mark.parametrize(("option", "key"), KEYS, ids=[key for _, key in KEYS])
-def test_every_key_of_a_file_is_read(tmp_path, option, key):
+def test_every_key_of_a_file_is_read(tmp_path: Path, option: Option, key: str) -> None:
     """With underscores or dashes, under the option's own name and under each alias; numbers as they are too."""
     _, toml, value = sample(option)
     path = tmp_path / "named.toml"
@@ -101,7 +102,7 @@ def test_every_key_of_a_file_is_read(tmp_path, option, key):
 
 
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
-def test_every_flag_is_taken_by_both_commands(llmbatch_here, prompts, option):
+def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path, option: Option) -> None:
     """``check`` reads each spelling of each flag; one that is out of range is refused under the long name."""
     text, _, _ = sample(option)
     known = {
@@ -125,7 +126,7 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here, prompts, option):
             assert f"error: {option.flag} is 'no..such', must be {option.value.allowed}" in done.stderr
 
 
-def test_two_variables_for_one_option_contradict_each_other(tmp_path):
+def test_two_variables_for_one_option_contradict_each_other(tmp_path: Path) -> None:
     """Neither wins unseen."""
     environ = {"LLMBATCH_CONCURRENCY": "3", "LLMBATCH_MAX_CONCURRENCY": "4"}
 
@@ -133,7 +134,7 @@ def test_two_variables_for_one_option_contradict_each_other(tmp_path):
         settle(tmp_path, environ)
 
 
-def test_a_plain_number_in_quotes_is_refused_and_one_with_a_unit_is_not(tmp_path):
+def test_a_plain_number_in_quotes_is_refused_and_one_with_a_unit_is_not(tmp_path: Path) -> None:
     """Quotes in a file are for the unit."""
     path = tmp_path / "named.toml"
     path.write_text('tpm = "60"\n')
@@ -145,7 +146,7 @@ def test_a_plain_number_in_quotes_is_refused_and_one_with_a_unit_is_not(tmp_path
     assert (settings.tpm, settings.concurrency, settings.timeout) == (60_000, 1000, 90)
 
 
-def test_the_drill_takes_the_policys_flags(llmbatch_here):
+def test_the_drill_takes_the_policys_flags(llmbatch_here: Run) -> None:
     """Those that the table marks, and no others."""
     told = llmbatch_here("sim", "drill", "--help").stdout
 
@@ -155,7 +156,7 @@ def test_the_drill_takes_the_policys_flags(llmbatch_here):
 
 
 @pytest.mark.parametrize(("option", "key"), SWEPT, ids=[key for _, key in SWEPT])
-def test_a_policy_is_written_with_the_same_names_and_units(option, key):
+def test_a_policy_is_written_with_the_same_names_and_units(option: Option, key: str) -> None:
     """Aliases too, with dashes or underscores."""
     text, _, value = sample(option)
 
@@ -165,14 +166,14 @@ def test_a_policy_is_written_with_the_same_names_and_units(option, key):
     assert read_range(f"{key}={text},{text}") == (option.name, [value, value])
 
 
-def test_the_docs_have_the_table():
+def test_the_docs_have_the_table() -> None:
     """``docs/options.md`` is what ``python -m llmbatch.cli.option_docs`` prints."""
     page = Path(package.__file__).parents[1] / "docs" / "options.md"
 
     assert page.read_text(encoding="utf-8") == to_markdown()
 
 
-def test_the_docs_have_the_providers():
+def test_the_docs_have_the_providers() -> None:
     """``docs/providers.md`` is what ``python -m llmbatch.cli.provider_docs`` prints."""
     page = Path(package.__file__).parents[1] / "docs" / "providers.md"
 
@@ -213,7 +214,7 @@ else:
 
 
 @pytest.mark.slow  # processes of their own, with a copy of the package
-def test_a_new_option_is_one_row(tmp_path, environment):
+def test_a_new_option_is_one_row(tmp_path: Path, environment: dict[str, str]) -> None:
     """A copy of the package with one more row has the option everywhere: nothing else is changed."""
     home = Path(package.__file__).parent
     copy = tmp_path / "copy" / "llmbatch"

@@ -13,15 +13,17 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_parts import Run, Silence, TwoLines
 
 pytestmark = pytest.mark.slow  # each starts interpreters
 
 SIM = ("-m", "sim/steady")
 
 
-def rows_of(path: Path) -> list[dict[str, object]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
     """The lines of an output, in order of their rows."""
     return sorted((json.loads(line) for line in path.read_text().splitlines()), key=lambda line: line["row"])
 
@@ -30,7 +32,7 @@ class Recorder(ThreadingHTTPServer):
     """Answers every chat request, and keeps what it was sent."""
 
     def __init__(self) -> None:
-        self.bodies: list[dict[str, object]] = []
+        self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
@@ -70,7 +72,7 @@ def recorder() -> Iterator[Recorder]:
         thread.join()
 
 
-def test_a_run_writes_one_line_a_row_and_says_where(llmbatch, prompts):
+def test_a_run_writes_one_line_a_row_and_says_where(llmbatch: Run, prompts: Path) -> None:
     """Every row gets its line beside the input; standard output stays empty; the last line says where results are."""
     done = llmbatch("run", "prompts.jsonl", *SIM)
 
@@ -84,7 +86,7 @@ def test_a_run_writes_one_line_a_row_and_says_where(llmbatch, prompts):
     assert done.stderr.splitlines()[-1] == "results are in prompts.results.jsonl"
 
 
-def test_the_same_command_again_sends_nothing(llmbatch, prompts, recorder):
+def test_the_same_command_again_sends_nothing(llmbatch: Run, prompts: Path, recorder: Recorder) -> None:
     """A finished output is left as it is, byte for byte, and nothing is sent."""
     command = ("run", "prompts.jsonl", "-m", "m", "--base-url", recorder.url)
     llmbatch(*command)
@@ -97,7 +99,7 @@ def test_the_same_command_again_sends_nothing(llmbatch, prompts, recorder):
     assert len(recorder.bodies) == 3
 
 
-def test_flags_reach_the_provider(llmbatch, prompts, recorder):
+def test_flags_reach_the_provider(llmbatch: Run, prompts: Path, recorder: Recorder) -> None:
     """Model, system prompt, parameters and the key of ``--api-key-env`` arrive as they were given."""
     done = llmbatch(
         "run",
@@ -118,7 +120,7 @@ def test_flags_reach_the_provider(llmbatch, prompts, recorder):
     assert "sk-test" not in done.stderr + prompts.with_name("prompts.results.jsonl").read_text()
 
 
-def test_aliases_mean_the_same(llmbatch, prompts):
+def test_aliases_mean_the_same(llmbatch: Run, prompts: Path) -> None:
     """The names that other tools use for the same flags are taken."""
     done = llmbatch(
         "run",
@@ -131,14 +133,14 @@ def test_aliases_mean_the_same(llmbatch, prompts):
 
 
 @pytest.mark.parametrize("name", ["-c", "--concurrency", "--max-concurrency", "--max-connections", "-j"])
-def test_every_name_of_concurrency_sets_it(llmbatch_here, prompts, name):
+def test_every_name_of_concurrency_sets_it(llmbatch_here: Run, prompts: Path, name: str) -> None:
     """Each alias of --concurrency changes the check's estimate in the same way."""
     done = llmbatch_here("check", "-i", "prompts.jsonl", *SIM, name, "1", "--json")
 
     assert json.loads(done.stdout)["estimate"]["seconds"] == 6.0
 
 
-def test_the_summary_as_json_is_all_of_standard_output(llmbatch, prompts):
+def test_the_summary_as_json_is_all_of_standard_output(llmbatch: Run, prompts: Path) -> None:
     """``--json`` prints one JSON object, and the words stay on standard error."""
     done = llmbatch("run", "prompts.jsonl", *SIM, "--json")
 
@@ -148,7 +150,7 @@ def test_the_summary_as_json_is_all_of_standard_output(llmbatch, prompts):
 
 
 @pytest.mark.parametrize("output", [(), ("-o", "-")])
-def test_standard_input_goes_to_standard_output(llmbatch, output):
+def test_standard_input_goes_to_standard_output(llmbatch: Run, output: tuple[str, ...]) -> None:
     """``-`` reads a pipe, and its lines go to standard output where no file is named."""
     done = llmbatch("run", "-", *SIM, *output, stdin='{"prompt":"one"}\n"two"\n')
 
@@ -156,7 +158,7 @@ def test_standard_input_goes_to_standard_output(llmbatch, output):
     assert sorted(json.loads(line)["row"] for line in done.stdout.splitlines()) == [1, 2]
 
 
-def test_a_malformed_row_is_one_failed_line(llmbatch, tmp_path):
+def test_a_malformed_row_is_one_failed_line(llmbatch: Run, tmp_path: Path) -> None:
     """A row that is no request becomes a failed line, the rest goes on, and the exit code is 1."""
     (tmp_path / "rows.jsonl").write_text('"one"\nnot json\n"three"\n')
 
@@ -168,7 +170,9 @@ def test_a_malformed_row_is_one_failed_line(llmbatch, tmp_path):
     assert lines[1]["error"]["code"] == "input_bad_json"
 
 
-def test_strict_refuses_the_whole_input_before_anything_is_sent(llmbatch, two_lines, tmp_path, silence):
+def test_strict_refuses_the_whole_input_before_anything_is_sent(
+    llmbatch: Run, two_lines: TwoLines, tmp_path: Path, silence: Silence
+) -> None:
     """With --strict one malformed row exits with 2, names its line, sends nothing and leaves no output."""
     (tmp_path / "rows.jsonl").write_text('"one"\n"two"\nnot json\n')
 
@@ -180,7 +184,7 @@ def test_strict_refuses_the_whole_input_before_anything_is_sent(llmbatch, two_li
     assert not (tmp_path / "rows.results.jsonl").exists()
 
 
-def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch, two_lines, prompts):
+def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch: Run, two_lines: TwoLines, prompts: Path) -> None:
     """A provider that refuses the key stops the run, which even -q tells; no row is marked as failed."""
     done = llmbatch("run", "prompts.jsonl", "-m", "sim/bad-key", "-q")
 
@@ -190,7 +194,7 @@ def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch, two_lines, prompt
     assert prompts.with_name("prompts.results.jsonl").read_text() == ""
 
 
-def test_progress_as_json_is_nothing_but_json(llmbatch, prompts):
+def test_progress_as_json_is_nothing_but_json(llmbatch: Run, prompts: Path) -> None:
     """``--progress json`` puts one JSON object a line on standard error, and nothing else."""
     done = llmbatch("run", "prompts.jsonl", *SIM, "--progress", "json")
 
@@ -199,14 +203,14 @@ def test_progress_as_json_is_nothing_but_json(llmbatch, prompts):
     assert len(events) >= 2
 
 
-def test_quiet_says_nothing_when_all_is_well(llmbatch, prompts):
+def test_quiet_says_nothing_when_all_is_well(llmbatch: Run, prompts: Path) -> None:
     """``-q`` leaves both streams empty."""
     done = llmbatch("run", "prompts.jsonl", *SIM, "-q")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_starting_afresh_is_not_what_going_on_repeats(llmbatch, prompts):
+def test_starting_afresh_is_not_what_going_on_repeats(llmbatch: Run, prompts: Path) -> None:
     """After --overwrite, the last words, which --progress none shows too, leave --overwrite out."""
     prompts.write_text('"one"\nnot json\n')
 
@@ -217,7 +221,7 @@ def test_starting_afresh_is_not_what_going_on_repeats(llmbatch, prompts):
     assert "--overwrite" not in done.stderr
 
 
-def test_a_local_file_that_redirects_requests_is_told(llmbatch, prompts, recorder):
+def test_a_local_file_that_redirects_requests_is_told(llmbatch: Run, prompts: Path, recorder: Recorder) -> None:
     """A ./llmbatch.toml that sets the base URL is named on standard error, as it decides where keys go."""
     prompts.with_name("llmbatch.toml").write_text(f'base-url = "{recorder.url}"\nmodel = "m"\n')
 
@@ -227,7 +231,7 @@ def test_a_local_file_that_redirects_requests_is_told(llmbatch, prompts, recorde
     assert "note: ./llmbatch.toml sets base_url" in done.stderr.splitlines()[0]
 
 
-def test_concurrency_above_the_soft_limit_of_files_works(tmp_path, environment):
+def test_concurrency_above_the_soft_limit_of_files_works(tmp_path: Path, environment: dict[str, str]) -> None:
     """The soft limit of open files is raised where the concurrency needs more."""
     (tmp_path / "rows.jsonl").write_text('"x"\n' * 120)
 
@@ -250,7 +254,9 @@ def test_concurrency_above_the_soft_limit_of_files_works(tmp_path, environment):
     assert summary["errors_by_code"] == {}
 
 
-def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(tmp_path, environment):
+def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
     """``llmbatch run … -o - | head -1`` ends silently with 141, as any program in a pipe."""
     (tmp_path / "rows.jsonl").write_text('"x"\n' * 400)
     run = [sys.executable, "-m", "llmbatch", "run", "rows.jsonl", *SIM, "-c", "20", "-o", "-", "-q"]
@@ -268,7 +274,7 @@ def test_results_piped_into_a_reader_that_stops_end_without_a_traceback(tmp_path
     assert (process.wait(timeout=120), errors) == (141, "")
 
 
-def test_each_tenant_may_have_a_circuit_of_its_own(llmbatch, tmp_path: Path) -> None:
+def test_each_tenant_may_have_a_circuit_of_its_own(llmbatch: Run, tmp_path: Path) -> None:
     """The flag is taken, the rows end as ever, and progress names the tenants."""
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 3}"}} for number in range(9)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -282,7 +288,7 @@ def test_each_tenant_may_have_a_circuit_of_its_own(llmbatch, tmp_path: Path) -> 
     }
 
 
-def test_a_circuit_key_that_names_no_member_is_a_usage_error(llmbatch, tmp_path: Path) -> None:
+def test_a_circuit_key_that_names_no_member_is_a_usage_error(llmbatch: Run, tmp_path: Path) -> None:
     """Exit code 2, with the value and an example."""
     (tmp_path / "in.jsonl").write_text('{"prompt":"x"}\n')
 

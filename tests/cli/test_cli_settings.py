@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_parts import Run
 
 from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.core.errors import UsageError
 
 
-def settle(tmp_path: Path, *, environ: dict[str, str] | None = None, **given: object) -> Settings:
+def settle(tmp_path: Path, *, environ: dict[str, str] | None = None, **given: Any) -> Settings:
     """Resolve in ``tmp_path``, with the user's config folder in ``tmp_path/user``."""
     home = {"XDG_CONFIG_HOME": str(tmp_path / "user")}
     return resolve(CommandLine(**{"input": "x.jsonl"} | given), home | (environ or {}), tmp_path)
@@ -29,7 +31,7 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_flag_wins_then_the_variable_then_the_local_file_then_the_users(tmp_path):
+def test_the_flag_wins_then_the_variable_then_the_local_file_then_the_users(tmp_path: Path) -> None:
     """Flag, ``LLMBATCH_*`` variable, ``./llmbatch.toml``, user's config: each is used where the stronger is silent."""
     write_user_config(tmp_path, 'model = "user"\nconcurrency = 1\nrpm = 1\ntimeout = 1.5\n')
     (tmp_path / "llmbatch.toml").write_text('model = "local"\nconcurrency = 2\nrpm = 2\n')
@@ -45,7 +47,7 @@ def test_the_flag_wins_then_the_variable_then_the_local_file_then_the_users(tmp_
     assert settings.origin["rpm"] == "llmbatch.toml"
 
 
-def test_a_named_config_file_takes_the_place_of_the_local_one(tmp_path):
+def test_a_named_config_file_takes_the_place_of_the_local_one(tmp_path: Path) -> None:
     """``--config FILE`` or ``LLMBATCH_CONFIG`` is read, ``./llmbatch.toml`` is not."""
     (tmp_path / "llmbatch.toml").write_text("concurrency = 2\nrpm = 2\n")
     (tmp_path / "other.toml").write_text("concurrency = 7\n")
@@ -57,7 +59,7 @@ def test_a_named_config_file_takes_the_place_of_the_local_one(tmp_path):
     assert (by_variable.concurrency, by_variable.rpm) == (7, None)
 
 
-def test_the_users_file_is_found_in_home_too(tmp_path):
+def test_the_users_file_is_found_in_home_too(tmp_path: Path) -> None:
     """Without XDG_CONFIG_HOME the user's file is ``~/.config/llmbatch/config.toml``."""
     (tmp_path / ".config" / "llmbatch").mkdir(parents=True)
     (tmp_path / ".config" / "llmbatch" / "config.toml").write_text("concurrency = 9\n")
@@ -67,19 +69,19 @@ def test_the_users_file_is_found_in_home_too(tmp_path):
     assert settings.concurrency == 9
 
 
-def test_an_empty_variable_counts_as_unset(tmp_path):
+def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
     """``LLMBATCH_CONCURRENCY=`` changes nothing."""
     assert settle(tmp_path, environ={"LLMBATCH_CONCURRENCY": ""}).concurrency == 40
 
 
-def test_keys_may_be_written_with_dashes(tmp_path):
+def test_keys_may_be_written_with_dashes(tmp_path: Path) -> None:
     """``max-attempts`` and ``max_attempts`` are the same setting."""
     (tmp_path / "llmbatch.toml").write_text("max-attempts = 4\n")
 
     assert settle(tmp_path).max_attempts == 4
 
 
-def test_params_are_json_where_they_parse_and_merge_over_the_file(tmp_path):
+def test_params_are_json_where_they_parse_and_merge_over_the_file(tmp_path: Path) -> None:
     """``-P`` values are JSON or text, and win over ``[params]``, key by key."""
     (tmp_path / "llmbatch.toml").write_text("[params]\ntemperature = 0.5\ntop_p = 0.9\nstop = ['a']\n")
 
@@ -115,7 +117,7 @@ def test_params_are_json_where_they_parse_and_merge_over_the_file(tmp_path):
         ("[models]\nx = 1", "llmbatch.toml: models is not a setting", "did you mean model?"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_name_and_key(tmp_path, text, error, hint):
+def test_a_wrong_file_is_refused_with_its_name_and_key(tmp_path: Path, text: str, error: str, hint: str) -> None:
     """An unknown key, a wrong type or a value out of range names file, key and what is allowed."""
     (tmp_path / "llmbatch.toml").write_text(text)
 
@@ -127,7 +129,7 @@ def test_a_wrong_file_is_refused_with_its_name_and_key(tmp_path, text, error, hi
 
 
 @pytest.mark.parametrize("name", ["api_key", "api-key", "OPENAI_API_KEY", "token", "secret", "password"])
-def test_a_key_in_a_file_is_refused_and_not_shown(tmp_path, name):
+def test_a_key_in_a_file_is_refused_and_not_shown(tmp_path: Path, name: str) -> None:
     """Keys come from the environment: a file that holds one is refused without repeating it."""
     (tmp_path / "llmbatch.toml").write_text(f'{name} = "sk-live-0123456789"\n')
 
@@ -137,13 +139,13 @@ def test_a_key_in_a_file_is_refused_and_not_shown(tmp_path, name):
     assert "sk-live" not in caught.value.message + caught.value.hint
 
 
-def test_a_wrong_variable_is_named(tmp_path):
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     """A variable out of range is refused under its own name."""
     with pytest.raises(UsageError, match="LLMBATCH_RPM is 'fast', must be a number of requests per minute above 0"):
         settle(tmp_path, environ={"LLMBATCH_RPM": "fast"})
 
 
-def test_a_config_file_that_is_not_text_is_refused(tmp_path):
+def test_a_config_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     """Bytes that are no UTF-8, and a folder in a file's place, are named and refused."""
     (tmp_path / "user").mkdir()
     (tmp_path / "latin.toml").write_bytes(b'model = "caf\xe9"\n')
@@ -154,7 +156,7 @@ def test_a_config_file_that_is_not_text_is_refused(tmp_path):
         settle(tmp_path, config="user")
 
 
-def test_the_variable_of_a_key_may_have_small_letters_when_it_is_set(tmp_path):
+def test_the_variable_of_a_key_may_have_small_letters_when_it_is_set(tmp_path: Path) -> None:
     """``--api-key-env my_key`` is taken where there is such a variable."""
     settings = settle(tmp_path, environ={"my_key": "sk-1"}, flags={"api_key_env": "my_key"})
 
@@ -162,7 +164,7 @@ def test_the_variable_of_a_key_may_have_small_letters_when_it_is_set(tmp_path):
 
 
 @pytest.mark.slow  # starts interpreters
-def test_precedence_holds_through_the_command(llmbatch, prompts):
+def test_precedence_holds_through_the_command(llmbatch: Run, prompts: Path) -> None:
     """The command itself reads the local file, and a variable and a flag win over it."""
     (prompts.parent / "llmbatch.toml").write_text('model = "openai/from-file"\n')
 

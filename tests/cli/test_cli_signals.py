@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_parts import Run, Silence, TwoLines
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def lines_in(path: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_the_first_signal_lets_requests_finish_and_the_run_resumes(llmbatch, start, tmp_path, number, code):
+def test_the_first_signal_lets_requests_finish_and_the_run_resumes(
+    llmbatch: Run, start: Callable[..., Any], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     """Requests in flight get their lines after one signal, whose exit code the run has; the same command goes on.
 
     Slow: a process has to be well under way before the signal.
@@ -78,7 +82,9 @@ def test_the_first_signal_lets_requests_finish_and_the_run_resumes(llmbatch, sta
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_second_signal_stops_at_once(start, prompts, silence, number, code):
+def test_the_second_signal_stops_at_once(
+    start: Callable[..., Any], prompts: Path, silence: Silence, number: signal.Signals, code: int
+) -> None:
     """A request that hangs holds the run after the first signal, and no longer after the second.
 
     Slow: the run has to be waiting for an answer.
@@ -99,7 +105,7 @@ def test_the_second_signal_stops_at_once(start, prompts, silence, number, code):
 
 
 @pytest.mark.slow
-def test_a_closed_terminal_is_ignored_under_nohup(start, prompts, silence):
+def test_a_closed_terminal_is_ignored_under_nohup(start: Callable[..., Any], prompts: Path, silence: Silence) -> None:
     """A hangup that was ignored when the process started (``nohup``) does not stop the run.
 
     Slow: proves that nothing happens for a while.
@@ -114,7 +120,13 @@ def test_a_closed_terminal_is_ignored_under_nohup(start, prompts, silence):
 
 
 @pytest.mark.slow
-def test_a_second_run_on_the_same_output_is_refused(llmbatch, two_lines, start, prompts, silence):
+def test_a_second_run_on_the_same_output_is_refused(
+    llmbatch: Run,
+    two_lines: TwoLines,
+    start: Callable[..., Any],
+    prompts: Path,
+    silence: Silence,
+) -> None:
     """While a run has the output, another one exits with 2 and says who has it.
 
     Slow: the first run has to be under way.
@@ -131,7 +143,9 @@ def test_a_second_run_on_the_same_output_is_refused(llmbatch, two_lines, start, 
 
 
 @pytest.mark.slow
-def test_status_tells_of_a_run_that_is_going_on(llmbatch, start, prompts, silence):
+def test_status_tells_of_a_run_that_is_going_on(
+    llmbatch: Run, start: Callable[..., Any], prompts: Path, silence: Silence
+) -> None:
     """``llmbatch status`` calls a run that holds its output running, and does not disturb it.
 
     Slow: the run has to be under way.

@@ -7,14 +7,19 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from cli_parts import Run, TwoLines
 
 from llmbatch.sim.scenario_file import built_in_scenarios
 
+Serve = Callable[..., tuple[subprocess.Popen[str], str]]
+
 
 @pytest.fixture
-def serve(tmp_path, environment):
+def serve(tmp_path: Path, environment: dict[str, str]) -> Iterator[Serve]:
     """``serve(*arguments)`` starts ``llmbatch sim serve`` on a free port and gives the process and its URL."""
     started: list[subprocess.Popen[str]] = []
 
@@ -42,12 +47,13 @@ def ask(url: str, key: str = "any") -> dict[str, object]:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]}).encode()
     headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
     with urllib.request.urlopen(urllib.request.Request(f"{url}/chat/completions", body, headers)) as answer:
-        return json.load(answer)
+        told: dict[str, object] = json.load(answer)
+    return told
 
 
 @pytest.mark.slow  # starts a server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_prints_its_url_answers_and_ends_well(serve, number):
+def test_serve_prints_its_url_answers_and_ends_well(serve: Serve, number: signal.Signals) -> None:
     """The first line of standard output is the base URL; it answers; a signal ends it with 0 and no traceback."""
     process, url = serve("--latency", "0", "--seed", "3")
 
@@ -61,7 +67,7 @@ def test_serve_prints_its_url_answers_and_ends_well(serve, number):
 
 
 @pytest.mark.slow  # starts a server
-def test_serve_tells_how_to_use_it(serve):
+def test_serve_tells_how_to_use_it(serve: Serve) -> None:
     """Standard error names the variables of the official clients, with the right URLs, and the scenarios."""
     process, url = serve("--scenario", "outage")
 
@@ -76,7 +82,7 @@ def test_serve_tells_how_to_use_it(serve):
 
 
 @pytest.mark.slow  # starts a server
-def test_serve_can_require_a_key(serve):
+def test_serve_can_require_a_key(serve: Serve) -> None:
     """``--require-key`` refuses every other key with 401."""
     _, url = serve("--latency", "0", "--require-key", "right")
 
@@ -86,7 +92,7 @@ def test_serve_can_require_a_key(serve):
 
 
 @pytest.mark.slow  # starts a server
-def test_a_port_in_use_is_refused(serve, llmbatch, two_lines):
+def test_a_port_in_use_is_refused(serve: Serve, llmbatch: Run, two_lines: TwoLines) -> None:
     """A second server on the same port exits with 2 and names the port."""
     _, url = serve()
     port = url.rpartition(":")[2].partition("/")[0]
@@ -97,7 +103,7 @@ def test_a_port_in_use_is_refused(serve, llmbatch, two_lines):
     assert f"port {port} on 127.0.0.1 is in use" in two_lines(done.stderr)[0]
 
 
-def test_scenarios_are_listed(llmbatch):
+def test_scenarios_are_listed(llmbatch: Run) -> None:
     """``llmbatch sim scenarios`` prints each name and what happens in it."""
     done = llmbatch("sim", "scenarios")
 

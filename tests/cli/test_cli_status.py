@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cli_parts import Run, TwoLines
 from e2e_recorder import Recorder, answer, error
 
 OVERLOADED = error(503, "overloaded_error", "Overloaded: try again later")
 
 
 @pytest.mark.slow  # starts three interpreters
-def test_a_finished_run_is_told_in_words_and_as_json(llmbatch, prompts):
+def test_a_finished_run_is_told_in_words_and_as_json(llmbatch: Run, prompts: Path) -> None:
     """Counts and the state of a finished run are on standard output; the exit code is 0."""
     llmbatch("run", "prompts.jsonl", "-m", "sim/steady")
 
@@ -27,7 +30,7 @@ def test_a_finished_run_is_told_in_words_and_as_json(llmbatch, prompts):
     assert [(route["route"], route["rows"]) for route in values["routes"]] == [("sim/steady", 3)]
 
 
-def test_a_missing_output_is_refused(llmbatch_here, two_lines):
+def test_a_missing_output_is_refused(llmbatch_here: Run, two_lines: TwoLines) -> None:
     """An output that is not there exits with 2 in two lines."""
     done = llmbatch_here("status", "nowhere.jsonl")
 
@@ -35,7 +38,7 @@ def test_a_missing_output_is_refused(llmbatch_here, two_lines):
     assert "nowhere.jsonl" in two_lines(done.stderr)[0]
 
 
-def test_a_file_of_somebody_else_is_refused(llmbatch_here, two_lines, prompts):
+def test_a_file_of_somebody_else_is_refused(llmbatch_here: Run, two_lines: TwoLines, prompts: Path) -> None:
     """A file that is no output of ours exits with 2 and is left alone."""
     before = prompts.read_bytes()
 
@@ -49,7 +52,7 @@ def test_a_file_of_somebody_else_is_refused(llmbatch_here, two_lines, prompts):
 
 
 @pytest.mark.parametrize("name", ["prompts.jsonl", "prompts.results.jsonl"])
-def test_an_input_was_taken_for_a_foreign_output(llmbatch_here, prompts, name):
+def test_an_input_was_taken_for_a_foreign_output(llmbatch_here: Run, prompts: Path, name: str) -> None:
     """An input means its default output, also once the input is gone."""
     llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-q")
 
@@ -61,7 +64,7 @@ def test_an_input_was_taken_for_a_foreign_output(llmbatch_here, prompts, name):
 
 
 @pytest.fixture
-def provider():
+def provider() -> Iterator[Recorder]:
     """A server whose ``respond`` each test sets."""
     server = Recorder()
     yield server
@@ -69,7 +72,9 @@ def provider():
 
 
 @pytest.mark.slow  # two runs, the first of which waits for the end of --max-outage
-def test_the_outage_of_the_first_run_was_forgotten_by_the_second(llmbatch, tmp_path, provider):
+def test_the_outage_of_the_first_run_was_forgotten_by_the_second(
+    llmbatch: Run, tmp_path: Path, provider: Recorder
+) -> None:
     """From, to, route and the provider's words survive the rerun; the run that stopped names the flag."""
     (tmp_path / "prompts.jsonl").write_text("".join(f'"row {number}"\n' for number in range(30)))
     command = ("run", "prompts.jsonl", "-m", "m", "--base-url", provider.url, "-c", "5", "--recovery-timeout", "1")
@@ -96,7 +101,7 @@ def test_the_outage_of_the_first_run_was_forgotten_by_the_second(llmbatch, tmp_p
 
 
 @pytest.mark.slow  # starts two interpreters
-def test_a_refused_key_was_told_four_times(llmbatch, tmp_path, provider):
+def test_a_refused_key_was_told_four_times(llmbatch: Run, tmp_path: Path, provider: Recorder) -> None:
     """The provider's words and the hint stand once each, and there was no outage."""
     (tmp_path / "prompts.jsonl").write_text("".join(f'"row {number}"\n' for number in range(30)))
     provider.respond = lambda arrival: error(401, "invalid_api_key", "Incorrect API key provided.")
@@ -113,7 +118,7 @@ def test_a_refused_key_was_told_four_times(llmbatch, tmp_path, provider):
     assert "may be sent again" not in words
 
 
-def test_quiet_said_nothing_of_failed_rows(llmbatch_here, tmp_path):
+def test_quiet_said_nothing_of_failed_rows(llmbatch_here: Run, tmp_path: Path) -> None:
     """``-q`` says in one line that rows have failed and how to see them."""
     (tmp_path / "prompts.jsonl").write_text('"good"\n{"bad"\n')
 
@@ -128,7 +133,7 @@ def test_quiet_said_nothing_of_failed_rows(llmbatch_here, tmp_path):
     ("typed", "expected"),
     [("llmbatch sta", "status"), ("llmbatch run --conc", "--concurrency"), ("llmbatch failed --i", "--ids")],
 )
-def test_the_shell_completes_commands_and_options(llmbatch, typed, expected):
+def test_the_shell_completes_commands_and_options(llmbatch: Run, typed: str, expected: str) -> None:
     """Also those of commands that are built only when they are called."""
     done = llmbatch(COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1), _LLMBATCH_COMPLETE="complete_bash")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cli_parts import Run
 from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
 pytestmark = pytest.mark.slow  # runs that are stopped and killed
@@ -47,7 +48,9 @@ def start(folder: Path, environment: dict[str, str], provider: Recorder, *more: 
     )
 
 
-def test_after_a_rename_a_second_run_paid_for_everything_again(tmp_path, environment, provider):
+def test_after_a_rename_a_second_run_paid_for_everything_again(
+    tmp_path: Path, environment: dict[str, str], provider: Recorder
+) -> None:
     """A second run is refused while the first goes on; once that has given the file its name back, it resumes."""
     (tmp_path / "rows.jsonl").write_text("".join(f'"row {number}"\n' for number in range(150)))
     output = tmp_path / "rows.results.jsonl"
@@ -71,7 +74,9 @@ def test_after_a_rename_a_second_run_paid_for_everything_again(tmp_path, environ
     assert len(provider.arrivals) <= 150 + 2 * 2  # what was in flight when a run stopped, and no more
 
 
-def test_status_after_a_kill_tells_what_it_cannot_know(tmp_path, environment, llmbatch, provider):
+def test_status_after_a_kill_tells_what_it_cannot_know(
+    tmp_path: Path, environment: dict[str, str], llmbatch: Run, provider: Recorder
+) -> None:
     """The deferred file of the run before is gone, and the number of waiting rows is null, not 0."""
     (tmp_path / "rows.jsonl").write_text('"one"\n"two"\n"three"\n')
     deferred = tmp_path / "rows.results.deferred.jsonl"
@@ -97,7 +102,9 @@ def test_status_after_a_kill_tells_what_it_cannot_know(tmp_path, environment, ll
     assert json.loads(llmbatch("status", "rows.results.jsonl", "--json").stdout)["deferred"]["rows"] == 0
 
 
-def test_the_deferred_file_is_written_anew_when_a_run_stops(tmp_path, environment, provider):
+def test_the_deferred_file_is_written_anew_when_a_run_stops(
+    tmp_path: Path, environment: dict[str, str], provider: Recorder
+) -> None:
     """Each line tells when its row may go again, as seconds and as an instant."""
     (tmp_path / "rows.jsonl").write_text('"one"\n"two"\n"three"\n')
     provider.respond = lambda arrival: error(503, "down")

@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 from http_authority import Authority, trust
 
+Factories = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+FACTORIES: Factories = {"asyncio": asyncio.new_event_loop}
 try:
     import uvloop
-except ImportError:  # an extra
-    uvloop = None
+except ImportError:
+    pass  # an extra
+else:
+    FACTORIES["uvloop"] = uvloop.new_event_loop
 
 
-def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    factories = {"asyncio": asyncio.new_event_loop}
-    if uvloop is not None:
-        factories["uvloop"] = uvloop.new_event_loop
-    return factories
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Factories:
+    return FACTORIES
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -35,14 +36,15 @@ class RawServer:
 
 
 @asynccontextmanager
-async def raw_server(handler: Callable[[RawServer], Handler], **options: object):
+async def raw_server(handler: Callable[[RawServer], Handler], **options: Any) -> AsyncIterator[RawServer]:
     """Serve every connection with what *handler* makes; all connections are gone at the end."""
     state = RawServer()
     handle = handler(state)
-    tasks: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
+        assert task is not None
         tasks.add(task)
         state.accepted += 1
         state.open += 1
@@ -82,3 +84,17 @@ def answering(*answers: bytes, then_close: bool = True) -> Callable[[RawServer],
         return handle
 
     return make
+
+
+def never_answering(_: RawServer) -> Handler:
+    """Read until the other side closes, and say nothing."""
+
+    async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+
+    return handle
+
+
+def stop_reading(writer: asyncio.StreamWriter) -> None:
+    """Take nothing more from the connection of *writer*."""
+    cast("asyncio.Transport", writer.transport).pause_reading()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from e2e_sick import GOOD_BODY, whole
@@ -16,11 +17,14 @@ from test_http_load import echoing
 from llmbatch.http import HttpTransport
 from llmbatch.http.dial import Target
 
+Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+"""As ``getaddrinfo`` gives it."""
+
 NAME = "http://api.example/v1"
 
 
 @pytest.fixture
-async def transport():
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = HttpTransport()
     yield transport
     await transport.aclose()
@@ -32,7 +36,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> list[str]:
     loop = asyncio.get_running_loop()
     real = loop.getaddrinfo
 
-    async def look_up(host: str, port: int, **options: object) -> list[tuple]:
+    async def look_up(host: str, port: int, **options: Any) -> Sequence[Address]:
         if host == "127.0.0.1":  # uvloop asks for every address it connects to
             return await real(host, port, **options)
         asked.append(host)
@@ -46,7 +50,8 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> list[str]:
 def closed_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+        port: int = sock.getsockname()[1]
+        return port
 
 
 @contextmanager
@@ -62,7 +67,9 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-async def test_next_address_is_tried_where_one_refuses(transport, monkeypatch):
+async def test_next_address_is_tried_where_one_refuses(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing waits, and the host that was asked for is the one that is named."""
     async with raw_server(answering(whole())) as server:
         resolve_to(monkeypatch, closed_port(), closed_port(), server.port)
@@ -72,7 +79,9 @@ async def test_next_address_is_tried_where_one_refuses(transport, monkeypatch):
     assert b"\r\nHost: api.example\r\n" in server.requests[0][0]
 
 
-async def test_next_address_is_tried_where_one_is_silent(transport, monkeypatch):
+async def test_next_address_is_tried_where_one_is_silent(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a quarter of a second, and the attempt that is left over is closed."""
     with silent_port() as silent:
         async with raw_server(answering(whole())) as server:
@@ -84,7 +93,9 @@ async def test_next_address_is_tried_where_one_is_silent(transport, monkeypatch)
             assert [sock for sock in open_sockets() if sock[1] == silent and sock[0] == "02"][4:] == []
 
 
-async def test_host_none_of_whose_addresses_answers_is_a_connect_fault(transport, monkeypatch):
+async def test_host_none_of_whose_addresses_answers_is_a_connect_fault(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not sent, and told by the name."""
     resolve_to(monkeypatch, closed_port(), closed_port())
 
@@ -94,7 +105,9 @@ async def test_host_none_of_whose_addresses_answers_is_a_connect_fault(transport
     assert str(error) == "connection refused by api.example:80"
 
 
-async def test_name_is_looked_up_once_for_many_connections(transport, monkeypatch):
+async def test_name_is_looked_up_once_for_many_connections(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forty requests at once share a look-up, and so do those of the next half minute."""
     async with raw_server(echoing) as server:
         asked = resolve_to(monkeypatch, server.port)
@@ -105,11 +118,11 @@ async def test_name_is_looked_up_once_for_many_connections(transport, monkeypatc
     assert asked == ["api.example"]
 
 
-async def test_look_up_that_failed_is_not_kept(transport, monkeypatch):
+async def test_look_up_that_failed_is_not_kept(transport: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next request asks again; one that was cancelled meanwhile takes the look-up from nobody."""
     asked = 0
 
-    async def look_up(host: str, port: int, **options: object) -> list[tuple]:
+    async def look_up(host: str, port: int, **options: Any) -> Sequence[Address]:
         nonlocal asked
         asked += 1
         await asyncio.sleep(0.02)
@@ -148,7 +161,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize(("url", "proxy", "first", "host", "place"), TARGETS)
-def test_request_line_and_host_of_a_url(url, proxy, first, host, place):
+def test_request_line_and_host_of_a_url(url: str, proxy: str | None, first: str, host: str, place: str) -> None:
     """As RFC 9112 writes them; names that are not ASCII as name servers know them."""
     made = Target(url, {}, proxy=proxy)
 
@@ -157,7 +170,7 @@ def test_request_line_and_host_of_a_url(url, proxy, first, host, place):
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b"])
-def test_header_that_would_end_the_line_is_refused(value):
+def test_header_that_would_end_the_line_is_refused(value: str) -> None:
     """Nothing is smuggled by a header or a URL."""
     with pytest.raises(ValueError, match="control characters"):
         Target("http://h/v1", {"X-A": value}, proxy=None)

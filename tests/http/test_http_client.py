@@ -14,13 +14,16 @@ import sys
 import textwrap
 import warnings
 import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from socket import gaierror
+from typing import NoReturn
 
 import pytest
 from e2e_sick import GOOD_BODY, hard_reset, whole
-from http_raw_server import RawServer, answering, raw_server
+from http_raw_server import Handler, RawServer, answering, never_answering, raw_server, stop_reading
 
 from llmbatch.core.calls import Request, Route
 from llmbatch.core.errors import TransportError
@@ -31,7 +34,7 @@ KEY = "sk-test-0123456789abcdef"
 
 
 @pytest.fixture
-async def transport():
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = HttpTransport(max_body_bytes=100_000)
     yield transport
     await transport.aclose()
@@ -48,7 +51,7 @@ async def fault_of(transport: HttpTransport, url: str, *, timeout: float = 5.0, 
     return caught.value
 
 
-async def test_good_answer_comes_back_whole_and_the_request_went_out_as_given(transport):
+async def test_good_answer_comes_back_whole_and_the_request_went_out_as_given(transport: HttpTransport) -> None:
     """Status, lower-case headers and body arrive; the body was sent byte for byte, with the given headers."""
     async with raw_server(answering(whole(headers=b"X-Request-Id: r1\r\n"))) as server:
         reply = await transport.post(request_to(server.url, body=b'{ "n": 1.10 }'), timeout=5)
@@ -66,7 +69,7 @@ async def test_good_answer_comes_back_whole_and_the_request_went_out_as_given(tr
         assert head.count(line + b"\r\n") == 1
 
 
-async def test_connections_are_reused(transport):
+async def test_connections_are_reused(transport: HttpTransport) -> None:
     """Two requests in turn share one connection."""
     async with raw_server(answering(whole(), whole())) as server:
         await transport.post(request_to(server.url), timeout=5)
@@ -75,7 +78,7 @@ async def test_connections_are_reused(transport):
     assert (server.accepted, len(server.requests)) == (1, 2)
 
 
-async def test_nothing_but_the_given_headers_is_sent(transport):
+async def test_nothing_but_the_given_headers_is_sent(transport: HttpTransport) -> None:
     """They go out as they are written, between the host and the length: no agent, no type of the client's own."""
     headers = {"content-TYPE": 'application/json; charset="UTF-8"', "x-api-key": KEY, "X-Empty": ""}
     async with raw_server(answering(whole())) as server:
@@ -94,7 +97,9 @@ async def test_nothing_but_the_given_headers_is_sent(transport):
     ]
 
 
-async def test_proxies_of_the_environment_and_cookies_are_ignored(transport, monkeypatch):
+async def test_proxies_of_the_environment_and_cookies_are_ignored(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither a proxy from the environment is asked nor a cookie given back."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
@@ -107,7 +112,9 @@ async def test_proxies_of_the_environment_and_cookies_are_ignored(transport, mon
     assert all(b"cookie" not in head.lower() for head, _ in server.requests)
 
 
-async def test_credentials_of_a_netrc_file_are_not_sent(transport, monkeypatch, tmp_path):
+async def test_credentials_of_a_netrc_file_are_not_sent(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What lies in the user's home for this host is not the provider's."""
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
     (tmp_path / ".netrc").chmod(0o600)
@@ -119,7 +126,7 @@ async def test_credentials_of_a_netrc_file_are_not_sent(transport, monkeypatch, 
     assert b"authorization" not in server.requests[0][0].lower()
 
 
-async def test_refused_connection_was_not_sent(transport):
+async def test_refused_connection_was_not_sent(transport: HttpTransport) -> None:
     """A closed port is a connect fault, said in our own words."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -133,11 +140,13 @@ async def test_refused_connection_was_not_sent(transport):
 
 @pytest.mark.parametrize("read_first", [False, True])
 @pytest.mark.parametrize("hard", [False, True])
-async def test_connection_lost_without_an_answer_is_a_reset(transport, read_first, hard):
+async def test_connection_lost_without_an_answer_is_a_reset(
+    transport: HttpTransport, read_first: bool, hard: bool
+) -> None:
     """Closed or reset, before or after the request was read: it may have been taken."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await (state.read_request(reader) if read_first else reader.readexactly(1))
             if hard:
                 hard_reset(writer)
@@ -150,7 +159,7 @@ async def test_connection_lost_without_an_answer_is_a_reset(transport, read_firs
     assert (error.fault, error.sent) == ("reset", True)
 
 
-async def test_hang_is_a_timeout_of_a_sent_request_and_closes_its_connection(transport):
+async def test_hang_is_a_timeout_of_a_sent_request_and_closes_its_connection(transport: HttpTransport) -> None:
     """No byte of an answer: the total timeout ends it, and the server sees the connection go."""
     async with raw_server(answering(b"", then_close=False)) as server:
         error = await fault_of(transport, server.url, timeout=0.1)
@@ -169,11 +178,11 @@ DRIBBLES = [
 
 
 @pytest.mark.parametrize(("start", "drop"), DRIBBLES)
-async def test_dribble_does_not_outlive_the_timeout(transport, start, drop):
+async def test_dribble_does_not_outlive_the_timeout(transport: HttpTransport, start: bytes, drop: bytes) -> None:
     """A byte now and then resets no clock, and what had come by then is no short answer; nothing stays open."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(start)
             while True:
@@ -191,13 +200,13 @@ async def test_dribble_does_not_outlive_the_timeout(transport, start, drop):
         assert [sock for sock in open_sockets() if sock[1] == server.port] == []
 
 
-async def test_request_that_the_server_does_not_take_is_a_timeout(transport):
+async def test_request_that_the_server_does_not_take_is_a_timeout(transport: HttpTransport) -> None:
     """Megabytes that stay on this side are given up with their connection."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.transport.pause_reading()
+            stop_reading(writer)
             await asyncio.Event().wait()
 
         return handle
@@ -210,7 +219,7 @@ async def test_request_that_the_server_does_not_take_is_a_timeout(transport):
         assert [sock for sock in open_sockets() if sock[1] == server.port] == []
 
 
-async def test_every_request_ends_at_its_own_time(transport):
+async def test_every_request_ends_at_its_own_time(transport: HttpTransport) -> None:
     """The time-outs of requests in flight do not mix: a shorter one set later rings first, and none too early."""
     seconds = [0.15, 5.0, 0.1, 0.05, 0.2]
     ended: list[float] = []
@@ -232,7 +241,7 @@ async def test_every_request_ends_at_its_own_time(transport):
     assert ended == [0.05, 0.1, 0.15, 0.2]
 
 
-async def test_answered_requests_do_not_keep_the_clock_of_others(transport):
+async def test_answered_requests_do_not_keep_the_clock_of_others(transport: HttpTransport) -> None:
     """When the time of one that was answered long ago is over, those in flight go on, and end at their own."""
     async with raw_server(answering(whole(), b"", then_close=False)) as server:
         await transport.post(request_to(server.url), timeout=0.05)
@@ -245,9 +254,9 @@ async def test_answered_requests_do_not_keep_the_clock_of_others(transport):
     assert server.accepted == 1
 
 
-async def test_handshake_that_hangs_is_a_connect_timeout_and_was_not_sent(transport):
+async def test_handshake_that_hangs_is_a_connect_timeout_and_was_not_sent(transport: HttpTransport) -> None:
     """A server that takes the connection but never speaks TLS has got nothing, and keeps no socket."""
-    async with raw_server(lambda state: lambda reader, writer: reader.read(-1)) as server:
+    async with raw_server(never_answering) as server:
         error = await fault_of(transport, server.url.replace("http:", "https:"), timeout=0.1)
         await asyncio.sleep(0.01)
 
@@ -255,16 +264,18 @@ async def test_handshake_that_hangs_is_a_connect_timeout_and_was_not_sent(transp
         assert [sock for sock in open_sockets() if sock[1] == server.port] == []
 
 
-async def test_connection_has_less_time_than_a_long_request(transport, monkeypatch):
+async def test_connection_has_less_time_than_a_long_request(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a model may think for minutes, a connection still has its own few seconds."""
     monkeypatch.setattr("llmbatch.http.dial.CONNECT_SECONDS", 0.1)
-    async with raw_server(lambda state: lambda reader, writer: reader.read(-1)) as server, asyncio.timeout(30):
+    async with raw_server(never_answering) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url.replace("http:", "https:"), timeout=600)
 
     assert (error.fault, error.sent) == ("connect_timeout", False)
 
 
-async def test_port_that_answers_no_greeting_is_a_connect_timeout_and_was_not_sent(transport):
+async def test_port_that_answers_no_greeting_is_a_connect_timeout_and_was_not_sent(transport: HttpTransport) -> None:
     """A host that is down, or drops what comes, has got nothing."""
     with socket.socket() as listener, ExitStack() as stack:
         listener.bind(("127.0.0.1", 0))
@@ -279,10 +290,12 @@ async def test_port_that_answers_no_greeting_is_a_connect_timeout_and_was_not_se
 
 
 @pytest.mark.parametrize(("number", "fault"), [(socket.EAI_NONAME, "unknown_host"), (socket.EAI_AGAIN, "no_network")])
-async def test_name_that_does_not_resolve_was_not_sent(transport, monkeypatch, number, fault):
+async def test_name_that_does_not_resolve_was_not_sent(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch, number: int, fault: str
+) -> None:
     """That there is no such name is the provider's matter; that no name server answers is this machine's."""
 
-    async def look_up(*args, **options):
+    async def look_up(*_: object, **options: object) -> NoReturn:
         raise socket.gaierror(number, "x")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
@@ -293,11 +306,11 @@ async def test_name_that_does_not_resolve_was_not_sent(transport, monkeypatch, n
     assert "api.example:80" in str(error)
 
 
-async def test_plain_server_behind_https_is_a_tls_fault(transport):
+async def test_plain_server_behind_https_is_a_tls_fault(transport: HttpTransport) -> None:
     """A wrong scheme in the base URL is the operator's matter."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(10)
             writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
             await writer.drain()
@@ -311,11 +324,11 @@ async def test_plain_server_behind_https_is_a_tls_fault(transport):
     assert (error.fault, error.sent) == ("tls", False)
 
 
-async def test_handshake_that_breaks_off_is_a_connect_fault(transport):
+async def test_handshake_that_breaks_off_is_a_connect_fault(transport: HttpTransport) -> None:
     """A load balancer that falls over during the handshake is an outage, not a wrong certificate."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read(10)
             hard_reset(writer)
 
@@ -328,7 +341,7 @@ async def test_handshake_that_breaks_off_is_a_connect_fault(transport):
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-async def test_certificate_that_does_not_verify_is_a_tls_fault(transport, tmp_path):
+async def test_certificate_that_does_not_verify_is_a_tls_fault(transport: HttpTransport, tmp_path: Path) -> None:
     """A self-signed certificate is refused before anything is sent."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
@@ -360,7 +373,7 @@ CUT = [
 
 
 @pytest.mark.parametrize("answer", CUT)
-async def test_incomplete_body_is_truncated_never_a_short_success(transport, answer):
+async def test_incomplete_body_is_truncated_never_a_short_success(transport: HttpTransport, answer: bytes) -> None:
     """What ends early, or not as its encoding says, is no answer."""
     async with raw_server(answering(answer)) as server:
         error = await fault_of(transport, server.url)
@@ -378,11 +391,11 @@ BEGUN = [
 
 
 @pytest.mark.parametrize("answer", BEGUN)
-async def test_reset_in_the_body_is_truncated_never_a_short_success(transport, answer):
+async def test_reset_in_the_body_is_truncated_never_a_short_success(transport: HttpTransport, answer: bytes) -> None:
     """A connection that breaks ends no answer, not even one that ends with its connection."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(answer)
             await asyncio.sleep(0.01)
@@ -421,7 +434,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize("answer", WHOLE)
-async def test_complete_body_is_taken_however_it_is_framed(transport, answer):
+async def test_complete_body_is_taken_however_it_is_framed(transport: HttpTransport, answer: bytes) -> None:
     """Framing and compression are the server's choice as long as the end is there."""
     async with raw_server(answering(answer)) as server:
         reply = await transport.post(request_to(server.url), timeout=5)
@@ -429,7 +442,7 @@ async def test_complete_body_is_taken_however_it_is_framed(transport, answer):
     assert (reply.status, reply.body) == (200, GOOD_BODY)
 
 
-async def test_no_content_with_a_length_is_no_truncation(transport):
+async def test_no_content_with_a_length_is_no_truncation(transport: HttpTransport) -> None:
     """A 204 has no body whatever its headers say."""
     async with raw_server(answering(b"HTTP/1.1 204 No Content\r\nContent-Length: 10\r\n\r\n")) as server:
         reply = await transport.post(request_to(server.url), timeout=5)
@@ -437,7 +450,7 @@ async def test_no_content_with_a_length_is_no_truncation(transport):
     assert (reply.status, reply.body) == (204, b"")
 
 
-async def test_html_error_page_is_an_answer(transport):
+async def test_html_error_page_is_an_answer(transport: HttpTransport) -> None:
     """What a gateway says is judged, not thrown away."""
     page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\n\r\n<html>bad gateway</html>"
     async with raw_server(answering(page)) as server:
@@ -447,7 +460,7 @@ async def test_html_error_page_is_an_answer(transport):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_is_handed_back_and_never_followed(transport, status):
+async def test_redirect_is_handed_back_and_never_followed(transport: HttpTransport, status: int) -> None:
     """Another origin would get the key and the prompt: it gets nothing."""
     async with raw_server(answering(whole())) as elsewhere:
         answer = whole(b"", status=f"{status} Moved", headers=b"Location: %s\r\n" % elsewhere.url.encode())
@@ -471,7 +484,7 @@ GARBAGE = [
 
 
 @pytest.mark.parametrize("answer", GARBAGE)
-async def test_what_is_not_http_is_garbage_and_no_status(transport, answer):
+async def test_what_is_not_http_is_garbage_and_no_status(transport: HttpTransport, answer: bytes) -> None:
     """The client calls it status 400; it is nobody's refusal. The next request gets a new connection."""
     async with raw_server(answering(answer, then_close=False)) as server:
         error = await fault_of(transport, server.url)
@@ -481,12 +494,12 @@ async def test_what_is_not_http_is_garbage_and_no_status(transport, answer):
     assert (error.fault, error.sent) == ("garbage", True)
 
 
-async def test_connection_after_a_101_is_not_used_again(transport):
+async def test_connection_after_a_101_is_not_used_again(transport: HttpTransport) -> None:
     """A switch of protocols that nobody asked for ends with its request; the next has a connection and an answer."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n"
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(switch if state.accepted == 1 else whole())
             await reader.read()
@@ -501,11 +514,11 @@ async def test_connection_after_a_101_is_not_used_again(transport):
     assert (reply.status, server.accepted) == (200, 2)
 
 
-async def test_body_over_the_cap_is_dropped_and_its_connection_closed(transport):
+async def test_body_over_the_cap_is_dropped_and_its_connection_closed(transport: HttpTransport) -> None:
     """An endless answer costs no more memory than the cap, and no more time."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             while True:
@@ -521,7 +534,7 @@ async def test_body_over_the_cap_is_dropped_and_its_connection_closed(transport)
     assert (error.fault, error.sent) == ("too_large", True)
 
 
-async def test_gzip_bomb_is_dropped_at_the_cap(transport):
+async def test_gzip_bomb_is_dropped_at_the_cap(transport: HttpTransport) -> None:
     """10 MB in 10 kB pass a cap of 100 kB on the way in, not on the way out."""
     bomb = gzip.compress(b"\0" * 10_000_000)
     assert len(bomb) < 100_000
@@ -531,7 +544,7 @@ async def test_gzip_bomb_is_dropped_at_the_cap(transport):
     assert (error.fault, error.sent) == ("too_large", True)
 
 
-async def test_kept_connection_that_was_closed_in_peace_is_replaced(transport):
+async def test_kept_connection_that_was_closed_in_peace_is_replaced(transport: HttpTransport) -> None:
     """A connection that the server closed while it was idle costs nothing."""
     async with raw_server(answering(whole())) as server:
         await transport.post(request_to(server.url), timeout=5)
@@ -542,11 +555,11 @@ async def test_kept_connection_that_was_closed_in_peace_is_replaced(transport):
     assert (reply.status, server.accepted) == (200, 2)
 
 
-async def test_answer_before_the_whole_request_is_taken_and_its_connection_dropped(transport):
+async def test_answer_before_the_whole_request_is_taken_and_its_connection_dropped(transport: HttpTransport) -> None:
     """A 413 for a body that the server will not read is the answer, and nothing hangs on the rest of the body."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(whole(b"{}", status="413 Too Large"))
             await writer.drain()
@@ -563,13 +576,13 @@ async def test_answer_before_the_whole_request_is_taken_and_its_connection_dropp
 
 
 @pytest.mark.parametrize("size", [10, 5_000_000])
-async def test_cancellation_closes_the_connection(transport, size):
+async def test_cancellation_closes_the_connection(transport: HttpTransport, size: int) -> None:
     """Also when the server reads nothing and most of the request is still here."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.transport.pause_reading()
+            stop_reading(writer)
             await writer.wait_closed()
 
         return handle
@@ -587,12 +600,12 @@ async def test_cancellation_closes_the_connection(transport, size):
         assert [sock for sock in open_sockets() if sock[1] == server.port] == []
 
 
-async def test_first_connections_open_in_steps():
+async def test_first_connections_open_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 300 requests at once no more than a hundred are connecting at any time, and all get through."""
     connecting = most = 0
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(whole())
             await writer.drain()
@@ -604,7 +617,7 @@ async def test_first_connections_open_in_steps():
     loop = asyncio.get_running_loop()
     connect = loop.sock_connect
 
-    async def counted(sock, address):
+    async def counted(sock: socket.socket, address: tuple[str, int]) -> None:
         nonlocal connecting, most
         connecting += 1
         most = max(most, connecting)
@@ -614,7 +627,7 @@ async def test_first_connections_open_in_steps():
         finally:
             connecting -= 1
 
-    loop.sock_connect = counted
+    monkeypatch.setattr(loop, "sock_connect", counted)
     async with raw_server(make) as server:
         replies = await asyncio.gather(*[transport.post(request_to(server.url), timeout=5) for _ in range(300)])
         await transport.aclose()
@@ -623,11 +636,11 @@ async def test_first_connections_open_in_steps():
     assert most == 100
 
 
-async def test_close_waits_for_requests_in_flight_and_leaves_no_warning():
+async def test_close_waits_for_requests_in_flight_and_leaves_no_warning() -> None:
     """A request that is out when the transport closes gets its answer; nothing is reported as unclosed."""
 
-    def make(state: RawServer):
-        async def handle(reader, writer):
+    def make(state: RawServer) -> Handler:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             await asyncio.sleep(0.05)
             writer.write(whole())
@@ -656,7 +669,7 @@ async def test_close_waits_for_requests_in_flight_and_leaves_no_warning():
     assert [str(warning.message) for warning in caught] == []
 
 
-async def test_closed_transport_sends_nothing():
+async def test_closed_transport_sends_nothing() -> None:
     """After closing, a request fails here and now."""
     transport = HttpTransport()
     await transport.aclose()
@@ -667,7 +680,7 @@ async def test_closed_transport_sends_nothing():
 
 
 @pytest.mark.slow
-def test_lack_of_file_handles_is_this_machines_fault(tmp_path):
+def test_lack_of_file_handles_is_this_machines_fault(tmp_path: Path) -> None:
     """With no handle left a request is a local fault and was not sent; slow for a process of its own."""
     script = tmp_path / "starve.py"
     script.write_text(
@@ -730,18 +743,20 @@ SYSTEM_FAULTS = [
 
 
 @pytest.mark.parametrize(("cause", "fault"), SYSTEM_FAULTS, ids=lambda value: str(value).replace(" ", "-"))
-def test_system_errors_while_connecting_are_told_apart(cause, fault):
+def test_system_errors_while_connecting_are_told_apart(cause: gaierror | Exception, fault: str) -> None:
     """This machine, its network, names and the other side each have their own fault; none was sent."""
     error = connect_fault(cause, "api.example:443")
 
     assert (error.fault, error.sent) == (fault, False)
 
 
-async def test_key_appears_in_no_error(transport):
+async def test_key_appears_in_no_error(transport: HttpTransport) -> None:
     """Neither text, nor hint, nor repr of any fault holds the key."""
     said = []
     for answer in (*CUT, *GARBAGE):
-        async with raw_server(answering(answer.values[0])) as server:
+        page = answer.values[0]
+        assert isinstance(page, bytes)
+        async with raw_server(answering(page)) as server:
             error = await fault_of(transport, server.url)
             said.append(f"{error} {error!r} {error.hint} {error.__cause__}")
 
@@ -749,7 +764,7 @@ async def test_key_appears_in_no_error(transport):
     assert not [text for text in said if KEY in text]
 
 
-async def until(condition, *, seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)

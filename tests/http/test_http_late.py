@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from e2e_sick import GOOD_BODY, hard_reset
@@ -31,13 +32,13 @@ BROKEN_FRAMES = [
 
 
 @pytest.fixture
-async def transport():
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = HttpTransport(max_body_bytes=100_000)
     yield transport
     await transport.aclose()
 
 
-def pausing(*pieces: bytes, close: bool = False, reset: bool = False):
+def pausing(*pieces: bytes, close: bool = False, reset: bool = False) -> Callable[[RawServer], Handler]:
     """Answer one request in *pieces* with a pause of 20 ms between them; then hang, close, or reset."""
 
     def make(state: RawServer) -> Handler:
@@ -67,7 +68,9 @@ def late(answer: bytes) -> tuple[bytes, bytes]:
 
 @pytest.mark.parametrize("close", [False, True], ids=["hangs", "closes"])
 @pytest.mark.parametrize(("begun", "broken"), BROKEN_FRAMES)
-async def test_framing_that_breaks_after_the_head_has_arrived_ends_the_call(transport, begun, broken, close):
+async def test_framing_that_breaks_after_the_head_has_arrived_ends_the_call(
+    transport: HttpTransport, begun: bytes, broken: bytes, close: bool
+) -> None:
     """The parser's error reaches whoever waits for the body: no call waits for its deadline, and none for ever."""
     async with raw_server(pausing(CHUNKED, begun, broken, close=close)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
@@ -78,7 +81,7 @@ async def test_framing_that_breaks_after_the_head_has_arrived_ends_the_call(tran
 
 
 @pytest.mark.parametrize("answer", CUT)
-async def test_body_that_is_cut_after_a_pause_is_truncated(transport, answer):
+async def test_body_that_is_cut_after_a_pause_is_truncated(transport: HttpTransport, answer: bytes) -> None:
     """As one that comes in one piece."""
     async with raw_server(pausing(*late(answer), close=True)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
@@ -87,7 +90,7 @@ async def test_body_that_is_cut_after_a_pause_is_truncated(transport, answer):
 
 
 @pytest.mark.parametrize("answer", BEGUN)
-async def test_reset_after_a_pause_in_the_body_is_truncated(transport, answer):
+async def test_reset_after_a_pause_in_the_body_is_truncated(transport: HttpTransport, answer: bytes) -> None:
     """As one that comes in one piece."""
     async with raw_server(pausing(*late(answer), reset=True)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
@@ -96,7 +99,7 @@ async def test_reset_after_a_pause_in_the_body_is_truncated(transport, answer):
 
 
 @pytest.mark.parametrize("answer", GARBAGE)
-async def test_garbage_that_ends_after_a_pause_is_garbage(transport, answer):
+async def test_garbage_that_ends_after_a_pause_is_garbage(transport: HttpTransport, answer: bytes) -> None:
     """As garbage that comes in one piece."""
     async with raw_server(pausing(*late(answer), close=True)) as server, asyncio.timeout(30):
         error = await fault_of(transport, server.url, timeout=60)
@@ -106,7 +109,9 @@ async def test_garbage_that_ends_after_a_pause_is_garbage(transport, answer):
 
 @pytest.mark.parametrize("pieces", [4, 40])
 @pytest.mark.parametrize(("begun", "broken"), BROKEN_FRAMES)
-async def test_framing_that_breaks_in_any_piece_ends_the_call_in_time(transport, begun, broken, pieces):
+async def test_framing_that_breaks_in_any_piece_ends_the_call_in_time(
+    transport: HttpTransport, begun: bytes, broken: bytes, pieces: int
+) -> None:
     """Wherever the answer is torn, the call ends by its deadline at the latest."""
     answer = CHUNKED + begun + broken
     step = max(1, len(answer) // pieces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import random
@@ -15,15 +16,16 @@ import textwrap
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e_sick import GOOD_BODY, whole
-from http_authority import trust
-from http_raw_server import Handler, RawServer, answering, raw_server
+from http_authority import Authority, trust
+from http_raw_server import Handler, RawServer, answering, raw_server, stop_reading
 from test_http_client import fault_of, open_sockets, request_to, until
 
 from llmbatch.core.calls import Reply, Request
@@ -38,7 +40,7 @@ ONE_LOOP = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 
 @pytest.fixture
-async def transport():
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = HttpTransport(max_body_bytes=100_000)
     yield transport
     await transport.aclose()
@@ -64,7 +66,7 @@ def tls_url(server: RawServer) -> str:
 
 @ONE_LOOP
 @pytest.mark.slow
-async def test_authority_from_the_environment_is_trusted(authority, tmp_path):
+async def test_authority_from_the_environment_is_trusted(authority: Authority, tmp_path: Path) -> None:
     """With SSL_CERT_FILE the answers of a server whose certificate a local authority signed come back.
 
     Slow for a process of its own, as the variable is read when the client is loaded.
@@ -87,7 +89,7 @@ async def test_authority_from_the_environment_is_trusted(authority, tmp_path):
     assert server.accepted == 1
 
 
-async def test_tls_connections_are_reused(transport, trusted):
+async def test_tls_connections_are_reused(transport: HttpTransport, trusted: ssl.SSLContext) -> None:
     """A handshake serves many requests."""
     async with raw_server(echoing, ssl=trusted) as server:
         bodies = [(await transport.post(request_to(tls_url(server), body=b"%d" % i), timeout=5)).body for i in range(5)]
@@ -104,8 +106,8 @@ BAD_CERTIFICATES = [
 
 @pytest.mark.parametrize(("name", "days", "words"), BAD_CERTIFICATES)
 async def test_trusted_authority_does_not_make_a_wrong_certificate_right(
-    transport, authority, monkeypatch, name, days, words
-):
+    transport: HttpTransport, authority: Authority, monkeypatch: pytest.MonkeyPatch, name: str, days: int, words: str
+) -> None:
     """A certificate for another host, or of yesterday, is the operator's matter, and nothing is sent."""
     trust(authority, monkeypatch)
 
@@ -117,7 +119,9 @@ async def test_trusted_authority_does_not_make_a_wrong_certificate_right(
     assert server.requests == []
 
 
-async def test_time_out_over_tls_closes_its_connection_at_once(transport, trusted):
+async def test_time_out_over_tls_closes_its_connection_at_once(
+    transport: HttpTransport, trusted: ssl.SSLContext
+) -> None:
     """Nobody waits for the farewell of a server that hangs."""
     async with raw_server(hanging, ssl=trusted) as server:
         error = await fault_of(transport, tls_url(server), timeout=0.1)
@@ -128,7 +132,9 @@ async def test_time_out_over_tls_closes_its_connection_at_once(transport, truste
 
 
 @pytest.mark.parametrize("stage", ["handshake", "answer"])
-async def test_cancellation_over_tls_closes_the_connection_at_once(transport, trusted, stage):
+async def test_cancellation_over_tls_closes_the_connection_at_once(
+    transport: HttpTransport, trusted: ssl.SSLContext, stage: str
+) -> None:
     """Also in the middle of the handshake."""
     options = {"ssl": trusted} if stage == "answer" else {}
     async with raw_server(hanging, **options) as server:
@@ -144,13 +150,15 @@ async def test_cancellation_over_tls_closes_the_connection_at_once(transport, tr
         assert sockets_to(server) == []
 
 
-async def test_answer_before_the_whole_request_drops_the_tls_connection_too(transport, trusted):
+async def test_answer_before_the_whole_request_drops_the_tls_connection_too(
+    transport: HttpTransport, trusted: ssl.SSLContext
+) -> None:
     """Megabytes that wait behind the encryption would come before the next request."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.transport.pause_reading()
+            stop_reading(writer)
             writer.write(whole(b"{}", status="413 Too Large"))
             await asyncio.Event().wait()
 
@@ -164,13 +172,13 @@ async def test_answer_before_the_whole_request_drops_the_tls_connection_too(tran
         assert sockets_to(server) == []
 
 
-async def test_announced_close_is_done_from_this_side(transport, trusted):
+async def test_announced_close_is_done_from_this_side(transport: HttpTransport, trusted: ssl.SSLContext) -> None:
     """A server that says it closes, and does not, holds no connection of ours."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
-            writer.transport.pause_reading()
+            stop_reading(writer)
             writer.write(whole(headers=b"Connection: close\r\n"))
             await asyncio.Event().wait()
 
@@ -185,11 +193,13 @@ async def test_announced_close_is_done_from_this_side(transport, trusted):
 
 
 @pytest.mark.parametrize("notify", [True, False])
-async def test_body_that_ends_with_its_tls_connection_is_taken(transport, trusted, notify):
+async def test_body_that_ends_with_its_tls_connection_is_taken(
+    transport: HttpTransport, trusted: ssl.SSLContext, notify: bool
+) -> None:
     """Also without close_notify, which many servers leave out."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + GOOD_BODY)
             await writer.drain()
@@ -207,11 +217,13 @@ async def test_body_that_ends_with_its_tls_connection_is_taken(transport, truste
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
-async def test_body_that_is_cut_with_its_tls_connection_is_truncated(transport, trusted, head):
+async def test_body_that_is_cut_with_its_tls_connection_is_truncated(
+    transport: HttpTransport, trusted: ssl.SSLContext, head: bytes
+) -> None:
     """A length or chunks say what the connection's end does not."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(b"HTTP/1.1 200 OK\r\n%s\r\n\r\nd3\r\n%s\r\n" % (head, GOOD_BODY))
             await writer.drain()
@@ -225,12 +237,12 @@ async def test_body_that_is_cut_with_its_tls_connection_is_truncated(transport, 
     assert (error.fault, error.sent) == ("truncated", True)
 
 
-async def test_server_that_speaks_first_is_met_once(transport, trusted):
+async def test_server_that_speaks_first_is_met_once(transport: HttpTransport, trusted: ssl.SSLContext) -> None:
     """A mail server's greeting, there with the end of the handshake, is no reason to connect again and again."""
     trusted.maximum_version = ssl.TLSVersion.TLSv1_2  # in which the server has the last word of the handshake
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b"220 mail.example ESMTP\r\n")
             await reader.read()
 
@@ -243,7 +255,9 @@ async def test_server_that_speaks_first_is_met_once(transport, trusted):
     assert server.accepted == 1
 
 
-async def test_tls_connection_that_was_closed_in_peace_is_replaced(transport, trusted):
+async def test_tls_connection_that_was_closed_in_peace_is_replaced(
+    transport: HttpTransport, trusted: ssl.SSLContext
+) -> None:
     """A farewell in the idle time costs nothing."""
     async with raw_server(answering(whole()), ssl=trusted) as server:
         await transport.post(request_to(tls_url(server)), timeout=5)
@@ -269,11 +283,11 @@ SECOND_ANSWERS = [
 
 
 @pytest.mark.parametrize("second", SECOND_ANSWERS)
-async def test_second_answer_is_never_that_of_the_next_request(transport, second):
+async def test_second_answer_is_never_that_of_the_next_request(transport: HttpTransport, second: bytes) -> None:
     """What comes over an idle connection ends it: the next request goes over a new one, and none over the old one."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(whole(await state.read_request(reader)))
             await asyncio.sleep(0.01)
             writer.write(second)
@@ -293,11 +307,11 @@ async def test_second_answer_is_never_that_of_the_next_request(transport, second
     assert server.accepted == 2
 
 
-async def test_two_answers_at_once_are_one_and_the_connection_is_dropped(transport):
+async def test_two_answers_at_once_are_one_and_the_connection_is_dropped(transport: HttpTransport) -> None:
     """A second answer right behind the first is nobody's."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(whole(await state.read_request(reader)) + whole(b"stale"))
             await reader.read()
 
@@ -311,7 +325,9 @@ async def test_two_answers_at_once_are_one_and_the_connection_is_dropped(transpo
 
 
 @pytest.mark.parametrize("second", [whole(b"stale"), b""], ids=["answer", "end"])
-async def test_request_whose_connection_is_spent_before_it_left_was_not_sent(transport, second):
+async def test_request_whose_connection_is_spent_before_it_left_was_not_sent(
+    transport: HttpTransport, second: bytes
+) -> None:
     """What comes over a connection before its request has left is no answer to it, and keeps it from being sent.
 
     The second of two requests of one turn waits for the end of the turn.
@@ -322,15 +338,17 @@ async def test_request_whose_connection_is_spent_before_it_left_was_not_sent(tra
         tasks = [asyncio.create_task(transport.post(request, timeout=0.1)) for _ in peers]
         await until(lambda: peek(peers[0]))
         peers[0].send(whole())
-        first, second = await asyncio.gather(*tasks, return_exceptions=True)
+        reply, error = await asyncio.gather(*tasks, return_exceptions=True)
 
-        assert first.body == GOOD_BODY
+        assert isinstance(reply, Reply)
+        assert reply.body == GOOD_BODY
         # Where the loop reads sooner the request has gone over a new connection, which nobody serves here.
-        assert (second.fault, second.sent) in {("connect", False), ("timeout", True)}
+        assert isinstance(error, TransportError)
+        assert (error.fault, error.sent) in {("connect", False), ("timeout", True)}
         assert peek(peers[1]) == b""
 
 
-async def test_request_that_is_cancelled_before_it_left_is_never_sent(transport):
+async def test_request_that_is_cancelled_before_it_left_is_never_sent(transport: HttpTransport) -> None:
     """The second of two requests of one turn waits for the end of the turn; cancelled before, no byte of it leaves."""
     async with kept_connections(transport, count=2) as (peers, request):
         tasks = [asyncio.create_task(transport.post(request, timeout=5)) for _ in peers]
@@ -339,12 +357,13 @@ async def test_request_that_is_cancelled_before_it_left_is_never_sent(transport)
         peers[0].send(whole())
         first, second = await asyncio.gather(*tasks, return_exceptions=True)
 
+        assert isinstance(first, Reply)
         assert first.body == GOOD_BODY
         assert isinstance(second, asyncio.CancelledError)
         assert peek(peers[1]) == b""
 
 
-async def test_lines_are_written_before_the_requests_behind_them_leave():
+async def test_lines_are_written_before_the_requests_behind_them_leave() -> None:
     """Of requests that are handed over in one turn none leaves but after a call made since; and a call serves many."""
     lines: list[int] = []
     written: list[int] = []
@@ -376,14 +395,14 @@ async def test_lines_are_written_before_the_requests_behind_them_leave():
 
 
 @pytest.mark.slow
-async def test_server_that_closes_idle_connections_loses_no_request_and_gets_none_twice():
+async def test_server_that_closes_idle_connections_loses_no_request_and_gets_none_twice() -> None:
     """Each request has its own answer, or a fault that says whether it was sent; the server sees none twice.
 
     The pauses between them are around the 20 ms after which the server closes; slow for these.
     """
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while True:
                 try:
                     async with asyncio.timeout(0.02):
@@ -425,8 +444,8 @@ async def test_server_that_closes_idle_connections_loses_no_request_and_gets_non
 
 @pytest.mark.parametrize(("idle_seconds", "connections"), [(0.05, 1), (0.25, 2)])
 async def test_connections_idle_for_longer_than_servers_keep_theirs_are_not_used(
-    transport, monkeypatch, idle_seconds, connections
-):
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch, idle_seconds: float, connections: int
+) -> None:
     """As a POST that meets the closing may not be sent again; it comes after 5 s at uvicorn, and here sooner."""
     assert KEEPALIVE_SECONDS < 5
     monkeypatch.setattr("llmbatch.http.client.KEEPALIVE_SECONDS", 0.2)
@@ -438,7 +457,9 @@ async def test_connections_idle_for_longer_than_servers_keep_theirs_are_not_used
     assert server.accepted == connections
 
 
-async def test_connections_that_nobody_uses_any_more_are_closed(transport, monkeypatch):
+async def test_connections_that_nobody_uses_any_more_are_closed(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten are open after ten requests at once; those that stay idle go by themselves, the one in use stays."""
     monkeypatch.setattr("llmbatch.http.client.KEEPALIVE_SECONDS", 0.1)
     async with raw_server(echoing) as server:
@@ -457,7 +478,7 @@ async def test_connections_that_nobody_uses_any_more_are_closed(transport, monke
 
 
 @pytest.mark.slow
-async def test_two_thousand_requests_are_in_flight_at_once_and_the_loop_goes_on():
+async def test_two_thousand_requests_are_in_flight_at_once_and_the_loop_goes_on() -> None:
     """All are out before the first is answered, a hundred connect at a time, and no turn takes 0.15 s of work.
 
     Slow for 4,000 sockets.
@@ -466,7 +487,7 @@ async def test_two_thousand_requests_are_in_flight_at_once_and_the_loop_goes_on(
     all_are_here = asyncio.Event()
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             body = await state.read_request(reader)
             if len(state.requests) == count:
                 all_are_here.set()
@@ -491,7 +512,7 @@ async def test_two_thousand_requests_are_in_flight_at_once_and_the_loop_goes_on(
     assert longest < 0.15
 
 
-async def test_many_over_few_connections_each_get_their_own_answer(transport):
+async def test_many_over_few_connections_each_get_their_own_answer(transport: HttpTransport) -> None:
     """Fifty workers share fifty connections, and no answer is another's."""
     async with raw_server(echoing) as server:
         request = request_to(server.url)
@@ -506,7 +527,7 @@ async def test_many_over_few_connections_each_get_their_own_answer(transport):
 
 
 @pytest.mark.slow
-async def test_ten_thousand_cancellations_leave_nothing():
+async def test_ten_thousand_cancellations_leave_nothing() -> None:
     """Cancelled at all stages they leave no socket, no task and nothing in the transport, which goes on to serve.
 
     The stages: before the first turn, while connecting, while they wait, and half-way through the answer. Slow for
@@ -524,7 +545,7 @@ async def test_ten_thousand_cancellations_leave_nothing():
                 if turn % (10 * (stage + 1)) == 0:
                     await asyncio.sleep(0)
                 if turn == number // 2 and stage % 2:
-                    await until(lambda seen=seen: len(server.requests) > seen)
+                    await until(functools.partial(has_more, server.requests, seen))
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
@@ -539,7 +560,7 @@ async def test_ten_thousand_cancellations_leave_nothing():
     await transport.aclose()
 
 
-async def test_many_headers_and_time_outs_do_not_pile_up(transport):
+async def test_many_headers_and_time_outs_do_not_pile_up(transport: HttpTransport) -> None:
     """What is prepared for headers and time-outs is forgotten in time, though each of 1,500 requests has its own."""
     async with raw_server(echoing) as server:
         for number in range(1500):
@@ -556,7 +577,7 @@ GIGABYTE = 1_000_000_000
 
 @ONE_LOOP
 @pytest.mark.slow
-async def test_bombs_and_endless_answers_cost_no_memory(tmp_path):
+async def test_bombs_and_endless_answers_cost_no_memory(tmp_path: Path) -> None:
     """A gigabyte in a megabyte of gzip and whatever has no end cost less than 40 MB each with a cap of 4 MB.
 
     Slow for a process of its own.
@@ -573,7 +594,7 @@ async def test_bombs_and_endless_answers_cost_no_memory(tmp_path):
     }
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             what = (await state.read_request(reader)).decode()
             writer.write(bomb if what == "bomb" else endless[what][0])
             while what in endless:
@@ -661,8 +682,8 @@ async def kept_connections(
                 pass
         for peer in reversed(peers):  # one by one, as what has waited shortest is used first
             peer.send(whole())
-            done = sum(task.done() for task in tasks)
-            await until(lambda done=done: sum(task.done() for task in tasks) > done)
+            before = {task for task in tasks if task.done()}
+            await until(functools.partial(any_done, set(tasks) - before))
         yield peers, request
 
 
@@ -685,12 +706,20 @@ def sizes_in(transport: HttpTransport) -> dict[str, int]:
     return {name: len(value) for name, value in members.items() if isinstance(value, (dict, list, set, deque))}
 
 
+def has_more(items: Sequence[object], count: int) -> bool:
+    return len(items) > count
+
+
+def any_done(tasks: Iterable[asyncio.Task[Any]]) -> bool:
+    return any(task.done() for task in tasks)
+
+
 async def in_turn(send: Callable[[int], Awaitable[None]], numbers: Iterable[int]) -> None:
     for number in numbers:
         await send(number)
 
 
-async def longest_turn(*, until_done: asyncio.Future) -> float:
+async def longest_turn(*, until_done: asyncio.Future[Any]) -> float:
     """The most seconds of work that one turn of the loop was; what others do on this machine does not count."""
     longest, before = 0.0, time.thread_time()
     gc.disable()  # it would look at what all other tests have left
@@ -722,11 +751,9 @@ def connects_counted() -> Iterator[list[int]]:
         finally:
             connecting -= 1
 
-    loop.sock_connect = counted
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "sock_connect", counted)
         yield at_once
-    finally:
-        del loop.sock_connect
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import AsyncIterator
 
 import pytest
 from e2e_sick import whole
@@ -13,12 +14,13 @@ from test_http_client import fault_of, request_to
 
 from llmbatch.http import HttpTransport
 from llmbatch.http.body import Decompressor
+from llmbatch.http.connection import Connection
 
 LIMIT = 4_000_000
 
 
 @pytest.fixture
-async def transport():
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = HttpTransport(max_answer_memory=LIMIT)
     yield transport
     assert (transport.memory.held_bytes, len(transport.memory)) == (0, 0)
@@ -41,7 +43,7 @@ def sized(state: RawServer) -> Handler:
     return handle
 
 
-async def test_largest_answer_is_cut_when_all_together_are_too_large(transport):
+async def test_largest_answer_is_cut_when_all_together_are_too_large(transport: HttpTransport) -> None:
     """Ten small answers and one that is larger than all: the small ones come back, the large one is too large."""
     async with raw_server(sized) as server:
         large = asyncio.create_task(fault_of(transport, server.url, body=b"8000000"))
@@ -57,7 +59,7 @@ async def test_largest_answer_is_cut_when_all_together_are_too_large(transport):
     assert "--max-answer-memory" in error.hint
 
 
-async def test_answer_that_fits_is_not_cut(transport):
+async def test_answer_that_fits_is_not_cut(transport: HttpTransport) -> None:
     """One answer may have all the room."""
     async with raw_server(sized) as server:
         reply = await transport.post(request_to(server.url, body=b"3900000"), timeout=5)
@@ -65,12 +67,14 @@ async def test_answer_that_fits_is_not_cut(transport):
     assert len(reply.body) == 3_900_000
 
 
-async def test_endless_answers_at_once_stay_under_the_limit(transport, monkeypatch):
+async def test_endless_answers_at_once_stay_under_the_limit(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forty slots of them never hold more, and each ends."""
     most = 0
     grow = transport.memory.grow
 
-    def watched(connection, size):
+    def watched(connection: Connection, size: int) -> None:
         nonlocal most
         grow(connection, size)
         most = max(most, transport.memory.held_bytes)
@@ -78,7 +82,7 @@ async def test_endless_answers_at_once_stay_under_the_limit(transport, monkeypat
     monkeypatch.setattr(transport.memory, "grow", watched)
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             while True:
@@ -94,12 +98,12 @@ async def test_endless_answers_at_once_stay_under_the_limit(transport, monkeypat
     assert LIMIT / 2 < most <= LIMIT
 
 
-async def test_bomb_counts_as_what_it_inflates_to(transport):
+async def test_bomb_counts_as_what_it_inflates_to(transport: HttpTransport) -> None:
     """8 MB in 8 kB are too large for a limit of 4 MB."""
     bomb = whole(gzip.compress(b"\0" * 8_000_000), headers=b"Content-Encoding: gzip\r\n")
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(bomb)
             await reader.read()
@@ -124,10 +128,10 @@ CODED = [
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize(("coding", "body"), CODED)
-def test_compressed_body_is_whole_in_any_pieces_and_no_sooner(coding, body, size):
+def test_compressed_body_is_whole_in_any_pieces_and_no_sooner(coding: str, body: bytes, size: int) -> None:
     """A byte less is incomplete; a byte more is no part of it."""
     decompressor = Decompressor(coding, body[0])
-    parts = []
+    parts: list[bytes] = []
     for start in range(0, len(body), size):
         assert start == 0 or coding == "x-gzip" or not decompressor.stream.eof
         parts += decompressor.feed(body[start : start + size])
@@ -138,7 +142,7 @@ def test_compressed_body_is_whole_in_any_pieces_and_no_sooner(coding, body, size
         [*decompressor.feed(b"not compressed")]
 
 
-def test_bomb_is_decompressed_a_megabyte_at_a_time():
+def test_bomb_is_decompressed_a_megabyte_at_a_time() -> None:
     """So that whoever counts the pieces can stop; what fills its last step exactly is whole too."""
     bomb = gzip.compress(b"\0" * (8 << 20))
     decompressor = Decompressor("gzip", bomb[0])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from e2e_sick import hard_reset, whole
 from http_authority import Authority, trust
-from http_raw_server import Handler, RawServer, answering, raw_server
+from http_raw_server import Handler, RawServer, answering, never_answering, raw_server
 from test_http_client import fault_of, open_sockets, request_to, until
 from test_http_load import echoing
 
@@ -59,7 +60,9 @@ def proxy_url(server: RawServer, *, scheme: str = "http", user: str = "") -> str
 
 @pytest.mark.parametrize("proxy_scheme", ["http", "https"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_requests_go_through_a_proxy_of_either_scheme(trusted, scheme, proxy_scheme):
+async def test_requests_go_through_a_proxy_of_either_scheme(
+    trusted: ssl.SSLContext, scheme: str, proxy_scheme: str
+) -> None:
     """Plain, through a tunnel, over TLS to the proxy, and over TLS within that; tunnels are reused."""
     options = {"ssl": trusted} if scheme == "https" else {}
     proxy_options = {"ssl": trusted} if proxy_scheme == "https" else {}
@@ -86,7 +89,7 @@ async def test_requests_go_through_a_proxy_of_either_scheme(trusted, scheme, pro
         assert server.accepted == 0
 
 
-async def test_large_bodies_pass_through_tls_within_tls(trusted):
+async def test_large_bodies_pass_through_tls_within_tls(trusted: ssl.SSLContext) -> None:
     """Megabytes both ways, many at once."""
     async with raw_server(echoing, ssl=trusted) as server, raw_server(tunneling, ssl=trusted) as proxy:
         transport = HttpTransport(proxy=proxy_url(proxy, scheme="https"))
@@ -100,12 +103,12 @@ async def test_large_bodies_pass_through_tls_within_tls(trusted):
 
 
 @pytest.mark.parametrize("page", [b"", b"<html>who are you?</html>"], ids=["no-page", "page"])
-async def test_tunnel_that_is_refused_names_the_proxy_and_was_not_sent(page):
+async def test_tunnel_that_is_refused_names_the_proxy_and_was_not_sent(page: bytes) -> None:
     """With its status, also if a page comes with it."""
     answer = whole(page, status="407 Proxy Authentication Required")
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
             await reader.read()
@@ -133,11 +136,11 @@ BROKEN_TUNNELS = [
 
 
 @pytest.mark.parametrize(("answer", "hard", "fault"), BROKEN_TUNNELS)
-async def test_tunnel_that_breaks_was_not_sent(answer, hard, fault):
+async def test_tunnel_that_breaks_was_not_sent(answer: bytes, hard: bool, fault: str) -> None:
     """Whatever it breaks by, nothing of the request left, and no socket stays."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(answer)
             await writer.drain()
@@ -156,9 +159,9 @@ async def test_tunnel_that_breaks_was_not_sent(answer, hard, fault):
         await transport.aclose()
 
 
-async def test_tunnel_that_hangs_is_a_connect_timeout():
+async def test_tunnel_that_hangs_is_a_connect_timeout() -> None:
     """A proxy that takes the question and says nothing."""
-    async with raw_server(lambda state: lambda reader, writer: reader.read(-1)) as proxy:
+    async with raw_server(never_answering) as proxy:
         transport = HttpTransport(proxy=proxy_url(proxy))
         error = await fault_of(transport, "https://provider.invalid/v1", timeout=0.1)
         await asyncio.sleep(0.01)
@@ -169,12 +172,12 @@ async def test_tunnel_that_hangs_is_a_connect_timeout():
 
 
 @pytest.mark.parametrize("stage", ["tunnel", "handshake", "answer"])
-async def test_cancellation_in_a_tunnel_closes_the_connection(trusted, stage):
+async def test_cancellation_in_a_tunnel_closes_the_connection(trusted: ssl.SSLContext, stage: str) -> None:
     """Whether the proxy, the handshake or the answer is waited for."""
 
-    def silent_after(answer: bytes):
+    def silent_after(answer: bytes) -> Callable[[RawServer], Handler]:
         def make(state: RawServer) -> Handler:
-            async def handle(reader, writer):
+            async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 await reader.readuntil(b"\r\n\r\n")
                 writer.write(answer)
                 await reader.read()
@@ -199,7 +202,7 @@ async def test_cancellation_in_a_tunnel_closes_the_connection(trusted, stage):
         await transport.aclose()
 
 
-async def test_certificates_behind_a_proxy_are_verified(authority: Authority, monkeypatch):
+async def test_certificates_behind_a_proxy_are_verified(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """That of the proxy for the proxy's name, that of the provider for the provider's."""
     trust(authority, monkeypatch)
     other = authority.context("DNS:other.example")

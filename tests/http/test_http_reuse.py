@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
@@ -17,13 +18,13 @@ from llmbatch.http import HttpTransport
 
 
 @pytest.fixture
-async def transport():
+async def transport() -> AsyncIterator[HttpTransport]:
     transport = HttpTransport()
     yield transport
     await transport.aclose()
 
 
-def closing_silently(*, after: int = 1, hard: bool = True, pause: float = 0.0):
+def closing_silently(*, after: int = 1, hard: bool = True, pause: float = 0.0) -> Callable[[RawServer], Handler]:
     """Answer so many requests of a connection with their bodies, take one byte more, and close without a word."""
 
     def make(state: RawServer) -> Handler:
@@ -43,7 +44,7 @@ def closing_silently(*, after: int = 1, hard: bool = True, pause: float = 0.0):
 
 
 @pytest.mark.parametrize("hard", [True, False], ids=["reset", "close"])
-async def test_request_on_a_stale_connection_goes_over_a_new_one(transport, hard):
+async def test_request_on_a_stale_connection_goes_over_a_new_one(transport: HttpTransport, hard: bool) -> None:
     """A reused connection that is lost before a byte of the answer came is no fault of the request."""
     async with raw_server(closing_silently(hard=hard)) as server:
         bodies = [(await transport.post(request_to(server.url, body=body), timeout=5)).body for body in (b"1", b"2")]
@@ -52,7 +53,7 @@ async def test_request_on_a_stale_connection_goes_over_a_new_one(transport, hard
     assert (server.accepted, len(server.requests)) == (2, 2)
 
 
-async def test_request_is_sent_again_only_once(transport):
+async def test_request_is_sent_again_only_once(transport: HttpTransport) -> None:
     """A server that closes the new connection too has failed; that is a fault of a request that was sent."""
 
     def make(state: RawServer) -> Handler:
@@ -72,7 +73,9 @@ async def test_request_is_sent_again_only_once(transport):
     assert (server.accepted, len(server.requests)) == (2, 3)
 
 
-async def test_connection_that_is_lost_after_a_while_had_the_request(transport, monkeypatch):
+async def test_connection_that_is_lost_after_a_while_had_the_request(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only a loss within a round trip is that of an idle connection; later the server was at work on the request."""
     monkeypatch.setattr("llmbatch.http.client._STALE_SECONDS", 0.05)
     async with raw_server(closing_silently(pause=0.1)) as server:
@@ -82,7 +85,7 @@ async def test_connection_that_is_lost_after_a_while_had_the_request(transport, 
     assert (error.fault, error.sent, server.accepted) == ("reset", True, 1)
 
 
-async def test_connection_that_is_lost_in_the_answer_had_the_request(transport):
+async def test_connection_that_is_lost_in_the_answer_had_the_request(transport: HttpTransport) -> None:
     """A byte of an answer, and the request is not sent again."""
 
     def make(state: RawServer) -> Handler:
@@ -101,7 +104,7 @@ async def test_connection_that_is_lost_in_the_answer_had_the_request(transport):
     assert (error.fault, error.sent, server.accepted) == ("reset", True, 1)
 
 
-async def test_server_that_closes_after_each_answer_soon_gets_new_connections_only(transport):
+async def test_server_that_closes_after_each_answer_soon_gets_new_connections_only(transport: HttpTransport) -> None:
     """After three stale connections none is reused: of 200 requests a handful goes over two connections."""
     async with raw_server(closing_silently()) as server:
         for number in range(200):
@@ -113,7 +116,7 @@ async def test_server_that_closes_after_each_answer_soon_gets_new_connections_on
     assert server.spoiled == 3
 
 
-async def test_reuse_is_tried_again_after_a_minute(transport, monkeypatch):
+async def test_reuse_is_tried_again_after_a_minute(transport: HttpTransport, monkeypatch: pytest.MonkeyPatch) -> None:
     """An origin that was distrusted for its time keeps its connections again."""
     monkeypatch.setattr("llmbatch.http.client._DISTRUST_SECONDS", 0.1)
 
@@ -141,7 +144,7 @@ async def test_reuse_is_tried_again_after_a_minute(transport, monkeypatch):
     assert server.accepted == 6
 
 
-async def test_a_rare_stale_connection_does_not_stop_reuse(transport):
+async def test_a_rare_stale_connection_does_not_stop_reuse(transport: HttpTransport) -> None:
     """One in fifty costs a round trip, and the others are reused."""
     async with raw_server(closing_silently(after=50)) as server:
         for _ in range(500):
@@ -150,7 +153,7 @@ async def test_a_rare_stale_connection_does_not_stop_reuse(transport):
     assert server.accepted == 10
 
 
-def copying(*, request_id: str = "", pause: float = 0.0):
+def copying(*, request_id: str = "", pause: float = 0.0) -> Callable[[RawServer], Handler]:
     """Answer each connection's first request once more, in place of the second."""
 
     def make(state: RawServer) -> Handler:
@@ -171,7 +174,7 @@ def copying(*, request_id: str = "", pause: float = 0.0):
     return make
 
 
-async def test_copy_of_an_answer_is_not_taken_for_the_next_one():
+async def test_copy_of_an_answer_is_not_taken_for_the_next_one() -> None:
     """A copy that comes when the next request is out has the request id of the answer before: a fault, told once."""
     told: list[str] = []
     transport = HttpTransport(warn=told.append)
@@ -188,7 +191,7 @@ async def test_copy_of_an_answer_is_not_taken_for_the_next_one():
     assert "sent an answer twice" in told[0]
 
 
-async def test_one_request_id_for_all_answers_tells_nothing(transport):
+async def test_one_request_id_for_all_answers_tells_nothing(transport: HttpTransport) -> None:
     """A server that gives every answer the same id, and answers alike, costs one attempt at most."""
     async with raw_server(copying(request_id="always")) as server:
         requests = [replace(request_to(server.url), body=b"same") for _ in range(30)]
@@ -199,7 +202,7 @@ async def test_one_request_id_for_all_answers_tells_nothing(transport):
     assert sum(isinstance(reply, Exception) for (reply,) in ended) <= 1
 
 
-def copying_later(*, head_ids: bool, after: int):
+def copying_later(*, head_ids: bool, after: int) -> Callable[[RawServer], Handler]:
     """Answer with the request's own text; from the connection's request number *after* on, three answers too late.
 
     That is what a copy that comes 50 ms late makes of a connection that is always busy.
@@ -222,7 +225,9 @@ def copying_later(*, head_ids: bool, after: int):
 
 
 @pytest.mark.parametrize("head_ids", [True, False], ids=["request ids", "body ids"])
-async def test_copy_that_comes_some_answers_later_is_not_taken_for_the_next_one(transport, head_ids):
+async def test_copy_that_comes_some_answers_later_is_not_taken_for_the_next_one(
+    transport: HttpTransport, head_ids: bool
+) -> None:
     """A connection with a copy in it would give every later row the answer of another one."""
     wrong, duplicates = [], 0
     async with raw_server(copying_later(head_ids=head_ids, after=20)) as server:
@@ -240,7 +245,7 @@ async def test_copy_that_comes_some_answers_later_is_not_taken_for_the_next_one(
     assert duplicates == 4
 
 
-async def test_a_cache_that_repeats_the_ids_of_bodies_costs_one_attempt_at_most(transport):
+async def test_a_cache_that_repeats_the_ids_of_bodies_costs_one_attempt_at_most(transport: HttpTransport) -> None:
     """A proxy that answers equal rows from its cache gives them one id; its answers are good."""
 
     def make(state: RawServer) -> Handler:
@@ -265,7 +270,9 @@ async def test_a_cache_that_repeats_the_ids_of_bodies_costs_one_attempt_at_most(
     assert faults == ["duplicate"]
 
 
-async def test_idle_connections_are_probed_after_a_minute(transport, monkeypatch):
+async def test_idle_connections_are_probed_after_a_minute(
+    transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The system finds out about a peer that vanished while a model thinks, and sends no probe before a minute."""
     made: list[object] = []
     monkeypatch.setattr("llmbatch.http.dial._probe_when_idle", recording(made))
@@ -275,12 +282,12 @@ async def test_idle_connections_are_probed_after_a_minute(transport, monkeypatch
     assert made == [(1, 60)]
 
 
-def recording(made: list[object]):
+def recording(made: list[object]) -> Callable[[socket.socket], None]:
     from llmbatch.http import dial
 
     probe = dial._probe_when_idle
 
-    def probed(sock):
+    def probed(sock: socket.socket) -> None:
         probe(sock)
         options = (socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
         made.append(tuple(sock.getsockopt(*option) for option in options))
@@ -289,7 +296,9 @@ def recording(made: list[object]):
 
 
 @pytest.mark.parametrize("count", [40])
-async def test_forty_at_once_lose_nothing_to_a_server_that_closes_silently(transport, count):
+async def test_forty_at_once_lose_nothing_to_a_server_that_closes_silently(
+    transport: HttpTransport, count: int
+) -> None:
     """All 400 requests are answered, and within seconds."""
 
     async def send(worker: int) -> None:
@@ -305,7 +314,7 @@ async def test_forty_at_once_lose_nothing_to_a_server_that_closes_silently(trans
     assert time.monotonic() - start < 60
 
 
-async def test_outage_that_resets_all_connections_meets_few_requests_twice(transport):
+async def test_outage_that_resets_all_connections_meets_few_requests_twice(transport: HttpTransport) -> None:
     """Of 40 reused connections that are lost at once one is replaced; as the new one is lost too, no other is."""
     is_down = False
 

@@ -64,7 +64,9 @@ class Gate:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("answers", "expected"), [(True, "200"), (False, "local")], ids=["answered", "unanswered"])
-async def test_answers_that_came_while_the_process_was_stopped_are_taken(tmp_path: Path, answers, expected) -> None:
+async def test_answers_that_came_while_the_process_was_stopped_are_taken(
+    tmp_path: Path, answers: bool, expected: str
+) -> None:
     """Of 40 calls whose deadlines passed under SIGSTOP each has its answer, if there is one; else it is nobody's fault.
 
     Slow, as a process is stopped for real.
@@ -143,7 +145,7 @@ async def test_flood_that_never_pauses_ends_a_moment_after_its_time() -> None:
     """There is always something in its socket, which prolongs the time once."""
 
     def make(state: RawServer) -> Handler:
-        async def handle(reader, writer):
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await state.read_request(reader)
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             while True:

@@ -420,8 +420,8 @@ async def test_a_cancelled_wait_leaves_the_stream_as_it_was(tmp_path: Path) -> N
     os.close(writer)
 
     assert [row.number for row in await drain(source)] == [1]
-    assert source._fd is not None
-    assert not asyncio.get_running_loop().remove_reader(source._fd)
+    assert source._file.fd is not None
+    assert not asyncio.get_running_loop().remove_reader(source._file.fd)
     source.close()
 
 
@@ -536,3 +536,15 @@ def test_count_rows_leaves_large_files_alone(tmp_path: Path) -> None:
         file.truncate(256 * 1024 * 1024)
 
     assert count_rows(path) is None
+
+
+def test_a_source_has_the_name_of_its_input(tmp_path: Path) -> None:
+    """By which a run calls it in its messages."""
+    path = write_rows(tmp_path / "in.jsonl", 1)
+    reading, writing = os.pipe()
+    os.close(writing)
+    file, stream = FileSource(path), StreamSource(reading, "standard input")
+
+    assert (file.name, stream.name) == (str(path), "standard input")
+    file.close()
+    stream.close()

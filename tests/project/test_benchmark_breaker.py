@@ -205,7 +205,7 @@ FAULTS = {
 }
 
 
-def test_every_situation_has_a_fault():
+def test_every_situation_has_a_fault() -> None:
     """No situation is left that nothing was seen to fail."""
     assert {situation for situation, _ in FAULTS.values()} == set(SITUATIONS)
 
@@ -215,7 +215,7 @@ def test_every_situation_has_a_fault():
     "fault",
     [pytest.param(fault, marks=[pytest.mark.slow] * (fault in ("serial", "local time"))) for fault in FAULTS],
 )
-def test_situation_finds_its_fault(fault: str, face: Face):
+def test_situation_finds_its_fault(fault: str, face: Face) -> None:
     """A breaker with one fault fails the situation that is about it, in the word of the table.
 
     Slow: one waits for a caller that is blocked, one for a real open time.
@@ -231,7 +231,7 @@ def test_situation_finds_its_fault(fault: str, face: Face):
 
 
 @pytest.mark.parametrize("situation", [pytest.param(name, marks=slow_situation.get(name, ())) for name in SITUATIONS])
-def test_toy_without_a_fault_passes(situation: str):
+def test_toy_without_a_fault_passes(situation: str) -> None:
     """So it is the fault that is found, and nothing else. Slow: time zones wait for real open times."""
     finding = observe(toy(), situation)
 
@@ -239,7 +239,7 @@ def test_toy_without_a_fault_passes(situation: str):
 
 
 @pytest.mark.parametrize("situation", [pytest.param(name, marks=slow_situation.get(name, ())) for name in SITUATIONS])
-def test_llmbatch_passes(situation: str):
+def test_llmbatch_passes(situation: str) -> None:
     """Our breaker survives all eleven, for threads and for tasks. Slow: time zones wait for real open times."""
     finding = observe(OURS, situation)
 
@@ -249,7 +249,7 @@ def test_llmbatch_passes(situation: str):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_peer_yields_an_observation(peer: Library):
+def test_peer_yields_an_observation(peer: Library) -> None:
     """Whatever it does, every cell has a word and a sentence, and nothing hangs. Slow: most clocks are real."""
     if peer.version is None:
         pytest.skip(f"{peer.name} is not installed")
@@ -260,7 +260,7 @@ def test_peer_yields_an_observation(peer: Library):
     assert {finding.word for finding in findings.values()}.isdisjoint({"hangs", "error", "too slow"}), findings
 
 
-def test_situation_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):
+def test_situation_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A breaker that never comes back costs the deadline, not the run."""
     monkeypatch.setattr("breaker_situations.DEADLINE_S", 0.05)
 
@@ -279,7 +279,7 @@ def test_situation_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):
     assert (finding.passed, finding.word) == (False, "hangs")
 
 
-def test_face_that_fails_decides():
+def test_face_that_fails_decides() -> None:
     """A library with two faces passes where both do, and the sentence tells what each did."""
 
     def build(face: Face, setup: Setup) -> Circuit:
@@ -312,7 +312,7 @@ def findings_of(*failed: str) -> dict[str, Finding]:
     return {name: fails("fails", "") if name in failed else passes("") for name in SITUATIONS}
 
 
-def test_goals_are_computed():
+def test_goals_are_computed() -> None:
     """Closed figures are less the bare call, refusals are not, and each goal is judged by this run's own figures."""
     lines = verdicts(figures_of(llmbatch=220, purgatory=420, circuitbreaker=300), {})
 
@@ -322,7 +322,7 @@ def test_goals_are_computed():
     assert lines["sync open: rejection ÷ cheapest peer"] == "0.73 (220 ÷ 300, circuitbreaker) missed"
 
 
-def test_best_correct_peer_is_computed():
+def test_best_correct_peer_is_computed() -> None:
     """The cheapest of those that fail no core situation in this run; a cheaper one that fails is passed over."""
     figures = figures_of(llmbatch=120, circuitbreaker=70, purgatory=520, interlock_cb=1020)
     found = {
@@ -335,7 +335,7 @@ def test_best_correct_peer_is_computed():
     assert leaders(found) == "Correct (fails none of situations 1, 2, 3, 7, 8): interlock-cb, purgatory."
 
 
-def test_nearest_peer_stands_in_when_none_is_correct():
+def test_nearest_peer_stands_in_when_none_is_correct() -> None:
     """It is named together with what it fails."""
     found = {
         "purgatory": findings_of("fifty half-open", "stale success"),
@@ -345,7 +345,7 @@ def test_nearest_peer_stands_in_when_none_is_correct():
     assert leaders(found).endswith("nearest, and so compared with: interlock-cb (coroutine function).")
 
 
-def test_without_peers_only_the_absolute_goals_are_told():
+def test_without_peers_only_the_absolute_goals_are_told() -> None:
     """A run with nobody to compare with still says what a call costs."""
     assert list(verdicts(figures_of(llmbatch=120), {"llmbatch": findings_of()})) == [
         "sync closed: added",
@@ -354,7 +354,7 @@ def test_without_peers_only_the_absolute_goals_are_told():
 
 
 @pytest.mark.slow
-def test_cost_tables_come_out(tmp_path: Path):
+def test_cost_tables_come_out(tmp_path: Path) -> None:
     """All rows and columns, and every round's figure in the file. Slow: the collector is settled before each cell."""
     raw = tmp_path / "raw.json"
     # A process of its own has less for the collector to look at.
@@ -381,7 +381,9 @@ def test_cost_tables_come_out(tmp_path: Path):
     assert all(len(rounds) == 2 for column in figures.values() for rounds in column.values())
 
 
-def test_situations_are_printed_as_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_situations_are_printed_as_markdown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A peer that is not installed is named, with the command that installs it."""
     missing = Library(name="missing", distribution="no-such-distribution", paths={"sync": "call"}, build=toy().build)
     monkeypatch.setattr(benchmark, "PEERS", (missing,))
@@ -395,7 +397,7 @@ def test_situations_are_printed_as_markdown(monkeypatch: pytest.MonkeyPatch, cap
     assert "missing is not installed: pip install -e '.[peers]'\n" in captured.err
 
 
-def test_extra_names_every_peer():
+def test_extra_names_every_peer() -> None:
     """What the hint installs is what the tables compare."""
     pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     constraints = (Path(__file__).parents[2] / "constraints.txt").read_text()

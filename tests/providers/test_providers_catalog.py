@@ -27,14 +27,14 @@ from llmbatch.providers.catalog import ENDPOINTS, PROVIDERS, split_model
         ("", None, ""),
     ],
 )
-def test_only_a_known_provider_is_split_off(name, provider, model):
+def test_only_a_known_provider_is_split_off(name: str, provider: str | None, model: str) -> None:
     """The prefix goes where it names a known provider; every other name is whole."""
     found, rest = split_model(name)
 
     assert (found.name if found else None, rest) == (provider, model)
 
 
-def test_table_is_consistent():
+def test_table_is_consistent() -> None:
     """Each provider is listed under its name, has a key variable of its own unless it wants no key, and https."""
     variables = [
         name
@@ -56,7 +56,7 @@ def test_table_is_consistent():
     assert all(provider.title and provider.example and provider.source for provider in PROVIDERS.values())
 
 
-def test_no_alias_is_a_provider_or_means_two():
+def test_no_alias_is_a_provider_or_means_two() -> None:
     """What other tools call a provider leads to one suggestion."""
     aliases = [alias for provider in PROVIDERS.values() for alias in provider.aliases]
 
@@ -64,7 +64,7 @@ def test_no_alias_is_a_provider_or_means_two():
     assert not set(aliases) & PROVIDERS.keys()
 
 
-def test_importing_providers_loads_no_http_client():
+def test_importing_providers_loads_no_http_client() -> None:
     """The client is loaded by those who send, not by those who look names up."""
     code = (
         "import sys, llmbatch.providers, llmbatch.providers.catalog, llmbatch.providers.http_provider;"

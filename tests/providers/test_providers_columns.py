@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def row_of(members: object) -> Row:
     return row
 
 
-def sent(row: Row, *, params: dict[str, str] | None = None, warnings: list[str] | None = None, **settings: object):
+def sent(row: Row, *, params: dict[str, str] | None = None, warnings: list[str] | None = None, **settings: Any) -> Any:
     """The body that *row* becomes, parsed."""
     told: list[str] = [] if warnings is None else warnings
     connection = ProviderSettings(
@@ -43,9 +44,10 @@ def metadata(row: Row) -> object:
     return None if text is None else json.loads(text)
 
 
-def test_a_column_of_the_users_was_sent_as_a_request_parameter():
+def test_a_column_of_the_users_was_sent_as_a_request_parameter() -> None:
     """``label`` and ``source`` are no parameters: a strict server refused the row for them."""
-    row, warnings = row_of({"prompt": "a", "label": "x", "source": {"n": 1}, "temperature": 0.5}), []
+    row = row_of({"prompt": "a", "label": "x", "source": {"n": 1}, "temperature": 0.5})
+    warnings: list[str] = []
 
     body = sent(row, warnings=warnings)
 
@@ -56,7 +58,7 @@ def test_a_column_of_the_users_was_sent_as_a_request_parameter():
     assert "-P label=" in warnings[0]
 
 
-def test_what_p_names_is_sent():
+def test_what_p_names_is_sent() -> None:
     """A parameter that is not known is one if ``-P`` names it; the row's own value wins."""
     row = row_of({"prompt": "a", "min_q": 3, "label": "x"})
 
@@ -73,7 +75,9 @@ def test_what_p_names_is_sent():
         ({}, {"label": "x"}),
     ],
 )
-def test_the_rows_own_metadata_stays_beside_the_columns(own, echoed):
+def test_the_rows_own_metadata_stays_beside_the_columns(
+    own: str | dict[str, Any] | None, echoed: dict[str, Any]
+) -> None:
     """A member that the metadata has already wins; metadata that is no object becomes a member."""
     row = row_of({"prompt": "a", "label": "x", "metadata": own})
 
@@ -83,7 +87,7 @@ def test_the_rows_own_metadata_stays_beside_the_columns(own, echoed):
     assert (sent(row), metadata(row)) == (first, echoed)  # made again after a wait
 
 
-def test_columns_are_told_once():
+def test_columns_are_told_once() -> None:
     """One warning, however many rows have them."""
     warnings: list[str] = []
     connection = ProviderSettings(model="openai/m", environ={"OPENAI_API_KEY": "sk-test-0123456789"})
@@ -106,9 +110,10 @@ def test_columns_are_told_once():
         ({"prompt": "a", "system": "s", "thinking": {}, "top_k": 3, "stop_sequences": []}, "messages"),
     ],
 )
-def test_parameters_of_the_endpoints_pass(fields, endpoint):
+def test_parameters_of_the_endpoints_pass(fields: Any, endpoint: str | None) -> None:
     """What the providers document is sent, and nothing is told."""
-    row, warnings = row_of(fields), []
+    row = row_of(fields)
+    warnings: list[str] = []
 
     body = sent(row, warnings=warnings, endpoint=endpoint)
 
@@ -116,9 +121,10 @@ def test_parameters_of_the_endpoints_pass(fields, endpoint):
     assert fields.keys() - {"prompt"} <= body.keys()
 
 
-def test_a_batch_rows_body_is_sent_whatever_it_holds():
+def test_a_batch_rows_body_is_sent_whatever_it_holds() -> None:
     """Byte for byte."""
-    row, warnings = row_of({"custom_id": "a", "body": {"model": "m", "messages": [], "label": 1}}), []
+    row = row_of({"custom_id": "a", "body": {"model": "m", "messages": [], "label": 1}})
+    warnings: list[str] = []
 
     assert sent(row, warnings=warnings) == {"model": "m", "messages": [], "label": 1}
     assert (warnings, metadata(row)) == ([], None)
@@ -132,9 +138,10 @@ def test_a_batch_rows_body_is_sent_whatever_it_holds():
         ({"instruction": "Say it", "output": "gold"}, "Say it"),
     ],
 )
-def test_an_alpaca_row_lost_its_instruction_and_sent_its_gold_output(fields, prompt):
+def test_an_alpaca_row_lost_its_instruction_and_sent_its_gold_output(fields: dict[str, str], prompt: str) -> None:
     """Instruction and input become the prompt, the output comes back in the metadata and is never sent."""
-    row, warnings = row_of(fields), []
+    row = row_of(fields)
+    warnings: list[str] = []
 
     body = sent(row, warnings=warnings)
 
@@ -143,7 +150,7 @@ def test_an_alpaca_row_lost_its_instruction_and_sent_its_gold_output(fields, pro
     assert any("instruction" in text for text in warnings)
 
 
-def test_an_instruction_beside_a_prompt_is_a_column_like_any_other():
+def test_an_instruction_beside_a_prompt_is_a_column_like_any_other() -> None:
     """Who wrote a prompt has said what to send."""
     row = row_of({"prompt": "a", "instruction": "b"})
 
@@ -151,7 +158,7 @@ def test_an_instruction_beside_a_prompt_is_a_column_like_any_other():
     assert metadata(row) == {"instruction": "b"}
 
 
-def test_an_instruction_with_an_input_that_is_no_string_is_refused():
+def test_an_instruction_with_an_input_that_is_no_string_is_refused() -> None:
     """There is no telling what it means."""
     with pytest.raises(MalformedRowError, match="must be a string"):
         sent(row_of({"instruction": "a", "input": [1]}))

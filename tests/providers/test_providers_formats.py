@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, split_array, split_object
+from llmbatch.providers.catalog import Endpoint
 from llmbatch.providers.formats.bodies import compose_body, to_bytes
 from llmbatch.providers.formats.ping import ping_body
 from llmbatch.providers.formats.row_kind import parse_kind
@@ -18,8 +19,14 @@ BIG = "123456789012345678901234567890"
 ODD = '{ "a" :  1.10 ,\t"b":[ 1,2 ] , "n": ' + BIG + ', "e":1E+2 , "\\u00e9":"\\/" }'
 
 
-def body_of(row: str, endpoint: str, *, system: str | None = None, params: dict[str, str] | None = None) -> str:
-    fields = split_object(row)
+def fields_of(text: str) -> dict[str, str]:
+    fields = split_object(text)
+    assert fields is not None
+    return fields
+
+
+def body_of(row: str, endpoint: Endpoint, *, system: str | None = None, params: dict[str, str] | None = None) -> str:
+    fields = fields_of(row)
     return to_bytes(
         compose_body(endpoint, fields, model='"m"', system=system and dumps(system), params=params or {})
     ).decode()
@@ -60,12 +67,12 @@ COMPOSED = [
 
 
 @pytest.mark.parametrize(("endpoint", "row", "body"), COMPOSED)
-def test_content_takes_the_form_of_the_endpoint(endpoint, row, body):
+def test_content_takes_the_form_of_the_endpoint(endpoint: Endpoint, row: str, body: str) -> None:
     """Prompt, messages and input become what the endpoint calls its content."""
     assert body_of(row, endpoint) == body
 
 
-def test_other_members_pass_through_in_order_and_unchanged():
+def test_other_members_pass_through_in_order_and_unchanged() -> None:
     """Numbers, spacing and escapes inside values stay as they are; only the content is wrapped."""
     row = (
         '{"temperature": 0.10, "prompt" : "h\\u0069", "tools":'
@@ -86,7 +93,7 @@ def test_other_members_pass_through_in_order_and_unchanged():
     )
 
 
-def test_the_rows_own_affairs_are_not_sent():
+def test_the_rows_own_affairs_are_not_sent() -> None:
     """Metadata, further names, and what only batch rows mean stay here."""
     row = '{"prompt":"hi","metadata":{"a":1},"url":"/x","method":"GET","custom_id":"c","key":1,"row_id":2,"user":"u"}'
 
@@ -117,7 +124,7 @@ def test_the_rows_own_affairs_are_not_sent():
         ("completions", '{"input":"hi"}'),
     ],
 )
-def test_row_without_content_for_the_endpoint_is_malformed(endpoint, row):
+def test_row_without_content_for_the_endpoint_is_malformed(endpoint: Endpoint, row: str) -> None:
     """What is no prompt of the endpoint's kind is the row's own fault, told before anything is sent."""
     with pytest.raises(MalformedRowError) as caught:
         body_of(row, endpoint)
@@ -169,7 +176,7 @@ SYSTEM = [
 
 
 @pytest.mark.parametrize(("endpoint", "row", "body"), SYSTEM)
-def test_system_prompt_is_added_where_the_row_has_none(endpoint, row, body):
+def test_system_prompt_is_added_where_the_row_has_none(endpoint: Endpoint, row: str, body: str | None) -> None:
     """Each format has its own place for it, and the row's own word wins."""
     expected = body if body is not None else body_of(row, endpoint)
 
@@ -193,30 +200,30 @@ LEADING = [
 
 
 @pytest.mark.parametrize(("messages", "system", "rest"), LEADING)
-def test_leading_system_messages_move_to_the_top_for_anthropic(messages, system, rest):
+def test_leading_system_messages_move_to_the_top_for_anthropic(messages: str, system: str, rest: str) -> None:
     """They become the top-level system prompt; what comes later stays where it is."""
     body = body_of(f'{{"messages":{messages}}}', "messages", system="unused")
 
     assert body == f'{{"model":"m","messages":{rest},"system":{system},"max_tokens":4096}}'
 
 
-def test_leading_system_messages_join_the_rows_own_system():
+def test_leading_system_messages_join_the_rows_own_system() -> None:
     """Nothing that the row says is lost."""
     row = '{"system":"own","messages":[{"role":"system","content":"a"},{"role":"user"}]}'
 
-    members = split_object(body_of(row, "messages"))
+    members = fields_of(body_of(row, "messages"))
 
     assert members["system"] == '[{"type":"text","text":"own"},{"type":"text","text":"a"}]'
 
 
-def test_parameters_fill_gaps_and_never_override_the_row():
+def test_parameters_fill_gaps_and_never_override_the_row() -> None:
     """A run's parameter goes where the row has none, as the text it was given as."""
     body = body_of('{"prompt":"hi","seed":1}', "chat", params={"seed": "2", "top_p": "0.50"})
 
     assert body == '{"model":"m","messages":[{"role":"user","content":"hi"}],"seed":1,"top_p":0.50}'
 
 
-def test_given_max_tokens_beats_the_default_for_anthropic():
+def test_given_max_tokens_beats_the_default_for_anthropic() -> None:
     """4096 is what nobody chose."""
     assert '"max_tokens":7' in body_of('{"prompt":"hi"}', "messages", params={"max_tokens": "7"})
     assert body_of('{"prompt":"hi"}', "messages", params={"max_tokens": "7"}).count("max_tokens") == 1
@@ -245,9 +252,11 @@ ENDPOINT_OF_ROW = [
 
 
 @pytest.mark.parametrize(("row", "model", "endpoint", "anthropic"), ENDPOINT_OF_ROW)
-def test_row_says_its_endpoint_or_leaves_it_to_the_provider(row, model, endpoint, anthropic):
+def test_row_says_its_endpoint_or_leaves_it_to_the_provider(
+    row: str, model: str | None, endpoint: str | None, anthropic: bool
+) -> None:
     """The batch row's url, else the kind of content and the model's name; prompts and messages fit many."""
-    shape = parse_kind(split_object(row), model=model)
+    shape = parse_kind(fields_of(row), model=model)
 
     assert (shape.endpoint, shape.anthropic) == (endpoint, anthropic)
 
@@ -255,9 +264,9 @@ def test_row_says_its_endpoint_or_leaves_it_to_the_provider(row, model, endpoint
 @pytest.mark.parametrize(
     "wrap", ['{{"custom_id":"c","method":"POST","url":"/v1/responses","body":{}}}', '{{"params":{}}}']
 )
-def test_batch_row_is_sent_byte_for_byte(wrap):
+def test_batch_row_is_sent_byte_for_byte(wrap: str) -> None:
     """Spacing, digits and escapes of body or params stay as they are."""
-    shape = parse_kind(split_object(wrap.format(ODD)), model=None)
+    shape = parse_kind(fields_of(wrap.format(ODD)), model=None)
 
     assert shape.body == ODD
 
@@ -287,17 +296,17 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("row", "code"), REFUSED)
-def test_row_that_can_be_no_request_is_refused_with_its_code(row, code):
+def test_row_that_can_be_no_request_is_refused_with_its_code(row: str, code: str) -> None:
     """Rows choose neither URL nor headers nor key, and no result line holds a stream."""
     with pytest.raises(MalformedRowError) as caught:
-        parse_kind(split_object(row), model=None)
+        parse_kind(fields_of(row), model=None)
 
     assert caught.value.code == code
 
 
-def test_null_model_and_stream_false_are_no_trouble():
+def test_null_model_and_stream_false_are_no_trouble() -> None:
     """Exported tables have nulls where nothing was said."""
-    shape = parse_kind(split_object('{"prompt":"hi","model":null,"stream":false}'), model="m")
+    shape = parse_kind(fields_of('{"prompt":"hi","model":null,"stream":false}'), model="m")
 
     assert shape.model is None
     assert (
@@ -326,14 +335,16 @@ CANARIES = [
 
 
 @pytest.mark.parametrize(("endpoint", "like", "body"), CANARIES)
-def test_canary_is_the_smallest_request_with_the_same_model_and_spelling(endpoint, like, body):
+def test_canary_is_the_smallest_request_with_the_same_model_and_spelling(
+    endpoint: Endpoint, like: str, body: str
+) -> None:
     """It asks for one word, and limits it as the row's request did."""
     assert ping_body(endpoint, like.encode()).decode() == body
 
 
 @settings(max_examples=40)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), st.integers() | st.text() | st.none(), max_size=6))
-def test_any_parameters_survive_the_splice(extra):
+def test_any_parameters_survive_the_splice(extra: dict[str, int | str | None]) -> None:
     """Whatever members a row has beside its prompt, the body is valid JSON and holds them."""
     reserved = {"prompt", "messages", "input", "model", "system", "metadata", "url", "method"}
     extra = {k: v for k, v in extra.items() if k not in reserved | {"id", "custom_id", "key", "row_id"}}
@@ -348,7 +359,7 @@ JSON_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.text()
 
 @settings(max_examples=40)
 @given(st.lists(JSON_VALUES, max_size=5), st.sampled_from(["", " ", "\n\t "]))
-def test_array_splits_into_the_source_of_its_items(items, space):
+def test_array_splits_into_the_source_of_its_items(items: list[object], space: str) -> None:
     """Each item comes back as it was written, whatever the spacing between."""
     sources = [dumps(item) for item in items]
     text = f"{space}[{space}" + f"{space},{space}".join(sources) + f"{space}]{space}"
@@ -357,6 +368,6 @@ def test_array_splits_into_the_source_of_its_items(items, space):
 
 
 @pytest.mark.parametrize("text", ["{}", '"[]"', "1"])
-def test_what_is_no_array_is_not_split(text):
+def test_what_is_no_array_is_not_split(text: str) -> None:
     """Other values are told apart from an empty array."""
     assert split_array(text) is None

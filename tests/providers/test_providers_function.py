@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 import pytest
 
@@ -19,17 +21,19 @@ def a_row(value: object = None, **fields: str) -> Row:
     return Row(7, "0" * 16, '"seven"', fields, value)
 
 
-async def called(fn, row: Row | None = None, *, timeout: float = 5.0, **settings: object) -> Outcome:
+async def called(
+    fn: Callable[[Any], Awaitable[object]], row: Row | None = None, *, timeout: float = 5.0, **settings: Any
+) -> Outcome:
     provider = FunctionProvider(fn, **settings)
     row = row or a_row(1)
     return await provider.call(first_request(provider, row), row, timeout=timeout)
 
 
-async def echo(row):
+async def echo(row: object) -> object:
     return row
 
 
-async def test_function_gets_the_callers_own_object():
+async def test_function_gets_the_callers_own_object() -> None:
     """A row that came from Python reaches the function as it was handed in."""
     thing = object()
 
@@ -39,7 +43,7 @@ async def test_function_gets_the_callers_own_object():
     assert outcome.verdict == "success"
 
 
-async def test_function_gets_a_dictionary_for_a_row_of_a_file():
+async def test_function_gets_a_dictionary_for_a_row_of_a_file() -> None:
     """Members parsed, with the row's name as id."""
     outcome = await called(echo, a_row(prompt='"hi"', n="[1, 2.5]"))
 
@@ -69,47 +73,50 @@ class Model:
         (float("nan"), "nan", None),
     ],
 )
-async def test_what_it_returns_is_the_body(value, body, text):
+async def test_what_it_returns_is_the_body(
+    value: Any, body: int | list[dict[str, str]] | str | dict[str, Any] | None, text: str | None
+) -> None:
     """JSON where there is a form, else its text, so that no result is lost; a string is also the text."""
 
-    async def fn(row):
+    async def fn(row: object) -> object:
         return value
 
     outcome = await called(fn)
 
     assert (outcome.verdict, outcome.status, outcome.text) == ("success", 200, text)
+    assert outcome.body is not None
     assert json.loads(outcome.body) == body
     assert "\n" not in outcome.body
     outcome.body.encode()
 
 
-async def test_what_it_raises_is_judged():
+async def test_what_it_raises_is_judged() -> None:
     """An exception is an outcome; one with a status is judged by it."""
 
     class RateLimitedError(Exception):
         status_code = 429
 
-    async def limited(row):
+    async def limited(row: object) -> NoReturn:
         raise RateLimitedError("slow down")
 
-    async def broken(row):
+    async def broken(row: object) -> NoReturn:
         raise ConnectionError("gone")
 
     assert (await called(limited)).verdict == "throttled"
     assert (await called(broken)).verdict == "failure"
 
 
-async def test_timeout_ends_the_call_and_is_a_failure():
+async def test_timeout_ends_the_call_and_is_a_failure() -> None:
     """Our deadline cancels the function; a timeout of its own is a failure as well."""
     ended = asyncio.Event()
 
-    async def slow(row):
+    async def slow(row: object) -> None:
         try:
             await asyncio.sleep(60)
         finally:
             ended.set()
 
-    async def own(row):
+    async def own(row: object) -> NoReturn:
         raise TimeoutError("mine")
 
     outcome = await called(slow, timeout=0.02)
@@ -120,11 +127,11 @@ async def test_timeout_ends_the_call_and_is_a_failure():
     assert (await called(own)).verdict == "failure"
 
 
-async def test_cancellation_passes_through():
+async def test_cancellation_passes_through() -> None:
     """Who cancels the call sees it cancelled, and so does the function."""
     seen = []
 
-    async def slow(row):
+    async def slow(row: object) -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -140,10 +147,10 @@ async def test_cancellation_passes_through():
     assert seen == ["cancelled"]
 
 
-async def test_cancellation_from_within_is_an_outcome():
+async def test_cancellation_from_within_is_an_outcome() -> None:
     """A function that awaits something cancelled has failed; nobody cancelled the call."""
 
-    async def fn(row):
+    async def fn(row: object) -> None:
         future = asyncio.get_running_loop().create_future()
         future.cancel()
         await future
@@ -151,19 +158,19 @@ async def test_cancellation_from_within_is_an_outcome():
     assert (await called(fn)).verdict == "failure"
 
 
-class Callable:
-    async def __call__(self, row):
+class Asker:
+    async def __call__(self, row: object) -> object:
         return row
 
 
-@pytest.mark.parametrize("fn", [functools.partial(echo), functools.partial(functools.partial(echo)), Callable(), echo])
-async def test_partials_and_callable_objects_are_fine(fn):
+@pytest.mark.parametrize("fn", [functools.partial(echo), functools.partial(functools.partial(echo)), Asker(), echo])
+async def test_partials_and_callable_objects_are_fine(fn: Callable[[Any], Awaitable[object]]) -> None:
     """Whatever awaits when called."""
     assert (await called(fn, a_row(3))).value == 3
 
 
-@pytest.mark.parametrize("fn", [lambda row: row, print, Callable, functools.partial(print), 5, None])
-def test_what_is_not_async_is_refused_at_construction(fn):
+@pytest.mark.parametrize("fn", [lambda row: row, print, Asker, functools.partial(print), 5, None])
+def test_what_is_not_async_is_refused_at_construction(fn: Any) -> None:
     """A blocking function would block the run: told at once, with what to do."""
     with pytest.raises(UsageError, match="is not an async function") as caught:
         FunctionProvider(fn)
@@ -171,16 +178,17 @@ def test_what_is_not_async_is_refused_at_construction(fn):
     assert "async def" in caught.value.hint
 
 
-async def test_canary_calls_the_function_with_the_canarys_row():
+async def test_canary_calls_the_function_with_the_canarys_row() -> None:
     """With a row to try there is a canary, without one there is none."""
     seen = []
 
-    async def fn(row):
+    async def fn(row: object) -> None:
         seen.append(row)
 
     without = FunctionProvider(fn)
     provider = FunctionProvider(fn, ping_row="ping")
     canary = provider.ping(first_request(provider, a_row(1)))
+    assert canary is not None
 
     outcome = await provider.call(canary, None, timeout=5)
 
@@ -188,11 +196,11 @@ async def test_canary_calls_the_function_with_the_canarys_row():
     assert (seen, outcome.verdict) == (["ping"], "success")
 
 
-def test_route_is_named_after_the_function():
+def test_route_is_named_after_the_function() -> None:
     """What people see in reports is the function's name, or the one they chose."""
     assert first_request(FunctionProvider(echo), a_row()).route.label == "echo"
     assert first_request(FunctionProvider(functools.partial(echo)), a_row()).route.label == "echo"
-    assert first_request(FunctionProvider(Callable()), a_row()).route.label == "Callable"
+    assert first_request(FunctionProvider(Asker()), a_row()).route.label == "Asker"
     assert first_request(FunctionProvider(echo, name="mine"), a_row()).route.label == "mine"
 
 
@@ -243,12 +251,12 @@ class Part:
         self.__dict__.update(members)
 
 
-CHAT = {
+CHAT: dict[str, object] = {
     "object": "chat.completion",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "from chat"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 4},
 }
-MESSAGE = {
+MESSAGE: dict[str, object] = {
     "type": "message",
     "role": "assistant",
     "content": [{"type": "text", "text": "from claude"}],
@@ -281,7 +289,15 @@ MESSAGE = {
         (Hostile(), None, None),
     ],
 )
-async def test_text_and_usage_of_an_sdk_object_were_null(value, text, usage):
+async def test_text_and_usage_of_an_sdk_object_were_null(
+    value: GoogleResponse
+    | Hostile
+    | LangchainMessage
+    | SdkObject
+    | dict[str, dict[str, int] | list[dict[str, dict[str, str] | int | str]] | str],
+    text: str | None,
+    usage: Usage | None,
+) -> None:
     """They are read from what the objects of SDKs have; plain values are the author's own."""
 
     async def answer(row: object) -> object:

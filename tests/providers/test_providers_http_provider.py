@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+from typing import Any
 
 import pytest
 from e2e_sick import whole
@@ -40,15 +41,17 @@ class Nowhere:
 
 
 def a_row(text: str) -> Row:
-    return Row(1, "0" * 16, '"row-1"', split_object(text))
+    fields = split_object(text)
+    assert fields is not None
+    return Row(1, "0" * 16, '"row-1"', fields)
 
 
-def a_caller(**settings: object) -> HttpProvider:
+def a_caller(**settings: Any) -> HttpProvider:
     settings.setdefault("environ", KEYS)
     return HttpProvider(ProviderSettings(**settings), Nowhere())
 
 
-def prepared(text: str = '{"prompt":"hi"}', **settings: object) -> Request:
+def prepared(text: str = '{"prompt":"hi"}', **settings: Any) -> Request:
     return first_request(a_caller(**settings), a_row(text))
 
 
@@ -98,14 +101,14 @@ URLS = [
 
 
 @pytest.mark.parametrize(("settings", "row", "url", "label"), URLS)
-def test_row_and_settings_decide_url_and_label(settings, row, url, label):
+def test_row_and_settings_decide_url_and_label(settings: dict[str, Any], row: str, url: str, label: str) -> None:
     """The row's provider, the run's, the base URL, the row's format: in this order."""
     request = prepared(row, **settings)
 
     assert (request.url, request.route.label) == (url, label)
 
 
-def test_provider_prefix_is_split_off_in_what_is_sent_but_never_in_a_batch_body():
+def test_provider_prefix_is_split_off_in_what_is_sent_but_never_in_a_batch_body() -> None:
     """A composed body has the provider's own name of the model; a batch body keeps its bytes."""
     batch = '{ "model":"groq/y" ,"messages":[]}'
 
@@ -122,14 +125,14 @@ def test_provider_prefix_is_split_off_in_what_is_sent_but_never_in_a_batch_body(
         ("{}", b'{"model":"gpt"}'),
     ],
 )
-def test_a_batch_body_without_a_model_was_sent_without_one_though_the_run_has_it(body, sent):
+def test_a_batch_body_without_a_model_was_sent_without_one_though_the_run_has_it(body: str, sent: bytes) -> None:
     """Mistral's batch rows name none: the run's is filled in, and the rest of the body stays."""
     request = prepared('{"custom_id":"a","body":' + body + "}", model="openai/gpt")
 
     assert (request.body, request.route.label) == (sent, "openai/gpt")
 
 
-def test_a_batch_body_with_a_model_keeps_its_bytes():
+def test_a_batch_body_with_a_model_keeps_its_bytes() -> None:
     """Nothing is added to a body that is sent as it stands."""
     request = prepared('{"body":{"messages":[ ],"model":"own"}}', model="openai/gpt")
 
@@ -137,7 +140,7 @@ def test_a_batch_body_with_a_model_keeps_its_bytes():
 
 
 @pytest.mark.parametrize("path", ["/chat/completions", "/embeddings", "/responses", "/completions"])
-def test_batch_rows_of_azure_were_refused_for_their_url(path):
+def test_batch_rows_of_azure_were_refused_for_their_url(path: str) -> None:
     """Their url has no version: it is in Azure's base URL."""
     request = prepared('{"custom_id":"a","url":"' + path + '","body":{"model":"m","input":"x","messages":[]}}')
 
@@ -146,7 +149,7 @@ def test_batch_rows_of_azure_were_refused_for_their_url(path):
 
 @pytest.mark.parametrize("path", ["/v1/score", "/v1/rerank", "/v1/audio/transcriptions"])
 @pytest.mark.parametrize("base", ["http://127.0.0.1:1", "http://127.0.0.1:1/v1"])
-def test_other_paths_of_batch_rows_pass_with_endpoint_raw_only(path, base):
+def test_other_paths_of_batch_rows_pass_with_endpoint_raw_only(path: str, base: str) -> None:
     """VLLM's score and rerank: the body goes to that path as it is; without raw the error names --endpoint raw."""
     row = '{"custom_id":"a","url":"' + path + '","body":{"model":"m","query":"x"}}'
 
@@ -162,7 +165,7 @@ def test_other_paths_of_batch_rows_pass_with_endpoint_raw_only(path, base):
     "url",
     ["https://evil.test/v1/x", "//evil.test/v1", "/v1/../admin", "/v2/x", "/v1/x?y=1", "/v1/x y", "/v1//x", "/v1/"],
 )
-def test_endpoint_raw_lets_no_row_choose_where_it_goes(url):
+def test_endpoint_raw_lets_no_row_choose_where_it_goes(url: str) -> None:
     """Only plain paths below /v1/."""
     with pytest.raises(MalformedRowError) as caught:
         prepared('{"url":"' + url + '","body":{"model":"m"}}', base_url="http://127.0.0.1:1", endpoint="raw")
@@ -170,7 +173,7 @@ def test_endpoint_raw_lets_no_row_choose_where_it_goes(url):
     assert caught.value.code == "input_bad_url"
 
 
-def test_endpoint_raw_takes_batch_rows_only():
+def test_endpoint_raw_takes_batch_rows_only() -> None:
     """A prompt has no path; a known path is sent as ever."""
     with pytest.raises(MalformedRowError, match="batch rows"):
         prepared('{"prompt":"a"}', model="openai/gpt", endpoint="raw")
@@ -197,7 +200,7 @@ AZURE = [
 
 
 @pytest.mark.parametrize(("more", "row", "path"), AZURE)
-def test_azure_speaks_v1_or_deployments(more, row, path):
+def test_azure_speaks_v1_or_deployments(more: dict[str, Any], row: str, path: str) -> None:
     """Without an API version the v1 endpoint, with one the deployment's path; a model cannot leave its segment."""
     environ = {**KEYS, "AZURE_OPENAI_ENDPOINT": "https://n.openai.azure.com/", **more}
 
@@ -208,7 +211,7 @@ def test_azure_speaks_v1_or_deployments(more, row, path):
     assert "Authorization" not in request.headers
 
 
-def test_azure_deployment_of_dots_is_malformed():
+def test_azure_deployment_of_dots_is_malformed() -> None:
     """A path segment of dots would climb."""
     environ = {**KEYS, "AZURE_OPENAI_ENDPOINT": "https://n.openai.azure.com", "AZURE_OPENAI_API_VERSION": "v"}
 
@@ -238,14 +241,16 @@ KEY_RULES = [
 
 
 @pytest.mark.parametrize(("settings", "row", "keys"), KEY_RULES)
-def test_key_goes_where_the_command_line_sends_it(settings, row, keys):
+def test_key_goes_where_the_command_line_sends_it(
+    settings: dict[str, Any], row: str, keys: set[Any] | set[str]
+) -> None:
     """One key at most, and a row never decides which one goes to --base-url."""
     text = '{"prompt":"hi"' + ("," + row[1:] if row != "{}" else "}")
 
     assert sent_keys(prepared(text, **settings)) == keys
 
 
-def test_each_format_has_its_headers():
+def test_each_format_has_its_headers() -> None:
     """OpenAI's take a bearer; Anthropic's a header of their own and a version; none asks for compression."""
     chat = prepared(model="openai/x").headers
     messages = prepared(model="anthropic/x").headers
@@ -259,7 +264,7 @@ def test_each_format_has_its_headers():
     assert compatible["Authorization"] == f"Bearer {KEYS['ANTHROPIC_API_KEY']}"
 
 
-def test_base_url_comes_from_the_providers_variable_and_then_needs_no_key():
+def test_base_url_comes_from_the_providers_variable_and_then_needs_no_key() -> None:
     """OPENAI_BASE_URL moves openai alone; a server of one's own may want no key."""
     environ = {"OPENAI_BASE_URL": "http://localhost:8000/v1", "GROQ_API_KEY": "g"}
 
@@ -267,10 +272,15 @@ def test_base_url_comes_from_the_providers_variable_and_then_needs_no_key():
     assert prepared(model="groq/x", environ=environ).url.startswith("https://api.groq.com/")
 
 
-def test_sim_is_asked_for_its_url_once_and_ignores_base_url():
+def test_sim_is_asked_for_its_url_once_and_ignores_base_url() -> None:
     """The simulated provider starts when a row needs it, and only then."""
-    asked = []
-    provider = a_caller(model="sim/x", base_url="http://h", sim_url=lambda: asked.append(1) or "http://127.0.0.1:9")
+    asked: list[int] = []
+
+    def start() -> str:
+        asked.append(1)
+        return "http://127.0.0.1:9"
+
+    provider = a_caller(model="sim/x", base_url="http://h", sim_url=start)
 
     started_early = bool(asked)
     urls = {first_request(provider, a_row(f'{{"prompt":"hi","model":"sim/m{n}"}}')).url for n in range(3)}
@@ -279,7 +289,7 @@ def test_sim_is_asked_for_its_url_once_and_ignores_base_url():
     assert urls == {"http://127.0.0.1:9/v1/chat/completions"}
 
 
-def test_routes_of_one_key_share_an_account():
+def test_routes_of_one_key_share_an_account() -> None:
     """Two models behind one key are two circuits and one account; another key or server is another account."""
     provider = a_caller(model="openai/a")
     first, second, other = (
@@ -305,7 +315,7 @@ USAGE = [
 
 
 @pytest.mark.parametrize(("settings", "row", "words"), USAGE)
-def test_what_is_missing_is_told_before_anything_is_sent(settings, row, words):
+def test_what_is_missing_is_told_before_anything_is_sent(settings: dict[str, Any], row: str, words: str) -> None:
     """No model, no key, no URL: a usage error that says which."""
     provider = a_caller(**settings)
 
@@ -316,7 +326,7 @@ def test_what_is_missing_is_told_before_anything_is_sent(settings, row, words):
 
 
 @pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret\r\nX: y", "sk-secret…", "sk-ключ-secret", "sk\x00secret"])
-def test_key_that_can_be_no_header_is_refused_and_not_shown(key):
+def test_key_that_can_be_no_header_is_refused_and_not_shown(key: str) -> None:
     """A pasted line break or dots of a hidden key: a usage error that names the variable alone."""
     with pytest.raises(UsageError) as caught:
         prepared(model="openai/x", environ={"OPENAI_API_KEY": key})
@@ -340,7 +350,7 @@ def test_key_that_can_be_no_header_is_refused_and_not_shown(key):
         "http://host/v1\nX: y",
     ],
 )
-def test_base_url_that_is_none_is_refused_and_not_shown(url):
+def test_base_url_that_is_none_is_refused_and_not_shown(url: str) -> None:
     """Only http and https, and no key in it."""
     with pytest.raises(UsageError) as caught:
         ProviderSettings(model="x", base_url=url)
@@ -351,19 +361,19 @@ def test_base_url_that_is_none_is_refused_and_not_shown(url):
 @pytest.mark.parametrize(
     "params", [{"stream": "true"}, {"headers": "{}"}, {"api_key": '"x"'}, {"model": '"x"'}, {"seed": "{"}, {"a": "NaN"}]
 )
-def test_parameters_that_cannot_be_meant_are_refused(params):
+def test_parameters_that_cannot_be_meant_are_refused(params: dict[str, str]) -> None:
     """Streams, headers, keys and broken JSON are told at once."""
     with pytest.raises(UsageError):
         ProviderSettings(model="x", params=params)
 
 
-def test_unknown_endpoint_is_refused():
+def test_unknown_endpoint_is_refused() -> None:
     """The message lists what there is."""
     with pytest.raises(UsageError, match="chat, responses, embeddings, completions, messages"):
-        ProviderSettings(model="x", endpoint="audio")
+        ProviderSettings(model="x", endpoint="audio")  # type: ignore[arg-type]
 
 
-def test_nothing_shows_a_key():
+def test_nothing_shows_a_key() -> None:
     """Settings, requests and routes can be logged."""
     provider = a_caller(model="openai/x")
 
@@ -386,26 +396,27 @@ def test_nothing_shows_a_key():
         ('{"input":"hi","model":"text-embedding-3-small"}', 0),
     ],
 )
-def test_tokens_are_estimated_from_the_body_and_the_rows_limit(row, extra):
+def test_tokens_are_estimated_from_the_body_and_the_rows_limit(row: str, extra: int) -> None:
     """Four bytes a token, and what the model may write; embeddings write nothing."""
     request = prepared(row, model="openai/x")
 
     assert request.tokens == len(request.body) // 4 + extra
 
 
-def test_canary_goes_where_its_row_went():
+def test_canary_goes_where_its_row_went() -> None:
     """Same URL, headers and route, a small body."""
     provider = a_caller(model="openai/x")
     request = first_request(provider, a_row('{"prompt":"long","max_tokens":500}'))
 
     canary = provider.ping(request)
 
+    assert canary is not None
     assert (canary.url, canary.headers, canary.route) == (request.url, request.headers, request.route)
     assert canary.body == b'{"model":"x","messages":[{"role":"user","content":"ping"}],"max_tokens":1}'
     assert canary.tokens < request.tokens
 
 
-def test_any_number_of_models_is_served():
+def test_any_number_of_models_is_served() -> None:
     """Rows may name thousands of models; what is remembered of them is bounded."""
     provider = a_caller()
 
@@ -429,7 +440,7 @@ ENDS = [
 
 
 @pytest.mark.parametrize(("answer", "verdict", "status"), ENDS)
-async def test_answer_is_judged_end_to_end(answer, verdict, status):
+async def test_answer_is_judged_end_to_end(answer: bytes, verdict: str, status: int | None) -> None:
     """From the row over a real socket to the verdict; nothing raises and no key is said."""
     async with raw_server(answering(answer)) as server:
         provider = HttpProvider.over_http(ProviderSettings(model="openai/x", base_url=server.url, environ=KEYS))
@@ -443,7 +454,7 @@ async def test_answer_is_judged_end_to_end(answer, verdict, status):
     assert KEYS["OPENAI_API_KEY"] not in repr(outcome) + str(outcome.body)
 
 
-async def test_unreachable_provider_is_a_failure_that_was_not_sent():
+async def test_unreachable_provider_is_a_failure_that_was_not_sent() -> None:
     """Refused connections count against the route and cost nothing."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -456,7 +467,7 @@ async def test_unreachable_provider_is_a_failure_that_was_not_sent():
     assert (outcome.verdict, outcome.sent) == ("failure", False)
 
 
-async def test_key_that_the_provider_echoes_is_masked():
+async def test_key_that_the_provider_echoes_is_masked() -> None:
     """Error bodies like to quote the key; the result must not, whichever of the known keys it is."""
     body = b'{"error":{"message":"Incorrect API key provided: %s","code":"invalid_api_key"}}' % KEYS["MY_KEY"].encode()
     async with raw_server(answering(whole(body, status="401 Unauthorized"))) as server:

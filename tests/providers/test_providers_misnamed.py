@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llmbatch.core.calls import Reply, Request
@@ -27,10 +29,12 @@ class Nowhere:
         return None
 
 
-def prepared(row_model: str | None = None, *, environ: dict[str, str] | None = None, **settings: object) -> Request:
+def prepared(row_model: str | None = None, *, environ: dict[str, str] | None = None, **settings: Any) -> Request:
     provider = HttpProvider(ProviderSettings(environ=KEYS if environ is None else environ, **settings), Nowhere())
     text = '{"prompt":"hi"' + ("}" if row_model is None else f',"model":{dumps(row_model)}}}')
-    return first_request(provider, Row(1, "0" * 16, '"row-1"', split_object(text)))
+    fields = split_object(text)
+    assert fields is not None
+    return first_request(provider, Row(1, "0" * 16, '"row-1"', fields))
 
 
 WRONG = [
@@ -65,7 +69,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "hint"), WRONG)
-def test_a_model_of_another_company_is_not_sent_to_openai(name, hint):
+def test_a_model_of_another_company_is_not_sent_to_openai(name: str, hint: str) -> None:
     """Not as the run's model and not as a row's: the hint has what was meant, how to force it, and who is known."""
     with pytest.raises(UsageError) as run:
         prepared(model=name)
@@ -80,14 +84,14 @@ def test_a_model_of_another_company_is_not_sent_to_openai(name, hint):
 
 
 @pytest.mark.parametrize(("name", "hint"), WRONG)
-def test_a_foreign_name_can_be_forced(name, hint):
+def test_a_foreign_name_can_be_forced(name: str, hint: str) -> None:
     """The provider before it takes it whole."""
     assert prepared(model=f"openai/{name}").route.label == f"openai/{name}"
     assert prepared(f"openai/{name}").route.label == f"openai/{name}"
 
 
 @pytest.mark.parametrize(("name", "hint"), WRONG)
-def test_a_gateway_and_a_host_of_many_take_every_name(name, hint):
+def test_a_gateway_and_a_host_of_many_take_every_name(name: str, hint: str) -> None:
     """With a base URL, by flag or variable, and at providers that serve other makers' models."""
     gateway = KEYS | {"OPENAI_BASE_URL": "http://localhost:4000/v1"}
 
@@ -112,25 +116,25 @@ def test_a_gateway_and_a_host_of_many_take_every_name(name, hint):
         "v1.2",
     ],
 )
-def test_openais_own_names_need_no_provider(name):
+def test_openais_own_names_need_no_provider(name: str) -> None:
     """Nor do names that say nothing."""
     assert prepared(model=name).route.label == f"openai/{name}"
     assert prepared(name).route.label == f"openai/{name}"
 
 
-def test_no_providers_own_example_is_taken_for_anothers():
+def test_no_providers_own_example_is_taken_for_anothers() -> None:
     """What the hints recommend is right where it is recommended."""
     for provider in PROVIDERS.values():
         if provider.own_models_only:
             assert find_misnamed(provider.example, provider, is_rows=False) is None
 
 
-def test_claude_without_a_provider_is_anthropics_where_the_format_is():
+def test_claude_without_a_provider_is_anthropics_where_the_format_is() -> None:
     """The format of the row says it."""
     assert prepared(model="claude-sonnet-5", endpoint="messages").route.label == "anthropic/claude-sonnet-5"
 
 
-def test_a_hosted_model_needs_a_host_in_the_command():
+def test_a_hosted_model_needs_a_host_in_the_command() -> None:
     """``-m meta-llama/…`` alone would go to OpenAI; a row's name is sent whole to the provider of the command."""
     name = "meta-llama/Llama-3.3-70B-Instruct"
 
@@ -146,7 +150,7 @@ def test_a_hosted_model_needs_a_host_in_the_command():
     ("name", "example"),
     [("openai", "openai/gpt-5-mini"), ("ollama", "ollama/"), ("xai/", "xai/"), ("openai//", "openai/")],
 )
-def test_a_provider_alone_is_no_model(name, example):
+def test_a_provider_alone_is_no_model(name: str, example: str) -> None:
     """The hint has an example; a server of one's own may well call a model that."""
     with pytest.raises(UsageError, match="no model") as caught:
         prepared(model=name)
@@ -156,15 +160,15 @@ def test_a_provider_alone_is_no_model(name, example):
         assert prepared(model=name, base_url="http://h").route.label == name
 
 
-def test_a_rows_model_that_is_a_provider_alone_is_malformed():
+def test_a_rows_model_that_is_a_provider_alone_is_malformed() -> None:
     """The others go on."""
     with pytest.raises(MalformedRowError, match="no model"):
         prepared("openai")
 
 
-def test_a_misspelt_scenario_is_not_answered_as_steady():
+def test_a_misspelt_scenario_is_not_answered_as_steady() -> None:
     """The hint lists what there is, and says what was meant."""
-    sim = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "outage")}
+    sim: dict[str, Any] = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "outage")}
 
     with pytest.raises(UsageError) as caught:
         prepared(model="sim/stedy", **sim)
@@ -174,9 +178,9 @@ def test_a_misspelt_scenario_is_not_answered_as_steady():
 
 
 @pytest.mark.parametrize("name", ["foo", "mine", "", " ", "gpt-5-mini", "x" * 300, "no\nsuch", "Straße"])
-def test_any_other_name_of_a_scenario_was_answered_as_steady(name):
+def test_any_other_name_of_a_scenario_was_answered_as_steady(name: str) -> None:
     """As the run's model and as a row's; a simulated provider of one's own takes every name."""
-    sim = {"sim_url": lambda: "http://127.0.0.1:1"}
+    sim: dict[str, Any] = {"sim_url": lambda: "http://127.0.0.1:1"}
     known = sim | {"sim_scenarios": lambda: ("steady", "outage", "s1-flash")}
 
     with pytest.raises(UsageError) as caught:
@@ -191,9 +195,12 @@ def test_any_other_name_of_a_scenario_was_answered_as_steady(name):
         assert prepared(model=f"sim/{name}", **sim).route.label == f"sim/{name}"
 
 
-def test_the_short_name_of_a_scenario_is_no_model():
+def test_the_short_name_of_a_scenario_is_no_model() -> None:
     """``sim serve --scenario s1`` takes it; the hint has the whole name."""
-    sim = {"sim_url": lambda: "http://127.0.0.1:1", "sim_scenarios": lambda: ("steady", "s1-flash", "s10-disguised")}
+    sim: dict[str, Any] = {
+        "sim_url": lambda: "http://127.0.0.1:1",
+        "sim_scenarios": lambda: ("steady", "s1-flash", "s10-disguised"),
+    }
 
     with pytest.raises(UsageError) as caught:
         prepared(model="sim/s1", **sim)
@@ -230,7 +237,7 @@ def test_the_short_name_of_a_scenario_is_no_model():
         ),
     ],
 )
-def test_providers_of_the_table_are_reached(name, environ, url):
+def test_providers_of_the_table_are_reached(name: str, environ: dict[str, Any], url: str) -> None:
     """At their address, with their key as a bearer."""
     request = prepared(model=name, environ=KEYS | environ)
     provider = PROVIDERS[name.partition("/")[0]]
@@ -240,7 +247,7 @@ def test_providers_of_the_table_are_reached(name, environ, url):
 
 
 @pytest.mark.parametrize(("name", "port"), [("ollama", 11434), ("vllm", 8000), ("lmstudio", 1234), ("llamacpp", 8080)])
-def test_servers_on_this_machine_need_no_key(name, port):
+def test_servers_on_this_machine_need_no_key(name: str, port: int) -> None:
     """They are found at their usual port; a key is sent where one is named."""
     bare = prepared(model=f"{name}/x", environ={})
     keyed = prepared(model=f"{name}/x", environ={"MY_KEY": "k-0123456789"}, api_key_env="MY_KEY")
@@ -253,7 +260,7 @@ def test_servers_on_this_machine_need_no_key(name, port):
 @pytest.mark.parametrize(
     ("name", "missing"), [("cloudflare/x", "CLOUDFLARE_ACCOUNT_ID"), ("databricks/x", "DATABRICKS_HOST")]
 )
-def test_what_is_missing_of_an_address_is_named(name, missing):
+def test_what_is_missing_of_an_address_is_named(name: str, missing: str) -> None:
     """The variable, and how to set it."""
     with pytest.raises(UsageError, match=missing) as caught:
         prepared(model=name)
@@ -261,7 +268,7 @@ def test_what_is_missing_of_an_address_is_named(name, missing):
     assert f"export {missing}=" in caught.value.hint
 
 
-def test_googles_own_variable_holds_the_key_of_gemini():
+def test_googles_own_variable_holds_the_key_of_gemini() -> None:
     """``GOOGLE_API_KEY``, as Google's tools have it; ``GEMINI_API_KEY`` wins."""
     google = prepared(model="gemini/x", environ={"GOOGLE_API_KEY": "google-0123456789"})
     both = prepared(model="gemini/x", environ={"GOOGLE_API_KEY": "google-0123456789", "GEMINI_API_KEY": "own-0123456"})
@@ -281,12 +288,12 @@ def test_googles_own_variable_holds_the_key_of_gemini():
         ("http://h:1/api/v2/embeddings", "http://h:1/api/v2/embeddings"),
     ],
 )
-def test_the_url_of_an_endpoint_is_no_base_url_to_be_doubled(base_url, url):
+def test_the_url_of_an_endpoint_is_no_base_url_to_be_doubled(base_url: str, url: str) -> None:
     """It is understood, and says which format rows take that leave the choice."""
     assert prepared(model="x", base_url=base_url).url == url
 
 
-def test_a_row_has_its_own_format_whatever_endpoint_the_base_url_names():
+def test_a_row_has_its_own_format_whatever_endpoint_the_base_url_names() -> None:
     """An embedding does not go to the chat endpoint."""
     provider = HttpProvider(
         ProviderSettings(model="embed-1", base_url="http://h:1/v1/chat/completions", environ={}), Nowhere()

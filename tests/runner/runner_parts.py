@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +39,9 @@ class ModelProvider(Provider):
     def request(self, row: Row, route: Route) -> Request:
         return Request(route, "http://127.0.0.1/v1", {}, row.fields["prompt"].encode(), "mine", tokens=10)
 
+    async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:
+        raise AssertionError("tests say themselves how a call ends")
+
     def ping(self, like: Request) -> Request | None:
         return replace(like, body=b"", tokens=1) if self.smallest else None
 
@@ -64,7 +67,9 @@ def prompts(count: int, **fields: str) -> list[object]:
 class Parts:
     """What the parts of a run share, on a clock that only the test moves."""
 
-    def __init__(self, rows: Iterable[object] = (), *, smallest: bool = False, **options: Any) -> None:
+    def __init__(
+        self, rows: Iterable[object] | AsyncIterable[object] = (), *, smallest: bool = False, **options: Any
+    ) -> None:
         self.now = 1000.0
         self.events: list[Event] = []
         self.halted: list[tuple[int, str, str]] = []

@@ -174,10 +174,10 @@ def test_rows_parked_for_a_named_wait_are_queued_when_it_is_over() -> None:
     open_circuit(run, opens.route)
 
     run.backlog.release_due(1059.0)
-    assert waits.state is RowState.PARKED
+    before = waits.state
     run.backlog.release_due(1060.0)
 
-    assert waits.state is RowState.QUEUED
+    assert (before, waits.state) == (RowState.PARKED, RowState.QUEUED)
     assert opens.state is RowState.PARKED
 
 

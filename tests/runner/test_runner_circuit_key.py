@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import pytest
+from runner_story import Simulate
 
 from llmbatch import BatchRunner, UsageError
 from llmbatch.core.calls import Reply, Request
@@ -46,7 +47,7 @@ def one_by_one(*groups: list[object]) -> list[object]:
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
-def test_one_tenants_outage_leaves_the_others_alone(simulate: Callable[..., object]) -> None:
+def test_one_tenants_outage_leaves_the_others_alone(simulate: Simulate) -> None:
     """With a circuit each, the healthy tenant is done in seconds while the other one's rows wait for an hour."""
     rows = one_by_one(rows_of("acme", 300), rows_of("beta", 300))
 
@@ -60,7 +61,7 @@ def test_one_tenants_outage_leaves_the_others_alone(simulate: Callable[..., obje
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
-def test_a_tenant_whose_rows_come_last_is_reached_during_anothers_outage(simulate: Callable[..., object]) -> None:
+def test_a_tenant_whose_rows_come_last_is_reached_during_anothers_outage(simulate: Simulate) -> None:
     """Reading does not stop because every tenant that is known yet is down."""
     rows = rows_of("acme", 500) + rows_of("beta", 100)
 
@@ -71,7 +72,7 @@ def test_a_tenant_whose_rows_come_last_is_reached_during_anothers_outage(simulat
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
-def test_an_outage_of_the_provider_loses_no_row_of_any_tenant(simulate: Callable[..., object]) -> None:
+def test_an_outage_of_the_provider_loses_no_row_of_any_tenant(simulate: Simulate) -> None:
     """Every circuit opens by itself; calls while down stay within concurrency, threshold and probes of each."""
     rows = one_by_one(*(rows_of(f"tenant-{number}", 50) for number in range(8)))
 
@@ -82,7 +83,7 @@ def test_an_outage_of_the_provider_loses_no_row_of_any_tenant(simulate: Callable
     assert min(story.finished_at.values()) >= 500
 
 
-def test_rows_without_the_member_share_the_routes_own_circuit(simulate: Callable[..., object]) -> None:
+def test_rows_without_the_member_share_the_routes_own_circuit(simulate: Simulate) -> None:
     """They are not refused, and need no metadata at all."""
     rows: list[object] = [{"prompt": "one"}, {"prompt": "two", "metadata": {}}, {"prompt": "three", "metadata": None}]
 
@@ -91,7 +92,7 @@ def test_rows_without_the_member_share_the_routes_own_circuit(simulate: Callable
     assert story.statuses == {"success": 3}
 
 
-def test_the_key_is_no_part_of_the_result(simulate: Callable[..., object]) -> None:
+def test_the_key_is_no_part_of_the_result(simulate: Simulate) -> None:
     """The line names the model as ever, and carries the row's metadata."""
     story = simulate(rows_of("acme", 3), circuit_key="metadata.tenant")
 
@@ -101,7 +102,7 @@ def test_the_key_is_no_part_of_the_result(simulate: Callable[..., object]) -> No
 
 @pytest.mark.slow  # thousands of tenants in virtual time
 @pytest.mark.no_cover
-def test_idle_tenants_are_forgotten(simulate: Callable[..., object]) -> None:
+def test_idle_tenants_are_forgotten(simulate: Simulate) -> None:
     """Thousands of tenants, one after the other, leave no more than a handful of circuits behind."""
     engines: list[Engine] = []
     rows = [{"prompt": f"row {number}", "metadata": {"tenant": number // 2}} for number in range(6000)]
@@ -112,7 +113,7 @@ def test_idle_tenants_are_forgotten(simulate: Callable[..., object]) -> None:
     assert len(engines[0]._scheduler._run.routes) <= 200
 
 
-def test_a_tenant_that_is_refused_at_first_does_not_stop_a_run_that_works(simulate: Callable[..., object]) -> None:
+def test_a_tenant_that_is_refused_at_first_does_not_stop_a_run_that_works(simulate: Simulate) -> None:
     """The route has answered others: their refusals are these rows' own."""
     bad: list[object] = [{"prompt": f"bad {number} [sim:400]", "metadata": {"tenant": "acme"}} for number in range(10)]
     rows = rows_of("beta", 200) + bad + rows_of("beta", 50)
@@ -187,8 +188,8 @@ async def test_a_function_of_ones_own_has_a_circuit_for_each_tenant() -> None:
     """As a library: rows of Python, a function that fails for one tenant until it recovers."""
     calls = {"acme": 0, "beta": 0}
 
-    async def ask(row: object) -> str:
-        tenant = row["tenant"]  # type: ignore[index]
+    async def ask(row: Any) -> str:
+        tenant: str = row["tenant"]
         calls[tenant] += 1
         if tenant == "acme" and calls["beta"] < 200:
             raise ConnectionError("acme's server is down")

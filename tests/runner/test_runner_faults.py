@@ -5,12 +5,13 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from runner_story import Prompts, Simulate
 
 from llmbatch.core.events import CallSent
-from llmbatch.sim.scenario import Phase
+from llmbatch.sim.scenario import Behavior, Phase
 
 SEEDS = range(160)
-SICKNESSES = ["down", "refuse", "hang", "throttle", "errors", "unauthorized", "bad_request", "fine"]
+SICKNESSES: list[Behavior] = ["down", "refuse", "hang", "throttle", "errors", "unauthorized", "bad_request", "fine"]
 
 
 def plan(chance: Random) -> list[Phase]:
@@ -32,7 +33,7 @@ def plan(chance: Random) -> list[Phase]:
 @pytest.mark.slow
 @pytest.mark.no_cover
 @pytest.mark.parametrize("block", range(8))
-def test_any_fault_plan_ends_with_one_line_a_row(simulate, prompts, block):
+def test_any_fault_plan_ends_with_one_line_a_row(simulate: Simulate, prompts: Prompts, block: int) -> None:
     """Slow (some 0.5 s of CPU): twenty seeds each; poison rows fail, all others succeed, calls stay bounded."""
     for seed in SEEDS[block::8]:
         chance = Random(f"plan:{seed}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import pytest
+from runner_story import Prompts, Simulate
 
 from llmbatch.core.calls import Outcome, Reply, Request
 from llmbatch.core.errors import TransportError
@@ -56,14 +57,14 @@ def is_row(body: bytes) -> bool:
     return b"row " in body
 
 
-def test_a_bad_row_is_judged_when_the_input_ends_in_the_same_step(simulate, prompts):
+def test_a_bad_row_is_judged_when_the_input_ends_in_the_same_step(simulate: Simulate, prompts: Prompts) -> None:
     """One place, and the row before the last is bad: the run stood still for ever with no timer set."""
     story = simulate(prompts(6, poison={3}), concurrency=1, rpm=60.0, latency=3.0)
 
     assert story.statuses == {"success": 5, "failed": 1}
 
 
-def test_one_row_that_never_failed_does_not_probe_for_ever(simulate, prompts):
+def test_one_row_that_never_failed_does_not_probe_for_ever(simulate: Simulate, prompts: Prompts) -> None:
     """Eight rows met an outage, the ninth is bad and the smallest request never passes: eight good rows waited."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -82,7 +83,7 @@ def test_one_row_that_never_failed_does_not_probe_for_ever(simulate, prompts):
     assert story.seconds < 120
 
 
-def test_checks_keep_the_wait_that_the_provider_names(simulate, prompts):
+def test_checks_keep_the_wait_that_the_provider_names(simulate: Simulate, prompts: Prompts) -> None:
     """The last row and each check get 529 with ``Retry-After: 280``: five checks went in as many seconds."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -95,7 +96,7 @@ def test_checks_keep_the_wait_that_the_provider_names(simulate, prompts):
     assert len(sent) <= 2
 
 
-def test_the_smallest_request_does_not_end_one_outage_again_and_again(simulate, prompts):
+def test_the_smallest_request_does_not_end_one_outage_again_and_again(simulate: Simulate, prompts: Prompts) -> None:
     """The last row fails for an hour, as do good requests, and the smallest passes: 4,581 "outages" of two seconds."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -114,7 +115,7 @@ def test_the_smallest_request_does_not_end_one_outage_again_and_again(simulate, 
     assert len(closings) <= 10
 
 
-def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate, prompts):
+def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate: Simulate, prompts: Prompts) -> None:
     """Every call is answered 409 for ten seconds: each row was charged with no good answer to speak against it."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -127,7 +128,7 @@ def test_conflicts_met_by_all_rows_are_proven_before_they_count(simulate, prompt
 
 @pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.no_cover
-def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate, prompts):
+def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate: Simulate, prompts: Prompts) -> None:
     """Three of four calls fail from the first on, 40 runs of 30 rows: 6 ended after three attempts, 41 being needed."""
     failed = 0
     for seed in range(40):
@@ -144,7 +145,7 @@ def test_good_rows_outlast_errors_that_were_there_from_the_first_call(simulate, 
     assert failed == 0
 
 
-def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate):
+def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate: Simulate) -> None:
     """It was sent each minute for as long as the run was let: 1,078 times in the simulation."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -164,7 +165,7 @@ def test_a_tenants_last_row_that_is_throttled_alone_ends(simulate):
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
-def test_tenants_that_are_throttled_together_wait(simulate):
+def test_tenants_that_are_throttled_together_wait(simulate: Simulate) -> None:
     """The account is throttled for an hour, and each tenant has a row left: none ends for it."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -199,7 +200,9 @@ class Silent:
         await self.transport.aclose()
 
 
-def test_a_throttled_row_beside_one_that_hangs_ends_where_outages_are_deferred(simulate, prompts):
+def test_a_throttled_row_beside_one_that_hangs_ends_where_outages_are_deferred(
+    simulate: Simulate, prompts: Prompts
+) -> None:
     """No check went while the other was in flight: each run left both rows with exit code 75."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -218,7 +221,7 @@ def test_a_throttled_row_beside_one_that_hangs_ends_where_outages_are_deferred(s
     assert story.ending.exit_code == 0
 
 
-def test_a_server_that_never_answers_is_named_and_given_up(simulate, prompts):
+def test_a_server_that_never_answers_is_named_and_given_up(simulate: Simulate, prompts: Prompts) -> None:
     """It accepts each request: after a minute nothing told why no row had passed."""
     story = simulate(prompts(12), wrap=Silent, timeout=1.0, limit=4000.0)
 
@@ -230,7 +233,7 @@ def test_a_server_that_never_answers_is_named_and_given_up(simulate, prompts):
 
 
 @pytest.mark.parametrize("bad", [3, 8, 30])
-def test_a_tenant_whose_rows_are_all_bad_ends(simulate, bad):
+def test_a_tenant_whose_rows_are_all_bad_ends(simulate: Simulate, bad: int) -> None:
     """Eight and more of them, twice the threshold, probed for as long as the run was let."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -284,7 +287,7 @@ class GoodUnless:
         return
 
 
-def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
+def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check() -> None:
     """The route that it makes came while the routes were gone through: the run broke off with an internal error."""
     good = row_from_value(7, {"prompt": "hello", "model": "other"})
     assert isinstance(good, Row)
@@ -310,7 +313,7 @@ def test_a_finished_row_of_another_model_may_be_looked_up_for_a_check():
     assert [row for row, how in sorted(ended.items()) if how == "failed"] == [1, *range(10, 20)]
 
 
-def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
+def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted() -> None:
     """Two calls name a wait, the circuit opens and the next probe passes: half of all places were filled at once."""
     policy = RoutePolicy(
         concurrency=40, max_attempts=3, failure_threshold=5, recovery_timeout=60.0, success_threshold=1, timeout=120.0
@@ -320,8 +323,7 @@ def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
     down = Outcome("failure", retry=True, code="http_503", message="busy", retry_after=10.0, status=503)
     for call in calls:
         state.settle(call, down, 1.0)
-    assert not state.is_closed
-    assert state.throttle.ramp_due
+    assert (state.is_closed, state.throttle.ramp_due) == (False, True)
 
     probe = state.admit(41, 12.0, timeout=120.0)
     assert probe is not None
@@ -331,7 +333,7 @@ def test_traffic_ramps_after_a_named_wait_that_an_opening_outlasted():
     assert state.room(12.5) <= 2
 
 
-def test_a_parked_row_keeps_the_wait_that_its_own_answer_named(simulate, prompts):
+def test_a_parked_row_keeps_the_wait_that_its_own_answer_named(simulate: Simulate, prompts: Prompts) -> None:
     """It was asked to wait ten minutes, others passed, and an outage came and went: it was sent at the recovery."""
 
     def answer(body: bytes, now: float) -> Reply | None:
@@ -353,7 +355,9 @@ def test_a_parked_row_keeps_the_wait_that_its_own_answer_named(simulate, prompts
     assert sent[1] >= 600.0
 
 
-def test_rows_that_only_the_smallest_request_outlives_are_probed_ever_more_seldom(simulate, prompts):
+def test_rows_that_only_the_smallest_request_outlives_are_probed_ever_more_seldom(
+    simulate: Simulate, prompts: Prompts
+) -> None:
     """Each row is refused for a quarter of an hour, the smallest request passes: each closing began the waits anew."""
 
     def answer(body: bytes, now: float) -> Reply | None:

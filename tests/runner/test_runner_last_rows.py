@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Any
 
 import pytest
+from runner_story import Prompts, Simulate
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
@@ -75,7 +76,9 @@ class Sick:
 
 @pytest.mark.parametrize("bounds", [{"on_outage": "defer"}, {"max_outage": 30.0}])
 @pytest.mark.parametrize("poison", [2, 3, 4])
-def test_a_bad_tail_ends_a_run_that_will_not_wait(simulate: Callable, prompts: Callable, bounds: dict, poison: int):
+def test_a_bad_tail_ends_a_run_that_will_not_wait(
+    simulate: Simulate, prompts: Prompts, bounds: dict[str, Any], poison: int
+) -> None:
     """The last rows fail, and nobody waits: a canary shows that they are to blame, or every run would defer them."""
     rows = prompts(50, poison=range(51 - poison, 51))
 
@@ -87,7 +90,9 @@ def test_a_bad_tail_ends_a_run_that_will_not_wait(simulate: Callable, prompts: C
 
 
 @pytest.mark.parametrize("bounds", [{"on_outage": "defer"}, {"max_outage": 30.0}])
-def test_an_outage_of_the_last_rows_still_defers_them(simulate: Callable, prompts: Callable, bounds: dict):
+def test_an_outage_of_the_last_rows_still_defers_them(
+    simulate: Simulate, prompts: Prompts, bounds: dict[str, Any]
+) -> None:
     """The canary fails too: no row is to blame."""
     story = simulate(prompts(43), Phase(1.1, "fine"), Phase(float("inf"), "down"), concurrency=5, **bounds)
 
@@ -96,7 +101,7 @@ def test_an_outage_of_the_last_rows_still_defers_them(simulate: Callable, prompt
     assert story.deferred
 
 
-def test_a_named_wait_sends_no_held_row_again(simulate: Callable, prompts: Callable):
+def test_a_named_wait_sends_no_held_row_again(simulate: Simulate, prompts: Prompts) -> None:
     """A bad last row is answered with a wait; what it is held for is a canary's evidence, not the end of that wait."""
     story = simulate(prompts(30), wrap=lambda transport: AlwaysFailing(transport, "row 30", retry_after=40.0))
 
@@ -105,7 +110,7 @@ def test_a_named_wait_sends_no_held_row_again(simulate: Callable, prompts: Calla
     assert len(sent) <= 10
 
 
-def test_a_single_last_row_makes_few_calls_in_an_outage(simulate: Callable, prompts: Callable):
+def test_a_single_last_row_makes_few_calls_in_an_outage(simulate: Simulate, prompts: Prompts) -> None:
     """One row cannot open the circuit; after its attempts a canary asks in its place, and that one does."""
     story = simulate(prompts(30), Phase(6.0, "errors", share=0.3), Phase(3600, "down"), concurrency=1)
 
@@ -115,7 +120,9 @@ def test_a_single_last_row_makes_few_calls_in_an_outage(simulate: Callable, prom
 
 @pytest.mark.parametrize("down", [6.0, 11.0, 12.0, 20.0])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_an_outage_that_a_canary_confirmed_costs_no_row(simulate: Callable, prompts: Callable, rows: int, down: float):
+def test_an_outage_that_a_canary_confirmed_costs_no_row(
+    simulate: Simulate, prompts: Prompts, rows: int, down: float
+) -> None:
     """Fewer rows than the threshold: a failed canary opens the circuit, and a run that will not wait has its answer."""
     story = simulate(prompts(rows), Phase(down, "down"), answered_before=True, on_outage="defer")
 
@@ -125,7 +132,7 @@ def test_an_outage_that_a_canary_confirmed_costs_no_row(simulate: Callable, prom
 
 @pytest.mark.parametrize("since", [2.0, 4.0])
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
-def test_a_tenants_outage_costs_no_row_that_failed_before(simulate: Callable, since: float, concurrency: int):
+def test_a_tenants_outage_costs_no_row_that_failed_before(simulate: Simulate, since: float, concurrency: int) -> None:
     """No canary speaks for a tenant; an outage of hours has more probes than ten times the attempts."""
     names = [name for _ in range(20) for name in ("acme", "beta")]
     rows = [{"prompt": f"{name} {at}", "metadata": {"tenant": name}} for at, name in enumerate(names)]
@@ -143,7 +150,9 @@ def test_a_tenants_outage_costs_no_row_that_failed_before(simulate: Callable, si
 
 @pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("concurrency", [1, 5, 40])
-def test_a_second_surge_soon_after_the_first_meets_few_calls(simulate: Callable, prompts: Callable, concurrency: int):
+def test_a_second_surge_soon_after_the_first_meets_few_calls(
+    simulate: Simulate, prompts: Prompts, concurrency: int
+) -> None:
     """Right after a surge refused rows are doubted before the route; a canary tells the next surge from bad rows."""
     waves = (Phase(6, "fine"), Phase(300, "bad_request"), Phase(40, "fine"), Phase(900, "unauthorized"))
 
@@ -154,7 +163,7 @@ def test_a_second_surge_soon_after_the_first_meets_few_calls(simulate: Callable,
     assert story.down_calls <= 2 * (concurrency + 5) + 100  # probes: a tenth of the outage apart
 
 
-def test_a_streak_of_refusals_and_hangs_is_a_surge(simulate: Callable, prompts: Callable):
+def test_a_streak_of_refusals_and_hangs_is_a_surge(simulate: Simulate, prompts: Prompts) -> None:
     """Calls hang and are refused by turns for an hour: refused probes are no sign that the provider is back."""
     story = simulate(
         prompts(80), wrap=lambda transport: Sick(transport, 2.0, 3600.0), concurrency=5, timeout=5.0, latency=1.0
@@ -167,7 +176,7 @@ def test_a_streak_of_refusals_and_hangs_is_a_surge(simulate: Callable, prompts: 
 
 @pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("surge", [12.0, 12.5, 13.0, 14.0, 14.5, 15.0])
-def test_refused_probes_close_no_surge_that_costs_a_row(simulate: Callable, prompts: Callable, surge: float):
+def test_refused_probes_close_no_surge_that_costs_a_row(simulate: Simulate, prompts: Prompts, surge: float) -> None:
     """An outage goes over into a surge of refusals: refused probes close the circuit, but judge no row."""
     for first in (3, 4, 5, 6):
         phases = (Phase(first, "fine"), Phase(20, "down"), Phase(surge, "bad_request"))
@@ -178,7 +187,7 @@ def test_refused_probes_close_no_surge_that_costs_a_row(simulate: Callable, prom
 
 
 @pytest.mark.parametrize("seed", [1, 3, 5])
-def test_a_tenants_rows_that_saw_an_outage_begin_outlast_it(simulate: Callable, seed: int):
+def test_a_tenants_rows_that_saw_an_outage_begin_outlast_it(simulate: Simulate, seed: int) -> None:
     """Most calls fail, then all: every row of the tenant has failed before, and no canary speaks for it.
 
     They were taken for bad ones, and judged by their attempts (hunt, seed 327211323). Only the last ones are.

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from runner_story import Prompts, Simulate
 
+from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import TransportError
 from llmbatch.core.events import Notice
+from llmbatch.core.ports import Transport
 from llmbatch.sim.scenario import Phase
 
 
 class Starved:
     """A transport on a machine without file handles until *until* (virtual seconds), in front of a real one."""
 
-    def __init__(self, transport, until):
+    def __init__(self, transport: Transport, until: float) -> None:
         self._transport = transport
         self._until = until
 
-    async def post(self, request, *, timeout):
+    async def post(self, request: Request, *, timeout: float) -> Reply:
         if asyncio.get_running_loop().time() < self._until:
             raise TransportError("local", "too many open files", sent=False)
         return await self._transport.post(request, timeout=timeout)
 
-    async def aclose(self):
+    async def aclose(self) -> None:
         await self._transport.aclose()
 
 
-def test_run_is_as_quick_as_ever_after_file_handles_ran_out(simulate, prompts):
+def test_run_is_as_quick_as_ever_after_file_handles_ran_out(simulate: Simulate, prompts: Prompts) -> None:
     """All calls in flight find no handle once: no row is charged, no circuit opens, and the limit grows back."""
     story = simulate(prompts(2000), latency=0.2, wrap=lambda transport: Starved(transport, 0.01))
 
@@ -40,7 +43,7 @@ def test_run_is_as_quick_as_ever_after_file_handles_ran_out(simulate, prompts):
 
 
 @pytest.mark.parametrize("count", [5, 500])
-def test_machine_without_handles_is_waited_out_only_so_long(simulate, prompts, count):
+def test_machine_without_handles_is_waited_out_only_so_long(simulate: Simulate, prompts: Prompts, count: int) -> None:
     """With --max-outage the run ends with 75, says why, and keeps every row for the next one."""
     story = simulate(prompts(count), max_outage=30.0, wrap=lambda transport: Starved(transport, 1e9))
 
@@ -50,7 +53,7 @@ def test_machine_without_handles_is_waited_out_only_so_long(simulate, prompts, c
     assert 30 <= story.seconds <= 31
 
 
-def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate, prompts):
+def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate: Simulate, prompts: Prompts) -> None:
     """A provider that asks to wait longer than --max-outage is told apart from an outage."""
     story = simulate(prompts(50), Phase(1e9, "throttle", retry_after=3600.0), max_outage=60.0)
 
@@ -58,7 +61,7 @@ def test_wait_that_outlasts_the_run_is_named_as_the_reason(simulate, prompts):
     assert "asks to wait longer" in story.ending.reason
 
 
-def test_an_input_that_breaks_while_a_canary_is_sent_is_told(simulate: Callable, prompts: Callable):
+def test_an_input_that_breaks_while_a_canary_is_sent_is_told(simulate: Simulate, prompts: Prompts) -> None:
     """The run ends with 2, not as if that had been all rows (hunt, seed 445665785)."""
 
     def rows() -> Iterator[object]:

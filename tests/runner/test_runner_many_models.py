@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+from runner_story import Simulate
 
 from llmbatch.core.calls import Route
 from llmbatch.core.events import CallSent, RowFinished
@@ -58,7 +59,7 @@ def test_a_route_that_is_here_keeps_its_history() -> None:
     assert of("b", "kept") is first
 
 
-def test_models_that_are_all_down_do_not_add_up(simulate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_are_all_down_do_not_add_up(simulate: Simulate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each waiting row of a model of its own has a whole route: beyond some, the input waits, and then goes on."""
     monkeypatch.setattr(routes_module, "MAX_LIVE", 30)
     rows = [{"prompt": f"row {number}", "model": f"model-{number}"} for number in range(1, 81)]

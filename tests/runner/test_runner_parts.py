@@ -60,8 +60,7 @@ def test_the_smallest_request_that_succeeded_is_kept() -> None:
     request = one.request
     assert request is not None
     checks.keep(one.route, replace(request, body=b"x" * (MAX_GOOD_BYTES + 1)))
-    assert one.route.good_request is None
-    assert not one.route.state.checks.available
+    assert (one.route.good_request, one.route.state.checks.available) == (None, False)
 
     for size in (50, 20, 30):
         checks.keep(one.route, replace(request, body=b"x" * size))
@@ -168,8 +167,7 @@ def test_this_machine_waits_longer_each_time_up_to_a_bound() -> None:
         now = machine.until
 
     assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
-    assert machine.since == 1000.0
-    assert repr(machine) == "<Machine at fault until 1017.0>"
+    assert (machine.since, repr(machine)) == (1000.0, "<Machine at fault until 1017.0>")
 
     machine.works()
 
@@ -236,13 +234,13 @@ def test_too_many_routes_with_unfinished_rows_stop_the_reading(monkeypatch: pyte
     monkeypatch.setattr(routes_module, "MAX_LIVE", 2)
     run = Parts().context()
     one = pending(run, 1, "a")
-    assert not run.routes.is_full
+    seen = [run.routes.is_full]
     pending(run, 2, "b")
-    assert run.routes.is_full
-
+    seen.append(run.routes.is_full)
     run.backlog.drop(one)
+    seen.append(run.routes.is_full)
 
-    assert not run.routes.is_full
+    assert seen == [False, True, False]
 
 
 @pytest.mark.parametrize(

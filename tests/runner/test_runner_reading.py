@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from runner_parts import Parts, numbers, open_circuit, prompts
@@ -222,11 +222,13 @@ def test_a_circuit_key_that_no_row_has_is_told() -> None:
 async def test_a_source_that_fails_while_it_is_waited_for_ends_the_reading() -> None:
     """As one that fails when it is asked."""
 
-    async def rows() -> object:
+    async def rows() -> AsyncIterator[object]:
+        none: list[object] = []
+        for row in none:
+            yield row
         raise RuntimeError("connection lost")
-        yield
 
-    parts = Parts(rows())  # type: ignore[arg-type]
+    parts = Parts(rows())
     reading, _ = reading_of(parts.context())
     assert reading.next_row(parts.now) is None
     assert reading.needs_input

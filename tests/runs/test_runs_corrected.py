@@ -7,8 +7,10 @@ import errno
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -61,7 +63,7 @@ def write(path: Path, *rows: object) -> None:
 A, B, C = {"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"}
 
 
-async def test_a_malformed_row_that_was_corrected_is_sent(tmp_path):
+async def test_a_malformed_row_that_was_corrected_is_sent(tmp_path: Path) -> None:
     """Its line holds only an input_ error: it goes, the row is new, and nothing else is sent again."""
     path, output, function = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl", Function()
     write(path, A, "{broken", B, {"question": "?"})
@@ -76,7 +78,7 @@ async def test_a_malformed_row_that_was_corrected_is_sent(tmp_path):
     assert (summary.exit_code, summary.success, summary.failed) == (1, 3, 1)
 
 
-async def test_malformed_rows_that_are_gone_do_not_stop_the_file(tmp_path):
+async def test_malformed_rows_that_are_gone_do_not_stop_the_file(tmp_path: Path) -> None:
     """Lines of rows beyond the new end of the file go too, if they hold only input_ errors."""
     path, output, function = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl", Function()
     write(path, A, "[1,", "{broken", "]")
@@ -89,7 +91,7 @@ async def test_malformed_rows_that_are_gone_do_not_stop_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("words", ["restore the row", "--retry-failed"])
-async def test_a_row_that_was_answered_may_still_not_change(tmp_path, words):
+async def test_a_row_that_was_answered_may_still_not_change(tmp_path: Path, words: str) -> None:
     """An edited row is refused; --retry-failed is named only where its line is a failed one."""
     path, function = tmp_path / "p.jsonl", Function()
     write(path, A, {"prompt": "bad"}, "{broken")
@@ -104,7 +106,7 @@ async def test_a_row_that_was_answered_may_still_not_change(tmp_path, words):
     assert ("--retry-failed" in caught.value.hint) == (words == "--retry-failed")
 
 
-async def test_a_row_whose_metadata_imitates_an_input_error_may_not_change(tmp_path):
+async def test_a_row_whose_metadata_imitates_an_input_error_may_not_change(tmp_path: Path) -> None:
     """Only the line's own error counts."""
     path, function = tmp_path / "p.jsonl", Function()
     imitation = {"response": None, "error": {"code": "input_bad_json"}}
@@ -116,7 +118,7 @@ async def test_a_row_whose_metadata_imitates_an_input_error_may_not_change(tmp_p
         await BatchRunner(function).run(path)
 
 
-async def test_a_corrected_row_beyond_the_limit_keeps_its_line(tmp_path):
+async def test_a_corrected_row_beyond_the_limit_keeps_its_line(tmp_path: Path) -> None:
     """What is not sent now is not dropped either."""
     path, output, function = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl", Function()
     write(path, A, "{broken", "{broken")
@@ -131,7 +133,7 @@ async def test_a_corrected_row_beyond_the_limit_keeps_its_line(tmp_path):
 
 
 @pytest.mark.parametrize("blank", [0, 3])
-async def test_retry_failed_with_a_limit_drops_only_what_it_resends(tmp_path, blank):
+async def test_retry_failed_with_a_limit_drops_only_what_it_resends(tmp_path: Path, blank: int) -> None:
     """Twelve failed rows, two of them among the first 20: ten lines stay."""
     path, output, function = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl", Function()
     rows: list[object] = [*[""] * blank, *[A] * 18, *[{"prompt": "bad"}] * 12, *[A] * 30]
@@ -154,7 +156,9 @@ class Unsyncable(Filesystem):
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
-async def test_finished_rows_beyond_the_limit_hid_that_rows_within_it_were_still_to_be_sent(tmp_path):
+async def test_finished_rows_beyond_the_limit_hid_that_rows_within_it_were_still_to_be_sent(
+    tmp_path: Path,
+) -> None:
     """They counted as rows within it, and the file system was not tested before calls."""
     path, function, totals = tmp_path / "p.jsonl", Function(), []
     write(path, {"prompt": "bad"}, A, A, A)
@@ -173,7 +177,7 @@ async def test_finished_rows_beyond_the_limit_hid_that_rows_within_it_were_still
 
 
 @pytest.mark.parametrize("torn", ['{"prompt": "b', '{"prompt": "b"', '{"prompt": "\N{EURO SIGN}'])
-async def test_a_last_line_that_is_still_being_written_gets_no_line_yet(tmp_path, torn):
+async def test_a_last_line_that_is_still_being_written_gets_no_line_yet(tmp_path: Path, torn: str) -> None:
     """No line end and not to be parsed: told, exit code 75, and sent once it is whole."""
     path, output, function, notices = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl", Function(), Notices()
     write(path, A)
@@ -190,7 +194,7 @@ async def test_a_last_line_that_is_still_being_written_gets_no_line_yet(tmp_path
     assert function.asked == ["a", "b"]
 
 
-async def test_a_last_line_that_is_whole_but_for_its_line_end_is_a_row(tmp_path):
+async def test_a_last_line_that_is_whole_but_for_its_line_end_is_a_row(tmp_path: Path) -> None:
     """Many editors write no last line end."""
     path, output = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl"
     path.write_text('{"prompt":"a"}\n{"prompt":"b"}')
@@ -200,7 +204,7 @@ async def test_a_last_line_that_is_whole_but_for_its_line_end_is_a_row(tmp_path)
     assert (states(output), summary.exit_code) == ({1: "success", 2: "success"}, 0)
 
 
-async def test_another_input_with_the_same_default_output_is_named(tmp_path):
+async def test_another_input_with_the_same_default_output_is_named(tmp_path: Path) -> None:
     """p.txt and p.jsonl both go to p.results.jsonl: the error says so, by name."""
     write(tmp_path / "p.jsonl", A, B)
     write(tmp_path / "p.json", C, B)
@@ -214,7 +218,7 @@ async def test_another_input_with_the_same_default_output_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.jsonl.gz", "x.zst", "x.jsonl.bz2"])
-async def test_a_compressed_output_is_refused_with_the_reason(tmp_path, name):
+async def test_a_compressed_output_is_refused_with_the_reason(tmp_path: Path, name: str) -> None:
     """It would hold plain text."""
     write(tmp_path / "p.jsonl", A)
 
@@ -245,7 +249,7 @@ class WithoutAppend(Filesystem):
         return super().open(path, flags, mode)
 
 
-async def test_a_mount_without_locks_is_told_with_its_way_round(tmp_path):
+async def test_a_mount_without_locks_is_told_with_its_way_round(tmp_path: Path) -> None:
     """--lock off is named with its risk, and works, a rewrite and the deferred file included."""
     path, output = tmp_path / "p.jsonl", tmp_path / "p.results.jsonl"
     write(path, A, {"prompt": "bad"})
@@ -262,7 +266,7 @@ async def test_a_mount_without_locks_is_told_with_its_way_round(tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM, errno.ENOTSUP])
-async def test_a_mount_without_append_is_told_with_its_way_round(tmp_path, code):
+async def test_a_mount_without_append_is_told_with_its_way_round(tmp_path: Path, code: int) -> None:
     """Append is needed, and a local disk has it."""
     write(tmp_path / "p.jsonl", A)
 
@@ -273,7 +277,7 @@ async def test_a_mount_without_append_is_told_with_its_way_round(tmp_path, code)
 
 
 @pytest.mark.parametrize("text", ["", "\n\n  \n"])
-async def test_an_empty_input_says_so(tmp_path, text):
+async def test_an_empty_input_says_so(tmp_path: Path, text: str) -> None:
     """Exit code 0, and one notice."""
     path, notices = tmp_path / "p.jsonl", Notices()
     path.write_text(text)
@@ -293,11 +297,11 @@ async def test_an_empty_input_says_so(tmp_path, text):
         ({"keys": print}, "each a dict"),
     ],
 )
-async def test_a_table_that_iterates_over_its_columns_is_refused(members, hint):
+async def test_a_table_that_iterates_over_its_columns_is_refused(members: dict[str, Any], hint: str) -> None:
     """The names of columns would be sent, and paid for; the hint has what to write."""
 
     class Table(SimpleNamespace):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[str]:
             return iter(["prompt", "label"])
 
     function = Function()
@@ -311,7 +315,7 @@ async def test_a_table_that_iterates_over_its_columns_is_refused(members, hint):
 
 
 @pytest.mark.parametrize(("key", "is_told"), [("metadata.tennant", True), ("metadata.tenant", False)])
-async def test_a_circuit_key_that_no_row_has_is_told_once(tmp_path, key, is_told):
+async def test_a_circuit_key_that_no_row_has_is_told_once(tmp_path: Path, key: str, is_told: bool) -> None:
     """A misspelt key would leave all tenants in one circuit."""
     path, notices = tmp_path / "p.jsonl", Notices()
     write(path, *[{"prompt": "a", "metadata": {"tenant": "t"}}] * 5)
@@ -322,7 +326,7 @@ async def test_a_circuit_key_that_no_row_has_is_told_once(tmp_path, key, is_told
     assert not is_told or key in notices.texts[0]
 
 
-def test_corrected_rows_of_standard_input_are_sent_too(tmp_path, monkeypatch):
+def test_corrected_rows_of_standard_input_are_sent_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe cannot be compared beforehand: lines that hold only input_ errors are made anew."""
     output, function = tmp_path / "o.jsonl", Function()
 

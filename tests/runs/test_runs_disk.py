@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from llmbatch.storage.filesystem import Filesystem
 ROWS = 4_000
 
 
-async def answer(row: dict) -> str:
+async def answer(row: dict[str, object]) -> str:
     await asyncio.sleep(0)
     return "fine"
 
@@ -28,7 +29,7 @@ class Failing(Filesystem):
         real = getattr(Filesystem, call)
         left = first
 
-        def fail(*args, **kwargs):
+        def fail(*args: Any, **kwargs: Any) -> Any:
             nonlocal left
             left -= 1
             if left <= 0:

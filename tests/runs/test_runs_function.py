@@ -9,18 +9,23 @@ import itertools
 import json
 import math
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Container, Iterable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from llmbatch import BatchRunner, StoppedError, UsageError
+from llmbatch import BatchRunner, Result, StoppedError, UsageError
+from llmbatch.core.rows import Status
+from llmbatch.runs.make_provider import AsyncFunction
 from llmbatch.sim.virtual import run_virtual
 
 
-def virtually(call, rows, **options) -> tuple[dict[int, object], float]:
+def virtually(call: AsyncFunction, rows: Iterable[object], **options: Any) -> tuple[dict[int, Result], float]:
     """The results by row, and the seconds it took, in virtual time."""
 
-    async def main():
+    async def main() -> tuple[dict[int, Result], float]:
         loop = asyncio.get_running_loop()
         started = loop.time()
         results = [result async for result in BatchRunner(call, seed=1, **options).stream(rows)]
@@ -30,10 +35,10 @@ def virtually(call, rows, **options) -> tuple[dict[int, object], float]:
     return run_virtual(main, limit=100_000.0)
 
 
-def failing(rows, error):
+def failing(rows: Container[object], error: BaseException) -> AsyncFunction:
     """A function of 0.2 s that raises *error* for *rows*, every time."""
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         await asyncio.sleep(0.2)
         if row in rows:
             raise error
@@ -43,11 +48,11 @@ def failing(rows, error):
 
 
 @pytest.mark.parametrize("value", [None, 0, "", [], {}, "text", {"a": [1]}, 3.5, True])
-async def test_the_function_gets_the_row_and_its_value_comes_back(value):
+async def test_the_function_gets_the_row_and_its_value_comes_back(value: Any) -> None:
     """The very object, also where it is empty or None."""
     got = []
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         got.append(row)
         return row
 
@@ -58,7 +63,7 @@ async def test_the_function_gets_the_row_and_its_value_comes_back(value):
     assert (result.ok, result.value, result.json()) == (True, value, value)
 
 
-async def test_values_without_a_json_form_are_kept():
+async def test_values_without_a_json_form_are_kept() -> None:
     """`result.value` is the object itself; the body has the nearest JSON."""
 
     class Answer:
@@ -67,7 +72,7 @@ async def test_values_without_a_json_form_are_kept():
 
     answers = {1: Answer(), 2: {1, 2}, 3: b"bytes", 4: float("inf"), 5: lambda: None}
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         return answers[row]
 
     results = {}
@@ -79,12 +84,12 @@ async def test_values_without_a_json_form_are_kept():
     assert all(results[n].body for n in answers)
 
 
-async def test_odd_values_make_valid_lines(tmp_path):
+async def test_odd_values_make_valid_lines(tmp_path: Path) -> None:
     """Into a file every line is JSON, whatever was returned."""
     (tmp_path / "in.jsonl").write_text("".join(f'{{"id":{n},"prompt":"p"}}\n' for n in range(5)))
     odd = [{1, 2}, float("nan"), "line\nbreak\u2028\ud800", object(), {("a",): 1}]
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         return odd[row["id"]]
 
     summary = await BatchRunner(call).run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
@@ -94,30 +99,30 @@ async def test_odd_values_make_valid_lines(tmp_path):
     assert all(json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines())
 
 
-class Callable:
-    async def __call__(self, row):
+class Kinds:
+    async def __call__(self, row: object) -> object:
         return row
 
-    async def method(self, row):
+    async def method(self, row: object) -> object:
         return row
 
     @staticmethod
-    async def two(prefix, row):
+    async def two(prefix: str, row: object) -> object:
         return row
 
 
-@pytest.mark.parametrize("call", [Callable(), Callable().method, functools.partial(Callable.two, "x")])
-async def test_every_kind_of_async_callable(call):
+@pytest.mark.parametrize("call", [Kinds(), Kinds().method, functools.partial(Kinds.two, "x")])
+async def test_every_kind_of_async_callable(call: AsyncFunction) -> None:
     """Objects, methods and partials."""
     assert [result.value async for result in BatchRunner(call).stream([7])] == [7]
 
 
-async def generator(row):
+async def generator(row: object) -> AsyncIterator[object]:
     yield row
 
 
-@pytest.mark.parametrize("call", [print, lambda row: row, len, 12, generator, Callable])
-def test_what_is_no_async_function_is_refused_clearly(call):
+@pytest.mark.parametrize("call", [print, lambda row: row, len, 12, generator, Kinds])
+def test_what_is_no_async_function_is_refused_clearly(call: Any) -> None:
     """When the runner is made, not at the first row."""
     with pytest.raises(UsageError, match="is not an async function") as caught:
         BatchRunner(call)
@@ -126,7 +131,7 @@ def test_what_is_no_async_function_is_refused_clearly(call):
 
 
 @pytest.mark.parametrize("at", [0, 50, 99])
-def test_a_program_error_on_one_row_is_that_rows_end(at):
+def test_a_program_error_on_one_row_is_that_rows_end(at: int) -> None:
     """A ValueError is the row's own: three attempts, no circuit, no wait for others; wherever the row stands.
 
     It was one attempt, and 3 s, before program errors were tried again: two backoffs, 5 s at most, come on top.
@@ -134,14 +139,16 @@ def test_a_program_error_on_one_row_is_that_rows_end(at):
     results, seconds = virtually(failing({at}, ValueError("bad row")), range(100))
 
     failed = [result for result in results.values() if not result.ok]
-    assert [(result.row, result.attempts, result.error["code"]) for result in failed] == [(at + 1, 3, "value_error")]
-    assert failed[0].error["message"] == "bad row"
+    assert [(result.row, result.attempts) for result in failed] == [(at + 1, 3)]
+    error = failed[0].error
+    assert error is not None
+    assert (error["code"], error["message"]) == ("value_error", "bad row")
     assert max(result.deferrals for result in results.values()) == 0
     assert seconds < 3 + 5
 
 
 @pytest.mark.parametrize("error", [RuntimeError("odd"), TimeoutError(), asyncio.CancelledError(), OSError("odd")])
-def test_a_row_that_always_fails_costs_its_attempts_only(error):
+def test_a_row_that_always_fails_costs_its_attempts_only(error: Exception) -> None:
     """Amid good rows it is tried three times and ends as failed; a cancellation from within counts as a failure."""
     results, seconds = virtually(failing({50}, error), range(100))
 
@@ -150,7 +157,7 @@ def test_a_row_that_always_fails_costs_its_attempts_only(error):
     assert seconds < 10
 
 
-def test_the_last_row_failing_ends_soon_with_a_canary():
+def test_the_last_row_failing_ends_soon_with_a_canary() -> None:
     """Nothing comes after it that could tell whether the function still works; the canary does."""
     results, seconds = virtually(failing({99}, RuntimeError("odd")), range(100), canary=-1)
 
@@ -158,7 +165,7 @@ def test_the_last_row_failing_ends_soon_with_a_canary():
     assert seconds < 10
 
 
-def test_the_last_row_failing_ends_at_last_without_a_canary():
+def test_the_last_row_failing_ends_at_last_without_a_canary() -> None:
     """It is probed for a while, in case it is an outage, and then given up: no run waits for ever."""
     results, seconds = virtually(failing({99}, RuntimeError("odd")), range(100))
 
@@ -166,13 +173,13 @@ def test_the_last_row_failing_ends_at_last_without_a_canary():
     assert seconds < 3600
 
 
-def test_rows_that_all_raise_from_the_start_stop_the_run():
+def test_rows_that_all_raise_from_the_start_stop_the_run() -> None:
     """A function that never worked and raises for ten rows is broken: nothing is failed, and the run says so."""
     with pytest.raises(StoppedError, match=r"call refused the first rows: odd"):
         virtually(failing(set(range(10)), RuntimeError("odd")), range(10), recovery_timeout=5.0)
 
 
-def test_rows_that_never_reach_anything_are_deferred_after_ten_minutes():
+def test_rows_that_never_reach_anything_are_deferred_after_ten_minutes() -> None:
     """Ten rows whose connection is refused, and no canary: nobody waits for ever, and nothing is failed."""
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
@@ -197,15 +204,16 @@ PROBES = 10 + math.ceil(math.log(OUTAGE_SECONDS / 10) / math.log(1.09))
 
 @pytest.mark.parametrize("error", [ConnectionError, ServiceDownError, TimeoutError])
 @pytest.mark.parametrize("concurrency", [1, 10])
-def test_an_outage_of_a_function_costs_no_row(error, concurrency):
+def test_an_outage_of_a_function_costs_no_row(error: type[Exception], concurrency: int) -> None:
     """Ninety seconds of nothing but errors: every row succeeds, and few calls are wasted.
 
     No more than were in flight, or open the circuit, and the probes. (Probes went ever less often, ten in all, before
     their wait became a share of the outage: an outage is over within a tenth of its length.)
     """
     calls_down = 0
+    started = 0.0
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         nonlocal calls_down
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(0.2)
@@ -214,7 +222,7 @@ def test_an_outage_of_a_function_costs_no_row(error, concurrency):
             raise error("down")
         return row
 
-    async def main():
+    async def main() -> tuple[list[Status], float]:
         nonlocal started
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -222,7 +230,6 @@ def test_an_outage_of_a_function_costs_no_row(error, concurrency):
         statuses = [result.status async for result in runner.stream(range(200))]
         return statuses, loop.time() - started
 
-    started = 0.0
     statuses, seconds = run_virtual(main, limit=100_000.0)
 
     assert Counter(statuses) == {"success": 200}
@@ -230,10 +237,10 @@ def test_an_outage_of_a_function_costs_no_row(error, concurrency):
     assert seconds <= 2 + OUTAGE_SECONDS * 1.1 + 200 * 0.2 / concurrency + 10
 
 
-def test_what_a_function_raises_of_its_own_waits_for_nobody():
+def test_what_a_function_raises_of_its_own_waits_for_nobody() -> None:
     """A RuntimeError says nothing about a provider: rows that meet it fail after three attempts, without an outage."""
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         await asyncio.sleep(0.2)
         if 50 <= row < 80:
             raise RuntimeError("odd")
@@ -261,14 +268,14 @@ HINTS = [{"retry-after": "7"}, {"Retry-After": "7"}, {"retry-after-ms": "7000"}]
 
 
 @pytest.mark.parametrize("headers", HINTS)
-def test_a_429_exception_of_one_row_is_that_rows_wait(headers):
+def test_a_429_exception_of_one_row_is_that_rows_wait(headers: dict[str, str]) -> None:
     """It is sent again when the named time is over, and not before; others, which pass, go on meanwhile.
 
     (The whole run waited for one such answer, before it took two to make it the provider's pace.)
     """
     sent: dict[int, list[float]] = {}
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         sent.setdefault(row, []).append(asyncio.get_running_loop().time())
         await asyncio.sleep(0.2)
         if row == 20 and len(sent[20]) == 1:
@@ -285,11 +292,11 @@ def test_a_429_exception_of_one_row_is_that_rows_wait(headers):
 
 
 @pytest.mark.parametrize("headers", HINTS)
-def test_429_exceptions_of_all_rows_are_pace(headers):
+def test_429_exceptions_of_all_rows_are_pace(headers: dict[str, str]) -> None:
     """Nothing is sent for as long as they name, no attempt is held against a row, no circuit opens."""
     sent: list[float] = []
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         sent.append(asyncio.get_running_loop().time())
         began = sent[-1] - sent[0]
         await asyncio.sleep(0.2)
@@ -305,11 +312,11 @@ def test_429_exceptions_of_all_rows_are_pace(headers):
     assert max(result.deferrals for result in results.values()) <= 1
 
 
-def test_a_function_that_hangs_loses_its_time():
+def test_a_function_that_hangs_loses_its_time() -> None:
     """The runner's timeout ends the call, and the row is tried again."""
     hung = 0
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         nonlocal hung
         if row == 3 and hung < 2:
             hung += 1
@@ -324,10 +331,10 @@ def test_a_function_that_hangs_loses_its_time():
     assert seconds < 100
 
 
-async def test_an_exception_group_is_a_failure_of_its_row():
+async def test_an_exception_group_is_a_failure_of_its_row() -> None:
     """Task groups inside the function raise groups; one row of them harms nothing else."""
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         await asyncio.sleep(0.001)
         if row == 5:
             raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
@@ -338,13 +345,15 @@ async def test_an_exception_group_is_a_failure_of_its_row():
     assert Counter(result.status for result in results) == {"success": 49, "failed": 1}
 
 
-async def test_a_function_that_cancels_its_own_task_loses_no_row():
+async def test_a_function_that_cancels_its_own_task_loses_no_row() -> None:
     """A stray cancellation, as leaky time-out libraries leave it, is that call's failure, not the end of the run."""
 
-    async def call(row):
+    async def call(row: Any) -> Any:
         await asyncio.sleep(0.001)
         if row == 5:
-            asyncio.current_task().cancel()
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
             await asyncio.sleep(1)
         return row
 
@@ -354,7 +363,12 @@ async def test_a_function_that_cancels_its_own_task_loses_no_row():
     assert len(results) == 20
 
 
-def test_bad_rows_of_a_function_come_to_an_end(run_function_virtually):
+Virtually = Callable[[Callable[[Any], bool], int], tuple[float, Counter[Status]]]
+
+
+def test_bad_rows_of_a_function_come_to_an_end(
+    run_function_virtually: Virtually,
+) -> None:
     """Fourteen of a hundred rows always raise and no canary is given: they end soon after the others."""
     seconds, statuses = run_function_virtually(lambda row: row["n"] % 7 == 3, 100)
 
@@ -363,12 +377,12 @@ def test_bad_rows_of_a_function_come_to_an_end(run_function_virtually):
 
 
 @pytest.fixture
-def run_function_virtually():
+def run_function_virtually() -> Virtually:
     """Streams rows through a function that raises for some of them, under virtual time."""
 
-    def run(is_bad, count):
-        async def main():
-            async def call(row):
+    def run(is_bad: Callable[[Any], bool], count: int) -> tuple[float, Counter[Status]]:
+        async def main() -> tuple[float, Counter[Status]]:
+            async def call(row: Any) -> Any:
                 await asyncio.sleep(0.05)
                 if is_bad(row):
                     raise RuntimeError("no answer for this row")

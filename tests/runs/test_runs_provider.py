@@ -66,7 +66,7 @@ class Listed:
 
     can_skip = can_reread = False
     skipped = 0
-    fraction = None
+    fraction = torn_line = None
 
     def __init__(self, prompts: Sequence[str]) -> None:
         self._prompts = list(prompts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -85,7 +86,7 @@ SETTINGS = [
 
 @pytest.mark.parametrize(("before", "now"), SETTINGS)
 async def test_the_same_output_with_another_system_prompt_or_parameters_was_silently_mixed(
-    prompts: Path, before: dict[str, object], now: dict[str, object]
+    prompts: Path, before: dict[str, Any], now: dict[str, Any]
 ) -> None:
     """Refused like another model, also where the rows of the first run are all that there are; --force mixes."""
     first = await BatchRunner("sim/steady", **before).run(prompts, limit=2)
@@ -172,7 +173,7 @@ class Counting(Filesystem):
 
 
 @pytest.mark.parametrize("fsync", ["group", "off"])
-async def test_fsync_off_syncs_no_line(prompts: Path, fsync: str) -> None:
+async def test_fsync_off_syncs_no_line(prompts: Path, fsync: Literal["group", "off"]) -> None:
     """It is the system that decides then; nothing else changes."""
     disk = Counting()
 
@@ -185,6 +186,6 @@ async def test_fsync_off_syncs_no_line(prompts: Path, fsync: str) -> None:
 async def test_fsync_takes_two_words(prompts: Path) -> None:
     """Told before the output is there."""
     with pytest.raises(UsageError, match="fsync is 'always', must be one of group, off"):
-        await BatchRunner("sim/steady").run(prompts, fsync="always")
+        await BatchRunner("sim/steady").run(prompts, fsync="always")  # type: ignore[arg-type]
 
     assert not prompts.with_name("p.results.jsonl").exists()

@@ -13,12 +13,13 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import llmbatch
 from llmbatch import BatchRunner, InputError, OutputError, Summary, UsageError
-from llmbatch.core.events import CallSent, Event, RunEnded, RunStarted
+from llmbatch.core.events import CallSent, Event, Notice, RunEnded, RunStarted
 
 
 def write_prompts(path: Path, count: int, model: str | None = None) -> Path:
@@ -27,7 +28,7 @@ def write_prompts(path: Path, count: int, model: str | None = None) -> Path:
     return path
 
 
-def lines_of(path: Path) -> list[dict]:
+def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -44,13 +45,14 @@ class Watcher:
         return sum(isinstance(event, kind) for event in self.events)
 
 
-async def upper(row: dict) -> str:
+async def upper(row: dict[str, Any]) -> str:
     await asyncio.sleep(0.001)
-    return row["prompt"].upper()
+    prompt: str = row["prompt"]
+    return prompt.upper()
 
 
 @pytest.mark.parametrize("name", llmbatch.__all__)
-def test_every_public_name_can_be_imported(name):
+def test_every_public_name_can_be_imported(name: str) -> None:
     """What `__all__` promises is there, under the name it has at its home."""
     thing = getattr(llmbatch, name)
 
@@ -58,13 +60,21 @@ def test_every_public_name_can_be_imported(name):
     assert thing is getattr(importlib.import_module("llmbatch"), name)
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_a_misspelt_name_was_right_for_a_type_checker() -> None:
+    """Python told it when the program ran; mypy, which tells it before, would call the comments unused."""
+    with pytest.raises(ImportError):
+        from llmbatch import BatchRuner  # type: ignore[attr-defined]  # noqa: F401
+    with pytest.raises(ImportError):
+        from llmbatch.breaker import CircuitBraker  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
     """`hasattr` and typos behave as with any module."""
     assert not hasattr(llmbatch, "BatchRuner")
 
 
 @pytest.mark.slow
-async def test_run_writes_one_line_a_row_and_sums_up(tmp_path):
+async def test_run_writes_one_line_a_row_and_sums_up(tmp_path: Path) -> None:
     """The example of the contract, with a model that needs no key.
 
     Slow: simulated answers take 0.2 s.
@@ -81,7 +91,7 @@ async def test_run_writes_one_line_a_row_and_sums_up(tmp_path):
     assert all(line["text"] and line["model"] == "sim/steady" for line in lines)
 
 
-async def test_run_names_its_output_beside_the_input(tmp_path):
+async def test_run_names_its_output_beside_the_input(tmp_path: Path) -> None:
     """Without an output, `prompts.jsonl` gives `prompts.results.jsonl`; strings will do for paths."""
     write_prompts(tmp_path / "prompts.jsonl", 2)
 
@@ -92,7 +102,7 @@ async def test_run_names_its_output_beside_the_input(tmp_path):
 
 
 @pytest.mark.slow
-async def test_one_runner_runs_twice_and_resumes(tmp_path):
+async def test_one_runner_runs_twice_and_resumes(tmp_path: Path) -> None:
     """The second run sends nothing for rows that have their line, and new rows are simply new.
 
     Slow: simulated answers take 0.2 s.
@@ -112,7 +122,7 @@ async def test_one_runner_runs_twice_and_resumes(tmp_path):
 
 
 @pytest.mark.slow
-async def test_two_runners_share_a_loop(tmp_path):
+async def test_two_runners_share_a_loop(tmp_path: Path) -> None:
     """Each has its own simulated provider, circuit and file.
 
     Slow: simulated answers take 0.2 s.
@@ -125,7 +135,7 @@ async def test_two_runners_share_a_loop(tmp_path):
     assert [summary.success for summary in summaries] == [30, 30]
 
 
-async def test_the_same_runner_may_run_two_files_at_once(tmp_path):
+async def test_the_same_runner_may_run_two_files_at_once(tmp_path: Path) -> None:
     """Runs share nothing but the settings."""
     runner = BatchRunner(upper)
     files = [write_prompts(tmp_path / f"{n}.jsonl", 20) for n in range(3)]
@@ -135,7 +145,7 @@ async def test_the_same_runner_may_run_two_files_at_once(tmp_path):
     assert [summary.success for summary in summaries] == [20, 20, 20]
 
 
-async def test_a_second_run_on_the_same_output_is_refused(tmp_path):
+async def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path) -> None:
     """While one run appends, another would mix its lines in: it is refused before it sends anything."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 4)
     going = asyncio.Event()
@@ -154,11 +164,11 @@ async def test_a_second_run_on_the_same_output_is_refused(tmp_path):
     assert (await first).success == 4
 
 
-async def test_stop_ends_the_run_under_way_and_not_the_next(tmp_path):
+async def test_stop_ends_the_run_under_way_and_not_the_next(tmp_path: Path) -> None:
     """A stopped runner can be used again: the second run finishes what the first left."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 50)
 
-    async def stopping(row: dict) -> str:
+    async def stopping(row: dict[str, Any]) -> str:
         if row["id"] == "r5":
             runner.stop()
         await asyncio.sleep(0.001)
@@ -174,7 +184,7 @@ async def test_stop_ends_the_run_under_way_and_not_the_next(tmp_path):
     assert (finished.exit_code, finished.rows) == (0, 50)
 
 
-async def test_stop_before_a_run_stops_that_run(tmp_path):
+async def test_stop_before_a_run_stops_that_run(tmp_path: Path) -> None:
     """A signal that comes before the first row is not forgotten."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 5)
     runner = BatchRunner(upper)
@@ -187,7 +197,7 @@ async def test_stop_before_a_run_stops_that_run(tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path):
+async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path: Path) -> None:
     """No task, no lock on the output, no socket; observers hear the end; the same call goes on from there.
 
     Slow: simulated answers take 0.2 s.
@@ -207,7 +217,9 @@ async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path):
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert len(list(Path("/proc/self/fd").iterdir())) <= handles + 1
     assert (watcher.count(RunStarted), watcher.count(RunEnded)) == (1, 1)
-    assert watcher.events[-1].exit_code == 130
+    ended = watcher.events[-1]
+    assert isinstance(ended, RunEnded)
+    assert ended.exit_code == 130
     done = len(lines_of(tmp_path / "prompts.results.jsonl"))
     assert 0 < done < 200
     summary = await BatchRunner(upper).run(prompts)
@@ -215,7 +227,7 @@ async def test_a_cancelled_run_leaves_nothing_behind_and_resumes(tmp_path):
 
 
 @pytest.mark.slow
-def test_run_sync_needs_no_loop(tmp_path):
+def test_run_sync_needs_no_loop(tmp_path: Path) -> None:
     """One call, for scripts.
 
     Slow: simulated answers take 0.2 s.
@@ -228,7 +240,7 @@ def test_run_sync_needs_no_loop(tmp_path):
 
 
 @pytest.mark.slow
-async def test_run_sync_works_inside_a_running_loop(tmp_path):
+async def test_run_sync_works_inside_a_running_loop(tmp_path: Path) -> None:
     """In a notebook a loop is running already: the run gets a thread and a loop of its own, and leaves neither.
 
     Slow: simulated answers take 0.2 s.
@@ -241,7 +253,7 @@ async def test_run_sync_works_inside_a_running_loop(tmp_path):
     assert threading.active_count() == 1
 
 
-async def test_run_sync_inside_a_loop_raises_what_went_wrong(tmp_path):
+async def test_run_sync_inside_a_loop_raises_what_went_wrong(tmp_path: Path) -> None:
     """Errors cross the thread."""
     with pytest.raises(InputError):
         BatchRunner("sim/steady").run_sync(tmp_path / "missing.jsonl")
@@ -256,7 +268,7 @@ async def test_run_sync_inside_a_loop_raises_what_went_wrong(tmp_path):
         "asyncio.new_event_loop().run_until_complete(main())",  # as a notebook: KeyboardInterrupt
     ],
 )
-def test_ctrl_c_in_run_sync_cancels_the_run(tmp_path, start):
+def test_ctrl_c_in_run_sync_cancels_the_run(tmp_path: Path, start: str) -> None:
     """Also inside a notebook, where the run has its own thread: it must not go on behind the user's back.
 
     Slow: a real process and a real signal.
@@ -306,7 +318,7 @@ except KeyboardInterrupt:
         ({"max_attempts": 1.5}, "max_attempts is 1.5"),
     ],
 )
-def test_a_wrong_option_is_refused_at_once(options, said):
+def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], said: str) -> None:
     """At the constructor, with the value and what would be right."""
     with pytest.raises(UsageError) as caught:
         BatchRunner("sim/steady", **options)
@@ -314,16 +326,16 @@ def test_a_wrong_option_is_refused_at_once(options, said):
     assert said in f"{caught.value.message} {caught.value.hint}"
 
 
-def test_an_unknown_option_is_told_the_known_ones():
+def test_an_unknown_option_is_told_the_known_ones() -> None:
     """The hint lists every option there is."""
     with pytest.raises(UsageError) as caught:
-        BatchRunner("sim/steady", workers=4)
+        BatchRunner("sim/steady", workers=4)  # type: ignore[call-arg]
 
     assert "'workers'" in caught.value.message
     assert "concurrency" in caught.value.hint
 
 
-async def test_a_missing_key_is_told_before_anything_is_written(tmp_path):
+async def test_a_missing_key_is_told_before_anything_is_written(tmp_path: Path) -> None:
     """Nothing is sent and no output appears."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 3)
 
@@ -333,7 +345,7 @@ async def test_a_missing_key_is_told_before_anything_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["prompts.jsonl"]
 
 
-async def test_strict_refuses_and_lenient_makes_a_failed_line(tmp_path):
+async def test_strict_refuses_and_lenient_makes_a_failed_line(tmp_path: Path) -> None:
     """A malformed row ends as one failed line with an `input_` code, or stops everything with `strict`."""
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt":"one"}\n{"prompt":}\n\n"three"\n')
@@ -347,12 +359,12 @@ async def test_strict_refuses_and_lenient_makes_a_failed_line(tmp_path):
     assert codes == {1: None, 2: "input_bad_json", 4: None}
 
 
-async def test_retry_failed_and_overwrite(tmp_path):
+async def test_retry_failed_and_overwrite(tmp_path: Path) -> None:
     """Failed lines go and are made anew; `overwrite` starts afresh."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 6)
     broken = True
 
-    async def call(row: dict) -> str:
+    async def call(row: dict[str, Any]) -> str:
         if broken and row["id"] == "r2":
             raise ValueError("not this one")
         return "fine"
@@ -369,12 +381,12 @@ async def test_retry_failed_and_overwrite(tmp_path):
     assert len(lines_of(tmp_path / "prompts.results.jsonl")) == 6
 
 
-async def test_an_outage_with_defer_ends_with_75_and_goes_on_later(tmp_path):
+async def test_an_outage_with_defer_ends_with_75_and_goes_on_later(tmp_path: Path) -> None:
     """Parked rows stand in the deferred file, without a line; the next run gives them theirs and the file goes."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 30)
     down = True
 
-    async def call(row: dict) -> str:
+    async def call(row: dict[str, Any]) -> str:
         await asyncio.sleep(0.001)
         if down and row["id"] != "r0":
             raise ConnectionError("down")
@@ -394,7 +406,7 @@ async def test_an_outage_with_defer_ends_with_75_and_goes_on_later(tmp_path):
     assert not (tmp_path / "prompts.results.deferred.jsonl").exists()
 
 
-async def test_an_observer_that_raises_changes_nothing(tmp_path):
+async def test_an_observer_that_raises_changes_nothing(tmp_path: Path) -> None:
     """It is heard once, told to the others, and the run goes on."""
 
     class Clumsy:
@@ -410,14 +422,14 @@ async def test_an_observer_that_raises_changes_nothing(tmp_path):
     summary = await BatchRunner(upper, observers=[clumsy, watcher]).run(prompts)
 
     assert (summary.exit_code, clumsy.heard) == (0, 1)
-    notices = [event.message for event in watcher.events if type(event).__name__ == "Notice"]
+    notices = [event.message for event in watcher.events if isinstance(event, Notice)]
     assert len(notices) == 1
     assert "Clumsy" in notices[0]
     assert isinstance(watcher.events[-1], RunEnded)
 
 
 @pytest.mark.slow
-def test_importing_the_package_is_light():
+def test_importing_the_package_is_light() -> None:
     """`import llmbatch`, and even the breaker, load no HTTP client, no command line and no drawing.
 
     Slow: a process of its own.
@@ -436,14 +448,14 @@ def test_importing_the_package_is_light():
 
 
 @pytest.mark.slow
-def test_a_run_on_uvloop_wakes_for_timers_that_are_due_at_once():
+def test_a_run_on_uvloop_wakes_for_timers_that_are_due_at_once() -> None:
     """Two hundred rows that fail once and wait for their second attempts: most of those are due within a millisecond.
 
     uvloop hands out a handle without ``when`` for such a timer; the run never woke again. Slow: a second of backoff.
     """
     uvloop = pytest.importorskip("uvloop")
     seen: set[int] = set()
-    broken: list[dict] = []
+    broken: list[dict[str, Any]] = []
 
     async def call(row: int) -> int:
         if row % 2 and row not in seen:

@@ -7,12 +7,13 @@ import contextlib
 import gc
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llmbatch import BatchRunner, InputError, StoppedError, UsageError
+from llmbatch import BatchRunner, InputError, Result, StoppedError, UsageError
 from llmbatch.core.events import Event, RunEnded
 
 
@@ -21,22 +22,36 @@ async def echo(row: object) -> object:
     return row
 
 
-async def taken(runner: BatchRunner, rows, into: list | None = None) -> list:
+async def taken(
+    runner: BatchRunner, rows: Iterable[object] | AsyncIterable[object], into: list[Result] | None = None
+) -> list[Result]:
     results = [] if into is None else into
     async for result in runner.stream(rows):
         results.append(result)
     return results
 
 
+def error_of(result: Result) -> dict[str, str]:
+    assert result.error is not None
+    return result.error
+
+
+def numbers(results: list[Result]) -> list[int]:
+    """The values, which are all numbers."""
+    values = [result.value for result in results if isinstance(result.value, int)]
+    assert len(values) == len(results)
+    return values
+
+
 def handles() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def as_generator(values) -> Iterator[object]:
+def as_generator(values: Iterable[object]) -> Iterator[object]:
     yield from values
 
 
-async def as_async_generator(values) -> AsyncIterator[object]:
+async def as_async_generator(values: Iterable[object]) -> AsyncIterator[object]:
     for value in values:
         await asyncio.sleep(0)
         yield value
@@ -45,7 +60,7 @@ async def as_async_generator(values) -> AsyncIterator[object]:
 class OnlyIter:
     """An async iterable that is no generator."""
 
-    def __init__(self, values) -> None:
+    def __init__(self, values: Iterable[object]) -> None:
         self._values = iter(values)
 
     def __aiter__(self) -> OnlyIter:
@@ -72,7 +87,9 @@ async def nothing_left() -> AsyncIterator[None]:
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [list, tuple, as_generator, as_async_generator, OnlyIter])
 @pytest.mark.parametrize("model", ["sim/steady", echo])
-async def test_any_iterable_will_do(nothing_left, make, model):
+async def test_any_iterable_will_do(
+    nothing_left: None, make: Callable[..., Any], model: Callable[..., Any] | str
+) -> None:
     """Lists, generators, async generators and plain async iterables, to a provider or a function.
 
     Slow: simulated answers take 0.2 s.
@@ -87,21 +104,21 @@ async def test_any_iterable_will_do(nothing_left, make, model):
 
 
 @pytest.mark.parametrize("rows", [[], iter(()), as_async_generator([])])
-async def test_no_rows_give_no_results(nothing_left, rows):
+async def test_no_rows_give_no_results(nothing_left: None, rows: Any) -> None:
     """And end at once."""
     async with asyncio.timeout(60):
         assert await taken(BatchRunner("sim/steady"), rows) == []
 
 
 @pytest.mark.parametrize("rows", ["a prompt", b"bytes", {"prompt": "one"}])
-async def test_one_row_in_place_of_rows_is_refused(rows):
+async def test_one_row_in_place_of_rows_is_refused(rows: bytes | dict[str, str] | str) -> None:
     """A string would otherwise go letter by letter."""
     with pytest.raises(InputError, match="not a collection"):
         await taken(BatchRunner("sim/steady"), rows)
 
 
 @pytest.mark.slow
-async def test_errors_of_rows_are_values(nothing_left):
+async def test_errors_of_rows_are_values(nothing_left: None) -> None:
     """A malformed row, a refused one and good ones come out of the same loop.
 
     Slow: simulated answers take 0.2 s.
@@ -111,15 +128,17 @@ async def test_errors_of_rows_are_values(nothing_left):
     results = {result.row: result for result in await taken(BatchRunner("sim/steady"), rows)}
 
     assert [results[n].ok for n in (1, 2, 3, 4)] == [True, False, False, True]
-    assert results[2].error["code"] == "input_no_prompt"
+    assert error_of(results[2])["code"] == "input_no_prompt"
     assert results[3].status_code == 400
-    assert results[3].error["message"]
-    assert results[1].json()["choices"]
+    assert error_of(results[3])["message"]
+    body = results[1].json()
+    assert isinstance(body, dict)
+    assert body["choices"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["sim/steady", echo])
-async def test_a_slow_consumer_bounds_what_is_taken(nothing_left, model):
+async def test_a_slow_consumer_bounds_what_is_taken(nothing_left: None, model: Callable[..., Any] | str) -> None:
     """From an endless generator only as many rows are taken as may be in flight and wait to be collected.
 
     Slow: simulated answers take 0.2 s.
@@ -143,7 +162,7 @@ async def test_a_slow_consumer_bounds_what_is_taken(nothing_left, model):
     assert max(ahead) <= 3 * 4 + 1
 
 
-async def test_nobody_looking_means_nothing_sent(nothing_left):
+async def test_nobody_looking_means_nothing_sent(nothing_left: None) -> None:
     """While the consumer sleeps, calls stop at the bound."""
     calls = 0
 
@@ -161,7 +180,7 @@ async def test_nobody_looking_means_nothing_sent(nothing_left):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["sim/steady", echo])
-async def test_breaking_out_ends_everything(nothing_left, model):
+async def test_breaking_out_ends_everything(nothing_left: None, model: Callable[..., Any] | str) -> None:
     """Within `aclosing`, requests in flight end at once, the generator of rows is closed, observers hear the end.
 
     Slow: simulated answers take 0.2 s.
@@ -193,7 +212,7 @@ async def test_breaking_out_ends_everything(nothing_left, model):
 
 
 @pytest.mark.slow
-async def test_breaking_out_without_aclosing_ends_soon(nothing_left):
+async def test_breaking_out_without_aclosing_ends_soon(nothing_left: None) -> None:
     """Python closes the stream some turns of the loop later.
 
     Slow: simulated answers take 0.2 s.
@@ -207,7 +226,7 @@ async def test_breaking_out_without_aclosing_ends_soon(nothing_left):
 
 
 @pytest.mark.slow
-def test_breaking_out_at_the_end_of_the_program_is_quiet(recwarn):
+def test_breaking_out_at_the_end_of_the_program_is_quiet(recwarn: pytest.WarningsRecorder) -> None:
     """Leaving the loop and the event loop in one go closes sockets and tasks all the same.
 
     Slow: simulated answers take 0.2 s.
@@ -225,7 +244,7 @@ def test_breaking_out_at_the_end_of_the_program_is_quiet(recwarn):
     assert not [str(warning.message) for warning in recwarn]
 
 
-async def test_a_call_that_cleans_up_slowly_is_waited_for(nothing_left):
+async def test_a_call_that_cleans_up_slowly_is_waited_for(nothing_left: None) -> None:
     """Closing the stream returns only when no function runs any more."""
     running = 0
 
@@ -249,7 +268,7 @@ async def test_a_call_that_cleans_up_slowly_is_waited_for(nothing_left):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["sim/outage", echo])
-async def test_cancelling_the_consumer_leaves_nothing(nothing_left, model):
+async def test_cancelling_the_consumer_leaves_nothing(nothing_left: None, model: Callable[..., Any] | str) -> None:
     """The cancellation comes out, and no task stays.
 
     Slow: simulated answers take 0.2 s.
@@ -270,7 +289,7 @@ async def test_cancelling_the_consumer_leaves_nothing(nothing_left, model):
 
 
 @pytest.mark.parametrize("turns", range(12))
-async def test_a_cancellation_near_the_end_is_never_swallowed(turns):
+async def test_a_cancellation_near_the_end_is_never_swallowed(turns: int) -> None:
     """Wherever it falls, a cancelled consumer is cancelled or had finished; it never goes on as if nothing was."""
     finished_at = None
 
@@ -296,7 +315,7 @@ async def test_a_cancellation_near_the_end_is_never_swallowed(turns):
 
 
 @pytest.mark.parametrize("make", [as_generator, as_async_generator])
-async def test_what_the_iterable_raises_comes_out(nothing_left, make):
+async def test_what_the_iterable_raises_comes_out(nothing_left: None, make: Callable[..., Any]) -> None:
     """After the results of the rows before it, unchanged."""
 
     class DatabaseGoneError(Exception):
@@ -311,15 +330,15 @@ async def test_what_the_iterable_raises_comes_out(nothing_left, make):
             yield n
         raise DatabaseGoneError("connection lost")
 
-    results = []
+    results: list[Result] = []
     with pytest.raises(DatabaseGoneError, match="connection lost"):
         await taken(BatchRunner(echo), broken() if make is as_generator else broken_async(), results)
 
-    assert sorted(result.value for result in results) == [1, 2, 3, 4, 5]
+    assert sorted(numbers(results)) == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.slow
-async def test_two_streams_at_once_of_one_runner(nothing_left):
+async def test_two_streams_at_once_of_one_runner(nothing_left: None) -> None:
     """They share the settings and nothing else.
 
     Slow: simulated answers take 0.2 s.
@@ -331,7 +350,7 @@ async def test_two_streams_at_once_of_one_runner(nothing_left):
     assert [len(results) for results in both] == [40, 40]
 
 
-async def test_a_stream_within_a_stream():
+async def test_a_stream_within_a_stream() -> None:
     """One batch's results as the rows of another."""
     first = BatchRunner(echo).stream(range(50))
 
@@ -341,10 +360,10 @@ async def test_a_stream_within_a_stream():
 
     results = await taken(BatchRunner(echo, concurrency=3), answers())
 
-    assert sorted(result.value for result in results) == list(range(50))
+    assert sorted(numbers(results)) == list(range(50))
 
 
-async def test_stop_from_the_loop_ends_the_stream(nothing_left):
+async def test_stop_from_the_loop_ends_the_stream(nothing_left: None) -> None:
     """Rows in flight still come; then the loop ends."""
     runner = BatchRunner(echo, concurrency=3)
     seen = 0
@@ -358,9 +377,9 @@ async def test_stop_from_the_loop_ends_the_stream(nothing_left):
     assert len(await taken(runner, range(5))) == 5
 
 
-async def test_a_refused_key_raises_stopped_error_and_loses_no_row(nothing_left):
+async def test_a_refused_key_raises_stopped_error_and_loses_no_row(nothing_left: None) -> None:
     """Nothing is marked failed: the rows that were taken come as deferred, then the error says what to do."""
-    results: list = []
+    results: list[Result] = []
 
     with pytest.raises(StoppedError) as caught:
         await taken(BatchRunner("sim/bad-key"), (f"prompt {n}" for n in range(100)), results)
@@ -369,22 +388,22 @@ async def test_a_refused_key_raises_stopped_error_and_loses_no_row(nothing_left)
     assert caught.value.hint
 
 
-async def test_a_missing_key_is_raised_by_the_stream():
+async def test_a_missing_key_is_raised_by_the_stream() -> None:
     """Where no row can be sent, whether there are few rows or no end of them; no row is marked failed."""
     for rows in (["one"], ["one"] * 19, itertools.repeat("one")):
-        results: list = []
+        results: list[Result] = []
         with pytest.raises(UsageError, match="OPENAI_API_KEY"):
             await taken(BatchRunner("openai/gpt-5-mini", environ={}), rows, results)
         assert all(result.status == "deferred" for result in results)
 
 
-async def test_rows_of_a_stream_without_a_key_fail_alone_where_others_can_be_sent(nothing_left):
+async def test_rows_of_a_stream_without_a_key_fail_alone_where_others_can_be_sent(nothing_left: None) -> None:
     """Also those before the first row that has its key."""
     rows = [{"prompt": str(n), "model": "groq/llama-3.3-70b" if n % 5 else "sim/steady"} for n in range(1, 41)]
 
     results = await taken(BatchRunner(environ={}), rows)
 
-    codes = {result.row: result.error["code"] for result in results if result.status == "failed"}
+    codes = {result.row: error_of(result)["code"] for result in results if result.status == "failed"}
     assert len(results) == 40
     assert codes == {n: "no_key" for n in range(1, 41) if n % 5}
 
@@ -410,7 +429,7 @@ class Shaky:
 
 
 @pytest.mark.slow
-async def test_on_outage_wait_gives_every_row_its_success(nothing_left):
+async def test_on_outage_wait_gives_every_row_its_success(nothing_left: None) -> None:
     """Two seconds of failing calls cost no row, and few calls. Slow: the outage is real time."""
     shaky = Shaky(50, 2.0)
 
@@ -418,12 +437,12 @@ async def test_on_outage_wait_gives_every_row_its_success(nothing_left):
         results = await taken(BatchRunner(shaky, concurrency=10, recovery_timeout=1.0), range(200))
 
     assert Counter(result.status for result in results) == {"success": 200}
-    assert sorted(result.value for result in results) == list(range(200))
+    assert sorted(numbers(results)) == list(range(200))
     assert max(result.deferrals for result in results) >= 1
     assert shaky.calls <= 200 + 10 + 5 + 6
 
 
-async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left):
+async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left: None) -> None:
     """The loop ends without waiting for recovery; what still waits comes as deferred, with the seconds to wait."""
     results = await taken(BatchRunner(Shaky(20, 60.0), concurrency=5, on_outage="defer"), range(200))
 
@@ -431,11 +450,11 @@ async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left):
     first_deferred = statuses.index("deferred")
     assert set(statuses[:first_deferred]) == {"success"}
     assert set(statuses[first_deferred:]) == {"deferred"}
-    assert all(result.retry_after > 0 and result.reason and not result.ok for result in results[first_deferred:])
+    assert all((result.retry_after or 0) > 0 and result.reason and not result.ok for result in results[first_deferred:])
     assert len({result.row for result in results}) == len(results)
 
 
-async def test_on_outage_fail_gives_every_row_an_error(nothing_left):
+async def test_on_outage_fail_gives_every_row_an_error(nothing_left: None) -> None:
     """For those who would rather have an answer now: rows end as failed while the circuit is open."""
     results = await taken(BatchRunner(Shaky(20, 60.0), concurrency=5, on_outage="fail"), range(100))
 
@@ -445,7 +464,7 @@ async def test_on_outage_fail_gives_every_row_an_error(nothing_left):
 
 
 @pytest.mark.slow
-async def test_max_outage_bounds_the_wait(nothing_left):
+async def test_max_outage_bounds_the_wait(nothing_left: None) -> None:
     """After so many seconds it ends as `defer` does. Slow: a second of outage."""
     async with asyncio.timeout(120):
         results = await taken(
@@ -457,7 +476,7 @@ async def test_max_outage_bounds_the_wait(nothing_left):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [as_generator, as_async_generator])
-async def test_many_malformed_rows_and_a_slow_consumer_come_to_an_end(make):
+async def test_many_malformed_rows_and_a_slow_consumer_come_to_an_end(make: Callable[..., Any]) -> None:
     """Rows that need no call fill the queue too; when it drains, reading goes on.
 
     Slow: the consumer is.

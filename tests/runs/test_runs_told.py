@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,7 @@ class Notices:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("own", [2, 3])
-async def test_a_model_that_no_row_uses_was_silently_ignored(tmp_path, own):
+async def test_a_model_that_no_row_uses_was_silently_ignored(tmp_path: Path, own: int) -> None:
     """``-m`` while every row names its own: told once, with counts. Slow: simulated answers take 0.2 s."""
     path, notices = tmp_path / "p.jsonl", Notices()
     rows = [{"prompt": "a"} | ({"model": "sim/steady"} if number < own else {}) for number in range(3)]
@@ -34,7 +35,7 @@ async def test_a_model_that_no_row_uses_was_silently_ignored(tmp_path, own):
 
 
 @pytest.mark.slow
-async def test_columns_come_back_in_the_result_and_are_told_once(tmp_path):
+async def test_columns_come_back_in_the_result_and_are_told_once(tmp_path: Path) -> None:
     """Not sent, echoed. Slow: simulated answers take 0.2 s."""
     path, notices = tmp_path / "p.jsonl", Notices()
     path.write_text('{"prompt":"a","label":"x"}\n{"prompt":"b","label":"y","metadata":{"t":1}}\n')
@@ -48,7 +49,7 @@ async def test_columns_come_back_in_the_result_and_are_told_once(tmp_path):
 
 
 @pytest.mark.slow
-async def test_a_stream_did_not_tell_of_a_model_that_no_row_uses():
+async def test_a_stream_did_not_tell_of_a_model_that_no_row_uses() -> None:
     """As :meth:`BatchRunner.run` does, and columns that are not sent. Slow: simulated answers take 0.2 s."""
     notices = Notices()
     rows = [{"prompt": "a", "label": "x", "model": "sim/steady"}] * 2

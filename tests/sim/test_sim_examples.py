@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def name_of(row: dict[str, object]) -> object:
     return next(row[key] for key in ("id", "custom_id", "key", "row_id") if key in row)
 
 
-def wire_form(row: dict[str, object]) -> tuple[str, dict[str, object]]:
+def wire_form(row: dict[str, Any]) -> tuple[str, dict[str, object]]:
     """The path and body that a row becomes, as the documentation of rows has it."""
     if "body" in row:
         return str(row["url"]), row["body"]
@@ -37,7 +38,7 @@ def wire_form(row: dict[str, object]) -> tuple[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(name_of(row)))
-def test_every_example_row_succeeds(row):
+def test_every_example_row_succeeds(row: Any) -> None:
     """Each row names a model of the steady scenario and is answered with 200."""
     path, body = wire_form(row)
 
@@ -49,13 +50,13 @@ def test_every_example_row_succeeds(row):
     assert not body.get("stream")
 
 
-def test_examples_have_unique_names():
+def test_examples_have_unique_names() -> None:
     """No two rows share a name."""
     assert len({name_of(row) for row in ROWS}) == len(ROWS) >= 55
     assert len({name_of(row) for row in OUTAGE}) == len(OUTAGE) == 600
 
 
-def test_the_outage_hits_in_the_middle_of_its_example():
+def test_the_outage_hits_in_the_middle_of_its_example() -> None:
     """At 40 in flight over a third of the rows go before the outage begins, and over a third are left when it does.
 
     Sent as fast as answers come, 600 rows at about 0.46 s each take 7 s; the outage begins after 3 s.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,8 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import UsageError
 from llmbatch.sim.provider import SimulatedProvider
-from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.response_plan import ResponsePlan
+from llmbatch.sim.scenario import Behavior, Phase, Scenario
 
 CHAT = "/v1/chat/completions"
 
@@ -22,17 +25,24 @@ def chat_body(text: str = "Why is the sky blue?", model: str = "sim/small", **mo
     return json.dumps({"model": model, "messages": [{"role": "user", "content": text}], **more}).encode()
 
 
-def post(provider, body, *, path=CHAT, at=0.0, headers=None):
+def post(
+    provider: SimulatedProvider,
+    body: bytes,
+    *,
+    path: str = CHAT,
+    at: float = 0.0,
+    headers: Mapping[str, str] | None = None,
+) -> ResponsePlan:
     plan = provider.answer("POST", path, headers or {}, body, at)
     provider.finish(plan)
     return plan
 
 
-def always(behavior, **params):
+def always(behavior: Behavior, **params: Any) -> Scenario:
     return Scenario("always", (Phase(math.inf, behavior, **params),), "always")
 
 
-def test_same_seed_gives_the_same_answers_in_any_order():
+def test_same_seed_gives_the_same_answers_in_any_order() -> None:
     """Shuffling the requests changes no byte, no status and no latency."""
     bodies = [chat_body(f"Question {number} about rivers") for number in range(60)]
     shuffled = bodies[:]
@@ -46,7 +56,7 @@ def test_same_seed_gives_the_same_answers_in_any_order():
     assert {plan.status for plan in in_order.values()} == {200, 500}
 
 
-def test_another_seed_gives_another_answer():
+def test_another_seed_gives_another_answer() -> None:
     """The seed decides text, ids and latency."""
     one, two = (post(SimulatedProvider(seed=seed), chat_body()) for seed in (1, 2))
 
@@ -54,7 +64,7 @@ def test_another_seed_gives_another_answer():
     assert one.delay != two.delay
 
 
-def test_a_retry_draws_again_but_the_text_stays():
+def test_a_retry_draws_again_but_the_text_stays() -> None:
     """A row that met a random error is not doomed, and its answer does not depend on the attempt."""
     provider = SimulatedProvider(always("errors", share=0.5), seed=3)
 
@@ -65,7 +75,7 @@ def test_a_retry_draws_again_but_the_text_stays():
     assert len(texts) == 1
 
 
-def test_a_share_of_errors_is_that_share():
+def test_a_share_of_errors_is_that_share() -> None:
     """25 % errors hit about a quarter of a thousand different requests."""
     provider = SimulatedProvider(always("errors", share=0.25))
 
@@ -74,7 +84,7 @@ def test_a_share_of_errors_is_that_share():
     assert 200 <= failed <= 300
 
 
-def test_each_model_name_has_its_own_scenario_and_clock():
+def test_each_model_name_has_its_own_scenario_and_clock() -> None:
     """``sim/outage`` starts its outage with its first request, whatever other models do."""
     provider = SimulatedProvider("bad-key")
 
@@ -89,7 +99,7 @@ def test_each_model_name_has_its_own_scenario_and_clock():
     assert answers == [200, 200, 503, 200, 401]
 
 
-def test_latency_follows_its_median_and_zero_is_at_once():
+def test_latency_follows_its_median_and_zero_is_at_once() -> None:
     """Half of the answers come before about the median; a latency of 0 delays nothing."""
     bodies = [chat_body(str(number), max_tokens=1) for number in range(400)]
     provider, instant = SimulatedProvider(latency=0.2), SimulatedProvider(latency=0)
@@ -100,7 +110,7 @@ def test_latency_follows_its_median_and_zero_is_at_once():
     assert not any(post(instant, body).delay for body in bodies)
 
 
-def test_outage_has_a_latency_of_its_own_that_an_explicit_one_replaces():
+def test_outage_has_a_latency_of_its_own_that_an_explicit_one_replaces() -> None:
     """Slower answers let the outage hit in the middle of a run; a given latency wins."""
     body = chat_body(model="sim/outage")
 
@@ -109,7 +119,7 @@ def test_outage_has_a_latency_of_its_own_that_an_explicit_one_replaces():
     assert post(own, body).delay > 0.1 > post(given_one, body).delay
 
 
-def test_token_limit_cuts_and_says_so():
+def test_token_limit_cuts_and_says_so() -> None:
     """With max_tokens the text ends there, and the finish reason and the usage tell."""
     body = json.loads(post(SimulatedProvider(), chat_body(max_tokens=3)).body)
 
@@ -118,7 +128,7 @@ def test_token_limit_cuts_and_says_so():
     assert len(body["choices"][0]["message"]["content"]) <= 12
 
 
-def test_answer_speaks_of_the_prompt():
+def test_answer_speaks_of_the_prompt() -> None:
     """The filler takes up the prompt's own words."""
     body = json.loads(post(SimulatedProvider(), chat_body("volcanoes lighthouses tangerines")).body)
 
@@ -126,7 +136,7 @@ def test_answer_speaks_of_the_prompt():
     assert any(word in text for word in ("volcanoes", "lighthouses", "tangerines"))
 
 
-def test_usage_grows_with_the_prompt():
+def test_usage_grows_with_the_prompt() -> None:
     """Tokens are about a quarter of the characters."""
     short, long = (json.loads(post(SimulatedProvider(), chat_body("word " * n)).body)["usage"] for n in (10, 1000))
 
@@ -150,7 +160,7 @@ def test_usage_grows_with_the_prompt():
         ("/v1/embeddings", {"model": "m", "input": "x", "dimensions": 10**9}, "dimensions"),
     ],
 )
-def test_incomplete_requests_are_refused_in_openais_shape(path, fields, param):
+def test_incomplete_requests_are_refused_in_openais_shape(path: str, fields: Any, param: str) -> None:
     """What a provider refuses is refused with 400 and the name of the parameter."""
     plan = post(SimulatedProvider(), json.dumps(fields).encode(), path=path)
 
@@ -158,7 +168,7 @@ def test_incomplete_requests_are_refused_in_openais_shape(path, fields, param):
     assert json.loads(plan.body)["error"]["param"] == param
 
 
-def test_messages_without_max_tokens_are_refused_in_anthropics_shape():
+def test_messages_without_max_tokens_are_refused_in_anthropics_shape() -> None:
     """Anthropic's format demands max_tokens and answers with its own error object."""
     plan = post(SimulatedProvider(), chat_body(), path="/v1/messages")
 
@@ -169,7 +179,7 @@ def test_messages_without_max_tokens_are_refused_in_anthropics_shape():
     assert error["request_id"] == plan.headers["request-id"]
 
 
-def test_a_prompt_beyond_the_context_is_refused_by_name():
+def test_a_prompt_beyond_the_context_is_refused_by_name() -> None:
     """A too long prompt has the code that says whose fault it is."""
     plan = post(SimulatedProvider(), chat_body("word " * 130_000))
 
@@ -177,7 +187,7 @@ def test_a_prompt_beyond_the_context_is_refused_by_name():
     assert json.loads(plan.body)["error"]["code"] == "context_length_exceeded"
 
 
-def test_a_marked_prompt_fails_by_itself():
+def test_a_marked_prompt_fails_by_itself() -> None:
     """``[sim:500]`` in a prompt makes one poison row while all others are answered well."""
     provider = SimulatedProvider()
 
@@ -200,7 +210,9 @@ def test_a_marked_prompt_fails_by_itself():
         ("quota", "/v1/messages", 402, "billing_error"),
     ],
 )
-def test_each_behavior_has_its_error_in_each_providers_shape(behavior, path, status, code):
+def test_each_behavior_has_its_error_in_each_providers_shape(
+    behavior: Behavior, path: str, status: int, code: str
+) -> None:
     """OpenAI's code and Anthropic's type name the trouble."""
     plan = post(SimulatedProvider(always(behavior)), chat_body(max_tokens=9), path=path)
 
@@ -209,7 +221,7 @@ def test_each_behavior_has_its_error_in_each_providers_shape(behavior, path, sta
     assert error["type" if path == "/v1/messages" else "code"] == code
 
 
-def test_hints_are_sent_only_where_the_phase_has_one():
+def test_hints_are_sent_only_where_the_phase_has_one() -> None:
     """A throttling phase names a wait or none at all."""
     told = post(SimulatedProvider(always("throttle", retry_after=1.5)), chat_body()).headers
     untold = post(SimulatedProvider(always("throttle")), chat_body()).headers
@@ -218,7 +230,7 @@ def test_hints_are_sent_only_where_the_phase_has_one():
     assert not any("retry" in name for name in untold)
 
 
-def test_a_gateways_error_is_a_page():
+def test_a_gateways_error_is_a_page() -> None:
     """Status 530 comes from in front of the provider, as HTML."""
     plan = post(SimulatedProvider(always("down", statuses=(530,))), chat_body())
 
@@ -226,7 +238,7 @@ def test_a_gateways_error_is_a_page():
     assert plan.body.startswith(b"<html>")
 
 
-def test_slow_answers_come_late_but_good():
+def test_slow_answers_come_late_but_good() -> None:
     """A stall is added before the first byte."""
     plan = post(SimulatedProvider(always("slow", stall=8), latency=0.1), chat_body())
 
@@ -234,7 +246,7 @@ def test_slow_answers_come_late_but_good():
     assert plan.delay > 8
 
 
-def test_refusing_and_hanging_bring_no_answer():
+def test_refusing_and_hanging_bring_no_answer() -> None:
     """Some refused connections fail before the request is sent, some after."""
     refusing, hanging = SimulatedProvider(always("refuse")), SimulatedProvider(always("hang"))
 
@@ -246,7 +258,7 @@ def test_refusing_and_hanging_bring_no_answer():
     assert hanging.stats.by_status == {"hung": 1}
 
 
-def test_capacity_refuses_what_is_above_it():
+def test_capacity_refuses_what_is_above_it() -> None:
     """Two places: the third request at a time gets 429, and a finished one frees its place."""
     provider = SimulatedProvider(capacity=2)
 
@@ -259,7 +271,7 @@ def test_capacity_refuses_what_is_above_it():
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
-def test_a_required_key_is_required(header):
+def test_a_required_key_is_required(header: str) -> None:
     """Only the right key gets an answer, in the header of either provider."""
     provider = SimulatedProvider(require_key="right")
     prefix = "Bearer " if header == "authorization" else ""
@@ -273,7 +285,7 @@ def test_a_required_key_is_required(header):
     assert "right" not in repr(provider)
 
 
-def test_numbers_count_calls_by_status_and_while_down():
+def test_numbers_count_calls_by_status_and_while_down() -> None:
     """Calls that reached a down provider are told apart from others; a reset forgets them and the clocks."""
     provider = SimulatedProvider("outage")
     for at in (0, 1, 4, 5, 6, 20):
@@ -288,7 +300,7 @@ def test_numbers_count_calls_by_status_and_while_down():
     assert post(provider, chat_body("again"), at=25).status == 200
 
 
-def test_unknown_paths_and_methods_are_refused():
+def test_unknown_paths_and_methods_are_refused() -> None:
     """404 for a path that there is not, 405 for reading what is only posted."""
     provider = SimulatedProvider()
 
@@ -297,7 +309,7 @@ def test_unknown_paths_and_methods_are_refused():
     assert provider.stats.calls == 0
 
 
-def test_embeddings_have_length_one_and_depend_on_the_text_alone():
+def test_embeddings_have_length_one_and_depend_on_the_text_alone() -> None:
     """The same text gets the same vector wherever it stands."""
     body = json.dumps({"model": "sim/embed", "input": ["one", "two", "one"], "dimensions": 48}).encode()
 
@@ -310,7 +322,7 @@ def test_embeddings_have_length_one_and_depend_on_the_text_alone():
     assert all(math.isclose(math.hypot(*vector), 1, abs_tol=1e-6) for vector in vectors)
 
 
-def test_a_demanded_schema_is_kept_to():
+def test_a_demanded_schema_is_kept_to() -> None:
     """Structured output has the demanded members, types, bounds and choices, through references too."""
     schema = {
         "type": "object",
@@ -357,7 +369,7 @@ paths = st.sampled_from([CHAT, "/v1/completions", "/v1/responses", "/v1/embeddin
     st.binary(max_size=40) | st.dictionaries(members, json_values, max_size=6).map(lambda v: json.dumps(v).encode()),
 )
 @settings(max_examples=60)
-def test_no_body_can_break_the_provider(path, body):
+def test_no_body_can_break_the_provider(path: str, body: bytes) -> None:
     """Whatever is posted, the answer is 200 or a 400 in the provider's shape."""
     plan = post(SimulatedProvider(), body, path=path)
 
@@ -374,7 +386,7 @@ def test_no_body_can_break_the_provider(path, body):
         '"instructions":"\\ud800"',
     ],
 )
-def test_valid_json_beyond_reason_is_answered_or_refused(more):
+def test_valid_json_beyond_reason_is_answered_or_refused(more: str) -> None:
     """Infinite numbers, deep nesting and lone surrogates end in an answer or a 400."""
     body = (
         '{"model":"m","input":[{"role":"user","content":' + "[" * 450 + '"x"' + "]" * 450 + "}]," + more + "}"
@@ -388,7 +400,7 @@ def test_valid_json_beyond_reason_is_answered_or_refused(more):
 @pytest.mark.parametrize(
     "wrong", [{"latency": -1}, {"latency": math.inf}, {"capacity": 0}, {"speed": 0}, {"scenario": "no"}]
 )
-def test_settings_out_of_range_are_refused(wrong):
+def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     """A provider that makes no sense cannot be made."""
     with pytest.raises(UsageError):
         SimulatedProvider(**wrong)
@@ -397,7 +409,7 @@ def test_settings_out_of_range_are_refused(wrong):
 @pytest.mark.parametrize(
     ("behavior", "kind", "status"), [("cut", "cut", 200), ("false_success", "answer", 200), ("html", "answer", 502)]
 )
-def test_answers_that_are_none(behavior, kind, status):
+def test_answers_that_are_none(behavior: Behavior, kind: str, status: int) -> None:
     """Cut, an error dressed as success, a gateway's page: none counts as good, and the first is the half of one."""
     provider = SimulatedProvider(always(behavior))
 
@@ -408,7 +420,7 @@ def test_answers_that_are_none(behavior, kind, status):
     assert (b'"error"' in plan.body) == (behavior == "false_success")
 
 
-def test_load_above_capacity_is_refused_with_the_phases_statuses():
+def test_load_above_capacity_is_refused_with_the_phases_statuses() -> None:
     """10 % of 100 requests a second: of 50 at once ten are answered."""
     provider = SimulatedProvider(always("fine", capacity=0.1, statuses=(529,)), rate=100)
 
@@ -419,7 +431,7 @@ def test_load_above_capacity_is_refused_with_the_phases_statuses():
     assert provider.stats.timeline == {10: (50, 10)}
 
 
-def test_the_neighbours_of_a_sick_model_are_fine():
+def test_the_neighbours_of_a_sick_model_are_fine() -> None:
     """A scenario for some models leaves the others alone."""
     scenario = Scenario("one", (Phase(math.inf, "down"),), "one", models=("big*",))
     provider = SimulatedProvider(scenario)

@@ -7,22 +7,23 @@ import io
 import logging
 import math
 import time
+from typing import Any
 
 import aiohttp
 import pytest
 
 from llmbatch.core.errors import UsageError
-from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import start
 
 CHAT = {"model": "sim/small", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
 
 
-def always(behavior, **params):
+def always(behavior: Behavior, **params: Any) -> Scenario:
     return Scenario("always", (Phase(math.inf, behavior, **params),), "always")
 
 
-async def test_numbers_are_served_and_reset():
+async def test_numbers_are_served_and_reset() -> None:
     """``/sim/stats`` counts calls, ``/sim/reset`` starts afresh."""
     async with await start(latency=0) as server, aiohttp.ClientSession() as session:
         for _ in range(3):
@@ -35,7 +36,7 @@ async def test_numbers_are_served_and_reset():
     assert after["calls"] == 0
 
 
-async def test_bad_json_is_refused_in_the_providers_shape():
+async def test_bad_json_is_refused_in_the_providers_shape() -> None:
     """A body that is no JSON gets 400 with an error object, an unknown path 404."""
     async with await start(latency=0) as server, aiohttp.ClientSession() as session:
         bad = await session.post(f"{server.url}/chat/completions", data=b"{")
@@ -48,7 +49,7 @@ async def test_bad_json_is_refused_in_the_providers_shape():
 
 
 @pytest.mark.slow
-async def test_a_body_beyond_the_cap_is_refused():
+async def test_a_body_beyond_the_cap_is_refused() -> None:
     """64 MiB and more is 413. Slow: the bytes have to travel."""
     async with await start(latency=0) as server, aiohttp.ClientSession() as session:
         response = await session.post(f"{server.root_url}/v1/messages", data=io.BytesIO(bytes(64 * 1024 * 1024 + 1)))
@@ -59,7 +60,9 @@ async def test_a_body_beyond_the_cap_is_refused():
 
 
 @pytest.mark.parametrize("behavior", ["hang", "refuse"])
-async def test_closing_is_quick_and_quiet_with_requests_under_way(behavior, caplog):
+async def test_closing_is_quick_and_quiet_with_requests_under_way(
+    behavior: Behavior, caplog: pytest.LogCaptureFixture
+) -> None:
     """A server with hanging requests closes at once, without a warning, and closing again does nothing."""
     caplog.set_level(logging.INFO)
     server = await start(scenario=always(behavior), latency=1)
@@ -81,7 +84,7 @@ async def test_closing_is_quick_and_quiet_with_requests_under_way(behavior, capl
     assert not caplog.records
 
 
-async def test_refused_requests_lose_their_connection():
+async def test_refused_requests_lose_their_connection() -> None:
     """``refuse`` closes the connection without a byte."""
     async with await start(scenario=always("refuse"), latency=0) as server, aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.ClientConnectionError):
@@ -90,7 +93,7 @@ async def test_refused_requests_lose_their_connection():
     assert server.stats.by_status == {"closed": 1}
 
 
-async def test_a_client_that_gives_up_is_no_longer_in_flight():
+async def test_a_client_that_gives_up_is_no_longer_in_flight() -> None:
     """A client's timeout ends the request on the server too."""
     async with await start(scenario=always("hang")) as server, aiohttp.ClientSession() as session:
         with pytest.raises(TimeoutError):
@@ -102,7 +105,7 @@ async def test_a_client_that_gives_up_is_no_longer_in_flight():
     assert server.stats.max_in_flight == 1
 
 
-async def test_a_client_may_leave_in_the_middle_of_a_stream(caplog):
+async def test_a_client_may_leave_in_the_middle_of_a_stream(caplog: pytest.LogCaptureFixture) -> None:
     """Closing a stream early is quiet, and its place is given back."""
     caplog.set_level(logging.INFO)
     body = CHAT | {"stream": True}
@@ -117,7 +120,7 @@ async def test_a_client_may_leave_in_the_middle_of_a_stream(caplog):
     assert not caplog.records
 
 
-async def test_an_outage_passes_on_the_servers_clock():
+async def test_an_outage_passes_on_the_servers_clock() -> None:
     """A compressed outage over HTTP: good, 503, good again."""
     seen: list[int] = []
     async with await start(scenario="outage", speed=100, latency=0) as server, aiohttp.ClientSession() as session:
@@ -133,13 +136,13 @@ async def test_an_outage_passes_on_the_servers_clock():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "example.com", ""])
-async def test_only_loopback_is_served(host):
+async def test_only_loopback_is_served(host: str) -> None:
     """Any address that others could reach is refused."""
     with pytest.raises(UsageError, match="loopback"):
         await start(host=host)
 
 
-async def test_a_port_in_use_is_told_with_a_hint():
+async def test_a_port_in_use_is_told_with_a_hint() -> None:
     """The second server on a port raises a usage error that says what to do."""
     async with await start() as server:
         port = int(server.root_url.rpartition(":")[2])
@@ -149,14 +152,14 @@ async def test_a_port_in_use_is_told_with_a_hint():
     assert "another port" in caught.value.hint
 
 
-async def test_an_impossible_port_is_refused():
+async def test_an_impossible_port_is_refused() -> None:
     """Ports end at 65535."""
     with pytest.raises(UsageError, match="65535"):
         await start(port=70_000)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_cut_answer_is_the_half_of_one(stream):
+async def test_a_cut_answer_is_the_half_of_one(stream: bool) -> None:
     """The status and the first half arrive, then the connection is gone."""
     async with await start(latency=0, scenario=always("cut")) as server, aiohttp.ClientSession() as session:
         response = await session.post(f"{server.url}/chat/completions", json=CHAT | {"stream": stream})

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from llmbatch.core.calls import Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.sim.provider import SimulatedProvider
-from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.virtual import VirtualTimeError, VirtualTransport, run_virtual
 
 
@@ -29,12 +30,12 @@ def request_for(text: str = "Why is the sky blue?", model: str = "sim/small", **
     return Request(Route(model, "sim"), url, {"Authorization": "Bearer key"}, body, "chat", 10)
 
 
-def transport_for(behavior: str, **params: object) -> VirtualTransport:
+def transport_for(behavior: Behavior, **params: Any) -> VirtualTransport:
     scenario = Scenario("always", (Phase(math.inf, behavior, **params),), "always")
     return VirtualTransport(SimulatedProvider(scenario, latency=0.2))
 
 
-def test_an_hour_of_sleeping_takes_no_time():
+def test_an_hour_of_sleeping_takes_no_time() -> None:
     """An hour of virtual time, with something to do every ten seconds, is over in a quarter of a second."""
 
     async def main() -> float:
@@ -50,7 +51,7 @@ def test_an_hour_of_sleeping_takes_no_time():
     assert took < 0.25
 
 
-def test_timers_fire_in_order_at_their_time():
+def test_timers_fire_in_order_at_their_time() -> None:
     """Tasks wake at exactly the times they asked for, in order."""
 
     async def main() -> list[tuple[str, float]]:
@@ -66,7 +67,7 @@ def test_timers_fire_in_order_at_their_time():
     assert run_virtual(main()) == [("a", 0.001), ("b", 7.5), ("c", 259_200.0)]
 
 
-def test_a_timeout_passes_in_virtual_time():
+def test_a_timeout_passes_in_virtual_time() -> None:
     """Asyncio's own timeouts work on the loop's clock."""
 
     async def main() -> float:
@@ -78,7 +79,7 @@ def test_a_timeout_passes_in_virtual_time():
     assert run_virtual(main) == 120
 
 
-def test_a_deadlock_raises_instead_of_hanging():
+def test_a_deadlock_raises_instead_of_hanging() -> None:
     """No timer and nothing ready: an error says so, and the waiting task is cancelled."""
     cancelled = []
 
@@ -95,7 +96,7 @@ def test_a_deadlock_raises_instead_of_hanging():
     assert cancelled == [True]
 
 
-def test_the_limit_ends_what_never_ends():
+def test_the_limit_ends_what_never_ends() -> None:
     """A run that goes on beyond its limit is stopped there, and may still clean up in virtual time."""
     cleaned: list[float] = []
 
@@ -113,7 +114,7 @@ def test_the_limit_ends_what_never_ends():
     assert cleaned == [105]
 
 
-def test_time_stands_still_while_an_executor_job_runs():
+def test_time_stands_still_while_an_executor_job_runs() -> None:
     """A thread's work takes no virtual time, so a timer cannot overtake it."""
 
     async def main() -> tuple[float, bool, float]:
@@ -126,7 +127,7 @@ def test_time_stands_still_while_an_executor_job_runs():
     assert run_virtual(main) == (0, False, 1000)
 
 
-def test_executor_jobs_fail_like_anywhere():
+def test_executor_jobs_fail_like_anywhere() -> None:
     """An exception in a thread reaches the task that waits for it, and time goes on afterwards."""
 
     async def main() -> float:
@@ -138,7 +139,7 @@ def test_executor_jobs_fail_like_anywhere():
     assert run_virtual(main) == 1
 
 
-def test_sockets_work_under_virtual_time():
+def test_sockets_work_under_virtual_time() -> None:
     """A real connection over loopback carries bytes while the clock jumps."""
 
     async def main() -> tuple[bytes, float]:
@@ -165,12 +166,13 @@ def test_sockets_work_under_virtual_time():
     assert elapsed >= 600
 
 
-def test_a_thread_may_wake_the_loop():
+def test_a_thread_may_wake_the_loop() -> None:
     """call_soon_threadsafe from a foreign thread reaches a loop that has only a socket left to wait for."""
 
     async def main() -> str:
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-        loop, future = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[str] = loop.create_future()
         thread = threading.Timer(0.05, lambda: loop.call_soon_threadsafe(future.set_result, "woken"))
         thread.start()
         try:
@@ -199,7 +201,7 @@ async def drive(transport: VirtualTransport, rows: int, workers: int) -> list[tu
     return seen
 
 
-def test_a_seed_replays_exactly():
+def test_a_seed_replays_exactly() -> None:
     """Two runs of the same seed agree in every instant and status; another seed differs."""
     runs = [
         run_virtual(drive(VirtualTransport(SimulatedProvider(seed=seed)), 300, 10), limit=3600) for seed in (5, 5, 6)
@@ -210,7 +212,7 @@ def test_a_seed_replays_exactly():
     assert {status for _, status in runs[0]} == {"200", "503"}
 
 
-def test_the_transport_keeps_the_numbers_and_the_log():
+def test_the_transport_keeps_the_numbers_and_the_log() -> None:
     """Calls, calls while down, most in flight and the log agree with what the scenario did."""
     transport = VirtualTransport(SimulatedProvider("outage"), keep_log=True)
 
@@ -225,7 +227,7 @@ def test_the_transport_keeps_the_numbers_and_the_log():
     assert transport.log[0] == (0.0, 200)
 
 
-def test_the_transports_clock_starts_at_its_first_request():
+def test_the_transports_clock_starts_at_its_first_request() -> None:
     """An outage that begins after three seconds begins three seconds after the first request."""
 
     async def main() -> list[int]:
@@ -241,7 +243,7 @@ def test_the_transports_clock_starts_at_its_first_request():
 
 
 @pytest.mark.parametrize("behavior", ["hang", "slow"])
-def test_a_transport_times_out_exactly(behavior):
+def test_a_transport_times_out_exactly(behavior: Behavior) -> None:
     """A provider that is too slow or hangs costs exactly the timeout, and may have been paid for."""
 
     async def main() -> float:
@@ -255,7 +257,7 @@ def test_a_transport_times_out_exactly(behavior):
     assert run_virtual(main) == 12.5
 
 
-def test_a_slow_answer_within_the_timeout_arrives():
+def test_a_slow_answer_within_the_timeout_arrives() -> None:
     """A stall shorter than the timeout only delays."""
 
     async def main() -> float:
@@ -266,11 +268,12 @@ def test_a_slow_answer_within_the_timeout_arrives():
     assert 30 < run_virtual(main) < 35
 
 
-def test_refused_connections_are_faults_before_or_after_sending():
+def test_refused_connections_are_faults_before_or_after_sending() -> None:
     """Refusing brings connect faults that were not sent, and resets that were."""
 
     async def main() -> set[tuple[str, bool]]:
-        transport, faults = transport_for("refuse"), set()
+        transport = transport_for("refuse")
+        faults: set[tuple[str, bool]] = set()
         for number in range(30):
             with pytest.raises(TransportError) as caught:
                 await transport.post(request_for(str(number)), timeout=5)
@@ -280,7 +283,7 @@ def test_refused_connections_are_faults_before_or_after_sending():
     assert run_virtual(main) == {("connect", False), ("reset", True)}
 
 
-def test_a_cancelled_call_is_no_longer_in_flight():
+def test_a_cancelled_call_is_no_longer_in_flight() -> None:
     """Cancelling a hanging call gives its place back."""
 
     async def main() -> tuple[int, int]:
@@ -295,7 +298,7 @@ def test_a_cancelled_call_is_no_longer_in_flight():
     assert run_virtual(main) == (1, 0)
 
 
-def test_a_streamed_answer_arrives_whole():
+def test_a_streamed_answer_arrives_whole() -> None:
     """A request that asks for a stream gets all its events as one body."""
     reply = run_virtual(transport_for("fine").post(request_for(stream=True), timeout=60))
 
@@ -303,7 +306,7 @@ def test_a_streamed_answer_arrives_whole():
     assert reply.body.endswith(b"data: [DONE]\n\n")
 
 
-def test_virtual_time_loads_no_http_library():
+def test_virtual_time_loads_no_http_library() -> None:
     """The simulation of a run is light: no aiohttp."""
     code = "import sys, llmbatch.sim.virtual; print('aiohttp' in sys.modules)"
 
