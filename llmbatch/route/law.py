@@ -84,8 +84,8 @@ class Sample:
 
     @property
     def suggests_errors(self) -> bool:
-        """Whether any of these rows failed by chance, or most of them have no answer yet."""
-        return self.failed > 0 or sum(self.unresolved.values()) > self.answers
+        """Whether any of these rows failed by chance, or more than a third of them have no answer yet."""
+        return self.failed > 0 or 2 * sum(self.unresolved.values()) > self.answers
 
     def log_likelihood(self, odds: float) -> float:
         """The logarithm of the chance of this sample at an error rate of such log *odds*.

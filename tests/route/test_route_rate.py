@@ -193,3 +193,19 @@ def test_what_was_worked_out_of_every_epoch_in_every_way_is_bounded_too() -> Non
         rate.needed(serials[-1], (), alone=True, own=own)
 
     assert len(rate._known) == 1
+
+
+@pytest.mark.parametrize(("answers", "least"), [(4, 7), (7, 3)])
+def test_errors_that_began_with_the_row_itself_are_noticed_by_few_others(answers: int, least: int) -> None:
+    """Three rows without an answer beside four with one: a row ended after three failures while 68 % failed."""
+    rate = ErrorRate()
+    for serial in range(1, 84):
+        rate.answered(serial)
+    rate.failing(84, first=True)
+    for serial in range(85, 85 + answers):
+        rate.answered(serial)
+
+    asked = needed(rate, 84, (100, 1), (101, 2), (102, 2))
+
+    assert asked >= least
+    assert (asked == 3) == (answers > 6)
