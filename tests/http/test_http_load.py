@@ -125,7 +125,7 @@ async def test_time_out_over_tls_closes_its_connection_at_once(
     """Nobody waits for the farewell of a server that hangs."""
     async with raw_server(hanging, ssl=trusted) as server:
         error = await fault_of(transport, tls_url(server), timeout=0.1)
-        await asyncio.sleep(0.01)
+        await until(lambda: not sockets_to(server))
 
         assert (error.fault, error.sent) == ("timeout", True)
         assert sockets_to(server) == []
@@ -145,7 +145,7 @@ async def test_cancellation_over_tls_closes_the_connection_at_once(
 
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.01)
+        await until(lambda: not sockets_to(server))
 
         assert sockets_to(server) == []
 
@@ -166,7 +166,7 @@ async def test_answer_before_the_whole_request_drops_the_tls_connection_too(
 
     async with raw_server(make, ssl=trusted) as server:
         reply = await transport.post(request_to(tls_url(server), body=b"x" * 20_000_000), timeout=5)
-        await asyncio.sleep(0.01)
+        await until(lambda: not sockets_to(server))
 
         assert reply.status == 413
         assert sockets_to(server) == []
@@ -186,7 +186,7 @@ async def test_announced_close_is_done_from_this_side(transport: HttpTransport, 
 
     async with raw_server(make, ssl=trusted) as server:
         reply = await transport.post(request_to(tls_url(server)), timeout=5)
-        await asyncio.sleep(0.01)
+        await until(lambda: not sockets_to(server))
 
         assert reply.status == 200
         assert sockets_to(server) == []
