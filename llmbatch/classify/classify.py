@@ -7,7 +7,7 @@ Whether a refusal is the row's fault or an outage in disguise depends on other r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -29,16 +29,15 @@ from llmbatch.classify.exceptions import (
 )
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.classify.responses import BadBody, read_success
-from llmbatch.classify.retry_after import wait_hint
+from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
+from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
 from llmbatch.classify.table import ROW_RULE
 from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
-from llmbatch.core.raw_json import JSON, RawJsonError, dumps, one_line, parse
+from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 
 __all__ = ["classify_exception", "classify_fault", "classify_reply"]
-
-Masker = Callable[[str], str]
 
 
 @dataclass(slots=True)
@@ -115,18 +114,17 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     if isinstance(read, BadBody):
         return _classify_failure(reply.status, reply.headers, body, mask, bad_body=read, asked=asked)
     headers = reply.headers
-    has_hint = "retry-after" in headers or "retry-after-ms" in headers or "x-ms-retry-after-ms" in headers
     filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
     return Outcome(
         verdict="rejected" if filtered else "success",
         scope="row" if filtered else "provider",
         row_is_bad=filtered,
-        retry_after=wait_hint(reply.status, headers, None) if has_hint else None,
+        retry_after=wait_hint(reply.status, headers, None) if may_name_wait(headers) else None,
         code="content_filter" if filtered else "",
         message="the provider filtered the answer" if filtered else "",
         status=reply.status,
-        request_id=_request_id(headers, mask),
-        body=_safe_body(body.text, mask),
+        request_id=request_id(headers, mask),
+        body=safe_body(body.text, mask),
         text=mask(read.text) if read.text else read.text,
         usage=read.usage,
     )
@@ -150,7 +148,7 @@ def classify_fault(error: TransportError) -> Outcome:
         scope=fault.scope,
         retry=fault.retry,
         code=fault.code,
-        message=_shorten(str(error)),
+        message=shorten(str(error)),
         hint=error.hint or fault.hint,
         sent=error.sent,
         unreachable=fault.unreachable,
@@ -177,7 +175,7 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
     return replace(
         outcome,
         retry_after=outcome.retry_after if not waits else max(waits[0], outcome.retry_after or 0.0),
-        message=outcome.message or _shorten(mask(said(error))),
+        message=outcome.message or shorten(mask(said(error))),
     )
 
 
@@ -246,12 +244,12 @@ def _classify_failure(
         key_refused=rule.key_refused,
         retry_after=pause_under(rule, facts),
         min_backoff=rule.min_backoff,
-        code=_token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
-        message=_shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
+        code=token(mask(_reported_code(match.code, codes, rule.code))) or f"http_{status}",
+        message=shorten(mask(message or _first_sentence(codes))) or f"HTTP {status}",
         hint=rule.hint,
         status=status,
-        request_id=_request_id(headers, mask),
-        body=_safe_body(body.text, mask) if body.whole else None,
+        request_id=request_id(headers, mask),
+        body=safe_body(body.text, mask) if body.whole else None,
         certain=is_certain(rule, match, facts),
     )
 
@@ -294,8 +292,8 @@ def _classify_ended(error: BaseException, reason: str, mask: Masker) -> Outcome:
         scope="row",
         row_is_bad=True,
         code=reason,
-        message=_shorten(mask(said(error))),
-        body=_safe_body(text, mask) if text else None,
+        message=shorten(mask(said(error))),
+        body=safe_body(text, mask) if text else None,
         usage=usage,
     )
 
@@ -306,7 +304,7 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
         return classify_fault(TransportError("reset", "the function was canceled from within", sent=True))
     misused = next(filter(is_misuse, links), None)
     if misused is None:
-        code = _token(snake_name(error)) or "exception"
+        code = token(snake_name(error)) or "exception"
         if re.search("rate_?limit|throttl|too_many_requests", code):
             return Outcome(verdict="throttled", scope="key", retry=True, min_backoff=1.0, code=code)
         fault = next(filter(None, map(unconnected, links)), None)
@@ -319,8 +317,8 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
     if isinstance(error, BaseExceptionGroup):
         inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
         message = f"{message}: {type(inner).__name__}: {said(inner)}"
-    code = _token(snake_name(own)) or "exception"
-    return Outcome(verdict="rejected", scope="row", retry=True, code=code, message=_shorten(mask(message)))
+    code = token(snake_name(own)) or "exception"
+    return Outcome(verdict="rejected", scope="row", retry=True, code=code, message=shorten(mask(message)))
 
 
 def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
@@ -356,46 +354,9 @@ def _parse_body(body: bytes) -> _Body:
         return _Body(text, None, False)
 
 
-def _safe_body(text: str, mask: Masker) -> str | None:
-    masked = mask(text)
-    if masked != text:
-        try:
-            parse(masked)
-        except RawJsonError:
-            # The mask changed more than the inside of a string: rather no body than a broken line.
-            return None
-    return one_line(masked)
-
-
-_usual_request_id = re.compile("[!-~]{1,200}").fullmatch
-
-
-def _request_id(headers: Mapping[str, str], mask: Masker) -> str | None:
-    for name in ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray"):
-        value = headers.get(name)
-        if value:
-            value = mask(value)
-            return value if _usual_request_id(value) else _token(value) or None
-    return None
-
-
 def _redirection(headers: Mapping[str, str]) -> str:
     try:
         host = urlsplit(headers.get("location", "").strip()).hostname
     except ValueError:
         host = None
     return f"redirected to {host}, and not followed" if host else "redirected, and not followed"
-
-
-def _shorten(text: str, most: int = 300) -> str:
-    """*text* on one line, without control characters, of at most *most* characters. Mask keys first: it truncates."""
-    text = text[: 10 * most]
-    if not text.isprintable():
-        # A space for each, so that a key with such characters in between is not joined again.
-        text = "".join(char if char.isprintable() else " " for char in text)
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
-
-
-def _token(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_")[:64]

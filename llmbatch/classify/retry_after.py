@@ -18,7 +18,12 @@ from email.utils import parsedate_to_datetime
 
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["answered_at", "error_details", "wait_hint"]
+__all__ = ["answered_at", "error_details", "may_name_wait", "wait_hint"]
+
+_PREFIXES = ("", "llm_provider-")  # litellm's proxy passes on what the provider behind it said under a prefix (2026)
+_MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
+_ON_ANY_ANSWER = frozenset(prefix + name for prefix in _PREFIXES for name in (*_MILLISECONDS, "retry-after"))
+"""Headers that name a wait whatever the status."""
 
 _LONGEST = 400 * 86_400.0
 
@@ -55,6 +60,11 @@ def wait_hint(status: int, headers: Mapping[str, str], body: JSON) -> float | No
     return None
 
 
+def may_name_wait(headers: Mapping[str, str]) -> bool:
+    """Whether an answer with a success status may name a wait: a cheap look before :func:`wait_hint`."""
+    return not _ON_ANY_ANSWER.isdisjoint(headers)
+
+
 def answered_at(headers: Mapping[str, str]) -> datetime | None:
     """The provider's time of the answer (its ``date`` header)."""
     return _http_date(headers.get("date", ""))
@@ -70,9 +80,8 @@ def error_details(body: JSON) -> Iterator[dict[str, JSON]]:
 
 
 def _sources(status: int, headers: Mapping[str, str], body: JSON, now: datetime | None) -> Iterator[float | None]:
-    # litellm's proxy passes on what the provider behind it said under a prefix (2026).
-    for prefix in ("", "llm_provider-"):
-        for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+    for prefix in _PREFIXES:
+        for name in _MILLISECONDS:
             yield _seconds(headers.get(prefix + name, ""), 1e-3)
         after = headers.get(prefix + "retry-after", "").strip()
         yield _seconds(after, 1.0)

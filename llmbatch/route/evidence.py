@@ -22,19 +22,17 @@ class RowRecord:
     """Evidence against one unfinished row. Rows that never failed have no record."""
 
     __slots__ = (
-        *(
-            "began",
-            "held",
-            "in_flight",
-            "last",
-            "latest",
-            "merged",
-            "pending",
-            "proven",
-            "retry_at",
-            "sent_alone",
-            "throttled",
-        ),
+        "began",
+        "held",
+        "in_flight",
+        "last",
+        "latest",
+        "merged",
+        "pending",
+        "proven",
+        "retry_at",
+        "sent_alone",
+        "throttled",
     )
 
     def __init__(self, began: int, last: Outcome) -> None:
@@ -56,7 +54,7 @@ class RowRecord:
         self.began = began
         """Number of the row's first failed call."""
         self.latest = began
-        """That of its last one."""
+        """Number of its last failed call."""
         self.merged = 0
         """Failed attempts that do not count, as one before them does for both."""
 
@@ -149,17 +147,18 @@ class Evidence:
 
         Returns the rows that were held for it, and when their backoff is over.
         """
+        throttled = [item for item in self.unproven.items() if item[1].last.verdict == "throttled"]
         held: list[tuple[int, float]] = []
-        for row, record in list(self.unproven.items()):
-            if record.last.verdict == "throttled":
-                record.pending.clear()
-                del self.unproven[row]
-                if record.held:
-                    held.append((row, record.retry_at))
-                    record.held = False
-                if not record.proven:
-                    self.records.pop(row, None)
-                self.rate.excused()
+        for row, record in throttled:
+            record.pending.clear()
+            del self.unproven[row]
+            if record.held:
+                held.append((row, record.retry_at))
+                record.held = False
+            if not record.proven:
+                self.records.pop(row, None)
+        if throttled:
+            self.rate.excused()
         return held
 
     @property
@@ -172,13 +171,13 @@ class Evidence:
         return max(self._least, self._asked(record), self._asked_before(record))
 
     def _asked(self, record: RowRecord) -> int:
-        """The same by all rows that have an answer."""
+        """Failures that all answered rows of the route ask for; see :meth:`ErrorRate.needed`."""
         last = record.last
         own = last.verdict == "rejected" and last.scope == "row" and last.status is None
         return self.rate.needed(record.began, self._unresolved(record), alone=record.sent_alone, own=own)
 
     def _asked_before(self, record: RowRecord) -> int:
-        """The same by rows whose answers are in; at least 1."""
+        """Failures that rows sent before its last failed call ask for; see :meth:`ErrorRate.needed_before`."""
         if record.sent_alone:
             return 1
         before = min(record.latest, next(iter(self._in_flight), record.latest))

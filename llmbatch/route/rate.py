@@ -189,7 +189,7 @@ class ErrorRate:
 
         *serial* is the row's last failed call, or the oldest call in flight if that is older. Rows that were sent later
         say nothing about what that call met: errors may have ended meanwhile. And where errors take longer than good
-        answers, as time-outs do, the latest rows that have an answer are mostly good ones.
+        answers, as timeouts do, the latest rows that have an answer are mostly good ones.
         """
         end = bisect_right(self._starts, serial) - 1
         at = min(bisect_right(self._starts, began) - 1, end)

@@ -1141,9 +1141,11 @@ def test_a_filtered_answer_still_tells_its_tokens_and_body() -> None:
     assert outcome.body is not None
 
 
-def test_a_success_that_names_a_wait_keeps_it() -> None:
-    """Retry-After counts on any answer."""
-    assert judge(200, CHAT_OK, {"retry-after": "3"}).retry_after == 3.0
+@pytest.mark.parametrize("prefix", ["", "llm_provider-"])
+def test_a_success_that_names_a_wait_keeps_it(prefix: str) -> None:
+    """Retry-After counts on any answer; one that litellm's proxy passed on was not looked for on a success."""
+    assert judge(200, CHAT_OK, {prefix + "retry-after": "3"}).retry_after == 3.0
+    assert judge(200, CHAT_OK, {prefix + "retry-after-ms": "1500"}).retry_after == 1.5
     assert judge(200, CHAT_OK, {"retry-after": "0"}).retry_after is None
 
 
