@@ -103,7 +103,7 @@ class Refusing(Judging):
             return []
         if outcome.retry and outcome.status is not None and not outcome.key_refused and self.history.ever:
             # Refused at random, as rows are (400 json_validate_failed of Groq): an answer, and no sign of an outage.
-            return self._check_unlucky(now)
+            return self._check_refused_by_chance(now)
         refused = [record for record in self.evidence.unproven.values() if _is_refused(record)]
         if not refused:
             # An answer, but no proof that rows can succeed: rows that only fail wait as in an outage.
@@ -113,7 +113,7 @@ class Refusing(Judging):
             return self._open("stop", now)
         return self._open("refusals", now, confirmed=True)
 
-    def _check_unlucky(self, now: float) -> list[Decision]:
+    def _check_refused_by_chance(self, now: float) -> list[Decision]:
         """Judge a health check that met a refusal which may be chance: an outage only if far too many do in a row."""
         self.checks.note_failure(max(self.evidence.rate.cautious, MOST_USUAL))
         if self.checks.log_chance > OUTAGE_BY_CHECKS:
