@@ -6,18 +6,21 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from llmbatch.classify.patterns import MONEY_CODES
+from llmbatch.classify.patterns import LONG_QUOTA_WORDS, MONEY_CODES, NO_QUOTA_WORDS
 from llmbatch.classify.retry_after import error_details
 from llmbatch.classify.rule import Facts
 
 __all__ = [
     "day_in_message",
     "has_failed_generation",
+    "has_no_quota",
     "is_daily_quota",
     "is_flagged",
     "is_gateway_page",
+    "is_long_quota",
     "is_pace_called_quota",
     "midnight_in_california",
+    "never",
     "next_month",
 ]
 
@@ -50,6 +53,19 @@ def is_pace_called_quota(facts: Facts) -> bool:
     )
 
 
+def is_long_quota(facts: Facts) -> bool:
+    """A quota of a day or longer is spent, and nothing says when it is refilled: waiting a night would not help.
+
+    With a wait (Groq and OpenAI: "tokens per day … try again in 7m12s") it is a rate limit like any other.
+    """
+    return facts.retry_after is None and facts.says(LONG_QUOTA_WORDS)
+
+
+def has_no_quota(facts: Facts) -> bool:
+    """A limit of zero never refills, whatever wait is named next to it."""
+    return facts.says(NO_QUOTA_WORDS)
+
+
 def has_failed_generation(facts: Facts) -> bool:
     """Groq shows what the model wrote instead of JSON or a tool call."""
     body = facts.body
@@ -65,6 +81,10 @@ def is_gateway_page(facts: Facts) -> bool:
         return True
     page = r"^HTML answer|error code: 1\d\d\d|access denied|request blocked|attention required"
     return facts.body is None and facts.says(page)
+
+
+def never(now: datetime, message: str) -> None:
+    """No instant: time alone does not help, even if the answer names a wait."""
 
 
 def next_month(now: datetime, message: str) -> datetime:

@@ -6,9 +6,42 @@ from dataclasses import replace
 
 from llmbatch.classify.retry_after import answered_at
 from llmbatch.classify.rule import Facts, Match, Rule
-from llmbatch.classify.table import BODY_RULES, STATUS_OF_CODE, STATUS_RULES, UNKNOWN
+from llmbatch.classify.table import BODY_RULES, STATUS_RULES, UNKNOWN
 
 __all__ = ["find_rule", "inner_status", "is_certain", "is_known", "pause_under"]
+
+_STATUS_OF_CODE = {
+    "invalid_request_error": 400,
+    "invalid_argument": 400,
+    "failed_precondition": 400,
+    "badrequesterror": 400,
+    "bad_request": 400,
+    "authentication_error": 401,
+    "authenticationerror": 401,
+    "unauthenticated": 401,
+    "unauthorized": 401,
+    "permission_error": 403,
+    "permission_denied": 403,
+    "forbidden": 403,
+    "not_found_error": 404,
+    "notfounderror": 404,
+    "not_found": 404,
+    "conflict_error": 409,
+    "validation_error": 422,
+    "timeout_error": 504,
+    "deadline_exceeded": 504,
+    "vector_store_timeout": 504,
+    "api_error": 500,
+    "server_error": 500,
+    "internal_error": 500,
+    "internal_server_error": 500,
+    "internalservererror": 500,
+    "internal": 500,
+    "unavailable": 503,
+    "service_unavailable": 503,
+    "service_unavailable_error": 503,
+}
+"""Codes that only repeat a status; they count if the status itself says nothing, inside a 200 or an event stream."""
 
 _CLEAR = frozenset({401, 403, 404, 410, 412, 429})
 """Statuses under which words of a refused account, key or model are believed at once."""
@@ -65,7 +98,7 @@ def inner_status(codes: tuple[str, ...], named: int | None) -> int:
     """The HTTP status that a body stands for: the one it names, else that of its codes, else 0."""
     if named is not None:
         return named
-    return next((STATUS_OF_CODE[code.lower()] for code in codes if code.lower() in STATUS_OF_CODE), UNKNOWN)
+    return next((_STATUS_OF_CODE[code.lower()] for code in codes if code.lower() in _STATUS_OF_CODE), UNKNOWN)
 
 
 def is_known(codes: tuple[str, ...], named: int | None) -> bool:

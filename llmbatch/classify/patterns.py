@@ -11,6 +11,7 @@ __all__ = [
     "ADDRESS_WORDS",
     "CLOSED_CODES",
     "CLOSED_WORDS",
+    "ELSEWHERE_WORDS",
     "EXPIRED_CODES",
     "EXPIRED_WORDS",
     "FILTER_CODES",
@@ -19,10 +20,13 @@ __all__ = [
     "FLOP_WORDS",
     "LACKING_WORDS",
     "LONG_CODES",
+    "LONG_QUOTA_WORDS",
     "LONG_WORDS",
     "MONEY_CODES",
     "MONEY_WORDS",
     "NEEDED",
+    "NO_QUOTA_WORDS",
+    "PACE_WORDS",
 ]
 
 
@@ -43,6 +47,7 @@ MONEY_CODES = _any(
     r"1113",  # Zhipu, continue#11823, 2026: "Your account is in arrears"
     r"base_resp_1008",  # MiniMax, also inside a 200
     r"30001",  # SiliconFlow
+    r"set_?limit_?exceeded",  # Volcengine's own limit of a model, which pauses it, 2026
 )
 
 MONEY_WORDS = _any(
@@ -84,6 +89,37 @@ CLOSED_WORDS = _any(
     r"账[号户](?:已|被)(?:停用|冻结|封禁|锁定|注销)",
 )
 
+_PERIOD = r"(?:\b(?:daily|weekly|monthly)|(?:\bper[ -]|/ ?|\ba )(?:day|week|month))\b"
+
+LONG_QUOTA_WORDS = _any(
+    # Cohere: "limited to 1000 API calls / month"; OpenRouter: "free-models-per-day"; Bedrock: "Too many tokens per
+    # day"; Cerebras; Cloudflare: "daily free allocation"; Ollama: "weekly usage limit"; Qianfan inside a 200, 2026
+    _PERIOD + r"[^.;,!?]{0,40}\b(?:limit|quota|allocation|allowance|cap)\b",
+    r"\b(?:limited|limit|quota|allocation|allowance|too many|exceeded|exhausted)\b[^.;,!?]{0,40}" + _PERIOD,
+)
+
+NO_QUOTA_WORDS = _any(
+    # Gemini's free tier says "…_free_tier_requests, limit: 0", OpenAI "Limit: 0 / min" and "Limit 0, Used 0",
+    # Databricks "a rate limit set to 0", and Anthropic "the rate limit for your organization of 0 input tokens" (2026).
+    r"(?<!remaining )\b(?:limit|quota)(?: is| of| set to|:|=)? ?0(?![\d.]\d|\d)",
+    r"\brate limit\b[^.]{0,60} of 0 ",
+)
+
+PACE_WORDS = _any(
+    r"rate[ -]?limit(?:s|ing)? (?:has been |was |is |have been )?(?:exceeded|reached|hit)",
+    r"(?:exceeded|exceeds|reached|hit) (?:the |your |its |our )?(?:\w+ ){0,3}rate[ -]?limit",
+    r"(?:qps|qpm|rpm|tpm|request) (?:\w+ ){0,2}limit (?:is |was |has been )?(?:exceeded|reached|hit)",
+    r"too many (?:concurrent )?requests\b",
+)
+
+ELSEWHERE_WORDS = _any(
+    # Gemini, 400: "User location is not supported for the API use."; OpenAI, 403: "Country, region, or territory not
+    # supported"
+    r"\b(?:location|country|region|territory)(?:, region, or territory)? (?:is |are )?not (?:supported|available"
+    r"|allowed|served)",
+    r"not available in your (?:country|region|location|territory)",
+)
+
 EXPIRED_CODES = _any(
     r"access_token_expired|(?:\w+_)?(?:token|jwt|credentials?|session)_?expired",  # Vertex, 2026
     r"expired_?(?:access_?)?(?:token|credentials?)(?:_?exception)?",  # AWS: ExpiredTokenException
@@ -118,7 +154,7 @@ FILTER_CODES = _any(
     r"moderation\w*|\w*policy_violation|invalid_prompt|bio_policy|cyber_policy|\w*safety\w*",
     r"prohibited_content|sensitive_\w+",
     r"data_?inspection_?failed",  # DashScope
-    r"\w*guardrail\w*",  # Bedrock, gateways
+    r"\w*guardrail\w*|hooks_failed",  # Bedrock, gateways; Portkey at 446
     r"1301|base_resp_102[67]",  # Zhipu; MiniMax: input, output
 )
 
@@ -209,6 +245,10 @@ NEEDED: dict[str, tuple[str, ...]] = {
             "账",
         )
     ),
+    LONG_QUOTA_WORDS: ("day", "daily", "week", "month"),
+    NO_QUOTA_WORDS: ("limit", "quota"),
+    PACE_WORDS: ("limit", "too many"),
+    ELSEWHERE_WORDS: ("support", "available", "allowed", "served"),
     EXPIRED_WORDS: ("expired", "lifetime"),
     LONG_WORDS: ("length", "token", "too long", "too large", "context"),
     FILTER_WORDS: ("content", "flagged", "violat", "safety", "敏感", "不安全", "违规"),

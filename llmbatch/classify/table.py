@@ -14,18 +14,23 @@ from __future__ import annotations
 from llmbatch.classify.conditions import (
     day_in_message,
     has_failed_generation,
+    has_no_quota,
     is_daily_quota,
     is_flagged,
     is_gateway_page,
+    is_long_quota,
     is_pace_called_quota,
     midnight_in_california,
+    never,
     next_month,
 )
+from llmbatch.classify.hints import ACCOUNT, ADDRESS, GATEWAY, KEY, LATER, MODEL, NO_QUOTA, PAY, REGION, RENEW
 from llmbatch.classify.patterns import (
     ADDRESS_CODES,
     ADDRESS_WORDS,
     CLOSED_CODES,
     CLOSED_WORDS,
+    ELSEWHERE_WORDS,
     EXPIRED_CODES,
     EXPIRED_WORDS,
     FILTER_CODES,
@@ -37,10 +42,11 @@ from llmbatch.classify.patterns import (
     LONG_WORDS,
     MONEY_CODES,
     MONEY_WORDS,
+    PACE_WORDS,
 )
 from llmbatch.classify.rule import Rule
 
-__all__ = ["BODY_RULES", "ROW_RULE", "STATUS_OF_CODE", "STATUS_RULES", "UNKNOWN"]
+__all__ = ["BODY_RULES", "ROW_RULE", "STATUS_RULES", "UNKNOWN"]
 
 UNKNOWN = 0
 """The status of a success status whose body is not a success and names none."""
@@ -55,27 +61,6 @@ _SPENT = "insufficient_quota"
 _SMALL_BYTES = 16_384
 """No server's limit for request bodies is below this."""
 
-_PAY = "add credit or raise the spending limit at the provider, then run the same command again"
-_LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
-_KEY = "check the API key: is it set, complete, not revoked, and allowed to use this model?"
-_ACCOUNT = "the provider has closed or suspended this account: see its console or its support"
-_RENEW = (
-    "the access token has expired: get a new one (Google Cloud: gcloud auth print-access-token), set it, and run the "
-    "same command again"
-)
-_GATEWAY = (
-    "a firewall or gateway before the provider refuses these requests: check the base URL, this machine's address "
-    "(VPN, proxy, country) and what the rows contain"
-)
-_MODEL = (
-    "check the model's name and access to it, and the base URL (a missing /v1?); "
-    "--endpoint chooses another wire format, such as embeddings"
-)
-_ADDRESS = (
-    "check the base URL: it should be the address of the API itself, such as https://host/v1; "
-    "or choose another wire format with --endpoint"
-)
-
 BODY_RULES: tuple[Rule, ...] = (
     # Money and quota: only the operator, or waiting until a date, helps.
     Rule(
@@ -85,7 +70,7 @@ BODY_RULES: tuple[Rule, ...] = (
         when=is_daily_quota,
         resumes=midnight_in_california,
         code="daily_quota_exhausted",
-        hint=_LATER,
+        hint=LATER,
     ),
     Rule(
         name="spend limit of the month reached (Anthropic)",
@@ -93,7 +78,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="key",
         codes="enforced_spend_limit_reached",
         resumes=next_month,
-        hint=_PAY,
+        hint=PAY,
     ),
     Rule(
         name="own spend limit reached (Anthropic)",
@@ -103,7 +88,7 @@ BODY_RULES: tuple[Rule, ...] = (
         words_in=_REFUSALS | {402, 429},
         resumes=day_in_message,
         code="spend_limit_reached",
-        hint=_PAY,
+        hint=PAY,
     ),
     Rule(
         name="credit on its way (OpenRouter)",
@@ -131,10 +116,10 @@ BODY_RULES: tuple[Rule, ...] = (
         statuses=frozenset({403, 429}),
         words=r"out of (call volume|bandwidth) quota|quota will be replenished",
         code="quota_exhausted",
-        hint=_LATER,
+        hint=LATER,
     ),
-    Rule(name="no money, no quota", verdict="account_refused", scope="key", codes=MONEY_CODES, code=_SPENT, hint=_PAY),
-    Rule(name="no money, in words", verdict="account_refused", scope="key", words=MONEY_WORDS, code=_SPENT, hint=_PAY),
+    Rule(name="no money, no quota", verdict="account_refused", scope="key", codes=MONEY_CODES, code=_SPENT, hint=PAY),
+    Rule(name="no money, in words", verdict="account_refused", scope="key", words=MONEY_WORDS, code=_SPENT, hint=PAY),
     Rule(
         name="account closed",
         verdict="account_refused",
@@ -142,7 +127,26 @@ BODY_RULES: tuple[Rule, ...] = (
         codes=CLOSED_CODES,
         words=CLOSED_WORDS,
         code="account_disabled",
-        hint=_ACCOUNT,
+        hint=ACCOUNT,
+    ),
+    Rule(
+        name="no quota at all (Gemini, Databricks, OpenAI: a limit of 0)",
+        verdict="account_refused",
+        scope="model",
+        statuses=frozenset({403, 429}),
+        when=has_no_quota,
+        resumes=never,
+        code="no_quota_for_model",
+        hint=NO_QUOTA,
+    ),
+    Rule(
+        name="quota of a day, a week or a month that names no wait",
+        verdict="account_refused",
+        scope="key",
+        statuses=frozenset({UNKNOWN, 403, 429}),
+        when=is_long_quota,
+        code="quota_exhausted",
+        hint=LATER,
     ),
     # The row's own content: no evidence from other rows is needed.
     Rule(
@@ -196,7 +200,7 @@ BODY_RULES: tuple[Rule, ...] = (
         words=EXPIRED_WORDS,
         words_in=frozenset({UNKNOWN, 400, 401, 403}),
         code="access_token_expired",
-        hint=_RENEW,
+        hint=RENEW,
     ),
     Rule(
         name="key refused",
@@ -209,7 +213,16 @@ BODY_RULES: tuple[Rule, ...] = (
         retry=True,
         key_refused=True,
         code="invalid_api_key",
-        hint=_KEY,
+        hint=KEY,
+    ),
+    Rule(
+        name="country or region not served",
+        verdict="account_refused",
+        scope="key",
+        words=ELSEWHERE_WORDS,
+        words_in=frozenset({UNKNOWN, 400, 403, 451}),
+        code="unsupported_country",
+        hint=REGION,
     ),
     Rule(
         name="no such model",
@@ -217,10 +230,12 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="model",
         codes=r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(decommissioned|deprecated)"
         r"|model_not_(active|available|supported)",
-        words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)",
-        words_in=frozenset({UNKNOWN, 400, 404}),
+        # The last: litellm's proxy, 2026; Bedrock.
+        words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)"
+        r"|invalid model name|(no|n['’o]t have) access to (the |this )?model",
+        words_in=frozenset({UNKNOWN, 400, 403, 404}),
         code="model_not_found",
-        hint=_MODEL,
+        hint=MODEL,
     ),
     Rule(
         name="wrong address",
@@ -230,7 +245,7 @@ BODY_RULES: tuple[Rule, ...] = (
         words=ADDRESS_WORDS,
         words_in=frozenset({UNKNOWN, 400, 404, 405}),
         code="wrong_address",
-        hint=_ADDRESS,
+        hint=ADDRESS,
     ),
     Rule(
         name="blocked before it came to the provider",
@@ -239,7 +254,7 @@ BODY_RULES: tuple[Rule, ...] = (
         statuses=frozenset({403}),
         when=is_gateway_page,
         code="blocked_by_gateway",
-        hint=_GATEWAY,
+        hint=GATEWAY,
     ),
     Rule(
         name="what this server lacks",
@@ -274,6 +289,10 @@ BODY_RULES: tuple[Rule, ...] = (
         # The numbers: Zhipu, MiniMax.
         codes=r"\w*rate_?limit\w*|too_?many_?requests|throttl[\w.]*|resource_exhausted|ramp_limit_exceeded"
         r"|(request|token)_quota_exceeded|130[235]|base_resp_(1002|1039)",
+        # Qianfan inside a 200: {"error_code": 18, …}; gateways that wrap another's 429 in a 400 or 500.
+        words=PACE_WORDS,
+        words_in=frozenset({UNKNOWN, 400, 403, 500}),
+        code="rate_limit_exceeded",
         retry=True,
         min_backoff=1.0,
     ),
@@ -300,16 +319,16 @@ STATUS_RULES: tuple[Rule, ...] = (
         statuses=frozenset({401, 403}),
         retry=True,
         key_refused=True,
-        hint=_KEY,
+        hint=KEY,
     ),
-    Rule(name="402 pay", verdict="account_refused", scope="key", statuses=frozenset({402}), hint=_PAY),
-    Rule(name="404, 410", verdict="account_refused", scope="model", statuses=frozenset({404, 410}), hint=_MODEL),
+    Rule(name="402 pay", verdict="account_refused", scope="key", statuses=frozenset({402}), hint=PAY),
+    Rule(name="404, 410", verdict="account_refused", scope="model", statuses=frozenset({404, 410}), hint=MODEL),
     Rule(
         name="405, 407, 426 no API here",
         verdict="account_refused",
         scope="provider",
         statuses=frozenset({405, 407, 426}),
-        hint=_ADDRESS,
+        hint=ADDRESS,
     ),
     Rule(
         name="408, 424, 425, 499",
@@ -352,7 +371,7 @@ STATUS_RULES: tuple[Rule, ...] = (
         verdict="account_refused",
         scope="provider",
         statuses=frozenset(range(300, 400)),
-        hint=_ADDRESS,
+        hint=ADDRESS,
     ),
     Rule(name="other 4xx", verdict="rejected", scope="row", statuses=frozenset(range(400, 500))),
     # 500, 502, 504, 520 to 530 and similar; 1xx; and a success status with a bad body.
@@ -361,36 +380,3 @@ STATUS_RULES: tuple[Rule, ...] = (
 
 ROW_RULE = Rule(name="this row's answer went wrong", verdict="rejected", scope="row", retry=True)
 """For a success status without an answer that is not the provider's failure: like a 409, try again."""
-
-STATUS_OF_CODE = {
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-    "failed_precondition": 400,
-    "badrequesterror": 400,
-    "bad_request": 400,
-    "authentication_error": 401,
-    "authenticationerror": 401,
-    "unauthenticated": 401,
-    "unauthorized": 401,
-    "permission_error": 403,
-    "permission_denied": 403,
-    "forbidden": 403,
-    "not_found_error": 404,
-    "notfounderror": 404,
-    "not_found": 404,
-    "conflict_error": 409,
-    "validation_error": 422,
-    "timeout_error": 504,
-    "deadline_exceeded": 504,
-    "vector_store_timeout": 504,
-    "api_error": 500,
-    "server_error": 500,
-    "internal_error": 500,
-    "internal_server_error": 500,
-    "internalservererror": 500,
-    "internal": 500,
-    "unavailable": 503,
-    "service_unavailable": 503,
-    "service_unavailable_error": 503,
-}
-"""Codes that only repeat a status; they count if the status itself says nothing, inside a 200 or an event stream."""

@@ -42,6 +42,10 @@ def pace(name: str, status: int, body: object, code: str, **more: object) -> Ans
     return Answer(name, status, body, "throttled", "key", code, retry=True, **more)  # type: ignore[arg-type]
 
 
+def no_model(name: str, status: int, body: object, code: str, **more: object) -> Answer:
+    return Answer(name, status, body, "account_refused", "model", code, **more)  # type: ignore[arg-type]
+
+
 def elsewhere(name: str, status: int, body: object, code: str, **more: object) -> Answer:
     return Answer(name, status, body, "account_refused", "provider", code, **more)  # type: ignore[arg-type]
 
@@ -162,4 +166,55 @@ FIELD = [
     row("a type", 400, error("n", code="Client specified an invalid argument", type="bad_request"), "bad_request"),
     # 17. What a server was not started for.
     row("llama-cpp-python", 500, error("Llama model must be created with embedding=True"), "not_supported"),
+    # Found by variants of the above, 2026-11: quotas of a day or longer without a wait, and limits of nothing.
+    spent(
+        "Cohere's trial", 429, {"message": "This trial key is limited to 1000 API calls / month."}, "quota_exhausted"
+    ),
+    spent(
+        "OpenRouter's free models", 429, error("Rate limit exceeded: free-models-per-day", code=429), "quota_exhausted"
+    ),
+    spent("Bedrock's day", 429, {"message": "Too many tokens per day, please wait."}, "quota_exhausted"),
+    spent(
+        "Cloudflare",
+        429,
+        {"errors": [{"message": "used up your daily free allocation of 10 neurons"}]},
+        "quota_exhausted",
+    ),
+    spent("Ollama's week", 429, {"error": "you have reached your weekly usage limit, upgrade"}, "quota_exhausted"),
+    spent(
+        "Qianfan's day", 200, {"error_code": 17, "error_msg": "Open api daily request limit reached"}, "quota_exhausted"
+    ),
+    spent("Volcengine's own limit", 429, error("paused", code="SetLimitExceeded"), "SetLimitExceeded"),
+    pace(
+        "a day that names its wait",
+        429,
+        error("on tokens per day (TPD): try again in 7m12s"),
+        "http_429",
+        retry_after=432.0,
+    ),
+    pace("a plan per month", 429, error("Limit of 20 requests per second. See your monthly plan"), "http_429"),
+    pace("Qianfan's second", 200, {"error_code": 18, "error_msg": "qps request limit reached"}, "rate_limit_exceeded"),
+    pace("another's 429 in a 500", 500, error("upstream: 429 Too Many Requests"), "rate_limit_exceeded"),
+    pace("another's 429 in a 400", 400, error("Rate limit exceeded, retry later"), "rate_limit_exceeded"),
+    no_model(
+        "Gemini's free tier", 429, error("Quota exceeded for metric free_tier_requests, limit: 0"), "no_quota_for_model"
+    ),
+    no_model(
+        "a limit of nothing", 429, error("Rate limit reached: Limit 0, Used 0, Requested 1"), "no_quota_for_model"
+    ),
+    no_model("Databricks", 403, {"message": "disabled due to a rate limit set to 0."}, "no_quota_for_model"),
+    pace("a limit above nothing", 429, error("Limit: 0.5 requests per second"), "http_429"),
+    no_model("litellm's proxy", 400, error("Invalid model name passed in model=foo"), "model_not_found", certain=False),
+    no_model(
+        "Bedrock's access", 403, {"message": "You don't have access to the model with this ID."}, "model_not_found"
+    ),
+    spent(
+        "not from here",
+        400,
+        error("User location is not supported for the API use."),
+        "unsupported_country",
+        certain=False,
+    ),
+    spent("nor from here", 403, error("Country, region, or territory not supported"), "unsupported_country"),
+    filtered("Portkey's hooks", 446, error("The guardrail checks failed", type="hooks_failed"), "hooks_failed"),
 ]
