@@ -1,4 +1,4 @@
-"""The circuit breaker beside its peers, in one run: eleven situations that it must survive, and what a call costs.
+"""The circuit breaker beside its peers, in one run: twenty situations that it must survive, and what a call costs.
 
 The situations (breaker_situations.py) are run by code through each library's own public calls: threads on its
 synchronous side, tasks on its asynchronous one; a cell passes where both pass, and says in a word what happened where

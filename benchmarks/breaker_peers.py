@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,12 @@ class Setup:
     """Good probes that close it, where a library has the option; else 1."""
     neutral: str = ""
     """Which of the library's ways says that a 400 is no failure; empty: the first."""
+    stall_s: float | None = None
+    """Seconds after which calls that do not return count, where a library has such a rule."""
+    rate_calls: int | None = None
+    """A failure rate of a half, looked at from so many calls on, in place of failures in a row."""
+    only_outages: bool = False
+    """Only :class:`OutageError` counts as a failure, where a library can be told so."""
     clock: FakeClock | None = None
     """Only for libraries that take one."""
 
@@ -71,6 +78,8 @@ class Circuit:
     """Seconds that the library tells a refused caller to wait, of the rejection."""
     block: Callable[[], Any] | None = None
     """A context manager around a block of code."""
+    stream: Callable[[Callable[..., Any]], Any] | None = None
+    """A context manager around the chunks of what a function returns, where a library has one."""
     sync_ways: dict[str, Callable[[Callable[..., Any]], Path]] | None = None
     """Every public way to call a plain function; None on the asynchronous face."""
 
@@ -86,6 +95,8 @@ class Library:
     build: Callable[[Face, Setup], Circuit]
     has_clock: bool = False
     has_good_probes: bool = False
+    has_rate: bool = False
+    has_only: bool = False
     neutral_ways: tuple[str, ...] = ("",)
 
     @property
@@ -109,15 +120,17 @@ def build_ours(face: Face, setup: Setup, *, window: bool = False) -> Circuit:
     from llmbatch.breaker import BreakerPolicy, CircuitBreaker, CircuitOpenError
 
     policy = BreakerPolicy(
-        failure_threshold=setup.failures,
+        failure_threshold=None if setup.rate_calls else setup.failures,
         recovery_timeout=setup.open_s,
         success_threshold=setup.good_probes,
         probe_lease=setup.open_s,
-        failure_rate=0.5 if window else None,
+        failure_rate=0.5 if window or setup.rate_calls else None,
+        minimum_calls=setup.rate_calls or 20,
+        stall_timeout=setup.stall_s,
     )
     breaker = CircuitBreaker(
         policy=policy,
-        count_error=lambda error: not isinstance(error, BadRequestError),
+        count_error=OutageError if setup.only_outages else lambda error: not isinstance(error, BadRequestError),
         clock=setup.clock or time.monotonic,
     )
     return Circuit(
@@ -126,6 +139,7 @@ def build_ours(face: Face, setup: Setup, *, window: bool = False) -> Circuit:
         rejection=CircuitOpenError,
         wait=lambda error: error.retry_after,
         block=breaker.acquire,
+        stream=getattr(breaker, "stream", None),
         sync_ways={"call": called(breaker.call)} if face == "sync" else None,
     )
 
@@ -137,11 +151,18 @@ class NotBadRequest:
         return exception is not None and not isinstance(exception, BadRequestError)
 
 
+class OnlyOutages:
+    """interlock-cb's classifier: only an outage is a failure."""
+
+    def is_failure(self, *, result: object, exception: Exception | None) -> bool:
+        return isinstance(exception, OutageError)
+
+
 def build_interlock(face: Face, setup: Setup) -> Circuit:
     from interlock import CircuitBreaker, CircuitOpenError, Config
 
     config = Config(
-        minimum_number_of_calls=setup.failures,
+        minimum_number_of_calls=setup.rate_calls or setup.failures,
         permitted_calls_in_half_open=setup.good_probes,
         wait_duration_in_open=setup.open_s,
     )
@@ -150,7 +171,7 @@ def build_interlock(face: Face, setup: Setup) -> Circuit:
         name=next(names),
         config=config,
         clock=setup.clock,
-        classifier=NotBadRequest(),
+        classifier=OnlyOutages() if setup.only_outages else NotBadRequest(),
         unreachable_exceptions=unreachable,
     )
     return Circuit(
@@ -291,6 +312,53 @@ def build_hyx(face: Face, setup: Setup) -> Circuit:
     )
 
 
+class Passing:
+    """llmfuse's provider: its answer is the function's, whose outages and 400s it tells in llmfuse's words."""
+
+    name = "provider"
+
+    def __init__(self, fn: Callable[[], Any]) -> None:
+        self.fn = fn
+
+    def complete(self, prompt: str) -> Any:
+        from llmfuse import ProviderError
+
+        try:
+            return self.fn()
+        except (OutageError, BadRequestError) as error:
+            raise ProviderError(str(error), provider=self.name, retryable=isinstance(error, OutageError)) from error
+
+
+def build_llmfuse(face: Face, setup: Setup) -> Circuit:
+    from llmfuse import AllProvidersFailedError, FuseClient, RetryPolicy
+
+    # Its circuits belong to a client, and a client to its providers: so the function is replaced within the provider.
+    provider = Passing(lambda: None)
+    client = FuseClient(
+        providers=[provider],
+        retry=RetryPolicy(max_attempts=1),
+        failure_threshold=setup.failures,
+        reset_timeout=setup.open_s,
+        clock=setup.clock or time.monotonic,
+    )
+    function = threading.local()
+    provider.fn = lambda: function.now()
+
+    def path(fn: Callable[..., Any]) -> Path:
+        def complete() -> Any:
+            function.now = fn
+            return client.complete("").text
+
+        return complete, ()
+
+    return Circuit(
+        path=path,
+        state=lambda: client.circuit_state(provider.name).value,
+        rejection=AllProvidersFailedError,
+        sync_ways={"complete": path},
+    )
+
+
 OURS = Library(
     name="llmbatch",
     distribution="llmbatch",
@@ -298,6 +366,8 @@ OURS = Library(
     build=build_ours,
     has_clock=True,
     has_good_probes=True,
+    has_rate=True,
+    has_only=True,
 )
 WINDOWED = Library(
     name="llmbatch, rate window",
@@ -315,6 +385,8 @@ PEERS = (
         build=build_interlock,
         has_clock=True,
         has_good_probes=True,
+        has_rate=True,
+        has_only=True,
         neutral_ways=("classifier", "unreachable_exceptions"),
     ),
     Library(
@@ -322,6 +394,7 @@ PEERS = (
         distribution="circuitbreaker",
         paths={"sync": "decorator", "async": "decorator"},
         build=build_circuitbreaker,
+        has_only=True,
     ),
     Library(
         name="purgatory",
@@ -348,5 +421,13 @@ PEERS = (
         paths={"async": "decorator"},
         build=build_hyx,
         has_good_probes=True,
+        has_only=True,
+    ),
+    Library(
+        name="llmfuse",
+        distribution="llmfuse",
+        paths={"sync": "FuseClient.complete"},
+        build=build_llmfuse,
+        has_clock=True,
     ),
 )

@@ -1,9 +1,10 @@
-"""Eleven situations in which circuit breakers go wrong, each run by code against a library's own calls.
+"""Twenty situations in which circuit breakers go wrong, each run by code against a library's own calls.
 
 Every outcome is an observation of this run. A library with two faces passes where both pass. A situation tests the
 breaker alone: a timeout inside the call would also end a hung probe, in every library. Wall clocks that are set while
 the program runs are not tried, only time zones. A library whose clock can be replaced gets a fake one, the others
-really wait. Situations 1 to 6 stand in breaker_half_open.py.
+really wait. Situations 1 to 6 stand in breaker_half_open.py, 12 to 20 in
+breaker_field.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from breaker_field import (
+    cancelled_future,
+    cut_stream,
+    forked_child,
+    generator_function,
+    hanging_calls,
+    left_stream,
+    long_good_calls,
+    rate_at_success,
+    wrapped_error,
+)
 from breaker_findings import Finding, fails, lacks, passes, wait_told
 from breaker_half_open import bad_request, cancelled_probe, fifty_callers, finite_wait, hung_probe, stale_success
 from breaker_peers import Face, Library, OutageError
@@ -238,6 +250,15 @@ SITUATIONS: dict[str, Callable[[Stage], Finding]] = {
     "rejections": rejections_do_not_grow,
     "time zones": time_zones,
     "with block": block_refuses,
+    "long good calls": long_good_calls,
+    "hanging calls": hanging_calls,
+    "rate at success": rate_at_success,
+    "cancelled future": cancelled_future,
+    "forked child": forked_child,
+    "generator function": generator_function,
+    "cut stream": cut_stream,
+    "left stream": left_stream,
+    "wrapped error": wrapped_error,
 }
 CORE = ("stale success", "fifty half-open", "cancelled probe", "calls overlap", "coroutine function")
 """What a breaker must get right before its speed is worth comparing."""

@@ -7,6 +7,7 @@ loop. It judges nothing. A caller that is neither let in nor refused within ``PA
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from breaker_peers import BadRequestError, Circuit, Face, FakeClock, Library, OutageError, Setup
 
-Order = Literal["ok", "down", "bad request", "interrupt"]
+Order = Literal["ok", "down", "bad request", "interrupt", "cancelled future", "wrapped", "own error"]
 Through = Literal["call", "block"]
 
 PATIENCE = 1.0
@@ -36,6 +37,12 @@ def act(order: Order | None) -> str:
         raise BadRequestError
     if order == "interrupt":
         raise KeyboardInterrupt
+    if order == "cancelled future":
+        raise concurrent.futures.CancelledError
+    if order == "wrapped":
+        raise RuntimeError("the caller's own") from OutageError()
+    if order == "own error":
+        raise RuntimeError("the caller's own")
     return "fine"
 
 
@@ -188,11 +195,10 @@ class Stage:
     def open_s(self) -> float:
         return FAKE_OPEN_S if self.peer.has_clock else REAL_OPEN_S
 
-    def build(
-        self, *, open_s: float = LONG_S, real_time: bool = False, good_probes: int = 1, neutral: str = ""
-    ) -> None:
+    def build(self, *, open_s: float = LONG_S, real_time: bool = False, **options: Any) -> None:
+        """A new circuit; *options* as in :class:`breaker_peers.Setup`."""
         self.clock = FakeClock() if self.peer.has_clock and not real_time else None
-        self.setup = Setup(open_s=open_s, good_probes=good_probes, neutral=neutral, clock=self.clock)
+        self.setup = Setup(open_s=open_s, clock=self.clock, **options)
         self.circuit = self.peer.build(self.face, self.setup)
 
     def pass_time(self, seconds: float) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import breaker as benchmark
 from breaker_cost import CELLS, Figures
 from breaker_findings import Finding, fails, passes
 from breaker_goals import goals, leaders
-from breaker_peers import OURS, PEERS, BadRequestError, Circuit, Face, Library, Setup, called
+from breaker_peers import OURS, PEERS, BadRequestError, Circuit, Face, Library, OutageError, Setup, called
 from breaker_situations import SITUATIONS, observe, observe_face
 
 # Those that really wait: for an open time in several zones, or for callers that are blocked.
@@ -39,7 +41,7 @@ class ToyError(Exception):
 
 
 class ToyBreaker:
-    """The least breaker that survives all eleven situations, but for the one fault that it is given."""
+    """The least breaker that survives all situations, but for the one fault that it is given."""
 
     def __init__(self, setup: Setup, fault: str) -> None:
         self.setup = setup
@@ -55,6 +57,12 @@ class ToyBreaker:
         self.until = 0.0
         self.probe: object | None = None
         self.same_error = ToyError(1.0)
+        self.window: list[bool] = []
+        if fault != "fork":
+            os.register_at_fork(after_in_child=self.unlock)
+
+    def unlock(self) -> None:
+        self.lock = threading.Lock()
 
     def state(self) -> str:
         return "half_open" if self.phase == "open" and self.clock() >= self.until else self.phase
@@ -65,8 +73,8 @@ class ToyBreaker:
         self.streak = self.good = self.neutral = 0
         self.until = self.clock() + self.setup.open_s
 
-    def acquire(self) -> tuple[int, object]:
-        """The generation, and a token that is the probe's while half-open."""
+    def acquire(self) -> tuple[int, object, float]:
+        """The generation, a token that is the probe's while half-open, and when."""
         with self.lock:
             if self.state() == "half_open" and self.phase == "open":
                 self.turn("half_open")
@@ -77,7 +85,7 @@ class ToyBreaker:
             token = object()
             if self.phase == "half_open":
                 self.probe, self.until = token, self.clock() + self.setup.open_s
-            return self.generation, token
+            return self.generation, token, self.clock()
 
     def refusal(self) -> ToyError:
         if self.fault == "same error":
@@ -93,22 +101,39 @@ class ToyBreaker:
             error.itself = error  # type: ignore[attr-defined]
         return error
 
-    def settle(self, permit: tuple[int, object], error: BaseException | None) -> None:
-        generation, token = permit
+    def settle(self, permit: tuple[int, object, float], error: BaseException | None) -> None:
+        generation, token, began = permit
         with self.lock:
             if self.fault == "stale closes" and error is None and self.phase != "closed":
                 self.turn("closed")
             if generation != self.generation or self.phase == "open":
                 return
             if self.phase == "half_open":
-                if token is self.probe:
+                if token is self.probe or (error is None and self.fault != "lease decides"):
                     self.settle_probe(error)
-            elif error is None:
-                self.streak = 0
-            elif isinstance(error, Exception) and not isinstance(error, BadRequestError):
-                self.streak += 1
-                if self.streak >= self.setup.failures:
-                    self.turn("open")
+            elif error is None or self.is_failure(error, self.clock() - began):
+                self.count(error is not None)
+
+    def is_failure(self, error: BaseException, seconds: float) -> bool:
+        if isinstance(error, concurrent.futures.CancelledError):
+            return self.fault == "future"
+        if not isinstance(error, Exception):
+            return self.setup.stall_s is not None and seconds > self.setup.stall_s and self.fault != "forgotten"
+        if self.setup.only_outages:
+            cause = error if self.fault == "no causes" else error.__cause__
+            return self.fault == "counts all" or isinstance(error, OutageError) or isinstance(cause, OutageError)
+        return not isinstance(error, BadRequestError)
+
+    def count(self, failed: bool) -> None:
+        if self.setup.rate_calls is not None:
+            self.window = [*self.window, failed][-self.setup.rate_calls :]
+            looks = failed or self.fault != "no look"
+            if looks and len(self.window) == self.setup.rate_calls and sum(self.window) * 2 >= len(self.window):
+                self.turn("open")
+            return
+        self.streak = self.streak + 1 if failed else 0
+        if self.streak >= self.setup.failures:
+            self.turn("open")
 
     def settle_probe(self, error: BaseException | None) -> None:
         self.probe = None
@@ -135,10 +160,56 @@ class ToyBreaker:
     def call(self, fn: Callable[..., Any], *args: object) -> Any:
         if inspect.iscoroutinefunction(fn) and self.fault != "coroutine":
             raise TypeError("a coroutine function")
+        self.refuse_generators(fn)
         with self.one_by_one if self.fault == "serial" else contextlib.nullcontext(), self.watching():
             return fn(*args)
 
+    def refuse_generators(self, fn: Callable[..., Any]) -> None:
+        if (inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)) and self.fault != "generator":
+            raise TypeError("a generator function")
+
+    @contextlib.contextmanager
+    def stream(self, create: Callable[..., Any]) -> Iterator[Any]:
+        """A call that ends with its chunks."""
+        permit = self.acquire()
+        error: BaseException | None = None if self.fault != "left" else KeyboardInterrupt()
+        chunks = create()
+
+        def watched() -> Iterator[Any]:
+            nonlocal error
+            try:
+                yield from chunks
+            except Exception as cut:
+                error = None if self.fault == "cut" else cut
+                raise
+
+        try:
+            yield watched()
+        finally:
+            self.settle(permit, error)
+
+    @contextlib.asynccontextmanager
+    async def async_stream(self, create: Callable[..., Awaitable[Any]]) -> Any:
+        permit = self.acquire()
+        error: BaseException | None = None if self.fault != "left" else KeyboardInterrupt()
+        chunks = await create()
+
+        async def watched() -> AsyncIterator[Any]:
+            nonlocal error
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            except Exception as cut:
+                error = None if self.fault == "cut" else cut
+                raise
+
+        try:
+            yield watched()
+        finally:
+            self.settle(permit, error)
+
     async def async_call(self, fn: Callable[..., Awaitable[Any]], *args: object) -> Any:
+        self.refuse_generators(fn)
         async with self.one_by_one_async if self.fault == "serial" else contextlib.nullcontext():
             with self.watching():
                 return await fn(*args)
@@ -176,11 +247,21 @@ def toy(fault: str = "") -> Library:
             rejection=ToyError,
             wait=lambda error: error.retry_after,
             block=breaker.block if face == "sync" else breaker.async_block,
+            stream=breaker.stream if face == "sync" else breaker.async_stream,
             sync_ways={"call": called(breaker.call)} if face == "sync" else None,
         )
 
     paths: dict[Face, str] = {"sync": "call", "async": "async_call"}
-    return Library(name="toy", distribution="toy", paths=paths, build=build, has_clock=True, has_good_probes=True)
+    return Library(
+        name="toy",
+        distribution="toy",
+        paths=paths,
+        build=build,
+        has_clock=True,
+        has_good_probes=True,
+        has_rate=True,
+        has_only=True,
+    )
 
 
 FAULTS = {
@@ -202,7 +283,19 @@ FAULTS = {
     "cycle": ("rejections", "cycles"),
     "local time": ("time zones", "+5 h"),
     "open block": ("with block", "runs"),
+    "lease decides": ("long good calls", "never closes"),
+    "forgotten": ("hanging calls", "never opens"),
+    "no look": ("rate at success", "unseen"),
+    "future": ("cancelled future", "opens"),
+    "fork": ("forked child", "hangs"),
+    "generator": ("generator function", "silent"),
+    "cut": ("cut stream", "unseen"),
+    "left": ("left stream", "never closes"),
+    "no causes": ("wrapped error", "unseen"),
+    "counts all": ("wrapped error", "counts all"),
 }
+ONE_FACE: dict[str, Face] = {"coroutine function": "sync", "hanging calls": "async", "forked child": "sync"}
+"""Situations that only threads can be in, or only tasks."""
 
 
 def test_every_situation_has_a_fault() -> None:
@@ -213,19 +306,21 @@ def test_every_situation_has_a_fault() -> None:
 @pytest.mark.parametrize("face", ["sync", "async"])
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(fault, marks=[pytest.mark.slow] * (fault in ("serial", "local time"))) for fault in FAULTS],
+    [pytest.param(fault, marks=[pytest.mark.slow] * (fault in ("serial", "local time", "fork"))) for fault in FAULTS],
 )
 def test_situation_finds_its_fault(fault: str, face: Face) -> None:
     """A breaker with one fault fails the situation that is about it, in the word of the table.
 
-    Slow: one waits for a caller that is blocked, one for a real open time.
+    Slow: one waits for a caller that is blocked, one for a real open time, one for children that hang.
     """
     situation, word = FAULTS[fault]
 
     finding = observe_face(toy(fault), face, situation)
 
-    if situation == "coroutine function" and face == "async":
+    if face != ONE_FACE.get(situation, face):
         assert finding.passed is None
+    elif fault == "generator" and face == "async":
+        assert finding.passed, "Python itself refuses to await an async generator"
     else:
         assert (finding.passed, finding.word) == (False, word), finding.fact
 
@@ -240,7 +335,7 @@ def test_toy_without_a_fault_passes(situation: str) -> None:
 
 @pytest.mark.parametrize("situation", [pytest.param(name, marks=slow_situation.get(name, ())) for name in SITUATIONS])
 def test_llmbatch_passes(situation: str) -> None:
-    """Our breaker survives all eleven, for threads and for tasks. Slow: time zones wait for real open times."""
+    """Our breaker survives all of them, for threads and for tasks. Slow: time zones wait for real open times."""
     finding = observe(OURS, situation)
 
     assert finding.passed, finding.fact
