@@ -18,7 +18,7 @@ from typing import Any
 
 from breaker_findings import Finding, fails, lacks, passes
 from breaker_peers import OutageError
-from breaker_stage import PATIENCE, Order, Stage
+from breaker_stage import PATIENCE, Order, Stage, act
 
 __all__ = [
     "cancelled_future",
@@ -169,12 +169,10 @@ def generator_function(stage: Stage) -> Finding:
     stage.build()
 
     def chunks() -> Iterator[str]:
-        raise OutageError
-        yield ""
+        yield act("down")
 
     async def chunks_async() -> AsyncIterator[str]:
-        raise OutageError
-        yield ""
+        yield act("down")
 
     def call() -> str:
         function, arguments = stage.circuit.path(chunks)
