@@ -218,8 +218,19 @@ class LockedCircuit:
             raise CircuitOpenError(wait, self.name, reason)
         return permit
 
-    def settle(self, permit: PermitState, judgement: Judgement, error: BaseException | None) -> None:
+    def progress(self, permit: PermitState, seconds: float) -> None:
+        """Note that a part of the answer came after *seconds*. Takes the lock for the first part, and for probes."""
+        if permit.longest_wait is None or permit.probe:
+            self._step(lambda now: self._circuit.progress(permit, seconds, now), refresh=False)
+        else:
+            permit.note_wait(seconds)
+
+    def settle(
+        self, permit: PermitState, judgement: Judgement, error: BaseException | None, *, once: bool = False
+    ) -> None:
         """Settle *permit* by *judgement*. *error* is described for ``explain()``, not kept.
+
+        *once*: do nothing if the permit was settled or released before, instead of raising.
 
         Raises:
             RuntimeError: the permit was settled or released before.
@@ -229,6 +240,8 @@ class LockedCircuit:
         failure = _describe(judgement, error, self.clock(), permit) if verdict in COUNTED else None
 
         def settle(now: float) -> None:
+            if once and permit.spent:
+                return
             circuit = self._circuit
             is_stale = not circuit.is_current(permit)
             if verdict == "ignored":
