@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmbatch.breaker.breaker import CircuitBreaker
 from llmbatch.breaker.classify import Judgement
-from llmbatch.breaker.errors import CircuitOpenError
+from llmbatch.breaker.errors import CircuitOpenError, UnguardedStreamWarning
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.permit import Permit
 from llmbatch.breaker.policy import BreakerPolicy
@@ -43,6 +43,7 @@ __all__ = [
     "Permit",
     "Retry",
     "StateChanged",
+    "UnguardedStreamWarning",
 ]
 
 _LAZY = {

@@ -64,8 +64,7 @@ class CircuitBreaker(GuardedCalls):
 
     Only how *fn* ends counts, so make *fn* one complete attempt: retries inside it (exhausted retries are one failure)
     and the timeout inside it (``asyncio.timeout`` inside *fn* is a failure; around ``async_call`` it is a cancellation
-    and is not counted). A generator that *fn* returns counts as a success before its first item: consume it inside
-    *fn*.
+    and is not counted). Streams and generators: :meth:`stream`.
 
     Cost: measured in docs/breaker.md. A failure rate over time, a slow-call rate, a stall rule, ``judge_result``, a
     listener for calls, and ``with`` blocks make every call take the lock; without them only failures do, and the first
@@ -255,12 +254,15 @@ class CircuitBreaker(GuardedCalls):
     def __call__(
         self, fn: Callable[..., object] | None = None, /, *, fallback: Callable[[Exception], object] | None = None
     ) -> object:
-        """Decorate *fn*, a plain or a coroutine function, so that every call goes through this circuit.
+        """Decorate *fn* so that every call goes through this circuit: a plain or coroutine function, or a generator's.
+
+        Each generator of a generator function, sync or async, is one stream, as in ``stream``, admitted when it is
+        first iterated. What the consumer throws into it closes *fn*'s generator.
 
         *fallback*: as in ``call``.
 
         Raises:
-            TypeError: *fn* is a generator function; use ``with breaker.acquire():`` inside it.
+            TypeError: *fn* is a generator function and *fallback* is given.
         """
         return functools.partial(decorate, self, fallback) if fn is None else decorate(self, fallback, fn)
 

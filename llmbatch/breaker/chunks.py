@@ -11,10 +11,13 @@ import warnings
 from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack, suppress
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llmbatch.breaker.classify import FAILURE, Judgement, Verdict, as_judgement
 from llmbatch.breaker.permit import Permit
+
+if TYPE_CHECKING:
+    from llmbatch.breaker.idle import IdleTimer
 
 __all__ = ["AsyncChunks", "ChunkJudge", "Chunks"]
 
@@ -63,9 +66,6 @@ class _Guard(Generic[T]):
         """The stream ended, or was interrupted while a chunk was awaited."""
         is_end = isinstance(error, StopIteration | StopAsyncIteration)
         self._permit.end(None if is_end else error, waited=waited + self._waited)
-
-    def _leave(self, error: BaseException | None) -> None:
-        self._permit.leave(error)
 
     def __del__(self) -> None:
         # Without __init__, as after a TypeError for its arguments, there is no permit.
@@ -160,7 +160,7 @@ class Chunks(_Guard[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        self._leave(error)
+        self._permit.leave(error)
         return self._exits.__exit__(kind, error, traceback)
 
 
@@ -181,7 +181,7 @@ class AsyncChunks(_Guard[T]):
         TypeError: *stream* is not an async iterable.
     """
 
-    __slots__ = ("_exits", "_idle_timeout", "_is_waiting", "_limit", "_next")
+    __slots__ = ("_exits", "_idle", "_idle_timeout", "_is_waiting", "_limit", "_next")
 
     def __init__(
         self,
@@ -200,6 +200,7 @@ class AsyncChunks(_Guard[T]):
         self._is_waiting = False
         self._idle_timeout = idle_timeout
         self._limit = idle_timeout if first_timeout is None else first_timeout
+        self._idle = None if self._limit is None else _idle_timer()
         self._exits = AsyncExitStack()
         if manager is not None:
             self._exits.push_async_exit(manager)
@@ -218,7 +219,11 @@ class AsyncChunks(_Guard[T]):
         clock = self._clock
         began = clock()
         try:
-            chunk = await (self._next() if self._limit is None else self._next_in_time(self._limit))
+            idle, limit = self._idle, self._limit
+            if idle is None or limit is None:
+                chunk = await self._next()
+            else:
+                chunk = await self._next_in_time(idle, limit)
         except BaseException as error:
             self._stop(error, clock() - began)
             raise
@@ -227,25 +232,30 @@ class AsyncChunks(_Guard[T]):
         self._pass(chunk, clock() - began)
         return chunk
 
-    async def _next_in_time(self, limit: float) -> T:
-        import asyncio
-
+    async def _next_in_time(self, idle: IdleTimer, limit: float) -> T:
+        idle.start(limit)
         try:
-            async with asyncio.timeout(limit) as scope:
-                chunk = await self._next()
-        except TimeoutError as error:
-            if not scope.expired():
-                raise  # the stream's own
-            which = "further" if self._permit.has_progressed else "first"
-            idle = TimeoutError(f"the stream brought no {which} chunk within {limit:g} s")
-            self._permit.end(idle, judgement=FAILURE)
-            # What closing a dead stream raises is less than what is raised here.
-            with suppress(Exception):
-                async with asyncio.timeout(limit):
-                    await self._exits.aclose()
-            raise idle from error
+            chunk = await self._next()
+        except BaseException as error:
+            if idle.stop(error):
+                raise await self._give_up(limit) from error
+            raise
+        idle.stop()
         self._limit = self._idle_timeout
         return chunk
+
+    async def _give_up(self, limit: float) -> TimeoutError:
+        """Count the gap as a failure and close the stream; return what to raise."""
+        import asyncio
+
+        which = "further" if self._permit.has_progressed else "first"
+        error = TimeoutError(f"the stream brought no {which} chunk within {limit:g} s")
+        self._permit.end(error, judgement=FAILURE)
+        # What closing a dead stream raises says less than this error.
+        with suppress(Exception):
+            async with asyncio.timeout(limit):
+                await self._exits.aclose()
+        return error
 
     async def aclose(self) -> None:
         """Read no further and close the stream. Idempotent."""
@@ -257,11 +267,19 @@ class AsyncChunks(_Guard[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        self._leave(error)
+        self._permit.leave(error)
+        if self._idle is not None:
+            self._idle.close()
         return await self._exits.__aexit__(kind, error, traceback)
 
 
 _ONE_CONSUMER = "another consumer is waiting for the next chunk of this stream: one at a time"
+
+
+def _idle_timer() -> IdleTimer:
+    from llmbatch.breaker.idle import IdleTimer  # imported late: it needs asyncio
+
+    return IdleTimer()
 
 
 async def _close(stream: object) -> None:

@@ -234,7 +234,7 @@ class Circuit:
         """
         is_answer = permit.longest_wait is None
         permit.note_wait(seconds)
-        if permit.spent or permit.generation != self.generation or self.forced:
+        if permit.spent or permit.generation != self.generation:
             return
         if is_answer:
             self._answered_at = now

@@ -95,6 +95,8 @@ class LockedCircuit:
         self.rejection: tuple[float, str, str] | None = None
         """Open circuit: (until, name, reason), enough to refuse calls without the lock; None: ask the circuit."""
         self._refresh()
+        # The first success is looked at, whatever the rules.
+        self.must_record = True
 
     # Queries.
 
@@ -264,7 +266,10 @@ class LockedCircuit:
         if count is not None and fast_generation == self.fast_generation:
             count()
         else:
-            self._step(lambda now: self._circuit.succeed(fast_generation, now), refresh=self._in_streak)
+            self._step(
+                lambda now: self._circuit.succeed(fast_generation, now),
+                refresh=self._in_streak or self._circuit.is_quiet,
+            )
 
     def fail(self, fast_generation: int, judgement: Judgement, error: Exception) -> None:
         """Count by *judgement* a call that took the fast path in *fast_generation* and raised *error*."""

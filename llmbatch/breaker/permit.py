@@ -96,7 +96,7 @@ class Permit:
     def progress(self, waited: float | None = None) -> None:
         """Note that a part of the answer came, after *waited* seconds without the caller's own time.
 
-        Default for *waited*: the seconds since the last part or, for the first one, since the admission.
+        Default for *waited*: the seconds since the last part that was noted so, or since the admission.
 
         The first part is an answer: for the stall rule the call has returned, and from then on leaving early is a
         success. Every part renews the lease of a probe. The longest wait, not the duration of the call, says whether it
