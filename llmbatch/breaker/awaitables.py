@@ -129,8 +129,8 @@ def wrong_result_error(fn: Callable[..., object], result: object) -> TypeError |
     if hasattr(result, "__await__"):
         return async_in_sync_error(fn, result)
     if isinstance(result, GeneratorType | AsyncGeneratorType):
-        if is_coroutine_function(fn):
-            return async_in_sync_error(fn)
+        if isinstance(result, GeneratorType) and result.gi_code.co_flags & ASYNC:
+            return async_in_sync_error(fn, result)  # made by types.coroutine
         if _is_generator_function(fn):
             return _generator_error("call()", fn, is_async=isinstance(result, AsyncGeneratorType))
     elif len(WHOLE) < MAX_WHOLE and not is_stream(result):
