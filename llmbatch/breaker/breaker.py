@@ -22,10 +22,14 @@ from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.waiting import wait, wait_async
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from llmbatch.breaker.chunks import AsyncChunks, ChunkJudge, Chunks
     from llmbatch.breaker.decorating import AsyncDecorator, Decorator
     from llmbatch.breaker.events import StateChanged
     from llmbatch.breaker.explain import Explanation
     from llmbatch.breaker.policy import PolicyOptions
+    from llmbatch.breaker.stream import AsyncSource, Source
 
 __all__ = ["CircuitBreaker"]
 
@@ -60,8 +64,7 @@ class CircuitBreaker(GuardedCalls):
 
     Only how *fn* ends counts, so make *fn* one complete attempt: retries inside it (exhausted retries are one failure)
     and the timeout inside it (``asyncio.timeout`` inside *fn* is a failure; around ``async_call`` it is a cancellation
-    and is not counted). A generator that *fn* returns counts as a success before its first item: consume it inside
-    *fn*.
+    and is not counted). Streams and generators: :meth:`stream`.
 
     Cost: measured in docs/breaker.md. A failure rate over time, a slow-call rate, a stall rule, ``judge_result``, a
     listener for calls, and ``with`` blocks make every call take the lock; without them only failures do, and the first
@@ -171,6 +174,76 @@ class CircuitBreaker(GuardedCalls):
         return Permit(self, self._circuit, self._circuit.admit(caller))
 
     @overload
+    def stream(
+        self,
+        create: Callable[..., AsyncSource[T]],
+        /,
+        *args: object,
+        judge_chunk: ChunkJudge | None = None,
+        idle_timeout: float | None = None,
+        first_timeout: float | None = None,
+        **kwargs: object,
+    ) -> AbstractAsyncContextManager[AsyncChunks[T]]: ...
+    @overload
+    def stream(
+        self,
+        create: Callable[..., Source[T]],
+        /,
+        *args: object,
+        judge_chunk: ChunkJudge | None = None,
+        **kwargs: object,
+    ) -> AbstractContextManager[Chunks[T]]: ...
+    def stream(  # type: ignore[misc]  # the options are no parameters of create
+        self,
+        create: Callable[..., Any],
+        /,
+        *args: Any,
+        judge_chunk: ChunkJudge | None = None,
+        idle_timeout: float | None = None,
+        first_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Open a stream through the circuit: ``async with breaker.stream(create, …) as chunks:``, or ``with`` for sync.
+
+        On entering, ``create(*args, **kwargs)`` is called if the circuit admits it. It may be a function that returns
+        or awaits a stream, as the ``create`` of an SDK with ``stream=True``, or a context manager of one, or a
+        generator function; ``async with`` takes the async kinds, ``with`` the others. ``chunks`` is an iterator;
+        ``chunks.stream`` is the stream itself, and reading from that is not counted. Leaving the block closes the
+        stream.
+
+        The stream is one call. Its end is a success, and so is leaving it after a chunk, by ``break``, ``return`` or
+        cancellation; before the first chunk, leaving counts nothing. Exceptions of *create* and of the stream are
+        classified as those of ``call``. Exceptions of the block itself count nothing. For the slow-call rule the time
+        to the first chunk and the longest gap count, not the duration. Nothing is counted before the stream ends; a
+        probe keeps its slot as long as chunks come.
+
+        Args:
+            create: opens the stream.
+            args: its arguments.
+            kwargs: its keyword arguments. (Bind those with the names of the options with ``functools.partial``.)
+            judge_chunk: classifies each chunk as *judge_result* does a result, None for a good one: for providers that
+                send errors as chunks. Any other verdict than ``success`` settles the stream; the chunk is handed on.
+            idle_timeout: seconds to wait for a chunk, above 0; ``async with`` only. A longer gap is a failure: the
+                stream is closed and :class:`TimeoutError` is raised. Default: no limit.
+            first_timeout: the same from the call of *create* to the first chunk. Default: *idle_timeout*.
+
+        Raises:
+            TypeError: *create* is not callable.
+            ValueError: a timeout is out of range.
+
+        Entering raises:
+            CircuitOpenError: the call was refused; *create* was not called.
+            TypeError: *create* returned no stream of this kind; nothing was counted.
+            RuntimeError: it was entered before.
+        """
+        from llmbatch.breaker.stream import GuardedStream
+
+        if not callable(create):
+            raise TypeError(f"stream() got {create!r}: pass the function that opens the stream, not what it returns")
+        create_bound = functools.partial(create, *args, **kwargs)
+        return GuardedStream(self.acquire, create_bound, judge_chunk, idle_timeout, first_timeout)
+
+    @overload
     def __call__(self, fn: Callable[P, T], /) -> Callable[P, T]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a coroutine is a value too
@@ -181,12 +254,15 @@ class CircuitBreaker(GuardedCalls):
     def __call__(
         self, fn: Callable[..., object] | None = None, /, *, fallback: Callable[[Exception], object] | None = None
     ) -> object:
-        """Decorate *fn*, a plain or a coroutine function, so that every call goes through this circuit.
+        """Decorate *fn* so that every call goes through this circuit: a plain or coroutine function, or a generator's.
+
+        Each generator of a generator function, sync or async, is one stream, as in ``stream``, admitted when it is
+        first iterated. What the consumer throws into it closes *fn*'s generator.
 
         *fallback*: as in ``call``.
 
         Raises:
-            TypeError: *fn* is a generator function; use ``with breaker.acquire():`` inside it.
+            TypeError: *fn* is a generator function and *fallback* is given.
         """
         return functools.partial(decorate, self, fallback) if fn is None else decorate(self, fallback, fn)
 

@@ -95,6 +95,8 @@ class LockedCircuit:
         self.rejection: tuple[float, str, str] | None = None
         """Open circuit: (until, name, reason), enough to refuse calls without the lock; None: ask the circuit."""
         self._refresh()
+        # The first success is looked at, whatever the rules.
+        self.must_record = True
 
     # Queries.
 
@@ -218,8 +220,19 @@ class LockedCircuit:
             raise CircuitOpenError(wait, self.name, reason)
         return permit
 
-    def settle(self, permit: PermitState, judgement: Judgement, error: BaseException | None) -> None:
+    def progress(self, permit: PermitState, seconds: float) -> None:
+        """Note that a part of the answer came after *seconds*. Takes the lock for the first part, and for probes."""
+        if permit.longest_wait is None or permit.probe:
+            self._step(lambda now: self._circuit.progress(permit, seconds, now), refresh=False)
+        else:
+            permit.note_wait(seconds)
+
+    def settle(
+        self, permit: PermitState, judgement: Judgement, error: BaseException | None, *, once: bool = False
+    ) -> None:
         """Settle *permit* by *judgement*. *error* is described for ``explain()``, not kept.
+
+        *once*: do nothing if the permit was settled or released before, instead of raising.
 
         Raises:
             RuntimeError: the permit was settled or released before.
@@ -229,6 +242,8 @@ class LockedCircuit:
         failure = _describe(judgement, error, self.clock(), permit) if verdict in COUNTED else None
 
         def settle(now: float) -> None:
+            if once and permit.spent:
+                return
             circuit = self._circuit
             is_stale = not circuit.is_current(permit)
             if verdict == "ignored":
@@ -251,7 +266,10 @@ class LockedCircuit:
         if count is not None and fast_generation == self.fast_generation:
             count()
         else:
-            self._step(lambda now: self._circuit.succeed(fast_generation, now), refresh=self._in_streak)
+            self._step(
+                lambda now: self._circuit.succeed(fast_generation, now),
+                refresh=self._in_streak or self._circuit.is_quiet,
+            )
 
     def fail(self, fast_generation: int, judgement: Judgement, error: Exception) -> None:
         """Count by *judgement* a call that took the fast path in *fast_generation* and raised *error*."""
