@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llmbatch.core.rows import Result as Result
     from llmbatch.core.rows import Row as Row
     from llmbatch.integrations.llm_errors import judge_llm_error as judge_llm_error
+    from llmbatch.integrations.llm_errors import judge_llm_result as judge_llm_result
     from llmbatch.report.summary import Summary as Summary
     from llmbatch.runner.options import RunOptions as RunOptions
     from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
@@ -76,6 +77,7 @@ _HOMES = {
     "Event": "llmbatch.core.events",
     "InputError": "llmbatch.core.errors",
     "judge_llm_error": "llmbatch.integrations.llm_errors",
+    "judge_llm_result": "llmbatch.integrations.llm_errors",
     "Judgement": "llmbatch.breaker",
     "LlmbatchError": "llmbatch.core.errors",
     "Observer": "llmbatch.core.events",

@@ -79,8 +79,12 @@ class CircuitBreaker(GuardedCalls):
         policy: all options at once, instead of the three above and *options*.
         count_error: exception types, or a predicate, that count as failures; other exceptions are neutral: they
             neither end a streak of failures nor add to it, and three probes that end so close the circuit. Default:
-            every :class:`Exception`. A predicate runs outside the lock; if it raises, the caller gets that exception
-            and the call is not counted.
+            every :class:`Exception`. Types are also looked for among the causes of an exception and the members of a
+            group; a predicate gets the exception itself. A predicate runs outside the lock; if it raises, the caller
+            gets that exception and the call is not counted.
+        ignore: exception types, or a predicate, that say nothing about the dependency: the call is not counted, as if
+            it had never been made. It goes before the others. Types are also looked for among causes
+            (``raise … from``); a group is ignored if all its members are. Default: none.
         judge_error: classifies an exception, instead of *count_error*: returns a verdict or a :class:`Judgement`, None
             for a failure. ``llmbatch.judge_llm_error`` covers the errors of providers and SDKs.
         judge_result: classifies a returned value likewise; None for a success.
@@ -88,11 +92,13 @@ class CircuitBreaker(GuardedCalls):
         options: those of :class:`BreakerPolicy`.
 
     The ``retry_after`` attribute of an exception, if it has one, extends the open time, as that of a
-    :class:`Judgement` does. A :class:`CircuitOpenError` raised inside *fn* by another breaker is not counted.
+    :class:`Judgement` does. A :class:`CircuitOpenError` raised inside *fn* by another breaker is not counted, nor is a
+    cancelled future (:class:`concurrent.futures.CancelledError`), wrapped by ``raise … from`` or not.
 
     Raises:
         ValueError: an option is out of range.
-        TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given.
+        TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given, or *count_error* or
+            *ignore* is neither exception types nor a function.
     """
 
     __slots__ = ("__weakref__", "policy")
@@ -108,12 +114,13 @@ class CircuitBreaker(GuardedCalls):
         count_error: ErrorRule | None = None,
         judge_error: ErrorJudge | None = None,
         judge_result: ResultJudge | None = None,
+        ignore: ErrorRule | None = None,
         clock: Callable[[], float] = time.monotonic,
         **options: Unpack[PolicyOptions],
     ) -> None:
         if policy is not None and options:
             raise TypeError(f"give either policy or {', '.join(options)}, not both: a policy sets all options")
-        classifier = Classifier(count_error, judge_error, judge_result)
+        classifier = Classifier(count_error, judge_error, judge_result, ignore)
         self.policy = policy or BreakerPolicy(
             failure_threshold=failure_threshold,
             recovery_timeout=recovery_timeout,

@@ -205,9 +205,19 @@ class Circuit:
                 self._window.add(now, None, failed=False, slow=False)
 
     def settle(
-        self, permit: PermitState, verdict: SettleVerdict, now: float, *, retry_after: float | None = None
+        self,
+        permit: PermitState,
+        verdict: SettleVerdict,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        by_refusal: bool = False,
     ) -> None:
         """Count the outcome of an admitted call. *retry_after*: a wait in seconds that the server named.
+
+        *by_refusal*: the server refused the caller's key or model, which may be that caller's own mistake. A neutral
+        one then counts as a failure of a caller with a key, once, and no failed one reopens a half-open circuit that
+        other failures had opened.
 
         The wait only ever extends an open time. While closed it stops no call, but an opening before its end lasts at
         least that long.
@@ -221,9 +231,9 @@ class Circuit:
         if permit.generation != self.generation or self.forced:
             return
         if self.phase == "closed":
-            self._settle_closed(permit, verdict, now)
+            self._settle_closed(permit, verdict, now, by_refusal=by_refusal)
         elif self._probes.remove(permit):
-            self._settle_probe(permit, verdict, now)
+            self._settle_probe(permit, "neutral" if by_refusal and verdict == "failure" else verdict, now)
 
     def progress(self, permit: PermitState, seconds: float, now: float) -> None:
         """Note that a part of the answer to *permit*'s call came after *seconds*, not counting the caller's own time.
@@ -316,7 +326,9 @@ class Circuit:
         self._probes.clear()
         self._in_flight.clear()
 
-    def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
+    def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float, *, by_refusal: bool) -> None:
+        if by_refusal and verdict == "neutral" and permit.key is not None:
+            verdict = "failure"
         if verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
         elif verdict == "failure":
@@ -327,7 +339,9 @@ class Circuit:
                 self._named.add(permit.key)
             count, threshold = self.failures, self._policy.failure_threshold
             if threshold is not None and count >= threshold:
-                self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed")
+                self.trip(
+                    now, "a call failed" if count == 1 else f"{count} calls in a row failed", by_refusal=by_refusal
+                )
             elif self._policy.has_window:
                 self._record(permit, now, failed=True)
         else:

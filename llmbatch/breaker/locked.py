@@ -251,7 +251,7 @@ class LockedCircuit:
                 self._listeners.ended(self.name, now, None, permit, is_stale=is_stale)
             else:
                 self._record_counted(now)
-                circuit.settle(permit, verdict, now, retry_after=judgement.retry_after)
+                circuit.settle(permit, verdict, now, retry_after=judgement.retry_after, by_refusal=judgement.is_refusal)
                 self._listeners.ended(self.name, now, verdict, permit, is_stale=is_stale)
             if failure is not None and not circuit.forced and not is_stale:
                 self._failures.append(failure)

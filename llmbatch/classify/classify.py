@@ -37,7 +37,7 @@ from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 
-__all__ = ["classify_exception", "classify_fault", "classify_reply"]
+__all__ = ["classify_document", "classify_exception", "classify_fault", "classify_reply"]
 
 
 @dataclass(slots=True)
@@ -128,6 +128,17 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         text=mask(read.text) if read.text else read.text,
         usage=read.usage,
     )
+
+
+def classify_document(endpoint: str, document: JSON) -> Outcome | None:
+    """Classify *document*, a parsed body that came with a success status; None if it is a success. Raises nothing.
+
+    *endpoint*: as for :func:`classify_reply`; also ``candidates``, and ``raw``, of which only an error is understood.
+    """
+    read = read_success(endpoint, document)
+    if not isinstance(read, BadBody):
+        return None
+    return _classify_failure(200, {}, _Body("", document, False), str, bad_body=read)
 
 
 def _name_endpoint(outcome: Outcome, endpoint: str) -> Outcome:

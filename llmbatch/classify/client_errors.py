@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["has_timed_out", "is_client_error", "is_misuse", "is_server_side", "row_reason"]
+__all__ = ["has_timed_out", "is_client_error", "is_client_type", "is_misuse", "is_server_side", "row_reason"]
 
 _CLIENTS = """
     httpx httpx2 httpcore httpcore2 aiohttp aiohttp_retry requests urllib3 urllib http h11 h2 hpack niquests curl_cffi
@@ -49,7 +49,12 @@ _ROW_REASONS = {
 
 def is_client_error(error: BaseException) -> bool:
     """Whether *error* is an exception of an HTTP client or an SDK, or of a subclass."""
-    return not is_server_side(error) and any(_is_of(kind, _client_packages) for kind in type(error).__mro__)
+    return not is_server_side(error) and is_client_type(type(error))
+
+
+def is_client_type(cls: type) -> bool:
+    """Whether an HTTP client or an SDK defines *cls* or one of its base classes."""
+    return any(_is_of(kind, _client_packages) for kind in cls.__mro__)
 
 
 def is_server_side(error: BaseException) -> bool:

@@ -11,9 +11,12 @@ import functools
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmbatch.classify.classify import classify_exception, classify_fault
+from llmbatch.classify.client_errors import is_client_type
+from llmbatch.classify.results import classify_answer
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError, UsageError
 from llmbatch.core.raw_json import JSON, dumps, parse
@@ -87,6 +90,9 @@ class FunctionProvider:
             # This call was not canceled: the function awaited something that was. Do not treat it as our cancellation.
             return classify_exception(ConnectionAbortedError("the function was canceled from within"))
         text, usage = read_result(result, body)
+        failed = classify_answer(result) if is_client_type(type(result)) else None
+        if failed is not None:
+            return replace(failed, body=body, usage=usage)
         return Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
 
     async def aclose(self) -> None:
