@@ -21,7 +21,8 @@ Responses of a provider are never exceptions but values (:class:`llmbatch.core.c
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 __all__ = [
     "InputError",
@@ -80,9 +81,11 @@ class StoppedError(LlmbatchError):
     """The provider refuses the account, the key, or the first rows: nothing was marked failed, an operator must act.
 
     Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` ends with exit code 3 instead.
+    ``results`` has what :meth:`~llmbatch.BatchRunner.map` had collected before; empty elsewhere.
     """
 
     exit_code = 3
+    results: Sequence[Any] = ()
 
 
 class WriteError(LlmbatchError):

@@ -10,7 +10,6 @@ import hashlib
 import re
 from typing import Final
 
-from llmbatch.core.json_form import NoJsonFormError, json_form
 from llmbatch.core.raw_json import NestingError, RawJsonError, dumps, split_array, split_object
 from llmbatch.core.rows import Malformed, Row
 
@@ -75,8 +74,6 @@ def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row |
         row = _parse(number, _text_of(value, opaque=opaque).encode())
     except RecursionError:
         row = _no_json(number, value, "input_too_deep", "nested too deeply")
-    except NoJsonFormError as error:
-        row = _no_json(number, value, "input_bad_json", f"the row cannot be represented as JSON: {error}")
     except Exception as error:  # noqa: BLE001 - a method of a foreign object may raise anything
         message = f"the row cannot be represented as JSON: {_shown(error)}"
         row = _no_json(number, value, "input_bad_json", message)
@@ -93,6 +90,8 @@ def _text_of(value: object, *, opaque: bool) -> str:
     except (TypeError, ValueError, RecursionError):
         if opaque:  # a function gets the object itself: spare the conversion of what may be an image
             raise
+    from llmbatch.core.json_form import json_form  # decimals and the like, which few rows need
+
     return dumps(json_form(value))
 
 

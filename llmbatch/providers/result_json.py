@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from llmbatch.core.json_form import nearest_json_form
 from llmbatch.core.raw_json import dumps
 
 __all__ = ["ResultJson"]
@@ -24,6 +23,8 @@ class ResultJson:
         try:
             return dumps(result)
         except Exception:  # noqa: BLE001 - a subclass of dict may raise anything as it is read
+            from llmbatch.core.json_form import nearest_json_form
+
             form, lost = nearest_json_form(result)
         if lost:
             self._warn(lost)

@@ -18,11 +18,11 @@ import pytest
 
 from llmbatch import BatchRunner, Result, StoppedError, UsageError
 from llmbatch.core.rows import Status
-from llmbatch.runs.make_provider import AsyncFunction
+from llmbatch.runs.make_provider import RowFunction
 from llmbatch.sim.virtual import run_virtual
 
 
-def virtually(call: AsyncFunction, rows: Iterable[object], **options: Any) -> tuple[dict[int, Result], float]:
+def virtually(call: RowFunction, rows: Iterable[object], **options: Any) -> tuple[dict[int, Result], float]:
     """The results by row, and the seconds it took, in virtual time."""
 
     async def main() -> tuple[dict[int, Result], float]:
@@ -35,7 +35,7 @@ def virtually(call: AsyncFunction, rows: Iterable[object], **options: Any) -> tu
     return run_virtual(main, limit=100_000.0)
 
 
-def failing(rows: Container[object], error: BaseException) -> AsyncFunction:
+def failing(rows: Container[object], error: BaseException) -> RowFunction:
     """A function of 0.2 s that raises *error* for *rows*, every time."""
 
     async def call(row: Any) -> Any:
@@ -112,7 +112,7 @@ class Kinds:
 
 
 @pytest.mark.parametrize("call", [Kinds(), Kinds().method, functools.partial(Kinds.two, "x")])
-async def test_every_kind_of_async_callable(call: AsyncFunction) -> None:
+async def test_every_kind_of_async_callable(call: RowFunction) -> None:
     """Objects, methods and partials."""
     assert [result.value async for result in BatchRunner(call).stream([7])] == [7]
 
