@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmbatch.core.errors import MalformedRowError as MalformedRowError
     from llmbatch.core.errors import MissingKeyError as MissingKeyError
     from llmbatch.core.errors import OutputError as OutputError
+    from llmbatch.core.errors import RowFailedError as RowFailedError
     from llmbatch.core.errors import StoppedError as StoppedError
     from llmbatch.core.errors import TransportError as TransportError
     from llmbatch.core.errors import UsageError as UsageError
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from llmbatch.runner.options import RunOptions as RunOptions
     from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
     from llmbatch.runs.job import run_job as run_job
+    from llmbatch.runs.streaming import ResultStream as ResultStream
+    from llmbatch.runs.sync_stream import SyncResultStream as SyncResultStream
     from llmbatch.storage.filesystem import Filesystem as Filesystem
 
 __version__ = "0.1.0"
@@ -84,6 +87,9 @@ _HOMES = {
     "OutputError": "llmbatch.core.errors",
     "Permit": "llmbatch.breaker",
     "Result": "llmbatch.core.rows",
+    "ResultStream": "llmbatch.runs.streaming",
+    "RowFailedError": "llmbatch.core.errors",
+    "SyncResultStream": "llmbatch.runs.sync_stream",
     "Retry": "llmbatch.breaker",
     "StoppedError": "llmbatch.core.errors",
     "Summary": "llmbatch.report.summary",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from llmbatch.core.rows import Result, encode_line
@@ -71,6 +71,10 @@ class QueueSink:
         while self.congested:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def last(self, deferred: Sequence[Result]) -> Sequence[Result]:
+        """What is left once the sink was closed and is empty: the rows that are *deferred*."""
+        return deferred
 
     async def results(self) -> AsyncIterator[Result]:
         """Iterate over the results until the sink is closed and empty."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
 __all__ = ["Engine", "RunOutcome"]
+
+_log = logging.getLogger("llmbatch.observers")
 
 DRAIN_SECONDS = 30.0
 """Seconds that requests in flight have to finish after the first signal."""
@@ -113,7 +116,8 @@ class Engine:
 
     def _mute(self, observer: Observer, error: Exception) -> None:
         self._observers = [other for other in self._observers if other is not observer]
-        name = type(observer).__name__
+        name = getattr(observer, "name", type(observer).__name__)
+        _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
         self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
 
     # Stopping.

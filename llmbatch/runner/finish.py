@@ -52,6 +52,7 @@ class Finisher:
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
             settings="" if pending.request is None else pending.request.settings,
+            row=row.value,
         )
         self._sink.put(result)
         if self.marks:
@@ -63,7 +64,9 @@ class Finisher:
 
     def finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
         """Finish a row that could not be sent, as failed with *code* and *message*."""
-        self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
+        self._sink.put(
+            Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message, row=row.value)
+        )
         if self.marks:
             self._source.finished(row.number)
         self._emit(RowFinished(self._now(), "", row.number, "failed", code, 0))
@@ -96,4 +99,5 @@ def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Re
         retry_after=retry_after,
         reason=machine or state.reason or (last.message if last else "waiting for its turn"),
         metadata_json=row.fields.get("metadata"),
+        row=row.value,
     )

@@ -67,6 +67,11 @@ class Reading:
         return self.ended and (self._stopped or not self._source.skipped)
 
     @property
+    def is_held(self) -> bool:
+        """Whether the source gives no row before one that was read has its result, as for results in order."""
+        return bool(getattr(self._source, "is_held", False))
+
+    @property
     def left(self) -> int:
         """Number of rows skipped for a later pass."""
         return self._source.skipped

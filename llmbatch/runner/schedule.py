@@ -314,7 +314,7 @@ class Scheduler:
         since = run.machine.since
         if since is not None and now - since >= max_wait_without_progress(run.options):
             return True
-        if self.reading.may_read(now):
+        if self.reading.may_read(now) and not self.reading.is_held:
             return False
         routes = [route for route in run.routes if route.unfinished or route.skipped]
         return bool(routes) and all(self.is_blocked(route, now) for route in routes)

@@ -309,7 +309,7 @@ def test_simulation_replays_exactly(simulate: Simulate, prompts: Prompts) -> Non
     second = simulate(prompts(200, poison=[7, 190]), FINE, DOWN, seed=5)
 
     assert first.log == second.log
-    assert [result.row for result in first.results] == [result.row for result in second.results]
+    assert [result.number for result in first.results] == [result.number for result in second.results]
 
 
 @pytest.mark.slow  # thousands of calls in virtual time

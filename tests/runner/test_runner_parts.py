@@ -110,7 +110,7 @@ def test_a_row_ends_as_its_outcome_says() -> None:
 
     first, second = parts.sink.results
 
-    assert (first.row, first.status, first.text, first.usage, first.attempts) == (
+    assert (first.number, first.status, first.text, first.usage, first.attempts) == (
         1,
         "success",
         "fine",

@@ -329,7 +329,7 @@ def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], said: str) -
 def test_an_unknown_option_is_told_the_known_ones() -> None:
     """The hint lists every option there is."""
     with pytest.raises(UsageError) as caught:
-        BatchRunner("sim/steady", workers=4)  # type: ignore[call-arg]
+        BatchRunner("sim/steady", workers=4)  # type: ignore[call-overload]
 
     assert "'workers'" in caught.value.message
     assert "concurrency" in caught.value.hint
