@@ -118,14 +118,17 @@ class Judging(RouteBase):
             disprovable = self.calls.newest > call.serial
             named = -math.inf if outcome.retry_after is None else self.throttle.confirmed_wait(disprovable=disprovable)
             return [*self._pause(named - now, now, ""), *self._check_failed(now)]
-        record = self._note_failure(call, outcome)
+        return self._judge_failure(call, self._note_failure(call, outcome), now)
+
+    def _judge_failure(self, call: Call, record: RowRecord, now: float) -> list[Decision]:
+        """Judge a failure of a row that has been noted: it may stop the run or open the circuit."""
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         if self._stop is not None:
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
-        return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
+        return [*self._heed_waits(now), self._after_failure(call.row, record, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
         """Judge a health check that failed while rows are held: by chance, or because of an outage."""
@@ -146,7 +149,7 @@ class Judging(RouteBase):
             self.outage.newest_failure = max(self.outage.newest_failure, call.serial)
         return record
 
-    def _after_failure(self, row: int, record: RowRecord, outcome: Outcome, now: float) -> Decision:
+    def _after_failure(self, row: int, record: RowRecord, now: float) -> Decision:
         if self.evidence.is_spent(record):
             return self._end(row, record)
         record.retry_at = now + self._backoff(row, record)

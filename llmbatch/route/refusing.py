@@ -47,13 +47,7 @@ class Refusing(Judging):
         stop = self._should_stop(outcome)
         if stop is not None:
             self._stop = (3, stop)
-        if not self.circuit.is_closed:
-            return [ParkUntil(call.row)]
-        if self._stop is not None:
-            return [*self._open("stop", now), ParkUntil(call.row)]
-        if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
-            return [*self._open(self._cause(), now), ParkUntil(call.row)]
-        return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
+        return self._judge_failure(call, record, now)
 
     def _bad_row(self, call: Call, outcome: Outcome) -> list[Decision]:
         self.evidence.forget(call.row)
@@ -73,7 +67,7 @@ class Refusing(Judging):
             if raised >= self._policy.failure_threshold and raised == len(self.evidence.records):
                 self._stop = (3, outcome)
                 return [*self._open("stop", now), ParkUntil(call.row)]
-        return [self._after_failure(call.row, record, outcome, now)]
+        return [self._after_failure(call.row, record, now)]
 
     def _should_stop(self, outcome: Outcome) -> Outcome | None:
         """Return the outcome to stop with if an operator must act: no money, or a route that never worked."""
@@ -152,7 +146,7 @@ class Refusing(Judging):
         if record is not None and record.throttled and self.circuit.is_closed:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
-            return [self._after_failure(call.row, record, outcome, now)]
+            return [self._after_failure(call.row, record, now)]
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)
@@ -167,7 +161,7 @@ class Refusing(Judging):
         record = self.evidence.failed(call.row, call.serial, outcome)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
-        return [self._after_failure(call.row, record, outcome, now)]
+        return [self._after_failure(call.row, record, now)]
 
     def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
         """Pause a throttled route. Counts against no row, except one that was throttled *alone*, if others succeed."""

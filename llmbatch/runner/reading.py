@@ -31,8 +31,6 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 ROW_BYTES = 2000
 """Estimated memory of a waiting row without a large body, in bytes."""
 
-STANDARD_INPUT = "standard input"
-
 
 class Reading:
     """Reads the rows of one run. An exception of the source ends the run; it is kept as ``error``.
@@ -54,7 +52,6 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._name: str = getattr(run.source, "name", STANDARD_INPUT)
         self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
         """First rows while none of them can be sent; None: such rows fail alone."""
 
@@ -189,7 +186,7 @@ class Reading:
             return
         self._held.append((row, error))
         first = self._malformed(*self._held[0]) if len(self._held) == 1 else None
-        other = None if first is None else other_format(self._name, first)
+        other = None if first is None else other_format(self._source.name, first)
         if other is not None:
             self.fail(other)
         elif len(self._held) >= MOST_MALFORMED:
@@ -207,7 +204,7 @@ class Reading:
         held = self._held or []
         no_key = next((error for _, error in held if isinstance(error, MissingKeyError)), None)
         malformed = [item for item in starmap(self._malformed, held) if item is not None]
-        self.fail(no_key or unsendable(self._name, malformed))
+        self.fail(no_key or unsendable(self._source.name, malformed))
 
     def _malformed(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> Malformed | None:
         if isinstance(row, Malformed):

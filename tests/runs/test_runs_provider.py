@@ -64,6 +64,7 @@ class Mine(Provider):
 class Listed:
     """A source over a list, which can be read once."""
 
+    name = "a list"
     can_skip = can_reread = False
     skipped = 0
     fraction = torn_line = None
