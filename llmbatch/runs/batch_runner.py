@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, M
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from llmbatch.core.errors import StoppedError, UsageError
+from llmbatch.core.errors import StoppedError
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.rows import Result, Row
@@ -197,8 +197,6 @@ class BatchRunner:
             torn_line = files.source.torn_line
             if torn_line is not None and outcome.exit_code in (0, 1):
                 outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")
-            if isinstance(outcome.error, UsageError):
-                files.remove_if_new()
             if self._given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
                 outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
