@@ -70,6 +70,7 @@ class FileRun:
         self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
         self._output: Output
         self._total: int | None = None
+        self._beyond = 0
         self._had_deferred = False
         self._job: RunJob
 
@@ -116,12 +117,16 @@ class FileRun:
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
 
     def _count(self, rows: JsonlInput) -> int | None:
-        """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown."""
+        """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown.
+
+        The latter are counted on their own too.
+        """
         total, limit = rows.count(), self._how.limit
         last = last_number(rows, limit)
-        if total is None or limit is None or last is None or limit >= total:
+        if limit is None or last is None:
             return total
-        return limit + sum(1 for _ in self._output.finished.done_after(last))
+        self._beyond = sum(1 for _ in self._output.finished.done_after(last))
+        return None if total is None else min(limit, total) + self._beyond
 
     def _compare(self, rows: JsonlInput) -> None:
         """Compare the finished rows with the input, and drop the lines of those that were no requests.
@@ -161,6 +166,8 @@ class FileRun:
             total_rows=self._total,
             max_outage=options.max_outage,
             own_limits=_own_limits(options),
+            limit=self._how.limit,
+            done_beyond_limit=self._beyond,
         )
 
     async def close_after(self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]) -> tuple[RunOutcome, int]:
