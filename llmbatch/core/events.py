@@ -57,6 +57,10 @@ class RunStarted:
     """Longest wait for a route in an outage, in seconds; None: no limit."""
     own_limits: str = ""
     """Rate limits set by the user, as flags, such as ``--rpm 60``; empty if none."""
+    limit: int | None = None
+    """The most rows that are read (``--limit``); None: all."""
+    done_beyond_limit: int = 0
+    """Output lines of earlier runs whose rows are beyond the limit."""
 
 
 @dataclass(frozen=True, slots=True)

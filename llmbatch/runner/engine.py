@@ -142,7 +142,7 @@ class Engine:
             self._scheduler.reading.stop()
             now = self._loop.time()
             if exit_code in (2, 3):
-                self.emit(Notice(now, "warning", reason, hint))
+                self.emit(Notice(now, "error", reason, hint))
             self.emit(RunStopping(now, reason))
             self._wake.set()
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mappin
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
 
-from llmbatch.core.errors import StoppedError, UsageError
+from llmbatch.core.errors import StoppedError
 from llmbatch.core.events import Event, Observer, as_observers
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.rows import Result
@@ -234,8 +234,6 @@ class BatchRunner(Generic[RowT, ValueT]):
             torn_line = files.source.torn_line
             if torn_line is not None and outcome.exit_code in (0, 1):
                 outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")
-            if isinstance(outcome.error, UsageError):
-                files.remove_if_new()
             given_up = self._runs.given_up()
             if given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
