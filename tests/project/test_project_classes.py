@@ -107,10 +107,11 @@ def test_no_module_uses_the_private_names_of_another() -> None:
             if isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in ("self", "cls")
         }
         for part in ast.walk(tree):
-            where = f"{path.relative_to(ROOT)}:{getattr(part, 'lineno', 0)}"
             if isinstance(part, ast.ImportFrom) and (part.module or "").startswith("llmbatch"):
                 found += [
-                    f"{where}: {name.name}" for name in part.names if name.name.startswith("_") and name.name[1] != "_"
+                    f"{path.relative_to(ROOT)}:{part.lineno}: {name.name}"
+                    for name in part.names
+                    if name.name.startswith("_") and name.name[1] != "_"
                 ]
             elif (
                 isinstance(part, ast.Attribute)
@@ -118,6 +119,6 @@ def test_no_module_uses_the_private_names_of_another() -> None:
                 and not part.attr.startswith("__")
                 and part.attr not in own | allowed
             ):
-                found.append(f"{where}: {ast.unparse(part)}")
+                found.append(f"{path.relative_to(ROOT)}:{part.lineno}: {ast.unparse(part)}")
 
     assert found == []
