@@ -331,7 +331,7 @@ def test_a_function_that_hangs_loses_its_time() -> None:
     assert seconds < 100
 
 
-async def test_an_exception_group_is_a_failure_of_its_row() -> None:
+def test_an_exception_group_is_a_failure_of_its_row() -> None:
     """Task groups inside the function raise groups; one row of them harms nothing else."""
 
     async def call(row: Any) -> Any:
@@ -340,12 +340,13 @@ async def test_an_exception_group_is_a_failure_of_its_row() -> None:
             raise ExceptionGroup("several", [ValueError("a"), KeyError("b")])
         return row
 
-    results = [result async for result in BatchRunner(call, max_attempts=1).stream(range(50))]
+    async def main() -> Counter[Status]:
+        return Counter([result.status async for result in BatchRunner(call, max_attempts=1).stream(range(50))])
 
-    assert Counter(result.status for result in results) == {"success": 49, "failed": 1}
+    assert run_virtual(main) == {"success": 49, "failed": 1}
 
 
-async def test_a_function_that_cancels_its_own_task_loses_no_row() -> None:
+def test_a_function_that_cancels_its_own_task_loses_no_row() -> None:
     """A stray cancellation, as leaky time-out libraries leave it, is that call's failure, not the end of the run."""
 
     async def call(row: Any) -> Any:
@@ -357,10 +358,11 @@ async def test_a_function_that_cancels_its_own_task_loses_no_row() -> None:
             await asyncio.sleep(1)
         return row
 
-    async with asyncio.timeout(60):
-        results = [result async for result in BatchRunner(call, concurrency=2, max_attempts=1).stream(range(20))]
+    async def main() -> int:
+        async with asyncio.timeout(60):
+            return len([row async for row in BatchRunner(call, concurrency=2, max_attempts=1).stream(range(20))])
 
-    assert len(results) == 20
+    assert run_virtual(main) == 20
 
 
 Virtually = Callable[[Callable[[Any], bool], int], tuple[float, Counter[Status]]]

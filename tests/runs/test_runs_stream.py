@@ -442,6 +442,7 @@ async def test_on_outage_wait_gives_every_row_its_success(nothing_left: None) ->
     assert shaky.calls <= 200 + 10 + 5 + 6
 
 
+@pytest.mark.slow  # attempts over some seconds, until the errors are an outage
 async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left: None) -> None:
     """The loop ends without waiting for recovery; what still waits comes as deferred, with the seconds to wait."""
     results = await taken(BatchRunner(Shaky(20, 60.0), concurrency=5, on_outage="defer"), range(200))
@@ -454,6 +455,7 @@ async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left: None) -
     assert len({result.number for result in results}) == len(results)
 
 
+@pytest.mark.slow  # attempts over some seconds, until the errors are an outage
 async def test_on_outage_fail_gives_every_row_an_error(nothing_left: None) -> None:
     """For those who would rather have an answer now: rows end as failed while the circuit is open."""
     results = await taken(BatchRunner(Shaky(20, 60.0), concurrency=5, on_outage="fail"), range(100))
