@@ -28,6 +28,7 @@ from llmbatch.classify.exceptions import (
     unconnected,
 )
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.raised import mismatch_reason, raised_at
 from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
@@ -172,7 +173,8 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
     The first case that applies, to the exception, its group, its causes and its contexts:
 
     1. a fault of this machine, or garbage from the wire (whose status is made up)
-    2. an answer that ended because of the row: truncated at ``max_tokens``, filtered; final
+    2. an answer that ended because of the row: truncated at ``max_tokens``, filtered; final (and so is, after 4, one
+       that an SDK could not parse)
     3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; classified by the table
     4. a lost connection, a timeout, a cancellation from within: the provider's failure
     5. any other exception of a client or an SDK: the provider's failure, except wrong use of the client
@@ -212,6 +214,9 @@ def _classify_chain(error: Exception, links: tuple[BaseException, ...], mask: Ma
             return outcome
     if faults:
         return classify_fault(faults[0])
+    reason = mismatch_reason(links)
+    if reason is not None:
+        return _classify_ended(error, reason, mask)
     return _classify_by_kind(error, links, mask)
 
 
@@ -326,10 +331,17 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
     own = error if misused is None else misused
     message = said(own)
     if isinstance(error, BaseExceptionGroup):
-        inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
-        message = f"{message}: {type(inner).__name__}: {said(inner)}"
-    code = token(snake_name(own)) or "exception"
-    return Outcome(verdict="rejected", scope="row", retry=True, code=code, message=shorten(mask(message)))
+        own = next(link for link in links if not isinstance(link, BaseExceptionGroup))
+        message = f"{said(error)}: {type(own).__name__}: {said(own)}"
+    at = raised_at(own) or raised_at(error)
+    return Outcome(
+        verdict="rejected",
+        scope="row",
+        retry=True,
+        code=token(snake_name(error if misused is None else misused)) or "exception",
+        message=shorten(mask(message)),
+        raised=shorten(mask(f"{type(own).__name__}: {said(own)}")) + (f" ({at})" if at else ""),
+    )
 
 
 def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:

@@ -12,7 +12,7 @@ from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.account import AccountRefusals
 from llmbatch.route.calls import Call, CallKind, CallsInFlight
-from llmbatch.route.evidence import Evidence
+from llmbatch.route.evidence import Evidence, is_own_error
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.health import HealthChecks, RecentAnswers
 from llmbatch.route.law import FLOOR
@@ -178,7 +178,7 @@ class RouteBase:
         if self._stop is None or self.outage is None or self.outage.failed_rows >= FURTHER_ROWS:
             return False
         outcome = self._stop[1]
-        return outcome.scope == "row" and outcome.status is None and outcome.retry
+        return is_own_error(outcome)
 
     def takes_calls(self, now: float) -> bool:
         """Whether calls other than probes may be sent."""

@@ -14,7 +14,7 @@ from llmbatch.route.decisions import (
     ParkUntil,
     RetryAt,
 )
-from llmbatch.route.evidence import RowRecord
+from llmbatch.route.evidence import RowRecord, is_own_error
 from llmbatch.route.failures import MOST_USUAL
 from llmbatch.route.judging import OUTAGE_BY_CHECKS, Judging
 from llmbatch.route.outage import probe_wait
@@ -56,7 +56,7 @@ class Refusing(Judging):
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """Judge a refusal that may be retried, or an exception of a function: it says nothing about the route."""
         record = self.evidence.failed(call.row, call.serial, outcome)
-        if outcome.scope == "row" and outcome.status is None and record.pending:
+        if is_own_error(outcome) and record.pending:
             record.pending.clear()
             self.evidence.unproven.pop(call.row, None)
             record.proven += 1
@@ -64,7 +64,8 @@ class Refusing(Judging):
             return [ParkUntil(call.row)]
         if outcome.scope == "row" and not self.history.ever:
             raised = sum(other.last.scope == "row" for other in self.evidence.records.values())
-            if raised >= self._policy.failure_threshold and raised == len(self.evidence.records):
+            ended = self.evidence.own_lost
+            if raised + ended >= self._policy.failure_threshold and raised == len(self.evidence.records):
                 self._stop = (3, outcome)
                 return [*self._open("stop", now), ParkUntil(call.row)]
         return [self._after_failure(call.row, record, now)]
