@@ -327,8 +327,10 @@ class Circuit:
         self._in_flight.clear()
 
     def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float, *, by_refusal: bool) -> None:
-        if by_refusal and verdict == "neutral" and permit.key is not None:
-            verdict = "failure"
+        if by_refusal:
+            self._answered_at = now
+            if verdict == "neutral" and permit.key is not None:
+                verdict = "failure"
         if verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
         elif verdict == "failure":

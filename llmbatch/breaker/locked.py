@@ -239,7 +239,8 @@ class LockedCircuit:
         """
         verdict = judgement.verdict
         # Outside the lock: the text of an exception comes from foreign code.
-        failure = _describe(judgement, error, self.clock(), permit) if verdict in COUNTED else None
+        is_failure = verdict in COUNTED or judgement.is_refusal
+        failure = _describe(judgement, error, self.clock(), permit) if is_failure else None
 
         def settle(now: float) -> None:
             if once and permit.spent:

@@ -82,3 +82,32 @@ def test_a_success_between_refusals_of_different_callers_keeps_the_circuit_close
             breaker.acquire(caller="good").settle()
 
     assert breaker.state == "closed"
+
+
+@pytest.mark.parametrize("refusal", [KEY, MODEL])
+def test_a_circuit_that_refusals_opened_shows_them(clock: Clock, refusal: Judgement) -> None:
+    """With caller and status, though a single one is nobody's failure."""
+    breaker = CircuitBreaker(2, clock=clock)
+
+    for caller in "ab":
+        breaker.acquire(caller=caller).settle(refusal)
+
+    assert [(failure.caller, failure.status) for failure in breaker.explain().last_failures] == [
+        ("a", refusal.status),
+        ("b", refusal.status),
+    ]
+
+
+@pytest.mark.parametrize("refusal", [KEY, MODEL])
+def test_a_refusal_is_an_answer_to_the_stall_rule(clock: Clock, refusal: Judgement) -> None:
+    """Slow calls of others do not open the circuit while the provider refuses this caller promptly."""
+    breaker = CircuitBreaker(None, clock=clock, stall_timeout=10.0, stall_calls=1)
+    slow = breaker.acquire(caller="slow")
+    refused = breaker.acquire(caller="one")
+
+    clock.advance(11.0)
+    refused.settle(refusal)
+    breaker.acquire(caller="two").release()
+
+    assert breaker.state == "closed"
+    slow.settle()
