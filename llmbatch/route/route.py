@@ -175,7 +175,7 @@ class RouteState(Refusing):
         hint = outcome.hint or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if exit_code == 2:
             return StopRun(2, f"{self.label}: {outcome.message}", outcome.hint or "check the address (--base-url)")
-        if outcome.raised:
+        if outcome.raised and outcome.verdict == "rejected":
             message = f"{self.label} raised an exception for each of the first rows: {outcome.raised}"
             return StopRun(3, message, "correct the function, or take out the rows that it cannot handle")
         message = f"{self.label} refused the first rows: {outcome.message}"

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from llmbatch import BatchRunner, Result, StoppedError
-from llmbatch.runs.make_provider import AsyncFunction
+from llmbatch.runs.make_provider import RowFunction
 from llmbatch.sim.virtual import run_virtual
 
 
@@ -43,7 +43,7 @@ class Story:
         async def main() -> list[Result]:
             loop = asyncio.get_running_loop()
             started = loop.time()
-            function: AsyncFunction = self.call
+            function: RowFunction = self.call
             try:
                 return [result async for result in BatchRunner(function, seed=1, **options).stream(range(rows))]
             finally:
@@ -164,7 +164,7 @@ def test_a_single_bad_row_that_others_wait_for_ends_by_itself() -> None:
                 yield row
 
         statuses: list[str] = []
-        function: AsyncFunction = story.call
+        function: RowFunction = story.call
         async for result in BatchRunner(function, seed=1).stream(rows()):
             statuses.append(result.status)
             ended.release()
