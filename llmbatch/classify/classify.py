@@ -340,7 +340,7 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
         retry=True,
         code=token(snake_name(error if misused is None else misused)) or "exception",
         message=shorten(mask(message)),
-        raised=shorten(mask(f"{type(own).__name__}: {said(own)}")) + (f" ({at})" if at else ""),
+        hint=shorten(mask(f"{type(own).__name__}: {said(own)}")) + (f" ({at})" if at else ""),
     )
 
 

@@ -33,7 +33,7 @@ from llmbatch.route.decisions import (
     StopRun,
     Succeed,
 )
-from llmbatch.route.evidence import RowRecord
+from llmbatch.route.evidence import RowRecord, is_own_error
 from llmbatch.route.refusing import Refusing
 
 __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
@@ -175,8 +175,8 @@ class RouteState(Refusing):
         hint = outcome.hint or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if exit_code == 2:
             return StopRun(2, f"{self.label}: {outcome.message}", outcome.hint or "check the address (--base-url)")
-        if outcome.raised and outcome.verdict == "rejected":
-            message = f"{self.label} raised an exception for each of the first rows: {outcome.raised}"
+        if is_own_error(outcome) and outcome.hint:
+            message = f"{self.label} raised an exception for each of the first rows: {outcome.hint}"
             return StopRun(3, message, "correct the function, or take out the rows that it cannot handle")
         message = f"{self.label} refused the first rows: {outcome.message}"
         if outcome.verdict == "account_refused" and outcome.scope == "key" and not outcome.key_refused:

@@ -486,13 +486,13 @@ def test_where_an_exception_was_raised_is_told_by_the_programs_own_line() -> Non
         line_of_group = caught.__traceback__.tb_lineno  # type: ignore[union-attr]
 
     name = "test_where_an_exception_was_raised_is_told_by_the_programs_own_line"
-    assert classify_exception(below).raised.endswith(f" ({__file__}:{line}, in {name})")
-    assert classify_exception(below).raised.startswith("JSONDecodeError: Expecting value")
-    assert classify_exception(group).raised == f"OwnError: never raised ({__file__}:{line_of_group}, in {name})"
-    assert classify_exception(OwnError("x")).raised == "OwnError: x"
-    assert classify_exception(ConnectionResetError("x")).raised == ""
+    assert classify_exception(below).hint.endswith(f" ({__file__}:{line}, in {name})")
+    assert classify_exception(below).hint.startswith("JSONDecodeError: Expecting value")
+    assert classify_exception(group).hint == f"OwnError: never raised ({__file__}:{line_of_group}, in {name})"
+    assert classify_exception(OwnError("x")).hint == "OwnError: x"
+    assert classify_exception(ConnectionResetError("x")).hint == ""
     mask = Mask(["AIza-THIS-IS-THE-KEY"]).mask
-    assert classify_exception(OwnError("bad AIza-THIS-IS-THE-KEY"), mask=mask).raised == "OwnError: bad ***"
+    assert classify_exception(OwnError("bad AIza-THIS-IS-THE-KEY"), mask=mask).hint == "OwnError: bad ***"
 
 
 class Response:
