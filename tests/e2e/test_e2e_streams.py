@@ -11,13 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anthropic
 import openai
 import pytest
+from openai.types.responses import ResponseErrorEvent, ResponseFailedEvent
 
-from llmbatch import CircuitBreaker, CircuitOpenError, judge_llm_error
+from llmbatch import CircuitBreaker, CircuitOpenError, judge_llm_chunk, judge_llm_error
 from llmbatch.breaker import UnguardedStreamWarning
 from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import SimServer, start
@@ -41,11 +42,6 @@ async def serve(behavior: Behavior, **params: Any) -> SimServer:
     return await start(scenario=Scenario("always", (Phase(math.inf, behavior, **params),), "always"), latency=0, seed=4)
 
 
-def error_event(event: Any) -> Literal["failure"] | None:
-    """Judges the events of ``responses``, which openai's client hands on."""
-    return "failure" if event.type in ("error", "response.failed") else None
-
-
 def openai_chat(client: openai.AsyncOpenAI, breaker: CircuitBreaker, **options: Any) -> Any:
     return breaker.stream(client.chat.completions.create, model="m", messages=ASK, stream=True, **options)
 
@@ -56,7 +52,7 @@ def openai_helper(client: openai.AsyncOpenAI, breaker: CircuitBreaker, **options
 
 def openai_responses(client: openai.AsyncOpenAI, breaker: CircuitBreaker, **options: Any) -> Any:
     create = client.responses.create
-    return breaker.stream(create, model="m", input="Explain.", stream=True, judge_chunk=error_event, **options)
+    return breaker.stream(create, model="m", input="Explain.", stream=True, judge_chunk=judge_llm_chunk, **options)
 
 
 def anthropic_create(client: anthropic.AsyncAnthropic, breaker: CircuitBreaker, **options: Any) -> Any:
@@ -90,12 +86,13 @@ async def consume(block: Any, leave_after: int | None = None) -> int:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_good_streams_count_as_successes(way: Way) -> None:
-    """Read to the end, or left after the first chunk; every connection goes back to the pool or is closed."""
+    """Read to the end, or left after the first chunk; no good chunk is taken for an error."""
     breaker = breaker_of()
+    options = {} if way is openai_responses else {"judge_chunk": judge_llm_chunk}
     async with await serve("fine") as server, client_of(way, server) as client:
         for leave_after in (None, 1):
             breaker.acquire().settle("failure")
-            assert await consume(way(client, breaker), leave_after) > 0
+            assert await consume(way(client, breaker, **options), leave_after) > 0
             assert breaker.failures == 0
 
 
@@ -197,6 +194,49 @@ async def test_a_stream_through_async_call_is_told(recwarn: pytest.WarningsRecor
             [chunk async for chunk in stream]
 
     assert breaker.failures == 0
+
+
+FAILED_RESPONSE: Any = {
+    "id": "r",
+    "object": "response",
+    "created_at": 1.0,
+    "model": "m",
+    "output": [],
+    "status": "failed",
+    "error": {"code": "server_error", "message": "broken"},
+    "parallel_tool_calls": True,
+    "tools": [],
+    "tool_choice": "auto",
+}
+
+
+ERROR_EVENT = ResponseErrorEvent(type="error", code="server_error", message="broken", param=None, sequence_number=9)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "verdict"),
+    [
+        ({"error": {"message": "broken", "type": "server_error", "code": None}}, "failure"),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "failure"),
+        ({"type": "error"}, "failure"),
+        (
+            ResponseErrorEvent(type="error", code="server_error", message="broken", param=None, sequence_number=9),
+            "failure",
+        ),
+        (ResponseFailedEvent(type="response.failed", response=FAILED_RESPONSE, sequence_number=9), "failure"),
+        ({"type": "response.failed", "response": FAILED_RESPONSE}, "failure"),
+        ({"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]}, None),
+        ({"choices": [], "usage": {"total_tokens": 5}}, None),
+        ({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "error"}}, None),
+        ("data: text", None),
+        (None, None),
+    ],
+)
+def test_error_chunks_are_told_from_good_ones(chunk: object, verdict: str | None) -> None:
+    """Dictionaries and the clients' objects; whatever has no error is good."""
+    judgement = judge_llm_chunk(chunk)
+
+    assert (judgement and judgement.verdict) == verdict
 
 
 # Sync clients, against the command itself.
