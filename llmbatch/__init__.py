@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llmbatch.core.ports import Transport as Transport
     from llmbatch.core.rows import Result as Result
     from llmbatch.core.rows import Row as Row
+    from llmbatch.integrations.llm_errors import judge_llm_chunk as judge_llm_chunk
     from llmbatch.integrations.llm_errors import judge_llm_error as judge_llm_error
     from llmbatch.integrations.llm_errors import judge_llm_result as judge_llm_result
     from llmbatch.report.summary import Summary as Summary
@@ -80,6 +81,7 @@ _HOMES = {
     "Event": "llmbatch.core.events",
     "InputError": "llmbatch.core.errors",
     "judge_llm_error": "llmbatch.integrations.llm_errors",
+    "judge_llm_chunk": "llmbatch.integrations.llm_errors",
     "judge_llm_result": "llmbatch.integrations.llm_errors",
     "Judgement": "llmbatch.breaker",
     "LlmbatchError": "llmbatch.core.errors",

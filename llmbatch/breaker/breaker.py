@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llmbatch.breaker.events import StateChanged
     from llmbatch.breaker.explain import Explanation
     from llmbatch.breaker.policy import PolicyOptions
-    from llmbatch.breaker.stream import AsyncSource, Source
+    from llmbatch.breaker.stream import AsyncSource, GuardedStream, Source
 
 __all__ = ["CircuitBreaker"]
 
@@ -180,26 +180,27 @@ class CircuitBreaker(GuardedCalls):
         hash(caller)  # fail here rather than when its first failure is settled
         return Permit(self, self._circuit, self._circuit.admit(caller))
 
+    # The clients' methods are overloaded, and their first overload is for whole answers: only P picks the right one.
+    @overload
+    def stream(
+        self, create: Callable[P, AsyncSource[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[AsyncChunks[T]]: ...
+    @overload
+    def stream(
+        self, create: Callable[P, Source[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractContextManager[Chunks[T]]: ...
+    # With options, which are no parameters of create, the type of the chunks is not known.
     @overload
     def stream(
         self,
-        create: Callable[..., AsyncSource[T]],
+        create: Callable[..., Any],
         /,
         *args: object,
         judge_chunk: ChunkJudge | None = None,
         idle_timeout: float | None = None,
         first_timeout: float | None = None,
         **kwargs: object,
-    ) -> AbstractAsyncContextManager[AsyncChunks[T]]: ...
-    @overload
-    def stream(
-        self,
-        create: Callable[..., Source[T]],
-        /,
-        *args: object,
-        judge_chunk: ChunkJudge | None = None,
-        **kwargs: object,
-    ) -> AbstractContextManager[Chunks[T]]: ...
+    ) -> GuardedStream: ...
     def stream(  # type: ignore[misc]  # the options are no parameters of create
         self,
         create: Callable[..., Any],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
 from types import CoroutineType, TracebackType
 from typing import Any, TypeVar
@@ -16,8 +16,8 @@ __all__ = ["AsyncSource", "GuardedStream", "Source"]
 
 T = TypeVar("T")
 
-Source = Iterable[T] | AbstractContextManager[Iterable[T]]
-"""What a function that opens a sync stream may return."""
+Source = Iterator[T] | AbstractContextManager[Iterator[T]]
+"""What a function that opens a sync stream returns. Iterables that are no iterators work, but may be whole answers."""
 
 AsyncSource = (
     AsyncIterable[T]
@@ -110,6 +110,10 @@ class GuardedStream:
     # Async.
 
     async def __aenter__(self) -> AsyncChunks[Any]:
+        if self._first_timeout is not None:
+            from llmbatch.breaker.idle import current_task
+
+            current_task()
         permit = self._begin()
         try:
             if self._first_timeout is None:

@@ -4,7 +4,8 @@
 account without credit, and waits as long as the provider says. It does not open on errors of the request itself (400,
 404, 422, a filtered or too long prompt, an exception of the program itself), a rate limit (429) or faults of this
 machine. A refused key (401, 403) counts once per named caller, a model (404) only for named callers: one caller's is
-its own until others see it too. ``judge_result=judge_llm_result`` finds the error inside a 200. Whether a lone 400 is
+its own until others see it too. ``judge_result=judge_llm_result`` finds the error inside a 200, and
+``breaker.stream(…, judge_chunk=judge_llm_chunk)`` the one that comes as a chunk of a stream. Whether a lone 400 is
 an outage in disguise depends on other requests' answers, which only the runner sees.
 """
 
@@ -12,12 +13,12 @@ from __future__ import annotations
 
 import concurrent.futures
 
-from llmbatch.breaker.classify import SUCCESS, Judgement, Scope, Verdict
+from llmbatch.breaker.classify import FAILURE, SUCCESS, Judgement, Scope, Verdict, getattr_safe
 from llmbatch.classify.classify import classify_exception
 from llmbatch.classify.results import classify_result
 from llmbatch.core.calls import Outcome
 
-__all__ = ["judge_llm_error", "judge_llm_result"]
+__all__ = ["judge_llm_chunk", "judge_llm_error", "judge_llm_result"]
 
 
 def judge_llm_error(error: Exception) -> Judgement:
@@ -42,6 +43,24 @@ def judge_llm_result(result: object) -> Judgement:
     """
     outcome = classify_result(result)
     return SUCCESS if outcome is None else _judgement(outcome, outcome.message)
+
+
+def judge_llm_chunk(chunk: object) -> Judgement | None:
+    """Classify a chunk of a stream: None for a good one, else what its error is.
+
+    An error is a chunk with an ``error``, or of the type ``error`` or ``response.failed``, be it a dictionary or an
+    SDK's object. Chunks are no whole answers: :func:`judge_llm_result` would find every one of them damaged.
+    Imports no SDK. Raises nothing.
+    """
+    holder = _member(chunk, "response") if _member(chunk, "type") == "response.failed" else chunk
+    if _member(chunk, "type") != "error" and not _member(holder, "error"):
+        return None
+    outcome = classify_result(holder)
+    return FAILURE if outcome is None else _judgement(outcome, outcome.message)
+
+
+def _member(holder: object, name: str) -> object:
+    return holder.get(name) if isinstance(holder, dict) else getattr_safe(holder, name)
 
 
 def _judgement(outcome: Outcome, message: str) -> Judgement:
