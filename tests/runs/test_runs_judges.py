@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletion
 
-from llmbatch import BatchRunner, Judgement, Result, StoppedError, UsageError, judge_llm_error
+from llmbatch import BatchRunner, Judgement, Result, StoppedError, UsageError, judge_llm_error, judge_llm_result
 from llmbatch.core.rows import Status
 from llmbatch.sim.virtual import run_virtual
 
@@ -159,6 +160,37 @@ def test_the_judge_of_a_breaker_changes_nothing() -> None:
 
     assert with_judge == without
     assert (with_judge[20].error_code, with_judge[20].attempts) == ("context_length_exceeded", 1)
+
+
+def test_the_error_inside_a_200_is_found() -> None:
+    """An overloaded provider parks rows; an error about the request fails its row at once, the body in its line."""
+    too_long = {"error": {"message": "This model's maximum context length is 4096", "code": "context_length_exceeded"}}
+    overloaded = {"error": {"message": "The model is overloaded", "type": "server_error", "code": 503}}
+    call = down_between(2, 60, None, overloaded)
+
+    async def ask(row: int) -> object:
+        return too_long if row == 20 else await call(row)
+
+    results, _ = virtually(ask, 200, judge_result=judge_llm_result)
+
+    assert statuses(results) == {"success": 199, "failed": 1}
+    bad = results[20]
+    assert (bad.error_code, bad.attempts) == ("context_length_exceeded", 1)
+    assert bad.json() == too_long
+
+
+def test_a_judge_can_take_an_answer_that_would_fail() -> None:
+    """An SDK's object without choices is an error to llmbatch; the user knows better."""
+    empty = ChatCompletion(id="c", object="chat.completion", created=1, model="m", choices=[])
+
+    async def call(row: int) -> ChatCompletion:
+        await asyncio.sleep(0.2)
+        return empty
+
+    results, _ = virtually(call, 20, judge_result=lambda result: "success")
+
+    assert statuses(results) == {"success": 20}
+    assert results[0].value is empty
 
 
 @pytest.mark.parametrize("name", ["judge_error", "judge_result"])
