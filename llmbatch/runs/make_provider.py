@@ -23,7 +23,9 @@ RowFunction = Callable[[Any], object]
 
 def is_provider(model: object) -> bool:
     """Whether *model* is a provider rather than a function: it has the methods of one."""
-    return all(callable(getattr(model, name, None)) for name in ("routes", "request", "call"))
+    return not isinstance(model, type) and all(
+        callable(getattr(model, name, None)) for name in ("routes", "request", "call")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

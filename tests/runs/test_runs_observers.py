@@ -6,6 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +197,25 @@ def test_the_library_installs_no_handler_of_its_own(setup: str, lines: int) -> N
     assert done.stdout == "['NullHandler']\n"
     assert done.stderr.count("circuit ask opened: ") == lines
     assert len(done.stderr.splitlines()) == lines
+
+
+COMMAND = """
+import atexit, logging, sys
+from llmbatch.cli import main
+loggers = (logging.getLogger(), logging.getLogger("llmbatch"))
+atexit.register(lambda: print([type(handler).__name__ for logger in loggers for handler in logger.handlers]))
+sys.argv = ["llmbatch", "run", "in.jsonl", "-q"]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_the_command_line_logs_nothing_beside_its_displays(tmp_path: Path) -> None:
+    """It has no handler either, so no opening of a circuit is told twice. Slow: a process of its own."""
+    (tmp_path / "in.jsonl").write_text('{"prompt":"p","model":"sim/steady"}\n')
+
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['NullHandler']\n", "")

@@ -157,6 +157,34 @@ async def test_a_thread_that_hangs_costs_its_row_an_attempt_and_not_the_run() ->
     assert not any(thread.is_alive() for thread in left)
 
 
+@pytest.mark.parametrize("leave", ["break", "stop"])
+async def test_leaving_a_stream_does_not_wait_for_threads_that_hang(leave: str) -> None:
+    """Their rows are deferred, or nobody asks for them any more."""
+    release = threading.Event()
+
+    def call(row: int) -> int:
+        if row:
+            release.wait(60)
+        return row
+
+    runner = BatchRunner(call, concurrency=3)
+    statuses = []
+    try:
+        async with asyncio.timeout(50), runner.stream(range(10)) as stream:
+            async for result in stream:
+                statuses.append(result.status)
+                if leave == "break":
+                    break
+                runner.stop(now=True)
+        hung = [thread for thread in threading.enumerate() if thread.name == "llmbatch call"]
+    finally:
+        release.set()
+
+    assert hung
+    assert stream.summary.exit_code == 130
+    assert statuses == ["success"] if leave == "break" else ["success", *["deferred"] * (len(statuses) - 1)]
+
+
 @pytest.mark.slow
 async def test_a_function_that_always_hangs_stops_the_run_and_says_why() -> None:
     """Threads are bounded: as many as may be in flight, and as many again that are given up.
