@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -78,6 +79,17 @@ async def test_a_wrapped_async_function_was_refused(name: str) -> None:
 
     assert [(result.error_message, result.value) for result in results] == [(None, 2 * n) for n in range(20)]
     assert max(result.attempts for result in results) == 1
+
+
+@pytest.mark.parametrize("kind", [mock.AsyncMock, mock.Mock])
+async def test_a_mock_of_a_function_was_taken_for_a_provider(kind: type[mock.Mock]) -> None:
+    """It has every attribute that it is asked for; services test their own code with such."""
+    function = kind(return_value=5)
+
+    results = await BatchRunner(function).map(["a", "b"])
+
+    assert [result.value for result in results] == [5, 5]
+    assert function.call_count == 2
 
 
 async def test_a_plain_function_runs_in_as_many_threads_as_may_be_in_flight() -> None:
