@@ -22,7 +22,10 @@ Responses of a provider are never exceptions but values (:class:`llmbatch.core.c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from llmbatch.core.rows import Result
 
 __all__ = [
     "InputError",
@@ -85,7 +88,7 @@ class StoppedError(LlmbatchError):
     """
 
     exit_code = 3
-    results: Sequence[Any] = ()
+    results: Sequence[Result] = ()
 
 
 class WriteError(LlmbatchError):

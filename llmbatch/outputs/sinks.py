@@ -56,6 +56,11 @@ class QueueSink:
         """Whether the consumer is behind."""
         return len(self._results) >= self._bound
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the consumer would have to wait."""
+        return not self._results
+
     def put(self, result: Result) -> None:
         """Take one result."""
         self._results.append(result)

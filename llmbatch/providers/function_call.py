@@ -17,7 +17,8 @@ from llmbatch.providers.threads import Threads
 
 __all__ = ["FunctionCall", "function_name"]
 
-_NO_LOOP = "no running event loop"
+_NO_LOOP = ("no running event loop", "There is no current event loop")
+"""How asyncio begins to say that it was called in a thread without a loop."""
 
 
 class FunctionCall:
@@ -65,7 +66,7 @@ class FunctionCall:
         try:
             return await self._threads.run(functools.partial(context.run, self._fn, value))
         except RuntimeError as error:
-            if str(error) != _NO_LOOP:
+            if not str(error).startswith(_NO_LOOP):
                 raise
         # It starts a task, or the like, and so has to be called on the event loop.
         self._is_on_loop = True

@@ -116,12 +116,12 @@ class FunctionProvider:
         text = usage = None
         with contextlib.suppress(Exception):  # a foreign object may raise anything as it is read
             text, usage = read_result(result, body)
+        success = Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
         failed = classify_answer(result) if is_client_type(type(result)) else None
-        if failed is not None:
-            outcome = replace(failed, body=body, usage=usage)
-        else:
-            outcome = Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
-        return outcome if self._judge_result is None else self._judge_result(result, outcome)
+        outcome = success if failed is None else replace(failed, body=body, usage=usage)
+        if self._judge_result is not None:
+            outcome = self._judge_result(result, outcome)
+        return success if outcome.verdict == "success" else outcome
 
     def _request(self, tokens: int) -> Request:
         return Request(self._route, "", {}, b"", "function", tokens)

@@ -62,7 +62,8 @@ class Threads:
                 self._put_back(thread)
             else:
                 self._given_up += 1
-                done.add_done_callback(lambda _: self._returned(thread))
+                done.add_done_callback(self._returned)
+                thread.end()
             self._wake()
         result, error = done.result()
         if error is not None:
@@ -98,9 +99,8 @@ class Threads:
         else:
             self._idle.append(thread)
 
-    def _returned(self, thread: _Thread) -> None:
+    def _returned(self, _: object) -> None:
         self._given_up -= 1
-        thread.end()
 
 
 class _Thread:

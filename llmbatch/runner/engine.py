@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import InputError, UsageError, WriteError
-from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
+from llmbatch.core.events import Event, FunctionObserver, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.runner.attempt import Attempt
@@ -116,7 +116,7 @@ class Engine:
 
     def _mute(self, observer: Observer, error: Exception) -> None:
         self._observers = [other for other in self._observers if other is not observer]
-        name = getattr(observer, "name", type(observer).__name__)
+        name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
         _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
         self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
 

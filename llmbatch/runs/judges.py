@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmbatch.breaker.classify import ErrorJudge, Judgement, ResultJudge, as_judgement
+from llmbatch.classify.results import classify_result
 from llmbatch.classify.safe_text import shorten
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import UsageError
@@ -19,8 +20,8 @@ __all__ = ["check_judge", "error_judge", "result_judge"]
 
 _log = logging.getLogger("llmbatch.judges")
 
-_SAYS_THE_SAME = "llmbatch.integrations.llm_errors"
-"""Home of ``judge_llm_error``: without a judge, exceptions are classified by the same rules, with more detail."""
+_OWN_JUDGES = "llmbatch.integrations.llm_errors"
+"""Home of ``judge_llm_error`` and ``judge_llm_result``, whose rules say more to a run than a judgement can."""
 
 _AGREES: dict[str, frozenset[str]] = {
     "success": frozenset({"rejected"}),
@@ -45,14 +46,25 @@ def check_judge(name: str, judge: object) -> None:
 
 def error_judge(judge: ErrorJudge | None) -> Callable[[Any, Outcome], Outcome] | None:
     """A function that classifies an exception with *judge*; None: as usual."""
-    if judge is None or getattr(judge, "__module__", "") == _SAYS_THE_SAME:
+    if judge is None or _is_own(judge):  # without a judge, the rules are the same
         return None
     return _Judge("judge_error", judge)
 
 
 def result_judge(judge: ResultJudge | None) -> Callable[[Any, Outcome], Outcome] | None:
     """A function that classifies a returned object with *judge*; None: all are successes."""
-    return None if judge is None else _Judge("judge_result", judge)
+    if judge is None:
+        return None
+    return _judge_llm_result if _is_own(judge) else _Judge("judge_result", judge)
+
+
+def _is_own(judge: object) -> bool:
+    return getattr(judge, "__module__", "") == _OWN_JUDGES
+
+
+def _judge_llm_result(result: Any, usual: Outcome) -> Outcome:
+    outcome = classify_result(result)
+    return usual if outcome is None else replace(outcome, body=usual.body, usage=outcome.usage or usual.usage)
 
 
 class _Judge:
@@ -60,13 +72,19 @@ class _Judge:
 
     def __init__(self, name: str, judge: Callable[[Any], Any]) -> None:
         self._name = name
+        self._is_of_results = name == "judge_result"
         self._judge = judge
         self._is_logged = False
 
     def __call__(self, subject: Any, usual: Outcome) -> Outcome:
         try:
             said = self._judge(subject)
-            return usual if said is None else _judged(as_judgement(said), usual)
+            if said is None:
+                return usual
+            judgement = as_judgement(said)
+            if judgement.verdict == "success" and self._is_of_results:
+                return Outcome("success")
+            return _judged(judgement, usual)
         except Exception as error:  # noqa: BLE001 - a judge is the user's, and a call that was paid for is at stake
             if not self._is_logged:
                 self._is_logged = True
@@ -76,8 +94,6 @@ class _Judge:
 
 def _judged(said: Judgement, usual: Outcome) -> Outcome:
     """*usual* with the verdict, wait, status and message that a judge named."""
-    if said.verdict == "success" and usual.verdict == "success":
-        return usual
     outcome = usual if usual.verdict in _AGREES[said.verdict] else _outcome_of(said, usual)
     named = {
         "retry_after": said.retry_after,

@@ -22,8 +22,11 @@ RowFunction = Callable[[Any], object]
 
 
 def is_provider(model: object) -> bool:
-    """Whether *model* is a provider rather than a function: it has the methods of one."""
-    return all(callable(getattr(model, name, None)) for name in ("routes", "request", "call"))
+    """Whether *model* is a provider rather than a function: its class has the methods of one.
+
+    An object that has any attribute that is asked for, such as a mock of a function, is none.
+    """
+    return all(callable(getattr(type(model), name, None)) for name in ("routes", "request", "call"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 from llmbatch.core.errors import StoppedError
 from llmbatch.core.events import RunStarted
 from llmbatch.core.rows import Result
+from llmbatch.outputs.sinks import QueueSink
 from llmbatch.report.summary import Summary
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.open_runs import OpenRuns
@@ -30,13 +31,14 @@ else:
     RowT_co = TypeVar("RowT_co", covariant=True)
     ValueT_co = TypeVar("ValueT_co", covariant=True)
 
-__all__ = ["ResultStream", "StreamEnd"]
+__all__ = ["ResultStream"]
 
 
-class StreamEnd:
-    """The job of a stream, and with it how the stream ended."""
+class _Running:
+    """The job and the sink of a stream, once it has begun."""
 
     job: RunJob | None = None
+    sink: QueueSink | None = None
 
     @property
     def summary(self) -> Summary:
@@ -59,12 +61,12 @@ class ResultStream(Generic[RowT_co, ValueT_co]):
     """
 
     def __init__(self, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool) -> None:
-        self._end = StreamEnd()
+        self._running = _Running()
         # It must not refer to the stream: leaving a loop then closes it as soon as nothing else refers to it.
-        self._results = _results(self._end, runs, rows, ordered=ordered)
+        self._results = _results(self._running, runs, rows, ordered=ordered)
 
     def __repr__(self) -> str:
-        return f"<ResultStream {'open' if self._end.job is None or self._end.job.summary is None else 'ended'}>"
+        return f"<ResultStream {'open' if self._running.job is None or self._running.job.summary is None else 'ended'}>"
 
     def __aiter__(self) -> AsyncIterator[Result[RowT_co, ValueT_co]]:
         return self._results
@@ -84,6 +86,19 @@ class ResultStream(Generic[RowT_co, ValueT_co]):
         """End the run at once, if it has not ended: requests in flight are canceled, and the iterable is closed."""
         await self._results.aclose()
 
+    async def next_batch(self) -> list[Result[RowT_co, ValueT_co]]:
+        """Wait for the next result and return it with all others that are there; an empty list at the end.
+
+        Raises:
+            Exception: as iterating does.
+        """
+        batch: list[Result[RowT_co, ValueT_co]] = []
+        async for result in self._results:
+            batch.append(result)
+            if self._running.sink is None or self._running.sink.is_empty:
+                break
+        return batch
+
     @property
     def summary(self) -> Summary:
         """The summary of the run, once it has ended, however it did.
@@ -94,13 +109,13 @@ class ResultStream(Generic[RowT_co, ValueT_co]):
         Raises:
             RuntimeError: the stream has not ended.
         """
-        return self._end.summary
+        return self._running.summary
 
 
 async def _results(
-    end: StreamEnd, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool
+    running: _Running, runs: OpenRuns, rows: Iterable[object] | AsyncIterable[object], *, ordered: bool
 ) -> AsyncGenerator[Result[Any, Any], None]:
-    """Run *rows* and yield their results; *end* gets the job.
+    """Run *rows* and yield their results; *running* gets the job and the sink.
 
     Raises:
         StoppedError: the provider refuses the account, the key, or the first rows.
@@ -109,7 +124,6 @@ async def _results(
     """
     from llmbatch.inputs.iterable import IterableSource
     from llmbatch.outputs.deferred import stamp_retry_at
-    from llmbatch.outputs.sinks import QueueSink
     from llmbatch.runs.ordered import OrderedSink, OrderedSource
 
     opaque = callable(runs.arguments.model)
@@ -126,7 +140,8 @@ async def _results(
         stack.push_async_callback(source.aclose)
         now = asyncio.get_running_loop().time()
         started = RunStarted(now, "", "", runs.options.concurrency, 0, 0, _length(rows))
-        end.job = job = run.start(source, sink, started)
+        running.job = job = run.start(source, sink, started)
+        running.sink = sink
         task = asyncio.create_task(job.run())
         task.add_done_callback(lambda _: sink.close())
         all_yielded = False

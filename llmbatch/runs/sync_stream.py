@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import Future, wait
 from types import TracebackType
@@ -40,6 +41,7 @@ class SyncResultStream(Generic[RowT_co, ValueT_co]):
         self._stream = stream
         self._thread: _LoopThread | None = None
         self._closing: weakref.finalize[[_LoopThread, ResultStream[Any, Any]], Any] | None = None
+        self._batch: deque[Result[RowT_co, ValueT_co]] = deque()
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -55,15 +57,17 @@ class SyncResultStream(Generic[RowT_co, ValueT_co]):
             self._thread = _LoopThread()
             # Not a method: the finalizer must not keep this object alive.
             self._closing = weakref.finalize(self, _close, self._thread, self._stream)
-        try:
-            result = self._thread.run(_next(self._stream))
-        except BaseException:
-            self.close()
-            raise
-        if result is None:
-            self.close()
-            raise StopIteration
-        return result
+        if not self._batch:
+            # All results that are there at once: changing between threads may take longer than a row.
+            try:
+                self._batch.extend(self._thread.run(self._stream.next_batch()))
+            except BaseException:
+                self.close()
+                raise
+            if not self._batch:
+                self.close()
+                raise StopIteration
+        return self._batch.popleft()
 
     def __enter__(self) -> Self:
         return self
@@ -87,10 +91,6 @@ class SyncResultStream(Generic[RowT_co, ValueT_co]):
             RuntimeError: the stream has not ended.
         """
         return self._stream.summary
-
-
-async def _next(stream: ResultStream[RowT_co, ValueT_co]) -> Result[RowT_co, ValueT_co] | None:
-    return await anext(aiter(stream), None)
 
 
 def _close(thread: _LoopThread, stream: ResultStream[Any, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch import BatchRunner, Result, StoppedError, UsageError
+from llmbatch import BatchRunner, Provider, Result, StoppedError, UsageError
 from llmbatch.core.rows import Status
 from llmbatch.runs.make_provider import RowFunction
 from llmbatch.sim.virtual import run_virtual
@@ -121,7 +121,11 @@ async def generator(row: object) -> AsyncIterator[object]:
     yield row
 
 
-@pytest.mark.parametrize("call", [12, generator, Kinds])
+class OwnProvider(Provider):
+    """An instance of it would do."""
+
+
+@pytest.mark.parametrize("call", [12, generator, Kinds, OwnProvider])
 def test_what_is_no_function_is_refused_clearly(call: Any) -> None:
     """When the runner is made, not at the first row."""
     with pytest.raises(UsageError, match=r", not a function|is not a function") as caught:

@@ -6,6 +6,9 @@ import asyncio
 import contextvars
 import gc
 import itertools
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -375,6 +378,81 @@ def test_nothing_is_begun_before_the_first_result_is_asked_for() -> None:
 
     assert list(stream) == []
     assert list(rows) == [0, 1, 2]
+
+
+def test_a_plain_loop_changes_threads_less_often_than_there_are_rows() -> None:
+    """Results that are there are taken together: waking the other thread takes longer than a row."""
+
+    async def at_once(row: int) -> int:
+        return row
+
+    stream = BatchRunner(at_once, concurrency=40).stream(range(2000))
+    batches = []
+
+    async def take() -> None:
+        while batch := await stream.next_batch():
+            batches.append([result.row for result in batch])
+
+    asyncio.run(take())
+
+    assert sorted(itertools.chain(*batches)) == list(range(2000))
+    assert len(batches) < 200
+
+
+def test_a_stream_that_is_collected_on_its_own_thread_ends() -> None:
+    """Garbage in a circle is found wherever Python looks for it, also by the thread that the stream would wait for."""
+
+    async def collect(row: int) -> int:
+        await asyncio.sleep(0.001)
+        gc.collect()
+        return row
+
+    stream: Any = BatchRunner(collect, concurrency=2).stream_sync(itertools.count())
+    next(stream)
+    stream.itself = stream
+    gc.disable()
+    try:
+        del stream
+        deadline = time.monotonic() + 60
+        while threads() and time.monotonic() < deadline:
+            time.sleep(0.005)
+    finally:
+        gc.enable()
+
+    assert threads() == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_plain_loop_ends_the_program() -> None:
+    """The interruption comes out of the loop, and the run is over. Slow: a process of its own."""
+    script = """
+import asyncio, itertools
+from llmbatch import BatchRunner
+async def hang(row):
+    if row == 3:
+        print("waiting", flush=True)
+    try:
+        await asyncio.sleep(0.01 if row < 3 else 1000)
+    finally:
+        if row >= 3:
+            print("canceled", flush=True)
+    return row
+stream = BatchRunner(hang, concurrency=1).stream_sync(itertools.count())
+try:
+    for result in stream:
+        pass
+except KeyboardInterrupt:
+    print("interrupted", stream.summary.exit_code, flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=240)
+
+    assert (process.returncode, err) == (0, b"")
+    assert out == b"canceled\ninterrupted 130\n"
 
 
 # Functions that are not async, wrappers, and context variables.
