@@ -130,6 +130,9 @@ class Refusing(Judging):
             # The provider answers, though it refuses this request: ask another one before long.
             self.circuit.settle(call.permit, "neutral", now)
             outage.check_next = not self.trust.pings
+            if call.kind == "ping" and outage.cause == "timeouts" and self.is_silent:
+                self.history.reached = True
+                return self._name_timeouts()
             decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.permit, call.timeout, call.sent_at), now)

@@ -156,6 +156,8 @@ class RouteState(Refusing):
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Track since when a route that has never answered cannot be reached."""
         if outcome.verdict == "failure" and outcome.status is None:
+            if self.history.reached and call.kind == "row" and outcome.code == "timeout":
+                return  # pings are answered, so its rows take too long
             if self._unreached is None:
                 self._unreached = call.sent_at
         elif outcome.verdict not in ("local", "success"):
@@ -193,10 +195,14 @@ class RouteState(Refusing):
         held = {row: record for row, record in self.evidence.records.items() if record.held}
         if _all_lack_money(record.last for record in held.values()):
             return list(self._stop_alone(next(iter(held.values())).last, now))
+        is_slow = self.is_silent and self._are_slow(held.values())
         few = rows_left < self._policy.failure_threshold
-        if not few and not all(record.proven for record in held.values()):
+        if is_slow and len(self.history.slow) >= self._policy.failure_threshold:
+            few = False  # of all tenants together, there are many
+        is_lost = self._unreached is not None and not self.is_reached
+        if is_lost or (not few and not all(record.proven for record in held.values())):
             was = self.circuit.phase
-            return list(self._moved(was, self._open("last rows", now)))
+            return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))
         return self._send_alone(held, now)
 
     def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
@@ -224,12 +230,15 @@ class RouteState(Refusing):
         """
         outage = self.outage
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
-        if outage is None or not self.history.ever or now - outage.since < patience:
+        if outage is None or outage.ping_hung or not self.history.ever or now - outage.since < patience:
             return []
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
         if _all_lack_money(lasts.values()):
             return list(self._stop_alone(next(iter(lasts.values())), now))
+        are_many = len(lasts) >= self._policy.failure_threshold
+        if are_many and self.is_silent and all(last.code == "timeout" for last in lasts.values()):
+            return self._name_timeouts()
         for row, outcome in answers.items():
             if row not in self.evidence.records:
                 self.evidence.failed(row, self.circuit.serial, outcome)

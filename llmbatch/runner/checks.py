@@ -24,8 +24,8 @@ class Checks:
         self._good_rows: Callable[[], Sequence[Row]] | None = good_rows
 
     def ping(self, route: RunRoute) -> Request | None:
-        """Smallest request of the route; None if there is none, or for a tenant, of whom it shows nothing."""
-        if route.template is None or not route.template.url or route.state.label != route.route.label:
+        """Smallest request of the route; None if there is none, or if it would show nothing, as of most tenants."""
+        if route.template is None or not route.template.url or not route.state.may_ping:
             return None
         return self._run.provider.ping(route.template)
 

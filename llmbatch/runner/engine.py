@@ -136,12 +136,12 @@ class Engine:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
-    def _halt(self, exit_code: int, reason: str, hint: str) -> None:
+    def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:
             self._ending = RunOutcome(exit_code, reason, hint)
             self._scheduler.reading.stop()
             now = self._loop.time()
-            if exit_code in (2, 3):
+            if exit_code in (2, 3) and not told:
                 self.emit(Notice(now, "error", reason, hint))
             self.emit(RunStopping(now, reason))
             self._wake.set()
@@ -273,7 +273,7 @@ class Engine:
             return False
         dead = self._scheduler.dead()
         if dead is not None:
-            self._halt(3, dead.message, dead.hint)
+            self._halt(3, dead.message, dead.hint, told=True)  # when the route was given up
         else:
             self._halt(75, self._scheduler.why_stuck(), "")
         return True

@@ -73,6 +73,11 @@ class Reading:
         """Number of rows skipped for a later pass."""
         return self._source.skipped
 
+    @property
+    def may_have_others(self) -> bool:
+        """Whether rows of routes that are not known yet may follow at once: the input is a file with more rows."""
+        return not self.ended and self._source.can_skip and self._source.fraction is not None
+
     def next_row(self, now: float) -> PendingRow | None:
         """Read the next row that may be sent at once; None if there is none now."""
         for _ in range(TURN):

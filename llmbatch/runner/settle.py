@@ -42,11 +42,19 @@ LONG_WAIT = 10.0
 
 
 class Settler:
-    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory."""
+    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory.
 
-    def __init__(self, run: RunContext, *, on_drop: Callable[[PendingRow], None]) -> None:
+    *others* tells whether rows of routes that are not known yet may follow in the input.
+    """
+
+    def __init__(
+        self, run: RunContext, *, on_drop: Callable[[PendingRow], None], others: Callable[[], bool] = lambda: False
+    ) -> None:
         self._run = run
         self._on_drop = on_drop
+        self._others = others
+        self._given_up = ""
+        """What was told when a route was given up last."""
 
     def settle(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """Pass the *outcome* of a call to its route, emit CallEnded, and apply what the route decides."""
@@ -224,11 +232,11 @@ class Settler:
 
     def _give_up(self, route: RunRoute, decision: GiveUpRoute, now: float) -> None:
         self._run.backlog.park_waiting(route, now)
-        if len(self._run.routes) > 1:
-            message = f"{route.state.label}: {decision.outcome.message}"
-            self._run.emit(Notice(now, "error", message, decision.hint))
-        else:
+        if len(self._run.routes) == 1 and not self._others():
             self._run.halt(3, decision.message, decision.hint)
+        elif decision.message != self._given_up:
+            self._given_up = decision.message
+            self._run.emit(Notice(now, "error", decision.message, decision.hint))
 
     def _machine_failed(self, outcome: Outcome, now: float) -> None:
         notice = self._run.machine.failed(outcome, now)

@@ -25,6 +25,7 @@ from route_states import (
 from llmbatch.route.decisions import (
     CircuitMoved,
     Fail,
+    GiveUpRoute,
     OutageConfirmed,
     OutageOver,
     ParkUntil,
@@ -592,10 +593,9 @@ def test_answers_that_take_longer_than_the_limit_stop_a_route_that_has_never_ans
 
     decisions = story.probe(0, GOOD, "ping")
 
-    assert decisions == [
-        CircuitMoved("half_open", "closed"),
-        StopRun(3, "m: answers take longer than --timeout (5 s)", "raise --timeout; nothing was marked as failed"),
-    ]
+    message, hint = "m: answers take longer than --timeout (5 s)", "raise --timeout; nothing was marked as failed"
+    assert story.route.dead is not None
+    assert decisions == [CircuitMoved("half_open", "closed"), GiveUpRoute(story.route.dead, message, hint)]
 
 
 def test_answers_that_take_longer_than_the_limit_are_told_where_others_came_in_time() -> None:
