@@ -211,13 +211,13 @@ class RouteBase:
     def may_ping(self) -> bool:
         """Whether the smallest request can show anything.
 
-        Of a tenant it shows only that the route answers: at first, or where the tenant's rows took too long.
+        Of a tenant it shows only whether the route answers, which counts while no row of the tenant ever was answered.
         """
         if not self.is_tenant:
             return True
-        if not self.is_reached:
-            return self._unreached is not None or self.outage is not None
-        return self.is_silent and self.outage is not None and self.outage.cause == "timeouts"
+        if self.outage is not None:
+            return self.is_silent
+        return self._unreached is not None and not self.is_reached
 
     def wants_ping(self, now: float) -> bool:
         """Whether the smallest request should be sent at once: nothing was ever answered, and a row took too long."""

@@ -90,8 +90,8 @@ class Outage:
     """Failed health checks; pings and finished rows' requests take turns."""
     hung: int = 0
     """Probes that timed out."""
-    ping_hung: bool = False
-    """Whether the last ping got no answer at all, as when the whole provider hangs."""
+    pinged: Literal["no", "answered", "silent"] = "no"
+    """How the last ping ended: with any answer, or with none, as when the provider is down."""
     turn: int = 0
     """Probes sent."""
     can_check: bool = False

@@ -34,6 +34,7 @@ from llmbatch.route.decisions import (
     Succeed,
 )
 from llmbatch.route.evidence import RowRecord
+from llmbatch.route.outage import probe_wait
 from llmbatch.route.refusing import Refusing
 
 __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
@@ -121,6 +122,10 @@ class RouteState(Refusing):
             self.circuit.release(call.permit)  # in flight when the route was given up, which stays so
             self.evidence.forget(call.row)
             return decisions
+        if call.kind == "ping" and call.probe and self._shows_the_route_only():
+            self.circuit.release(call.permit)
+            self.circuit.hold(now + probe_wait(0.0, self._policy.recovery_timeout, 0.0))
+            return decisions
         was_open = not self.circuit.is_closed
         self.circuit.settle(call.permit, "success", now)
         if call.kind == "ping":
@@ -145,6 +150,14 @@ class RouteState(Refusing):
             self.circuit.close(now)
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
+
+    def _shows_the_route_only(self) -> bool:
+        """Note that a probing ping was answered; whether that shows nothing about the rows of a tenant."""
+        outage = self.outage
+        if outage is None:
+            return False
+        outage.pinged = "answered"
+        return self.is_tenant and self.history.ever and outage.cause != "timeouts"
 
     def _take_stop_back(self) -> bool:
         """Cancel a stop that a success disproves; return whether it does. Money may have run out since the call."""
@@ -221,16 +234,19 @@ class RouteState(Refusing):
         return self._send_alone(dict(records), now)
 
     def judge_parked(
-        self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False
+        self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False, can_ping: bool = False
     ) -> list[Decision]:
         """As :meth:`judge_alone`, for an open circuit: every row that is left has failed, and minutes have passed.
 
         *probed*: parked rows with their last outcomes; rows that failed only as probes count one failure. *many*: so
-        many that an outage is more likely, which gets more time.
+        many that an outage is more likely, which gets more time. *can_ping*: the smallest request can tell whether the
+        route answers at all; while it does not, that is an outage.
         """
         outage = self.outage
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
-        if outage is None or outage.ping_hung or not self.history.ever or now - outage.since < patience:
+        if outage is None or not self.history.ever or now - outage.since < patience:
+            return []
+        if can_ping and outage.pinged != "answered":
             return []
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}

@@ -205,7 +205,7 @@ class Scheduler:
         if alone and not candidates.good and (state.is_tenant or not candidates.ping):
             many = len(route.parked) > 2 * run.options.failure_threshold
             probed = [(row, pending.last) for row, pending in route.parked.items() if pending.last is not None]
-            decisions = state.judge_parked(now, probed, many=many)
+            decisions = state.judge_parked(now, probed, many=many, can_ping=candidates.ping)
             if decisions:
                 self._settler.apply(route, decisions, now)
                 return None

@@ -170,7 +170,7 @@ def test_rows_that_are_judged_alone_obey_a_wait_that_two_of_them_named() -> None
     """Nothing tells whether it is chance. Each went again after its own wait, while the others asked for longer."""
     story = Story()
     asks = [waiting(FAILED, 30.0), waiting(FAILED, 60.0)]
-    for row, outcome in enumerate(asks, 1):
+    for row in (1, 2):
         story.call(row, FAILED)
     story.wait(10.0)
     for record in story.route.evidence.records.values():

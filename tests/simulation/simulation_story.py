@@ -182,7 +182,7 @@ def _draw_bad(rng: Random, count: int, options: dict[str, Any], *, wants_bound: 
 
 
 def _spare_other_model(rows: list[bytes], bad: dict[int, str]) -> None:
-    """A model that has never answered but with 404 does not exist, and stops the run: it is asked for a good row first."""
+    """A model that has never answered but with 404 does not exist, and stops the run: a good row of it comes first."""
     others = [number for number, row in enumerate(rows, 1) if b'"model"' in row]
     for number in others:
         if bad.get(number) == "404" and not any(other < number and other not in bad for other in others):
