@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Request
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.account import AccountRefusals
 from llmbatch.route.calls import Call, CallKind, CallsInFlight
@@ -66,13 +66,15 @@ class RoutePolicy:
 class RouteHistory:
     """Facts about a route that its tenants share."""
 
-    __slots__ = ("answered", "answered_before", "name", "reached", "refusals", "slow", "throttled")
+    __slots__ = ("answered", "answered_before", "good", "name", "reached", "refusals", "slow", "throttled")
 
     def __init__(self, name: str = "", *, answered_before: Callable[[], bool] = lambda: False) -> None:
         self.name = name
         """Label of the route, without a tenant."""
         self.answered = False
         """Whether a call has succeeded in this run."""
+        self.good: Request | None = None
+        """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
         self.reached = False
         """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
         self.slow: set[int] = set()

@@ -238,7 +238,7 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
-            outage.pinged = "silent" if outcome.status is None else "answered"
+            outage.pinged = "silent" if outcome.status is None or self.history.good is not None else "answered"
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:

@@ -91,7 +91,7 @@ class Outage:
     hung: int = 0
     """Probes that timed out."""
     pinged: Literal["no", "answered", "silent"] = "no"
-    """How the last ping ended: with any answer, or with none, as when the provider is down."""
+    """How the last ping ended: ``silent`` if that means that the provider is down."""
     turn: int = 0
     """Probes sent."""
     can_check: bool = False
