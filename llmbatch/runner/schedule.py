@@ -351,9 +351,9 @@ class Scheduler:
         waits = ", ".join(route.state.label for route in run.routes if route.unfinished)
         return f"{waits} asks to wait longer than this run will"
 
-    def dead(self) -> Outcome | None:
-        """Outcome because of which the first dead route was given up; None if no route was."""
-        return next((route.state.dead for route in self._run.routes if route.state.dead is not None), None)
+    def given_up(self) -> tuple[str, str] | None:
+        """Why the first route was given up, and the hint; None if no route was."""
+        return next(iter(self._settler.given_up.items()), None)
 
     def deferred(self) -> Iterator[Result]:
         """Results for the rows in memory that still wait, sorted by row number."""
