@@ -287,6 +287,10 @@ class RouteState(Refusing):
                 decisions.append(self._retry(row, record, now))
         return decisions
 
+    def give_up(self, outcome: Outcome) -> None:
+        """Send nothing more: *outcome* of another route concerns the account of this one too."""
+        self.dead = outcome
+
     def forget(self, row: int) -> None:
         """Forget a row that the runner ended for another reason."""
         self.evidence.forget(row)

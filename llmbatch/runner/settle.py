@@ -246,7 +246,7 @@ class Settler:
             return
         for other in self._run.routes:
             if other.route.account == account:
-                other.state.dead = dead
+                other.state.give_up(dead)
                 self._run.backlog.park_waiting(other, now)
         self._tell_given_up(reason, hint, now)
 
