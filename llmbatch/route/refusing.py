@@ -117,6 +117,8 @@ class Refusing(Judging):
 
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
+        if outage is not None and call.kind == "ping":
+            outage.pinged = "answered" if self.history.good is None else "silent"
         final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
             self.circuit.settle(call.permit, "neutral", now)
@@ -128,14 +130,17 @@ class Refusing(Judging):
             self.circuit.settle(call.permit, "failure", now)
             decisions = self._probe_failed(call, outcome, now)
         else:
-            # The provider answers, though it refuses this request: ask another one before long.
+            # The provider answers, though it refuses this request: ask another one before long, unless such fail too.
             self.circuit.settle(call.permit, "neutral", now)
             outage.check_next = not self.trust.pings
+            if call.kind == "ping" and outage.pinged == "answered" and outage.cause == "timeouts" and self.is_silent:
+                self.history.reached = True
+                return self._name_timeouts()
             decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.permit, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
-                lasted = self._failing_for(outage, now) if self.trust.pings else 0.0
+                lasted = self._failing_for(outage, now) if self.trust.pings or outage.failed_checks else 0.0
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
         return decisions
 

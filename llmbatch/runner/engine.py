@@ -136,12 +136,12 @@ class Engine:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
-    def _halt(self, exit_code: int, reason: str, hint: str) -> None:
+    def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:
             self._ending = RunOutcome(exit_code, reason, hint)
             self._scheduler.reading.stop()
             now = self._loop.time()
-            if exit_code in (2, 3):
+            if exit_code in (2, 3) and not told:
                 self.emit(Notice(now, "error", reason, hint))
             self.emit(RunStopping(now, reason))
             self._wake.set()
@@ -271,9 +271,9 @@ class Engine:
             return True
         if not self._scheduler.is_stuck(self._loop.time()):
             return False
-        dead = self._scheduler.dead()
-        if dead is not None:
-            self._halt(3, dead.message, dead.hint)
+        given_up = self._scheduler.given_up()
+        if given_up is not None:
+            self._halt(3, *given_up, told=True)
         else:
             self._halt(75, self._scheduler.why_stuck(), "")
         return True
@@ -303,9 +303,9 @@ class Engine:
     def _conclude(self) -> RunOutcome:
         if self._ending is not None:
             return self._ending
-        dead = self._scheduler.dead()
-        if dead is not None:
-            return RunOutcome(3, dead.message, dead.hint)
+        given_up = self._scheduler.given_up()
+        if given_up is not None:
+            return RunOutcome(3, *given_up)
         if not self._scheduler.is_finished():
             return RunOutcome(75, "stopped before the end")
         return RunOutcome(0, "finished")

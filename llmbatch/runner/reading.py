@@ -25,6 +25,9 @@ __all__ = ["Reading"]
 TURN = 256
 """Maximum rows read before the event loop gets a turn."""
 
+SEARCHED_ROWS = 20_000
+"""Rows of a file that are searched for another model if the only one so far was given up; it takes about a second."""
+
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Maximum memory of waiting rows if the input cannot be read again, in bytes."""
 
@@ -72,6 +75,12 @@ class Reading:
     def left(self) -> int:
         """Number of rows skipped for a later pass."""
         return self._source.skipped
+
+    @property
+    def may_have_others(self) -> bool:
+        """Whether rows of routes that are not known yet may follow at once: the input is a file with more rows."""
+        is_file = self._source.can_skip and self._source.fraction is not None
+        return is_file and not self.ended and self._source.rows_read < SEARCHED_ROWS
 
     def next_row(self, now: float) -> PendingRow | None:
         """Read the next row that may be sent at once; None if there is none now."""
@@ -132,6 +141,8 @@ class Reading:
         state = route.state
         if self._run.options.on_outage == "fail" and state.is_confirmed:
             return True
+        if state.dead is not None and len(self._run.routes) == 1 and self._source.rows_read >= SEARCHED_ROWS:
+            return False
         return self._source.can_skip and (state.is_confirmed or state.dead is not None or state.throttle.given_up)
 
     def can_read_for(self, wanted: RunRoute) -> bool:
