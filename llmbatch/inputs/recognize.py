@@ -112,6 +112,8 @@ def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
     if all(row.code == "input_no_prompt" for row in rows):
         source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
         hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
+    if all(row.code == "input_bad_url" and "--endpoint raw" in row.message for row in rows):
+        hint = "if the provider has these paths, send the rows to them as they are: --endpoint raw"
     return InputError(f"{name}: {_which(rows)} malformed: {shown}", hint=hint, line=rows[0].number)
 
 

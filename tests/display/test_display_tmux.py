@@ -137,7 +137,9 @@ def test_a_window_made_lower_and_higher_left_old_pictures_above(
     for number, (columns, rows) in enumerate(sizes):
         terminal.resize(columns, rows)
         terminal.type_enter()
-        terminal.wait_for(lambda _, last=f"warning: notice {number}": any(last in line for line in terminal.history()))
+        last = f"warning: notice {number}"
+        while not any(last in line for line in terminal.history()):
+            time.sleep(0.05)
 
     history = terminal.history()
     for label in ("llmbatch", "rows", "speed", "calls", "circuit", "gives up", "failed", "tokens"):
