@@ -62,11 +62,10 @@ class _Fault(NamedTuple):
     unreachable: bool = False
 
 
+_NO_HOST = "check the host's name in the base URL, and this machine's name servers"
 _LOCAL = "free file handles, ports, memory or disk on this machine"
 _FAULTS: dict[TransportFault, _Fault] = {
-    "unknown_host": _Fault(
-        "failure", "provider", True, "unknown_host", "check the host's name in the base URL", unreachable=True
-    ),
+    "unknown_host": _Fault("failure", "provider", True, "unknown_host", _NO_HOST, unreachable=True),
     "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
     "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
     "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
