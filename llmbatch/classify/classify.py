@@ -63,11 +63,10 @@ class _Fault(NamedTuple):
     unreachable: bool = False
 
 
+_NO_HOST = "check the host's name in the base URL, and this machine's name servers"
 _LOCAL = "free file handles, ports, memory or disk on this machine"
 _FAULTS: dict[TransportFault, _Fault] = {
-    "unknown_host": _Fault(
-        "failure", "provider", True, "unknown_host", "check the host's name in the base URL", unreachable=True
-    ),
+    "unknown_host": _Fault("failure", "provider", True, "unknown_host", _NO_HOST, unreachable=True),
     "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
     "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
     "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
@@ -107,6 +106,8 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
         return _name_endpoint(_classify_failure(reply.status, reply.headers, body, mask, asked=asked), endpoint)
+    if not body.whole and _is_media(reply.headers, body.text):
+        return _media(reply, mask)
     read = read_success(endpoint, body.document) if body.whole else _text_fault(reply.headers, body.text)
     if isinstance(read, BadBody) and read.code == "unexpected_stream":
         document = assemble(body.text)
@@ -341,6 +342,28 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
         code=token(snake_name(error if misused is None else misused)) or "exception",
         message=shorten(mask(message)),
         hint=shorten(mask(f"{type(own).__name__}: {said(own)}")) + (f" ({at})" if at else ""),
+    )
+
+
+_is_media_type = re.compile(r"(audio|image|video)/[\w.+-]{1,40}|application/(octet-stream|pdf|zip)").match
+
+
+def _is_media(headers: Mapping[str, str], text: str) -> bool:
+    return _is_media_type(headers.get("content-type", "")) is not None and not text.lstrip().startswith("{")
+
+
+def _media(reply: Reply, mask: Masker) -> Outcome:
+    """A good answer of ``/v1/audio/speech`` and the like: to send its row again would only be paid again."""
+    kind = reply.headers["content-type"].partition(";")[0][:60]
+    return Outcome(
+        verdict="rejected",
+        scope="row",
+        row_is_bad=True,
+        code="binary_answer",
+        message=f"the answer is {mask(kind)} ({len(reply.body):,} bytes), and results hold JSON answers only",
+        hint="ask for JSON in the row, if the endpoint has it; what answers with files cannot be sent by llmbatch",
+        status=reply.status,
+        request_id=request_id(reply.headers, mask),
     )
 
 

@@ -106,7 +106,7 @@ class FileRun:
         if self._total is None or len(output.finished) < self._total:
             try:
                 output.check_room(sync=how.fsync == "group")
-            except OutputError:
+            except (OutputError, WriteError):
                 output.remove_if_new()
                 raise
         if output.is_resumable:
