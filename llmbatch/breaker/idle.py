@@ -9,7 +9,22 @@ from __future__ import annotations
 import asyncio
 import weakref
 
-__all__ = ["IdleTimer"]
+__all__ = ["IdleTimer", "current_task"]
+
+
+def current_task() -> asyncio.Task[object]:
+    """Return the running task of asyncio.
+
+    Raises:
+        RuntimeError: there is none, as on the event loop of trio.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    if task is None:
+        raise RuntimeError("idle_timeout and first_timeout need asyncio: elsewhere set the read timeout of the client")
+    return task
 
 
 class IdleTimer:
@@ -35,9 +50,7 @@ class IdleTimer:
         Raises:
             RuntimeError: not in a task of asyncio.
         """
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("idle_timeout and first_timeout need a task of asyncio")
+        task = current_task()
         loop = self._loop
         if loop is None:
             self._loop = loop = task.get_loop()

@@ -110,6 +110,10 @@ class GuardedStream:
     # Async.
 
     async def __aenter__(self) -> AsyncChunks[Any]:
+        if self._first_timeout is not None:
+            from llmbatch.breaker.idle import current_task
+
+            current_task()
         permit = self._begin()
         try:
             if self._first_timeout is None:
