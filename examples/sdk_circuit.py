@@ -38,7 +38,8 @@ async def ask(client: AsyncOpenAI, question: str) -> str:
 
 async def main() -> None:
     """Serve a provider that is down for the first three seconds, and ask it forty questions at once."""
-    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("llmbatch").setLevel(logging.INFO)
     async with await start(scenario=Scenario("morning", (Phase(3.0, "down"),), ""), latency=0.05) as server:
         transport = AsyncCircuitTransport(recovery_timeout=1.0)
         http_client = DefaultAsyncHttpxClient(transport=transport)

@@ -16,6 +16,7 @@ from weakref import ref
 from llmbatch.breaker.breaker import CircuitBreaker
 from llmbatch.breaker.classify import ErrorJudge
 from llmbatch.breaker.events import StateChanged
+from llmbatch.breaker.explain import mask
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.registry import BreakerRegistry
 from llmbatch.integrations.endpoints import Endpoint
@@ -45,7 +46,7 @@ class ModelCircuits(BreakerRegistry[Endpoint]):
     """Circuits by origin and model, made on first use; logs their openings and closings. Thread-safe.
 
     Hand one to several clients that use the same account, and they share its circuits. Openings and closings are logged
-    under ``llmbatch`` as warnings, failed probes as information.
+    under ``llmbatch`` (warning, info), and failed probes (debug); records have ``route`` and ``retry_after``.
 
     Args:
         failure_threshold, recovery_timeout, success_threshold, options: as of :class:`CircuitBreaker`. Each HTTP
@@ -94,30 +95,29 @@ class _ChangeLog:
 
     def __init__(self, breaker: CircuitBreaker) -> None:
         self._breaker = ref(breaker)
-        self._opened_at = 0.0
+        self._opened_at: float | None = None
 
     def __call__(self, event: StateChanged) -> None:
         """Log *event*."""
-        if event.new == "open":
-            opened = event.old == "closed"
-            if opened:
-                self._opened_at = event.at
-            _logger.log(
-                logging.WARNING if opened else logging.INFO,
-                "circuit %s %s: %s%s; %s",
-                event.name,
-                "opened" if opened else "stays open, the probe failed",
-                event.reason,
-                self._last_failure(),
-                _next_probe(event.retry_after),
-            )
+        if event.old == event.new or getattr(event, "forced", "") == "disabled":
+            self._write(logging.WARNING, event, mask(str(event)))  # set or released by hand
+        elif event.new == "open" and event.old == "closed":
+            self._opened_at = event.at
+            wait = _next_probe(event.retry_after)
+            why = f"{mask(event.reason)}{self._last_failure()}"
+            self._write(logging.WARNING, event, f"circuit {event.name} opened: {why}; {wait}")
+        elif event.new == "open":
+            wait = _next_probe(event.retry_after)
+            why = f"the probe failed{self._last_failure()}"
+            self._write(logging.DEBUG, event, f"circuit {event.name} stays open: {why}; {wait}")
         elif event.new == "closed":
-            _logger.warning(
-                "circuit %s closed after %.1f s: requests pass again", event.name, self._seconds_open(event)
-            )
+            after = "" if self._opened_at is None else f" after {event.at - self._opened_at:.1f} s"
+            self._opened_at = None
+            self._write(logging.INFO, event, f"circuit {event.name} closed{after}: requests pass again")
 
-    def _seconds_open(self, event: StateChanged) -> float:
-        return event.at - self._opened_at
+    @staticmethod
+    def _write(level: int, event: StateChanged, text: str) -> None:
+        _logger.log(level, "%s", text, extra={"route": event.name, "retry_after": event.retry_after})
 
     def _last_failure(self) -> str:
         breaker = self._breaker()

@@ -34,8 +34,8 @@ def fail(breaker: CircuitBreaker, times: int = 1) -> None:
 
 
 def test_the_log_says_why_it_opened_and_when_it_will_probe(caplog: pytest.LogCaptureFixture) -> None:
-    """An opening and its end are warnings, which Python shows without any configuration; failed probes are not."""
-    caplog.set_level(logging.INFO, logger="llmbatch")
+    """An opening is a warning, which Python shows without any configuration; records have the facts as attributes."""
+    caplog.set_level(logging.DEBUG, logger="llmbatch")
     clock = Clock()
     breaker = ModelCircuits(2, 60.0, clock=clock)[HERE]
 
@@ -50,10 +50,15 @@ def test_the_log_says_why_it_opened_and_when_it_will_probe(caplog: pytest.LogCap
     last = "the last with failure: it is overloaded (status 503); the next probe is due in 60.0 s, at "
     assert [(level, text.rpartition(" at ")[0] + " at " if "due" in text else text) for level, text in said] == [
         ("WARNING", f"{name} opened: 2 calls in a row failed, {last}"),
-        ("INFO", f"{name} stays open, the probe failed: 2 calls in a row failed, {last}"),
-        ("WARNING", f"{name} closed after 120.0 s: requests pass again"),
+        ("DEBUG", f"{name} stays open: the probe failed, {last}"),
+        ("INFO", f"{name} closed after 120.0 s: requests pass again"),
     ]
     assert {record.name for record in caplog.records} == {"llmbatch"}
+    assert [(vars(record)["route"], vars(record)["retry_after"]) for record in caplog.records] == [
+        (str(HERE), 60.0),
+        (str(HERE), 60.0),
+        (str(HERE), None),
+    ]
 
 
 def test_a_forced_circuit_names_no_time(caplog: pytest.LogCaptureFixture) -> None:

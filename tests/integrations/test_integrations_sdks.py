@@ -122,7 +122,7 @@ async def test_forty_tasks_go_through_an_outage(
     sdk: str, stream: bool, behavior: Behavior, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Few calls reach the provider while it is down; refusals are the SDK's connection error; then all goes well."""
-    caplog.set_level(logging.INFO, logger="llmbatch")
+    caplog.set_level(logging.DEBUG, logger="llmbatch")
     circuits = ModelCircuits(recovery_timeout=0.2)
     scenario = Switched("switched", (Phase(math.inf),), "")
     async with await start(latency=0.01, scenario=scenario) as server:
