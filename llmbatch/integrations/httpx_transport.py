@@ -5,6 +5,7 @@ Imports neither. :mod:`llmbatch.integrations.httpx` and :mod:`llmbatch.integrati
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 from urllib.request import getproxies, proxy_bypass
@@ -69,9 +70,11 @@ class TransportParts:
             proxy = ""
         found = self._by_proxy.get(proxy)
         if found is None:
-            # As many connections as the SDKs allow.
+            # As many connections as the SDKs allow, and kept alive as anthropic's are.
             limits = self._httpx.Limits(max_connections=1000, max_keepalive_connections=100)
-            made = self._default_transport(limits=limits, proxy=_with_scheme(proxy) if proxy else None)
+            made = self._default_transport(
+                limits=limits, proxy=_with_scheme(proxy) if proxy else None, socket_options=_KEEP_ALIVE
+            )
             found = self._by_proxy.setdefault(proxy, made)
         return found
 
@@ -123,10 +126,14 @@ class TransportCore(TransportParts):
                     response.stream = self._stream_type(response.stream, guard)
                 return response
             stream, chunks = iter(response.stream), list[bytes]()
-            for chunk in stream:
-                chunks.append(chunk)
-                if sum(map(len, chunks)) > MAX_KEPT:
-                    break
+            try:
+                for chunk in stream:
+                    chunks.append(chunk)
+                    if sum(map(len, chunks)) > MAX_KEPT:
+                        break
+            except BaseException:
+                response.close()
+                raise
         except BaseException as error:
             guard.failed(error)
             raise
@@ -160,10 +167,14 @@ class AsyncTransportCore(TransportParts):
                     response.stream = self._stream_type(response.stream, guard)
                 return response
             stream, chunks = aiter(response.stream), list[bytes]()
-            async for chunk in stream:
-                chunks.append(chunk)
-                if sum(map(len, chunks)) > MAX_KEPT:
-                    break
+            try:
+                async for chunk in stream:
+                    chunks.append(chunk)
+                    if sum(map(len, chunks)) > MAX_KEPT:
+                        break
+            except BaseException:
+                await response.aclose()
+                raise
         except BaseException as error:
             guard.failed(error)
             raise
@@ -257,6 +268,17 @@ def error_inside(base: Any) -> Any:
             self.body = body
 
     return ErrorInAnswer
+
+
+_KEEP_ALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 60, "TCP_KEEPCNT": 5}.items()
+        if hasattr(socket, name)
+    ),
+]
+"""Options of sockets that find a dead connection while an answer is awaited for minutes."""
 
 
 def _with_scheme(proxy: str) -> str:

@@ -127,6 +127,21 @@ def test_a_good_answer_that_was_in_memory_counts() -> None:
             assert transport.circuits[Endpoint("https://api.example.com")].failures == failures
 
 
+FAILURES = (401, 403, 408, 500, 502, 503, 504, 520, 529)
+NEITHER = (302, 400, 404, 409, 413, 422, 429, 501)
+
+
+@pytest.mark.parametrize("status", FAILURES + NEITHER)
+def test_statuses_count_as_the_page_says(status: int) -> None:
+    """The table of docs/integrations.md."""
+    transport = CircuitTransport(httpx2.MockTransport(lambda _: httpx2.Response(status)), failure_threshold=2)
+    with httpx2.Client(transport=transport) as client:
+        for _ in range(2):
+            assert client.get("https://api.example.com/v1/models").status_code == status
+    state = transport.circuits[Endpoint("https://api.example.com")].state
+    assert state == ("open" if status in FAILURES else "closed")
+
+
 LIGHT = """
 import sys
 class Refuse:
