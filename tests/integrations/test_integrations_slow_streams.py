@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import httpx2
@@ -129,3 +130,15 @@ def test_a_probe_without_an_answer_is_replaced(clock: Clock) -> None:
     rig.read((0.0, (1.0,)))
     assert rig.breaker.state == "closed"
     held.close()
+
+
+def test_a_forgotten_probe_frees_its_slot(clock: Clock) -> None:
+    """Nobody has read a byte of its answer, and nobody will."""
+    rig = Rig(ModelCircuits(1, 10.0, clock=clock), clock)
+    rig.read(None)
+    clock.now += 10
+    rig.answers.append((1.0, (1.0,)))
+    rig.client.send(rig.client.build_request("GET", "https://x.example/v1"), stream=True)
+    gc.collect()
+    rig.read((0.0, (1.0,)))
+    assert rig.breaker.state == "closed"
