@@ -21,6 +21,7 @@ from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.registry import BreakerRegistry
 from llmbatch.integrations.endpoints import Endpoint
 from llmbatch.integrations.llm_errors import judge_llm_error
+from llmbatch.integrations.refusals import find_refusal
 
 if TYPE_CHECKING:
     from llmbatch.breaker.policy import PolicyOptions
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
         clock: Callable[[], float]
 
 
-__all__ = ["Endpoint", "ModelCircuits"]
+__all__ = ["Endpoint", "ModelCircuits", "find_refusal"]
 
 _logger = logging.getLogger("llmbatch")
 

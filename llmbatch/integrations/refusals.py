@@ -1,4 +1,4 @@
-"""Make refusals that are also the connection error of the SDK that sent the request."""
+"""Make refusals that are also the connection error of the SDK that sent a request; find those that were wrapped."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ import sys
 from typing import Any
 
 from llmbatch.breaker.errors import CircuitOpenError
+from llmbatch.classify.exceptions import chain
 
-__all__ = ["refusal_type"]
+__all__ = ["find_refusal", "refusal_type"]
 
 # How the SDKs that Stainless generates name themselves: "AsyncAzureOpenAI/Python 3.54.0".
 _sdk_in = re.compile(r"\w{0,40}?(OpenAI|Anthropic)\w{0,40}/Python").match
 _made: dict[tuple[type, type], Any] = {}
+
+
+def find_refusal(error: BaseException) -> CircuitOpenError | None:
+    """The refusal that *error* is, or that it was raised from, as frameworks do; None if nothing was refused."""
+    return next((link for link in chain(error) if isinstance(link, CircuitOpenError)), None)
 
 
 def refusal_type(refusal: type[CircuitOpenError], user_agent: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from llmbatch import CircuitOpenError
 from llmbatch.sim.server import start
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
@@ -37,6 +38,16 @@ async def close(names: dict[str, Any]) -> None:
             await done
 
 
+class Down:
+    """A model of a framework that wraps what its client raises."""
+
+    async def ainvoke(self, question: str) -> str:
+        try:
+            raise ConnectionError(question) from CircuitOpenError(9.0)
+        except ConnectionError as error:
+            raise RuntimeError("the model failed") from error
+
+
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 async def test_every_block_runs(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -61,6 +72,8 @@ async def test_every_block_runs(
             assert (await client.get(f"{server.url}/models")).status_code == 200
         elif "aiohttp" in code:
             assert (await names["session"].get(f"{server.url}/models")).status == 200
+        elif "find_refusal" in code:
+            assert "try again in 9 s" in await names["ask"](Down(), "hi")
         await close(names)
     if "print(chunk" in code:
         assert len(capsys.readouterr().out) > 20
@@ -68,6 +81,6 @@ async def test_every_block_runs(
 
 def test_there_are_blocks_and_few_lines_each() -> None:
     """To add a circuit takes three lines: two imports and the client."""
-    assert len(BLOCKS) == 9
+    assert len(BLOCKS) == 10
     first = [line for line in BLOCKS[0].splitlines() if line]
     assert len(first) == 3
