@@ -4,7 +4,7 @@
 
     client = AsyncOpenAI(http_client=DefaultAsyncHttpxClient(transport=AsyncCircuitTransport()))
 
-For openai and anthropic, whose SDKs are on httpx2 since openai 3 and anthropic 2.
+For openai and anthropic, whose SDKs are on httpx2 since openai 3 and anthropic 1.
 """
 
 from __future__ import annotations
