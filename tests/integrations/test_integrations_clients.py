@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import json
 import pickle
 from collections.abc import AsyncIterator, Awaitable
@@ -189,12 +190,29 @@ async def test_a_rate_limit_never_opens(post: Post, circuits: ModelCircuits) -> 
         assert of(circuits, server).state == "closed"
 
 
-async def test_an_exhausted_quota_opens_at_once(client: Client, post: Post, circuits: ModelCircuits) -> None:
-    """The body of a 429 tells it from a rate limit."""
+@pytest.mark.parametrize("compressed", [False, True])
+async def test_an_exhausted_quota_opens_at_once(
+    client: Client, post: Post, circuits: ModelCircuits, compressed: bool
+) -> None:
+    """The body of a 429 tells it from a rate limit, also a compressed one."""
     body = b'{"error":{"code":"insufficient_quota","message":"You exceeded your current quota."}}'
-    async with SickServer(whole(body, status="429 Too Many Requests")) as server:
-        await post(server)
+    sent, headers = (gzip.compress(body), b"Content-Encoding: gzip\r\n") if compressed else (body, b"")
+    async with SickServer(whole(sent, status="429 Too Many Requests", headers=headers)) as server:
+        assert await post(server) == (429, body)
         assert of(circuits, server).state == "open"
+
+
+async def test_a_key_that_a_server_repeats_is_not_logged(
+    post: Post, circuits: ModelCircuits, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenAI's words for a wrong one."""
+    key = "sk-proj-abcdef0123456789"
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {key}.", "code": "invalid_api_key"}})
+    async with SickServer(whole(body.encode(), status="401 Unauthorized")) as server:
+        for _ in range(2):
+            await post(server)
+        assert "Incorrect API key provided" in caplog.text
+        assert key not in caplog.text + str(of(circuits, server).explain())
 
 
 async def test_the_wait_that_a_server_names_is_kept(client: Client, post: Post, circuits: ModelCircuits) -> None:
