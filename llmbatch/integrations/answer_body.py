@@ -37,12 +37,15 @@ class AnswerBody:
         """The error in the events that *chunk* completes; None if there is none."""
         if not self._kind:
             return None
-        data = self._kept + chunk
+        data = self._kept + chunk if self._kept else chunk
         if self._kind == "json":
             if len(data) <= MAX_KEPT and _may_be_error(data[:64]):
                 self._kept = data
             else:
                 self._kind, self._kept = "", b""
+            return None
+        if data.endswith(b"\n\n") and b"error" not in data and b".failed" not in data:
+            self._kept = b""  # nearly always
             return None
         end = max(data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n"))
         if end < 0:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -43,13 +44,18 @@ class Endpoint(NamedTuple):
 
 def endpoint_of(scheme: str, host: str, port: int | None, path: str, body: bytes | str | None) -> Endpoint:
     """The endpoint of a request. *port* None: the scheme's own. *body* None: not in memory. Raises nothing."""
+    return Endpoint(_origin(scheme, host, port), model_in_path(path) or model_in_body(body))
+
+
+@lru_cache(1000)
+def _origin(scheme: str, host: str, port: int | None) -> str:
     scheme, host = scheme.lower(), host.lower()
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     origin = f"{scheme}://{host}"
     if port is not None and port != _DEFAULT_PORTS.get(scheme):
         origin = f"{origin}:{port}"
-    return Endpoint(mask(origin), model_in_path(path) or model_in_body(body))
+    return mask(origin)
 
 
 def model_in_path(path: str) -> str:
@@ -83,4 +89,9 @@ def model_in_body(body: bytes | str | None) -> str:
 
 
 def _shown(model: str) -> str:
+    return _masked(model[: 4 * MAX_MODEL])
+
+
+@lru_cache(1000)
+def _masked(model: str) -> str:
     return mask(model)[:MAX_MODEL]

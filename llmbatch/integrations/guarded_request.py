@@ -26,25 +26,26 @@ class GuardedRequest:
         make_error: makes the exception that is judged for an error inside an answer.
     """
 
-    __slots__ = ("_asked_at", "_body", "_make_error", "_permit", "_waited")
+    __slots__ = ("_asked_at", "_body", "_clock", "_make_error", "_permit", "_waited")
 
     def __init__(self, permit: Permit, make_error: ErrorMaker) -> None:
         self._permit = permit
         self._make_error = make_error
         self._body: AnswerBody | None = None
-        self._asked_at = permit.clock()
+        self._clock = permit.clock
+        self._asked_at = self._clock()
         self._waited = 0.0
         """Seconds waited for what has not brought a byte of the body yet: the head of the answer."""
 
     def answered(self, content_type: str, content_encoding: str = "") -> None:
         """The head of a good answer has come, and its body follows."""
         self._body = AnswerBody(content_type, content_encoding)
-        self._waited = self._permit.clock() - self._asked_at
+        self._waited = self._clock() - self._asked_at
         self.asks()
 
     def asks(self) -> None:
         """The client asks for the next bytes, and waits from now on."""
-        self._asked_at = self._permit.clock()
+        self._asked_at = self._clock()
 
     def received(self, chunk: bytes) -> None:
         """Some bytes of the body have come."""
@@ -74,7 +75,7 @@ class GuardedRequest:
         self._permit.leave()
 
     def _wait(self) -> float:
-        return self._waited + self._permit.clock() - self._asked_at
+        return self._waited + self._clock() - self._asked_at
 
     def __del__(self) -> None:
         if not self._permit.is_settled:
