@@ -26,8 +26,9 @@ def classes() -> Iterator[tuple[Path, ast.ClassDef]]:
 
 
 def is_record(node: ast.ClassDef) -> bool:
-    """A frozen dataclass, or a class of options: a list of facts with names, without a state to understand."""
-    return any("frozen=True" in ast.unparse(decorator) for decorator in node.decorator_list)
+    """A frozen dataclass, or a typed dictionary of options: facts with names, without a state to understand."""
+    is_typed_dict = any(keyword.arg == "total" for keyword in node.keywords)
+    return is_typed_dict or any("frozen=True" in ast.unparse(decorator) for decorator in node.decorator_list)
 
 
 def own_attributes(node: ast.ClassDef) -> set[str]:

@@ -30,6 +30,7 @@ SAID = {
         "open -> half_open",
         "are you there? an answer",
     ],
+    "sdk_circuit.py": [" opened: 5 calls in a row failed", "next probe is due in", " closed after ", "40 answers"],
     "observer.py": ["closed -> open", "open -> half_open", "half_open -> closed", "120 rows succeeded, 0 failed"],
 }
 
