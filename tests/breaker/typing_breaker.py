@@ -10,10 +10,6 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from functools import partial
 from typing import Any, Literal, assert_type
 
-from anthropic import AsyncAnthropic
-from openai import AsyncOpenAI, OpenAI
-from openai.types.chat import ChatCompletionChunk
-
 from llmbatch.breaker import (
     AsyncChunks,
     BreakerEvent,
@@ -392,22 +388,3 @@ async def guarded_numbers_later(to: int) -> AsyncIterator[int]:
 
 assert_type(guarded_numbers(5), Iterator[int])
 assert_type(guarded_numbers_later(5), AsyncIterator[int])
-
-
-# The clients: the first of their overloads is for whole answers.
-
-
-async def use_clients(client: AsyncOpenAI, claude: AsyncAnthropic, sync: OpenAI) -> None:
-    create = client.chat.completions.create
-    async with breaker.stream(create, model="m", messages=[], stream=True) as completions:
-        async for completion in completions:
-            assert_type(completion, ChatCompletionChunk)
-    async with breaker.stream(claude.messages.stream, model="m", max_tokens=5, messages=[]) as events:
-        async for event in events:
-            assert event.type
-    async with breaker.stream(create, model="m", messages=[], stream=True, idle_timeout=30.0) as completions:
-        async for completion in completions:
-            assert_type(completion, Any)
-    with breaker.stream(sync.chat.completions.create, model="m", messages=[], stream=True) as sync_completions:
-        for completion in sync_completions:
-            assert_type(completion, ChatCompletionChunk)
