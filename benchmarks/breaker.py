@@ -3,7 +3,8 @@
 The situations (breaker_situations.py) are run by code through each library's own public calls: threads on its
 synchronous side, tasks on its asynchronous one; a cell passes where both pass, and says in a word what happened where
 not. `-`: the library has no such call. The costs (breaker_cost.py) are nanoseconds a call, libraries in turn, round
-after round: medians, and half the distance between the quartiles.
+after round: medians, and half the distance between the quartiles. Streams (breaker_streams.py) have no peer; their cost
+is nanoseconds a chunk over the bare loop.
 
 Bias and limits: the situations were collected by the authors of llmbatch, whose breaker was made for them. A timeout
 inside the call ends a hung probe in every library, and is not used. llmbatch and interlock-cb take a fake clock, the
@@ -13,7 +14,8 @@ the row `llmbatch, rate window`. Nothing is random, so there is no seed. No netw
 Python without its lock and a load beside the benchmark are not measured. Nanoseconds hold for one machine and day:
 only the ratios travel.
 
-    python benchmarks/breaker.py [--only conformance|cost] [--rounds 15] [--calls 20000] [--json FILE] [--markdown]
+    python benchmarks/breaker.py [--only conformance|cost|streams] [--rounds 15] [--calls 20000] [--json FILE]
+                                 [--markdown]
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from breaker_findings import Finding
 from breaker_goals import Goal, goals, leaders
 from breaker_peers import OURS, PEERS, WINDOWED, Library
 from breaker_situations import SITUATIONS, observe
+from breaker_streams import CHUNKS, STREAMS, Streams, measure_streams, stream_rows
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -139,7 +142,7 @@ def markdown(rows: Rows) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("conformance", "cost"))
+    parser.add_argument("--only", choices=("conformance", "cost", "streams"))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=20_000, help="in a round and cell, of one thread")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figure and every observation")
@@ -162,9 +165,13 @@ def main(argv: list[str] | None = None) -> None:
     for peer in PEERS:
         if peer not in installed:
             tell(f"{peer.name} is not installed: {HINT}")
-    found = run_situations([OURS, *installed], tell) if options.only != "cost" else {}
+    found = run_situations([OURS, *installed], tell) if options.only in (None, "conformance") else {}
     figures: cost.Figures = {}
-    if options.only != "conformance":
+    streams: Streams = {}
+    if options.only in (None, "streams"):
+        tell("streams")
+        streams = measure_streams(rounds=options.rounds)
+    if options.only in (None, "cost"):
         figures = cost.measure_all(
             [OURS, WINDOWED, *installed], rounds=options.rounds, calls=options.calls, progress=tell
         )
@@ -178,6 +185,9 @@ def main(argv: list[str] | None = None) -> None:
     if figures:
         tables.append(("Cost", cost_rows(figures), cost_note(options.rounds, options.calls)))
         tables.append(("Goals", goal_rows(reached), leaders(found)))
+    if streams:
+        note = f"{options.rounds} rounds of {STREAMS} streams of {CHUNKS:,} chunks; CPU time, medians."
+        tables.append(("Streams", stream_rows(streams), note))
     if options.markdown:
         for title, rows, note in tables:
             print(f"**{title}**\n\n{markdown(rows)}\n" + (f"\n{note}\n" if note else ""))
@@ -200,6 +210,7 @@ def main(argv: list[str] | None = None) -> None:
                 for name, cells in found.items()
             },
             "cost_ns_a_call": figures,
+            "cost_ns_a_chunk": streams,
             "goals": [asdict(goal) for goal in reached],
         }
         options.json.write_text(json.dumps(raw, indent=1))

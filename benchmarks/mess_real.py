@@ -82,7 +82,7 @@ async def _run(
 
     async def read() -> None:
         async for result in runner.stream(rows):
-            statuses[result.row] = result.status
+            statuses[result.number] = result.status
 
     try:
         await asyncio.wait_for(read(), LONGEST)

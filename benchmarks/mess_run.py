@@ -176,9 +176,9 @@ class _Watcher:
         story = self._story
         if result.status == "success":
             story.succeeded += 1
-            story.last_good[self._group(result.row)] = self._loop.time()
+            story.last_good[self._group(result.number)] = self._loop.time()
         else:
-            story.failed[result.row] = result.error_code or ""
+            story.failed[result.number] = result.error_code or ""
 
     async def drained(self) -> None:
         return

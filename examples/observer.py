@@ -1,6 +1,7 @@
 """An observer that prints what the circuit does while a provider is out for two seconds. Needs no key.
 
-An observer is told every event, from the event loop: return soon. One that raises is ignored; it cannot fail a run.
+An observer receives every event, on the event loop: return soon. One that raises is logged and left out; it cannot fail
+a run. A plain function of an event would do too.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ async def main() -> None:
     values = {}
     parked = 0
     async for result in runner.stream(f"row {number}" for number in range(100)):
-        values[result.row] = result.value if result.ok else result.error
+        values[result.number] = result.value if result.ok else result.error
         parked += bool(result.deferrals)
     print(f"row 1: {values[1]}")
     print(f"{len(values)} rows, {parked} of them were parked, {calls} calls")

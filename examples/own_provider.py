@@ -46,7 +46,7 @@ async def main() -> None:
     provider = PretendGpus()
     prompts = ["red", "green", "blue", "cyan", "gold"]
     async for result in BatchRunner(provider, concurrency=5).stream(prompts * 4):
-        print(f"row {result.row:2}  {result.model}  {result.text}")
+        print(f"row {result.number:2}  {result.model}  {result.text}")
     print(f"{provider.calls} calls for {4 * len(prompts)} rows")
 
 

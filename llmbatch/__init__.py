@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmbatch.core.errors import MalformedRowError as MalformedRowError
     from llmbatch.core.errors import MissingKeyError as MissingKeyError
     from llmbatch.core.errors import OutputError as OutputError
+    from llmbatch.core.errors import RowFailedError as RowFailedError
     from llmbatch.core.errors import StoppedError as StoppedError
     from llmbatch.core.errors import TransportError as TransportError
     from llmbatch.core.errors import UsageError as UsageError
@@ -41,11 +42,15 @@ if TYPE_CHECKING:
     from llmbatch.core.ports import Transport as Transport
     from llmbatch.core.rows import Result as Result
     from llmbatch.core.rows import Row as Row
+    from llmbatch.integrations.llm_errors import judge_llm_chunk as judge_llm_chunk
     from llmbatch.integrations.llm_errors import judge_llm_error as judge_llm_error
+    from llmbatch.integrations.llm_errors import judge_llm_result as judge_llm_result
     from llmbatch.report.summary import Summary as Summary
     from llmbatch.runner.options import RunOptions as RunOptions
     from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
     from llmbatch.runs.job import run_job as run_job
+    from llmbatch.runs.streaming import ResultStream as ResultStream
+    from llmbatch.runs.sync_stream import SyncResultStream as SyncResultStream
     from llmbatch.storage.filesystem import Filesystem as Filesystem
 
 __version__ = "0.1.0"
@@ -76,12 +81,17 @@ _HOMES = {
     "Event": "llmbatch.core.events",
     "InputError": "llmbatch.core.errors",
     "judge_llm_error": "llmbatch.integrations.llm_errors",
+    "judge_llm_chunk": "llmbatch.integrations.llm_errors",
+    "judge_llm_result": "llmbatch.integrations.llm_errors",
     "Judgement": "llmbatch.breaker",
     "LlmbatchError": "llmbatch.core.errors",
     "Observer": "llmbatch.core.events",
     "OutputError": "llmbatch.core.errors",
     "Permit": "llmbatch.breaker",
     "Result": "llmbatch.core.rows",
+    "ResultStream": "llmbatch.runs.streaming",
+    "RowFailedError": "llmbatch.core.errors",
+    "SyncResultStream": "llmbatch.runs.sync_stream",
     "Retry": "llmbatch.breaker",
     "StoppedError": "llmbatch.core.errors",
     "Summary": "llmbatch.report.summary",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+import threading
 from collections.abc import Generator
 
 import pytest
@@ -39,8 +40,20 @@ def draw_no_constants_of_modules() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that take seconds first, then the other slow ones: no worker is left with a long one at the end."""
+    """Run the longest first, then the other slow ones: no worker is left with a long one at the end."""
     items.sort(key=lambda item: -sum(item.get_closest_marker(name) is not None for name in ("slow", "no_cover")))
+    leave_slow_tests_untraced(items)
+
+
+def leave_slow_tests_untraced(items: list[pytest.Item]) -> None:
+    """Let coverage trace the fast tests, and the slow ones that are marked `traced`.
+
+    The tracer triples the CPU of what runs in the test's own process, and most slow tests either reach no further
+    line or run everything in child processes, which it does not see.
+    """
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("traced"):
+            item.add_marker("no_cover")
 
 
 def pytest_collection_finish() -> None:
@@ -51,12 +64,17 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Run tests marked `no_cover` without any tracer: a worker of xdist has two, and pytest-cov pauses one of them."""
+    """Run tests marked `no_cover` without any tracer: a worker of xdist has two, and pytest-cov pauses one of them.
+
+    Threads that the test starts have none either.
+    """
     if item.get_closest_marker("no_cover") is None:
         return (yield)
-    tracer = sys.gettrace()
+    tracer, tracer_of_threads = sys.gettrace(), threading.gettrace()
     sys.settrace(None)
+    threading.settrace(None)
     try:
         return (yield)
     finally:
         sys.settrace(tracer)
+        threading.settrace(tracer_of_threads)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from llmbatch.breaker.breaker import CircuitBreaker
 from llmbatch.breaker.classify import Judgement
-from llmbatch.breaker.errors import CircuitOpenError
+from llmbatch.breaker.errors import CircuitOpenError, UnguardedStreamWarning
 from llmbatch.breaker.listeners import BreakerListener
 from llmbatch.breaker.permit import Permit
 from llmbatch.breaker.policy import BreakerPolicy
 
 if TYPE_CHECKING:
+    from llmbatch.breaker.chunks import AsyncChunks, Chunks
     from llmbatch.breaker.events import BreakerEvent, CallEnded, CallRefused, StateChanged
     from llmbatch.breaker.explain import Explanation, Failure
     from llmbatch.breaker.metrics import BreakerMetrics, CircuitNumbers
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from llmbatch.breaker.retry import Retry
 
 __all__ = [
+    "AsyncChunks",
     "BreakerEvent",
     "BreakerListener",
     "BreakerMetrics",
@@ -31,6 +33,7 @@ __all__ = [
     "BreakerRegistry",
     "CallEnded",
     "CallRefused",
+    "Chunks",
     "CircuitBreaker",
     "CircuitNumbers",
     "CircuitOpenError",
@@ -40,14 +43,17 @@ __all__ = [
     "Permit",
     "Retry",
     "StateChanged",
+    "UnguardedStreamWarning",
 ]
 
 _LAZY = {
+    "AsyncChunks": "chunks",
     "BreakerEvent": "events",
     "BreakerMetrics": "metrics",
     "BreakerRegistry": "registry",
     "CallEnded": "events",
     "CallRefused": "events",
+    "Chunks": "chunks",
     "CircuitNumbers": "metrics",
     "Explanation": "explain",
     "Failure": "explain",

@@ -22,10 +22,14 @@ from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.waiting import wait, wait_async
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from llmbatch.breaker.chunks import AsyncChunks, ChunkJudge, Chunks
     from llmbatch.breaker.decorating import AsyncDecorator, Decorator
     from llmbatch.breaker.events import StateChanged
     from llmbatch.breaker.explain import Explanation
     from llmbatch.breaker.policy import PolicyOptions
+    from llmbatch.breaker.stream import AsyncSource, GuardedStream, Source
 
 __all__ = ["CircuitBreaker"]
 
@@ -60,8 +64,7 @@ class CircuitBreaker(GuardedCalls):
 
     Only how *fn* ends counts, so make *fn* one complete attempt: retries inside it (exhausted retries are one failure)
     and the timeout inside it (``asyncio.timeout`` inside *fn* is a failure; around ``async_call`` it is a cancellation
-    and is not counted). A generator that *fn* returns counts as a success before its first item: consume it inside
-    *fn*.
+    and is not counted). Streams and generators: :meth:`stream`.
 
     Cost: measured in docs/breaker.md. A failure rate over time, a slow-call rate, a stall rule, ``judge_result``, a
     listener for calls, and ``with`` blocks make every call take the lock; without them only failures do, and the first
@@ -76,8 +79,12 @@ class CircuitBreaker(GuardedCalls):
         policy: all options at once, instead of the three above and *options*.
         count_error: exception types, or a predicate, that count as failures; other exceptions are neutral: they
             neither end a streak of failures nor add to it, and three probes that end so close the circuit. Default:
-            every :class:`Exception`. A predicate runs outside the lock; if it raises, the caller gets that exception
-            and the call is not counted.
+            every :class:`Exception`. Types are also looked for among the causes of an exception and the members of a
+            group; a predicate gets the exception itself. A predicate runs outside the lock; if it raises, the caller
+            gets that exception and the call is not counted.
+        ignore: exception types, or a predicate, that say nothing about the dependency: the call is not counted, as if
+            it had never been made. It goes before the others. Types are also looked for among causes
+            (``raise … from``); a group is ignored if all its members are. Default: none.
         judge_error: classifies an exception, instead of *count_error*: returns a verdict or a :class:`Judgement`, None
             for a failure. ``llmbatch.judge_llm_error`` covers the errors of providers and SDKs.
         judge_result: classifies a returned value likewise; None for a success.
@@ -85,11 +92,13 @@ class CircuitBreaker(GuardedCalls):
         options: those of :class:`BreakerPolicy`.
 
     The ``retry_after`` attribute of an exception, if it has one, extends the open time, as that of a
-    :class:`Judgement` does. A :class:`CircuitOpenError` raised inside *fn* by another breaker is not counted.
+    :class:`Judgement` does. A :class:`CircuitOpenError` raised inside *fn* by another breaker is not counted, nor is a
+    cancelled future (:class:`concurrent.futures.CancelledError`), wrapped by ``raise … from`` or not.
 
     Raises:
         ValueError: an option is out of range.
-        TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given.
+        TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given, or *count_error* or
+            *ignore* is neither exception types nor a function.
     """
 
     __slots__ = ("__weakref__", "policy")
@@ -105,12 +114,13 @@ class CircuitBreaker(GuardedCalls):
         count_error: ErrorRule | None = None,
         judge_error: ErrorJudge | None = None,
         judge_result: ResultJudge | None = None,
+        ignore: ErrorRule | None = None,
         clock: Callable[[], float] = time.monotonic,
         **options: Unpack[PolicyOptions],
     ) -> None:
         if policy is not None and options:
             raise TypeError(f"give either policy or {', '.join(options)}, not both: a policy sets all options")
-        classifier = Classifier(count_error, judge_error, judge_result)
+        classifier = Classifier(count_error, judge_error, judge_result, ignore)
         self.policy = policy or BreakerPolicy(
             failure_threshold=failure_threshold,
             recovery_timeout=recovery_timeout,
@@ -170,6 +180,77 @@ class CircuitBreaker(GuardedCalls):
         hash(caller)  # fail here rather than when its first failure is settled
         return Permit(self, self._circuit, self._circuit.admit(caller))
 
+    # The clients' methods are overloaded, and their first overload is for whole answers: only P picks the right one.
+    @overload
+    def stream(
+        self, create: Callable[P, AsyncSource[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractAsyncContextManager[AsyncChunks[T]]: ...
+    @overload
+    def stream(
+        self, create: Callable[P, Source[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AbstractContextManager[Chunks[T]]: ...
+    # With options, which are no parameters of create, the type of the chunks is not known.
+    @overload
+    def stream(
+        self,
+        create: Callable[..., Any],
+        /,
+        *args: object,
+        judge_chunk: ChunkJudge | None = None,
+        idle_timeout: float | None = None,
+        first_timeout: float | None = None,
+        **kwargs: object,
+    ) -> GuardedStream: ...
+    def stream(  # type: ignore[misc]  # the options are no parameters of create
+        self,
+        create: Callable[..., Any],
+        /,
+        *args: Any,
+        judge_chunk: ChunkJudge | None = None,
+        idle_timeout: float | None = None,
+        first_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Open a stream through the circuit: ``async with breaker.stream(create, …) as chunks:``, or ``with`` for sync.
+
+        On entering, ``create(*args, **kwargs)`` is called if the circuit admits it. It may be a function that returns
+        or awaits a stream, as the ``create`` of an SDK with ``stream=True``, or a context manager of one, or a
+        generator function; ``async with`` takes the async kinds, ``with`` the others. ``chunks`` is an iterator;
+        ``chunks.stream`` is the stream itself, and reading from that is not counted. Leaving the block closes the
+        stream.
+
+        The stream is one call. Its end is a success, and so is leaving it after a chunk, by ``break``, ``return`` or
+        cancellation; before the first chunk, leaving counts nothing. Exceptions of *create* and of the stream are
+        classified as those of ``call``. Exceptions of the block itself count nothing. For the slow-call rule the time
+        to the first chunk and the longest gap count, not the duration. Nothing is counted before the stream ends; a
+        probe keeps its slot as long as chunks come.
+
+        Args:
+            create: opens the stream.
+            args: its arguments.
+            kwargs: its keyword arguments. (Bind those with the names of the options with ``functools.partial``.)
+            judge_chunk: classifies each chunk as *judge_result* does a result, None for a good one: for providers that
+                send errors as chunks. Any other verdict than ``success`` settles the stream; the chunk is handed on.
+            idle_timeout: seconds to wait for a chunk, above 0; ``async with`` only. A longer gap is a failure: the
+                stream is closed and :class:`TimeoutError` is raised. Default: no limit.
+            first_timeout: the same from the call of *create* to the first chunk. Default: *idle_timeout*.
+
+        Raises:
+            TypeError: *create* is not callable.
+            ValueError: a timeout is out of range.
+
+        Entering raises:
+            CircuitOpenError: the call was refused; *create* was not called.
+            TypeError: *create* returned no stream of this kind; nothing was counted.
+            RuntimeError: it was entered before.
+        """
+        from llmbatch.breaker.stream import GuardedStream
+
+        if not callable(create):
+            raise TypeError(f"stream() got {create!r}: pass the function that opens the stream, not what it returns")
+        create_bound = functools.partial(create, *args, **kwargs)
+        return GuardedStream(self.acquire, create_bound, judge_chunk, idle_timeout, first_timeout)
+
     @overload
     def __call__(self, fn: Callable[P, T], /) -> Callable[P, T]: ...
     @overload
@@ -181,12 +262,15 @@ class CircuitBreaker(GuardedCalls):
     def __call__(
         self, fn: Callable[..., object] | None = None, /, *, fallback: Callable[[Exception], object] | None = None
     ) -> object:
-        """Decorate *fn*, a plain or a coroutine function, so that every call goes through this circuit.
+        """Decorate *fn* so that every call goes through this circuit: a plain or coroutine function, or a generator's.
+
+        Each generator of a generator function, sync or async, is one stream, as in ``stream``, admitted when it is
+        first iterated. What the consumer throws into it closes *fn*'s generator.
 
         *fallback*: as in ``call``.
 
         Raises:
-            TypeError: *fn* is a generator function; use ``with breaker.acquire():`` inside it.
+            TypeError: *fn* is a generator function and *fallback* is given.
         """
         return functools.partial(decorate, self, fallback) if fn is None else decorate(self, fallback, fn)
 

@@ -10,18 +10,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
 from llmbatch.breaker.awaitables import (
-    ASYNC,
+    NOT_PLAIN,
     UNSET,
-    async_in_sync_error,
+    WHOLE,
     await_if_needed,
     call_sync,
-    is_coroutine_function,
+    is_stream,
     is_unawaitable,
     sync_in_async_error,
+    wrong_function_error,
+    wrong_result_error,
 )
 from llmbatch.breaker.classify import COUNTED, IGNORED, Classifier, Judgement
 from llmbatch.breaker.core import MIN_RETRY_AFTER
-from llmbatch.breaker.errors import CircuitOpenError
+from llmbatch.breaker.errors import CircuitOpenError, UnguardedStreamWarning
 from llmbatch.breaker.locked import LockedCircuit
 from llmbatch.breaker.permit import settle_by_error
 from llmbatch.breaker.permit_state import PermitState
@@ -36,11 +38,12 @@ F = TypeVar("F")
 class GuardedCalls:
     """The calls of a circuit breaker, and how it classifies their outcomes. Safe between threads and event loops."""
 
-    __slots__ = ("_circuit", "_classifier")
+    __slots__ = ("_circuit", "_classifier", "_has_warned")
 
     def __init__(self, circuit: LockedCircuit, classifier: Classifier) -> None:
         self._circuit = circuit
         self._classifier = classifier
+        self._has_warned = False
 
     @overload
     def call(
@@ -60,14 +63,18 @@ class GuardedCalls:
 
         Raises:
             CircuitOpenError: the call was refused; *fn* was not called.
-            TypeError: *fn* is a coroutine function or returned an awaitable; nothing was counted. Use ``async_call``.
+            TypeError: *fn* is a coroutine function or returned an awaitable, use ``async_call``; or it is a generator
+                function, use ``stream``. Nothing was counted.
+
+        A stream that *fn* returns counts as a success before its first chunk; an :class:`UnguardedStreamWarning` says
+        so, once per breaker.
         """
         circuit = self._circuit
         fast_generation = circuit.fast_generation
         if fast_generation is None:
             # Raised here rather than in a helper: each frame that an exception passes adds a fifth to its cost.
             rejection, code = circuit.rejection, getattr(fn, "__code__", None)
-            if rejection is not None and fallback is None and code is not None and not code.co_flags & ASYNC:
+            if rejection is not None and fallback is None and code is not None and not code.co_flags & NOT_PLAIN:
                 wait = rejection[0] - circuit.clock()
                 if wait > MIN_RETRY_AFTER:
                     raise CircuitOpenError(wait, rejection[1], rejection[2])
@@ -81,8 +88,10 @@ class GuardedCalls:
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
             return call_sync(fallback, error)
-        if hasattr(result, "__await__"):
-            raise async_in_sync_error(fn, result)
+        if type(result) not in WHOLE:
+            if (wrong := wrong_result_error(fn, result)) is not None:
+                raise wrong
+            self._warn_of_stream("call()", fn, result)
         if circuit.must_record:
             circuit.succeed(fast_generation)
         return result
@@ -94,8 +103,8 @@ class GuardedCalls:
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> T | F:
-        if is_coroutine_function(fn):
-            raise async_in_sync_error(fn)
+        if (wrong := wrong_function_error(fn)) is not None:
+            raise wrong
         try:
             permit = self._circuit.admit()
         except CircuitOpenError as refused:
@@ -112,10 +121,11 @@ class GuardedCalls:
             ):
                 return call_sync(fallback, error)
             raise
-        if hasattr(result, "__await__"):
+        if (wrong := wrong_result_error(fn, result)) is not None:
             self._circuit.settle(permit, IGNORED, None)
-            raise async_in_sync_error(fn, result)
+            raise wrong
         self._settle_by_result(permit, result)
+        self._warn_of_stream("call()", fn, result, stacklevel=4)
         return result
 
     @overload
@@ -147,7 +157,10 @@ class GuardedCalls:
 
         Raises:
             CircuitOpenError: the call was refused; *fn* was not called.
-            TypeError: *fn* did not return an awaitable; nothing was counted. Use ``call``.
+            TypeError: *fn* did not return an awaitable, use ``call``; or it is a generator function, use ``stream``.
+                Nothing was counted.
+
+        A stream that *fn* returns is warned of as in ``call``.
         """
         circuit = self._circuit
         fast_generation = circuit.fast_generation
@@ -163,13 +176,17 @@ class GuardedCalls:
             result = await awaitable
         except Exception as error:
             if is_unawaitable(awaitable):
-                raise sync_in_async_error(fn) from None
+                raise sync_in_async_error(fn, awaitable) from None
             judgement = self.judge(error)
             circuit.fail(fast_generation, judgement, error)
             if fallback is None or judgement.verdict not in COUNTED:
                 raise
             return await await_if_needed(fallback(error))
+        # A stream is mostly asked for by a keyword, or else by the first call already: no other call pays for a look.
+        if kwargs:
+            self._warn_of_stream("async_call()", fn, result)
         if circuit.must_record:
+            self._warn_of_stream("async_call()", fn, result)
             circuit.succeed(fast_generation)
         return result
 
@@ -193,7 +210,7 @@ class GuardedCalls:
         except BaseException as error:
             if is_unawaitable(awaitable):
                 self._circuit.settle(permit, IGNORED, None)
-                raise sync_in_async_error(fn) from None
+                raise sync_in_async_error(fn, awaitable) from None
             if (
                 settle_by_error(self._circuit, self.judge, permit, error)
                 and fallback is not None
@@ -202,7 +219,23 @@ class GuardedCalls:
                 return await await_if_needed(fallback(error))
             raise
         self._settle_by_result(permit, result)
+        self._warn_of_stream("async_call()", fn, result, stacklevel=4)
         return result
+
+    def _warn_of_stream(self, method: str, fn: Callable[..., object], result: object, *, stacklevel: int = 3) -> None:
+        """Warn once if *result* is a stream: the call has succeeded before its first chunk."""
+        if self._has_warned or type(result) in WHOLE or not is_stream(result):
+            return
+        self._has_warned = True
+        import warnings
+
+        with_ = "async with" if hasattr(result, "__aiter__") else "with"
+        warnings.warn(
+            f"{method} got a stream from {fn!r}, which counted as a success before its first chunk: "
+            f"use `{with_} breaker.stream(…) as chunks`",
+            UnguardedStreamWarning,
+            stacklevel=stacklevel,
+        )
 
     # Classification.
 

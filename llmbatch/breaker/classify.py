@@ -19,6 +19,7 @@ __all__ = [
     "ErrorRule",
     "Judgement",
     "ResultJudge",
+    "Scope",
     "Verdict",
     "as_judgement",
     "getattr_safe",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 Verdict = SettleVerdict | Literal["ignored"]
+
+Scope = Literal["provider", "model", "key", "row", "caller", "machine"]
+"""Whose fault an outcome that is not a success is. ``caller``: the program that made the call."""
 
 COUNTED = frozenset({"failure", "throttled", "exhausted"})
 """Verdicts for which a fallback is called and which ``explain()`` lists."""
@@ -38,6 +42,10 @@ class Judgement(NamedTuple):
     such as a refused request; ``throttled``: slow down, which never opens a closed circuit, but a throttled probe
     returns it to open; ``exhausted`` (no credit, no quota): opens at once; ``ignored``: not counted, as if never
     called.
+
+    A refused key or model (``scope``) may be one caller's own mistake. Such a refusal that is ``neutral`` counts as a
+    failure only for callers with a name, each once, so the circuit opens when enough different callers meet it; and one
+    that is a ``failure`` does not reopen a half-open circuit that other failures had opened.
     """
 
     verdict: Verdict
@@ -46,6 +54,13 @@ class Judgement(NamedTuple):
     status: int | None = None
     request_id: str | None = None
     message: str = ""
+    scope: Scope = "provider"
+    """Whose fault it is."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the server refused the caller's key or model."""
+        return self.scope == "key" or self.scope == "model"
 
 
 SUCCESS = Judgement("success")
@@ -57,20 +72,30 @@ ErrorJudge = Callable[[Exception], Judgement | Verdict | None]
 ResultJudge = Callable[[object], Judgement | Verdict | None]
 
 ErrorRule = Callable[[Exception], bool] | type[Exception] | tuple[type[Exception], ...]
-"""Which exceptions count as failures: a predicate, or exception types."""
+"""Which exceptions count as failures, or are ignored: a predicate, or exception types."""
+
+_MOST_LINKS = 50
+"""Exceptions of one chain of causes and groups that are looked at."""
 
 
 class Classifier:
     """Classifies errors and results for one breaker. Runs the functions it was given, which may raise."""
 
-    __slots__ = ("_count_error", "_judge_error", "_judge_result")
+    __slots__ = ("_count_error", "_ignore", "_judge_error", "_judge_result")
 
     def __init__(
-        self, count_error: ErrorRule | None, judge_error: ErrorJudge | None, judge_result: ResultJudge | None
+        self,
+        count_error: ErrorRule | None,
+        judge_error: ErrorJudge | None,
+        judge_result: ResultJudge | None,
+        ignore: ErrorRule | None = None,
     ) -> None:
         if count_error is not None and judge_error is not None:
             raise TypeError("judge_error takes the place of count_error: give one of them")
+        _check_rule("count_error", count_error)
+        _check_rule("ignore", ignore)
         self._count_error = count_error
+        self._ignore = ignore
         self._judge_error = judge_error
         self._judge_result = judge_result
 
@@ -81,28 +106,89 @@ class Classifier:
 
     def of_error(self, error: Exception) -> Judgement:
         """Classify *error*; uses its ``retry_after`` attribute if the classification names no wait."""
-        if isinstance(error, CircuitOpenError):
-            return IGNORED  # from another breaker inside the call: nothing was called
+        if self._is_ignored(error):
+            return IGNORED
         judgement = FAILURE
         if self._judge_error is not None:
             said = self._judge_error(error)
             if said is not None:
                 judgement = as_judgement(said)
-        elif self._count_error is not None:
-            # A type is callable too, but what it returns would always count.
-            if isinstance(self._count_error, (type, tuple)):
-                counts = isinstance(error, self._count_error)
-            else:
-                counts = self._count_error(error)
-            judgement = FAILURE if counts else NEUTRAL
+        elif not self._counts(error):
+            judgement = NEUTRAL
         if judgement.retry_after is None and (named := retry_after_of(error)) is not None:
             judgement = judgement._replace(retry_after=named)
         return judgement
+
+    # A predicate sees the error itself only. A type is callable too, but what it returns would always count.
+
+    def _is_ignored(self, error: Exception) -> bool:
+        rule = self._ignore
+        if rule is None or isinstance(rule, (type, tuple)):
+            return _is_ignored(error, rule or (), set())
+        return bool(rule(error)) or _is_ignored(error, (), set())
+
+    def _counts(self, error: Exception) -> bool:
+        rule = self._count_error
+        if rule is None:
+            return True
+        return _counts(error, rule, set()) if isinstance(rule, (type, tuple)) else bool(rule(error))
 
     def of_result(self, result: object) -> Judgement:
         """Classify a returned *result*."""
         said = None if self._judge_result is None else self._judge_result(result)
         return SUCCESS if said is None else as_judgement(said)
+
+
+_Types = type[Exception] | tuple[type[Exception], ...]
+
+
+def _is_ignored(error: BaseException, types: _Types, seen: set[int]) -> bool:
+    """Whether *error*, one of its causes, or each member of a group is of *types* or says nothing by itself.
+
+    Contexts are not looked at: an ignored exception that was being handled when another one came does not explain it.
+    Nor are cancellations and interruptions: ``asyncio.timeout`` raises its TimeoutError from one.
+    """
+    if id(error) in seen or len(seen) >= _MOST_LINKS:
+        return False
+    seen.add(id(error))
+    if isinstance(error, Exception) and (isinstance(error, types) or _says_nothing(error)):
+        return True
+    if isinstance(error, BaseExceptionGroup) and all(_is_ignored(each, types, seen) for each in error.exceptions):
+        return True
+    return error.__cause__ is not None and _is_ignored(error.__cause__, types, seen)
+
+
+def _counts(error: BaseException, types: _Types, seen: set[int]) -> bool:
+    """Whether *error*, a member of a group, or one of its causes or contexts is of *types*."""
+    if id(error) in seen or len(seen) >= _MOST_LINKS:
+        return False
+    seen.add(id(error))
+    if isinstance(error, types):
+        return True
+    if isinstance(error, BaseExceptionGroup) and any(_counts(each, types, seen) for each in error.exceptions):
+        return True
+    origin = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return origin is not None and _counts(origin, types, seen)
+
+
+def _says_nothing(error: Exception) -> bool:
+    """Whether nothing was called (another breaker's refusal), or the call was canceled.
+
+    The ``CancelledError`` of ``concurrent.futures`` is an :class:`Exception`, unlike asyncio's. It is known by its
+    name: importing its module would take longer than importing the breaker.
+    """
+    return isinstance(error, CircuitOpenError) or any(
+        kind.__name__ == "CancelledError" and kind.__module__ == "concurrent.futures._base"
+        for kind in type(error).__mro__
+    )
+
+
+def _check_rule(name: str, rule: ErrorRule | None) -> None:
+    kinds = rule if isinstance(rule, tuple) else (rule,)
+    are_types = all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+    is_predicate = callable(rule) and not isinstance(rule, type)
+    if rule is not None and not are_types and not is_predicate:
+        raise TypeError(f"{name} is {rule!r}, must be exception types or a function")
 
 
 def as_judgement(said: Judgement | Verdict, retry_after: float | None = None) -> Judgement:

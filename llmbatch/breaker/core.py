@@ -205,9 +205,19 @@ class Circuit:
                 self._window.add(now, None, failed=False, slow=False)
 
     def settle(
-        self, permit: PermitState, verdict: SettleVerdict, now: float, *, retry_after: float | None = None
+        self,
+        permit: PermitState,
+        verdict: SettleVerdict,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        by_refusal: bool = False,
     ) -> None:
         """Count the outcome of an admitted call. *retry_after*: a wait in seconds that the server named.
+
+        *by_refusal*: the server refused the caller's key or model, which may be that caller's own mistake. A neutral
+        one then counts as a failure of a caller with a key, once, and no failed one reopens a half-open circuit that
+        other failures had opened.
 
         The wait only ever extends an open time. While closed it stops no call, but an opening before its end lasts at
         least that long.
@@ -221,9 +231,25 @@ class Circuit:
         if permit.generation != self.generation or self.forced:
             return
         if self.phase == "closed":
-            self._settle_closed(permit, verdict, now)
+            self._settle_closed(permit, verdict, now, by_refusal=by_refusal)
         elif self._probes.remove(permit):
-            self._settle_probe(permit, verdict, now)
+            self._settle_probe(permit, "neutral" if by_refusal and verdict == "failure" else verdict, now)
+
+    def progress(self, permit: PermitState, seconds: float, now: float) -> None:
+        """Note that a part of the answer to *permit*'s call came after *seconds*, not counting the caller's own time.
+
+        The first part is an answer: the call is no longer overdue, nor are others for a while. Every part renews the
+        lease of a probe. From the first part on, the longest wait says whether the call is slow, not its duration.
+        No effect on the circuit if the permit is spent or the state has changed.
+        """
+        is_answer = permit.longest_wait is None
+        permit.note_wait(seconds)
+        if permit.spent or permit.generation != self.generation:
+            return
+        if is_answer:
+            self._answered_at = now
+            self._in_flight.pop(permit, None)
+        self._probes.renew(permit, now)
 
     def release(self, permit: PermitState) -> None:
         """Return a permit without counting its call, which was canceled or never made.
@@ -300,7 +326,11 @@ class Circuit:
         self._probes.clear()
         self._in_flight.clear()
 
-    def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
+    def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float, *, by_refusal: bool) -> None:
+        if by_refusal:
+            self._answered_at = now
+            if verdict == "neutral" and permit.key is not None:
+                verdict = "failure"
         if verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True)
         elif verdict == "failure":
@@ -311,16 +341,18 @@ class Circuit:
                 self._named.add(permit.key)
             count, threshold = self.failures, self._policy.failure_threshold
             if threshold is not None and count >= threshold:
-                self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed")
+                self.trip(
+                    now, "a call failed" if count == 1 else f"{count} calls in a row failed", by_refusal=by_refusal
+                )
             elif self._policy.has_window:
-                self._record(permit.key, permit.at, now, failed=True)
+                self._record(permit, now, failed=True)
         else:
             self._answered_at = now
             if verdict == "success":
                 if self._unnamed or self._named:
                     self._end_streak()
                 if self._policy.has_window:
-                    self._record(permit.key, permit.at, now, failed=False)
+                    self._record(permit, now, failed=False)
         if self._in_flight:
             self._check_stall(now)
 
@@ -328,10 +360,10 @@ class Circuit:
         self._unnamed = 0
         self._named.clear()
 
-    def _record(self, key: Hashable, at: float, now: float, *, failed: bool) -> None:
-        slow = self._is_slow(at, now)
+    def _record(self, permit: PermitState, now: float, *, failed: bool) -> None:
+        slow = self._is_slow(permit, now)
         window, policy = self._window, self._policy
-        is_news = window.add(now, key, failed=failed, slow=slow)
+        is_news = window.add(now, permit.key, failed=failed, slow=slow)
         if not (is_news and (failed or slow)) or window.calls < policy.minimum_calls:
             return
         span = f"the last {window.calls} calls" if policy.rate_seconds is None else f"{window.calls} calls"
@@ -342,8 +374,11 @@ class Circuit:
         elif policy.slow_call_rate is not None and window.slow / window.calls >= policy.slow_call_rate:
             self.trip(now, f"{window.slow} of {span}{within} took over {policy.slow_call_duration:g} s")
 
-    def _is_slow(self, at: float, now: float) -> bool:
-        return self._policy.slow_call_rate is not None and now - at > self._policy.slow_call_duration
+    def _is_slow(self, permit: PermitState, now: float) -> bool:
+        if self._policy.slow_call_rate is None:
+            return False
+        seconds = now - permit.at if permit.longest_wait is None else permit.longest_wait
+        return seconds > self._policy.slow_call_duration
 
     def _check_stall(self, now: float) -> None:
         """Open if enough callers have overdue calls and no call was answered meanwhile. O(overdue calls)."""
@@ -361,7 +396,7 @@ class Circuit:
                 return
 
     def _settle_probe(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
-        if verdict == "success" and not self._is_slow(permit.at, now):
+        if verdict == "success" and not self._is_slow(permit, now):
             if self._probes.note_success():
                 self.close(now)
         elif verdict == "neutral" and not self._by_refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
 from llmbatch.breaker.awaitables import is_coroutine_function
@@ -39,18 +39,19 @@ __all__ = ["decorate"]
 def decorate(
     breaker: CircuitBreaker, fallback: Callable[[Exception], Any] | None, fn: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Wrap *fn* so that every call goes through *breaker*; see :meth:`CircuitBreaker.__call__`.
+    """Wrap *fn* so that every call, or every stream of a generator function, goes through *breaker*.
+
+    See :meth:`CircuitBreaker.__call__`.
 
     Raises:
-        TypeError: *fn* is a generator function.
+        TypeError: *fn* is a generator function and *fallback* is given.
     """
     import inspect
 
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise TypeError(
-            f"{fn!r} is a generator function, which does nothing until it is iterated; "
-            "use `with breaker.acquire():` inside it"
-        )
+        if fallback is not None:
+            raise TypeError(f"{fn!r} is a generator function, and a stream takes no fallback: catch CircuitOpenError")
+        return _decorate_stream(breaker, fn, is_async=inspect.isasyncgenfunction(fn))
     # Bind an argument of fn that is called `fallback` first, or call() would take it as its own.
     if is_coroutine_function(fn):
 
@@ -69,3 +70,24 @@ def decorate(
         return breaker.call(functools.partial(fn, *args, **kwargs), fallback=fallback)
 
     return guarded
+
+
+def _decorate_stream(breaker: CircuitBreaker, fn: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
+    """Wrap a generator function: each generator is one stream, admitted when it is first iterated."""
+    # Bind the arguments first, or stream() would take those that are called as its options.
+    if is_async:
+
+        @functools.wraps(fn)
+        async def guarded_async_stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            async with breaker.stream(functools.partial(fn, *args, **kwargs)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+        return guarded_async_stream
+
+    @functools.wraps(fn)
+    def guarded_stream(*args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
+        with breaker.stream(functools.partial(fn, *args, **kwargs)) as chunks:
+            return (yield from chunks)
+
+    return guarded_stream

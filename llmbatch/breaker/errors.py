@@ -1,10 +1,14 @@
-"""The exception for a refused call. Independent of the exceptions of llmbatch, as this package can be used alone."""
+"""The exception for a refused call, and a warning. Independent of llmbatch's, as this package can be used alone."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-__all__ = ["CircuitOpenError"]
+__all__ = ["CircuitOpenError", "UnguardedStreamWarning"]
+
+
+class UnguardedStreamWarning(RuntimeWarning):
+    """A stream was counted as a success before its first chunk; ``breaker.stream()`` counts it by how it ends."""
 
 
 class CircuitOpenError(Exception):

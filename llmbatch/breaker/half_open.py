@@ -69,7 +69,13 @@ class HalfOpen:
     def add(self, permit: PermitState, now: float, lease: float | None) -> None:
         """Give *permit* a slot for *lease* seconds (None: the policy's), doubled with each replaced probe."""
         length = self._policy.lease if lease is None else lease
-        self._leases[permit] = now + length * 2.0 ** min(self._replaced, MAX_LEASE_DOUBLINGS)
+        permit.lease = length * 2.0 ** min(self._replaced, MAX_LEASE_DOUBLINGS)
+        self._leases[permit] = now + permit.lease
+
+    def renew(self, permit: PermitState, now: float) -> None:
+        """Start the lease of *permit* again, if it still has its slot: a part of its answer came."""
+        if permit in self._leases:
+            self._leases[permit] = now + permit.lease
 
     def remove(self, permit: PermitState) -> bool:
         """Free the slot of *permit*; False if it has none."""

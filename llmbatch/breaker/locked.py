@@ -95,6 +95,8 @@ class LockedCircuit:
         self.rejection: tuple[float, str, str] | None = None
         """Open circuit: (until, name, reason), enough to refuse calls without the lock; None: ask the circuit."""
         self._refresh()
+        # The first success is looked at, whatever the rules.
+        self.must_record = True
 
     # Queries.
 
@@ -218,17 +220,31 @@ class LockedCircuit:
             raise CircuitOpenError(wait, self.name, reason)
         return permit
 
-    def settle(self, permit: PermitState, judgement: Judgement, error: BaseException | None) -> None:
+    def progress(self, permit: PermitState, seconds: float) -> None:
+        """Note that a part of the answer came after *seconds*. Takes the lock for the first part, and for probes."""
+        if permit.longest_wait is None or permit.probe:
+            self._step(lambda now: self._circuit.progress(permit, seconds, now), refresh=False)
+        else:
+            permit.note_wait(seconds)
+
+    def settle(
+        self, permit: PermitState, judgement: Judgement, error: BaseException | None, *, once: bool = False
+    ) -> None:
         """Settle *permit* by *judgement*. *error* is described for ``explain()``, not kept.
+
+        *once*: do nothing if the permit was settled or released before, instead of raising.
 
         Raises:
             RuntimeError: the permit was settled or released before.
         """
         verdict = judgement.verdict
         # Outside the lock: the text of an exception comes from foreign code.
-        failure = _describe(judgement, error, self.clock(), permit) if verdict in COUNTED else None
+        is_failure = verdict in COUNTED or judgement.is_refusal
+        failure = _describe(judgement, error, self.clock(), permit) if is_failure else None
 
         def settle(now: float) -> None:
+            if once and permit.spent:
+                return
             circuit = self._circuit
             is_stale = not circuit.is_current(permit)
             if verdict == "ignored":
@@ -236,7 +252,7 @@ class LockedCircuit:
                 self._listeners.ended(self.name, now, None, permit, is_stale=is_stale)
             else:
                 self._record_counted(now)
-                circuit.settle(permit, verdict, now, retry_after=judgement.retry_after)
+                circuit.settle(permit, verdict, now, retry_after=judgement.retry_after, by_refusal=judgement.is_refusal)
                 self._listeners.ended(self.name, now, verdict, permit, is_stale=is_stale)
             if failure is not None and not circuit.forced and not is_stale:
                 self._failures.append(failure)
@@ -251,7 +267,10 @@ class LockedCircuit:
         if count is not None and fast_generation == self.fast_generation:
             count()
         else:
-            self._step(lambda now: self._circuit.succeed(fast_generation, now), refresh=self._in_streak)
+            self._step(
+                lambda now: self._circuit.succeed(fast_generation, now),
+                refresh=self._in_streak or self._circuit.is_quiet,
+            )
 
     def fail(self, fast_generation: int, judgement: Judgement, error: Exception) -> None:
         """Count by *judgement* a call that took the fast path in *fast_generation* and raised *error*."""

@@ -26,16 +26,21 @@ class Permit:
                 permit.settle("throttled", retry_after=reply.wait)
 
     Leaving the block settles the permit if that has not happened yet: an exception is classified as by the breaker, no
-    exception is a success, and a cancellation or interruption releases the permit. A permit that is neither settled nor
-    released is not counted; a probe then holds its slot until its lease ends.
+    exception is a success, and a cancellation or interruption releases the permit; after the first :meth:`progress` it
+    is a success. A permit that is neither settled nor released is not counted; a probe then holds its slot until its
+    lease ends.
+
+    A call whose answer comes in parts: :meth:`progress` with each part, then :meth:`end` or :meth:`leave`.
+    ``breaker.stream()`` does that, and :class:`AsyncChunks` and :class:`Chunks` do it for a stream at hand.
     """
 
-    __slots__ = ("_breaker", "_circuit", "_state")
+    __slots__ = ("_breaker", "_circuit", "_since", "_state")
 
     def __init__(self, breaker: CircuitBreaker, circuit: LockedCircuit, state: PermitState) -> None:
         self._breaker = breaker
         self._circuit = circuit
         self._state = state
+        self._since = state.at
 
     @property
     def is_probe(self) -> bool:
@@ -76,6 +81,68 @@ class Permit:
         """
         self._circuit.settle(self._state, IGNORED, None)
 
+    # Answers in parts.
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The breaker's clock, in seconds."""
+        return self._circuit.clock
+
+    @property
+    def has_progressed(self) -> bool:
+        """Whether a part of the answer came."""
+        return self._state.longest_wait is not None
+
+    def progress(self, waited: float | None = None) -> None:
+        """Note that a part of the answer came, after *waited* seconds without the caller's own time.
+
+        Default for *waited*: the seconds since the last part that was noted so, or since the admission.
+
+        The first part is an answer: for the stall rule the call has returned, and from then on leaving early is a
+        success. Every part renews the lease of a probe. The longest wait, not the duration of the call, says whether it
+        is slow. No effect once the permit is settled. Takes the lock for the first part and for probes only.
+        """
+        if waited is None:
+            now = self._circuit.clock()
+            waited, self._since = now - self._since, now
+        self._circuit.progress(self._state, waited)
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        judgement: Judgement | Verdict | None = None,
+        waited: float = 0.0,
+    ) -> None:
+        """Settle the permit by how the call ended by itself. No effect if it was settled or released before.
+
+        Args:
+            error: what the call raised, classified as by the breaker; a cancellation or interruption counts as
+                :meth:`leave` says. None: the answer is complete, a success.
+            judgement: classification to use instead.
+            waited: seconds of the last wait, until this end.
+
+        Raises:
+            ValueError: *judgement* is not a verdict; nothing was settled.
+        """
+        if self.has_progressed:
+            self._state.note_wait(waited)
+        if judgement is not None:
+            self._circuit.settle(self._state, as_judgement(judgement), error, once=True)
+        elif not self._state.spent:
+            settle_by_error(self._circuit, self._breaker.judge, self._state, error)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Settle the permit because the caller reads no further. No effect if it was settled or released before.
+
+        A success if a part of the answer came, else not counted. *error*: the exception that made the caller leave; an
+        :class:`Exception` is the caller's own and says nothing about the provider, so that nothing is counted.
+        """
+        is_success = self.has_progressed and not isinstance(error, Exception)
+        self._circuit.settle(self._state, SUCCESS if is_success else IGNORED, None, once=True)
+
+    # Waiting.
+
     def sleep(self, seconds: float) -> bool:
         """Block this thread for *seconds*, or until the circuit changes; return :attr:`is_current`."""
         wait(self._circuit.waiters, self._left(seconds))
@@ -99,8 +166,7 @@ class Permit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if not self._state.spent:
-            settle_by_error(self._circuit, self._breaker.judge, self._state, error)
+        self.end(error)
 
     async def __aenter__(self) -> Permit:
         return self.__enter__()
@@ -121,16 +187,14 @@ def settle_by_error(
 ) -> bool:
     """Settle *permit* by the exception that its call raised, None for a success; return whether a fallback may step in.
 
-    A cancellation or an interruption is not counted. If *judge* raises, the caller gets that exception and the call is
-    not counted either.
-
-    Raises:
-        RuntimeError: *permit* was settled or released before.
+    A cancellation or an interruption is not counted, or is a success if a part of the answer came. If *judge* raises,
+    the caller gets that exception and the call is not counted. No effect if *permit* was settled or released before.
     """
-    judgement = SUCCESS if error is None else IGNORED
+    is_answered = permit.longest_wait is not None and not isinstance(error, Exception)
+    judgement = SUCCESS if error is None or is_answered else IGNORED
     try:
         if isinstance(error, Exception):
             judgement = judge(error)
     finally:
-        circuit.settle(permit, judgement, error)
+        circuit.settle(permit, judgement, error, once=True)
     return judgement.verdict in COUNTED

@@ -12,7 +12,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
-from llmbatch.breaker.awaitables import UNSET, async_in_sync_error, is_unawaitable, sync_in_async_error
+from llmbatch.breaker.awaitables import UNSET, is_unawaitable, sync_in_async_error, wrong_result_error
 from llmbatch.breaker.breaker import CircuitBreaker
 from llmbatch.breaker.classify import Judgement
 from llmbatch.breaker.permit import Permit
@@ -89,9 +89,9 @@ class Retry:
                         permit.settle(judgement, error=error)
                         raise
                 else:
-                    if hasattr(result, "__await__"):
+                    if (wrong := wrong_result_error(fn, result)) is not None:
                         permit.release()
-                        raise async_in_sync_error(fn, result)
+                        raise wrong
                     judgement = _classify(permit, breaker.judge_result, result)
                     seconds = self._wait_after(attempt, judgement, permit)
                     if seconds is None or not permit.sleep(seconds):
@@ -117,7 +117,7 @@ class Retry:
                 except Exception as error:
                     if is_unawaitable(awaitable):
                         permit.release()
-                        raise sync_in_async_error(fn) from None
+                        raise sync_in_async_error(fn, awaitable) from None
                     judgement = _classify(permit, breaker.judge, error)
                     seconds = self._wait_after(attempt, judgement, permit)
                     if seconds is None or not await permit.sleep_async(seconds):

@@ -28,6 +28,7 @@ from llmbatch.classify.exceptions import (
     unconnected,
 )
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.raised import mismatch_reason, raised_at
 from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
@@ -37,7 +38,7 @@ from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 
-__all__ = ["classify_exception", "classify_fault", "classify_reply"]
+__all__ = ["classify_document", "classify_exception", "classify_fault", "classify_reply"]
 
 
 @dataclass(slots=True)
@@ -62,11 +63,10 @@ class _Fault(NamedTuple):
     unreachable: bool = False
 
 
+_NO_HOST = "check the host's name in the base URL, and this machine's name servers"
 _LOCAL = "free file handles, ports, memory or disk on this machine"
 _FAULTS: dict[TransportFault, _Fault] = {
-    "unknown_host": _Fault(
-        "failure", "provider", True, "unknown_host", "check the host's name in the base URL", unreachable=True
-    ),
+    "unknown_host": _Fault("failure", "provider", True, "unknown_host", _NO_HOST, unreachable=True),
     "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
     "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
     "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
@@ -106,6 +106,8 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     body = _parse_body(reply.body)
     if not 200 <= reply.status < 300:
         return _name_endpoint(_classify_failure(reply.status, reply.headers, body, mask, asked=asked), endpoint)
+    if not body.whole and _is_media(reply.headers, body.text):
+        return _media(reply, mask)
     read = read_success(endpoint, body.document) if body.whole else _text_fault(reply.headers, body.text)
     if isinstance(read, BadBody) and read.code == "unexpected_stream":
         document = assemble(body.text)
@@ -128,6 +130,17 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         text=mask(read.text) if read.text else read.text,
         usage=read.usage,
     )
+
+
+def classify_document(endpoint: str, document: JSON) -> Outcome | None:
+    """Classify *document*, a parsed body that came with a success status; None if it is a success. Raises nothing.
+
+    *endpoint*: as for :func:`classify_reply`; also ``candidates``, and ``raw``, of which only an error is understood.
+    """
+    read = read_success(endpoint, document)
+    if not isinstance(read, BadBody):
+        return None
+    return _classify_failure(200, {}, _Body("", document, False), str, bad_body=read)
 
 
 def _name_endpoint(outcome: Outcome, endpoint: str) -> Outcome:
@@ -161,7 +174,8 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
     The first case that applies, to the exception, its group, its causes and its contexts:
 
     1. a fault of this machine, or garbage from the wire (whose status is made up)
-    2. an answer that ended because of the row: truncated at ``max_tokens``, filtered; final
+    2. an answer that ended because of the row: truncated at ``max_tokens``, filtered; final (and so is, after 4, one
+       that an SDK could not parse)
     3. an answer: the exception of an HTTP client or an SDK, or one that holds a response; classified by the table
     4. a lost connection, a timeout, a cancellation from within: the provider's failure
     5. any other exception of a client or an SDK: the provider's failure, except wrong use of the client
@@ -201,6 +215,9 @@ def _classify_chain(error: Exception, links: tuple[BaseException, ...], mask: Ma
             return outcome
     if faults:
         return classify_fault(faults[0])
+    reason = mismatch_reason(links)
+    if reason is not None:
+        return _classify_ended(error, reason, mask)
     return _classify_by_kind(error, links, mask)
 
 
@@ -315,10 +332,39 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
     own = error if misused is None else misused
     message = said(own)
     if isinstance(error, BaseExceptionGroup):
-        inner = next(link for link in links if not isinstance(link, BaseExceptionGroup))
-        message = f"{message}: {type(inner).__name__}: {said(inner)}"
-    code = token(snake_name(own)) or "exception"
-    return Outcome(verdict="rejected", scope="row", retry=True, code=code, message=shorten(mask(message)))
+        own = next(link for link in links if not isinstance(link, BaseExceptionGroup))
+        message = f"{said(error)}: {type(own).__name__}: {said(own)}"
+    at = raised_at(own) or raised_at(error)
+    return Outcome(
+        verdict="rejected",
+        scope="row",
+        retry=True,
+        code=token(snake_name(error if misused is None else misused)) or "exception",
+        message=shorten(mask(message)),
+        hint=shorten(mask(f"{type(own).__name__}: {said(own)}")) + (f" ({at})" if at else ""),
+    )
+
+
+_is_media_type = re.compile(r"(audio|image|video)/[\w.+-]{1,40}|application/(octet-stream|pdf|zip)").match
+
+
+def _is_media(headers: Mapping[str, str], text: str) -> bool:
+    return _is_media_type(headers.get("content-type", "")) is not None and not text.lstrip().startswith("{")
+
+
+def _media(reply: Reply, mask: Masker) -> Outcome:
+    """A good answer of ``/v1/audio/speech`` and the like: to send its row again would only be paid again."""
+    kind = reply.headers["content-type"].partition(";")[0][:60]
+    return Outcome(
+        verdict="rejected",
+        scope="row",
+        row_is_bad=True,
+        code="binary_answer",
+        message=f"the answer is {mask(kind)} ({len(reply.body):,} bytes), and results hold JSON answers only",
+        hint="ask for JSON in the row, if the endpoint has it; what answers with files cannot be sent by llmbatch",
+        status=reply.status,
+        request_id=request_id(reply.headers, mask),
+    )
 
 
 def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["has_timed_out", "is_client_error", "is_misuse", "is_server_side", "row_reason"]
+__all__ = [
+    "has_timed_out",
+    "is_client_error",
+    "is_client_module",
+    "is_client_type",
+    "is_misuse",
+    "is_server_side",
+    "row_reason",
+]
 
 _CLIENTS = """
     httpx httpx2 httpcore httpcore2 aiohttp aiohttp_retry requests urllib3 urllib http h11 h2 hpack niquests curl_cffi
@@ -49,7 +57,12 @@ _ROW_REASONS = {
 
 def is_client_error(error: BaseException) -> bool:
     """Whether *error* is an exception of an HTTP client or an SDK, or of a subclass."""
-    return not is_server_side(error) and any(_is_of(kind, _client_packages) for kind in type(error).__mro__)
+    return not is_server_side(error) and is_client_type(type(error))
+
+
+def is_client_type(cls: type) -> bool:
+    """Whether an HTTP client or an SDK defines *cls* or one of its base classes."""
+    return any(_is_of(kind, _client_packages) for kind in cls.__mro__)
 
 
 def is_server_side(error: BaseException) -> bool:
@@ -74,6 +87,15 @@ def has_timed_out(error: BaseException) -> bool:
     return is_client_error(error) and any(re.search("Time(d)?[Oo]ut", kind.__name__) for kind in type(error).__mro__)
 
 
+def is_client_module(name: str) -> bool:
+    """Whether the module *name* belongs to an HTTP client or an SDK."""
+    return _has(_client_packages, name)
+
+
 def _is_of(kind: type, packages: frozenset[str]) -> bool:
-    parts = kind.__module__.split(".")
+    return _has(packages, kind.__module__)
+
+
+def _has(packages: frozenset[str], module: str) -> bool:
+    parts = module.split(".")
     return parts[0] in packages or ".".join(parts[:2]) in packages

@@ -127,7 +127,7 @@ def attached_response(error: BaseException) -> AttachedResponse | None:
 def attached_completion(error: BaseException) -> tuple[str, Usage | None]:
     """The answer that an SDK had parsed before it raised *error*: its JSON text (empty: none), and its tokens."""
     completion = _get(error, "completion") or _get(error, "last_completion")
-    usage = _get(completion, "usage")
+    usage = _get(error, "total_usage") or _get(completion, "usage")
     sent, made = _get(usage, "prompt_tokens"), _get(usage, "completion_tokens")
     tokens = Usage(sent, made) if type(sent) is int and type(made) is int else None
     dump = _get(completion, "model_dump_json")

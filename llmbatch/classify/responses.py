@@ -67,6 +67,9 @@ def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         return _read_response(document)
     if endpoint == "messages":
         return _read_message(document)
+    if endpoint == "candidates":
+        missing = BadBody("no_candidates", "an answer without candidates", row=True)
+        return ParsedAnswer(None, None, None) if document.get("candidates") else _blocked(document) or missing
     if endpoint == "raw":
         return ParsedAnswer(None, _usage(document.get("usage")), None)
     return _read_embeddings(document)

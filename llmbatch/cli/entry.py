@@ -6,6 +6,7 @@ Every failure ends here: an ``error:`` line, a ``hint:`` line and the exit code 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from llmbatch.core.errors import LlmbatchError, PipeClosedError, UsageError, Wri
 __all__ = ["run_command"]
 
 _INTERNAL_ERROR = 70
+_BAD_PATHS = frozenset({errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR})
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _DEBUG_HINT = "run again with LLMBATCH_DEBUG=1 for the traceback, and report it"
 
 
@@ -40,6 +43,15 @@ def _run_command() -> int:
         return _fail(error)
     except KeyboardInterrupt:
         return 130
+    except OSError as error:
+        if error.errno in _BAD_PATHS and error.filename is not None:
+            why = (error.strerror or "cannot be used").lower()
+            return _fail(UsageError(f"{error.filename}: {why}", hint="check the path, and who may read it (ls -ld)"))
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            return _fail_internally(error, os.environ)
+        # What is written for the command line library: help, versions, completion.
+        text = f"standard output could not be written: {error.strerror}"
+        return _fail(WriteError(text, hint="free some space, or redirect it elsewhere"))
     except Exception as error:  # noqa: BLE001 - the last place that can keep a traceback off the screen
         usage = as_usage_error(error)
         return _fail(usage) if usage is not None else _fail_internally(error, os.environ)

@@ -22,7 +22,7 @@ from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import OutputError
 from llmbatch.core.events import Notice, Observer
 from llmbatch.display import make_display
-from llmbatch.display.status_file import StatusFile, status_path
+from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.stats import RunStats, Summary
@@ -48,20 +48,14 @@ def run(settings: Settings) -> int:
         _refuse_to_empty(output)
     raise_file_limit(settings.concurrency)
     command = _command_again(sys.argv[1:])
-    summary = run_in_loop(_run(settings, output, command))
+    stats = RunStats()  # one fold for all displays
+    summary = run_in_loop(_run(settings, output, command, stats))
     if settings.json:
         print_out(json.dumps(summary.to_json()))
     if settings.progress != "json":  # whose last line says it all
-        is_told = settings.progress != "none"
+        is_told = _was_error(summary, stats) if settings.quiet else settings.progress != "none"
         _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
     return summary.exit_code
-
-
-def _remove_lone_sidecar(output: str) -> None:
-    """The run was refused, and its empty output removed: leave nothing beside it either."""
-    if output != "-" and not os.path.lexists(output):
-        with contextlib.suppress(OSError):
-            status_path(Path(output)).unlink(missing_ok=True)
 
 
 def _refuse_to_empty(output: str) -> None:
@@ -78,8 +72,7 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
-async def _run(settings: Settings, output: str, command: str) -> Summary:
-    stats = RunStats()  # one fold for all displays
+async def _run(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
     observers: list[Observer] = [stats]
     kind = settings.progress
     with contextlib.ExitStack() as stack:
@@ -110,7 +103,6 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
                 display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
 
         stack.enter_context(stop_on_signals(runner, say))
-        stack.callback(_remove_lone_sidecar, output)
         return await runner.run(
             settings.input,
             output,
@@ -124,6 +116,12 @@ async def _run(settings: Settings, output: str, command: str) -> Summary:
         )
 
 
+def _was_error(summary: Summary, stats: RunStats) -> bool:
+    """Whether an error that displays show, also the quiet one, has said why the run stopped."""
+    notices = stats.snapshot().notices
+    return any(notice.level == "error" and notice.message == summary.stopped_reason for notice in notices)
+
+
 def _say_last_words(summary: Summary, command: str, *, quiet: bool, is_told: bool) -> None:
     """Print the summary; with *quiet* a line where something is left to do.
 
@@ -134,8 +132,10 @@ def _say_last_words(summary: Summary, command: str, *, quiet: bool, is_told: boo
     elif summary.exit_code == 1:
         see = "" if summary.output == "-" else f"; to see them: {failed_rows_command(summary.output)}"
         print_note(f"{summary.failed:,} of {summary.rows:,} rows failed{see}")
-    elif summary.stopped_reason and summary.exit_code not in (130, 143):  # what the user did needs no telling
-        hint = summary.advice or how_to_go_on(summary.output, summary.exit_code, command=command)
+    elif summary.stopped_reason and not is_told and summary.exit_code not in (130, 143):  # what the user did
+        hint = summary.advice or how_to_go_on(
+            summary.output, summary.exit_code, command=command, has_lines=bool(summary.rows)
+        )
         print_error(summary.stopped_reason, hint)
 
 

@@ -242,7 +242,7 @@ def _config_files(given: CommandLine, environ: Mapping[str, str], folder: Path) 
         files.append(_LOCAL_PATH)
     home = environ.get("XDG_CONFIG_HOME", "")
     base = Path(home) if Path(home).is_absolute() else _home_config(environ)
-    if base is not None and (base / "llmbatch" / "config.toml").exists():
+    if base is not None and _is_there(base / "llmbatch" / "config.toml"):
         files.append(base / "llmbatch" / "config.toml")
     return files
 
@@ -250,3 +250,11 @@ def _config_files(given: CommandLine, environ: Mapping[str, str], folder: Path) 
 def _home_config(environ: Mapping[str, str]) -> Path | None:
     home = environ.get("HOME")
     return Path(home, ".config") if home else None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether *path* exists; False where that cannot be found out, such as in another user's home (``sudo -u``)."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

@@ -90,7 +90,8 @@ class Outcome:
     certainly was not sent. ``unreachable``: there was no connection to the provider; ``code`` says why
     (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False
     if only the wording of this response, or a 402, says that the account is refused; then it takes several rows.
-    ``hint``: what an operator can do. ``value``: what an async function returned.
+    ``hint``: what an operator can do; for an exception of the program's own its type, its message, and where it was
+    raised. ``value``: what an async function returned.
     """
 
     verdict: Verdict

@@ -10,6 +10,7 @@
     ├── StoppedError          the provider refuses the account, the key or the first rows           (exit 3)
     ├── WriteError            the output could not be written while running                        (exit 74)
     │   └── PipeClosedError   the reader of a pipe has ended                                        (exit 141)
+    ├── RowFailedError        the row of a result did not succeed; raised by ``Result.unwrap`` only
     ├── MalformedRowError     one input row is not a request; it becomes one ``failed`` line
     └── TransportError        a request without a complete HTTP response; classified, never shown raw
 
@@ -20,7 +21,11 @@ Responses of a provider are never exceptions but values (:class:`llmbatch.core.c
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from llmbatch.core.rows import Result
 
 __all__ = [
     "InputError",
@@ -29,6 +34,7 @@ __all__ = [
     "MissingKeyError",
     "OutputError",
     "PipeClosedError",
+    "RowFailedError",
     "StoppedError",
     "TransportError",
     "TransportFault",
@@ -78,9 +84,11 @@ class StoppedError(LlmbatchError):
     """The provider refuses the account, the key, or the first rows: nothing was marked failed, an operator must act.
 
     Raised by :meth:`llmbatch.BatchRunner.stream`; :meth:`~llmbatch.BatchRunner.run` ends with exit code 3 instead.
+    ``results`` has what :meth:`~llmbatch.BatchRunner.map` had collected before; empty elsewhere.
     """
 
     exit_code = 3
+    results: Sequence[Result] = ()
 
 
 class WriteError(LlmbatchError):
@@ -100,6 +108,15 @@ class MalformedRowError(LlmbatchError):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
+        self.code = code
+
+
+class RowFailedError(LlmbatchError):
+    """A row failed or is deferred. ``row_id`` is its id, ``code`` its error code (``deferred`` if it still waits)."""
+
+    def __init__(self, row_id: str, code: str, message: str) -> None:
+        super().__init__(f"row {row_id}: {code}: {message}" if message else f"row {row_id}: {code}")
+        self.row_id = row_id
         self.code = code
 
 

@@ -6,10 +6,13 @@ computed from events (:mod:`llmbatch.report.stats`). ``at`` is the event loop's 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, final
+from inspect import iscoroutinefunction
+from typing import Literal, Protocol, cast, final
 
 from llmbatch.core.calls import Verdict, record
+from llmbatch.core.errors import UsageError
 from llmbatch.core.rows import Status
 
 __all__ = [
@@ -17,6 +20,7 @@ __all__ = [
     "CallSent",
     "CircuitChanged",
     "Event",
+    "FunctionObserver",
     "LimitChanged",
     "Notice",
     "Observer",
@@ -31,6 +35,7 @@ __all__ = [
     "RunStarted",
     "RunStopping",
     "Throttled",
+    "as_observers",
 ]
 
 CircuitState = Literal["closed", "open", "half_open"]
@@ -52,6 +57,10 @@ class RunStarted:
     """Longest wait for a route in an outage, in seconds; None: no limit."""
     own_limits: str = ""
     """Rate limits set by the user, as flags, such as ``--rpm 60``; empty if none."""
+    limit: int | None = None
+    """The most rows that are read (``--limit``); None: all."""
+    done_beyond_limit: int = 0
+    """Output lines of earlier runs whose rows are beyond the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +261,56 @@ Event = (
 
 
 class Observer(Protocol):
-    """Receives the events of a run, on the event loop: return quickly. An exception is logged once and ignored."""
+    """Receives the events of a run, on the event loop: return quickly.
+
+    One that raises is not called any more in that run; the exception is logged, and the run goes on.
+    """
 
     def observe(self, event: Event) -> None:
         """Handle one event."""
         ...
+
+
+class FunctionObserver:
+    """Observer that calls a plain function with each event; ``name`` is the function's."""
+
+    __slots__ = ("_function", "name")
+
+    def __init__(self, function: Callable[[Event], object]) -> None:
+        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self._function = function
+
+    def observe(self, event: Event) -> None:
+        """Call the function."""
+        self._function(event)
+
+
+def as_observers(observers: Iterable[Observer | Callable[[Event], object]]) -> list[Observer]:
+    """Check *observers*, which are objects with a method ``observe(event)`` or plain functions of an event.
+
+    Raises:
+        UsageError: one of them is neither, or is async; or it is a class in place of an instance.
+    """
+    given: object = observers
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise UsageError(f"observers is {observers!r:.80}, not a list", hint="pass a list: observers=[observer]")
+    return [_as_observer(observer) for observer in observers]
+
+
+def _as_observer(observer: Observer | Callable[[Event], object]) -> Observer:
+    shown = f"the observer {observer!r:.80}"
+    if isinstance(observer, type):
+        raise UsageError(f"{shown} is a class", hint=f"pass an instance: {observer.__name__}()")
+    method = getattr(observer, "observe", None)
+    called = method if callable(method) else observer
+    if not callable(called):
+        raise UsageError(
+            f"{shown} is neither a function nor an object with a method observe(event)",
+            hint="pass a function of an event, such as print",
+        )
+    if iscoroutinefunction(called) or iscoroutinefunction(type(called).__call__):
+        raise UsageError(
+            f"{shown} is async, and observers are called without being awaited",
+            hint="define it with `def`; to await something, put events into an asyncio.Queue that a task reads",
+        )
+    return cast("Observer", observer) if called is method else FunctionObserver(called)

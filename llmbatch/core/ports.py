@@ -107,6 +107,11 @@ class Source(Protocol):
     """Iterates over input rows without awaiting; see :mod:`llmbatch.inputs.source`. Used on one event loop."""
 
     @property
+    def name(self) -> str:
+        """What error messages call the input: its path, or ``standard input``."""
+        ...
+
+    @property
     def exhausted(self) -> bool:
         """Whether there are no more rows."""
         ...

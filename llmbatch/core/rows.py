@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from llmbatch.core.calls import Usage
+from llmbatch.core.errors import RowFailedError
 from llmbatch.core.raw_json import JSON, dumps, parse
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    RowT_co = TypeVar("RowT_co", covariant=True, default=Any)
+    ValueT_co = TypeVar("ValueT_co", covariant=True, default=Any)
+else:  # a default needs Python 3.13, and only type checkers look at it
+    from typing import TypeVar
+
+    RowT_co = TypeVar("RowT_co", covariant=True)
+    ValueT_co = TypeVar("ValueT_co", covariant=True)
 
 __all__ = ["Malformed", "Result", "Row", "Status", "encode_line"]
 
@@ -42,7 +54,10 @@ class Row:
 
 @dataclass(slots=True)
 class Malformed:
-    """An input line that is not a request. ``code`` starts with ``input_``; ``excerpt`` is the start of the line."""
+    """An input line that is not a request. ``code`` starts with ``input_``; ``excerpt`` is the start of the line.
+
+    ``value`` is the Python object of rows that come from Python.
+    """
 
     number: int
     hash: str
@@ -50,18 +65,22 @@ class Malformed:
     code: str
     message: str
     excerpt: str = field(default="", repr=False)
+    value: object = field(default=None, repr=False)
 
 
 @dataclass(slots=True)
-class Result:
+class Result(Generic[RowT_co, ValueT_co]):
     """Result of a row: its answer, its error, or why it is deferred.
 
-    ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the row's own metadata.
-    ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how often it was
-    parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the same as a time (ISO 8601, UTC).
+    ``number`` is the row's position from 1, which is the line number in a file, and ``row`` the object that the caller
+    gave (None for rows of a file). ``value`` is what a function returned for it; None if it did not succeed, and for
+    answers of a provider. ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the
+    row's own metadata. ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how
+    often it was parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the same as a time
+    (ISO 8601, UTC).
     """
 
-    row: int
+    number: int
     hash: str
     status: Status
     id_json: str
@@ -80,9 +99,10 @@ class Result:
     metadata_json: str | None = None
     retry_after: float | None = None
     reason: str | None = None
-    value: object = None
+    value: ValueT_co | None = None
     retry_at: str | None = None
     settings: str = ""
+    row: RowT_co = field(default=cast("RowT_co", None), repr=False)
 
     @property
     def id(self) -> str:
@@ -100,6 +120,16 @@ class Result:
         if self.error_code is None:
             return None
         return {"code": self.error_code, "message": self.error_message or ""}
+
+    def unwrap(self) -> ValueT_co:
+        """Return ``value``, typed as the function returns it.
+
+        Raises:
+            RowFailedError: the row failed or is deferred; it has ``code`` and ``message``.
+        """
+        if self.status != "success":
+            raise RowFailedError(self.id, self.error_code or self.status, self.error_message or self.reason or "")
+        return cast("ValueT_co", self.value)
 
     def json(self) -> JSON:
         """Parse the provider's answer; None if there was none."""
@@ -135,7 +165,7 @@ def encode_line(result: Result) -> bytes:
     metadata = result.metadata_json or "null"
     settings = f',"settings":{dumps(result.settings)}' if result.settings else ""
     line = (
-        f'{{"row":{result.row},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
+        f'{{"row":{result.number},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
         f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
         f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
         f'"deferrals":{result.deferrals},"latency_s":{latency}{settings},"metadata":{metadata}}}\n'

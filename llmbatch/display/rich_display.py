@@ -25,12 +25,16 @@ from llmbatch.display.console import terminal_console
 from llmbatch.display.format import plural, stamp
 from llmbatch.display.frame import frame
 from llmbatch.display.log_lines import LogLine, LogLines
+from llmbatch.display.scrolled import Scrolled
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.report.stats import RunStats
 
 __all__ = ["RichDisplay"]
 
 _REDRAW_S = 0.2
+_RESIZE_S = 0.4
+"""Nothing is drawn for so long after each change of the size: tmux tells the second of two up to 0.25 s late, and
+a picture that is higher than the window would scroll."""
 _MOST_LINES_WAITING = 500
 _FREQUENT = (CallSent, CallEnded, RowFinished, Progress, LimitChanged)
 _LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
@@ -53,8 +57,10 @@ class RichDisplay:
         self._lost = 0
         self._clock = RunClock()
         self._last = Text("")  # before Live, which asks for a picture when it is made
-        self._last_width = 0
+        self._scrolled: Scrolled[Text] = Scrolled()
         self._console = terminal_console(stream)
+        self._size = self._console.size
+        self._resized_at = float("-inf")
         self._live = Live(
             console=self._console,
             auto_refresh=False,
@@ -85,27 +91,33 @@ class RichDisplay:
         with contextlib.suppress(Exception):
             now = self._clock.now(self._stats.at)
             width, height = self._console.size
-            self._last_width = width
             self._last = frame(
                 self._stats.snapshot(now), self._stats.history(30, now), width=width - 1, height=height - 1
             )
+            self._scrolled.drawn([cell_len(line) for line in self._last.plain.split("\n")], (width, height))
         return self._last
 
     def _redraw(self) -> None:
-        self._erase_wrapped()
+        size = self._console.size
+        if size != self._size:
+            self._size, self._resized_at = size, time.monotonic()
+        if time.monotonic() - self._resized_at < _RESIZE_S:
+            return
+        self._erase_moved()
         self._print_lines()
         self._live.refresh()
 
-    def _erase_wrapped(self) -> None:
-        """After the terminal has become narrower, erase the rows by which its reflow has made the picture longer."""
-        width = self._console.size.width
-        if not 0 < width < self._last_width:
-            return
-        # Rich goes up by the lines that it drew; those that were wrapped since take more rows than one.
-        more = sum(max(0, cell_len(line) - 1) // width for line in self._last.plain.split("\n"))
-        if more:
+    def _erase_moved(self) -> None:
+        """After the window has changed its size, erase what rich, which goes up by the lines it drew, would not."""
+        drawn = self._last.plain.count("\n") + 1
+        erasure = self._scrolled.resized(self._console.size)
+        more = erasure.rows - drawn
+        if more > 0:
             erase, up = (ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)
             self._console.control(Control(ControlType.CARRIAGE_RETURN, erase, *((up, erase) * more)))
+        if erasure.rows:
+            self._live.refresh()  # for a print draws the picture as it was, which may be higher than the window
+            self._print_above(erasure.lines)
 
     def _print_lines(self) -> None:
         texts = []
@@ -115,8 +127,17 @@ class RichDisplay:
         if self._lost:
             lost, self._lost = self._lost, 0
             texts.append(Text(f"({plural(lost, 'line')} left out)", style="dim"))
-        if texts:  # in one piece, since each print draws the picture anew
-            self._console.print(Text("\n").join(texts), overflow="fold")
+        self._print_above(texts)
+
+    def _print_above(self, texts: list[Text]) -> None:
+        if not texts:
+            return
+        width = self._console.width
+        texts = [line for text in texts for line in text.wrap(self._console, width, overflow="fold")]
+        for text in texts:
+            self._scrolled.printed(text, text.cell_len)
+        # In one piece, since each print draws the picture anew.
+        self._console.print(Text("\n").join(texts), overflow="fold")
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -128,7 +149,7 @@ class RichDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._ticker.stop()
-        self._erase_wrapped()
+        self._erase_moved()
         self._print_lines()
         for handler in self._moved:
             handler.setStream(self._stream)

@@ -20,6 +20,7 @@ from llmbatch.core.events import Event, RunEnded, RunStarted
 from llmbatch.core.raw_json import JSON, parse
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
+from llmbatch.outputs.deferred import status_path
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
@@ -32,11 +33,6 @@ _MOST_UNWRITTEN_ROWS = 100
 _MOST_UNCOUNTED_ROWS = 50_000
 """The sidecar of a killed run is up to a second old, so lines may have been appended after it; rows that it counted
 have their lines, but for those of the last moment."""
-
-
-def status_path(output: Path) -> Path:
-    """Where the sidecar of *output* lies."""
-    return output.with_name(f".{output.name}.status.json")
 
 
 def read_sidecar(output: Path) -> dict[str, JSON]:
@@ -154,6 +150,15 @@ class StatusFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
         self._ticker.stop()
+        self._remove_if_refused()
+
+    def _remove_if_refused(self) -> None:
+        """A command that was wrong leaves nothing: neither the first output, which is removed by now, nor this."""
+        ended = self._stats.ended
+        is_refused = ended is not None and ended.exit_code == 2
+        if is_refused and self._journal.runs <= 1 and not os.path.lexists(self._output):
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -131,14 +132,28 @@ def _is_taken(path: Path) -> bool:
 def open_for_reading(path: Path) -> Iterator[int]:
     """Open an output for as long as the block lasts; gives the descriptor.
 
+    A run that stopped without any line has left no output, only its sidecar: this is read as an empty file.
+
     Raises:
         OutputError: as :func:`read_status`.
     """
-    descriptor = _open(path)
+    descriptor = _open_empty() if _has_no_line_yet(path) else _open(path)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _has_no_line_yet(path: Path) -> bool:
+    if os.path.lexists(path):
+        return False
+    sidecar = read_sidecar(path)
+    return agrees(sidecar, 0, 0) and _mapping(sidecar.get("run")).get("exit_code") is not None
+
+
+def _open_empty() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _open(path: Path) -> int:

@@ -129,7 +129,10 @@ def next_step(report: StatusReport) -> str:
         case "stopped":
             # Killed runs have no exit code; to go on is the same as after an interruption.
             return how_to_go_on(
-                report.output, 130 if report.exit_code is None else report.exit_code, command=report.command
+                report.output,
+                130 if report.exit_code is None else report.exit_code,
+                command=report.command,
+                has_lines=bool(report.rows),
             )
         case "unknown":
             again = how_to_go_on(report.output, 130, command=report.command)

@@ -47,7 +47,9 @@ def print_summary(
     facts = summary_lines(summary, is_reason_told=is_reason_told)
     # Of rows that failed in earlier runs the codes are not known.
     codes = summary.failures_by_code if sum(summary.failures_by_code.values()) == summary.failed else ()
-    last = how_to_go_on(summary.output, summary.exit_code, command=command, codes=frozenset(codes))
+    last = how_to_go_on(
+        summary.output, summary.exit_code, command=command, codes=frozenset(codes), has_lines=bool(summary.rows)
+    )
     environ = os.environ if environ is None else environ
     if is_live_terminal(stream, environ) or (environ.get("FORCE_COLOR") and is_utf8(stream)):
         _print_rich(stream, summary, facts, last)
@@ -88,8 +90,12 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     return facts
 
 
-def how_to_go_on(output: str, exit_code: int, *, command: str, codes: Set[str] = frozenset()) -> str:
+def how_to_go_on(
+    output: str, exit_code: int, *, command: str, codes: Set[str] = frozenset(), has_lines: bool = True
+) -> str:
     """One line, by exit code: where the results are, and what to do next. *command* runs it again; it may be empty.
+
+    *has_lines*: whether the output has any; a run that stopped without one leaves no output.
 
     *codes* of the failed rows, where they are known: rows that are no requests are corrected, not resent; those that
     timed out need more time.
@@ -97,7 +103,7 @@ def how_to_go_on(output: str, exit_code: int, *, command: str, codes: Set[str] =
     if output == "-":
         where = "results went to standard output"
         return where if exit_code in (0, 1) else f"{where}, which cannot be resumed; a file (-o) can"
-    where = f"results are in {shown(shlex.quote(output))}"
+    where = f"results are in {shown(shlex.quote(output))}" if has_lines or exit_code in (0, 1) else "no results yet"
     again = f"run the same command again{f': {shown(command)}' if command else ''}"
     match exit_code:
         case 0:

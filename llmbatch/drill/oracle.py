@@ -28,7 +28,7 @@ ERROR_TIME_SHARE = 0.2
 """Duration of an error response as a share of that of a good answer, in the simulated provider."""
 
 _STEPS = 20_000
-_ANSWERED: frozenset[Behavior] = frozenset({"fine", "slow"})
+_ANSWERED: frozenset[Behavior] = frozenset({"fine", "slow", "stream_pause"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Workload:
         match behavior:
             case "fine" | "cut" | "false_success":
                 return min(self.latency, self.timeout)
-            case "slow":
+            case "slow" | "stream_pause":
                 return min(self.latency + phase.stall, self.timeout)
             case "hang":
                 return self.timeout

@@ -117,7 +117,7 @@ class _Watcher:
     def put(self, result: Result) -> None:
         if result.status == "success":
             self.succeeded += 1
-        elif result.row in self._bad:
+        elif result.number in self._bad:
             self.bad_failed += 1
         else:
             self.failed += 1

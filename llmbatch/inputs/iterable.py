@@ -27,6 +27,7 @@ class IterableSource:
     own parts, or over the names of their columns.
     """
 
+    name: str = "the rows"
     fraction: float | None = None
     can_skip: bool = False
     can_reread: bool = False

@@ -7,6 +7,7 @@ errors and raises none. It converts nothing.
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = ["MOST_MALFORMED", "binary_format", "other_format", "unsendable"]
 MOST_MALFORMED: Final = 20
 """First rows that are looked at: if all of them are malformed, nothing is sent and nothing is written."""
 
+_DECODER: Final = json.JSONDecoder()
 _STANDARD_INPUT = "standard input"
 _GZIP = (".gz",)
 _ZSTD = (".zst", ".zstd")
@@ -44,6 +46,8 @@ class _Format:
 
 _ARRAY = _Format("a JSON array", "jq -c '.[]'")
 _PRETTY = _Format("JSON with line breaks inside its values", "jq -c .")
+_COMMAS = _Format("JSON with commas between the rows", "sed 's/,[[:space:]]*$//'")
+_SEVERAL = _Format("JSON with several values in one line", "jq -c .")
 _CSV_REMARK = "; the column of the prompts has to be called prompt"
 _COMMA = _Format("CSV", _PYTHON.format(_CSV.format("")), _CSV_REMARK)
 _SEMICOLON = _Format("CSV with semicolons", _PYTHON.format(_CSV.format(",delimiter=';'")), _CSV_REMARK)
@@ -99,7 +103,7 @@ def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
     not_text = _not_text(name, rows)
     if not_text is not None:
         return not_text
-    found = _format_of_first(name, rows[0]) or _text_format(rows)
+    found = _format_of_first(name, rows[0]) or _text_format(rows) or _more_than_a_row(rows)
     if found is not None:
         return _converted(name, found)
     named = rows[:1] if len({(row.code, row.message) for row in rows}) == 1 else rows[:_NAMED_ROWS]
@@ -112,6 +116,8 @@ def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
     if all(row.code == "input_no_prompt" for row in rows):
         source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
         hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
+    if all(row.code == "input_bad_url" and "--endpoint raw" in row.message for row in rows):
+        hint = "if the provider has these paths, send the rows to them as they are: --endpoint raw"
     return InputError(f"{name}: {_which(rows)} malformed: {shown}", hint=hint, line=rows[0].number)
 
 
@@ -160,6 +166,22 @@ def _opens_array(text: str) -> bool:
     return text[1:].lstrip()[:1] in ("", "{", '"', "[")
 
 
+def _more_than_a_row(rows: Sequence[Malformed]) -> _Format | None:
+    """Where each of *rows* is a JSON object and something more: a comma, as within an array, or more objects."""
+    if any(row.code != "input_bad_json" or row.excerpt[:1] != "{" for row in rows):
+        return None
+    rests = []
+    for row in rows:
+        try:
+            _, end = _DECODER.raw_decode(row.excerpt)
+        except ValueError:
+            return None
+        rests.append(row.excerpt[end:].strip())
+    if all(rest == "," for rest in rests):
+        return _COMMAS
+    return _SEVERAL if all(rest[:1] == "{" for rest in rests) else None
+
+
 def _text_format(rows: Sequence[Malformed]) -> _Format | None:
     text_codes = ("input_bad_json", "input_not_a_row", "input_bad_utf8")
     if any(row.code not in text_codes or row.excerpt.lstrip()[:1] in ("{", "[", "") for row in rows):
@@ -198,7 +220,8 @@ def _pandas_hint(name: str, reader: str) -> str:
     script = _PYTHON.format(_PANDAS.format(reader))
     if name == _STANDARD_INPUT:
         return f"save it to a file and convert that: {script} FILE rows.jsonl && llmbatch run rows.jsonl"
-    made = shlex.quote(str(PurePath(name).with_suffix(".jsonl")))
+    path = PurePath(name).with_suffix(".jsonl")
+    made = shlex.quote(str(path.with_suffix(".rows.jsonl") if str(path) == name else path))
     return f"convert it: {script} {shlex.quote(name)} {made} && llmbatch run {made}{_CSV_REMARK}"
 
 

@@ -66,20 +66,40 @@ def too_long(number: int, digest: str) -> Malformed:
 def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row | Malformed:
     """Convert a Python object (a dict, a string or a list of messages) into a row that also holds *value* itself.
 
-    With *opaque* (rows for a function of the user's) nothing is malformed: an object without a JSON form, or with
-    nothing to send, is a row without fields. Never raises.
+    Models, dataclasses, dates and the like, also inside a dict, are converted by
+    :func:`~llmbatch.core.json_form.json_form`. With *opaque* (rows for a function of the user's) nothing is malformed:
+    an object that :mod:`json` does not take, or with nothing to send, is a row without fields. Never raises.
     """
     try:
-        row = _parse(number, dumps(value).encode())
+        row = _parse(number, _text_of(value, opaque=opaque).encode())
     except RecursionError:
         row = _no_json(number, value, "input_too_deep", "nested too deeply")
-    except (TypeError, ValueError) as error:
-        row = _no_json(number, value, "input_bad_json", f"the row cannot be represented as JSON: {error}")
-    if isinstance(row, Row):
-        row.value = value
-    elif opaque:
+    except Exception as error:  # noqa: BLE001 - a method of a foreign object may raise anything
+        message = f"the row cannot be represented as JSON: {_shown(error)}"
+        row = _no_json(number, value, "input_bad_json", message)
+    row.value = value
+    if opaque and isinstance(row, Malformed):
         return Row(number, row.hash, row.id_json, {}, value)
     return row
+
+
+def _text_of(value: object, *, opaque: bool) -> str:
+    """*value* as JSON text. Raises whatever converting it raises."""
+    try:
+        return dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        if opaque:  # a function gets the object itself: spare the conversion of what may be an image
+            raise
+    from llmbatch.core.json_form import json_form  # decimals and the like, which few rows need
+
+    return dumps(json_form(value))
+
+
+def _shown(error: Exception) -> str:
+    try:
+        return str(error) or type(error).__name__
+    except Exception:  # noqa: BLE001 - a foreign __str__ may do anything
+        return type(error).__name__
 
 
 def _parse(number: int, raw: bytes) -> Row | Malformed:
@@ -152,12 +172,16 @@ def _no_json(number: int, value: object, code: str, message: str) -> Malformed:
         described = repr(value)
     except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything, and one row must not end the run
         described = type(value).__qualname__
-    id_json = _unnamed(number)
-    if isinstance(value, dict):
-        given = {member: value.get(member) for member in _NAMING_MEMBERS}
-        names = {member: dumps(name) for member, name in given.items() if _is_name(name)}
-        id_json = _take_name(number, names)
+    names = {member: dumps(name) for member in _NAMING_MEMBERS if _is_name(name := _member(value, member))}
+    id_json = _take_name(number, names)
     return Malformed(number, line_digest(described.encode(errors="backslashreplace")), id_json, code, message)
+
+
+def _member(value: object, name: str) -> object:
+    try:
+        return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+    except Exception:  # noqa: BLE001 - a property of a foreign class may do anything
+        return None
 
 
 def _is_name(value: object) -> bool:

@@ -1,1 +1,1 @@
-"""Adapters for other libraries, such as the SDKs of providers."""
+"""Adapters for other libraries: circuits under HTTP clients and SDKs, and how errors of providers are judged."""

@@ -17,7 +17,7 @@ from llmbatch.core.rows import Result
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
-__all__ = ["default_output", "deferred_path", "spool_path", "stamp_retry_at", "write_deferred"]
+__all__ = ["default_output", "deferred_path", "spool_path", "stamp_retry_at", "status_path", "write_deferred"]
 
 _COMPRESSED = (".gz", ".zst", ".zstd")
 
@@ -57,6 +57,11 @@ def spool_path(output_path: str | Path) -> Path | None:
         return None
     real = path.resolve()
     return real.with_name(f".{real.name}.llmbatch-spool")
+
+
+def status_path(output: Path) -> Path:
+    """Path of the sidecar for ``llmbatch status``: ``.o.jsonl.status.json`` next to ``o.jsonl``."""
+    return output.with_name(f".{output.name}.status.json")
 
 
 _LATEST: float = datetime(9999, 12, 31, tzinfo=UTC).timestamp()

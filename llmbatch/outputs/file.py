@@ -8,6 +8,7 @@ lines.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from itertools import islice
 from typing import Final
@@ -228,10 +229,11 @@ class Output:
             self._cut()
 
     def remove_if_new(self) -> None:
-        """Remove a file that this run made and wrote nothing to: one that was refused leaves nothing behind."""
+        """Remove a file that this run made and wrote nothing to, unless another file has taken its name."""
         if self.is_new and self._open and self._path is not None:
             with contextlib.suppress(OSError):
-                if self._disk.fstat(self._fd).st_size == 0:
+                mine = self._disk.fstat(self._fd)
+                if mine.st_size == 0 and os.path.samestat(mine, self._disk.stat(self._path)):
                     self._disk.unlink(self._path)
 
     def close(self) -> None:

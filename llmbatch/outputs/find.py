@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from llmbatch.core.errors import OutputError
-from llmbatch.outputs.deferred import default_output
+from llmbatch.outputs.deferred import default_output, status_path
 
 __all__ = ["find_output"]
 
@@ -27,10 +27,10 @@ def find_output(path: str | Path) -> Path:
         with named.open("rb") as file:
             start = file.read(len(_LINE_START))
     except OSError:
-        return default if not named.exists() and default.exists() else named
+        return default if not _has_run(named) and _has_run(default) else named
     if start == _LINE_START or not named.is_file():
         return named
-    if default.exists():
+    if _has_run(default):
         return default
     if start and not _LINE_START.startswith(start):
         raise OutputError(
@@ -38,3 +38,8 @@ def find_output(path: str | Path) -> Path:
             hint=f"name the output of the run (-o), or begin with llmbatch run {shlex.quote(str(path))}",
         )
     return named
+
+
+def _has_run(output: Path) -> bool:
+    """Whether *output* is there, or at least the sidecar of a run that stopped without any line."""
+    return output.exists() or status_path(output).exists()

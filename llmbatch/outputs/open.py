@@ -33,6 +33,7 @@ from llmbatch.storage.finished_rows import FinishedRows
 __all__ = ["open_output"]
 
 _COMPRESSED: Final = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
+_TABLES: Final = (".csv", ".tsv", ".xls", ".xlsx", ".parquet")
 
 
 def open_output(
@@ -65,6 +66,7 @@ def open_output(
         plain = shlex.quote(str(Path(name).with_suffix("")))
         hint = f"a compressed file cannot be appended to and resumed; write to {plain}, and compress it afterwards"
         raise OutputError(f"{name}: results are written uncompressed", hint=hint)
+    _refuse_other_format(name, disk)
     # A link stays a link: the file that it names is the one that is locked and, on a rewrite, replaced.
     real = disk.real_path(name)
     is_new = not _exists(real, disk)
@@ -94,6 +96,16 @@ def open_output(
     output = Output(fd, name, finished, disk, path=real)
     output.is_new = is_new
     return output
+
+
+def _refuse_other_format(name: str, disk: Filesystem) -> None:
+    """Refuse a new output whose name says that it is a table; one that is there is read, whatever its name."""
+    path = Path(name)
+    if path.suffix.lower() not in _TABLES or _exists(name, disk):
+        return
+    lines = shlex.quote(str(path.with_suffix(".jsonl")))
+    hint = f"write to {lines} (-o), and convert it afterwards: jq -r '[.id, .status, .text] | @csv' {lines}"
+    raise OutputError(f"{name}: results are written as JSON Lines, not as {path.suffix[1:]}", hint=hint)
 
 
 def _exists(path: str, disk: Filesystem) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from llmbatch.core.rows import Result, encode_line
@@ -56,6 +56,11 @@ class QueueSink:
         """Whether the consumer is behind."""
         return len(self._results) >= self._bound
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the consumer would have to wait."""
+        return not self._results
+
     def put(self, result: Result) -> None:
         """Take one result."""
         self._results.append(result)
@@ -71,6 +76,10 @@ class QueueSink:
         while self.congested:
             self._emptied.clear()
             await self._emptied.wait()
+
+    def last(self, deferred: Sequence[Result]) -> Sequence[Result]:
+        """What is left once the sink was closed and is empty: the rows that are *deferred*."""
+        return deferred
 
     async def results(self) -> AsyncIterator[Result]:
         """Iterate over the results until the sink is closed and empty."""

@@ -1,4 +1,4 @@
-"""Provider that calls an ``async def call(row)``.
+"""Provider that calls a function of the user's: ``async def call(row)``, or a plain one, which runs in threads.
 
 The function receives the row; its return value is the result, and its exceptions are classified like answers.
 """
@@ -7,43 +7,56 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmbatch.classify.classify import classify_exception, classify_fault
+from llmbatch.classify.client_errors import is_client_type
+from llmbatch.classify.results import classify_answer
 from llmbatch.core.calls import Outcome, Request, Route
-from llmbatch.core.errors import TransportError, UsageError
-from llmbatch.core.raw_json import JSON, dumps, parse
+from llmbatch.core.errors import TransportError
+from llmbatch.core.raw_json import JSON, parse
 from llmbatch.core.rows import Row
+from llmbatch.providers.function_call import FunctionCall, function_name
+from llmbatch.providers.result_json import ResultJson
 from llmbatch.providers.sdk_results import read_result
+from llmbatch.providers.threads import HangingThreadsError
 from llmbatch.providers.time_limits import TimeLimits
 
 __all__ = ["FunctionProvider"]
 
+_Judge = Callable[[Any, Outcome], Outcome]
+"""Gets an exception or a result and how it is classified without the judge, and gives its own outcome."""
+
 
 class FunctionProvider:
-    """Implements :class:`llmbatch.core.ports.Provider` with a coroutine function.
+    """Implements :class:`llmbatch.core.ports.Provider` with a function.
 
     The function gets ``row.value`` for rows that come from Python, else a dictionary of the row's members and its
-    ``id``. ``ping_row`` is what it is called with as a health check; without one it is not pinged.
+    ``id``. ``ping_row`` is what it is called with as a health check; without one it is not pinged. ``threads`` bounds
+    the threads of a function that is not async. ``judge_error`` and ``judge_result`` may change how what it raised or
+    returned is classified; they must not raise.
 
-    Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not an ``async def``.
+    Raises :class:`~llmbatch.core.errors.UsageError` for anything that is not a function.
     """
 
     def __init__(
-        self, fn: Callable[[Any], Awaitable[object]], *, name: str | None = None, ping_row: object = None
+        self,
+        fn: Callable[[Any], object],
+        *,
+        name: str | None = None,
+        ping_row: object = None,
+        threads: int = 40,
+        judge_error: _Judge | None = None,
+        judge_result: _Judge | None = None,
     ) -> None:
-        if not _is_async(fn):
-            raise UsageError(
-                f"{_name(fn)} is not an async function",
-                hint="define it with `async def`; a blocking one can be awaited with asyncio.to_thread(function, row)",
-            )
-        self._fn = fn
+        self._call = FunctionCall(fn, threads=threads)
         self._ping_row = ping_row
-        label = name or _name(fn)
+        self._judge_error = judge_error
+        self._judge_result = judge_result
+        label = name or function_name(fn)
+        self._json = ResultJson(label)
         self._route = Route(label=label, account=label)
         self._limits = TimeLimits()
         self._routes = (self._route,)
@@ -72,26 +85,43 @@ class FunctionProvider:
         try:
             value = self._ping_row if row is None else _value_of(row)
             with limit:
-                result = await self._fn(value)
-            body = _json_of(result)
+                result = await self._call(value)
         except TimeoutError as error:
             if limit.expired:
                 return classify_fault(TransportError("timeout", f"no result within {timeout:g} s", sent=True))
-            return classify_exception(error, asked=_shown(value))
+            return self._failed(error, value)
+        except HangingThreadsError:
+            return _hanging(self._route.label, timeout)
         except Exception as error:  # noqa: BLE001 - whatever the function raises is classified
-            return classify_exception(error, asked=_shown(value))
+            return self._failed(error, value)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             # This call was not canceled: the function awaited something that was. Do not treat it as our cancellation.
             return classify_exception(ConnectionAbortedError("the function was canceled from within"))
-        text, usage = read_result(result, body)
-        return Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
+        return self._succeeded(result)
 
     async def aclose(self) -> None:
-        """Cancel the timer of time limits."""
+        """Cancel the timer of time limits, and end the threads."""
         self._limits.close()
+        self._call.close()
+
+    def _failed(self, error: Exception, value: object) -> Outcome:
+        outcome = classify_exception(error, asked=_shown(value))
+        return outcome if self._judge_error is None else self._judge_error(error, outcome)
+
+    def _succeeded(self, result: object) -> Outcome:
+        body = self._json.encode(result)
+        text = usage = None
+        with contextlib.suppress(Exception):  # a foreign object may raise anything as it is read
+            text, usage = read_result(result, body)
+        success = Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
+        failed = classify_answer(result) if is_client_type(type(result)) else None
+        outcome = success if failed is None else replace(failed, body=body, usage=usage)
+        if self._judge_result is not None:
+            outcome = self._judge_result(result, outcome)
+        return success if outcome.verdict == "success" else outcome
 
     def _request(self, tokens: int) -> Request:
         return Request(self._route, "", {}, b"", "function", tokens)
@@ -114,31 +144,13 @@ def _shown(value: object) -> bytes:
         return b""
 
 
-def _json_of(result: object) -> str:
-    """*result* as JSON text; values that JSON cannot represent become strings, so that no paid result is lost."""
-    try:
-        return dumps(result)
-    except (TypeError, ValueError, RecursionError):
-        pass
-    with contextlib.suppress(Exception):  # a foreign object may raise anything as it is dumped
-        return dumps(json.loads(json.dumps(result, default=_plain, allow_nan=False)))
-    with contextlib.suppress(Exception):
-        return dumps(str(result))
-    return dumps(type(result).__name__)
-
-
-def _plain(value: object) -> object:
-    dump = getattr(value, "model_dump", None)
-    return dump(mode="json") if callable(dump) else str(value)
-
-
-def _is_async(fn: object) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-
-
-def _name(fn: object) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return getattr(fn, "__name__", "") or type(fn).__name__
+def _hanging(label: str, timeout: float) -> Outcome:
+    """Stops the run: nothing more can be called, however long it waits."""
+    return Outcome(
+        "account_refused",
+        scope="key",
+        code="threads_hang",
+        message=f"calls of {label} do not return: too many still run after the time limit of {timeout:g} s",
+        hint="a thread cannot be stopped: give what the function calls a time limit of its own",
+        sent=False,
+    )

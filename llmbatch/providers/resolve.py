@@ -97,7 +97,10 @@ class ProviderSettings:
             except RawJsonError as error:
                 raise UsageError(f"parameter {name!r} is not JSON: {error}") from None
             if name == "stream" and value is True:
-                raise UsageError("parameter 'stream' is true, but a result line cannot hold a stream")
+                raise UsageError(
+                    "parameter 'stream' is true, but a result line cannot hold a stream",
+                    hint="leave it out: answers are read whole",
+                )
 
 
 @dataclass(slots=True)

@@ -8,8 +8,9 @@ and objects with the members of OpenAI's or Anthropic's answers. Imports none of
 from __future__ import annotations
 
 from llmbatch.classify.responses import ParsedAnswer, read_success
+from llmbatch.classify.results import endpoint_of
 from llmbatch.core.calls import Usage
-from llmbatch.core.raw_json import JSON, RawJsonError, parse
+from llmbatch.core.raw_json import RawJsonError, parse
 
 __all__ = ["read_result"]
 
@@ -60,20 +61,9 @@ def _from_document(body: str) -> tuple[str | None, Usage | None]:
         document = parse(body)
     except RawJsonError:
         return None, None
-    endpoint = _endpoint_of(document) if isinstance(document, dict) else None
+    endpoint = endpoint_of(document) if isinstance(document, dict) else None
     read = None if endpoint is None else read_success(endpoint, document)
     return (read.text, read.usage) if isinstance(read, ParsedAnswer) else (None, None)
-
-
-def _endpoint_of(document: dict[str, JSON]) -> str | None:
-    choices = document.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return "chat" if "message" in choices[0] else "completions"
-    if isinstance(document.get("output"), list):
-        return "responses"
-    if isinstance(document.get("content"), list) and "role" in document:
-        return "messages"
-    return "embeddings" if document.get("object") == "list" and "data" in document else None
 
 
 def _usage(counts: object) -> Usage | None:

@@ -6,6 +6,7 @@ Pure: ``at`` and ``now`` are arguments, on the event loop's clock. Its memory gr
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import islice
 from typing import assert_never
@@ -57,6 +58,7 @@ class RunStats:
         self.ended: RunEnded | None = None
         self.stopping: RunStopping | None = None
         self._progress: Progress | None = None
+        self._estimated_rows: float | None = None
         self._counts = Counts()
         self._waiting: set[int] = set()
         self._parked: dict[int, str] = {}
@@ -85,7 +87,7 @@ class RunStats:
             return
         match event:
             case Progress():
-                self._progress = event
+                self._progress_made(event)
             case RetryPlanned():
                 self._waiting.add(event.row)
             case RowParked():
@@ -126,6 +128,12 @@ class RunStats:
         if len(self._routes) >= _MOST_ROUTES:
             label = _OTHER_ROUTES
         return self._routes.setdefault(label, RouteStats(label))
+
+    def _progress_made(self, event: Progress) -> None:
+        self._progress = event
+        # All bytes are read long before all rows are: they wait in a buffer, of a compressed input above all.
+        if event.fraction is not None and event.rows and 1e-6 < event.fraction < 1.0:
+            self._estimated_rows = event.rows / event.fraction
 
     def _call_sent(self, event: CallSent) -> None:
         route = self._route(event.route)
@@ -328,15 +336,18 @@ class RunStats:
         return summarize(self.snapshot(ended.at), ended, advice=self._advice)
 
     def _total(self, done: int) -> tuple[int | None, bool]:
-        """Rows of the input, and whether that is an estimate from the fraction of bytes read."""
+        """Lines of the output when all is done, and whether that is an estimate from the fraction of bytes read."""
         progress, started = self._progress, self.started
+        read = 0 if progress is None else progress.rows
+        beyond = 0 if started is None else started.done_beyond_limit
         if progress is not None and progress.exhausted:
-            return max(progress.rows, done), False
+            return max(read + beyond, done), False
         if started is not None and started.total_rows is not None:
             return max(started.total_rows, done), False
-        if progress is not None and progress.fraction is not None and 1e-6 < progress.fraction <= 1.0 and progress.rows:
-            return max(round(progress.rows / progress.fraction), progress.rows, done), True
-        return None, False
+        if self._estimated_rows is None:
+            return None, False
+        most = math.inf if started is None or started.limit is None else started.limit
+        return max(round(min(self._estimated_rows, most)) + beyond, read + beyond, done), True
 
     def _state(self) -> RunState:
         if self.ended is not None:

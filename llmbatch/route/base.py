@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, Request
 from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.account import AccountRefusals
 from llmbatch.route.calls import Call, CallKind, CallsInFlight
-from llmbatch.route.evidence import Evidence
+from llmbatch.route.evidence import Evidence, is_own_error
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.health import HealthChecks, RecentAnswers
 from llmbatch.route.law import FLOOR
@@ -66,11 +66,19 @@ class RoutePolicy:
 class RouteHistory:
     """Facts about a route that its tenants share."""
 
-    __slots__ = ("answered", "answered_before", "refusals", "throttled")
+    __slots__ = ("answered", "answered_before", "good", "name", "reached", "refusals", "slow", "throttled")
 
-    def __init__(self, *, answered_before: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, name: str = "", *, answered_before: Callable[[], bool] = lambda: False) -> None:
+        self.name = name
+        """Label of the route, without a tenant."""
         self.answered = False
         """Whether a call has succeeded in this run."""
+        self.good: Request | None = None
+        """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
+        self.reached = False
+        """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
+        self.slow: set[int] = set()
+        """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
         self.answered_before = answered_before
         """Whether a call succeeded in an earlier run."""
         self.refusals = AccountRefusals()
@@ -99,6 +107,7 @@ class RouteBase:
         "dead",
         "evidence",
         "history",
+        "is_tenant",
         "label",
         "limit",
         "outage",
@@ -111,10 +120,18 @@ class RouteBase:
     # Queries.
 
     def __init__(
-        self, label: str, policy: RoutePolicy, *, history: RouteHistory, chance: Callable[[str], float] = lambda _: 0.5
+        self,
+        label: str,
+        policy: RoutePolicy,
+        *,
+        history: RouteHistory,
+        is_tenant: bool = False,
+        chance: Callable[[str], float] = lambda _: 0.5,
     ) -> None:
         self.label = label
         self.history = history
+        self.is_tenant = is_tenant
+        """Whether this is one tenant of a route: then other tenants' answers and pings show little about it."""
         self.circuit = Circuit(policy.breaker)
         self.limit = AdaptiveLimit(policy.concurrency)
         self.calls = CallsInFlight()
@@ -178,7 +195,41 @@ class RouteBase:
         if self._stop is None or self.outage is None or self.outage.failed_rows >= FURTHER_ROWS:
             return False
         outcome = self._stop[1]
-        return outcome.scope == "row" and outcome.status is None and outcome.retry
+        return is_own_error(outcome)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no row of this route is known to have been answered; of a tenant, no row of its own."""
+        if self.is_tenant and self.recent.succeeded_at == -math.inf and not self.checks.available:
+            return True
+        return not self.history.ever
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether the route is known to answer something: a row, or the smallest request."""
+        return self.history.ever or self.history.reached
+
+    @property
+    def may_ping(self) -> bool:
+        """Whether the smallest request can show anything.
+
+        Of a tenant it shows only whether the route answers, which counts while no row of the tenant ever was answered.
+        """
+        if not self.is_tenant:
+            return True
+        if self.outage is not None:
+            return self.is_silent
+        return self._unreached is not None and not self.is_reached
+
+    def wants_ping(self, now: float) -> bool:
+        """Whether the smallest request should be sent at once: nothing was ever answered, and a row took too long."""
+        return (
+            bool(self.history.slow)
+            and not self.is_reached
+            and not self.calls.checks
+            and now >= self.checks.ended_at + CHECK_SECONDS
+            and self.takes_calls(now)
+        )
 
     def takes_calls(self, now: float) -> bool:
         """Whether calls other than probes may be sent."""

@@ -6,13 +6,14 @@ row without a success in between count as one: they may have had one cause.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 
 from llmbatch.core.calls import Outcome
-from llmbatch.route.law import backoff_steps
+from llmbatch.route.law import FLOOR, LOG_CHANCE, backoff_steps
 from llmbatch.route.rate import ErrorRate
 
-__all__ = ["Evidence", "RowRecord"]
+__all__ = ["Evidence", "RowRecord", "is_own_error"]
 
 MOST_UNPROVEN = 2
 """Unproven failures of a row after which it is not resent until another call succeeds."""
@@ -28,6 +29,7 @@ class RowRecord:
         "last",
         "latest",
         "merged",
+        "own_errors",
         "pending",
         "proven",
         "retry_at",
@@ -57,6 +59,8 @@ class RowRecord:
         """Number of its last failed call."""
         self.merged = 0
         """Failed attempts that do not count, as one before them does for both."""
+        self.own_errors = 0
+        """Attempts that ended with an exception of the program's own."""
 
     def __repr__(self) -> str:
         where = " in flight" if self.in_flight else " held" if self.held else ""
@@ -79,7 +83,17 @@ class Evidence:
     Memory: one record per unfinished row that failed; a success walks over the unproven ones only.
     """
 
-    __slots__ = ("_failed_checks", "_in_flight", "_least", "newest_success", "rate", "records", "unproven")
+    __slots__ = (
+        "_failed_checks",
+        "_in_flight",
+        "_least",
+        "_own_overcome",
+        "newest_success",
+        "own_lost",
+        "rate",
+        "records",
+        "unproven",
+    )
 
     def __init__(self, max_attempts: int, in_flight: Collection[int] = ()) -> None:
         self._least = max_attempts
@@ -93,6 +107,10 @@ class Evidence:
         """Records with unproven failures, by row."""
         self.newest_success = 0
         """Highest number of a call that succeeded."""
+        self.own_lost = 0
+        """Rows that ended as failed with an exception of the program's own."""
+        self._own_overcome = 0
+        """Such exceptions of rows that succeeded later."""
 
     def __repr__(self) -> str:
         return f"<Evidence {len(self.records)} rows, {len(self.unproven)} unproven, errors {self.rate.value:.2%}>"
@@ -104,6 +122,7 @@ class Evidence:
         if record is None:
             record = self.records[row] = RowRecord(serial, outcome)
         record.last = outcome
+        record.own_errors += is_own_error(outcome)
         record.latest = max(record.latest, serial)
         record.in_flight = False
         if serial < self.newest_success or record.sent_alone:
@@ -172,13 +191,24 @@ class Evidence:
 
     def _asked(self, record: RowRecord) -> int:
         """Failures that all answered rows of the route ask for; see :meth:`ErrorRate.needed`."""
-        last = record.last
-        own = last.verdict == "rejected" and last.scope == "row" and last.status is None
-        return self.rate.needed(record.began, self._unresolved(record), alone=record.sent_alone, own=own)
+        if is_own_error(record.last):
+            return self._asked_by_own_errors()
+        return self.rate.needed(record.began, self._unresolved(record), alone=record.sent_alone)
+
+    def _asked_by_own_errors(self) -> int:
+        """Failures that end a row whose exception is the program's own.
+
+        Such an exception comes again on the same row, so the least number is enough. Only where rows have succeeded
+        after one (a model's answer that does not parse), as many as such a row meets by chance once in 100,000.
+        """
+        if not self._own_overcome:
+            return 1
+        rate = self._own_overcome / (self._own_overcome + self.rate.rows)
+        return math.ceil(LOG_CHANCE / math.log(max(FLOOR, rate)))
 
     def _asked_before(self, record: RowRecord) -> int:
         """Failures that rows sent before its last failed call ask for; see :meth:`ErrorRate.needed_before`."""
-        if record.sent_alone:
+        if record.sent_alone or is_own_error(record.last):
             return 1
         before = min(record.latest, next(iter(self._in_flight), record.latest))
         return self.rate.needed_before(before, record.began)
@@ -190,6 +220,7 @@ class Evidence:
         """Forget a row that ended as failed; its failures count in the error rate of later rows."""
         record = self.forget(row)
         if record is not None:
+            self.own_lost += is_own_error(record.last)
             self.rate.lost(record.attempts, record.began)
 
     def is_spent(self, record: RowRecord) -> bool:
@@ -209,6 +240,7 @@ class Evidence:
         """The row has its answer, by call *serial*: what it met before is the route's own error rate."""
         record = self.forget(row) if self.records else None
         if record is not None:
+            self._own_overcome += record.own_errors
             self.rate.resolved(record.attempts, record.began, 0 if probe else 1)
         elif not probe:
             self.rate.answered(serial)
@@ -237,3 +269,8 @@ class Evidence:
         others = f"while {self.rate.value:.1%} of other attempts failed"
         waits = f", {len(record.pending)} more not proven yet" if record.pending else ""
         return f"failed {record.proven} of {self.needed(record)} {others}{waits}"
+
+
+def is_own_error(outcome: Outcome) -> bool:
+    """Whether *outcome* is an exception of the program's own, raised by a function in place of a provider."""
+    return outcome.verdict == "rejected" and outcome.scope == "row" and outcome.status is None and outcome.retry

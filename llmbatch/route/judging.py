@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
@@ -11,6 +12,7 @@ from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
     Decision,
     Fail,
+    GiveUpRoute,
     HoldForEvidence,
     OutageConfirmed,
     OutageOver,
@@ -18,7 +20,6 @@ from llmbatch.route.decisions import (
     PauseRoute,
     Requeue,
     RetryAt,
-    StopRun,
     Tell,
 )
 from llmbatch.route.evidence import RowRecord
@@ -39,6 +40,7 @@ class Judging(RouteBase):
 
     def _note_success(self, call: Call, now: float) -> None:
         self.history.answered = True
+        self.history.slow.clear()
         if self.history.refusals:
             self.history.refusals.prove(call.sent_at)
         throttled = self.history.throttled
@@ -86,13 +88,19 @@ class Judging(RouteBase):
         """Judge a ping that succeeded while rows that failed are held.
 
         Pings prove the failures of fewer rows than it takes to open the circuit. If more rows fail, a ping says nothing
-        about them, and the circuit opens as in an outage.
+        about them, and the circuit opens as in an outage. Of a tenant's rows it says nothing at all.
         """
+        self.history.reached = True
+        if self.is_tenant:
+            self._unreached = None
+            return []
         self.trust.proven_by_ping.update(self.evidence.unproven)
         if len(self.trust.proven_by_ping) < self._policy.failure_threshold:
             self.evidence.check_passed(call.serial)
             self._unreached = None  # it answers, so its rows are judged
             return self._prove(call.serial, now)
+        if self.is_silent and self._are_slow(self.evidence.unproven.values()):
+            return self._name_timeouts()
         if not self.history.ever and self._unreached is None:
             self._unreached = now
         self.trust.pings += 1
@@ -118,14 +126,17 @@ class Judging(RouteBase):
             disprovable = self.calls.newest > call.serial
             named = -math.inf if outcome.retry_after is None else self.throttle.confirmed_wait(disprovable=disprovable)
             return [*self._pause(named - now, now, ""), *self._check_failed(now)]
-        record = self._note_failure(call, outcome)
+        return self._judge_failure(call, self._note_failure(call, outcome), now)
+
+    def _judge_failure(self, call: Call, record: RowRecord, now: float) -> list[Decision]:
+        """Judge a failure of a row that has been noted: it may stop the run or open the circuit."""
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         if self._stop is not None:
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
-        return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
+        return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
         """Judge a health check that failed while rows are held: by chance, or because of an outage."""
@@ -135,9 +146,13 @@ class Judging(RouteBase):
         self.checks.note_failure(self.evidence.rate.cautious)
         if not self.circuit.is_closed or self.checks.log_chance > OUTAGE_BY_CHECKS:
             return []
-        return self._open("last rows", now, confirmed=True)
+        slow = self.is_silent and self._are_slow(self.evidence.unproven.values())
+        return self._open("timeouts" if slow else "last rows", now, confirmed=True)
 
     def _note_failure(self, call: Call, outcome: Outcome) -> RowRecord:
+        slow = self.history.slow
+        if outcome.code == "timeout" and len(slow) < self._policy.failure_threshold and not self.history.ever:
+            slow.add(call.row)
         known = self.evidence.records.get(call.row)
         if (known is None or not known.proven) and self.window.add(call.row, call.serial, self._usual.value):
             self._usual.add(1)
@@ -146,7 +161,7 @@ class Judging(RouteBase):
             self.outage.newest_failure = max(self.outage.newest_failure, call.serial)
         return record
 
-    def _after_failure(self, row: int, record: RowRecord, outcome: Outcome, now: float) -> Decision:
+    def _after_failure(self, row: int, record: RowRecord, now: float) -> Decision:
         if self.evidence.is_spent(record):
             return self._end(row, record)
         record.retry_at = now + self._backoff(row, record)
@@ -172,11 +187,18 @@ class Judging(RouteBase):
 
     def _cause(self) -> Cause:
         records = self.evidence.records
-        lasts = [record.last for row in self.window.rows if (record := records.get(row)) is not None]
-        if lasts and all(last.code == "timeout" for last in lasts):
+        failed = [record for row in self.window.rows if (record := records.get(row)) is not None]
+        if self._are_slow(failed):
             return "timeouts"
+        lasts = [record.last for record in failed]
         refused = sum(last.verdict in ("rejected", "account_refused") for last in lasts)
         return "refusals" if 2 * refused >= len(lasts) and refused else "failures"
+
+    @staticmethod
+    def _are_slow(records: Iterable[RowRecord]) -> bool:
+        """Whether there are rows, and all of them took longer than the time limit at their last attempt."""
+        codes = {record.last.code for record in records}
+        return codes == {"timeout"}
 
     def _open(self, cause: Cause, now: float, *, confirmed: bool = False) -> list[Decision]:
         count = len(self.window.rows)
@@ -190,7 +212,9 @@ class Judging(RouteBase):
             "last rows": "the last rows failed",
             "stop": f"{first} failed" if self._stop is not None and self._stop[0] == 2 else refused,
         }[cause]
-        self._begin_outage(Outage(now, cause, self.window.newest, confirmed))
+        self._begin_outage(
+            Outage(now, cause, self.window.newest, confirmed, is_silent=cause == "timeouts" and self.is_silent)
+        )
         self.circuit.trip(now, reason, by_refusal=cause in ("refusals", "stop"))
         self.circuit.hold(self.throttle.confirmed_wait(disprovable=False))
         decisions: list[Decision] = []
@@ -213,6 +237,8 @@ class Judging(RouteBase):
         outage = self.outage
         assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
+        if call.kind == "ping":
+            outage.pinged = "silent" if outcome.status is None or self.history.good is not None else "answered"
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
@@ -249,6 +275,7 @@ class Judging(RouteBase):
         outage, self.outage = self.outage, None
         assert outage is not None  # noqa: S101 - an open circuit has one
         by_ping = call.kind == "ping"
+        self.history.reached = self.history.reached or by_ping
         self.trust.pings += by_ping
         if by_ping and self.trust.since is None:
             self.trust.since = outage.since
@@ -259,6 +286,9 @@ class Judging(RouteBase):
             self.limit.restart(RAMP_START)
             self._steady = 0.0
             decisions.append(OutageOver(outage.since))
+            if by_ping and self.trust.pings > 1 and outage.cause == "timeouts" and self.is_silent:
+                # The last such answer ended an outage, and again the rows took too long.
+                return [*decisions, *self._name_timeouts()]
         else:
             self.trust.false_opening = True
             # If a named wait has ended meanwhile, traffic ramps up as after any wait.
@@ -267,7 +297,8 @@ class Judging(RouteBase):
                 if not self.history.ever and self._unreached is None:
                     self._unreached = outage.since
                 self.window.clear(self.circuit.serial)
-                decisions += self._name_timeouts(outage)
+                if outage.cause == "timeouts":
+                    decisions += self._name_timeouts()
                 if self.dead is not None:
                     return decisions
             else:
@@ -290,20 +321,23 @@ class Judging(RouteBase):
         message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
         return Tell("warning", message, "is the address right, and is the server up? still trying")
 
-    def _name_timeouts(self, outage: Outage) -> list[Decision]:
-        """Return what to tell the user if pings succeed but every other call times out."""
-        if outage.cause != "timeouts":
-            return []
+    def _name_timeouts(self) -> list[Decision]:
+        """Give the route up if pings are answered but its rows never were in time; else warn."""
         message = f"answers take longer than --timeout ({self._policy.timeout:g} s)"
-        hint = "raise --timeout; nothing was marked as failed"
-        if self.history.ever:
+        if not self.is_silent:
             return [Tell("warning", f"{self.label}: {message}", "raise --timeout, or such rows fail as timeout")]
-        self.dead = Outcome("account_refused", code="timeout", message=f"{self.label}: {message}", hint=hint)
-        return [StopRun(3, self.dead.message, hint)]
+        hint = "raise --timeout; nothing was marked as failed"
+        # If no tenant was ever answered, they all have the same trouble, which is told once.
+        label = self.label if self.history.ever or not self.history.name else self.history.name
+        self.dead = Outcome("account_refused", code="timeout", message=f"{label}: {message}", hint=hint)
+        return [GiveUpRoute(self.dead, self.dead.message, hint)]
 
-    def _heed_waits(self, now: float) -> list[Decision]:
-        """Pause the route for a wait that failures named, if two calls named it and chance hardly explains them."""
-        if not self.window.is_suspicious(self.calls.fresh):
+    def _heed_waits(self, record: RowRecord, now: float) -> list[Decision]:
+        """Pause the route for a wait that failures named, if two calls named it and chance hardly explains them.
+
+        Rows that are judged by their own attempts alone do not tell whether it is chance: they obey.
+        """
+        if not record.sent_alone and not self.window.is_suspicious(self.calls.fresh):
             return []
         return self._pause(self.throttle.confirmed_wait(disprovable=True) - now, now, "")
 

@@ -90,12 +90,16 @@ class Outage:
     """Failed health checks; pings and finished rows' requests take turns."""
     hung: int = 0
     """Probes that timed out."""
+    pinged: Literal["no", "answered", "silent"] = "no"
+    """How the last ping ended: ``silent`` if that means that the provider is down."""
     turn: int = 0
     """Probes sent."""
     can_check: bool = False
     """Whether health checks can be sent; then it takes many failed rows to confirm an outage without one."""
     only_failed_rows: bool = False
     """Whether only rows that have failed can probe, so that no probe can tell an outage from bad rows."""
+    is_silent: bool = False
+    """Whether no row of the route was ever answered. If all took too long, the smallest request may show why."""
     check_next: bool = False
     """Whether a health check probes next: the refusal of a row was no clear answer, or one more success is needed."""
 
@@ -135,7 +139,7 @@ class Outage:
     def _order(self, trust: Trust) -> tuple[ProbeKind, ...]:
         """All four kinds of probes, the one whose turn it is first."""
         checks = self._checks(trust)
-        if self.cause in ("timeouts", "stop") and not self.turn and not trust.pings:
+        if self.cause in ("timeouts", "stop") and not self.turn and (self.is_silent or not trust.pings):
             return (*checks, "fresh", "parked")
         if trust.false_opening and not self.turn:
             # The last opening was disproved, and no row has succeeded since: probe with what disproved it.

@@ -84,8 +84,8 @@ class ErrorRate:
         self._starts = [0]
         self._events = 0
         """Failures, checks that passed, rows that ended after some: with :attr:`rows`, a clock of what was learned."""
-        self._known: dict[tuple[int, bool], tuple[int, int]] = {}
-        """An epoch's start, and whether the error is a program's own, to what ends a row, and until when."""
+        self._known: dict[int, tuple[int, int]] = {}
+        """An epoch's start to what ends a row, and until when."""
 
     def __repr__(self) -> str:
         return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
@@ -153,17 +153,14 @@ class ErrorRate:
         """Failures of other rows are explained otherwise and no longer count: what was worked out from them is void."""
         self._known.clear()
 
-    def needed(
-        self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False, own: bool = False
-    ) -> int:
+    def needed(self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False) -> int:
         """Proven failures that end a row which began to fail with call *began*.
 
         *unresolved*: for each other row that failed and has no answer, its first failed call and its failures.
-        *alone*: it is judged by all rows of the route, however long ago. *own*: it failed by a program's own error,
-        which no change of the route's rate explains.
+        *alone*: it is judged by all rows of the route, however long ago.
         """
         at = 0 if alone else bisect_right(self._starts, began) - 1
-        start = (-1 if alone else self._starts[at], own)
+        start = -1 if alone else self._starts[at]
         clock = self.rows + self._events
         known = self._known.get(start)
         if known is not None and clock <= known[1]:
@@ -175,12 +172,10 @@ class ErrorRate:
             sample.checks += ALONE
         needed = 1
         if earlier < at:
-            if not own and sample.suggests_errors:
+            if sample.suggests_errors:
                 needed = sample.needed(1, JUMP)
             sample = self.since(earlier, unresolved)
         needed = sample.needed(needed)
-        if len(self._known) > 2 * EPOCHS:
-            self._known.clear()
         self._known[start] = needed, clock + sample.size // STALE
         return needed
 

@@ -14,7 +14,7 @@ from llmbatch.route.decisions import (
     ParkUntil,
     RetryAt,
 )
-from llmbatch.route.evidence import RowRecord
+from llmbatch.route.evidence import RowRecord, is_own_error
 from llmbatch.route.failures import MOST_USUAL
 from llmbatch.route.judging import OUTAGE_BY_CHECKS, Judging
 from llmbatch.route.outage import probe_wait
@@ -47,13 +47,7 @@ class Refusing(Judging):
         stop = self._should_stop(outcome)
         if stop is not None:
             self._stop = (3, stop)
-        if not self.circuit.is_closed:
-            return [ParkUntil(call.row)]
-        if self._stop is not None:
-            return [*self._open("stop", now), ParkUntil(call.row)]
-        if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
-            return [*self._open(self._cause(), now), ParkUntil(call.row)]
-        return [*self._heed_waits(now), self._after_failure(call.row, record, outcome, now)]
+        return self._judge_failure(call, record, now)
 
     def _bad_row(self, call: Call, outcome: Outcome) -> list[Decision]:
         self.evidence.forget(call.row)
@@ -62,7 +56,7 @@ class Refusing(Judging):
     def _row_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """Judge a refusal that may be retried, or an exception of a function: it says nothing about the route."""
         record = self.evidence.failed(call.row, call.serial, outcome)
-        if outcome.scope == "row" and outcome.status is None and record.pending:
+        if is_own_error(outcome) and record.pending:
             record.pending.clear()
             self.evidence.unproven.pop(call.row, None)
             record.proven += 1
@@ -70,10 +64,11 @@ class Refusing(Judging):
             return [ParkUntil(call.row)]
         if outcome.scope == "row" and not self.history.ever:
             raised = sum(other.last.scope == "row" for other in self.evidence.records.values())
-            if raised >= self._policy.failure_threshold and raised == len(self.evidence.records):
+            ended = self.evidence.own_lost
+            if raised + ended >= self._policy.failure_threshold and raised == len(self.evidence.records):
                 self._stop = (3, outcome)
                 return [*self._open("stop", now), ParkUntil(call.row)]
-        return [self._after_failure(call.row, record, outcome, now)]
+        return [self._after_failure(call.row, record, now)]
 
     def _should_stop(self, outcome: Outcome) -> Outcome | None:
         """Return the outcome to stop with if an operator must act: no money, or a route that never worked."""
@@ -122,6 +117,8 @@ class Refusing(Judging):
 
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
+        if outage is not None and call.kind == "ping":
+            outage.pinged = "answered" if self.history.good is None else "silent"
         final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
             self.circuit.settle(call.permit, "neutral", now)
@@ -133,14 +130,17 @@ class Refusing(Judging):
             self.circuit.settle(call.permit, "failure", now)
             decisions = self._probe_failed(call, outcome, now)
         else:
-            # The provider answers, though it refuses this request: ask another one before long.
+            # The provider answers, though it refuses this request: ask another one before long, unless such fail too.
             self.circuit.settle(call.permit, "neutral", now)
             outage.check_next = not self.trust.pings
+            if call.kind == "ping" and outage.pinged == "answered" and outage.cause == "timeouts" and self.is_silent:
+                self.history.reached = True
+                return self._name_timeouts()
             decisions = self._bad_row(call, outcome) if final else [ParkUntil(call.row)] if call.kind == "row" else []
             if self.circuit.is_closed:
                 decisions += self._recovered(Call(0, "ping", call.permit, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
-                lasted = self._failing_for(outage, now) if self.trust.pings else 0.0
+                lasted = self._failing_for(outage, now) if self.trust.pings or outage.failed_checks else 0.0
                 self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
         return decisions
 
@@ -152,7 +152,7 @@ class Refusing(Judging):
         if record is not None and record.throttled and self.circuit.is_closed:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
-            return [self._after_failure(call.row, record, outcome, now)]
+            return [self._after_failure(call.row, record, now)]
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
         count = self.throttle.throttled(call.serial, now)
@@ -167,7 +167,7 @@ class Refusing(Judging):
         record = self.evidence.failed(call.row, call.serial, outcome)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
-        return [self._after_failure(call.row, record, outcome, now)]
+        return [self._after_failure(call.row, record, now)]
 
     def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
         """Pause a throttled route. Counts against no row, except one that was throttled *alone*, if others succeed."""

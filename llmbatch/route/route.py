@@ -33,7 +33,8 @@ from llmbatch.route.decisions import (
     StopRun,
     Succeed,
 )
-from llmbatch.route.evidence import RowRecord
+from llmbatch.route.evidence import RowRecord, is_own_error
+from llmbatch.route.outage import probe_wait
 from llmbatch.route.refusing import Refusing
 
 __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
@@ -121,6 +122,10 @@ class RouteState(Refusing):
             self.circuit.release(call.permit)  # in flight when the route was given up, which stays so
             self.evidence.forget(call.row)
             return decisions
+        if call.kind == "ping" and call.probe and self._shows_the_route_only():
+            self.circuit.release(call.permit)
+            self.circuit.hold(now + probe_wait(0.0, self._policy.recovery_timeout, 0.0))
+            return decisions
         was_open = not self.circuit.is_closed
         self.circuit.settle(call.permit, "success", now)
         if call.kind == "ping":
@@ -146,6 +151,14 @@ class RouteState(Refusing):
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
 
+    def _shows_the_route_only(self) -> bool:
+        """Note that a probing ping was answered; whether that shows nothing about the rows of a tenant."""
+        outage = self.outage
+        if outage is None:
+            return False
+        outage.pinged = "answered"
+        return self.is_tenant and self.history.ever and outage.cause != "timeouts"
+
     def _take_stop_back(self) -> bool:
         """Cancel a stop that a success disproves; return whether it does. Money may have run out since the call."""
         if self._stop is None or self.history.refusals.mean_the_account:
@@ -156,6 +169,8 @@ class RouteState(Refusing):
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Track since when a route that has never answered cannot be reached."""
         if outcome.verdict == "failure" and outcome.status is None:
+            if self.history.reached and call.kind == "row" and outcome.code == "timeout":
+                return  # pings are answered, so its rows take too long
             if self._unreached is None:
                 self._unreached = call.sent_at
         elif outcome.verdict not in ("local", "success"):
@@ -175,6 +190,9 @@ class RouteState(Refusing):
         hint = outcome.hint or "check the model, the parameters and the rows; `llmbatch check` reads them all"
         if exit_code == 2:
             return StopRun(2, f"{self.label}: {outcome.message}", outcome.hint or "check the address (--base-url)")
+        if is_own_error(outcome) and outcome.hint:
+            message = f"{self.label} raised an exception for each of the first rows: {outcome.hint}"
+            return StopRun(3, message, "correct the function, or take out the rows that it cannot handle")
         message = f"{self.label} refused the first rows: {outcome.message}"
         if outcome.verdict == "account_refused" and outcome.scope == "key" and not outcome.key_refused:
             return StopRun(3, f"{self.label} refuses the account: {outcome.message}", hint)
@@ -193,10 +211,14 @@ class RouteState(Refusing):
         held = {row: record for row, record in self.evidence.records.items() if record.held}
         if _all_lack_money(record.last for record in held.values()):
             return list(self._stop_alone(next(iter(held.values())).last, now))
+        is_slow = self.is_silent and self._are_slow(held.values())
         few = rows_left < self._policy.failure_threshold
-        if not few and not all(record.proven for record in held.values()):
+        if is_slow and len(self.history.slow) >= self._policy.failure_threshold:
+            few = False  # of all tenants together, there are many
+        is_lost = self._unreached is not None and not self.is_reached
+        if is_lost or (not few and not all(record.proven for record in held.values())):
             was = self.circuit.phase
-            return list(self._moved(was, self._open("last rows", now)))
+            return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))
         return self._send_alone(held, now)
 
     def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
@@ -215,21 +237,27 @@ class RouteState(Refusing):
         return self._send_alone(dict(records), now)
 
     def judge_parked(
-        self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False
+        self, now: float, probed: Iterable[tuple[int, Outcome]] = (), *, many: bool = False, can_ping: bool = False
     ) -> list[Decision]:
         """As :meth:`judge_alone`, for an open circuit: every row that is left has failed, and minutes have passed.
 
         *probed*: parked rows with their last outcomes; rows that failed only as probes count one failure. *many*: so
-        many that an outage is more likely, which gets more time.
+        many that an outage is more likely, which gets more time. *can_ping*: the smallest request can tell whether the
+        route answers at all; while it does not, that is an outage.
         """
         outage = self.outage
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
         if outage is None or not self.history.ever or now - outage.since < patience:
             return []
+        if can_ping and outage.pinged != "answered":
+            return []
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
         if _all_lack_money(lasts.values()):
             return list(self._stop_alone(next(iter(lasts.values())), now))
+        are_many = len(lasts) >= self._policy.failure_threshold
+        if are_many and self.is_silent and all(last.code == "timeout" for last in lasts.values()):
+            return self._name_timeouts()
         for row, outcome in answers.items():
             if row not in self.evidence.records:
                 self.evidence.failed(row, self.circuit.serial, outcome)
@@ -261,6 +289,10 @@ class RouteState(Refusing):
             else:
                 decisions.append(self._retry(row, record, now))
         return decisions
+
+    def give_up(self, outcome: Outcome) -> None:
+        """Send nothing more: *outcome* of another route concerns the account of this one too."""
+        self.dead = outcome
 
     def forget(self, row: int) -> None:
         """Forget a row that the runner ended for another reason."""

@@ -98,7 +98,8 @@ class Throttle:
             return False
         self.not_before = until
         self.ramp_due = True
-        self._hints.clear()
+        # A longer wait that one of the calls named counts on: another call may confirm it.
+        self._hints = {number: end for number, end in self._hints.items() if end > until}
         self._throttled.clear()
         return True
 

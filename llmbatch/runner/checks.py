@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from llmbatch.core.calls import Request
 from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Row
-from llmbatch.runner.backlog import RunRoute
+from llmbatch.runner.backlog import SMALL_BYTES, RunRoute
 from llmbatch.runner.context import RunContext
 
 __all__ = ["Checks"]
@@ -24,10 +24,11 @@ class Checks:
         self._good_rows: Callable[[], Sequence[Row]] | None = good_rows
 
     def ping(self, route: RunRoute) -> Request | None:
-        """Smallest request of the route; None if there is none, or for a tenant, of whom it shows nothing."""
-        if route.template is None or not route.template.url or route.state.label != route.route.label:
+        """Smallest request of the route; None if there is none, or if it would show nothing, as of most tenants."""
+        if route.template is None or not route.template.url or not route.state.may_ping:
             return None
-        return self._run.provider.ping(route.template)
+        # Of a tenant it tells whether the route answers, as another tenant's request does for certain.
+        return (route.state.history.good if route.state.is_tenant else None) or self._run.provider.ping(route.template)
 
     def good(self, route: RunRoute) -> Request | None:
         """Request of a row that has succeeded; for a function, the row that the user gave for health checks."""
@@ -59,3 +60,6 @@ class Checks:
             if good is None or len(request.body) < len(good.body):
                 route.good_request = request
                 route.state.allow_checks()
+        history = route.state.history
+        if route.state.is_tenant and history.good is None and request.url and len(request.body) <= SMALL_BYTES:
+            history.good = request

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from anyio.abc import TaskGroup
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import InputError, UsageError, WriteError
-from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
+from llmbatch.core.events import Event, FunctionObserver, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.runner.attempt import Attempt
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
 __all__ = ["Engine", "RunOutcome"]
+
+_log = logging.getLogger("llmbatch.observers")
 
 DRAIN_SECONDS = 30.0
 """Seconds that requests in flight have to finish after the first signal."""
@@ -113,7 +116,8 @@ class Engine:
 
     def _mute(self, observer: Observer, error: Exception) -> None:
         self._observers = [other for other in self._observers if other is not observer]
-        name = type(observer).__name__
+        name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
+        _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
         self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
 
     # Stopping.
@@ -132,13 +136,13 @@ class Engine:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
-    def _halt(self, exit_code: int, reason: str, hint: str) -> None:
+    def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:
             self._ending = RunOutcome(exit_code, reason, hint)
             self._scheduler.reading.stop()
             now = self._loop.time()
-            if exit_code in (2, 3):
-                self.emit(Notice(now, "warning", reason, hint))
+            if exit_code in (2, 3) and not told:
+                self.emit(Notice(now, "error", reason, hint))
             self.emit(RunStopping(now, reason))
             self._wake.set()
 
@@ -267,9 +271,9 @@ class Engine:
             return True
         if not self._scheduler.is_stuck(self._loop.time()):
             return False
-        dead = self._scheduler.dead()
-        if dead is not None:
-            self._halt(3, dead.message, dead.hint)
+        given_up = self._scheduler.given_up()
+        if given_up is not None:
+            self._halt(3, *given_up, told=True)
         else:
             self._halt(75, self._scheduler.why_stuck(), "")
         return True
@@ -299,9 +303,9 @@ class Engine:
     def _conclude(self) -> RunOutcome:
         if self._ending is not None:
             return self._ending
-        dead = self._scheduler.dead()
-        if dead is not None:
-            return RunOutcome(3, dead.message, dead.hint)
+        given_up = self._scheduler.given_up()
+        if given_up is not None:
+            return RunOutcome(3, *given_up)
         if not self._scheduler.is_finished():
             return RunOutcome(75, "stopped before the end")
         return RunOutcome(0, "finished")

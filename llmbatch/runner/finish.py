@@ -52,6 +52,7 @@ class Finisher:
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
             settings="" if pending.request is None else pending.request.settings,
+            row=row.value,
         )
         self._sink.put(result)
         if self.marks:
@@ -63,7 +64,9 @@ class Finisher:
 
     def finish_malformed(self, row: Row | Malformed, code: str, message: str) -> None:
         """Finish a row that could not be sent, as failed with *code* and *message*."""
-        self._sink.put(Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message))
+        self._sink.put(
+            Result(row.number, row.hash, "failed", row.id_json, error_code=code, error_message=message, row=row.value)
+        )
         if self.marks:
             self._source.finished(row.number)
         self._emit(RowFinished(self._now(), "", row.number, "failed", code, 0))
@@ -84,7 +87,8 @@ def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Re
     """Build the result of a row that still waits; *machine*: the fault of this machine, empty if none."""
     state, row = pending.route.state, pending.row
     record = state.evidence.records.get(row.number)
-    last = state.dead or (None if record is None else record.last) or pending.last
+    last = (None if record is None else record.last) or pending.last
+    given_up = "" if state.dead is None else state.dead.message
     return Result(
         row.number,
         row.hash,
@@ -94,6 +98,7 @@ def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Re
         deferrals=max(1, pending.deferrals),
         model=pending.route.route.label,
         retry_after=retry_after,
-        reason=machine or state.reason or (last.message if last else "waiting for its turn"),
+        reason=machine or given_up or state.reason or (last.message if last else "waiting for its turn"),
         metadata_json=row.fields.get("metadata"),
+        row=row.value,
     )

@@ -103,6 +103,8 @@ _INTENTS: dict[str, str] = {
         ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
     ),
     **dict.fromkeys(("repair", "validate-output"), "answers are not checked yet: what a model wrote is a success"),
+    "resume-from": _RESUME,
+    "version": "use llmbatch --version",
     "stream": "answers are read whole: a result line cannot hold a stream",
     "fallback": "there are no fallback routes yet: --on-outage defer leaves rows for another command",
     "cache": "there is no cache yet; finished rows are never sent twice",

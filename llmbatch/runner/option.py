@@ -127,7 +127,9 @@ class Option:
 
     def _refuse(self, value: object, source: str, hint: str) -> UsageError:
         words = self.value.words if isinstance(self.value, Choice) and isinstance(value, str) else ()
-        close = difflib.get_close_matches(str(value).lower(), words, n=1)
+        typed = str(value).lower()
+        # A path, such as /v1/chat/completions, begins with what it means.
+        close = [part for part in typed.split("/") if part in words] or difflib.get_close_matches(typed, words, n=1)
         return UsageError(
             f"{source} is {self.value.refused(value)}, must be {self.value.allowed}",
             hint=f"did you mean {close[0]}?" if close else hint,

@@ -25,13 +25,14 @@ __all__ = ["Reading"]
 TURN = 256
 """Maximum rows read before the event loop gets a turn."""
 
+SEARCHED_ROWS = 20_000
+"""Rows of a file that are searched for another model if the only one so far was given up; it takes about a second."""
+
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 """Maximum memory of waiting rows if the input cannot be read again, in bytes."""
 
 ROW_BYTES = 2000
 """Estimated memory of a waiting row without a large body, in bytes."""
-
-STANDARD_INPUT = "standard input"
 
 
 class Reading:
@@ -54,7 +55,6 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._name: str = getattr(run.source, "name", STANDARD_INPUT)
         self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
         """First rows while none of them can be sent; None: such rows fail alone."""
 
@@ -67,9 +67,20 @@ class Reading:
         return self.ended and (self._stopped or not self._source.skipped)
 
     @property
+    def is_held(self) -> bool:
+        """Whether the source gives no row before one that was read has its result, as for results in order."""
+        return bool(getattr(self._source, "is_held", False))
+
+    @property
     def left(self) -> int:
         """Number of rows skipped for a later pass."""
         return self._source.skipped
+
+    @property
+    def may_have_others(self) -> bool:
+        """Whether rows of routes that are not known yet may follow at once: the input is a file with more rows."""
+        is_file = self._source.can_skip and self._source.fraction is not None
+        return is_file and not self.ended and self._source.rows_read < SEARCHED_ROWS
 
     def next_row(self, now: float) -> PendingRow | None:
         """Read the next row that may be sent at once; None if there is none now."""
@@ -130,6 +141,8 @@ class Reading:
         state = route.state
         if self._run.options.on_outage == "fail" and state.is_confirmed:
             return True
+        if state.dead is not None and len(self._run.routes) == 1 and self._source.rows_read >= SEARCHED_ROWS:
+            return False
         return self._source.can_skip and (state.is_confirmed or state.dead is not None or state.throttle.given_up)
 
     def can_read_for(self, wanted: RunRoute) -> bool:
@@ -184,7 +197,7 @@ class Reading:
             return
         self._held.append((row, error))
         first = self._malformed(*self._held[0]) if len(self._held) == 1 else None
-        other = None if first is None else other_format(self._name, first)
+        other = None if first is None else other_format(self._source.name, first)
         if other is not None:
             self.fail(other)
         elif len(self._held) >= MOST_MALFORMED:
@@ -202,7 +215,7 @@ class Reading:
         held = self._held or []
         no_key = next((error for _, error in held if isinstance(error, MissingKeyError)), None)
         malformed = [item for item in starmap(self._malformed, held) if item is not None]
-        self.fail(no_key or unsendable(self._name, malformed))
+        self.fail(no_key or unsendable(self._source.name, malformed))
 
     def _malformed(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> Malformed | None:
         if isinstance(row, Malformed):

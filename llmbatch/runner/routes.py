@@ -88,11 +88,12 @@ class Routes:
         if history is None:
             if len(self._histories) >= MAX_HISTORIES:
                 self._forget_oldest()
-            history = self._histories[name] = RouteHistory(answered_before=lambda: self._answered_before(name))
+            history = self._histories[name] = RouteHistory(name, answered_before=lambda: self._answered_before(name))
         return RouteState(
             label,
             self._policy,
             history=history,
+            is_tenant=label != name,
             chance=lambda purpose: Random(f"{self._seed}:{label}:{purpose}").random(),
         )
 

@@ -68,10 +68,12 @@ class Scheduler:
             halt=halt,
         )
         self.reading = Reading(self._run, park=lambda pending, now: self._settler.defer(pending, now))
-        self._settler = Settler(self._run, on_drop=self.reading.drop)
+        self._settler = Settler(self._run, on_drop=self.reading.drop, others=lambda: self.reading.may_have_others)
         self._checks = Checks(self._run, good_rows)
         self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
         self._tokens_until = 0.0
+        self._unanswered: dict[RunRoute, None] = {}
+        """Routes that have never answered and whose rows took too long: the smallest request may show why."""
 
     def __repr__(self) -> str:
         return f"<Scheduler {self._run.routes!r} {self._run.backlog!r}>"
@@ -90,6 +92,10 @@ class Scheduler:
                 attempt = self._probe(route, now)
                 if attempt is not None:
                     return attempt
+        if self._unanswered:
+            attempt = self._ask(now)
+            if attempt is not None:
+                return attempt
         was_over = self.reading.is_over
         if was_over:
             attempt = self._check(now)
@@ -196,10 +202,10 @@ class Scheduler:
             untried=self._run.backlog.has_untried(route),
         )
         alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.unfinished
-        if alone and not candidates.checks:
+        if alone and not candidates.good and (state.is_tenant or not candidates.ping):
             many = len(route.parked) > 2 * run.options.failure_threshold
             probed = [(row, pending.last) for row, pending in route.parked.items() if pending.last is not None]
-            decisions = state.judge_parked(now, probed, many=many)
+            decisions = state.judge_parked(now, probed, many=many, can_ping=candidates.ping)
             if decisions:
                 self._settler.apply(route, decisions, now)
                 return None
@@ -217,6 +223,15 @@ class Scheduler:
         if pending is None:
             pending = run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn, now)
         return None if pending is None else self._issue(pending, now, state.probe_timeout())
+
+    def _ask(self, now: float) -> Attempt | None:
+        """Return the smallest request for a route that has never answered, as soon as a row took too long."""
+        for route in list(self._unanswered):
+            del self._unanswered[route]
+            ping = self._checks.ping(route) if route.state.wants_ping(now) else None
+            if ping is not None:
+                return self._issue_check(route, "ping", ping, now)
+        return None
 
     def _check(self, now: float) -> Attempt | None:
         """Return a health check for a route with unproven failures, or judge its last rows; None if none is due."""
@@ -253,6 +268,8 @@ class Scheduler:
         if outcome.verdict == "success" and attempt.pending is not None:
             self._checks.keep(attempt.route, attempt.request)
         self._settler.settle(attempt, outcome, now)
+        if outcome.code == "timeout" and attempt.route.state.wants_ping(now):
+            self._unanswered[attempt.route] = None
 
     def cancelled(self, attempt: Attempt) -> None:
         """Release a call that was canceled; it is not counted."""
@@ -314,7 +331,7 @@ class Scheduler:
         since = run.machine.since
         if since is not None and now - since >= max_wait_without_progress(run.options):
             return True
-        if self.reading.may_read(now):
+        if self.reading.may_read(now) and not self.reading.is_held:
             return False
         routes = [route for route in run.routes if route.unfinished or route.skipped]
         return bool(routes) and all(self.is_blocked(route, now) for route in routes)
@@ -334,9 +351,9 @@ class Scheduler:
         waits = ", ".join(route.state.label for route in run.routes if route.unfinished)
         return f"{waits} asks to wait longer than this run will"
 
-    def dead(self) -> Outcome | None:
-        """Outcome because of which the first dead route was given up; None if no route was."""
-        return next((route.state.dead for route in self._run.routes if route.state.dead is not None), None)
+    def given_up(self) -> tuple[str, str] | None:
+        """Why the first route was given up, and the hint; None if no route was."""
+        return next(iter(self._settler.given_up.items()), None)
 
     def deferred(self) -> Iterator[Result]:
         """Results for the rows in memory that still wait, sorted by row number."""

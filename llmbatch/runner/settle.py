@@ -42,11 +42,19 @@ LONG_WAIT = 10.0
 
 
 class Settler:
-    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory."""
+    """Applies outcomes and decisions. *on_drop* is called for each row that leaves memory.
 
-    def __init__(self, run: RunContext, *, on_drop: Callable[[PendingRow], None]) -> None:
+    *others* tells whether rows of routes that are not known yet may follow in the input.
+    """
+
+    def __init__(
+        self, run: RunContext, *, on_drop: Callable[[PendingRow], None], others: Callable[[], bool] = lambda: False
+    ) -> None:
         self._run = run
         self._on_drop = on_drop
+        self._others = others
+        self.given_up: dict[str, str] = {}
+        """What was told when routes were given up, each with its hint; the run ends with the first."""
 
     def settle(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """Pass the *outcome* of a call to its route, emit CallEnded, and apply what the route decides."""
@@ -127,7 +135,7 @@ class Settler:
                 case PauseRoute():
                     self._pause(route, decision, now)
                 case StopRun(exit_code, reason, hint):
-                    self._run.halt(exit_code, reason, hint)
+                    self._stop(route, exit_code, reason, hint, now)
                 case GiveUpRoute():
                     self._give_up(route, decision, now)
                 case Tell(level, message, hint):
@@ -224,11 +232,28 @@ class Settler:
 
     def _give_up(self, route: RunRoute, decision: GiveUpRoute, now: float) -> None:
         self._run.backlog.park_waiting(route, now)
-        if len(self._run.routes) > 1:
-            message = f"{route.state.label}: {decision.outcome.message}"
-            self._run.emit(Notice(now, "error", message, decision.hint))
-        else:
+        if len(self._run.routes) == 1 and not self._others():
             self._run.halt(3, decision.message, decision.hint)
+        else:
+            self._tell_given_up(decision.message, decision.hint, now)
+
+    def _stop(self, route: RunRoute, exit_code: int, reason: str, hint: str, now: float) -> None:
+        """Stop the run, or give up the account that was refused if there are routes of others."""
+        account, dead = route.route.account, route.state.dead
+        others = any(other.route.account != account and other.state.dead is None for other in self._run.routes)
+        if dead is None or dead.verdict != "account_refused" or dead.scope != "key" or not others:
+            self._run.halt(exit_code, reason, hint)
+            return
+        for other in self._run.routes:
+            if other.route.account == account:
+                other.state.give_up(dead)
+                self._run.backlog.park_waiting(other, now)
+        self._tell_given_up(reason, hint, now)
+
+    def _tell_given_up(self, message: str, hint: str, now: float) -> None:
+        if message not in self.given_up:
+            self.given_up[message] = hint
+            self._run.emit(Notice(now, "error", message, hint))
 
     def _machine_failed(self, outcome: Outcome, now: float) -> None:
         notice = self._run.machine.failed(outcome, now)

@@ -1,7 +1,8 @@
 """``BatchRunner``: sends rows through a circuit breaker and gives one result per row.
 
-It assembles source, provider, sink and engine; :mod:`llmbatch.runs.file_run` opens and ends the files. Displays are
-observers; the command line handles signals.
+It puts a run together from its parts: :mod:`llmbatch.runs.open_runs` opens what all runs have,
+:mod:`llmbatch.runs.file_run` the files, :mod:`llmbatch.runs.streaming` yields results. Displays are observers; the
+command line handles signals.
 """
 
 from __future__ import annotations
@@ -9,27 +10,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
 
-from llmbatch.core.errors import StoppedError, UsageError
-from llmbatch.core.events import Notice, Observer, RunStarted
-from llmbatch.core.ports import Provider, Sink, Source, Transport
-from llmbatch.core.rows import Result, Row
-from llmbatch.outputs.sinks import LineSink, QueueSink
-from llmbatch.report.stats import Summary
+from llmbatch.core.errors import StoppedError
+from llmbatch.core.events import Event, Observer, as_observers
+from llmbatch.core.ports import Provider, Transport
+from llmbatch.core.rows import Result
+from llmbatch.outputs.sinks import LineSink
+from llmbatch.report.summary import Summary
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, check_keywords, check_names
-from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
-from llmbatch.runs.make_provider import AsyncFunction, ProviderArguments
+from llmbatch.runs.make_provider import ProviderArguments, RowFunction
 from llmbatch.runs.nested_loop import run_in_thread
+from llmbatch.runs.open_runs import OpenRuns
+from llmbatch.runs.streaming import ResultStream
+from llmbatch.runs.sync_stream import SyncResultStream
 
 if TYPE_CHECKING:
-    from llmbatch.outputs.writer import LineWriter
-    from llmbatch.providers.http_provider import ModelUse
+    from typing_extensions import TypeVar
+
+    from llmbatch.breaker.classify import ErrorJudge, ResultJudge
     from llmbatch.storage.filesystem import Filesystem
+
+    RowT = TypeVar("RowT", default=Any)
+    ValueT = TypeVar("ValueT", default=Any)
+else:  # a default needs Python 3.13, and only type checkers look at it
+    from typing import TypeVar
+
+    RowT = TypeVar("RowT")
+    ValueT = TypeVar("ValueT")
 
 __all__ = ["BatchRunner", "Options"]
 
@@ -51,15 +63,40 @@ class Options(TypedDict, total=False):
     seed: int | None
 
 
-class BatchRunner:
-    """Sends rows to a provider, or to any async function, and survives outages.
+class _Keywords(Options, total=False):
+    """All keywords of :class:`BatchRunner`, for its overloads."""
 
-    Runs share only these settings: they may run one after another, or concurrently in the same event loop. A canceled
-    run leaves an output that the next one resumes.
+    base_url: str | None
+    proxy: str | None
+    api_key_env: str | None
+    headers: Mapping[str, str] | None
+    endpoint: Endpoint | None
+    system: str | None
+    params: Mapping[str, object] | None
+    observers: Sequence[Observer | Callable[[Event], object]]
+    canary: object
+    judge_error: ErrorJudge | None
+    judge_result: ResultJudge | None
+    max_answer_memory: int
+    environ: Mapping[str, str] | None
+    transport: Transport | None
+    filesystem: Filesystem | None
+
+
+class BatchRunner(Generic[RowT, ValueT]):
+    """Sends rows to a provider, or to any function, and survives outages.
+
+    Generic in the row that the function takes and the value that it returns: with ``async def ask(row: Question) ->
+    Answer`` it is a ``BatchRunner[Question, Answer]``. With a provider rows are of any kind, and values None.
+
+    Runs share only these settings: they may run one after another, or concurrently. A canceled run leaves an output
+    that the next one resumes.
 
     Args:
-        model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), an ``async def call(row)``, or a
-            :class:`~llmbatch.core.ports.Provider`, which is not closed at the end of a run.
+        model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), a function, or a
+            :class:`~llmbatch.core.ports.Provider`, which is not closed at the end of a run. A function is an
+            ``async def call(row)``, or a plain one, which runs in at most ``concurrency`` threads. Each call has a
+            fresh copy of the caller's context variables.
         base_url: any OpenAI-compatible server, instead of the provider's.
         proxy: the URL of an HTTP proxy for every request; None: none, whatever the environment says.
         api_key_env: the environment variable that holds the key; keys are taken from nowhere else.
@@ -68,8 +105,11 @@ class BatchRunner:
         endpoint: the wire format; None: as each row and the provider have it.
         system: a system prompt for rows that have none.
         params: request parameters for rows that do not set them.
-        observers: receive every event.
+        observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
+        judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
+            verdict, a :class:`~llmbatch.Judgement`, or None for the usual classification.
+        judge_result: for a function: the same for what it returns; None means a success.
         max_answer_memory: bytes that all answers in flight share, 1,000,000 or more; above it the largest fails with
             ``answer_too_large``.
         environ: where keys and base URLs are read from; None: the process's environment.
@@ -78,12 +118,20 @@ class BatchRunner:
         **options: concurrency and the rest of :class:`RunOptions`.
 
     Raises:
-        UsageError: a value is out of range, or the callable is not async.
+        UsageError: a value is out of range, or an argument is not of these kinds.
     """
 
+    @overload
+    def __init__(self: BatchRunner[Any, None], model: str | None = None, **keywords: Unpack[_Keywords]) -> None: ...
+    @overload
+    def __init__(self: BatchRunner[Any, Any], model: Provider, **keywords: Unpack[_Keywords]) -> None: ...
+    @overload
+    def __init__(self, model: Callable[[RowT], Awaitable[ValueT]], **keywords: Unpack[_Keywords]) -> None: ...
+    @overload
+    def __init__(self, model: Callable[[RowT], ValueT], **keywords: Unpack[_Keywords]) -> None: ...
     def __init__(
         self,
-        model: str | AsyncFunction | Provider | None = None,
+        model: str | RowFunction | Provider | None = None,
         *,
         base_url: str | None = None,
         proxy: str | None = None,
@@ -92,8 +140,10 @@ class BatchRunner:
         endpoint: Endpoint | None = None,
         system: str | None = None,
         params: Mapping[str, object] | None = None,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
+        judge_error: ErrorJudge | None = None,
+        judge_result: ResultJudge | None = None,
         max_answer_memory: int = 512_000_000,
         environ: Mapping[str, str] | None = None,
         transport: Transport | None = None,
@@ -103,7 +153,7 @@ class BatchRunner:
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers)
         self.options = RunOptions(**options)
-        self._provider = ProviderArguments(
+        arguments = ProviderArguments(
             model=model,
             base_url=base_url,
             proxy=proxy,
@@ -116,15 +166,12 @@ class BatchRunner:
             max_answer_memory=max_answer_memory,
             environ=os.environ if environ is None else environ,
             transport=transport,
+            judge_error=judge_error,
+            judge_result=judge_result,
         )
-        self._model = model
-        self._observers = list(observers)
+        self._runs = OpenRuns(arguments, self.options, as_observers(observers))
         self._filesystem = filesystem
-        self._jobs: list[RunJob] = []
-        self._writers: list[LineWriter] = []
-        self._given_up: int | None = None
-        self._stopped: tuple[int, str, bool] | None = None
-        self._provider.make(LocalSimulator())
+        arguments.make(LocalSimulator(), threads=1)
 
     # Running.
 
@@ -168,41 +215,29 @@ class BatchRunner:
             lock=lock,
         )
         files = FileRun(input, output, how, self._filesystem)
-        host = LocalSimulator(seed=self.options.seed or 0)
-        warnings = _Warnings()
-        # Lines go first: what a kill repeats is then no more than what was in flight.
-        provider = self._provider.make(host, before_sending=lambda: files.writer.flush(), warn=warnings)
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(host.aclose)
-            if provider is not self._model:
-                stack.push_async_callback(provider.aclose)
+            # Lines go first: what a kill repeats is then no more than what was in flight.
+            opening = self._runs.open(before_sending=lambda: files.writer.flush())
+            run = await stack.enter_async_context(opening)
             # A function may change its name; what it is asked is its author's matter.
-            files.open(stack, provider, compare_model=not (force or callable(self._model)))
-            self._writers.append(files.writer)
-            stack.callback(self._writers.remove, files.writer)
-            job = self._start(
-                *(files.source, LineSink(files.writer), provider),
+            files.open(stack, run.provider, compare_model=not (force or callable(self._runs.arguments.model)))
+            stack.enter_context(self._runs.writing(files.writer))
+            job = run.start(
+                *(files.source, LineSink(files.writer), files.started(self.options)),
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
             )
-            job.engine.emit(files.started(self.options))
-            warnings.start(job.engine.emit)
-            models = getattr(provider, "models", None)
-            if models is not None:
-                models.reset()
-            outcome, deferred = await files.close_after(job, self._finished(job))
-            unused = self._unused_model(models)
-            for notice in (*files.notices(outcome), *([] if unused is None else [unused])):
+            outcome, deferred = await files.close_after(job, run.finish())
+            for notice in files.notices(outcome):
                 job.engine.emit(notice)
+            run.warn_of_unused_model()
             torn_line = files.source.torn_line
             if torn_line is not None and outcome.exit_code in (0, 1):
                 outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")
-            if isinstance(outcome.error, UsageError):
-                files.remove_if_new()
-            if self._given_up is not None and outcome.exit_code in (0, 1):
+            given_up = self._runs.given_up()
+            if given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
-                outcome = RunOutcome(self._given_up, "stopped at once, before the reader had read all lines")
-            self._given_up = None
+                outcome = RunOutcome(given_up, "stopped at once, before the reader had read all lines")
             return job.conclude(outcome, deferred)
 
     def run_sync(
@@ -242,132 +277,66 @@ class BatchRunner:
             return asyncio.run(run)
         return run_in_thread(run)
 
-    async def stream(self, rows: Iterable[object] | AsyncIterable[object]) -> AsyncGenerator[Result, None]:
+    def stream(
+        self, rows: Iterable[RowT] | AsyncIterable[RowT], *, ordered: bool = False
+    ) -> ResultStream[RowT, ValueT]:
         """Send rows from any iterable and yield each result as it arrives; a failed row is a result, not an exception.
 
         With backpressure in both directions: rows are taken as slots become free, and nothing is sent while results
         are not consumed. With ``on_outage="defer"``, rows that are still waiting come last, as ``deferred``. To stop
-        early, break out of the loop (within ``contextlib.aclosing``, so that requests in flight end at once).
+        early, break out of the loop (within ``async with``, so that requests in flight end at once). Afterwards the
+        stream's ``summary`` says how it went.
+
+        *ordered*: yield results in the order of the rows. Rows are then read at most ten times ``concurrency`` (and at
+        least 100) ahead of the first result that is missing, so a row that waits out an outage holds up the others;
+        with ``on_outage="defer"`` reading ends there.
 
         Raises:
-            StoppedError: the provider refuses the account, the key, or the first rows.
+            StoppedError: while iterating: the provider refuses the account, the key, or the first rows.
+            UsageError: while iterating: a row needs a key or a model that is missing.
+            Exception: while iterating: whatever the iterable raises.
+        """
+        return ResultStream(self._runs, rows, ordered=ordered)
+
+    def stream_sync(
+        self, rows: Iterable[RowT] | AsyncIterable[RowT], *, ordered: bool = False
+    ) -> SyncResultStream[RowT, ValueT]:
+        """Iterate over results as :meth:`stream` does, from synchronous code, also inside an event loop (a notebook).
+
+        An event loop in a thread of its own sends the rows; there the iterable is iterated over, and observers and
+        async functions are called. Leaving the loop early ends the run; ``with`` makes sure of it.
+
+        Raises:
+            StoppedError: as :meth:`stream`, while iterating, and so are the others.
+        """
+        return SyncResultStream(ResultStream(self._runs, rows, ordered=ordered))
+
+    async def map(self, rows: Iterable[RowT] | AsyncIterable[RowT]) -> list[Result[RowT, ValueT]]:
+        """Send all rows and return their results in the order of the rows; a failed row is a result.
+
+        After :meth:`stop` the list has no results of rows that were not read.
+
+        Raises:
+            StoppedError: the provider refuses the account, the key, or the first rows; its ``results`` has those that
+                arrived before.
             UsageError: a row needs a key or a model that is missing.
             Exception: whatever the iterable raises.
         """
-        from llmbatch.inputs.iterable import IterableSource
-        from llmbatch.outputs.deferred import stamp_retry_at
-
-        host = LocalSimulator(seed=self.options.seed or 0)
-        provider = self._provider.make(host, warn=lambda text: job.engine.emit(_warning(text)))
-        sink = QueueSink(2 * self.options.concurrency)
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(host.aclose)
-            if provider is not self._model:
-                stack.push_async_callback(provider.aclose)
-            source = IterableSource(rows, opaque=callable(self._model))
-            stack.push_async_callback(source.aclose)
-            job = self._start(source, sink, provider)
-            now = asyncio.get_running_loop().time()
-            job.engine.emit(RunStarted(now, "", "", self.options.concurrency, 0, 0, _length(rows)))
-            task = asyncio.create_task(job.run())
-            task.add_done_callback(lambda _: sink.close())
-            all_yielded = False
-            try:
-                async for result in sink.results():
-                    yield result
-                outcome = await task
-                unused = self._unused_model(getattr(provider, "models", None))
-                if unused is not None:
-                    job.engine.emit(unused)
-                waiting = stamp_retry_at(job.deferred())
-                for result in waiting:
-                    yield result
-                all_yielded = True
-            finally:
-                self._jobs.remove(job)
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait([task])
-                if not all_yielded:
-                    job.abandon("the stream was closed early")
-            job.conclude(outcome, len(waiting))
-            if outcome.exit_code == 3:
-                raise StoppedError(outcome.reason, hint=outcome.hint)
+        results: list[Result[RowT, ValueT]] = []
+        try:
+            async with self.stream(rows) as stream:
+                async for result in stream:
+                    results.append(result)
+        except StoppedError as error:
+            error.results = sorted(results, key=lambda result: result.number)
+            raise
+        return sorted(results, key=lambda result: result.number)
 
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
-        """Stop the runs in this event loop, or else the next run: no new rows; requests in flight have 30 s to finish.
+        """Stop the open runs, or else the next run: no new rows; requests in flight have 30 s to finish.
 
-        With *now*, at once. The exit code is 128 + *signal*, or 130.
+        With *now*, at once. The exit code is 128 + *signal*, or 130. May be called from any thread.
         """
         exit_code = 128 + signal if signal is not None else 130
         reason = "stopped at once" if now else "interrupted: requests in flight may finish"
-        if not self._jobs and not self._writers:
-            self._stopped = (exit_code, reason, now)
-        for job in self._jobs:
-            job.stop(exit_code, reason, now=now)
-        for writer in self._writers if now else ():
-            if writer.abandon():
-                self._given_up = exit_code
-
-    def _unused_model(self, models: ModelUse | None) -> Notice | None:
-        """The warning for a model that was given although every row names its own."""
-        text = models.unused(self._model) if models is not None and isinstance(self._model, str) else ""
-        return _warning(text) if text else None
-
-    # Assembling.
-
-    def _start(
-        self,
-        source: Source,
-        sink: Sink,
-        provider: Provider,
-        *,
-        answered_before: Callable[[str], bool] = lambda _: False,
-        good_rows: Callable[[], Sequence[Row]] = lambda: (),
-    ) -> RunJob:
-        job = RunJob(
-            *(source, sink, provider, self.options),
-            observers=self._observers,
-            answered_before=answered_before,
-            good_rows=good_rows,
-        )
-        self._jobs.append(job)
-        if self._stopped is not None:
-            exit_code, reason, now = self._stopped
-            self._stopped = None
-            job.stop(exit_code, reason, now=now)
-        return job
-
-    async def _finished(self, job: RunJob) -> RunOutcome:
-        try:
-            return await job.run()
-        finally:
-            self._jobs.remove(job)
-
-
-def _warning(text: str) -> Notice:
-    return Notice(asyncio.get_running_loop().time(), "warning", text)
-
-
-class _Warnings:
-    """Emits a provider's warnings as notices; keeps those that come before the run can emit events."""
-
-    def __init__(self) -> None:
-        self._early: list[str] = []
-        self._emit: Callable[[Notice], None] | None = None
-
-    def __call__(self, text: str) -> None:
-        if self._emit is None:
-            self._early.append(text)
-        else:
-            self._emit(_warning(text))
-
-    def start(self, emit: Callable[[Notice], None]) -> None:
-        """Emit the warnings kept so far, and each later one at once."""
-        self._emit = emit
-        for text in self._early:
-            emit(_warning(text))
-
-
-def _length(rows: object) -> int | None:
-    return len(rows) if hasattr(rows, "__len__") else None
+        self._runs.stop(exit_code, reason, now=now)

@@ -16,7 +16,7 @@ from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Row, encode_line
 from llmbatch.inputs.input import JsonlInput, open_input
-from llmbatch.outputs.deferred import default_output, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
@@ -70,6 +70,8 @@ class FileRun:
         self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
         self._output: Output
         self._total: int | None = None
+        self._beyond = 0
+        self._had_deferred = False
         self._job: RunJob
 
     def open(self, stack: contextlib.AsyncExitStack, provider: Provider, *, compare_model: bool) -> None:
@@ -104,22 +106,27 @@ class FileRun:
         if self._total is None or len(output.finished) < self._total:
             try:
                 output.check_room(sync=how.fsync == "group")
-            except OutputError:
+            except (OutputError, WriteError):
                 output.remove_if_new()
                 raise
         if output.is_resumable:
             # Deferred rows are sent now, or reported again at the end.
+            self._had_deferred = deferred_path(path).exists()
             write_deferred(Path(path), (), self._locking)
         interval = 1.0 if how.fsync == "group" else None
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
 
     def _count(self, rows: JsonlInput) -> int | None:
-        """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown."""
+        """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown.
+
+        The latter are counted on their own too.
+        """
         total, limit = rows.count(), self._how.limit
         last = last_number(rows, limit)
-        if total is None or limit is None or last is None or limit >= total:
+        if limit is None or last is None:
             return total
-        return limit + sum(1 for _ in self._output.finished.done_after(last))
+        self._beyond = sum(1 for _ in self._output.finished.done_after(last))
+        return None if total is None else min(limit, total) + self._beyond
 
     def _compare(self, rows: JsonlInput) -> None:
         """Compare the finished rows with the input, and drop the lines of those that were no requests.
@@ -142,10 +149,6 @@ class FileRun:
         """Whether *model* (``provider/model``) has answered a row of the output."""
         return self._output.has_success(model)
 
-    def remove_if_new(self) -> None:
-        """Remove an output that this run made and wrote nothing to."""
-        self._output.remove_if_new()
-
     def good_rows(self) -> list[Row]:
         """Rows of the input that succeeded in an earlier run. Cost: at most a second."""
         return known_good_rows(self._output, self._input, self._filesystem)
@@ -163,13 +166,16 @@ class FileRun:
             total_rows=self._total,
             max_outage=options.max_outage,
             own_limits=_own_limits(options),
+            limit=self._how.limit,
+            done_beyond_limit=self._beyond,
         )
 
     async def close_after(self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]) -> tuple[RunOutcome, int]:
         """Await the end of *job*, write what is left, and list the rows that wait in the deferred file.
 
         Gives the outcome, which a failing output replaces, and the number of deferred rows. A cancellation is raised
-        once all lines are written.
+        once all lines are written. A run that stopped without any line leaves no output that was not there before;
+        one whose command was wrong (exit code 2) no deferred file either.
 
         Raises:
             WriteError: the deferred file could not be written, and nothing else was wrong.
@@ -185,6 +191,8 @@ class FileRun:
                 outcome = RunOutcome(error.exit_code, error.message, error.hint, error)
             finally:
                 waiting = stamp_retry_at(job.deferred())
+                if outcome is not None and outcome.exit_code == 2 and self._is_unused():
+                    waiting = ()
                 if self._output.is_resumable:
                     try:
                         write_deferred(Path(self._path), map(encode_line, waiting), self._locking)
@@ -192,9 +200,15 @@ class FileRun:
                         if outcome is None or outcome.error is None:
                             raise
                         # Report the error that ended the run.
+                if outcome is None or outcome.exit_code not in (0, 1):
+                    self._output.remove_if_new()
             if outcome is None:
                 job.abandon("the run was canceled")
         return outcome, len(waiting)
+
+    def _is_unused(self) -> bool:
+        """Whether neither this run nor an earlier one has left anything in the files of the output."""
+        return self._output.is_new and not self._output.lines_written and not self._had_deferred
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
 from llmbatch.core.errors import LlmbatchError, StoppedError
-from llmbatch.core.events import Observer, RunStarted
+from llmbatch.core.events import Event, Observer, RunStarted, as_observers
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.outputs.deferred import stamp_retry_at
@@ -17,6 +17,7 @@ from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
+from llmbatch.runs.logging_observer import LoggingObserver
 
 __all__ = ["RunJob", "run_job"]
 
@@ -29,7 +30,7 @@ class RunJob:
         sink: receives each result, once.
         provider: answers the rows.
         options: how they are sent.
-        observers: receive every event.
+        observers: receive every event: objects with a method ``observe``, or plain functions.
         answered_before: whether a route (by its label) has answered in an earlier run.
         good_rows: finds rows that succeeded in earlier runs; called once, and only if a health check needs one.
     """
@@ -41,12 +42,14 @@ class RunJob:
         provider: Provider,
         options: RunOptions,
         *,
-        observers: Iterable[Observer] = (),
+        observers: Iterable[Observer | Callable[[Event], object]] = (),
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
     ) -> None:
         self.options = options
-        observers = list(observers)
+        self.summary: Summary | None = None
+        """What became of the run; None until it has ended."""
+        observers = as_observers(observers)
         # Statistics of this run: an observer's unused RunStats, which others may read too, or our own.
         fresh = (other for other in observers if isinstance(other, RunStats) and other.started is None)
         self.stats = next(fresh, None) or RunStats()
@@ -55,7 +58,7 @@ class RunJob:
             source,
             sink,
             options,
-            observers=[self.stats, *(other for other in observers if other is not self.stats)],
+            observers=[self.stats, *(other for other in observers if other is not self.stats), LoggingObserver()],
             answered_before=answered_before,
             good_rows=good_rows,
         )
@@ -81,16 +84,20 @@ class RunJob:
         """
         if outcome.error is not None:
             exit_code = outcome.error.exit_code if isinstance(outcome.error, LlmbatchError) else 2
-            self.engine.ended(exit_code, outcome.reason, deferred)
+            self._end(exit_code, outcome.reason, deferred)
             raise outcome.error
         exit_code = outcome.exit_code
         if exit_code == 0:
             exit_code = 75 if deferred else 1 if self.stats.failed else 0
-        return self.stats.summary(self.engine.ended(exit_code, outcome.reason, deferred))
+        return self._end(exit_code, outcome.reason, deferred)
 
     def abandon(self, reason: str) -> None:
         """Emit the end of a run that was canceled."""
-        self.engine.ended(130, reason, len(self.engine.deferred()))
+        self._end(130, reason, len(self.engine.deferred()))
+
+    def _end(self, exit_code: int, reason: str, deferred: int) -> Summary:
+        self.summary = self.stats.summary(self.engine.ended(exit_code, reason, deferred))
+        return self.summary
 
 
 async def run_job(
@@ -99,7 +106,7 @@ async def run_job(
     provider: Provider,
     options: RunOptions | None = None,
     *,
-    observers: Iterable[Observer] = (),
+    observers: Iterable[Observer | Callable[[Event], object]] = (),
 ) -> Summary:
     """Send every row of *source* with *provider* and pass each result to *sink*. Closes none of them.
 

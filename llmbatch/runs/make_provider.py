@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.runner.options import Endpoint
 from llmbatch.runs.local_simulator import LocalSimulator
 
-__all__ = ["AsyncFunction", "ProviderArguments", "is_provider"]
+if TYPE_CHECKING:
+    from llmbatch.breaker.classify import ErrorJudge, ResultJudge
 
-AsyncFunction = Callable[[Any], Awaitable[object]]
+__all__ = ["ProviderArguments", "RowFunction", "is_provider"]
+
+RowFunction = Callable[[Any], object]
+"""``async def call(row)``, or a plain function."""
 
 
 def is_provider(model: object) -> bool:
-    """Whether *model* is a provider rather than a function: it has the methods of one."""
-    return all(callable(getattr(model, name, None)) for name in ("routes", "request", "call"))
+    """Whether *model* is a provider rather than a function: its class has the methods of one.
+
+    An object that has any attribute that is asked for, such as a mock of a function, is none.
+    """
+    return all(callable(getattr(type(model), name, None)) for name in ("routes", "request", "call"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderArguments:
     """What :class:`~llmbatch.runs.batch_runner.BatchRunner` was told about the provider."""
 
-    model: str | AsyncFunction | Provider | None
+    model: str | RowFunction | Provider | None
     base_url: str | None
     proxy: str | None
     api_key_env: str | None
@@ -37,27 +45,33 @@ class ProviderArguments:
     max_answer_memory: int
     environ: Mapping[str, str]
     transport: Transport | None
+    judge_error: ErrorJudge | None
+    judge_result: ResultJudge | None
 
     def make(
         self,
         host: LocalSimulator,
         *,
+        threads: int,
         before_sending: Callable[[], None] = lambda: None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> Provider:
         """A provider for one run; *host* answers the rows of ``sim/…`` models.
 
-        *before_sending* is called before requests are written to a connection, *warn* with each warning.
+        *threads* bounds those of a function that is not async. *before_sending* is called before requests are written
+        to a connection, *warn* with each warning.
 
         Raises:
-            UsageError: a value is out of range, or the callable is not async.
+            UsageError: a value is out of range, or *model* is of none of these kinds.
         """
+        is_function = self.model is not None and not isinstance(self.model, str) and not is_provider(self.model)
+        if is_function:
+            return self._of_function(threads)
+        if self.judge_error is not None or self.judge_result is not None:
+            name = "judge_result" if self.judge_error is None else "judge_error"
+            raise UsageError(f"{name} judges the calls of a function, and none is given", hint=f"leave out {name}")
         if self.model is not None and not isinstance(self.model, str):
-            if is_provider(self.model):
-                return cast("Provider", self.model)
-            from llmbatch.providers.function_provider import FunctionProvider
-
-            return FunctionProvider(cast("AsyncFunction", self.model), ping_row=self.canary)
+            return cast("Provider", self.model)
         from llmbatch.providers.http_provider import HttpProvider
         from llmbatch.providers.resolve import ProviderSettings
 
@@ -78,4 +92,22 @@ class ProviderArguments:
             return HttpProvider(settings, self.transport, warn=warn)
         return HttpProvider.over_http(
             settings, before_sending=before_sending, warn=warn, max_answer_memory=self.max_answer_memory
+        )
+
+    def _of_function(self, threads: int) -> Provider:
+        from llmbatch.providers.function_provider import FunctionProvider
+
+        judge_error = judge_result = None
+        if self.judge_error is not None or self.judge_result is not None:
+            from llmbatch.runs.judges import check_judge, error_judge, result_judge
+
+            check_judge("judge_error", self.judge_error)
+            check_judge("judge_result", self.judge_result)
+            judge_error, judge_result = error_judge(self.judge_error), result_judge(self.judge_result)
+        return FunctionProvider(
+            cast("RowFunction", self.model),
+            ping_row=self.canary,
+            threads=threads,
+            judge_error=judge_error,
+            judge_result=judge_result,
         )

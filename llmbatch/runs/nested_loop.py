@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def run_in_thread(coro: Coroutine[object, object, T]) -> T:
-    """Run *coro* in a new event loop on another thread and block until it ends.
+    """Run *coro* in a new event loop on another thread, in a copy of this one's context, and block until it ends.
 
     KeyboardInterrupt, or a cancellation of the calling task, cancels it and is raised once it has ended.
     """
@@ -33,7 +34,8 @@ def run_in_thread(coro: Coroutine[object, object, T]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
             done.set_exception(error)
 
-    thread = threading.Thread(target=target, name="llmbatch")
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(target,), name="llmbatch")
     thread.start()
     waiting = asyncio.current_task()
     cancelled_before = waiting.cancelling() if waiting is not None else 0

@@ -42,6 +42,7 @@ from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import DEFAULT_STATUSES, Behavior, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
+from llmbatch.sim.stream_faults import break_stream, pause_stream
 
 __all__ = ["SimulatedProvider"]
 
@@ -251,9 +252,12 @@ class SimulatedProvider:
                 return error_plan(
                     _throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
                 )
-            late = (phase.stall if behavior == "slow" else 0.0) + (fault.stall if fault is not None else 0.0)
+            if behavior == "stream_error" and not request.stream:
+                return error_plan(ErrorResponse(500, _SERVER_ERROR))
+            is_late = behavior == "slow" or (behavior == "stream_pause" and not request.stream)
+            late = (phase.stall if is_late else 0.0) + (fault.stall if fault is not None else 0.0)
             good = self._good_plan(request, suffix, delay + late, median)
-            return _corrupted(good, behavior, down=phase.is_down)
+            return _corrupted(good, request, behavior, phase)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
             return error_plan(ErrorResponse(400, "The request has a value that is out of range."))
@@ -354,8 +358,13 @@ def _throttling() -> ErrorResponse:
     return ErrorResponse(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
 
 
-def _corrupted(good: ResponsePlan, behavior: Behavior, *, down: bool) -> ResponsePlan:
+def _corrupted(good: ResponsePlan, request: SimRequest, behavior: Behavior, phase: Phase) -> ResponsePlan:
     """A good answer, damaged as the behavior of the phase has it."""
+    down = phase.is_down
+    if good.chunks and behavior == "stream_error":
+        return replace(good, chunks=break_stream(request, good.chunks), good=False, down=down)
+    if good.chunks and behavior == "stream_pause":
+        return replace(good, chunks=pause_stream(good.chunks, phase.stall))
     if behavior == "cut":
         return replace(good, kind="cut", good=False, down=down)
     if behavior == "false_success":

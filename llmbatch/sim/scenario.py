@@ -26,6 +26,8 @@ Behavior = Literal[
     "throttle",  # answers with 429, and names a wait if `retry_after` is set
     "errors",  # answers with one of `statuses` (500)
     "cut",  # breaks off in the middle of a good answer
+    "stream_error",  # sends an error event in the middle of a stream, and answers with 500 where none was asked for
+    "stream_pause",  # pauses for `stall` seconds in the middle of a stream, or before an answer in one piece
     "false_success",  # answers 200 with an error in the body
     "html",  # answers with a gateway's page: 502 and HTML
     "unauthorized",  # refuses every key with 401
@@ -36,7 +38,7 @@ Behavior = Literal[
 DEFAULT_STATUSES: Mapping[Behavior, tuple[int, ...]] = {"down": (503,), "errors": (500,)}
 """What a phase that names no ``statuses`` answers with."""
 
-_ANSWERING: frozenset[Behavior] = frozenset({"fine", "slow"})
+_ANSWERING: frozenset[Behavior] = frozenset({"fine", "slow", "stream_pause"})
 _ALL = 1.0 - 1e-9
 
 
@@ -57,7 +59,7 @@ class Phase:
     mix: Mapping[Behavior, float] = field(default_factory=dict)
     """Several behaviors with their shares, together at most 1, instead of ``behavior`` and ``share``."""
     stall: float = 30.0
-    """Seconds before the first byte of a ``slow`` answer, at least 0."""
+    """Seconds before the first byte of a ``slow`` answer and within a stream that pauses, at least 0."""
     retry_after: float | None = None
     """Seconds that a 429 or 5xx asks to wait, above 0; None: it names none."""
     statuses: tuple[int, ...] = ()

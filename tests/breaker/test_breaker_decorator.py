@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
 import pytest
 from breaker_clock import Clock
@@ -255,11 +255,79 @@ async def test_a_parameter_called_fallback_is_the_functions_own(clock: Clock) ->
     assert await later("a", fallback="own") == "stepped in"
 
 
-# What cannot be decorated.
+# Generator functions.
 
 
-def test_generator_functions_are_refused(clock: Clock) -> None:
-    """When they are decorated, with a way out: a call of one says nothing yet."""
+def test_a_generator_function_is_protected_as_a_stream(clock: Clock) -> None:
+    """Each generator is one call: refused, admitted and counted as it is iterated, and its return value stays."""
+    breaker = CircuitBreaker(1, clock=clock)
+
+    @breaker
+    def count(to: int, error: Exception | None = None) -> Generator[int, None, str]:
+        yield from range(to)
+        if error is not None:
+            raise error
+        return "counted"
+
+    def collect(to: int, error: Exception | None = None) -> tuple[list[int], str]:
+        numbers: list[int] = []
+
+        def all_of() -> Generator[int, None, str]:
+            return (yield from count(to, error))
+
+        generator = all_of()
+        while True:
+            try:
+                numbers.append(next(generator))
+            except StopIteration as end:
+                return numbers, end.value
+
+    assert inspect.isgeneratorfunction(count)
+    assert collect(3) == ([0, 1, 2], "counted")
+    with pytest.raises(DownError):
+        collect(3, DownError())
+    assert str(breaker.state) == "open"
+    with pytest.raises(CircuitOpenError):
+        next(count(3))
+    clock.advance(60.0)
+    left = count(3)
+    next(left)
+    left.close()
+
+    assert breaker.state == "closed"
+
+
+async def test_an_async_generator_function_is_protected_as_a_stream(clock: Clock) -> None:
+    """As its sync kind is; also through a partial, with arguments of its own that are called as options."""
+    breaker = CircuitBreaker(1, clock=clock)
+
+    async def numbers(
+        to: int, error: Exception | None = None, idle_timeout: str = ""
+    ) -> AsyncGenerator[int | str, None]:
+        for number in range(to):
+            yield number
+        if error is not None:
+            raise error
+        yield idle_timeout
+
+    count = breaker(numbers)
+    assert inspect.isasyncgenfunction(count)
+    assert [chunk async for chunk in count(2, idle_timeout="own")] == [0, 1, "own"]
+    with pytest.raises(DownError):
+        [chunk async for chunk in count(2, DownError())]
+    assert str(breaker.state) == "open"
+    with pytest.raises(CircuitOpenError):
+        await anext(count(2))
+    clock.advance(60.0)
+    left = breaker(functools.partial(numbers, 2))()
+    await anext(left)
+    await left.aclose()
+
+    assert breaker.state == "closed"
+
+
+def test_a_generator_function_takes_no_fallback(clock: Clock) -> None:
+    """It would have to say from which chunk on."""
     breaker = CircuitBreaker(clock=clock)
 
     def stream() -> Iterator[int]:
@@ -269,10 +337,11 @@ def test_generator_functions_are_refused(clock: Clock) -> None:
         yield 1
 
     for fn in (stream, stream_later, functools.partial(stream)):
-        with pytest.raises(TypeError, match=r"generator function.* use `with breaker\.acquire\(\):`"):
-            breaker(fn)
-        with pytest.raises(TypeError, match="generator function"):
+        with pytest.raises(TypeError, match="takes no fallback: catch CircuitOpenError"):
             breaker(fallback=fine)(fn)  # type: ignore[arg-type]
+
+
+# What cannot be decorated.
 
 
 def test_a_plain_function_that_returns_an_awaitable_is_told_when_called(clock: Clock) -> None:

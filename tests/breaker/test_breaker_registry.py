@@ -239,7 +239,7 @@ def test_only_the_hundred_longest_unused_are_looked_at(idle: int, goes: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.no_cover
-def test_a_hundred_thousand_keys_take_the_room_of_a_hundred(small_heap: None) -> None:
+def test_twenty_thousand_keys_take_the_room_of_a_hundred(small_heap: None) -> None:
     """However many tenants come by. Slow, for it makes every one of them."""
     alive: weakref.WeakSet[CircuitBreaker] = weakref.WeakSet()
 
@@ -250,7 +250,7 @@ def test_a_hundred_thousand_keys_take_the_room_of_a_hundred(small_heap: None) ->
 
     breakers = BreakerRegistry(make, capacity=100)
     breakers[-1].force_open()
-    for key in range(100_000):
+    for key in range(20_000):
         breakers[key]
         if key % 1000 == 0:
             assert len(breakers) <= 100

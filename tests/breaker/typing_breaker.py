@@ -6,17 +6,19 @@ Where a line must be an error it says so with the error's code, and mypy complai
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Literal, assert_type
 
 from llmbatch.breaker import (
+    AsyncChunks,
     BreakerEvent,
     BreakerMetrics,
     BreakerPolicy,
     BreakerRegistry,
     CallEnded,
     CallRefused,
+    Chunks,
     CircuitBreaker,
     CircuitNumbers,
     CircuitOpenError,
@@ -319,3 +321,70 @@ async def retrying() -> None:
     await retry.async_call(ask_later)  # type: ignore[call-arg]
     Retry("breaker")  # type: ignore[arg-type]
     Retry(breaker, 4)  # type: ignore[call-arg]
+
+
+# Streams.
+
+
+def numbers(to: int) -> Iterator[int]:
+    yield from range(to)
+
+
+async def numbers_later(to: int) -> AsyncIterator[int]:
+    for number in range(to):
+        yield number
+
+
+async def create_later(to: int) -> AsyncIterator[int]:
+    return numbers_later(to)
+
+
+@asynccontextmanager
+async def managed_later() -> AsyncIterator[AsyncIterator[int]]:
+    yield numbers_later(1)
+
+
+@contextmanager
+def managed() -> Iterator[Iterator[int]]:
+    yield numbers(1)
+
+
+async def use_streams() -> None:
+    async with breaker.stream(create_later, 5) as chunks:
+        assert_type(chunks, AsyncChunks[int])
+        assert_type([chunk async for chunk in chunks], list[int])
+    async with breaker.stream(numbers_later, 5) as chunks:
+        assert_type(chunks, AsyncChunks[int])
+    async with breaker.stream(managed_later) as chunks:
+        assert_type(chunks, AsyncChunks[int])
+    async with breaker.stream(numbers_later, 5, idle_timeout=30.0, first_timeout=60.0) as optional:
+        assert_type(optional, AsyncChunks[Any])
+    with breaker.stream(numbers, judge_chunk=lambda chunk: "failure" if chunk else None) as optional_sync:
+        assert_type(optional_sync, Chunks[Any])
+    with breaker.stream(numbers, 5) as numbered:
+        assert_type(numbered, Chunks[int])
+        assert_type(list(numbered), list[int])
+    with breaker.stream(managed) as numbered:
+        assert_type(numbered, Chunks[int])
+    with breaker.stream(numbers_later, 5):  # type: ignore[attr-defined]  # async: `async with`
+        pass
+    async with breaker.stream(numbers, 5):  # type: ignore[attr-defined]
+        pass
+    async with AsyncChunks(breaker.acquire(), numbers_later(5)) as chunks:
+        assert_type(chunks, AsyncChunks[int])
+    with Chunks(breaker.acquire(), numbers(5)) as numbered:
+        assert_type(numbered, Chunks[int])
+
+
+@breaker
+def guarded_numbers(to: int) -> Iterator[int]:
+    yield from range(to)
+
+
+@breaker
+async def guarded_numbers_later(to: int) -> AsyncIterator[int]:
+    yield to
+
+
+assert_type(guarded_numbers(5), Iterator[int])
+assert_type(guarded_numbers_later(5), AsyncIterator[int])

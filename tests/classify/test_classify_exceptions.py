@@ -473,6 +473,28 @@ def test_what_a_function_raises_of_its_own_is_the_rows(error: Exception, code: s
     assert outcome.message == (str(error) or type(error).__name__ if message is None else message)
 
 
+def test_where_an_exception_was_raised_is_told_by_the_programs_own_line() -> None:
+    """The innermost one, not one of a library below it; its text is not shown, for it may hold a key."""
+    try:
+        json.loads("nonsense")
+    except ValueError as caught:
+        below, line = caught, caught.__traceback__.tb_lineno  # type: ignore[union-attr]
+    group = ExceptionGroup("tasks", [OwnError("never raised")])
+    try:
+        raise group
+    except ExceptionGroup as caught:
+        line_of_group = caught.__traceback__.tb_lineno  # type: ignore[union-attr]
+
+    name = "test_where_an_exception_was_raised_is_told_by_the_programs_own_line"
+    assert classify_exception(below).hint.endswith(f" ({__file__}:{line}, in {name})")
+    assert classify_exception(below).hint.startswith("JSONDecodeError: Expecting value")
+    assert classify_exception(group).hint == f"OwnError: never raised ({__file__}:{line_of_group}, in {name})"
+    assert classify_exception(OwnError("x")).hint == "OwnError: x"
+    assert classify_exception(ConnectionResetError("x")).hint == ""
+    mask = Mask(["AIza-THIS-IS-THE-KEY"]).mask
+    assert classify_exception(OwnError("bad AIza-THIS-IS-THE-KEY"), mask=mask).hint == "OwnError: bad ***"
+
+
 class Response:
     """What clients keep of an answer."""
 

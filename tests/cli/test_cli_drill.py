@@ -32,6 +32,7 @@ def scores(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow  # a drill
+@pytest.mark.traced
 def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Run, outage: str) -> None:
     """Each number with its meaning, and a picture of goodput, outage and circuit."""
     done = llmbatch_here("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4")
@@ -44,6 +45,7 @@ def test_a_drill_tells_what_the_policy_would_do(llmbatch_here: Run, outage: str)
 
 
 @pytest.mark.slow  # a drill
+@pytest.mark.traced
 def test_the_policy_is_what_run_would_use(llmbatch_here: Run, outage: str, tmp_path: Path) -> None:
     """Flag, variable and file: of three thresholds the flag's decides, and each changes what is allowed."""
     (tmp_path / "llmbatch.toml").write_text("recovery-timeout = 10\nfailure-threshold = 9\n")
@@ -56,6 +58,7 @@ def test_the_policy_is_what_run_would_use(llmbatch_here: Run, outage: str, tmp_p
 
 
 @pytest.mark.slow  # two policies through an outage, some seconds of virtual time
+@pytest.mark.traced
 def test_policies_are_compared_and_one_is_recommended(llmbatch_here: Run, outage: str) -> None:
     """What was told comes first; the advice says why."""
     words = ("sim", "drill", "--scenario", outage, "--rows", "600", "--latency", "4")
@@ -115,6 +118,7 @@ def test_what_cannot_be_drilled_is_told(llmbatch_here: Run, words: tuple[str, ..
 
 
 @pytest.mark.slow  # a drill
+@pytest.mark.traced
 def test_a_policy_that_fails_rows_is_told_by_the_exit_code(llmbatch_here: Run, outage: str) -> None:
     """With ``--on-outage fail`` parked rows end as failed."""
     done = llmbatch_here(

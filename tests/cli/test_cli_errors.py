@@ -184,7 +184,7 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
     assert done.returncode == 2
     assert "-P max_tokens=500" in two_lines(done.stderr)[1]
     with pytest.raises(UsageError) as caught:
-        BatchRunner("sim/steady", max_retries=3)  # type: ignore[call-arg]
+        BatchRunner("sim/steady", max_retries=3)  # type: ignore[call-overload]
     assert "max-attempts" in caught.value.hint
 
 

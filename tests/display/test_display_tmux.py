@@ -22,6 +22,8 @@ from llmbatch.core.events import *
 from llmbatch.display import make_display
 label = "openrouter/a-vendor-with-a-name/a-family-of-models-v2-instruct-fp8"
 print("\\n".join(f"a line of the shell {number}" for number in range(40)))
+def warn(number):
+    display.observe(Notice(time.monotonic(), "warning", f"notice {number}", ""))
 with make_display("rich") as display:
     start = time.monotonic()
     display.observe(RunStarted(start, "prompts.jsonl", "prompts.results.jsonl", 40, 0, 0, 1000, max_outage=3600.0))
@@ -31,7 +33,8 @@ with make_display("rich") as display:
         display.observe(CallEnded(at, label, row, False, "success", "", "", 200, 0.8, 1000, 4000))
         display.observe(RowFinished(at, label, row, "success", "", 1))
     display.observe(CircuitChanged(start + 1, label, "closed", "open", "5 rows in a row failed: overloaded", 30.0))
-    sys.stdin.readline()
+    for number, line in enumerate(iter(sys.stdin.readline, "end\\n")):
+        warn(number)
 print("after")
 sys.stdin.readline()
 """
@@ -55,10 +58,21 @@ class Terminal:
     def lines(self) -> list[str]:
         return [line.rstrip() for line in self._run("capture-pane", "-p", "-t", "x").splitlines() if line.strip()]
 
-    def resize(self, columns: int) -> None:
-        self._run("resize-window", "-t", "x", "-x", str(columns), "-y", "24")
+    def history(self) -> list[str]:
+        """All lines since the start, those that have scrolled away too."""
+        text = self._run("capture-pane", "-p", "-t", "x", "-S", "-")
+        return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+    def resize(self, columns: int, rows: int = 24) -> None:
+        self._run("resize-window", "-t", "x", "-x", str(columns), "-y", str(rows))
 
     def type_enter(self) -> None:
+        """The script logs a line."""
+        self._run("send-keys", "-t", "x", "Enter")
+
+    def end(self) -> None:
+        """The script leaves the display."""
+        self._run("send-keys", "-t", "x", "-l", "end")
         self._run("send-keys", "-t", "x", "Enter")
 
     def wait_for(self, condition: Callable[[list[str]], bool]) -> list[str]:
@@ -99,7 +113,41 @@ def test_a_window_made_narrower_tore_the_picture(terminal: Terminal) -> None:
             assert sum(line.startswith(label) for line in lines) == 1, (columns, lines)
         assert all(line.startswith("a line of the shell") for line in lines[:-8]), (columns, lines)
         assert next(line for line in lines if "○ open" in line).count("fp8") == 1
-    terminal.type_enter()
+    terminal.end()
 
     lines = terminal.wait_for(lambda lines: "after" in lines)
     assert all(line.startswith("a line of the shell") for line in lines[:-1]), lines
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [(80, 6), (80, 24)],
+        [(80, 6), (80, 8), (80, 5), (80, 24)],
+        [(40, 6), (100, 24)],
+        [(80, 5), (40, 5), (40, 24), (100, 30)],
+        [(30, 8), (120, 30), (30, 6), (80, 24)],
+    ],
+)
+def test_a_window_made_lower_and_higher_left_old_pictures_above(
+    terminal: Terminal, sizes: list[tuple[int, int]]
+) -> None:
+    """What a lower window pushed into the history is erased when it comes back; lines logged meanwhile stay, once."""
+    terminal.wait_for(is_whole(80))
+    for number, (columns, rows) in enumerate(sizes):
+        terminal.resize(columns, rows)
+        terminal.type_enter()
+        last = f"warning: notice {number}"
+        while not any(last in line for line in terminal.history()):
+            time.sleep(0.05)
+
+    history = terminal.history()
+    for label in ("llmbatch", "rows", "speed", "calls", "circuit", "gives up", "failed", "tokens"):
+        assert sum(line.startswith(label) for line in history) == 1, history
+    shell = [line for line in history if line.startswith("a line of the shell")]
+    assert shell == [f"a line of the shell {number}" for number in range(40)]
+    assert [line[-8:] for line in history if "warning: notice" in line] == [
+        f"notice {number}" for number in range(len(sizes))
+    ]
+    terminal.end()
+    terminal.wait_for(lambda lines: lines[-1] == "after" and "warning: notice" in lines[-2])

@@ -45,6 +45,8 @@ def test_what_a_phase_allows(phase: Phase, rate: float) -> None:
     assert WORKLOAD.goodput(phase) == pytest.approx(rate)
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.traced
 def test_an_outage_costs_the_oracle_its_length() -> None:
     """10 s fine, 100 s down: 200 rows before, the rest after."""
     outage = scenario(Phase(10), Phase(100, "down"))
@@ -54,6 +56,8 @@ def test_an_outage_costs_the_oracle_its_length() -> None:
     assert rows_within(WORKLOAD, outage, 120.0) == pytest.approx(400, abs=2)
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.traced
 def test_a_repeating_outage_is_waited_through_every_time() -> None:
     """Turns of 10 s."""
     turns = scenario(Phase(10), Phase(10, "down"), repeat=True)

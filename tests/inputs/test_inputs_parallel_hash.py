@@ -19,6 +19,7 @@ from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 pytestmark = [
     pytest.mark.slow,  # starts an interpreter
+    pytest.mark.traced,
     pytest.mark.skipif(
         not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="there is no other core"
     ),

@@ -60,6 +60,9 @@ FORMATS = [
     ("p.jsonl.bz2", bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c < p.jsonl.bz2 > p.jsonl"),
     ("p.jsonl.xz", lzma.compress(ROWS), "compressed with xz", "unxz -c < p.jsonl.xz > p.jsonl"),
     ("inside.gz", gzip.compress(bz2.compress(ROWS)), "compressed with bzip2", "bunzip2"),
+    ("a workbook.jsonl", zipped("xl/workbook.xml"), "an Excel workbook", "'a workbook.jsonl' 'a workbook.rows.jsonl'"),
+    ("commas.jsonl", b'{"prompt":"a"},\n{"prompt":"b"}, \r\n', "JSON with commas between the rows", "sed "),
+    ("joined.ndjson", b'{"prompt":"a"}{"prompt":"b"} {"prompt":"c"}', "JSON with several values in", "> joined.jsonl"),
     ("paper.pdf", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF", "prompt"),
 ]
 
@@ -96,6 +99,8 @@ async def test_a_file_of_another_format_is_refused_before_a_line_is_written(
         ("p.csv.gz", gzip.compress(CSV), ['hello, "world"', "bye"]),
         ("p.tsv", b"prompt\tlabel\nhello, you\t1\n", ["hello, you"]),
         ("semicolons", b"prompt;label\nhello;1\nbye;2\n", ["hello", "bye"]),
+        ("commas.jsonl", b'{"prompt":"a"},\n{"prompt":"b"}, \r\n', ["a", "b"]),
+        ("joined.ndjson", b'{"prompt":"a"}{"prompt":"b"} {"prompt":"c"}', ["a", "b", "c"]),
         ("p.txt", b"Once upon\n\na time\n", ["Once upon", "a time"]),
         ("p.jsonl.bz2", bz2.compress(ROWS), ["a", "b"]),
         ("p.jsonl.xz", lzma.compress(ROWS), ["a", "b"]),

@@ -254,7 +254,7 @@ def deep() -> list[object]:
     ("value", "code"),
     [
         ({"prompt": float("nan")}, "input_bad_json"),
-        ({"prompt": {1, 2}}, "input_bad_json"),
+        ({"prompt": b"bytes"}, "input_bad_json"),
         (Hostile(), "input_bad_json"),
         (cyclic(), "input_bad_json"),
         (deep(), "input_too_deep"),

@@ -93,6 +93,17 @@ def test_appending_goes_on_after_what_is_there(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
+def test_only_a_new_file_without_lines_is_removed(path: Path) -> None:
+    """A run that is refused before its first line leaves nothing behind; lines, and files of the user's, stay."""
+    for written, stays in ((b"", False), (result_line(1), True), (b"", True)):
+        output = open_output(path)
+        if written:
+            output.write(written)
+        output.remove_if_new()
+        output.close()
+        assert path.exists() is stays
+
+
 def test_overwrite_starts_afresh_whatever_was_there(path: Path) -> None:
     """Also over a file that is not ours."""
     path.write_bytes(b"my notes\n")

@@ -19,7 +19,7 @@ async def test_results_come_in_order_until_the_sink_is_closed_and_empty() -> Non
 
     async def consume() -> None:
         async for item in sink.results():
-            rows.append(item.row)
+            rows.append(item.number)
 
     consumer = asyncio.create_task(consume())
     await asyncio.sleep(0)

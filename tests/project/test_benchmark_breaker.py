@@ -500,3 +500,17 @@ def test_extra_names_every_peer() -> None:
     for peer in PEERS:
         assert f'"{peer.distribution}>=' in pyproject
         assert f"{peer.distribution}==" in constraints
+
+
+def test_streams_are_measured_beside_the_bare_loop(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Four ways to stream and two loops; times are not judged."""
+    kept = tmp_path / "raw.json"
+
+    benchmark.main(["--only", "streams", "--rounds", "1", "--json", str(kept), "--markdown"])
+
+    shown = capsys.readouterr().out
+    raw = json.loads(kept.read_text())
+    assert [len(values) for values in raw["cost_ns_a_chunk"].values()] == [1] * 6
+    assert all(value > 0 for values in raw["cost_ns_a_chunk"].values() for value in values)
+    assert "| async, idle_timeout |" in shown
+    assert (raw["conformance"], raw["cost_ns_a_call"]) == ({}, {})

@@ -15,6 +15,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SAID = {
     "batch_runner.py": ["60 rows succeeded, 0 failed, exit code 0", "60 rows were done already, 0 calls sent"],
     "stream.py": ["q7 failed: ", "30 good, 1 bad"],
+    "typed.py": [
+        "r0: 1",
+        "WARNING circuit rate opened: ",
+        "INFO circuit rate closed",
+        "144 stars, 40 reviews, 0 failed",
+    ],
+    "plain_loop.py": ["13: {'code': 'value_error', 'message': 'unlucky'}", "39 good, 1 bad, exit code 1"],
     "own_function.py": ["row 1: {'said': 'ROW 0'}", "100 rows, "],
     "own_provider.py": ["row  1  gpu-1  RED", " calls for 20 rows"],
     "circuit_breaker.py": [
@@ -23,6 +30,7 @@ SAID = {
         "open -> half_open",
         "are you there? an answer",
     ],
+    "sdk_circuit.py": [" opened: 5 calls in a row failed", "next probe is due in", " closed after ", "40 answers"],
     "observer.py": ["closed -> open", "open -> half_open", "half_open -> closed", "120 rows succeeded, 0 failed"],
 }
 

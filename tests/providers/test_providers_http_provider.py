@@ -416,6 +416,7 @@ def test_canary_goes_where_its_row_went() -> None:
     assert canary.tokens < request.tokens
 
 
+@pytest.mark.slow  # thousands of models
 def test_any_number_of_models_is_served() -> None:
     """Rows may name thousands of models; what is remembered of them is bounded."""
     provider = a_caller()

@@ -32,7 +32,7 @@ def line(row: int, **more: object) -> bytes:
         "cost_usd": 0.25,
     }
     values |= more
-    return encode_line(Result(row=row, hash=f"{row:016x}", id_json=f'"r{row}"', **values))  # type: ignore[arg-type]
+    return encode_line(Result(number=row, hash=f"{row:016x}", id_json=f'"r{row}"', **values))  # type: ignore[arg-type]
 
 
 def failed(row: int, code: str = "timeout", message: str = "too late", **more: object) -> bytes:

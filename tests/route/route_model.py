@@ -40,6 +40,10 @@ class Against:
     """The number of its last one."""
     attempts: int = 0
     """Failed ones that nothing explains otherwise."""
+    raised: bool = False
+    """Whether the last one was an exception of the program's own."""
+    own_errors: int = 0
+    """How many were."""
 
 
 class Model:
@@ -70,6 +74,7 @@ class Model:
             mine = row in it.rows
             if it.kind == "failed" and mine:
                 found.last = it.word
+                found.raised = False
                 found.since = it.serial if found.since is None else found.since
                 found.latest = max(found.latest, it.serial)
                 found.attempts += 1
@@ -77,8 +82,10 @@ class Model:
                     found.proven += 1
                 else:
                     found.pending.append(it.serial)
-            elif it.kind == "own" and mine and found.pending:
-                found.proven, found.pending = found.proven + 1, []
+            elif it.kind == "own" and mine:
+                found.raised, found.own_errors = True, found.own_errors + 1
+                if found.pending:
+                    found.proven, found.pending = found.proven + 1, []
             elif it.kind == "proof":
                 newest = max(newest, it.serial)
                 if any(serial < it.serial for serial in found.pending):
@@ -121,6 +128,8 @@ class Model:
         """
         against = self.against(row)
         assert against.since is not None
+        if against.raised:
+            return self.needed_of_own()
         times = self.times()
         mine = max((start for start in times if start <= against.since), default=0)
         if against.alone:
@@ -140,6 +149,15 @@ class Model:
             if before[0] + before[1] >= 300:
                 return max(asked, failures_asked(before, 1.0))
         return asked
+
+    def needed_of_own(self) -> float:
+        """The same for an exception of the program's own: one, unless rows have succeeded after such."""
+        overcome, rows = 0, 0
+        for i, it in enumerate(self.story):
+            if it.kind == "done" and it.word in ("success", "probe"):
+                overcome += self.at(it.rows[0], i).own_errors
+                rows += it.word == "success"
+        return math.log(1e-5) / math.log(max(0.01, overcome / (overcome + rows))) if overcome else 1.0
 
     def times(self) -> list[int]:
         """Numbers of calls with which another time began: a row's first failure after something good since the last."""

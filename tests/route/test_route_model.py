@@ -438,7 +438,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
                     assert seconds > 0
                     assert self.route.throttle.not_before == pytest.approx(now + seconds)
                     self.model.note("answered", word="pause")
-                case StopRun(_, reason, _) if "--timeout" in reason:
+                case GiveUpRoute(_, reason, _) if "--timeout" in reason:
                     assert not self.told.history.ever
                 case StopRun() | GiveUpRoute():
                     assert self.route.dead is not None

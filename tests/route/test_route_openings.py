@@ -25,6 +25,7 @@ from route_states import (
 from llmbatch.route.decisions import (
     CircuitMoved,
     Fail,
+    GiveUpRoute,
     OutageConfirmed,
     OutageOver,
     ParkUntil,
@@ -585,6 +586,20 @@ def test_a_route_that_has_answered_gets_no_more_patience_in_an_opening_by_time_o
     assert story.route.probe_timeout() == 5.0
 
 
+def test_a_refused_probe_does_not_hurry_the_next_one_where_health_checks_fail() -> None:
+    """Two probes went at each turn of an outage in which rows are refused and the smallest request fails."""
+    story = Story(chance=0.0)
+    story.open()
+    story.probe(0, FAILED, "ping")
+    story.wait(100.0)
+
+    story.probe(100, REFUSED)
+
+    due = story.route.next_change(story.now)
+    assert due is not None
+    assert due - story.now >= 9.0
+
+
 def test_answers_that_take_longer_than_the_limit_stop_a_route_that_has_never_answered() -> None:
     """The smallest request passes: it names ``--timeout``, and nothing is failed."""
     story = Story(ever=False, timeout=5.0)
@@ -592,10 +607,9 @@ def test_answers_that_take_longer_than_the_limit_stop_a_route_that_has_never_ans
 
     decisions = story.probe(0, GOOD, "ping")
 
-    assert decisions == [
-        CircuitMoved("half_open", "closed"),
-        StopRun(3, "m: answers take longer than --timeout (5 s)", "raise --timeout; nothing was marked as failed"),
-    ]
+    message, hint = "m: answers take longer than --timeout (5 s)", "raise --timeout; nothing was marked as failed"
+    assert story.route.dead is not None
+    assert decisions == [CircuitMoved("half_open", "closed"), GiveUpRoute(story.route.dead, message, hint)]
 
 
 def test_answers_that_take_longer_than_the_limit_are_told_where_others_came_in_time() -> None:

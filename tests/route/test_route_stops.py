@@ -584,7 +584,7 @@ def test_a_health_check_that_passes_after_the_end_changes_nothing() -> None:
     story = Story(ever=False, can_check=True)
     late = story.send(0, "good")
     story.open(TIMEOUT)
-    assert kinds(story.probe(0, GOOD, "ping"))[-1] == "StopRun"
+    assert kinds(story.probe(0, GOOD, "ping"))[-1] == "GiveUpRoute"
     dead = story.route.dead
     assert dead is not None
 

@@ -90,6 +90,19 @@ def test_a_pause_stops_the_route_and_ramps_up_afterwards() -> None:
     assert not throttle.ramp_due
 
 
+def test_a_longer_wait_counts_on_after_a_pause() -> None:
+    """Three calls named 5, 10 and 60 s: a call later confirms what the second one named. It was forgotten."""
+    throttle = Throttle()
+    throttle.note_wait(1, 5.0)
+    throttle.note_wait(2, 10.0)
+    assert throttle.pause(throttle.confirmed_wait(disprovable=True))
+
+    throttle.note_wait(3, 60.0)
+
+    assert throttle.not_before == 5.0
+    assert throttle.confirmed_wait(disprovable=True) == 10.0
+
+
 def test_calls_that_were_throttled_in_a_row_are_counted() -> None:
     """Since the first of them nothing else came back."""
     throttle = Throttle()

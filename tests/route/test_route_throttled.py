@@ -166,6 +166,23 @@ def test_two_failures_that_name_a_wait_pause_the_route_where_chance_hardly_expla
     assert story.call(2, waiting(FAILED, 40.0)) == [PauseRoute(40.0, ""), RetryAt(2, story.now + 40.0, "http_500")]
 
 
+def test_rows_that_are_judged_alone_obey_a_wait_that_two_of_them_named() -> None:
+    """Nothing tells whether it is chance. Each went again after its own wait, while the others asked for longer."""
+    story = Story()
+    asks = [waiting(FAILED, 30.0), waiting(FAILED, 60.0)]
+    for row in (1, 2):
+        story.call(row, FAILED)
+    story.wait(10.0)
+    for record in story.route.evidence.records.values():
+        record.held = True
+    assert kinds(story.route.judge_alone(story.now, 2)) == ["RetryAt", "RetryAt"]
+
+    decisions = [kinds(story.call(row, outcome)) for row, outcome in enumerate(asks, 1)]
+
+    assert decisions == [["RetryAt"], ["PauseRoute", "RetryAt"]]
+    assert story.route.throttle.not_before == story.now + 30.0
+
+
 def test_waits_of_failures_between_good_answers_are_the_rows_own() -> None:
     """What a later call passes was not meant for the route."""
     story = Story()

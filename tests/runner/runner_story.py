@@ -43,7 +43,7 @@ class Story:
 
     @property
     def failed(self) -> dict[int, Result]:
-        return {result.row: result for result in self.results if result.status == "failed"}
+        return {result.number: result for result in self.results if result.status == "failed"}
 
     def openings(self) -> int:
         return sum(
@@ -66,7 +66,7 @@ class Collector:
 
     def put(self, result: Result) -> None:
         self.results.append(result)
-        self.finished_at[result.row] = asyncio.get_running_loop().time()
+        self.finished_at[result.number] = asyncio.get_running_loop().time()
 
     async def drained(self) -> None:
         return
@@ -132,9 +132,9 @@ def simulate(
         )
 
     story = run_virtual(main, limit=limit)
-    rows_done = Counter(result.row for result in story.results)
+    rows_done = Counter(result.number for result in story.results)
     assert max(rows_done.values(), default=1) == 1, "a row ended twice"
-    waiting = {result.row for result in story.deferred}
+    waiting = {result.number for result in story.deferred}
     assert not waiting & rows_done.keys(), "a row both ended and waits"
     return story
 

@@ -263,7 +263,7 @@ class Sink:
     ended: dict[int, str] = field(default_factory=dict)
 
     def put(self, result: object) -> None:
-        self.ended[result.row] = result.status  # type: ignore[attr-defined]
+        self.ended[result.number] = result.status  # type: ignore[attr-defined]
 
     async def drained(self) -> None:
         return

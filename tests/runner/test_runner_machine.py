@@ -31,6 +31,7 @@ class Starved:
         await self._transport.aclose()
 
 
+@pytest.mark.slow  # two thousand calls in virtual time
 def test_run_is_as_quick_as_ever_after_file_handles_ran_out(simulate: Simulate, prompts: Prompts) -> None:
     """All calls in flight find no handle once: no row is charged, no circuit opens, and the limit grows back."""
     story = simulate(prompts(2000), latency=0.2, wrap=lambda transport: Starved(transport, 0.01))

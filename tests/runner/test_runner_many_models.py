@@ -23,6 +23,7 @@ def few_histories(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes_module, "MAX_HISTORIES", MOST)
 
 
+@pytest.mark.slow  # three thousand routes under tracemalloc
 def test_memory_of_distinct_models_is_bounded() -> None:
     """From some number of models on, each further one leaves nothing."""
     routes = Routes(RunOptions(), seed=1, answered_before=lambda _: False)
@@ -35,7 +36,7 @@ def test_memory_of_distinct_models_is_bounded() -> None:
     tracemalloc.start()
     try:
         some = visit(0, 2 * MOST)
-        many = visit(2 * MOST, 40 * MOST)
+        many = visit(2 * MOST, 12 * MOST)
     finally:
         tracemalloc.stop()
 
@@ -59,10 +60,11 @@ def test_a_route_that_is_here_keeps_its_history() -> None:
     assert of("b", "kept") is first
 
 
+@pytest.mark.slow  # a route and an outage for each row
 def test_models_that_are_all_down_do_not_add_up(simulate: Simulate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each waiting row of a model of its own has a whole route: beyond some, the input waits, and then goes on."""
-    monkeypatch.setattr(routes_module, "MAX_LIVE", 30)
-    rows = [{"prompt": f"row {number}", "model": f"model-{number}"} for number in range(1, 81)]
+    monkeypatch.setattr(routes_module, "MAX_LIVE", 15)
+    rows = [{"prompt": f"row {number}", "model": f"model-{number}"} for number in range(1, 51)]
 
     story = simulate(rows, Phase(60, "down"), concurrency=10)
 
@@ -73,5 +75,5 @@ def test_models_that_are_all_down_do_not_add_up(simulate: Simulate, monkeypatch:
         elif isinstance(event, RowFinished):
             live.discard(event.row)
         most = max(most, len(live))
-    assert story.statuses == {"success": 80}
-    assert most <= 30 + 10
+    assert story.statuses == {"success": 50}
+    assert most <= 15 + 10

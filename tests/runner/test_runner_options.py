@@ -97,7 +97,7 @@ def test_the_library_refuses_with_name_value_and_range(name: str, value: object,
 def test_an_alias_as_a_keyword_is_answered_with_the_keyword() -> None:
     """What people type at the command line is no keyword, and the hint says which is."""
     with pytest.raises(UsageError, match="unknown option 'max_concurrency'") as caught:
-        BatchRunner("m", max_concurrency=3)  # type: ignore[call-arg]
+        BatchRunner("m", max_concurrency=3)  # type: ignore[call-overload]
 
     assert caught.value.hint == "did you mean concurrency?"
 

@@ -15,6 +15,7 @@ FINE = Phase(3, "fine")
 DOWN = Phase(12, "down")
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_outage_of_twelve_seconds_costs_no_row(simulate: Simulate, prompts: Prompts) -> None:
     """600 rows at concurrency 40 through 12 s of 503: every row succeeds, and almost no call meets the outage."""
     story = simulate(prompts(600), FINE, DOWN, latency=0.4)
@@ -25,6 +26,7 @@ def test_outage_of_twelve_seconds_costs_no_row(simulate: Simulate, prompts: Prom
     assert story.openings() == 1
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_first_good_call_comes_within_one_probe_interval(simulate: Simulate, prompts: Prompts) -> None:
     """Probes go at 2, 4 and 8 s, so an outage of 12 s is found over at most 8.8 s after it ended."""
     story = simulate(prompts(600), FINE, DOWN, latency=0.4)
@@ -44,6 +46,7 @@ def test_traffic_ramps_instead_of_stampeding(simulate: Simulate, prompts: Prompt
     assert 2 <= len(first) <= 10
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 @pytest.mark.parametrize("behavior", ["down", "refuse", "hang", "bad_request", "unauthorized"])
 def test_outage_of_seventy_minutes_is_survived(simulate: Simulate, prompts: Prompts, behavior: Behavior) -> None:
     """However the outage is dressed, 70 minutes of it cost nothing but time, and calls stay few."""
@@ -63,6 +66,7 @@ def test_outage_from_the_start_is_waited_for(simulate: Simulate, prompts: Prompt
     assert story.statuses == {"success": 100}
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_memory_stays_bound_while_the_circuit_is_open(simulate: Simulate) -> None:
     """Reading stops when the circuit opens: of an endless input a bounded number of rows is taken to probe with."""
     taken = 0
@@ -245,6 +249,7 @@ def test_quarter_of_errors_fails_no_row(simulate: Simulate, prompts: Prompts) ->
     assert story.statuses == {"success": 1000}
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_probes_spend_no_attempt(simulate: Simulate, prompts: Prompts) -> None:
     """With one attempt a row, rows that probe through an outage still succeed."""
     story = simulate(prompts(800), FINE, Phase(600, "down"), max_attempts=1)
@@ -309,7 +314,7 @@ def test_simulation_replays_exactly(simulate: Simulate, prompts: Prompts) -> Non
     second = simulate(prompts(200, poison=[7, 190]), FINE, DOWN, seed=5)
 
     assert first.log == second.log
-    assert [result.row for result in first.results] == [result.row for result in second.results]
+    assert [result.number for result in first.results] == [result.number for result in second.results]
 
 
 @pytest.mark.slow  # thousands of calls in virtual time
@@ -324,6 +329,7 @@ def test_many_refused_rows_among_good_ones_open_no_circuit(simulate: Simulate, p
     assert len(story.log) <= 1.05 * (400 + 4 * 200)
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_quick_failures_of_a_first_wave_open_no_circuit(simulate: Simulate, prompts: Prompts) -> None:
     """At 200 in flight and 5 % errors, ten failures arrive before any success; they are no outage."""
     story = simulate(prompts(2000), Phase(math.inf, "errors", share=0.05), concurrency=200)
@@ -332,6 +338,7 @@ def test_quick_failures_of_a_first_wave_open_no_circuit(simulate: Simulate, prom
     assert story.openings() == 0
 
 
+@pytest.mark.slow  # thousands of calls in virtual time
 def test_block_of_refused_rows_in_the_middle_is_got_over(simulate: Simulate, prompts: Prompts) -> None:
     """Three hundred refused rows in a row look like a surge; a finished row's request tells that they are bad."""
     story = simulate(prompts(1000, poison=range(101, 401), status=400))

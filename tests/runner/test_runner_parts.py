@@ -110,7 +110,7 @@ def test_a_row_ends_as_its_outcome_says() -> None:
 
     first, second = parts.sink.results
 
-    assert (first.row, first.status, first.text, first.usage, first.attempts) == (
+    assert (first.number, first.status, first.text, first.usage, first.attempts) == (
         1,
         "success",
         "fine",
@@ -350,4 +350,4 @@ def test_a_dead_route_is_why_its_rows_wait() -> None:
             state.settle(call, refused, 1000.0)
 
     assert state.dead is not None
-    assert deferred_result(one, 5.0, "").reason == "the first rows were refused: no money"
+    assert deferred_result(one, 5.0, "").reason == "no money"

@@ -145,7 +145,7 @@ def test_a_row_without_a_key_fails_alone_and_one_without_a_model_ends_the_run(
         assert found[1:] == [None, None]
     else:
         assert [one.row.number for one in found if one is not None] == [1, 3]
-        assert [(result.row, result.error_code) for result in parts.sink.results] == [(2, "no_key")]
+        assert [(result.number, result.error_code) for result in parts.sink.results] == [(2, "no_key")]
 
 
 def test_an_answer_that_is_known_already_needs_no_call() -> None:
@@ -164,7 +164,7 @@ def test_an_answer_that_is_known_already_needs_no_call() -> None:
 
     assert found is not None
     assert found.row.number == 2
-    assert [(result.row, result.text, result.attempts) for result in parts.sink.results] == [(1, "cached", 0)]
+    assert [(result.number, result.text, result.attempts) for result in parts.sink.results] == [(1, "cached", 0)]
     assert found.route.unfinished == 1
 
 

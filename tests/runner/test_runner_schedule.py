@@ -42,7 +42,7 @@ def test_new_rows_go_in_order_as_far_as_there_are_slots() -> None:
     scheduler.settle(attempts[1], replace(GOOD, usage=Usage(3, 4)))
     ended = parts.of(CallEnded)[0]
     assert (ended.row, ended.latency_s, ended.input_tokens, ended.output_tokens) == (2, 2.0, 3, 4)
-    assert [result.row for result in parts.sink.results] == [2]
+    assert [result.number for result in parts.sink.results] == [2]
     assert [row_of(attempt) for attempt in taken(scheduler)] == [4]
 
 
@@ -95,7 +95,7 @@ def test_a_call_that_is_cut_off_leaves_its_row_to_another_run() -> None:
     scheduler.cancelled(attempt)
 
     assert [(event.verdict, event.row) for event in parts.of(CallEnded)] == [(None, 1)]
-    assert [(result.row, result.status) for result in scheduler.deferred()] == [(1, "deferred")]
+    assert [(result.number, result.status) for result in scheduler.deferred()] == [(1, "deferred")]
     assert parts.sink.results == []
 
 
@@ -133,7 +133,7 @@ def test_a_row_that_probes_loses_no_attempt() -> None:
         assert probe is not None
         scheduler.settle(probe, FAILED)
 
-    attempts = {result.row: result.attempts for result in scheduler.deferred()}
+    attempts = {result.number: result.attempts for result in scheduler.deferred()}
 
     assert set(attempts.values()) <= {0, 1}
     assert parts.sink.results == []
@@ -290,9 +290,8 @@ def test_an_account_without_money_halts_the_run() -> None:
         scheduler.settle(attempt, money)
 
     assert parts.halted == [(3, "m refuses the account: no money", "top up")]
-    dead = scheduler.dead()
-    assert dead is not None
-    assert dead.message == "no money"
+    assert scheduler.given_up() is None  # the run stopped at once
+
     assert parts.sink.results == []
     assert scheduler.take() is None
 
@@ -312,7 +311,7 @@ def test_a_follow_up_goes_next_for_the_same_row() -> None:
     assert (row_of(second), second.request.body) == (1, b"repair")
     scheduler.settle(second, replace(GOOD, usage=Usage(10, 20)))
     result = parts.sink.results[0]
-    assert (result.row, result.usage, result.attempts) == (1, Usage(11, 22), 2)
+    assert (result.number, result.usage, result.attempts) == (1, Usage(11, 22), 2)
 
 
 def test_a_process_that_was_suspended_ramps_up() -> None:

@@ -7,10 +7,13 @@ import contextlib
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from llmbatch import BatchRunner
 from llmbatch.runner.engine import MAX_CALLS_PER_TURN
 
 
+@pytest.mark.slow  # counts turns of thousands of calls
 async def test_function_that_never_suspends_leaves_the_loop_its_turns(tmp_path: Path) -> None:
     """A function that answers at once must not keep the loop: lines are written, and other tasks run, on the way."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
@@ -35,6 +38,7 @@ async def test_function_that_never_suspends_leaves_the_loop_its_turns(tmp_path: 
     assert len({size for size in sizes if 0 < size < output.stat().st_size}) > 10
 
 
+@pytest.mark.slow  # counts turns of thousands of calls
 async def test_a_turn_of_the_loop_is_short_however_many_places_there_are(tmp_path: Path) -> None:
     """Functions that answer at once, 200 at a time: some hundred calls a turn, not thousands whose lines pile up."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

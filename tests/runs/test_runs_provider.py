@@ -64,6 +64,7 @@ class Mine(Provider):
 class Listed:
     """A source over a list, which can be read once."""
 
+    name = "a list"
     can_skip = can_reread = False
     skipped = 0
     fraction = torn_line = None
@@ -124,7 +125,7 @@ async def test_run_job_takes_a_source_a_sink_and_a_provider() -> None:
 
     summary = await run_job(source, sink, provider, RunOptions(concurrency=2))
 
-    statuses = {result.row: (result.status, result.error_code) for result in sink.results}
+    statuses = {result.number: (result.status, result.error_code) for result in sink.results}
     assert statuses == {
         1: ("success", None),
         2: ("success", None),
@@ -179,7 +180,7 @@ async def test_what_lookup_knows_takes_no_call() -> None:
 
     results = [result async for result in BatchRunner(provider).stream(["a", "b", "c", "d"])]
 
-    assert sorted((result.row, result.text, result.attempts) for result in results) == [
+    assert sorted((result.number, result.text, result.attempts) for result in results) == [
         (1, "known", 0),
         (2, '"b"', 1),
         (3, "known", 0),
@@ -196,7 +197,7 @@ async def test_a_follow_up_is_sent_for_the_same_row_and_adds_its_tokens() -> Non
 
     results = [result async for result in BatchRunner(provider).stream(["a", "b"])]
 
-    repaired = next(result for result in results if result.row == 1)
+    repaired = next(result for result in results if result.number == 1)
     assert (repaired.status, repaired.text, repaired.usage) == ("success", '"again"', Usage(13, 22))
     assert repaired.attempts == 2
     assert provider.sent.count(b'"again"') == 1

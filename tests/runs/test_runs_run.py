@@ -13,7 +13,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -329,7 +329,7 @@ def test_a_wrong_option_is_refused_at_once(options: dict[str, Any], said: str) -
 def test_an_unknown_option_is_told_the_known_ones() -> None:
     """The hint lists every option there is."""
     with pytest.raises(UsageError) as caught:
-        BatchRunner("sim/steady", workers=4)  # type: ignore[call-arg]
+        BatchRunner("sim/steady", workers=4)  # type: ignore[call-overload]
 
     assert "'workers'" in caught.value.message
     assert "concurrency" in caught.value.hint
@@ -364,9 +364,15 @@ async def test_retry_failed_and_overwrite(tmp_path: Path) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl", 6)
     broken = True
 
+    class TooLongError(Exception):
+        """Which no repetition helps: the row fails at once."""
+
+        status_code = 400
+        body: ClassVar = {"error": {"code": "context_length_exceeded", "message": "the prompt is too long"}}
+
     async def call(row: dict[str, Any]) -> str:
         if broken and row["id"] == "r2":
-            raise ValueError("not this one")
+            raise TooLongError
         return "fine"
 
     runner = BatchRunner(call)
@@ -381,6 +387,7 @@ async def test_retry_failed_and_overwrite(tmp_path: Path) -> None:
     assert len(lines_of(tmp_path / "prompts.results.jsonl")) == 6
 
 
+@pytest.mark.slow  # attempts over some seconds, until the errors are an outage
 async def test_an_outage_with_defer_ends_with_75_and_goes_on_later(tmp_path: Path) -> None:
     """Parked rows stand in the deferred file, without a line; the next run gives them theirs and the file goes."""
     prompts = write_prompts(tmp_path / "prompts.jsonl", 30)

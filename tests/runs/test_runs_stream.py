@@ -98,7 +98,7 @@ async def test_any_iterable_will_do(
 
     results = await taken(BatchRunner(model), make(rows))
 
-    assert sorted(result.row for result in results) == list(range(1, 31))
+    assert sorted(result.number for result in results) == list(range(1, 31))
     assert {result.status for result in results} == {"success"}
     assert {result.id for result in results} == {row["id"] for row in rows}
 
@@ -125,7 +125,7 @@ async def test_errors_of_rows_are_values(nothing_left: None) -> None:
     """
     rows = ["good", {"nothing": 1}, {"prompt": "too much [sim:400]"}, "good too"]
 
-    results = {result.row: result for result in await taken(BatchRunner("sim/steady"), rows)}
+    results = {result.number: result for result in await taken(BatchRunner("sim/steady"), rows)}
 
     assert [results[n].ok for n in (1, 2, 3, 4)] == [True, False, False, True]
     assert error_of(results[2])["code"] == "input_no_prompt"
@@ -403,7 +403,7 @@ async def test_rows_of_a_stream_without_a_key_fail_alone_where_others_can_be_sen
 
     results = await taken(BatchRunner(environ={}), rows)
 
-    codes = {result.row: error_of(result)["code"] for result in results if result.status == "failed"}
+    codes = {result.number: error_of(result)["code"] for result in results if result.status == "failed"}
     assert len(results) == 40
     assert codes == {n: "no_key" for n in range(1, 41) if n % 5}
 
@@ -442,6 +442,7 @@ async def test_on_outage_wait_gives_every_row_its_success(nothing_left: None) ->
     assert shaky.calls <= 200 + 10 + 5 + 6
 
 
+@pytest.mark.slow  # attempts over some seconds, until the errors are an outage
 async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left: None) -> None:
     """The loop ends without waiting for recovery; what still waits comes as deferred, with the seconds to wait."""
     results = await taken(BatchRunner(Shaky(20, 60.0), concurrency=5, on_outage="defer"), range(200))
@@ -451,9 +452,10 @@ async def test_on_outage_defer_gives_the_waiting_rows_last(nothing_left: None) -
     assert set(statuses[:first_deferred]) == {"success"}
     assert set(statuses[first_deferred:]) == {"deferred"}
     assert all((result.retry_after or 0) > 0 and result.reason and not result.ok for result in results[first_deferred:])
-    assert len({result.row for result in results}) == len(results)
+    assert len({result.number for result in results}) == len(results)
 
 
+@pytest.mark.slow  # attempts over some seconds, until the errors are an outage
 async def test_on_outage_fail_gives_every_row_an_error(nothing_left: None) -> None:
     """For those who would rather have an answer now: rows end as failed while the circuit is open."""
     results = await taken(BatchRunner(Shaky(20, 60.0), concurrency=5, on_outage="fail"), range(100))

@@ -374,8 +374,20 @@ class Watch:
         late = self._world + self._loop.time() - clear - self._longest_hint() - self._paused()
         if late > AFTERWARDS:
             raise GuaranteeError(f"claim 7: the run went on for {late:.0f} s of good weather")
-        if code == 3 and calm and self._world >= clear:
+        if self._plan.too_slow:
+            self._check_given_up(code, now, calm=calm)
+        elif code == 3 and calm and self._world >= clear:
             raise GuaranteeError(f"claim 7: stopped ({why}) in good weather")
+
+    def _check_given_up(self, code: int, now: dict[int, dict[str, Any]], *, calm: bool) -> None:
+        """Claim 7: a tenant that is never answered in time is given up once all other rows are done."""
+        failed = sorted(now.keys() & self._plan.bad.keys())
+        if failed:
+            raise GuaranteeError(f"claim 6: rows {failed[:5]} failed, and are too slow")
+        if code == 75 and self._paused() > self._plan.options.get("max_outage", math.inf):
+            return  # it slept through the time that it would have waited
+        if calm and (code != 3 or self._hashes.keys() - now.keys() - self._plan.bad.keys()):
+            raise GuaranteeError(f"claim 7: exit {code} with {len(now)} lines, and a tenant that is too slow")
 
     def _longest_hint(self) -> float:
         return max((phase.hint or 0.0 for phase in self._provider.weather.phases), default=0.0)

@@ -130,6 +130,18 @@ class LifeLog:
             if self.is_good(call.row) and call.row != apart_from and not call.check and call.fate != "local"
         ]
 
+    def _usual_attempts(self, route: str) -> list[Sent]:
+        """What a run takes the usual rate of errors from: nobody knows a bad row before it has failed once."""
+        first = {call.row: call.number for call in reversed(self.by_route[route]) if not call.check}
+        return [
+            call
+            for call in self.by_route[route]
+            if call.row
+            and not call.check
+            and call.fate != "local"
+            and (self.is_good(call.row) or first[call.row] == call.number)
+        ]
+
     def _check_attempts(self) -> None:
         """Claim 4: a row that fails by itself is sent as often as the law asks for, and not much more."""
         most: dict[str, float] = {}
@@ -165,7 +177,7 @@ class LifeLog:
         slack = 1.0 + self.plan.latency if "circuit_key" in self.plan.options else 1e-6
         answers = sorted((call for call in calls if call.ended < math.inf), key=lambda call: call.ended)
         at = 0
-        good = self._good_attempts(route)
+        usual = self._usual_attempts(route)
         newest = 0
         for call in calls:
             while at < len(answers) and answers[at].ended < call.at - 1e-9:
@@ -191,7 +203,7 @@ class LifeLog:
                 continue
             beside = max(0, sum(newest < other.number < call.number for other in calls) - len(heard))
             throttled = all(other.fate == "throttled" for other in calls if other.number in heard)
-            rate = 0.02 if throttled else _highest_rate([other for other in good if other.number <= newest][-200:])
+            rate = 0.02 if throttled else _highest_rate([other for other in usual if other.number <= newest][-200:])
             needed = max(2, rows_to_open(max(0.02, rate), beside, 1e-3))
             waits = sorted(heard.values(), reverse=True)
             # Answers to calls that were in flight together name times that are as far apart as they are.

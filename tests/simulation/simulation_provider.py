@@ -170,6 +170,8 @@ class Provider:
         self.checks: deque[tuple[str, bool]] = deque()
         """The same for calls that no row waits for."""
         self.unannounced: list[Sent] = []
+        self.sender_is_dead = False
+        """Whether the process was killed: what its tasks do while they are cleared away was never sent."""
         self._seed = seed
         self._in_flight = 0
         self._nth: Counter[bytes] = Counter()
@@ -182,6 +184,8 @@ class Provider:
         return
 
     async def post(self, request: Request, *, timeout: float) -> Reply:
+        if self.sender_is_dead:
+            raise asyncio.CancelledError
         now = self.now()
         found = _row_in(request.body)
         bad = _bad_in(request.body)

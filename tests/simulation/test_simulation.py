@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hunt import command, tell
@@ -42,6 +43,30 @@ def test_no_story_breaks_a_guarantee(first: int) -> None:
     assert set(stats.fates) >= FAULTS
     assert stats.lives > 400
     assert stats.by_chance <= 1, "good rows fail by chance more often than one in 100,000"
+
+
+@pytest.mark.slow  # thirty stories of some 40 ms each
+@pytest.mark.parametrize("policy", [{}, {"on_outage": "defer"}, {"on_outage": "fail"}, {"max_outage": 60.0}], ids=str)
+def test_a_tenant_that_is_never_answered_in_time_is_given_up(policy: dict[str, Any]) -> None:
+    """Whatever befalls the process: no row of that tenant fails, the other's are all done, and the run ends with 3."""
+    told = 0
+    for seed in range(30, 60):
+        story = Story(seed)
+        plan = story.plan
+        plan.rows[:] = [b'{"prompt":"row %d please%s","id":"r%d","metadata":{"tenant":"t%d"}}'
+            % (number, b" [bad hang]" * (number % 2), number, number % 2) for number in range(1, 41)]  # fmt: skip
+        plan.bad = dict.fromkeys(range(1, 41, 2), "hang")
+        plan.weather.phases.clear()
+        plan.options |= {"circuit_key": "metadata.tenant"}
+        for name in ("on_outage", "max_outage", "rpm", "tpm"):
+            plan.options.pop(name, None)
+        plan.options |= policy
+        plan.epilogue, plan.smallest, plan.too_slow, plan.appended = "none", "", True, 0
+        story.watch.new_input()
+        story.tell()
+        told += story.lives[-1].exit_code == 3
+
+    assert told == 30
 
 
 @pytest.mark.slow  # starts two interpreters

@@ -1,0 +1,86 @@
+"""Find the error inside an answer with a good status: an error event of a stream, or a JSON body that is an error."""
+
+from __future__ import annotations
+
+import re
+
+from llmbatch.classify.event_stream import read_stream
+from llmbatch.classify.responses import BadBody
+from llmbatch.core.raw_json import JSON, RawJsonError, parse
+
+__all__ = ["MAX_KEPT", "AnswerBody"]
+
+MAX_KEPT = 64 * 1024
+"""Bytes of a body, or of one event, that are kept to be read."""
+
+_may_be_error = re.compile(rb'\s*(?:$|\{\s*(?:$|"(?:error|type)"))').match
+_has_error = re.compile(rb'event:\s?error|"error"|"response\.failed"').search
+
+
+class AnswerBody:
+    """Reads along while an answer is received, in bounded memory. Not thread-safe.
+
+    Events are searched for errors as they come. A JSON body is read at its end, and only if it begins like an error.
+    Compressed bodies are not looked into.
+    """
+
+    __slots__ = ("_kept", "_kind")
+
+    def __init__(self, content_type: str, content_encoding: str = "") -> None:
+        kind = content_type.partition(";")[0].strip().lower()
+        self._kind = "events" if kind == "text/event-stream" else "json" if kind.endswith("json") else ""
+        if content_encoding.strip().lower() not in ("", "identity"):
+            self._kind = ""
+        self._kept = b""
+
+    def feed(self, chunk: bytes) -> JSON:
+        """The error in the events that *chunk* completes; None if there is none."""
+        if not self._kind:
+            return None
+        data = self._kept + chunk if self._kept else chunk
+        if self._kind == "json":
+            if len(data) <= MAX_KEPT and _may_be_error(data[:64]):
+                self._kept = data
+            else:
+                self._kind, self._kept = "", b""
+            return None
+        if data.endswith(b"\n\n") and b"error" not in data and b".failed" not in data:
+            self._kept = b""  # nearly always
+            return None
+        end = max(data.rfind(b"\n\n"), data.rfind(b"\r\n\r\n"))
+        if end < 0:
+            self._kept = data[:MAX_KEPT]  # an event longer than this is not read
+            return None
+        self._kept = data[end:]
+        return _error_in_events(data[:end]) if _has_error(data, 0, end) else None
+
+    def end(self) -> JSON:
+        """The error in what is left when the body has ended; None if there is none."""
+        data, self._kept = self._kept, b""
+        if self._kind == "events":
+            return _error_in_events(data) if _has_error(data) else None
+        try:
+            document = parse(data.decode()) if data else None
+        except (RawJsonError, UnicodeDecodeError):
+            return None
+        if isinstance(document, dict) and (document.get("error") or document.get("type") == "error"):
+            return document
+        return None
+
+
+def _error_in_events(data: bytes) -> JSON:
+    text = data.decode(errors="replace")
+    found = read_stream(text)
+    if not isinstance(found, BadBody):
+        return found
+    # OpenAI's responses end so when the answer could not be made.
+    for line in text.split("\n"):
+        if line.startswith("data:") and '"response.failed"' in line:
+            try:
+                event = parse(line[5:].strip())
+            except RawJsonError:
+                continue
+            response = event.get("response") if isinstance(event, dict) else None
+            if isinstance(response, dict) and response.get("error"):
+                return {"error": response["error"]}
+    return None

@@ -1,0 +1,194 @@
+"""What all runs of one ``BatchRunner`` share: opening and closing a run's provider, its job, and stopping.
+
+Files are opened in :mod:`llmbatch.runs.file_run`, iterables in :mod:`llmbatch.runs.streaming`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from llmbatch.core.events import Notice, Observer, RunStarted
+from llmbatch.core.ports import Provider, Sink, Source
+from llmbatch.core.rows import Row
+from llmbatch.runner.engine import RunOutcome
+from llmbatch.runner.options import RunOptions
+from llmbatch.runs.job import RunJob
+from llmbatch.runs.local_simulator import LocalSimulator
+from llmbatch.runs.make_provider import ProviderArguments
+
+if TYPE_CHECKING:
+    from llmbatch.outputs.writer import LineWriter
+
+__all__ = ["OpenRun", "OpenRuns"]
+
+
+class OpenRuns:
+    """The runs of one runner that are open, on any event loop.
+
+    *arguments* make each run's provider; *options* and *observers* are those of all runs.
+    """
+
+    def __init__(self, arguments: ProviderArguments, options: RunOptions, observers: Sequence[Observer]) -> None:
+        self.arguments = arguments
+        self.options = options
+        self.observers = observers
+        self._loops: dict[RunJob | LineWriter, asyncio.AbstractEventLoop] = {}
+        """The open jobs and writers, and the event loop of each."""
+        self._given_up: int | None = None
+        self._stopped: tuple[int, str, bool] | None = None
+
+    def __repr__(self) -> str:
+        return f"<OpenRuns {len(self._loops)} jobs and writers>"
+
+    @contextlib.asynccontextmanager
+    async def open(self, *, before_sending: Callable[[], None] = lambda: None) -> AsyncIterator[OpenRun]:
+        """Open a run with a provider of its own, and close both at the end.
+
+        *before_sending* is called before requests are written to a connection.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        host = LocalSimulator(seed=self.options.seed or 0)
+        warnings = _Warnings()
+        provider = self.arguments.make(
+            host, threads=self.options.concurrency, before_sending=before_sending, warn=warnings
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(host.aclose)
+            if provider is not self.arguments.model:
+                stack.push_async_callback(provider.aclose)
+            run = OpenRun(self, provider, warnings)
+            stack.callback(run.forget)
+            yield run
+
+    @contextlib.contextmanager
+    def writing(self, writer: LineWriter) -> Iterator[None]:
+        """Let :meth:`stop` reach *writer* meanwhile, which may hang on the reader of a pipe."""
+        self._loops[writer] = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            del self._loops[writer]
+
+    def add(self, job: RunJob) -> None:
+        """Let :meth:`stop` reach *job*; stop it at once if that was asked for before it began."""
+        self._loops[job] = asyncio.get_running_loop()
+        if self._stopped is not None:
+            exit_code, reason, now = self._stopped
+            self._stopped = None
+            job.stop(exit_code, reason, now=now)
+
+    def remove(self, job: RunJob) -> None:
+        """The job has ended."""
+        self._loops.pop(job, None)
+
+    def stop(self, exit_code: int, reason: str, *, now: bool) -> None:
+        """Stop all open runs, or else the next one; from any thread."""
+        if not self._loops:
+            self._stopped = (exit_code, reason, now)
+        for stopped, loop in list(self._loops.items()):
+            if loop is _running_loop():
+                self._stop(stopped, exit_code, reason, now)
+            else:
+                with contextlib.suppress(RuntimeError):  # its loop was just closed
+                    loop.call_soon_threadsafe(self._stop, stopped, exit_code, reason, now)
+
+    def _stop(self, stopped: RunJob | LineWriter, exit_code: int, reason: str, now: bool) -> None:
+        if isinstance(stopped, RunJob):
+            stopped.stop(exit_code, reason, now=now)
+        elif now and stopped.abandon():
+            self._given_up = exit_code
+
+    def given_up(self) -> int | None:
+        """The exit code with which a reader that did not read its lines was given up, once; None: none was."""
+        exit_code, self._given_up = self._given_up, None
+        return exit_code
+
+
+class OpenRun:
+    """One open run: its provider, and its job from :meth:`start` on."""
+
+    job: RunJob
+
+    def __init__(self, runs: OpenRuns, provider: Provider, warnings: _Warnings) -> None:
+        self.provider = provider
+        self._runs = runs
+        self._warnings = warnings
+        self._models = getattr(provider, "models", None)
+
+    def start(
+        self,
+        source: Source,
+        sink: Sink,
+        started: RunStarted,
+        *,
+        answered_before: Callable[[str], bool] = lambda _: False,
+        good_rows: Callable[[], Sequence[Row]] = lambda: (),
+    ) -> RunJob:
+        """Create the job, which *started* announces; it sends nothing before :meth:`finish`."""
+        self.job = job = RunJob(
+            *(source, sink, self.provider, self._runs.options),
+            observers=self._runs.observers,
+            answered_before=answered_before,
+            good_rows=good_rows,
+        )
+        self._runs.add(job)
+        job.engine.emit(started)
+        self._warnings.start(job.engine.emit)
+        if self._models is not None:
+            self._models.reset()
+        return job
+
+    async def finish(self) -> RunOutcome:
+        """Send the rows. Once they are sent, stopping does not reach the job any more."""
+        try:
+            return await self.job.run()
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """The job has ended, if it has begun."""
+        if hasattr(self, "job"):
+            self._runs.remove(self.job)
+
+    def warn_of_unused_model(self) -> None:
+        """Emit a warning if a model was given although every row names its own."""
+        model = self._runs.arguments.model
+        text = self._models.unused(model) if self._models is not None and isinstance(model, str) else ""
+        if text:
+            self.job.engine.emit(_warning(text))
+
+
+class _Warnings:
+    """Emits a provider's warnings as notices; keeps those that come before the run can emit events."""
+
+    def __init__(self) -> None:
+        self._early: list[str] = []
+        self._emit: Callable[[Notice], None] | None = None
+
+    def __call__(self, text: str) -> None:
+        if self._emit is None:
+            self._early.append(text)
+        else:
+            self._emit(_warning(text))
+
+    def start(self, emit: Callable[[Notice], None]) -> None:
+        """Emit the warnings kept so far, and each later one at once."""
+        self._emit = emit
+        for text in self._early:
+            emit(_warning(text))
+
+
+def _warning(text: str) -> Notice:
+    return Notice(asyncio.get_running_loop().time(), "warning", text)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

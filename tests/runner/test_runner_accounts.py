@@ -1,0 +1,104 @@
+"""A mixed file: models of several accounts, one of which runs out of money while the others fail in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbatch import BatchRunner
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.events import CallEnded, CallSent, Event, Notice
+from llmbatch.core.ports import Transport
+from llmbatch.report.summary import Summary
+from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.virtual import VirtualTransport, run_virtual
+
+MODELS = ["openai/a", "openai/b", "together/c", "mistral/d"]
+KEYS = {"OPENAI_API_KEY": "k1", "TOGETHER_API_KEY": "k2", "MISTRAL_API_KEY": "k3"}
+NO_MONEY = b'{"error":{"message":"You exceeded your current quota","code":"insufficient_quota"}}'
+BAD_KEY = b'{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}'
+
+
+class Mixed:
+    """OpenAI's account refuses from *since* on; the models of the others are down in turn, for a minute each."""
+
+    def __init__(self, transport: Transport, since: float, refusal: tuple[int, bytes]) -> None:
+        self.transport = transport
+        self.since = since
+        self.refusal = refusal
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        now = asyncio.get_running_loop().time()
+        if "api.openai.com" in request.url and now >= self.since:
+            await asyncio.sleep(0.1)
+            return Reply(self.refusal[0], {}, self.refusal[1])
+        down = {0: "together", 1: "mistral", 2: "together", 3: "mistral"}.get(int(now // 60))
+        if down is not None and down in request.url:
+            await asyncio.sleep(0.1)
+            return Reply(503, {}, b'{"error":{"message":"down"}}')
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def run(
+    folder: Path, models: Sequence[str], *, since: float, refusal: tuple[int, bytes], **options: Any
+) -> tuple[Summary, list[Event]]:
+    rows = [{"prompt": f"row {number}", "model": model} for number in range(150) for model in models]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes = Notes()
+
+    async def main() -> Summary:
+        simulated = SimulatedProvider(Scenario("test", (Phase(1e9),), "for a test"), seed=1, latency=1.0)
+        runner = BatchRunner(
+            environ=KEYS,
+            transport=Mixed(VirtualTransport(simulated), since, refusal),
+            observers=[notes],
+            concurrency=10,
+            seed=1,
+            **options,
+        )
+        return await runner.run(folder / "in.jsonl", folder / "out.jsonl")
+
+    return run_virtual(main, limit=10_000.0), notes.events
+
+
+@pytest.mark.parametrize(("since", "refusal"), [(0.0, (429, NO_MONEY)), (30.0, (429, NO_MONEY)), (0.0, (401, BAD_KEY))])
+def test_an_account_that_refuses_does_not_stop_those_of_other_providers(
+    tmp_path: Path, since: float, refusal: tuple[int, bytes]
+) -> None:
+    """Their rows are all done though their models fail in turn; those of the account wait, and the run ends with 3."""
+    summary, events = run(tmp_path, MODELS, since=since, refusal=refusal)
+    label = "openai/a refuses the account" if refusal[0] == 429 else "openai/a refused the first rows"
+    done = {route.label: route.success for route in summary.routes}
+
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert {name: done[name] for name in ("together/c", "mistral/d")} == {"together/c": 150, "mistral/d": 150}
+    assert summary.stopped_reason is not None
+    assert since > 0.0 or summary.stopped_reason.startswith(label)
+    refused = [event for event in events if isinstance(event, CallEnded) and event.status == refusal[0]]
+    assert len(refused) <= 30
+    assert len([event for event in events if isinstance(event, Notice) and event.level == "error"]) <= 2
+
+
+def test_an_account_that_is_the_only_one_stops_the_run_at_once(tmp_path: Path) -> None:
+    """Two models of it: nothing else could be done."""
+    summary, events = run(tmp_path, MODELS[:2], since=0.0, refusal=(429, NO_MONEY))
+
+    assert summary.exit_code == 3
+    assert len([event for event in events if isinstance(event, CallSent)]) <= 20

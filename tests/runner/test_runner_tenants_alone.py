@@ -1,0 +1,68 @@
+"""The last rows of a tenant none of whose rows was answered in this run: bad, or met by an outage of its route."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from runner_story import Simulate
+
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.errors import TransportError
+from llmbatch.core.ports import Transport
+
+KEY = {"circuit_key": "metadata.tenant"}
+
+
+class DownAfter:
+    """After *good* good answers nothing is answered well until *until*: *how* is a status, or no connection."""
+
+    def __init__(self, transport: Transport, good: int, until: float, how: int | None) -> None:
+        self.transport = transport
+        self.good = good
+        self.until = until
+        self.how = how
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if self.good <= 0 and asyncio.get_running_loop().time() < self.until:
+            if self.how is None:
+                raise TransportError("connect", "connection refused", sent=False)
+            return Reply(self.how, {}, b'{"error":{"message":"down"}}')
+        reply = await self.transport.post(request, timeout=timeout)
+        self.good -= reply.status == 200
+        return reply
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def rows_of(tenant: str, count: int, *, mark: str = "") -> list[Any]:
+    return [{"prompt": f"{tenant} {number}{mark}", "metadata": {"tenant": tenant}} for number in range(count)]
+
+
+@pytest.mark.parametrize("how", [None, 400, 503])
+@pytest.mark.parametrize("count", [6, 20])
+def test_an_outage_that_a_tenant_meets_with_its_first_rows_costs_none_of_them(
+    simulate: Simulate, count: int, how: int | None
+) -> None:
+    """Half an hour long. The rows failed after three minutes of it: nothing was asked that could tell."""
+    rows = rows_of("beta", 10) + rows_of("acme", count)
+
+    story = simulate(
+        rows, wrap=lambda transport: DownAfter(transport, 10, 1800.0, how), concurrency=1, recovery_timeout=30.0, **KEY
+    )
+
+    assert story.statuses == {"success": 10 + count}
+    assert story.seconds < 1950
+
+
+@pytest.mark.parametrize("count", [6, 20])
+def test_bad_last_rows_of_a_tenant_fail_while_the_route_answers(simulate: Simulate, count: int) -> None:
+    """They are judged by their own attempts, within minutes."""
+    rows = rows_of("beta", 10) + rows_of("acme", count, mark=" [sim:500]")
+
+    story = simulate(rows, concurrency=1, **KEY)
+
+    assert story.statuses == {"success": 10, "failed": count}
+    assert story.seconds < 600
