@@ -70,9 +70,9 @@ def test_an_operators_changes_are_told(clock: Clock) -> None:
     breaker.reset()
 
     assert told == [
-        StateChanged("", 1000.0, "closed", "open", "maintenance", float("inf")),
-        StateChanged("", 1000.0, "open", "closed", "", None),
-        StateChanged("", 1000.0, "closed", "open", "again", float("inf")),
+        StateChanged("", 1000.0, "closed", "open", "maintenance", float("inf"), "open"),
+        StateChanged("", 1000.0, "open", "closed", "", None, "disabled"),
+        StateChanged("", 1000.0, "closed", "open", "again", float("inf"), "open"),
         StateChanged("", 1000.0, "open", "closed", "", None),
     ]
 
@@ -235,7 +235,7 @@ def test_a_listener_may_wait_for_a_thread_that_uses_the_breaker(clock: Clock) ->
 
     def use() -> None:
         _ = (breaker.state, breaker.failures, repr(breaker), breaker.explain())
-        breaker.hold(1.0)
+        breaker.hold(-1.0)
         try:
             helped.append(breaker.call(fine))
         except CircuitOpenError:
