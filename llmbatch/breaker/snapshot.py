@@ -38,16 +38,16 @@ def read_snapshot(snapshot: Mapping[str, object], policy: BreakerPolicy, wall: f
     """
     if not isinstance(snapshot, Mapping):
         raise ValueError(f"snapshot is {snapshot!r}, must be a dictionary")  # noqa: TRY004 - wrong data, not a wrong call
-    if snapshot.get("version") != VERSION:
-        raise ValueError(f"snapshot: version is {snapshot.get('version')!r}, must be {VERSION}")
+    if (version := snapshot.get("version")) != VERSION:
+        raise ValueError(f"snapshot: version is {version!r}, must be {VERSION}")
     # A clock that was set back, or a snapshot from the future: no time has passed.
     passed = max(0.0, wall - _seconds(snapshot, "saved_at"))
     forced = _choice(snapshot, "forced", get_args(Forced))
     state = _choice(snapshot, "state", get_args(State))
     if forced != {"closed": "disabled", "open": "open"}.get(state) and forced:
         raise ValueError(f"snapshot: forced is {forced!r}, which a circuit that is {state} cannot be")
-    until_reset = forced == "open" and snapshot.get("forced_for", 0.0) is None
-    since = None if snapshot.get("since", 0.0) is None else _seconds(snapshot, "since") + passed
+    until_reset = forced == "open" and _member(snapshot, "forced_for") is None
+    since = None if _member(snapshot, "since") is None else _seconds(snapshot, "since") + passed
     if since is None and state != "closed":
         raise ValueError(f"snapshot: since is None, must be a number of seconds if state is {state!r}")
     longest = max(policy.longest_hint, policy.recovery_timeout * (1 + policy.jitter))
@@ -60,7 +60,7 @@ def read_snapshot(snapshot: Mapping[str, object], policy: BreakerPolicy, wall: f
         wait=min(longest, max(0.0, _seconds(snapshot, "wait") - passed)),
         level=_whole(snapshot, "level"),
         since=since,
-        forced="" if forced == "open" and not forced_for else forced,
+        forced=forced,
         forced_for=forced_for,
         would_have_opened=_flag(snapshot, "would_have_opened"),
     )

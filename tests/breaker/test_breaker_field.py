@@ -134,7 +134,7 @@ async def test_a_probe_that_its_caller_gave_up_let_the_next_one_hang(clock: Cloc
     """Half-open: with a stall rule, a probe that was cancelled when it was overdue has failed."""
     breaker = half_opened(clock, stall_timeout=3.0)
 
-    await _give_up(breaker, clock, 2.0, 1)
+    await _give_up(breaker, clock, 3.0, 1)
     assert state_of(breaker) == "half_open"
     await _give_up(breaker, clock, 5.0, 1)
 
@@ -348,6 +348,20 @@ def test_a_hold_while_closed_stopped_nothing(clock: Clock) -> None:
     clock.advance(30.0)
     breaker.call(fine)
     assert state_of(breaker) == "closed"
+
+
+def test_a_probe_that_fails_after_a_hold_opens_it_for_a_reason_of_its_own(clock: Clock) -> None:
+    """However short the hold was."""
+    breaker = CircuitBreaker(recovery_timeout=60.0, clock=clock)
+    breaker.hold(0.5)
+    assert breaker.retry_after == 0.5
+    clock.advance(0.5)
+
+    with pytest.raises(DownError):
+        breaker.call(down)
+
+    error = refused(breaker)
+    assert (error.reason, error.retry_after) == ("a probe failed", 60.0)
 
 
 def test_a_hold_while_disabled_stops_nothing(clock: Clock) -> None:
@@ -621,11 +635,21 @@ def test_a_probe_that_is_told_to_wait_waits_for_just_as_long(clock: Clock) -> No
     breaker = CircuitBreaker(
         open_on_retry_after=True, recovery_timeout=600.0, judge_error=lambda _: "throttled", clock=clock
     )
-    for _ in range(2):
-        with pytest.raises(_RateLimitedError):
-            breaker.call(raising(_RateLimitedError()))
-        assert breaker.retry_after == 60.0
-        clock.advance(60.0)
+    for seconds, waits in ((60.0, 60.0), (60.0, 60.0), (0.5, 0.5), (0.0, 600.0)):
+        with pytest.raises(HintedError):
+            breaker.call(raising(HintedError(seconds)))
+        assert breaker.retry_after == waits
+        clock.advance(waits)
+
+
+def test_a_short_wait_opens_for_as_short(clock: Clock) -> None:
+    """Any wait above nothing."""
+    breaker = CircuitBreaker(open_on_retry_after=True, clock=clock)
+
+    with pytest.raises(HintedError):
+        breaker.call(raising(HintedError(0.5)))
+
+    assert breaker.retry_after == 0.5
 
 
 def test_a_disabled_circuit_only_says_that_a_named_wait_would_open_it(clock: Clock) -> None:
