@@ -77,6 +77,29 @@ def test_an_operators_changes_are_told(clock: Clock) -> None:
     ]
 
 
+def test_an_event_is_a_line_for_a_log(clock: Clock) -> None:
+    """Each kind says what it is, and an opening when it will be probed."""
+    breaker = CircuitBreaker(1, 60.0, name="openai", clock=clock)
+    lines: list[str] = []
+    breaker.add_listener(lambda event: lines.append(str(event)))
+
+    trip(breaker)
+    clock.advance(60.0)
+    breaker.call(fine)
+    breaker.force_open("deploy")
+    breaker.disable()
+    breaker.reset()
+
+    assert lines == [
+        "circuit openai is open: a call failed; next probe in 60.0 s",
+        "circuit openai is half-open: a probe checks for recovery",
+        "circuit openai is closed",
+        "circuit openai is open until it is reset: deploy",
+        "circuit openai is disabled: every call passes",
+        "circuit openai is closed",
+    ]
+
+
 async def test_with_calls_a_listener_is_told_of_every_call(clock: Clock) -> None:
     """Ended and refused ones, by every way in: verdict, time taken, probe or not, stale or not."""
     breaker = CircuitBreaker(1, 60.0, name="o", clock=clock, count_error=DownError)
