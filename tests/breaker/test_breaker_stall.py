@@ -335,7 +335,7 @@ def test_calls_that_are_given_up_leave_no_more_than_a_stall_needs() -> None:
 def test_an_answer_clears_what_was_given_up() -> None:
     """Two before it and two after it are no three."""
     subject = watched()
-    permits = [enter(subject, 0.0) for _ in range(4)]
+    permits = [enter(subject, at) for at in (0.0, 0.0, 20.0, 20.0)]
     for permit in permits[:2]:
         subject.release(permit, 31.0)
     subject.settle(enter(subject, 31.0), "neutral", 32.0)
