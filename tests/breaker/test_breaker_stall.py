@@ -345,3 +345,18 @@ def test_an_answer_clears_what_was_given_up() -> None:
 
     assert subject.is_closed
     assert subject.acquire(64.0) is not None
+
+
+def test_a_call_that_is_given_up_in_time_is_nothing() -> None:
+    """After exactly the timeout it is not overdue, and whoever gives it up does not look for a stall either."""
+    subject = watched(stall_calls=1)
+    early, other = enter(subject, 0.0), enter(subject, 1.0)
+
+    subject.release(early, 30.0)
+    assert subject.is_closed
+    late = enter(subject, 31.0)
+    subject.release(late, 32.0)
+
+    assert subject.is_closed
+    subject.release(other, 32.0)
+    assert subject.reason == "a call has been unanswered for 30 s"
