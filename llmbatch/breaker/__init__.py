@@ -19,7 +19,7 @@ from llmbatch.breaker.policy import BreakerPolicy
 if TYPE_CHECKING:
     from llmbatch.breaker.chunks import AsyncChunks, Chunks
     from llmbatch.breaker.events import BreakerEvent, CallEnded, CallRefused, StateChanged
-    from llmbatch.breaker.explain import Explanation, Failure
+    from llmbatch.breaker.explain import Explanation, Failure, WindowCounts
     from llmbatch.breaker.metrics import BreakerMetrics, CircuitNumbers
     from llmbatch.breaker.registry import BreakerRegistry
     from llmbatch.breaker.retry import Retry
@@ -44,6 +44,7 @@ __all__ = [
     "Retry",
     "StateChanged",
     "UnguardedStreamWarning",
+    "WindowCounts",
 ]
 
 _LAZY = {
@@ -59,6 +60,7 @@ _LAZY = {
     "Failure": "explain",
     "Retry": "retry",
     "StateChanged": "events",
+    "WindowCounts": "explain",
 }
 
 

@@ -7,9 +7,10 @@ count as one failure (:mod:`llmbatch.breaker.retry`).
 from __future__ import annotations
 
 import functools
+import math
 import time
-from collections.abc import Callable, Coroutine, Hashable
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from llmbatch.breaker.calls import GuardedCalls
 from llmbatch.breaker.classify import Classifier, ErrorJudge, ErrorRule, ResultJudge
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from llmbatch.breaker.chunks import AsyncChunks, ChunkJudge, Chunks
     from llmbatch.breaker.decorating import AsyncDecorator, Decorator
     from llmbatch.breaker.events import StateChanged
-    from llmbatch.breaker.explain import Explanation
-    from llmbatch.breaker.policy import PolicyOptions
+    from llmbatch.breaker.explain import Explanation, WindowCounts
+    from llmbatch.breaker.policy import BreakerOptions, PolicyOptions
     from llmbatch.breaker.stream import AsyncSource, GuardedStream, Source
 
 __all__ = ["CircuitBreaker"]
@@ -59,8 +60,9 @@ class CircuitBreaker(GuardedCalls):
 
     Safe to share between threads and event loops. Calls run concurrently; only the bookkeeping is locked. A cancelled
     or interrupted call is not counted and releases its permit. A call that began before the circuit changed state has
-    no effect on the new state. A probe that hangs is replaced after ``recovery_timeout`` seconds, the next one after
-    twice that, and so on up to four times; the outcome of a replaced probe is ignored.
+    no effect on the new state. A probe that takes longer than ``recovery_timeout`` seconds is replaced, the next one
+    after twice that, and so on up to four times; a replaced probe that still succeeds counts, one that fails does not.
+    After ``os.fork`` the child has the same state, and locks of its own.
 
     Only how *fn* ends counts, so make *fn* one complete attempt: retries inside it (exhausted retries are one failure)
     and the timeout inside it (``asyncio.timeout`` inside *fn* is a failure; around ``async_call`` it is a cancellation
@@ -102,6 +104,11 @@ class CircuitBreaker(GuardedCalls):
     """
 
     __slots__ = ("__weakref__", "policy")
+
+    INSTEAD = (
+        "create another one with the same options, CircuitBreaker(policy=breaker.policy, …); "
+        "snapshot() and from_snapshot() carry the state over"
+    )
 
     def __init__(
         self,
@@ -149,13 +156,18 @@ class CircuitBreaker(GuardedCalls):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds until a call may be admitted, at least 0.05; None while closed, infinite while forced open."""
+        """Seconds until a call may be admitted, at least 0.05; None while closed, infinite if forced open for good."""
         return self._circuit.retry_after()
 
     @property
     def is_forced(self) -> bool:
-        """Whether the circuit was forced open or disabled by hand."""
+        """Whether the circuit is forced open or disabled by hand."""
         return self._circuit.is_forced()
+
+    @property
+    def window(self) -> WindowCounts | None:
+        """Counts and rates of the calls that ``failure_rate`` and ``slow_call_rate`` look at; None without them."""
+        return self._circuit.window()
 
     def is_open(self) -> bool:
         """Whether calls are refused until the open time has passed."""
@@ -284,6 +296,7 @@ class CircuitBreaker(GuardedCalls):
 
         Raises:
             TimeoutError: *timeout* seconds have passed.
+            RuntimeError: no asyncio loop is running. Under trio, run :meth:`wait_ready_sync` in a thread.
         """
         await wait_async(self._circuit.waiters, self._circuit.seconds_until_ready, timeout)
 
@@ -298,19 +311,33 @@ class CircuitBreaker(GuardedCalls):
     # Manual control.
 
     def hold(self, seconds: float) -> None:
-        """Send no probe for *seconds*, as if the server had asked for that wait. Never shortens a wait.
+        """Refuse calls for *seconds*, then probe, as if the server had asked for that wait. Never shortens a wait.
 
-        While the circuit is closed, calls still pass; if it opens within *seconds*, it stays open at least that long.
-        Capped at ``longest_hint``; to keep a circuit open, use :meth:`force_open`.
+        A closed circuit opens for that time; one that is not closed sends no probe before. Calls in flight are no
+        longer counted. Capped at ``longest_hint``; 0 or less does nothing. While disabled, calls still pass.
         """
-        self._circuit.hold(min(seconds, self.policy.longest_hint))
+        self._circuit.pause(min(seconds, self.policy.longest_hint))
 
-    def force_open(self, reason: str = "forced open") -> None:
-        """Refuse every call until ``reset()`` or ``disable()``; *reason* is part of each refusal."""
-        self._circuit.force_open(reason)
+    def force_open(self, reason: str = "forced open", *, for_seconds: float | None = None) -> None:
+        """Refuse every call until ``reset()`` or ``disable()``; *reason* is part of each refusal.
+
+        *for_seconds* (above 0): only for so long; then the circuit is half-open, and a good probe closes it. A longer
+        wait that the server named still holds. Forcing again replaces the time and the reason.
+
+        Raises:
+            ValueError: *for_seconds* is out of range.
+        """
+        seconds = math.inf if for_seconds is None else for_seconds
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+            raise ValueError(f"for_seconds is {for_seconds!r}, must be a number of seconds above 0")
+        self._circuit.force_open(reason, seconds)
 
     def disable(self) -> None:
-        """Admit every call and count none until ``reset()``; the state is ``closed``."""
+        """Admit every call until ``reset()``; the state is ``closed``. Counts start over.
+
+        Calls are counted all the same. When a rule would have opened the circuit, listeners get one event that says so
+        (``would_open``), and ``explain()`` shows why.
+        """
         self._circuit.disable()
 
     def reset(self) -> None:
@@ -331,11 +358,42 @@ class CircuitBreaker(GuardedCalls):
         """
         return self._circuit.add_listener(listener, calls=calls)
 
+    # State over a restart.
+
+    def snapshot(self) -> dict[str, object]:
+        """Return the state as a plain dictionary that JSON can hold, for :meth:`from_snapshot` after a restart.
+
+        Not in it: options, the window of calls, probes in flight, and the last failures.
+        """
+        from llmbatch.breaker.snapshot import write_snapshot
+
+        return write_snapshot(self._circuit.memory(), self.name, time.time())
+
+    @classmethod
+    def from_snapshot(cls, snapshot: Mapping[str, object], **options: Unpack[BreakerOptions]) -> Self:
+        """Return a new breaker with *options*, in the state of *snapshot*; its name too, unless *options* has one.
+
+        An open circuit stays open: it is half-open once its wait is over, and only a good probe closes it. Waits are
+        shortened by the wall time that has passed since; if that clock was set back, they start again. They are cut to
+        ``longest_hint``.
+
+        Raises:
+            ValueError: *snapshot* is malformed (the message names the member), or an option is out of range.
+        """
+        from llmbatch.breaker.snapshot import read_snapshot
+
+        breaker = cls(**options)
+        name, memory = read_snapshot(snapshot, breaker.policy, time.time())
+        if "name" not in options:
+            breaker._circuit.name = name
+        breaker._circuit.restore(memory)
+        return breaker
+
     def __repr__(self) -> str:
         explanation = self.explain()
         state = "disabled" if explanation.is_forced and explanation.state == "closed" else explanation.state
         if explanation.retry_after is None:
             failing = f", {explanation.failures} failed in a row" if explanation.failures else ""
             return f"<CircuitBreaker {self.name or 'unnamed'} {state}{failing}>"
-        until = "until reset" if explanation.is_forced else f"retry in {explanation.retry_after:.1f} s"
+        until = "until reset" if math.isinf(explanation.retry_after) else f"retry in {explanation.retry_after:.1f} s"
         return f"<CircuitBreaker {self.name or 'unnamed'} {state}, {until}>"

@@ -27,6 +27,7 @@ from llmbatch.breaker.errors import CircuitOpenError, UnguardedStreamWarning
 from llmbatch.breaker.locked import LockedCircuit
 from llmbatch.breaker.permit import settle_by_error
 from llmbatch.breaker.permit_state import PermitState
+from llmbatch.breaker.uncopyable import Uncopyable
 
 __all__ = ["GuardedCalls"]
 
@@ -35,7 +36,7 @@ T = TypeVar("T")
 F = TypeVar("F")
 
 
-class GuardedCalls:
+class GuardedCalls(Uncopyable):
     """The calls of a circuit breaker, and how it classifies their outcomes. Safe between threads and event loops."""
 
     __slots__ = ("_circuit", "_classifier", "_has_warned")

@@ -5,7 +5,8 @@ use. Three concepts:
 
 * **Generation**: number of the current state. A permit of an older generation no longer changes the state.
 * **Serial number**: calls are numbered in the order of their admission.
-* **Lease**: a probe holds its slot for a bounded time; then the next call may replace it.
+* **Lease**: a probe holds its slot for a bounded time; then the next call may replace it. A replaced probe that still
+  succeeds counts, as long as the circuit is half-open: its calls may take longer than a lease.
 
 Failures are classified by the caller.
 """
@@ -13,142 +14,30 @@ Failures are classified by the caller.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
-from typing import Literal
+from collections.abc import Hashable
 
-from llmbatch.breaker.half_open import HalfOpen
+from llmbatch.breaker.circuit_state import (
+    MIN_RETRY_AFTER,
+    CircuitState,
+    Condition,
+    Forced,
+    Memory,
+    SettleVerdict,
+    State,
+)
 from llmbatch.breaker.permit_state import PermitState, spent_error
-from llmbatch.breaker.policy import BreakerPolicy
-from llmbatch.breaker.window import CountWindow, TimeWindow, Window
+from llmbatch.breaker.rates import Rates
 
-__all__ = ["MIN_RETRY_AFTER", "Circuit", "SettleVerdict", "State"]
-
-State = Literal["closed", "open", "half_open"]
-SettleVerdict = Literal["success", "failure", "neutral", "throttled", "exhausted"]
-
-MIN_RETRY_AFTER = 0.05
-"""Minimum of ``retry_after``, in seconds, so that a caller that sleeps for it in a loop does not spin."""
+__all__ = ["MIN_RETRY_AFTER", "Circuit", "Condition", "Forced", "Memory", "SettleVerdict", "State"]
 
 
-class Circuit:
+class Circuit(CircuitState):
     """One circuit. Not safe for concurrent use; a canceled caller must release its permit.
 
     *chance* draws the jitter, 0 to 1. Default: no jitter.
     """
 
-    __slots__ = (
-        "_answered_at",
-        "_by_refusal",
-        "_chance",
-        "_closed_at",
-        "_in_flight",
-        "_level",
-        "_named",
-        "_policy",
-        "_probes",
-        "_unnamed",
-        "_until",
-        "_window",
-        "changed_at",
-        "forced",
-        "generation",
-        "phase",
-        "reason",
-        "serial",
-    )
-
-    def __init__(self, policy: BreakerPolicy, *, chance: Callable[[], float] = lambda: 0.0) -> None:
-        self._policy = policy
-        self._chance = chance
-        self.phase: State = "closed"
-        """State at the last change; see :meth:`state` for the state now."""
-        self._closed_at = -math.inf
-        self._level = 0
-        self._until = -math.inf
-        self._unnamed = 0
-        """Consecutive failures of calls without a key."""
-        self._named: set[Hashable] = set()
-        """Keys of the callers that failed in the same streak."""
-        self._window: Window = (
-            CountWindow(policy.rate_window) if policy.rate_seconds is None else TimeWindow(policy.rate_seconds)
-        )
-        self._in_flight: dict[PermitState, float] = {}
-        """Admission times of calls in flight, oldest first; kept only if the policy has a stall rule."""
-        self._answered_at = -math.inf
-        self._probes = HalfOpen(policy)
-        self._by_refusal = False
-        self.forced: Literal["", "open", "disabled"] = ""
-        """``open`` if an operator forced it open, ``disabled`` if an operator switched it off; else empty."""
-        self.changed_at = -math.inf
-        """When the state last changed; minus infinity: never."""
-        self.generation = 0
-        self.serial = 0
-        self.reason = ""
-
-    # Queries.
-
-    def state(self, now: float) -> State:
-        """State at *now*: an open circuit whose open time has passed is half-open."""
-        if self.phase == "open" and now >= self._until and not self.forced:
-            return "half_open"
-        return self.phase
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether calls pass without probing."""
-        return self.phase == "closed"
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether a success would change nothing, so that it need not be recorded."""
-        return bool(self.forced) or (not self.failures and not self._policy.has_window)
-
-    @property
-    def failures(self) -> int:
-        """Number of consecutive failures; each keyed caller counts once.
-
-        Those that opened the circuit count until it closes; probes add none.
-        """
-        return self._unnamed + len(self._named)
-
-    @property
-    def until(self) -> float:
-        """Earliest time of the next probe; meaningful while not closed."""
-        return self._until
-
-    @property
-    def lease_until(self) -> float:
-        """When the first probe in flight loses its lease; 0 if there is none."""
-        return self._probes.first_expiry
-
-    @property
-    def probing(self) -> bool:
-        """Whether a probe is in flight."""
-        return bool(self._probes)
-
-    def is_current(self, permit: PermitState) -> bool:
-        """Whether the state has not changed since *permit* was acquired; a probe must also still hold its slot."""
-        return permit.generation == self.generation and (not permit.probe or permit in self._probes)
-
-    def wait(self, now: float) -> float:
-        """Seconds until a call may be admitted, 0 for now; infinite while forced open.
-
-        If all probe slots are taken, this is until the first lease ends; it may be sooner, when a probe ends.
-        """
-        if self.phase == "closed":
-            return 0.0
-        if self.forced:
-            return math.inf
-        until = self._until
-        if self._probes.is_full:
-            until = max(until, self.lease_until)
-        return max(0.0, until - now)
-
-    def retry_after(self, now: float) -> float:
-        """Seconds until a refused call should try again: at least 0.05; infinite while forced open."""
-        return max(MIN_RETRY_AFTER, self.wait(now))
-
-    # Changes.
+    __slots__ = ()
 
     def acquire(self, now: float, key: Hashable = None, *, lease: float | None = None) -> PermitState | None:
         """Admit one call and return its permit; None if it is refused.
@@ -158,13 +47,14 @@ class Circuit:
         replacement gets twice the lease, up to four times.
         """
         if self.phase == "closed":
-            if self._in_flight:
-                self._check_stall(now)
+            if self._stall is not None and (why := self._stall.reason_to_open(now)):
+                self.trip(now, why)
             if self.phase == "closed":
                 return self._admit(now, key)
-        if self.forced or now < self._until:
+        if now < self.until:
             return None
         if self.phase == "open":
+            self.forced = ""
             self._enter("half_open", now)
             self._probes.start()
         if not self._probes.make_room(now):
@@ -176,8 +66,8 @@ class Circuit:
     def _admit(self, now: float, key: Hashable, *, probe: bool = False) -> PermitState:
         self.serial += 1
         permit = PermitState(self.serial, self.generation, key, now, probe=probe)
-        if self._policy.stall_timeout is not None and not probe and not self.forced:
-            self._in_flight[permit] = now
+        if self._stall is not None and not probe:
+            self._stall.admit(permit, now)
         return permit
 
     def make_permit(self, generation: int, now: float) -> PermitState:
@@ -193,16 +83,15 @@ class Circuit:
 
         Only for policies that do not time calls.
         """
-        if generation != self.generation or self.forced:
+        if generation != self.generation:
             return
         self._end_streak()
-        if not self._policy.has_window:
+        rates = self._rates
+        if rates is None or (count > 1 and rates.add_successes(count)):
             return
-        if isinstance(self._window, CountWindow):
-            self._window.add_successes(count)
-        else:
-            for _ in range(count):
-                self._window.add(now, None, failed=False, slow=False)
+        for _ in range(count):
+            if generation == self.generation and (why := rates.add(now, None, failed=False, slow=False)):
+                self.trip(now, why)
 
     def settle(
         self,
@@ -212,28 +101,42 @@ class Circuit:
         *,
         retry_after: float | None = None,
         by_refusal: bool = False,
-    ) -> None:
-        """Count the outcome of an admitted call. *retry_after*: a wait in seconds that the server named.
+    ) -> bool:
+        """Count the outcome of an admitted call; return whether it counted, or came too late.
+
+        *retry_after*: a wait in seconds that the server named. It only ever extends an open time. While closed it stops
+        no call, unless the policy has ``open_on_retry_after``, but an opening before its end lasts at least that long.
 
         *by_refusal*: the server refused the caller's key or model, which may be that caller's own mistake. A neutral
         one then counts as a failure of a caller with a key, once, and no failed one reopens a half-open circuit that
         other failures had opened.
 
-        The wait only ever extends an open time. While closed it stops no call, but an opening before its end lasts at
-        least that long.
-
         Raises:
             RuntimeError: the permit was settled or released before.
         """
         self._spend(permit)
+        if self._stall is not None:
+            self._stall.remove(permit)
+        named = math.nan
         if retry_after is not None:
-            self.hold(now + min(retry_after, self._policy.longest_hint))
-        if permit.generation != self.generation or self.forced:
-            return
+            named = min(retry_after, self._policy.longest_hint)
+            self.hold(now + named)
+        if permit.generation != self.generation:
+            return False
         if self.phase == "closed":
-            self._settle_closed(permit, verdict, now, by_refusal=by_refusal)
-        elif self._probes.remove(permit):
-            self._settle_probe(permit, "neutral" if by_refusal and verdict == "failure" else verdict, now)
+            self._settle_closed(permit, verdict, now, named, by_refusal=by_refusal)
+            return True
+        if by_refusal and verdict == "failure":
+            verdict = "neutral"
+        if self._probes.remove(permit):
+            self._settle_probe(permit, verdict, now, named)
+            return True
+        # A probe that was replaced: a hung one proves nothing when it fails, but a slow one does when it is answered.
+        is_answer = verdict == "success" and not self._is_slow(permit, now)
+        if is_answer or (verdict == "neutral" and not self._by_refusal):
+            self._settle_probe(permit, verdict, now, named)
+            return True
+        return False
 
     def progress(self, permit: PermitState, seconds: float, now: float) -> None:
         """Note that a part of the answer to *permit*'s call came after *seconds*, not counting the caller's own time.
@@ -246,26 +149,35 @@ class Circuit:
         permit.note_wait(seconds)
         if permit.spent or permit.generation != self.generation:
             return
-        if is_answer:
-            self._answered_at = now
-            self._in_flight.pop(permit, None)
+        if is_answer and self._stall is not None:
+            self._stall.answer(now)
+            self._stall.remove(permit)
         self._probes.renew(permit, now)
 
-    def release(self, permit: PermitState) -> None:
+    def release(self, permit: PermitState, now: float | None = None) -> None:
         """Return a permit without counting its call, which was canceled or never made.
+
+        With a stall rule an overdue call counts all the same: as unanswered while closed, as a failed probe while
+        half-open. *now* None: the call is not checked for that.
 
         Raises:
             RuntimeError: the permit was settled or released before.
         """
         self._spend(permit)
-        self._probes.remove(permit)
+        was_probing = self._probes.remove(permit)
+        if self._stall is None:
+            return
+        if now is None:
+            self._stall.remove(permit)
+        elif was_probing and self._stall.is_overdue(permit, now):
+            self._settle_probe(permit, "failure", now, math.nan)
+        elif not permit.probe and self._stall.give_up(permit, now) and (why := self._stall.reason_to_open(now)):
+            self.trip(now, why)
 
     def _spend(self, permit: PermitState) -> None:
         if permit.spent:
             raise spent_error(permit)
         permit.spent = True
-        if self._in_flight:
-            self._in_flight.pop(permit, None)
 
     def hold(self, until: float) -> None:
         """Send no probe before *until*; never shortens a wait.
@@ -276,103 +188,141 @@ class Circuit:
         if self._until < until < math.inf:
             self._until = until
 
-    def trip(self, now: float, reason: str, *, by_refusal: bool = False) -> None:
-        """Open the circuit, unless it is forced. *by_refusal*: because of refusals, so a refused probe has failed."""
+    def pause(self, now: float, seconds: float, reason: str) -> None:
+        """Refuse all calls for *seconds*, then probe. Never shortens a wait. Disabled: calls still pass."""
+        if self.phase == "closed" and not self.forced:
+            if seconds > 0:
+                self.trip(now, reason, wait=seconds)
+                self._by_hand = True
+        else:
+            self.hold(now + seconds)
+
+    def trip(self, now: float, reason: str, *, by_refusal: bool = False, wait: float | None = None) -> None:
+        """Open the circuit, unless it is forced. *by_refusal*: because of refusals, so a refused probe has failed.
+
+        *wait*: seconds that it stays open at least. Default: as the policy says.
+        """
         if self.forced:
+            if self.forced == "disabled" and not self.would_have_opened:
+                self.would_have_opened, self.reason = True, reason
             return
         if self.phase == "closed" and now - self._closed_at >= self._policy.stable_time:
             self._level = 0
         self._by_refusal = by_refusal
-        self._open(now, reason)
+        self._by_hand = False
+        self._open(now, reason, wait)
 
     def close(self, now: float, *, start_over: bool = False) -> None:
         """Close the circuit, forced or not. *start_over*: the next opening starts at the shortest open time again."""
-        self.forced = ""
+        self.forced = self.reason = ""
+        self.would_have_opened = False
         self._enter("closed", now)
         self._closed_at = now
         self._end_streak()
-        self._window.clear()
-        self.reason = ""
+        if self._rates is not None:
+            self._rates.clear()
         if start_over:
             self._level = 0
 
-    def force_open(self, now: float, reason: str) -> None:
-        """Refuse every call until :meth:`reset`."""
+    def force_open(self, now: float, reason: str, seconds: float = math.inf) -> None:
+        """Refuse every call for *seconds*, then probe. Default: until :meth:`reset`."""
         self._enter("open", now)
-        self.forced = "open"
+        self.forced, self._forced_until = "open", now + seconds
         self.reason = reason
+        self._by_hand, self._by_refusal = True, False
 
     def disable(self, now: float) -> None:
-        """Admit every call and count none until :meth:`reset`."""
-        self.close(now)
-        self.forced = "disabled"
+        """Admit every call until :meth:`reset`. They are counted; what a rule would open is only noted."""
+        if self.forced != "disabled":
+            self.close(now)
+            self.forced = "disabled"
 
     def reset(self, now: float) -> None:
         """Close and forget all failures and waits, also those that the server named."""
         self.close(now, start_over=True)
         self._until = -math.inf
 
-    def _open(self, now: float, reason: str) -> None:
-        wait = self._policy.open_time(self._level, self._chance())
+    def restore(self, memory: Memory, now: float) -> None:
+        """Take over *memory*; only for a new circuit. Windows, probes and calls in flight start empty."""
+        self._unnamed = memory.failures
+        self._level = memory.level
+        self._by_refusal, self._by_hand = memory.cause == "refusal", memory.cause == "hand"
+        self.forced, self._forced_until = memory.forced, now + memory.forced_for
+        self.would_have_opened = memory.would_have_opened
+        self.reason = memory.reason
+        if memory.wait > 0:
+            self.hold(now + memory.wait)
+        if memory.since is not None:
+            # Half-open is an open circuit whose probe is due.
+            self._enter("closed" if memory.state == "closed" else "open", now)
+            self.changed_at = now - memory.since
+            self._closed_at = self.changed_at
+
+    def _open(self, now: float, reason: str, wait: float | None = None) -> None:
+        if wait is None:
+            wait = self._policy.open_time(self._level, self._chance())
         # A longer wait that the server named earlier still holds.
         self._until = max(self._until, now + wait)
         self._enter("open", now)
         self.reason = reason
+
+    def _open_again(self, now: float, wait: float | None = None) -> None:
+        if self._by_hand:
+            self.reason, self._by_hand = "a probe failed", False
+        self._open(now, self.reason, wait)
 
     def _enter(self, state: State, now: float) -> None:
         self.phase = state
         self.changed_at = now
         self.generation += 1
         self._probes.clear()
-        self._in_flight.clear()
+        if self._stall is not None:
+            self._stall.clear()
 
-    def _settle_closed(self, permit: PermitState, verdict: SettleVerdict, now: float, *, by_refusal: bool) -> None:
-        if by_refusal:
-            self._answered_at = now
-            if verdict == "neutral" and permit.key is not None:
-                verdict = "failure"
-        if verdict == "exhausted":
-            self.trip(now, "the provider refuses the account", by_refusal=True)
-        elif verdict == "failure":
+    def _settle_closed(
+        self, permit: PermitState, verdict: SettleVerdict, now: float, named: float, *, by_refusal: bool
+    ) -> None:
+        """Count first, then open by the first rule that applies."""
+        why, opens_by_refusal = "", verdict == "exhausted"
+        is_answer = by_refusal or verdict != "failure"
+        if by_refusal and verdict == "neutral" and permit.key is not None:
+            verdict = "failure"
+        if verdict == "failure":
             # A call without a key counts on its own.
             if permit.key is None:
                 self._unnamed += 1
             else:
                 self._named.add(permit.key)
+            rate = "" if self._rates is None else self._record(self._rates, permit, now, failed=True)
             count, threshold = self.failures, self._policy.failure_threshold
             if threshold is not None and count >= threshold:
-                self.trip(
-                    now, "a call failed" if count == 1 else f"{count} calls in a row failed", by_refusal=by_refusal
-                )
-            elif self._policy.has_window:
-                self._record(permit, now, failed=True)
-        else:
-            self._answered_at = now
-            if verdict == "success":
-                if self._unnamed or self._named:
-                    self._end_streak()
-                if self._policy.has_window:
-                    self._record(permit, now, failed=False)
-        if self._in_flight:
-            self._check_stall(now)
+                why = "a call failed" if count == 1 else f"{count} calls in a row failed"
+                opens_by_refusal = by_refusal
+            else:
+                why = rate
+        elif verdict == "success":
+            self._end_streak()
+            if self._rates is not None:
+                why = self._record(self._rates, permit, now, failed=False)
+        elif verdict == "exhausted":
+            why = "the provider refuses the account"
+        if self._stall is not None:
+            if is_answer:
+                self._stall.answer(now)  # so that there is no stall
+            elif not why:
+                why = self._stall.reason_to_open(now)
+        if why:
+            self.trip(now, why, by_refusal=opens_by_refusal)
+        elif named > 0 and (wait := self._wait_to_open_for(named)) is not None:
+            self.trip(now, f"the server asked for a wait of {wait:g} s", wait=wait)
 
     def _end_streak(self) -> None:
         self._unnamed = 0
         self._named.clear()
 
-    def _record(self, permit: PermitState, now: float, *, failed: bool) -> None:
-        slow = self._is_slow(permit, now)
-        window, policy = self._window, self._policy
-        is_news = window.add(now, permit.key, failed=failed, slow=slow)
-        if not (is_news and (failed or slow)) or window.calls < policy.minimum_calls:
-            return
-        span = f"the last {window.calls} calls" if policy.rate_seconds is None else f"{window.calls} calls"
-        within = "" if policy.rate_seconds is None else f" in {policy.rate_seconds:g} s"
-        # The quotients, not `failed >= rate * calls`: 0.07 * 100 is above 7.
-        if policy.failure_rate is not None and window.failed / window.calls >= policy.failure_rate:
-            self.trip(now, f"{window.failed} of {span}{within} failed")
-        elif policy.slow_call_rate is not None and window.slow / window.calls >= policy.slow_call_rate:
-            self.trip(now, f"{window.slow} of {span}{within} took over {policy.slow_call_duration:g} s")
+    def _record(self, rates: Rates, permit: PermitState, now: float, *, failed: bool) -> str:
+        """Record a call in the window; return why the circuit should open."""
+        return rates.add(now, permit.key, failed=failed, slow=self._is_slow(permit, now))
 
     def _is_slow(self, permit: PermitState, now: float) -> bool:
         if self._policy.slow_call_rate is None:
@@ -380,22 +330,14 @@ class Circuit:
         seconds = now - permit.at if permit.longest_wait is None else permit.longest_wait
         return seconds > self._policy.slow_call_duration
 
-    def _check_stall(self, now: float) -> None:
-        """Open if enough callers have overdue calls and no call was answered meanwhile. O(overdue calls)."""
-        timeout = self._policy.stall_timeout
-        if timeout is None or now - self._answered_at <= timeout:
-            return
-        callers = set[Hashable]()
-        for permit, at in self._in_flight.items():
-            if now - at <= timeout:
-                return
-            callers.add(permit if permit.key is None else permit.key)
-            if len(callers) >= self._policy.stall_calls:
-                what = "a call has" if len(callers) == 1 else f"{len(callers)} calls have"
-                self.trip(now, f"{what} been unanswered for {timeout:g} s")
-                return
+    def _wait_to_open_for(self, named: float) -> float | None:
+        """Seconds to stay open because the server named a wait; None if the policy does not open for it."""
+        least = self._policy.open_on_retry_after
+        if least is False or not named > 0 or (least is not True and named < least):
+            return None
+        return named
 
-    def _settle_probe(self, permit: PermitState, verdict: SettleVerdict, now: float) -> None:
+    def _settle_probe(self, permit: PermitState, verdict: SettleVerdict, now: float, named: float) -> None:
         if verdict == "success" and not self._is_slow(permit, now):
             if self._probes.note_success():
                 self.close(now)
@@ -404,9 +346,9 @@ class Circuit:
             if self._probes.note_neutral():
                 self.close(now)
         elif verdict == "throttled":
-            self._open(now, self.reason)
+            self._open_again(now, self._wait_to_open_for(named))
         else:
             self._by_refusal = self._by_refusal or verdict == "exhausted"
             if self._probes.note_failure() or verdict == "exhausted":
                 self._level += 1
-                self._open(now, self.reason)
+                self._open_again(now)

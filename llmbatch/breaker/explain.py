@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from llmbatch.breaker.classify import Judgement, Verdict, getattr_safe
 from llmbatch.breaker.core import State
 
-__all__ = ["Explanation", "Failure", "describe", "mask"]
+__all__ = ["Explanation", "Failure", "WindowCounts", "describe", "mask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,32 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowCounts:
+    """Calls that the rates are computed over: the last ``rate_window`` calls, or those of the last ``rate_seconds``.
+
+    While the circuit is not closed, those that it had when it opened, as far as they are not too old.
+    """
+
+    calls: int
+    failed: int
+    slow: int
+    """How many took over ``slow_call_duration``; 0 without that rule."""
+
+    @property
+    def failure_rate(self) -> float | None:
+        """Share of failed calls, 0 to 1; None without calls. It opens nothing below ``minimum_calls``."""
+        return self.failed / self.calls if self.calls else None
+
+    @property
+    def slow_call_rate(self) -> float | None:
+        """Share of slow calls, 0 to 1; None without calls. It opens nothing below ``minimum_calls``."""
+        return self.slow / self.calls if self.calls else None
+
+    def __str__(self) -> str:
+        return f"calls in the window: {self.calls}, failed: {self.failed}, slow: {self.slow}"
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Snapshot of one circuit; ``str()`` gives a few lines of text. Times are seconds on the breaker's clock."""
 
@@ -53,20 +79,23 @@ class Explanation:
     since: float | None
     """Time of the last change of state; None: it never changed."""
     reason: str
-    """Why it opened; empty while it is closed."""
+    """Why it opened, or would have if it is disabled; else empty while it is closed."""
     is_forced: bool
-    """Whether it was forced open or disabled by hand."""
+    """Whether it is forced open or disabled by hand."""
     retry_after: float | None
-    """Seconds until a call may be admitted; None while closed, infinite while forced open."""
+    """Seconds until a call may be admitted; None while closed, infinite while forced open for good."""
     failures: int
     """Number of consecutive failures; those that opened the circuit count until it closes."""
     last_failures: tuple[Failure, ...]
     """The last ten failed calls at most, oldest first; a reset does not clear them."""
+    window: WindowCounts | None = None
+    """Counts of the window of calls; None if no rule needs one."""
 
     def __str__(self) -> str:
         title = f"circuit {_one_line(self.name) or 'unnamed'}"
         if self.is_forced and self.state == "closed":
-            head = f"{title} is disabled: every call passes, and none is counted"
+            opens = f", and it would have opened: {_one_line(self.reason)}" if self.reason else ""
+            head = f"{title} is disabled: every call passes{opens}"
         elif self.state == "closed":
             count = f"consecutive failures: {self.failures}" if self.failures else "no failures since the last success"
             head = f"{title} is closed: calls pass, {count}"
@@ -79,6 +108,8 @@ class Explanation:
             lines.append("  until it is reset")
         elif self.retry_after is not None:
             lines.append(f"  a call may be admitted after {self.retry_after:.1f} s")
+        if self.window is not None:
+            lines.append(f"  {self.window}")
         lines += [f"  {self.at - failure.at:.1f} s ago: {failure}" for failure in self.last_failures]
         return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Track the probes of a half-open circuit: their slots, their leases, and how they ended.
 
-A lease bounds how long a probe may hold its slot: a probe that hangs is replaced by the next call, and its outcome is
-ignored. Pure: time is an argument.
+A lease bounds how long a probe may hold its slot: a probe that takes longer is replaced by the next call.
+Pure: time is an argument.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class HalfOpen:
         hung = min(self._leases, key=self._leases.__getitem__)
         if now < self._leases[hung]:
             return False
-        # Its outcome, should it ever come, is stale from here on.
         del self._leases[hung]
         self._replaced += 1
         return True

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import ModuleType
+from types import CoroutineType, ModuleType
 from typing import TYPE_CHECKING
 
-from llmbatch.breaker.core import SettleVerdict, State
+from llmbatch.breaker.awaitables import ASYNC, is_coroutine_function
+from llmbatch.breaker.core import Condition, SettleVerdict, State
 from llmbatch.breaker.permit_state import PermitState
 
 if TYPE_CHECKING:
     from llmbatch.breaker.events import BreakerEvent
 
-__all__ = ["BreakerListener", "Listeners", "Subscription"]
+__all__ = ["BreakerListener", "Listeners", "Subscription", "check_listener", "log_error"]
 
 BreakerListener = Callable[["BreakerEvent"], None]
 Subscription = tuple[BreakerListener, bool]
+
+LAZY = ASYNC | 0x20 | 0x200
+"""Flags of code objects that only run when awaited or iterated: also ``CO_GENERATOR`` and ``CO_ASYNC_GENERATOR``."""
 
 
 class Listeners:
@@ -38,7 +43,12 @@ class Listeners:
         self.wants_calls = False
 
     def add(self, listener: BreakerListener, *, calls: bool) -> Subscription:
-        """Add *listener*; with *calls* it gets call events too. Call under the breaker's lock."""
+        """Add *listener*; with *calls* it gets call events too. Call under the breaker's lock.
+
+        Raises:
+            TypeError: see :func:`check_listener`.
+        """
+        check_listener(listener)
         entry = (listener, calls)
         self._subscriptions = (*self._subscriptions, entry)
         self.wants_calls = self.wants_calls or calls
@@ -57,10 +67,14 @@ class Listeners:
 
     # Queue events; call these under the breaker's lock. They cost nothing without listeners.
 
-    def changed(self, name: str, now: float, old: State, new: State, reason: str, retry_after: float | None) -> None:
+    def changed(
+        self, name: str, now: float, before: Condition, after: Condition, reason: str, retry_after: float | None
+    ) -> None:
         """Queue :class:`StateChanged`."""
         if self._subscriptions:
-            self._queue.append((_events().StateChanged(name, now, old, new, reason, retry_after), False))
+            would_open = after[2] and not before[2]
+            event = _events().StateChanged(name, now, before[0], after[0], reason, retry_after, after[1], would_open)
+            self._queue.append((event, False))
 
     def ended(
         self, name: str, now: float, verdict: SettleVerdict | None, permit: PermitState, *, is_stale: bool
@@ -78,12 +92,17 @@ class Listeners:
     def deliver(self) -> None:
         """Deliver queued events, outside the breaker's lock. Returns at once if another thread is delivering."""
         # The outer loop checks again after releasing, or events queued in between would wait for the next one.
-        while self._queue and self._delivering.acquire(blocking=False):
+        delivering = self._delivering  # a child process has another one
+        while self._queue and delivering.acquire(blocking=False):
             try:
                 while self._queue:
                     self._deliver_one(*self._queue.popleft())
             finally:
-                self._delivering.release()
+                delivering.release()
+
+    def reset_after_fork(self) -> None:
+        """In a forked process: no other thread is delivering."""
+        self._delivering = threading.Lock()
 
     def _deliver_one(self, event: BreakerEvent, is_call: bool) -> None:
         for entry in self._subscriptions:
@@ -91,11 +110,39 @@ class Listeners:
             if is_call and not wants_calls:
                 continue
             try:
-                listener(event)
+                returned: object = listener(event)  # a coroutine, if it wraps an async function
+                if returned is not None and hasattr(returned, "__await__"):
+                    raise _async_error(listener, returned)
             except Exception:  # noqa: BLE001 - a listener may raise anything and must break nothing
                 if id(entry) not in self._already_logged:
                     self._already_logged.add(id(entry))
-                    _log(listener, event)
+                    log_error(listener, type(event).__name__, event.name)
+
+
+def check_listener(listener: object) -> None:
+    """Check that *listener* can be called with an event.
+
+    Raises:
+        TypeError: it is not callable, or it is async or a generator function: events come on any thread, where nothing
+            would await it.
+    """
+    inner = listener
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not callable(inner):
+        raise TypeError(f"listener is {listener!r}, must be a function of one event")
+    kinds = [getattr(call, "__code__", None) for call in (inner, type(inner).__call__)]
+    if is_coroutine_function(inner) or any(code is not None and code.co_flags & LAZY for code in kinds):
+        raise _async_error(listener)
+
+
+def _async_error(listener: object, returned: object = None) -> TypeError:
+    if isinstance(returned, CoroutineType):
+        returned.close()
+    return TypeError(
+        f"listener {listener!r} is async or a generator: events come on any thread, and nothing awaits it; "
+        "give a plain function, for example one that calls loop.call_soon_threadsafe or queue.put"
+    )
 
 
 def _events() -> ModuleType:
@@ -104,12 +151,13 @@ def _events() -> ModuleType:
     return events
 
 
-def _log(listener: BreakerListener, event: BreakerEvent) -> None:
+def log_error(listener: BreakerListener, what: str, name: str) -> None:
+    """Log the exception that *listener* just raised on *what*, an event of the circuit *name*."""
     import logging  # imported late: most programs never log
 
     logging.getLogger("llmbatch.breaker").exception(
         "listener %r raised on %s of circuit %r; it keeps receiving events, but its errors are not logged again",
         listener,
-        type(event).__name__,
-        event.name,
+        what,
+        name,
     )

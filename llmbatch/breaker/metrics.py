@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from llmbatch.breaker.core import State
 from llmbatch.breaker.events import BreakerEvent, CallEnded, CallRefused
+from llmbatch.breaker.fork import fork_safe_lock
+from llmbatch.breaker.uncopyable import Uncopyable
 
 __all__ = ["BreakerMetrics", "CircuitNumbers"]
 
@@ -33,17 +34,20 @@ class CircuitNumbers:
     """Total time between leaving the closed state and closing again; an outage counts when it ends."""
 
 
-class BreakerMetrics:
+class BreakerMetrics(Uncopyable):
     """Listener that counts events: ``breaker.add_listener(metrics, calls=True)``.
 
-    May listen to many breakers; counts are kept per name of the breaker. Thread-safe. Without ``calls=True`` it counts
-    states and openings only, at no cost per call.
+    May listen to many breakers; counts are kept per name of the breaker, and a registry removes those of breakers that
+    it has evicted. Thread-safe, also in a process that is forked. Without ``calls=True`` it counts states and openings
+    only, at no cost per call.
     """
+
+    INSTEAD = "numbers() returns copies of the counts"
 
     __slots__ = ("_left_closed", "_lock", "_numbers")
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may cause an event while numbers() holds the lock
+        self._lock = fork_safe_lock()  # a signal handler may cause an event while numbers() holds the lock
         self._numbers: dict[str, CircuitNumbers] = {}
         self._left_closed: dict[str, float] = {}
 
@@ -71,6 +75,12 @@ class BreakerMetrics:
         with self._lock:
             numbers = self._numbers.get(name) or CircuitNumbers()
             return replace(numbers, ended=numbers.ended.copy())
+
+    def forget(self, name: str) -> None:
+        """Remove the counts of the breaker called *name*, if any. A registry calls it for evicted breakers."""
+        with self._lock:
+            self._numbers.pop(name, None)
+            self._left_closed.pop(name, None)
 
     def names(self) -> list[str]:
         """Names of the breakers that have had events, in the order of their first one."""

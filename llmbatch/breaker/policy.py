@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 __all__ = ["BreakerPolicy"]
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmbatch.breaker.classify import ErrorJudge, ErrorRule, ResultJudge
 
     class PolicyOptions(TypedDict, total=False):
         """The options that :class:`CircuitBreaker` takes by keyword only; see :class:`BreakerPolicy`."""
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         minimum_calls: int
         stall_timeout: float | None
         stall_calls: int
+        open_on_retry_after: bool | float
         first_recovery_timeout: float | None
         growth: float
         jitter: float
@@ -39,6 +43,16 @@ if TYPE_CHECKING:
         failure_threshold: int | None
         recovery_timeout: float
         success_threshold: int
+
+    class BreakerOptions(AllOptions, total=False):
+        """All options of :class:`CircuitBreaker`."""
+
+        name: str
+        policy: BreakerPolicy | None
+        count_error: ErrorRule | None
+        judge_error: ErrorJudge | None
+        judge_result: ResultJudge | None
+        clock: Callable[[], float]
 
 
 class BreakerPolicy:
@@ -71,7 +85,10 @@ class BreakerPolicy:
     """Seconds after which a call in flight is overdue, above 0; None: rule off."""
     stall_calls: int = 5
     """Overdue calls of different callers that open the circuit if no call was answered for ``stall_timeout``, at least
-    1."""
+    1. Calls that their callers cancel after ``stall_timeout`` count until the next answer."""
+    open_on_retry_after: bool | float = False
+    """Open for the wait that a server names (``Retry-After``), whatever the verdict: True for every wait, or the least
+    number of seconds that opens, above 0. False: a named wait alone does not open."""
 
     recovery_timeout: float = 60.0
     """Open time, or its upper bound if it grows; above 0. A wait that the server names may be longer."""
@@ -123,6 +140,9 @@ class BreakerPolicy:
             value = getattr(self, name)
             if not (_is_number(value) and value > 0) and not (value is None and name in _MAY_BE_NONE):
                 raise ValueError(f"{name} is {value!r}, must be a finite number of seconds above 0")
+        least = self.open_on_retry_after
+        if not isinstance(least, bool) and not (_is_number(least) and least > 0):
+            raise ValueError(f"open_on_retry_after is {least!r}, must be True, False or a number of seconds above 0")
         for name in ("failure_rate", "slow_call_rate"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value) and 0 < value <= 1):

@@ -80,10 +80,17 @@ async def wait_async(waiters: Waiters, seconds_left: SecondsLeft, timeout: float
 
     Raises:
         TimeoutError: *timeout* seconds have passed.
+        RuntimeError: no asyncio loop is running, for example under trio.
     """
     import asyncio  # imported late: a caller with an event loop has imported it
 
-    loop = asyncio.get_running_loop()
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise RuntimeError(
+            "waiting for a circuit in async code needs a running asyncio loop; under trio, wait in a thread: "
+            "await trio.to_thread.run_sync(breaker.wait_ready_sync)"
+        ) from None
     changed = asyncio.Event()
 
     def wake() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
-__all__ = ["CountWindow", "TimeWindow", "Window"]
+__all__ = ["CountWindow", "TimeWindow"]
 
 BUCKETS = 10
 """Buckets of a time window. Whole buckets are dropped, so that memory does not depend on the traffic."""
@@ -34,11 +34,11 @@ class CountWindow:
         """Calls in the window."""
         return len(self._entries)
 
-    def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> bool:
-        """Count a call that ended; False if its caller has failed already. *key* None: no caller."""
+    def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> None:
+        """Count a call that ended, unless its caller has failed already. *key* None: no caller."""
         if failed and key is not None:
             if key in self._failed_keys:
-                return False
+                return
             self._failed_keys.add(key)
         self._entries.append((key, failed, slow))
         self.failed += failed
@@ -49,7 +49,9 @@ class CountWindow:
             self.slow -= was_slow
             if had_failed:
                 self._failed_keys.discard(old_key)
-        return True
+
+    def forget(self, now: float) -> None:
+        """Do nothing: calls leave this window only for newer ones."""
 
     def add_successes(self, count: int) -> None:
         """Count *count* successes. O(*size*) at most."""
@@ -87,12 +89,11 @@ class TimeWindow:
         self.failed = 0
         self.slow = 0
 
-    def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> bool:
-        """Count a call that ended at *now*; False if its caller has failed already. *key* None: no caller."""
-        number = int(now // self._width)
-        self._forget_before(number - BUCKETS)
+    def add(self, now: float, key: Hashable, *, failed: bool, slow: bool) -> None:
+        """Count a call that ended at *now*, unless its caller has failed already. *key* None: no caller."""
+        number = self.forget(now)
         if failed and key is not None and key in self._failed_keys:
-            return False
+            return
         if not self._buckets or self._buckets[-1].number < number:
             self._buckets.append(_Bucket(number))
         bucket = self._buckets[-1]
@@ -105,7 +106,6 @@ class TimeWindow:
         self.calls += 1
         self.failed += failed
         self.slow += slow
-        return True
 
     def clear(self) -> None:
         """Drop all calls."""
@@ -113,13 +113,13 @@ class TimeWindow:
         self._failed_keys.clear()
         self.calls = self.failed = self.slow = 0
 
-    def _forget_before(self, number: int) -> None:
-        while self._buckets and self._buckets[0].number < number:
+    def forget(self, now: float) -> int:
+        """Drop the calls that are too old at *now*; return the number of the bucket of *now*."""
+        number = int(now // self._width)
+        while self._buckets and self._buckets[0].number < number - BUCKETS:
             old = self._buckets.popleft()
             self.calls -= old.calls
             self.failed -= old.failed
             self.slow -= old.slow
             self._failed_keys.difference_update(old.keys)
-
-
-Window = CountWindow | TimeWindow
+        return number

@@ -327,7 +327,7 @@ def test_releasing_an_old_call_frees_no_probe() -> None:
 
 
 def test_a_hung_probe_is_taken_over() -> None:
-    """When the lease is over another caller probes; what the first one says then decides nothing."""
+    """When the lease is over another caller probes; what the first one fails with then decides nothing."""
     subject = circuit()
     fail(subject, 0.0, 2)
     hung = subject.acquire(60.0)
@@ -337,10 +337,10 @@ def test_a_hung_probe_is_taken_over() -> None:
     second = subject.acquire(70.0)
 
     assert second is not None
-    subject.settle(hung, "success", 71.0)
+    assert not subject.settle(hung, "failure", 71.0)
     assert subject.state(71.0) == "half_open"
     assert subject.acquire(71.0) is None
-    subject.settle(second, "success", 72.0)
+    assert subject.settle(second, "success", 72.0)
     assert subject.is_closed
 
 

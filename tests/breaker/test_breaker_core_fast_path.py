@@ -100,12 +100,12 @@ def test_a_success_without_a_ticket_is_not_slow(seconds: float | None) -> None:
     assert subject.is_closed
 
 
-def test_a_success_without_a_ticket_counts_nothing_while_disabled() -> None:
-    """As with one."""
+def test_a_success_without_a_ticket_counts_while_disabled() -> None:
+    """As with one; a reset forgets it."""
     subject = circuit(failure_threshold=None, failure_rate=0.5, minimum_calls=2)
     subject.disable(0.0)
-    subject.succeed(subject.generation, 0.0, 100)
-    assert subject.is_quiet
+    subject.succeed(subject.generation, 0.0, 10)
+    assert (subject.is_quiet, subject.window(0.0)) == (False, (10, 0, 0))
 
     subject.reset(0.0)
     feed(subject, "xx")
@@ -114,13 +114,12 @@ def test_a_success_without_a_ticket_counts_nothing_while_disabled() -> None:
 
 
 def test_a_circuit_is_quiet_while_a_success_would_change_nothing() -> None:
-    """No streak to end and no window to stand in, or disabled."""
+    """No streak to end and no window to stand in."""
     plain, rated = circuit(), circuit(failure_rate=0.5)
     assert (plain.is_quiet, rated.is_quiet) == (True, False)
 
     fail(plain, 0.0)
     assert not plain.is_quiet
     plain.succeed(plain.generation, 0.0)
-    rated.disable(0.0)
 
-    assert (plain.is_quiet, rated.is_quiet) == (True, True)
+    assert (plain.is_quiet, rated.is_quiet) == (True, False)

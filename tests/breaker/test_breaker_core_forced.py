@@ -110,8 +110,8 @@ def test_a_reset_voids_what_is_out() -> None:
     assert subject.failures == 0
 
 
-def test_a_disabled_circuit_lets_everything_in_and_counts_nothing() -> None:
-    """Failures, spent accounts: it stays closed."""
+def test_a_disabled_circuit_lets_everything_in_and_only_counts() -> None:
+    """Failures, spent accounts: it stays closed, and keeps the first reason for which it would have opened."""
     subject = circuit(failure_threshold=1)
     fail(subject, 0.0)
 
@@ -123,7 +123,10 @@ def test_a_disabled_circuit_lets_everything_in_and_counts_nothing() -> None:
         subject.settle(permit, verdict, 1.0)
 
     assert subject.state(1.0) == "closed"
-    assert (subject.failures, subject.wait(1.0)) == (0, 0.0)
+    assert (subject.failures, subject.wait(1.0)) == (1, 0.0)
+    assert (subject.would_have_opened, subject.reason) == (True, "a call failed")
+    subject.reset(2.0)
+    assert (subject.would_have_opened, subject.reason, subject.failures) == (False, "", 0)
 
 
 def test_a_wait_named_while_disabled_makes_a_later_opening_last() -> None:

@@ -103,7 +103,7 @@ def test_every_state_can_be_read(clock: Clock) -> None:
     assert head() == ["circuit o is open: maintenance", "  for 0.0 s", "  until it is reset"]
     assert breaker.explain().is_forced
     breaker.disable()
-    assert head() == ["circuit o is disabled: every call passes, and none is counted", "  for 0.0 s"]
+    assert head() == ["circuit o is disabled: every call passes", "  for 0.0 s"]
     assert breaker.explain().is_forced
     breaker.reset()
     assert not breaker.explain().is_forced
@@ -189,15 +189,15 @@ def test_explaining_takes_no_calls_place(clock: Clock) -> None:
     assert breaker.state == "closed"
 
 
-def test_a_disabled_circuit_shows_no_failures(clock: Clock) -> None:
-    """The last calls that counted against it, as they are called, are none."""
+def test_a_disabled_circuit_shows_failures(clock: Clock) -> None:
+    """They are counted, though they open nothing."""
     breaker = CircuitBreaker(5, clock=clock)
     breaker.disable()
 
     with pytest.raises(DownError):
         breaker.call(raising(DownError()))
 
-    assert breaker.explain().last_failures == ()
+    assert [failure.error for failure in breaker.explain().last_failures] == ["DownError"]
 
 
 # Exceptions, read by their looks.

@@ -74,7 +74,7 @@ def test_the_probe_whose_lease_ended_first_is_taken_over() -> None:
     assert subject.acquire(79.9) is None
 
     enter(subject, 80.0)
-    subject.settle(short, "success", 81.0)
+    subject.settle(short, "failure", 81.0)
     assert subject.state(81.0) == "half_open"
     subject.settle(long, "success", 82.0)
 

@@ -70,10 +70,33 @@ def test_an_operators_changes_are_told(clock: Clock) -> None:
     breaker.reset()
 
     assert told == [
-        StateChanged("", 1000.0, "closed", "open", "maintenance", float("inf")),
+        StateChanged("", 1000.0, "closed", "open", "maintenance", float("inf"), "open"),
+        StateChanged("", 1000.0, "open", "closed", "", None, "disabled"),
+        StateChanged("", 1000.0, "closed", "open", "again", float("inf"), "open"),
         StateChanged("", 1000.0, "open", "closed", "", None),
-        StateChanged("", 1000.0, "closed", "open", "again", float("inf")),
-        StateChanged("", 1000.0, "open", "closed", "", None),
+    ]
+
+
+def test_an_event_is_a_line_for_a_log(clock: Clock) -> None:
+    """Each kind says what it is, and an opening when it will be probed."""
+    breaker = CircuitBreaker(1, 60.0, name="openai", clock=clock)
+    lines: list[str] = []
+    breaker.add_listener(lambda event: lines.append(str(event)))
+
+    trip(breaker)
+    clock.advance(60.0)
+    breaker.call(fine)
+    breaker.force_open("deploy")
+    breaker.disable()
+    breaker.reset()
+
+    assert lines == [
+        "circuit openai is open: a call failed; next probe in 60.0 s",
+        "circuit openai is half-open: a probe checks for recovery",
+        "circuit openai is closed",
+        "circuit openai is open until it is reset: deploy",
+        "circuit openai is disabled: every call passes",
+        "circuit openai is closed",
     ]
 
 
@@ -235,7 +258,7 @@ def test_a_listener_may_wait_for_a_thread_that_uses_the_breaker(clock: Clock) ->
 
     def use() -> None:
         _ = (breaker.state, breaker.failures, repr(breaker), breaker.explain())
-        breaker.hold(1.0)
+        breaker.hold(-1.0)
         try:
             helped.append(breaker.call(fine))
         except CircuitOpenError:

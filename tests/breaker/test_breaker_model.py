@@ -40,6 +40,7 @@ class Call:
     lease_end: float = math.inf
     is_over: bool = False
     """Settled, given back, or replaced by another probe."""
+    is_replaced: bool = False
 
 
 @dataclass(eq=False)
@@ -77,6 +78,15 @@ class Model:
     deadlines: list[float] = field(default_factory=lambda: [-math.inf])
     """Every time before which no probe may go."""
     refusals_opened: bool = False
+    by_hand: bool = False
+    """Whether an operator opened it, so that its reason says nothing once a probe fails."""
+    forced_until: float = -math.inf
+    would_open: bool = False
+    """Whether it would have opened, had it not been disabled."""
+    given_up: list[tuple[object, int]] = field(default_factory=list)
+    """Callers of calls that were given up when they were overdue, and how many answers had come by then."""
+    inherited: int = 0
+    """Failures in a row that an earlier process saw."""
     story: list[str] = field(default_factory=list)
     """What happened, in kinds, to show that random steps reach all of it."""
 
@@ -86,8 +96,12 @@ class Model:
     def era(self) -> int:
         return len(self.changes)
 
+    def earliest(self) -> float:
+        """When a probe may go."""
+        return max([*self.deadlines, self.forced_until] if self.forced == "open" else self.deadlines)
+
     def state(self, now: float) -> str:
-        if self.mode == "open" and not self.forced and now >= max(self.deadlines):
+        if self.mode == "open" and now >= self.earliest():
             return "half_open"
         return self.mode
 
@@ -103,6 +117,27 @@ class Model:
             if answer.verdict == "failure":
                 callers.add(answer.call.caller)
         return callers
+
+    def failures(self) -> int:
+        """Those of an earlier process belong to the streak until a call is good."""
+        broken = any(answer.verdict == "success" for answer in self.answers)
+        return len(self.streak()) + (0 if broken else self.inherited)
+
+    def counts(self, now: float) -> tuple[int, int, int] | None:
+        """What stands in the window at *now*."""
+        if self.policy.failure_rate is None and self.policy.slow_call_rate is None:
+            return None
+        window = [one for one in self.window() if self.is_in_sight(one, now)]
+        return len(window), sum(one.verdict == "failure" for one in window), sum(one.is_slow for one in window)
+
+    def successes_would_open(self, now: float) -> bool:
+        """Whether some more good calls would do, and nothing else."""
+        counts, rate = self.counts(now), self.policy.failure_rate
+        if counts is None or rate is None or self.policy.rate_seconds is not None:
+            return False
+        calls, failed, _ = counts
+        more = range(1, self.policy.minimum_calls + 1)
+        return any(calls + good >= self.policy.minimum_calls and failed / (calls + good) >= rate for good in more)
 
     def window(self) -> list[Answer]:
         """The calls that the rates look back on: a caller's failure is not noted again while it stands there."""
@@ -151,6 +186,14 @@ class Model:
         if timeout is None:
             return ""
         overdue = {call.caller for call in self.out() if now - call.began > timeout}
+        given_up = {
+            caller
+            for caller, heard_before in self.given_up
+            if all(answer.verdict == "failure" for answer in self.answers[heard_before:])
+        }
+        if given_up and len(overdue) < self.policy.stall_calls <= len(overdue | given_up):
+            self.story.append("a stall of calls that were given up")
+        overdue |= given_up
         heard = [answer for answer in self.answers if answer.verdict != "failure" and now - answer.at <= timeout]
         if len(overdue) < self.policy.stall_calls:
             return ""
@@ -167,9 +210,7 @@ class Model:
     def wait(self, now: float) -> float:
         if self.mode == "closed":
             return 0.0
-        if self.forced:
-            return math.inf
-        ends = [max(self.deadlines)]
+        ends = [self.earliest()]
         leases = [call.lease_end for call in self.out()]
         if len(leases) >= self.policy.probes:
             ends.append(min(leases))
@@ -179,15 +220,17 @@ class Model:
 
     def acquire(self, caller: object, now: float, lease: float | None) -> Call | None:
         call = Call(caller, now, self.era)
-        if self.mode == "closed" and not self.forced and (why := self.stall(now)):
+        if self.mode == "closed" and (why := self.stall(now)):
             self.trip(now, why, kind="a stall, seen by one who asks")
         if self.mode == "closed":
             self.calls.append(call)
             return call
-        if self.forced or now < max(self.deadlines):
+        if now < self.earliest():
             self.story.append(f"refused: {'forced' if self.forced else self.mode}")
             return None
         if self.mode == "open":
+            self.story += ["a time of forcing that is over"] * bool(self.forced)
+            self.forced = ""
             self.change("half_open", now)
             self.probe_answers, self.takeovers = [], []
         if len(self.out()) >= self.policy.probes:
@@ -196,7 +239,7 @@ class Model:
                 self.story.append("refused: all probes out")
                 return None
             self.story.append("takeover" if self.policy.probes == 1 else "takeover of one of several")
-            first.is_over = True
+            first.is_over = first.is_replaced = True
             self.takeovers.append(first)
         call.is_probe, call.era = True, self.era
         length = self.policy.recovery_timeout if self.policy.probe_lease is None else self.policy.probe_lease
@@ -210,36 +253,57 @@ class Model:
             self.story.append("several probes at once")
         return call
 
-    def settle(self, call: Call, verdict: str, now: float, hint: float | None) -> None:
+    def settle(self, call: Call, verdict: str, now: float, hint: float | None) -> bool:
+        """Whether it counted."""
         is_stale = call.era != self.era or call.is_over
         call.is_over = True
         if hint is not None:
             self.story.append(f"{'stale' if is_stale else 'current'} hint while {self.mode}")
             self.story += ["capped hint"] * (hint > self.policy.longest_hint)
             self.deadlines.append(now + min(hint, self.policy.longest_hint))
-        if is_stale or self.forced:
-            kind = "stale" if is_stale else "not counted"
-            self.story += [f"{kind}: {verdict}", f"{kind} while {self.forced or self.mode}"]
-            return
         answer = Answer(call, verdict, now, self.is_slow(call, now))
+        if call.era == self.era and call.is_replaced and self.is_answer(answer):
+            self.story.append(f"a replaced probe that counts: {verdict}")
+            is_stale = False
+        if is_stale:
+            self.story += [f"stale: {verdict}", f"stale while {self.forced or self.mode}"]
+            return False
         if self.mode == "closed":
             self.answers.append(answer)
             self.judge_call(answer, now)
+            if not self.forced and self.mode == "closed" and hint is not None and self.opens_for(hint):
+                least_wait = min(hint, self.policy.longest_hint)
+                why = f"the server asked for a wait of {least_wait:g} s"
+                self.trip(now, why, kind="a wait that the server named", wait=least_wait)
+            elif self.forced and hint is not None and self.opens_for(hint):
+                self.trip(now, f"the server asked for a wait of {min(hint, self.policy.longest_hint):g} s")
         else:
             self.probe_answers.append(answer)
-            self.judge_probe(answer, now)
+            self.judge_probe(answer, now, hint)
+        return True
+
+    def opens_for(self, hint: float) -> bool:
+        least = self.policy.open_on_retry_after
+        return least is not False and hint > 0 and (least is True or min(hint, self.policy.longest_hint) >= least)
+
+    def is_answer(self, answer: Answer) -> bool:
+        """Whether it shows that the provider works."""
+        if answer.verdict == "neutral":
+            return not self.refusals_opened
+        return answer.verdict == "success" and not answer.is_slow
 
     def judge_call(self, answer: Answer, now: float) -> None:
         """Exhausted at once, else by the streak, else by a rate, else by a stall."""
-        threshold, count = self.policy.failure_threshold, len(self.streak())
+        threshold, count = self.policy.failure_threshold, self.failures()
         if answer.verdict == "exhausted":
             self.trip(now, "the provider refuses the account", by_refusal=True, kind="exhausted")
             return
         if answer.verdict == "failure" and threshold is not None and count >= threshold:
             self.trip(now, "a call failed" if count == 1 else f"{count} calls in a row failed", kind="streak")
             return
-        # A rate is looked at when a failed or slow call is noted.
-        if (answer.verdict == "failure" or answer.is_slow) and answer in self.window() and (why := self.high_rate()):
+        # A rate is looked at whenever a call may have changed it.
+        if answer.verdict in ("success", "failure") and (why := self.high_rate()):
+            self.story += ["a rate that a good call completes"] * (answer.verdict == "success" and not answer.is_slow)
             rate = "failure rate" if why.endswith("failed") else "slow rate"
             self.trip(now, why, kind=f"{rate}, {'count' if self.policy.rate_seconds is None else 'time'} window")
             return
@@ -258,7 +322,7 @@ class Model:
                 f"a call that the {'count' if self.policy.rate_seconds is None else 'time'} window forgot"
             )
 
-    def judge_probe(self, answer: Answer, now: float) -> None:
+    def judge_probe(self, answer: Answer, now: float, hint: float | None = None) -> None:
         """One verdict after another, as far as this spell has heard them."""
         verdict = answer.verdict
         good = [one for one in self.probe_answers if one.verdict == "success" and not one.is_slow]
@@ -273,7 +337,11 @@ class Model:
                 self.close(now, start_over=False)
         elif verdict == "throttled":
             self.story.append("opened again: throttled")
-            self.open(now, self.reason)
+            if hint is not None and self.opens_for(hint):
+                self.story.append("a throttled probe that opens for a named wait")
+                self.open_again(now, min(hint, self.policy.longest_hint))
+            else:
+                self.open_again(now)
         else:
             kind = "slow" if verdict == "success" else verdict
             if verdict == "exhausted":
@@ -282,7 +350,7 @@ class Model:
             if verdict == "exhausted" or len(failed) >= self.policy.failed_probes:
                 self.setbacks.append(now)
                 self.story.append(f"opened again: {kind}")
-                self.open(now, self.reason)
+                self.open_again(now)
             else:
                 self.story.append(f"a failed probe that decides nothing yet: {kind}")
 
@@ -292,25 +360,57 @@ class Model:
             return self.refusals_opened
         return answer.verdict == "failure" or (answer.verdict == "success" and answer.is_slow)
 
-    def release(self, call: Call) -> None:
-        if call in self.out():
-            self.story.append("a probe given back" if call.is_probe else "a call given back")
+    def release(self, call: Call, now: float | None) -> None:
+        was_out, timeout = call in self.out(), self.policy.stall_timeout
         call.is_over = True
+        if not was_out:
+            return
+        kind = "probe" if call.is_probe else "call"
+        self.story.append(f"a {kind} given back")
+        if now is None or timeout is None or now - call.began <= timeout:
+            return
+        self.story.append(f"an overdue {kind} given up")
+        if call.is_probe:
+            failed = Answer(call, "failure", now, is_slow=False)
+            self.probe_answers.append(failed)
+            self.judge_probe(failed, now)
+            return
+        self.given_up.append((call.caller, len(self.answers)))
+        if why := self.stall(now):
+            self.trip(now, why, kind="a stall, seen by one who gives up")
 
     def hold(self, until: float) -> None:
         self.deadlines.append(until)
 
-    def trip(self, now: float, reason: str, *, by_refusal: bool = False, kind: str = "told to") -> None:
+    def pause(self, now: float, seconds: float, reason: str) -> None:
+        if self.mode != "closed" or self.forced:
+            self.hold(now + seconds)
+        elif seconds > 0:
+            self.trip(now, reason, kind="paused", wait=seconds)
+            self.by_hand = True
+
+    def trip(
+        self, now: float, reason: str, *, by_refusal: bool = False, kind: str = "told to", wait: float | None = None
+    ) -> None:
         if self.forced:
+            if self.forced == "disabled" and not self.would_open:
+                self.would_open, self.reason = True, reason
+                self.story.append(f"would have opened: {kind}")
             return
         self.story.append(f"opened: {kind}")
         if self.mode == "closed" and (not self.closings or now - self.closings[-1] >= self.policy.stable_time):
             self.story += ["the open time starts over"] * bool(self.setbacks)
             self.setbacks = []
-        self.refusals_opened = by_refusal
-        self.open(now, reason)
+        self.refusals_opened, self.by_hand = by_refusal, False
+        self.open(now, reason, wait)
 
-    def open(self, now: float, reason: str) -> None:
+    def open_again(self, now: float, wait: float | None = None) -> None:
+        self.story += ["opened again, after an operator"] * self.by_hand
+        reason = "a probe failed" if self.by_hand else self.reason
+        self.by_hand = False
+        self.open(now, reason, wait)
+
+    def open(self, now: float, reason: str, named: float | None = None) -> None:
         stretch = 1 + self.policy.jitter * self.chance
         wait = self.policy.recovery_timeout * stretch
         if self.policy.first_recovery_timeout is not None:
@@ -321,6 +421,8 @@ class Model:
             most = self.policy.recovery_timeout / (1 + self.policy.jitter)
             self.story.append("an open time at its bound" if wait > most else "an open time below its bound")
             wait = min(wait, most) * stretch
+        if named is not None:
+            wait = named
         if max(self.deadlines) > now + wait:
             self.story.append("an opening that a longer wait outlasts")
         self.deadlines.append(now + wait)
@@ -330,27 +432,42 @@ class Model:
     def close(self, now: float, *, start_over: bool) -> None:
         self.change("closed", now)
         self.forced = self.reason = ""
+        self.would_open, self.inherited = False, 0
         self.closings.append(now)
         self.answers = []
         if start_over:
             self.setbacks = []
 
-    def force_open(self, now: float, reason: str) -> None:
+    def force_open(self, now: float, reason: str, seconds: float) -> None:
         self.change("open", now)
-        self.forced, self.reason = "open", reason
+        self.forced, self.reason, self.forced_until = "open", reason, now + seconds
+        self.by_hand, self.refusals_opened = True, False
 
     def disable(self, now: float) -> None:
-        self.close(now, start_over=False)
-        self.forced = "disabled"
+        if self.forced != "disabled":
+            self.close(now, start_over=False)
+            self.forced = "disabled"
 
     def reset(self, now: float) -> None:
         self.close(now, start_over=True)
         self.deadlines = [-math.inf]
 
+    def restart(self, now: float) -> None:
+        """Another process goes on: nothing is out, and what is counted is numbers."""
+        self.story.append(f"a restart while {self.state(now)}{', ' * bool(self.forced)}{self.forced}")
+        if self.state(now) == "half_open":
+            self.mode = "open"
+        if self.forced == "open" and now >= self.forced_until:
+            self.forced = ""
+        self.inherited, self.answers, self.calls, self.given_up = self.failures(), [], [], []
+        self.changes = self.changes[-1:]
+        self.deadlines = [-math.inf, *(end for end in self.deadlines if end > now)]
+
     def change(self, mode: str, now: float) -> None:
         self.story.append(f"{self.mode} to {mode}")
         self.mode = mode
         self.changes.append(now)
+        self.given_up = []
 
 
 @st.composite
@@ -380,6 +497,7 @@ def policies(draw: st.DrawFn) -> BreakerPolicy:
         probes=draw(st.sampled_from([1, 1, 2, 3])),
         probe_lease=draw(st.sampled_from([None, 3.0, 10.0])),
         neutral_probes=draw(st.integers(1, 3)),
+        open_on_retry_after=draw(st.sampled_from([False, False, True, 3.0, 60.0])),
     )
 
 
@@ -448,8 +566,9 @@ class CircuitAgainstModel(RuleBasedStateMachine):
 
     def come_back(self, number: int, verdict: SettleVerdict, hint: float | None = None) -> None:
         permit, call = self.take(number)
-        self.model.settle(call, verdict, self.now, None if hint is not None and math.isnan(hint) else hint)
-        self.real.settle(permit, verdict, self.now, retry_after=hint)
+        hint_heard = None if hint is not None and math.isnan(hint) else hint
+        counted = self.model.settle(call, verdict, self.now, hint_heard)
+        assert self.real.settle(permit, verdict, self.now, retry_after=hint) == counted
 
     @rule(caller=callers, lease=st.none() | st.just(5.0))
     def acquire(self, caller: object, lease: float | None) -> None:
@@ -478,11 +597,23 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         self.come_back(-1, verdict, hint)
 
     @precondition(lambda self: self.out)
-    @rule(number=which)
-    def release(self, number: int) -> None:
+    @rule(number=which, is_timed=st.sampled_from([True, True, True, False]))
+    def release(self, number: int, is_timed: bool) -> None:
         permit, call = self.take(number)
-        self.model.release(call)
-        self.real.release(permit)
+        now = self.now if is_timed else None
+        self.model.release(call, now)
+        self.real.release(permit, now)
+
+    @precondition(lambda self: self.out)
+    @rule(many=st.integers(1, 3), seconds=st.sampled_from([0.0, 2.75, 10.5]))
+    def callers_give_up(self, many: int, seconds: float) -> None:
+        """After a while, the latest first."""
+        self.now += seconds
+        for _ in range(min(many, len(self.out))):
+            permit, call = self.take(-1)
+            self.model.release(call, self.now)
+            self.real.release(permit, self.now)
+            self.they_agree()
 
     @precondition(lambda self: self.spent)
     @rule(number=which, how=st.sampled_from(["settle", "release"]))
@@ -494,7 +625,7 @@ class CircuitAgainstModel(RuleBasedStateMachine):
                 self.real.settle(permit, "failure", self.now, retry_after=1e6)
         else:
             with pytest.raises(RuntimeError, match="settled or released before"):
-                self.real.release(permit)
+                self.real.release(permit, self.now)
 
     @rule(
         pattern=st.text(alphabet=".x12gs", min_size=1, max_size=12) | st.sampled_from(["ssss", "xxxx", "........x"]),
@@ -566,13 +697,30 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         self.model.hold(self.now + ahead)
         self.real.hold(self.now + ahead)
 
+    @rule(seconds=st.sampled_from([-10.0, 0.0, 2.0, 30.0, 200.0, math.nan]))
+    def pause(self, seconds: float) -> None:
+        if not math.isnan(seconds):
+            self.model.pause(self.now, seconds, "on hold")
+        self.real.pause(self.now, seconds, "on hold")
+
+    @rule()
+    def restart(self) -> None:
+        """What an earlier process knew is all that the next one knows."""
+        chance = self.model.chance
+        memory = self.real.memory(self.now)
+        self.real = Circuit(self.model.policy, chance=lambda: chance)
+        self.real.restore(memory, self.now)
+        self.model.restart(self.now)
+        self.out, self.doors, self.spent = [], [], []
+        self.last_serial, self.last_until = 0, -math.inf
+
     @rule(by_refusal=st.booleans())
     def trip(self, by_refusal: bool) -> None:
         self.model.trip(self.now, "told so", by_refusal=by_refusal)
         self.real.trip(self.now, "told so", by_refusal=by_refusal)
 
     @precondition(lambda self: not self.model.forced)
-    @rule(how=st.sampled_from(["close", "start over", "reset", "open", "disable"]))
+    @rule(how=st.sampled_from(["close", "start over", "reset", "open", "open for a time", "disable", "disable"]))
     def somebody_meddles(self, how: str) -> None:
         if how in ("close", "start over"):
             self.model.close(self.now, start_over=how == "start over")
@@ -581,11 +729,14 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             self.force(how)
 
     @precondition(lambda self: self.model.forced)
-    @rule(how=st.sampled_from(["reset", "reset", "reset", "open", "disable"]))
+    @rule(how=st.sampled_from(["reset", "reset", "open", "open for a time", "disable"]))
     def force(self, how: str) -> None:
         if how == "open":
-            self.model.force_open(self.now, "for repairs")
+            self.model.force_open(self.now, "for repairs", math.inf)
             self.real.force_open(self.now, "for repairs")
+        elif how == "open for a time":
+            self.model.force_open(self.now, "for a moment", 30.0)
+            self.real.force_open(self.now, "for a moment", 30.0)
         elif how == "disable":
             self.model.disable(self.now)
             self.real.disable(self.now)
@@ -603,7 +754,7 @@ class CircuitAgainstModel(RuleBasedStateMachine):
     @rule()
     def go_to_the_moment_that_was_named(self) -> None:
         """Waiting as told lets the next caller in, but where an operator holds it open. At least a sixteenth."""
-        if self.model.forced == "open":
+        if self.real.retry_after(self.now) == math.inf:
             return
         self.now += max(self.real.retry_after(self.now), 0.0625)
         if self.model.mode != "closed":
@@ -622,7 +773,13 @@ class CircuitAgainstModel(RuleBasedStateMachine):
         assert real.is_closed == (model.mode == "closed")
         assert real.forced == model.forced
         assert real.reason == model.reason
-        assert real.failures == len(model.streak())
+        assert real.failures == model.failures()
+        assert real.would_have_opened == model.would_open
+        assert real.condition == (model.mode, model.forced, model.would_open)
+        assert real.is_forced(now) == (
+            model.forced == "disabled" or (model.forced == "open" and now < model.forced_until)
+        )
+        assert real.window(now) == model.counts(now)
         assert real.generation == model.era
         assert real.changed_at == max(model.changes, default=-math.inf)
         assert real.wait(now) == pytest.approx(model.wait(now), rel=1e-9, abs=1e-9)
@@ -648,7 +805,13 @@ class CircuitAgainstModel(RuleBasedStateMachine):
     def what_is_quiet_leaves_nothing_to_note(self) -> None:
         if hasattr(self, "real") and self.model.mode == "closed":
             has_rate = self.model.policy.failure_rate is not None or self.model.policy.slow_call_rate is not None
-            assert self.real.is_quiet == (bool(self.model.forced) or not (self.model.streak() or has_rate))
+            assert self.real.is_quiet == (not self.model.failures() and not has_rate)
+
+    @invariant()
+    def a_success_is_awaited_that_may_open_or_end_a_streak(self) -> None:
+        if hasattr(self, "real") and self.model.mode == "closed" and not self.model.would_open:
+            expected = self.model.failures() > 0 or self.model.successes_would_open(self.now)
+            assert self.real.awaits_success == expected
 
     @invariant()
     def waits_are_finite_and_never_shrink(self) -> None:
@@ -657,8 +820,8 @@ class CircuitAgainstModel(RuleBasedStateMachine):
             return
         if not self.model.forced:
             assert 0.05 <= self.real.retry_after(self.now) < math.inf
-        assert self.real.until >= self.last_until
-        self.last_until = self.real.until
+            assert self.real.until >= self.last_until
+            self.last_until = self.real.until
         if self.model.mode != "closed" and not self.model.forced:
             assert self.real.until == pytest.approx(max(self.model.deadlines), rel=1e-9)
 
@@ -666,7 +829,17 @@ class CircuitAgainstModel(RuleBasedStateMachine):
 KINDS = (
     *(f"opened: {kind}" for kind in ("streak", "exhausted", "told to")),
     *(f"opened: {rate} rate, {kind} window" for rate in ("failure", "slow") for kind in ("count", "time")),
-    *(f"opened: a stall, seen by one who {does}" for does in ("asks", "answers")),
+    *(f"opened: a stall, seen by one who {does}" for does in ("asks", "answers", "gives up")),
+    *(f"opened: {why}" for why in ("paused", "a wait that the server named")),
+    *(f"would have opened: {why}" for why in ("streak", "exhausted", "told to")),
+    "a stall of calls that were given up",
+    *(f"an overdue {kind} given up" for kind in ("call", "probe")),
+    *(f"a replaced probe that counts: {verdict}" for verdict in ("success", "neutral")),
+    "a rate that a good call completes",
+    "a throttled probe that opens for a named wait",
+    "opened again, after an operator",
+    "a time of forcing that is over",
+    *(f"a restart while {state}" for state in ("closed", "open", "half_open", "open, open", "closed, disabled")),
     *(f"opened again: {why}" for why in ("failure", "slow", "neutral", "throttled", "exhausted")),
     *(f"a failed probe that decides nothing yet: {why}" for why in ("failure", "slow", "neutral")),
     *(f"closed by {kind} probes" for kind in ("good", "neutral")),
@@ -681,7 +854,6 @@ KINDS = (
     "the open time starts over",
     *(f"stale: {verdict}" for verdict in get_args(SettleVerdict)),
     *(f"stale while {mode}" for mode in ("closed", "open", "half_open", "disabled")),
-    "not counted while disabled",
     *(f"a {kind} given back" for kind in ("call", "probe")),
     "takeover",
     "takeover of one of several",

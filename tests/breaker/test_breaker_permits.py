@@ -356,32 +356,35 @@ def test_an_operator_makes_permits_out_of_date(clock: Clock, change: str) -> Non
 
 
 def test_a_replaced_probe_is_no_longer_current(clock: Clock) -> None:
-    """What it reports does not count, as ``is_current`` promises to say."""
+    """A failure that it reports does not count, as ``is_current`` promises to say; a success would."""
     breaker = half_opened(clock)
     hung = breaker.acquire()
     clock.advance(60.0)
     breaker.acquire()
 
     current = hung.is_current
-    hung.settle()
+    hung.settle("failure")
 
     assert breaker.state == "half_open"
     assert not current
 
 
 def test_the_end_of_a_replaced_probe_is_told_as_stale(clock: Clock) -> None:
-    """It decided nothing, as ``is_stale`` promises to say."""
-    breaker = half_opened(clock)
+    """Unless it succeeds it decides nothing, as ``is_stale`` promises to say."""
+    breaker = half_opened(clock, success_threshold=2)
     hung = breaker.acquire()
     clock.advance(60.0)
-    breaker.acquire()
+    late = breaker.acquire()
     events: list[BreakerEvent] = []
     breaker.add_listener(events.append, calls=True)
 
-    hung.settle()
+    clock.advance(120.0)
+    breaker.acquire()
+    hung.settle("failure")
+    late.settle()
 
     assert breaker.state == "half_open"
-    assert [event.is_stale for event in events if isinstance(event, CallEnded)] == [True]
+    assert [event.is_stale for event in events if isinstance(event, CallEnded)] == [True, False]
 
 
 def test_the_repr_tells_a_permit(clock: Clock) -> None:

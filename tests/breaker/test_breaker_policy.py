@@ -103,6 +103,18 @@ def test_the_first_open_time_is_at_most_the_longest() -> None:
     assert BreakerPolicy(first_recovery_timeout=60).first_recovery_timeout == 60
 
 
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, "60", None])
+def test_the_least_wait_that_opens_is_above_zero(value: object) -> None:
+    """Or True for all, False for none; what is neither is refused, and the message shows it and the range."""
+    with pytest.raises(
+        ValueError, match=r"^open_on_retry_after is .*True, False or a number of seconds above"
+    ) as caught:
+        BreakerPolicy(open_on_retry_after=value)  # type: ignore[arg-type]
+
+    assert repr(value) in str(caught.value)
+    assert [BreakerPolicy(open_on_retry_after=either).open_on_retry_after for either in (True, False)] == [True, False]
+
+
 @pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "0", None])
 def test_the_stable_time_is_a_finite_number_of_at_least_zero(value: object) -> None:
     """What is none is refused, and the message shows the value and the range."""
@@ -170,6 +182,7 @@ def test_the_least_options_are_taken() -> None:
         "growth": 1,
         "jitter": 0,
         "stable_time": 0,
+        "open_on_retry_after": 5e-324,
     }
     assert set(least) == OPTIONS
 
@@ -188,6 +201,7 @@ def test_the_greatest_options_are_taken() -> None:
         "growth": 10,
         "jitter": 1,
         "stable_time": sys.float_info.max,
+        "open_on_retry_after": sys.float_info.max,
     }
     assert set(greatest) == OPTIONS
 
@@ -217,6 +231,7 @@ def test_the_defaults_are_those_of_the_readme() -> None:
         "minimum_calls": 20,
         "stall_timeout": None,
         "stall_calls": 5,
+        "open_on_retry_after": False,
         "recovery_timeout": 60.0,
         "first_recovery_timeout": None,
         "growth": 2.0,
@@ -266,6 +281,7 @@ OTHERS = {
     **dict.fromkeys(("failure_rate", "slow_call_rate", "jitter"), 0.7),
     "rate_window": 70,
     "growth": 7.0,
+    "open_on_retry_after": 7.0,
     "stable_time": 7.0,
 }
 """A value of each option that is not the default."""

@@ -223,14 +223,19 @@ def test_when_all_have_something_to_remember_the_longest_unused_goes() -> None:
     assert list(breakers) == [15, 16, 17, 18, 19]
 
 
-@pytest.mark.parametrize(("idle", "goes"), [(0, 0), (99, 99), (100, 0)])
-def test_only_the_hundred_longest_unused_are_looked_at(idle: int, goes: int) -> None:
-    """An idle one behind more than that many open ones is not found: a new key stays cheap in a great outage."""
+@pytest.mark.parametrize(
+    ("others", "idle", "goes"), [("open", 99, 99), ("open", 119, 119), ("failing", 99, 99), ("failing", 100, 0)]
+)
+def test_a_hundred_failing_ones_are_passed_over_and_any_number_of_open_ones(others: str, idle: int, goes: int) -> None:
+    """In search of an idle one: a new key stays cheap, and no open circuit goes for one without failures."""
     breakers: BreakerRegistry[int] = BreakerRegistry(capacity=120)
     for key in range(120):
         breaker = breakers[key]
         if key != idle:
-            breaker.force_open()
+            with pytest.raises(DownError):
+                breaker.call(down)
+            if others == "open":
+                breaker.hold(60.0)
 
     breakers[120]
 

@@ -315,3 +315,48 @@ def test_a_stall_opens_for_as_long_as_any_other_trouble() -> None:
     probe(subject, 33.0, "neutral")
 
     assert subject.is_closed
+
+
+def test_calls_that_are_given_up_leave_no_more_than_a_stall_needs() -> None:
+    """Any number of them, while others are answered just before: nobody keeps more than three callers."""
+    subject = watched()
+    permits = [enter(subject, 0.0, key) for key in range(1000)]
+    subject.settle(enter(subject, 0.0), "success", 31.0)
+
+    for permit in permits:
+        subject.release(permit, 32.0)
+
+    assert subject.is_closed
+    assert subject._stall is not None
+    assert len(subject._stall._given_up) == 3
+    assert subject.acquire(61.5) is None
+
+
+def test_an_answer_clears_what_was_given_up() -> None:
+    """Two before it and two after it are no three."""
+    subject = watched()
+    permits = [enter(subject, at) for at in (0.0, 0.0, 20.0, 20.0)]
+    for permit in permits[:2]:
+        subject.release(permit, 31.0)
+    subject.settle(enter(subject, 31.0), "neutral", 32.0)
+
+    for permit in permits[2:]:
+        subject.release(permit, 63.0)
+
+    assert subject.is_closed
+    assert subject.acquire(64.0) is not None
+
+
+def test_a_call_that_is_given_up_in_time_is_nothing() -> None:
+    """After exactly the timeout it is not overdue, and whoever gives it up does not look for a stall either."""
+    subject = watched(stall_calls=1)
+    early, other = enter(subject, 0.0), enter(subject, 1.0)
+
+    subject.release(early, 30.0)
+    assert subject.is_closed
+    late = enter(subject, 31.0)
+    subject.release(late, 32.0)
+
+    assert subject.is_closed
+    subject.release(other, 32.0)
+    assert subject.reason == "a call has been unanswered for 30 s"

@@ -143,7 +143,7 @@ def test_trap_hung_probe_is_taken_over(clock: Clock) -> None:
         clock.advance(waits[-1])
         hung.append(breaker.acquire())
     hung[0].settle("failure")
-    hung[3].settle("success")
+    hung[3].settle("throttled")
 
     assert waits == [10.0, 20.0, 40.0, 40.0, 40.0, 40.0, 40.0]
     assert (breaker.state, breaker.is_open()) == ("half_open", False)

@@ -12,6 +12,7 @@ MODULES = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py
 MOST_ATTRIBUTES = 20
 
 LARGER = {
+    "BreakerPolicy": 21,  # the options of a circuit, immutable
     "Result": 23,  # the fields of an output line, and the row as it was given
     "_Keywords": 27,  # the keywords of BatchRunner, for type checkers: no object of it exists
 }
@@ -99,7 +100,7 @@ def test_nothing_outside_the_route_writes_its_attributes() -> None:
 
 def test_no_module_uses_the_private_names_of_another() -> None:
     """Neither imports nor attributes; what a named tuple calls ``_replace`` is public."""
-    allowed = {"_replace", "_asdict", "_fields", "_is_owned"}
+    allowed = {"_replace", "_asdict", "_fields", "_is_owned", "_at_fork_reinit"}
     found = []
     for path, tree in MODULES.items():
         own = {part.name for part in ast.walk(tree) if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)}

@@ -403,8 +403,9 @@ def test_a_stream_that_is_collected_on_its_own_thread_ends() -> None:
     """Garbage in a circle is found wherever Python looks for it, also by the thread that the stream would wait for."""
 
     async def collect(row: int) -> int:
-        await asyncio.sleep(0.001)
-        gc.collect()
+        while row:  # the first row ends; the others never do
+            await asyncio.sleep(0.001)
+            gc.collect()
         return row
 
     stream: Any = BatchRunner(collect, concurrency=2).stream_sync(itertools.count())
