@@ -139,7 +139,7 @@ def build_ours(face: Face, setup: Setup, *, window: bool = False) -> Circuit:
         rejection=CircuitOpenError,
         wait=lambda error: error.retry_after,
         block=breaker.acquire,
-        stream=getattr(breaker, "stream", None),
+        stream=breaker.stream,
         sync_ways={"call": called(breaker.call)} if face == "sync" else None,
     )
 
