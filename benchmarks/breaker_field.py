@@ -123,7 +123,7 @@ def forked_child(stage: Stage) -> Finding:
         for worker in workers:
             worker.join(PATIENCE)
     fact = f"of {made} children {hung} hung in their first call"
-    return fails("hangs", fact) if hung else passes(fact)
+    return fails("deadlock", fact) if hung else passes(fact)
 
 
 def alternating() -> Callable[[], str]:

@@ -287,7 +287,7 @@ FAULTS = {
     "forgotten": ("hanging calls", "never opens"),
     "no look": ("rate at success", "unseen"),
     "future": ("cancelled future", "opens"),
-    "fork": ("forked child", "hangs"),
+    "fork": ("forked child", "deadlock"),
     "generator": ("generator function", "silent"),
     "cut": ("cut stream", "unseen"),
     "left": ("left stream", "never closes"),
