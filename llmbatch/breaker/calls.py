@@ -187,7 +187,8 @@ class GuardedCalls(Uncopyable):
         if kwargs:
             self._warn_of_stream("async_call()", fn, result)
         if circuit.must_record:
-            self._warn_of_stream("async_call()", fn, result)
+            if type(result) not in WHOLE:
+                self._warn_of_stream("async_call()", fn, result)
             circuit.succeed(fast_generation)
         return result
 
