@@ -29,7 +29,7 @@ from llmbatch.classify.exceptions import (
 )
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.classify.raised import mismatch_reason, raised_at
-from llmbatch.classify.responses import BadBody, read_success
+from llmbatch.classify.responses import BadBody, ParsedAnswer, abnormal_end, read_success
 from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
 from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
@@ -116,20 +116,32 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     if isinstance(read, BadBody):
         return _classify_failure(reply.status, reply.headers, body, mask, bad_body=read, asked=asked)
     headers = reply.headers
-    filtered = not read.text and read.finish_reason is not None and _is_filtered(read.finish_reason)
+    code, message = _withheld(read)
+    end = abnormal_end(read.finish_reason)
     return Outcome(
-        verdict="rejected" if filtered else "success",
-        scope="row" if filtered else "provider",
-        row_is_bad=filtered,
+        verdict="rejected" if code else "success",
+        scope="row" if code else "provider",
+        row_is_bad=bool(code),
         retry_after=wait_hint(reply.status, headers, None) if may_name_wait(headers) else None,
-        code="content_filter" if filtered else "",
-        message="the provider filtered the answer" if filtered else "",
+        code=code,
+        message=message,
         status=reply.status,
         request_id=request_id(headers, mask),
         body=safe_body(body.text, mask),
-        text=mask(read.text) if read.text else read.text,
+        text=mask(read.text) if read.text else "" if read.is_empty else read.text,
         usage=read.usage,
+        finish_reason=token(mask(end)) if end else None,
     )
+
+
+def _withheld(read: ParsedAnswer) -> tuple[str, str]:
+    """Code and message if the answer was filtered, or the model refused to answer; else both empty."""
+    finish = read.finish_reason or ""
+    if read.is_refusal or _is_refusal(finish):
+        return "refusal", "the model refused to answer"
+    if _is_filter(finish):
+        return "content_filter", "the provider filtered the answer"
+    return "", ""
 
 
 def classify_document(endpoint: str, document: JSON) -> Outcome | None:
@@ -163,7 +175,6 @@ def classify_fault(error: TransportError) -> Outcome:
         code=fault.code,
         message=shorten(str(error)),
         hint=error.hint or fault.hint,
-        sent=error.sent,
         unreachable=fault.unreachable,
     )
 
@@ -301,6 +312,10 @@ def _classify_attached(attached: AttachedResponse, message: str, mask: Masker, a
     )
 
 
+_ENDS = {"truncated": "length", "content_filter": "content_filter"}
+"""Finish reasons by the code of an answer for whose end an SDK raises an exception."""
+
+
 def _classify_ended(error: BaseException, reason: str, mask: Masker) -> Outcome:
     """Classify an answer that was paid for, but for whose end (length, filter) the SDK raises an exception."""
     text, usage = attached_completion(error)
@@ -312,6 +327,7 @@ def _classify_ended(error: BaseException, reason: str, mask: Masker) -> Outcome:
         message=shorten(mask(said(error))),
         body=safe_body(text, mask) if text else None,
         usage=usage,
+        finish_reason=_ENDS.get(reason),
     )
 
 
@@ -377,16 +393,13 @@ def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
     return BadBody("invalid_body", plain_message(text) or "the answer is not JSON")
 
 
-# OpenAI, Azure, Anthropic; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
+_is_refusal = re.compile("refusal|refused", re.IGNORECASE).fullmatch
+# OpenAI, Azure; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
 _is_filter = re.compile(
-    r"refusal|content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
+    r"content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
     r"|\w*guardrail\w*|content_policy\w*|moderation",
     re.IGNORECASE,
 ).fullmatch
-
-
-def _is_filtered(finish_reason: str) -> bool:
-    return _is_filter(finish_reason) is not None
 
 
 def _parse_body(body: bytes) -> _Body:

@@ -11,19 +11,26 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmbatch.classify.safe_text import token
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["BadBody", "ParsedAnswer", "read_success"]
+__all__ = ["LENGTH_WORDS", "BadBody", "ParsedAnswer", "abnormal_end", "read_success"]
 
 
 @dataclass(slots=True)
 class ParsedAnswer:
-    """A complete success. ``text`` is None if there is none (tool calls, embeddings)."""
+    """A complete success. ``text`` is None if there is none (tool calls, embeddings).
+
+    ``finish_reason`` is the provider's word; :func:`abnormal_end` says what it means. ``is_empty``: the answer has
+    neither text nor other content. ``is_refusal``: its text is the model's refusal to answer.
+    """
 
     text: str | None
     usage: Usage | None
     finish_reason: str | None
+    is_empty: bool = False
+    is_refusal: bool = False
 
 
 @dataclass(slots=True)
@@ -95,7 +102,39 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     usage = _usage(document.get("usage"))
     if not text and not _says_something(choice.get("message")) and _is_usual_end(finish) and _made_nothing(usage):
         return BadBody("empty_answer", "an answer without text and without tokens")
-    return ParsedAnswer(text, usage, finish)
+    message = choice.get("message")
+    if text_of is _chat_text and isinstance(message, dict) and _is_refused(message):
+        return ParsedAnswer(text, usage, finish, is_refusal=True)
+    return ParsedAnswer(text, usage, finish, is_empty=not text and not _has_content(message))
+
+
+LENGTH_WORDS = (
+    r"length|max_?length|max_?\w{0,20}tokens(?:_\w{1,20})?|token_limit\w{0,20}|model_length"
+    r"|(?:model_)?context_(?:window|length)\w{0,20}"
+)
+"""A pattern of the finish reasons that say that a token limit cut the answer, in any case.
+
+OpenAI ``length`` and ``max_output_tokens``, Anthropic ``max_tokens`` and ``model_context_window_exceeded``, Gemini
+``MAX_TOKENS``, Mistral ``model_length``.
+"""
+
+_is_length = re.compile(LENGTH_WORDS, re.IGNORECASE).fullmatch
+_NORMAL_ENDS = frozenset(
+    {
+        *("", "stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "end", "finished"),
+        *("tool_calls", "tool_call", "tool_use", "function_call", "null", "none", "finish_reason_unspecified"),
+    }
+)
+
+
+def abnormal_end(finish: str | None) -> str | None:
+    """``length`` if finish reason *finish* says that a token limit cut the answer, None for a normal stop, else itself.
+
+    What is no word keeps its letters, digits, ``_``, ``.`` and ``-``, at most 64.
+    """
+    if finish is None or finish == "stop" or finish.lower() in _NORMAL_ENDS:
+        return None
+    return "length" if _is_length(finish) else token(finish) or None
 
 
 # Finish reasons of the provider's own problems: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's
@@ -159,6 +198,37 @@ def _says_something(message: JSON) -> bool:
     return isinstance(message, dict) and any(message.get(name) for name in names)
 
 
+def _has_content(message: JSON) -> bool:
+    """Whether a message without text has something else to use. A model's reasoning alone is no answer."""
+    names = ("tool_calls", "function_call", "refusal", "audio", "images")
+    if not isinstance(message, dict):
+        return False
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    return any(message.get(name) for name in names) or any(_is_other_content(part) for part in parts)
+
+
+_THOUGHTS_AND_TEXT = frozenset({"text", "output_text", "message", "reasoning", "thinking", "redacted_thinking"})
+
+
+def _is_other_content(part: JSON) -> bool:
+    """Whether a part of an answer is neither text nor thoughts, such as a tool call or an image."""
+    return isinstance(part, dict) and part.get("type") not in _THOUGHTS_AND_TEXT
+
+
+def _is_refused(message: dict[str, JSON]) -> bool:
+    """Whether the message of a choice is a refusal and nothing else."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return _is_all_refusal(content) and not message.get("tool_calls")
+    return not content and bool(message.get("refusal")) and not message.get("tool_calls")
+
+
+def _is_all_refusal(parts: list[JSON]) -> bool:
+    kinds = [part.get("type") for part in parts if isinstance(part, dict)]
+    return "refusal" in kinds and all(kind in ("refusal", "reasoning") for kind in kinds)
+
+
 def _blocked(document: dict[str, JSON]) -> BadBody | None:
     """Whether a filter blocked the prompt, in any of Gemini's, Vertex's and Azure's spellings."""
     for name in ("promptFeedback", "prompt_feedback"):
@@ -193,7 +263,7 @@ def _chat_text(choice: dict[str, JSON], finish: str | None) -> str | BadBody | N
     if isinstance(content, str):
         return content or (None if message.get("tool_calls") else content)
     if isinstance(content, list):
-        return _joined(content, ("text", "output_text"))
+        return _joined(content, ("refusal",) if _is_all_refusal(content) else ("text", "output_text"))
     return _string(message.get("refusal"))
 
 
@@ -221,15 +291,25 @@ def _read_response(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         if broken is not None:
             return broken
     parts: list[str] = []
+    contents: list[JSON] = []
     for item in output:
         if isinstance(item, dict) and item.get("type") == "message":
             content = item.get("content")
-            text = _joined(content if isinstance(content, list) else [], ("output_text", "text", "refusal"))
+            content = content if isinstance(content, list) else []
+            contents += content
+            text = _joined(content, ("output_text", "text", "refusal"))
             parts += [] if text is None else [text]
     made = _usage(document.get("usage"))
     if not output and _is_usual_end(finish) and _made_nothing(made):
         return BadBody("empty_answer", "an answer without text and without tokens")
-    return ParsedAnswer("".join(parts) if parts else None, made, finish)
+    is_other = any(_is_other_content(item) for item in output)
+    return ParsedAnswer(
+        "".join(parts) if parts else None,
+        made,
+        finish,
+        is_empty=not any(parts) and not is_other and not any(map(_is_other_content, contents)),
+        is_refusal=not is_other and _is_all_refusal(contents),
+    )
 
 
 def _read_message(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
@@ -249,7 +329,8 @@ def _read_message(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         return broken
     if not content and _is_usual_end(finish) and _made_nothing(tokens):
         return BadBody("empty_answer", "an answer without text and without tokens")
-    return ParsedAnswer(_joined(content, ("text",)), tokens, finish)
+    text = _joined(content, ("text",))
+    return ParsedAnswer(text, tokens, finish, is_empty=not text and not any(map(_is_other_content, content)))
 
 
 def _read_embeddings(document: dict[str, JSON]) -> ParsedAnswer | BadBody:

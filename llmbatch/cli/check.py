@@ -6,6 +6,7 @@ Rows are read by :mod:`llmbatch.cli.input_report`; an output that is there is on
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import stat
@@ -21,13 +22,14 @@ from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import open_input
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import verify_finished
-from llmbatch.outputs.lines import failed_rows, first_success
+from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
+from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.preflight import check_first_row, check_same_request, name_other_inputs
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
-from llmbatch.storage.finished_rows import FailedRows, FinishedRows
+from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
 __all__ = ["check"]
 
@@ -82,11 +84,13 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     try:
         finished = None if settings.overwrite else _finished(output)
         if finished is not None:
+            if settings.retry_failed and settings.require_finish:
+                finished.resent = _cut_rows(output)
             try:
                 verify_finished(settings.input, finished)
             except InputError as error:
                 raise name_other_inputs(error, settings.input, output) from None
-            finished.remove_failed(finished.corrected)
+            finished.remove(finished.corrected)
         report = await read_all(
             source,
             provider,
@@ -132,6 +136,20 @@ def _finished(output: str) -> FinishedRows | None:
         return finished
     finally:
         os.close(fd)
+
+
+def _cut_rows(output: str) -> RowSet:
+    """The rows of *output* whose answers were cut at their token limit."""
+    rows = RowSet()
+    fd = _open(output)
+    if fd is not None:
+        try:
+            is_cut = functools.partial(is_cut_answer, reads_body=True)
+            for number in cut_rows(fd, scan(fd, output).end_bytes, FILESYSTEM, is_cut, None):
+                rows.add(number)
+        finally:
+            os.close(fd)
+    return rows
 
 
 def _earlier(output: str) -> tuple[int, str, str] | None:

@@ -134,8 +134,8 @@ async def read_all(
 ) -> CheckReport:
     """Read *source* to its end and let *provider* prepare each row; *tenants* sees every row that is a request.
 
-    *finished*: rows that have their line already; with *retry_failed* those that failed are left. *progress* is told
-    now and then how many rows were read, and which part of the input.
+    *finished*: rows that have their line already; with *retry_failed* those that failed, or whose lines a run
+    would remove, are left. *progress* is told now and then how many rows were read, and which part of the input.
 
     Raises:
         InputError: the input cannot be read.
@@ -145,7 +145,10 @@ async def read_all(
     names = SeenNames()
 
     def is_done(number: int) -> bool:
-        return finished is not None and finished.is_done(number) and not (retry_failed and finished.has_failed(number))
+        if finished is None or not finished.is_done(number):
+            return False
+        is_resent = finished.resent is not None and number in finished.resent
+        return not (retry_failed and (is_resent or finished.has_failed(number)))
 
     while not source.exhausted:
         row = source.take()

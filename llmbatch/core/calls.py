@@ -86,12 +86,14 @@ class Outcome:
     ``retry``: resending the row may help. ``row_is_bad``: the refusal names the row's own content (too long, filtered)
     and needs no further evidence. ``key_refused``: the API key was refused. ``retry_after``: wait in seconds that the
     provider named, never shortened; None if it named none. ``min_backoff``: minimum seconds before this row is resent.
-    ``body``: the response's JSON in one line, keys masked; None if there was none. ``sent``: False only if the request
-    certainly was not sent. ``unreachable``: there was no connection to the provider; ``code`` says why
-    (``unknown_host``, ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False
-    if only the wording of this response, or a 402, says that the account is refused; then it takes several rows.
-    ``hint``: what an operator can do; for an exception of the program's own its type, its message, and where it was
-    raised. ``value``: what an async function returned.
+    ``body``: the response's JSON in one line, keys masked; None if there was none. ``text``: the answer's text; empty
+    if the answer has neither text nor other content, None if it has no text to have (tool calls, embeddings).
+    ``finish_reason``: why the answer ended, if that is no normal stop: ``length`` at its token limit, else the
+    provider's word. ``unreachable``: there was no connection to the provider; ``code`` says why (``unknown_host``,
+    ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False if only the wording
+    of this response, or a 402, says that the account is refused; then it takes several rows. ``hint``: what an operator
+    can do; for an exception of the program's own its type, its message, and where it was raised. ``value``: what an
+    async function returned.
     """
 
     verdict: Verdict
@@ -110,7 +112,7 @@ class Outcome:
     text: str | None = field(default=None, repr=False)
     usage: Usage | None = None
     value: object = field(default=None, repr=False)
-    sent: bool = True
+    finish_reason: str | None = None
     unreachable: bool = False
     certain: bool = True
     follow_up: Request | None = None

@@ -144,7 +144,10 @@ class RowsRequeued:
 @final
 @record
 class RowFinished:
-    """The result of a row was passed to the sink. ``attempts``: as in the output line."""
+    """The result of a row was passed to the sink. ``attempts`` and ``finish_reason``: as in the output line.
+
+    ``has_no_text``: a success whose answer has neither text nor other content.
+    """
 
     at: float
     route: str
@@ -152,6 +155,8 @@ class RowFinished:
     status: Status
     code: str
     attempts: int
+    finish_reason: str | None = None
+    has_no_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

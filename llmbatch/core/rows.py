@@ -76,8 +76,9 @@ class Result(Generic[RowT_co, ValueT_co]):
     gave (None for rows of a file). ``value`` is what a function returned for it; None if it did not succeed, and for
     answers of a provider. ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the
     row's own metadata. ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how
-    often it was parked. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the same as a time
-    (ISO 8601, UTC).
+    often it was parked. ``finish_reason`` is why the answer ended, if that is no normal stop: ``length`` if its token
+    limit cut it, else the provider's word. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the
+    same as a time (ISO 8601, UTC).
     """
 
     number: int
@@ -102,6 +103,7 @@ class Result(Generic[RowT_co, ValueT_co]):
     value: ValueT_co | None = None
     retry_at: str | None = None
     settings: str = ""
+    finish_reason: str | None = None
     row: RowT_co = field(default=cast("RowT_co", None), repr=False)
 
     @property
@@ -164,10 +166,11 @@ def encode_line(result: Result) -> bytes:
         cost = dumps(result.cost_usd)
     metadata = result.metadata_json or "null"
     settings = f',"settings":{dumps(result.settings)}' if result.settings else ""
+    finish = f',"finish_reason":{dumps(result.finish_reason)}' if result.finish_reason else ""
     line = (
         f'{{"row":{result.number},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
         f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
         f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
-        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings},"metadata":{metadata}}}\n'
+        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings}{finish},"metadata":{metadata}}}\n'
     )
     return line.encode()

@@ -86,6 +86,8 @@ def read_status(output: str | Path) -> StatusReport:
         journal=Journal(sidecar.get("history")),
         seen=None if is_running else from_iso(sidecar.get("updated")),
         failures=list(lines.failures),
+        cut_answers=lines.cut_answers,
+        answers_without_text=lines.answers_without_text,
         routes=lines.routes,
     )
 

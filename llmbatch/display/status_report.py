@@ -69,6 +69,10 @@ class StatusReport:
     """The last sign of life of a run that is over, in seconds since the epoch."""
     failures: list[FailureGroup]
     routes: list[LineRoute]
+    cut_answers: int = 0
+    """Successes whose answers were cut at their token limit, by their lines (finish reason ``length``)."""
+    answers_without_text: int = 0
+    """Successes whose answers have neither text nor other content, by their lines."""
 
     @property
     def ended(self) -> float | None:
@@ -125,7 +129,9 @@ def next_step(report: StatusReport) -> str:
         case "running":
             return f"still running; no action needed: results are appended to {shown(report.output)}"
         case "finished":
-            return how_to_go_on(report.output, 1 if report.failed else 0, command=report.command)
+            codes = frozenset(group.code for group in report.failures)
+            exit_code, cut = 1 if report.failed else 0, bool(report.cut_answers)
+            return how_to_go_on(report.output, exit_code, command=report.command, codes=codes, has_cut_answers=cut)
         case "stopped":
             # Killed runs have no exit code; to go on is the same as after an interruption.
             return how_to_go_on(

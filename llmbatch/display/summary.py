@@ -16,7 +16,7 @@ from llmbatch.display.format import codes_phrase, count, duration, plural, rate,
 from llmbatch.display.safe_stream import write_line
 from llmbatch.report.summary import Summary
 
-__all__ = ["failed_rows_command", "how_to_go_on", "print_summary", "summary_lines"]
+__all__ = ["answer_facts", "failed_rows_command", "how_to_go_on", "print_summary", "summary_lines"]
 
 _LABEL_COLUMNS = 14
 _HEADLINES = {0: "done", 1: "finished", 129: "interrupted", 130: "interrupted", 143: "terminated"}
@@ -48,7 +48,11 @@ def print_summary(
     # Of rows that failed in earlier runs the codes are not known.
     codes = summary.failures_by_code if sum(summary.failures_by_code.values()) == summary.failed else ()
     last = how_to_go_on(
-        summary.output, summary.exit_code, command=command, codes=frozenset(codes), has_lines=bool(summary.rows)
+        *(summary.output, summary.exit_code),
+        command=command,
+        codes=frozenset(codes),
+        has_lines=bool(summary.rows),
+        has_cut_answers=bool(summary.cut_answers),
     )
     environ = os.environ if environ is None else environ
     if is_live_terminal(stream, environ) or (environ.get("FORCE_COLOR") and is_utf8(stream)):
@@ -80,6 +84,7 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
         facts.append(("latency", f"p50 {duration(summary.latency_p50_s)}, p95 {p95}"))
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
+    facts += answer_facts(summary.cut_answers, summary.answers_without_text)
     reason = summary.stopped_reason or _REASONS.get(summary.exit_code)
     if reason and not (is_reason_told and summary.stopped_reason):
         facts.append(("reason", shown(reason, 1000)))
@@ -90,15 +95,35 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     return facts
 
 
+def answer_facts(cut: int, without_text: int) -> list[tuple[str, str]]:
+    """Pairs of label and text that count successes that may be of no use; those that there are none of have no line."""
+    facts = []
+    if cut:
+        was = "answer was" if cut == 1 else "answers were"
+        facts.append(
+            ("cut", f"{cut:,} {was} cut at {'its' if cut == 1 else 'their'} token limit (finish_reason length)")
+        )
+    if without_text:
+        facts.append(("no text", f"{without_text:,} {'answer has' if without_text == 1 else 'answers have'} no text"))
+    return facts
+
+
 def how_to_go_on(
-    output: str, exit_code: int, *, command: str, codes: Set[str] = frozenset(), has_lines: bool = True
+    output: str,
+    exit_code: int,
+    *,
+    command: str,
+    codes: Set[str] = frozenset(),
+    has_lines: bool = True,
+    has_cut_answers: bool = False,
 ) -> str:
     """One line, by exit code: where the results are, and what to do next. *command* runs it again; it may be empty.
 
     *has_lines*: whether the output has any; a run that stopped without one leaves no output.
 
     *codes* of the failed rows, where they are known: rows that are no requests are corrected, not resent; those that
-    timed out need more time.
+    timed out need more time, those that were truncated more tokens. *has_cut_answers*: among the successes are answers
+    that were cut at their token limit.
     """
     if output == "-":
         where = "results went to standard output"
@@ -107,13 +132,18 @@ def how_to_go_on(
     again = f"run the same command again{f': {shown(command)}' if command else ''}"
     match exit_code:
         case 0:
+            if has_cut_answers:
+                again = _with_flags(command, "--retry-failed", "--require-finish")
+                return f"{where}; to send the cut answers' rows again, {_LARGER}: {again}"
             return where
         case 1:
             if codes and all(code.startswith("input_") for code in codes):
                 return f"{where}; to send the malformed rows, correct them in the input and {again}"
-            flag = "" if "--retry-failed" in command.split() else " --retry-failed"
             longer = " (those that timed out need a longer --timeout)" if "timeout" in codes else ""
-            return f"{where}; to send the failed rows again{longer}: {shown(command) or 'the same command with'}{flag}"
+            larger = f", {_LARGER}" if "truncated" in codes or has_cut_answers else ""
+            cut = " and those of cut answers" if has_cut_answers else ""
+            flags = ("--retry-failed", "--require-finish") if has_cut_answers else ("--retry-failed",)
+            return f"{where}; to send the failed rows{cut} again{longer}{larger}: {_with_flags(command, *flags)}"
         case 2:
             return f"{where}; change what the error names, then {again}"
         case 3:
@@ -124,6 +154,15 @@ def how_to_go_on(
             return f"{where}; make room or repair the disk, then {again}"
         case _:
             return f"{where}; to go on, {again}"
+
+
+_LARGER = "with a larger max_tokens (in the rows, or -P max_tokens=N --force)"
+
+
+def _with_flags(command: str, *flags: str) -> str:
+    """*command*, safe to show, with those of *flags* that it lacks."""
+    given = command.split()
+    return " ".join([shown(command) or "the same command with", *(flag for flag in flags if flag not in given)])
 
 
 def failed_rows_command(output: str) -> str:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
-from llmbatch.outputs.lines import failed_rows, first_success, lines_without, success_lines
+from llmbatch.outputs.lines import cut_rows, failed_rows, first_success, lines_without, success_lines
 from llmbatch.outputs.scan import match_line
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import replace_file, write_beside
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, write_error
-from llmbatch.storage.finished_rows import FailedRows, FinishedRows
+from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
 __all__ = ["Output"]
 
@@ -57,6 +57,7 @@ class Output:
         self._size = self._synced_size = self._most_bytes = disk.fstat(fd).st_size
         self._synced_lines = 0
         self._is_unsafe = False
+        self._cut_rows: list[int] = []
         finished.failed_rows = self._failed_rows
 
     def __repr__(self) -> str:
@@ -145,22 +146,47 @@ class Output:
             self._drop([number for number in numbers if number in rows and (up_to is None or number <= up_to)])
         self.finished.failed_rows = None
 
+    def find_cut_answers(self, is_cut: Callable[[bytes], bool], up_to: int | None) -> None:
+        """Note the rows whose answers were cut, for :meth:`drop_cut_answers`; until then they may change in the input.
+
+        *is_cut* is asked about each line of a success. *up_to*: as :meth:`drop_corrected`. Changes nothing in the file.
+
+        Raises:
+            WriteError: the file cannot be read.
+        """
+        try:
+            self._cut_rows = list(cut_rows(self._fd, self._size, self._disk, is_cut, up_to))
+        except OSError as error:
+            raise self._failed(error) from error
+        self.finished.resent = RowSet()
+        for number in self._cut_rows:
+            self.finished.resent.add(number)
+
+    def drop_cut_answers(self) -> None:
+        """Remove the lines of the rows that :meth:`find_cut_answers` has noted, so that they are sent again.
+
+        Raises:
+            WriteError: the file could not be rewritten; the old one is still there.
+        """
+        rows, self._cut_rows, self.finished.resent = self._cut_rows, [], None
+        self._drop(rows, status="success")
+
     def _failed_rows(self) -> FailedRows:
         return failed_rows(self._fd, self._size, self._disk)
 
-    def _drop(self, rows: Sequence[int]) -> None:
+    def _drop(self, rows: Sequence[int], *, status: Literal["success", "failed"] = "failed") -> None:
         if not rows or self._path is None:
             return
         dropped = frozenset(rows)
         old_fd, self._fd = self._fd, -1  # which is closed there
-        lines = lines_without(old_fd, self._size, self._disk, dropped.__contains__)
+        lines = lines_without(old_fd, self._size, self._disk, dropped.__contains__, status=status)
         try:
             self._fd = without = replace_file(self._path, lines, self._disk, old_fd=old_fd)
         except OSError as error:
             self._open = False
             raise self._failed(error) from error
         self._size = self._synced_size = self._most_bytes = self._disk.fstat(without).st_size
-        self.finished.remove_failed(dropped)
+        self.finished.remove(dropped, status=status)
 
     def check_room(self, *, sync: bool) -> None:
         """Test for disk space: write 16 KiB to a file next to this one, sync both if *sync*, before calls are paid for.

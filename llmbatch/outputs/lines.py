@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from re import Match
-from typing import Final
+from typing import Final, Literal
 
 from llmbatch.core.errors import OutputError
 from llmbatch.outputs.scan import START_AFRESH, match_line
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FailedRows
 
-__all__ = ["failed_rows", "first_success", "lines_without", "read_lines", "success_lines"]
+__all__ = ["cut_rows", "failed_rows", "first_success", "lines_without", "read_lines", "success_lines"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _INPUT_ERROR: Final = b'"response":null,"error":{"code":"input_'
@@ -71,16 +71,24 @@ def first_success(fd: int, end_bytes: int, name: str, disk: Filesystem = FILESYS
     return (parsed["row"], model, str(parsed.get("settings", ""))) if isinstance(model, str) else None
 
 
-def lines_without(fd: int, end_bytes: int, disk: Filesystem, is_dropped: Callable[[int], bool]) -> Iterator[bytes]:
-    r"""The file without the failed rows that *is_dropped* names by number: blocks of whole lines, each with its ``\n``.
+def lines_without(
+    fd: int,
+    end_bytes: int,
+    disk: Filesystem,
+    is_dropped: Callable[[int], bool],
+    *,
+    status: Literal["success", "failed"] = "failed",
+) -> Iterator[bytes]:
+    r"""The file without the rows of *status* that *is_dropped* names: blocks of whole lines, each with its ``\n``.
 
     Raises:
         OSError: the file cannot be read.
     """
     lines: list[bytes] = []
     size = 0
+    dropped = status.encode()
     for found, line in _result_lines(fd, end_bytes, disk):
-        if found[3] == b"failed" and is_dropped(int(found[1])):
+        if found[3] == dropped and is_dropped(int(found[1])):
             continue
         lines.append(line + b"\n")
         size += len(line) + 1
@@ -102,6 +110,19 @@ def failed_rows(fd: int, end_bytes: int, disk: Filesystem = FILESYSTEM) -> Faile
         if found[3] == b"failed":
             rows.add(int(found[1]), is_input_error=_is_input_error(line))
     return rows
+
+
+def cut_rows(
+    fd: int, end_bytes: int, disk: Filesystem, is_cut: Callable[[bytes], bool], up_to: int | None
+) -> Iterator[int]:
+    """The rows up to number *up_to* (None: all) that succeeded and whose line *is_cut* says has a cut answer.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    for found, line in _result_lines(fd, end_bytes, disk):
+        if found[3] == b"success" and (up_to is None or int(found[1]) <= up_to) and is_cut(line):
+            yield int(found[1])
 
 
 def _result_lines(fd: int, end_bytes: int, disk: Filesystem) -> Iterator[tuple[Match[bytes], bytes]]:

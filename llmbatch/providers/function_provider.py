@@ -20,7 +20,7 @@ from llmbatch.core.raw_json import JSON, parse
 from llmbatch.core.rows import Row
 from llmbatch.providers.function_call import FunctionCall, function_name
 from llmbatch.providers.result_json import ResultJson
-from llmbatch.providers.sdk_results import read_result
+from llmbatch.providers.sdk_results import ResultFacts, read_result
 from llmbatch.providers.threads import HangingThreadsError
 from llmbatch.providers.time_limits import TimeLimits
 
@@ -113,10 +113,11 @@ class FunctionProvider:
 
     def _succeeded(self, result: object) -> Outcome:
         body = self._json.encode(result)
-        text = usage = None
+        read = ResultFacts()
         with contextlib.suppress(Exception):  # a foreign object may raise anything as it is read
-            text, usage = read_result(result, body)
-        success = Outcome(verdict="success", status=200, body=body, text=text, usage=usage, value=result)
+            read = read_result(result, body)
+        text, usage, finish = read
+        success = Outcome("success", status=200, body=body, text=text, usage=usage, value=result, finish_reason=finish)
         failed = classify_answer(result) if is_client_type(type(result)) else None
         outcome = success if failed is None else replace(failed, body=body, usage=usage)
         if self._judge_result is not None:
@@ -152,5 +153,4 @@ def _hanging(label: str, timeout: float) -> Outcome:
         code="threads_hang",
         message=f"calls of {label} do not return: too many still run after the time limit of {timeout:g} s",
         hint="a thread cannot be stopped: give what the function calls a time limit of its own",
-        sent=False,
     )

@@ -1,4 +1,4 @@
-"""Text and token counts of what a function returns: a string, or a response object of an SDK.
+"""Text, token counts and finish reason of what a function returns: a string, or a response object of an SDK.
 
 Known by their shape: OpenAI, Anthropic and what is compatible (``model_dump``), LangChain (``content``,
 ``usage_metadata``), Google (``text``, ``usage_metadata``), Ollama (``message``), huggingface_hub (a subclass of dict),
@@ -7,32 +7,68 @@ and objects with the members of OpenAI's or Anthropic's answers. Imports none of
 
 from __future__ import annotations
 
-from llmbatch.classify.responses import ParsedAnswer, read_success
+from typing import NamedTuple
+
+from llmbatch.classify.responses import ParsedAnswer, abnormal_end, read_success
 from llmbatch.classify.results import endpoint_of
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import RawJsonError, parse
 
-__all__ = ["read_result"]
+__all__ = ["ResultFacts", "read_result"]
 
 _PLAIN = (str, bytes, list, tuple, set, int, float, type(None))
 _INPUT_COUNTS = ("input_tokens", "prompt_tokens", "prompt_token_count", "prompt_eval_count")
 _OUTPUT_COUNTS = ("output_tokens", "completion_tokens", "candidates_token_count", "eval_count")
+_FINISHES = ("finish_reason", "stop_reason", "finishReason", "done_reason")
 
 
-def read_result(result: object, body: str) -> tuple[str | None, Usage | None]:
-    """The text of *result* and its tokens, None where it has none; *body* is its JSON text. Raises nothing.
+class ResultFacts(NamedTuple):
+    """What a result says; None where it says nothing. ``finish_reason``: None also for a normal stop."""
+
+    text: str | None = None
+    usage: Usage | None = None
+    finish_reason: str | None = None
+
+
+def read_result(result: object, body: str) -> ResultFacts:
+    """The text of *result*, its tokens and why it ended; *body* is its JSON text. Raises nothing of its own.
 
     Plain values are the author's own: of them only a string has a text.
     """
     if isinstance(result, _PLAIN) or type(result) is dict:
-        return (result if isinstance(result, str) else None), None
-    text, usage = _from_document(body)
+        return ResultFacts(result if isinstance(result, str) else None)
+    read = _from_document(body)
+    text, usage, finish = (None, None, None) if read is None else (read.text, read.usage, read.finish_reason)
     if text is None:
         text = _from_members(result)
+    if not text and read is not None and read.is_empty:
+        text = ""
     if usage is None:
         counts = (_member(result, "usage_metadata"), _member(result, "usage"), result)
         usage = next(filter(None, map(_usage, counts)), None)
-    return text, usage
+    return ResultFacts(text, usage, abnormal_end(finish or _finish(result)))
+
+
+def _finish(result: object) -> str | None:
+    """The finish reason in the members of *result*, of its first choice or candidate, or of LangChain's metadata."""
+    holders = (
+        _first(_member(result, "choices")),
+        _first(_member(result, "candidates")),
+        _member(result, "response_metadata"),
+        result,
+    )
+    for holder in holders:
+        for name in _FINISHES:
+            word = _member(holder, name)
+            word = word if isinstance(word, str) else _member(word, "name")  # of an enumeration
+            if isinstance(word, str):
+                return str(getattr(word, "value", word))
+    details = _member(_member(result, "incomplete_details"), "reason")
+    return details if isinstance(details, str) else None
+
+
+def _first(items: object) -> object:
+    return items[0] if isinstance(items, list | tuple) and items else None
 
 
 def _from_members(result: object) -> str | None:
@@ -54,16 +90,16 @@ def _from_members(result: object) -> str | None:
     return text
 
 
-def _from_document(body: str) -> tuple[str | None, Usage | None]:
+def _from_document(body: str) -> ParsedAnswer | None:
     if not body.startswith("{"):
-        return None, None
+        return None
     try:
         document = parse(body)
     except RawJsonError:
-        return None, None
+        return None
     endpoint = endpoint_of(document) if isinstance(document, dict) else None
     read = None if endpoint is None else read_success(endpoint, document)
-    return (read.text, read.usage) if isinstance(read, ParsedAnswer) else (None, None)
+    return read if isinstance(read, ParsedAnswer) else None
 
 
 def _usage(counts: object) -> Usage | None:

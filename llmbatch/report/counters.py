@@ -50,6 +50,8 @@ class Counts:
     in_flight: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    cut_answers: int = 0
+    answers_without_text: int = 0
 
     @property
     def rows(self) -> int:

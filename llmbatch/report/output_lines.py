@@ -26,12 +26,19 @@ _STRING = rb'"(?:[^"\\]|\\.)*"'
 _TAIL = (
     rb',"usage":(?:null|\{"input_tokens":([0-9]{1,18}),"output_tokens":([0-9]{1,18})\})'
     rb',"cost_usd":(null|[-+.0-9eE]{1,40}),"model":(null|' + _STRING + rb")"
-    rb',"attempts":[0-9]+,"deferrals":[0-9]+,"latency_s":(null|[0-9.]{1,40})(?:,"settings":"[0-9a-f]{1,64}")?,"metadata":null\}\r?\n?\Z'
+    rb',"attempts":[0-9]+,"deferrals":[0-9]+,"latency_s":(null|[0-9.]{1,40})(?:,"settings":"[0-9a-f]{1,64}")?'
+    rb'(?:,"finish_reason":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
 )
 _is_failed = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","status":"failed"[,}]').match
 _match_id = re.compile(rb'\{"row":[0-9]+,"hash":"[0-9a-f]+","status":"failed","id":(' + _STRING + rb"|[^,]+),").match
 _match_error = re.compile(
-    rb',"error":\{"code":(' + _STRING + rb'),"message":(' + _STRING + rb')\},"text":null(?=,"usage":)'
+    rb',"error":\{"code":('
+    + _STRING
+    + rb'),"message":('
+    + _STRING
+    + rb')\},"text":(?:null|'
+    + _STRING
+    + rb')(?=,"usage":)'
 ).match
 _match_tail = re.compile(_TAIL).match
 
@@ -101,10 +108,15 @@ class LineRoute:
 
 
 class OutputLines:
-    """The fold over the lines of an output. Cost: two or three microseconds a line that this version wrote."""
+    """The fold over the lines of an output. Cost: two or three microseconds a line that this version wrote.
+
+    ``cut_answers`` counts successes with finish reason ``length``, ``answers_without_text`` those with an empty text.
+    """
 
     def __init__(self) -> None:
         self.failures = FailureGroups()
+        self.cut_answers = 0
+        self.answers_without_text = 0
         self._routes: dict[str, LineRoute] = {}
         self._labels: dict[bytes, str] = {}
 
@@ -120,11 +132,16 @@ class OutputLines:
             self.failures.add(failed_row(line))
         # A text or a body cannot hold this unescaped behind the line's own member, and metadata that does fails to
         # match: what is not exactly as this version writes it is parsed instead.
-        found = _match_tail(line, line.rfind(b',"usage":'))
+        end = line.rfind(b',"usage":')
+        found = _match_tail(line, end)
         if found is None:
             self._add_parsed(line, failed=failed)
             return
-        inputs, outputs, cost, model, latency = found.groups()
+        inputs, outputs, cost, model, latency, finish = found.groups()
+        if not failed:
+            self.cut_answers += finish == b'"length"'
+            # What is inside a text or a body cannot end so: its quotes are escaped.
+            self.answers_without_text += line.endswith(b',"text":""', 0, end)
         if model == b"null":
             return
         label = self._labels.get(model)
@@ -143,6 +160,9 @@ class OutputLines:
 
     def _add_parsed(self, line: bytes, *, failed: bool) -> None:
         value = _parsed(line)
+        if not failed:
+            self.cut_answers += value.get("finish_reason") == "length"
+            self.answers_without_text += value.get("text") == ""
         label = value.get("route") or value.get("model")
         if not isinstance(label, str):
             return

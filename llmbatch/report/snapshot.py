@@ -104,6 +104,10 @@ class Snapshot:
     """Attempts of this run that did not succeed."""
     failures_by_code: dict[str, int]
     """Rows of this run that ended as failed."""
+    cut_answers: int
+    """Successes of this run whose answers were cut at their token limit (finish reason ``length``)."""
+    answers_without_text: int
+    """Successes of this run whose answers have neither text nor other content."""
     routes: tuple[RouteSnapshot, ...]
     """The routes in trouble first (open, probing, paused), then by name; at most 50."""
     routes_total: int

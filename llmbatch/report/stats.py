@@ -176,6 +176,8 @@ class RunStats:
             route.last_row_at = event.at
         if event.status == "success":
             self._counts.success += 1
+            self._counts.cut_answers += event.finish_reason == "length"
+            self._counts.answers_without_text += event.has_no_text
             if route is not None:
                 route.success += 1
         elif event.status == "failed":
@@ -316,6 +318,8 @@ class RunStats:
             work_left_s=work_left,
             errors_by_code=self._errors.top(),
             failures_by_code=self._failures.top(),
+            cut_answers=counts.cut_answers,
+            answers_without_text=counts.answers_without_text,
             routes=self._worst_routes(now),
             routes_total=len(self._routes),
             max_outage_s=None if started is None else started.max_outage,

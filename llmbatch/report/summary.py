@@ -77,6 +77,10 @@ class Summary:
     """Rows of this run that ended as failed."""
     errors_by_code: dict[str, int]
     """Attempts of this run that did not succeed."""
+    cut_answers: int = 0
+    """Successes of this run whose answers were cut at their token limit (finish reason ``length``)."""
+    answers_without_text: int = 0
+    """Successes of this run whose answers have neither text nor other content."""
     routes: tuple[RouteSummary, ...]
 
     @property
@@ -125,6 +129,8 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         output=last.output,
         failures_by_code=last.failures_by_code,
         errors_by_code=last.errors_by_code,
+        cut_answers=last.cut_answers,
+        answers_without_text=last.answers_without_text,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
             for route in routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from llmbatch.core.calls import Outcome, Usage
@@ -16,11 +17,22 @@ __all__ = ["Finisher", "deferred_result"]
 PROGRESS_SECONDS = 0.25
 """Shortest time between two Progress events."""
 
+_TRUNCATED = "the answer was cut at its token limit (finish_reason length)"
+
 
 class Finisher:
-    """Finishes the rows of one run."""
+    """Finishes the rows of one run. *require_finish*: an answer that was cut at its token limit is no success."""
 
-    def __init__(self, sink: Sink, source: Source, *, now: Callable[[], float], emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        source: Source,
+        *,
+        now: Callable[[], float],
+        emit: Callable[[Event], None],
+        require_finish: bool = False,
+    ) -> None:
+        self._require_finish = require_finish
         self._sink = sink
         self._source = source
         self._now = now
@@ -32,6 +44,9 @@ class Finisher:
     def finish(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
         """Build the result of *outcome*, pass it to the sink, and emit RowFinished."""
         row, route = pending.row, pending.route
+        if self._require_finish and status == "success" and outcome.finish_reason == "length":
+            # For the route the call was a success: only its row has failed.
+            status, outcome = "failed", replace(outcome, code="truncated", message=_TRUNCATED, value=None)
         failed = status == "failed"
         result = Result(
             row.number,
@@ -52,13 +67,17 @@ class Finisher:
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
             settings="" if pending.request is None else pending.request.settings,
+            finish_reason=outcome.finish_reason,
             row=row.value,
         )
         self._sink.put(result)
         if self.marks:
             self._source.finished(row.number)
         code = outcome.code if failed else ""
-        self._emit(RowFinished(now, route.state.label, row.number, status, code, pending.attempts))
+        label, has_no_text = route.state.label, not failed and outcome.text == ""
+        self._emit(
+            RowFinished(now, label, row.number, status, code, pending.attempts, outcome.finish_reason, has_no_text)
+        )
         if now - self._told_at >= PROGRESS_SECONDS:
             self.tell_progress(now, exhausted=False)
 

@@ -143,6 +143,14 @@ class RunOptions:
         group="Outages",
         sends=True,
     )
+    require_finish: bool = option(
+        False,
+        Switch(),
+        "--require-finish",
+        help="Fail rows whose answers were cut at their token limit, with code truncated; with --retry-failed, resend "
+        "those of earlier runs too.",
+        group="Input and output",
+    )
     seed: int | None = option(
         None,
         Whole(0),

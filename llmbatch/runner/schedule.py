@@ -61,7 +61,7 @@ class Scheduler:
             sink=sink,
             routes=Routes(options, seed=seed, answered_before=answered_before),
             backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.drop_body(pending)),
-            finisher=Finisher(sink, source, now=now, emit=emit),
+            finisher=Finisher(sink, source, now=now, emit=emit, require_finish=options.require_finish),
             machine=Machine(longest=options.recovery_timeout),
             now=now,
             emit=emit,

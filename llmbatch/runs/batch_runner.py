@@ -60,6 +60,7 @@ class Options(TypedDict, total=False):
     on_outage: OnOutage
     max_outage: float | None
     circuit_key: str | None
+    require_finish: bool
     seed: int | None
 
 
@@ -191,7 +192,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         """Send every row of *input* that has no line in *output*, and append one line per row.
 
         *output* defaults to ``<stem>.results.jsonl`` beside the input, or standard output for ``-``. *limit*: only
-        the first so many rows. *retry_failed*: send failed rows again; *overwrite*: start afresh; *strict*: refuse
+        the first so many rows. *retry_failed*: send failed rows again, and with the option ``require_finish`` those
+        whose answers were cut at their token limit; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output that another model, *system*,
         *params* or *endpoint* has answered.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
@@ -208,6 +210,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         how = FileOptions(
             limit=limit,
             retry_failed=retry_failed,
+            require_finish=self.options.require_finish,
             overwrite=overwrite,
             strict=strict,
             force=force,
@@ -220,7 +223,12 @@ class BatchRunner(Generic[RowT, ValueT]):
             opening = self._runs.open(before_sending=lambda: files.writer.flush())
             run = await stack.enter_async_context(opening)
             # A function may change its name; what it is asked is its author's matter.
-            files.open(stack, run.provider, compare_model=not (force or callable(self._runs.arguments.model)))
+            model = self._runs.arguments.model
+            files.open(
+                *(stack, run.provider),
+                compare_model=not (force or callable(model)),
+                reads_bodies=model is None or isinstance(model, str),
+            )
             stack.enter_context(self._runs.writing(files.writer))
             job = run.start(
                 *(files.source, LineSink(files.writer), files.started(self.options)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Awaitable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,6 +24,7 @@ from llmbatch.outputs.open import open_output
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import Fsync, Lock, RunOptions, check_keywords
+from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.preflight import check_first_row, check_same_request, last_number, name_other_inputs
@@ -40,6 +42,7 @@ class FileOptions:
 
     limit: int | None = None
     retry_failed: bool = False
+    require_finish: bool = False
     overwrite: bool = False
     strict: bool = False
     force: bool = False
@@ -74,10 +77,13 @@ class FileRun:
         self._had_deferred = False
         self._job: RunJob
 
-    def open(self, stack: contextlib.AsyncExitStack, provider: Provider, *, compare_model: bool) -> None:
+    def open(
+        self, stack: contextlib.AsyncExitStack, provider: Provider, *, compare_model: bool, reads_bodies: bool = False
+    ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
         *compare_model*: refuse an output that another model, system prompt, parameters or endpoint has answered.
+        *reads_bodies*: the output's answers are a provider's own, so that they say how they ended.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -96,10 +102,14 @@ class FileRun:
             disk=self._locking,
         )
         stack.callback(output.close)
+        if how.retry_failed and how.require_finish and output.is_resumable:
+            is_cut = functools.partial(is_cut_answer, reads_body=reads_bodies)
+            output.find_cut_answers(is_cut, last_number(rows, how.limit))
         self._compare(rows)
         earlier = output.first_success() if compare_model else None
         if earlier is not None:
             check_same_request(provider, rows, path, earlier)
+        output.drop_cut_answers()  # after all that may refuse the command: these lines were paid for
         self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
         stack.push_async_callback(self.source.aclose)
         self._total = self._count(rows)

@@ -247,7 +247,8 @@ class SimulatedProvider:
             if isinstance(request, ErrorResponse):
                 return error_plan(request)
             fault = find_fault(faults, request.prompt) if faults else None
-            if fault is not None and fault.behavior != "slow":
+            is_cut = fault is not None and fault.behavior == "length"
+            if fault is not None and fault.behavior not in ("slow", "length"):
                 status = fault.status_of(request.prompt)
                 return error_plan(
                     _throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
@@ -255,7 +256,9 @@ class SimulatedProvider:
             if behavior == "stream_error" and not request.stream:
                 return error_plan(ErrorResponse(500, _SERVER_ERROR))
             is_late = behavior == "slow" or (behavior == "stream_pause" and not request.stream)
-            late = (phase.stall if is_late else 0.0) + (fault.stall if fault is not None else 0.0)
+            late = (phase.stall if is_late else 0.0) + (fault.stall if fault is not None and not is_cut else 0.0)
+            if is_cut:
+                request = replace(request, max_tokens=1)
             good = self._good_plan(request, suffix, delay + late, median)
             return _corrupted(good, request, behavior, phase)
         except (RecursionError, OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""Choose the rows that always fail, are always throttled, or are always answered late.
+"""Choose the rows that always fail, are always throttled, or are always answered late or cut short.
 
 The row's text alone decides, so that all attempts of a row get the same response, in any order and process.
 """
@@ -16,7 +16,7 @@ from llmbatch.core.errors import UsageError
 
 __all__ = ["RowBehavior", "RowFault", "find_fault"]
 
-RowBehavior = Literal["errors", "throttle", "slow"]
+RowBehavior = Literal["errors", "throttle", "slow", "length"]
 
 PING = "ping"
 """The text of llmbatch's smallest request, which is no row and never at fault."""
@@ -32,7 +32,8 @@ class RowFault:
     """
 
     behavior: RowBehavior = "errors"
-    """``errors``: one of ``statuses`` (500); ``throttle``: 429; ``slow``: a good answer, ``stall`` seconds late."""
+    """``errors``: one of ``statuses`` (500); ``throttle``: 429; ``slow``: a good answer, ``stall`` seconds late;
+    ``length``: a good answer, cut at a token limit of 1."""
     share: float = 0.0
     """Share of the rows, 0 to 1, chosen by a hash of their text."""
     numbers: tuple[int, int] | None = None
@@ -65,6 +66,8 @@ class RowFault:
 
     def is_fatal(self, timeout: float) -> bool:
         """Whether such a row cannot succeed within *timeout* seconds per attempt."""
+        if self.behavior == "length":
+            return False
         return self.behavior != "slow" or self.stall >= timeout
 
 

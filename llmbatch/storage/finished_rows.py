@@ -66,6 +66,8 @@ class FinishedRows:
         """Reads the failed rows of the output; called once, if a row has changed. None: no row may change."""
         self.corrected: list[int] = []
         """Changed rows whose lines hold only an ``input_`` error; their lines are removed and they are sent."""
+        self.resent: RowSet | None = None
+        """Rows whose lines are removed before anything is sent, so that they may change; None: none."""
         self._failed_rows: FailedRows | None = None
         self._pages: dict[int, array[int]] = {}
 
@@ -124,7 +126,12 @@ class FinishedRows:
         return page is not None and page[number & _IN_PAGE] == fingerprint(digest)
 
     def may_change(self, number: int) -> bool:
-        """Whether a changed row may be sent, as its line holds only an ``input_`` error; adds it to ``corrected``."""
+        """Whether a changed row may be sent: it is resent anyway, or its line holds only an ``input_`` error.
+
+        Adds the latter to ``corrected``.
+        """
+        if self.resent is not None and number in self.resent:
+            return True
         rows = self._failed()
         if rows is None or number not in rows.input_errors:
             return False
@@ -148,12 +155,17 @@ class FinishedRows:
             if start + _IN_PAGE > number:
                 yield from (start + at for at, kept in enumerate(self._pages[key]) if kept and start + at > number)
 
-    def remove_failed(self, numbers: Iterable[int]) -> None:
-        """Remove failed rows whose lines were removed from the output, so that they are sent again."""
+    def remove(self, numbers: Iterable[int], *, status: Literal["success", "failed"] = "failed") -> None:
+        """Remove rows of one *status* whose lines were removed from the output, so that they are sent again."""
+        removed = 0
         for number in numbers:
             if self.is_done(number):
                 self._pages[number >> _PAGE_BITS][number & _IN_PAGE] = 0
-                self.failed -= 1
+                removed += 1
+        if status == "failed":
+            self.failed -= removed
+        else:
+            self.success -= removed
         pages = ((key, page) for key, page in sorted(self._pages.items(), reverse=True) if any(page))
         key, page = next(pages, (0, array("I")))
         self.last = max((at for at, kept in enumerate(page) if kept), default=0) + (key << _PAGE_BITS)

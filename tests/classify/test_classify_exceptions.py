@@ -189,7 +189,7 @@ async def test_a_refused_connection_is_the_providers_failure() -> None:
         outcome = classify_exception(await raised_by_aiohttp(url))
 
     assert traits(outcome) == ("failure", "provider", True, "connection_failed")
-    assert outcome.sent is False
+    assert outcome.unreachable
 
 
 def foreign(name: str, module: str, *bases: type, **members: object) -> type[Exception]:

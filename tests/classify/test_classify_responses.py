@@ -135,7 +135,10 @@ def test_a_success_is_read(
     endpoint: str, document: JSON, text: str | None, usage: Usage | None, finish: str | None
 ) -> None:
     """Text, tokens and the reason for the end, also where a server leaves fields out."""
-    assert read_success(endpoint, document) == ParsedAnswer(text, usage, finish)
+    read = read_success(endpoint, document)
+
+    assert isinstance(read, ParsedAnswer)
+    assert (read.text, read.usage, read.finish_reason) == (text, usage, finish)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_finished_run_says_so_and_how_to_retry(tmp_path: Path) -> None:
     text = render(report, wall=WALL + 90)
     assert text.splitlines()[0] == "finished    10 rows: 8 success, 2 failed"
     assert "updated     1m30s ago" in text
-    assert text.splitlines()[-1].endswith(f"to send the failed rows again: {COMMAND} --retry-failed")
+    assert text.splitlines()[-1].endswith(f"(those that timed out need a longer --timeout): {COMMAND} --retry-failed")
 
 
 def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:

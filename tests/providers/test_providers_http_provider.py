@@ -450,12 +450,11 @@ async def test_answer_is_judged_end_to_end(answer: bytes, verdict: str, status: 
         await provider.aclose()
 
     assert (outcome.verdict, outcome.status) == (verdict, status)
-    assert outcome.sent
     assert len(server.requests) == 1
     assert KEYS["OPENAI_API_KEY"] not in repr(outcome) + str(outcome.body)
 
 
-async def test_unreachable_provider_is_a_failure_that_was_not_sent() -> None:
+async def test_unreachable_provider_is_a_failure_without_a_connection() -> None:
     """Refused connections count against the route and cost nothing."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -465,7 +464,7 @@ async def test_unreachable_provider_is_a_failure_that_was_not_sent() -> None:
     outcome = await provider.call(first_request(provider, a_row('{"prompt":"hi"}')), None, timeout=5)
     await provider.aclose()
 
-    assert (outcome.verdict, outcome.sent) == ("failure", False)
+    assert (outcome.verdict, outcome.unreachable) == ("failure", True)
 
 
 async def test_key_that_the_provider_echoes_is_masked() -> None:
