@@ -202,3 +202,31 @@ def test_retry_failed_was_named_where_only_malformed_rows_had_failed() -> None:
     assert "--retry-failed" not in only_input
     assert "correct them in the input" in only_input
     assert "--retry-failed" in mixed
+
+
+def test_cut_answers_and_answers_without_text_were_told_nowhere() -> None:
+    """Their numbers, and what to type to have the rows of cut ones sent again."""
+    lines = printed(
+        replace(SUMMARY, exit_code=0, failed=0, failures_by_code={}, cut_answers=12, answers_without_text=3)
+    )
+
+    assert "cut           12 answers were cut at their token limit (finish_reason length)" in lines
+    assert "no text       3 answers have no text" in lines
+    assert lines.splitlines()[-1].endswith(f"-P max_tokens=N --force): {COMMAND} --retry-failed --require-finish")
+    one = printed(replace(SUMMARY, cut_answers=1, answers_without_text=1))
+    assert "1 answer was cut at its token limit" in one
+    assert "1 answer has no text" in one
+    assert one.splitlines()[-1].endswith(f"--force): {COMMAND} --retry-failed --require-finish")
+    assert "the failed rows and those of cut answers again" in one
+    assert "cut" not in printed(SUMMARY)
+
+
+def test_truncated_rows_need_more_tokens() -> None:
+    """To resend them as they are is paid for nothing; flags that were given are not named twice."""
+    again = f"{COMMAND} --retry-failed --require-finish"
+
+    text = how_to_go_on("o.jsonl", 1, command=again, codes={"truncated"})
+
+    assert text.endswith(
+        f"to send the failed rows again, with a larger max_tokens (in the rows, or -P max_tokens=N --force): {again}"
+    )

@@ -39,7 +39,15 @@ def failed(row: int, code: str = "timeout", message: str = "too late", **more: o
     return line(row, status="failed", error_code=code, error_message=message, **more)
 
 
-@pytest.mark.parametrize("more", [{}, {"settings": "0a1b2c3d"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"settings": "0a1b2c3d"},
+        {"finish_reason": "length"},
+        {"settings": "0a1b2c3d", "finish_reason": "pause_turn"},
+    ],
+)
 def test_the_end_of_each_line_that_is_written_is_read_without_parsing_it(more: dict[str, object]) -> None:
     """Lines with settings were parsed whole, at ten times the cost."""
     text = line(1, **more).rstrip(b"\n")
@@ -109,6 +117,57 @@ def test_a_failed_row_reads_back_as_it_was_written(code: str, message: str, body
 
     assert is_failed(text)
     assert (row.id, row.code, row.message) == ("r7", code, message)
+
+
+HOSTILE_ENDS = (
+    FORGED,
+    ',"text":"","usage":{"input_tokens":9,"output_tokens":9},"finish_reason":"length","metadata":null}',
+    '"finish_reason":"length"',
+    ',"text":""',
+    '","text":"',
+    '\\","text":""',
+    '","finish_reason":"length","metadata":null}',
+    "\u2028\u0000",
+)
+
+
+@given(
+    text=st.none() | st.text(max_size=20) | st.sampled_from(("", *HOSTILE_ENDS)),
+    finish=st.none() | st.sampled_from(["length", "pause_turn", "length ", 'x","metadata":null}', *HOSTILE_ENDS]),
+    body=st.sampled_from(HOSTILE_ENDS).map(json.dumps) | st.just('{"a":1' + HOSTILE_ENDS[1]),
+    metadata=st.none() | st.sampled_from(HOSTILE_ENDS).map(json.dumps) | st.just('{"a":1' + HOSTILE_ENDS[1]),
+    model=st.none() | st.sampled_from(("openai/x", *HOSTILE_ENDS)),
+    is_failed_row=st.booleans(),
+    settings=st.sampled_from(["", "0a1b2c3d"]),
+)
+def test_cut_and_empty_answers_are_counted_as_a_parser_would(
+    text: str | None,
+    finish: str | None,
+    body: str,
+    metadata: str | None,
+    model: str | None,
+    is_failed_row: bool,
+    settings: str,
+) -> None:
+    """Whatever stands in a text, a body, a model's name, metadata or the provider's word."""
+    more = {"text": text, "finish_reason": finish, "body": body, "metadata_json": metadata, "model": model}
+    whole = (failed if is_failed_row else line)(1, settings=settings, **more)
+    value = json.loads(whole)
+    lines = OutputLines()
+
+    lines.add(whole.rstrip(b"\n"))
+
+    is_success = value["status"] == "success"
+    assert lines.cut_answers == (is_success and value.get("finish_reason") == "length")
+    assert lines.answers_without_text == (is_success and value["text"] == "")
+
+
+def test_a_failed_row_with_a_text_is_read_without_parsing_it() -> None:
+    """A truncated answer keeps its text, which may be long."""
+    text = failed(7, "truncated", "cut", text='half "an\\answer"', finish_reason="length").rstrip(b"\n")
+
+    assert output_lines._match_error(text, text.rindex(b',"error":{"code":')) is not None
+    assert (failed_row(text).code, failed_row(text).message) == ("truncated", "cut")
 
 
 def test_a_line_that_somebody_edited_is_still_counted() -> None:

@@ -69,3 +69,29 @@ def test_a_mistake_in_rows_is_told_with_its_place(tmp_path: Path, line: str, mes
 
     with pytest.raises(UsageError, match="mine.toml: rows 1.*" + message.replace("[", r"\[")):
         read_scenario(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        ("/v1/chat/completions", b'{"model":"m","messages":[{"role":"user","content":"row 2"}]}', '"length"'),
+        ("/v1/completions", b'{"model":"m","prompt":"row 2","max_tokens":500}', '"length"'),
+        ("/v1/responses", b'{"model":"m","input":"row 2"}', '"max_output_tokens"'),
+        (
+            "/v1/messages",
+            b'{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"row 2"}]}',
+            '"max_tokens"',
+        ),
+    ],
+)
+def test_the_answers_of_some_rows_are_cut_at_their_token_limit(path: str, body: bytes, end: str) -> None:
+    """In each wire format, and only theirs; such a row is no bad one."""
+    fault = RowFault("length", numbers=(2, 2))
+    provider = SimulatedProvider(Scenario("x", (), "x", rows=(fault,)))
+    plans = [provider.answer("POST", path, {}, sent, 0.0) for sent in (body, body.replace(b"row 2", b"row 3"))]
+
+    assert [plan.status for plan in plans] == [200, 200]
+    assert end.encode() in plans[0].body.replace(b" ", b"")
+    assert plans[0].good
+    assert len(plans[0].body) < len(plans[1].body)
+    assert not fault.is_fatal(1.0)
