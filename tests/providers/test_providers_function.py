@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -311,3 +312,80 @@ async def test_text_and_usage_of_an_sdk_object_were_null(
 
     assert (outcome.verdict, outcome.text, outcome.usage) == ("success", text, usage)
     assert outcome.value is value
+
+
+class Enum(enum.Enum):
+    """As google-genai's and proto-plus' finish reasons."""
+
+    STOP = 1
+    MAX_TOKENS = 2
+
+
+class TextEnum(str, enum.Enum):  # noqa: UP042 - as google-genai has it
+    STOP = "STOP"
+    MAX_TOKENS = "MAX_TOKENS"
+
+
+def chat_ending(finish: str | None) -> dict[str, object]:
+    message = {"role": "assistant", "content": "from chat"}
+    return {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+
+
+RESPONSE: dict[str, object] = {
+    "object": "response",
+    "status": "incomplete",
+    "incomplete_details": {"reason": "max_output_tokens"},
+    "output": [{"type": "message", "content": [{"type": "output_text", "text": "some"}]}],
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "finish"),
+    [
+        (SdkObject(chat_ending("length")), "length"),
+        (SdkObject(chat_ending("stop")), None),
+        (SdkObject(chat_ending("content_filter")), "content_filter"),
+        (SdkObject(MESSAGE | {"stop_reason": "max_tokens"}), "length"),
+        (SdkObject(MESSAGE | {"stop_reason": "pause_turn"}), "pause_turn"),
+        (SdkObject(RESPONSE), "length"),
+        (HubOutput(chat_ending("length")), "length"),
+        (Part(choices=[Part(finish_reason="length", message=Part(content="x"))]), "length"),
+        (Part(choices=[Part(finish_reason="stop", message=Part(content="x"))]), None),
+        (Part(content=[Part(text="x")], stop_reason="max_tokens"), "length"),
+        (Part(text="x", candidates=[Part(finish_reason=TextEnum.MAX_TOKENS)]), "length"),
+        (Part(text="x", candidates=[Part(finish_reason=Enum.MAX_TOKENS)]), "length"),
+        (Part(text="x", candidates=[Part(finish_reason=Enum.STOP)]), None),
+        (Part(content="x", response_metadata={"finish_reason": "length"}), "length"),
+        (Part(content="x", response_metadata={"stop_reason": "end_turn"}), None),
+        (Part(message=Part(content="x"), done_reason="length"), "length"),
+        (Part(output_text="x", incomplete_details=Part(reason="max_output_tokens")), "length"),
+        (Part(finish_reason=3, choices=7), None),
+        (chat_ending("length"), None),
+        ("length", None),
+        (Hostile(), None),
+    ],
+)
+async def test_why_an_sdk_object_ended_was_told_nowhere(value: object, finish: str | None) -> None:
+    """Its finish reason is read where SDKs have it; what a program returns of its own has none."""
+
+    async def answer(row: object) -> object:
+        return value
+
+    outcome = await called(answer)
+
+    assert (outcome.verdict, outcome.finish_reason) == ("success", finish)
+
+
+async def test_an_sdk_object_without_text_has_an_empty_one() -> None:
+    """Unless it has a tool call, which needs no text."""
+
+    def answering(**message: object) -> Callable[[object], Awaitable[object]]:
+        async def answer(row: object) -> object:
+            return SdkObject({"choices": [{"message": message, "finish_reason": "stop"}]})
+
+        return answer
+
+    empty = await called(answering(content=None))
+    tool = await called(answering(content=None, tool_calls=[{}]))
+
+    assert (empty.text, tool.text) == ("", None)

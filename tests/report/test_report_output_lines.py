@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -150,7 +151,13 @@ def test_cut_and_empty_answers_are_counted_as_a_parser_would(
     settings: str,
 ) -> None:
     """Whatever stands in a text, a body, a model's name, metadata or the provider's word."""
-    more = {"text": text, "finish_reason": finish, "body": body, "metadata_json": metadata, "model": model}
+    more: dict[str, Any] = {
+        "text": text,
+        "finish_reason": finish,
+        "body": body,
+        "metadata_json": metadata,
+        "model": model,
+    }
     whole = (failed if is_failed_row else line)(1, settings=settings, **more)
     value = json.loads(whole)
     lines = OutputLines()

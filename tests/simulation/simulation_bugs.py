@@ -32,6 +32,7 @@ from llmbatch.route.judging import Judging
 from llmbatch.route.refusing import Refusing
 from llmbatch.route.throttle import Throttle
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
+from llmbatch.runner.finish import Finisher
 from llmbatch.runner.reading import Reading
 from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import Filesystem
@@ -379,3 +380,34 @@ def _stale_deferred(patch: pytest.MonkeyPatch) -> None:
 @bug("the output is not locked")
 def _no_lock(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("simulation_disk.SimulatedFilesystem.lock", lambda self, fd: None)
+
+
+# Cut answers.
+
+
+@bug("the rows of cut answers are resent, and their lines stay")
+def _kept_cut_lines(patch: pytest.MonkeyPatch) -> None:
+    def forget(self: Output) -> None:
+        self.finished.remove(self._cut_rows, status="success")
+
+    patch.setattr(Output, "drop_cut_answers", forget)
+
+
+@bug("with the cut answers all others go")
+def _all_cut(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(llmbatch.runs.file_run, "is_cut_answer", lambda line, *, reads_body: True)
+
+
+@bug("an answer that was required to be whole is a success though it is cut")
+def _cut_success(patch: pytest.MonkeyPatch) -> None:
+    begin = Finisher.__init__
+
+    def lenient(self: Finisher, *arguments: Any, **keywords: Any) -> None:
+        begin(self, *arguments, **keywords | {"require_finish": False})
+
+    patch.setattr(Finisher, "__init__", lenient)
+
+
+@bug("the line of a cut answer does not say so")
+def _unsaid_cut(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("llmbatch.classify.classify.abnormal_end", lambda finish: None)

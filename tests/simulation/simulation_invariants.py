@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulation_disk import Machine, SimulatedFilesystem
-from simulation_law import GuaranteeError, LifeLog
+from simulation_law import GuaranteeError, LifeLog, is_resent
 from simulation_provider import SPENT, TOTAL, Provider
 
 from llmbatch.core.events import (
@@ -60,6 +60,8 @@ class Watch:
     def __init__(self, plan: Plan, machine: Machine, provider: Provider) -> None:
         self.broken: GuaranteeError | None = None
         self.retrying = False
+        self.requiring = False
+        """Whether the run asks that no answer is cut."""
         self.running = False
         self.sync_failed = False
         self.doubtful = False
@@ -315,7 +317,7 @@ class Watch:
             raise GuaranteeError(f"claim 3: row {self._provider.unannounced[0].row} was sent, and no event says so")
         life = LifeLog(
             self._plan, calls, self._before, now, self._row_ended, self._confirmed, self._closings, self._openings,
-            self.retrying,
+            self.retrying, self.requiring,
         )  # fmt: skip
         self.by_chance += life.check()
         self.good_rows += sum(life.is_good(row) for row in now.keys() - self._before.keys())
@@ -326,7 +328,7 @@ class Watch:
     def _check_kept(self, now: dict[int, dict[str, Any]], *, power: bool, crashed: bool) -> None:
         """Claim 2: what has its line keeps it; a power cut takes at most what was not synced."""
         for row, line in self._before.items():
-            dropped = self.retrying and line["status"] == "failed"
+            dropped = self.retrying and is_resent(line, requiring=self.requiring)
             if row not in now and not dropped and (row in self._durable or not power):
                 raise GuaranteeError(f"claim 2: the finished row {row} has lost its line")
             if row in now and now[row] != line and not dropped:

@@ -64,6 +64,11 @@ def most_probes(seconds: float, longest: float) -> float:
     return count + max(0.0, seconds - at) / (0.9 * longest)
 
 
+def is_resent(line: dict[str, Any], *, requiring: bool) -> bool:
+    """Whether a run that resends failed rows (and, *requiring*, those whose answers were cut) drops *line*."""
+    return line["status"] == "failed" or (requiring and line.get("finish_reason") == "length")
+
+
 @dataclass
 class LifeLog:
     """One life, as it was seen from outside. Times are the world's."""
@@ -79,6 +84,7 @@ class LifeLog:
     closings: dict[str, list[float]]
     openings: int
     retrying: bool
+    requiring: bool = False
 
     def __post_init__(self) -> None:
         self.by_route: dict[str, list[Sent]] = defaultdict(list)
@@ -107,7 +113,7 @@ class LifeLog:
             if call.check:
                 if call.row and call.row not in self.known_good and ended > call.at:
                     raise GuaranteeError(f"claim 3: row {call.row} was sent as a check before it succeeded")
-            elif line is not None and not (self.retrying and line["status"] == "failed"):
+            elif line is not None and not (self.retrying and is_resent(line, requiring=self.requiring)):
                 raise GuaranteeError(f"claim 3: row {call.row} was sent again although it has its line")
             elif call.at > ended + 1e-9 and call.row in self.now:
                 raise GuaranteeError(f"claim 3: row {call.row} was sent after its line was written")
@@ -254,6 +260,8 @@ class LifeLog:
             if row in self.before and self.before[row] == line:
                 continue
             bad = self.plan.bad.get(row)
+            if self._is_cut(row, line):
+                continue
             if line["status"] == "success":
                 if bad:
                     raise GuaranteeError(f"claim 6: the bad row {row} succeeded")
@@ -262,6 +270,17 @@ class LifeLog:
             elif not bad and row not in last and not self._ended_in_outage(row):
                 by_chance += self._check_evidence(row, line)
         return by_chance
+
+    def _is_cut(self, row: int, line: dict[str, Any]) -> bool:
+        """Claim 6: a cut answer says so in its line, and is a success unless its run asks for whole ones."""
+        body = (line["response"] or {}).get("body") or {}
+        is_cut = bool(body.get("choices")) and body["choices"][0]["finish_reason"] == "length"
+        if is_cut != (line.get("finish_reason") == "length"):
+            raise GuaranteeError(f"claim 6: the answer to row {row} is {'cut' if is_cut else 'whole'}: {line}")
+        truncated = line["status"] == "failed" and line["error"]["code"] == "truncated"
+        if truncated != (is_cut and self.requiring) or (is_cut and line["text"] != f"answer to {row}"):
+            raise GuaranteeError(f"claim 6: the answer to row {row} was cut: {is_cut}, but its line is {line}")
+        return is_cut
 
     def _ended_in_outage(self, row: int) -> bool:
         """With ``--on-outage fail``: whether the row ended in an outage that was confirmed."""

@@ -156,8 +156,10 @@ def draw_weather(rng: Random, timeout: float, *, other_model: bool = False) -> W
 class Provider:
     """Carries requests to itself: it is a transport, one for all lives of a story."""
 
-    def __init__(self, seed: int, weather: Weather, *, latency: float, smallest: str = "") -> None:
+    def __init__(self, seed: int, weather: Weather, *, latency: float, smallest: str = "", cuts: bool = False) -> None:
         self.weather = weather
+        self.cuts = cuts
+        """Whether some answers to rows are cut at their token limit."""
         self.smallest = smallest
         """What the smallest request meets whatever rows do: ``passes``, ``fails``; empty: what they do."""
         self.latency = latency
@@ -176,6 +178,7 @@ class Provider:
         self._in_flight = 0
         self._nth: Counter[bytes] = Counter()
         self._randomly: Counter[int] = Counter()
+        self._answered: Counter[int] = Counter()
 
     def now(self) -> float:
         return self.epoch + asyncio.get_running_loop().time()
@@ -237,7 +240,7 @@ class Provider:
             return _good(0, call.number) if self.smallest == "passes" else _error(500, None, "too small")
         if kind in TOTAL:
             call.fate = "total"
-            return _good(call.row, call.number) if kind == "stall" else self._total(phase, rng)
+            return self._good(call) if kind == "stall" else self._total(phase, rng)
         if kind in LOCAL:
             call.fate = "local"
             return LOCAL[kind]
@@ -271,7 +274,13 @@ class Provider:
             call.fate = "throttled" if status == 429 else "random"
             return _error(status, None, "oops")
         call.fate = "good"
-        return _good(call.row, call.number)
+        return self._good(call)
+
+    def _good(self, call: Sent) -> Reply:
+        """A good answer. Its row and how often that was answered say whether it is cut, so that no other draw moves."""
+        self._answered[call.row] += 1
+        chance = Random(f"{self._seed}:cut:{call.row}:{self._answered[call.row]}").random()
+        return _good(call.row, call.number, is_cut=self.cuts and call.row > 0 and chance < 0.3)
 
     def _total(self, phase: Phase, rng: Random) -> Reply | str:
         match phase.kind:
@@ -307,13 +316,14 @@ class Provider:
         return _error(int(bad), None, "This row is bad")
 
 
-def _good(row: int, number: int) -> Reply:
+def _good(row: int, number: int, *, is_cut: bool = False) -> Reply:
+    finish = "length" if is_cut else "stop"
     body = {
         "id": f"c{number}",
         "object": "chat.completion",
         "model": "m",
         "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": f"answer to {row}"}, "finish_reason": "stop"}
+            {"index": 0, "message": {"role": "assistant", "content": f"answer to {row}"}, "finish_reason": finish}
         ],
         "usage": {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10},
     }

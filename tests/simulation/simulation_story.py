@@ -304,7 +304,12 @@ class Story:
         self.log: list[str] = []
         self._room: int | None = None
         self.machine = Machine(Random(f"disk:{seed}"))
-        self.provider = Provider(seed, self.plan.weather, latency=self.plan.latency, smallest=self.plan.smallest)
+        self.provider = Provider(
+            *(seed, self.plan.weather),
+            latency=self.plan.latency,
+            smallest=self.plan.smallest,
+            cuts=Random(f"cuts:{seed}").random() < 0.3,
+        )
         self.watch = Watch(self.plan, self.machine, self.provider)
         self.lives: list[Life] = []
         self.met: Counter[str] = Counter()
@@ -358,10 +363,13 @@ class Story:
                     )
             case "retry_failed":
                 self.watch.retrying = True
+                if self.provider.cuts:
+                    self.plan.options["require_finish"] = self.watch.requiring = True
                 self.plan.fates = [self._draw_rewriting_fate() for _ in range(2)]
                 self.plan.all_fates += self.plan.fates
                 self._live_on(retry_failed=True)
                 self.watch.retrying = False
+                self.plan.options["require_finish"] = self.watch.requiring = False
             case "changed":
                 self._change_a_row()
             case "appended":
