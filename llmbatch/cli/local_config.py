@@ -7,15 +7,13 @@ that the user names (``--config``) or owns (``~/.config/llmbatch/config.toml``) 
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from llmbatch.cli.terminal import print_note
+from llmbatch.cli.terminal import tell_note
 from llmbatch.runner.option import Local, Option
 from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Value
@@ -80,10 +78,10 @@ def tell_about_local_file(settings: Settings) -> None:
         return
     as_json = settings.progress == "json"
     if settings.ignored:
-        _tell(*_ignored_note(settings.ignored), as_json=as_json)
+        tell_note(*_ignored_note(settings.ignored), as_json=as_json)
     counts = [name for name in ("base_url", "proxy", "api_key_env") if name in settings.from_local]
     if counts:
-        _tell(f"./{LOCAL_CONFIG} sets {' and '.join(counts)}, and so where requests go", "", as_json=as_json)
+        tell_note(f"./{LOCAL_CONFIG} sets {' and '.join(counts)}, and so where requests go", "", as_json=as_json)
 
 
 def _ignored_note(ignored: Sequence[Option]) -> tuple[str, str]:
@@ -95,17 +93,6 @@ def _ignored_note(ignored: Sequence[Option]) -> tuple[str, str]:
         f"./{LOCAL_CONFIG} sets {names}, which is ignored: {reasons}",
         f"if you trust the file, add --config {LOCAL_CONFIG} or run llmbatch trust; else set it yourself: {flags}",
     )
-
-
-def _tell(message: str, hint: str, *, as_json: bool) -> None:
-    if as_json:  # as one of the lines that a run's display writes
-        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        notice = {"event": "notice", "time": stamp, "level": "warning", "message": message, "hint": hint}
-        print_note(json.dumps(notice, separators=(",", ":")))
-        return
-    print_note(f"note: {message}")
-    if hint:
-        print_note(f"hint: {hint}")
 
 
 def _may_set(option: Option, value: Value, folder: Path) -> bool:

@@ -194,6 +194,7 @@ def _parameter(name: str, kind: object, default: object, info: object) -> inspec
 def _run(typed: dict[str, object]) -> int:
     from llmbatch.cli.local_config import tell_about_local_file
     from llmbatch.cli.settings import resolve
+    from llmbatch.cli.variables import tell_about_variables
 
     given = _given(typed)
     settings = resolve(given, os.environ, Path.cwd())
@@ -203,6 +204,8 @@ def _run(typed: dict[str, object]) -> int:
         load_env_file(settings.env_file, os.environ)
         settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
     tell_about_local_file(settings)
+    if not settings.quiet:
+        tell_about_variables(os.environ, as_json=settings.progress == "json")
     # What costs more to load comes after the part in which most mistakes are found.
     if settings.dry_run:
         from llmbatch.cli.check import check

@@ -21,6 +21,7 @@ __all__ = [
     "print_text",
     "settle_streams",
     "shown",
+    "tell_note",
 ]
 
 
@@ -29,6 +30,21 @@ def shown(text: object) -> str:
     from llmbatch.display.format import shown as escaped  # here, as ``--help`` needs none of that floor
 
     return escaped(text)
+
+
+def tell_note(message: str, hint: str = "", *, as_json: bool = False) -> None:
+    """Print a note and its hint on standard error; with *as_json* as one of the lines that a run's display writes."""
+    if as_json:
+        import json
+        from datetime import UTC, datetime
+
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        notice = {"event": "notice", "time": stamp, "level": "warning", "message": message, "hint": hint}
+        print_note(json.dumps(notice, separators=(",", ":")))
+        return
+    print_note(f"note: {message}")
+    if hint:
+        print_note(f"hint: {hint}")
 
 
 def hold_descriptors() -> None:

@@ -309,10 +309,11 @@ class Resolver:
             if required and variable:
                 raise MissingKeyError(f"no API key: {variable} is not set", hint=f"export {variable}=… and run again")
             return None
-        if not all(" " <= char <= "~" for char in value):
+        value = value.strip(" ")
+        if not all("!" <= char <= "~" for char in value):
             raise UsageError(
                 f"the key in {variable} contains whitespace or invalid characters",
-                hint=f"set {variable} again, without line breaks, quotes, or dots of a masked key",
+                hint=f"set {variable} again: the key alone, without spaces, line breaks, or dots of a masked key",
             )
         return Secret(value)
 

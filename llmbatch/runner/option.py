@@ -49,6 +49,8 @@ class Option:
     """Values allowed in ``./llmbatch.toml``: ``any``; ``loopback``: URLs of this machine; ``key``: the name of a key's
     variable if requests stay on this machine; ``folder``: paths in the file's own folder; ``literal``: values without
     variables; ``never``: none."""
+    after: str = ""
+    """Name of the option that it follows in the help; empty: by its group and place in the class."""
     drill: Drill = "no"
     """Whether ``sim drill`` takes it: ``no``; ``flag``; ``policy``: as a flag and in the policies to compare."""
 
@@ -151,6 +153,7 @@ def option(
     settable: bool = True,
     sends: bool = False,
     local: Local = "any",
+    after: str = "",
     drill: Drill = "no",
 ) -> _T:
     """Return a dataclass field that defines an option; see :class:`Option` for the arguments."""
@@ -163,6 +166,7 @@ def option(
         "settable": settable,
         "sends": sends,
         "local": local,
+        "after": after,
         "drill": drill,
     }
     return field(default=default, metadata=row)
@@ -175,4 +179,8 @@ def options_of(kind: type[Any]) -> Mapping[str, Option]:
         for item in fields(kind)
         if "flags" in item.metadata and item.default is not MISSING
     ]
-    return {row.name: row for row in sorted(rows, key=lambda row: GROUPS.index(row.group))}
+    order = sorted(rows, key=lambda row: GROUPS.index(row.group))
+    for row in [row for row in order if row.after in {other.name for other in order}]:
+        order.remove(row)
+        order.insert(1 + next(at for at, other in enumerate(order) if other.name == row.after), row)
+    return {row.name: row for row in order}

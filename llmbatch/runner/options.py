@@ -150,6 +150,7 @@ class RunOptions:
         help="Fail rows whose answers were cut at their token limit, with code truncated; with --retry-failed, resend "
         "those of earlier runs too.",
         group="Input and output",
+        after="retry_failed",
     )
     seed: int | None = option(
         None,
