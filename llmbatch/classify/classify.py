@@ -116,8 +116,8 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
     if isinstance(read, BadBody):
         return _classify_failure(reply.status, reply.headers, body, mask, bad_body=read, asked=asked)
     headers = reply.headers
-    code, message = _withheld(read)
     end = abnormal_end(read.finish_reason)
+    code, message = _withheld(read) if end is not None or read.is_refusal else ("", "")
     return Outcome(
         verdict="rejected" if code else "success",
         scope="row" if code else "provider",
