@@ -28,8 +28,9 @@ from llmbatch.classify.exceptions import (
     unconnected,
 )
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
+from llmbatch.classify.finish_reasons import abnormal_end, withheld
 from llmbatch.classify.raised import mismatch_reason, raised_at
-from llmbatch.classify.responses import BadBody, ParsedAnswer, abnormal_end, read_success
+from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
 from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
@@ -117,7 +118,8 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         return _classify_failure(reply.status, reply.headers, body, mask, bad_body=read, asked=asked)
     headers = reply.headers
     end = abnormal_end(read.finish_reason)
-    code, message = _withheld(read) if end is not None or read.is_refusal else ("", "")
+    is_usual = end is None and not read.is_refusal
+    code, message = ("", "") if is_usual else withheld(read.finish_reason, is_refusal=read.is_refusal)
     return Outcome(
         verdict="rejected" if code else "success",
         scope="row" if code else "provider",
@@ -132,16 +134,6 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         usage=read.usage,
         finish_reason=token(mask(end)) if end else None,
     )
-
-
-def _withheld(read: ParsedAnswer) -> tuple[str, str]:
-    """Code and message if the answer was filtered, or the model refused to answer; else both empty."""
-    finish = read.finish_reason or ""
-    if read.is_refusal or _is_refusal(finish):
-        return "refusal", "the model refused to answer"
-    if _is_filter(finish):
-        return "content_filter", "the provider filtered the answer"
-    return "", ""
 
 
 def classify_document(endpoint: str, document: JSON) -> Outcome | None:
@@ -391,15 +383,6 @@ def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
     return BadBody("invalid_body", plain_message(text) or "the answer is not JSON")
-
-
-_is_refusal = re.compile("refusal|refused", re.IGNORECASE).fullmatch
-# OpenAI, Azure; Gemini's own reasons, which some gateways pass on; Zhipu; Bedrock.
-_is_filter = re.compile(
-    r"content_?filter.*|safety|\w+_safety|recitation|blocklist|prohibited_content|spii|sensitive|language|blocked"
-    r"|\w*guardrail\w*|content_policy\w*|moderation",
-    re.IGNORECASE,
-).fullmatch
 
 
 def _parse_body(body: bytes) -> _Body:

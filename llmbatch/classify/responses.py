@@ -11,18 +11,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmbatch.classify.safe_text import token
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["LENGTH_WORDS", "BadBody", "ParsedAnswer", "abnormal_end", "read_success"]
+__all__ = ["BadBody", "ParsedAnswer", "read_success"]
 
 
 @dataclass(slots=True)
 class ParsedAnswer:
     """A complete success. ``text`` is None if there is none (tool calls, embeddings).
 
-    ``finish_reason`` is the provider's word; :func:`abnormal_end` says what it means. ``is_empty``: the answer has
+    ``finish_reason`` is the provider's word (see :mod:`llmbatch.classify.finish_reasons`). ``is_empty``: the answer has
     neither text nor other content. ``is_refusal``: its text is the model's refusal to answer.
     """
 
@@ -106,35 +105,6 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     if text_of is _chat_text and isinstance(message, dict) and _is_refused(message):
         return ParsedAnswer(text, usage, finish, is_refusal=True)
     return ParsedAnswer(text, usage, finish, is_empty=not text and not _has_content(message))
-
-
-LENGTH_WORDS = (
-    r"length|max_?length|max_?\w{0,20}tokens(?:_\w{1,20})?|token_limit\w{0,20}|model_length"
-    r"|(?:model_)?context_(?:window|length)\w{0,20}"
-)
-"""A pattern of the finish reasons that say that a token limit cut the answer, in any case.
-
-OpenAI ``length`` and ``max_output_tokens``, Anthropic ``max_tokens`` and ``model_context_window_exceeded``, Gemini
-``MAX_TOKENS``, Mistral ``model_length``.
-"""
-
-_is_length = re.compile(LENGTH_WORDS, re.IGNORECASE).fullmatch
-_NORMAL_ENDS = frozenset(
-    {
-        *("", "stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "end", "finished"),
-        *("tool_calls", "tool_call", "tool_use", "function_call", "null", "none", "finish_reason_unspecified"),
-    }
-)
-
-
-def abnormal_end(finish: str | None) -> str | None:
-    """``length`` if finish reason *finish* says that a token limit cut the answer, None for a normal stop, else itself.
-
-    What is no word keeps its letters, digits, ``_``, ``.`` and ``-``, at most 64.
-    """
-    if finish is None or finish == "stop" or finish.lower() in _NORMAL_ENDS:
-        return None
-    return "length" if _is_length(finish) else token(finish) or None
 
 
 # Finish reasons of the provider's own problems: DeepSeek's insufficient_system_resource, Zhipu's and OpenRouter's

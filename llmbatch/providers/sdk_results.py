@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from llmbatch.classify.responses import ParsedAnswer, abnormal_end, read_success
+from llmbatch.classify.finish_reasons import abnormal_end
+from llmbatch.classify.responses import ParsedAnswer, read_success
 from llmbatch.classify.results import endpoint_of
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import RawJsonError, parse

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from llmbatch.classify.responses import LENGTH_WORDS, ParsedAnswer, abnormal_end, read_success
+from llmbatch.classify.finish_reasons import LENGTH_WORDS, abnormal_end
+from llmbatch.classify.responses import ParsedAnswer, read_success
 from llmbatch.classify.results import endpoint_of
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 

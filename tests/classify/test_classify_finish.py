@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.classify.classify import classify_reply
-from llmbatch.classify.responses import abnormal_end
+from llmbatch.classify.finish_reasons import abnormal_end
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.raw_json import JSON
 
