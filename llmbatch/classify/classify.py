@@ -6,12 +6,14 @@ Whether a refusal is the row's fault or an outage in disguise depends on other r
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from llmbatch.breaker.errors import CircuitOpenError
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
 from llmbatch.classify.error_bodies import is_code, is_sentence, plain_message, read_error_body
 from llmbatch.classify.event_stream import assemble, read_stream
@@ -23,6 +25,7 @@ from llmbatch.classify.exceptions import (
     is_cancellation,
     named_wait,
     network_fault,
+    refusal_in,
     said,
     snake_name,
     unconnected,
@@ -174,7 +177,8 @@ def classify_fault(error: TransportError) -> Outcome:
 def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:
     """Classify an exception of a user's function by its attributes; no SDK is imported to know its errors.
 
-    The first case that applies, to the exception, its group, its causes and its contexts:
+    The refusal of a circuit breaker below goes first (:func:`refusal_in`): nothing was called, and the row waits. Then
+    the first case that applies, to the exception, its group, its causes and its contexts:
 
     1. a fault of this machine, or garbage from the wire (whose status is made up)
     2. an answer that ended because of the row: truncated at ``max_tokens``, filtered; final (and so is, after 4, one
@@ -186,6 +190,9 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
 
     *asked* is what the function was called with: words of an error that occur in it are taken for an echo.
     """
+    refusal = refusal_in(error)
+    if refusal is not None:
+        return _classify_refusal(refusal, mask)
     links = tuple(chain(error))
     outcome = _classify_chain(error, links, mask, asked)
     waits = [wait for link in links if (wait := named_wait(link)) is not None]
@@ -193,6 +200,21 @@ def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b
         outcome,
         retry_after=outcome.retry_after if not waits else max(waits[0], outcome.retry_after or 0.0),
         message=outcome.message or shorten(mask(said(error))),
+    )
+
+
+def _classify_refusal(refusal: CircuitOpenError, mask: Masker) -> Outcome:
+    """Classify the refusal of a circuit breaker inside a function: a named wait for what was not sent."""
+    wait = refusal.retry_after
+    return Outcome(
+        verdict="throttled",
+        scope="provider",
+        retry=True,
+        retry_after=wait if math.isfinite(wait) else None,
+        min_backoff=1.0,
+        code="circuit_open",
+        message=shorten(mask(str(refusal))),
+        sent=False,
     )
 
 
@@ -337,6 +359,10 @@ def _classify_by_kind(error: Exception, links: tuple[BaseException, ...], mask: 
             return classify_fault(TransportError(fault.fault, mask(str(fault)), sent=fault.sent))
         if any(map(is_client_error, links)):
             return Outcome(verdict="failure", scope="provider", retry=True, code=code)
+    # Raised while a refusal was handled: once its circuit closes, the row does not come here.
+    refusal = next((link for link in links if isinstance(link, CircuitOpenError)), None)
+    if refusal is not None:
+        return _classify_refusal(refusal, mask)
     own = error if misused is None else misused
     message = said(own)
     if isinstance(error, BaseExceptionGroup):

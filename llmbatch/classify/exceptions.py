@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from llmbatch.breaker.errors import CircuitOpenError
 from llmbatch.classify.client_errors import has_timed_out, is_client_error, is_server_side
 from llmbatch.classify.retry_after import wait_hint
 from llmbatch.core.calls import Usage
@@ -30,6 +31,7 @@ __all__ = [
     "is_cancellation",
     "named_wait",
     "network_fault",
+    "refusal_in",
     "said",
     "snake_name",
     "unconnected",
@@ -88,6 +90,34 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         origin = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
         if origin is not None:
             waiting.append(origin)
+
+
+def refusal_in(error: BaseException) -> CircuitOpenError | None:
+    """The refusal of a circuit breaker that *error* is or was raised from; for a group, if each member was.
+
+    A context (no ``from``) explains only an exception that repeats the refusal's text, as frameworks do: a fallback
+    that fails while a refusal is handled has an outcome of its own.
+    """
+    return _refusal_in(error, set())
+
+
+def _refusal_in(error: BaseException, seen: set[int]) -> CircuitOpenError | None:
+    if isinstance(error, CircuitOpenError):
+        return error
+    if id(error) in seen or len(seen) >= _MOST_LINKS:
+        return None
+    seen.add(id(error))
+    if isinstance(error, BaseExceptionGroup):
+        found = [_refusal_in(each, seen) for each in error.exceptions]
+        refusals = [each for each in found if each is not None]
+        if len(refusals) == len(found):
+            return max(refusals, key=lambda refusal: refusal.retry_after)
+    if error.__cause__ is not None:
+        return _refusal_in(error.__cause__, seen)
+    if error.__context__ is None or error.__suppress_context__:
+        return None
+    refusal = _refusal_in(error.__context__, seen)
+    return refusal if refusal is not None and str(refusal) in said(error) else None
 
 
 def attached_response(error: BaseException) -> AttachedResponse | None:

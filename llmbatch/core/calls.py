@@ -116,3 +116,8 @@ class Outcome:
     unreachable: bool = False
     certain: bool = True
     follow_up: Request | None = None
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether a circuit breaker inside a function refused the call: nothing was sent, and nobody is at fault."""
+        return self.verdict == "throttled" and not self.sent

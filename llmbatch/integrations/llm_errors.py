@@ -28,6 +28,8 @@ def judge_llm_error(error: Exception) -> Judgement:
     Raises nothing.
     """
     outcome = classify_exception(error)
+    if outcome.is_withheld:
+        return Judgement("ignored", outcome.retry_after, message=outcome.message)
     if isinstance(error, concurrent.futures.CancelledError):
         return Judgement("ignored", scope="caller")
     message = f"{type(error).__name__}: {outcome.message}" if outcome.message else ""

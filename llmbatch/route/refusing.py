@@ -149,7 +149,7 @@ class Refusing(Judging):
     def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.permit, "throttled", now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
-        if record is not None and record.throttled and self.circuit.is_closed:
+        if record is not None and record.throttled and self.circuit.is_closed and not outcome.is_withheld:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))
             return [self._after_failure(call.row, record, now)]
@@ -161,13 +161,22 @@ class Refusing(Judging):
         disprovable = self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
         sent = self.circuit.serial - self.evidence.newest_success
         if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
-            return self._slow_down(call, outcome, now, disprovable=disprovable, alone=count == 1)
+            alone = count == 1 and not outcome.is_withheld
+            return self._slow_down(call, outcome, now, disprovable=disprovable, alone=alone)
+        if outcome.is_withheld:
+            return [self._withheld(call, outcome, now)]
         if count > 1:
             self._push_back(call)
         record = self.evidence.failed(call.row, call.serial, outcome)
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         return [self._after_failure(call.row, record, now)]
+
+    def _withheld(self, call: Call, outcome: Outcome, now: float) -> Decision:
+        """Send a row again that a circuit inside the function refused; that counts against nobody."""
+        if not self.circuit.is_closed:
+            return ParkUntil(call.row)
+        return RetryAt(call.row, now + max(outcome.min_backoff, outcome.retry_after or 0.0), outcome.code)
 
     def _slow_down(self, call: Call, outcome: Outcome, now: float, *, disprovable: bool, alone: bool) -> list[Decision]:
         """Pause a throttled route. Counts against no row, except one that was throttled *alone*, if others succeed."""

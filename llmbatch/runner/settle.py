@@ -87,7 +87,9 @@ class Settler:
             pending.last = outcome
             if outcome.retry_after is not None:
                 pending.not_before = now + outcome.retry_after
-            if outcome.verdict != "success" and (attempt.call.probe or outcome.verdict == "local"):
+            if outcome.verdict != "success" and (
+                attempt.call.probe or outcome.verdict == "local" or outcome.is_withheld
+            ):
                 pending.attempts -= 1
                 pending.probes += attempt.call.probe
         self.apply(route, state.settle(attempt.call, outcome, now), now, pending)
