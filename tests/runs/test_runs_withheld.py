@@ -37,8 +37,9 @@ def while_handled(refusal: CircuitOpenError) -> Exception:
 def by_a_framework(refusal: CircuitOpenError) -> Exception:
     import openai
 
-    error: Any = openai.APIError(f"OpenAIException - {refusal}", request=None, body=None)  # type: ignore[arg-type]
-    error.__context__, error.status_code = refusal, 500
+    error = openai.APIError(f"OpenAIException - {refusal}", request=None, body=None)  # type: ignore[arg-type]
+    error.__context__ = refusal
+    error.status_code = 500  # type: ignore[attr-defined]  # as litellm's have
     return error
 
 
