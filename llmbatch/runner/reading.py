@@ -71,6 +71,11 @@ class Reading:
         """Whether the source gives no row before one that was read has its result, as for results in order."""
         return bool(getattr(self._source, "is_held", False))
 
+    def lend(self) -> bool:
+        """Let a source that is held give one more row, whose answer is wanted; False if it gives none."""
+        lend = getattr(self._source, "lend", None)
+        return lend is not None and lend()
+
     @property
     def left(self) -> int:
         """Number of rows skipped for a later pass."""

@@ -250,7 +250,7 @@ class Scheduler:
             ping = self._checks.ping(route)
             if ping is not None:
                 return self._issue_check(route, "ping", ping, now)
-            if self.reading.is_over:
+            if self.reading.is_over or (self.reading.is_held and self._all_held(route) and not self.reading.lend()):
                 judge = state.judge_alone if self._all_held(route) else state.judge_throttled
                 self._settler.apply(route, judge(now, route.unfinished), now)
         return None

@@ -2,7 +2,8 @@
 
 Results that arrive before those of earlier rows wait. So that they stay few, rows are read only up to a number ahead of
 the first one without a result that was consumed; what was read is sent, retried and probed as usual. A row that waits
-out an outage thus stops the reading, and the run goes on as soon as it has its result.
+out an outage thus stops the reading, and the run goes on as soon as it has its result. Where only rows that failed are
+left of those that were read, a few more are read one by one: their answers tell a bad row from an outage.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class OrderedSink(QueueSink):
         self._next = 1
         self._most_ahead = max(LEAST_AHEAD, AHEAD * bound)
         self._consumed = 0
+        self._lent = 0
+        """Rows that may be read beyond that, since a result was last consumed."""
         self._has_room = asyncio.Event()
 
     def put(self, result: Result) -> None:
@@ -46,6 +49,7 @@ class OrderedSink(QueueSink):
         """Iterate over the results in order until the sink is closed."""
         async for result in super().results():
             self._consumed += 1
+            self._lent = 0
             self._has_room.set()
             yield result
 
@@ -55,7 +59,15 @@ class OrderedSink(QueueSink):
 
     def may_read(self, rows_read: int) -> bool:
         """Whether another row may be read after *rows_read* of them."""
-        return rows_read - self._consumed < self._most_ahead
+        return rows_read - self._consumed < self._most_ahead + self._lent
+
+    def lend(self) -> bool:
+        """Let one more row be read, for its answer; False if :data:`LEAST_AHEAD` were lent already."""
+        if self._lent >= LEAST_AHEAD:
+            return False
+        self._lent += 1
+        self._has_room.set()
+        return True
 
     def waits_for_a_row(self, rows_read: int) -> bool:
         """Whether nothing can be read or consumed before the next row in order has its result."""
@@ -78,6 +90,10 @@ class OrderedSource(IterableSource):
     def is_held(self) -> bool:
         """Whether no row can be read before one of those that were read has its result."""
         return not self.exhausted and self._sink.waits_for_a_row(self.rows_read)
+
+    def lend(self) -> bool:
+        """Let one more row be read although it is held; False if there were enough of them."""
+        return self._sink.lend()
 
     def take(self) -> Row | Malformed | None:
         """As :meth:`IterableSource.take`; None while enough rows are ahead."""
