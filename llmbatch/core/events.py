@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
+from types import CoroutineType
 from typing import Literal, Protocol, cast, final
 
 from llmbatch.core.calls import Verdict, record
@@ -286,8 +287,17 @@ class FunctionObserver:
         self._function = function
 
     def observe(self, event: Event) -> None:
-        """Call the function."""
-        self._function(event)
+        """Call the function.
+
+        Raises:
+            TypeError: it returned an awaitable, which nothing would await.
+            Exception: whatever the function raises.
+        """
+        returned = self._function(event)
+        if returned is not None and hasattr(returned, "__await__"):
+            if isinstance(returned, CoroutineType):
+                returned.close()
+            raise TypeError(f"{self.name} is async, and observers are called without being awaited")
 
 
 def as_observers(observers: Iterable[Observer | Callable[[Event], object]]) -> list[Observer]:

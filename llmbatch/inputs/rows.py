@@ -85,6 +85,9 @@ def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row |
 
 def _text_of(value: object, *, opaque: bool) -> str:
     """*value* as JSON text. Raises whatever converting it raises."""
+    members = getattr(value, "_asdict", None)
+    if isinstance(value, tuple) and callable(members):
+        value = members()  # a named tuple, such as a row of DataFrame.itertuples()
     try:
         return dumps(value)
     except (TypeError, ValueError, RecursionError):

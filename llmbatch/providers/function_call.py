@@ -21,6 +21,10 @@ _NO_LOOP = ("no running event loop", "There is no current event loop")
 """How asyncio begins to say that it was called in a thread without a loop."""
 
 
+MOST_AWAITED = 10
+"""Awaitables within each other that are awaited: an async function may return what it has forgotten to await."""
+
+
 class FunctionCall:
     """Awaits ``call(value)`` for each row. Belongs to one event loop; create it in the context that calls inherit.
 
@@ -50,9 +54,11 @@ class FunctionCall:
             result = context.run(self._fn, value)
         else:
             result = await self._in_thread(context, value)
-        if inspect.isawaitable(result):
+        for _ in range(MOST_AWAITED):
+            if not inspect.isawaitable(result):
+                break
             self._is_on_loop = True
-            return await _InContext(context, result)
+            result = await _InContext(context, result)
         return result
 
     def close(self) -> None:

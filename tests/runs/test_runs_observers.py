@@ -219,3 +219,11 @@ def test_the_command_line_logs_nothing_beside_its_displays(tmp_path: Path) -> No
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "['NullHandler']\n", "")
+
+
+async def test_a_lambda_around_an_async_observer_was_called_and_never_awaited(caplog: pytest.LogCaptureFixture) -> None:
+    results = await BatchRunner(echo, observers=[lambda event: async_function(event)]).map(range(2))
+
+    assert [result.ok for result in results] == [True, True]
+    assert [record.name for record in caplog.records].count("llmbatch.observers") == 1
+    assert "is async" in caplog.text

@@ -225,6 +225,25 @@ async def test_a_function_that_always_hangs_stops_the_run_and_says_why() -> None
     assert [result.value for result in caught.value.results if result.ok] == [0, 1, 2]
 
 
+def never_awaited(row: int) -> Any:
+    return double(row)
+
+
+async def forgotten(row: int) -> Any:
+    return double(row)
+
+
+async def a_task(row: int) -> Any:
+    return asyncio.ensure_future(double(row))
+
+
+@pytest.mark.parametrize("call", [never_awaited, forgotten, a_task])
+async def test_a_coroutine_that_an_async_function_returned_was_a_success_and_never_ran(call: Any) -> None:
+    results = await BatchRunner(call).map(range(3))
+
+    assert [result.value for result in results] == [0, 2, 4]
+
+
 @pytest.mark.slow
 def test_a_program_ends_although_a_thread_hangs() -> None:
     """The threads of `concurrent.futures` would be joined. Slow: a process of its own."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import anthropic.types
@@ -112,6 +112,21 @@ async def test_messages_of_sdks_in_a_conversation_were_input_bad_json(server: Se
     ]
     assert [body["messages"] for body in server.bodies] == [expected, expected]
     assert server.bodies[0]["temperature"] == 0.2
+
+
+class Record(NamedTuple):
+    """As of ``DataFrame.itertuples()``."""
+
+    prompt: str
+    id: str
+
+
+async def test_a_named_tuple_as_a_row_was_a_list_of_no_messages(server: Server) -> None:
+    results = await sent(server, Record("why?", "r1"))
+
+    assert [(result.id, result.status) for result in results] == [("r1", "success")]
+    assert results[0].row == Record("why?", "r1")
+    assert server.bodies[0]["messages"] == [{"role": "user", "content": "why?"}]
 
 
 class Broken(pydantic.BaseModel):
