@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Unpack
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "ModelCircuits", "find_refusal"]
 
 _logger = logging.getLogger("llmbatch")
+
+_failing = re.compile(r".*failed|the provider refuses|the server asked").match
+"""How the reasons begin that a failure completes."""
 
 
 class ModelCircuits(BreakerRegistry[Endpoint]):
@@ -105,7 +109,9 @@ class _ChangeLog:
         elif event.new == "open" and event.old == "closed":
             self._opened_at = event.at
             wait = _next_probe(event.retry_after)
-            why = f"{mask(event.reason)}{self._last_failure()}"
+            # No failure opened it by hand, or because calls take too long.
+            is_failing = not event.forced and _failing(event.reason) is not None
+            why = f"{mask(event.reason)}{self._last_failure() if is_failing else ''}"
             self._write(logging.WARNING, event, f"circuit {event.name} opened: {why}; {wait}")
         elif event.new == "open":
             wait = _next_probe(event.retry_after)

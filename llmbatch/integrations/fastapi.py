@@ -27,5 +27,5 @@ async def circuit_open_response(request: Request, error: Exception) -> JSONRespo
     forced open names no time.
     """
     wait = error.retry_after if isinstance(error, CircuitOpenError) else math.inf
-    headers = {} if wait == math.inf else {"Retry-After": str(math.ceil(wait))}
+    headers = {} if not math.isfinite(wait) else {"Retry-After": str(math.ceil(wait))}
     return JSONResponse({"detail": "A service that this one needs is down."}, status_code=503, headers=headers)

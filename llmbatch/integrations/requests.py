@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 from urllib.parse import urlsplit
 
 from llmbatch.breaker.errors import CircuitOpenError
@@ -68,6 +68,14 @@ class CircuitAdapter(HTTPAdapter):
             raise TypeError(f"give either circuits or {', '.join(options)}, not both")
         self.circuits = ModelCircuits(**options) if circuits is None else circuits
         super().__init__(**(adapter or {}))
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled with a session, which would drop the circuits.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a CircuitAdapter cannot be copied or pickled: mount one in each process")
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send *request* if its circuit admits it, and account for the answer.

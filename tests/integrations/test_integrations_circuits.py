@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,43 @@ def test_a_forced_circuit_names_no_time(caplog: pytest.LogCaptureFixture) -> Non
     breaker = ModelCircuits()[HERE]
     breaker.force_open("maintenance")
     assert caplog.messages == ["circuit https://api.example.com m opened: maintenance; no probe until it is reset"]
+
+
+def test_the_log_blamed_an_earlier_failure_for_what_was_set_by_hand(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    breaker = ModelCircuits(2, clock=clock)[HERE]
+    fail(breaker)
+    clock.now += 5
+    breaker.hold(30.0)
+    assert [message.partition(";")[0] for message in caplog.messages] == [
+        "circuit https://api.example.com m opened: on hold for 30 s"
+    ]
+
+
+def test_the_log_blamed_an_earlier_failure_for_slow_calls(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    options = {"slow_call_rate": 0.5, "slow_call_duration": 1.0, "rate_window": 4, "minimum_calls": 3}
+    breaker = ModelCircuits(None, clock=clock, **options)[HERE]  # type: ignore[arg-type]
+    fail(breaker)
+    for _ in range(2):
+        permit = breaker.acquire()
+        clock.now += 2
+        permit.settle()
+    assert len(caplog.messages) == 1
+    assert "took over 1 s" in caplog.messages[0]
+    assert "overloaded" not in caplog.messages[0]
+
+
+def test_a_pickled_session_lost_its_circuits() -> None:
+    """It failed at its first request, in the other process, for want of an attribute."""
+    requests = pytest.importorskip("requests")
+    from llmbatch.integrations.requests import CircuitAdapter
+
+    session = requests.Session()
+    session.mount("https://", CircuitAdapter())
+
+    with pytest.raises(TypeError, match="mount one in each process"):
+        pickle.dumps(session)
 
 
 def test_the_log_can_be_turned_off(caplog: pytest.LogCaptureFixture) -> None:
