@@ -38,7 +38,7 @@ from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
 from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
 from llmbatch.classify.table import ROW_RULE
-from llmbatch.core.calls import Outcome, Reply, Scope, Verdict
+from llmbatch.core.calls import CIRCUIT_OPEN, Outcome, Reply, Scope, Verdict
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 
@@ -212,9 +212,8 @@ def _classify_refusal(refusal: CircuitOpenError, mask: Masker) -> Outcome:
         retry=True,
         retry_after=wait if math.isfinite(wait) else None,
         min_backoff=1.0,
-        code="circuit_open",
+        code=CIRCUIT_OPEN,
         message=shorten(mask(str(refusal))),
-        sent=False,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, dataclass_transform
 
-__all__ = ["Outcome", "Reply", "Request", "Route", "Scope", "Usage", "Verdict", "record"]
+__all__ = ["CIRCUIT_OPEN", "Outcome", "Reply", "Request", "Route", "Scope", "Usage", "Verdict", "record"]
 
 
 _T = TypeVar("_T")
@@ -58,6 +58,9 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
 
+
+CIRCUIT_OPEN = "circuit_open"
+"""Code of a call that a circuit breaker inside a function refused."""
 
 Verdict = Literal["success", "failure", "rejected", "throttled", "account_refused", "local"]
 """What an outcome says about the provider.
@@ -120,4 +123,4 @@ class Outcome:
     @property
     def is_withheld(self) -> bool:
         """Whether a circuit breaker inside a function refused the call: nothing was sent, and nobody is at fault."""
-        return self.verdict == "throttled" and not self.sent
+        return self.verdict == "throttled" and self.code == CIRCUIT_OPEN and self.status is None
