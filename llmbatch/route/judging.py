@@ -297,7 +297,11 @@ class Judging(RouteBase):
                 if not self.history.ever and self._unreached is None:
                     self._unreached = outage.since
                 self.window.clear(self.circuit.serial)
-                if outage.cause == "timeouts":
+                if self.checks.log_chance:
+                    # Before the opening a ping failed as the rows did: the route was silent, and is no longer.
+                    self.checks.note_success()
+                    self.evidence.void()
+                elif outage.cause == "timeouts":
                     decisions += self._name_timeouts()
                 if self.dead is not None:
                     return decisions
