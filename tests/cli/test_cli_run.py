@@ -190,8 +190,10 @@ def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch: Run, two_lines: T
 
     assert done.returncode == 3
     assert done.stdout == ""
-    assert "refused" in two_lines(done.stderr)[0]
-    assert prompts.with_name("prompts.results.jsonl").read_text() == ""
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: sim/bad-key refused the first rows")
+    assert hint.strip().startswith("hint: check the API key")
+    assert not prompts.with_name("prompts.results.jsonl").exists()
 
 
 def test_progress_as_json_is_nothing_but_json(llmbatch: Run, prompts: Path) -> None:

@@ -121,10 +121,11 @@ def test_a_key_that_the_provider_echoes_appears_nowhere(tmp_path: Path, server: 
     assert server.arrivals
     assert all(arrival.headers["authorization"] == f"Bearer {key}" for arrival in server.arrivals)
     files = {path.name: path.read_text(errors="replace") for path in tmp_path.iterdir() if path.name != "in.jsonl"}
-    assert "out.jsonl" in files
+    lines = files.get("out.jsonl", "")  # none is left where no row has a line
+    assert lines or ended.returncode in (3, 75)
     assert_hidden(key, stdout=ended.stdout, stderr=ended.stderr, arguments=ended.args[0], **files)
     assert "Traceback" not in ended.stderr
-    for line in files["out.jsonl"].splitlines():
+    for line in lines.splitlines():
         json.loads(line)
 
 
