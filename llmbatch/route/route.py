@@ -157,7 +157,9 @@ class RouteState(Refusing):
         if outage is None:
             return False
         outage.pinged = "answered"
-        return self.is_tenant and self.history.ever and outage.cause != "timeouts"
+        self.history.reached = True
+        known = self.history.ever or (outage.cause == "failures" and self.trust.pings > 0)
+        return self.is_tenant and known and outage.cause != "timeouts"
 
     def _take_stop_back(self) -> bool:
         """Cancel a stop that a success disproves; return whether it does. Money may have run out since the call."""
