@@ -193,7 +193,8 @@ class Evidence:
         """Failures that all answered rows of the route ask for; see :meth:`ErrorRate.needed`."""
         if is_own_error(record.last):
             return self._asked_by_own_errors()
-        return self.rate.needed(record.began, self._unresolved(record), alone=record.sent_alone)
+        others = self._unresolved(record)
+        return self.rate.needed(record.began, others, own=record.attempts, alone=record.sent_alone)
 
     def _asked_by_own_errors(self) -> int:
         """Failures that end a row whose exception is the program's own.
@@ -203,7 +204,7 @@ class Evidence:
         """
         if not self._own_overcome:
             return 1
-        rate = self._own_overcome / (self._own_overcome + self.rate.rows)
+        rate = self._own_overcome / (self._own_overcome + self.rate.rows + 1)  # probes that succeed are no rows
         return math.ceil(LOG_CHANCE / math.log(max(FLOOR, rate)))
 
     def _asked_before(self, record: RowRecord) -> int:

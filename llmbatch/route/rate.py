@@ -84,8 +84,8 @@ class ErrorRate:
         self._starts = [0]
         self._events = 0
         """Failures, checks that passed, rows that ended after some: with :attr:`rows`, a clock of what was learned."""
-        self._known: dict[int, tuple[int, int]] = {}
-        """An epoch's start to what ends a row, and until when."""
+        self._known: dict[tuple[int, int], tuple[int, int]] = {}
+        """An epoch's start and the row's own failures to what ends a row, and until when."""
 
     def __repr__(self) -> str:
         return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
@@ -153,16 +153,17 @@ class ErrorRate:
         """Failures of other rows are explained otherwise and no longer count: what was worked out from them is void."""
         self._known.clear()
 
-    def needed(self, began: int, unresolved: Iterable[tuple[int, int]], *, alone: bool = False) -> int:
+    def needed(self, began: int, unresolved: Iterable[tuple[int, int]], *, own: int = 0, alone: bool = False) -> int:
         """Proven failures that end a row which began to fail with call *began*.
 
         *unresolved*: for each other row that failed and has no answer, its first failed call and its failures.
-        *alone*: it is judged by all rows of the route, however long ago.
+        *own*: the row's own failures, which *unresolved* leaves out. *alone*: it is judged by all rows of the route,
+        however long ago.
         """
         at = 0 if alone else bisect_right(self._starts, began) - 1
         start = -1 if alone else self._starts[at]
         clock = self.rows + self._events
-        known = self._known.get(start)
+        known = self._known.get((start, own))
         if known is not None and clock <= known[1]:
             return known[0]
         unresolved = list(unresolved)
@@ -176,7 +177,7 @@ class ErrorRate:
                 needed = sample.needed(1, JUMP)
             sample = self.since(earlier, unresolved)
         needed = sample.needed(needed)
-        self._known[start] = needed, clock + sample.size // STALE
+        self._known[start, own] = needed, clock + sample.size // STALE
         return needed
 
     def needed_before(self, serial: int, began: int) -> int:

@@ -157,17 +157,21 @@ class Model:
             if it.kind == "done" and it.word in ("success", "probe"):
                 overcome += self.at(it.rows[0], i).own_errors
                 rows += it.word == "success"
-        return math.log(1e-5) / math.log(max(0.01, overcome / (overcome + rows))) if overcome else 1.0
+        return math.log(1e-5) / math.log(max(0.01, overcome / (overcome + rows + 1))) if overcome else 1.0
 
     def times(self) -> list[int]:
         """Numbers of calls with which another time began: a row's first failure after something good since the last."""
-        starts = [0]
+        return [start for start, _ in self.marks()]
+
+    def marks(self) -> list[tuple[int, int]]:
+        """The same, each with the place in the story where it was noticed."""
+        marks = [(0, 0)]
         for i, it in enumerate(self.story):
-            if it.kind == "failed" and self.read(it.rows[0], i).since is None and it.serial > starts[-1]:
-                rows, checks, _, _ = self.sample(starts[-1], 0, end=i)
+            if it.kind == "failed" and self.read(it.rows[0], i).since is None and it.serial > marks[-1][0]:
+                rows, checks, _, _ = self.sample(marks[-1][0], 0, end=i, marks=marks)
                 if rows + checks:
-                    starts.append(it.serial)
-        return starts
+                    marks.append((it.serial, i))
+        return marks
 
     def sample(
         self,
@@ -178,8 +182,17 @@ class Model:
         more: int = 0,
         until: float = math.inf,
         others: bool = True,
+        marks: list[tuple[int, int]] | None = None,
     ) -> tuple[int, int, int, tuple[int, ...]]:
-        """Good rows and checks, their failures, and those of each other row, of all that began in a stretch."""
+        """Good rows and checks, their failures, and those of each other row, of all that began in a stretch.
+
+        What came before another time was noticed belongs to an older one, whatever its number.
+        """
+        known = self.marks() if marks is None else marks
+
+        def is_within(began: int, place: int) -> bool:
+            return start <= max(mark for mark, at in known if mark <= began and at <= place) < until
+
         story = self.story[:end]
         rows, checks, failures, left = 0, more, 0, []
         failed_checks = 0
@@ -187,17 +200,17 @@ class Model:
             if it.kind == "done":
                 against = self.at(it.rows[0], i)
                 began = it.serial if against.since is None else against.since
-                if it.word == "failed" and start <= began < until:
+                if it.word == "failed" and is_within(began, i):
                     left.append(against.attempts)
-                elif it.word in ("success", "probe") and start <= began < until:
+                elif it.word in ("success", "probe") and is_within(began, i):
                     rows += it.word == "success"
                     failures += against.attempts
             elif it.kind == "check":
                 if it.word == "failed":
                     failed_checks += 1
                 else:
-                    checks += start <= it.serial < until
-                    failures += failed_checks * (start <= it.serial < until)
+                    checks += is_within(it.serial, i)
+                    failures += failed_checks * is_within(it.serial, i)
                     failed_checks = 0
             elif it.kind == "void":
                 failed_checks = 0
