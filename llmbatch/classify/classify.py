@@ -1,6 +1,7 @@
-"""Classifies a reply, a transport fault or an exception into an :class:`~llmbatch.core.calls.Outcome`.
+"""Classifies a reply or an exception into an :class:`~llmbatch.core.calls.Outcome`.
 
-This module gathers the facts and fills in the outcome; the rules are the table in :mod:`llmbatch.classify.table`.
+This module gathers the facts and fills in the outcome; the rules are the table in :mod:`llmbatch.classify.table`,
+and for requests without a reply :mod:`llmbatch.classify.faults`.
 Whether a refusal is the row's fault or an outage in disguise depends on other rows' answers, which the runner knows.
 """
 
@@ -10,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from llmbatch.breaker.errors import CircuitOpenError
@@ -30,6 +30,7 @@ from llmbatch.classify.exceptions import (
     snake_name,
     unconnected,
 )
+from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.classify.finish_reasons import abnormal_end, withheld
 from llmbatch.classify.raised import mismatch_reason, raised_at
@@ -38,11 +39,11 @@ from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
 from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
 from llmbatch.classify.table import ROW_RULE
-from llmbatch.core.calls import CIRCUIT_OPEN, Outcome, Reply, Scope, Verdict
-from llmbatch.core.errors import TransportError, TransportFault
+from llmbatch.core.calls import CIRCUIT_OPEN, Outcome, Reply
+from llmbatch.core.errors import TransportError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 
-__all__ = ["classify_document", "classify_exception", "classify_fault", "classify_reply"]
+__all__ = ["classify_document", "classify_exception", "classify_reply"]
 
 
 @dataclass(slots=True)
@@ -56,46 +57,6 @@ class _Body:
 
 _MOST_SEARCHED = 2000
 """Length of an error's text that is read; its meaning is at the beginning."""
-
-
-class _Fault(NamedTuple):
-    verdict: Verdict
-    scope: Scope
-    retry: bool
-    code: str
-    hint: str = ""
-    unreachable: bool = False
-
-
-_NO_HOST = "check the host's name in the base URL, and this machine's name servers"
-_LOCAL = "free file handles, ports, memory or disk on this machine"
-_FAULTS: dict[TransportFault, _Fault] = {
-    "unknown_host": _Fault("failure", "provider", True, "unknown_host", _NO_HOST, unreachable=True),
-    "dns": _Fault("failure", "provider", True, "dns_failed", unreachable=True),
-    "connect": _Fault("failure", "provider", True, "connection_failed", unreachable=True),
-    "connect_timeout": _Fault("failure", "provider", True, "connect_timeout", unreachable=True),
-    "tls": _Fault(
-        "account_refused",
-        "provider",
-        False,
-        "tls_failed",
-        "the server's certificate was rejected: check the base URL and this machine's certificates and clock",
-    ),
-    "timeout": _Fault(
-        "failure",
-        "provider",
-        True,
-        "timeout",
-        "if answers take longer than that, raise --timeout (in Python: timeout=…)",
-    ),
-    "reset": _Fault("failure", "provider", True, "connection_reset"),
-    "truncated": _Fault("failure", "provider", True, "truncated_body"),
-    "garbage": _Fault("failure", "provider", True, "not_http"),
-    "too_large": _Fault("failure", "provider", True, "answer_too_large"),
-    "duplicate": _Fault("failure", "provider", True, "duplicate_answer"),
-    "no_network": _Fault("local", "machine", True, "no_network", "check this machine's network", unreachable=True),
-    "local": _Fault("local", "machine", True, "local_resources", _LOCAL),
-}
 
 
 def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = b"") -> Outcome:
@@ -158,20 +119,6 @@ def _name_endpoint(outcome: Outcome, endpoint: str) -> Outcome:
         return outcome
     hint = "rows with an input went to /v1/responses: for a model of embeddings add --endpoint embeddings"
     return replace(outcome, hint=f"{hint}; else {outcome.hint}")
-
-
-def classify_fault(error: TransportError) -> Outcome:
-    """Classify a request without a complete HTTP response."""
-    fault = _FAULTS[error.fault]
-    return Outcome(
-        verdict=fault.verdict,
-        scope=fault.scope,
-        retry=fault.retry,
-        code=fault.code,
-        message=shorten(str(error)),
-        hint=error.hint or fault.hint,
-        unreachable=fault.unreachable,
-    )
 
 
 def classify_exception(error: Exception, *, mask: Masker = str, asked: bytes = b"") -> Outcome:

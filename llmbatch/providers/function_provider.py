@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmbatch.classify.classify import classify_exception, classify_fault
+from llmbatch.classify.classify import classify_exception
 from llmbatch.classify.client_errors import is_client_type
+from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.results import classify_answer
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from hashlib import blake2b
 
-from llmbatch.classify.classify import classify_fault, classify_reply
+from llmbatch.classify.classify import classify_reply
+from llmbatch.classify.faults import classify_fault
 from llmbatch.core.calls import Outcome, Reply, Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport

@@ -9,14 +9,13 @@ import json
 import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import aiohttp
 import anthropic
 import openai
 import pytest
+from classify_server import Answering, serving
 
 from llmbatch import judge_llm_error
 from llmbatch.classify.classify import classify_exception
@@ -56,35 +55,24 @@ ANSWERS: dict[str, Answer] = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     """Answers by the first part of the path."""
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name is that of the library
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, headers, body = ANSWERS[self.path.split("/")[1]]
         if status == 0:
             self.wfile.write(body)
             self.close_connection = True
             return
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing: the tests have their own words."""
+        self.answer(status, headers, body)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A provider on loopback that only fails."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 def raised_by_openai(base_url: str, *, stream: bool = False) -> Exception:

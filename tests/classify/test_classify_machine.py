@@ -8,7 +8,8 @@ import socket
 
 import pytest
 
-from llmbatch.classify.classify import classify_exception, classify_fault
+from llmbatch.classify.classify import classify_exception
+from llmbatch.classify.faults import classify_fault
 from llmbatch.core.calls import Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.system_errors import NO_NETWORK_ERRNOS, RESOURCE_ERRNOS

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import anthropic
 import openai
 import pydantic
 import pytest
+from classify_server import Answering, serving
 
 from llmbatch import BatchRunner, Result, judge_llm_error
 from llmbatch.classify.classify import classify_exception
@@ -26,10 +25,10 @@ class Number(pydantic.BaseModel):
     n: int
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     """Answers with what the prompt says: a finish reason and a text."""
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name is that of the library
         asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         finish, text = asked["messages"][0]["content"].split("|", 1)
         document: dict[str, object]
@@ -55,24 +54,13 @@ class Handler(BaseHTTPRequestHandler):
                 "usage": {"prompt_tokens": 11, "completion_tokens": 12, "total_tokens": 23},
             }
         body = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing: the tests have their own words."""
+        self.answer(200, {}, body)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 def parsed_by(sdk: str, url: str, prompt: str) -> Exception:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import warnings
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import anthropic
@@ -14,6 +12,7 @@ import httpx2
 import openai
 import pytest
 import requests
+from classify_server import Answering, serving
 from openai.types.chat import ChatCompletion
 
 from llmbatch import CircuitBreaker, Judgement, judge_llm_error, judge_llm_result
@@ -50,31 +49,20 @@ BODIES: dict[str, tuple[int, str, bytes]] = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Answering):
     """Answers by the first part of the path."""
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - the name is that of the library
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, kind, body = BODIES[self.path.split("/")[1]]
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing: the tests have their own words."""
+        self.answer(status, {"Content-Type": kind}, body)
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A provider on loopback whose 200s are not all good."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield url
 
 
 def ask_openai(url: str) -> ChatCompletion:

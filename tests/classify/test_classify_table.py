@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from llmbatch.classify import classify as outcomes
 from llmbatch.classify import conditions, table
-from llmbatch.classify.classify import classify_fault, classify_reply
+from llmbatch.classify.classify import classify_reply
+from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.find_rule import find_rule
 from llmbatch.classify.rule import Facts, Match, Rule
 from llmbatch.core.calls import Outcome, Reply
