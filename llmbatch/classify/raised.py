@@ -61,8 +61,14 @@ def _in_parser(error: BaseException) -> bool:
     return False
 
 
+_MOST_FRAMES = 1000
+"""Frames that are looked at, the newest first: an object that is raised again keeps those of each time before."""
+
+
 def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
     traceback = error.__traceback__
-    while traceback is not None:
+    for _ in range(_MOST_FRAMES):
+        if traceback is None:
+            return
         yield traceback.tb_frame, traceback.tb_lineno
         traceback = traceback.tb_next
