@@ -28,8 +28,8 @@ from breaker_goals import goals, leaders
 from breaker_peers import OURS, PEERS, BadRequestError, Circuit, Face, Library, OutageError, Setup, called
 from breaker_situations import SITUATIONS, observe, observe_face
 
-# Those that really wait: for an open time in several zones, or for callers that are blocked.
-slow_situation = {"time zones": pytest.mark.slow}
+# Time zones really wait, for an open time in each. In a forked child the tracer's own lock may be held for ever.
+situation_marks = {"time zones": pytest.mark.slow, "forked child": pytest.mark.no_cover}
 
 
 class ToyError(Exception):
@@ -325,7 +325,7 @@ def test_situation_finds_its_fault(fault: str, face: Face) -> None:
         assert (finding.passed, finding.word) == (False, word), finding.fact
 
 
-@pytest.mark.parametrize("situation", [pytest.param(name, marks=slow_situation.get(name, ())) for name in SITUATIONS])
+@pytest.mark.parametrize("situation", [pytest.param(name, marks=situation_marks.get(name, ())) for name in SITUATIONS])
 def test_toy_without_a_fault_passes(situation: str) -> None:
     """So it is the fault that is found, and nothing else. Slow: time zones wait for real open times."""
     finding = observe(toy(), situation)
@@ -333,7 +333,7 @@ def test_toy_without_a_fault_passes(situation: str) -> None:
     assert finding.passed, finding.fact
 
 
-@pytest.mark.parametrize("situation", [pytest.param(name, marks=slow_situation.get(name, ())) for name in SITUATIONS])
+@pytest.mark.parametrize("situation", [pytest.param(name, marks=situation_marks.get(name, ())) for name in SITUATIONS])
 def test_llmbatch_passes(situation: str) -> None:
     """Our breaker survives all of them, for threads and for tasks. Slow: time zones wait for real open times."""
     finding = observe(OURS, situation)
