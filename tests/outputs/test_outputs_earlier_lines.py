@@ -162,3 +162,15 @@ def test_a_torn_line_is_removed_though_only_a_part_of_it_fitted(path: Path) -> N
         assert path.read_bytes() == before + result_line(4) + result_line(5)[:left]
         open_output(path).close()
         assert path.read_bytes() == before + result_line(4)
+
+
+def test_a_disk_that_fails_while_cut_answers_are_sought_ends_the_run(path: Path) -> None:
+    """The file is named; nothing of it is changed."""
+    before = path.read_bytes()
+    output = opened(path, failing(pread=errno.EIO))
+
+    with pytest.raises(WriteError, match=r"^o: .*Input/output error") as caught:
+        output.find_cut_answers(lambda line: True, None)
+
+    assert (caught.value.exit_code, path.read_bytes()) == (74, before)
+    output.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -63,6 +64,30 @@ def test_a_pipe_that_another_writer_fills_at_the_last_moment_is_full(
     assert output.lines_written == 0
     assert output.write_ready(memoryview(b"one\n")) == 4
     assert output.lines_written == 1
+    output.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a thread writes there, and os.write waits")
+def test_a_write_waits_for_a_reader_that_is_late(pipe: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than the pipe holds is written whole: what does not fit waits until the reader has made room."""
+    from llmbatch.outputs.stream import PolledStreamOutput
+
+    output = open_stream_output(pipe[1], "pipe")
+    fill(pipe[1])
+    write_ready, waits = PolledStreamOutput.write_ready, []
+
+    def read_after_a_refusal(self: PolledStreamOutput, data: memoryview) -> int:
+        written = write_ready(self, data)
+        if not written:
+            waits.append(os.read(pipe[0], 1 << 20))
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PolledStreamOutput, "write_ready", read_after_a_refusal)
+        output.write(b"one\n")
+
+    assert len(waits) == 1
+    assert os.read(pipe[0], 99) == b"one\n"
     output.close()
 
 
