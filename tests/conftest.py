@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
@@ -40,9 +41,26 @@ def draw_no_constants_of_modules() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest first, then the other slow ones: no worker is left with a long one at the end."""
-    items.sort(key=lambda item: -sum(item.get_closest_marker(name) is not None for name in ("slow", "no_cover")))
+    """Deal the slow tests to the workers, the longest first: no worker is left with a long one at the end."""
+    items[:] = dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     leave_slow_tests_untraced(items)
+
+
+def dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """*items* in an order of which xdist gives every worker an equal part in one piece: slow tests first in each.
+
+    The other tests stay in their order, as those of one module share fixtures.
+    """
+    marks = {item: sum(item.get_closest_marker(name) is not None for name in ("slow", "no_cover")) for item in items}
+    slow = sorted((item for item in items if marks[item]), key=lambda item: -marks[item])
+    fast = [item for item in items if not marks[item]]
+    order: list[pytest.Item] = []
+    for worker in range(workers):
+        order += slow[worker::workers]
+        count = max(0, len(items) * (worker + 1) // workers - len(order))
+        order += fast[:count]
+        del fast[:count]
+    return order + fast
 
 
 def leave_slow_tests_untraced(items: list[pytest.Item]) -> None:

@@ -570,7 +570,7 @@ def test_many_stories_go_as_the_model_says() -> None:
     """Thousands of steps, and random steps reach each decision. Slow: the model reads the whole story at every step."""
     seen.clear()
 
-    run(300)
+    run(200)
 
     for what in (
         *("Succeed", "Fail", "RetryAt", "HoldForEvidence", "ParkUntil", "Requeue", "CircuitMoved", "OutageConfirmed"),
