@@ -25,6 +25,7 @@ from llmbatch.inputs.verify import verify_finished
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
 from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.several import SeveralProviders
 from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.preflight import check_first_row, check_same_request, name_other_inputs
@@ -108,7 +109,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
 
 def _provider(
     settings: Settings, *, needs_keys: bool = False, warn: Callable[[str], None] = lambda text: None
-) -> HttpProvider:
+) -> HttpProvider | SeveralProviders:
     return sending_nothing(
         model=settings.model,
         base_url=settings.base_url,
@@ -117,6 +118,8 @@ def _provider(
         endpoint=settings.endpoint,
         system=settings.system or None,
         params=settings.params,
+        fallback=settings.fallback or (),
+        pools=settings.pools,
         environ=os.environ,
         needs_keys=needs_keys,
         warn=warn,

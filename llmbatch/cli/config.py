@@ -1,4 +1,4 @@
-"""One configuration file: TOML, its top-level keys named like the flags of ``run``, and a table ``[params]``.
+"""One configuration file: TOML, its top-level keys named like the flags of ``run``, and ``[params]`` and ``[pools]``.
 
 Names and values come from the table in :mod:`llmbatch.runner.options`, and a message names file and key. A file that
 holds an API key is refused. :mod:`llmbatch.cli.settings` finds the files and ranks them.
@@ -10,7 +10,9 @@ import difflib
 import math
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
@@ -20,7 +22,10 @@ from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Value
 
-__all__ = ["KEY_HINT", "is_secret_name", "read_config"]
+if TYPE_CHECKING:
+    from llmbatch.providers.pools import PoolRoute
+
+__all__ = ["KEY_HINT", "Config", "is_secret_name", "read_config"]
 
 KEY_HINT = "keys come from the environment, such as OPENAI_API_KEY; --api-key-env names another variable"
 
@@ -35,8 +40,17 @@ def is_secret_name(name: str) -> bool:
     return _secret.fullmatch(name.replace("-", "_")) is not None
 
 
-def read_config(path: Path, content: bytes | None = None) -> tuple[dict[str, Value], dict[str, JSON]]:
-    """The settings of the file by option, and its ``[params]``; *content* is what it holds, where it was read already.
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a file says: settings by option, its ``[params]``, and its ``[pools]``."""
+
+    values: dict[str, Value]
+    params: dict[str, JSON]
+    pools: dict[str, tuple[PoolRoute, ...]]
+
+
+def read_config(path: Path, content: bytes | None = None) -> Config:
+    """Read the file; *content* is what it holds, where it was read already.
 
     Raises:
         UsageError: the file cannot be read, or says something that is not allowed.
@@ -57,10 +71,15 @@ def read_config(path: Path, content: bytes | None = None) -> tuple[dict[str, Val
         raise UsageError(f"{where} is not TOML: {error}", hint='a line reads: model = "openai/gpt-5-mini"') from None
     values: dict[str, Value] = {}
     params: dict[str, JSON] = {}
+    pools: dict[str, tuple[PoolRoute, ...]] = {}
     for written, value in table.items():
         key = written.replace("-", "_")
         if key == "params":
             params = _params_table(value, where)
+        elif key == "pools":
+            from llmbatch.providers.pools import read_pools
+
+            pools = read_pools(value, f"{where}: pools")
         elif is_secret_name(key):
             raise UsageError(
                 f"{where}: {shown(written)} looks like a key, and keys do not belong in files", hint=KEY_HINT
@@ -70,7 +89,7 @@ def read_config(path: Path, content: bytes | None = None) -> tuple[dict[str, Val
             if option.name in values:
                 raise UsageError(f"{where}: {shown(written)} is set twice", hint="keep one of the two spellings")
             values[option.name] = option.from_toml(value, f"{where}: {shown(written)}")
-    return values, params
+    return Config(values, params, pools)
 
 
 def _known(key: str, written: str, where: str) -> Option:
@@ -85,7 +104,7 @@ def _known(key: str, written: str, where: str) -> Option:
     intent = find_intent(key)
     if intent:
         raise UsageError(f"{where}: {shown(written)} is not a setting", hint=intent)
-    allowed = [*(option.name for option in OPTIONS.values() if option.settable), "params"]
+    allowed = [*(option.name for option in OPTIONS.values() if option.settable), "params", "pools"]
     close = difflib.get_close_matches(key, allowed, n=1)
     hint = f"did you mean {close[0]}?" if close else "allowed are " + ", ".join(allowed)
     raise UsageError(f"{where}: {shown(written)} is not a setting", hint=hint)

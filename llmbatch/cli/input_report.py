@@ -20,7 +20,9 @@ from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.pools import Pools, make_providers
 from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.providers.several import SeveralProviders
 from llmbatch.runner.tenant_keys import TenantKeys
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.storage.finished_rows import FinishedRows
@@ -201,10 +203,12 @@ def sending_nothing(
     endpoint: Endpoint | None,
     system: str | None,
     params: Mapping[str, JSON],
+    fallback: Sequence[str],
+    pools: Pools,
     environ: Mapping[str, str],
     needs_keys: bool = False,
     warn: Callable[[str], None] = lambda text: None,
-) -> HttpProvider:
+) -> HttpProvider | SeveralProviders:
     """A provider that prepares rows as a run's does, and needs no HTTP client, nor keys unless *needs_keys*.
 
     *warn* is told of columns that are not sent.
@@ -212,6 +216,8 @@ def sending_nothing(
     Raises:
         UsageError: a value cannot be meant.
     """
+    variables = [api_key_env or "", *header_variables(headers)]
+    variables += [route.api_key_env for routes in pools.values() for route in routes if route.api_key_env]
     connection = ProviderSettings(
         model=model,
         base_url=base_url,
@@ -220,11 +226,13 @@ def sending_nothing(
         system=system,
         params={name: dumps(value) for name, value in params.items()},
         headers=dict(headers),
-        environ=environ if needs_keys else _keyless(environ, [api_key_env or "", *header_variables(headers)]),
+        environ=environ if needs_keys else _keyless(environ, variables),
         sim_url=lambda: _SIM_URL,
         sim_scenarios=LocalSimulator.scenarios,
     )
-    return HttpProvider(connection, _NoTransport(), warn=warn)
+    return make_providers(
+        connection, lambda of: HttpProvider(of, _NoTransport(), warn=warn), fallback=fallback, pools=pools
+    )
 
 
 def _keyless(environ: Mapping[str, str], others: Sequence[str]) -> dict[str, str]:

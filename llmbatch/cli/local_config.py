@@ -10,7 +10,7 @@ import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from llmbatch.cli.terminal import tell_note
@@ -20,8 +20,10 @@ from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:
     from llmbatch.cli.settings import Settings
+    from llmbatch.core.headers import Headers
+    from llmbatch.providers.pools import PoolRoute
 
-__all__ = ["LOCAL_CONFIG", "is_loopback", "may_name_key", "restrict", "tell_about_local_file"]
+__all__ = ["LOCAL_CONFIG", "is_loopback", "may_name_key", "restrict", "restrict_pools", "tell_about_local_file"]
 
 LOCAL_CONFIG = "llmbatch.toml"
 """The file that is read from the current folder when no other is named."""
@@ -48,6 +50,23 @@ def restrict(values: Mapping[str, Value], folder: Path) -> tuple[dict[str, Value
         else:
             ignored.append(OPTIONS[name])
     return kept, ignored
+
+
+def restrict_pools(
+    pools: Mapping[str, tuple[PoolRoute, ...]],
+) -> tuple[dict[str, tuple[PoolRoute, ...]], list[str]]:
+    """Split *pools* into those that count and the names of those that are ignored.
+
+    A route may go to this machine, or to a known provider with that provider's own key.
+    """
+    kept = {name: routes for name, routes in pools.items() if all(map(_may_route, routes))}
+    return kept, [name for name in pools if name not in kept]
+
+
+def _may_route(route: PoolRoute) -> bool:
+    if route.base_url is not None:
+        return is_loopback(route.base_url)
+    return route.api_key_env is None
 
 
 def may_name_key(base_url: Value | None, proxy: Value | None) -> bool:
@@ -79,6 +98,13 @@ def tell_about_local_file(settings: Settings) -> None:
     as_json = settings.progress == "json"
     if settings.ignored:
         tell_note(*_ignored_note(settings.ignored), as_json=as_json)
+    if settings.ignored_pools:
+        names = ", ".join(f"pools.{name}" for name in settings.ignored_pools)
+        tell_note(
+            f"./{LOCAL_CONFIG} sets {names}, which is ignored: {_WHY['loopback']} and {_WHY['key']}",
+            f"if you trust the file, add --config {LOCAL_CONFIG} or run llmbatch trust",
+            as_json=as_json,
+        )
     counts = [name for name in ("base_url", "proxy", "api_key_env") if name in settings.from_local]
     if counts:
         tell_note(f"./{LOCAL_CONFIG} sets {' and '.join(counts)}, and so where requests go", "", as_json=as_json)
@@ -104,7 +130,7 @@ def _may_set(option: Option, value: Value, folder: Path) -> bool:
         case "folder":
             return value == "-" or _is_inside(str(value), folder)
         case "literal":
-            return isinstance(value, tuple) and not any("$" in text for _, text in value)
+            return isinstance(value, tuple) and not any("$" in text for _, text in cast("Headers", value))
         case "never":
             return False
 

@@ -90,6 +90,8 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             endpoint=settings.endpoint,
             system=settings.system or None,
             params=settings.params,
+            fallback=settings.fallback or (),
+            pools=settings.pools,
             observers=observers,
             environ=os.environ,
             max_answer_memory=settings.max_answer_memory,

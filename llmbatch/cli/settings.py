@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
-from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict
+from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict, restrict_pools
 from llmbatch.cli.terminal import shown
 from llmbatch.cli.trust import is_trusted
 from llmbatch.core.errors import UsageError
@@ -25,6 +25,7 @@ from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, CommandOptions
 from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:
+    from llmbatch.providers.pools import PoolRoute, Pools
     from llmbatch.runs.batch_runner import Options
 
 __all__ = ["CommandLine", "Settings", "output_of", "resolve"]
@@ -49,15 +50,18 @@ class CommandLine:
 class Settings(CommandOptions):
     """What holds, checked. ``origin`` has the source of each option that is not left at its default.
 
-    ``from_local`` names the options that a ``./llmbatch.toml`` set, ``ignored`` has those that it may not set.
+    ``from_local`` names the options that a ``./llmbatch.toml`` set, ``ignored`` has those that it may not set, and
+    ``ignored_pools`` its pools that would send keys to another host.
     """
 
     input: str
     verbose: int
     params: Mapping[str, JSON]
+    pools: Pools
     origin: Mapping[str, str]
     from_local: frozenset[str] = frozenset()
     ignored: tuple[Option, ...] = ()
+    ignored_pools: tuple[str, ...] = ()
 
     def run_options(self) -> Options:
         """The keywords of :class:`~llmbatch.runner.options.RunOptions`."""
@@ -73,20 +77,25 @@ def resolve(given: CommandLine, environ: Mapping[str, str], folder: Path) -> Set
     values: dict[str, Value] = {}
     origin: dict[str, str] = {}
     params: dict[str, JSON] = {}
+    pools: dict[str, tuple[PoolRoute, ...]] = {}
+    ignored_pools: list[str] = []
     ignored: list[Option] = []
     local_key: Value | None = None
     local: set[str] = set()
     for path in reversed(_config_files(given, environ, folder)):  # the strongest last
         content = _content(folder / LOCAL_CONFIG) if path is _LOCAL_PATH else None
-        file_values, file_params = read_config(path, content)
+        config = read_config(path, content)
+        file_values, file_pools = config.values, config.pools
         # One that is named, by whatever path, is trusted.
         if content is not None and not is_trusted(folder / LOCAL_CONFIG, content, environ):
             file_values, ignored = restrict(file_values, folder)
+            file_pools, ignored_pools = restrict_pools(file_pools)
             local_key = file_values.pop(_KEY, None)
             local.update(file_values)
         _merge(values, file_values)
         origin |= dict.fromkeys(file_values, str(path))
-        params |= file_params
+        params |= config.params
+        pools |= file_pools
     said = _from_variables(environ) | _from_flags(given)
     _merge(values, {name: value for name, (value, _) in said.items()})
     origin |= {name: source for name, (_, source) in said.items()}
@@ -101,6 +110,8 @@ def resolve(given: CommandLine, environ: Mapping[str, str], folder: Path) -> Set
         input=_input(given),
         verbose=given.verbose,
         params=params,
+        pools=pools,
+        ignored_pools=tuple(ignored_pools),
         origin=origin,
         from_local=frozenset(name for name in local if origin[name] == LOCAL_CONFIG),
         ignored=tuple(option for option in ignored if option.name not in said),

@@ -31,6 +31,12 @@ class Route:
     label: str
     account: str
     base_url: str = ""
+    model: str = ""
+    """``PROVIDER/MODEL`` for the output line where the label says more than that; empty: the label."""
+    rank: int = 0
+    """Of several routes of a row those of the lowest rank that take it are used; those of one rank are a pool."""
+    weight: float = 1.0
+    """Share of the rows that this route of a pool gets, relative to the others."""
 
 
 @dataclass(slots=True)

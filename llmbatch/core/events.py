@@ -30,6 +30,7 @@ __all__ = [
     "Progress",
     "RetryPlanned",
     "RowFinished",
+    "RowMoved",
     "RowParked",
     "RowsRequeued",
     "RunEnded",
@@ -131,6 +132,16 @@ class RowParked:
     retry_after: float
     reason: str
     avoided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowMoved:
+    """A waiting row goes to another route: ``route`` takes none now, and ``to`` does."""
+
+    at: float
+    route: str
+    row: int
+    to: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +264,7 @@ Event = (
     | CallEnded
     | RetryPlanned
     | RowParked
+    | RowMoved
     | RowsRequeued
     | RowFinished
     | CircuitChanged

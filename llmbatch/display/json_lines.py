@@ -20,6 +20,7 @@ from llmbatch.core.events import (
     OutageEnded,
     OutageStarted,
     RetryPlanned,
+    RowMoved,
     RowParked,
     RowsRequeued,
     RunEnded,
@@ -48,6 +49,7 @@ _DETAILS: dict[type, str] = {
     CallEnded: "attempt_failed",
     RetryPlanned: "retry_planned",
     RowParked: "parked",
+    RowMoved: "moved",
     RowsRequeued: "requeued",
     Throttled: "throttled",
 }

@@ -16,6 +16,7 @@ from llmbatch.core.events import (
     OutageEnded,
     OutageStarted,
     RetryPlanned,
+    RowMoved,
     RowParked,
     RowsRequeued,
     RunStopping,
@@ -129,6 +130,8 @@ class LogLines:
                 return LogLine("info", f"row {event.row}: parked, {when}: {shown(event.reason, 200)}")
             case RetryPlanned():
                 return LogLine("info", f"row {event.row}: again in {_wait(event.delay)} after {shown(event.code, 80)}")
+            case RowMoved():
+                return LogLine("info", f"row {event.row}: goes to {elided(event.to, 80)}")
             case RowsRequeued():
                 return LogLine("info", f"{plural(event.count, 'parked row')} of {elided(event.route, 80)} may go again")
             case Throttled():

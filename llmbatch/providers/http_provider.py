@@ -16,6 +16,7 @@ from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
 from llmbatch.providers.formats.bodies import NOT_SENT, compose_body, content_member, to_bytes
+from llmbatch.providers.formats.known import knows_endpoint
 from llmbatch.providers.formats.parameters import PARAMETERS, echoed_metadata
 from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
@@ -109,6 +110,15 @@ class HttpProvider:
         )
         return cls(connection, transport, warn=warn)
 
+    @property
+    def run_model(self) -> str:
+        """The model of the run, as it was named."""
+        return self._connection.model or ""
+
+    def alongside(self, connection: ProviderSettings) -> HttpProvider:
+        """A provider with other settings that uses the transport of this one, which closes it."""
+        return HttpProvider(connection, self._transport, warn=self._warn)
+
     def check_model(self) -> None:
         """Refuse a model of the run that no row could be sent to, before any row is read.
 
@@ -138,7 +148,8 @@ class HttpProvider:
         members, settings = kind.members, self._settings[target.is_endpoint_forced]
         if kind.body is not None:
             settings = self._settings_of_batch[target.is_endpoint_forced]
-            body = kind.body.encode() if kind.model is not None else _with_model(kind.body, members, target.model)
+            is_own = kind.model is not None and not self._connection.replaces_model
+            body = kind.body.encode() if is_own else _with_model(kind.body, members, target.model)
         else:
             unsent = members.keys() - self._sent[target.endpoint]
             unsent.discard(content_member(target.endpoint, members) or "")
@@ -175,6 +186,34 @@ class HttpProvider:
                 f"(to send one, name it: -P {new[0]}=…)"
             )
 
+    def own_model(self, row: Row) -> str | None:
+        """The model that *row* names itself, as JSON text; None if it leaves that to the run.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+        """
+        return parse_kind(row.fields, model=self._resolver.run_model, raw=self._is_raw).model
+
+    def carries(self, row: Row) -> bool:
+        """Whether *row* can be sent here: the provider knows the wire format in which the row is written.
+
+        A prompt or messages can be written in every provider's format; a batch row's body is in one.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+            UsageError: the row needs a key that is not there.
+        """
+        kind, target = self._resolve(row)
+        return not (kind.body or kind.endpoint) or knows_endpoint(target.provider, target.endpoint)
+
+    def check_target(self) -> None:
+        """Check that the run's model has an address and a key, before any row is read.
+
+        Raises:
+            UsageError: what is missing.
+        """
+        self._resolver.target(None, None, anthropic=False)
+
     def lookup(self, row: Row, request: Request) -> Outcome | None:
         """None: no answer is known without a call."""
         return None
@@ -186,7 +225,8 @@ class HttpProvider:
             return resolved[1], resolved[2]
         kind = parse_kind(row.fields, model=self._resolver.run_model, raw=self._is_raw)
         self.models.add(row.number, is_own=kind.model is not None)
-        target = self._resolver.target(kind.model, kind.endpoint, anthropic=kind.anthropic, path=kind.path)
+        model = None if self._connection.replaces_model else kind.model
+        target = self._resolver.target(model, kind.endpoint, anthropic=kind.anthropic, path=kind.path)
         self._resolved = (row, kind, target)
         return kind, target
 

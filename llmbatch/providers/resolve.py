@@ -73,6 +73,8 @@ class ProviderSettings:
     """Request parameters as JSON text, for rows that do not set them; not for batch rows."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     """The environment that keys and base URLs are read from."""
+    replaces_model: bool = False
+    """Whether ``model`` counts for rows that name their own too, as that of a fallback or of a pool does."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
     sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
@@ -116,6 +118,7 @@ class Target:
     endpoint: Endpoint
     model: str
     is_endpoint_forced: bool
+    provider: KnownProvider
 
 
 class Resolver:
@@ -243,6 +246,7 @@ class Resolver:
             endpoint=endpoint,
             model=dumps(name),
             is_endpoint_forced=endpoint != (own or address.endpoint or provider.endpoint),
+            provider=provider,
         )
 
     def _with_added(self, headers: dict[str, str], provider: KnownProvider) -> dict[str, str]:

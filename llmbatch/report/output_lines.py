@@ -27,7 +27,7 @@ _TAIL = (
     rb',"usage":(?:null|\{"input_tokens":([0-9]{1,18}),"output_tokens":([0-9]{1,18})\})'
     rb',"cost_usd":(null|[-+.0-9eE]{1,40}),"model":(null|' + _STRING + rb")"
     rb',"attempts":[0-9]+,"deferrals":[0-9]+,"latency_s":(null|[0-9.]{1,40})(?:,"settings":"[0-9a-f]{1,64}")?'
-    rb'(?:,"finish_reason":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
+    rb'(?:,"finish_reason":(' + _STRING + rb'))?(?:,"route":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
 )
 _is_failed = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","status":"failed"[,}]').match
 _match_id = re.compile(rb'\{"row":[0-9]+,"hash":"[0-9a-f]+","status":"failed","id":(' + _STRING + rb"|[^,]+),").match
@@ -137,13 +137,14 @@ class OutputLines:
         if found is None:
             self._add_parsed(line, failed=failed)
             return
-        inputs, outputs, cost, model, latency, finish = found.groups()
+        inputs, outputs, cost, model, latency, finish, route = found.groups()
         if not failed:
             self.cut_answers += finish == b'"length"'
             # What is inside a text or a body cannot end so: its quotes are escaped.
             self.answers_without_text += line.endswith(b',"text":""', 0, end)
         if model == b"null":
             return
+        model = route or model
         label = self._labels.get(model)
         if label is None:
             label = str(parse(model.decode("utf-8", "replace")))

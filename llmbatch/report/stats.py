@@ -23,6 +23,7 @@ from llmbatch.core.events import (
     Progress,
     RetryPlanned,
     RowFinished,
+    RowMoved,
     RowParked,
     RowsRequeued,
     RunEnded,
@@ -92,6 +93,8 @@ class RunStats:
                 self._waiting.add(event.row)
             case RowParked():
                 self._row_parked(event)
+            case RowMoved():
+                self._no_longer_waits(event.row)
             case RowsRequeued():
                 self._rows_requeued(event)
             case CircuitChanged():

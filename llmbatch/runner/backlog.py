@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 from llmbatch.core.calls import Outcome, Request, Route, Usage
-from llmbatch.core.events import Event, RetryPlanned, RowParked, RowsRequeued
+from llmbatch.core.events import Event, RetryPlanned, RowMoved, RowParked, RowsRequeued
 from llmbatch.core.rows import Row
 from llmbatch.route.route import RouteState
 
@@ -40,7 +40,22 @@ class RowState(Enum):
 class RunRoute:
     """One route of a run, or one tenant of it: its state, its queue, and its parked rows."""
 
-    __slots__ = ("good_request", "parked", "prefer_new", "queue", "route", "skipped", "state", "template", "unfinished")
+    __slots__ = (
+        "backups",
+        "credit",
+        "good_request",
+        "is_first",
+        "parked",
+        "prefer_new",
+        "queue",
+        "ramps_to",
+        "route",
+        "serves",
+        "skipped",
+        "state",
+        "template",
+        "unfinished",
+    )
 
     def __init__(self, route: Route, state: RouteState) -> None:
         self.route = route
@@ -56,6 +71,16 @@ class RunRoute:
         """The first request sent, from which the smallest request (a ping) is made."""
         self.good_request: Request | None = None
         """The smallest request that has succeeded, for health checks."""
+        self.is_first = False
+        """Whether it is the preferred route of some rows."""
+        self.backups: dict[RunRoute, None] = {}
+        """Other routes that can answer its rows."""
+        self.serves: dict[RunRoute, None] = {}
+        """Those of them whose rows go to it only while they take none."""
+        self.ramps_to = 0
+        """The limit before its circuit opened, until it has been regained; else 0."""
+        self.credit = 0.0
+        """Share of rows of a pool that it has not had yet."""
 
     def __repr__(self) -> str:
         return f"<RunRoute {self.state.label}, {self.unfinished} rows, {len(self.parked)} parked>"
@@ -64,6 +89,10 @@ class RunRoute:
     def waiting(self) -> int:
         """Rows that are neither in flight nor parked."""
         return self.unfinished - self.state.in_flight - len(self.parked)
+
+
+RoutesByRank = tuple[tuple[RunRoute, ...], ...]
+"""Routes of a row: those of each rank, preferred first."""
 
 
 class PendingRow:
@@ -82,14 +111,17 @@ class PendingRow:
         "request",
         "retry_number",
         "route",
+        "routes",
         "row",
         "state",
     )
 
-    def __init__(self, row: Row, request: Request | None, route: RunRoute) -> None:
+    def __init__(self, row: Row, request: Request | None, route: RunRoute, routes: RoutesByRank = ()) -> None:
         self.row = row
         self.request = request
         self.route = route
+        self.routes = routes
+        """All routes that can answer it, if there are several; else empty."""
         self.state = RowState.QUEUED
         self.is_body_dropped = False
         """Whether its body was dropped from memory, to be read again from the input."""
@@ -112,14 +144,24 @@ class PendingRow:
 
 
 class Backlog:
-    """Unfinished rows in memory of one run, each in exactly one state. *on_wait* is called for each row that waits."""
+    """Unfinished rows in memory of one run, each in exactly one state.
 
-    def __init__(self, *, emit: Callable[[Event], None], on_wait: Callable[[PendingRow], None]) -> None:
+    *on_wait* is called for each row that waits, *find_other* for each that would be parked: a route that takes it now.
+    """
+
+    def __init__(
+        self,
+        *,
+        emit: Callable[[Event], None],
+        on_wait: Callable[[PendingRow], None],
+        find_other: Callable[[PendingRow, float], RunRoute | None] = lambda pending, now: None,
+    ) -> None:
         self.rows: dict[int, PendingRow] = {}
         self.queued: dict[RunRoute, None] = {}
         """Routes with rows in their queue."""
         self._emit = emit
         self._on_wait = on_wait
+        self._find_other = find_other
         self._paused: dict[RunRoute, None] = {}
         self._heap: list[tuple[float, int, PendingRow]] = []
         self._retries = 0
@@ -161,6 +203,7 @@ class Backlog:
             elif now >= route.state.throttle.not_before:
                 del self._paused[route]
                 self.requeue(route, now)
+                self.divert_parked(route.backups, now)
 
     def enqueue(self, pending: PendingRow, *, first: bool = False) -> None:
         """Queue the row on its route; *first*: before the others."""
@@ -195,6 +238,40 @@ class Backlog:
         self._on_wait(pending)
         self._emit(RetryPlanned(now, pending.route.state.label, pending.row.number, at - now, code))
 
+    def move(self, pending: PendingRow, to: RunRoute, now: float, *, first: bool = False) -> None:
+        """Queue a waiting row on another of its routes, where nothing counts against it yet."""
+        old, row = pending.route, pending.row.number
+        if pending.state is RowState.QUEUED and pending in old.queue:
+            old.queue.remove(pending)
+            if not old.queue:
+                self.queued.pop(old, None)
+        old.parked.pop(row, None)
+        old.state.forget(row)
+        old.unfinished -= 1
+        to.unfinished += 1
+        pending.route = to
+        if pending.request is not None:
+            pending.request, pending.bytes = None, 0
+        pending.last, pending.probes, pending.not_before = None, 0, 0.0
+        pending.state = RowState.HELD  # in no container
+        self._emit(RowMoved(now, old.state.label, row, to.state.label))
+        self.enqueue(pending, first=first)
+
+    def divert(self, pending: PendingRow, now: float) -> bool:
+        """Move a row that would be parked to another of its routes that takes rows; False if there is none."""
+        other = self._find_other(pending, now) if pending.routes else None
+        if other is None:
+            return False
+        self.move(pending, other, now)
+        return True
+
+    def divert_parked(self, routes: Iterable[RunRoute], now: float) -> None:
+        """Move parked rows of *routes* to a route that takes them now."""
+        for route in routes:
+            if route.backups and route.parked:
+                for pending in list(route.parked.values()):
+                    self.divert(pending, now)
+
     def park(self, pending: PendingRow, now: float, *, avoided: bool) -> None:
         """Park the row until its route recovers; *avoided*: it would otherwise have been sent now."""
         route = pending.route
@@ -206,7 +283,7 @@ class Backlog:
         self._emit(RowParked(now, state.label, pending.row.number, state.retry_after(now), state.reason, avoided))
 
     def park_waiting(self, route: RunRoute, now: float) -> None:
-        """Park all waiting rows of the route: its circuit opened, or the provider named a long wait."""
+        """Park all waiting rows of the route, or move them: its circuit opened, or the provider named a long wait."""
         waiting = list(route.queue)
         route.queue.clear()
         self.queued.pop(route, None)
@@ -223,9 +300,15 @@ class Backlog:
                 if (pending := self.rows.get(row)) is not None and pending.state is RowState.HELD
             ]
         for pending in waiting:
-            self.park(pending, now, avoided=True)
+            if not self.divert(pending, now):
+                self.park(pending, now, avoided=True)
         for pending in held:
-            self.park(pending, now, avoided=False)
+            if not self.divert(pending, now):
+                self.park(pending, now, avoided=False)
+
+    def is_paused(self, route: RunRoute) -> bool:
+        """Whether the rows of *route* are parked until its named wait is over."""
+        return route in self._paused
 
     def pause(self, route: RunRoute) -> None:
         """Requeue the parked rows of *route* when its named wait is over."""

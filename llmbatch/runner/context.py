@@ -12,6 +12,7 @@ from llmbatch.runner.finish import Finisher
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
+from llmbatch.runner.routing import Routing
 
 __all__ = ["RunContext"]
 
@@ -25,6 +26,7 @@ class RunContext:
     source: Source
     sink: Sink
     routes: Routes
+    routing: Routing
     backlog: Backlog
     finisher: Finisher
     machine: Machine

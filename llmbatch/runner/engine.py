@@ -303,12 +303,10 @@ class Engine:
     def _conclude(self) -> RunOutcome:
         if self._ending is not None:
             return self._ending
+        if self._scheduler.is_finished():
+            return RunOutcome(0, "finished")
         given_up = self._scheduler.given_up()
-        if given_up is not None:
-            return RunOutcome(3, *given_up)
-        if not self._scheduler.is_finished():
-            return RunOutcome(75, "stopped before the end")
-        return RunOutcome(0, "finished")
+        return RunOutcome(75, "stopped before the end") if given_up is None else RunOutcome(3, *given_up)
 
     def deferred(self) -> list[Result]:
         """Results of the rows that still wait."""

@@ -62,7 +62,8 @@ class Finisher:
             error_message=outcome.message if failed else None,
             text=outcome.text,
             usage=outcome.usage if pending.earlier_usage is None else _added(pending.earlier_usage, outcome.usage),
-            model=route.route.label,
+            model=route.route.model or route.route.label,
+            route=_told_route(pending),
             latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
@@ -96,6 +97,12 @@ class Finisher:
         self._emit(Progress(now, self._source.rows_read, self._source.fraction, exhausted))
 
 
+def _told_route(pending: PendingRow) -> str | None:
+    """The label of its route, if that is one of a pool or a fallback."""
+    first = pending.routes[0] if pending.routes else (pending.route,)
+    return None if first == (pending.route,) else pending.route.route.label
+
+
 def _added(spent: Usage, usage: Usage | None) -> Usage:
     if usage is None:
         return spent
@@ -115,7 +122,7 @@ def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Re
         row.id_json,
         attempts=pending.attempts,
         deferrals=max(1, pending.deferrals),
-        model=pending.route.route.label,
+        model=pending.route.route.model or pending.route.route.label,
         retry_after=retry_after,
         reason=machine or given_up or state.reason or (last.message if last else "waiting for its turn"),
         metadata_json=row.fields.get("metadata"),

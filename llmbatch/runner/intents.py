@@ -106,7 +106,6 @@ _INTENTS: dict[str, str] = {
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
     "stream": "answers are read whole: a result line cannot hold a stream",
-    "fallback": "there are no fallback routes yet: --on-outage defer leaves rows for another command",
     "cache": "there is no cache yet; finished rows are never sent twice",
     "schema": 'send the schema as a parameter: -P response_format=\'{"type":"json_schema",…}\'',
 }

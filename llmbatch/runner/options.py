@@ -15,7 +15,7 @@ from llmbatch.core.headers import Headers
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option, option, options_of
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
-from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Switch, Text
+from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -250,7 +250,16 @@ class CommandOptions(RunOptions):
         None,
         Text("PROVIDER/MODEL"),
         *("-m", "--model"),
-        help="Which model, such as openai/gpt-5-mini or sim/steady. A row's own model wins.",
+        help="Which model, such as openai/gpt-5-mini or sim/steady, or a pool: pool/NAME. A row's own model wins.",
+        group="Model",
+    )
+    fallback: tuple[str, ...] | None = option(
+        None,
+        Names("PROVIDER/MODEL"),
+        "--fallback",
+        help="Where rows go while the route of their model is down, or its account, key or model is refused. May be "
+        "repeated: the first that takes a row gets it.",
+        unset="none",
         group="Model",
     )
     base_url: str | None = option(

@@ -13,10 +13,9 @@ from itertools import starmap
 from llmbatch.core.calls import Request
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice
-from llmbatch.core.ports import first_request
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
-from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RowState, RunRoute
+from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RoutesByRank, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.tenant_keys import missing_key_text
 
@@ -108,7 +107,7 @@ class Reading:
         for _ in range(TURN + 2 * jump):
             if not self.can_read_for(wanted):
                 break
-            pending = self._next(now)
+            pending = self._next(now, wanted)
             if pending is None:
                 if self.needs_input or self.ended:
                     break
@@ -133,11 +132,16 @@ class Reading:
         if self._is_full() or routes.is_full:
             return False
         down = not routes.known
+        routing = self._run.routing
         for route in routes.known.values():
-            if route.state.room(now) and (not route.queue or route.waiting < self._run.max_waiting):
+            if (
+                route.state.room(now)
+                and (not route.queue or route.waiting < self._run.max_waiting)
+                and (not routing.is_used or routing.is_wanted(route))
+            ):
                 self._open_route = route
                 return True
-            down = down or self._is_down(route)
+            down = down or (self._is_down(route) and not routing.is_covered(route))
         # All known routes may be down: rows of other routes may follow.
         return down or (routes.has_tenants and self._source.can_skip)
 
@@ -164,8 +168,11 @@ class Reading:
             return False
         return self._source.can_skip or not self._is_full()
 
-    def _next(self, now: float) -> PendingRow | None:
-        """Read the next row that is a request; None for one that is not, or if there is none now."""
+    def _next(self, now: float, wanted: RunRoute | None = None) -> PendingRow | None:
+        """Read the next row that is a request; None for one that is not, or if there is none now.
+
+        Of several routes it gets *wanted* if that is one of them.
+        """
         item = self._pull()
         if item is None:
             return None
@@ -174,8 +181,17 @@ class Reading:
             return None
         if self._is_later_pass and item.number in self._run.backlog.rows:
             return None
+        run = self._run
+        routes: RoutesByRank = ()
         try:
-            request = first_request(self._run.provider, item)
+            candidates = run.provider.routes(item)
+            if len(candidates) == 1:
+                route = run.routes.route_of(item, candidates[0], now)
+                route.is_first = True
+            else:
+                routes = run.routing.known(item, candidates, now)
+                route = run.routing.choose(routes, now, wanted)
+            request = run.provider.request(item, route.route)
         except (MalformedRowError, MissingKeyError) as error:
             self._cannot_send(item, error)
             return None
@@ -184,8 +200,7 @@ class Reading:
             return None
         if self._held is not None:
             self._release()
-        run = self._run
-        pending = PendingRow(item, request, run.routes.route_of(item, request.route, now))
+        pending = PendingRow(item, request, route, routes)
         known = run.provider.lookup(item, request)
         if known is not None:
             run.finisher.finish(pending, known, "success" if known.verdict == "success" else "failed", now)
@@ -274,7 +289,10 @@ class Reading:
             return False
         most = self._run.max_waiting
         useful = any(
-            route.skipped and route.state.takes_calls(now) and route.waiting < most // 2 for route in self._run.routes
+            other.state.takes_calls(now) and other.waiting < most // 2
+            for route in self._run.routes
+            if route.skipped
+            for other in (route, *route.backups)
         )
         return useful and self._rewind()
 

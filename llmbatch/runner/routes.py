@@ -77,11 +77,22 @@ class Routes:
         if known is not None:
             return known
         if len(self.known) >= MAX_IDLE:
-            self.known = {
-                other: kept for other, kept in self.known.items() if kept.unfinished or not kept.state.is_idle(now)
-            }
+            self._drop_idle(now)
         made = self.known[label] = RunRoute(route, self._state(label, route.label))
         return made
+
+    def _drop_idle(self, now: float) -> None:
+        """Drop routes without rows of their own, and without those of others that could go to them."""
+        self.known = {
+            label: route
+            for label, route in self.known.items()
+            if route.unfinished or not route.state.is_idle(now) or any(other.unfinished for other in route.backups)
+        }
+        kept = set(self.known.values())
+        for route in self.known.values():
+            for others in (route.backups, route.serves):
+                for dropped in [other for other in others if other not in kept]:
+                    del others[dropped]
 
     def _state(self, label: str, name: str) -> RouteState:
         history = self._histories.get(name)

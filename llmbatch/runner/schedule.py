@@ -28,6 +28,7 @@ from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.reading import Reading
 from llmbatch.runner.routes import Routes, max_wait_without_progress
+from llmbatch.runner.routing import Routing
 from llmbatch.runner.settle import Settler
 
 __all__ = ["Scheduler"]
@@ -54,13 +55,18 @@ class Scheduler:
         good_rows: Callable[[], Sequence[Row]],
         seed: int,
     ) -> None:
+        routes = Routes(options, seed=seed, answered_before=answered_before)
+        routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
         self._run = RunContext(
             options=options,
             provider=provider,
             source=source,
             sink=sink,
-            routes=Routes(options, seed=seed, answered_before=answered_before),
-            backlog=Backlog(emit=emit, on_wait=lambda pending: self.reading.drop_body(pending)),
+            routes=routes,
+            routing=routing,
+            backlog=Backlog(
+                emit=emit, on_wait=lambda pending: self.reading.drop_body(pending), find_other=routing.other
+            ),
             finisher=Finisher(sink, source, now=now, emit=emit, require_finish=options.require_finish),
             machine=Machine(longest=options.recovery_timeout),
             now=now,
@@ -111,6 +117,11 @@ class Scheduler:
         if backlog.queued:
             for route in list(backlog.queued):
                 if not route.state.room(now):
+                    if route.queue and route.queue[0].routes:
+                        relief = self._run.routing.relief(route.queue[0], now)
+                        if relief is not None:
+                            backlog.move(route.queue[0], relief, now, first=True)
+                            return backlog.next_of(relief)
                     continue
                 # Alternate new rows with queued ones: bad rows in the queue must not block good new ones.
                 if route.prefer_new:
@@ -201,7 +212,7 @@ class Scheduler:
             good=self._checks.good(route) is not None,
             untried=self._run.backlog.has_untried(route),
         )
-        alone = self.reading.is_over and not candidates.untried and len(route.parked) == route.unfinished
+        alone = self.reading.is_over and not candidates.untried and 0 < route.unfinished == len(route.parked)
         if alone and not candidates.good and (state.is_tenant or not candidates.ping):
             many = len(route.parked) > 2 * run.options.failure_threshold
             probed = [(row, pending.last) for row, pending in route.parked.items() if pending.last is not None]
@@ -334,7 +345,18 @@ class Scheduler:
         if self.reading.may_read(now) and not self.reading.is_held:
             return False
         routes = [route for route in run.routes if route.unfinished or route.skipped]
-        return bool(routes) and all(self.is_blocked(route, now) for route in routes)
+        return bool(routes) and all(self.is_blocked(route, now) and not self._may_go_on(route, now) for route in routes)
+
+    def _may_go_on(self, route: RunRoute, now: float) -> bool:
+        """Whether rows of a route to which nothing more is sent may still go to another one."""
+        if not route.backups:
+            return False
+        open_ways = {other for other in route.backups if not self.is_blocked(other, now)}
+        if not open_ways:
+            return False
+        if route.skipped:
+            return True
+        return any(other in open_ways for row in route.parked.values() for group in row.routes for other in group)
 
     def why_stuck(self) -> str:
         """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""

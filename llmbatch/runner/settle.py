@@ -185,9 +185,10 @@ class Settler:
         self.defer(pending, now, avoided=False)
 
     def defer(self, pending: PendingRow, now: float, *, avoided: bool = True) -> None:
-        """Park a row whose route takes none, or end it; *avoided*: it would otherwise have been sent now."""
-        if not self._ends_in_outage(pending, now):
-            self._run.backlog.park(pending, now, avoided=avoided)
+        """Move a row whose route takes none, park it, or end it; *avoided*: it would otherwise have been sent now."""
+        backlog = self._run.backlog
+        if not backlog.divert(pending, now) and not self._ends_in_outage(pending, now):
+            backlog.park(pending, now, avoided=avoided)
 
     def _ends_in_outage(self, pending: PendingRow, now: float) -> bool:
         """With ``--on-outage fail``, end the row if there is a confirmed outage; return whether it ended."""
@@ -211,8 +212,11 @@ class Settler:
         self.tell_circuit(route, moved, now)
         if moved.new == "closed":
             self._run.open.pop(route, None)
+            self._run.backlog.divert_parked(route.backups, now)
         elif moved.old == "closed":
             self._run.open[route] = None
+            if route.backups:
+                route.ramps_to = route.state.limit.value
             self._run.backlog.park_waiting(route, now)
 
     def tell_circuit(self, route: RunRoute, moved: CircuitMoved, now: float) -> None:
@@ -223,6 +227,7 @@ class Settler:
 
     def _pause(self, route: RunRoute, pause: PauseRoute, now: float) -> None:
         backlog, state = self._run.backlog, route.state
+        route.ramps_to = 0  # this is its pace now
         self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named))
         if not state.is_closed:
             return
@@ -237,24 +242,31 @@ class Settler:
         if len(self._run.routes) == 1 and not self._others():
             self._run.halt(3, decision.message, decision.hint)
         else:
-            self._tell_given_up(decision.message, decision.hint, now)
+            self._tell_given_up(route, decision.message, decision.hint, now)
 
     def _stop(self, route: RunRoute, exit_code: int, reason: str, hint: str, now: float) -> None:
         """Stop the run, or give up the account that was refused if there are routes of others."""
         account, dead = route.route.account, route.state.dead
-        others = any(other.route.account != account and other.state.dead is None for other in self._run.routes)
-        if dead is None or dead.verdict != "account_refused" or dead.scope != "key" or not others:
+        others = [other for other in self._run.routes if other.route.account != account and other.state.dead is None]
+        is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
+        spared = [other for other in route.backups if other in others or (not is_key and other.state.dead is None)]
+        if dead is None or exit_code != 3 or not (spared if not is_key else others) or dead.scope == "row":
             self._run.halt(exit_code, reason, hint)
             return
         for other in self._run.routes:
-            if other.route.account == account:
+            if other is route or (is_key and other.route.account == account):
                 other.state.give_up(dead)
                 self._run.backlog.park_waiting(other, now)
-        self._tell_given_up(reason, hint, now)
+        self._tell_given_up(route, reason, hint, now)
 
-    def _tell_given_up(self, message: str, hint: str, now: float) -> None:
-        if message not in self.given_up:
-            self.given_up[message] = hint
+    def _tell_given_up(self, route: RunRoute, message: str, hint: str, now: float) -> None:
+        if message in self.given_up:
+            return
+        self.given_up[message] = hint
+        others = ", ".join(other.state.label for other in route.backups if self._run.routing.takes(other))
+        if others:
+            self._run.emit(Notice(now, "warning", f"{message}; its rows go to {others}", hint))
+        else:
             self._run.emit(Notice(now, "error", message, hint))
 
     def _machine_failed(self, outcome: Outcome, now: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from llmbatch.core.headers import Headers, check_headers, is_secret_value
 
@@ -16,13 +17,14 @@ __all__ = [
     "Choice",
     "FieldPath",
     "HeaderLines",
+    "Names",
     "Switch",
     "Text",
     "Value",
     "ValueType",
 ]
 
-Value = str | int | float | bool | Headers
+Value = str | int | float | bool | Headers | tuple[str, ...]
 
 
 class ValueType:
@@ -178,7 +180,7 @@ class HeaderLines(ValueType):
 
     def show(self, value: Value) -> str:
         """The names without the values, which may be keys."""
-        return ", ".join(name for name, _ in value) if isinstance(value, tuple) else ""
+        return ", ".join(name for name, _ in cast("Headers", value)) if isinstance(value, tuple) else ""
 
     def refused(self, value: object) -> str:
         """The name at most, never the value, which may be a key."""
@@ -197,6 +199,39 @@ class HeaderLines(ValueType):
         if any(is_secret_value(name, text) for name, text in headers):
             raise ValueError
         return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Names(ValueType):
+    """Names in order: one per flag, separated by commas in a variable, a list in TOML, a sequence in Python."""
+
+    metavar: str = "NAME"
+    repeats = True
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        return f"{self.metavar}, or a list of them"
+
+    def parse(self, text: str) -> tuple[str, ...]:
+        """Parse names separated by commas or line ends."""
+        names = [name.strip() for name in re.split(r"[,\n]", text) if name.strip()]
+        if not names:
+            raise ValueError
+        return self.check(names)
+
+    def check(self, value: object) -> tuple[str, ...]:
+        """Check a sequence of names that are not empty, or one name."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple):
+            raise TypeError
+        if not all(isinstance(name, str) and name.strip() and "\0" not in name for name in names):
+            raise ValueError
+        return tuple(names)
+
+    def show(self, value: Value) -> str:
+        """Separated by commas."""
+        return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class Switch(ValueType):

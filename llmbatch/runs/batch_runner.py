@@ -74,6 +74,8 @@ class _Keywords(Options, total=False):
     endpoint: Endpoint | None
     system: str | None
     params: Mapping[str, object] | None
+    fallback: Sequence[str] | None
+    pools: Mapping[str, object] | None
     observers: Sequence[Observer | Callable[[Event], object]]
     canary: object
     judge_error: ErrorJudge | None
@@ -106,6 +108,10 @@ class BatchRunner(Generic[RowT, ValueT]):
         endpoint: the wire format; None: as each row and the provider have it.
         system: a system prompt for rows that have none.
         params: request parameters for rows that do not set them.
+        fallback: ``PROVIDER/MODEL`` names, in order: where rows go while the route of their model is down, or its
+            account, key or model is refused.
+        pools: routes that are used as one, by the name that follows ``pool/`` in a model's name: ``{"cheap":
+            {"routes": [{"model": …, "base_url": …, "api_key_env": …, "weight": …}]}}``, as in a configuration file.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
@@ -141,6 +147,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         endpoint: Endpoint | None = None,
         system: str | None = None,
         params: Mapping[str, object] | None = None,
+        fallback: Sequence[str] | None = None,
+        pools: Mapping[str, object] | None = None,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
         judge_error: ErrorJudge | None = None,
@@ -152,7 +160,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         **options: Unpack[Options],
     ) -> None:
         check_names(frozenset(options))
-        check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers)
+        check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers, fallback=fallback)
         self.options = RunOptions(**options)
         arguments = ProviderArguments(
             model=model,
@@ -163,6 +171,8 @@ class BatchRunner(Generic[RowT, ValueT]):
             endpoint=endpoint,
             system=system,
             params=dict(params or {}),
+            fallback=(fallback,) if isinstance(fallback, str) else fallback or (),
+            pools=pools or {},
             canary=canary,
             max_answer_memory=max_answer_memory,
             environ=os.environ if environ is None else environ,

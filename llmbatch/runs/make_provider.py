@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,6 +41,8 @@ class ProviderArguments:
     endpoint: Endpoint | None
     system: str | None
     params: Mapping[str, object]
+    fallback: Sequence[str]
+    pools: Mapping[str, object]
     canary: object
     max_answer_memory: int
     environ: Mapping[str, str]
@@ -65,6 +67,9 @@ class ProviderArguments:
             UsageError: a value is out of range, or *model* is of none of these kinds.
         """
         is_function = self.model is not None and not isinstance(self.model, str) and not is_provider(self.model)
+        if (self.fallback or self.pools) and self.model is not None and not isinstance(self.model, str):
+            name = "fallback" if self.fallback else "pools"
+            raise UsageError(f"{name} is for models of providers, and a function is given", hint=f"leave out {name}")
         if is_function:
             return self._of_function(threads)
         if self.judge_error is not None or self.judge_result is not None:
@@ -73,6 +78,7 @@ class ProviderArguments:
         if self.model is not None and not isinstance(self.model, str):
             return cast("Provider", self.model)
         from llmbatch.providers.http_provider import HttpProvider
+        from llmbatch.providers.pools import make_providers, read_pools
         from llmbatch.providers.resolve import ProviderSettings
 
         settings = ProviderSettings(
@@ -88,11 +94,15 @@ class ProviderArguments:
             sim_url=host.url,
             sim_scenarios=None if self.transport is not None else host.scenarios,
         )
-        if self.transport is not None:
-            return HttpProvider(settings, self.transport, warn=warn)
-        return HttpProvider.over_http(
-            settings, before_sending=before_sending, warn=warn, max_answer_memory=self.max_answer_memory
-        )
+
+        def make(of: ProviderSettings) -> HttpProvider:
+            if self.transport is not None:
+                return HttpProvider(of, self.transport, warn=warn)
+            return HttpProvider.over_http(
+                of, before_sending=before_sending, warn=warn, max_answer_memory=self.max_answer_memory
+            )
+
+        return make_providers(settings, make, fallback=self.fallback, pools=read_pools(self.pools, "pools"))
 
     def _of_function(self, threads: int) -> Provider:
         from llmbatch.providers.function_provider import FunctionProvider

@@ -33,6 +33,9 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
             format; or, with *strict*, a row is malformed or the input cannot be read twice.
         UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
     """
+    check_routes = getattr(provider, "check_routes", None)  # of providers with several routes
+    if check_routes is not None:
+        check_routes()
     if not rows.is_rereadable:
         check_model = getattr(provider, "check_model", None)  # providers of other kinds have no model to check
         if check_model is not None:
@@ -142,10 +145,12 @@ def check_same_request(provider: Provider, rows: Input, output: str, earlier: tu
     if row is None:
         return
     try:
-        request = first_request(provider, row)
+        routes = provider.routes(row)
+        route = next((one for one in routes if model in (one.model, one.label)), routes[0])
+        request = provider.request(row, route)
     except (MalformedRowError, UsageError):
         return
-    now = request.route.label
+    now = route.model or route.label
     if now == model and settings and request.settings != settings:
         raise OutputError(
             f"{output}: row {number} was answered with another system prompt, other parameters or another endpoint "

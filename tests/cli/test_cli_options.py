@@ -19,7 +19,7 @@ from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import OPTIONS, RunOptions
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
-from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Switch, Text, Value
+from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text, Value
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
 VARIABLES = [(option, variable) for option in SETTABLE for variable in option.variables]
@@ -44,6 +44,8 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return "true", "true", True
         case HeaderLines():
             return "X-Test=1", '{X-Test = "1"}', (("X-Test", "1"),)
+        case Names():
+            return "ollama/a,ollama/b", '["ollama/a", "ollama/b"]', ("ollama/a", "ollama/b")
         case Text() | FieldPath():
             return "TEXT", '"TEXT"', "TEXT"
     raise AssertionError(option.value)
@@ -120,7 +122,7 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path,
         words = (flag,) if option.is_switch else (flag, known.get(option.name, text))
         done = llmbatch_here(command, "prompts.jsonl", *(() if option.name == "model" else ("-m", "m")), *words, **keys)
         assert done.returncode == 0, done.stderr
-        if not isinstance(option.value, Switch | Text):
+        if not isinstance(option.value, Switch | Text | Names):
             done = llmbatch_here("run", "prompts.jsonl", flag, "no..such")
             assert done.returncode == 2
             assert f"error: {option.flag} is 'no..such', must be {option.value.allowed}" in done.stderr

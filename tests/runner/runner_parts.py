@@ -18,6 +18,7 @@ from llmbatch.runner.finish import Finisher
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
+from llmbatch.runner.routing import Routing
 from llmbatch.runner.schedule import Scheduler
 
 GOOD = Outcome("success", status=200, text="fine")
@@ -86,19 +87,27 @@ class Parts:
         self.halted.append((exit_code, reason, hint))
 
     def context(self) -> RunContext:
-        return RunContext(
+        routes = Routes(self.options, seed=1, answered_before=lambda _: True)
+        routing = Routing(routes, is_paused=lambda route: run.backlog.is_paused(route))
+        run = RunContext(
             options=self.options,
             provider=self.provider,
             source=self.source,
             sink=self.sink,
-            routes=Routes(self.options, seed=1, answered_before=lambda _: True),
-            backlog=Backlog(emit=self.events.append, on_wait=lambda row: self.waited.append(row.row.number)),
+            routes=routes,
+            routing=routing,
+            backlog=Backlog(
+                emit=self.events.append,
+                on_wait=lambda row: self.waited.append(row.row.number),
+                find_other=routing.other,
+            ),
             finisher=Finisher(self.sink, self.source, now=self.clock, emit=self.events.append),
             machine=Machine(longest=60.0),
             now=self.clock,
             emit=self.events.append,
             halt=self.halt,
         )
+        return run
 
     def scheduler(self, *, good_rows: Callable[[], Sequence[Row]] = lambda: (), ever: bool = True) -> Scheduler:
         return Scheduler(

@@ -1,0 +1,184 @@
+"""Pools and fallbacks: what a configuration says about them, checked, and the providers that it makes."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from llmbatch.core.errors import UsageError
+from llmbatch.providers.catalog import PROVIDERS, split_model
+from llmbatch.providers.formats.known import knows_endpoint
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.providers.several import POOL_PREFIX, Member, SeveralProviders
+
+__all__ = ["PoolRoute", "Pools", "make_providers", "read_pools"]
+
+_MEMBERS = ("model", "base_url", "api_key_env", "weight")
+_EXAMPLE = 'write [pools.cheap], and below it routes = [{model = "openai/gpt-5-mini", api_key_env = "OPENAI_KEY_A"}, …]'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRoute:
+    """One route of a pool. ``weight``: its share of the rows, relative to the other routes; above 0."""
+
+    model: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    weight: float = 1.0
+
+
+Pools = Mapping[str, tuple[PoolRoute, ...]]
+"""The routes of each pool, by the name that follows ``pool/``."""
+
+
+def read_pools(value: object, where: str) -> dict[str, tuple[PoolRoute, ...]]:
+    """Read a table of pools, each with a list ``routes``; *where* names its source.
+
+    Raises:
+        UsageError: it is not one, or a value is not allowed.
+    """
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where} is not a table of pools", hint=_EXAMPLE)
+    return {str(name): _read_pool(pool, f"{where}.{name}") for name, pool in value.items()}
+
+
+def _read_pool(pool: object, where: str) -> tuple[PoolRoute, ...]:
+    if not isinstance(pool, Mapping):
+        raise UsageError(f"{where} is not a table", hint=_EXAMPLE)
+    unknown = next((str(key) for key in pool if key != "routes"), None)
+    if unknown is not None:
+        raise UsageError(f"{where}.{unknown} is not a setting: a pool has routes alone", hint=_EXAMPLE)
+    routes = pool.get("routes", [])
+    if not isinstance(routes, list | tuple):
+        raise UsageError(f"{where}.routes is not a list", hint=_EXAMPLE)
+    if not routes:
+        raise UsageError(f"{where} has no routes", hint=_EXAMPLE)
+    return tuple(_read_route(route, f"{where}.routes[{at}]") for at, route in enumerate(routes))
+
+
+def _read_route(route: object, where: str) -> PoolRoute:
+    if isinstance(route, PoolRoute):
+        return route
+    if not isinstance(route, Mapping):
+        raise UsageError(f"{where} is not a table", hint=_EXAMPLE)
+    for key in route:
+        if key not in _MEMBERS:
+            close = difflib.get_close_matches(str(key), _MEMBERS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(_MEMBERS)}"
+            raise UsageError(f"{where}.{key!s:.40} is not a setting of a route", hint=hint)
+    texts: dict[str, str | None] = {}
+    for key in ("model", "base_url", "api_key_env"):
+        text = route.get(key)
+        if text is not None and not (isinstance(text, str) and text.strip()):
+            raise UsageError(f"{where}.{key} is not text", hint=_EXAMPLE)
+        texts[key] = text
+    model = texts["model"]
+    if model is None:
+        raise UsageError(f"{where} names no model", hint=_EXAMPLE)
+    weight = route.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
+        raise UsageError(f"{where}.weight is {weight!r}, must be a number above 0", hint="leave it out for 1")
+    return PoolRoute(model=model, base_url=texts["base_url"], api_key_env=texts["api_key_env"], weight=float(weight))
+
+
+def make_providers(
+    settings: ProviderSettings,
+    make: Callable[[ProviderSettings], HttpProvider],
+    *,
+    fallback: Sequence[str] = (),
+    pools: Pools,
+) -> HttpProvider | SeveralProviders:
+    """The provider of a run; *make* creates that of one address.
+
+    Raises:
+        UsageError: an unknown pool, a fallback without a provider, or one that is the model itself.
+    """
+    model = (settings.model or "").strip()
+    if not fallback and not pools and not model.startswith(POOL_PREFIX):
+        return make(settings)
+    run_pool: tuple[PoolRoute, ...] = ()
+    base = settings
+    if model.startswith(POOL_PREFIX):
+        run_pool = _pool(model, pools, "the model")
+        if settings.base_url or settings.api_key_env:
+            flag = "--base-url" if settings.base_url else "--api-key-env"
+            raise UsageError(
+                f"{flag} and the model {model} contradict each other",
+                hint="each route of a pool has its own base_url and api_key_env",
+            )
+        base = replace(settings, model=None)
+    first = make(base)
+
+    def members(routes: Sequence[PoolRoute]) -> list[Member]:
+        suffixes = _suffixes(routes)
+        return [
+            Member(first.alongside(_settings(settings, route)), suffix, route.weight)
+            for route, suffix in zip(routes, suffixes, strict=True)
+        ]
+
+    named = [_fallback(name, model, pools) for name in fallback]
+    for at, name in enumerate(fallback):
+        if name in fallback[:at]:
+            raise UsageError(f"--fallback {name} is given twice", hint="name each route once")
+    return SeveralProviders(
+        first,
+        run_pool=members(run_pool),
+        pools={name: members(routes) for name, routes in pools.items()},
+        fallbacks=[members(routes) for routes in named],
+    )
+
+
+def _pool(name: str, pools: Pools, what: str) -> tuple[PoolRoute, ...]:
+    found = pools.get(name.removeprefix(POOL_PREFIX))
+    if found is None:
+        known = ", ".join(f"{POOL_PREFIX}{other}" for other in pools)
+        hint = f"known: {known}" if known else f"{_EXAMPLE} in a configuration file"
+        raise UsageError(f"{what} is {name}, and there is no such pool", hint=hint)
+    return found
+
+
+def _fallback(name: str, model: str, pools: Pools) -> tuple[PoolRoute, ...]:
+    if name == model:
+        raise UsageError(f"--fallback {name} is the model itself", hint="name another one, or leave it out")
+    if name.startswith(POOL_PREFIX):
+        return _pool(name, pools, "--fallback")
+    provider, rest = split_model(name)
+    if provider is None or not rest.strip():
+        raise UsageError(
+            f"--fallback {name:.80} names no known provider",
+            hint="write PROVIDER/MODEL, such as openrouter/openai/gpt-5-mini; for another server, a pool with base_url",
+        )
+    return (PoolRoute(model=name),)
+
+
+def _settings(settings: ProviderSettings, route: PoolRoute) -> ProviderSettings:
+    """The settings of one route: those of the run, but for what leads somewhere."""
+    provider = split_model(route.model)[0] or PROVIDERS["openai"]
+    endpoint = settings.endpoint
+    knows = endpoint is None or route.base_url is not None or knows_endpoint(provider, endpoint)
+    return replace(
+        settings,
+        model=route.model,
+        base_url=route.base_url,
+        api_key_env=route.api_key_env,
+        headers={},
+        endpoint=endpoint if knows else None,
+        replaces_model=True,
+    )
+
+
+def _suffixes(routes: Sequence[PoolRoute]) -> list[str]:
+    """What follows the model in the label of each route, so that no two labels are the same: its key, or its host."""
+    suffixes: list[str] = []
+    labels: list[str] = []
+    for route in routes:
+        host = urlsplit(route.base_url).netloc.rpartition("@")[2] if route.base_url else ""
+        suffix = f" ({route.api_key_env or host})" if route.api_key_env or host else ""
+        labels.append(f"{route.model}{suffix}")
+        same = labels.count(labels[-1])
+        suffixes.append(f"{suffix} #{same}" if same > 1 else suffix)
+    return suffixes

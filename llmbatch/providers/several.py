@@ -1,0 +1,171 @@
+"""Provider of rows that several routes can answer: fallbacks, and pools of routes that are used as one.
+
+Each route is an :class:`~llmbatch.providers.http_provider.HttpProvider` of its own, with its own address and key; all
+share one transport. The runner chooses among the routes of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
+from llmbatch.core.raw_json import parse
+from llmbatch.core.rows import Row
+from llmbatch.providers.http_provider import HttpProvider, ModelUse
+
+__all__ = ["POOL_PREFIX", "Member", "SeveralProviders"]
+
+POOL_PREFIX = "pool/"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One provider that serves one model. ``suffix``: follows the model in the label of its route.
+
+    ``weight``: its share of the rows, relative to the others of its pool.
+    """
+
+    provider: HttpProvider
+    suffix: str = ""
+    weight: float = 1.0
+
+
+class SeveralProviders:
+    """Implements :class:`llmbatch.core.ports.Provider`.
+
+    Args:
+        first: for rows whose model is not that of a pool; it owns the transport that all share.
+        run_pool: the members of the pool that the run names as its model; empty if it names none.
+        pools: all pools by name, as rows may name them.
+        fallbacks: where rows go while a route of a lower rank takes none, in this order.
+    """
+
+    def __init__(
+        self,
+        first: HttpProvider,
+        *,
+        run_pool: Sequence[Member] = (),
+        pools: Mapping[str, Sequence[Member]],
+        fallbacks: Sequence[Sequence[Member]],
+    ) -> None:
+        self._first = first
+        self._run_pool = run_pool
+        self._pools = pools
+        self._fallbacks = fallbacks
+        self._owners: dict[str, HttpProvider] = {}
+        """The provider of each route, by its label."""
+        self._routes: dict[tuple[int, Route], Route] = {}
+        """Each route of a member as the run knows it, by rank and by the member's own."""
+
+    @property
+    def models(self) -> ModelUse:
+        """How many rows name their own model."""
+        return self._first.models
+
+    def check_model(self) -> None:
+        """As :meth:`check_routes`; and refuse a model of the run that no row could be sent to.
+
+        Raises:
+            UsageError: what is wrong with it, and what was meant.
+        """
+        if not self._run_pool:
+            self._first.check_model()
+
+    def check_routes(self) -> None:
+        """Check that each fallback, and each member of the run's pool, has an address and a key.
+
+        Raises:
+            UsageError: what is missing, and of which route.
+        """
+        for members, what in ((self._run_pool, "the pool"), *((members, "--fallback") for members in self._fallbacks)):
+            for member in members:
+                try:
+                    member.provider.check_model()
+                    member.provider.check_target()
+                except UsageError as error:
+                    name = f"{member.provider.run_model}{member.suffix}"
+                    raise type(error)(f"{what}: {name}: {error.message}", hint=error.hint) from None
+
+    def routes(self, row: Row) -> Sequence[Route]:
+        """The routes of *row*, preferred first; those of one rank are a pool.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+            UsageError: the row needs a key, model or provider that is not there.
+        """
+        pool = self._pool_of(row)
+        found: dict[str, Route] = {}
+        if pool is None:
+            (route,) = self._first.routes(row)
+            self._owners.setdefault(route.label, self._first)
+            found[route.label] = route
+        else:
+            self._add(found, pool, row, rank=0)
+        for rank, members in enumerate(self._fallbacks, 1):
+            self._add(found, members, row, rank=rank)
+        if not found:
+            raise MalformedRowError("input_bad_url", "no route of the pool knows the wire format of this row")
+        return tuple(found.values())
+
+    def _pool_of(self, row: Row) -> Sequence[Member] | None:
+        """The members of the pool that answers *row*; None if no pool does."""
+        if not self._pools:
+            return None
+        own = self._first.own_model(row)
+        if own is None:
+            return self._run_pool or None
+        name = str(parse(own))
+        if not name.startswith(POOL_PREFIX):
+            return None
+        pool = self._pools.get(name.removeprefix(POOL_PREFIX))
+        if pool is None:
+            raise MalformedRowError("input_unknown_provider", f"model is {name}, and there is no such pool")
+        return pool
+
+    def _add(self, found: dict[str, Route], members: Sequence[Member], row: Row, *, rank: int) -> None:
+        """Add the routes of *members* that can carry *row* to *found*, by label."""
+        for member in members:
+            try:
+                if not member.provider.carries(row):
+                    continue
+                (own,) = member.provider.routes(row)
+            except (MissingKeyError, MalformedRowError):
+                if rank:
+                    continue
+                raise
+            route = self._routes.get((rank, own))
+            if route is None:
+                label = f"{own.label}{member.suffix}"
+                route = replace(own, label=label, model=own.label, rank=rank, weight=member.weight)
+                self._routes[rank, own] = route
+            if route.label not in found:
+                self._owners.setdefault(route.label, member.provider)
+                found[route.label] = route
+
+    def request(self, row: Row, route: Route) -> Request:
+        """Build the request of *row* on *route*.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+        """
+        request = self._owners[route.label].request(row, route)
+        request.route = route
+        return request
+
+    def lookup(self, row: Row, request: Request) -> Outcome | None:
+        """See the provider of the request's route."""
+        return self._owners[request.route.label].lookup(row, request)
+
+    def ping(self, like: Request) -> Request | None:
+        """The smallest request of the route of *like*."""
+        return self._owners[like.route.label].ping(like)
+
+    async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
+        """Send once by the provider of the request's route. Raises only cancellation."""
+        return await self._owners[request.route.label].call(request, row, timeout=timeout)
+
+    async def aclose(self) -> None:
+        """Close the transport; idempotent."""
+        await self._first.aclose()
