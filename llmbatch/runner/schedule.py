@@ -226,11 +226,12 @@ class Scheduler:
         if probe.kind == "ping" or probe.kind == "good":
             request = self._checks.ping(route) if probe.kind == "ping" else self._checks.good(route)
             return None if request is None else self._issue_check(route, probe.kind, request, now)
-        pending = (
-            self.reading.next_of(route, now, min(probe.jump, max(0, run.max_waiting - route.unfinished)))
-            if probe.kind == "fresh"
-            else None
-        )
+        pending = None
+        if probe.kind == "fresh":
+            # Rows that are skipped wait here, or else at another route: they have gone on there anyway.
+            covered = run.routing.is_covered(route)
+            jump = 0 if covered else min(probe.jump, max(0, run.max_waiting - route.unfinished))
+            pending = self.reading.next_of(route, now, jump)
         if pending is None:
             pending = run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn, now)
         return None if pending is None else self._issue(pending, now, state.probe_timeout())

@@ -1,0 +1,333 @@
+"""Rows with several routes, in virtual time: fallbacks while a route is down or refused, and pools by weight."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pytest
+from runner_story import Collector, Prompts, Story
+
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.events import CallSent, CircuitChanged, Notice, RowMoved, RowParked
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.pools import make_providers, read_pools
+from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.runner.engine import Engine
+from llmbatch.runner.options import RunOptions
+from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.virtual import VirtualTransport, run_virtual
+
+FINE = Phase(math.inf, "fine")
+LATENCY = 0.4
+
+
+class Servers:
+    """A transport to several simulated providers, one for each place: a model, or a key."""
+
+    def __init__(self, phases: Mapping[str, Sequence[Phase]], *, latency: float, seed: int) -> None:
+        self.transports = {
+            place: VirtualTransport(
+                SimulatedProvider(Scenario("test", tuple(story), "for a test"), seed=seed, latency=latency),
+                keep_log=True,
+            )
+            for place, story in phases.items()
+        }
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        place = key if key in self.transports else json.loads(request.body)["model"]
+        return await self.transports[place].post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        return
+
+    def good(self, place: str) -> int:
+        return sum(status == 200 for _, status in self.transports[place].log)
+
+
+def send(
+    rows: Iterable[object],
+    phases: Mapping[str, Sequence[Phase]],
+    *,
+    model: str = "openai/first",
+    fallback: Sequence[str] = ("mistral/second",),
+    pools: object = None,
+    seed: int = 1,
+    latency: float = LATENCY,
+    environ: Mapping[str, str] | None = None,
+    **options: Any,
+) -> tuple[Story, Servers]:
+    """Send *rows* to the simulated servers, each with its *phases*, and check what always holds."""
+    collector = Collector()
+    servers = Servers(phases, latency=latency, seed=seed)
+
+    async def main() -> Story:
+        keys = {"OPENAI_API_KEY": "sk-openai", "MISTRAL_API_KEY": "mk", "ANTHROPIC_API_KEY": "sk-ant"}
+        settings = ProviderSettings(model=model, environ=keys | dict(environ or {}))
+        provider = make_providers(
+            settings, lambda of: HttpProvider(of, servers), fallback=fallback, pools=read_pools(pools or {}, "pools")
+        )
+        engine = Engine(
+            provider,
+            IterableSource(rows),
+            collector,
+            RunOptions(**({"seed": seed, "concurrency": 40} | options)),
+            observers=[collector],
+        )
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        ending = await engine.run()
+        return Story(
+            *(ending, collector.results, engine.deferred(), collector.events, []),
+            *(loop.time() - started, 0, 0, collector.finished_at),
+        )
+
+    story = run_virtual(main, limit=200_000.0)
+    ends = Counter(result.number for result in story.results)
+    assert max(ends.values(), default=1) == 1, "a row ended twice"
+    assert not ends.keys() & {result.number for result in story.deferred}, "a row both ended and waits"
+    return story, servers
+
+
+def opened_at(story: Story, route: str) -> float:
+    return next(
+        event.at for event in story.of(CircuitChanged) if event.route == route and (event.old, event.new)[0] == "closed"
+    )
+
+
+@pytest.mark.parametrize("behavior", ["down", "refuse", "hang", "unauthorized", "bad_request", "quota"])
+def test_rows_go_on_at_the_fallback_while_the_first_route_is_down(prompts: Prompts, behavior: Any) -> None:
+    """No row is parked or fails; the fallback is called within a second; the first route has its rows back."""
+    outage = Phase(20, behavior)
+    story, servers = send(prompts(4000), {"first": [Phase(5), outage, FINE], "second": [FINE]}, timeout=10.0)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 4000})
+    assert not story.of(RowParked)
+    calls = [event for event in story.of(CallSent) if event.route == "mistral/second"]
+    assert 0 <= calls[0].at - opened_at(story, "openai/first") <= 1.0
+    back = sum(status == 200 and at > 25.0 for at, status in servers.transports["first"].log)
+    if behavior == "quota":  # an operator has to act: the account is left for good
+        assert (back, servers.good("second") > 3000) == (0, True)
+    else:
+        assert back > 400
+
+
+def test_an_outage_costs_hardly_any_time_with_a_fallback(prompts: Prompts) -> None:
+    """The ideal has 40 calls in flight all the time, at whichever route works."""
+    story, _ = send(prompts(6000), {"first": [Phase(5), Phase(20, "down"), FINE], "second": [FINE]})
+    alone, _ = send(prompts(6000), {"first": [FINE], "second": [FINE]})
+
+    assert story.statuses == alone.statuses == {"success": 6000}
+    assert story.seconds <= 1.05 * alone.seconds
+
+
+def test_a_healthy_route_gives_no_row_to_its_fallback(prompts: Prompts) -> None:
+    """Not even at its limit of requests in flight, nor while some of its calls fail."""
+    errors = Phase(math.inf, "errors", share=0.1)
+    story, servers = send(prompts(2000), {"first": [errors], "second": [FINE]})
+
+    assert story.statuses == {"success": 2000}
+    assert servers.transports["second"].log == []
+    assert {result.route for result in story.results} == {None}
+
+
+@pytest.mark.parametrize("behavior", ["unauthorized", "quota"])
+def test_an_account_that_is_refused_from_the_start_is_left_for_the_fallback(prompts: Prompts, behavior: Any) -> None:
+    """Told once, as a warning that names the fallback; the run ends well."""
+    story, _ = send(prompts(500), {"first": [Phase(math.inf, behavior)], "second": [FINE]})
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 500})
+    told = [event for event in story.of(Notice) if "mistral/second" in event.message]
+    assert [event.level for event in told] == ["warning"]
+    assert {(result.model, result.route) for result in story.results} == {("mistral/second", "mistral/second")}
+
+
+def test_a_run_whose_routes_are_all_refused_stops(prompts: Prompts) -> None:
+    """Exit 3, and no row has failed."""
+    refused = [Phase(math.inf, "unauthorized")]
+    story, _ = send(prompts(500), {"first": refused, "second": refused})
+
+    assert (story.ending.exit_code, story.statuses) == (3, {})
+
+
+def test_rows_are_parked_only_while_all_routes_are_down(prompts: Prompts) -> None:
+    """The first that recovers gets them, whichever it is."""
+    both = {"first": [Phase(5), Phase(300, "down"), FINE], "second": [Phase(1), Phase(60, "down"), FINE]}
+    story, servers = send(prompts(3000), both)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 3000})
+    assert story.of(RowParked)
+    assert servers.good("second") > 2000
+    assert story.seconds < 130
+
+
+def test_a_fallback_that_is_refused_too_leaves_rows_waiting_for_the_first(prompts: Prompts) -> None:
+    """The first route is only down: its rows wait for it, and nothing has failed."""
+    story, _ = send(
+        prompts(1000), {"first": [Phase(5), Phase(100, "down"), FINE], "second": [Phase(math.inf, "unauthorized")]}
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 1000})
+
+
+def test_a_bad_row_fails_where_it_is_and_visits_no_other_route(prompts: Prompts) -> None:
+    """Rows that always fail are theirs, with a fallback or without."""
+    story, servers = send(
+        prompts(1000, poison=range(100, 1000, 100)), {"first": [FINE], "second": [FINE]}, max_attempts=3
+    )
+
+    assert story.statuses == {"success": 991, "failed": 9}
+    assert servers.transports["second"].log == []
+
+
+def test_bad_rows_end_though_the_first_route_is_down(prompts: Prompts) -> None:
+    """They are judged at the fallback."""
+    story, _ = send(
+        prompts(1000, poison=range(100, 1000, 100)),
+        {"first": [Phase(1), Phase(600, "down")], "second": [FINE]},
+    )
+
+    assert story.statuses == {"success": 991, "failed": 9}
+    assert story.seconds < 120
+
+
+def test_rows_that_only_the_first_format_can_carry_wait_for_it() -> None:
+    """A batch row of Anthropic's format is not sent to a provider that does not know it."""
+    batch = [
+        {"custom_id": f"b{number}", "params": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5}}
+        for number in range(100)
+    ]
+    plain = [{"prompt": f"row {number}"} for number in range(900)]
+    rows = [row for pair in zip(plain, batch * 9, strict=False) for row in pair][:1000]
+    story, servers = send(
+        rows, {"first": [Phase(2), Phase(60, "down"), FINE], "second": [FINE]}, model="anthropic/first"
+    )
+
+    assert story.statuses == {"success": 1000}
+    assert all(result.model == "anthropic/first" for result in story.results if result.id.startswith("b"))
+    assert any(result.model == "mistral/second" for result in story.results)
+    assert servers.good("second") > 100
+
+
+def test_defer_leaves_no_row_that_some_route_takes(prompts: Prompts) -> None:
+    """``--on-outage defer`` ends when all that can be done is done."""
+    story, _ = send(prompts(1000), {"first": [Phase(5), Phase(math.inf, "down")], "second": [FINE]}, on_outage="defer")
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 1000})
+
+
+def test_fail_fails_no_row_that_some_route_takes(prompts: Prompts) -> None:
+    """Nor does ``--on-outage fail``."""
+    story, _ = send(prompts(1000), {"first": [Phase(5), Phase(math.inf, "down")], "second": [FINE]}, on_outage="fail")
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 1000})
+
+
+def test_rows_of_a_tenant_go_to_the_fallback_too(prompts: Prompts) -> None:
+    """With a circuit for each tenant."""
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 3}"}} for number in range(1500)]
+    story, _ = send(
+        rows, {"first": [Phase(3), Phase(60, "down"), FINE], "second": [FINE]}, circuit_key="metadata.tenant"
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 1500})
+    assert story.seconds < 40
+
+
+KEYS = {"KEY_A": "key-a", "KEY_B": "key-b", "KEY_C": "key-c"}
+
+
+def pool(**weights: float) -> object:
+    return {
+        "cheap": {
+            "routes": [
+                {"model": "openai/m", "api_key_env": f"KEY_{name.upper()}", "weight": weight}
+                for name, weight in weights.items()
+            ]
+        }
+    }
+
+
+def shares(story: Story) -> dict[str, float]:
+    rows = Counter(result.route for result in story.results)
+    return {str(route): count / len(story.results) for route, count in rows.items()}
+
+
+def test_a_pool_shares_its_rows_by_weight(prompts: Prompts) -> None:
+    """Each line names the route that answered, never the key."""
+    servers = {key: [FINE] for key in KEYS.values()}
+    story, _ = send(prompts(4000), servers, model="pool/cheap", fallback=(), pools=pool(a=2, b=1, c=1), environ=KEYS)
+
+    assert story.statuses == {"success": 4000}
+    found = shares(story)
+    assert found == {
+        "openai/m (KEY_A)": pytest.approx(0.5, abs=0.02),
+        "openai/m (KEY_B)": pytest.approx(0.25, abs=0.02),
+        "openai/m (KEY_C)": pytest.approx(0.25, abs=0.02),
+    }
+    assert {result.model for result in story.results} == {"openai/m"}
+
+
+@pytest.mark.parametrize("begins", [0.0, 5.0])
+def test_a_key_of_a_pool_without_money_is_left_out(prompts: Prompts, begins: float) -> None:
+    """At once, no row fails, and the others carry the load by weight."""
+    broke = [Phase(math.inf, "quota")] if not begins else [Phase(begins), Phase(math.inf, "quota")]
+    servers = {"key-a": [FINE], "key-b": broke, "key-c": [FINE]}
+    story, sent = send(prompts(6000), servers, model="pool/cheap", fallback=(), pools=pool(a=2, b=1, c=1), environ=KEYS)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 6000})
+    refused = [at for at, status in sent.transports["key-b"].log if status != 200]
+    assert len(refused) <= 20
+    assert max(refused) - min(refused) <= 2.0
+    rest = Counter(result.route for result in story.results if story.finished_at[result.number] > begins + 3)
+    total = sum(rest.values())
+    assert rest["openai/m (KEY_A)"] / total == pytest.approx(2 / 3, abs=0.05 * 2 / 3)
+    assert rest["openai/m (KEY_C)"] / total == pytest.approx(1 / 3, abs=0.05 * 1 / 3)
+
+
+def test_a_pool_without_a_route_left_goes_to_the_fallback(prompts: Prompts) -> None:
+    """And comes back."""
+    outage = [Phase(3), Phase(20, "down"), FINE]
+    servers = {"key-a": outage, "key-b": outage, "second": [FINE]}
+    story, sent = send(prompts(5000), servers, model="pool/cheap", pools=pool(a=1, b=1), environ=KEYS)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 5000})
+    assert sent.good("second") > 1000
+    assert sum(status == 200 and at > 25 for at, status in sent.transports["key-a"].log) > 100
+
+
+def test_a_throttled_route_of_a_pool_holds_up_nothing(prompts: Prompts) -> None:
+    """Rows go where there is room: what waits at the throttled one is relieved."""
+    throttled = [Phase(math.inf, "throttle", share=0.7)]
+    given: Any = {"model": "pool/cheap", "fallback": (), "environ": KEYS, "concurrency": 20}
+    story, _ = send(prompts(3000), {"key-a": throttled, "key-b": [FINE]}, pools=pool(a=1, b=1), **given)
+    alone, _ = send(prompts(3000), {"key-b": [FINE]}, pools=pool(b=1), **given)
+
+    assert story.statuses == alone.statuses == {"success": 3000}
+    assert story.seconds <= 1.2 * alone.seconds
+
+
+def test_rows_may_name_a_pool_each(prompts: Prompts) -> None:
+    """Beside rows that name a model, or leave it to the run."""
+    rows = [{"prompt": f"row {number}", "model": "pool/cheap"} for number in range(100)] + prompts(100)
+    servers = {"key-a": [FINE], "key-b": [FINE], "first": [FINE]}
+    story, sent = send(rows, servers, fallback=(), pools=pool(a=1, b=1), environ=KEYS)
+
+    assert story.statuses == {"success": 200}
+    assert (sent.good("key-a"), sent.good("key-b"), sent.good("first")) == (50, 50, 100)
+
+
+def test_moved_rows_are_told(prompts: Prompts) -> None:
+    """Each with the route that takes it, and never back and forth without an opening between."""
+    story, _ = send(prompts(2000), {"first": [Phase(3), Phase(30, "down"), FINE], "second": [FINE]})
+
+    moved = story.of(RowMoved)
+    assert {(event.route, event.to) for event in moved} == {("openai/first", "mistral/second")}
+    assert max(Counter(event.row for event in moved).values()) <= 2
