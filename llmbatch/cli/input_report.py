@@ -15,7 +15,7 @@ from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.headers import Headers, header_variables
-from llmbatch.core.ports import Provider, Source, first_request
+from llmbatch.core.ports import Provider, Source
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
@@ -252,14 +252,15 @@ def _take_in(
         _finding(report.malformed, row.code).add(row.number, row.message)
         return None
     try:
-        request = first_request(provider, row)
+        routes = provider.routes(row)
+        request = provider.request(row, routes[0])
     except MalformedRowError as error:
         _finding(report.malformed, error.code).add(row.number, str(error))
         return None
     except UsageError as error:
         raise UsageError(f"line {row.number}: {error.message}", hint=error.hint) from error
     _count(report.endpoints, request.endpoint)
-    _count(report.routes, request.route.label)
+    _count(report.routes, " or ".join(route.label for route in routes))
     input_tokens = len(request.body) // 4
     report.input_tokens += input_tokens
     report.output_tokens_most += max(0, request.tokens - input_tokens)

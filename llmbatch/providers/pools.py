@@ -47,11 +47,13 @@ def read_pools(value: object, where: str) -> dict[str, tuple[PoolRoute, ...]]:
 
 
 def _read_pool(pool: object, where: str) -> tuple[PoolRoute, ...]:
+    if isinstance(pool, tuple):
+        return pool  # read already
     if not isinstance(pool, Mapping):
         raise UsageError(f"{where} is not a table", hint=_EXAMPLE)
     unknown = next((str(key) for key in pool if key != "routes"), None)
     if unknown is not None:
-        raise UsageError(f"{where}.{unknown} is not a setting: a pool has routes alone", hint=_EXAMPLE)
+        raise UsageError(f"{where}.{unknown:.40} is not a setting: a pool has routes alone", hint=_EXAMPLE)
     routes = pool.get("routes", [])
     if not isinstance(routes, list | tuple):
         raise UsageError(f"{where}.routes is not a list", hint=_EXAMPLE)
@@ -61,8 +63,6 @@ def _read_pool(pool: object, where: str) -> tuple[PoolRoute, ...]:
 
 
 def _read_route(route: object, where: str) -> PoolRoute:
-    if isinstance(route, PoolRoute):
-        return route
     if not isinstance(route, Mapping):
         raise UsageError(f"{where} is not a table", hint=_EXAMPLE)
     for key in route:
