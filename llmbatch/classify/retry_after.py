@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 
 from llmbatch.core.raw_json import JSON
 
-__all__ = ["answered_at", "error_details", "may_name_wait", "wait_hint"]
+__all__ = ["answered_at", "error_details", "may_name_wait", "reset_seconds", "wait_hint"]
 
 _PREFIXES = ("", "llm_provider-")  # litellm's proxy passes on what the provider behind it said under a prefix (2026)
 _MILLISECONDS = ("retry-after-ms", "x-ms-retry-after-ms")
@@ -145,7 +145,7 @@ def _longest_reset(headers: Mapping[str, str], now: datetime | None) -> float | 
         if "-reset" not in name or ("ratelimit-" not in name and "tokenlimit-" not in name):
             continue
         left = _seconds(headers.get(name.replace("-reset", "-remaining", 1), ""), 1.0)
-        wait = _reset(value.strip(), now) if left == 0.0 else None
+        wait = reset_seconds(value.strip(), now) if left == 0.0 else None
         if wait is not None and wait <= _LONGEST:
             waits.append(wait)
     return max(waits)
@@ -183,7 +183,11 @@ def _replenished(message: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def _reset(value: str, now: datetime | None) -> float | None:
+def reset_seconds(value: str, now: datetime | None) -> float | None:
+    """Seconds until the reset that a header names: a duration, seconds, an instant; None if it is none of them.
+
+    *now* is the provider's time, which instants are relative to. Below 0 for one in the past.
+    """
     number = _seconds(value, 1.0)
     if number is None:
         return _spelled(value) or _until(_rfc3339(value), now)

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar, dataclass_transform
 
-__all__ = ["CIRCUIT_OPEN", "Outcome", "Reply", "Request", "Route", "Scope", "Usage", "Verdict", "record"]
+__all__ = [
+    "CIRCUIT_OPEN",
+    "LimitKind",
+    "Outcome",
+    "RateLimit",
+    "Reply",
+    "Request",
+    "Route",
+    "Scope",
+    "Usage",
+    "Verdict",
+    "record",
+]
 
 
 _T = TypeVar("_T")
@@ -37,6 +49,10 @@ class Route:
     """Of several routes of a row those of the lowest rank that take it are used; those of one rank are a pool."""
     weight: float = 1.0
     """Share of the rows that this route of a pool gets, relative to the others."""
+    rpm: float | None = None
+    """Maximum requests per minute of this route alone; None: no limit. So are the others."""
+    tpm: float | None = None
+    rpd: float | None = None
 
 
 @dataclass(slots=True)
@@ -80,12 +96,31 @@ Scope = Literal["row", "key", "model", "provider", "machine"]
 """What is at fault for an outcome that is not a success."""
 
 
+LimitKind = Literal["requests", "tokens", "input_tokens", "output_tokens"]
+"""What a rate limit counts."""
+
+
 @record
 class Usage:
     """Token counts that the provider reported."""
 
     input_tokens: int
     output_tokens: int
+
+
+@record
+class RateLimit:
+    """One rate limit as an answer reports it. ``kind`` is what is counted, ``limit`` how much of it is allowed.
+
+    ``remaining`` is what is left. ``reset_s``: seconds until all of it is there again; ``window_s``: the period of the
+    limit in seconds, if the header's name says it. None: unknown.
+    """
+
+    kind: LimitKind
+    limit: float
+    remaining: float
+    reset_s: float | None = None
+    window_s: float | None = None
 
 
 @record
@@ -102,7 +137,7 @@ class Outcome:
     ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False if only the wording
     of this response, or a 402, says that the account is refused; then it takes several rows. ``hint``: what an operator
     can do; for an exception of the program's own its type, its message, and where it was raised. ``value``: what an
-    async function returned.
+    async function returned. ``limits``: rate limits that a good answer reported.
     """
 
     verdict: Verdict
@@ -124,6 +159,7 @@ class Outcome:
     finish_reason: str | None = None
     unreachable: bool = False
     certain: bool = True
+    limits: tuple[RateLimit, ...] = ()
     follow_up: Request | None = None
 
     @property

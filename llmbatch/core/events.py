@@ -12,7 +12,7 @@ from inspect import iscoroutinefunction
 from types import CoroutineType
 from typing import Literal, Protocol, cast, final
 
-from llmbatch.core.calls import Verdict, record
+from llmbatch.core.calls import LimitKind, Verdict, record
 from llmbatch.core.errors import UsageError
 from llmbatch.core.rows import Status
 
@@ -23,6 +23,7 @@ __all__ = [
     "Event",
     "FunctionObserver",
     "LimitChanged",
+    "LimitLearned",
     "Notice",
     "Observer",
     "OutageEnded",
@@ -218,8 +219,22 @@ class LimitChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitLearned:
+    """The provider reported a rate limit of ``route``: ``limit`` of ``kind`` in ``window_s`` seconds (None: unknown).
+
+    ``kind`` is ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``. Emitted once, and when it has changed.
+    """
+
+    at: float
+    route: str
+    kind: LimitKind
+    limit: float
+    window_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Throttled:
-    """The provider throttles: nothing is sent to ``route`` for ``pause`` seconds."""
+    """Nothing is sent to ``route`` for ``pause`` seconds: the provider throttles, or a rate limit is kept before."""
 
     at: float
     route: str
@@ -227,6 +242,8 @@ class Throttled:
     code: str
     is_named: bool = True
     """Whether the provider named the wait; False where it is llmbatch's own backoff."""
+    is_refusal: bool = True
+    """Whether calls were refused; False where ``code`` is the name of a rate limit that is kept before they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +288,7 @@ Event = (
     | OutageStarted
     | OutageEnded
     | LimitChanged
+    | LimitLearned
     | Throttled
     | Notice
     | RunStopping

@@ -12,6 +12,7 @@ from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
     Event,
+    LimitLearned,
     Notice,
     OutageEnded,
     OutageStarted,
@@ -130,11 +131,18 @@ class LogLines:
                 return LogLine("info", f"row {event.row}: parked, {when}: {shown(event.reason, 200)}")
             case RetryPlanned():
                 return LogLine("info", f"row {event.row}: again in {_wait(event.delay)} after {shown(event.code, 80)}")
+            case LimitLearned(kind=kind, limit=limit):
+                what = f"{limit:,.0f} {kind.replace('_', ' ')}"
+                window = "" if event.window_s is None else f" in {duration(event.window_s)}"
+                return LogLine("info", f"{elided(event.route, 80)} reports its rate limit: {what}{window}")
             case RowMoved():
                 return LogLine("info", f"row {event.row}: goes to {elided(event.to, 80)}")
             case RowsRequeued():
                 return LogLine("info", f"{plural(event.count, 'parked row')} of {elided(event.route, 80)} may go again")
             case Throttled():
+                if not event.is_refusal:
+                    wait = f"nothing is sent for {_wait(event.pause)}: {shown(event.code, 80)}"
+                    return LogLine("info", f"{elided(event.route, 80)} keeps its rate limit, {wait}")
                 whose = "provider's wait" if event.is_named else "own backoff"
                 pause = f"nothing is sent for {_wait(event.pause)} ({whose})"
                 return LogLine(

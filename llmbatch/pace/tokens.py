@@ -1,4 +1,4 @@
-"""Budget of tokens per minute: requests reserve an estimate and settle what they really used.
+"""Budget of tokens or requests per minute: requests reserve an estimate and settle what they really used.
 
 A token bucket that may go into debt: a request larger than the bucket is sent when the bucket is full, so that no row
 is too large to be sent. Pure: time is an argument, and nothing here waits.
@@ -6,20 +6,23 @@ is too large to be sent. Pure: time is an argument, and nothing here waits.
 
 from __future__ import annotations
 
-__all__ = ["TokenBudget"]
+__all__ = ["RateBudget"]
 
 BURST_SECONDS = 5.0
 """Capacity of the bucket, in seconds of the rate: at most 65 seconds' worth is sent in any minute."""
 
 
-class TokenBudget:
-    """Token bucket of *per_minute* tokens per minute. Not safe for concurrent use."""
+class RateBudget:
+    """Token bucket of *per_minute* tokens or requests. Not safe for concurrent use.
+
+    *burst_s*: its capacity, in seconds of the rate; at least one unit.
+    """
 
     __slots__ = ("_at", "_capacity", "_level", "_rate")
 
-    def __init__(self, per_minute: float, now: float) -> None:
+    def __init__(self, per_minute: float, now: float, *, burst_s: float = BURST_SECONDS) -> None:
         self._rate = per_minute / 60.0
-        self._capacity = self._rate * BURST_SECONDS
+        self._capacity = max(1.0, self._rate * burst_s)
         self._level = self._capacity
         self._at = now
 

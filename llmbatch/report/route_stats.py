@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.core.events import CircuitState
 from llmbatch.report.snapshot import RouteSnapshot
 
 __all__ = ["Pause", "RouteStats"]
+
+
+_PERIODS = {1.0: " a second", 60.0: " a minute", 3600.0: " an hour", 86_400.0: " a day", 2_592_000.0: " a month"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,18 @@ class RouteStats:
     last_failure: str = ""
     first_call_at: float | None = None
     last_row_at: float = 0.0
+    learned: dict[str, str] = field(default_factory=dict)
+    """Rate limits that the provider reported, in words, by what they count and their period."""
 
     @property
     def paused_until(self) -> float:
         """When the route may be used again after the waits that the provider named; 0 before the first."""
         return self.pause.until
+
+    def learn(self, kind: str, limit: float, window_s: float | None) -> None:
+        """Note a rate limit that the provider reported: *limit* of *kind* in *window_s* seconds (None: unknown)."""
+        per = _PERIODS.get(window_s or 0.0, "" if window_s is None else f" in {window_s:g} s")
+        self.learned[f"{kind} {window_s}"] = f"{limit:,.0f} {kind.replace('_', ' ')}{per}"
 
     def note_pause(self, until: float, code: str, *, is_named: bool) -> None:
         """Note a wait; it never shortens an earlier one. *is_named*: by the provider."""

@@ -17,6 +17,7 @@ from llmbatch.core.events import (
     CircuitChanged,
     Event,
     LimitChanged,
+    LimitLearned,
     Notice,
     OutageEnded,
     OutageStarted,
@@ -105,6 +106,8 @@ class RunStats:
                 self._outage_ended(event)
             case LimitChanged():
                 self._route(event.route).limit = event.limit
+            case LimitLearned():
+                self._route(event.route).learn(event.kind, event.limit, event.window_s)
             case Throttled():
                 self._throttled(event)
             case Notice():
@@ -235,9 +238,9 @@ class RunStats:
 
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)
-        route.throttles += 1
+        route.throttles += event.is_refusal
         route.note_pause(event.at + event.pause, event.code, is_named=event.is_named)
-        self._counts.throttles += 1
+        self._counts.throttles += event.is_refusal
 
     # Results.
 

@@ -94,12 +94,14 @@ class OutageOver:
 class PauseRoute:
     """Nothing is sent to the route for *seconds*.
 
-    ``is_named``: the provider named the wait; False where it is llmbatch's own backoff.
+    ``is_named``: the provider named the wait; False where it is llmbatch's own backoff. ``is_refusal``: calls were
+    refused; False where a rate limit is kept before they are.
     """
 
     seconds: float
     code: str
     is_named: bool = True
+    is_refusal: bool = True
 
 
 @dataclass(frozen=True, slots=True)

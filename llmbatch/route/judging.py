@@ -345,10 +345,12 @@ class Judging(RouteBase):
             return []
         return self._pause(self.throttle.confirmed_wait(disprovable=True) - now, now, "")
 
-    def _pause(self, wait: float, now: float, code: str, *, is_named: bool = True) -> list[Decision]:
+    def _pause(
+        self, wait: float, now: float, code: str, *, is_named: bool = True, is_refusal: bool = True
+    ) -> list[Decision]:
         if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
             return []
         throttle = self.throttle
         if throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
             throttle.given_up = True
-        return [PauseRoute(wait, code, is_named)]
+        return [PauseRoute(wait, code, is_named, is_refusal)]

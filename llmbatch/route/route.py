@@ -292,6 +292,10 @@ class RouteState(Refusing):
                 decisions.append(self._retry(row, record, now))
         return decisions
 
+    def pause(self, wait: float, now: float, why: str, *, is_named: bool) -> list[Decision]:
+        """Send nothing for *wait* seconds because of a rate limit; *is_named*: one that the provider reported."""
+        return self._pause(wait, now, why, is_named=is_named, is_refusal=False)
+
     def give_up(self, outcome: Outcome) -> None:
         """Send nothing more: *outcome* of another route concerns the account of this one too."""
         self.dead = outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmbatch.core.calls import Request
+from llmbatch.pace.learned import SentTotals
 from llmbatch.route.route import Call
 from llmbatch.runner.backlog import PendingRow, RunRoute
 
@@ -15,7 +16,7 @@ __all__ = ["Attempt"]
 class Attempt:
     """An admitted call with its route, row and request. ``pending`` is None for a health check.
 
-    ``reserved``: tokens reserved in the token budget.
+    ``reserved``: tokens reserved in the budgets. ``sent``: what was sent on its route up to it, for what it learns.
     """
 
     call: Call
@@ -23,3 +24,4 @@ class Attempt:
     pending: PendingRow | None
     request: Request
     reserved: int = 0
+    sent: SentTotals | None = None

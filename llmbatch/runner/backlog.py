@@ -42,6 +42,7 @@ class RunRoute:
 
     __slots__ = (
         "backups",
+        "budget_until",
         "credit",
         "good_request",
         "is_first",
@@ -79,11 +80,17 @@ class RunRoute:
         """Those of them whose rows go to it only while they take none."""
         self.ramps_to = 0
         """The limit before its circuit opened, until it has been regained; else 0."""
+        self.budget_until = 0.0
+        """Until when a rate limit leaves no room for its next request."""
         self.credit = 0.0
         """Share of rows of a pool that it has not had yet."""
 
     def __repr__(self) -> str:
         return f"<RunRoute {self.state.label}, {self.unfinished} rows, {len(self.parked)} parked>"
+
+    def room(self, now: float) -> int:
+        """Number of calls that may be sent now."""
+        return 0 if now < self.budget_until else self.state.room(now)
 
     @property
     def waiting(self) -> int:

@@ -70,6 +70,21 @@ class RunOptions:
         unset="no limit",
         group="Pace",
     )
+    rpd: float | None = option(
+        None,
+        Number("requests per day"),
+        *("--rpd", "--max-requests-per-day"),
+        help="Maximum requests in 24 hours from the first one of this run on; then rows wait for the next 24 hours.",
+        unset="no limit",
+        group="Pace",
+    )
+    ignore_rate_headers: bool = option(
+        False,
+        Switch(),
+        "--ignore-rate-headers",
+        help="Do not obey the rate limits that the provider reports with good answers, only refusals.",
+        group="Pace",
+    )
     timeout: float = option(
         120.0,
         Duration(),

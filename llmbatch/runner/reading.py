@@ -93,7 +93,7 @@ class Reading:
                 return None
             pending = self._next(now)
             if pending is not None:
-                if pending.route is self._open_route or pending.route.state.room(now):
+                if pending.route is self._open_route or pending.route.room(now):
                     return pending
                 self.set_aside(pending, now)
             elif self.needs_input or self.ended:
@@ -135,7 +135,7 @@ class Reading:
         routing = self._run.routing
         for route in routes.known.values():
             if (
-                route.state.room(now)
+                route.room(now)
                 and (not route.queue or route.waiting < self._run.max_waiting)
                 and (not routing.is_used or routing.is_wanted(route))
             ):

@@ -92,7 +92,7 @@ class Routing:
         waiting: RunRoute | None = None
         for group in groups:
             taking = [route for route in group if route is not besides and self.takes(route)]
-            roomy = [route for route in taking if route.state.room(now)]
+            roomy = [route for route in taking if route.room(now)]
             if roomy:
                 return _by_weight(roomy)
             if taking and waiting is None:
@@ -113,7 +113,7 @@ class Routing:
         for group in pending.routes:
             if was_here and not self.overflows(here):
                 break
-            roomy = [route for route in group if route is not here and self.takes(route) and route.state.room(now)]
+            roomy = [route for route in group if route is not here and self.takes(route) and route.room(now)]
             if roomy:
                 return _by_weight(roomy)
             was_here = was_here or here in group

@@ -15,12 +15,12 @@ from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.events import CallSent, Event
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
-from llmbatch.pace.tokens import TokenBudget
 from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
+from llmbatch.runner.budgets import Budgets
 from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import Finisher, deferred_result
@@ -32,6 +32,9 @@ from llmbatch.runner.routing import Routing
 from llmbatch.runner.settle import Settler
 
 __all__ = ["Scheduler"]
+
+LONG_BUDGET_WAIT = 30.0
+"""Wait for a rate limit, in seconds, from which rows are parked or go elsewhere instead of staying queued."""
 
 
 class Scheduler:
@@ -76,8 +79,7 @@ class Scheduler:
         self.reading = Reading(self._run, park=lambda pending, now: self._settler.defer(pending, now))
         self._settler = Settler(self._run, on_drop=self.reading.drop, others=lambda: self.reading.may_have_others)
         self._checks = Checks(self._run, good_rows)
-        self._tokens = TokenBudget(options.tpm, now()) if options.tpm else None
-        self._tokens_until = 0.0
+        self._budgets = Budgets(options, now(), emit=emit)
         self._unanswered: dict[RunRoute, None] = {}
         """Routes that have never answered and whose rows took too long: the smallest request may show why."""
 
@@ -116,7 +118,7 @@ class Scheduler:
         backlog = self._run.backlog
         if backlog.queued:
             for route in list(backlog.queued):
-                if not route.state.room(now):
+                if not route.room(now):
                     if route.queue and route.queue[0].routes:
                         relief = self._run.routing.relief(route.queue[0], now)
                         if relief is not None:
@@ -129,7 +131,7 @@ class Scheduler:
                     pending = self.reading.next_row(now)
                     if pending is not None:
                         return pending
-                    if not route.queue or not route.state.room(now):
+                    if not route.queue or not route.room(now):
                         continue
                 route.prefer_new = True
                 return backlog.next_of(route)
@@ -138,7 +140,7 @@ class Scheduler:
     def _issue(self, pending: PendingRow, now: float, timeout: float) -> Attempt | None:
         run, route, row = self._run, pending.route, pending.row.number
         request = pending.request or self.reading.request_of(pending)
-        if request is None or not self._afford(request.tokens, now):
+        if request is None or not self._afford(route, request, now):
             self._give_back(pending)
             return None
         state = route.state
@@ -158,7 +160,7 @@ class Scheduler:
         attempt = Attempt(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
-        self._reserve(attempt, now)
+        self._budgets.reserve(attempt, now)
         run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial))
         return attempt
 
@@ -172,7 +174,7 @@ class Scheduler:
             self._run.backlog.park(pending, self._run.now(), avoided=True)
 
     def _issue_check(self, route: RunRoute, kind: CallKind, request: Request, now: float) -> Attempt | None:
-        if not self._afford(request.tokens, now):
+        if not self._afford(route, request, now):
             return None
         state = route.state
         was = state.circuit.phase
@@ -182,21 +184,24 @@ class Scheduler:
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         attempt = Attempt(call, route, None, request)
-        self._reserve(attempt, now)
+        self._budgets.reserve(attempt, now)
         self._run.emit(CallSent(now, state.label, 0, 1, call.probe, call.serial))
         return attempt
 
-    def _afford(self, tokens: int, now: float) -> bool:
-        if self._tokens is None:
+    def _afford(self, route: RunRoute, request: Request, now: float) -> bool:
+        """Whether the rate limits allow the request now; if not, the route waits, and its rows are parked if long."""
+        wait, why = self._budgets.wait(route.route, request, now)
+        if wait <= 0.0:
             return True
-        wait = self._tokens.wait(tokens, now)
-        self._tokens_until = now + wait
-        return wait == 0.0
-
-    def _reserve(self, attempt: Attempt, now: float) -> None:
-        if self._tokens is not None:
-            attempt.reserved = attempt.request.tokens
-            self._tokens.reserve(attempt.reserved, now)
+        if wait < LONG_BUDGET_WAIT:
+            route.budget_until = now + wait
+            return False
+        if not route.state.is_closed:
+            route.budget_until = now + min(wait, LONG_BUDGET_WAIT)
+            return False
+        is_named = why.startswith("the provider")
+        self._settler.apply(route, route.state.pause(wait, now, why, is_named=is_named), now)
+        return False
 
     # Probes and health checks.
 
@@ -275,8 +280,7 @@ class Scheduler:
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Apply the *outcome* of a call."""
         now = self._run.now()
-        if self._tokens is not None:
-            self._tokens.settle(attempt.reserved, _tokens_used(attempt, outcome), now)
+        self._budgets.settle(attempt, outcome, now)
         if outcome.verdict == "success" and attempt.pending is not None:
             self._checks.keep(attempt.route, attempt.request)
         self._settler.settle(attempt, outcome, now)
@@ -286,8 +290,7 @@ class Scheduler:
     def cancelled(self, attempt: Attempt) -> None:
         """Release a call that was canceled; it is not counted."""
         now = self._run.now()
-        if self._tokens is not None:
-            self._tokens.settle(attempt.reserved, 0, now)
+        self._budgets.settle(attempt, None, now)
         self._settler.cancelled(attempt, now)
 
     def resumed(self) -> None:
@@ -311,13 +314,13 @@ class Scheduler:
     def next_wake(self, now: float) -> float | None:
         """When something may be sent that may not be sent now; None if only an answer can change that."""
         run = self._run
-        times = [time for time in (run.machine.until, self._tokens_until) if time > now]
+        times = [run.machine.until] if run.machine.until > now else []
         times.append(run.backlog.next_retry)
         if run.machine.since is not None:
             times.append(run.machine.since + max_wait_without_progress(run.options))
         for route in run.routes:
             state = route.state
-            times.append(state.lost_at)
+            times += (state.lost_at, route.budget_until)
             if state.outage is not None and run.options.max_outage is not None:
                 times.append(state.outage.since + run.options.max_outage)
             if self.is_blocked(route, now):
@@ -392,11 +395,3 @@ def _flag_that_stops(options: RunOptions) -> str:
     if options.on_outage == "defer":
         return " (--on-outage defer)"
     return "" if options.max_outage is None else f" (--max-outage {options.max_outage:g} reached)"
-
-
-def _tokens_used(attempt: Attempt, outcome: Outcome) -> int:
-    """Tokens that the provider reported, or the reserved estimate; 0 unless the call succeeded."""
-    if outcome.verdict != "success":
-        return 0
-    usage = outcome.usage
-    return attempt.reserved if usage is None else usage.input_tokens + usage.output_tokens

@@ -228,7 +228,7 @@ class Settler:
     def _pause(self, route: RunRoute, pause: PauseRoute, now: float) -> None:
         backlog, state = self._run.backlog, route.state
         route.ramps_to = 0  # this is its pace now
-        self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named))
+        self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named, pause.is_refusal))
         if not state.is_closed:
             return
         if state.throttle.given_up:

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.pace.tokens import BURST_SECONDS, TokenBudget
+from llmbatch.pace.tokens import BURST_SECONDS, RateBudget
 
 STARTS = (0.0, 1234.5, 1e6 + 0.1, 3e7 + 0.3)
 """Monotonic clocks start anywhere; far from zero a float is coarse."""
 
 
-def wait_as_told(budget: TokenBudget, tokens: int, now: float) -> float:
+def wait_as_told(budget: RateBudget, tokens: int, now: float) -> float:
     """Wait until *tokens* may go; returns that time."""
     for _ in range(10):
         wait = budget.wait(tokens, now)
@@ -25,7 +25,7 @@ def wait_as_told(budget: TokenBudget, tokens: int, now: float) -> float:
 
 def test_a_fresh_budget_lets_a_burst_go_and_then_paces() -> None:
     """6,000 a minute: 500 at once, then 100 a second."""
-    budget = TokenBudget(6000, now=50.0)
+    budget = RateBudget(6000, now=50.0)
 
     assert budget.wait(500, 50.0) == 0.0
     budget.reserve(500, 50.0)
@@ -37,7 +37,7 @@ def test_a_fresh_budget_lets_a_burst_go_and_then_paces() -> None:
 
 def test_asking_takes_nothing() -> None:
     """Only :meth:`reserve` does."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
 
     waits = [budget.wait(500, 0.0) for _ in range(100)]
 
@@ -46,7 +46,7 @@ def test_asking_takes_nothing() -> None:
 
 def test_unused_budget_is_kept_for_a_few_seconds_only() -> None:
     """After an hour of nothing the burst is what it was."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
 
     budget.reserve(500, 3600.0)
 
@@ -55,7 +55,7 @@ def test_unused_budget_is_kept_for_a_few_seconds_only() -> None:
 
 def test_a_row_larger_than_the_bucket_goes_when_it_is_full() -> None:
     """It leaves a debt, which those after it wait for."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
     budget.reserve(100, 0.0)
 
     assert budget.wait(2500, 0.0) == pytest.approx(1.0)
@@ -67,7 +67,7 @@ def test_a_row_larger_than_the_bucket_goes_when_it_is_full() -> None:
 
 def test_a_reservation_that_was_too_large_comes_back() -> None:
     """At once when the true use is known."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
     budget.reserve(500, 0.0)
 
     budget.settle(500, 200, 0.0)
@@ -78,7 +78,7 @@ def test_a_reservation_that_was_too_large_comes_back() -> None:
 
 def test_a_call_that_used_nothing_costs_nothing() -> None:
     """A refused call's whole reservation comes back."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
     budget.reserve(500, 0.0)
 
     budget.settle(500, 0, 0.0)
@@ -88,7 +88,7 @@ def test_a_call_that_used_nothing_costs_nothing() -> None:
 
 def test_a_reservation_that_was_too_small_is_made_up_for() -> None:
     """What was used beyond it is waited for by those after it."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
     budget.reserve(100, 0.0)
 
     budget.settle(100, 900, 0.0)
@@ -98,7 +98,7 @@ def test_a_reservation_that_was_too_small_is_made_up_for() -> None:
 
 def test_what_comes_back_never_makes_the_burst_larger() -> None:
     """Late corrections to a bucket that has filled up again are lost."""
-    budget = TokenBudget(6000, now=0.0)
+    budget = RateBudget(6000, now=0.0)
     budget.reserve(500, 0.0)
 
     budget.settle(500, 0, 60.0)
@@ -111,7 +111,7 @@ def test_what_comes_back_never_makes_the_burst_larger() -> None:
 @pytest.mark.parametrize("per_minute", [60.0, 2e6, 1e9])
 def test_waiting_as_told_comes_to_an_end(start: float, per_minute: float) -> None:
     """Also where the wait left is too short to move the clock: rounding is no reason to wait."""
-    budget = TokenBudget(per_minute, start)
+    budget = RateBudget(per_minute, start)
     now = start
 
     for tokens in range(1, 400):
@@ -130,7 +130,7 @@ def test_no_window_holds_more_than_the_rate_the_burst_and_one_oversize_row(
     per_minute: float, start: float, story: list[tuple[float, int, float | None]]
 ) -> None:
     """Between any two moments, whatever the rows, their order and what comes back of their reservations."""
-    budget = TokenBudget(per_minute, start)
+    budget = RateBudget(per_minute, start)
     rate, burst = per_minute / 60, per_minute / 60 * BURST_SECONDS
     taken: list[tuple[float, float]] = []
     open_reservation: tuple[int, int] | None = None

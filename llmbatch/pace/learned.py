@@ -1,0 +1,213 @@
+"""Learn the rate limits that a provider reports, and say how long a request has to wait to stay within them.
+
+Each limit is followed as a token bucket: at an answer it holds what the provider says remains, less what was sent after
+that answer's call; then it fills at the limit's rate. The period of a limit is believed where its header's name says
+it, or where ``reset`` proves it: a bucket that is full again in ``reset`` seconds and lacks ``limit - remaining`` has
+the period ``reset * limit / (limit - remaining)``. Without either, nothing is assumed to come back before the reset.
+
+What a provider says is not always true. A limit that contradicts itself, or the good answer that it came with, is
+ignored, and so is one that says again and again that nothing remains though nothing was sent until its reset.
+
+Pure: time is an argument, in seconds, and nothing here waits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from llmbatch.core.calls import LimitKind, RateLimit
+
+__all__ = ["LearnedLimits", "SentTotals"]
+
+WINDOWS = (1.0, 60.0, 3600.0, 86_400.0)
+"""Periods that a reset may prove, in seconds."""
+
+TOLERANCE = 0.2
+"""Largest deviation of a computed period from one of :data:`WINDOWS`, as a share of it."""
+
+LONGEST_RESET = 32 * 86_400.0
+"""Longest reset that is believed, in seconds: a month."""
+
+ROUNDING = 1000.0
+"""Anthropic rounds what remains to thousands, so it may be above the limit by less than that."""
+
+MOST_EMPTY = 3
+"""How often in a row nothing may remain after a wait until the reset, before the limit is ignored."""
+
+CHANGED = 0.05
+"""Change of a limit that is worth telling, as a share of it."""
+
+SentTotals = tuple[float, float, float, float]
+"""Requests, tokens, input tokens and output tokens that were sent on a route so far."""
+
+_AT: dict[LimitKind, int] = {"requests": 0, "tokens": 1, "input_tokens": 2, "output_tokens": 3}
+
+
+class _LearnedLimit:
+    """One limit of one route, as a token bucket."""
+
+    __slots__ = (
+        "_at",
+        "_empty",
+        "_full_at",
+        "_level",
+        "_newest",
+        "_waited_until",
+        "is_ignored",
+        "limit",
+        "told",
+        "window",
+    )
+
+    def __init__(self) -> None:
+        self.limit = math.inf
+        self.window: float | None = None
+        self.told = 0.0
+        """The limit that was told last."""
+        self.is_ignored = False
+        self._level = math.inf
+        self._at = 0.0
+        self._full_at = math.inf
+        self._newest = -1.0
+        """Requests sent up to the call whose answer was heeded last."""
+        self._waited_until = -math.inf
+        self._empty = 0
+
+    def hear(self, reported: RateLimit, call: float, sent_after: float, sent_at: float) -> str:
+        """Take in what the answer to request number *call*, sent at *sent_at*, says; *sent_after* was sent since.
+
+        Providers count a request, and report what remains, when it arrives.
+
+        Returns why it is not believed; empty if it is, or if it is older than what is known.
+        """
+        if self.is_ignored or call <= self._newest:
+            return ""
+        fault = _fault(reported)
+        if fault:
+            self.is_ignored = True
+            return fault
+        used = reported.limit - reported.remaining
+        if reported.remaining < 1.0 and self._waited_until > -math.inf and sent_at >= self._waited_until:
+            self._empty += 1
+            self._waited_until = -math.inf
+            if self._empty >= MOST_EMPTY:
+                self.is_ignored = True
+                return "nothing remains though nothing was sent until its reset"
+        elif reported.remaining >= 1.0:
+            self._empty = 0
+        self._newest = call
+        if reported.limit != self.limit:
+            self.limit = reported.limit
+            self.window = reported.window_s
+        if self.window is None and reported.reset_s is not None and reported.reset_s > 0 and used >= 1:
+            self.window = _proven_window(reported.reset_s * reported.limit / used)
+        self._level = reported.remaining - sent_after
+        self._at = sent_at
+        reset = reported.reset_s
+        self._full_at = math.inf if reset is None else sent_at + max(0.0, reset)
+        return ""
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until *amount* may be sent; 0 if it may be now, or if nothing is known."""
+        if self.is_ignored or self._level == math.inf:
+            return 0.0
+        self._fill(now)
+        missing = min(amount, self.limit) - self._level
+        if missing <= 1e-9:
+            return 0.0
+        by_rate = math.inf if self.window is None else missing * self.window / self.limit
+        wait = min(by_rate, self._full_at - now)
+        if wait == math.inf or now + wait <= now:
+            return 0.0
+        self._waited_until = now + wait
+        return wait
+
+    def send(self, amount: float, now: float) -> None:
+        """Take *amount* out of the bucket."""
+        if self._level != math.inf:
+            self._fill(now)
+            self._level -= amount
+
+    def _fill(self, now: float) -> None:
+        if now >= self._full_at:
+            self._level, self._full_at = max(self._level, self.limit), math.inf
+        elif self.window is not None:
+            self._level = min(self.limit, self._level + (now - self._at) * self.limit / self.window)
+        self._at = now
+
+
+class LearnedLimits:
+    """The limits of one route that its answers reported. Not safe for concurrent use."""
+
+    __slots__ = ("_limits", "_sent")
+
+    def __init__(self) -> None:
+        self._limits: dict[tuple[LimitKind, float | None], _LearnedLimit] = {}
+        self._sent: SentTotals = (0.0, 0.0, 0.0, 0.0)
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
+    def __repr__(self) -> str:
+        told = (f"{known.limit:g} {kind} / {known.window or '?'} s" for (kind, _), known in self._limits.items())
+        return f"<LearnedLimits {', '.join(told)}>"
+
+    def send(self, amounts: SentTotals, now: float) -> SentTotals:
+        """Count a request; return what was sent up to it, to be passed to :meth:`hear` with its answer."""
+        sent = self._sent
+        self._sent = (sent[0] + amounts[0], sent[1] + amounts[1], sent[2] + amounts[2], sent[3] + amounts[3])
+        for (kind, _), known in self._limits.items():
+            known.send(amounts[_AT[kind]], now)
+        return self._sent
+
+    def hear(
+        self, reported: Sequence[RateLimit], sent: SentTotals, sent_at: float
+    ) -> tuple[list[tuple[RateLimit, float | None]], list[str]]:
+        """Take in what the answer to a request reports; *sent*: what :meth:`send` returned for it, at *sent_at*.
+
+        Returns the limits that are new or have changed, each with its period, and why others are not believed.
+        """
+        changed: list[tuple[RateLimit, float | None]] = []
+        faults: list[str] = []
+        for one in reported:
+            if one.limit < 0 or one.remaining < 0:
+                continue  # -1 means unknown
+            known = self._limits.setdefault((one.kind, one.window_s), _LearnedLimit())
+            at = _AT[one.kind]
+            fault = known.hear(one, sent[0], self._sent[at] - sent[at], sent_at)
+            if fault:
+                faults.append(f"a limit of {one.limit:g} {one.kind.replace('_', ' ')}, of which {fault}")
+            elif not known.is_ignored and abs(known.limit - known.told) > CHANGED * known.told:
+                known.told = known.limit
+                changed.append((one, known.window))
+        return changed, faults
+
+    def wait(self, amounts: SentTotals, now: float) -> tuple[float, str]:
+        """Seconds until a request may be sent, and which limit it waits for."""
+        longest, why = 0.0, ""
+        for (kind, _), known in self._limits.items():
+            wait = known.wait(amounts[_AT[kind]], now)
+            if wait > longest:
+                longest, why = wait, f"{known.limit:g} {kind.replace('_', ' ')}{_per(known.window)}"
+        return longest, why
+
+
+def _per(window: float | None) -> str:
+    names = {1.0: "a second", 60.0: "a minute", 3600.0: "an hour", 86_400.0: "a day", 2_592_000.0: "a month"}
+    return "" if window is None or window not in names else f" {names[window]}"
+
+
+def _fault(reported: RateLimit) -> str:
+    """Why what is reported with a good answer cannot be true; empty if it can."""
+    if reported.limit <= 0:
+        return "an answer was given all the same"
+    if reported.remaining > reported.limit + (ROUNDING if "tokens" in reported.kind else 0):
+        return f"{reported.remaining:g} remain"
+    if reported.reset_s is not None and reported.reset_s > LONGEST_RESET:
+        return f"the reset is {reported.reset_s / 86_400:.0f} days ahead"
+    return ""
+
+
+def _proven_window(seconds: float) -> float | None:
+    return next((window for window in WINDOWS if abs(seconds - window) <= TOLERANCE * window), None)

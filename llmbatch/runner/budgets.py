@@ -1,0 +1,136 @@
+"""Rate limits of a run and of its routes: what the user set, and what providers report.
+
+A request takes from all of them or from none. Waiting for one is no failure: the row keeps its place in the queue of
+its route, and other routes go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.events import Event, LimitLearned, Notice
+from llmbatch.core.ports import Budget
+from llmbatch.pace.daily import DailyBudget
+from llmbatch.pace.estimate import TokenEstimate
+from llmbatch.pace.learned import LearnedLimits, SentTotals
+from llmbatch.pace.tokens import RateBudget
+from llmbatch.runner.attempt import Attempt
+from llmbatch.runner.options import RunOptions
+
+__all__ = ["Budgets", "RouteBudgets"]
+
+_MOST_ROUTES = 4096
+
+
+class RouteBudgets:
+    """The budgets of one route, shared by its tenants."""
+
+    __slots__ = ("estimate", "learned", "others", "tokens")
+
+    def __init__(self, route: Route, now: float) -> None:
+        self.tokens: list[Budget] = [RateBudget(route.tpm, now)] if route.tpm is not None else []
+        """Budgets of tokens."""
+        self.others: list[tuple[str, Budget]] = []
+        """Budgets of requests, each with its name."""
+        if route.rpm is not None:
+            self.others.append((f"rpm {route.rpm:g}", RateBudget(route.rpm, now, burst_s=1.0)))
+        if route.rpd is not None:
+            self.others.append((f"rpd {route.rpd:g}", DailyBudget(route.rpd)))
+        self.learned = LearnedLimits()
+        self.estimate = TokenEstimate()
+
+
+class Budgets:
+    """The budgets of one run. Time is an argument; nothing here waits. *emit* is told what was learned."""
+
+    def __init__(self, options: RunOptions, now: float, *, emit: Callable[[Event], None]) -> None:
+        self._emit = emit
+        self._tokens: list[Budget] = [RateBudget(options.tpm, now)] if options.tpm else []
+        self._daily = DailyBudget(options.rpd) if options.rpd else None
+        self._rpd = options.rpd
+        self._heeds_headers = not options.ignore_rate_headers
+        self._routes: dict[str, RouteBudgets] = {}
+
+    def __repr__(self) -> str:
+        return f"<Budgets of {len(self._routes)} routes>"
+
+    def of(self, route: Route, now: float) -> RouteBudgets:
+        """The budgets of *route*, made now if there are none."""
+        known = self._routes.get(route.label)
+        if known is None:
+            if len(self._routes) >= _MOST_ROUTES:
+                del self._routes[next(iter(self._routes))]
+            known = self._routes[route.label] = RouteBudgets(route, now)
+        return known
+
+    def wait(self, route: Route, request: Request, now: float) -> tuple[float, str]:
+        """Seconds until *request* may be sent, 0 if it may be now, and what it waits for."""
+        of_route = self.of(route, now)
+        longest, why = 0.0, ""
+        if self._tokens or of_route.tokens:
+            tokens = of_route.estimate.corrected(request.tokens)
+            for budget in (*self._tokens, *of_route.tokens):
+                wait = budget.wait(tokens, now)
+                if wait > longest:
+                    longest, why = wait, "tokens per minute"
+        for name, budget in of_route.others:
+            wait = budget.wait(1, now)
+            if wait > longest:
+                longest, why = wait, name
+        if self._daily is not None:
+            wait = self._daily.wait(1, now)
+            if wait > longest:
+                longest, why = wait, f"--rpd {self._rpd:g}"
+        if self._heeds_headers and of_route.learned:
+            wait, limit = of_route.learned.wait(_amounts(request), now)
+            if wait > longest:
+                longest, why = wait, f"the provider's limit of {limit}"
+        return longest, why
+
+    def reserve(self, attempt: Attempt, now: float) -> None:
+        """Take what *attempt*, which is sent now, is expected to use."""
+        request, of_route = attempt.request, self.of(attempt.route.route, now)
+        if self._tokens or of_route.tokens:
+            attempt.reserved = of_route.estimate.corrected(request.tokens)
+            for budget in (*self._tokens, *of_route.tokens):
+                budget.reserve(attempt.reserved, now)
+        for _, budget in of_route.others:
+            budget.reserve(1, now)
+        if self._daily is not None:
+            self._daily.reserve(1, now)
+        if self._heeds_headers:
+            attempt.sent = of_route.learned.send(_amounts(request) if of_route.learned else _ONE, now)
+
+    def settle(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
+        """Replace what was reserved by what was used, and learn; *outcome* is None for a call that was canceled."""
+        of_route = self.of(attempt.route.route, now)
+        used = 0
+        if outcome is not None and outcome.verdict == "success":
+            used = attempt.reserved
+            if outcome.usage is not None:
+                used = outcome.usage.input_tokens + outcome.usage.output_tokens
+                if attempt.reserved:
+                    of_route.estimate.learn(attempt.request.tokens, used)
+        for budget in (*self._tokens, *of_route.tokens):
+            budget.settle(attempt.reserved, used, now)
+        if outcome is not None and outcome.limits and attempt.sent is not None:
+            self._learn(attempt, outcome, attempt.sent, of_route, now)
+
+    def _learn(self, attempt: Attempt, outcome: Outcome, sent: SentTotals, of_route: RouteBudgets, now: float) -> None:
+        label = attempt.route.route.label
+        changed, faults = of_route.learned.hear(outcome.limits, sent, attempt.call.sent_at)
+        for reported, window in changed:
+            self._emit(LimitLearned(now, label, reported.kind, reported.limit, window))
+        for fault in faults:
+            text = f"{label} reports {fault}: this limit is ignored"
+            self._emit(Notice(now, "info", text, "--ignore-rate-headers ignores all that it reports"))
+
+
+_ONE: SentTotals = (1.0, 0.0, 0.0, 0.0)
+
+
+def _amounts(request: Request) -> SentTotals:
+    """What *request* counts as: one request, its tokens, those of its input, and those of its output."""
+    given = len(request.body) / 4
+    return 1.0, float(request.tokens), given, max(0.0, request.tokens - given)
