@@ -184,6 +184,9 @@ def idle_reason(now: Snapshot) -> str | None:
         return f"{elided(paused[0].label, 40)} paused ({pause_phrase(paused[0])})"
     if now.own_limits:
         return f"waiting for {shown(now.own_limits)}"
+    limited = _limited(now)
+    if limited:
+        return f"waiting for {limited}"
     return f"{plural(now.waiting_retries, 'row')} waiting to be retried" if now.waiting_retries else None
 
 
@@ -209,4 +212,13 @@ def waits_for(now: Snapshot) -> str | None:
         return f"the slower pace that {elided(paused[0].label, 80)} asked for ({pause_phrase(paused[0])})"
     if not now.in_flight and now.own_limits and now.calls and now.exit_code is None:
         return f"its turn under {shown(now.own_limits)}"
-    return None
+    limited = _limited(now) if not now.in_flight and now.calls and now.exit_code is None else ""
+    return f"its turn under {limited}" if limited else None
+
+
+def _limited(now: Snapshot) -> str:
+    """The rate limits that a route's provider reported; empty if none did."""
+    route = next((route for route in now.routes if route.learned_limits), None)
+    if route is None:
+        return ""
+    return f"the limit that {elided(route.label, 40)} reports ({', '.join(map(shown, route.learned_limits[:3]))})"

@@ -35,6 +35,21 @@ ROUNDING = 1000.0
 MOST_EMPTY = 3
 """How often in a row nothing may remain after a wait until the reset, before the limit is ignored."""
 
+COMPARED = 0.05
+"""Part of the limit that is sent before what the provider took is compared with it."""
+
+FEWEST = 10.0
+"""The same in requests, or tokens: as few as make the rounding of what remains small."""
+
+RATIO_WEIGHT = 0.3
+"""Weight of the newest comparison in what requests count for with the provider, relative to our estimate."""
+
+MOST_RATIO = 4.0
+"""Bound of that ratio, and of its inverse."""
+
+MARGIN = 1.01
+"""Safety of estimated amounts."""
+
 CHANGED = 0.05
 """Change of a limit that is worth telling, as a share of it."""
 
@@ -51,8 +66,11 @@ class _LearnedLimit:
         "_at",
         "_empty",
         "_full_at",
+        "_heard",
+        "_is_requests",
         "_level",
         "_newest",
+        "_ratio",
         "_waited_until",
         "is_ignored",
         "limit",
@@ -60,7 +78,8 @@ class _LearnedLimit:
         "window",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, kind: LimitKind) -> None:
+        self._is_requests = kind == "requests"
         self.limit = math.inf
         self.window: float | None = None
         self.told = 0.0
@@ -73,9 +92,15 @@ class _LearnedLimit:
         """Requests sent up to the call whose answer was heeded last."""
         self._waited_until = -math.inf
         self._empty = 0
+        self._heard: tuple[float, float, float] | None = None
+        """What remained at the answer heeded last, what was sent up to its call, and when that was."""
+        self._ratio = 1.0
+        """What requests count for with the provider, relative to our own estimate of them."""
 
-    def hear(self, reported: RateLimit, call: float, sent_after: float, sent_at: float) -> str:
-        """Take in what the answer to request number *call*, sent at *sent_at*, says; *sent_after* was sent since.
+    def hear(self, reported: RateLimit, call: float, sent: float, sent_after: float, sent_at: float) -> str:
+        """Take in what the answer to request number *call* says, which was sent at *sent_at*.
+
+        *sent*: what was sent up to it, and *sent_after* since.
 
         Providers count a request, and report what remains, when it arrives.
 
@@ -102,32 +127,58 @@ class _LearnedLimit:
             self.window = reported.window_s
         if self.window is None and reported.reset_s is not None and reported.reset_s > 0 and used >= 1:
             self.window = _proven_window(reported.reset_s * reported.limit / used)
-        self._level = reported.remaining - sent_after
+        self._learn_ratio(reported.remaining, sent, sent_at)
+        remaining = reported.remaining
+        if reported.kind != "requests" and remaining and not remaining % ROUNDING:
+            remaining -= ROUNDING / 2
+        self._level = remaining - sent_after * self._factor
         self._at = sent_at
         reset = reported.reset_s
         self._full_at = math.inf if reset is None else sent_at + max(0.0, reset)
         return ""
+
+    def _learn_ratio(self, remaining: float, sent: float, sent_at: float) -> None:
+        """Compare what the provider took between two calls with what was sent between them.
+
+        Over a part of the limit that is large beside the rounding of what remains.
+        """
+        heard = self._heard
+        if heard is not None and heard[0] <= 0.9 * self.limit and sent - heard[1] < max(FEWEST, COMPARED * self.limit):
+            return
+        self._heard = (remaining, sent, sent_at)
+        if heard is None or self.window is None or heard[0] > 0.9 * self.limit:
+            return  # a bucket that was full in between took less than it could
+        came_back = (sent_at - heard[2]) * self.limit / self.window
+        ratio = (heard[0] + came_back - remaining) / (sent - heard[1])
+        self._ratio += RATIO_WEIGHT * (min(MOST_RATIO, max(1.0 / MOST_RATIO, ratio)) - self._ratio)
+
+    @property
+    def _factor(self) -> float:
+        """What our amounts count for: at least 1 for requests, of which another run with the same key takes some."""
+        return max(1.0, self._ratio) if self._is_requests else self._ratio
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until *amount* may be sent; 0 if it may be now, or if nothing is known."""
         if self.is_ignored or self._level == math.inf:
             return 0.0
         self._fill(now)
-        missing = min(amount, self.limit) - self._level
+        needed = amount if amount <= 1.0 else amount * MARGIN + 1.0  # an estimate, of more than one request
+        missing = min(needed * self._factor, self.limit) - self._level
         if missing <= 1e-9:
             return 0.0
         by_rate = math.inf if self.window is None else missing * self.window / self.limit
         wait = min(by_rate, self._full_at - now)
         if wait == math.inf or now + wait <= now:
             return 0.0
-        self._waited_until = now + wait
+        if by_rate == math.inf:
+            self._waited_until = now + wait
         return wait
 
     def send(self, amount: float, now: float) -> None:
         """Take *amount* out of the bucket."""
         if self._level != math.inf:
             self._fill(now)
-            self._level -= amount
+            self._level -= amount * self._factor
 
     def _fill(self, now: float) -> None:
         if now >= self._full_at:
@@ -173,9 +224,12 @@ class LearnedLimits:
         for one in reported:
             if one.limit < 0 or one.remaining < 0:
                 continue  # -1 means unknown
-            known = self._limits.setdefault((one.kind, one.window_s), _LearnedLimit())
+            key = (one.kind, one.window_s)
+            known = self._limits.get(key)
+            if known is None:
+                known = self._limits[key] = _LearnedLimit(one.kind)
             at = _AT[one.kind]
-            fault = known.hear(one, sent[0], self._sent[at] - sent[at], sent_at)
+            fault = known.hear(one, sent[0], sent[at], self._sent[at] - sent[at], sent_at)
             if fault:
                 faults.append(f"a limit of {one.limit:g} {one.kind.replace('_', ' ')}, of which {fault}")
             elif not known.is_ignored and abs(known.limit - known.told) > CHANGED * known.told:

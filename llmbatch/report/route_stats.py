@@ -92,4 +92,5 @@ class RouteStats:
             open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
             pause_code=self.pause.code if self.paused_until > now else "",
             pause_is_named=self.pause.is_named and self.paused_until > now,
+            learned_limits=tuple(self.learned.values()),
         )

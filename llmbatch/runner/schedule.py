@@ -168,10 +168,11 @@ class Scheduler:
         """Return a row that was not sent to the front of its queue, or park it."""
         if pending.state is RowState.PARKED:
             return
-        if pending.route.state.is_closed:
-            self._run.backlog.enqueue(pending, first=True)
+        backlog = self._run.backlog
+        if pending.route.state.is_closed and not backlog.is_paused(pending.route):
+            backlog.enqueue(pending, first=True)
         else:
-            self._run.backlog.park(pending, self._run.now(), avoided=True)
+            self._settler.defer(pending, self._run.now())
 
     def _issue_check(self, route: RunRoute, kind: CallKind, request: Request, now: float) -> Attempt | None:
         if not self._afford(route, request, now):
@@ -281,6 +282,7 @@ class Scheduler:
         """Apply the *outcome* of a call."""
         now = self._run.now()
         self._budgets.settle(attempt, outcome, now)
+        attempt.route.budget_until = 0.0  # what it did not use may be enough
         if outcome.verdict == "success" and attempt.pending is not None:
             self._checks.keep(attempt.route, attempt.request)
         self._settler.settle(attempt, outcome, now)

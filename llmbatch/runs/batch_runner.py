@@ -52,6 +52,8 @@ class Options(TypedDict, total=False):
     concurrency: int
     rpm: float | None
     tpm: float | None
+    rpd: float | None
+    ignore_rate_headers: bool
     timeout: float
     max_attempts: int
     failure_threshold: int

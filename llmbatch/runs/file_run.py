@@ -235,5 +235,5 @@ class FileRun:
 
 def _own_limits(options: RunOptions) -> str:
     """The limits that the caller set, as flags: ``--rpm 60, --tpm 90000``."""
-    given = (("--rpm", options.rpm), ("--tpm", options.tpm))
+    given = (("--rpm", options.rpm), ("--tpm", options.tpm), ("--rpd", options.rpd))
     return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)

@@ -26,6 +26,7 @@ from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 from llmbatch.sim.answer_text import write_answer
 from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
 from llmbatch.sim.capacity import CapacityLimiter
+from llmbatch.sim.faulty_plans import corrupted, error_plan, outage, throttling
 from llmbatch.sim.openai_responses import embeddings_body, models_body, openai_body, openai_events
 from llmbatch.sim.protocol import (
     ENDPOINTS,
@@ -37,14 +38,18 @@ from llmbatch.sim.protocol import (
     dialect_of,
     error_body,
 )
+from llmbatch.sim.rate_limits import Buckets, RateLimits
 from llmbatch.sim.request import SimRequest, read_request
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import DEFAULT_STATUSES, Behavior, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
-from llmbatch.sim.stream_faults import break_stream, pause_stream
 
 __all__ = ["SimulatedProvider"]
+
+_OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_USUAL_OUTPUT = 256
+"""Tokens that a request without a limit of its own counts for its output."""
 
 _MAX_ATTEMPT_KEYS = 100_000
 """Bodies whose number of attempts is kept; some 10 MB when full."""
@@ -108,6 +113,8 @@ class SimulatedProvider:
         self._capacity = capacity
         self._rate = rate
         self._limiters: dict[str, CapacityLimiter] = {}
+        self._buckets: dict[tuple[str, str], Buckets] = {}
+        """The rate limits of each model and key."""
         self.stats = Stats()
         self._started: dict[str, float] = {}
         self._attempts: dict[bytes, int] = {}
@@ -121,6 +128,7 @@ class SimulatedProvider:
         self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
         self._started.clear()
         self._limiters.clear()
+        self._buckets.clear()
         self._attempts.clear()
 
     def phase(self, model: str, elapsed: float) -> Phase:
@@ -147,13 +155,40 @@ class SimulatedProvider:
         if limiter is None:
             limiter = self._limiters[name] = CapacityLimiter(self._rate)
         admitted = limiter.admits(phase, elapsed)
+        median = self._median(name)
+        if phase.knee is not None:
+            median *= max(1.0, (self.stats.in_flight + 1) / phase.knee)
         plan = self._plan(
-            *(endpoint, dialect, headers, body, document, phase, chance, self._median(name)),
+            *(endpoint, dialect, headers, body, document, phase, chance, median),
             faults=self._scenario_of(name).rows,
             is_admitted=admitted,
         )
+        limits = self._scenario_of(name).limits
+        if limits is not None:
+            plan = self._limited(plan, limits, (name, _key_of(headers)), dialect, body, document, elapsed, phase.limits)
         self._count(plan, name, elapsed)
         return plan
+
+    def _limited(
+        self,
+        plan: ResponsePlan,
+        limits: RateLimits,
+        owner: tuple[str, str],
+        dialect: Dialect,
+        body: bytes,
+        document: dict[str, JSON] | None,
+        elapsed: float,
+        factor: float,
+    ) -> ResponsePlan:
+        """*plan* with the headers of the rate limits of a model and key, or a refusal where they are exhausted."""
+        buckets = self._buckets.get(owner)
+        if buckets is None:
+            buckets = self._buckets[owner] = Buckets(limits)
+        wait, headers = buckets.admit(_tokens(body, document), elapsed, factor)
+        if wait == 0.0:
+            return replace(plan, headers={**_without_limits(plan.headers), **headers})
+        refusal = error_plan(dialect, throttling(), "limited", plan.delay / 5, None, down=False)
+        return replace(refusal, headers={**_without_limits(refusal.headers), **headers})
 
     def finish(self, plan: ResponsePlan) -> None:
         """Record that *plan* has ended: answered, broken off or given up."""
@@ -226,9 +261,9 @@ class SimulatedProvider:
         behavior = phase.pick(chance.random())
         pick = chance.random()
 
-        def error_plan(error: ErrorResponse, wait: float | None = None) -> ResponsePlan:
+        def refused(error: ErrorResponse, wait: float | None = None) -> ResponsePlan:
             # Bad answers are quick ones.
-            return _error_plan(dialect, error, suffix, delay / 5, wait, down=phase.is_down)
+            return error_plan(dialect, error, suffix, delay / 5, wait, down=phase.is_down)
 
         if behavior == "hang":
             return ResponsePlan("hang", down=phase.is_down)
@@ -236,34 +271,34 @@ class SimulatedProvider:
             return ResponsePlan("close", delay / 5, sent=pick < 0.5, down=phase.is_down)
         error = self._error_due(dialect, headers, behavior, phase, pick, is_admitted=is_admitted)
         if error is not None:
-            return error_plan(error, phase.retry_after)
+            return refused(error, phase.retry_after)
         forced = _forced_status(body)
         if forced is not None:
-            return error_plan(ErrorResponse(int(forced[1]), "The request asked for this error."))
+            return refused(ErrorResponse(int(forced[1]), "The request asked for this error."))
         if document is None:
-            return error_plan(ErrorResponse(400, "We could not parse the JSON body of your request."))
+            return refused(ErrorResponse(400, "We could not parse the JSON body of your request."))
         try:
             request = read_request(endpoint, document)
             if isinstance(request, ErrorResponse):
-                return error_plan(request)
+                return refused(request)
             fault = find_fault(faults, request.prompt) if faults else None
             is_cut = fault is not None and fault.behavior == "length"
             if fault is not None and fault.behavior not in ("slow", "length"):
                 status = fault.status_of(request.prompt)
-                return error_plan(
-                    _throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
+                return refused(
+                    throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
                 )
             if behavior == "stream_error" and not request.stream:
-                return error_plan(ErrorResponse(500, _SERVER_ERROR))
+                return refused(ErrorResponse(500, _SERVER_ERROR))
             is_late = behavior == "slow" or (behavior == "stream_pause" and not request.stream)
             late = (phase.stall if is_late else 0.0) + (fault.stall if fault is not None and not is_cut else 0.0)
             if is_cut:
                 request = replace(request, max_tokens=1)
             good = self._good_plan(request, suffix, delay + late, median)
-            return _corrupted(good, request, behavior, phase)
+            return corrupted(good, request, behavior, phase)
         except (RecursionError, OverflowError, ValueError):
             # Nesting deeper than the stack, numbers beyond all floats: valid JSON that nobody can answer.
-            return error_plan(ErrorResponse(400, "The request has a value that is out of range."))
+            return refused(ErrorResponse(400, "The request has a value that is out of range."))
 
     def _error_due(
         self,
@@ -282,11 +317,11 @@ class SimulatedProvider:
             return ErrorResponse(429, "Too many requests at a time.", code="rate_limit_exceeded")
         match behavior:
             case "down" | "errors":
-                return _outage(dialect, phase.statuses or DEFAULT_STATUSES[behavior], pick)
+                return outage(dialect, phase.statuses or DEFAULT_STATUSES[behavior], pick)
             case "html":
                 return ErrorResponse(502, "Bad gateway", code=HTML)
             case "throttle":
-                return _throttling()
+                return throttling()
             case "unauthorized":
                 return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
             case "bad_request":
@@ -296,7 +331,7 @@ class SimulatedProvider:
                 if dialect == "anthropic":
                     return ErrorResponse(402, "Your credit balance is too low to access the API.")
                 return ErrorResponse(429, message, code="insufficient_quota")
-        return None if is_admitted else _outage(dialect, phase.statuses or (503,), pick)
+        return None if is_admitted else outage(dialect, phase.statuses or (503,), pick)
 
     def _good_plan(self, request: SimRequest, suffix: str, delay: float, median: float) -> ResponsePlan:
         dialect: Dialect = "anthropic" if request.endpoint in ("messages", "count_tokens") else "openai"
@@ -339,51 +374,22 @@ def _object_in(body: bytes) -> dict[str, JSON] | None:
     return document if isinstance(document, dict) else None
 
 
-def _has_key(headers: Mapping[str, str], key: str) -> bool:
-    given = (
+def _without_limits(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if "ratelimit" not in name}
+
+
+def _tokens(body: bytes, document: dict[str, JSON] | None) -> float:
+    """What a request counts as: a token for four bytes, and the output that it asks for, or a usual one."""
+    asked = next((document.get(name) for name in _OUTPUT_LIMITS if document.get(name)), None) if document else None
+    return len(body) / 4 + (float(asked) if isinstance(asked, int) else _USUAL_OUTPUT)
+
+
+def _key_of(headers: Mapping[str, str]) -> str:
+    return (
         headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
     )
+
+
+def _has_key(headers: Mapping[str, str], key: str) -> bool:
+    given = _key_of(headers)
     return hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
-
-
-def _outage(dialect: Dialect, statuses: tuple[int, ...], pick: float) -> ErrorResponse:
-    status = statuses[int(pick * len(statuses))]
-    if status == 429:
-        return _throttling()
-    if status == 503 and dialect == "anthropic":
-        return ErrorResponse(529, "Overloaded")
-    if status in (503, 529):
-        return ErrorResponse(status, "The server is currently overloaded. Please try again later.", code="overloaded")
-    return ErrorResponse(status, "The server had an error while processing your request.", code="server_error")
-
-
-def _throttling() -> ErrorResponse:
-    return ErrorResponse(429, "Rate limit reached for requests.", code="rate_limit_exceeded")
-
-
-def _corrupted(good: ResponsePlan, request: SimRequest, behavior: Behavior, phase: Phase) -> ResponsePlan:
-    """A good answer, damaged as the behavior of the phase has it."""
-    down = phase.is_down
-    if good.chunks and behavior == "stream_error":
-        return replace(good, chunks=break_stream(request, good.chunks), good=False, down=down)
-    if good.chunks and behavior == "stream_pause":
-        return replace(good, chunks=pause_stream(good.chunks, phase.stall))
-    if behavior == "cut":
-        return replace(good, kind="cut", good=False, down=down)
-    if behavior == "false_success":
-        body = dumps({"error": {"message": "The engine failed.", "type": "server_error", "code": "internal_error"}})
-        headers = {**good.headers, "content-type": "application/json"}
-        return replace(good, headers=headers, body=body.encode(), chunks=(), good=False, down=down)
-    return good
-
-
-def _error_plan(
-    dialect: Dialect, error: ErrorResponse, suffix: str, delay: float, wait: float | None, *, down: bool
-) -> ResponsePlan:
-    headers = answer_headers(dialect, suffix, delay)
-    headers["content-type"], body = error_body(dialect, error, f"req_{suffix}")
-    if wait is not None and (error.status == 429 or error.status >= 500):
-        headers["retry-after"] = str(math.ceil(wait))
-        if dialect == "openai":
-            headers["retry-after-ms"] = str(round(wait * 1000))
-    return ResponsePlan("answer", delay, error.status, headers, body, down=down)

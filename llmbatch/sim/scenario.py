@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.rate_limits import RateLimits
 from llmbatch.sim.row_fault import RowFault
 
 __all__ = ["DEFAULT_STATUSES", "Behavior", "Phase", "Scenario"]
@@ -68,6 +69,10 @@ class Phase:
     """Which part of the full load is carried, at least 0; requests above it are refused. None: any load."""
     capacity_to: float | None = None
     """Where ``capacity`` has got to at the end, in a straight line; None: it stays."""
+    limits: float = 1.0
+    """What the scenario's rate limits are multiplied by, above 0."""
+    knee: float | None = None
+    """Requests in flight, above 0, from which answers take longer in proportion. None: they never do."""
     collapses: bool = False
     """Whether less is carried the more is offered above ``capacity``: as much less as the load is above it."""
 
@@ -93,6 +98,10 @@ class Phase:
         for name, capacity in (("capacity", self.capacity), ("capacity_to", self.capacity_to)):
             if capacity is not None and not 0 <= capacity < math.inf:
                 raise UsageError(f"{name} is {capacity!r}, must be 0 or more")
+        if not 0 < self.limits < math.inf:
+            raise UsageError(f"limits is {self.limits!r}, must be above 0")
+        if self.knee is not None and not 0 < self.knee < math.inf:
+            raise UsageError(f"knee is {self.knee!r}, must be above 0")
         if self.capacity is None and (self.capacity_to is not None or self.collapses):
             raise UsageError("capacity is missing, where capacity_to or collapses is set")
         if self.seconds == math.inf and not (self.share_to is None and self.capacity_to is None):
@@ -165,6 +174,8 @@ class Scenario:
     """Patterns (``gpt-4*``) of the models affected; others are fine. Empty: all."""
     source: str = ""
     """Where it happened."""
+    limits: RateLimits | None = None
+    """Rate limits of each model and key."""
     rows: tuple[RowFault, ...] = ()
     """Trouble of rows that lasts, whatever the phase; the first that has a row counts."""
 

@@ -7,6 +7,10 @@ A file says what happens in words and numbers::
     models = ["gpt-4*"]                    # optional: the others are fine
     latency = 0.4                          # optional: median seconds of a good answer
 
+    [limits]                               # optional: rate limits, reported in headers as the style has them
+    style = "openai"                       # or anthropic, azure, groq
+    rpm = 600                              # also tpm, rpd; headers = false reports none
+
     [[phase]]
     minutes = 60                           # or seconds, or hours; seconds = inf for ever
     behavior = "down"
@@ -39,13 +43,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.rate_limits import RateLimits
 from llmbatch.sim.row_fault import RowFault
 from llmbatch.sim.scenario import Phase, Scenario
 
 __all__ = ["built_in_scenarios", "find_scenario", "read_scenario"]
 
 _UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
-_HEAD = ("description", "source", "models", "latency", "repeat", "phase", "rows")
+_HEAD = ("description", "source", "models", "latency", "repeat", "limits", "phase", "rows")
 _ROWS = tuple(field.name for field in fields(RowFault))
 _PHASE = tuple(field.name for field in fields(Phase) if field.name not in ("seconds", "share_to", "capacity_to"))
 _RAMPS = ("share", "capacity")
@@ -130,9 +135,24 @@ def _scenario(name: str, text: str, where: str) -> Scenario:
     source = _text(table.get("source", ""), f"{where}: source")
     try:
         rows = tuple(_row_faults(table.get("rows", []), where))
-        return Scenario(name, phases, description, repeat, latency, tuple(models), source, rows)
+        limits = _limits(table.get("limits"), where)
+        return Scenario(name, phases, description, repeat, latency, tuple(models), source, limits, rows)
     except UsageError as error:
         raise UsageError(f"{where}: {error}", hint=error.hint) from None
+
+
+def _limits(table: object, where: str) -> RateLimits | None:
+    if table is None:
+        return None
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: limits is {table!r}, must be a table")
+    _only(table, tuple(field.name for field in fields(RateLimits)), f"{where}: limits")
+    for key in ("rpm", "tpm", "rpd"):
+        if key in table:
+            _number(table[key], f"{where}: limits.{key}")
+    if type(table.get("headers", True)) is not bool:
+        raise UsageError(f"{where}: limits.headers is {table['headers']!r}, must be true or false")
+    return RateLimits(**table)
 
 
 def _row_faults(entries: object, where: str) -> Iterator[RowFault]:
@@ -190,7 +210,7 @@ def _phase(entry: dict[str, object], where: str) -> Phase:
             if len(ramp) != 2:
                 raise UsageError(f"{where}: {key} is {ramp!r}, must be a number, or two: from and to")
             values[key], values[f"{key}_to"] = ramp
-    for key in ("share", "share_to", "capacity", "capacity_to", "stall", "retry_after"):
+    for key in ("share", "share_to", "capacity", "capacity_to", "stall", "retry_after", "limits", "knee"):
         if key in values:
             _number(values[key], f"{where}: {key.removesuffix('_to')}")
     values["statuses"] = _statuses(entry.get("statuses", []), f"{where}: statuses")

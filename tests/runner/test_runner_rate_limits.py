@@ -1,0 +1,231 @@
+"""Rate limits in whole runs under virtual time: obeyed before a 429 comes, waited for, and never blamed on anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from runner_story import Collector, Story
+
+from llmbatch.core.calls import Reply, Request
+from llmbatch.core.events import CallSent, LimitLearned, Notice, RowParked, Throttled
+from llmbatch.inputs.iterable import IterableSource
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.resolve import ProviderSettings
+from llmbatch.report.stats import RunStats
+from llmbatch.runner.engine import Engine
+from llmbatch.runner.options import RunOptions
+from llmbatch.sim.provider import SimulatedProvider
+from llmbatch.sim.rate_limits import RateLimits
+from llmbatch.sim.scenario import Phase, Scenario
+from llmbatch.sim.virtual import VirtualTransport, run_virtual
+
+MINUTE = 60.0
+DAY = 86_400.0
+
+
+@dataclass
+class Run:
+    story: Story
+    log: list[tuple[float, int]]
+    stats: RunStats
+
+    def rate(self, begin: float, end: float) -> float:
+        """Good answers a minute to calls sent between the two times."""
+        return sum(status == 200 and begin <= at < end for at, status in self.log) * MINUTE / (end - begin)
+
+    @property
+    def refused(self) -> float:
+        """Share of the calls that were answered 429."""
+        return sum(status == 429 for _, status in self.log) / len(self.log)
+
+
+def send(
+    count: int,
+    limits: RateLimits | None,
+    *phases: Phase,
+    latency: float = 1.0,
+    wrap: Callable[[VirtualTransport], Any] = lambda transport: transport,
+    beside: Callable[[VirtualTransport], Any] | None = None,
+    **options: Any,
+) -> Run:
+    """Send *count* rows of about 110 tokens."""
+    collector, stats = Collector(), RunStats()
+    simulated = SimulatedProvider(Scenario("test", phases, "for a test", limits=limits), seed=1, latency=latency)
+    transport = VirtualTransport(simulated, keep_log=True)
+    rows: Iterable[object] = ({"prompt": f"row {number}", "max_tokens": 80} for number in range(count))
+
+    async def main() -> Story:
+        settings = ProviderSettings(model="m", base_url="http://127.0.0.1:1/v1", environ={})
+        engine = Engine(
+            HttpProvider(settings, wrap(transport)),
+            IterableSource(rows),
+            collector,
+            RunOptions(**({"seed": 1} | options)),
+            observers=[collector, stats],
+        )
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        other = None if beside is None else asyncio.create_task(beside(transport))
+        ending = await engine.run()
+        if other is not None:
+            other.cancel()
+        return Story(
+            *(ending, collector.results, engine.deferred(), collector.events, []),
+            *(loop.time() - started, 0, 0, collector.finished_at),
+        )
+
+    return Run(run_virtual(main, limit=10 * DAY), transport.log, stats)
+
+
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.parametrize("style", ["openai", "anthropic", "azure"])
+@pytest.mark.parametrize("rpm", [60, 600])
+def test_reported_requests_per_minute_are_used_and_hardly_ever_exceeded(style: Any, rpm: int) -> None:
+    """At least 95 % of the allowed rate after the first minute, and at most 1 % of the calls refused."""
+    run = send(5 * rpm, RateLimits(style, rpm=rpm))
+
+    assert run.story.statuses == {"success": 5 * rpm}
+    assert run.rate(60, 240) >= 0.95 * rpm
+    assert run.refused <= 0.01
+    learned = run.story.of(LimitLearned)
+    assert [(event.kind, event.limit) for event in learned] == [("requests", rpm)]
+
+
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.parametrize("style", ["openai", "anthropic", "azure"])
+def test_reported_tokens_per_minute_are_used_and_hardly_ever_exceeded(style: Any) -> None:
+    """Tokens are counted as the provider counts them, which is learned from what remains."""
+    per_row = 110.0
+    run = send(1200, RateLimits(style, tpm=240 * per_row))
+
+    assert run.story.statuses == {"success": 1200}
+    assert run.rate(60, 180) * per_row >= 0.9 * 240 * per_row
+    assert run.refused <= 0.01
+
+
+@pytest.mark.slow  # thousands of calls in virtual time
+def test_limits_that_change_are_followed() -> None:
+    """Halved after two minutes and doubled after four: within half a minute the rate is the new one."""
+    phases = (Phase(120), Phase(120, limits=0.5), Phase(math.inf, limits=2.0))
+    run = send(2000, RateLimits("openai", rpm=300), *phases)
+
+    assert run.rate(150, 240) == pytest.approx(150, rel=0.06)
+    assert run.rate(270, 300) == pytest.approx(600, rel=0.06)
+    assert run.refused <= 0.01
+
+
+def test_headers_may_be_ignored() -> None:
+    """Then only refusals slow the run."""
+    run = send(200, RateLimits("openai", rpm=60), ignore_rate_headers=True)
+
+    assert run.story.statuses == {"success": 200}
+    assert run.refused > 0.05
+    assert not run.story.of(LimitLearned)
+
+
+def test_a_daily_quota_parks_the_route_until_its_reset() -> None:
+    """Groq's requests are the day's: it waits for them one by one, without a refusal."""
+    run = send(105, RateLimits("groq", rpd=100), on_outage="wait")
+
+    assert run.story.statuses == {"success": 105}
+    assert run.refused == 0.0
+    assert run.story.of(RowParked)
+    assert run.story.seconds > 4 * DAY / 100
+
+
+def test_rows_beyond_the_daily_quota_are_left_for_another_command() -> None:
+    """``--on-outage defer``: exit 75, each row with the seconds until it may go."""
+    run = send(105, RateLimits("groq", rpd=100), on_outage="defer")
+
+    assert run.story.ending.exit_code == 75
+    assert run.story.statuses == {"success": 100}
+    assert all(result.retry_after and result.retry_after > 60 for result in run.story.deferred)
+    assert run.stats.snapshot().throttles == 0
+
+
+def test_rpd_bounds_what_is_sent_in_a_day() -> None:
+    """Whatever the provider allows; the rest goes on the next day."""
+    run = send(250, None, rpd=100.0)
+
+    assert run.story.statuses == {"success": 250}
+    assert [sum(begin <= at < begin + DAY for at, _ in run.log) for begin in (0.0, DAY, 2 * DAY)] == [100, 100, 50]
+    assert not [event for event in run.story.of(Throttled) if event.is_refusal]
+
+
+def test_rpm_holds_though_the_provider_allows_more() -> None:
+    """The user's limit is never exceeded."""
+    run = send(120, RateLimits("openai", rpm=6000), rpm=60.0)
+
+    assert run.story.statuses == {"success": 120}
+    assert max(sum(begin <= at < begin + 60 for at, _ in run.log) for begin in range(60)) <= 62
+
+
+def test_another_run_with_the_same_key_is_left_its_share() -> None:
+    """What remains falls faster than this run sends: it obeys what remains."""
+
+    async def other_run(transport: VirtualTransport) -> None:
+        request = Request(
+            HttpProvider(ProviderSettings(model="m", base_url="http://127.0.0.1:1/v1", environ={}), transport)
+            ._resolver.target(None, None, anthropic=False)
+            .route,
+            "http://127.0.0.1:1/v1/chat/completions",
+            {},
+            b'{"model":"m","messages":[{"role":"user","content":"hi"}]}',
+            "chat",
+            10,
+        )
+        while True:
+            await asyncio.gather(transport.post(request, timeout=60), asyncio.sleep(0.5))
+
+    run = send(400, RateLimits("openai", rpm=240), beside=other_run)
+
+    assert run.story.statuses == {"success": 400}
+    assert run.refused <= 0.08  # what the other one takes while an answer is on its way
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"limit": "0", "remaining": "0", "reset": "1h"},
+        {"limit": "60", "remaining": "0", "reset": "1ms"},
+        {"limit": "1000000000000", "remaining": "0", "reset": "9999999999s"},
+        {"limit": "60", "remaining": "-5", "reset": "-60s"},
+        {"limit": "60", "remaining": "1e9", "reset": "1s"},
+        {"limit": "9" * 100, "remaining": "9" * 100, "reset": "9" * 100},
+    ],
+    ids=lambda lie: f"{lie['limit'][:15]}, {lie['remaining'][:9]}, {lie['reset'][:9]}",
+)
+def test_headers_that_lie_stop_nothing(lie: dict[str, str]) -> None:
+    """They are told once at most, and the run goes on at its pace."""
+
+    class Lying:
+        def __init__(self, transport: VirtualTransport) -> None:
+            self._transport = transport
+
+        async def post(self, request: Request, *, timeout: float) -> Reply:
+            reply = await self._transport.post(request, timeout=timeout)
+            headers = {f"x-ratelimit-{name}-requests": text for name, text in lie.items()}
+            return Reply(reply.status, {"content-type": "application/json"} | headers, reply.body)
+
+        async def aclose(self) -> None:
+            return
+
+    run = send(400, None, wrap=Lying, latency=0.5)
+
+    assert run.story.statuses == {"success": 400}
+    assert run.story.seconds < 30
+    assert len([event for event in run.story.of(Notice) if "reports a limit" in event.message]) <= 1
+
+
+def test_calls_wait_for_a_limit_without_losing_their_place() -> None:
+    """Rows go in their order though each waits; one that waited and a new one take turns."""
+    run = send(90, RateLimits("openai", rpm=60), concurrency=1, latency=0.1)
+
+    rows = [event.row for event in run.story.of(CallSent)]
+    assert sorted(rows) == list(range(1, 91))
+    assert max(abs(row - place) for place, row in enumerate(rows, 1)) <= 1
