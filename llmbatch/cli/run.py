@@ -92,6 +92,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             params=settings.params,
             fallback=settings.fallback or (),
             pools=settings.pools,
+            cache=settings.cache,
             observers=observers,
             environ=os.environ,
             max_answer_memory=settings.max_answer_memory,

@@ -138,6 +138,7 @@ class Outcome:
     of this response, or a 402, says that the account is refused; then it takes several rows. ``hint``: what an operator
     can do; for an exception of the program's own its type, its message, and where it was raised. ``value``: what an
     async function returned. ``limits``: rate limits that a good answer reported.
+    ``is_cached``: it is the answer to an equal request, and cost no call.
     """
 
     verdict: Verdict
@@ -160,6 +161,7 @@ class Outcome:
     unreachable: bool = False
     certain: bool = True
     limits: tuple[RateLimit, ...] = ()
+    is_cached: bool = False
     follow_up: Request | None = None
 
     @property

@@ -159,7 +159,7 @@ class RowsRequeued:
 class RowFinished:
     """The result of a row was passed to the sink. ``attempts`` and ``finish_reason``: as in the output line.
 
-    ``has_no_text``: a success whose answer has neither text nor other content.
+    ``has_no_text``: a success whose answer has neither text nor other content. ``is_cached``: it cost no call.
     """
 
     at: float
@@ -170,6 +170,7 @@ class RowFinished:
     attempts: int
     finish_reason: str | None = None
     has_no_text: bool = False
+    is_cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ class Transport(Protocol):
 class Provider(Protocol):
     """Turns rows into requests and sends them: an HTTP provider, an async function, or a class of your own.
 
-    Subclass it to inherit :meth:`lookup`, :meth:`ping` and :meth:`aclose`. A provider sends once: it does not retry,
-    sleep, or know of circuits; the run does. Used on one event loop only.
+    Subclass it to inherit :meth:`lookup`, :meth:`flight_key`, :meth:`ping` and :meth:`aclose`. A provider sends once:
+    it does not retry, sleep, or know of circuits; the run does. Used on one event loop only.
     """
 
     def routes(self, row: Row) -> Sequence[Route]:
@@ -59,6 +59,13 @@ class Provider(Protocol):
 
         Called before the row takes a slot, so a row can be answered while its circuit is open. Such an answer has no
         effect on the route.
+        """
+        return None
+
+    def flight_key(self, request: Request) -> bytes | None:
+        """Return what equal requests have in common: one is sent at a time, and its good answer serves them all.
+
+        None (the default): each request is sent.
         """
         return None
 

@@ -77,7 +77,8 @@ class Result(Generic[RowT_co, ValueT_co]):
     answers of a provider. ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the
     row's own metadata. ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how
     often it was parked. ``finish_reason`` is why the answer ended, if that is no normal stop: ``length`` if its token
-    limit cut it, else the provider's word. ``route`` is the label of the route that answered, if a pool or a fallback
+    limit cut it, else the provider's word. ``cached``: the answer to an equal
+    request, which cost no call. ``route`` is the label of the route that answered, if a pool or a fallback
     was used. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the
     same as a time (ISO 8601, UTC).
     """
@@ -105,6 +106,7 @@ class Result(Generic[RowT_co, ValueT_co]):
     retry_at: str | None = None
     settings: str = ""
     finish_reason: str | None = None
+    cached: bool = False
     route: str | None = None
     row: RowT_co = field(default=cast("RowT_co", None), repr=False)
 
@@ -169,6 +171,7 @@ def encode_line(result: Result) -> bytes:
     metadata = result.metadata_json or "null"
     settings = f',"settings":{dumps(result.settings)}' if result.settings else ""
     finish = f',"finish_reason":{dumps(result.finish_reason)}' if result.finish_reason else ""
+    finish += ',"cached":true' if result.cached else ""
     route = f',"route":{dumps(result.route)}' if result.route else ""
     line = (
         f'{{"row":{result.number},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'

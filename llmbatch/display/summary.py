@@ -85,6 +85,8 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
     facts += answer_facts(summary.cut_answers, summary.answers_without_text)
+    if summary.cached:
+        facts.append(("cached", f"{plural(summary.cached, 'row')} answered from the cache, without a call"))
     reason = summary.stopped_reason or _REASONS.get(summary.exit_code)
     if reason and not (is_reason_told and summary.stopped_reason):
         facts.append(("reason", shown(reason, 1000)))

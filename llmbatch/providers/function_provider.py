@@ -75,6 +75,10 @@ class FunctionProvider:
         """None: no answer is known without a call."""
         return None
 
+    def flight_key(self, request: Request) -> bytes | None:
+        """None: each request is sent."""
+        return None
+
     def ping(self, like: Request) -> Request | None:
         """Build a request for the ping row, None if there is none."""
         return None if self._ping_row is None else self._request(0)

@@ -230,6 +230,10 @@ class HttpProvider:
         self._resolved = (row, kind, target)
         return kind, target
 
+    def flight_key(self, request: Request) -> bytes | None:
+        """None: each request is sent."""
+        return None
+
     def ping(self, like: Request) -> Request | None:
         """The smallest request that the route of *like* takes; None for paths of which nothing is known."""
         if like.endpoint == "raw":

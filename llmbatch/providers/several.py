@@ -158,6 +158,10 @@ class SeveralProviders:
         """See the provider of the request's route."""
         return self._owners[request.route.label].lookup(row, request)
 
+    def flight_key(self, request: Request) -> bytes | None:
+        """None: each request is sent."""
+        return None
+
     def ping(self, like: Request) -> Request | None:
         """The smallest request of the route of *like*."""
         return self._owners[like.route.label].ping(like)

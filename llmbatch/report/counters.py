@@ -52,6 +52,7 @@ class Counts:
     output_tokens: int = 0
     cut_answers: int = 0
     answers_without_text: int = 0
+    cached: int = 0
 
     @property
     def rows(self) -> int:

@@ -27,7 +27,8 @@ _TAIL = (
     rb',"usage":(?:null|\{"input_tokens":([0-9]{1,18}),"output_tokens":([0-9]{1,18})\})'
     rb',"cost_usd":(null|[-+.0-9eE]{1,40}),"model":(null|' + _STRING + rb")"
     rb',"attempts":[0-9]+,"deferrals":[0-9]+,"latency_s":(null|[0-9.]{1,40})(?:,"settings":"[0-9a-f]{1,64}")?'
-    rb'(?:,"finish_reason":(' + _STRING + rb'))?(?:,"route":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
+    rb'(?:,"finish_reason":(' + _STRING + rb'))?(,"cached":true)?'
+    rb'(?:,"route":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
 )
 _is_failed = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","status":"failed"[,}]').match
 _match_id = re.compile(rb'\{"row":[0-9]+,"hash":"[0-9a-f]+","status":"failed","id":(' + _STRING + rb"|[^,]+),").match
@@ -116,6 +117,8 @@ class OutputLines:
     def __init__(self) -> None:
         self.failures = FailureGroups()
         self.cut_answers = 0
+        self.cached = 0
+        """Rows that were answered from a cache."""
         self.answers_without_text = 0
         self._routes: dict[str, LineRoute] = {}
         self._labels: dict[bytes, str] = {}
@@ -137,7 +140,8 @@ class OutputLines:
         if found is None:
             self._add_parsed(line, failed=failed)
             return
-        inputs, outputs, cost, model, latency, finish, route = found.groups()
+        inputs, outputs, cost, model, latency, finish, cached, route = found.groups()
+        self.cached += cached is not None
         if not failed:
             self.cut_answers += finish == b'"length"'
             # What is inside a text or a body cannot end so: its quotes are escaped.
@@ -154,13 +158,14 @@ class OutputLines:
             label,
             int(inputs or 0),
             int(outputs or 0),
-            None if cost == b"null" else _number(cost),
+            None if cost == b"null" or cached else _number(cost),
             None if latency == b"null" else _number(latency),
             failed=failed,
         )
 
     def _add_parsed(self, line: bytes, *, failed: bool) -> None:
         value = _parsed(line)
+        self.cached += value.get("cached") is True
         if not failed:
             self.cut_answers += value.get("finish_reason") == "length"
             self.answers_without_text += value.get("text") == ""
@@ -173,7 +178,7 @@ class OutputLines:
             label,
             _integer(tokens.get("input_tokens")),
             _integer(tokens.get("output_tokens")),
-            _as_number(value.get("cost_usd")),
+            None if value.get("cached") is True else _as_number(value.get("cost_usd")),
             _as_number(value.get("latency_s")),
             failed=failed,
         )

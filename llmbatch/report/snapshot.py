@@ -110,6 +110,8 @@ class Snapshot:
     """Successes of this run whose answers were cut at their token limit (finish reason ``length``)."""
     answers_without_text: int
     """Successes of this run whose answers have neither text nor other content."""
+    cached: int
+    """Rows of this run that were answered from a cache."""
     routes: tuple[RouteSnapshot, ...]
     """The routes in trouble first (open, probing, paused), then by name; at most 50."""
     routes_total: int

@@ -184,6 +184,7 @@ class RunStats:
             self._counts.success += 1
             self._counts.cut_answers += event.finish_reason == "length"
             self._counts.answers_without_text += event.has_no_text
+            self._counts.cached += event.is_cached
             if route is not None:
                 route.success += 1
         elif event.status == "failed":
@@ -326,6 +327,7 @@ class RunStats:
             failures_by_code=self._failures.top(),
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
+            cached=counts.cached,
             routes=self._worst_routes(now),
             routes_total=len(self._routes),
             max_outage_s=None if started is None else started.max_outage,

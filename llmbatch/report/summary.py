@@ -81,6 +81,8 @@ class Summary:
     """Successes of this run whose answers were cut at their token limit (finish reason ``length``)."""
     answers_without_text: int = 0
     """Successes of this run whose answers have neither text nor other content."""
+    cached: int = 0
+    """Rows of this run that were answered from a cache."""
     routes: tuple[RouteSummary, ...]
 
     @property
@@ -131,6 +133,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         errors_by_code=last.errors_by_code,
         cut_answers=last.cut_answers,
         answers_without_text=last.answers_without_text,
+        cached=last.cached,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
             for route in routes

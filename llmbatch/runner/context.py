@@ -9,6 +9,7 @@ from llmbatch.core.events import Event
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.runner.backlog import Backlog, RunRoute
 from llmbatch.runner.finish import Finisher
+from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
@@ -27,6 +28,7 @@ class RunContext:
     sink: Sink
     routes: Routes
     routing: Routing
+    followers: Followers
     backlog: Backlog
     finisher: Finisher
     machine: Machine

@@ -69,6 +69,8 @@ class Finisher:
             value=outcome.value,
             settings="" if pending.request is None else pending.request.settings,
             finish_reason=outcome.finish_reason,
+            cached=outcome.is_cached,
+            cost_usd=0.0 if outcome.is_cached else None,
             row=row.value,
         )
         self._sink.put(result)
@@ -76,9 +78,8 @@ class Finisher:
             self._source.finished(row.number)
         code = outcome.code if failed else ""
         label, has_no_text = route.state.label, not failed and outcome.text == ""
-        self._emit(
-            RowFinished(now, label, row.number, status, code, pending.attempts, outcome.finish_reason, has_no_text)
-        )
+        what = (row.number, status, code, pending.attempts)
+        self._emit(RowFinished(now, label, *what, outcome.finish_reason, has_no_text, outcome.is_cached))
         if now - self._told_at >= PROGRESS_SECONDS:
             self.tell_progress(now, exhausted=False)
 

@@ -106,7 +106,6 @@ _INTENTS: dict[str, str] = {
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
     "stream": "answers are read whole: a result line cannot hold a stream",
-    "cache": "there is no cache yet; finished rows are never sent twice",
     "schema": 'send the schema as a parameter: -P response_format=\'{"type":"json_schema",…}\'',
 }
 

@@ -277,6 +277,16 @@ class CommandOptions(RunOptions):
         unset="none",
         group="Model",
     )
+    cache: str | None = option(
+        None,
+        Text("PATH"),
+        "--cache",
+        help="Answer rows from this SQLite file where it has the answer to an equal request, and keep good answers in "
+        "it. Equal rows of one run cost one call.",
+        unset="none",
+        group="Model",
+        local="folder",
+    )
     base_url: str | None = option(
         None,
         Text("URL"),

@@ -7,10 +7,10 @@ offset is kept, not the body.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import starmap
 
-from llmbatch.core.calls import Request
+from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice
 from llmbatch.core.rows import Malformed, Row
@@ -202,11 +202,40 @@ class Reading:
             self._release()
         pending = PendingRow(item, request, route, routes)
         known = run.provider.lookup(item, request)
+        key = run.provider.flight_key(request) if known is None else None
+        if key is not None and routes:
+            known = self._look_elsewhere(pending, candidates)
         if known is not None:
             run.finisher.finish(pending, known, "success" if known.verdict == "success" else "failed", now)
             return None
+        if key is not None and self._follows(pending, key):
+            return None
         run.backlog.add(pending)
         return pending
+
+    def _look_elsewhere(self, pending: PendingRow, candidates: Sequence[Route]) -> Outcome | None:
+        """An answer that is known of another route of the row, preferred ones first; None if there is none."""
+        run, row = self._run, pending.row
+        for route in candidates:
+            if route.label != pending.route.route.label:
+                known = run.provider.lookup(row, run.provider.request(row, route))
+                if known is not None:
+                    pending.route = run.routes.route_of(row, route, run.now())
+                    return known
+        return None
+
+    def _follows(self, pending: PendingRow, key: bytes) -> bool:
+        """Whether an equal request is on its way already, so that the row waits for its answer."""
+        most = self._run.max_waiting if self._source.can_skip else None
+        follows = self._run.followers.join(key, pending, most)
+        if follows is None:
+            try:
+                self._source.skip(pending.row)
+            except WriteError as error:
+                self.fail(error)
+            self._run.finisher.marks = True
+            return True
+        return follows
 
     def _cannot_send(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
         """Fail a row that cannot be sent; if no row can be sent at all, end the run instead."""
@@ -323,6 +352,8 @@ class Reading:
     def _skip(self, pending: PendingRow) -> None:
         try:
             self._source.skip(pending.row)
+            for follower in self._run.followers.release(pending)[0]:
+                self._source.skip(follower.row)
         except WriteError as error:  # no disk space to spool a row of standard input
             self.fail(error)
             return

@@ -24,6 +24,7 @@ from llmbatch.runner.budgets import Budgets
 from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import Finisher, deferred_result
+from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.reading import Reading
@@ -67,6 +68,7 @@ class Scheduler:
             sink=sink,
             routes=routes,
             routing=routing,
+            followers=Followers(),
             backlog=Backlog(
                 emit=emit, on_wait=lambda pending: self.reading.drop_body(pending), find_other=routing.other
             ),
@@ -170,7 +172,9 @@ class Scheduler:
             return
         backlog = self._run.backlog
         if pending.route.state.is_closed and not backlog.is_paused(pending.route):
-            backlog.enqueue(pending, first=True)
+            queue = pending.route.queue
+            pending.route.prefer_new = False  # it keeps its turn
+            backlog.enqueue(pending, first=not queue or pending.row.number < queue[0].row.number)
         else:
             self._settler.defer(pending, self._run.now())
 
@@ -388,8 +392,14 @@ class Scheduler:
         run = self._run
         now = run.now()
         machine = self.why_stuck() if run.machine.since is not None else ""
+        waits: dict[PendingRow, float] = {}
         for pending, retry_after in run.backlog.waiting(run.routes, now):
-            yield deferred_result(pending, max(retry_after, run.machine.until - now), machine)
+            waits[pending] = max(retry_after, run.machine.until - now)
+        for follower, leader in run.followers.waiting():
+            if leader in waits:
+                waits[follower] = waits[leader]
+        for pending in sorted(waits, key=lambda pending: pending.row.number):
+            yield deferred_result(pending, waits[pending], machine)
 
 
 def _flag_that_stops(options: RunOptions) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome, Usage
@@ -164,6 +165,26 @@ class Settler:
         self._on_drop(pending)
         self._run.backlog.drop(pending)
         self._run.finisher.finish(pending, outcome, status, now)
+        if self._run.followers:
+            self._end_followers(pending, outcome, status, now)
+
+    def _end_followers(
+        self, leader: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float
+    ) -> None:
+        """Answer the rows with equal requests too, or send the next of them if the leader failed."""
+        run, route = self._run, leader.route
+        is_cut = run.options.require_finish and outcome.finish_reason == "length"
+        if status == "success" and not is_cut:
+            rows, were_skipped = run.followers.release(leader)
+            for row in rows:
+                row.route = route
+                run.finisher.finish(row, replace(outcome, is_cached=True), "success", now)
+        else:
+            first, were_skipped = run.followers.promote(leader)
+            if first is not None:
+                run.backlog.add(first)
+                self._park(first, now)
+        route.skipped = route.skipped or were_skipped
 
     def _retry(self, pending: PendingRow, at: float, code: str, now: float) -> None:
         backlog, state = self._run.backlog, pending.route.state

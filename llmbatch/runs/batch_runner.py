@@ -78,6 +78,7 @@ class _Keywords(Options, total=False):
     params: Mapping[str, object] | None
     fallback: Sequence[str] | None
     pools: Mapping[str, object] | None
+    cache: str | Path | None
     observers: Sequence[Observer | Callable[[Event], object]]
     canary: object
     judge_error: ErrorJudge | None
@@ -114,6 +115,8 @@ class BatchRunner(Generic[RowT, ValueT]):
             account, key or model is refused.
         pools: routes that are used as one, by the name that follows ``pool/`` in a model's name: ``{"cheap":
             {"routes": [{"model": …, "base_url": …, "api_key_env": …, "weight": …}]}}``, as in a configuration file.
+        cache: an SQLite file of good answers: rows whose requests it has cost no call, and good answers are kept in
+            it. Equal rows of one run cost one call.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
@@ -151,6 +154,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         params: Mapping[str, object] | None = None,
         fallback: Sequence[str] | None = None,
         pools: Mapping[str, object] | None = None,
+        cache: str | Path | None = None,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
         judge_error: ErrorJudge | None = None,
@@ -175,6 +179,8 @@ class BatchRunner(Generic[RowT, ValueT]):
             params=dict(params or {}),
             fallback=(fallback,) if isinstance(fallback, str) else fallback or (),
             pools=pools or {},
+            cache=None if cache is None else str(cache),
+            require_finish=self.options.require_finish,
             canary=canary,
             max_answer_memory=max_answer_memory,
             environ=os.environ if environ is None else environ,

@@ -43,6 +43,8 @@ class ProviderArguments:
     params: Mapping[str, object]
     fallback: Sequence[str]
     pools: Mapping[str, object]
+    cache: str | None
+    require_finish: bool
     canary: object
     max_answer_memory: int
     environ: Mapping[str, str]
@@ -70,6 +72,8 @@ class ProviderArguments:
         if (self.fallback or self.pools) and self.model is not None and not isinstance(self.model, str):
             name = "fallback" if self.fallback else "pools"
             raise UsageError(f"{name} is for models of providers, and a function is given", hint=f"leave out {name}")
+        if self.cache is not None and self.model is not None and not isinstance(self.model, str):
+            raise UsageError("cache is for models of providers, and a function is given", hint="leave out cache")
         if is_function:
             return self._of_function(threads)
         if self.judge_error is not None or self.judge_result is not None:
@@ -102,7 +106,12 @@ class ProviderArguments:
                 of, before_sending=before_sending, warn=warn, max_answer_memory=self.max_answer_memory
             )
 
-        return make_providers(settings, make, fallback=self.fallback, pools=read_pools(self.pools, "pools"))
+        provider = make_providers(settings, make, fallback=self.fallback, pools=read_pools(self.pools, "pools"))
+        if self.cache is None:
+            return provider
+        from llmbatch.providers.cache import CachingProvider
+
+        return CachingProvider(provider, self.cache, require_finish=self.require_finish, warn=warn)
 
     def _of_function(self, threads: int) -> Provider:
         from llmbatch.providers.function_provider import FunctionProvider

@@ -32,7 +32,8 @@ def test_what_remains_may_be_sent_at_once_and_the_rest_at_the_rate_of_the_limit(
         assert limits.wait(ONE, 0.0)[0] == 0.0
         limits.send(ONE, 0.0)
     wait, why = limits.wait(ONE, 0.0)
-    assert (wait, why) == (pytest.approx(1.0), "60 requests a minute")
+    assert wait == pytest.approx(1.0)
+    assert why == "60 requests a minute"
     assert limits.wait(ONE, 1.0)[0] == pytest.approx(0.0, abs=1e-6)
 
 

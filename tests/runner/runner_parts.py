@@ -15,6 +15,7 @@ from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.finish import Finisher
+from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
@@ -96,6 +97,7 @@ class Parts:
             sink=self.sink,
             routes=routes,
             routing=routing,
+            followers=Followers(),
             backlog=Backlog(
                 emit=self.events.append,
                 on_wait=lambda row: self.waited.append(row.row.number),

@@ -1,0 +1,80 @@
+"""Rows whose request is equal to that of another row, the leader, which is sent: they wait for its answer.
+
+A follower occupies no slot and counts for no route. If the leader fails for good, the next follower takes its place,
+with attempts of its own. Memory: at most a bounded number of followers; further ones are skipped and read again later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from llmbatch.runner.backlog import PendingRow
+
+__all__ = ["Followers"]
+
+
+class Followers:
+    """Leaders by the key of their request, and the rows that follow each."""
+
+    __slots__ = ("_keys", "_overflowed", "_rows", "count")
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, tuple[PendingRow, deque[PendingRow]]] = {}
+        self._keys: dict[PendingRow, bytes] = {}
+        self._overflowed: set[bytes] = set()
+        """Keys of which rows were skipped."""
+        self.count = 0
+        """Rows that follow."""
+
+    def __bool__(self) -> bool:
+        return bool(self._rows)
+
+    def __repr__(self) -> str:
+        return f"<Followers {self.count} of {len(self._rows)} leaders>"
+
+    def join(self, key: bytes, pending: PendingRow, most: int | None) -> bool | None:
+        """Let *pending* follow the leader of *key*, or become it: True if it follows, False if it leads.
+
+        None: there are *most* followers already, and it should be skipped.
+        """
+        found = self._rows.get(key)
+        if found is None:
+            self._rows[key] = (pending, deque())
+            self._keys[pending] = key
+            return False
+        if most is not None and self.count >= most:
+            self._overflowed.add(key)
+            return None
+        found[1].append(pending)
+        self.count += 1
+        return True
+
+    def release(self, leader: PendingRow) -> tuple[list[PendingRow], bool]:
+        """The followers of *leader*, which is no leader any more, and whether rows like it were skipped."""
+        key = self._keys.pop(leader, None)
+        if key is None:
+            return [], False
+        _, rows = self._rows.pop(key)
+        self.count -= len(rows)
+        was_overflowed = key in self._overflowed
+        self._overflowed.discard(key)
+        return list(rows), was_overflowed
+
+    def promote(self, leader: PendingRow) -> tuple[PendingRow | None, bool]:
+        """Let the next follower of *leader*, which failed, take its place; None if there is none.
+
+        Also whether rows like it were skipped.
+        """
+        key = self._keys.get(leader)
+        rows, was_overflowed = self.release(leader)
+        if key is None or not rows:
+            return None, was_overflowed
+        first = rows[0]
+        self._rows[key] = (first, deque(rows[1:]))
+        self._keys[first] = key
+        self.count += len(rows) - 1
+        return first, was_overflowed
+
+    def waiting(self) -> list[tuple[PendingRow, PendingRow]]:
+        """All followers, each with its leader."""
+        return [(row, leader) for leader, rows in self._rows.values() for row in rows]
