@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from llmbatch.classify.patterns import LONG_QUOTA_WORDS, MONEY_CODES, NO_QUOTA_WORDS
 from llmbatch.classify.retry_after import error_details
 from llmbatch.classify.rule import Facts
+from llmbatch.classify.tiers import is_flex_request
 
 __all__ = [
     "day_in_message",
@@ -19,6 +20,7 @@ __all__ = [
     "is_gateway_page",
     "is_long_quota",
     "is_pace_called_quota",
+    "lacks_flex_capacity",
     "midnight_in_california",
     "never",
     "next_month",
@@ -71,6 +73,26 @@ def has_failed_generation(facts: Facts) -> bool:
     body = facts.body
     error = body.get("error") if isinstance(body, dict) else None
     return isinstance(error, dict) and "failed_generation" in error
+
+
+def lacks_flex_capacity(facts: Facts) -> bool:
+    """Whether the tier that the request asked for has no capacity: not billed, no outage, nobody's fault.
+
+    OpenAI (429 "Resource Unavailable") and Groq (498) have answers for it alone; Gemini's 503 means it for such a
+    request only.
+    """
+    match facts.status:
+        case 429:
+            return "resource_unavailable" in facts.codes or (
+                is_flex_request(facts.asked)
+                and facts.says(r"\bresources? (is |are )?(currently |temporarily )?unavailable")
+            )
+        case 498:
+            return "capacity_exceeded" in facts.codes or is_flex_request(facts.asked)
+        case 503:
+            return "UNAVAILABLE" in facts.codes and is_flex_request(facts.asked)
+        case _:
+            return False
 
 
 def is_gateway_page(facts: Facts) -> bool:

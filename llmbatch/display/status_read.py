@@ -88,6 +88,7 @@ def read_status(output: str | Path) -> StatusReport:
         failures=list(lines.failures),
         cut_answers=lines.cut_answers,
         answers_without_text=lines.answers_without_text,
+        tiers=lines.tiers.top(),
         routes=lines.routes,
     )
 

@@ -73,6 +73,8 @@ class StatusReport:
     """Successes whose answers were cut at their token limit, by their lines (finish reason ``length``)."""
     answers_without_text: int = 0
     """Successes whose answers have neither text nor other content, by their lines."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Rows by the service tier that their lines name."""
 
     @property
     def ended(self) -> float | None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.core.events import RunEnded
 from llmbatch.core.raw_json import JSON
@@ -81,6 +81,8 @@ class Summary:
     """Successes of this run whose answers were cut at their token limit (finish reason ``length``)."""
     answers_without_text: int = 0
     """Successes of this run whose answers have neither text nor other content."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSummary, ...]
 
     @property
@@ -131,6 +133,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         errors_by_code=last.errors_by_code,
         cut_answers=last.cut_answers,
         answers_without_text=last.answers_without_text,
+        tiers=last.tiers,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
             for route in routes
