@@ -78,21 +78,24 @@ def has_failed_generation(facts: Facts) -> bool:
 def lacks_flex_capacity(facts: Facts) -> bool:
     """Whether the tier that the request asked for has no capacity: not billed, no outage, nobody's fault.
 
-    OpenAI (429 "Resource Unavailable") and Groq (498) have answers for it alone; Gemini's 503 means it for such a
-    request only.
+    OpenAI ("Resource Unavailable") and Groq have answers for it alone. Gemini's 503, and its 429 that names no quota,
+    mean it for such a request only (ai.google.dev/gemini-api/docs/flex-inference, 2026).
     """
-    match facts.status:
-        case 429:
-            return "resource_unavailable" in facts.codes or (
-                is_flex_request(facts.asked)
-                and facts.says(r"\bresources? (is |are )?(currently |temporarily )?unavailable")
-            )
-        case 498:
-            return "capacity_exceeded" in facts.codes or is_flex_request(facts.asked)
-        case 503:
-            return "UNAVAILABLE" in facts.codes and is_flex_request(facts.asked)
-        case _:
-            return False
+    codes = facts.codes
+    if facts.status == 429 and not _FLEX_CODES.isdisjoint(codes):
+        return True
+    if facts.status == 498 and "capacity_exceeded" in codes:
+        return True
+    if facts.status not in (429, 498, 503) or not is_flex_request(facts.asked):
+        return False
+    if facts.status == 429 and "RESOURCE_EXHAUSTED" in codes:
+        return not any("violations" in detail for detail in error_details(facts.body))
+    if facts.status == 429:
+        return facts.says(r"\bresources? (is |are )?(currently |temporarily )?unavailable")
+    return facts.status == 498 or "UNAVAILABLE" in codes
+
+
+_FLEX_CODES = frozenset({"resource_unavailable", "flex_unavailable"})
 
 
 def is_gateway_page(facts: Facts) -> bool:

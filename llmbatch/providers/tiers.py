@@ -56,7 +56,7 @@ _TABLE = (
         "gemini",
         _CHAT,
         price="half",
-        lack="503 `UNAVAILABLE` or 429",
+        lack="503 `UNAVAILABLE`, or 429 that names no quota",
         note="Preview. Documented for the native API; on the OpenAI-compatible endpoint see each line's `tier`, which "
         "is what the header `x-gemini-service-tier` says was billed.",
         source="https://ai.google.dev/gemini-api/docs/flex-inference",

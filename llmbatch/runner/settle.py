@@ -95,7 +95,8 @@ class Settler:
         if outcome.lacks_capacity and route.backups:
             # Rows that it has no room for go to the next route until it has regained its pace.
             route.ramps_to = max(route.ramps_to, limit)
-        self.apply(route, state.settle(attempt.call, outcome, now), now, pending)
+        decisions = state.settle(attempt.call, outcome, now)
+        self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value))
 
@@ -111,9 +112,18 @@ class Settler:
         self.apply(attempt.route, decisions, now)
 
     def apply(
-        self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None
+        self,
+        route: RunRoute,
+        decisions: Iterable[Decision],
+        now: float,
+        pending: PendingRow | None = None,
+        *,
+        lacks_capacity: bool = False,
     ) -> None:
-        """Apply *decisions* in order; *pending* is the row whose call they follow from."""
+        """Apply *decisions* in order; *pending* is the row whose call they follow from.
+
+        *lacks_capacity*: they follow from a lack of capacity of the route's tier.
+        """
         rows = self._run.backlog.rows
         for decision in decisions:
             match decision:
@@ -138,7 +148,7 @@ class Settler:
                 case OutageOver(since):
                     self._run.emit(OutageEnded(now, route.state.label, since, now - since))
                 case PauseRoute():
-                    self._pause(route, decision, now, lacks_capacity=_lacks_capacity(pending))
+                    self._pause(route, decision, now, lacks_capacity=lacks_capacity)
                 case StopRun(exit_code, reason, hint):
                     self._stop(route, exit_code, reason, hint, now)
                 case GiveUpRoute():
@@ -174,7 +184,7 @@ class Settler:
             return
         if not state.is_closed or state.throttle.given_up:
             self._park(pending, now)
-        elif _lacks_capacity(pending) and backlog.divert(pending, now):
+        elif pending.last is not None and pending.last.lacks_capacity and backlog.divert(pending, now):
             return
         elif at <= now:
             backlog.enqueue(pending, first=True)
@@ -283,8 +293,3 @@ class Settler:
             self._run.emit(notice)
             for route in self._run.routes:
                 route.state.plan_ramp()
-
-
-def _lacks_capacity(pending: PendingRow | None) -> bool:
-    """Whether the last answer of the row said that the tier it asked for has no capacity."""
-    return pending is not None and pending.last is not None and pending.last.lacks_capacity
