@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from llmbatch.classify.patterns import LONG_QUOTA_WORDS, MONEY_CODES, NO_QUOTA_WORDS
 from llmbatch.classify.retry_after import error_details
 from llmbatch.classify.rule import Facts
+from llmbatch.classify.tiers import is_flex_request
 
 __all__ = [
     "day_in_message",
@@ -19,6 +20,7 @@ __all__ = [
     "is_gateway_page",
     "is_long_quota",
     "is_pace_called_quota",
+    "lacks_flex_capacity",
     "midnight_in_california",
     "never",
     "next_month",
@@ -71,6 +73,29 @@ def has_failed_generation(facts: Facts) -> bool:
     body = facts.body
     error = body.get("error") if isinstance(body, dict) else None
     return isinstance(error, dict) and "failed_generation" in error
+
+
+def lacks_flex_capacity(facts: Facts) -> bool:
+    """Whether the tier that the request asked for has no capacity: not billed, no outage, nobody's fault.
+
+    OpenAI ("Resource Unavailable") and Groq have answers for it alone. Gemini's 503, and its 429 that names no quota,
+    mean it for such a request only (ai.google.dev/gemini-api/docs/flex-inference, 2026).
+    """
+    codes = facts.codes
+    if facts.status == 429 and not _FLEX_CODES.isdisjoint(codes):
+        return True
+    if facts.status == 498 and "capacity_exceeded" in codes:
+        return True
+    if facts.status not in (429, 498, 503) or not is_flex_request(facts.asked):
+        return False
+    if facts.status == 429 and "RESOURCE_EXHAUSTED" in codes:
+        return not any("violations" in detail for detail in error_details(facts.body))
+    if facts.status == 429:
+        return facts.says(r"\bresources? (is |are )?(currently |temporarily )?unavailable")
+    return facts.status == 498 or "UNAVAILABLE" in codes
+
+
+_FLEX_CODES = frozenset({"resource_unavailable", "flex_unavailable"})
 
 
 def is_gateway_page(facts: Facts) -> bool:

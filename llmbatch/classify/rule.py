@@ -73,7 +73,7 @@ class Rule:
     It applies when the status is one of ``statuses`` (None: any), and, where any of the three is given, one of the
     body's codes fully matches ``codes``, or the message contains ``words``, or ``when`` holds. ``words_in`` narrows
     the statuses for ``words`` alone. ``code`` replaces the body's own if words decided. ``resumes`` gives the
-    instant from which it may work again.
+    instant from which it may work again. ``lacks_capacity``: see :class:`~llmbatch.core.calls.Outcome`.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Rule:
     resumes: Callable[[datetime, str], datetime | None] | None = None
     code: str = ""
     hint: str = ""
+    lacks_capacity: bool = False
 
     def match(self, facts: Facts) -> Match | None:
         """Match the rule against an answer; None if it does not apply."""

@@ -20,6 +20,7 @@ from llmbatch.classify.conditions import (
     is_gateway_page,
     is_long_quota,
     is_pace_called_quota,
+    lacks_flex_capacity,
     midnight_in_california,
     never,
     next_month,
@@ -147,6 +148,15 @@ BODY_RULES: tuple[Rule, ...] = (
         when=is_long_quota,
         code="quota_exhausted",
         hint=LATER,
+    ),
+    Rule(
+        name="no capacity in the flex tier (OpenAI, Azure OpenAI, Groq, Gemini)",
+        verdict="throttled",
+        scope="provider",
+        when=lacks_flex_capacity,
+        retry=True,
+        min_backoff=1.0,
+        lacks_capacity=True,
     ),
     # The row's own content: no evidence from other rows is needed.
     Rule(

@@ -119,6 +119,7 @@ def _provider(
         system=settings.system or None,
         params=settings.params,
         fallback=settings.fallback or (),
+        tier=settings.tier,
         pools=settings.pools,
         environ=os.environ,
         needs_keys=needs_keys,

@@ -23,6 +23,8 @@ from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import Pools, make_providers
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.providers.several import SeveralProviders
+from llmbatch.providers.tier_routes import tiers_of
+from llmbatch.runner.options import Tier
 from llmbatch.runner.tenant_keys import TenantKeys
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.storage.finished_rows import FinishedRows
@@ -204,6 +206,7 @@ def sending_nothing(
     system: str | None,
     params: Mapping[str, JSON],
     fallback: Sequence[str],
+    tier: Tier,
     pools: Pools,
     environ: Mapping[str, str],
     needs_keys: bool = False,
@@ -227,6 +230,7 @@ def sending_nothing(
         params={name: dumps(value) for name, value in params.items()},
         headers=dict(headers),
         environ=environ if needs_keys else _keyless(environ, variables),
+        tiers=tiers_of(tier),
         sim_url=lambda: _SIM_URL,
         sim_scenarios=LocalSimulator.scenarios,
     )

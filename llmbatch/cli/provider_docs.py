@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from llmbatch.providers.catalog import CHECKED, PROVIDERS, KnownProvider
+from llmbatch.providers.tiers import FLEX
 
 __all__ = ["to_markdown"]
 
@@ -44,10 +45,26 @@ llmbatch run prompts.jsonl -m my-model --base-url https://gateway.example/v1 \\
 ```
 """
 
+_TIERS = """## Flex tiers
+
+What `--tier flex` ([tiers.md](tiers.md)) asks for: `"service_tier": "flex"` in the body of requests of these endpoints.
+The table is in `llmbatch/providers/tiers.py`.
+
+| provider | endpoints | price of the standard tier | without capacity | | source, looked up |
+|---|---|---|---|---|---|"""
+
 
 def to_markdown() -> str:
     """The whole page."""
-    return "\n".join((_HEAD, *(f"| {' | '.join(_cells(provider))} |" for provider in PROVIDERS.values()), _TAIL))
+    providers = (f"| {' | '.join(_cells(provider))} |" for provider in PROVIDERS.values())
+    return "\n".join((_HEAD, *providers, _TAIL, _TIERS, *_tiers())) + "\n"
+
+
+def _tiers() -> Iterator[str]:
+    for row in FLEX.values():
+        source = f"<{row.source}>" if "://" in row.source else f"[{row.source}]({row.source.rpartition('/')[2]})"
+        endpoints = ", ".join(sorted(row.endpoints))
+        yield f"| `{row.provider}/` | {endpoints} | {row.price} | {row.lack} | {row.note} | {source}, {row.checked} |"
 
 
 def _cells(provider: KnownProvider) -> Iterator[str]:

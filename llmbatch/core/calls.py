@@ -53,6 +53,8 @@ class Route:
     """Maximum requests per minute of this route alone; None: no limit. So are the others."""
     tpm: float | None = None
     rpd: float | None = None
+    tier: str = ""
+    """The service tier that its requests ask for, of a row that may go to one of several: ``flex`` or ``standard``."""
 
 
 @dataclass(slots=True)
@@ -137,8 +139,10 @@ class Outcome:
     ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False if only the wording
     of this response, or a 402, says that the account is refused; then it takes several rows. ``hint``: what an operator
     can do; for an exception of the program's own its type, its message, and where it was raised. ``value``: what an
-    async function returned. ``limits``: rate limits that a good answer reported.
-    ``is_cached``: it is the answer to an equal request, and cost no call.
+    async function returned. ``limits``: rate limits that a good answer reported. ``tier``: the service tier that the
+    provider says it billed, ``standard`` for its default; None if it says nothing. ``lacks_capacity``: the cheaper tier
+    that was asked for has none now, which says nothing about the row. ``is_cached``: it is the
+    answer to an equal request, and cost no call.
     """
 
     verdict: Verdict
@@ -163,6 +167,8 @@ class Outcome:
     limits: tuple[RateLimit, ...] = ()
     is_cached: bool = False
     follow_up: Request | None = None
+    tier: str | None = None
+    lacks_capacity: bool = False
 
     @property
     def is_withheld(self) -> bool:

@@ -159,7 +159,8 @@ class RowsRequeued:
 class RowFinished:
     """The result of a row was passed to the sink. ``attempts`` and ``finish_reason``: as in the output line.
 
-    ``has_no_text``: a success whose answer has neither text nor other content. ``is_cached``: it cost no call.
+    ``has_no_text``: a success whose answer has neither text nor other content. ``tier``: as in the output line; empty
+    if that has none. ``is_cached``: it cost no call.
     """
 
     at: float
@@ -170,6 +171,7 @@ class RowFinished:
     attempts: int
     finish_reason: str | None = None
     has_no_text: bool = False
+    tier: str = ""
     is_cached: bool = False
 
 

@@ -77,10 +77,10 @@ class Result(Generic[RowT_co, ValueT_co]):
     answers of a provider. ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the
     row's own metadata. ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how
     often it was parked. ``finish_reason`` is why the answer ended, if that is no normal stop: ``length`` if its token
-    limit cut it, else the provider's word. ``cached``: the answer to an equal
-    request, which cost no call. ``route`` is the label of the route that answered, if a pool or a fallback
-    was used. ``retry_after`` is in seconds from when the run stopped, ``retry_at`` is the
-    same as a time (ISO 8601, UTC).
+    limit cut it, else the provider's word. ``cached``: it is the answer to an equal request, and cost no call.
+    ``route`` is the label of the route that answered, if a pool or a fallback was used. ``tier`` is the service tier
+    that the provider says it billed, if one was asked for or it is another than the standard one. ``retry_after`` is in
+    seconds from when the run stopped, ``retry_at`` is the same as a time (ISO 8601, UTC).
     """
 
     number: int
@@ -108,6 +108,7 @@ class Result(Generic[RowT_co, ValueT_co]):
     finish_reason: str | None = None
     cached: bool = False
     route: str | None = None
+    tier: str | None = None
     row: RowT_co = field(default=cast("RowT_co", None), repr=False)
 
     @property
@@ -173,10 +174,11 @@ def encode_line(result: Result) -> bytes:
     finish = f',"finish_reason":{dumps(result.finish_reason)}' if result.finish_reason else ""
     finish += ',"cached":true' if result.cached else ""
     route = f',"route":{dumps(result.route)}' if result.route else ""
+    tier = f',"tier":{dumps(result.tier)}' if result.tier else ""
     line = (
         f'{{"row":{result.number},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
         f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
         f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
-        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings}{finish}{route},"metadata":{metadata}}}\n'
+        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings}{finish}{route}{tier},"metadata":{metadata}}}\n'
     )
     return line.encode()

@@ -12,7 +12,7 @@ from llmbatch.display.failed import failure_lines
 from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import Deferred, StatusReport, next_step
-from llmbatch.display.summary import answer_facts, failed_rows_command
+from llmbatch.display.summary import answer_facts, failed_rows_command, tier_facts
 from llmbatch.report.journal import from_iso
 from llmbatch.report.output_lines import LineRoute
 
@@ -43,6 +43,7 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     if report.torn_bytes:
         facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row is sent again"))
     facts += _labeled("failed", failure_lines(report.failures, _MOST_CODES))
+    facts += tier_facts(report.tiers)
     facts += answer_facts(report.cut_answers, report.answers_without_text)
     if report.cached:
         facts.append(("cached", f"{plural(report.cached, 'row')} answered from a cache"))

@@ -89,6 +89,7 @@ def read_status(output: str | Path) -> StatusReport:
         cut_answers=lines.cut_answers,
         answers_without_text=lines.answers_without_text,
         cached=lines.cached,
+        tiers=lines.tiers.top(),
         routes=lines.routes,
     )
 

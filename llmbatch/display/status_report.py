@@ -75,6 +75,8 @@ class StatusReport:
     """Successes whose answers have neither text nor other content, by their lines."""
     cached: int = 0
     """Rows that were answered from a cache, by their lines."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Rows by the service tier that their lines name."""
 
     @property
     def ended(self) -> float | None:

@@ -16,7 +16,7 @@ from llmbatch.display.format import codes_phrase, count, duration, plural, rate,
 from llmbatch.display.safe_stream import write_line
 from llmbatch.report.summary import Summary
 
-__all__ = ["answer_facts", "failed_rows_command", "how_to_go_on", "print_summary", "summary_lines"]
+__all__ = ["answer_facts", "failed_rows_command", "how_to_go_on", "print_summary", "summary_lines", "tier_facts"]
 
 _LABEL_COLUMNS = 14
 _HEADLINES = {0: "done", 1: "finished", 129: "interrupted", 130: "interrupted", 143: "terminated"}
@@ -82,6 +82,7 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.latency_p50_s is not None:
         p95 = duration(summary.latency_p95_s)
         facts.append(("latency", f"p50 {duration(summary.latency_p50_s)}, p95 {p95}"))
+    facts += tier_facts(summary.tiers)
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
     facts += answer_facts(summary.cut_answers, summary.answers_without_text)
@@ -95,6 +96,11 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.failed and summary.output != "-":
         facts.append(("see them", failed_rows_command(summary.output)))
     return facts
+
+
+def tier_facts(tiers: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Rows by service tier as a pair of label and text; none if no line names one."""
+    return [("tiers", codes_phrase(tiers, 5))] if tiers else []
 
 
 def answer_facts(cut: int, without_text: int) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from llmbatch.providers.formats.parameters import PARAMETERS, echoed_metadata
 from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
 from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
+from llmbatch.providers.tier_routes import FLEX_VALUE, TierRoutes
 
 __all__ = ["HttpProvider", "ModelUse"]
 
@@ -90,6 +91,7 @@ class HttpProvider:
         self._settings = (_digest(shaping), _digest({**endpoint, **shaping}))
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
         self._settings_of_batch = (_digest({}), _digest(endpoint))
+        self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
         self.models = ModelUse()
 
     @classmethod
@@ -128,13 +130,14 @@ class HttpProvider:
         self._resolver.check_run_model()
 
     def routes(self, row: Row) -> Sequence[Route]:
-        """Return the one route of *row*, by its model and format.
+        """Return the one route of *row*, by its model and format; one for each tier if there are several.
 
         Raises:
             MalformedRowError: the row can be no request.
             UsageError: the row needs a key, model or provider that is not there.
         """
-        return (self._resolve(row)[1].route,)
+        kind, target = self._resolve(row)
+        return (target.route,) if self._tiers is None else self._tiers.routes(kind, target)
 
     def request(self, row: Row, route: Route) -> Request:
         """Build the request for *row*. Costs a few microseconds, each time the row is sent.
@@ -163,11 +166,21 @@ class HttpProvider:
                 params=self._connection.params,
                 unsent=unsent,
             )
+            if self._tiers is not None and self._tiers.asks_for_flex(kind, target, route):
+                members["service_tier"] = FLEX_VALUE
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
             body = to_bytes(members)
         tokens = _tokens(body, members, target.endpoint)
-        return Request(target.route, target.url, target.headers, body, target.endpoint, tokens, settings)
+        return Request(
+            target.route if self._tiers is None else route,
+            target.url,
+            target.headers,
+            body,
+            target.endpoint,
+            tokens,
+            settings,
+        )
 
     def _echo(self, row: Row, kind: ParsedRow, endpoint: str, unsent: Set[str]) -> None:
         """The row's members that are not sent, for the result's metadata; warns of each member once."""

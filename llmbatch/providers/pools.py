@@ -14,6 +14,7 @@ from llmbatch.providers.formats.known import knows_endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.providers.several import POOL_PREFIX, Member, SeveralProviders
+from llmbatch.providers.tiers import check_has_flex
 
 __all__ = ["PoolRoute", "Pools", "make_providers", "read_pools"]
 
@@ -98,6 +99,8 @@ def make_providers(
         UsageError: an unknown pool, a fallback without a provider, or one that is the model itself.
     """
     model = (settings.model or "").strip()
+    if settings.tiers:
+        _check_tiers(settings.tiers, [model], fallback, pools)
     if not fallback and not pools and not model.startswith(POOL_PREFIX):
         return make(settings)
     run_pool: tuple[PoolRoute, ...] = ()
@@ -130,6 +133,20 @@ def make_providers(
         pools={name: members(routes) for name, routes in pools.items()},
         fallbacks=[members(routes) for routes in named],
     )
+
+
+def _check_tiers(tiers: Sequence[str], models: Sequence[str], fallback: Sequence[str], pools: Pools) -> None:
+    """Check that what the run names has a flex tier: each of its routes, unless there is a standard one to go to.
+
+    Raises:
+        UsageError: it has none.
+    """
+    named: list[str] = []
+    for name in (*models, *fallback):
+        routes = pools.get(name.removeprefix(POOL_PREFIX), ()) if name.startswith(POOL_PREFIX) else ()
+        named += [route.model for route in routes] if name.startswith(POOL_PREFIX) else [name] * bool(name)
+    if named:
+        check_has_flex(named, all_of_them=len(tiers) == 1)
 
 
 def _pool(name: str, pools: Pools, what: str) -> tuple[PoolRoute, ...]:

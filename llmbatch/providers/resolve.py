@@ -75,6 +75,8 @@ class ProviderSettings:
     """The environment that keys and base URLs are read from."""
     replaces_model: bool = False
     """Whether ``model`` counts for rows that name their own too, as that of a fallback or of a pool does."""
+    tiers: tuple[str, ...] = ()
+    """The service tiers to ask for, preferred first: ``flex``, and maybe ``standard``; empty: the standard one."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
     sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
@@ -98,6 +100,11 @@ class ProviderSettings:
                 value = parse(text)
             except RawJsonError as error:
                 raise UsageError(f"parameter {name!r} is not JSON: {error}") from None
+            if name == "service_tier" and self.tiers:
+                raise UsageError(
+                    f"--tier {','.join(self.tiers)} and -P service_tier contradict each other",
+                    hint="leave one of them out",
+                )
             if name == "stream" and value is True:
                 raise UsageError(
                     "parameter 'stream' is true, but a result line cannot hold a stream",

@@ -14,6 +14,7 @@ from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.raw_json import parse
 from llmbatch.core.rows import Row
 from llmbatch.providers.http_provider import HttpProvider, ModelUse
+from llmbatch.providers.tier_routes import TIERS
 
 __all__ = ["POOL_PREFIX", "Member", "SeveralProviders"]
 
@@ -98,16 +99,16 @@ class SeveralProviders:
         pool = self._pool_of(row)
         found: dict[str, Route] = {}
         if pool is None:
-            (route,) = self._first.routes(row)
-            self._owners.setdefault(route.label, self._first)
-            found[route.label] = route
+            for route in self._first.routes(row):
+                self._owners.setdefault(route.label, self._first)
+                found[route.label] = route
         else:
             self._add(found, pool, row, rank=0)
-        for rank, members in enumerate(self._fallbacks, 1):
-            self._add(found, members, row, rank=rank)
+        for place, members in enumerate(self._fallbacks, 1):
+            self._add(found, members, row, rank=place * TIERS)
         if not found:
             raise MalformedRowError("input_bad_url", "no route of the pool knows the wire format of this row")
-        return tuple(found.values())
+        return tuple(sorted(found.values(), key=lambda route: route.rank))
 
     def _pool_of(self, row: Row) -> Sequence[Member] | None:
         """The members of the pool that answers *row*; None if no pool does."""
@@ -125,24 +126,25 @@ class SeveralProviders:
         return pool
 
     def _add(self, found: dict[str, Route], members: Sequence[Member], row: Row, *, rank: int) -> None:
-        """Add the routes of *members* that can carry *row* to *found*, by label."""
+        """Add the routes of *members* that can carry *row* to *found*, by label; *rank*: of their preferred tier."""
         for member in members:
             try:
                 if not member.provider.carries(row):
                     continue
-                (own,) = member.provider.routes(row)
+                routes = member.provider.routes(row)
             except (MissingKeyError, MalformedRowError):
                 if rank:
                     continue
                 raise
-            route = self._routes.get((rank, own))
-            if route is None:
-                label = f"{own.label}{member.suffix}"
-                route = replace(own, label=label, model=own.label, rank=rank, weight=member.weight)
-                self._routes[rank, own] = route
-            if route.label not in found:
-                self._owners.setdefault(route.label, member.provider)
-                found[route.label] = route
+            for own in routes:
+                route = self._routes.get((rank, own))
+                if route is None:
+                    label, model = f"{own.label}{member.suffix}", own.model or own.label
+                    route = replace(own, label=label, model=model, rank=rank + own.rank, weight=member.weight)
+                    self._routes[rank, own] = route
+                if route.label not in found:
+                    self._owners.setdefault(route.label, member.provider)
+                    found[route.label] = route
 
     def request(self, row: Row, route: Route) -> Request:
         """Build the request of *row* on *route*.

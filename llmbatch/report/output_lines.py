@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
-from llmbatch.report.counters import OTHER
+from llmbatch.report.counters import OTHER, CodeCounter
 from llmbatch.report.histogram import LatencyHistogram
 
 __all__ = ["FailedRow", "FailureGroup", "FailureGroups", "LineRoute", "OutputLines", "failed_row", "is_failed"]
@@ -28,7 +28,7 @@ _TAIL = (
     rb',"cost_usd":(null|[-+.0-9eE]{1,40}),"model":(null|' + _STRING + rb")"
     rb',"attempts":[0-9]+,"deferrals":[0-9]+,"latency_s":(null|[0-9.]{1,40})(?:,"settings":"[0-9a-f]{1,64}")?'
     rb'(?:,"finish_reason":(' + _STRING + rb'))?(,"cached":true)?'
-    rb'(?:,"route":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
+    rb'(?:,"route":(' + _STRING + rb'))?(?:,"tier":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
 )
 _is_failed = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","status":"failed"[,}]').match
 _match_id = re.compile(rb'\{"row":[0-9]+,"hash":"[0-9a-f]+","status":"failed","id":(' + _STRING + rb"|[^,]+),").match
@@ -111,7 +111,8 @@ class LineRoute:
 class OutputLines:
     """The fold over the lines of an output. Cost: two or three microseconds a line that this version wrote.
 
-    ``cut_answers`` counts successes with finish reason ``length``, ``answers_without_text`` those with an empty text.
+    ``cut_answers`` counts successes with finish reason ``length``, ``answers_without_text`` those with an empty text,
+    ``tiers`` rows by the service tier that their lines name.
     """
 
     def __init__(self) -> None:
@@ -120,6 +121,7 @@ class OutputLines:
         self.cached = 0
         """Rows that were answered from a cache."""
         self.answers_without_text = 0
+        self.tiers = CodeCounter()
         self._routes: dict[str, LineRoute] = {}
         self._labels: dict[bytes, str] = {}
 
@@ -140,8 +142,10 @@ class OutputLines:
         if found is None:
             self._add_parsed(line, failed=failed)
             return
-        inputs, outputs, cost, model, latency, finish, cached, route = found.groups()
+        inputs, outputs, cost, model, latency, finish, cached, route, tier = found.groups()
         self.cached += cached is not None
+        if tier is not None:
+            self.tiers.add(str(parse(tier.decode("utf-8", "replace"))))
         if not failed:
             self.cut_answers += finish == b'"length"'
             # What is inside a text or a body cannot end so: its quotes are escaped.
@@ -169,6 +173,9 @@ class OutputLines:
         if not failed:
             self.cut_answers += value.get("finish_reason") == "length"
             self.answers_without_text += value.get("text") == ""
+        tier = value.get("tier")
+        if isinstance(tier, str):
+            self.tiers.add(tier)
         label = value.get("route") or value.get("model")
         if not isinstance(label, str):
             return

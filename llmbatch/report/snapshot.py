@@ -112,6 +112,8 @@ class Snapshot:
     """Successes of this run whose answers have neither text nor other content."""
     cached: int
     """Rows of this run that were answered from a cache."""
+    tiers: dict[str, int]
+    """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSnapshot, ...]
     """The routes in trouble first (open, probing, paused), then by name; at most 50."""
     routes_total: int

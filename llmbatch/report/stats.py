@@ -71,6 +71,7 @@ class RunStats:
         """The same on the clock of :meth:`Downtime.working_time`."""
         self._errors = CodeCounter()
         self._failures = CodeCounter()
+        self._tiers = CodeCounter()
         self._routes: dict[str, RouteStats] = {}
         self._notices: deque[Notice] = deque(maxlen=5)
         self._advice = ""
@@ -192,6 +193,8 @@ class RunStats:
             self._failures.add(event.code)
             if route is not None:
                 route.failed += 1
+        if event.tier:
+            self._tiers.add(event.tier)
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
 
@@ -328,6 +331,7 @@ class RunStats:
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
+            tiers=self._tiers.top(),
             routes=self._worst_routes(now),
             routes_total=len(self._routes),
             max_outage_s=None if started is None else started.max_outage,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.core.events import RunEnded
 from llmbatch.core.raw_json import JSON
@@ -83,6 +83,8 @@ class Summary:
     """Successes of this run whose answers have neither text nor other content."""
     cached: int = 0
     """Rows of this run that were answered from a cache."""
+    tiers: dict[str, int] = field(default_factory=dict)
+    """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSummary, ...]
 
     @property
@@ -134,6 +136,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         cut_answers=last.cut_answers,
         answers_without_text=last.answers_without_text,
         cached=last.cached,
+        tiers=last.tiers,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
             for route in routes

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from llmbatch.core.calls import Outcome
+from llmbatch.pace.backoff import retry_delay
 from llmbatch.route.account import is_money
 from llmbatch.route.calls import Call
 from llmbatch.route.decisions import (
@@ -148,6 +149,8 @@ class Refusing(Judging):
 
     def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.permit, "throttled", now)
+        if outcome.lacks_capacity:
+            return self._without_capacity(call, outcome, now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
         if record is not None and record.throttled and self.circuit.is_closed and not outcome.is_withheld:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
@@ -171,6 +174,23 @@ class Refusing(Judging):
         if not self.circuit.is_closed:
             return [ParkUntil(call.row)]
         return [self._after_failure(call.row, record, now)]
+
+    def _without_capacity(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
+        """Slow down for a tier that lacks capacity. It says nothing about the row, however often that meets it."""
+        if outcome.retry_after is not None:
+            self.throttle.note_wait(call.serial, now + outcome.retry_after)
+        self.throttle.throttled(call.serial, now)
+        disprovable = self.throttle.is_disproved(call.serial) or self.calls.newest > call.serial
+        sent = self.circuit.serial - self.evidence.newest_success
+        if call.kind != "row" or call.probe or self.throttle.is_route_wide(sent, disprovable=disprovable):
+            return self._slow_down(call, outcome, now, disprovable=disprovable, alone=False)
+        self._push_back(call)
+        if not self.circuit.is_closed:
+            return [ParkUntil(call.row)]
+        wait = outcome.retry_after
+        if wait is None:
+            wait = retry_delay(1.0, self._chance(f"capacity:{call.row}:{call.serial}"))
+        return [RetryAt(call.row, now + max(wait, outcome.min_backoff), outcome.code)]
 
     def _withheld(self, call: Call, outcome: Outcome, now: float) -> Decision:
         """Send a row again that a circuit inside the function refused; that counts against nobody."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
+from llmbatch.classify.tiers import STANDARD, asks_for_tier
 from llmbatch.core.calls import Outcome, Usage
 from llmbatch.core.events import Event, Progress, RowFinished
 from llmbatch.core.ports import Sink, Source
@@ -71,6 +72,7 @@ class Finisher:
             finish_reason=outcome.finish_reason,
             cached=outcome.is_cached,
             cost_usd=0.0 if outcome.is_cached else None,
+            tier=_told_tier(pending, outcome),
             row=row.value,
         )
         self._sink.put(result)
@@ -79,7 +81,11 @@ class Finisher:
         code = outcome.code if failed else ""
         label, has_no_text = route.state.label, not failed and outcome.text == ""
         what = (row.number, status, code, pending.attempts)
-        self._emit(RowFinished(now, label, *what, outcome.finish_reason, has_no_text, outcome.is_cached))
+        self._emit(
+            RowFinished(
+                *(now, label, *what, outcome.finish_reason, has_no_text), result.tier or "", is_cached=outcome.is_cached
+            )
+        )
         if now - self._told_at >= PROGRESS_SECONDS:
             self.tell_progress(now, exhausted=False)
 
@@ -99,9 +105,17 @@ class Finisher:
 
 
 def _told_route(pending: PendingRow) -> str | None:
-    """The label of its route, if that is one of a pool or a fallback."""
+    """The label of its route, if that is one of a pool or a fallback, or one of several tiers."""
+    route = pending.route.route
     first = pending.routes[0] if pending.routes else (pending.route,)
-    return None if first == (pending.route,) else pending.route.route.label
+    return None if first == (pending.route,) and not route.tier else route.label
+
+
+def _told_tier(pending: PendingRow, outcome: Outcome) -> str | None:
+    """The tier that was billed, as far as the answer says so; the standard one only if a tier was asked for."""
+    if outcome.tier != STANDARD or pending.route.route.tier:
+        return outcome.tier
+    return outcome.tier if pending.request is not None and asks_for_tier(pending.request.body) else None
 
 
 def _added(spent: Usage, usage: Usage | None) -> Usage:

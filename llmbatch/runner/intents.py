@@ -88,8 +88,8 @@ _INTENTS: dict[str, str] = {
         ("log", "log-file", "logfile", "log-dir"), "progress goes to standard error: --progress plain 2> run.log"
     ),
     **dict.fromkeys(
-        ("batch", "batch-api", "via", "detach", "tier", "flex"),
-        "rows are sent live, one request each: batch APIs and cheaper tiers are not used yet (-P service_tier=flex)",
+        ("batch", "batch-api", "via", "detach"),
+        "rows are sent live, one request each: batch APIs are not used yet (--tier flex may cost as little)",
     ),
     **dict.fromkeys(
         ("shard", "shards", "num-shards", "processes", "num-processes", "rank", "world-size"),
@@ -103,6 +103,7 @@ _INTENTS: dict[str, str] = {
         ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
     ),
     **dict.fromkeys(("repair", "validate-output"), "answers are not checked yet: what a model wrote is a success"),
+    **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
     "stream": "answers are read whole: a result line cannot hold a stream",
@@ -149,7 +150,6 @@ _PARAMETERS: dict[str, str] = {
     "logprobs": "logprobs=true",
     "tools": "tools='[…]'",
     "dimensions": "dimensions=256",
-    "service-tier": "service_tier=flex",
 }
 
 

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import Headers
-from llmbatch.runner.intents import find_intent
-from llmbatch.runner.option import Option, option, options_of
+from llmbatch.runner.option import option, options_of
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
 from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text
 
@@ -27,8 +25,7 @@ __all__ = [
     "OnOutage",
     "Progress",
     "RunOptions",
-    "check_keywords",
-    "check_names",
+    "Tier",
 ]
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
@@ -36,6 +33,15 @@ Fsync = Literal["group", "off"]
 Lock = Literal["on", "off"]
 OnOutage = Literal["wait", "defer", "fail"]
 Progress = Literal["auto", "rich", "plain", "json", "none"]
+Tier = Literal["standard", "flex", "flex,standard"]
+
+_TIMEOUT = 120.0
+_FLEX_TIMEOUT = 900.0
+"""OpenAI advises 15 minutes for the flex tier, and Gemini aims at 1 to 15."""
+
+
+class _ByTier(float):
+    """A time limit that nobody has set: it depends on the tier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +92,10 @@ class RunOptions:
         group="Pace",
     )
     timeout: float = option(
-        120.0,
+        _ByTier(_TIMEOUT),
         Duration(),
         "--timeout",
-        help="Time limit for one attempt.",
+        help="Time limit for one attempt; with --tier flex 15m unless it is set.",
         group="Pace",
         drill="policy",
     )
@@ -158,6 +164,14 @@ class RunOptions:
         group="Outages",
         sends=True,
     )
+    tier: Tier = option(
+        "standard",
+        Choice(get_args(Tier)),
+        "--tier",
+        help="Service tier to ask for: flex, at half the price, is slow and at times without capacity. Rows wait "
+        "for that, or with flex,standard go to the standard tier meanwhile. A row's own service_tier wins.",
+        group="Model",
+    )
     require_finish: bool = option(
         False,
         Switch(),
@@ -181,6 +195,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name, row in options_of(type(self)).items():
             row.check(getattr(self, name))
+        if isinstance(self.timeout, _ByTier):
+            object.__setattr__(self, "timeout", _TIMEOUT if self.tier == "standard" else _FLEX_TIMEOUT)
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -374,33 +390,3 @@ RUN_OPTIONS = options_of(RunOptions)
 
 OPTIONS = options_of(CommandOptions)
 """Every option by name, in the order of the help."""
-
-
-def check_keywords(**values: object) -> None:
-    """Check the values of keywords of the library that are not in :class:`RunOptions`.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    for name, value in values.items():
-        OPTIONS[name].check(value)
-
-
-def check_names(names: frozenset[str]) -> None:
-    """Check that *names* are options of :class:`RunOptions`.
-
-    Raises:
-        UsageError: a name is unknown; the hint suggests an option.
-    """
-    for name in sorted(names - RUN_OPTIONS.keys()):
-        raise UsageError(f"unknown option {name!r}", hint=_meant(name))
-
-
-def _meant(name: str) -> str:
-    import difflib
-
-    if intent := find_intent(name):
-        return intent
-    known: dict[str, Option] = {key: row for row in RUN_OPTIONS.values() for key in row.keys}
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {known[close[0]].name}?" if close else f"known: {', '.join(sorted(RUN_OPTIONS))}"

@@ -93,7 +93,11 @@ class Settler:
             ):
                 pending.attempts -= 1
                 pending.probes += attempt.call.probe
-        self.apply(route, state.settle(attempt.call, outcome, now), now, pending)
+        if outcome.lacks_capacity and route.backups:
+            # Rows that it has no room for go to the next route until it has regained its pace.
+            route.ramps_to = max(route.ramps_to, limit)
+        decisions = state.settle(attempt.call, outcome, now)
+        self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value))
 
@@ -109,9 +113,18 @@ class Settler:
         self.apply(attempt.route, decisions, now)
 
     def apply(
-        self, route: RunRoute, decisions: Iterable[Decision], now: float, pending: PendingRow | None = None
+        self,
+        route: RunRoute,
+        decisions: Iterable[Decision],
+        now: float,
+        pending: PendingRow | None = None,
+        *,
+        lacks_capacity: bool = False,
     ) -> None:
-        """Apply *decisions* in order; *pending* is the row whose call they follow from."""
+        """Apply *decisions* in order; *pending* is the row whose call they follow from.
+
+        *lacks_capacity*: they follow from a lack of capacity of the route's tier.
+        """
         rows = self._run.backlog.rows
         for decision in decisions:
             match decision:
@@ -136,7 +149,7 @@ class Settler:
                 case OutageOver(since):
                     self._run.emit(OutageEnded(now, route.state.label, since, now - since))
                 case PauseRoute():
-                    self._pause(route, decision, now)
+                    self._pause(route, decision, now, lacks_capacity=lacks_capacity)
                 case StopRun(exit_code, reason, hint):
                     self._stop(route, exit_code, reason, hint, now)
                 case GiveUpRoute():
@@ -192,6 +205,8 @@ class Settler:
             return
         if not state.is_closed or state.throttle.given_up:
             self._park(pending, now)
+        elif pending.last is not None and pending.last.lacks_capacity and backlog.divert(pending, now):
+            return
         elif at <= now:
             backlog.enqueue(pending, first=True)
         else:
@@ -246,15 +261,18 @@ class Settler:
         wait = 0.0 if moved.new == "closed" else state.retry_after(now)
         self._run.emit(CircuitChanged(now, state.label, moved.old, moved.new, state.reason, wait))
 
-    def _pause(self, route: RunRoute, pause: PauseRoute, now: float) -> None:
+    def _pause(self, route: RunRoute, pause: PauseRoute, now: float, *, lacks_capacity: bool) -> None:
+        """Park or move the rows of a route whose wait is long, or any wait for capacity that another one has."""
         backlog, state = self._run.backlog, route.state
-        route.ramps_to = 0  # this is its pace now
+        goes_elsewhere = lacks_capacity and bool(route.backups)
+        if not goes_elsewhere:
+            route.ramps_to = 0  # this is its pace now
         self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named, pause.is_refusal))
         if not state.is_closed:
             return
         if state.throttle.given_up:
             backlog.park_waiting(route, now)
-        elif pause.seconds >= LONG_WAIT:
+        elif pause.seconds >= LONG_WAIT or goes_elsewhere:
             backlog.park_waiting(route, now)
             backlog.pause(route)
 

@@ -74,8 +74,8 @@ class Choice(ValueType):
 
     @property
     def allowed(self) -> str:
-        """The choices, separated by commas."""
-        return "one of " + ", ".join(self.words)
+        """The choices, separated by commas, or by "or" where one has a comma itself."""
+        return "one of " + (" or " if any("," in word for word in self.words) else ", ").join(self.words)
 
     @property
     def metavar(self) -> str:  # type: ignore[override]  # read-only

@@ -21,7 +21,8 @@ from llmbatch.core.rows import Result
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.engine import RunOutcome
-from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, check_keywords, check_names
+from llmbatch.runner.keywords import check_keywords, check_names
+from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction
 from llmbatch.runs.nested_loop import run_in_thread
@@ -62,6 +63,7 @@ class Options(TypedDict, total=False):
     on_outage: OnOutage
     max_outage: float | None
     circuit_key: str | None
+    tier: Tier
     require_finish: bool
     seed: int | None
 
@@ -178,6 +180,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             system=system,
             params=dict(params or {}),
             fallback=(fallback,) if isinstance(fallback, str) else fallback or (),
+            tier=self.options.tier,
             pools=pools or {},
             cache=None if cache is None else str(cache),
             require_finish=self.options.require_finish,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
-from llmbatch.runner.options import Endpoint
+from llmbatch.runner.options import Endpoint, Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ProviderArguments:
     system: str | None
     params: Mapping[str, object]
     fallback: Sequence[str]
+    tier: Tier
     pools: Mapping[str, object]
     cache: str | None
     require_finish: bool
@@ -74,6 +75,8 @@ class ProviderArguments:
             raise UsageError(f"{name} is for models of providers, and a function is given", hint=f"leave out {name}")
         if self.cache is not None and self.model is not None and not isinstance(self.model, str):
             raise UsageError("cache is for models of providers, and a function is given", hint="leave out cache")
+        if self.tier != "standard" and self.model is not None and not isinstance(self.model, str):
+            raise UsageError("tier is for models of providers, and a function is given", hint="leave out tier")
         if is_function:
             return self._of_function(threads)
         if self.judge_error is not None or self.judge_result is not None:
@@ -84,6 +87,7 @@ class ProviderArguments:
         from llmbatch.providers.http_provider import HttpProvider
         from llmbatch.providers.pools import make_providers, read_pools
         from llmbatch.providers.resolve import ProviderSettings
+        from llmbatch.providers.tier_routes import tiers_of
 
         settings = ProviderSettings(
             model=self.model,
@@ -95,6 +99,7 @@ class ProviderArguments:
             system=self.system,
             params={name: dumps(value) for name, value in self.params.items()},
             environ=self.environ,
+            tiers=tiers_of(self.tier),
             sim_url=host.url,
             sim_scenarios=None if self.transport is not None else host.scenarios,
         )

@@ -119,7 +119,12 @@ def _usage(request: SimRequest, answer: AnswerText) -> dict[str, JSON]:
 
 def _chat_frame(request: SimRequest, suffix: str, kind: str) -> dict[str, JSON]:
     frame: dict[str, JSON] = {"id": f"chatcmpl-{suffix}", "object": kind, "created": CREATED, "model": request.model}
-    return frame | {"service_tier": "default", "system_fingerprint": "fp_sim"}
+    return frame | {"service_tier": _tier(request), "system_fingerprint": "fp_sim"}
+
+
+def _tier(request: SimRequest) -> str:
+    """The tier that is billed: flex always has capacity."""
+    return "flex" if request.document.get("service_tier") == "flex" else "default"
 
 
 def _tool_call(answer: AnswerText, suffix: str) -> dict[str, JSON]:
@@ -180,6 +185,7 @@ def _response(request: SimRequest, answer: AnswerText | None, suffix: str, statu
         "parallel_tool_calls": True,
         "previous_response_id": None,
         "reasoning": {"effort": None, "summary": None},
+        "service_tier": _tier(request),
         "store": False,
         "temperature": document.get("temperature", 1.0),
         "text": document.get("text") or {"format": {"type": "text"}},

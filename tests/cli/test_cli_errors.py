@@ -201,7 +201,8 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
         ("--wait", "--on-outage defer"),
         ("--fail-fast", "--strict"),
         ("--log-file", "2> run.log"),
-        ("--tier", "-P service_tier=flex"),
+        ("--flex", "--tier flex"),
+        ("--service-tier", "--tier flex"),
     ],
 )
 def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike(

@@ -326,6 +326,11 @@ CANARIES = [
         '{"max_completion_tokens":900,"model":"m"}',
         '{"model":"m","messages":[{"role":"user","content":"ping"}],"max_completion_tokens":16}',
     ),
+    (
+        "chat",
+        '{"model":"m","messages":[],"service_tier":"flex"}',
+        '{"model":"m","service_tier":"flex","messages":[{"role":"user","content":"ping"}]}',
+    ),
     ("responses", '{"model":"m","input":"long"}', '{"model":"m","input":"ping","max_output_tokens":16}'),
     ("embeddings", '{"model":"m","input":"long"}', '{"model":"m","input":"ping"}'),
     ("completions", '{"model":"m"}', '{"model":"m","prompt":"ping","max_tokens":1}'),

@@ -47,6 +47,8 @@ def failed(row: int, code: str = "timeout", message: str = "too late", **more: o
         {"settings": "0a1b2c3d"},
         {"finish_reason": "length"},
         {"settings": "0a1b2c3d", "finish_reason": "pause_turn"},
+        {"tier": "flex"},
+        {"settings": "0a1b2c3d", "finish_reason": "length", "route": "openai/x (flex)", "tier": "flex"},
     ],
 )
 def test_the_end_of_each_line_that_is_written_is_read_without_parsing_it(more: dict[str, object]) -> None:
@@ -140,6 +142,7 @@ HOSTILE_ENDS = (
     model=st.none() | st.sampled_from(("openai/x", *HOSTILE_ENDS)),
     is_failed_row=st.booleans(),
     settings=st.sampled_from(["", "0a1b2c3d"]),
+    tier=st.none() | st.sampled_from(("flex", *HOSTILE_ENDS)),
 )
 def test_cut_and_empty_answers_are_counted_as_a_parser_would(
     text: str | None,
@@ -149,6 +152,7 @@ def test_cut_and_empty_answers_are_counted_as_a_parser_would(
     model: str | None,
     is_failed_row: bool,
     settings: str,
+    tier: str | None,
 ) -> None:
     """Whatever stands in a text, a body, a model's name, metadata or the provider's word."""
     more: dict[str, Any] = {
@@ -157,6 +161,7 @@ def test_cut_and_empty_answers_are_counted_as_a_parser_would(
         "body": body,
         "metadata_json": metadata,
         "model": model,
+        "tier": tier,
     }
     whole = (failed if is_failed_row else line)(1, settings=settings, **more)
     value = json.loads(whole)
@@ -167,6 +172,7 @@ def test_cut_and_empty_answers_are_counted_as_a_parser_would(
     is_success = value["status"] == "success"
     assert lines.cut_answers == (is_success and value.get("finish_reason") == "length")
     assert lines.answers_without_text == (is_success and value["text"] == "")
+    assert lines.tiers.top() == ({value["tier"][:80]: 1} if "tier" in value else {})
 
 
 def test_a_failed_row_with_a_text_is_read_without_parsing_it() -> None:

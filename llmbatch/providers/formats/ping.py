@@ -19,9 +19,12 @@ _PING = '"ping"'
 
 
 def ping_body(endpoint: str, like: bytes) -> bytes:
-    """Build a body for *endpoint* with the model of *like*; for chat also with its field for the limit, if any."""
+    """Build a body for *endpoint* with the model and the service tier of *like*, if any.
+
+    For chat also with its field for the limit.
+    """
     members = split_object(like.decode()) or {}
-    small = {"model": members["model"]} if "model" in members else {}
+    small: dict[str, str] = {name: members[name] for name in ("model", "service_tier") if name in members}
     match endpoint:
         case "chat":
             small["messages"] = user_message(_PING)
