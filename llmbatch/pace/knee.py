@@ -159,6 +159,6 @@ class Knee(Search):
         if level.seconds > 1.3 * usual.seconds and level.load >= 2:
             self._last = level
             self.phase = "descend"
-            self._measure(newest, now, max(1, self.cap // 2))
+            self._measure(newest, now, max(1, round(level.load) // 2))
         else:
             self._search(newest, now, before.knee(level))

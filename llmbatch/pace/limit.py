@@ -178,23 +178,22 @@ class AdaptiveLimit:
                 self._trips -= 1.0
                 self._growth *= 2.0
 
-    def on_timeout(self, serial: int, newest: int, seconds: float, load: int, now: float) -> None:
-        """Note that call *serial* had no answer within *seconds*: it is at least that slow."""
-        if self._value >= self._knee.cap and self._tried_from is None:
-            self._note_latency(serial, newest, seconds, load, now)
+    def on_timeout(self, serial: int, newest: int) -> None:
+        """Count call *serial*, which had no answer in time, as an overload answer, but not against a ramp.
+
+        Too many requests in flight for a server that refuses none end like that; so do rows that take too long.
+        """
+        if self._value >= self._slow_start:
+            self.on_overload(serial, newest)
 
     def _note_latency(self, serial: int, newest: int, seconds: float, load: int, now: float) -> None:
         knee = self._knee
         before = knee.cap
         knee.note(serial, newest, seconds, load, now)
-        if knee.cap == before:
-            return
-        if knee.cap < before:
-            self._value = float(knee.cap)
-        elif knee.phase == "climb":
-            self._slow_start = float(knee.cap)  # one more per answer
-        else:
-            self._value = float(knee.cap)
+        if knee.cap != before:
+            self._slow_start = float(knee.cap)
+            if knee.cap < before or knee.phase != "climb":
+                self._value = self._slow_start  # else one more per answer
 
     def on_overload(self, serial: int, newest: int) -> None:
         """Count an overload answer to call number *serial*; *newest* was the last call sent."""

@@ -39,6 +39,10 @@ ALIKE = 0.15
 STEEP, FLAT = 0.6, 0.1
 """Elasticity above which both bounds are below the knee, and below which both are above it."""
 
+CAREFUL = 0.93
+"""Share of the knee found by a climb with which the comparison begins: a queue that is still growing hides it a little.
+"""
+
 EXACT = 0.12
 """Relative error of a throughput with which a doubling is judged; after LONGEST round trips with any."""
 
@@ -160,7 +164,7 @@ class Search:
                     self.phase = "descend"
                     self._measure(newest, now, max(1, round(last.load)))
                     return
-                knee = level.knee(last) / last.load * last.knee(before)
+                knee = CAREFUL * level.knee(last) / last.load * last.knee(before)
                 self._search(newest, now, knee)
                 return
             if level.elasticity(last) > STEEP:
@@ -176,14 +180,13 @@ class Search:
             return
         last = self._last
         assert last is not None  # noqa: S101 - it was measured above
-        if last.span(level) < 0.1:
-            self._measure(newest, now)
-        elif level.elasticity(last) >= BENDS:
+        is_lower = last.span(level) >= 0.1
+        if is_lower and level.elasticity(last) >= BENDS:
             self._search(newest, now, last.knee(level))
         elif self.cap == 1:
             self._search(newest, now, 1.0)
         else:
-            self._last = level
+            self._last = level if is_lower else last
             self._measure(newest, now, max(1, self.cap // 2))
 
     # Near the knee: compare two bounds.
@@ -260,6 +263,7 @@ class Search:
                 return
             self._rest = 0
             if self._moves > 1:
+                self._moves = 0
                 self._before, self._last = lower, upper
                 self.phase = "climb"
                 self._measure(newest, now, min(2 * high, self.ceiling))

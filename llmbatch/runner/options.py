@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import Headers
+from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option, option, options_of
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
@@ -47,9 +48,10 @@ class RunOptions:
 
     concurrency: int = option(
         40,
-        Whole(1, 100_000, "requests"),
+        InFlight(1, 100_000, "requests"),
         *("-c", "--concurrency", "--max-concurrency", "--max-connections", "-j"),
-        help="Maximum requests in flight.",
+        help="Maximum requests in flight. auto starts at 8 and finds the best number by itself, up to 1,000; auto:N up "
+        "to N.",
         group="Pace",
         drill="policy",
     )
@@ -181,6 +183,14 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name, row in options_of(type(self)).items():
             row.check(getattr(self, name))
+        concurrency: object = self.concurrency
+        if isinstance(concurrency, str):
+            object.__setattr__(self, "concurrency", OPTIONS["concurrency"].value.check(concurrency))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the concurrency is ``auto``: then its number is the ceiling."""
+        return isinstance(self.concurrency, Auto)
 
     @classmethod
     def names(cls) -> frozenset[str]:

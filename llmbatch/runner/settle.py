@@ -94,7 +94,7 @@ class Settler:
                 pending.probes += attempt.call.probe
         self.apply(route, state.settle(attempt.call, outcome, now), now, pending)
         if state.limit.value != limit:
-            run.emit(LimitChanged(now, state.label, state.limit.value))
+            run.emit(LimitChanged(now, state.label, state.limit.value, state.limit.reason))
 
     def cancelled(self, attempt: Attempt, now: float) -> None:
         """Release a call that was canceled, and apply what its route decides."""
