@@ -10,11 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import Headers
 from llmbatch.runner.concurrency import Auto, InFlight
-from llmbatch.runner.intents import find_intent
-from llmbatch.runner.option import Option, option, options_of
+from llmbatch.runner.option import option, options_of
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
 from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text
 
@@ -28,8 +26,6 @@ __all__ = [
     "OnOutage",
     "Progress",
     "RunOptions",
-    "check_keywords",
-    "check_names",
 ]
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
@@ -374,33 +370,3 @@ RUN_OPTIONS = options_of(RunOptions)
 
 OPTIONS = options_of(CommandOptions)
 """Every option by name, in the order of the help."""
-
-
-def check_keywords(**values: object) -> None:
-    """Check the values of keywords of the library that are not in :class:`RunOptions`.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    for name, value in values.items():
-        OPTIONS[name].check(value)
-
-
-def check_names(names: frozenset[str]) -> None:
-    """Check that *names* are options of :class:`RunOptions`.
-
-    Raises:
-        UsageError: a name is unknown; the hint suggests an option.
-    """
-    for name in sorted(names - RUN_OPTIONS.keys()):
-        raise UsageError(f"unknown option {name!r}", hint=_meant(name))
-
-
-def _meant(name: str) -> str:
-    import difflib
-
-    if intent := find_intent(name):
-        return intent
-    known: dict[str, Option] = {key: row for row in RUN_OPTIONS.values() for key in row.keys}
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {known[close[0]].name}?" if close else f"known: {', '.join(sorted(RUN_OPTIONS))}"

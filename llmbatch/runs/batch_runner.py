@@ -21,7 +21,8 @@ from llmbatch.core.rows import Result
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.engine import RunOutcome
-from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, check_keywords, check_names
+from llmbatch.runner.keywords import check_keywords, check_names
+from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction
 from llmbatch.runs.nested_loop import run_in_thread
