@@ -49,6 +49,7 @@ def check(settings: Settings) -> int:
     time = estimate(
         report,
         concurrency=settings.concurrency,
+        adapts=settings.adapts,
         rpm=settings.rpm,
         tpm=settings.tpm,
     )
@@ -234,7 +235,10 @@ def _bound(settings: Settings, time: Estimate) -> str:
         return f"bound by --rpm {settings.rpm:g}"
     if time.bound_by == "tpm":
         return f"bound by --tpm {settings.tpm:g}"
-    return f"if a call takes {time.call_seconds:g} s and {settings.concurrency} run at once"
+    at_once = f"{settings.concurrency} run at once"
+    if settings.adapts:
+        at_once = f"as many run at once as the provider takes, up to {settings.concurrency:,}"
+    return f"if a call takes {time.call_seconds:g} s and {at_once}"
 
 
 def _last(report: CheckReport) -> str:

@@ -54,7 +54,7 @@ def drill(told: DrillSettings, settings: Settings) -> int:
     Raises:
         UsageError: a scenario or policy is unknown, impossible, or there are too many.
     """
-    base = RunOptions(**settings.run_options())
+    base = RunOptions(**settings.run_options())  # type: ignore[arg-type]  # it converts "auto"
     base = replace(base, seed=base.seed or 0)
     policies = _policies(told, base)
     scenarios = _scenarios(told.scenarios)

@@ -42,6 +42,9 @@ _OTHERS = "(others)"
 _SIM_URL = "http://127.0.0.1:1/v1"
 """Stands for the simulated provider, which need not run."""
 
+_FIRST_AT_ONCE = 8
+"""Calls at once with which an adaptive concurrency begins."""
+
 _CALL_SECONDS = 2.0
 """What a call is taken to last where nothing is known about it."""
 
@@ -172,10 +175,25 @@ async def read_all(
 
 
 def estimate(
-    report: CheckReport, *, concurrency: int, rpm: float | None, tpm: float | None, call_seconds: float = _CALL_SECONDS
+    report: CheckReport,
+    *,
+    concurrency: int,
+    rpm: float | None,
+    tpm: float | None,
+    adapts: bool = False,
+    call_seconds: float = _CALL_SECONDS,
 ) -> Estimate:
-    """The time for the rows that are left: the slowest of what the three bounds allow."""
-    rounds = -(-report.rows_left // concurrency)
+    """The time for the rows that are left: the slowest of what the three bounds allow.
+
+    If the concurrency *adapts*, it is doubled every other round until it is reached.
+    """
+    rounds, left = 0, report.rows_left
+    at_once = min(_FIRST_AT_ONCE, concurrency) if adapts else concurrency
+    while at_once < concurrency and left > 0:
+        rounds, left = rounds + 1, left - at_once
+        if rounds % 2 == 0:
+            at_once = min(2 * at_once, concurrency)
+    rounds += -(-max(0, left) // concurrency)
     bounds: list[tuple[float, Literal["concurrency", "rpm", "tpm"]]] = [(rounds * call_seconds, "concurrency")]
     if rpm is not None:
         bounds.append((report.rows_left * 60 / rpm, "rpm"))

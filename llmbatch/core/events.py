@@ -64,6 +64,8 @@ class RunStarted:
     """The most rows that are read (``--limit``); None: all."""
     done_beyond_limit: int = 0
     """Output lines of earlier runs whose rows are beyond the limit."""
+    adapts: bool = False
+    """Whether ``concurrency`` is only the ceiling of one that the run finds by itself (``--concurrency auto``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +216,14 @@ class OutageEnded:
 
 @dataclass(frozen=True, slots=True)
 class LimitChanged:
-    """The concurrency limit of a route changed, by throttling or a ramp."""
+    """The concurrency limit of a route changed: by throttling, by a ramp, or by latency."""
 
     at: float
     route: str
     limit: int
+    reason: str = ""
+    """What sets it: ``start`` (a search has just begun), ``latency``, ``refusals``, ``ramp`` (after a wait) or
+    ``ceiling``."""
 
 
 @dataclass(frozen=True, slots=True)

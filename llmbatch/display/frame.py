@@ -124,7 +124,7 @@ def _sparkline(history: Sequence[float], columns: int) -> str:
 
 
 def _calls(now: Snapshot, width: int) -> Text:
-    items = [Text(f"{now.in_flight:,} in flight")]
+    items = [Text(f"{now.in_flight:,}{' of auto' if now.adapts else ''} in flight")]
     idle = idle_reason(now)
     if idle is not None:
         items[0] = Text.assemble(items[0], (f": {idle}", "yellow"))

@@ -60,7 +60,8 @@ def progress_text(now: Snapshot) -> str:
     is_over = now.exit_code is not None
     parts = [rows_phrase(now), rate(now.overall_rows_per_s if is_over else now.rows_per_s)]
     idle = idle_reason(now)
-    parts.append(f"in flight {now.in_flight:,}{f' ({idle})' if idle else ''}")
+    limit = " of auto" if now.adapts else ""
+    parts.append(f"in flight {now.in_flight:,}{limit}{f' ({idle})' if idle else ''}")
     if now.parked:
         parts.append(f"parked {now.parked:,}")
     if now.waiting_retries:

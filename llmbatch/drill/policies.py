@@ -8,6 +8,7 @@ from itertools import product
 
 from llmbatch.core.errors import UsageError
 from llmbatch.drill.score import Score
+from llmbatch.runner.concurrency import Auto
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runner.quantities import Whole
@@ -69,6 +70,8 @@ def read_range(text: str) -> tuple[str, list[float]]:
     if not dots:
         return name, [_number(option, value) for value in values.split(",")]
     first, last = _number(option, low), _number(option, high)
+    if isinstance(first, Auto) or isinstance(last, Auto):
+        raise UsageError(f"{_dashed(name)} goes from {low} to {high}, must go from a number to a larger one")
     if first >= last:
         raise UsageError(f"{_dashed(name)} goes from {low} to {high}, must go from a number to a larger one")
     steps = [first * (last / first) ** (step / (POINTS - 1)) for step in range(POINTS)]
@@ -148,7 +151,9 @@ def _number(option: Option, text: str) -> float:
 
 
 def _named(changes: Mapping[str, object]) -> str:
-    return " ".join(f"{_dashed(name)}={value:g}" for name, value in changes.items())
+    return " ".join(
+        f"{_dashed(name)}={repr(value) if isinstance(value, Auto) else f'{value:g}'}" for name, value in changes.items()
+    )
 
 
 def _dashed(name: str) -> str:

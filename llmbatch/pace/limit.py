@@ -1,5 +1,9 @@
 """Adaptive limit of requests in flight: lowered when the provider throttles, ramped up after a wait.
 
+It has an upper bound that follows latency (:mod:`llmbatch.pace.knee`): the ceiling that a user has chosen, until there
+is evidence that fewer requests bring as many answers; or a search that begins with few. Below that bound refusals
+decide, as follows.
+
 Additive increase, multiplicative decrease with slow start, as TCP Reno has them (RFC 5681), one request for one
 segment: below ``slow_start`` a success adds 1 (which doubles the limit every round trip), above it ``1 / limit``.
 Below the limit that the provider last carried, it regains half of the distance per round trip, as BIC does (Xu,
@@ -15,12 +19,20 @@ the limit for those would keep it low forever (where a share *p* is refused, hal
 answers: if it brings nearly as many of them, the provider was overloaded, and the limit stays there; if it brings fewer
 in proportion, the load is not the reason, and the limit is restored.
 
-Pure: it counts answers and uses no time.
+Pure: it counts answers; time is an argument.
 """
 
 from __future__ import annotations
 
-__all__ = ["AdaptiveLimit"]
+import math
+from typing import Literal
+
+from llmbatch.pace.knee import Knee
+
+__all__ = ["AdaptiveLimit", "LimitReason"]
+
+LimitReason = Literal["start", "latency", "refusals", "ramp", "ceiling"]
+"""What sets a limit: a search that has just begun, latency, refused calls, a ramp after a wait, or the ceiling."""
 
 RAMP_START = 2.0
 """Requests in flight with which a ramp begins."""
@@ -45,7 +57,10 @@ CAUTIOUS = 3
 
 
 class AdaptiveLimit:
-    """Concurrency limit of one route, from 1 to *ceiling*; starts at the ceiling. Not safe for concurrent use."""
+    """Concurrency limit of one route, from 1 to *ceiling*. Not safe for concurrent use.
+
+    It starts at the ceiling. *is_auto*: it starts with few and searches for the best.
+    """
 
     __slots__ = (
         "_answers",
@@ -53,7 +68,8 @@ class AdaptiveLimit:
         "_cut_at",
         "_growth",
         "_knee",
-        "_knee_share",
+        "_load_knee",
+        "_load_share",
         "_overloads",
         "_pause",
         "_peak",
@@ -65,13 +81,12 @@ class AdaptiveLimit:
         "_trips",
         "_usual",
         "_value",
-        "ceiling",
     )
 
-    def __init__(self, ceiling: int) -> None:
-        self.ceiling = ceiling
-        self._value = float(ceiling)
-        self._slow_start = float(ceiling)
+    def __init__(self, ceiling: int, *, is_auto: bool = False) -> None:
+        self._knee = Knee(ceiling, is_auto=is_auto)
+        self._value = float(self._knee.cap)
+        self._slow_start = self._value
         self._cut_at = 0
         self._before = self._value
         self._growth = 1.0
@@ -89,9 +104,9 @@ class AdaptiveLimit:
         """Share of overload that the last trial of a lower limit did not reduce."""
         self._tried_from: tuple[float, float] | None = None
         """During a trial of a lower limit: the previous limit and its share of overload; else None."""
-        self._knee: float | None = None
+        self._load_knee: float | None = None
         """Limit that was too high when less load last helped; None if load was not the reason."""
-        self._knee_share = 0.0
+        self._load_share = 0.0
         self._span = FIRST_SPAN
         self._pause = 0
         """Answers until the next trial may begin."""
@@ -107,8 +122,34 @@ class AdaptiveLimit:
         """Requests that may be in flight now."""
         return int(self._value)
 
-    def on_success(self, serial: int) -> None:
-        """Raise the limit: call *serial* succeeded."""
+    @property
+    def ceiling(self) -> int:
+        """The highest value that it may ever have."""
+        return self._knee.ceiling
+
+    @property
+    def reason(self) -> LimitReason:
+        """What sets the limit now."""
+        knee = self._knee
+        if self.value < knee.cap and not self._is_climbing:
+            return "ramp" if self._value < self._slow_start else "refusals"
+        if knee.cap >= knee.ceiling:
+            return "ceiling"
+        return "start" if knee.phase == "climb" else "latency"
+
+    @property
+    def _is_climbing(self) -> bool:
+        """Whether it grows because more requests have brought more answers, and not after a wait."""
+        cap = self._knee.cap
+        return self._knee.phase == "climb" and self._slow_start == cap and 2 * self.value >= cap
+
+    def on_success(
+        self, serial: int, *, newest: int = 0, seconds: float = 0.0, load: int = 0, now: float = math.nan
+    ) -> None:
+        """Raise the limit: call *serial* succeeded.
+
+        Its latency counts if it took *seconds*, was sent as one of *load* in flight, and *newest* was the last call.
+        """
         self._proven = True
         if self._refused:
             self._refused -= self._refused / max(float(FEW), self._value)
@@ -118,14 +159,18 @@ class AdaptiveLimit:
             self._note(serial, overload=0)
             if self._tried_from is not None:
                 return
-        if self._value < self.ceiling:
+        cap = self._knee.cap
+        if self._value >= cap:
+            if seconds > 0.0:
+                self._note_latency(serial, newest, seconds, load, now)
+        else:
             part = 1.0 / self._value
             if self._value < self._slow_start:
-                self._value = min(self._value + 1.0, float(self.ceiling))
+                self._value = min(self._value + 1.0, float(cap))
                 return
             below = self._peak - self._value
             # Never faster than slow start: the last of few calls must not bring a dozen.
-            self._value = min(self._value + min(1.0, part * max(self._growth, below / 2.0)), float(self.ceiling))
+            self._value = min(self._value + min(1.0, part * max(self._growth, below / 2.0)), float(cap))
             if below > 0:
                 return
             self._trips += part
@@ -133,10 +178,27 @@ class AdaptiveLimit:
                 self._trips -= 1.0
                 self._growth *= 2.0
 
+    def on_timeout(self, serial: int, newest: int) -> None:
+        """Count call *serial*, which had no answer in time, as an overload answer, but not against a ramp.
+
+        Too many requests in flight for a server that refuses none end like that; so do rows that take too long.
+        """
+        if self._value >= self._slow_start:
+            self.on_overload(serial, newest)
+
+    def _note_latency(self, serial: int, newest: int, seconds: float, load: int, now: float) -> None:
+        knee = self._knee
+        before = knee.cap
+        knee.note(serial, newest, seconds, load, now)
+        if knee.cap != before:
+            self._slow_start = float(knee.cap)
+            if knee.cap < before or knee.phase != "climb":
+                self._value = self._slow_start  # else one more per answer
+
     def on_overload(self, serial: int, newest: int) -> None:
         """Count an overload answer to call number *serial*; *newest* was the last call sent."""
         self._refused += (1.0 - self._refused) / max(float(FEW), self._value)
-        if self._value < self._slow_start:
+        if self._value < self._slow_start and not self._is_climbing:
             # In slow start: the last doubling was too much.
             if serial > self._cut_at:
                 self._value = self._slow_start = max(1.0, self._value / 2)
@@ -144,8 +206,8 @@ class AdaptiveLimit:
                 self._start_counting(newest)
             return
         self._note(serial, overload=1)
-        if self._knee is not None and self._tried_from is None:
-            self._heed_load(serial, newest, self._knee)
+        if self._load_knee is not None and self._tried_from is None:
+            self._heed_load(serial, newest, self._load_knee)
             return
         if self._tried_from is not None or self._value < 2:
             return
@@ -164,10 +226,17 @@ class AdaptiveLimit:
         self._tried_from = None
         self._give_way(min(CAUTION, max(0.5, 1.0 - self._refused)), serial, newest)
 
-    def restart(self, start: float = RAMP_START) -> None:
-        """Start over: ramp up from *start*, to the ceiling if possible, and forget what was learned before."""
-        self._value = min(start, float(self.ceiling))
-        self._slow_start = float(self.ceiling)
+    def restart(self, start: float = RAMP_START, newest: int = 0, *, forget: bool = True) -> None:
+        """Start over: ramp up from *start*, to the ceiling if possible, and forget what was refused before.
+
+        *forget*: forget latencies too. Only those of calls after number *newest* count from now on.
+        """
+        if forget:
+            self._knee.restart(newest)
+        else:
+            self._knee.resume(newest)
+        self._value = min(start, float(self._knee.cap))
+        self._slow_start = float(self._knee.cap)
         self._refused = self._peak = 0.0
         self._restart_counts()
 
@@ -178,8 +247,8 @@ class AdaptiveLimit:
         without a success between them gives no new information about that.
         """
         usual = self._value if self._proven else self._slow_start
-        self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self.ceiling))
-        self._slow_start = max(usual, self._value)
+        self._value = min(max(RAMP_START, self._value), in_flight + RAMP_START, float(self._knee.cap))
+        self._slow_start = min(max(usual, self._value), float(self._knee.cap))
         self._proven = False
         self._restart_counts()
 
@@ -195,14 +264,14 @@ class AdaptiveLimit:
             if self._answers < (FEW if share > 0.5 else MANY):
                 return
             helps = (1.0 + self._value / knee) / 2.0
-            if self._value * (1.0 - share) < helps * knee * (1.0 - self._knee_share) and share > TOLERANCE:
-                self._knee = None
+            if self._value * (1.0 - share) < helps * knee * (1.0 - self._load_share) and share > TOLERANCE:
+                self._load_knee = None
                 self._value = knee
                 self._usual = share
                 self._pause, self._span = self._span, min(LONG_SPAN, 2 * self._span)
                 self._start_counting(newest)
                 return
-            self._knee, self._knee_share = self._value, share
+            self._load_knee, self._load_share = self._value, share
         excess = self._refused - TOLERANCE
         if excess > 0:
             self._give_way(max(0.5, 1.0 - excess), serial, newest)
@@ -240,7 +309,7 @@ class AdaptiveLimit:
             self._slow_start = self._value
             self._growth, self._trips = 1.0, 0.0
             self._span = FIRST_SPAN
-            self._knee, self._knee_share = before, share_before
+            self._load_knee, self._load_share = before, share_before
         else:
             self._value = before
             self._usual = share_before
@@ -249,6 +318,7 @@ class AdaptiveLimit:
         self._answers = self._overloads = 0
 
     def _start_counting(self, newest: int) -> None:
+        self._knee.refused(newest)
         self._cut_at = newest
         self._before = self._value
         self._answers = self._overloads = 0

@@ -122,6 +122,8 @@ class Snapshot:
     """How long the run waits for a route in an outage (``--max-outage``); None for no bound."""
     own_limits: str
     """The limits that the run was given, as flags: ``--rpm 60``; empty where there are none."""
+    adapts: bool
+    """Whether the run finds its concurrency by itself (``--concurrency auto``)."""
     notices: tuple[Notice, ...]
     """The most recent ones, oldest first."""
     stopping: str | None

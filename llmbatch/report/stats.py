@@ -336,6 +336,7 @@ class RunStats:
             routes_total=len(self._routes),
             max_outage_s=None if started is None else started.max_outage,
             own_limits="" if started is None else started.own_limits,
+            adapts=started is not None and started.adapts,
             notices=tuple(self._notices),
             stopping=None if self.stopping is None else self.stopping.reason,
             exit_code=None if ended is None else ended.exit_code,

@@ -47,6 +47,8 @@ class RoutePolicy:
     recovery_timeout: float
     success_threshold: int
     timeout: float
+    is_auto: bool = False
+    """Whether the limit starts low and searches for the best, up to ``concurrency``."""
     max_outage: float | None = None
     max_throttled: float = math.inf
     """Seconds to continue while every call is throttled."""
@@ -133,7 +135,7 @@ class RouteBase:
         self.is_tenant = is_tenant
         """Whether this is one tenant of a route: then other tenants' answers and pings show little about it."""
         self.circuit = Circuit(policy.breaker)
-        self.limit = AdaptiveLimit(policy.concurrency)
+        self.limit = AdaptiveLimit(policy.concurrency, is_auto=policy.is_auto)
         self.calls = CallsInFlight()
         self.evidence = Evidence(policy.max_attempts, self.calls)
         self.window = FailureWindow()
@@ -337,7 +339,7 @@ class RouteBase:
             self.outage.check_next = False
         if kind != "row" and self.throttle.ramp_due and self.circuit.is_closed:
             self.ramp()  # it is the first call after a wait
-        call = Call(row, kind, permit, timeout, now, fresh=record is None and kind == "row")
+        call = Call(row, kind, permit, timeout, now, record is None and kind == "row", len(self.calls) + 1)
         self.calls.add(call)
         return call
 

@@ -26,6 +26,8 @@ class Call:
     sent_at: float
     fresh: bool = False
     """Whether it carries a row that had never failed."""
+    load: int = 1
+    """Calls of the route in flight when it was sent, with it."""
 
     @property
     def serial(self) -> int:

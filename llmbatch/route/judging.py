@@ -50,18 +50,22 @@ class Judging(RouteBase):
         self.recent.succeeded_at = now
         self.checks.note_success()
         self._unreached = None
-        self.limit.on_success(call.permit.serial)
-        self.throttle.prove(call.permit.serial)
+        serial = call.permit.serial
+        self.throttle.prove(serial)
         if call.kind == "row":
-            self.recent.note_latency(now - call.sent_at)
+            seconds = now - call.sent_at
+            self.limit.on_success(serial, newest=self.circuit.serial, seconds=seconds, load=call.load, now=now)
+            self.recent.note_latency(seconds)
             if call.fresh:
                 self._usual.add(0)
             self.evidence.succeeded(call.row, call.permit.serial, probe=call.permit.probe)
             trust = self.trust
             if trust.pings or trust.proven_by_ping or trust.jumps or trust.false_opening:
                 self.trust = Trust()
-        elif not call.permit.probe:
-            self.evidence.check_passed(call.permit.serial)
+        else:
+            self.limit.on_success(serial)
+            if not call.permit.probe:
+                self.evidence.check_passed(serial)
 
     def _prove(self, serial: int, now: float) -> list[Decision]:
         """Judge the rows whose failures the success of call *serial* proves."""
@@ -112,6 +116,8 @@ class Judging(RouteBase):
         self.circuit.settle(call.permit, "failure", now)
         if outcome.min_backoff and not call.probe:
             self.limit.on_overload(call.serial, self.circuit.serial)
+        elif outcome.code == "timeout" and call.kind == "row" and not call.probe:
+            self.limit.on_timeout(call.serial, self.circuit.serial)
         if outcome.retry_after is not None:
             self.throttle.note_wait(call.serial, now + outcome.retry_after)
             self.circuit.hold(now + outcome.retry_after if not self.circuit.is_closed else -math.inf)
@@ -283,7 +289,7 @@ class Judging(RouteBase):
         if outage.confirmed:
             self.evidence.void()
             self.window.clear(self.circuit.serial)
-            self.limit.restart(RAMP_START)
+            self.limit.restart(RAMP_START, self.circuit.serial, forget=outage.cause == "timeouts")
             self._steady = 0.0
             decisions.append(OutageOver(outage.since))
             if by_ping and self.trust.pings > 1 and outage.cause == "timeouts" and self.is_silent:
@@ -292,7 +298,8 @@ class Judging(RouteBase):
         else:
             self.trust.false_opening = True
             # If a named wait has ended meanwhile, traffic ramps up as after any wait.
-            self.limit.restart(RAMP_START if self.throttle.ramp_due else max(RAMP_START, self._steady / 2))
+            steady = RAMP_START if self.throttle.ramp_due else max(RAMP_START, self._steady / 2)
+            self.limit.restart(steady, self.circuit.serial, forget=False)
             if by_ping:
                 if not self.history.ever and self._unreached is None:
                     self._unreached = outage.since

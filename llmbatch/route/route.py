@@ -267,7 +267,7 @@ class RouteState(Refusing):
         self.outage = None
         self.circuit.close(now)
         self.window.clear(self.circuit.serial)
-        self.limit.restart(RAMP_START)
+        self.limit.restart(RAMP_START, self.circuit.serial)
         over: list[Decision] = [OutageOver(outage.since)] if outage.confirmed else []
         alone = self._send_alone(dict(self.evidence.records), now)
         return [CircuitMoved(was, "closed"), *over, *alone, Requeue()]

@@ -41,4 +41,5 @@ class RunContext:
     @property
     def max_waiting(self) -> int:
         """Maximum rows of a route that wait in memory, and again as many that are parked."""
-        return max(1000, 20 * self.options.concurrency)
+        options = self.options
+        return max(1000, (4 if options.adapts else 20) * options.concurrency)

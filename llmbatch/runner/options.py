@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llmbatch.core.headers import Headers
+from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
 from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text
@@ -53,9 +54,10 @@ class RunOptions:
 
     concurrency: int = option(
         40,
-        Whole(1, 100_000, "requests"),
+        InFlight(1, 100_000, "requests"),
         *("-c", "--concurrency", "--max-concurrency", "--max-connections", "-j"),
-        help="Maximum requests in flight.",
+        help="Maximum requests in flight. auto starts at 8 and finds the best number by itself, up to 1,000; auto:N up "
+        "to N.",
         group="Pace",
         drill="policy",
     )
@@ -197,6 +199,14 @@ class RunOptions:
             row.check(getattr(self, name))
         if isinstance(self.timeout, _ByTier):
             object.__setattr__(self, "timeout", _TIMEOUT if self.tier == "standard" else _FLEX_TIMEOUT)
+        concurrency: object = self.concurrency
+        if isinstance(concurrency, str):
+            object.__setattr__(self, "concurrency", OPTIONS["concurrency"].value.check(concurrency))
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the concurrency is ``auto``: then its number is the ceiling."""
+        return isinstance(self.concurrency, Auto)
 
     @classmethod
     def names(cls) -> frozenset[str]:

@@ -41,6 +41,7 @@ class Routes:
         self._keys = None if options.circuit_key is None else TenantKeys(options.circuit_key)
         self._policy = RoutePolicy(
             concurrency=options.concurrency,
+            is_auto=options.adapts,
             max_attempts=options.max_attempts,
             failure_threshold=options.failure_threshold,
             recovery_timeout=options.recovery_timeout,

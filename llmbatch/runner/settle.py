@@ -99,7 +99,7 @@ class Settler:
         decisions = state.settle(attempt.call, outcome, now)
         self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
         if state.limit.value != limit:
-            run.emit(LimitChanged(now, state.label, state.limit.value))
+            run.emit(LimitChanged(now, state.label, state.limit.value, state.limit.reason))
 
     def cancelled(self, attempt: Attempt, now: float) -> None:
         """Release a call that was canceled, and apply what its route decides."""

@@ -50,7 +50,7 @@ __all__ = ["BatchRunner", "Options"]
 class Options(TypedDict, total=False):
     """The keywords of :class:`BatchRunner` that say how rows are sent; see :class:`RunOptions`."""
 
-    concurrency: int
+    concurrency: int | str
     rpm: float | None
     tpm: float | None
     rpd: float | None
@@ -129,7 +129,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         environ: where keys and base URLs are read from; None: the process's environment.
         transport: sends requests instead of the HTTP client, such as a simulated provider; closed with a run.
         filesystem: file system calls instead of the operating system's, for simulations.
-        **options: concurrency and the rest of :class:`RunOptions`.
+        **options: concurrency (a number, ``"auto"`` or ``"auto:200"``) and the rest of :class:`RunOptions`.
 
     Raises:
         UsageError: a value is out of range, or an argument is not of these kinds.
@@ -169,7 +169,7 @@ class BatchRunner(Generic[RowT, ValueT]):
     ) -> None:
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers, fallback=fallback)
-        self.options = RunOptions(**options)
+        self.options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
         arguments = ProviderArguments(
             model=model,
             base_url=base_url,

@@ -179,6 +179,7 @@ class FileRun:
             own_limits=_own_limits(options),
             limit=self._how.limit,
             done_beyond_limit=self._beyond,
+            adapts=options.adapts,
         )
 
     async def close_after(self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]) -> tuple[RunOutcome, int]:

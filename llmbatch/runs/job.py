@@ -119,7 +119,7 @@ async def run_job(
     """
     job = RunJob(source, sink, provider, options or RunOptions(), observers=observers)
     now = asyncio.get_running_loop().time()
-    job.engine.emit(RunStarted(now, "", "", job.options.concurrency, 0, 0, None))
+    job.engine.emit(RunStarted(now, "", "", job.options.concurrency, 0, 0, None, adapts=job.options.adapts))
     outcome: RunOutcome | None = None
     try:
         outcome = await job.run()

@@ -139,7 +139,8 @@ async def _results(
             source = IterableSource(rows, opaque=opaque)
         stack.push_async_callback(source.aclose)
         now = asyncio.get_running_loop().time()
-        started = RunStarted(now, "", "", runs.options.concurrency, 0, 0, _length(rows))
+        options = runs.options
+        started = RunStarted(now, "", "", options.concurrency, 0, 0, _length(rows), adapts=options.adapts)
         running.job = job = run.start(source, sink, started)
         running.sink = sink
         task = asyncio.create_task(job.run())

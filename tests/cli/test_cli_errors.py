@@ -34,7 +34,7 @@ OPENAI = ("-m", "openai/gpt-5-mini")
         (("prompts.jsonl", "-c"), "requires an argument", "--help"),
         (("prompts.jsonl", "-c", "0"), "--concurrency is '0', must be a whole number from 1 to 100,000", "--help"),
         (("prompts.jsonl", "-c", "-1"), "--concurrency is '-1', must be a whole number from 1 to 100,000", "--help"),
-        (("prompts.jsonl", "-c", "auto"), "--concurrency is 'auto', must be a whole number", "--help"),
+        (("prompts.jsonl", "-c", "auto:0"), "--concurrency is 'auto:0', must be a whole number", "--help"),
         (("prompts.jsonl", "-j", "2.5"), "--concurrency is '2.5', must be a whole number", "--help"),
         (("prompts.jsonl", "-c", "9" * 5000), "--concurrency is '999", "--help"),
         (

@@ -56,6 +56,22 @@ def test_counts_take_units(text: str, number: int) -> None:
     assert OPTIONS["tpm"].parse(text, "--tpm") == number
 
 
+@pytest.mark.parametrize(("text", "ceiling"), [("auto", 1000), ("AUTO", 1000), ("auto:200", 200), ("auto:1.5k", 1500)])
+def test_a_concurrency_may_be_found_automatically(text: str, ceiling: int) -> None:
+    """On the command line, in a file, and as a keyword; as a number it is its ceiling."""
+    row = OPTIONS["concurrency"]
+
+    for options in (
+        RunOptions(concurrency=row.parse(text, "-c")),  # type: ignore[arg-type]
+        RunOptions(concurrency=row.from_toml(text, "llmbatch.toml")),  # type: ignore[arg-type]
+        RunOptions(concurrency=text),  # type: ignore[arg-type]  # BatchRunner takes it
+        BatchRunner("m", concurrency=text).options,
+    ):
+        assert (options.concurrency, options.adapts) == (ceiling, True)
+        assert row.parse(row.value.show(options.concurrency), "-c") == ceiling
+    assert not RunOptions(concurrency=ceiling).adapts
+
+
 def test_large_counts_and_fractions_of_rates() -> None:
     """M and G are millions and billions, in a duration m is minutes; a rate may be a fraction."""
     assert OPTIONS["tpm"].parse("2m", "--tpm") == 2_000_000
@@ -64,10 +80,13 @@ def test_large_counts_and_fractions_of_rates() -> None:
     assert OPTIONS["seed"].parse("12345678901234567890", "--seed") == 12345678901234567890
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "2.5", "auto", "1e3", "60 thousand", "k", "1.0001k", "101k", "9" * 99])
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-1", "2.5", "auto:", "auto:0", "automatic", "1e3", "60 thousand", "k", "1.0001k", "101k", "9" * 99],
+)
 def test_what_is_no_count_is_refused(text: str) -> None:
     """A part of a request, a number out of range, a word."""
-    with pytest.raises(UsageError, match=r"^-c is .*, must be a whole number from 1 to 100,000$"):
+    with pytest.raises(UsageError, match=r"^-c is .*, must be a whole number from 1 to 100,000, auto, or auto:N$"):
         OPTIONS["concurrency"].parse(text, "-c")
 
 
@@ -125,7 +144,8 @@ def test_every_default_is_in_its_range_and_is_read_as_it_is_shown() -> None:
 
 def test_the_typed_keywords_are_those_of_the_table() -> None:
     """For type checkers: the keywords of ``BatchRunner`` have the names and types of ``RunOptions``."""
-    assert typing.get_type_hints(Options) == typing.get_type_hints(RunOptions)
+    hints = typing.get_type_hints(RunOptions)
+    assert typing.get_type_hints(Options) == hints | {"concurrency": int | str}  # "auto" becomes a number
     assert typing.get_args(ProgressKind) == typing.get_args(Progress)
 
 
