@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -18,18 +19,28 @@ from llmbatch.providers.tiers import check_has_flex
 
 __all__ = ["PoolRoute", "Pools", "make_providers", "read_pools"]
 
-_MEMBERS = ("model", "base_url", "api_key_env", "weight")
+_MEMBERS = ("model", "base_url", "api_key_env", "weight", "rpm", "tpm", "rpd")
 _EXAMPLE = 'write [pools.cheap], and below it routes = [{model = "openai/gpt-5-mini", api_key_env = "OPENAI_KEY_A"}, …]'
+
+
+_match_count = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kmg]?)", re.ASCII | re.IGNORECASE).fullmatch
+_SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolRoute:
-    """One route of a pool. ``weight``: its share of the rows, relative to the other routes; above 0."""
+    """One route of a pool. ``weight``: its share of the rows, relative to the other routes; above 0.
+
+    ``rpm``, ``tpm``, ``rpd``: requests and tokens per minute and requests per day at most; None: no limit of its own.
+    """
 
     model: str
     base_url: str | None = None
     api_key_env: str | None = None
     weight: float = 1.0
+    rpm: float | None = None
+    tpm: float | None = None
+    rpd: float | None = None
 
 
 Pools = Mapping[str, tuple[PoolRoute, ...]]
@@ -80,10 +91,16 @@ def _read_route(route: object, where: str) -> PoolRoute:
     model = texts["model"]
     if model is None:
         raise UsageError(f"{where} names no model", hint=_EXAMPLE)
-    weight = route.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
-        raise UsageError(f"{where}.weight is {weight!r}, must be a number above 0", hint="leave it out for 1")
-    return PoolRoute(model=model, base_url=texts["base_url"], api_key_env=texts["api_key_env"], weight=float(weight))
+    numbers = {key: _number(route[key], f"{where}.{key}") for key in ("weight", "rpm", "tpm", "rpd") if key in route}
+    return PoolRoute(model=model, base_url=texts["base_url"], api_key_env=texts["api_key_env"], **numbers)
+
+
+def _number(value: object, what: str) -> float:
+    if isinstance(value, str) and (found := _match_count(value.strip())):
+        value = float(found[1]) * _SCALES[found[2].lower()]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UsageError(f"{what} is {value!r:.40}, must be a number above 0", hint='such as 5000, or "5k"')
+    return float(value)
 
 
 def make_providers(
@@ -119,7 +136,7 @@ def make_providers(
     def members(routes: Sequence[PoolRoute]) -> list[Member]:
         suffixes = _suffixes(routes)
         return [
-            Member(first.alongside(_settings(settings, route)), suffix, route.weight)
+            Member(first.alongside(_settings(settings, route)), suffix, route.weight, (route.rpm, route.tpm, route.rpd))
             for route, suffix in zip(routes, suffixes, strict=True)
         ]
 

@@ -25,12 +25,14 @@ POOL_PREFIX = "pool/"
 class Member:
     """One provider that serves one model. ``suffix``: follows the model in the label of its route.
 
-    ``weight``: its share of the rows, relative to the others of its pool.
+    ``weight``: its share of the rows, relative to the others of its pool. ``limits``: its own requests and tokens per
+    minute and requests per day.
     """
 
     provider: HttpProvider
     suffix: str = ""
     weight: float = 1.0
+    limits: tuple[float | None, float | None, float | None] = (None, None, None)
 
 
 class SeveralProviders:
@@ -56,9 +58,9 @@ class SeveralProviders:
         self._pools = pools
         self._fallbacks = fallbacks
         self._owners: dict[str, HttpProvider] = {}
-        """The provider of each route, by its label."""
-        self._routes: dict[tuple[int, Route], Route] = {}
-        """Each route of a member as the run knows it, by rank and by the member's own."""
+        """The provider of each member's route, by its label."""
+        self._routes: dict[tuple[int, Member, Route], Route] = {}
+        """Each route of a member as the run knows it, by rank, member, and the provider's own."""
 
     @property
     def models(self) -> ModelUse:
@@ -99,9 +101,7 @@ class SeveralProviders:
         pool = self._pool_of(row)
         found: dict[str, Route] = {}
         if pool is None:
-            for route in self._first.routes(row):
-                self._owners.setdefault(route.label, self._first)
-                found[route.label] = route
+            found |= {route.label: route for route in self._first.routes(row)}
         else:
             self._add(found, pool, row, rank=0)
         for place, members in enumerate(self._fallbacks, 1):
@@ -137,14 +137,15 @@ class SeveralProviders:
                     continue
                 raise
             for own in routes:
-                route = self._routes.get((rank, own))
+                route = self._routes.get((rank, member, own))
                 if route is None:
-                    label, model = f"{own.label}{member.suffix}", own.model or own.label
-                    route = replace(own, label=label, model=model, rank=rank + own.rank, weight=member.weight)
-                    self._routes[rank, own] = route
+                    route = self._routes[rank, member, own] = _route_of(member, own, rank)
                 if route.label not in found:
                     self._owners.setdefault(route.label, member.provider)
                     found[route.label] = route
+
+    def _owner(self, route: Route) -> HttpProvider:
+        return self._owners.get(route.label, self._first)
 
     def request(self, row: Row, route: Route) -> Request:
         """Build the request of *row* on *route*.
@@ -152,13 +153,13 @@ class SeveralProviders:
         Raises:
             MalformedRowError: the row can be no request.
         """
-        request = self._owners[route.label].request(row, route)
+        request = self._owner(route).request(row, route)
         request.route = route
         return request
 
     def lookup(self, row: Row, request: Request) -> Outcome | None:
         """See the provider of the request's route."""
-        return self._owners[request.route.label].lookup(row, request)
+        return self._owner(request.route).lookup(row, request)
 
     def flight_key(self, request: Request) -> bytes | None:
         """None: each request is sent."""
@@ -166,12 +167,27 @@ class SeveralProviders:
 
     def ping(self, like: Request) -> Request | None:
         """The smallest request of the route of *like*."""
-        return self._owners[like.route.label].ping(like)
+        return self._owner(like.route).ping(like)
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Send once by the provider of the request's route. Raises only cancellation."""
-        return await self._owners[request.route.label].call(request, row, timeout=timeout)
+        return await self._owner(request.route).call(request, row, timeout=timeout)
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""
         await self._first.aclose()
+
+
+def _route_of(member: Member, own: Route, rank: int) -> Route:
+    """The route of *member* as the run knows it; *own*: as its provider does."""
+    rpm, tpm, rpd = member.limits
+    return replace(
+        own,
+        label=f"{own.label}{member.suffix}",
+        model=own.model or own.label,
+        rank=rank + own.rank,
+        weight=member.weight,
+        rpm=rpm,
+        tpm=tpm,
+        rpd=rpd,
+    )

@@ -331,3 +331,21 @@ def test_moved_rows_are_told(prompts: Prompts) -> None:
     moved = story.of(RowMoved)
     assert {(event.route, event.to) for event in moved} == {("openai/first", "mistral/second")}
     assert max(Counter(event.row for event in moved).values()) <= 2
+
+
+def test_each_route_of_a_pool_keeps_its_own_limits(prompts: Prompts) -> None:
+    """The rest goes where there is room."""
+    routes = [
+        {"model": "openai/m", "api_key_env": "KEY_A", "rpm": 60},
+        {"model": "openai/m", "api_key_env": "KEY_B", "rpd": 50},
+        {"model": "openai/m", "api_key_env": "KEY_C", "tpm": "1M"},
+    ]
+    servers = {key: [FINE] for key in KEYS.values()}
+    story, sent = send(
+        prompts(1500), servers, model="pool/p", fallback=(), pools={"p": {"routes": routes}}, environ=KEYS
+    )
+
+    assert story.statuses == {"success": 1500}
+    assert len(sent.transports["key-b"].log) == 50
+    assert len(sent.transports["key-a"].log) <= story.seconds + 3
+    assert story.seconds < 60
