@@ -1,33 +1,89 @@
 """Reads the rate limits that providers report with good answers.
 
 Header names differ in the order of their words only, so they are read word by word: which of ``limit``, ``remaining``
-and ``reset`` it is, what is counted, and per which period where the name says so. The forms that are known, as of
-November 2026:
-
-=================  ==================================================================================================
-OpenAI, xAI        ``x-ratelimit-{limit,remaining,reset}-{requests,tokens}``; durations such as ``6m0s``
-Azure              the same; whole seconds; -1 for unknown
-Groq               the same; requests are per day
-Anthropic          ``anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,…}``; instants
-Mistral            ``x-ratelimit-{limit,remaining}-{req,tokens}-minute``; also ``-month``
-Cerebras           ``x-ratelimit-{limit,remaining,reset}-{requests-day,tokens-minute}``; seconds
-Together           ``x-ratelimit-{limit,remaining,reset}`` and ``x-tokenlimit-…``; per second
-Fireworks          ``x-ratelimit-{limit,remaining}-tokens-{prompt,generated}``
-DigitalOcean       ``…-{requests,tokens-per-day,tokens-per-minute}``; instants in seconds
-LiteLLM's proxy    as OpenAI, and those of the provider behind it under ``llm_provider-``
-=================  ==================================================================================================
+and ``reset`` it is, what is counted, and per which period where the name says so. :data:`REPORTED` has the forms that
+are known.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from llmbatch.classify.retry_after import answered_at, reset_seconds
 from llmbatch.core.calls import LimitKind, RateLimit
 
-__all__ = ["read_rate_limits"]
+__all__ = ["REPORTED", "ReportedLimits", "read_rate_limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedLimits:
+    """What one provider reports with good answers, for the documentation. ``trap``: what is easily misread."""
+
+    provider: str
+    headers: str
+    resets: str
+    trap: str = ""
+
+
+REPORTED = (
+    ReportedLimits(
+        "OpenAI, xAI",
+        "x-ratelimit-{limit,remaining,reset}-{requests,tokens}",
+        "durations (`6m0s`, `8.64s`), until all is there again",
+        "requests may be the day's: 10,000 with a reset of 8.64 s; some models send none",
+    ),
+    ReportedLimits(
+        "Azure OpenAI",
+        "as OpenAI; older ones only what remains",
+        "whole seconds",
+        "-1 means unknown; values go stale; charged by `max_tokens`",
+    ),
+    ReportedLimits(
+        "Groq",
+        "as OpenAI",
+        "durations (`2m59.56s`)",
+        "requests are the day's, tokens the minute's; requests per minute are not shown",
+    ),
+    ReportedLimits(
+        "Anthropic",
+        "anthropic-ratelimit-{requests,tokens,input-tokens,output-tokens}-{limit,remaining,reset}",
+        "instants, also past ones",
+        "what remains is rounded to thousands",
+    ),
+    ReportedLimits("Mistral", "x-ratelimit-{limit,remaining}-{req,tokens}-minute; tokens also -month", "none"),
+    ReportedLimits(
+        "Cerebras",
+        "x-ratelimit-{limit,remaining,reset}-{requests-day,tokens-minute}",
+        "seconds",
+        "requests per minute are not shown; `max_completion_tokens` are reserved",
+    ),
+    ReportedLimits(
+        "Together",
+        "x-ratelimit-{limit,remaining,reset}; x-tokenlimit-{limit,remaining}",
+        "seconds",
+        "per second; they move",
+    ),
+    ReportedLimits(
+        "Fireworks", "x-ratelimit-{limit,remaining}-tokens-{prompt,generated}", "none", "they adapt to the load"
+    ),
+    ReportedLimits(
+        "DigitalOcean",
+        "ratelimit-{limit,remaining,reset}-{requests,tokens-per-day,tokens-per-minute}",
+        "instants in seconds",
+        "a projection",
+    ),
+    ReportedLimits(
+        "LiteLLM's proxy",
+        "x-ratelimit-{limit,remaining}-requests; those of the provider behind it under llm_provider-",
+        "as the provider's",
+        "two layers, of which the tighter one counts",
+    ),
+    ReportedLimits("Gemini, Vertex AI, Bedrock, DeepSeek, Ollama, vLLM", "none found", "", "only refusals slow a run"),
+)
+"""As found in documentation and answers, on the date of :data:`llmbatch.providers.catalog.CHECKED`."""
 
 _FIELDS = ("limit", "remaining", "reset")
 _KINDS: dict[frozenset[str], LimitKind] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from llmbatch.classify.rate_headers import REPORTED
 from llmbatch.providers.catalog import CHECKED, PROVIDERS, KnownProvider
 from llmbatch.providers.tiers import FLEX
 
@@ -54,10 +55,25 @@ The table is in `llmbatch/providers/tiers.py`.
 |---|---|---|---|---|---|"""
 
 
+_LIMITS = f"""
+## Rate limits
+
+What each provider reports with good answers, and llmbatch obeys ([limits.md](limits.md)). Looked up in {CHECKED}; the
+table is in `llmbatch/classify/rate_headers.py`.
+
+| provider | headers | resets | |
+|---|---|---|---|"""
+
+
 def to_markdown() -> str:
     """The whole page."""
     providers = (f"| {' | '.join(_cells(provider))} |" for provider in PROVIDERS.values())
-    return "\n".join((_HEAD, *providers, _TAIL, _TIERS, *_tiers())) + "\n"
+    return "\n".join((_HEAD, *providers, _TAIL, _TIERS, *_tiers(), _LIMITS, *_limits())) + "\n"
+
+
+def _limits() -> Iterator[str]:
+    for row in REPORTED:
+        yield f"| {row.provider} | {f'`{row.headers}`' if row.resets else row.headers} | {row.resets} | {row.trap} |"
 
 
 def _tiers() -> Iterator[str]:

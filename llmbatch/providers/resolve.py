@@ -245,7 +245,7 @@ class Resolver:
         return Target(
             route=Route(
                 label=f"{provider.name}/{name}" if provider.name else name,
-                account=f"{address.base} {key_env}".rstrip(),
+                account=f"{address.base} {name if provider.name == 'sim' else key_env}".rstrip(),  # scenarios share nothing
                 base_url=address.base,
             ),
             url=raw_url(address, path) if path else self._url(provider, address, endpoint, name),
