@@ -149,13 +149,13 @@ def switching_often() -> Iterator[None]:
 
 
 def child_hangs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-    """Whether the first call of a forked child did not return within two seconds."""
+    """Whether the first call of a forked child did not return within ten seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of what is tried here
         child = os.fork()
     if child == 0:
         signal.signal(signal.SIGALRM, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
-        signal.alarm(2)
+        signal.alarm(10)
         try:
             function(*arguments)
         finally:

@@ -242,10 +242,12 @@ class Resolver:
         endpoint = endpoint or address.endpoint or provider.endpoint
         key_env = self._key_env(provider)
         key = self._key(key_env, required=is_default or key_env == connection.api_key_env)
+        # Scenarios of the simulated provider share nothing, not even an account.
+        account = f"{address.base} {name if provider.name == 'sim' else key_env}".rstrip()
         return Target(
             route=Route(
                 label=f"{provider.name}/{name}" if provider.name else name,
-                account=f"{address.base} {name if provider.name == 'sim' else key_env}".rstrip(),  # scenarios share nothing
+                account=account,
                 base_url=address.base,
             ),
             url=raw_url(address, path) if path else self._url(provider, address, endpoint, name),
