@@ -15,6 +15,7 @@ from enum import Enum, auto
 from llmbatch.core.calls import Outcome, Request, Route, Usage
 from llmbatch.core.events import Event, RetryPlanned, RowMoved, RowParked, RowsRequeued
 from llmbatch.core.rows import Row
+from llmbatch.pace.retries import RetryBudget
 from llmbatch.route.route import RouteState
 
 __all__ = ["Backlog", "PendingRow", "RowState", "RunRoute"]
@@ -50,6 +51,7 @@ class RunRoute:
         "prefer_new",
         "queue",
         "ramps_to",
+        "retries",
         "route",
         "serves",
         "skipped",
@@ -78,6 +80,7 @@ class RunRoute:
         """Other routes that can answer its rows."""
         self.serves: dict[RunRoute, None] = {}
         """Those of them whose rows go to it only while they take none."""
+        self.retries = RetryBudget()
         self.ramps_to = 0
         """The limit before its circuit opened, until it has been regained; else 0."""
         self.budget_until = 0.0
@@ -111,6 +114,7 @@ class PendingRow:
         "deferrals",
         "earlier_usage",
         "is_body_dropped",
+        "is_retry",
         "last",
         "latency",
         "not_before",
@@ -132,6 +136,8 @@ class PendingRow:
         self.state = RowState.QUEUED
         self.is_body_dropped = False
         """Whether its body was dropped from memory, to be read again from the input."""
+        self.is_retry = False
+        """Whether it is sent again because it failed, and not because it was parked or moved."""
         self.bytes = 0
         """Length of the dropped body."""
         self.attempts = 0
@@ -239,6 +245,7 @@ class Backlog:
         """Plan to resend the row, not before *at*."""
         self._leave(pending)
         pending.state = RowState.RETRYING
+        pending.is_retry = True
         self._retries += 1
         pending.retry_number = self._retries
         heapq.heappush(self._heap, (at, pending.retry_number, pending))
@@ -259,7 +266,7 @@ class Backlog:
         pending.route = to
         if pending.request is not None:
             pending.request, pending.bytes = None, 0
-        pending.last, pending.probes, pending.not_before = None, 0, 0.0
+        pending.last, pending.probes, pending.not_before, pending.is_retry = None, 0, 0.0, False
         pending.state = RowState.HELD  # in no container
         self._emit(RowMoved(now, old.state.label, row, to.state.label))
         self.enqueue(pending, first=first)
@@ -283,6 +290,7 @@ class Backlog:
         """Park the row until its route recovers; *avoided*: it would otherwise have been sent now."""
         route = pending.route
         pending.state = RowState.PARKED
+        pending.is_retry = False
         pending.deferrals += 1
         route.parked[pending.row.number] = pending
         self._on_wait(pending)

@@ -128,7 +128,9 @@ class Scheduler:
                             return backlog.next_of(relief)
                     continue
                 # Alternate new rows with queued ones: bad rows in the queue must not block good new ones.
-                if route.prefer_new:
+                # Retries beyond their budget wait for as long as there are new ones.
+                is_beyond = route.queue[0].is_retry and not route.retries.allows(now)
+                if route.prefer_new or is_beyond:
                     route.prefer_new = False
                     pending = self.reading.next_row(now)
                     if pending is not None:
@@ -159,6 +161,10 @@ class Scheduler:
             route.template = request
             if self._checks.ping(route) is not None or self._checks.good(route) is not None:
                 state.allow_checks()
+        if pending.is_retry:
+            route.retries.retry(now)
+        else:
+            route.retries.first(now)
         attempt = Attempt(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)

@@ -168,7 +168,7 @@ class Settler:
             return
         used, spent = outcome.usage or Usage(0, 0), pending.earlier_usage or Usage(0, 0)
         pending.earlier_usage = Usage(spent.input_tokens + used.input_tokens, spent.output_tokens + used.output_tokens)
-        pending.request = outcome.follow_up
+        pending.request, pending.is_retry = outcome.follow_up, False
         if pending.route.state.is_closed:
             self._run.backlog.enqueue(pending, first=True)
         else:
@@ -208,6 +208,7 @@ class Settler:
         elif pending.last is not None and pending.last.lacks_capacity and backlog.divert(pending, now):
             return
         elif at <= now:
+            pending.is_retry = True
             backlog.enqueue(pending, first=True)
         else:
             backlog.retry_at(pending, at, now, code)
