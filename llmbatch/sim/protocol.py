@@ -27,12 +27,14 @@ HTML = "html"
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """An error to answer with. ``code`` and ``param`` are OpenAI's; Anthropic has one type per status."""
+    """An error to answer with. ``code``, ``param`` and ``kind`` are OpenAI's; Anthropic has one type per status."""
 
     status: int
     message: str
     code: str | None = None
     param: str | None = None
+    kind: str | None = None
+    """``type``, where it is not the usual one of the status; empty: code and message alone, as Azure has them."""
 
 
 _OPENAI_TYPES = {429: "requests", 404: "invalid_request_error", 401: "invalid_request_error"}
@@ -66,6 +68,10 @@ def error_body(dialect: Dialect, error: ErrorResponse, request_id: str) -> tuple
     kind = _OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     if error.code == "insufficient_quota":
         kind = "insufficient_quota"
+    if error.kind == "":
+        return "application/json", dumps({"error": {"code": error.code, "message": error.message}}).encode()
+    if error.kind is not None:
+        kind = error.kind
     openai_error = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
     return "application/json", dumps({"error": openai_error}).encode()
 

@@ -13,7 +13,6 @@ No I/O and no clock: the caller passes ``elapsed``. Not thread-safe.
 
 from __future__ import annotations
 
-import hmac
 import math
 import re
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from random import Random
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
+from llmbatch.sim.admission import Admission, has_key, no_money
 from llmbatch.sim.answer_text import write_answer
 from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
 from llmbatch.sim.capacity import CapacityLimiter
@@ -38,7 +38,6 @@ from llmbatch.sim.protocol import (
     dialect_of,
     error_body,
 )
-from llmbatch.sim.rate_limits import Buckets, RateLimits
 from llmbatch.sim.request import SimRequest, read_request
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 from llmbatch.sim.row_fault import RowFault, find_fault
@@ -46,10 +45,6 @@ from llmbatch.sim.scenario import DEFAULT_STATUSES, Behavior, Phase, Scenario
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario
 
 __all__ = ["SimulatedProvider"]
-
-_OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_USUAL_OUTPUT = 256
-"""Tokens that a request without a limit of its own counts for its output."""
 
 _MAX_ATTEMPT_KEYS = 100_000
 """Bodies whose number of attempts is kept; some 10 MB when full."""
@@ -113,8 +108,7 @@ class SimulatedProvider:
         self._capacity = capacity
         self._rate = rate
         self._limiters: dict[str, CapacityLimiter] = {}
-        self._buckets: dict[tuple[str, str], Buckets] = {}
-        """The rate limits of each model and key."""
+        self._admission = Admission()
         self.stats = Stats()
         self._started: dict[str, float] = {}
         self._attempts: dict[bytes, int] = {}
@@ -128,7 +122,7 @@ class SimulatedProvider:
         self.stats = Stats(in_flight=in_flight, max_in_flight=in_flight)
         self._started.clear()
         self._limiters.clear()
-        self._buckets.clear()
+        self._admission.reset()
         self._attempts.clear()
 
     def phase(self, model: str, elapsed: float) -> Phase:
@@ -163,32 +157,11 @@ class SimulatedProvider:
             faults=self._scenario_of(name).rows,
             is_admitted=admitted,
         )
-        limits = self._scenario_of(name).limits
-        if limits is not None:
-            plan = self._limited(plan, limits, (name, _key_of(headers)), dialect, body, document, elapsed, phase.limits)
+        plan = self._admission.apply(
+            *(plan, self._scenario_of(name), phase, name, dialect, headers, body, document, elapsed)
+        )
         self._count(plan, name, elapsed)
         return plan
-
-    def _limited(
-        self,
-        plan: ResponsePlan,
-        limits: RateLimits,
-        owner: tuple[str, str],
-        dialect: Dialect,
-        body: bytes,
-        document: dict[str, JSON] | None,
-        elapsed: float,
-        factor: float,
-    ) -> ResponsePlan:
-        """*plan* with the headers of the rate limits of a model and key, or a refusal where they are exhausted."""
-        buckets = self._buckets.get(owner)
-        if buckets is None:
-            buckets = self._buckets[owner] = Buckets(limits)
-        wait, headers = buckets.admit(_tokens(body, document), elapsed, factor)
-        if wait == 0.0:
-            return replace(plan, headers={**_without_limits(plan.headers), **headers})
-        refusal = error_plan(dialect, throttling(), "limited", plan.delay / 5, None, down=False)
-        return replace(refusal, headers={**_without_limits(refusal.headers), **headers})
 
     def finish(self, plan: ResponsePlan) -> None:
         """Record that *plan* has ended: answered, broken off or given up."""
@@ -311,7 +284,7 @@ class SimulatedProvider:
         is_admitted: bool,
     ) -> ErrorResponse | None:
         """The error due to the key, the load or the scenario; None if there is none."""
-        if self._key is not None and not _has_key(headers, self._key):
+        if self._key is not None and not has_key(headers, self._key):
             return ErrorResponse(401, "Incorrect API key provided.", code="invalid_api_key")
         if self._capacity is not None and self.stats.in_flight >= self._capacity:
             return ErrorResponse(429, "Too many requests at a time.", code="rate_limit_exceeded")
@@ -327,10 +300,7 @@ class SimulatedProvider:
             case "bad_request":
                 return ErrorResponse(400, "The request could not be processed.", code="invalid_request")
             case "quota":
-                message = "You exceeded your current quota, please check your plan and billing details."
-                if dialect == "anthropic":
-                    return ErrorResponse(402, "Your credit balance is too low to access the API.")
-                return ErrorResponse(429, message, code="insufficient_quota")
+                return no_money(dialect)
         return None if is_admitted else outage(dialect, phase.statuses or (503,), pick)
 
     def _good_plan(self, request: SimRequest, suffix: str, delay: float, median: float) -> ResponsePlan:
@@ -372,24 +342,3 @@ def _object_in(body: bytes) -> dict[str, JSON] | None:
     except (RawJsonError, UnicodeDecodeError):
         return None
     return document if isinstance(document, dict) else None
-
-
-def _without_limits(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in headers.items() if "ratelimit" not in name}
-
-
-def _tokens(body: bytes, document: dict[str, JSON] | None) -> float:
-    """What a request counts as: a token for four bytes, and the output that it asks for, or a usual one."""
-    asked = next((document.get(name) for name in _OUTPUT_LIMITS if document.get(name)), None) if document else None
-    return len(body) / 4 + (float(asked) if isinstance(asked, int) else _USUAL_OUTPUT)
-
-
-def _key_of(headers: Mapping[str, str]) -> str:
-    return (
-        headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-    )
-
-
-def _has_key(headers: Mapping[str, str], key: str) -> bool:
-    given = _key_of(headers)
-    return hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())

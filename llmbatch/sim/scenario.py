@@ -73,6 +73,8 @@ class Phase:
     """What the scenario's rate limits are multiplied by, above 0."""
     knee: float | None = None
     """Requests in flight, above 0, from which answers take longer in proportion. None: they never do."""
+    flex: bool = True
+    """Whether the flex tier has capacity; without it, requests for it get 429 ``resource_unavailable``."""
     collapses: bool = False
     """Whether less is carried the more is offered above ``capacity``: as much less as the load is above it."""
 
@@ -176,6 +178,8 @@ class Scenario:
     """Where it happened."""
     limits: RateLimits | None = None
     """Rate limits of each model and key."""
+    spent_keys: tuple[str, ...] = ()
+    """Patterns (``key-b*``) of the API keys whose accounts have no money: refused whatever the phase."""
     rows: tuple[RowFault, ...] = ()
     """Trouble of rows that lasts, whatever the phase; the first that has a row counts."""
 
@@ -191,6 +195,10 @@ class Scenario:
     def affects(self, model: str) -> bool:
         """Return whether the scenario affects *model*."""
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
+
+    def is_spent(self, key: str) -> bool:
+        """Return whether the account of *key* has no money."""
+        return any(fnmatchcase(key, pattern) for pattern in self.spent_keys)
 
     def at(self, elapsed: float) -> Phase:
         """The phase *elapsed* seconds after the start, as it is then; its first instant belongs to it, its last not."""

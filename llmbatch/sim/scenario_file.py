@@ -6,10 +6,11 @@ A file says what happens in words and numbers::
     source = "where it happened"           # optional
     models = ["gpt-4*"]                    # optional: the others are fine
     latency = 0.4                          # optional: median seconds of a good answer
+    spent_keys = ["key-b"]                 # optional: API keys without money
 
     [limits]                               # optional: rate limits, reported in headers as the style has them
     style = "openai"                       # or anthropic, azure, groq
-    rpm = 600                              # also tpm, rpd; headers = false reports none
+    rpm = 600                              # also tpm, input_tpm, output_tpm, rpd, burst; headers = false: none
 
     [[phase]]
     minutes = 60                           # or seconds, or hours; seconds = inf for ever
@@ -19,6 +20,12 @@ A file says what happens in words and numbers::
     [[phase]]
     minutes = 20
     capacity = [0.1, 1.0]                  # a part of the full load; two numbers: from, to
+
+    [[phase]]
+    minutes = 5
+    knee = 64                              # latency grows with the requests in flight above these
+    limits = 0.5                           # what the rate limits are multiplied by
+    flex = false                           # no capacity for service_tier flex
 
     [[phase]]
     times = 3                              # these phases in a row, three times
@@ -50,7 +57,7 @@ from llmbatch.sim.scenario import Phase, Scenario
 __all__ = ["built_in_scenarios", "find_scenario", "read_scenario"]
 
 _UNITS = {"seconds": 1.0, "minutes": 60.0, "hours": 3600.0}
-_HEAD = ("description", "source", "models", "latency", "repeat", "limits", "phase", "rows")
+_HEAD = ("description", "source", "models", "latency", "repeat", "limits", "spent_keys", "phase", "rows")
 _ROWS = tuple(field.name for field in fields(RowFault))
 _PHASE = tuple(field.name for field in fields(Phase) if field.name not in ("seconds", "share_to", "capacity_to"))
 _RAMPS = ("share", "capacity")
@@ -119,9 +126,7 @@ def _scenario(name: str, text: str, where: str) -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{where}: is not TOML: {error}") from error
     _only(table, _HEAD, where)
-    models = table.get("models", [])
-    if not (isinstance(models, list) and all(isinstance(model, str) for model in models)):
-        raise UsageError(f"{where}: models is {models!r}, must be a list of patterns")
+    models, spent = (_patterns(table.get(key, []), f"{where}: {key}") for key in ("models", "spent_keys"))
     repeat = table.get("repeat", False)
     if not isinstance(repeat, bool):
         raise UsageError(f"{where}: repeat is {repeat!r}, must be true or false")
@@ -136,7 +141,7 @@ def _scenario(name: str, text: str, where: str) -> Scenario:
     try:
         rows = tuple(_row_faults(table.get("rows", []), where))
         limits = _limits(table.get("limits"), where)
-        return Scenario(name, phases, description, repeat, latency, tuple(models), source, limits, rows)
+        return Scenario(name, phases, description, repeat, latency, models, source, limits, spent, rows)
     except UsageError as error:
         raise UsageError(f"{where}: {error}", hint=error.hint) from None
 
@@ -147,7 +152,7 @@ def _limits(table: object, where: str) -> RateLimits | None:
     if not isinstance(table, dict):
         raise UsageError(f"{where}: limits is {table!r}, must be a table")
     _only(table, tuple(field.name for field in fields(RateLimits)), f"{where}: limits")
-    for key in ("rpm", "tpm", "rpd"):
+    for key in ("rpm", "tpm", "input_tpm", "output_tpm", "rpd", "burst"):
         if key in table:
             _number(table[key], f"{where}: limits.{key}")
     if type(table.get("headers", True)) is not bool:
@@ -215,12 +220,19 @@ def _phase(entry: dict[str, object], where: str) -> Phase:
             _number(values[key], f"{where}: {key.removesuffix('_to')}")
     values["statuses"] = _statuses(entry.get("statuses", []), f"{where}: statuses")
     values["mix"] = _mix(entry.get("mix", {}), f"{where}: mix")
-    if type(values.get("collapses", False)) is not bool:
-        raise UsageError(f"{where}: collapses is {values['collapses']!r}, must be true or false")
+    for key in ("collapses", "flex"):
+        if type(values.get(key, False)) is not bool:
+            raise UsageError(f"{where}: {key} is {values[key]!r}, must be true or false")
     try:
         return Phase(**values)  # type: ignore[arg-type]
     except UsageError as error:
         raise UsageError(f"{where}: {error}", hint=error.hint) from None
+
+
+def _patterns(value: object, what: str) -> tuple[str, ...]:
+    if not (isinstance(value, list) and all(isinstance(pattern, str) for pattern in value)):
+        raise UsageError(f"{what} is {value!r}, must be a list of patterns")
+    return tuple(value)
 
 
 def _statuses(value: object, what: str) -> tuple[int, ...]:

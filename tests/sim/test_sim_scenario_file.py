@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.rate_limits import RateLimits
 from llmbatch.sim.scenario import Phase
 from llmbatch.sim.scenario_file import built_in_scenarios, find_scenario, read_scenario
 
@@ -16,6 +17,13 @@ description = "all there is"
 source = "nowhere"
 models = ["a*", "b"]
 latency = 0.5
+spent_keys = ["key-b"]
+
+[limits]
+style = "groq"
+rpm = 30
+rpd = 14_400
+headers = false
 
 [[phase]]
 minutes = 2
@@ -35,6 +43,9 @@ phases = [{seconds = 5, mix = {hang = 0.2, cut = 0.1}}, {seconds = 5, capacity =
 seconds = inf
 behavior = "slow"
 stall = 4
+knee = 64
+limits = 0.5
+flex = false
 """
 
 
@@ -57,12 +68,14 @@ def test_a_file_says_what_a_scenario_can_be(tmp_path: Path) -> None:
     assert scenario.name == "mine"
     assert scenario.models == ("a*", "b")
     assert scenario.latency == 0.5
+    assert scenario.spent_keys == ("key-b",)
+    assert scenario.limits == RateLimits("groq", rpm=30, rpd=14_400, headers=False)
     assert scenario.phases == (
         Phase(120),
         Phase(3600, "errors", share=0.5, share_to=0.0, statuses=(500, 503), retry_after=3.0),
         *turn,
         *turn,
-        Phase(math.inf, "slow", stall=4.0),
+        Phase(math.inf, "slow", stall=4.0, knee=64, limits=0.5, flex=False),
     )
 
 
@@ -94,6 +107,15 @@ def test_a_file_says_what_a_scenario_can_be(tmp_path: Path) -> None:
         ("[[phase]]\ntimes = 2\nphases = [{seconds = 0}]", "phase 1: phase 1: seconds is 0.0"),
         ("[[phase]]\nseconds = inf\ncapacity = [0, 1]", "phase 1: seconds is inf, must be finite"),
         ("[[phase]]\ntimes = 10000\nphases = [{times = 2, phases = [{seconds = 1}]}]", "has 20000 phases"),
+        ("[[phase]]\nseconds = 1\nknee = 0", "phase 1: knee is 0, must be above 0"),
+        ("[[phase]]\nseconds = 1\nflex = 0", "phase 1: flex is 0, must be true or false"),
+        ("[[phase]]\nseconds = 1\nlimits = -1", "phase 1: limits is -1, must be above 0"),
+        ("limits = 3", "limits is 3, must be a table"),
+        ("[limits]\nrpm = '60'", "limits.rpm is '60', must be a number"),
+        ("[limits]\nstyle = 'mistral'", "limits.style is 'mistral', which is unknown"),
+        ("[limits]\nheaders = 0", "limits.headers is 0, must be true or false"),
+        ("[limits]\nrph = 1", "limits: 'rph' is unknown"),
+        ("spent_keys = 'key-b'", "spent_keys is 'key-b', must be a list of patterns"),
         ("repeat = true", "repeats, but lasts 0 s"),
     ],
 )
