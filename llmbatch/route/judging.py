@@ -358,6 +358,8 @@ class Judging(RouteBase):
         if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
             return []
         throttle = self.throttle
-        if throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
+        if throttle.is_covered:
+            throttle.since = None
+        elif throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
             throttle.given_up = True
         return [PauseRoute(wait, code, is_named, is_refusal)]

@@ -28,7 +28,17 @@ LONGEST_BACKOFF = 60.0
 class Throttle:
     """Named waits and throttling of one route. Memory: one entry per such call since the last success."""
 
-    __slots__ = ("_hints", "_level", "_newest", "_throttled", "given_up", "not_before", "ramp_due", "since")
+    __slots__ = (
+        "_hints",
+        "_level",
+        "_newest",
+        "_throttled",
+        "given_up",
+        "is_covered",
+        "not_before",
+        "ramp_due",
+        "since",
+    )
 
     def __init__(self) -> None:
         self.not_before = 0.0
@@ -39,6 +49,8 @@ class Throttle:
         """Since when all calls were throttled; None if they were not."""
         self.given_up = False
         """Whether it lasts longer than the run waits."""
+        self.is_covered = False
+        """Whether other routes answer its rows while it lacks capacity: nothing waits, and it is not given up."""
         self._level = 0
         """Consecutive waits without a named time."""
         self._newest = 0

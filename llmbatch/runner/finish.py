@@ -113,6 +113,8 @@ def _told_route(pending: PendingRow) -> str | None:
 
 def _told_tier(pending: PendingRow, outcome: Outcome) -> str | None:
     """The tier that was billed, as far as the answer says so; the standard one only if a tier was asked for."""
+    if outcome.is_cached:
+        return None  # nothing was billed
     if outcome.tier != STANDARD or pending.route.route.tier:
         return outcome.tier
     return outcome.tier if pending.request is not None and asks_for_tier(pending.request.body) else None

@@ -153,6 +153,19 @@ def test_a_run_can_be_resumed_with_another_tier(here: Here, tiered: Tiered) -> N
     assert [line.get("tier") for line in here.lines()] == ["flex"] * 3 + [None] * 3
 
 
+@pytest.mark.parametrize("tier", ["flex", "flex,standard"])
+def test_equal_rows_cost_one_answer_whatever_tier_gives_it(here: Here, tiered: Tiered, tier: str) -> None:
+    """Those that waited for it were billed nothing, and so name no tier."""
+    here.write([{"prompt": "the same"}] * 10)
+    tiered.refused = {1, 2}
+    done = here(*RUN, "--tier", tier, "--cache", "answers.db")
+
+    assert done.returncode == 0, done.stderr
+    told = Counter((line["status"], line.get("cached"), line.get("tier")) for line in here.lines())
+    billed = "flex" if tier == "flex" else "standard"
+    assert told == {("success", None, billed): 1, ("success", True, None): 9}
+
+
 def test_a_batch_row_is_sent_byte_for_byte(here: Here, server: Recorder) -> None:
     """The tier does not apply to it, which is told once; its own tier is told in its line."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -205,6 +205,18 @@ def test_the_standard_tier_helps_until_flex_has_regained_its_pace(prompts: Promp
     assert len(helped) > 0.7 * (20 / STANDARD_SECONDS) * 3
 
 
+@pytest.mark.parametrize("options", [{"on_outage": "defer"}, {"max_outage": 30.0}])
+def test_flex_is_not_given_up_while_the_standard_tier_answers(prompts: Prompts, options: dict[str, Any]) -> None:
+    """Nothing waits for it, however long it lacks capacity; alone, it ends the run with its rows deferred."""
+    servers = Tiers(lambda now, draw: not 5 <= now < 150)
+    story = send(prompts(4500), servers, "flex,standard", concurrency=8, **options)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 4500})
+    assert sum((asked, status) == ("flex", 200) and at > 150 for at, asked, status in servers.log) > 100
+    alone = send(prompts(300), Tiers(lambda now, draw: not 5 <= now < 150), "flex", **options)
+    assert (alone.ending.exit_code, len(alone.deferred) > 0, alone.statuses["failed"]) == (75, True, 0)
+
+
 @pytest.mark.parametrize("slots", [5, 10])
 @pytest.mark.parametrize("tier", ["flex", "flex,standard"])
 def test_what_flex_can_do_is_used(prompts: Prompts, tier: str, slots: int) -> None:
