@@ -19,8 +19,8 @@ LEAST_VARIANCE = 0.02**2
 RISE, RISE_SIGMAS = math.log(1.5), 4.0
 """Sudden rise of the latency that is looked into: its logarithm, and at least so many standard errors."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 8, 512
-"""Levels until a rise is looked into again after that was in vain: at first, and at most."""
+LONGEST_PAUSE = 512
+"""Most levels until a rise is looked into again after that was in vain."""
 
 STALE = 4.0
 """A level that took so many times as long as its calls explain was not measured at a steady load."""
@@ -149,14 +149,18 @@ class Comparison:
 
 
 class UsualLevel:
-    """Average of the last levels, to tell a sudden rise of latency. After rises that load did not cause it waits."""
+    """Average of the last levels, to tell a sudden rise of latency. After rises that load did not cause it waits.
 
-    __slots__ = ("_pause", "_span", "level")
+    *first_pause*: how many levels, at first.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_first_pause", "_pause", "_span", "level")
+
+    def __init__(self, first_pause: int) -> None:
         self.level: Level | None = None
         """None: not known yet."""
-        self._pause, self._span = 0, FIRST_PAUSE
+        self._first_pause = self._span = first_pause
+        self._pause = 0
 
     def note(self, level: Level) -> None:
         """Add *level* to the average."""
@@ -181,6 +185,6 @@ class UsualLevel:
         """Take *level* for usual from now on; *by_load*: less load has made it faster again."""
         self.level = level
         if by_load:
-            self._span = FIRST_PAUSE
+            self._span = self._first_pause
         else:
             self._pause, self._span = self._span, min(LONGEST_PAUSE, 2 * self._span)

@@ -27,6 +27,9 @@ from llmbatch.pace.search import BENDS, START, Search
 
 __all__ = ["Knee"]
 
+EVIDENT = 0.25
+"""Elasticity below which fewer requests evidently bring as many answers, where a chosen bound is to be lowered."""
+
 OWN_RATE = 500.0
 """Answers per second above which this process may be the bottleneck: a chosen bound is not lowered then."""
 
@@ -140,7 +143,7 @@ class Knee(Search):
         if self.phase == "confirm":
             assert last is not None  # noqa: S101 - the trial has set it
             level, before = last, level
-        if before.span(level) < 0.1 or before.elasticity(level) > BENDS:
+        if before.span(level) < 0.1 or before.elasticity(level) > (EVIDENT if self._chosen else BENDS):
             self._usual.adopt(before, by_load=False)
             self._return(newest, now)
         elif self._chosen and self.phase == "trial":

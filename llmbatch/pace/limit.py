@@ -133,9 +133,9 @@ class AdaptiveLimit:
         knee = self._knee
         if self.value < knee.cap and not self._is_climbing:
             return "ramp" if self._value < self._slow_start else "refusals"
-        if knee.cap >= knee.ceiling:
-            return "ceiling"
-        return "start" if knee.phase == "climb" else "latency"
+        if knee.phase == "climb":
+            return "start"
+        return "ceiling" if knee.cap >= knee.ceiling else "latency"
 
     @property
     def _is_climbing(self) -> bool:

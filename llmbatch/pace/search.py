@@ -51,6 +51,9 @@ LONGEST = 4
 SIGMAS, SURE = 1.5, 0.15
 """An elasticity is acted on if it differs from WANTED by so many standard errors, or if that error is so small."""
 
+FIRST_PAUSE, CHOSEN_PAUSE = 8, 64
+"""Levels until risen latency is looked into again after that was in vain, and the same below a chosen bound."""
+
 LONGEST_REST, LONGEST_TOP = 8, 64
 """Most round trips between two comparisons, and at a ceiling that no user has chosen."""
 
@@ -99,7 +102,7 @@ class Search:
         """The level measured before this one, to compare with."""
         self._before: Level | None = None
         """In a climb the level before that; in a trial the one that is left."""
-        self._usual = UsualLevel()
+        self._usual = UsualLevel(CHOSEN_PAUSE if self._chosen else FIRST_PAUSE)
         self._step = STEPS[0][1]
         """Ratio of the two bounds."""
         self._comparison = Comparison()

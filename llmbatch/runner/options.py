@@ -56,8 +56,7 @@ class RunOptions:
         40,
         InFlight(1, 100_000, "requests"),
         *("-c", "--concurrency", "--max-concurrency", "--max-connections", "-j"),
-        help="Maximum requests in flight. auto starts at 8 and finds the best number by itself, up to 1,000; auto:N up "
-        "to N.",
+        help="Maximum requests in flight; auto starts at 8 and finds the best number up to 1,000, auto:N up to N.",
         group="Pace",
         drill="policy",
     )
@@ -199,9 +198,7 @@ class RunOptions:
             row.check(getattr(self, name))
         if isinstance(self.timeout, _ByTier):
             object.__setattr__(self, "timeout", _TIMEOUT if self.tier == "standard" else _FLEX_TIMEOUT)
-        concurrency: object = self.concurrency
-        if isinstance(concurrency, str):
-            object.__setattr__(self, "concurrency", OPTIONS["concurrency"].value.check(concurrency))
+        object.__setattr__(self, "concurrency", OPTIONS["concurrency"].value.check(self.concurrency))
 
     @property
     def adapts(self) -> bool:

@@ -59,6 +59,16 @@ def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here: Ru
     assert report["estimate"] == {"seconds": 2.0, "bound_by": "concurrency", "call_seconds": 2.0}
 
 
+def test_the_time_with_an_adaptive_concurrency_includes_its_start(llmbatch_here: Run, tmp_path: Path) -> None:
+    """8, 8, 16 and then 8 of 40 rows at once: four rounds of 2 s, and what was assumed is told."""
+    (tmp_path / "many.jsonl").write_text('{"prompt": "hello"}\n' * 40)
+
+    done = llmbatch_here("check", "many.jsonl", "-m", "openai/gpt-5-mini", "-c", "auto:16", **KEY)
+
+    told = "about 8.0 s, if a call takes 2 s and as many run at once as the provider takes, up to 16"
+    assert f"time          {told}" in done.stdout.splitlines()
+
+
 def test_strict_makes_malformed_rows_an_error(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
     """With --strict malformed rows exit with 2 and name their first lines."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)

@@ -67,9 +67,10 @@ def test_policies_are_compared_and_one_is_recommended(llmbatch_here: Run, outage
     assert done.returncode == 2
     assert "names: concurrency" in done.stderr
 
-    done = llmbatch_here(*words, "--compare", "recovery-timeout=5")
+    done = llmbatch_here(*words, "--compare", "recovery-timeout=5", "--compare", "concurrency=auto:60")
     assert done.returncode == 0, done.stderr
     assert "as told" in done.stdout
+    assert "concurrency=auto:60" in done.stdout
     assert "take: " in done.stdout
     assert "no row fails or waits" in done.stdout
 
@@ -98,6 +99,7 @@ def test_a_sweep_tries_every_combination(llmbatch: Run, outage: str) -> None:
         (("--latency", "0"), "latency is 0, must be 0.01 to 3600"),
         (("--failure-threshold", "0"), "--failure-threshold is '0', must be"),
         (("--sweep", "failure-threshold=9..3"), "failure-threshold goes from 9 to 3"),
+        (("--sweep", "concurrency=auto..40"), "concurrency goes from auto to 40"),
         (("--sweep", "failure-threshold=many"), "failure-threshold is 'many', must be a whole number"),
         (("--sweep", "concurrency=1..9", "timeout=1..9", "rpm=1..9", "max-outage=1..9"), "the sweep has 625 policies"),
         (("--sweep", "timeout=5", "timeout=6"), "--sweep names an option twice"),

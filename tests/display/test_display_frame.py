@@ -26,6 +26,7 @@ from llmbatch.core.events import (
     Throttled,
 )
 from llmbatch.display.frame import frame
+from llmbatch.display.plain import progress_text
 from llmbatch.report.stats import RunStats
 
 HOSTILE = "[bold red]x[/bold red]\x1b[2J\x1b]0;owned\x07\r\n\u202eevil\u2028end\x9b31m"
@@ -137,6 +138,19 @@ def test_what_is_left_of_the_longest_outage_is_told() -> None:
 
     assert "○ open    openai/x · for 1m00s · probe due" in text
     assert "gives up  in 59m00s (--max-outage 1h00m)" in text
+
+
+def test_a_concurrency_that_adapts_is_told() -> None:
+    """On the drawn display, and in a line; a number is not repeated."""
+    stats, plain = RunStats(), RunStats()
+    stats.observe(RunStarted(0.0, "i", "o", 1000, 0, 0, 10, adapts=True))
+    plain.observe(RunStarted(0.0, "i", "o", 1000, 0, 0, 10))
+    for each in (stats, plain):
+        each.observe(CallSent(1.0, "openai/x", 1, 1, False))
+
+    assert "1 of auto in flight" in drawn(stats, now=3.0)
+    assert "in flight 1 of auto" in progress_text(stats.snapshot(3.0))
+    assert "auto" not in drawn(plain, now=3.0)
 
 
 def test_nothing_in_flight_was_not_explained() -> None:

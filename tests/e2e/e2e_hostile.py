@@ -96,13 +96,19 @@ class Outage:
 
 
 class HostileServer:
-    """Serves on loopback within ``async with``; belongs to one event loop. Every request is in ``calls``."""
+    """Serves on loopback within ``async with``; belongs to one event loop. Every request is in ``calls``.
 
-    def __init__(self, behave: Callable[[Call], Behavior], *, latency: float = 0.05, port: int = 0) -> None:
+    It works on *workers* requests at a time for *latency* seconds each; others wait in line.
+    """
+
+    def __init__(
+        self, behave: Callable[[Call], Behavior], *, latency: float = 0.05, port: int = 0, workers: int = 10_000
+    ) -> None:
         self.calls: list[Call] = []
         self.port = port
         self._behave = behave
         self._latency = latency
+        self._workers = asyncio.Semaphore(workers)
         self._flying = 0
         self._start = 0.0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -150,7 +156,8 @@ class HostileServer:
                 await reader.read()
                 return False
             assert isinstance(met, Answer)
-            await asyncio.sleep(self._latency)
+            async with self._workers:
+                await asyncio.sleep(self._latency)
             headers = {"content-type": "application/json"} | met.headers
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             length = len(met.body) if met.length is None else met.length

@@ -67,7 +67,8 @@ def run(tmp_path: Path) -> Run:
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"},
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+            | {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # which llmbatch is meant
         )
         try:
             out, err = await asyncio.wait_for(process.communicate(), 240)
@@ -412,3 +413,32 @@ async def test_model_that_is_down_leaves_its_neighbour_alone(tmp_path: Path) -> 
     assert (summary.exit_code, summary.success, summary.outages) == (0, 120, 1)
     assert summary.calls == len(server.calls)
     assert max(call.at for call in server.calls if call.body["model"] == "well") < 4.0
+
+
+@pytest.mark.slow
+async def test_auto_finds_how_many_a_server_works_on_at_a_time(prompts: Callable[[int], None], run: Run) -> None:
+    """A server with 24 workers: ``-c auto`` goes beyond 8 and does not pile requests up. Slow: 1,500 real answers."""
+    prompts(1500)
+    async with HostileServer(lambda _: GOOD, latency=0.1, workers=24) as server:
+        ended = await run(server.url, "-c", "auto")
+
+    assert ended.code == 0, ended.err
+    assert ended.statuses == {"success": 1500}
+    assert max(call.flying for call in server.calls[:8]) <= 8
+    settled = sorted(call.flying for call in server.calls[700:-40])
+    assert 16 <= settled[len(settled) // 2] <= 48
+    assert "of auto" in ended.err
+
+
+@pytest.mark.slow
+async def test_auto_ends_an_outage_as_a_number_does(prompts: Callable[[int], None], run: Run) -> None:
+    """No row is lost, and few calls meet it. Slow: a real outage of 3 s."""
+    prompts(400)
+    outage = Outage(error(503), seconds=3.0)
+    async with HostileServer(outage, latency=0.1) as server:
+        ended = await run(server.url, "-c", "auto:100")
+
+    assert ended.code == 0, ended.err
+    assert ended.statuses == {"success": 400}
+    assert ended.summary["outages"] == 1
+    assert max(call.flying for call in server.calls) <= 100

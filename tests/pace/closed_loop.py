@@ -1,5 +1,7 @@
 """A server in virtual time, and a client that keeps as many requests in flight as an AdaptiveLimit allows.
 
+Run as a program it prints the table of docs/pace.md.
+
 ``flat``: latency is fixed when a request is sent, flat up to the knee and then in proportion to what is in flight.
 ``queue``: as many requests as the knee are worked on, the others wait in line. ``shared``: all are worked on, and
 beyond the knee they share its throughput. Time is in round trips: the mean latency below the knee is 1.
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -174,3 +177,32 @@ def drive(
 def lognormal(sigma: float) -> Callable[[Random, float], float]:
     """Latencies with a mean of 1."""
     return lambda rng, _now: math.exp(sigma * rng.gauss(0.0, 1.0) - sigma * sigma / 2)
+
+
+def main() -> None:
+    """Print throughput and requests in flight, relative to the knee, for each model, knee and spread."""
+    sys.stdout.write("| server | *K* | latencies | round trips 20 to 60 | 60 to 300 |\n|---|---|---|---|---|\n")
+    for kind in KINDS:
+        for knee in (8, 64, 512):
+            for sigma in (0.0, 0.5, 1.0):
+                traces = [
+                    drive(
+                        *(AdaptiveLimit(1000, is_auto=True), 300),
+                        kind=kind,
+                        knees=[(0.0, knee)],
+                        work=lognormal(sigma),
+                        seed=seed,
+                    )
+                    for seed in range(3)
+                ]
+                cells = []
+                for begin, end in ((20, 60), (60, 300)):
+                    rate = sum(trace.rate(begin, end) for trace in traces) / len(traces) / knee
+                    mean = sum(trace.mean(begin, end) for trace in traces) / len(traces) / knee
+                    cells.append(f"{rate:.0%}, {mean:.2f} *K*")
+                spread = f"lognormal, sigma {sigma:g}" if sigma else "all alike"
+                sys.stdout.write(f"| {kind} | {knee} | {spread} | {' | '.join(cells)} |\n")
+
+
+if __name__ == "__main__":
+    main()

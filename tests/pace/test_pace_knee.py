@@ -28,6 +28,7 @@ def test_it_finds_the_knee_within_twenty_round_trips_and_stays(kind: Kind, knee:
     assert trace.most(20, 100) <= 1.3 * knee + 1
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("knee", [8, 64, 512])
 @pytest.mark.parametrize("kind", KINDS)
 def test_latencies_that_vary_do_not_mislead_it(kind: Kind, knee: int) -> None:
@@ -39,6 +40,7 @@ def test_latencies_that_vary_do_not_mislead_it(kind: Kind, knee: int) -> None:
     assert all(trace.mean(60, 300) <= 1.6 * knee + 2 for trace in traces)
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("knee", [8, 64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_latencies_that_vary_wildly_neither_shrink_it_nor_let_it_run_away(kind: Kind, knee: int) -> None:
@@ -49,6 +51,7 @@ def test_latencies_that_vary_wildly_neither_shrink_it_nor_let_it_run_away(kind: 
     assert sum(trace.mean(60, 400) for trace in traces) / 3 <= 2.2 * knee
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0])
 def test_without_a_knee_it_doubles_to_the_ceiling(sigma: float) -> None:
     """A hosted API whose latency does not depend on the load; afterwards it is tried only rarely with less."""
@@ -61,6 +64,7 @@ def test_without_a_knee_it_doubles_to_the_ceiling(sigma: float) -> None:
     assert limit.reason in ("ceiling", "latency")
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("high", "low"), [(512, 64), (64, 8)])
 def test_it_follows_a_knee_that_moves(kind: Kind, high: int, low: int) -> None:
@@ -94,6 +98,7 @@ def test_a_low_ceiling_is_reached_and_kept(ceiling: int) -> None:
     assert trace.rate(20, 60) >= 0.96 * ceiling
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 def test_cache_hits_between_slow_answers_are_no_knee() -> None:
     """Half of the rows take 10 ms, the others 3 s: the first hundred answers are hits."""
 
@@ -118,6 +123,7 @@ def test_a_few_rows_that_take_a_hundred_times_as_long_are_no_knee() -> None:
     assert trace.rate(40, 200) >= 0.9 * 64 / 1.099
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 def test_rows_that_get_longer_over_hours_are_no_knee() -> None:
     """Latency quadruples over 3,000 round trips, with spread: the limit stays at the knee."""
     trace = drive(
@@ -128,6 +134,7 @@ def test_rows_that_get_longer_over_hours_are_no_knee() -> None:
     assert trace.mean(2500, 3000) <= 1.25 * 64
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("limit", [auto(), AdaptiveLimit(200)])
 def test_rows_that_suddenly_get_longer_are_no_knee_either(limit: AdaptiveLimit) -> None:
     """A tenth of the input is short, the next tenth five times as long, and so on: less load is tried, in vain."""
@@ -136,6 +143,7 @@ def test_rows_that_suddenly_get_longer_are_no_knee_either(limit: AdaptiveLimit) 
     assert trace.mean(50, 1000) >= 0.9 * limit.ceiling
 
 
+@pytest.mark.slow  # hundreds of thousands of answers in virtual time
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sigma", [0.0, 0.5, 1.0])
 def test_a_chosen_number_is_never_lowered_by_chance(kind: Kind, sigma: float) -> None:
