@@ -8,16 +8,15 @@ offset is kept, not the body.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import starmap
 
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
 from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RoutesByRank, RowState, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.tenant_keys import missing_key_text
+from llmbatch.runner.unsent import Unsent
 
 __all__ = ["Reading"]
 
@@ -54,8 +53,7 @@ class Reading:
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
-        self._held: list[tuple[Row | Malformed, MalformedRowError | MissingKeyError]] | None = []
-        """First rows while none of them can be sent; None: such rows fail alone."""
+        self._unsent = Unsent(run, fail=self.fail)
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -177,7 +175,7 @@ class Reading:
         if item is None:
             return None
         if isinstance(item, Malformed):
-            self._cannot_send(item, MalformedRowError(item.code, item.message))
+            self._unsent.add(item, MalformedRowError(item.code, item.message))
             return None
         if self._is_later_pass and item.number in self._run.backlog.rows:
             return None
@@ -193,13 +191,12 @@ class Reading:
                 route = run.routing.choose(routes, now, wanted)
             request = run.provider.request(item, route.route)
         except (MalformedRowError, MissingKeyError) as error:
-            self._cannot_send(item, error)
+            self._unsent.add(item, error)
             return None
         except Exception as error:  # noqa: BLE001 - such as a missing model: the run cannot continue
             self.fail(error)
             return None
-        if self._held is not None:
-            self._release()
+        self._unsent.release()
         pending = PendingRow(item, request, route, routes)
         known = run.provider.lookup(item, request)
         key = run.provider.flight_key(request) if known is None else None
@@ -237,52 +234,6 @@ class Reading:
             return True
         return follows
 
-    def _cannot_send(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
-        """Fail a row that cannot be sent; if no row can be sent at all, end the run instead."""
-        if self._held is not None and not self._may_hold(error):
-            self._release()
-        if self._held is None:
-            self._finish_unsent(row, error)
-            return
-        self._held.append((row, error))
-        first = self._malformed(*self._held[0]) if len(self._held) == 1 else None
-        other = None if first is None else other_format(self._source.name, first)
-        if other is not None:
-            self.fail(other)
-        elif len(self._held) >= MOST_MALFORMED:
-            self._refuse_held()
-
-    def _may_hold(self, error: MalformedRowError | MissingKeyError) -> bool:
-        """Whether a first row of a stream is held back: so far none could be sent, and none is finished."""
-        assert self._held is not None  # noqa: S101 - the caller has looked
-        # Errors in rows of an iterable are results, not reasons to end the run.
-        may_refuse = self._source.can_skip or isinstance(error, MissingKeyError)
-        return may_refuse and self._source.rows_read == len(self._held) + 1
-
-    def _refuse_held(self) -> None:
-        """End the run: none of the first rows can be sent."""
-        held = self._held or []
-        no_key = next((error for _, error in held if isinstance(error, MissingKeyError)), None)
-        malformed = [item for item in starmap(self._malformed, held) if item is not None]
-        self.fail(no_key or unsendable(self._source.name, malformed))
-
-    def _malformed(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> Malformed | None:
-        if isinstance(row, Malformed):
-            return row
-        if isinstance(error, MissingKeyError):
-            return None
-        return Malformed(row.number, row.hash, row.id_json, error.code, str(error))
-
-    def _release(self) -> None:
-        """A row can be sent: the rows held back fail alone."""
-        rows, self._held = self._held or (), None
-        for row, error in rows:
-            self._finish_unsent(row, error)
-
-    def _finish_unsent(self, row: Row | Malformed, error: MalformedRowError | MissingKeyError) -> None:
-        code = error.code if isinstance(error, MalformedRowError) else "no_key"
-        self._run.finisher.finish_malformed(row, code, str(error))
-
     def _pull(self) -> Row | Malformed | None:
         try:
             item = self._source.take()
@@ -292,8 +243,7 @@ class Reading:
         if item is None:
             if self._source.exhausted:
                 self.ended = True
-                if self._held:
-                    self._refuse_held()
+                self._unsent.end()
                 self._warn_missing_field()
                 self._run.finisher.tell_progress(self._run.now(), exhausted=True)
             else:

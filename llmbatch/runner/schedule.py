@@ -23,8 +23,9 @@ from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
 from llmbatch.runner.budgets import Budgets
 from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
-from llmbatch.runner.finish import Finisher, deferred_result
+from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
+from llmbatch.runner.left_over import deferred_results, why_stuck
 from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.reading import Reading
@@ -376,18 +377,7 @@ class Scheduler:
 
     def why_stuck(self) -> str:
         """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""
-        run = self._run
-        if run.machine.since is not None:
-            return "this machine cannot send anything"
-        now, flag = run.now(), _flag_that_stops(run.options)
-        for route in run.routes:
-            state = route.state
-            if state.is_lost(now):
-                return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
-            if not state.is_closed:
-                return f"{state.label} is in an outage{flag}: {state.reason}"
-        waits = ", ".join(route.state.label for route in run.routes if route.unfinished)
-        return f"{waits} asks to wait longer than this run will"
+        return why_stuck(self._run)
 
     def given_up(self) -> tuple[str, str] | None:
         """Why the first route was given up, and the hint; None if no route was."""
@@ -395,21 +385,4 @@ class Scheduler:
 
     def deferred(self) -> Iterator[Result]:
         """Results for the rows in memory that still wait, sorted by row number."""
-        run = self._run
-        now = run.now()
-        machine = self.why_stuck() if run.machine.since is not None else ""
-        waits: dict[PendingRow, float] = {}
-        for pending, retry_after in run.backlog.waiting(run.routes, now):
-            waits[pending] = max(retry_after, run.machine.until - now)
-        for follower, leader in run.followers.waiting():
-            if leader in waits:
-                waits[follower] = waits[leader]
-        for pending in sorted(waits, key=lambda pending: pending.row.number):
-            yield deferred_result(pending, waits[pending], machine)
-
-
-def _flag_that_stops(options: RunOptions) -> str:
-    """Option that ended the wait for an outage, in parentheses; empty if none was set."""
-    if options.on_outage == "defer":
-        return " (--on-outage defer)"
-    return "" if options.max_outage is None else f" (--max-outage {options.max_outage:g} reached)"
+        return deferred_results(self._run)

@@ -1,0 +1,49 @@
+"""What is left when a run ends before its last row: why, and the rows that still wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmbatch.core.rows import Result
+from llmbatch.runner.backlog import PendingRow
+from llmbatch.runner.context import RunContext
+from llmbatch.runner.finish import deferred_result
+from llmbatch.runner.options import RunOptions
+
+__all__ = ["deferred_results", "why_stuck"]
+
+
+def why_stuck(run: RunContext) -> str:
+    """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""
+    if run.machine.since is not None:
+        return "this machine cannot send anything"
+    now, flag = run.now(), _flag_that_stops(run.options)
+    for route in run.routes:
+        state = route.state
+        if state.is_lost(now):
+            return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
+        if not state.is_closed:
+            return f"{state.label} is in an outage{flag}: {state.reason}"
+    waits = ", ".join(route.state.label for route in run.routes if route.unfinished)
+    return f"{waits} asks to wait longer than this run will"
+
+
+def deferred_results(run: RunContext) -> Iterator[Result]:
+    """Results for the rows in memory that still wait, sorted by row number."""
+    now = run.now()
+    machine = why_stuck(run) if run.machine.since is not None else ""
+    waits: dict[PendingRow, float] = {}
+    for pending, retry_after in run.backlog.waiting(run.routes, now):
+        waits[pending] = max(retry_after, run.machine.until - now)
+    for follower, leader in run.followers.waiting():
+        if leader in waits:
+            waits[follower] = waits[leader]
+    for pending in sorted(waits, key=lambda pending: pending.row.number):
+        yield deferred_result(pending, waits[pending], machine)
+
+
+def _flag_that_stops(options: RunOptions) -> str:
+    """Option that ended the wait for an outage, in parentheses; empty if none was set."""
+    if options.on_outage == "defer":
+        return " (--on-outage defer)"
+    return "" if options.max_outage is None else f" (--max-outage {options.max_outage:g} reached)"
