@@ -175,6 +175,10 @@ class Refusing(Judging):
             return [ParkUntil(call.row)]
         return [self._after_failure(call.row, record, now)]
 
+    def note_cover(self, *, is_covered: bool) -> None:
+        """Note whether other routes answer its rows while it lacks capacity: it is not given up for that."""
+        self.throttle.is_covered = is_covered
+
     def _without_capacity(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         """Slow down for a tier that lacks capacity. It says nothing about the row, however often that meets it."""
         if outcome.retry_after is not None:

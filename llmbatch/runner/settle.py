@@ -94,7 +94,7 @@ class Settler:
                 pending.attempts -= 1
                 pending.probes += attempt.call.probe
         if outcome.verdict == "throttled":
-            state.throttle.is_covered = outcome.lacks_capacity and run.routing.is_covered(route)
+            state.note_cover(is_covered=outcome.lacks_capacity and run.routing.is_covered(route))
         if outcome.lacks_capacity and route.backups:
             # Rows that it has no room for go to the next route until it has regained its pace.
             route.ramps_to = max(route.ramps_to, limit)
