@@ -26,6 +26,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -209,12 +210,20 @@ def pool(count: int) -> Iterator[Figure]:
 
 
 def table(figures: list[Figure]) -> str:
-    lines = ["| part | case | client | figure | measured | goal |", "|---|---|---|---|---|---|"]
-    for each in figures:
-        goal = each.goal + (" **missed**" if each.goal and not each.is_reached else "")
-        value = f"{each.value:.3f}".rstrip("0").rstrip(".")
-        lines.append(f"| {each.part} | {each.case} | {each.client} | {each.name} | {value} | {goal} |")
+    """One line per case and client; what misses its goal is bold."""
+    lines = ["| part | case | client | measured |", "|---|---|---|---|"]
+    for (part, case, client), group in groupby(figures, key=lambda each: (each.part, each.case, each.client)):
+        told = []
+        for each in group:
+            text = f"{each.name} {_short(each.value)}"
+            missed = each.goal and not each.is_reached
+            told.append(f"**{text}** (goal {each.goal})" if missed else text)
+        lines.append(f"| {part} | {case} | {client} | {', '.join(told)} |")
     return "\n".join(lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def numbers(allowed: tuple[int, ...]) -> Callable[[str], tuple[int, ...]]:
