@@ -66,13 +66,16 @@ class Followers:
         Also whether rows like it were skipped.
         """
         key = self._keys.get(leader)
-        rows, was_overflowed = self.release(leader)
-        if key is None or not rows:
-            return None, was_overflowed
-        first = rows[0]
-        self._rows[key] = (first, deque(rows[1:]))
+        if key is None or not self._rows[key][1]:
+            return None, self.release(leader)[1]
+        del self._keys[leader]
+        rows = self._rows[key][1]
+        first = rows.popleft()
+        self._rows[key] = (first, rows)
         self._keys[first] = key
-        self.count += len(rows) - 1
+        self.count -= 1
+        was_overflowed = key in self._overflowed
+        self._overflowed.discard(key)
         return first, was_overflowed
 
     def waiting(self) -> list[tuple[PendingRow, PendingRow]]:

@@ -11,6 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 from llmbatch.core.errors import UsageError
@@ -28,6 +29,9 @@ BUSY_SECONDS = 30.0
 
 BATCH_SECONDS = 0.5
 """How long answers are gathered before they are committed."""
+
+MOST_AT_ONCE = 1000
+"""How many answers are committed together at most."""
 
 _HINT = "name another file, or leave out --cache"
 
@@ -126,6 +130,7 @@ class AnswerCache:
                 batch, is_open = self._gather()
                 try:
                     with connection:
+                        connection.execute("BEGIN IMMEDIATE")
                         connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", batch)
                 except sqlite3.Error as error:
                     self.fault = _words(error)
@@ -137,11 +142,13 @@ class AnswerCache:
         """The answers of the next moment, and whether more may come."""
         item = self._queue.get()
         batch: list[tuple[bytes, bytes]] = []
-        timeout = BATCH_SECONDS
+        end = time.monotonic() + BATCH_SECONDS
         while item is not None:
             batch.append(item)
+            if len(batch) >= MOST_AT_ONCE:
+                return batch, True
             try:
-                item = self._queue.get(timeout=timeout if len(batch) == 1 else 0.0)
+                item = self._queue.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
                 return batch, True
         return batch, False

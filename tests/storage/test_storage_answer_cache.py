@@ -141,3 +141,20 @@ def test_a_kill_leaves_a_whole_file(path: Path) -> None:
     cache.close()
     (integrity,) = sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone()
     assert integrity == "ok"
+
+
+def test_answers_of_one_moment_are_committed_together(path: Path) -> None:
+    AnswerCache(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON answers WHEN NEW.key = x'02' BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+    connection.close()
+    cache = AnswerCache(path)
+    cache.put(b"\x01", b"good")
+    cache.put(b"\x02", b"refused")
+    cache.close()
+    assert cache.fault
+    with sqlite3.connect(path) as kept:
+        assert kept.execute("SELECT count(*) FROM answers").fetchone() == (0,)
+    kept.close()
