@@ -41,7 +41,7 @@ async def test_limits_of_a_scenario_are_kept_and_reported_over_http() -> None:
     """A client reads the provider's headers, and each key has its own limit or no money."""
     scenario = Scenario("limited", (), "limited", limits=RateLimits("openai", rpm=1), spent_keys=("key-c",))
 
-    async with await start(scenario, latency=0) as server, aiohttp.ClientSession() as session:
+    async with await start(scenario=scenario, latency=0) as server, aiohttp.ClientSession() as session:
 
         async def post(key: str) -> tuple[int, str | None, str | None]:
             headers = {"Authorization": f"Bearer {key}"}
