@@ -39,7 +39,7 @@ COMPARED = 0.05
 """Part of the limit that is sent before what the provider took is compared with it."""
 
 FEWEST = 10.0
-"""The same in requests, or tokens: as few as make the rounding of what remains small."""
+"""The same in units of what remains: as few as make its rounding small."""
 
 RATIO_WEIGHT = 0.3
 """Weight of the newest comparison in what requests count for with the provider, relative to our estimate."""
@@ -68,6 +68,7 @@ class _LearnedLimit:
         "_full_at",
         "_heard",
         "_is_requests",
+        "_is_rounded",
         "_level",
         "_newest",
         "_ratio",
@@ -80,6 +81,8 @@ class _LearnedLimit:
 
     def __init__(self, kind: LimitKind) -> None:
         self._is_requests = kind == "requests"
+        self._is_rounded = kind != "requests"
+        """Whether all that it has said of tokens were whole thousands."""
         self.limit = math.inf
         self.window: float | None = None
         self.told = 0.0
@@ -127,9 +130,11 @@ class _LearnedLimit:
             self.window = reported.window_s
         if self.window is None and reported.reset_s is not None and reported.reset_s > 0 and used >= 1:
             self.window = _proven_window(reported.reset_s * reported.limit / used)
-        self._learn_ratio(reported.remaining, sent, sent_at)
         remaining = reported.remaining
-        if reported.kind != "requests" and remaining and not remaining % ROUNDING:
+        if remaining % ROUNDING:
+            self._is_rounded = False
+        self._learn_ratio(remaining, sent, sent_at)
+        if self._is_rounded and remaining:
             remaining -= ROUNDING / 2
         self._level = remaining - sent_after * self._factor
         self._at = sent_at
@@ -143,7 +148,8 @@ class _LearnedLimit:
         Over a part of the limit that is large beside the rounding of what remains.
         """
         heard = self._heard
-        if heard is not None and heard[0] <= 0.9 * self.limit and sent - heard[1] < max(FEWEST, COMPARED * self.limit):
+        least = FEWEST * ROUNDING if self._is_rounded else max(FEWEST, COMPARED * self.limit)
+        if heard is not None and heard[0] <= 0.9 * self.limit and sent - heard[1] < least:
             return
         self._heard = (remaining, sent, sent_at)
         if heard is None or self.window is None or heard[0] > 0.9 * self.limit:

@@ -117,6 +117,7 @@ class PendingRow:
         "is_retry",
         "last",
         "latency",
+        "moves",
         "not_before",
         "probes",
         "request",
@@ -144,6 +145,8 @@ class PendingRow:
         self.deferrals = 0
         self.probes = 0
         """Failed probes by this row."""
+        self.moves = 0
+        """How often it went to another route."""
         self.latency: float | None = None
         self.not_before = 0.0
         """End of the wait that the provider named for this row, on the loop's clock."""
@@ -264,6 +267,7 @@ class Backlog:
         old.unfinished -= 1
         to.unfinished += 1
         pending.route = to
+        pending.moves += 1
         if pending.request is not None:
             pending.request, pending.bytes = None, 0
         pending.last, pending.probes, pending.not_before, pending.is_retry = None, 0, 0.0, False

@@ -104,11 +104,14 @@ class Routing:
     def relief(self, pending: PendingRow, now: float) -> RunRoute | None:
         """A route with room for a row that is queued on one without; None if there is none.
 
-        A row that has failed where it is stays there: elsewhere, what is known of it would be lost.
+        A row that has failed where it is stays there: elsewhere, what is known of it would be lost. One that was
+        throttled may go to each of its other routes once.
         """
         here = pending.route
         if pending.row.number in here.state.evidence.records:
-            return None
+            last = pending.last
+            if last is None or last.verdict != "throttled" or pending.moves >= sum(map(len, pending.routes)):
+                return None
         was_here = False
         for group in pending.routes:
             if was_here and not self.overflows(here):
