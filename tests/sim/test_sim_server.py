@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.rate_limits import RateLimits
 from llmbatch.sim.scenario import Behavior, Phase, Scenario
 from llmbatch.sim.server import start
 
@@ -34,6 +35,26 @@ async def test_numbers_are_served_and_reset() -> None:
 
     assert (stats["calls"], stats["by_status"], stats["in_flight"]) == (3, {"200": 3}, 0)
     assert after["calls"] == 0
+
+
+async def test_limits_of_a_scenario_are_kept_and_reported_over_http() -> None:
+    """A client reads the provider's headers, and each key has its own limit or no money."""
+    scenario = Scenario("limited", (), "limited", limits=RateLimits("openai", rpm=1), spent_keys=("key-c",))
+
+    async with await start(scenario=scenario, latency=0) as server, aiohttp.ClientSession() as session:
+
+        async def post(key: str) -> tuple[int, str | None, str | None]:
+            headers = {"Authorization": f"Bearer {key}"}
+            response = await session.post(f"{server.url}/chat/completions", json=CHAT, headers=headers)
+            body = await response.json()
+            left = response.headers.get("x-ratelimit-remaining-requests")
+            return response.status, left, body.get("error", {}).get("code")
+
+        first, second, other, spent = [await post(key) for key in ("key-a", "key-a", "key-b", "key-c")]
+
+    assert first == other == (200, "0", None)
+    assert second == (429, "0", "rate_limit_exceeded")
+    assert (spent[0], spent[2]) == (429, "insufficient_quota")
 
 
 async def test_bad_json_is_refused_in_the_providers_shape() -> None:
