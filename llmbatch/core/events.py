@@ -202,6 +202,8 @@ class OutageStarted:
     reason: str
     retry_after: float = 0.0
     """Seconds until the next probe."""
+    goes_to: str = ""
+    """Another route to which its rows go meanwhile; empty: they wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,8 @@ class LogLines:
         self._throttlings: set[tuple[str, str]] = set()
         """Routes and codes whose message was shown."""
         self._last_notice: Notice | None = None
+        self._covered: set[str] = set()
+        """Routes in whose last outage rows went elsewhere."""
 
     def line(self, event: Event) -> LogLine | None:
         """The line for *event*, None for most."""
@@ -87,10 +89,13 @@ class LogLines:
             return self._throttling(event)
         if isinstance(event, OutageStarted):
             why, wait = _phrase(event.reason, 200), _wait(event.retry_after)
-            return LogLine("warning", f"outage of {elided(event.route, 80)}: {why}; its rows wait, probe in {wait}")
+            where = f"go to {elided(event.goes_to, 80)}" if event.goes_to else "wait"
+            self._covered.add(event.route) if event.goes_to else self._covered.discard(event.route)
+            return LogLine("warning", f"outage of {elided(event.route, 80)}: {why}; its rows {where}, probe in {wait}")
         if isinstance(event, OutageEnded):
             length = duration(event.seconds)
-            return LogLine("info", f"{elided(event.route, 80)} is back after {length}: its rows are resent")
+            news = "rows go there again" if event.route in self._covered else "its rows are resent"
+            return LogLine("info", f"{elided(event.route, 80)} is back after {length}: {news}")
         if isinstance(event, Notice):
             self._last_notice = event
             hint = f"; hint: {shown(event.hint, 400)}" if event.hint else ""

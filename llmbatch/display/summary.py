@@ -19,6 +19,8 @@ from llmbatch.report.summary import Summary
 __all__ = ["answer_facts", "failed_rows_command", "how_to_go_on", "print_summary", "summary_lines", "tier_facts"]
 
 _LABEL_COLUMNS = 14
+_MOST_ROUTES = 20
+"""With more routes, as those of tenants, the summary leaves them out."""
 _HEADLINES = {0: "done", 1: "finished", 129: "interrupted", 130: "interrupted", 143: "terminated"}
 _REASONS = {
     3: "the provider refuses the account, the key or the first rows",
@@ -82,6 +84,7 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.latency_p50_s is not None:
         p95 = duration(summary.latency_p95_s)
         facts.append(("latency", f"p50 {duration(summary.latency_p50_s)}, p95 {p95}"))
+    facts += _route_facts(summary)
     facts += tier_facts(summary.tiers)
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
@@ -96,6 +99,14 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.failed and summary.output != "-":
         facts.append(("see them", failed_rows_command(summary.output)))
     return facts
+
+
+def _route_facts(summary: Summary) -> list[tuple[str, str]]:
+    """Rows of this run by the route on which they ended, as a pair of label and text; none if that was one alone."""
+    rows = {route.label: route.success + route.failed for route in summary.routes if route.success + route.failed}
+    if not 1 < len(rows) <= _MOST_ROUTES:
+        return []
+    return [("routes", codes_phrase(dict(sorted(rows.items(), key=lambda item: -item[1])), 5))]
 
 
 def tier_facts(tiers: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.providers.several import POOL_PREFIX, Member, SeveralProviders
 from llmbatch.providers.tiers import check_has_flex
+from llmbatch.providers.urls import parse_base_url
 
 __all__ = ["PoolRoute", "Pools", "make_providers", "read_pools"]
 
@@ -24,6 +25,8 @@ _EXAMPLE = 'write [pools.cheap], and below it routes = [{model = "openai/gpt-5-m
 
 
 _match_count = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?([kmg]?)", re.ASCII | re.IGNORECASE).fullmatch
+_is_variable = re.compile(r"[A-Z][A-Z0-9]{0,15}(?:_[A-Z0-9]{1,15}){0,6}", re.ASCII).fullmatch
+"""Whether a text can only be the name of a variable, as those of keys are written."""
 _SCALES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
@@ -91,6 +94,15 @@ def _read_route(route: object, where: str) -> PoolRoute:
     model = texts["model"]
     if model is None:
         raise UsageError(f"{where} names no model", hint=_EXAMPLE)
+    if texts["base_url"] is not None:
+        parse_base_url(texts["base_url"], name=f"{where}.base_url")
+    elif model.startswith(POOL_PREFIX):
+        raise UsageError(f"{where}.model is {model:.80}: a pool has no pools in it", hint=_EXAMPLE)
+    elif "/" in model and split_model(model)[0] is None:
+        raise UsageError(
+            f"{where}.model is {model:.80}, which names no known provider",
+            hint="write PROVIDER/MODEL, such as openai/gpt-5-mini; for another server add base_url",
+        )
     numbers = {key: _number(route[key], f"{where}.{key}") for key in ("weight", "rpm", "tpm", "rpd") if key in route}
     return PoolRoute(model=model, base_url=texts["base_url"], api_key_env=texts["api_key_env"], **numbers)
 
@@ -131,6 +143,7 @@ def make_providers(
                 hint="each route of a pool has its own base_url and api_key_env",
             )
         base = replace(settings, model=None)
+    _check_key_names(pools, settings.environ)
     first = make(base)
 
     def members(routes: Sequence[PoolRoute]) -> list[Member]:
@@ -164,6 +177,22 @@ def _check_tiers(tiers: Sequence[str], models: Sequence[str], fallback: Sequence
         named += [route.model for route in routes] if name.startswith(POOL_PREFIX) else [name] * bool(name)
     if named:
         check_has_flex(named, all_of_them=len(tiers) == 1)
+
+
+def _check_key_names(pools: Pools, environ: Mapping[str, str]) -> None:
+    """Check that no key stands where the name of its variable should, as names are shown.
+
+    Raises:
+        UsageError: one may be a key; it is not shown.
+    """
+    for name, routes in pools.items():
+        for at, route in enumerate(routes):
+            variable = route.api_key_env
+            if variable is not None and variable not in environ and not _is_variable(variable):
+                raise UsageError(
+                    f"pools.{name}.routes[{at}].api_key_env is not the name of an environment variable that is set",
+                    hint="give the name of a variable, such as OPENAI_KEY_A, never the key itself",
+                )
 
 
 def _pool(name: str, pools: Pools, what: str) -> tuple[PoolRoute, ...]:

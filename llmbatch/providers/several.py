@@ -91,6 +91,19 @@ class SeveralProviders:
                     name = f"{member.provider.run_model}{member.suffix}"
                     raise type(error)(f"{what}: {name}: {error.message}", hint=error.hint) from None
 
+    def idle_fallbacks(self, row: Row) -> dict[str, None]:
+        """The models of the fallbacks that do not know the wire format of *row*, so that it waits for others.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+        """
+        return {
+            member.provider.run_model or "": None
+            for members in self._fallbacks
+            for member in members
+            if not member.provider.carries(row)
+        }
+
     def routes(self, row: Row) -> Sequence[Route]:
         """The routes of *row*, preferred first; those of one rank are a pool.
 

@@ -53,6 +53,10 @@ class Routing:
         """Whether rows of the route, which takes none, can go to another one."""
         return any(self.takes(backup) for backup in route.backups)
 
+    def cover(self, route: RunRoute) -> str:
+        """The label of a route to which rows of *route* can go; empty if there is none."""
+        return next((backup.state.label for backup in route.backups if self.takes(backup)), "")
+
     # The route of a row.
 
     def known(self, row: Row, routes: Sequence[Route], now: float) -> RoutesByRank:

@@ -146,7 +146,8 @@ class Settler:
                 case CircuitMoved():
                     self._follow(route, decision, now)
                 case OutageConfirmed(since, reason):
-                    self._run.emit(OutageStarted(now, route.state.label, since, reason, route.state.retry_after(now)))
+                    wait, to = route.state.retry_after(now), self._run.routing.cover(route)
+                    self._run.emit(OutageStarted(now, route.state.label, since, reason, wait, to))
                     self._fail_parked(route, now)
                 case OutageOver(since):
                     self._run.emit(OutageEnded(now, route.state.label, since, now - since))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
@@ -31,8 +33,40 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
     Raises:
         InputError: the input cannot be opened, all of its first 20 rows are malformed, or its first row is of another
             format; or, with *strict*, a row is malformed or the input cannot be read twice.
-        UsageError: the first row needs a model that is not there, or no row, of the first 10,000, has its key.
+        UsageError: the first row needs a model that is not there; or of the first 10,000 rows none has its key, or a
+            fallback can carry none.
     """
+    _check_first_row(provider, rows, name, limit=limit, strict=strict)
+    idle_fallbacks = getattr(provider, "idle_fallbacks", None)
+    if idle_fallbacks is not None and rows.is_rereadable:
+        _check_fallbacks(idle_fallbacks, rows, name, limit)
+
+
+def _check_fallbacks(
+    idle_fallbacks: Callable[[Row], dict[str, None]], rows: Input, name: str, limit: int | None
+) -> None:
+    """Check that each fallback can carry one of the first 10,000 rows.
+
+    Raises:
+        UsageError: one knows the wire format of none of them.
+    """
+    idle: dict[str, None] | None = None
+    with contextlib.closing(rows.peek(limit)) as items:
+        for item in itertools.islice(items, _FEW_ROWS):
+            if isinstance(item, Row):
+                with contextlib.suppress(MalformedRowError):
+                    now = idle_fallbacks(item)
+                    idle = now if idle is None else {model: None for model in idle if model in now}
+                if idle is not None and not idle:
+                    return
+    if idle:
+        raise UsageError(
+            f"--fallback {next(iter(idle))} can carry no row of {name}: they are in a format that it does not know",
+            hint="leave it out, or name a fallback that takes the format of the rows",
+        )
+
+
+def _check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
     check_routes = getattr(provider, "check_routes", None)  # of providers with several routes
     if check_routes is not None:
         check_routes()

@@ -276,6 +276,7 @@ def test_json_lines_are_snapshots_and_changes() -> None:
         "route": ROUTE,
         "reason": "5 rows failed in a row",
         "retry_after": 3.2,
+        "goes_to": "",
     }
     assert (objects[3]["state"], objects[3]["total_rows"], objects[3]["eta_s"]) == ("running", 600, None)
     assert objects[5]["exit_code"] == 75

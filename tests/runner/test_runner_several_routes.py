@@ -13,7 +13,7 @@ import pytest
 from runner_story import Collector, Prompts, Story
 
 from llmbatch.core.calls import Reply, Request
-from llmbatch.core.events import CallSent, CircuitChanged, Notice, RowMoved, RowParked
+from llmbatch.core.events import CallSent, CircuitChanged, Notice, OutageStarted, RowMoved, RowParked
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import make_providers, read_pools
@@ -112,6 +112,8 @@ def test_rows_go_on_at_the_fallback_while_the_first_route_is_down(prompts: Promp
     assert not story.of(RowParked)
     calls = [event for event in story.of(CallSent) if event.route == "mistral/second"]
     assert 0 <= calls[0].at - opened_at(story, "openai/first") <= 1.0
+    assert {event.goes_to for event in story.of(OutageStarted)} <= {"mistral/second"}
+    assert behavior != "down" or story.of(OutageStarted)
     back = sum(status == 200 and at > 25.0 for at, status in servers.transports["first"].log)
     if behavior == "quota":  # an operator has to act: the account is left for good
         assert (back, servers.good("second") > 3000) == (0, True)
