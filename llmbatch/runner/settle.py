@@ -293,7 +293,8 @@ class Settler:
         others = [other for other in self._run.routes if other.route.account != account and other.state.dead is None]
         is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
         spared = [other for other in route.backups if other in others or (not is_key and other.state.dead is None)]
-        if dead is None or exit_code != 3 or not (spared if not is_key else others) or dead.scope == "row":
+        may_go_on = exit_code == 3 or (exit_code == 2 and bool(route.backups))
+        if dead is None or not may_go_on or not (spared if not is_key else others) or dead.scope == "row":
             self._run.halt(exit_code, reason, hint)
             return
         for other in self._run.routes:

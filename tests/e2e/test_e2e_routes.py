@@ -149,6 +149,15 @@ def test_a_route_that_is_refused_is_left_for_the_fallback(servers: Servers, what
     assert servers.first.count < begins + 40
 
 
+def test_a_route_without_an_address_is_left_for_the_fallback(servers: Servers) -> None:
+    """Its host does not exist, which would end a run that has no other route."""
+    done = servers.run(*FALLBACK, "-c", "4", OPENAI_BASE_URL="http://nowhere.invalid/v1")
+
+    assert done.returncode == 0, done.stderr
+    assert servers.check_lines(ROWS) == {("anthropic/second", "anthropic/second"): ROWS}
+    assert "its rows go to anthropic/second" in done.stderr
+
+
 def test_rows_wait_only_while_all_routes_are_down(servers: Servers) -> None:
     """Both fail for a while; then they are done, whichever is back first."""
     back = time.monotonic() + 3.0
