@@ -372,11 +372,9 @@ class Backlog:
     def _parked(self, route: RunRoute) -> tuple[list[PendingRow], list[PendingRow]]:
         """Parked rows sorted by number: those that never failed, and the others."""
         records = route.state.evidence.records
-        untried: list[PendingRow] = []
-        failed: list[PendingRow] = []
-        for number, pending in sorted(route.parked.items()):
-            (failed if number in records else untried).append(pending)
-        return untried, failed
+        rows = [pending for _, pending in sorted(route.parked.items())]
+        untried = [pending for pending in rows if pending.row.number not in records]
+        return untried, [pending for pending in rows if pending.row.number in records]
 
     def waiting(self, routes: Iterable[RunRoute], now: float) -> list[tuple[PendingRow, float]]:
         """All waiting rows sorted by number, each with the seconds until it may be sent."""
@@ -395,8 +393,7 @@ class Backlog:
 
 def _spread(rows: list[PendingRow]) -> list[PendingRow]:
     """Order *rows* so that neighbors are far apart (multiples of the golden ratio, modulo 1)."""
-    order = sorted(range(len(rows)), key=lambda index: index * GOLDEN % 1.0)
-    return [rows[index] for index in order]
+    return [rows[at] for at in sorted(range(len(rows)), key=lambda at: at * GOLDEN % 1.0)]
 
 
 def _is_planned(pending: PendingRow, number: int) -> bool:
