@@ -26,7 +26,7 @@ _MOST_ROUTES = 4096
 class RouteBudgets:
     """The budgets of one route, shared by its tenants."""
 
-    __slots__ = ("estimate", "learned", "others", "tokens")
+    __slots__ = ("estimate", "is_limited", "learned", "others", "tokens")
 
     def __init__(self, route: Route, now: float) -> None:
         self.tokens: list[Budget] = [RateBudget(route.tpm, now)] if route.tpm is not None else []
@@ -39,6 +39,8 @@ class RouteBudgets:
             self.others.append((f"rpd {route.rpd:g}", DailyBudget(route.rpd)))
         self.learned = LearnedLimits()
         self.estimate = TokenEstimate()
+        self.is_limited = bool(self.tokens or self.others)
+        """Whether anything of it may make a request wait."""
 
 
 class Budgets:
@@ -49,6 +51,7 @@ class Budgets:
         self._tokens: list[Budget] = [RateBudget(options.tpm, now)] if options.tpm else []
         self._daily = DailyBudget(options.rpd) if options.rpd else None
         self._rpd = options.rpd
+        self._is_limited = bool(self._tokens or self._daily)
         self._heeds_headers = not options.ignore_rate_headers
         self._routes: dict[str, RouteBudgets] = {}
 
@@ -68,12 +71,13 @@ class Budgets:
         """Seconds until *request* may be sent, 0 if it may be now, and what it waits for."""
         of_route = self.of(route, now)
         longest, why = 0.0, ""
-        if self._tokens or of_route.tokens:
-            tokens = of_route.estimate.corrected(request.tokens)
-            for budget in (*self._tokens, *of_route.tokens):
-                wait = budget.wait(tokens, now)
-                if wait > longest:
-                    longest, why = wait, "tokens per minute"
+        if not (self._is_limited or of_route.is_limited):
+            return longest, why
+        tokens = of_route.estimate.corrected(request.tokens)
+        for budget in (*self._tokens, *of_route.tokens):
+            wait = budget.wait(tokens, now)
+            if wait > longest:
+                longest, why = wait, "tokens per minute"
         for name, budget in of_route.others:
             wait = budget.wait(1, now)
             if wait > longest:
@@ -82,7 +86,7 @@ class Budgets:
             wait = self._daily.wait(1, now)
             if wait > longest:
                 longest, why = wait, f"--rpd {self._rpd:g}"
-        if self._heeds_headers and of_route.learned:
+        if of_route.learned:
             wait, limit = of_route.learned.wait(_amounts(request), now)
             if wait > longest:
                 longest, why = wait, f"the provider's limit of {limit}"
@@ -91,6 +95,10 @@ class Budgets:
     def reserve(self, attempt: Attempt, now: float) -> None:
         """Take what *attempt*, which is sent now, is expected to use."""
         request, of_route = attempt.request, self.of(attempt.route.route, now)
+        if self._heeds_headers:  # also before the first answer that reports a limit, which others are sent beside
+            attempt.sent = of_route.learned.send(_amounts(request), now)
+        if not (self._is_limited or of_route.is_limited):
+            return
         if self._tokens or of_route.tokens:
             attempt.reserved = of_route.estimate.corrected(request.tokens)
             for budget in (*self._tokens, *of_route.tokens):
@@ -99,35 +107,35 @@ class Budgets:
             budget.reserve(1, now)
         if self._daily is not None:
             self._daily.reserve(1, now)
-        if self._heeds_headers:
-            attempt.sent = of_route.learned.send(_amounts(request) if of_route.learned else _ONE, now)
 
     def settle(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
         """Replace what was reserved by what was used, and learn; *outcome* is None for a call that was canceled."""
+        if attempt.reserved:
+            self._settle_tokens(attempt, outcome, now)
+        if outcome is not None and outcome.limits and attempt.sent is not None:
+            self._learn(attempt, outcome, attempt.sent, now)
+
+    def _settle_tokens(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
         of_route = self.of(attempt.route.route, now)
         used = 0
         if outcome is not None and outcome.verdict == "success":
             used = attempt.reserved
             if outcome.usage is not None:
                 used = outcome.usage.input_tokens + outcome.usage.output_tokens
-                if attempt.reserved:
-                    of_route.estimate.learn(attempt.request.tokens, used)
+                of_route.estimate.learn(attempt.request.tokens, used)
         for budget in (*self._tokens, *of_route.tokens):
             budget.settle(attempt.reserved, used, now)
-        if outcome is not None and outcome.limits and attempt.sent is not None:
-            self._learn(attempt, outcome, attempt.sent, of_route, now)
 
-    def _learn(self, attempt: Attempt, outcome: Outcome, sent: SentTotals, of_route: RouteBudgets, now: float) -> None:
-        label = attempt.route.route.label
+    def _learn(self, attempt: Attempt, outcome: Outcome, sent: SentTotals, now: float) -> None:
+        """Learn from what a good answer reports; *sent*: what was sent up to its call."""
+        label, of_route = attempt.route.route.label, self.of(attempt.route.route, now)
+        of_route.is_limited = True
         changed, faults = of_route.learned.hear(outcome.limits, sent, attempt.call.sent_at)
         for reported, window in changed:
             self._emit(LimitLearned(now, label, reported.kind, reported.limit, window))
         for fault in faults:
             text = f"{label} reports {fault}: this limit is ignored"
             self._emit(Notice(now, "info", text, "--ignore-rate-headers ignores all that it reports"))
-
-
-_ONE: SentTotals = (1.0, 0.0, 0.0, 0.0)
 
 
 def _amounts(request: Request) -> SentTotals:
