@@ -34,7 +34,6 @@ from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.find_rule import find_rule, inner_status, is_certain, is_known, pause_under
 from llmbatch.classify.finish_reasons import abnormal_end, withheld
 from llmbatch.classify.raised import mismatch_reason, raised_at
-from llmbatch.classify.rate_headers import read_rate_limits
 from llmbatch.classify.responses import BadBody, read_success
 from llmbatch.classify.retry_after import may_name_wait, wait_hint
 from llmbatch.classify.rule import Facts
@@ -90,7 +89,6 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         verdict="rejected" if code else "success",
         scope="row" if code else "provider",
         row_is_bad=bool(code),
-        limits=read_rate_limits(headers),
         retry_after=wait_hint(reply.status, headers, None) if may_name_wait(headers) else None,
         code=code,
         message=message,

@@ -7,6 +7,7 @@ are known.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,36 +107,61 @@ _match_number = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.A).fullmatch
 _Dimension = tuple[str, LimitKind, float | None]
 """Prefix, what is counted, and per which period."""
 
-_known: dict[str, tuple[_Dimension, str] | None] = {}
-"""What each header name means: dimension and field; None for other headers. At most :data:`_MOST_NAMES`."""
+_Plan = tuple[tuple[LimitKind, float | None, str, str, str], ...]
+"""For each limit: what is counted, per which period, and the names of its headers (limit, remaining, reset)."""
 
-_MOST_NAMES = 1024
+_plans: dict[tuple[str, ...], _Plan] = {}
+"""How the limits are read from answers with these header names; at most :data:`_MOST_PLANS`."""
+
+_MOST_PLANS = 256
 
 
-def read_rate_limits(headers: Mapping[str, str]) -> tuple[RateLimit, ...]:
+def read_rate_limits(headers: Mapping[str, str], *, below: float = math.inf) -> tuple[RateLimit, ...]:
     """The limits that the answer reports, as far as it reports both a limit and what remains. Raises nothing.
 
-    Values may be lies; :mod:`llmbatch.pace.learned` decides what to believe. Cost without such headers: about a
-    microsecond.
+    Values may be lies; :mod:`llmbatch.pace.learned` decides what to believe. *below*: read them only if of some limit
+    less than this part remains. Cost: about a microsecond without such headers, and if enough remains.
     """
-    found: dict[_Dimension, dict[str, str]] | None = None
-    for name in headers:
-        meaning = _known[name] if name in _known else _remember(name)
-        if meaning is not None:
-            found = {} if found is None else found
-            found.setdefault(meaning[0], {})[meaning[1]] = headers[name.lower()].strip()
-    if found is None:
+    names = tuple(headers)
+    plan = _plans.get(names)
+    if plan is None:
+        plan = _remember(names)
+    if not plan or not any(_part_left(headers, entry) < below for entry in plan):
         return ()
-    now = answered_at(headers)
-    limits = [_limit(dimension, texts, now) for dimension, texts in found.items()]
-    return tuple(limit for limit in limits if limit is not None)
+    now: datetime | None = None
+    limits: list[RateLimit] = []
+    for kind, window, limit_name, remaining_name, reset_name in plan:
+        limit, remaining = _number(headers[limit_name]), _number(headers[remaining_name])
+        if limit is None or remaining is None:
+            continue
+        reset = headers.get(reset_name, "").strip() if reset_name else ""
+        if reset and now is None and (":" in reset or len(reset) > 9):  # an instant
+            now = answered_at(headers)
+        limits.append(RateLimit(kind, limit, remaining, reset_seconds(reset, now) if reset else None, window))
+    return tuple(limits)
 
 
-def _remember(name: str) -> tuple[_Dimension, str] | None:
-    if len(_known) >= _MOST_NAMES:
-        _known.clear()
-    meaning = _known[name] = _read_name(name.lower())
-    return meaning
+def _part_left(headers: Mapping[str, str], entry: tuple[LimitKind, float | None, str, str, str]) -> float:
+    try:
+        return float(headers[entry[3]]) / float(headers[entry[2]])
+    except (ValueError, ZeroDivisionError):
+        return 0.0
+
+
+def _remember(names: tuple[str, ...]) -> _Plan:
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    found: dict[_Dimension, dict[str, str]] = {}
+    for name in names:
+        meaning = _read_name(name.lower())
+        if meaning is not None:
+            found.setdefault(meaning[0], {})[meaning[1]] = name.lower()
+    plan = _plans[names] = tuple(
+        (kind, window, fields["limit"], fields["remaining"], fields.get("reset", ""))
+        for (_, kind, window), fields in found.items()
+        if "limit" in fields and "remaining" in fields
+    )
+    return plan
 
 
 def _read_name(name: str) -> tuple[_Dimension, str] | None:
@@ -155,13 +181,6 @@ def _read_name(name: str) -> tuple[_Dimension, str] | None:
     return (found[1] or "", kind, window), fields[0]
 
 
-def _limit(dimension: _Dimension, texts: dict[str, str], now: datetime | None) -> RateLimit | None:
-    limit, remaining = _number(texts.get("limit", "")), _number(texts.get("remaining", ""))
-    if limit is None or remaining is None:
-        return None
-    reset = texts.get("reset")
-    return RateLimit(dimension[1], limit, remaining, None if reset is None else reset_seconds(reset, now), dimension[2])
-
-
 def _number(text: str) -> float | None:
+    text = text.strip()
     return float(text) if _match_number(text) else None

@@ -5,11 +5,14 @@ It sends once; retries and waits are the runner's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from hashlib import blake2b
 
 from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.faults import classify_fault
+from llmbatch.classify.rate_headers import read_rate_limits
 from llmbatch.core.calls import Outcome, Reply, Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
@@ -29,6 +32,12 @@ _USUAL_OUTPUT_TOKENS = 256
 """Estimated output tokens of an answer without a limit."""
 
 _MOST_STREAMING = 256
+
+_MUCH = 0.5
+"""Part of a rate limit that is much."""
+
+_ANSWERS_PER_LOOK = 16
+"""Good answers of which one is looked at for rate limits while much of all remains."""
 
 _KNOW_STREAM = frozenset({"chat", "responses", "completions", "messages"})
 """The endpoints that have a parameter ``stream``."""
@@ -79,6 +88,7 @@ class HttpProvider:
         self._resolver = Resolver(connection)
         self._system = dumps(connection.system) if connection.system else None
         self._resolved: tuple[Row, ParsedRow, Target] | None = None
+        self._answers = 0
         self._streaming: set[str] = set()
         """URLs that stream unrequested and get ``stream: false`` from then on; at most :data:`_MOST_STREAMING`."""
         self._warn = warn
@@ -263,7 +273,15 @@ class HttpProvider:
         if _is_stream(reply) and request.endpoint in _KNOW_STREAM and len(self._streaming) < _MOST_STREAMING:
             # Every endpoint that has the parameter takes it, but not every server knows it: only those that need it.
             self._streaming.add(request.url)
-        return classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+        outcome = classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+        if outcome.verdict == "success":
+            # While much remains, now and then is enough.
+            self._answers += 1
+            much = math.inf if self._answers % _ANSWERS_PER_LOOK == 1 else _MUCH
+            limits = read_rate_limits(reply.headers, below=much)
+            if limits:
+                return replace(outcome, limits=limits)
+        return outcome
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""

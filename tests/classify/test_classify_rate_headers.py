@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.rate_headers import read_rate_limits
-from llmbatch.core.calls import RateLimit, Reply
+from llmbatch.core.calls import RateLimit
 
 DATE = "Thu, 26 Nov 2026 10:00:00 GMT"
 MINUTE, DAY, MONTH = 60.0, 86_400.0, 2_592_000.0
@@ -174,13 +173,12 @@ def test_names_may_be_spelled_in_capitals() -> None:
     assert read_rate_limits(headers) == (RateLimit("requests", 60, 59),)
 
 
-def test_a_good_answer_has_its_limits_and_a_refusal_none() -> None:
-    """What a refusal says of waits is read elsewhere."""
-    headers = CASES["OpenAI"][0] | {"content-type": "application/json"}
-    good = b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
+def test_limits_of_which_much_remains_need_not_be_read() -> None:
+    """Of the tightest one less than that part must remain."""
+    headers = CASES["OpenAI"][0] | {"x-ratelimit-remaining-tokens": "99999"}
 
-    assert len(classify_reply(Reply(200, headers, good), endpoint="chat", mask=str).limits) == 2
-    assert classify_reply(Reply(429, headers, b"{}"), endpoint="chat", mask=str).limits == ()
+    assert read_rate_limits(headers, below=0.4) == ()
+    assert len(read_rate_limits(headers, below=0.5)) == 2
 
 
 @given(st.dictionaries(st.from_regex(r"(x-)?ratelimit-[a-z-]{0,30}", fullmatch=True), st.text(max_size=30)))
