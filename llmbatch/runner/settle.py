@@ -54,6 +54,8 @@ class Settler:
         self._run = run
         self._on_drop = on_drop
         self._others = others
+        self._promoted: list[PendingRow] = []
+        """Followers of rows that failed, which are about to be sent themselves."""
         self.given_up: dict[str, str] = {}
         """What was told when routes were given up, each with its hint; the run ends with the first."""
 
@@ -199,7 +201,11 @@ class Settler:
             first, were_skipped = run.followers.promote(leader)
             if first is not None:
                 run.backlog.add(first)
-                self._park(first, now)
+                self._promoted.append(first)
+                if len(self._promoted) == 1:  # else the loop below goes on, as the row was ended in it
+                    while self._promoted:
+                        self._park(self._promoted[0], now)
+                        del self._promoted[0]
         route.skipped = route.skipped or were_skipped
 
     def _retry(self, pending: PendingRow, at: float, code: str, now: float) -> None:

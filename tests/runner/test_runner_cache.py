@@ -142,6 +142,13 @@ def test_followers_of_a_parked_row_wait_with_it(send: Send) -> None:
     assert all(result.retry_after and result.retry_after > 0 for result in story.deferred)
 
 
+def test_any_number_of_followers_fail_in_an_outage_that_nobody_waits_for(send: Send) -> None:
+    """``--on-outage fail``: each has its line."""
+    story = send(same(3000), Phase(math.inf, "down"), on_outage="fail")
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"failed": 3000})
+
+
 def test_followers_have_the_answer_once_the_outage_is_over(send: Send) -> None:
     """One call that succeeds is enough."""
     story = send(same(300), Phase(30, "down"))
