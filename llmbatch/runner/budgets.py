@@ -128,7 +128,7 @@ class Budgets:
 
     def _learn(self, attempt: Attempt, outcome: Outcome, sent: SentTotals, now: float) -> None:
         """Learn from what a good answer reports; *sent*: what was sent up to its call."""
-        label, of_route = attempt.route.route.label, self.of(attempt.route.route, now)
+        label, of_route = attempt.route.state.label, self.of(attempt.route.route, now)
         of_route.is_limited = True
         changed, faults = of_route.learned.hear(outcome.limits, sent, attempt.call.sent_at)
         for reported, window in changed:
