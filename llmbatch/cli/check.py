@@ -52,6 +52,7 @@ def check(settings: Settings) -> int:
         adapts=settings.adapts,
         rpm=settings.rpm,
         tpm=settings.tpm,
+        rpd=settings.rpd,
     )
     if settings.json:
         value = {"input": settings.input, "output": output, **report.to_json(), "estimate": asdict(time)}
@@ -235,6 +236,8 @@ def _bound(settings: Settings, time: Estimate) -> str:
         return f"bound by --rpm {settings.rpm:g}"
     if time.bound_by == "tpm":
         return f"bound by --tpm {settings.tpm:g}"
+    if time.bound_by == "rpd":
+        return f"bound by --rpd {settings.rpd:g}"
     at_once = f"{settings.concurrency} run at once"
     if settings.adapts:
         at_once = f"as many run at once as the provider takes, up to {settings.concurrency:,}"

@@ -66,12 +66,16 @@ class Finding:
         self.example = self.example or example
 
 
+Bound = Literal["concurrency", "rpm", "tpm", "rpd"]
+"""What bounds the time of a run: calls in flight, or a limit that the user set."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """How long the rows that are left may take, and what bounds it."""
 
     seconds: float
-    bound_by: Literal["concurrency", "rpm", "tpm"]
+    bound_by: Bound
     call_seconds: float
     """What one call is assumed to last."""
 
@@ -180,10 +184,11 @@ def estimate(
     concurrency: int,
     rpm: float | None,
     tpm: float | None,
+    rpd: float | None = None,
     adapts: bool = False,
     call_seconds: float = _CALL_SECONDS,
 ) -> Estimate:
-    """The time for the rows that are left: the slowest of what the three bounds allow.
+    """The time for the rows that are left: the slowest of what the bounds allow.
 
     If the concurrency *adapts*, it is doubled every other round until it is reached.
     """
@@ -194,11 +199,13 @@ def estimate(
         if rounds % 2 == 0:
             at_once = min(2 * at_once, concurrency)
     rounds += -(-max(0, left) // concurrency)
-    bounds: list[tuple[float, Literal["concurrency", "rpm", "tpm"]]] = [(rounds * call_seconds, "concurrency")]
+    bounds: list[tuple[float, Bound]] = [(rounds * call_seconds, "concurrency")]
     if rpm is not None:
         bounds.append((report.rows_left * 60 / rpm, "rpm"))
     if tpm is not None:
         bounds.append((report.tokens_left * 60 / tpm, "tpm"))
+    if rpd is not None and report.rows_left > 0:
+        bounds.append((86_400.0 * ((report.rows_left - 1) // max(1.0, rpd)), "rpd"))
     seconds, bound_by = max(bounds, key=lambda bound: bound[0])
     return Estimate(seconds, bound_by, call_seconds)
 

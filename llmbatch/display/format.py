@@ -134,6 +134,8 @@ def pause_phrase(route: RouteSnapshot) -> str:
 
     ``provider's wait, 12 s left: rate_limit_exceeded``; ``own backoff`` where the provider named no wait.
     """
+    if route.pause_is_limit:
+        return f"{shown(route.pause_code, 80)}, {duration(route.paused_s)} left"
     code = f": {shown(route.pause_code, 40)}" if route.pause_code else ""
     whose = "provider's wait" if route.pause_is_named else "own backoff"
     return f"{whose}, {duration(route.paused_s)} left{code}"
@@ -209,6 +211,8 @@ def waits_for(now: Snapshot) -> str | None:
         return f"{elided(down[0].label, 80)} to answer again, {next_step}{limit}{more}"
     paused = [route for route in now.routes if route.paused_s > 0]
     if paused and not now.in_flight:
+        if paused[0].pause_is_limit:
+            return f"{elided(paused[0].label, 80)}, whose limit is used up ({pause_phrase(paused[0])})"
         return f"the slower pace that {elided(paused[0].label, 80)} asked for ({pause_phrase(paused[0])})"
     if not now.in_flight and now.own_limits and now.calls and now.exit_code is None:
         return f"its turn under {shown(now.own_limits)}"

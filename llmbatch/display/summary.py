@@ -12,8 +12,9 @@ from collections.abc import Mapping, Set
 from typing import TextIO
 
 from llmbatch.display import is_live_terminal, is_utf8
-from llmbatch.display.format import codes_phrase, count, duration, plural, rate, shown
+from llmbatch.display.format import codes_phrase, count, duration, local_time, plural, rate, shown
 from llmbatch.display.safe_stream import write_line
+from llmbatch.report.journal import from_iso
 from llmbatch.report.summary import Summary
 
 __all__ = ["answer_facts", "failed_rows_command", "how_to_go_on", "print_summary", "summary_lines", "tier_facts"]
@@ -89,6 +90,9 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
     facts += answer_facts(summary.cut_answers, summary.answers_without_text)
+    first = from_iso(summary.retry_at)
+    if summary.exit_code == 75 and first is not None:
+        facts.append(("deferred", f"{plural(summary.deferred, 'row')}, may be sent again from {local_time(first)}"))
     if summary.cached:
         facts.append(("cached", f"{plural(summary.cached, 'row')} answered from the cache, without a call"))
     reason = summary.stopped_reason or _REASONS.get(summary.exit_code)

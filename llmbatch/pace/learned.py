@@ -17,8 +17,11 @@ import math
 from collections.abc import Sequence
 
 from llmbatch.core.calls import LimitKind, RateLimit
+from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
 
 __all__ = ["LearnedLimits", "SentTotals"]
+
+_MINUTE = 60.0
 
 WINDOWS = (1.0, 60.0, 3600.0, 86_400.0)
 """Periods that a reset may prove, in seconds."""
@@ -243,14 +246,18 @@ class LearnedLimits:
                 changed.append((one, known.window))
         return changed, faults
 
-    def wait(self, amounts: SentTotals, now: float) -> tuple[float, str]:
-        """Seconds until a request may be sent, and which limit it waits for."""
-        longest, why = 0.0, ""
+    def wait(self, amounts: SentTotals, now: float) -> BudgetWait:
+        """How long a request has to wait, and for which limit."""
+        longest, slowest = 0.0, None
         for (kind, _), known in self._limits.items():
             wait = known.wait(amounts[_AT[kind]], now)
             if wait > longest:
-                longest, why = wait, f"{known.limit:g} {kind.replace('_', ' ')}{_per(known.window)}"
-        return longest, why
+                longest, slowest = wait, (kind, known)
+        if slowest is None:
+            return NO_WAIT
+        kind, known = slowest
+        limit = f"{known.limit:,.0f} {kind.replace('_', ' ')}{_per(known.window)}"
+        return BudgetWait(longest, limit, is_reported=True, is_quota=known.window is None or known.window > _MINUTE)
 
 
 def _per(window: float | None) -> str:

@@ -15,11 +15,15 @@ _PERIODS = {1.0: " a second", 60.0: " a minute", 3600.0: " an hour", 86_400.0: "
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A wait of the route: its end on the loop's clock, the error code of the answer, whether the provider named it."""
+    """A wait of the route: its end on the loop's clock, the error code of the answer, whether the provider named it.
+
+    ``is_limit``: ``code`` is a rate limit that is kept before anything is refused.
+    """
 
     until: float = 0.0
     code: str = ""
     is_named: bool = False
+    is_limit: bool = False
 
 
 @dataclass(slots=True)
@@ -59,10 +63,11 @@ class RouteStats:
         per = _PERIODS.get(window_s or 0.0, "" if window_s is None else f" in {window_s:g} s")
         self.learned[f"{kind} {window_s}"] = f"{limit:,.0f} {kind.replace('_', ' ')}{per}"
 
-    def note_pause(self, until: float, code: str, *, is_named: bool) -> None:
+    def note_pause(self, until: float, code: str, *, is_named: bool, is_limit: bool = False) -> None:
         """Note a wait; it never shortens an earlier one. *is_named*: by the provider."""
         named = is_named if until >= self.paused_until else self.pause.is_named
-        self.pause = Pause(max(self.paused_until, until), code, named)
+        limit = is_limit if until >= self.paused_until else self.pause.is_limit
+        self.pause = Pause(max(self.paused_until, until), code, named, limit)
 
     def outage_seconds(self, now: float) -> float:
         """Seconds of outage so far, including the current one."""
@@ -92,5 +97,6 @@ class RouteStats:
             open_s=None if since is None or self.state == "closed" else max(0.0, now - since),
             pause_code=self.pause.code if self.paused_until > now else "",
             pause_is_named=self.pause.is_named and self.paused_until > now,
+            pause_is_limit=self.pause.is_limit and self.paused_until > now,
             learned_limits=tuple(self.learned.values()),
         )

@@ -47,6 +47,8 @@ class RouteSnapshot:
     """The code of the answer that asked for the slower pace; empty when nothing is paused."""
     pause_is_named: bool = False
     """Whether the provider named the wait; False where it is llmbatch's own backoff, or nothing is paused."""
+    pause_is_limit: bool = False
+    """Whether nothing was refused: ``pause_code`` is the rate limit that is kept, the user's or a reported one."""
     learned_limits: tuple[str, ...] = ()
     """Rate limits that the provider reported, such as ``600 requests a minute``."""
 

@@ -243,7 +243,7 @@ class RunStats:
     def _throttled(self, event: Throttled) -> None:
         route = self._route(event.route)
         route.throttles += event.is_refusal
-        route.note_pause(event.at + event.pause, event.code, is_named=event.is_named)
+        route.note_pause(event.at + event.pause, event.code, is_named=event.is_named, is_limit=not event.is_refusal)
         self._counts.throttles += event.is_refusal
 
     # Results.

@@ -44,6 +44,8 @@ class Summary:
     this_run_failed: int
     deferred: int
     """Rows parked when the run ended; they have no output line and are listed in the deferred file."""
+    retry_at: str | None = None
+    """When the first of them may be sent again (ISO 8601, UTC); None if there are none."""
     total_rows: int | None
     """Rows of the input, if they were counted or read to the end; None otherwise."""
     calls: int

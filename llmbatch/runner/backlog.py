@@ -15,6 +15,7 @@ from enum import Enum, auto
 from llmbatch.core.calls import Outcome, Request, Route, Usage
 from llmbatch.core.events import Event, RetryPlanned, RowMoved, RowParked, RowsRequeued
 from llmbatch.core.rows import Row
+from llmbatch.pace.budget_wait import BudgetWait
 from llmbatch.pace.retries import RetryBudget
 from llmbatch.route.route import RouteState
 
@@ -47,6 +48,7 @@ class RunRoute:
         "credit",
         "good_request",
         "is_first",
+        "limited_by",
         "parked",
         "prefer_new",
         "queue",
@@ -85,6 +87,8 @@ class RunRoute:
         """The limit before its circuit opened, until it has been regained; else 0."""
         self.budget_until = 0.0
         """Until when a rate limit leaves no room for its next request."""
+        self.limited_by: BudgetWait | None = None
+        """The rate limit that it has waited for last."""
         self.credit = 0.0
         """Share of rows of a pool that it has not had yet."""
 

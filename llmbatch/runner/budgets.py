@@ -11,6 +11,7 @@ from collections.abc import Callable
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.events import Event, LimitLearned, Notice
 from llmbatch.core.ports import Budget
+from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
 from llmbatch.pace.daily import DailyBudget
 from llmbatch.pace.estimate import TokenEstimate
 from llmbatch.pace.learned import LearnedLimits, SentTotals
@@ -22,24 +23,31 @@ __all__ = ["Budgets", "RouteBudgets"]
 
 _MOST_ROUTES = 4096
 
+_Named = tuple[str, Budget]
+"""A budget and the limit that it keeps, as the user set it: ``--rpd 1000``; without dashes that of a pool's route."""
+
 
 class RouteBudgets:
     """The budgets of one route, shared by its tenants."""
 
-    __slots__ = ("estimate", "is_limited", "learned", "others", "tokens")
+    __slots__ = ("daily", "estimate", "is_limited", "learned", "others", "tokens")
 
     def __init__(self, route: Route, now: float) -> None:
-        self.tokens: list[Budget] = [RateBudget(route.tpm, now)] if route.tpm is not None else []
+        self.tokens: list[_Named] = []
         """Budgets of tokens."""
-        self.others: list[tuple[str, Budget]] = []
-        """Budgets of requests, each with its name."""
+        self.others: list[_Named] = []
+        """Budgets of requests per minute."""
+        self.daily: list[_Named] = []
+        """Budgets of requests per day."""
+        if route.tpm is not None:
+            self.tokens.append((f"tpm {route.tpm:g}", RateBudget(route.tpm, now)))
         if route.rpm is not None:
             self.others.append((f"rpm {route.rpm:g}", RateBudget(route.rpm, now, burst_s=1.0)))
         if route.rpd is not None:
-            self.others.append((f"rpd {route.rpd:g}", DailyBudget(route.rpd)))
+            self.daily.append((f"rpd {route.rpd:g}", DailyBudget(route.rpd)))
         self.learned = LearnedLimits()
         self.estimate = TokenEstimate()
-        self.is_limited = bool(self.tokens or self.others)
+        self.is_limited = bool(self.tokens or self.others or self.daily)
         """Whether anything of it may make a request wait."""
 
 
@@ -48,9 +56,12 @@ class Budgets:
 
     def __init__(self, options: RunOptions, now: float, *, emit: Callable[[Event], None]) -> None:
         self._emit = emit
-        self._tokens: list[Budget] = [RateBudget(options.tpm, now)] if options.tpm else []
-        self._daily = DailyBudget(options.rpd) if options.rpd else None
-        self._rpd = options.rpd
+        self._tokens: list[_Named] = []
+        self._daily: list[_Named] = []
+        if options.tpm:
+            self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
+        if options.rpd:
+            self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd)))
         self._is_limited = bool(self._tokens or self._daily)
         self._heeds_headers = not options.ignore_rate_headers
         self._routes: dict[str, RouteBudgets] = {}
@@ -67,30 +78,31 @@ class Budgets:
             known = self._routes[route.label] = RouteBudgets(route, now)
         return known
 
-    def wait(self, route: Route, request: Request, now: float) -> tuple[float, str]:
-        """Seconds until *request* may be sent, 0 if it may be now, and what it waits for."""
+    def wait(self, route: Route, request: Request, now: float) -> BudgetWait:
+        """How long *request* has to wait, and for which limit; 0 seconds if it may be sent now."""
         of_route = self.of(route, now)
-        longest, why = 0.0, ""
         if not (self._is_limited or of_route.is_limited):
-            return longest, why
-        tokens = of_route.estimate.corrected(request.tokens)
-        for budget in (*self._tokens, *of_route.tokens):
-            wait = budget.wait(tokens, now)
-            if wait > longest:
-                longest, why = wait, "tokens per minute"
+            return NO_WAIT
+        longest = NO_WAIT
+        if self._tokens or of_route.tokens:
+            tokens = of_route.estimate.corrected(request.tokens)
+            for name, budget in (*self._tokens, *of_route.tokens):
+                wait = budget.wait(tokens, now)
+                if wait > longest.seconds:
+                    longest = BudgetWait(wait, name)
         for name, budget in of_route.others:
             wait = budget.wait(1, now)
-            if wait > longest:
-                longest, why = wait, name
-        if self._daily is not None:
-            wait = self._daily.wait(1, now)
-            if wait > longest:
-                longest, why = wait, f"--rpd {self._rpd:g}"
+            if wait > longest.seconds:
+                longest = BudgetWait(wait, name)
+        for name, daily in (*self._daily, *of_route.daily):
+            wait = daily.wait(1, now)
+            if wait > longest.seconds:
+                longest = BudgetWait(wait, name, is_quota=True)
         if of_route.learned:
-            wait, limit = of_route.learned.wait(_amounts(request), now)
-            if wait > longest:
-                longest, why = wait, f"the provider's limit of {limit}"
-        return longest, why
+            learned = of_route.learned.wait(_amounts(request), now)
+            if learned.seconds > longest.seconds:
+                longest = learned
+        return longest
 
     def reserve(self, attempt: Attempt, now: float) -> None:
         """Take what *attempt*, which is sent now, is expected to use."""
@@ -101,12 +113,10 @@ class Budgets:
             return
         if self._tokens or of_route.tokens:
             attempt.reserved = of_route.estimate.corrected(request.tokens)
-            for budget in (*self._tokens, *of_route.tokens):
+            for _, budget in (*self._tokens, *of_route.tokens):
                 budget.reserve(attempt.reserved, now)
-        for _, budget in of_route.others:
+        for _, budget in (*self._daily, *of_route.daily, *of_route.others):
             budget.reserve(1, now)
-        if self._daily is not None:
-            self._daily.reserve(1, now)
 
     def settle(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
         """Replace what was reserved by what was used, and learn; *outcome* is None for a call that was canceled."""
@@ -123,7 +133,7 @@ class Budgets:
             if outcome.usage is not None:
                 used = outcome.usage.input_tokens + outcome.usage.output_tokens
                 of_route.estimate.learn(attempt.request.tokens, used)
-        for budget in (*self._tokens, *of_route.tokens):
+        for _, budget in (*self._tokens, *of_route.tokens):
             budget.settle(attempt.reserved, used, now)
 
     def _learn(self, attempt: Attempt, outcome: Outcome, sent: SentTotals, now: float) -> None:

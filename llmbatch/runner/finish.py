@@ -132,6 +132,8 @@ def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Re
     record = state.evidence.records.get(row.number)
     last = (None if record is None else record.last) or pending.last
     given_up = "" if state.dead is None else state.dead.message
+    limit = pending.route.limited_by
+    waits_for = "its turn" if limit is None else str(limit)
     return Result(
         row.number,
         row.hash,
@@ -141,7 +143,7 @@ def deferred_result(pending: PendingRow, retry_after: float, machine: str) -> Re
         deferrals=max(1, pending.deferrals),
         model=pending.route.route.model or pending.route.route.label,
         retry_after=retry_after,
-        reason=machine or given_up or state.reason or (last.message if last else "waiting for its turn"),
+        reason=machine or given_up or state.reason or (last.message if last else f"waiting for {waits_for}"),
         metadata_json=row.fields.get("metadata"),
         row=row.value,
     )

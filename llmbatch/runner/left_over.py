@@ -24,6 +24,10 @@ def why_stuck(run: RunContext) -> str:
             return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
         if not state.is_closed:
             return f"{state.label} is in an outage{flag}: {state.reason}"
+    limited = [route for route in run.routes if route.unfinished and route.limited_by is not None]
+    if limited and all(route.limited_by is not None for route in run.routes if route.unfinished):
+        limits = dict.fromkeys(f"{route.limited_by} is used up" for route in limited)
+        return f"{', '.join(limits)}"
     waits = ", ".join(route.state.label for route in run.routes if route.unfinished)
     return f"{waits} asks to wait longer than this run will"
 

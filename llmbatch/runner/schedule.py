@@ -36,7 +36,7 @@ from llmbatch.runner.settle import Settler
 __all__ = ["Scheduler"]
 
 LONG_BUDGET_WAIT = 30.0
-"""Wait for a rate limit, in seconds, from which rows are parked or go elsewhere instead of staying queued."""
+"""Wait for a quota, in seconds, from which rows are parked or go elsewhere instead of staying queued."""
 
 
 class Scheduler:
@@ -202,17 +202,18 @@ class Scheduler:
 
     def _afford(self, route: RunRoute, request: Request, now: float) -> bool:
         """Whether the rate limits allow the request now; if not, the route waits, and its rows are parked if long."""
-        wait, why = self._budgets.wait(route.route, request, now)
-        if wait <= 0.0:
+        wait = self._budgets.wait(route.route, request, now)
+        if wait.seconds <= 0.0:
+            route.limited_by = None
             return True
-        if wait < LONG_BUDGET_WAIT:
-            route.budget_until = now + wait
-            return False
-        if not route.state.is_closed:
-            route.budget_until = now + min(wait, LONG_BUDGET_WAIT)
-            return False
-        is_named = why.startswith("the provider")
-        self._settler.apply(route, route.state.pause(wait, now, why, is_named=is_named), now)
+        route.limited_by = wait
+        if wait.is_quota and wait.seconds >= LONG_BUDGET_WAIT and route.state.is_closed:
+            decisions = route.state.pause(wait.seconds, now, str(wait), is_named=wait.is_reported)
+            self._settler.apply(route, decisions, now)
+        elif route.state.is_closed:
+            route.budget_until = now + wait.seconds
+        else:
+            route.budget_until = now + min(wait.seconds, LONG_BUDGET_WAIT)
         return False
 
     # Probes and health checks.

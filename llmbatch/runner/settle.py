@@ -277,6 +277,8 @@ class Settler:
         goes_elsewhere = lacks_capacity and bool(route.backups)
         if not goes_elsewhere:
             route.ramps_to = 0  # this is its pace now
+        if pause.is_refusal:
+            route.limited_by = None
         self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named, pause.is_refusal))
         if not state.is_closed:
             return

@@ -256,7 +256,7 @@ class BatchRunner(Generic[RowT, ValueT]):
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
             )
-            outcome, deferred = await files.close_after(job, run.finish())
+            outcome, waiting = await files.close_after(job, run.finish())
             for notice in files.notices(outcome):
                 job.engine.emit(notice)
             run.warn_of_unused_model()
@@ -267,7 +267,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             if given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.
                 outcome = RunOutcome(given_up, "stopped at once, before the reader had read all lines")
-            return job.conclude(outcome, deferred)
+            return job.conclude(outcome, waiting)
 
     def run_sync(
         self,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from llmbatch.core.errors import InputError, OutputError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
-from llmbatch.core.rows import Row, encode_line
+from llmbatch.core.rows import Result, Row, encode_line
 from llmbatch.inputs.input import JsonlInput, open_input
 from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
 from llmbatch.outputs.file import Output
@@ -182,10 +182,12 @@ class FileRun:
             adapts=options.adapts,
         )
 
-    async def close_after(self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]) -> tuple[RunOutcome, int]:
+    async def close_after(
+        self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]
+    ) -> tuple[RunOutcome, Sequence[Result]]:
         """Await the end of *job*, write what is left, and list the rows that wait in the deferred file.
 
-        Gives the outcome, which a failing output replaces, and the number of deferred rows. A cancellation is raised
+        Gives the outcome, which a failing output replaces, and the results of deferred rows. A cancellation is raised
         once all lines are written. A run that stopped without any line leaves no output that was not there before;
         one whose command was wrong (exit code 2) no deferred file either.
 
@@ -216,7 +218,7 @@ class FileRun:
                     self._output.remove_if_new()
             if outcome is None:
                 job.abandon("the run was canceled")
-        return outcome, len(waiting)
+        return outcome, waiting
 
     def _is_unused(self) -> bool:
         """Whether neither this run nor an earlier one has left anything in the files of the output."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from llmbatch.core.errors import LlmbatchError, StoppedError
 from llmbatch.core.events import Event, Observer, RunStarted, as_observers
@@ -75,13 +76,14 @@ class RunJob:
         """The rows that are still waiting, as results, ordered by row number."""
         return self.engine.deferred()
 
-    def conclude(self, outcome: RunOutcome, deferred: int) -> Summary:
-        """Emit the end of the run, and build its summary; *deferred* counts the rows that are still waiting.
+    def conclude(self, outcome: RunOutcome, waiting: Sequence[Result]) -> Summary:
+        """Emit the end of the run, and build its summary; *waiting*: results of the rows that are deferred.
 
         Raises:
             WriteError: results could not be written.
             Exception: what the source raised.
         """
+        deferred = len(waiting)
         if outcome.error is not None:
             exit_code = outcome.error.exit_code if isinstance(outcome.error, LlmbatchError) else 2
             self._end(exit_code, outcome.reason, deferred)
@@ -89,7 +91,10 @@ class RunJob:
         exit_code = outcome.exit_code
         if exit_code == 0:
             exit_code = 75 if deferred else 1 if self.stats.failed else 0
-        return self._end(exit_code, outcome.reason, deferred)
+        summary = self._end(exit_code, outcome.reason, deferred)
+        retry_at = min((result.retry_at for result in waiting if result.retry_at), default=None)
+        self.summary = summary = replace(summary, retry_at=retry_at)
+        return summary
 
     def abandon(self, reason: str) -> None:
         """Emit the end of a run that was canceled."""
@@ -129,7 +134,7 @@ async def run_job(
     waiting = stamp_retry_at(job.deferred())
     for result in waiting:
         sink.put(result)
-    summary = job.conclude(outcome, len(waiting))
+    summary = job.conclude(outcome, waiting)
     if summary.exit_code == 3:
         raise StoppedError(outcome.reason, hint=outcome.hint)
     return summary

@@ -162,7 +162,7 @@ async def _results(
                 await asyncio.wait([task])
             if not all_yielded:
                 job.abandon("the stream was closed early")
-        job.conclude(outcome, len(waiting))
+        job.conclude(outcome, waiting)
         if outcome.exit_code == 3:
             raise StoppedError(outcome.reason, hint=outcome.hint)
 

@@ -69,6 +69,18 @@ def test_the_time_with_an_adaptive_concurrency_includes_its_start(llmbatch_here:
     assert f"time          {told}" in done.stdout.splitlines()
 
 
+def test_a_daily_limit_bounds_the_time(llmbatch_here: Run, tmp_path: Path) -> None:
+    """Of 25 rows at ten per day the last five go two days later; ten of ten need no second day."""
+    (tmp_path / "many.jsonl").write_text('{"prompt": "hello"}\n' * 25)
+    (tmp_path / "few.jsonl").write_text('{"prompt": "hello"}\n' * 10)
+
+    many = llmbatch_here("check", "many.jsonl", "-m", "openai/gpt-5-mini", "--rpd", "10", **KEY)
+    few = llmbatch_here("check", "few.jsonl", "-m", "openai/gpt-5-mini", "--rpd", "10", **KEY)
+
+    assert "time          about 2d00h, bound by --rpd 10" in many.stdout.splitlines()
+    assert "--rpd" not in few.stdout
+
+
 def test_strict_makes_malformed_rows_an_error(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
     """With --strict malformed rows exit with 2 and name their first lines."""
     (tmp_path / "mixed.jsonl").write_text(MIXED)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.rows import Result, encode_line
+from llmbatch.display.format import local_time
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.report.summary import Summary
 
@@ -113,6 +114,16 @@ def test_a_refusal_is_told_with_its_advice() -> None:
     assert "600 rows: 598 success, 2 failed, 40 deferred" in text
     assert "reason        openai: insufficient_quota" in text
     assert "hint          add credit" in text
+
+
+def test_deferred_rows_are_told_with_the_instant_from_which_they_may_go() -> None:
+    """Where the run leaves rows for another command, it says when that makes sense."""
+    summary = replace(SUMMARY, exit_code=75, deferred=40, retry_at="2026-11-28T14:48:29Z")
+
+    line = next(line for line in printed(summary).splitlines() if line.startswith("deferred"))
+
+    assert line == f"deferred      40 rows, may be sent again from {local_time(1795877309.0)}"
+    assert "may be sent" not in printed(replace(summary, exit_code=130))
 
 
 def test_retry_failed_is_not_offered_twice() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.calls import RateLimit
+from llmbatch.pace.budget_wait import NO_WAIT
 from llmbatch.pace.learned import LearnedLimits
 
 ONE = (1.0, 100.0, 50.0, 50.0)
@@ -21,7 +22,7 @@ def heard(*reported: RateLimit, at: float = 0.0) -> LearnedLimits:
 
 def test_nothing_is_waited_for_before_anything_is_known() -> None:
     """The first requests go at once."""
-    assert LearnedLimits().wait(ONE, 0.0) == (0.0, "")
+    assert LearnedLimits().wait(ONE, 0.0) == NO_WAIT
 
 
 def test_what_remains_may_be_sent_at_once_and_the_rest_at_the_rate_of_the_limit() -> None:
@@ -29,12 +30,13 @@ def test_what_remains_may_be_sent_at_once_and_the_rest_at_the_rate_of_the_limit(
     limits = heard(RateLimit("requests", 60, 3, 57.0))
 
     for _ in range(3):
-        assert limits.wait(ONE, 0.0)[0] == 0.0
+        assert limits.wait(ONE, 0.0).seconds == 0.0
         limits.send(ONE, 0.0)
-    wait, why = limits.wait(ONE, 0.0)
-    assert wait == pytest.approx(1.0)
-    assert why == "60 requests a minute"
-    assert limits.wait(ONE, 1.0)[0] == pytest.approx(0.0, abs=1e-6)
+    wait = limits.wait(ONE, 0.0)
+    assert wait.seconds == pytest.approx(1.0)
+    assert str(wait) == "the provider's limit of 60 requests a minute"
+    assert not wait.is_quota
+    assert limits.wait(ONE, 1.0).seconds == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -52,20 +54,20 @@ def test_a_reset_proves_the_period(limit: float, remaining: float, reset: float,
     for _ in range(int(remaining)):
         limits.send(ONE, 0.0)
 
-    assert limits.wait(ONE, 0.0)[1] == f"{limit:g} requests {window}"
+    assert limits.wait(ONE, 0.0).limit == f"{limit:,.0f} requests {window}"
 
 
 def test_without_a_proven_period_nothing_comes_back_before_the_reset() -> None:
     """40 used and back in 17 seconds fits no period."""
     limits = heard(RateLimit("requests", 60, 0, 17.0), at=100.0)
 
-    assert limits.wait(ONE, 105.0)[0] == pytest.approx(12.0)
-    assert limits.wait(ONE, 117.0)[0] == 0.0
+    assert limits.wait(ONE, 105.0).seconds == pytest.approx(12.0)
+    assert limits.wait(ONE, 117.0).seconds == 0.0
 
 
 def test_a_limit_without_period_and_reset_holds_nobody_up() -> None:
     """Fireworks tells neither: nobody knows when anything comes back."""
-    assert heard(RateLimit("input_tokens", 60000, 0)).wait(ONE, 0.0) == (0.0, "")
+    assert heard(RateLimit("input_tokens", 60000, 0)).wait(ONE, 0.0) == NO_WAIT
 
 
 def test_requests_sent_since_are_subtracted_and_older_answers_ignored() -> None:
@@ -76,16 +78,16 @@ def test_requests_sent_since_are_subtracted_and_older_answers_ignored() -> None:
     limits.hear([RateLimit("requests", 60, 2, 58.0)], second, 0.0)
     limits.hear([RateLimit("requests", 60, 59, 1.0)], first, 0.0)
 
-    assert limits.wait(ONE, 0.0)[0] == 0.0
+    assert limits.wait(ONE, 0.0).seconds == 0.0
     limits.send(ONE, 0.0)
-    assert limits.wait(ONE, 0.0)[0] == pytest.approx(1.0)
+    assert limits.wait(ONE, 0.0).seconds == pytest.approx(1.0)
 
 
 def test_what_comes_back_while_an_answer_is_written_counts() -> None:
     """The provider counted when the request came, ten seconds ago."""
     limits = heard(RateLimit("requests", 60, 0, 60.0), at=0.0)
 
-    assert limits.wait(ONE, 10.0)[0] == 0.0
+    assert limits.wait(ONE, 10.0).seconds == 0.0
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_a_lie_is_told_once_and_ignored(reported: RateLimit, words: str) -> None
     assert len(faults) == 1
     assert words in faults[0]
     assert again == ([], [])
-    assert limits.wait(ONE, 1.0)[0] == 0.0
+    assert limits.wait(ONE, 1.0).seconds == 0.0
 
 
 @pytest.mark.parametrize("odd", [RateLimit("requests", -1, -1, 0.0), RateLimit("requests", 1e12, 1e12, -5.0)])
@@ -116,7 +118,7 @@ def test_unknown_and_endless_limits_hold_nobody_up(odd: RateLimit) -> None:
     for _ in range(1000):
         limits.send(ONE, 0.0)
 
-    assert limits.wait(ONE, 0.0)[0] == 0.0
+    assert limits.wait(ONE, 0.0).seconds == 0.0
 
 
 def test_anthropic_may_round_tokens_above_the_limit() -> None:
@@ -132,10 +134,10 @@ def test_a_limit_that_is_always_exhausted_though_answers_come_is_stale() -> None
     now, faults = 0.0, []
     for _ in range(4):
         faults += limits.hear([RateLimit("requests", 60, 0, 5.0)], limits.send(ONE, now), now)[1]
-        now += limits.wait(ONE, now)[0]
+        now += limits.wait(ONE, now).seconds
 
     assert faults == ["a limit of 60 requests, of which nothing remains though nothing was sent until its reset"]
-    assert limits.wait(ONE, now)[0] == 0.0
+    assert limits.wait(ONE, now).seconds == 0.0
 
 
 def test_a_changed_limit_is_told_and_followed() -> None:
@@ -168,7 +170,7 @@ def test_what_the_provider_counts_for_a_request_is_learned() -> None:
 
     limits.hear([RateLimit("tokens", 60000, 0, None, 60.0)], limits.send(ONE, now), now)
 
-    assert limits.wait(ONE, now)[0] == pytest.approx(0.2, rel=0.15)
+    assert limits.wait(ONE, now).seconds == pytest.approx(0.2, rel=0.15)
 
 
 @given(
@@ -191,7 +193,7 @@ def test_whatever_is_reported_a_wait_is_finite_and_ends(
     for limit, remaining, reset, window, passes in story:
         limits.hear([RateLimit("requests", limit, remaining, reset, window)], limits.send(ONE, now), now)
         now += passes
-        wait, _ = limits.wait(ONE, now)
+        wait = limits.wait(ONE, now).seconds
         assert 0.0 <= wait <= 32 * 86400.0 + 1.0
-        assert limits.wait(ONE, now + wait * 1.000001 + 1e-6)[0] <= 1e-3
+        assert limits.wait(ONE, now + wait * 1.000001 + 1e-6).seconds <= 1e-3
         now += wait

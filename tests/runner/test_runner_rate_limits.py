@@ -13,6 +13,7 @@ from runner_story import Collector, Story
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.events import CallSent, LimitLearned, Notice, RowParked, Throttled
+from llmbatch.display.format import waits_for
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
@@ -229,3 +230,32 @@ def test_calls_wait_for_a_limit_without_losing_their_place() -> None:
     rows = [event.row for event in run.story.of(CallSent)]
     assert sorted(rows) == list(range(1, 91))
     assert max(abs(row - place) for place, row in enumerate(rows, 1)) <= 1
+
+
+def test_what_a_limit_of_the_user_stops_is_not_blamed_on_the_provider() -> None:
+    """The reason, the deferred rows and the display name ``--rpd``."""
+    run = send(5, None, rpd=3.0, on_outage="defer")
+
+    assert run.story.ending.exit_code == 75
+    assert run.story.ending.reason == "--rpd 3 is used up"
+    assert {result.reason for result in run.story.deferred} == {"waiting for --rpd 3"}
+    waits = waits_for(run.stats.snapshot())
+    assert waits is not None
+    assert waits.endswith(", whose limit is used up (--rpd 3, 23h59m left)")
+
+
+def test_a_reported_quota_is_named_where_it_stops_the_run() -> None:
+    """With the provider's own numbers."""
+    run = send(105, RateLimits("groq", rpd=100), on_outage="defer")
+
+    assert run.story.ending.reason == "the provider's limit of 100 requests a day is used up"
+
+
+def test_a_row_larger_than_tpm_delays_rows_and_parks_none() -> None:
+    """Each of 110 tokens waits more than a minute for ``--tpm 60``: no row is deferred for that."""
+    run = send(4, None, tpm=60.0, on_outage="defer", concurrency=1)
+
+    assert run.story.ending.exit_code == 0
+    assert run.story.statuses == {"success": 4}
+    assert not run.story.of(RowParked)
+    assert run.story.seconds > 60
