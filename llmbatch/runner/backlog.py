@@ -282,17 +282,14 @@ class Backlog:
     def divert(self, pending: PendingRow, now: float) -> bool:
         """Move a row that would be parked to another of its routes that takes rows; False if there is none."""
         other = self._find_other(pending, now) if pending.routes else None
-        if other is None:
-            return False
-        self.move(pending, other, now)
-        return True
+        if other is not None:
+            self.move(pending, other, now)
+        return other is not None
 
     def divert_parked(self, routes: Iterable[RunRoute], now: float) -> None:
         """Move parked rows of *routes* to a route that takes them now."""
-        for route in routes:
-            if route.backups and route.parked:
-                for pending in list(route.parked.values()):
-                    self.divert(pending, now)
+        for pending in [pending for route in routes if route.backups for pending in route.parked.values()]:
+            self.divert(pending, now)
 
     def park(self, pending: PendingRow, now: float, *, avoided: bool) -> None:
         """Park the row until its route recovers; *avoided*: it would otherwise have been sent now."""
@@ -322,12 +319,9 @@ class Backlog:
                 for row in route.state.evidence.records
                 if (pending := self.rows.get(row)) is not None and pending.state is RowState.HELD
             ]
-        for pending in waiting:
+        for pending in (*waiting, *held):
             if not self.divert(pending, now):
-                self.park(pending, now, avoided=True)
-        for pending in held:
-            if not self.divert(pending, now):
-                self.park(pending, now, avoided=False)
+                self.park(pending, now, avoided=pending.state is not RowState.HELD)
 
     def is_paused(self, route: RunRoute) -> bool:
         """Whether the rows of *route* are parked until its named wait is over."""
