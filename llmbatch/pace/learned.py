@@ -14,7 +14,8 @@ Pure: time is an argument, in seconds, and nothing here waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 
 from llmbatch.core.calls import LimitKind, RateLimit
 from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
@@ -56,8 +57,23 @@ MARGIN = 1.01
 CHANGED = 0.05
 """Change of a limit that is worth telling, as a share of it."""
 
+MOST_REFUSED = 256
+"""Refused requests that are remembered, to be left out of what the provider took."""
+
+SHORTEST_BURST = 1.0
+"""Seconds of a limit that may be sent at once, at least, however often more is refused."""
+
+FIRST_BURST = 0.25
+"""Part of a limit that may be sent at once after the first refusal of what it has room for."""
+
+MUCH = 0.3
+"""Part of a limit that must remain for a refusal to contradict it."""
+
 SentTotals = tuple[float, float, float, float]
 """Requests, tokens, input tokens and output tokens that were sent on a route so far."""
+
+_Refused = Collection[tuple[float, SentTotals]]
+"""Numbers of requests, and what they counted as."""
 
 _AT: dict[LimitKind, int] = {"requests": 0, "tokens": 1, "input_tokens": 2, "output_tokens": 3}
 
@@ -67,9 +83,14 @@ class _LearnedLimit:
 
     __slots__ = (
         "_at",
+        "_burst",
+        "_burst_at",
+        "_burst_level",
+        "_burst_set_at",
         "_empty",
         "_full_at",
         "_heard",
+        "_index",
         "_is_requests",
         "_is_rounded",
         "_level",
@@ -83,6 +104,7 @@ class _LearnedLimit:
     )
 
     def __init__(self, kind: LimitKind) -> None:
+        self._index = _AT[kind]
         self._is_requests = kind == "requests"
         self._is_rounded = kind != "requests"
         """Whether all that it has said of tokens were whole thousands."""
@@ -98,15 +120,24 @@ class _LearnedLimit:
         """Requests sent up to the call whose answer was heeded last."""
         self._waited_until = -math.inf
         self._empty = 0
-        self._heard: tuple[float, float, float] | None = None
-        """What remained at the answer heeded last, what was sent up to its call, and when that was."""
+        self._heard: tuple[float, float, float, float] | None = None
+        """What remained at the answer compared last, the call's number, what was sent up to it, and when that was."""
         self._ratio = 1.0
         """What requests count for with the provider, relative to our own estimate of them."""
+        self._burst = math.inf
+        """How much may be sent at once; less than the limit if the provider refuses bursts that it has room for."""
+        self._burst_level = math.inf
+        """How much of that may be sent now."""
+        self._burst_at = 0.0
+        self._burst_set_at = -math.inf
 
-    def hear(self, reported: RateLimit, call: float, sent: float, sent_after: float, sent_at: float) -> str:
+    def hear(
+        self, reported: RateLimit, call: float, sent: float, sent_after: float, sent_at: float, refused: _Refused
+    ) -> str:
         """Take in what the answer to request number *call* says, which was sent at *sent_at*.
 
-        *sent*: what was sent up to it, and *sent_after* since.
+        *sent*: what was sent up to it, and *sent_after* since. *refused*: requests among both of which nothing was
+        taken.
 
         Providers count a request, and report what remains, when it arrives.
 
@@ -129,6 +160,8 @@ class _LearnedLimit:
             self._empty = 0
         self._newest = call
         if reported.limit != self.limit:
+            if self._burst < math.inf:
+                self._burst = max(1.0, self._burst * reported.limit / self.limit)
             self.limit = reported.limit
             self.window = reported.window_s
         if self.window is None and reported.reset_s is not None and reported.reset_s > 0 and used >= 1:
@@ -136,30 +169,56 @@ class _LearnedLimit:
         remaining = reported.remaining
         if remaining % ROUNDING:
             self._is_rounded = False
-        self._learn_ratio(remaining, sent, sent_at)
+        self._learn_ratio(remaining, call, sent, sent_at, refused)
         if self._is_rounded and remaining:
             remaining -= ROUNDING / 2
+        sent_after -= self._sum(refused, call, math.inf)
         self._level = remaining - sent_after * self._factor
         self._at = sent_at
         reset = reported.reset_s
         self._full_at = math.inf if reset is None else sent_at + max(0.0, reset)
         return ""
 
-    def _learn_ratio(self, remaining: float, sent: float, sent_at: float) -> None:
-        """Compare what the provider took between two calls with what was sent between them.
+    def _sum(self, refused: _Refused, after: float, up_to: float) -> float:
+        """What was refused of the requests with a number above *after* and at most *up_to*."""
+        return sum(amounts[self._index] for number, amounts in refused if after < number <= up_to) if refused else 0.0
 
-        Over a part of the limit that is large beside the rounding of what remains.
+    def _learn_ratio(self, remaining: float, call: float, sent: float, sent_at: float, refused: _Refused) -> None:
+        """Compare what the provider took between two calls with what was sent between them and not refused.
+
+        Over a part of the limit that is large beside the rounding of what remains. If refused requests counted as
+        taken, too low a ratio would confirm itself: more requests would be refused, and nothing be taken for them.
         """
         heard = self._heard
         least = FEWEST * ROUNDING if self._is_rounded else max(FEWEST, COMPARED * self.limit)
-        if heard is not None and heard[0] <= 0.9 * self.limit and sent - heard[1] < least:
+        used = 0.0 if heard is None else sent - heard[2] - self._sum(refused, heard[1], call)
+        if heard is not None and heard[0] <= 0.9 * self.limit and used < least:
             return
-        self._heard = (remaining, sent, sent_at)
+        self._heard = (remaining, call, sent, sent_at)
         if heard is None or self.window is None or heard[0] > 0.9 * self.limit:
             return  # a bucket that was full in between took less than it could
-        came_back = (sent_at - heard[2]) * self.limit / self.window
-        ratio = (heard[0] + came_back - remaining) / (sent - heard[1])
+        came_back = (sent_at - heard[3]) * self.limit / self.window
+        ratio = (heard[0] + came_back - remaining) / used
         self._ratio += RATIO_WEIGHT * (min(MOST_RATIO, max(1.0 / MOST_RATIO, ratio)) - self._ratio)
+
+    def refused(self, amount: float, call: float, sent_at: float, now: float) -> None:
+        """Note that request number *call* was throttled, which was sent at *sent_at*.
+
+        Nothing was taken for it. If much remains, the provider keeps another limit over a shorter time, such as
+        Azure's over ten seconds: from then on less is sent at once, at the same rate.
+        """
+        if self._level == math.inf or self.is_ignored:
+            return
+        self._fill(now)
+        if call > self._newest:
+            self._level = min(self.limit, self._level + amount * self._factor)
+        is_short = self.window is not None and self.window <= _MINUTE
+        if self.window is None or not is_short or self._level < MUCH * self.limit or sent_at <= self._burst_set_at:
+            return
+        burst = FIRST_BURST * self.limit if self._burst == math.inf else self._burst / 2
+        self._burst = max(burst, 1.0, SHORTEST_BURST * self.limit / self.window)
+        self._burst_level = min(0.0, self._burst_level)
+        self._burst_at = self._burst_set_at = now
 
     @property
     def _factor(self) -> float:
@@ -172,11 +231,13 @@ class _LearnedLimit:
             return 0.0
         self._fill(now)
         needed = amount if amount <= 1.0 else amount * MARGIN + 1.0  # an estimate, of more than one request
-        missing = min(needed * self._factor, self.limit) - self._level
-        if missing <= 1e-9:
+        needed *= self._factor
+        missing = min(needed, self.limit) - self._level
+        in_burst = min(needed, self._burst) - self._burst_level if self._burst < math.inf else 0.0
+        if missing <= 1e-9 and in_burst <= 1e-9:
             return 0.0
-        by_rate = math.inf if self.window is None else missing * self.window / self.limit
-        wait = min(by_rate, self._full_at - now)
+        by_rate = math.inf if self.window is None else max(missing, in_burst) * self.window / self.limit
+        wait = by_rate if missing <= 1e-9 else min(by_rate, self._full_at - now)
         if wait == math.inf or now + wait <= now:
             return 0.0
         if by_rate == math.inf:
@@ -188,8 +249,12 @@ class _LearnedLimit:
         if self._level != math.inf:
             self._fill(now)
             self._level -= amount * self._factor
+            self._burst_level -= amount * self._factor
 
     def _fill(self, now: float) -> None:
+        if self._burst < math.inf and self.window is not None:
+            came_back = (now - self._burst_at) * self.limit / self.window
+            self._burst_level, self._burst_at = min(self._burst, self._burst_level + came_back), now
         if now >= self._full_at:
             self._level, self._full_at = max(self._level, self.limit), math.inf
         elif self.window is not None:
@@ -200,11 +265,13 @@ class _LearnedLimit:
 class LearnedLimits:
     """The limits of one route that its answers reported. Not safe for concurrent use."""
 
-    __slots__ = ("_limits", "_sent")
+    __slots__ = ("_limits", "_refused", "_sent")
 
     def __init__(self) -> None:
         self._limits: dict[tuple[LimitKind, float | None], _LearnedLimit] = {}
         self._sent: SentTotals = (0.0, 0.0, 0.0, 0.0)
+        self._refused: deque[tuple[float, SentTotals]] = deque(maxlen=MOST_REFUSED)
+        """The latest refused requests: their numbers and what they counted as."""
 
     def __bool__(self) -> bool:
         return bool(self._limits)
@@ -220,6 +287,12 @@ class LearnedLimits:
         for (kind, _), known in self._limits.items():
             known.send(amounts[_AT[kind]], now)
         return self._sent
+
+    def refused(self, amounts: SentTotals, sent: SentTotals, sent_at: float, now: float) -> None:
+        """Note that a request was throttled; *sent*: what :meth:`send` returned for it, at *sent_at*."""
+        self._refused.append((sent[0], amounts))
+        for (kind, _), known in self._limits.items():
+            known.refused(amounts[_AT[kind]], sent[0], sent_at, now)
 
     def hear(
         self, reported: Sequence[RateLimit], sent: SentTotals, sent_at: float
@@ -238,7 +311,7 @@ class LearnedLimits:
             if known is None:
                 known = self._limits[key] = _LearnedLimit(one.kind)
             at = _AT[one.kind]
-            fault = known.hear(one, sent[0], sent[at], self._sent[at] - sent[at], sent_at)
+            fault = known.hear(one, sent[0], sent[at], self._sent[at] - sent[at], sent_at, self._refused)
             if fault:
                 faults.append(f"a limit of {one.limit:g} {one.kind.replace('_', ' ')}, of which {fault}")
             elif not known.is_ignored and abs(known.limit - known.told) > CHANGED * known.told:

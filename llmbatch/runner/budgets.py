@@ -122,8 +122,13 @@ class Budgets:
         """Replace what was reserved by what was used, and learn; *outcome* is None for a call that was canceled."""
         if attempt.reserved:
             self._settle_tokens(attempt, outcome, now)
-        if outcome is not None and outcome.limits and attempt.sent is not None:
+        if outcome is None or attempt.sent is None:
+            return
+        if outcome.limits:
             self._learn(attempt, outcome, attempt.sent, now)
+        elif outcome.verdict == "throttled":
+            learned = self.of(attempt.route.route, now).learned
+            learned.refused(_amounts(attempt.request), attempt.sent, attempt.call.sent_at, now)
 
     def _settle_tokens(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
         of_route = self.of(attempt.route.route, now)

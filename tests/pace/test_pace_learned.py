@@ -173,6 +173,70 @@ def test_what_the_provider_counts_for_a_request_is_learned() -> None:
     assert limits.wait(ONE, now).seconds == pytest.approx(0.2, rel=0.15)
 
 
+def test_refused_requests_do_not_make_the_others_look_cheap() -> None:
+    """Nothing was taken for them. Counted as taken, they would seem to cost half, and more would be refused."""
+    limits, left = LearnedLimits(), 30_000.0
+    for second in range(60):
+        now = second * 0.1
+        good, refused = limits.send(ONE, now), limits.send(ONE, now)
+        left -= 100.0
+        limits.refused(ONE, refused, now, now)
+        limits.hear([RateLimit("tokens", 60_000, left, None, 3600.0)], good, now)
+
+    at_once = 0
+    while limits.wait(ONE, now).seconds == 0.0:
+        limits.send(ONE, now)
+        at_once += 1
+    assert at_once == pytest.approx(left / 100, abs=5)
+
+
+def test_what_was_refused_since_is_not_subtracted() -> None:
+    """The second request was refused: one of the two that remained is left."""
+    limits = LearnedLimits()
+    first, second, _ = limits.send(ONE, 0.0), limits.send(ONE, 0.0), limits.send(ONE, 0.0)
+
+    limits.refused(ONE, second, 0.0, 0.1)
+    limits.hear([RateLimit("requests", 60, 2, 58.0)], first, 0.0)
+
+    assert limits.wait(ONE, 0.0).seconds == 0.0
+    limits.send(ONE, 0.0)
+    assert limits.wait(ONE, 0.0).seconds == pytest.approx(1.0)
+
+
+def test_a_refusal_beside_much_that_remains_shortens_bursts_and_not_the_rate() -> None:
+    """Azure takes ten seconds of the limit at once and does not say so: 15, 7.5 and so on are tried, not below one."""
+    limits = heard(RateLimit("requests", 60, 59, 1.0))
+    now, sent = 0.0, []
+    for refused_at in (1.0, 30.0):
+        limits.refused(ONE, limits.send(ONE, refused_at - 0.1), refused_at - 0.1, refused_at)
+    for _ in range(100):
+        now = max(now, refused_at)
+        now += limits.wait(ONE, now).seconds
+        limits.send(ONE, now)
+        sent.append(now)
+
+    assert sent[-1] - sent[0] == pytest.approx(99.0, abs=0.1)
+    later = 1000.0
+    at_once = 0
+    while limits.wait(ONE, later).seconds == 0.0:
+        limits.send(ONE, later)
+        at_once += 1
+    assert at_once == 7
+
+
+def test_a_refusal_where_little_remains_is_no_sign_of_another_limit() -> None:
+    """The estimate was a little off: all that remains may still be sent at once later."""
+    limits = heard(RateLimit("requests", 60, 2, 58.0))
+    limits.refused(ONE, limits.send(ONE, 0.5), 0.5, 1.0)
+
+    later, at_once = 1000.0, 0
+    while limits.wait(ONE, later).seconds == 0.0:
+        limits.send(ONE, later)
+        at_once += 1
+
+    assert at_once == 60
+
+
 @given(
     st.lists(
         st.tuples(

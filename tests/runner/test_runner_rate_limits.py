@@ -109,6 +109,23 @@ def test_reported_tokens_per_minute_are_used_and_hardly_ever_exceeded(style: Any
     assert run.refused <= 0.01
 
 
+def test_a_limit_over_ten_seconds_that_nobody_reports_is_found() -> None:
+    """Azure reports requests per minute, and refuses more than ten seconds of them at once."""
+    run = send(1000, RateLimits("azure", rpm=600), latency=0.3)
+
+    assert run.story.statuses == {"success": 1000}
+    assert run.rate(10, 70) >= 0.95 * 600
+    assert run.refused <= 0.01
+
+
+def test_tokens_of_many_rows_at_once_are_not_underestimated_after_refusals() -> None:
+    """40 requests are in flight before anything is known of a limit of 60 of them; one refusal brings no more."""
+    run = send(250, RateLimits("openai", tpm=6300), latency=0.3)
+
+    assert run.story.statuses == {"success": 250}
+    assert run.refused <= 0.01
+
+
 @pytest.mark.slow  # thousands of calls in virtual time
 def test_limits_that_change_are_followed() -> None:
     """Halved after two minutes and doubled after four: within half a minute the rate is the new one."""
