@@ -139,7 +139,7 @@ class Outcome:
     ``dns_failed``, ``connection_failed``, ``connect_timeout``, ``no_network``). ``certain``: False if only the wording
     of this response, or a 402, says that the account is refused; then it takes several rows. ``hint``: what an operator
     can do; for an exception of the program's own its type, its message, and where it was raised. ``value``: what an
-    async function returned. ``limits``: rate limits that a good answer reported. ``tier``: the service tier that the
+    async function returned. ``limits``: rate limits that a good answer reported or a refusal stated. ``tier``: that the
     provider says it billed, ``standard`` for its default; None if it says nothing. ``lacks_capacity``: the cheaper tier
     that was asked for has none now, which says nothing about the row. ``is_cached``: it is the
     answer to an equal request, and cost no call.

@@ -230,7 +230,7 @@ class LimitChanged:
 
 @dataclass(frozen=True, slots=True)
 class LimitLearned:
-    """The provider reported a rate limit of ``route``: ``limit`` of ``kind`` in ``window_s`` seconds (None: unknown).
+    """The provider told a rate limit of ``route``: ``limit`` of ``kind`` in ``window_s`` seconds (None: unknown).
 
     ``kind`` is ``requests``, ``tokens``, ``input_tokens`` or ``output_tokens``. Emitted once, and when it has changed.
     """
@@ -240,6 +240,8 @@ class LimitLearned:
     kind: LimitKind
     limit: float
     window_s: float | None
+    source: Literal["headers", "refusal"] = "headers"
+    """Where: in the headers of good answers, or in the words of a refusal."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,8 @@ class LogLines:
             case LimitLearned(kind=kind, limit=limit):
                 what = f"{limit:,.0f} {kind.replace('_', ' ')}"
                 window = "" if event.window_s is None else f" in {duration(event.window_s)}"
-                return LogLine("info", f"{elided(event.route, 80)} reports its rate limit: {what}{window}")
+                says = "reports" if event.source == "headers" else "states, where it refuses,"
+                return LogLine("info", f"{elided(event.route, 80)} {says} its rate limit: {what}{window}")
             case RowMoved():
                 return LogLine("info", f"row {event.row}: goes to {elided(event.to, 80)}")
             case RowsRequeued():

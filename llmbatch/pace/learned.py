@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 from llmbatch.core.calls import LimitKind, RateLimit
 from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
 
-__all__ = ["LearnedLimits", "SentTotals"]
+__all__ = ["AMOUNT_OF", "LearnedLimits", "SentTotals"]
 
 _MINUTE = 60.0
 
@@ -75,7 +75,8 @@ SentTotals = tuple[float, float, float, float]
 _Refused = Collection[tuple[float, SentTotals]]
 """Numbers of requests, and what they counted as."""
 
-_AT: dict[LimitKind, int] = {"requests": 0, "tokens": 1, "input_tokens": 2, "output_tokens": 3}
+AMOUNT_OF: dict[LimitKind, int] = {"requests": 0, "tokens": 1, "input_tokens": 2, "output_tokens": 3}
+"""Where the amount of each kind is in :data:`SentTotals`."""
 
 
 class _LearnedLimit:
@@ -104,7 +105,7 @@ class _LearnedLimit:
     )
 
     def __init__(self, kind: LimitKind) -> None:
-        self._index = _AT[kind]
+        self._index = AMOUNT_OF[kind]
         self._is_requests = kind == "requests"
         self._is_rounded = kind != "requests"
         """Whether all that it has said of tokens were whole thousands."""
@@ -285,14 +286,26 @@ class LearnedLimits:
         sent = self._sent
         self._sent = (sent[0] + amounts[0], sent[1] + amounts[1], sent[2] + amounts[2], sent[3] + amounts[3])
         for (kind, _), known in self._limits.items():
-            known.send(amounts[_AT[kind]], now)
+            known.send(amounts[AMOUNT_OF[kind]], now)
         return self._sent
+
+    def knows(self, kind: LimitKind, window: float | None) -> bool:
+        """Whether good answers report a limit of *kind* over that period."""
+        return any(
+            one == kind and known.window == window and not known.is_ignored for (one, _), known in self._limits.items()
+        )
+
+    def sent_after(self, sent: SentTotals) -> SentTotals:
+        """What was sent after a request and not refused; *sent*: what :meth:`send` returned for it."""
+        later = [amounts for number, amounts in self._refused if number > sent[0]]
+        left = [self._sent[at] - sent[at] - sum(amounts[at] for amounts in later) for at in range(4)]
+        return left[0], left[1], left[2], left[3]
 
     def refused(self, amounts: SentTotals, sent: SentTotals, sent_at: float, now: float) -> None:
         """Note that a request was throttled; *sent*: what :meth:`send` returned for it, at *sent_at*."""
         self._refused.append((sent[0], amounts))
         for (kind, _), known in self._limits.items():
-            known.refused(amounts[_AT[kind]], sent[0], sent_at, now)
+            known.refused(amounts[AMOUNT_OF[kind]], sent[0], sent_at, now)
 
     def hear(
         self, reported: Sequence[RateLimit], sent: SentTotals, sent_at: float
@@ -310,7 +323,7 @@ class LearnedLimits:
             known = self._limits.get(key)
             if known is None:
                 known = self._limits[key] = _LearnedLimit(one.kind)
-            at = _AT[one.kind]
+            at = AMOUNT_OF[one.kind]
             fault = known.hear(one, sent[0], sent[at], self._sent[at] - sent[at], sent_at, self._refused)
             if fault:
                 faults.append(f"a limit of {one.limit:g} {one.kind.replace('_', ' ')}, of which {fault}")
@@ -323,7 +336,7 @@ class LearnedLimits:
         """How long a request has to wait, and for which limit."""
         longest, slowest = 0.0, None
         for (kind, _), known in self._limits.items():
-            wait = known.wait(amounts[_AT[kind]], now)
+            wait = known.wait(amounts[AMOUNT_OF[kind]], now)
             if wait > longest:
                 longest, slowest = wait, (kind, known)
         if slowest is None:

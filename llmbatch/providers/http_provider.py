@@ -13,6 +13,7 @@ from hashlib import blake2b
 from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.rate_headers import read_rate_limits
+from llmbatch.classify.stated_limits import read_stated_limits
 from llmbatch.core.calls import Outcome, Reply, Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
@@ -279,6 +280,10 @@ class HttpProvider:
             self._answers += 1
             much = math.inf if self._answers % _ANSWERS_PER_LOOK == 1 else _MUCH
             limits = read_rate_limits(reply.headers, below=much)
+            if limits:
+                return replace(outcome, limits=limits)
+        elif outcome.verdict == "throttled":
+            limits = read_stated_limits(outcome.message)
             if limits:
                 return replace(outcome, limits=limits)
         return outcome

@@ -15,6 +15,7 @@ from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
 from llmbatch.pace.daily import DailyBudget
 from llmbatch.pace.estimate import TokenEstimate
 from llmbatch.pace.learned import LearnedLimits, SentTotals
+from llmbatch.pace.stated import StatedLimits
 from llmbatch.pace.tokens import RateBudget
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.options import RunOptions
@@ -30,7 +31,7 @@ _Named = tuple[str, Budget]
 class RouteBudgets:
     """The budgets of one route, shared by its tenants."""
 
-    __slots__ = ("daily", "estimate", "is_limited", "learned", "others", "tokens")
+    __slots__ = ("daily", "estimate", "is_limited", "learned", "others", "stated", "tokens")
 
     def __init__(self, route: Route, now: float) -> None:
         self.tokens: list[_Named] = []
@@ -46,6 +47,7 @@ class RouteBudgets:
         if route.rpd is not None:
             self.daily.append((f"rpd {route.rpd:g}", DailyBudget(route.rpd)))
         self.learned = LearnedLimits()
+        self.stated = StatedLimits()
         self.estimate = TokenEstimate()
         self.is_limited = bool(self.tokens or self.others or self.daily)
         """Whether anything of it may make a request wait."""
@@ -102,6 +104,10 @@ class Budgets:
             learned = of_route.learned.wait(_amounts(request), now)
             if learned.seconds > longest.seconds:
                 longest = learned
+        if of_route.stated:
+            stated = of_route.stated.wait(_amounts(request), now)
+            if stated.seconds > longest.seconds:
+                longest = stated
         return longest
 
     def reserve(self, attempt: Attempt, now: float) -> None:
@@ -115,6 +121,8 @@ class Budgets:
             attempt.reserved = of_route.estimate.corrected(request.tokens)
             for _, budget in (*self._tokens, *of_route.tokens):
                 budget.reserve(attempt.reserved, now)
+        if of_route.stated:
+            of_route.stated.send(_amounts(request), now)
         for _, budget in (*self._daily, *of_route.daily, *of_route.others):
             budget.reserve(1, now)
 
@@ -124,11 +132,10 @@ class Budgets:
             self._settle_tokens(attempt, outcome, now)
         if outcome is None or attempt.sent is None:
             return
-        if outcome.limits:
+        if outcome.verdict == "throttled":
+            self._learn_refusal(attempt, outcome, attempt.sent, now)
+        elif outcome.limits:
             self._learn(attempt, outcome, attempt.sent, now)
-        elif outcome.verdict == "throttled":
-            learned = self.of(attempt.route.route, now).learned
-            learned.refused(_amounts(attempt.request), attempt.sent, attempt.call.sent_at, now)
 
     def _settle_tokens(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:
         of_route = self.of(attempt.route.route, now)
@@ -147,10 +154,23 @@ class Budgets:
         of_route.is_limited = True
         changed, faults = of_route.learned.hear(outcome.limits, sent, attempt.call.sent_at)
         for reported, window in changed:
-            self._emit(LimitLearned(now, label, reported.kind, reported.limit, window))
+            self._emit(LimitLearned(now, label, reported.kind, reported.limit, window, "headers"))
         for fault in faults:
             text = f"{label} reports {fault}: this limit is ignored"
             self._emit(Notice(now, "info", text, "--ignore-rate-headers ignores all that it reports"))
+
+    def _learn_refusal(self, attempt: Attempt, outcome: Outcome, sent: SentTotals, now: float) -> None:
+        """Learn from a refusal, of which nothing was taken, and which may state a limit that nothing else reports."""
+        of_route, amounts, sent_at = self.of(attempt.route.route, now), _amounts(attempt.request), attempt.call.sent_at
+        learned, stated = of_route.learned, of_route.stated
+        learned.refused(amounts, sent, sent_at, now)
+        limits = [limit for limit in outcome.limits if not learned.knows(limit.kind, limit.window_s)]
+        if not limits and not stated:
+            return
+        of_route.is_limited = True
+        for limit in stated.refused(amounts, sent[0], learned.sent_after(sent), sent_at, now, limits):
+            label = attempt.route.state.label
+            self._emit(LimitLearned(now, label, limit.kind, limit.limit, limit.window_s, "refusal"))
 
 
 def _amounts(request: Request) -> SentTotals:

@@ -118,6 +118,19 @@ def test_a_limit_over_ten_seconds_that_nobody_reports_is_found() -> None:
     assert run.refused <= 0.01
 
 
+@pytest.mark.parametrize(
+    "limits", [RateLimits("groq", rpm=600, rpd=14400), RateLimits("openai", rpm=600, headers=False)]
+)
+def test_a_limit_that_only_refusals_state_is_kept(limits: RateLimits) -> None:
+    """Groq reports the day's requests; those of the minute are in the words of its refusals only."""
+    run = send(1500, limits, latency=0.3)
+
+    assert run.story.statuses == {"success": 1500}
+    assert run.rate(60, 85) >= 0.95 * 600
+    assert run.refused <= 0.02
+    assert ("requests", 600.0, "refusal") in [(e.kind, e.limit, e.source) for e in run.story.of(LimitLearned)]
+
+
 def test_tokens_of_many_rows_at_once_are_not_underestimated_after_refusals() -> None:
     """40 requests are in flight before anything is known of a limit of 60 of them; one refusal brings no more."""
     run = send(250, RateLimits("openai", tpm=6300), latency=0.3)
