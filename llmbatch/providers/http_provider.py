@@ -228,7 +228,11 @@ class HttpProvider:
             UsageError: the row needs a key that is not there.
         """
         kind, target = self._resolve(row)
-        return not (kind.body or kind.endpoint) or knows_endpoint(target.provider, target.endpoint)
+        if (kind.body is not None or kind.endpoint) and not knows_endpoint(target.provider, target.endpoint):
+            return False
+        if kind.body is None and not kind.members.get("prompt", "").startswith('"'):
+            self.request(row, target.route)  # not all messages and lists can be written in every format
+        return True
 
     def check_target(self) -> None:
         """Check that the run's model has an address and a key, before any row is read.

@@ -218,6 +218,19 @@ def test_rows_that_only_the_first_format_can_carry_wait_for_it() -> None:
     assert servers.good("second") > 100
 
 
+def test_messages_that_the_fallback_cannot_take_wait_for_the_first_route(prompts: Prompts) -> None:
+    """Anthropic takes none that are of the system alone; nothing breaks when the others move."""
+    odd: list[object] = [{"messages": [{"role": "system", "content": f"row {number}"}]} for number in range(20)]
+    rows = [*prompts(400), *odd, *prompts(400)]
+    story, _ = send(
+        rows, {"first": [Phase(2), Phase(60, "down"), FINE], "second": [FINE]}, fallback=("anthropic/second",)
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 820})
+    assert {result.model for result in story.results if 400 < result.number <= 420} == {"openai/first"}
+    assert any(result.model == "anthropic/second" for result in story.results)
+
+
 def test_defer_leaves_no_row_that_some_route_takes(prompts: Prompts) -> None:
     """``--on-outage defer`` ends when all that can be done is done."""
     story, _ = send(prompts(1000), {"first": [Phase(5), Phase(math.inf, "down")], "second": [FINE]}, on_outage="defer")
