@@ -364,3 +364,28 @@ def test_each_route_of_a_pool_keeps_its_own_limits(prompts: Prompts) -> None:
     assert len(sent.transports["key-b"].log) == 50
     assert len(sent.transports["key-a"].log) <= story.seconds + 3
     assert story.seconds < 60
+
+
+ERRORS, THROTTLED = Phase(math.inf, "errors", share=0.1), Phase(math.inf, "throttle", share=0.3)
+
+
+@pytest.mark.slow  # thousands of calls in virtual time
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ([Phase(3), Phase(40, "down"), FINE], [THROTTLED]),
+        ([Phase(3), Phase(60, "hang"), FINE], [ERRORS]),
+        ([Phase(3), Phase(math.inf, "quota")], [Phase(2), Phase(30, "down"), FINE]),
+        ([*[Phase(5), Phase(5, "down")] * 6, FINE], [*[Phase(2), Phase(4, "down")] * 8, FINE]),
+    ],
+    ids=["throttled fallback", "fallback with errors", "no money, then an outage", "both flap"],
+)
+def test_bad_rows_alone_fail_though_neither_route_is_well(
+    prompts: Prompts, first: list[Phase], second: list[Phase]
+) -> None:
+    """Everyday mess at both routes at once costs no good row, and no bad row goes back and forth for ever."""
+    story, _ = send(prompts(1500, poison=range(50, 1500, 50)), {"first": first, "second": second}, timeout=10.0)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 1471, "failed": 29})
+    assert max(result.attempts for result in story.results) <= 20
+    assert story.seconds < 120
