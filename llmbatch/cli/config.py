@@ -1,7 +1,7 @@
 """One configuration file: TOML, its top-level keys named like the flags of ``run``, and ``[params]`` and ``[pools]``.
 
-Names and values come from the table in :mod:`llmbatch.runner.options`, and a message names file and key. A file that
-holds an API key is refused. :mod:`llmbatch.cli.settings` finds the files and ranks them.
+Names and values come from the table in :mod:`llmbatch.runner.command_options`, and a message names file and key. A file
+that holds an API key is refused. :mod:`llmbatch.cli.settings` finds the files and ranks them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option
-from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:

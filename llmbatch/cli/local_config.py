@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from llmbatch.cli.terminal import tell_note
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Local, Option
-from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``run``, ``check`` and ``sim drill``: the commands whose flags come from the table in :mod:`llmbatch.runner.options`.
+"""``run``, ``check`` and ``sim drill``: commands whose flags come from :mod:`llmbatch.runner.command_options`.
 
 Flags reach one function as they were typed; :mod:`llmbatch.cli.settings` reads and checks them.
 """
@@ -17,8 +17,8 @@ import typer.core
 import typer.main
 
 from llmbatch.cli.help import PlainCommand, UnconvertedCommand
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
-from llmbatch.runner.options import OPTIONS
 from llmbatch.runner.value_types import Choice
 
 if TYPE_CHECKING:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import GROUPS, Option
-from llmbatch.runner.options import OPTIONS, RUN_OPTIONS
+from llmbatch.runner.options import RUN_OPTIONS
 from llmbatch.runner.value_types import Text
 
 __all__ = ["to_markdown"]
 
 _HEAD = """# Options
 
-Generated from the table in `llmbatch/runner/options.py` by `python -m llmbatch.cli.option_docs`.
+Generated from the table in `llmbatch/runner/command_options.py` by `python -m llmbatch.cli.option_docs`.
 
 Every option is a flag of `llmbatch run` and `llmbatch check`. If the second column has a name, the option can also be
 set in `llmbatch.toml` under that name (with dashes or underscores) and by an environment variable: `LLMBATCH_` and the

@@ -2,7 +2,7 @@
 
 Everything that comes from outside is checked here, and a message names its source. What a ``./llmbatch.toml`` may not
 set is left out, see :mod:`llmbatch.cli.local_config`.
-Files are parsed in :mod:`llmbatch.cli.config`; the options and their defaults are in :mod:`llmbatch.runner.options`.
+Files are parsed in :mod:`llmbatch.cli.config`; options and defaults are in :mod:`llmbatch.runner.command_options`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from llmbatch.cli.trust import is_trusted
 from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import check_headers
 from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
+from llmbatch.runner.command_options import OPTIONS, CommandOptions
 from llmbatch.runner.option import Option
-from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, CommandOptions
+from llmbatch.runner.options import RUN_OPTIONS
 from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Iterator, Mapping
 
 from llmbatch.cli.terminal import shown, tell_note
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.intents import find_intent
-from llmbatch.runner.options import OPTIONS
 
 __all__ = ["tell_about_variables"]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 
 from llmbatch.core.errors import UsageError
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option
-from llmbatch.runner.options import OPTIONS, RUN_OPTIONS
+from llmbatch.runner.options import RUN_OPTIONS
 
 __all__ = ["check_keywords", "check_names"]
 

@@ -1,8 +1,9 @@
-"""The table of options: name, type, default, range, unit, flags and help of each.
+"""The table of options, first part: those that say how rows are sent.
 
-Flags, ``LLMBATCH_*`` variables, keys of configuration files, the policies of a drill, the help and the library's
-keywords are derived from it. To add an option, add a field: to :class:`RunOptions` for how rows are sent, and to
-:class:`CommandOptions` for anything else. Importing this module loads nothing but the standard library.
+Name, type, default, range, unit, flags and help of each. Flags, ``LLMBATCH_*`` variables, keys of configuration files,
+the policies of a drill, the help and the library's keywords are derived from the table. To add an option, add a field:
+to :class:`RunOptions` for how rows are sent, and to :class:`~llmbatch.runner.command_options.CommandOptions` for
+anything else. Importing this module loads nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -10,30 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from llmbatch.core.headers import Headers
 from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.option import option, options_of
-from llmbatch.runner.quantities import Duration, Number, Size, Whole
-from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text
+from llmbatch.runner.quantities import Duration, Number, Whole
+from llmbatch.runner.value_types import Choice, FieldPath, Switch
 
 __all__ = [
-    "OPTIONS",
     "RUN_OPTIONS",
-    "CommandOptions",
-    "Endpoint",
-    "Fsync",
-    "Lock",
     "OnOutage",
-    "Progress",
     "RunOptions",
     "Tier",
 ]
 
-Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
-Fsync = Literal["group", "off"]
-Lock = Literal["on", "off"]
 OnOutage = Literal["wait", "defer", "fail"]
-Progress = Literal["auto", "rich", "plain", "json", "none"]
 Tier = Literal["standard", "flex", "flex,standard"]
 
 _TIMEOUT = 120.0
@@ -198,7 +188,7 @@ class RunOptions:
             row.check(getattr(self, name))
         if isinstance(self.timeout, _ByTier):
             object.__setattr__(self, "timeout", _TIMEOUT if self.tier == "standard" else _FLEX_TIMEOUT)
-        object.__setattr__(self, "concurrency", OPTIONS["concurrency"].value.check(self.concurrency))
+        object.__setattr__(self, "concurrency", RUN_OPTIONS["concurrency"].value.check(self.concurrency))
 
     @property
     def adapts(self) -> bool:
@@ -211,189 +201,5 @@ class RunOptions:
         return frozenset(options_of(cls))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandOptions(RunOptions):
-    """All options of ``run`` and ``check``: :class:`RunOptions`, output, model, headers and display. Immutable."""
-
-    output: str | None = option(
-        None,
-        Text("PATH"),
-        *("-o", "--output", "--output-file"),
-        help="Append result lines to this file; '-' writes them to standard output, without resume.",
-        unset="prompts.results.jsonl next to prompts.jsonl",
-        group="Input and output",
-        local="folder",
-    )
-    limit: int | None = option(
-        None, Whole(1, None, "rows"), "-n", "--limit", help="Only the first N rows.", group="Input and output"
-    )
-    retry_failed: bool = option(
-        False,
-        Switch(),
-        "--retry-failed",
-        help="Resend failed rows; their old lines are removed.",
-        group="Input and output",
-        settable=False,
-    )
-    overwrite: bool = option(
-        False,
-        Switch(),
-        "--overwrite",
-        help="Start over; the lines of an earlier run are dropped.",
-        group="Input and output",
-        settable=False,
-    )
-    force: bool = option(
-        False,
-        Switch(),
-        "--force",
-        help="Continue an output that another model, system prompt, set of parameters or endpoint has answered.",
-        group="Input and output",
-        settable=False,
-        sends=True,
-    )
-    fsync: Fsync = option(
-        "group",
-        Choice(get_args(Fsync)),
-        "--fsync",
-        help="How lines survive a power cut: group syncs them once per second, off leaves that to the system.",
-        group="Input and output",
-        sends=True,
-    )
-    lock: Lock = option(
-        "on",
-        Choice(get_args(Lock)),
-        "--lock",
-        help="Whether the output is locked against a second run; off only where the file system has no locks.",
-        group="Input and output",
-        settable=False,
-        sends=True,
-    )
-    strict: bool = option(
-        False,
-        Switch(),
-        "--strict",
-        help="Refuse the whole input if any row is malformed.",
-        group="Input and output",
-    )
-    dry_run: bool = option(
-        False,
-        Switch(),
-        "--dry-run",
-        help="Validate and estimate, send nothing; the same as llmbatch check.",
-        group="Input and output",
-        settable=False,
-    )
-    model: str | None = option(
-        None,
-        Text("PROVIDER/MODEL"),
-        *("-m", "--model"),
-        help="Which model, such as openai/gpt-5-mini or sim/steady, or a pool: pool/NAME. A row's own model wins.",
-        group="Model",
-    )
-    fallback: tuple[str, ...] | None = option(
-        None,
-        Names("PROVIDER/MODEL"),
-        "--fallback",
-        help="Where rows go while the route of their model is down, or its account, key or model is refused. May be "
-        "repeated: the first that takes a row gets it.",
-        unset="none",
-        group="Model",
-    )
-    cache: str | None = option(
-        None,
-        Text("PATH"),
-        "--cache",
-        help="Answer rows from this SQLite file where it has the answer to an equal request, and keep good answers in "
-        "it. Equal rows of one run cost one call.",
-        unset="none",
-        group="Model",
-        local="folder",
-    )
-    base_url: str | None = option(
-        None,
-        Text("URL"),
-        "--base-url",
-        help="Any OpenAI-compatible server.",
-        unset="the provider's",
-        group="Model",
-        local="loopback",
-    )
-    proxy: str | None = option(
-        None,
-        Text("URL"),
-        "--proxy",
-        help="Send every request through this HTTP proxy. If its URL has a password, set LLMBATCH_PROXY instead.",
-        unset="none",
-        group="Model",
-        sends=True,
-        local="loopback",
-    )
-    api_key_env: str | None = option(
-        None,
-        Text("NAME"),
-        "--api-key-env",
-        help="Name of the environment variable that holds the key; never the key itself.",
-        unset="the provider's, such as OPENAI_API_KEY",
-        group="Model",
-        local="key",
-    )
-    env_file: str | None = option(
-        None,
-        Text("PATH"),
-        "--env-file",
-        help="Read variables such as keys from this file of NAME=VALUE lines; variables that are set already win.",
-        group="Model",
-        local="never",
-    )
-    headers: Headers | None = option(
-        None,
-        HeaderLines(),
-        "--header",
-        help="Send this HTTP header too, to --base-url or the provider of --model. May be repeated. 'NAME=$VARIABLE' "
-        "takes the value from the environment, the only way for keys.",
-        unset="none",
-        group="Model",
-        local="literal",
-    )
-    endpoint: Endpoint | None = option(
-        None,
-        Choice(get_args(Endpoint)),
-        "--endpoint",
-        help="Wire format. With raw, the url of a batch row may be any path below /v1/.",
-        unset="from the row",
-        group="Model",
-    )
-    system: str | None = option(
-        None,
-        Text("TEXT", may_be_empty=True),
-        *("-s", "--system"),
-        help="System prompt for rows that have none.",
-        group="Model",
-    )
-    max_answer_memory: int = option(
-        512_000_000,
-        Size(1_000_000),
-        "--max-answer-memory",
-        help="Memory that all answers in flight share; beyond it the largest of them fails.",
-        group="Pace",
-        sends=True,
-    )
-    progress: Progress = option(
-        "auto",
-        Choice(get_args(Progress)),
-        "--progress",
-        help="How progress is shown on standard error.",
-        group="Display",
-    )
-    quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
-    json: bool = option(
-        False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"
-    )
-
-
 RUN_OPTIONS = options_of(RunOptions)
 """The options of :class:`RunOptions` by name."""
-
-OPTIONS = options_of(CommandOptions)
-"""Every option by name, in the order of the help."""

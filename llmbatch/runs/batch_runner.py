@@ -20,9 +20,10 @@ from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.rows import Result
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
+from llmbatch.runner.command_options import Endpoint, Fsync, Lock
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords, check_names
-from llmbatch.runner.options import Endpoint, Fsync, Lock, OnOutage, RunOptions, Tier
+from llmbatch.runner.options import OnOutage, RunOptions, Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction
 from llmbatch.runs.nested_loop import run_in_thread

@@ -22,9 +22,10 @@ from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
 from llmbatch.outputs.writer import LineWriter
+from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords
-from llmbatch.runner.options import Fsync, Lock, RunOptions
+from llmbatch.runner.options import RunOptions
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
-from llmbatch.runner.options import Endpoint, Tier
+from llmbatch.runner.command_options import Endpoint
+from llmbatch.runner.options import Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from cli_parts import Run, Silence, TwoLines
 
 from llmbatch import BatchRunner
 from llmbatch.core.errors import UsageError
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.intents import find_intent
-from llmbatch.runner.options import OPTIONS
 
 OPENAI = ("-m", "openai/gpt-5-mini")
 

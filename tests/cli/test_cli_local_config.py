@@ -14,7 +14,7 @@ from e2e_recorder import Recorder
 
 from llmbatch.cli.local_config import is_loopback
 from llmbatch.cli.settings import CommandLine, Settings, resolve
-from llmbatch.runner.options import OPTIONS
+from llmbatch.runner.command_options import OPTIONS
 
 KEY = "sk-local-config-1"
 

@@ -16,8 +16,9 @@ from llmbatch.cli.provider_docs import to_markdown as providers_to_markdown
 from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.core.errors import UsageError
 from llmbatch.drill.policies import read_policy, read_range
+from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
-from llmbatch.runner.options import OPTIONS, RunOptions
+from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Duration, Number, Size, Whole
 from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text, Value
 

@@ -9,7 +9,8 @@ import pytest
 
 from llmbatch.core.errors import UsageError
 from llmbatch.display import ProgressKind
-from llmbatch.runner.options import OPTIONS, RUN_OPTIONS, Progress, RunOptions
+from llmbatch.runner.command_options import OPTIONS, Progress
+from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runs.batch_runner import BatchRunner, Options
 
 
