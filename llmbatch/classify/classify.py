@@ -40,6 +40,7 @@ from llmbatch.classify.rule import Facts
 from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, token
 from llmbatch.classify.table import ROW_RULE
 from llmbatch.classify.tiers import billed_tier
+from llmbatch.classify.usage import with_cost_of
 from llmbatch.core.calls import CIRCUIT_OPEN, Outcome, Reply
 from llmbatch.core.errors import TransportError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
@@ -96,7 +97,7 @@ def classify_reply(reply: Reply, *, endpoint: str, mask: Masker, asked: bytes = 
         request_id=request_id(headers, mask),
         body=safe_body(body.text, mask),
         text=mask(read.text) if read.text else "" if read.is_empty else read.text,
-        usage=read.usage,
+        usage=with_cost_of(headers, read.usage),
         finish_reason=token(mask(end)) if end else None,
         tier=billed_tier(body.document, headers),
     )

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llmbatch.classify.usage import read_usage
 from llmbatch.core.calls import Usage
 from llmbatch.core.raw_json import JSON
 
@@ -77,7 +78,7 @@ def _read(endpoint: str, document: dict[str, JSON]) -> ParsedAnswer | BadBody:
         missing = BadBody("no_candidates", "an answer without candidates", row=True)
         return ParsedAnswer(None, None, None) if document.get("candidates") else _blocked(document) or missing
     if endpoint == "raw":
-        return ParsedAnswer(None, _usage(document.get("usage")), None)
+        return ParsedAnswer(None, read_usage(document.get("usage")), None)
     return _read_embeddings(document)
 
 
@@ -98,7 +99,7 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     text = text_of(choice, finish)
     if isinstance(text, BadBody):
         return text
-    usage = _usage(document.get("usage"))
+    usage = read_usage(document.get("usage"))
     if not text and not _says_something(choice.get("message")) and _is_usual_end(finish) and _made_nothing(usage):
         return BadBody("empty_answer", "an answer without text and without tokens")
     message = choice.get("message")
@@ -269,7 +270,7 @@ def _read_response(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
             contents += content
             text = _joined(content, ("output_text", "text", "refusal"))
             parts += [] if text is None else [text]
-    made = _usage(document.get("usage"))
+    made = read_usage(document.get("usage"))
     if not output and _is_usual_end(finish) and _made_nothing(made):
         return BadBody("empty_answer", "an answer without text and without tokens")
     is_other = any(_is_other_content(item) for item in output)
@@ -286,13 +287,7 @@ def _read_message(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     content = document.get("content")
     if not isinstance(content, list):
         return BadBody("no_content", "a success status without content")
-    usage = document.get("usage")
-    tokens = _usage(usage)
-    if tokens is not None and isinstance(usage, dict):
-        # Anthropic counts cached input apart; everybody else inside. It is paid for, so it counts.
-        cached = _count(usage.get("cache_creation_input_tokens")) or 0
-        cached += _count(usage.get("cache_read_input_tokens")) or 0
-        tokens = Usage(tokens.input_tokens + cached, tokens.output_tokens) if cached else tokens
+    tokens = read_usage(document.get("usage"), cached_apart=True)
     finish = _string(document.get("stop_reason"))
     broken = _broken_off(finish)
     if broken is not None:
@@ -312,7 +307,7 @@ def _read_embeddings(document: dict[str, JSON]) -> ParsedAnswer | BadBody:
     usage = document.get("usage")
     if isinstance(usage, dict):
         usage = {**usage, "completion_tokens": 0}
-    return ParsedAnswer(None, _usage(usage), None)
+    return ParsedAnswer(None, read_usage(usage), None)
 
 
 def _is_hollow(item: JSON) -> bool:
@@ -333,20 +328,6 @@ def _joined(parts: list[JSON], types: tuple[str, ...]) -> str | None:
             if isinstance(text, str):
                 texts.append(text)
     return "".join(texts) if texts else None
-
-
-def _usage(usage: JSON) -> Usage | None:
-    """Both spellings of every format: servers mix them."""
-    if not isinstance(usage, dict):
-        return None
-    sent = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
-    made = _count(usage.get("completion_tokens", usage.get("output_tokens")))
-    return None if sent is None or made is None else Usage(sent, made)
-
-
-def _count(value: JSON) -> int | None:
-    # `type`, because True is an int.
-    return value if type(value) is int and value >= 0 else None
 
 
 def _string(value: JSON) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal, TypeVar, dataclass_transform
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Route",
     "Scope",
     "Usage",
+    "UsageDetails",
     "Verdict",
     "record",
 ]
@@ -103,11 +105,36 @@ LimitKind = Literal["requests", "tokens", "input_tokens", "output_tokens"]
 
 
 @record
+class UsageDetails:
+    """Kinds of tokens among those of a :class:`Usage`, and what else is billed for a call.
+
+    ``cached_tokens``, ``cache_write_tokens`` (of which ``cache_write_1h_tokens`` are kept for an hour) and
+    ``input_audio_tokens`` are parts of the input, ``cached_audio_tokens`` of both the cached and the audio tokens;
+    ``reasoning_tokens`` and ``output_audio_tokens`` are parts of the output. ``searches``: made for the answer.
+    ``reported_cost``: US$, where the provider tells the cost itself.
+    """
+
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    input_audio_tokens: int = 0
+    cached_audio_tokens: int = 0
+    reasoning_tokens: int = 0
+    output_audio_tokens: int = 0
+    searches: int = 0
+    reported_cost: Decimal | None = None
+
+
+@record
 class Usage:
-    """Token counts that the provider reported."""
+    """Token counts that the provider reported: all that it bills, cached and reasoning tokens too.
+
+    ``details`` is None where plain tokens are all.
+    """
 
     input_tokens: int
     output_tokens: int
+    details: UsageDetails | None = None
 
 
 @record
