@@ -71,6 +71,10 @@ class Request:
     tokens: int
     settings: str = ""
     """A digest of the run's settings that shaped it (system prompt, parameters, endpoint); empty if it tells none."""
+    max_output_tokens: int | None = None
+    """The output tokens that one answer has at most; None: unknown."""
+    answers: int = 1
+    """The answers that it asks for, each with so many tokens."""
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from inspect import iscoroutinefunction
 from types import CoroutineType
 from typing import Literal, Protocol, cast, final
@@ -98,7 +99,11 @@ class CallSent:
 @final
 @record
 class CallEnded:
-    """A request was answered, failed, or was canceled (``verdict`` None)."""
+    """A request was answered, failed, or was canceled (``verdict`` None).
+
+    ``cost_usd``: what it cost, US$; None if that is unknown, or if there is no answer to pay for. ``at_risk_usd``: the
+    most that it can have cost if it was sent and got no answer, which the provider may bill all the same.
+    """
 
     at: float
     route: str
@@ -112,6 +117,8 @@ class CallEnded:
     input_tokens: int
     output_tokens: int
     call: int = 0
+    cost_usd: Decimal | None = None
+    at_risk_usd: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

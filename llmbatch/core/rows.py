@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 from llmbatch.core.calls import Usage
@@ -143,6 +144,12 @@ class Result(Generic[RowT_co, ValueT_co]):
         return None if self.body is None else parse(self.body)
 
 
+def _plain(amount: float) -> str:
+    """*amount* as a JSON number without an exponent, with the digits that it shows."""
+    text = repr(amount)
+    return f"{Decimal(text):f}" if "e" in text else text
+
+
 def encode_line(result: Result) -> bytes:
     r"""Encode *result* as one output line with its ``\n``: fixed prefix first, the body inserted as text.
 
@@ -168,7 +175,7 @@ def encode_line(result: Result) -> bytes:
     if result.error_code is not None:
         error = dumps(result.error)
     if result.cost_usd is not None:
-        cost = dumps(result.cost_usd)
+        cost = _plain(result.cost_usd)
     metadata = result.metadata_json or "null"
     settings = f',"settings":{dumps(result.settings)}' if result.settings else ""
     finish = f',"finish_reason":{dumps(result.finish_reason)}' if result.finish_reason else ""

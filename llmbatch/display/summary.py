@@ -14,6 +14,7 @@ from typing import TextIO
 from llmbatch.display import is_live_terminal, is_utf8
 from llmbatch.display.format import codes_phrase, count, duration, local_time, plural, rate, shown
 from llmbatch.display.safe_stream import write_line
+from llmbatch.money.text import usd
 from llmbatch.report.journal import from_iso
 from llmbatch.report.summary import Summary
 
@@ -80,8 +81,7 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     facts.append(("calls", _calls(summary)))
     if summary.input_tokens or summary.output_tokens:
         facts.append(("tokens", f"{count(summary.input_tokens)} in, {count(summary.output_tokens)} out"))
-    if summary.cost_usd is not None:
-        facts.append(("cost", f"${summary.cost_usd:,.2f}"))
+    facts += cost_facts(summary)
     if summary.latency_p50_s is not None:
         p95 = duration(summary.latency_p95_s)
         facts.append(("latency", f"p50 {duration(summary.latency_p50_s)}, p95 {p95}"))
@@ -111,6 +111,18 @@ def _route_facts(summary: Summary) -> list[tuple[str, str]]:
     if not 1 < len(rows) <= _MOST_ROUTES:
         return []
     return [("routes", codes_phrase(dict(sorted(rows.items(), key=lambda item: -item[1])), 5))]
+
+
+def cost_facts(summary: Summary) -> list[tuple[str, str]]:
+    """What this run cost as pairs of label and text; none if no price is known and no call is in doubt."""
+    facts = []
+    if summary.cost_usd is not None:
+        unpriced = f", and {plural(summary.unpriced_calls, 'call')} of unknown price" if summary.unpriced_calls else ""
+        facts.append(("cost", f"{usd(summary.cost_usd)}{unpriced}"))
+    if summary.unanswered_calls:
+        calls = plural(summary.unanswered_calls, "call")
+        facts.append(("unanswered", f"{calls} got no answer and may be billed: {usd(summary.at_risk_usd)} at most"))
+    return facts
 
 
 def tier_facts(tiers: Mapping[str, int]) -> list[tuple[str, str]]:

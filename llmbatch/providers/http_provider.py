@@ -182,15 +182,18 @@ class HttpProvider:
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
             body = to_bytes(members)
-        tokens = _tokens(body, members, target.endpoint)
+        most = _max_output_tokens(members, target.endpoint)
+        answers = _answers(members)
         return Request(
             target.route if self._tiers is None else route,
             target.url,
             target.headers,
             body,
             target.endpoint,
-            tokens,
+            len(body) // 4 + (_USUAL_OUTPUT_TOKENS if most is None else most) * answers,
             settings,
+            most,
+            answers,
         )
 
     def _echo(self, row: Row, kind: ParsedRow, endpoint: str, unsent: Set[str]) -> None:
@@ -267,7 +270,9 @@ class HttpProvider:
         if like.endpoint == "raw":
             return None
         body = ping_body(like.endpoint, like.body)
-        return Request(like.route, like.url, like.headers, body, like.endpoint, len(body) // 4 + 16)
+        return Request(
+            *(like.route, like.url, like.headers, body, like.endpoint, len(body) // 4 + 16), max_output_tokens=16
+        )
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Send once and classify the outcome. Raises only cancellation."""
@@ -317,13 +322,22 @@ def _with_model(body: str, members: Mapping[str, str], model: str) -> bytes:
     return f'{{"model":{model}}}'.encode()
 
 
-def _tokens(body: bytes, members: dict[str, str], endpoint: str) -> int:
-    """Estimate input plus output tokens: four bytes per token, and the output limit of the row."""
-    size = len(body) // 4
-    if endpoint in ("embeddings", "raw"):
-        return size
+def _max_output_tokens(members: Mapping[str, str], endpoint: str) -> int | None:
+    """The limit that the request sets for the tokens of one answer; None if it sets none."""
+    if endpoint == "embeddings":
+        return 0
     for name in LIMITS:
         limit = members.get(name)
         if limit is not None and limit.isdecimal() and len(limit) < _NO_LIMIT_DIGITS:
-            return size + int(limit)
-    return size + _USUAL_OUTPUT_TOKENS
+            return int(limit)
+    return None
+
+
+def _answers(members: Mapping[str, str]) -> int:
+    """The answers that the request asks for: ``n``, or more that are made to choose from."""
+    most = 1
+    for name in ("n", "best_of"):
+        text = members.get(name)
+        if text is not None and text.isdecimal() and len(text) < _NO_LIMIT_DIGITS:
+            most = max(most, int(text))
+    return most

@@ -5,7 +5,9 @@ Codes come from providers, so there may be any number of them: above the limit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from llmbatch.report.spending import Spending
 
 __all__ = ["OTHER", "CodeCounter", "Counts"]
 
@@ -53,6 +55,7 @@ class Counts:
     cut_answers: int = 0
     answers_without_text: int = 0
     cached: int = 0
+    spending: Spending = field(default_factory=Spending)
 
     @property
     def rows(self) -> int:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, is_dataclass
+from decimal import Decimal
 from typing import Literal
 
 from llmbatch.core.events import CircuitState, Notice
 from llmbatch.core.raw_json import JSON
+from llmbatch.report.spending import Spending
 
 __all__ = ["RouteSnapshot", "RunState", "Snapshot", "as_json"]
 
@@ -93,6 +95,8 @@ class Snapshot:
     """Seconds in which at least one circuit was not closed; overlapping outages count once."""
     input_tokens: int
     output_tokens: int
+    spending: Spending
+    """What the calls of this run cost."""
     latency_p50_s: float | None
     """Of calls that succeeded, as ``latency_p95_s``."""
     latency_p95_s: float | None
@@ -145,6 +149,8 @@ def as_json(value: object) -> JSON:
         return value
     if isinstance(value, float):
         return round(value, 3) if math.isfinite(value) else None
+    if isinstance(value, Decimal):  # money, whose last digit counts
+        return float(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {item.name: as_json(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, dict):

@@ -171,6 +171,7 @@ class RunStats:
             status = "" if event.status is None else f" ({event.status})"
             message = f": {event.message[:300]}" if event.message else ""
             route.last_failure = f"{event.code[:80] or event.verdict}{status}{message}"
+        self._counts.spending.add(event)
         self._counts.input_tokens += event.input_tokens
         self._counts.output_tokens += event.output_tokens
 
@@ -318,6 +319,7 @@ class RunStats:
             throttles=counts.throttles,
             outages=downtime.outages,
             outage_s=downtime.seconds(now),
+            spending=counts.spending,
             input_tokens=counts.input_tokens,
             output_tokens=counts.output_tokens,
             latency_p50_s=self._latency.quantile(0.5),

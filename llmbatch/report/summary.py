@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from llmbatch.core.events import RunEnded
 from llmbatch.core.raw_json import JSON
@@ -61,7 +62,14 @@ class Summary:
     throttles: int
     input_tokens: int
     output_tokens: int
-    cost_usd: float | None
+    cost_usd: Decimal | None
+    """What the calls of this run cost, US$; None if no call had an answer of a known price."""
+    unpriced_calls: int = 0
+    """Calls of this run whose answers have no known price."""
+    unanswered_calls: int = 0
+    """Calls of this run that were sent and got no answer, such as those to a provider that was down."""
+    at_risk_usd: Decimal = Decimal(0)
+    """What those can have cost at most, if the provider bills them all the same."""
     duration_s: float
     rows_per_s: float
     """Rows of this run over its duration."""
@@ -123,7 +131,10 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         throttles=last.throttles,
         input_tokens=last.input_tokens,
         output_tokens=last.output_tokens,
-        cost_usd=None,
+        cost_usd=last.spending.cost_usd,
+        unpriced_calls=last.spending.unpriced_calls,
+        unanswered_calls=last.spending.unanswered_calls,
+        at_risk_usd=last.spending.at_risk_usd,
         duration_s=last.elapsed_s,
         rows_per_s=last.overall_rows_per_s,
         latency_p50_s=last.latency_p50_s,

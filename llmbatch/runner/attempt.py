@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from llmbatch.core.calls import Request
 from llmbatch.pace.learned import SentTotals
@@ -11,12 +12,15 @@ from llmbatch.runner.backlog import PendingRow, RunRoute
 
 __all__ = ["Attempt"]
 
+_ZERO = Decimal(0)
+
 
 @dataclass(slots=True)
 class Attempt:
     """An admitted call with its route, row and request. ``pending`` is None for a health check.
 
     ``reserved``: tokens reserved in the budgets. ``sent``: what was sent on its route up to it, for what it learns.
+    ``cost_reserved``: US$ that it costs at most, reserved under ``--max-cost``.
     """
 
     call: Call
@@ -25,3 +29,4 @@ class Attempt:
     request: Request
     reserved: int = 0
     sent: SentTotals | None = None
+    cost_reserved: Decimal = _ZERO

@@ -10,6 +10,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from enum import Enum, auto
 
 from llmbatch.core.calls import Outcome, Request, Route, Usage
@@ -115,6 +116,7 @@ class PendingRow:
     __slots__ = (
         "attempts",
         "bytes",
+        "cost",
         "deferrals",
         "earlier_usage",
         "is_body_dropped",
@@ -145,8 +147,7 @@ class PendingRow:
         """Whether it is sent again because it failed, and not because it was parked or moved."""
         self.bytes = 0
         """Length of the dropped body."""
-        self.attempts = 0
-        self.deferrals = 0
+        self.attempts = self.deferrals = self.retry_number = 0
         self.probes = 0
         """Failed probes by this row."""
         self.moves = 0
@@ -154,10 +155,11 @@ class PendingRow:
         self.latency: float | None = None
         self.not_before = 0.0
         """End of the wait that the provider named for this row, on the loop's clock."""
-        self.retry_number = 0
         self.last: Outcome | None = None
         self.earlier_usage: Usage | None = None
         """Tokens of earlier calls whose answers asked for a follow-up."""
+        self.cost: Decimal | None = None
+        """US$ of its calls so far; None if none had an answer to pay for, NaN if a price is unknown."""
 
     def __repr__(self) -> str:
         return f"<PendingRow {self.row.number} {self.state.name.lower()}>"

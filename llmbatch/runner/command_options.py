@@ -128,6 +128,15 @@ class CommandOptions(RunOptions):
         group="Model",
         local="folder",
     )
+    prices: str | None = option(
+        None,
+        Text("FILE"),
+        "--prices",
+        help="Prices of models, before those of the list that comes with llmbatch: a TOML file, in US$ per million "
+        "tokens.",
+        unset="the list",
+        group="Model",
+    )
     base_url: str | None = option(
         None,
         Text("URL"),

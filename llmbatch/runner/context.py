@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from llmbatch.core.events import Event
 from llmbatch.core.ports import Provider, Sink, Source
+from llmbatch.money.prices import Prices
 from llmbatch.runner.backlog import Backlog, RunRoute
+from llmbatch.runner.costs import Costs
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.machine import Machine
@@ -35,6 +37,7 @@ class RunContext:
     now: Callable[[], float]
     emit: Callable[[Event], None]
     halt: Callable[[int, str, str], None]
+    costs: Costs = field(default_factory=lambda: Costs(Prices()))
     open: dict[RunRoute, None] = field(default_factory=dict)
     """Routes whose circuit is not closed."""
 

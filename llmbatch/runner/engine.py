@@ -26,6 +26,7 @@ from llmbatch.core.events import Event, FunctionObserver, Notice, Observer, RunE
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.runner.attempt import Attempt
+from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.schedule import Scheduler
 
@@ -72,6 +73,7 @@ class Engine:
         observers: Iterable[Observer] = (),
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        costs: Costs | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._provider = provider
@@ -90,6 +92,7 @@ class Engine:
             answered_before=answered_before,
             good_rows=good_rows,
             seed=seed,
+            costs=costs,
         )
         self._wake = asyncio.Event()
         self._timer: asyncio.Handle | None = None

@@ -71,7 +71,7 @@ class Finisher:
             settings="" if pending.request is None else pending.request.settings,
             finish_reason=outcome.finish_reason,
             cached=outcome.is_cached,
-            cost_usd=0.0 if outcome.is_cached else None,
+            cost_usd=_cost(pending, outcome),
             tier=_told_tier(pending, outcome),
             row=row.value,
         )
@@ -102,6 +102,13 @@ class Finisher:
         """Emit Progress."""
         self._told_at = now
         self._emit(Progress(now, self._source.rows_read, self._source.fraction, exhausted))
+
+
+def _cost(pending: PendingRow, outcome: Outcome) -> float | None:
+    """What the calls of the row cost together; None if that of an answer is unknown, and if none was paid for."""
+    if outcome.is_cached:
+        return 0.0
+    return None if pending.cost is None or pending.cost.is_nan() else float(pending.cost)
 
 
 def _told_route(pending: PendingRow) -> str | None:

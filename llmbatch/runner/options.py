@@ -9,11 +9,12 @@ anything else. Importing this module loads nothing but the standard library.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, get_args
 
 from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.option import option, options_of
-from llmbatch.runner.quantities import Duration, Number, Whole
+from llmbatch.runner.quantities import Dollars, Duration, Number, Whole
 from llmbatch.runner.value_types import Choice, FieldPath, Switch
 
 __all__ = [
@@ -163,6 +164,15 @@ class RunOptions:
         "for that, or with flex,standard go to the standard tier meanwhile. A row's own service_tier wins.",
         group="Model",
     )
+    max_cost: Decimal | None = option(
+        None,
+        Dollars(),
+        *("--max-cost", "--max-budget"),
+        help="Stop before the request that could make the output cost more than this many US$ (exit 4). What it has "
+        "cost already counts.",
+        unset="no limit",
+        group="Pace",
+    )
     require_finish: bool = option(
         False,
         Switch(),
@@ -188,6 +198,8 @@ class RunOptions:
             row.check(getattr(self, name))
         if isinstance(self.timeout, _ByTier):
             object.__setattr__(self, "timeout", _TIMEOUT if self.tier == "standard" else _FLEX_TIMEOUT)
+        if self.max_cost is not None:
+            object.__setattr__(self, "max_cost", RUN_OPTIONS["max_cost"].value.check(self.max_cost))
         object.__setattr__(self, "concurrency", RUN_OPTIONS["concurrency"].value.check(self.concurrency))
 
     @property

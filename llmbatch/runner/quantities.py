@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from llmbatch.runner.value_types import Value, ValueType
 
-__all__ = ["Duration", "Number", "Size", "Whole"]
+__all__ = ["Dollars", "Duration", "Number", "Size", "Whole"]
 
 # Compiled when the first value is parsed: the help needs none of them.
 _COUNT = r"\+?(\d{1,20})(?:\.(\d{1,9}))? ?([kmg]?)"
@@ -96,6 +97,43 @@ class Number(Quantity):
     def show(self, value: Value) -> str:
         """Decimal digits, without a unit."""
         return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class Dollars(ValueType):
+    """An amount of US$ above 0, as ``Decimal``. Text may have the sign: ``5``, ``0.50``, ``$20``."""
+
+    __slots__ = ()
+
+    metavar = "USD"
+    unit = "US$"
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        return "an amount of US$ above 0, such as 5 or 0.50"
+
+    def parse(self, text: str) -> Decimal:
+        """Parse ``5``, ``$0.50`` or ``US$ 20``."""
+        digits = text.strip().upper().removeprefix("US").removeprefix("D").removeprefix("$").strip()
+        if not re.fullmatch(r"\d{1,12}(?:\.\d{1,12})?", digits):
+            raise ValueError
+        return self.check(Decimal(digits))
+
+    def from_toml(self, value: object) -> Decimal:
+        """Convert a number, or text as of a flag."""
+        return self.parse(value) if isinstance(value, str) else self.check(value)
+
+    def check(self, value: object) -> Decimal:
+        """Check that it is a number above 0; a float is taken for the decimal number that it shows."""
+        if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+            raise TypeError
+        try:
+            amount = Decimal(repr(value) if isinstance(value, float) else value)
+        except InvalidOperation:
+            raise ValueError from None
+        if not amount.is_finite() or amount <= 0:
+            raise ValueError
+        return amount
 
 
 class Duration(Quantity):

@@ -189,6 +189,8 @@ class Reading:
             else:
                 routes = run.routing.known(item, candidates, now)
                 route = run.routing.choose(routes, now, wanted)
+            if run.costs.cap is not None:
+                run.costs.check_prices(candidates)
             request = run.provider.request(item, route.route)
         except (MalformedRowError, MissingKeyError) as error:
             self._unsent.add(item, error)

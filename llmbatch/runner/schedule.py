@@ -15,6 +15,7 @@ from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.events import CallSent, Event
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
+from llmbatch.money.prices import Prices
 from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
@@ -23,6 +24,7 @@ from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
 from llmbatch.runner.budgets import Budgets
 from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.costs import Costs
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
 from llmbatch.runner.left_over import deferred_results, why_stuck
@@ -59,6 +61,7 @@ class Scheduler:
         answered_before: Callable[[str], bool],
         good_rows: Callable[[], Sequence[Row]],
         seed: int,
+        costs: Costs | None = None,
     ) -> None:
         routes = Routes(options, seed=seed, answered_before=answered_before)
         routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
@@ -75,6 +78,7 @@ class Scheduler:
             ),
             finisher=Finisher(sink, source, now=now, emit=emit, require_finish=options.require_finish),
             machine=Machine(longest=options.recovery_timeout),
+            costs=costs or Costs(Prices()),
             now=now,
             emit=emit,
             halt=halt,
@@ -170,6 +174,7 @@ class Scheduler:
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._budgets.reserve(attempt, now)
+        run.costs.reserve(attempt)
         run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial))
         return attempt
 
@@ -197,11 +202,14 @@ class Scheduler:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         attempt = Attempt(call, route, None, request)
         self._budgets.reserve(attempt, now)
+        self._run.costs.reserve(attempt)
         self._run.emit(CallSent(now, state.label, 0, 1, call.probe, call.serial))
         return attempt
 
     def _afford(self, route: RunRoute, request: Request, now: float) -> bool:
-        """Whether the rate limits allow the request now; if not, the route waits, and its rows are parked if long."""
+        """Whether the cost cap and the rate limits allow the request now; if not, its route waits, or the run stops."""
+        if not self._run.costs.allows(route.route, request, halt=self._run.halt):
+            return False
         wait = self._budgets.wait(route.route, request, now)
         if wait.seconds <= 0.0:
             route.limited_by = None
@@ -294,10 +302,11 @@ class Scheduler:
         """Apply the *outcome* of a call."""
         now = self._run.now()
         self._budgets.settle(attempt, outcome, now)
+        cost, at_risk = self._run.costs.settle(attempt, outcome)
         attempt.route.budget_until = 0.0  # what it did not use may be enough
         if outcome.verdict == "success" and attempt.pending is not None:
             self._checks.keep(attempt.route, attempt.request)
-        self._settler.settle(attempt, outcome, now)
+        self._settler.settle(attempt, outcome, now, cost, at_risk)
         if outcome.code == "timeout" and attempt.route.state.wants_ping(now):
             self._unanswered[attempt.route] = None
 
@@ -305,7 +314,7 @@ class Scheduler:
         """Release a call that was canceled; it is not counted."""
         now = self._run.now()
         self._budgets.settle(attempt, None, now)
-        self._settler.cancelled(attempt, now)
+        self._settler.cancelled(attempt, now, self._run.costs.settle(attempt, None)[1])
 
     def resumed(self) -> None:
         """Ramp up all routes: the process was suspended for a while."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome, Usage
@@ -38,6 +39,8 @@ from llmbatch.runner.context import RunContext
 
 __all__ = ["Settler"]
 
+_ZERO, _UNKNOWN = Decimal(0), Decimal("NaN")
+
 LONG_WAIT = 10.0
 """Seconds from which rows are parked for a wait that the provider named, instead of staying queued."""
 
@@ -59,8 +62,18 @@ class Settler:
         self.given_up: dict[str, str] = {}
         """What was told when routes were given up, each with its hint; the run ends with the first."""
 
-    def settle(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Pass the *outcome* of a call to its route, emit CallEnded, and apply what the route decides."""
+    def settle(
+        self,
+        attempt: Attempt,
+        outcome: Outcome,
+        now: float,
+        cost: Decimal | None = None,
+        at_risk: Decimal = _ZERO,
+    ) -> None:
+        """Pass the *outcome* of a call to its route, emit CallEnded, and apply what the route decides.
+
+        *cost*: of the call, US$; None if unknown. *at_risk*: what a call without an answer may have cost.
+        """
         run, route, pending = self._run, attempt.route, attempt.pending
         state = route.state
         limit = state.limit.value
@@ -79,6 +92,8 @@ class Settler:
                 0 if usage is None else usage.input_tokens,
                 0 if usage is None else usage.output_tokens,
                 attempt.call.serial,
+                cost,
+                at_risk,
             )
         )
         if outcome.verdict == "local":
@@ -87,6 +102,10 @@ class Settler:
             run.machine.works()
         if pending is not None:
             pending.latency = now - attempt.call.sent_at
+            if cost is None and outcome.verdict == "success":
+                cost = _UNKNOWN
+            if cost is not None:
+                pending.cost = cost if pending.cost is None else pending.cost + cost
             pending.last = outcome
             if outcome.retry_after is not None:
                 pending.not_before = now + outcome.retry_after
@@ -105,7 +124,7 @@ class Settler:
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value, state.limit.reason))
 
-    def cancelled(self, attempt: Attempt, now: float) -> None:
+    def cancelled(self, attempt: Attempt, now: float, at_risk: Decimal = _ZERO) -> None:
         """Release a call that was canceled, and apply what its route decides."""
         decisions = attempt.route.state.cancelled(attempt.call)
         row = 0
@@ -113,7 +132,10 @@ class Settler:
             attempt.pending.state = RowState.HELD
             row = attempt.pending.row.number
         state, probe, seconds = attempt.route.state, attempt.call.probe, now - attempt.call.sent_at
-        self._run.emit(CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, attempt.call.serial))
+        serial = attempt.call.serial
+        self._run.emit(
+            CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, serial, None, at_risk)
+        )
         self.apply(attempt.route, decisions, now)
 
     def apply(

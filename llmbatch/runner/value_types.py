@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import cast
 
 from llmbatch.core.headers import Headers, check_headers, is_secret_value
@@ -24,7 +25,7 @@ __all__ = [
     "ValueType",
 ]
 
-Value = str | int | float | bool | Headers | tuple[str, ...]
+Value = str | int | float | bool | Decimal | Headers | tuple[str, ...]
 
 
 class ValueType:

@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
 
-from llmbatch.core.errors import StoppedError
+from llmbatch.core.errors import StoppedError, UsageError
 from llmbatch.core.events import Event, Observer, as_observers
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.rows import Result
+from llmbatch.money.prices import Prices
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
@@ -65,6 +67,7 @@ class Options(TypedDict, total=False):
     max_outage: float | None
     circuit_key: str | None
     tier: Tier
+    max_cost: Decimal | float | None
     require_finish: bool
     seed: int | None
 
@@ -82,6 +85,7 @@ class _Keywords(Options, total=False):
     fallback: Sequence[str] | None
     pools: Mapping[str, object] | None
     cache: str | Path | None
+    prices: str | Path | None
     observers: Sequence[Observer | Callable[[Event], object]]
     canary: object
     judge_error: ErrorJudge | None
@@ -120,6 +124,8 @@ class BatchRunner(Generic[RowT, ValueT]):
             {"routes": [{"model": …, "base_url": …, "api_key_env": …, "weight": …}]}}``, as in a configuration file.
         cache: an SQLite file of good answers: rows whose requests it has cost no call, and good answers are kept in
             it. Equal rows of one run cost one call.
+        prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
+            each model; a provider must tell its tokens.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
@@ -158,6 +164,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         fallback: Sequence[str] | None = None,
         pools: Mapping[str, object] | None = None,
         cache: str | Path | None = None,
+        prices: str | Path | None = None,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
         judge_error: ErrorJudge | None = None,
@@ -192,7 +199,10 @@ class BatchRunner(Generic[RowT, ValueT]):
             judge_error=judge_error,
             judge_result=judge_result,
         )
-        self._runs = OpenRuns(arguments, self.options, as_observers(observers))
+        if self.options.max_cost is not None and callable(model):
+            raise UsageError("max_cost needs a provider's prices, and a function has none", hint="leave it out")
+        known_prices = Prices.read(None if prices is None else str(prices))
+        self._runs = OpenRuns(arguments, self.options, as_observers(observers), known_prices)
         self._filesystem = filesystem
         arguments.make(LocalSimulator(), threads=1)
 
@@ -247,7 +257,8 @@ class BatchRunner(Generic[RowT, ValueT]):
             # A function may change its name; what it is asked is its author's matter.
             model = self._runs.arguments.model
             files.open(
-                *(stack, run.provider),
+                *(stack, run.provider, self._runs.prices),
+                max_cost=self.options.max_cost,
                 compare_model=not (force or callable(model)),
                 reads_bodies=model is None or isinstance(model, str),
             )
@@ -256,6 +267,7 @@ class BatchRunner(Generic[RowT, ValueT]):
                 *(files.source, LineSink(files.writer), files.started(self.options)),
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
+                costs=files.costs,
             )
             outcome, waiting = await files.close_after(job, run.finish())
             for notice in files.notices(outcome):

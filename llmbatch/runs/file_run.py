@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, fields
+from decimal import Decimal
 from pathlib import Path
 
 from llmbatch.core.errors import InputError, OutputError, WriteError
@@ -17,19 +18,29 @@ from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
 from llmbatch.inputs.input import JsonlInput, open_input
+from llmbatch.money.cap import CostCap
+from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.command_options import Fsync, Lock
+from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob
-from llmbatch.runs.preflight import check_first_row, check_same_request, last_number, name_other_inputs
+from llmbatch.runs.preflight import (
+    check_first_row,
+    check_prices,
+    check_same_request,
+    last_number,
+    name_other_inputs,
+)
+from llmbatch.runs.spending import SpendingFile, spent_by_lines
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["FileOptions", "FileRun"]
@@ -78,13 +89,23 @@ class FileRun:
         self._beyond = 0
         self._had_deferred = False
         self._job: RunJob
+        self._spending: SpendingFile | None = None
+        self.costs: Costs
 
     def open(
-        self, stack: contextlib.AsyncExitStack, provider: Provider, *, compare_model: bool, reads_bodies: bool = False
+        self,
+        stack: contextlib.AsyncExitStack,
+        provider: Provider,
+        prices: Prices,
+        *,
+        max_cost: Decimal | None,
+        compare_model: bool,
+        reads_bodies: bool = False,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
-        *compare_model*: refuse an output that another model, system prompt, parameters or endpoint has answered.
+        *max_cost*: the cap of ``--max-cost``, kept at *prices*. *compare_model*: refuse an output that another model,
+        system prompt, parameters or endpoint has answered.
         *reads_bodies*: the output's answers are a provider's own, so that they say how they ended.
 
         Raises:
@@ -94,6 +115,7 @@ class FileRun:
         how, path = self._how, self._path
         rows = stack.enter_context(open_input(self._input, output=path, filesystem=self._filesystem))
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
+        self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
         rows.hash_ahead()
         self._output = output = open_output(
             path,
@@ -127,6 +149,25 @@ class FileRun:
             write_deferred(Path(path), (), self._locking)
         interval = 1.0 if how.fsync == "group" else None
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+
+    def _capped(self, provider: Provider, rows: JsonlInput, prices: Prices, max_cost: Decimal) -> Costs:
+        """Costs under ``--max-cost``, of which what the output has cost counts.
+
+        Raises:
+            UsageError: the price of a route of the first row is unknown.
+            OutputError: the output cannot be read.
+        """
+        check_prices(provider, rows, prices, limit=self._how.limit)
+        if self._path == "-" or (Path(self._path).exists() and not Path(self._path).is_file()):
+            return Costs(prices, CostCap(max_cost))
+        self._spending = spending = SpendingFile(self._path, self._filesystem)
+        if self._how.overwrite:
+            spending.remove()
+            return Costs(prices, CostCap(max_cost), on_reserve=spending.book)
+        spent = spent_by_lines(self._path, self._filesystem)
+        if spent or Path(self._path).exists():
+            spent = max(spent, spending.read())
+        return Costs(prices, CostCap(max_cost, spent), on_reserve=spending.book)
 
     def _count(self, rows: JsonlInput) -> int | None:
         """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown.
@@ -205,6 +246,8 @@ class FileRun:
             except WriteError as error:
                 outcome = RunOutcome(error.exit_code, error.message, error.hint, error)
             finally:
+                if self._spending is not None and self.costs.cap is not None:
+                    self._spending.close(self.costs.cap)
                 waiting = stamp_retry_at(job.deferred())
                 if outcome is not None and outcome.exit_code == 2 and self._is_unused():
                     waiting = ()

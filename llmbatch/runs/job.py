@@ -13,9 +13,12 @@ from llmbatch.core.errors import LlmbatchError, StoppedError
 from llmbatch.core.events import Event, Observer, RunStarted, as_observers
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
+from llmbatch.money.cap import CostCap
+from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import stamp_retry_at
 from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
+from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.logging_observer import LoggingObserver
@@ -34,6 +37,7 @@ class RunJob:
         observers: receive every event: objects with a method ``observe``, or plain functions.
         answered_before: whether a route (by its label) has answered in an earlier run.
         good_rows: finds rows that succeeded in earlier runs; called once, and only if a health check needs one.
+        costs: prices, and the cap of ``max_cost``; None: the price list, and the cap of *options*.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class RunJob:
         observers: Iterable[Observer | Callable[[Event], object]] = (),
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        costs: Costs | None = None,
     ) -> None:
         self.options = options
         self.summary: Summary | None = None
@@ -54,6 +59,8 @@ class RunJob:
         # Statistics of this run: an observer's unused RunStats, which others may read too, or our own.
         fresh = (other for other in observers if isinstance(other, RunStats) and other.started is None)
         self.stats = next(fresh, None) or RunStats()
+        if costs is None:
+            costs = Costs(Prices(), None if options.max_cost is None else CostCap(options.max_cost))
         self.engine = Engine(
             provider,
             source,
@@ -62,6 +69,7 @@ class RunJob:
             observers=[self.stats, *(other for other in observers if other is not self.stats), LoggingObserver()],
             answered_before=answered_before,
             good_rows=good_rows,
+            costs=costs,
         )
 
     async def run(self) -> RunOutcome:

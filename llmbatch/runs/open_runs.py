@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Row
+from llmbatch.money.cap import CostCap
+from llmbatch.money.prices import Prices
+from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.job import RunJob
@@ -31,14 +34,26 @@ class OpenRuns:
     *arguments* make each run's provider; *options* and *observers* are those of all runs.
     """
 
-    def __init__(self, arguments: ProviderArguments, options: RunOptions, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self,
+        arguments: ProviderArguments,
+        options: RunOptions,
+        observers: Sequence[Observer],
+        prices: Prices | None = None,
+    ) -> None:
         self.arguments = arguments
+        self.prices = prices or Prices()
         self.options = options
         self.observers = observers
         self._loops: dict[RunJob | LineWriter, asyncio.AbstractEventLoop] = {}
         """The open jobs and writers, and the event loop of each."""
         self._given_up: int | None = None
         self._stopped: tuple[int, str, bool] | None = None
+
+    def costs(self) -> Costs:
+        """Prices and cap of a run whose results have no file that earlier runs wrote to."""
+        most = self.options.max_cost
+        return Costs(self.prices, None if most is None else CostCap(most))
 
     def __repr__(self) -> str:
         return f"<OpenRuns {len(self._loops)} jobs and writers>"
@@ -128,6 +143,7 @@ class OpenRun:
         *,
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
+        costs: Costs | None = None,
     ) -> RunJob:
         """Create the job, which *started* announces; it sends nothing before :meth:`finish`."""
         self.job = job = RunJob(
@@ -135,6 +151,7 @@ class OpenRun:
             observers=self._runs.observers,
             answered_before=answered_before,
             good_rows=good_rows,
+            costs=costs or self._runs.costs(),
         )
         self._runs.add(job)
         job.engine.emit(started)

@@ -12,9 +12,11 @@ from llmbatch.core.ports import Provider, first_request
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.input import Input
 from llmbatch.inputs.recognize import MOST_MALFORMED, other_format, unsendable
+from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import default_output
+from llmbatch.runner.costs import priced_name, told_unknown
 
-__all__ = ["check_first_row", "check_same_request", "last_number", "name_other_inputs"]
+__all__ = ["check_first_row", "check_prices", "check_same_request", "last_number", "name_other_inputs"]
 
 _FEW_ROWS = 10_000
 """Rows of the input searched for the first answered row: about 0.1 s."""
@@ -117,6 +119,29 @@ def refuse_other_format(name: str, first: Malformed) -> None:
     error = other_format(name, first)
     if error is not None:
         raise error
+
+
+def check_prices(provider: Provider, rows: Input, prices: Prices, *, limit: int | None) -> None:
+    """Check that each route of the first row that can be sent has a price. Of an input that is read once: nothing.
+
+    Raises:
+        UsageError: one has none.
+    """
+    if not rows.is_rereadable:
+        return
+    with contextlib.closing(rows.peek(limit)) as items:
+        for item in itertools.islice(items, _FEW_ROWS):
+            if not isinstance(item, Row):
+                continue
+            try:
+                routes = provider.routes(item)
+            except (MalformedRowError, MissingKeyError):
+                continue
+            unknown = next((route for route in routes if prices.of(priced_name(route)) is None), None)
+            if unknown is not None:
+                message, hint = told_unknown(unknown)
+                raise UsageError(message, hint=hint)
+            return
 
 
 def last_number(rows: Input, limit: int | None) -> int | None:

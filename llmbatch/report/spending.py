@@ -1,0 +1,34 @@
+"""Adds up what the calls of a run cost. Amounts are US$."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from llmbatch.core.events import CallEnded
+
+__all__ = ["Spending"]
+
+
+@dataclass(slots=True)
+class Spending:
+    """Costs of the calls so far. ``cost_usd`` is None if no call had an answer of a known price.
+
+    ``unpriced_calls``: answers whose price is unknown. ``unanswered_calls`` were sent and got no answer; if the
+    provider bills them all the same, they cost at most ``at_risk_usd``.
+    """
+
+    cost_usd: Decimal | None = None
+    unpriced_calls: int = 0
+    unanswered_calls: int = 0
+    at_risk_usd: Decimal = Decimal(0)
+
+    def add(self, call: CallEnded) -> None:
+        """Count one call that has ended."""
+        if call.cost_usd is not None:
+            self.cost_usd = call.cost_usd if self.cost_usd is None else self.cost_usd + call.cost_usd
+        elif call.input_tokens or call.output_tokens:
+            self.unpriced_calls += 1
+        elif call.at_risk_usd:
+            self.unanswered_calls += 1
+            self.at_risk_usd += call.at_risk_usd

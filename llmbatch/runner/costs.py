@@ -1,0 +1,134 @@
+"""What the calls of a run cost, and the cap of ``--max-cost``, which a request must fit before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+
+from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.errors import MalformedRowError
+from llmbatch.money.cap import CostCap
+from llmbatch.money.estimate import CostEstimate
+from llmbatch.money.prices import Prices
+from llmbatch.money.text import usd
+from llmbatch.runner.attempt import Attempt
+
+__all__ = ["Costs", "priced_name", "told_unknown"]
+
+_MOST_MODELS = 4096
+_ZERO = Decimal(0)
+
+
+def priced_name(route: Route) -> str:
+    """The name by which prices of *route* are found: ``PROVIDER/MODEL``."""
+    return route.model or route.label
+
+
+class Costs:
+    """Costs of one run. *cap*: of ``--max-cost``; None: no cap, and nothing is estimated.
+
+    *on_reserve* is called before a request is sent under the cap, once the cap counts it.
+    """
+
+    def __init__(
+        self, prices: Prices, cap: CostCap | None = None, *, on_reserve: Callable[[CostCap], None] = lambda cap: None
+    ) -> None:
+        self._prices = prices
+        self._estimates: dict[str, CostEstimate] = {}
+        self._on_reserve = on_reserve
+        self.cap = cap
+
+    def __repr__(self) -> str:
+        return f"<Costs {self.cap!r}>"
+
+    def check_prices(self, routes: Sequence[Route]) -> None:
+        """Check that the cap can be kept on each of the *routes* of a row.
+
+        Raises:
+            MalformedRowError: the price of one is unknown; the row cannot be sent.
+        """
+        for route in routes:
+            if self.cap is not None and self._prices.of(priced_name(route)) is None:
+                message, hint = told_unknown(route)
+                raise MalformedRowError("price_unknown", f"{message}; {hint}")
+
+    def allows(self, route: Route, request: Request, *, halt: Callable[[int, str, str], None]) -> bool:
+        """Whether the cap allows *request* now. If not, calls in flight may turn out cheaper; without any, *halt*."""
+        if self.cap is None:
+            return True
+        most = self._most(route, request)
+        if self.cap.allows(most):
+            return True
+        if not self.cap.reserved:
+            halt(4, *_told_cap(self.cap, most))
+        return False
+
+    def _most(self, route: Route, request: Request) -> Decimal:
+        estimate = self._estimate(route)
+        return _ZERO if estimate is None else estimate.most(request)
+
+    def reserve(self, attempt: Attempt) -> None:
+        """Count *attempt*, which is sent now, with the most that it can cost."""
+        if self.cap is not None:
+            attempt.cost_reserved = self._most(attempt.route.route, attempt.request)
+            self.cap.reserve(attempt.cost_reserved)
+            self._on_reserve(self.cap)
+
+    def settle(self, attempt: Attempt, outcome: Outcome | None) -> tuple[Decimal | None, Decimal]:
+        """What a call that has ended cost, and what it may have cost besides. None as *outcome*: it was canceled.
+
+        The first is None if it is unknown, or if the call has no answer to pay for. The second is the most that a call
+        can cost that was sent and got no whole answer: it may be billed, so the cap counts it.
+        """
+        cost: Decimal | None = None
+        route = attempt.route.route
+        if outcome is not None and outcome.usage is not None and not outcome.is_cached:
+            # A tier that asks for less than it gets says so; one that says nothing gave what was asked for.
+            tier = outcome.tier or route.tier or None
+            cost = self._prices.cost(priced_name(route), outcome.usage, tier)
+        at_risk = _ZERO
+        if cost is None and (outcome is None or _may_be_billed(outcome)):
+            at_risk = self._most(route, attempt.request)
+        if self.cap is not None:
+            estimate = self._estimate(route)
+            if estimate is not None and outcome is not None and outcome.usage is not None:
+                estimate.learn(attempt.request, outcome.usage)
+            self.cap.settle(attempt.cost_reserved, at_risk if cost is None else cost)
+        return cost, at_risk
+
+    def _estimate(self, route: Route) -> CostEstimate | None:
+        name = priced_name(route)
+        known = self._estimates.get(name)
+        if known is None:
+            price = self._prices.of(name)
+            if price is None:
+                return None
+            if len(self._estimates) >= _MOST_MODELS:
+                del self._estimates[next(iter(self._estimates))]
+            known = self._estimates[name] = CostEstimate(price)
+        return known
+
+
+def told_unknown(route: Route) -> tuple[str, str]:
+    """That ``--max-cost`` cannot be kept on *route*, and what can be done."""
+    name = priced_name(route)
+    return (
+        f"--max-cost needs the price of {name}, which is unknown",
+        f'name it in a file: --prices prices.toml, with ["{name}"], input = 0.25 and output = 2.0 (US$ per million)',
+    )
+
+
+def _told_cap(cap: CostCap, most: Decimal) -> tuple[str, str]:
+    """Why the run stops at *cap*, before a request that costs at most *most*, and what can be done."""
+    reason = f"--max-cost {cap.limit:f} is reached: {usd(cap.spent)} spent, and the next request could cost {usd(most)}"
+    return reason, "raise --max-cost to go on; a smaller max_tokens makes requests cheaper"
+
+
+def _may_be_billed(outcome: Outcome) -> bool:
+    """Whether the provider may have answered in full: it was reached, and refused nothing.
+
+    Refusals and errors with a status of their own are not billed.
+    """
+    if outcome.is_withheld or outcome.is_cached or outcome.unreachable or outcome.verdict == "local":
+        return False
+    return outcome.status is None or 200 <= outcome.status < 300

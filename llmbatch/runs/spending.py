@@ -1,0 +1,99 @@
+"""What an output has cost so far, for ``--max-cost``: its lines, and a sidecar for what no line tells.
+
+The lines tell the cost of finished rows. Health checks, calls without an answer, and requests in flight when a process
+was killed are in the sidecar, ``.o.jsonl.cost.json`` next to ``o.jsonl``: the amount that was booked before requests
+were sent. It is written in steps of a hundredth of the cap, so a kill wastes no more than that. Without it the lines
+alone count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from llmbatch.core.errors import OutputError
+from llmbatch.money.cap import CostCap
+from llmbatch.outputs.lines import read_lines
+from llmbatch.outputs.scan import scan
+from llmbatch.storage.atomic_replace import replace_file
+from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem
+
+__all__ = ["SpendingFile", "spent_by_lines"]
+
+_STEPS = 100
+_COST = re.compile(rb'(?:null|\}),"cost_usd":([0-9.]{1,40}),"model":')
+_MOST_BYTES = 4096
+_ZERO = Decimal(0)
+
+
+def spent_by_lines(output: str, disk: Filesystem) -> Decimal:
+    """The sum of ``cost_usd`` of the lines of *output*; 0 if there is no such file. Cost: one pass over the file.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    try:
+        fd = disk.open(output, os.O_RDONLY | O_CLOEXEC)
+    except FileNotFoundError:
+        return _ZERO
+    except OSError as error:
+        raise OutputError(f"{output} cannot be read: {error.strerror}", hint="check its permissions") from error
+    total = _ZERO
+    try:
+        for line in read_lines(fd, scan(fd, output, disk).end_bytes, disk):
+            # The line's own member is behind its text and body, in which quotes are escaped; metadata follows it.
+            found = _COST.search(line, max(0, line.rfind(b',"usage":')))
+            if found is not None:
+                with contextlib.suppress(InvalidOperation):
+                    total += Decimal(found[1].decode())
+    finally:
+        disk.close(fd)
+    return total
+
+
+class SpendingFile:
+    """The sidecar of *output*. Failures to write it are ignored: the lines count without it."""
+
+    def __init__(self, output: str, disk: Filesystem) -> None:
+        path = Path(output)
+        self._path = path.with_name(f".{path.name}.cost.json")
+        self._disk = disk
+        self._booked = _ZERO
+
+    def __repr__(self) -> str:
+        return f"<SpendingFile {self._path}, {self._booked:f} booked>"
+
+    def read(self) -> Decimal:
+        """The amount that was booked, US$; 0 if there is no sidecar, or none that makes sense."""
+        try:
+            with self._path.open("rb") as file:
+                amount = Decimal(json.loads(file.read(_MOST_BYTES))["booked_usd"])
+        except (OSError, ValueError, LookupError, TypeError, InvalidOperation):
+            return _ZERO
+        return amount if amount.is_finite() and amount > 0 else _ZERO
+
+    def remove(self) -> None:
+        """Remove it, as the output starts afresh."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def book(self, cap: CostCap) -> None:
+        """Write before requests are sent that could cost more than what was booked so far."""
+        needed = cap.spent + cap.reserved
+        if needed > self._booked:
+            self._write(min(cap.limit, needed + cap.limit / _STEPS))
+
+    def close(self, cap: CostCap) -> None:
+        """Write what was really spent, at the end of a run."""
+        if self._booked:
+            self._write(cap.spent)
+
+    def _write(self, amount: Decimal) -> None:
+        self._booked = amount
+        with contextlib.suppress(OSError):
+            data = json.dumps({"booked_usd": f"{amount:f}"}).encode() + b"\n"
+            self._disk.close(replace_file(str(self._path), [data], self._disk))
