@@ -22,13 +22,14 @@ from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import open_input
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import verify_finished
+from llmbatch.money.prices import Prices
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.several import SeveralProviders
 from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
 from llmbatch.runs.cut_answers import is_cut_answer
-from llmbatch.runs.preflight import check_first_row, check_same_request, name_other_inputs
+from llmbatch.runs.preflight import check_first_row, check_prices, check_same_request, name_other_inputs
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
@@ -70,6 +71,7 @@ def check(settings: Settings) -> int:
 
 async def _read(settings: Settings, output: str) -> CheckReport:
     warnings: list[str] = []
+    prices = Prices.read(settings.prices)
     provider = _provider(settings, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     with open_input(settings.input, output=output) as rows:
@@ -80,6 +82,8 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             raise
         except UsageError:
             pass  # reading all of it finds it again, and tells its line
+        if settings.max_cost is not None:
+            check_prices(provider, rows, prices, limit=settings.limit)
         earlier = None if settings.overwrite or settings.force else _earlier(output)
         if earlier is not None:
             check_same_request(provider, rows, output, earlier)
@@ -100,6 +104,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             finished=finished,
             retry_failed=settings.retry_failed,
             tenants=tenants,
+            prices=prices,
             progress=_progress(settings),
         )
     finally:
@@ -227,7 +232,7 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
         tokens = f"about {count(report.input_tokens)} in, {count(report.output_tokens_most)} out at most"
         facts.append(("tokens", f"{tokens}, by each row's own bound or else a usual answer"))
         facts.append(("time", f"about {duration(time.seconds)}, {_bound(settings, time)}"))
-        facts.append(("cost", "price unknown"))
+        facts += [("cost", shown(text)) for text in report.costs.lines()]
     return [f"{label:<14}{text}" for label, text in facts] + [_last(report)]
 
 

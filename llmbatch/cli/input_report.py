@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llmbatch.cli.cost_report import CostRange
 from llmbatch.cli.duplicates import SeenNames
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
@@ -18,6 +19,7 @@ from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.money.prices import Prices
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import Pools, make_providers
@@ -98,6 +100,8 @@ class CheckReport:
     rows_left: int = 0
     """Rows that a run would still send, malformed ones not among them."""
     tokens_left: int = 0
+    costs: CostRange = field(default_factory=lambda: CostRange(Prices()))
+    """What the rows that are left may cost."""
     warnings: list[str] = field(default_factory=list)
     """Settings that have no effect, and columns that are not sent."""
 
@@ -129,7 +133,8 @@ class CheckReport:
             "done_failed": self.done_failed,
             "rows_left": self.rows_left,
             "tokens_left": self.tokens_left,
-            "cost_usd": None,
+            "cost_usd": self.costs.to_json(),
+            "unpriced_rows": self.costs.unpriced_rows,
             "warnings": list[JSON](self.warnings),
         }
 
@@ -141,6 +146,7 @@ async def read_all(
     finished: FinishedRows | None = None,
     retry_failed: bool = False,
     tenants: TenantKeys | None = None,
+    prices: Prices | None = None,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> CheckReport:
     """Read *source* to its end and let *provider* prepare each row; *tenants* sees every row that is a request.
@@ -152,7 +158,7 @@ async def read_all(
         InputError: the input cannot be read.
         UsageError: a row has no model, or names one that cannot be reached; the message names its line.
     """
-    report = CheckReport()
+    report = CheckReport(costs=CostRange(prices or Prices()))
     names = SeenNames()
 
     def is_done(number: int) -> bool:
@@ -296,6 +302,7 @@ def _take_in(
     if not is_done(row.number):
         report.rows_left += 1
         report.tokens_left += request.tokens
+        report.costs.add(routes[0], request)
     return request
 
 

@@ -136,6 +136,7 @@ class CommandOptions(RunOptions):
         "tokens.",
         unset="the list",
         group="Model",
+        local="folder",
     )
     base_url: str | None = option(
         None,

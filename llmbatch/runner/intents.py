@@ -17,7 +17,8 @@ _MODEL = "use -m PROVIDER/MODEL (--model)"
 _KEY = "keys come from the environment, such as OPENAI_API_KEY; --api-key-env names another variable"
 _LIMIT = "use -n N (--limit): only the first N rows"
 _BASE_URL = "use --base-url URL"
-_COST = "there is no cost limit yet: llmbatch check estimates tokens, -P max_tokens=500 bounds each answer"
+_COST = "use --max-cost USD; llmbatch check estimates the cost, -P max_tokens=500 bounds each answer"
+_PRICES = "use --prices FILE: a TOML file of prices in US$ per million tokens"
 _BACKOFF = "waits between attempts follow from the answers; --recovery-timeout is the longest wait between probes"
 _INPUT = "name the input without a flag: llmbatch run prompts.jsonl"
 _FORMAT = "the format is found by itself; see --help for what an INPUT may be"
@@ -42,7 +43,8 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(("api-key-file", "dotenv", "env"), "use --env-file PATH: a file of NAME=VALUE lines"),
     **dict.fromkeys(("max-rows", "num-rows", "rows", "head", "first", "sample", "n-samples", "max-samples"), _LIMIT),
     **dict.fromkeys(("api-base", "api-url", "endpoint-url", "url", "host", "server", "openai-base-url"), _BASE_URL),
-    **dict.fromkeys(("max-cost", "budget", "max-budget", "cost-limit", "cost", "max-spend", "prices"), _COST),
+    **dict.fromkeys(("budget", "cost-limit", "cost", "max-spend", "cost-cap", "spend-limit"), _COST),
+    **dict.fromkeys(("price", "price-file", "pricing", "price-list"), _PRICES),
     **dict.fromkeys(
         ("backoff", "retry-delay", "retry-wait", "initial-delay", "max-backoff", "sleep", "delay"), _BACKOFF
     ),

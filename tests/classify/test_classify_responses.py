@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmbatch.classify.error_bodies import ErrorBody, plain_message, read_error_body
 from llmbatch.classify.event_stream import read_stream
 from llmbatch.classify.responses import BadBody, ParsedAnswer, read_success
-from llmbatch.core.calls import Usage
+from llmbatch.core.calls import Usage, UsageDetails
 from llmbatch.core.raw_json import JSON
 
 ENDPOINTS = ["chat", "completions", "responses", "embeddings", "messages"]
@@ -118,7 +118,7 @@ def chat(message: JSON, finish: JSON = "stop", **more: JSON) -> JSON:
                 },
             },
             "ab",
-            Usage(123, 4),
+            Usage(123, 4, UsageDetails(cached_tokens=20, cache_write_tokens=100)),
             "end_turn",
         ),
         (

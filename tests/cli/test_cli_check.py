@@ -55,7 +55,9 @@ def test_malformed_rows_and_same_ids_are_told_with_their_lines(llmbatch_here: Ru
     assert report["duplicate_ids"] == {"count": 1, "lines": [6], "example": '"a"', "complete": True}
     assert report["endpoints"] == {"chat": 2, "embeddings": 1}
     assert report["routes"] == {"openai/gpt-5-mini": 2, "openai/text-embedding-3": 1}
-    assert report["cost_usd"] is None
+    low, high = report["cost_usd"]["low"], report["cost_usd"]["high"]
+    assert 0 < low < high < 0.02, "two rows of gpt-5-mini, without a limit"
+    assert report["unpriced_rows"] == 1, "there is no model text-embedding-3"
     assert report["estimate"] == {"seconds": 2.0, "bound_by": "concurrency", "call_seconds": 2.0}
 
 

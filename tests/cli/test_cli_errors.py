@@ -150,7 +150,7 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
         (("--retries", "5"), "--max-attempts N"),
         (("--max-retries", "5"), "--max-attempts N"),
         (("--model-name", "x"), "-m PROVIDER/MODEL"),
-        (("--max-cost", "5"), "there is no cost limit yet"),
+        (("--budget", "5"), "--max-cost USD"),
         (("--api-base", "http://h"), "--base-url URL"),
         (("--token", "sk-live-1234567"), "--api-key-env"),
         (("--output-dir", "results"), "the name of a file"),

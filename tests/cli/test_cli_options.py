@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.quantities import Duration, Number, Size, Whole
+from llmbatch.runner.quantities import Dollars, Duration, Number, Size, Whole
 from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text, Value
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
@@ -37,6 +38,8 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return "2.5k", '"2.5k"', 2500
         case Duration():
             return "1h30m", '"1h30m"', 5400.0
+        case Dollars():
+            return "$7.50", '"7.50"', Decimal("7.50")
         case Size():
             return "64MB", '"64MB"', 64_000_000
         case Choice(words):
@@ -114,14 +117,18 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path,
         "env_file": "empty.env",
         "api_key_env": "MY_KEY",
         "endpoint": "chat",
+        "prices": "prices.toml",
     }
     keys = dict.fromkeys(("OPENAI_API_KEY", "MY_KEY"), "sk-test-0123456789")
     prompts.with_name("empty.env").write_text("")
+    prompts.with_name("prices.toml").write_text('["a/b"]\ninput = 1\n')
 
     command = "run" if option.name == "dry_run" else "check"
     for flag in option.flags:
         words = (flag,) if option.is_switch else (flag, known.get(option.name, text))
-        done = llmbatch_here(command, "prompts.jsonl", *(() if option.name == "model" else ("-m", "m")), *words, **keys)
+        done = llmbatch_here(
+            command, "prompts.jsonl", *(() if option.name == "model" else ("-m", "gpt-5-mini")), *words, **keys
+        )
         assert done.returncode == 0, done.stderr
         if not isinstance(option.value, Switch | Text | Names):
             done = llmbatch_here("run", "prompts.jsonl", flag, "no..such")
