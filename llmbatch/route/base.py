@@ -68,7 +68,7 @@ class RoutePolicy:
 class RouteHistory:
     """Facts about a route that its tenants share."""
 
-    __slots__ = ("answered", "answered_before", "good", "name", "reached", "refusals", "slow", "throttled")
+    __slots__ = ("_answered_before", "_before", "answered", "good", "name", "reached", "refusals", "slow", "throttled")
 
     def __init__(self, name: str = "", *, answered_before: Callable[[], bool] = lambda: False) -> None:
         self.name = name
@@ -81,8 +81,9 @@ class RouteHistory:
         """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
         self.slow: set[int] = set()
         """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
-        self.answered_before = answered_before
-        """Whether a call succeeded in an earlier run."""
+        self._answered_before = answered_before
+        self._before: bool | None = None
+        """Whether a call succeeded in an earlier run; None until it was asked."""
         self.refusals = AccountRefusals()
         self.throttled: dict[int, str] = {}
         """Label of the tenant, by row, for rows throttled since a call of that tenant last succeeded."""
@@ -90,7 +91,12 @@ class RouteHistory:
     @property
     def ever(self) -> bool:
         """Whether a call has ever succeeded."""
-        return self.answered or self.answered_before()
+        if self.answered:
+            return True
+        if self._before is None:
+            # Asked once: it reads the output of earlier runs, which may fail at one time and not at another.
+            self._before = self._answered_before()
+        return self._before
 
 
 class RouteBase:

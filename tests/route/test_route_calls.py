@@ -42,6 +42,14 @@ def test_a_history_is_that_of_this_run_and_of_earlier_ones() -> None:
     assert story.history.ever
 
 
+def test_an_output_that_could_be_read_at_one_time_and_not_at_another_left_a_run_without_a_timer() -> None:
+    """Whether an earlier run had answers is asked once: routes were given up and not, by turns."""
+    answers = iter([False, True, False])
+    history = RouteHistory(answered_before=lambda: next(answers))
+
+    assert [history.ever for _ in range(5)] == [False] * 5
+
+
 def test_chance_is_a_half_unless_it_is_drawn() -> None:
     """A first retry then waits for one second."""
     policy = RoutePolicy(
