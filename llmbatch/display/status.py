@@ -13,6 +13,7 @@ from llmbatch.display.format import codes_phrase, count, duration, elided, local
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import Deferred, StatusReport, next_step
 from llmbatch.display.summary import answer_facts, failed_rows_command, tier_facts
+from llmbatch.money.text import usd
 from llmbatch.report.journal import from_iso
 from llmbatch.report.output_lines import LineRoute
 
@@ -132,7 +133,7 @@ def _route(report: StatusReport, route: LineRoute) -> str:
     if route.input_tokens or route.output_tokens:
         parts.append(f"{count(route.input_tokens)} tokens in, {count(route.output_tokens)} out")
     if route.cost_usd is not None:
-        parts.append(f"US$ {route.cost_usd:,.2f}")
+        parts.append(usd(route.cost_usd))
     return f"{elided(route.label, 60)}: {', '.join(parts)}"
 
 

@@ -123,7 +123,7 @@ class StatusReport:
             "latency_p95_s": as_json(route.latency.quantile(0.95)),
             "input_tokens": route.input_tokens,
             "output_tokens": route.output_tokens,
-            "cost_usd": None if route.cost_usd is None else round(route.cost_usd, 8),
+            "cost_usd": None if route.cost_usd is None else float(route.cost_usd),
         }
 
 

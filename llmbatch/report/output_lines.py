@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.report.counters import OTHER, CodeCounter
@@ -105,7 +106,7 @@ class LineRoute:
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     input_tokens: int = 0
     output_tokens: int = 0
-    cost_usd: float | None = None
+    cost_usd: Decimal | None = None
 
 
 class OutputLines:
@@ -162,7 +163,7 @@ class OutputLines:
             label,
             int(inputs or 0),
             int(outputs or 0),
-            None if cost == b"null" or cached else _number(cost),
+            None if cost == b"null" or cached else _money(cost.decode()),
             None if latency == b"null" else _number(latency),
             failed=failed,
         )
@@ -185,13 +186,13 @@ class OutputLines:
             label,
             _integer(tokens.get("input_tokens")),
             _integer(tokens.get("output_tokens")),
-            None if value.get("cached") is True else _as_number(value.get("cost_usd")),
+            None if value.get("cached") is True else _money(str(_as_number(value.get("cost_usd")))),
             _as_number(value.get("latency_s")),
             failed=failed,
         )
 
     def _count(
-        self, label: str, inputs: int, outputs: int, cost: float | None, latency: float | None, *, failed: bool
+        self, label: str, inputs: int, outputs: int, cost: Decimal | None, latency: float | None, *, failed: bool
     ) -> None:
         route = self._routes.get(label)
         if route is None:
@@ -203,7 +204,7 @@ class OutputLines:
         route.input_tokens += inputs
         route.output_tokens += outputs
         if cost is not None:
-            route.cost_usd = (route.cost_usd or 0.0) + cost
+            route.cost_usd = cost if route.cost_usd is None else route.cost_usd + cost
         if latency is not None and not failed:
             route.latency.add(latency)
 
@@ -245,6 +246,14 @@ def _number(text: bytes) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def _money(text: str) -> Decimal | None:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() else None
 
 
 def _as_number(value: JSON) -> float | None:
