@@ -149,6 +149,9 @@ class Refusing(Judging):
 
     def _throttled(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         self.circuit.settle(call.permit, "throttled", now)
+        if call.kind != "row" and not call.probe and self.throttle.is_disproved(call.serial):
+            self._push_back(call)
+            return []
         if outcome.lacks_capacity:
             return self._without_capacity(call, outcome, now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None

@@ -69,6 +69,18 @@ def test_one_throttled_row_waits_alone_while_a_later_call_is_in_flight() -> None
     assert story.route.evidence.records[1].throttled
 
 
+def test_a_throttled_health_check_that_a_later_row_disproved_paused_the_route() -> None:
+    """What it was asked to wait holds no more, once a call that was sent after it has succeeded."""
+    story = Story(can_check=True)
+    check = story.send(0, "ping")
+    later = story.send(1)
+    story.come(later, GOOD)
+
+    assert story.come(check, waiting(THROTTLED, 8.0)) == []
+    assert story.route.takes_calls(story.now)
+    assert story.route.limit.value == 9
+
+
 def test_several_throttled_rows_slow_the_route_before_it_is_paused() -> None:
     """From the second on; as long as later calls may pass."""
     story = Story()

@@ -202,6 +202,7 @@ class Watch:
         return self._ramps.get(route)
 
     def _on_answer(self, event: CallEnded) -> None:
+        ramp = self._ramp(event.route, event.at)  # with this call among those that a wait's end finds in flight
         place = self._place.pop((event.route, event.row), 0)
         failing = self._failing[event.route]
         if event.verdict == "success":
@@ -220,7 +221,6 @@ class Watch:
                 failing.setdefault(event.row, place)
         if event.probe and event.verdict is not None:
             self._probes.setdefault(event.route, []).append(event.verdict)
-        ramp = self._ramp(event.route, event.at)
         born = self._ramp_of.pop((event.route, event.row), None)
         if ramp is None:
             return
@@ -251,11 +251,18 @@ class Watch:
             self._opened_at[route] = self._world + event.at
             self._openings += 1
             fresh = len(self._failing[route])
-            if "in a row failed" in event.reason and fresh < self._plan.options["failure_threshold"]:
+            least = self._plan.options["failure_threshold"]
+            if "in a row failed" in event.reason and fresh < least and not self._is_failing(route, least):
                 self._break(f"claim 5: {fresh} rows that were not known to fail opened the circuit ({event.reason})")
             self._ramps.pop(route, None)
         if not (0.0 <= event.retry_after < math.inf):
             self._break(f"claim 5: retry_after is {event.retry_after}")
+
+    def _is_failing(self, route: str, calls: int) -> bool:
+        """Whether the last *calls* that ended on the route met a provider that answers fewer than half of them."""
+        ended = [one for one in self._provider.sent[self._first_call :] if one.route == route and one.ended < math.inf]
+        last = sorted(ended, key=lambda one: one.ended)[-calls:]
+        return all(one.phase.kind in TOTAL or (one.phase.kind == "sick" and one.phase.share > 0.5) for one in last)
 
     def _check_pause(self, event: Throttled) -> None:
         """Claim 8: the wait that one call was asked for does not stop a route that answers others."""
