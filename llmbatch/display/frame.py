@@ -25,6 +25,7 @@ from llmbatch.display.format import (
     state_word,
     time_left,
 )
+from llmbatch.money.text import usd
 from llmbatch.report.snapshot import RouteSnapshot, Snapshot
 
 __all__ = ["frame"]
@@ -208,6 +209,8 @@ def _tokens(now: Snapshot, width: int) -> Text | None:
     items = []
     if now.input_tokens or now.output_tokens:
         items += [Text(f"{count(now.input_tokens)} in"), Text(f"{count(now.output_tokens)} out")]
+    if now.spending.cost_usd is not None:
+        items.append(Text(usd(now.spending.cost_usd)))
     if now.latency_p50_s is not None:
         items += [Text(f"latency p50 {duration(now.latency_p50_s)}"), Text(f"p95 {duration(now.latency_p95_s)}")]
     return _line("tokens", items, width) if items else None

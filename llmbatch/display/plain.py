@@ -23,6 +23,7 @@ from llmbatch.display.format import (
 )
 from llmbatch.display.line_display import LineDisplay
 from llmbatch.display.log_lines import LogLines
+from llmbatch.money.text import usd
 from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats
 
@@ -77,6 +78,8 @@ def progress_text(now: Snapshot) -> str:
     if now.errors_by_code:
         parts.append(f"errors {codes_phrase(now.errors_by_code)}")
     if is_over:
+        if now.spending.cost_usd is not None:
+            parts.append(usd(now.spending.cost_usd))
         parts.append(f"elapsed {duration(now.elapsed_s)}")
     elif now.eta_s is not None:
         parts.append(f"eta {duration(now.eta_s)}")
