@@ -21,6 +21,8 @@ def why_stuck(run: RunContext) -> str:
     for route in run.routes:
         state = route.state
         if state.is_lost(now):
+            if state.is_reached:
+                return f"{state.label} answers the smallest request and no row{flag}: {state.recent.error}"
             return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
         if not state.is_closed:
             return f"{state.label} is in an outage{flag}: {state.reason}"

@@ -184,12 +184,18 @@ def _draw_bad(rng: Random, count: int, options: dict[str, Any], *, wants_bound: 
 
 
 def _spare_other_model(rows: list[bytes], bad: dict[int, str]) -> None:
-    """A model that has never answered but with 404 does not exist, and stops the run: a good row of it comes first."""
+    """A model that has never answered but with 404 does not exist, and stops the run: a good row of it comes first.
+
+    Where none of its rows is good, they are deferred in every life: one is made good.
+    """
     others = [number for number, row in enumerate(rows, 1) if b'"model"' in row]
     for number in others:
         if bad.get(number) == "404" and not any(other < number and other not in bad for other in others):
             bad[number] = "422"
             rows[number - 1] = rows[number - 1].replace(b"[bad 404]", b"[bad 422]")
+    if others and all(number in bad for number in others):
+        kind = bad.pop(others[-1])
+        rows[others[-1] - 1] = rows[others[-1] - 1].replace(f" [bad {kind}]".encode(), b"")
 
 
 def _line(rng: Random, number: int, bad: dict[int, str], *, other_model: bool = False) -> bytes:
