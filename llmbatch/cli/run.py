@@ -22,6 +22,7 @@ from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import OutputError
 from llmbatch.core.events import Notice, Observer
 from llmbatch.display import make_display
+from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
@@ -81,6 +82,8 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
         if output != "-":
             status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
+            history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
+            observers.append(stack.enter_context(history))
         runner = BatchRunner(
             settings.model,
             base_url=settings.base_url,

@@ -25,7 +25,7 @@ from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 
-__all__ = ["StatusFile", "agrees", "read_sidecar", "status_path"]
+__all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path"]
 
 _HEARTBEAT_S = 10.0
 _MOST_SIDECAR_BYTES = 1 << 20
@@ -119,7 +119,7 @@ class StatusFile:
         """Write the sidecar as of *now* on the events' clock; an ``OSError`` is forgotten."""
         with self._lock, contextlib.suppress(OSError):
             self._written_at = (self._stats.at, self._wall())
-            _replace(self._path, json.dumps(self._content(now), separators=(",", ":"), allow_nan=False).encode())
+            replace_sidecar(self._path, json.dumps(self._content(now), separators=(",", ":"), allow_nan=False).encode())
 
     def _content(self, now: float) -> dict[str, JSON]:
         snapshot = self._stats.snapshot(now)
@@ -161,7 +161,12 @@ class StatusFile:
                 self._path.unlink(missing_ok=True)
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_sidecar(path: Path, content: bytes) -> None:
+    """Replace *path*, a sidecar, as a whole.
+
+    Raises:
+        OSError: as the system says.
+    """
     part = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         part.unlink()

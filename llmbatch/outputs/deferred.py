@@ -17,7 +17,15 @@ from llmbatch.core.rows import Result
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
-__all__ = ["default_output", "deferred_path", "spool_path", "stamp_retry_at", "status_path", "write_deferred"]
+__all__ = [
+    "default_output",
+    "deferred_path",
+    "history_path",
+    "spool_path",
+    "stamp_retry_at",
+    "status_path",
+    "write_deferred",
+]
 
 _COMPRESSED = (".gz", ".zst", ".zstd")
 
@@ -44,6 +52,12 @@ def deferred_path(output_path: str | Path) -> Path:
     """Path of the deferred file: ``o.deferred.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.deferred.jsonl")
+
+
+def history_path(output_path: str | Path) -> Path:
+    """Path of the sidecar with the history: ``o.events.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
+    path = Path(output_path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.events.jsonl")
 
 
 def spool_path(output_path: str | Path) -> Path | None:

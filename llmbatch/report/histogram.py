@@ -49,5 +49,18 @@ class LatencyHistogram:
                 return float(_LOWEST_S * 2.0 ** ((bucket + 0.5) / _PER_OCTAVE))
         return None
 
+    def copy(self) -> LatencyHistogram:
+        """The counts as they are now."""
+        copied = LatencyHistogram()
+        copied._counts, copied.count = list(self._counts), self.count
+        return copied
+
+    def since(self, earlier: LatencyHistogram) -> LatencyHistogram:
+        """What was added since *earlier*, a copy."""
+        added = LatencyHistogram()
+        added._counts = [max(0, now - then) for now, then in zip(self._counts, earlier._counts, strict=True)]
+        added.count = sum(added._counts)
+        return added
+
     def __repr__(self) -> str:
         return f"<LatencyHistogram of {self.count}>"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llmbatch.core.events import CircuitState
 from llmbatch.report.snapshot import RouteSnapshot
 
-__all__ = ["Pause", "RouteStats"]
+__all__ = ["Pause", "RouteStats", "worst_routes"]
+
+_SHOWN_ROUTES = 50
+_RANK = {"open": 0, "half_open": 1, "closed": 3}
 
 
 _PERIODS = {1.0: " a second", 60.0: " a minute", 3600.0: " an hour", 86_400.0: " a day", 2_592_000.0: " a month"}
@@ -100,3 +104,13 @@ class RouteStats:
             pause_is_limit=self.pause.is_limit and self.paused_until > now,
             learned_limits=tuple(self.learned.values()),
         )
+
+
+def worst_routes(routes: Iterable[RouteStats], now: float) -> tuple[RouteSnapshot, ...]:
+    """The routes in trouble first (open, probing, paused), then by name; at most 50."""
+
+    def rank(route: RouteStats) -> tuple[int, str]:
+        paused = route.state == "closed" and route.paused_until > now
+        return (2 if paused else _RANK[route.state], route.label)
+
+    return tuple(route.snapshot(now) for route in sorted(routes, key=rank)[:_SHOWN_ROUTES])

@@ -136,6 +136,11 @@ class Snapshot:
     """Why the run is stopping; None while it is not."""
     exit_code: int | None
 
+    @property
+    def cost(self) -> float:
+        """US$ of the calls of this run whose cost is known."""
+        return float(self.spending.cost_usd or 0)
+
     def to_json(self) -> dict[str, JSON]:
         """Convert to JSON values; values that are not finite become null, fractions are rounded to 3 digits."""
         value = as_json(self)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
@@ -35,7 +36,7 @@ from llmbatch.core.events import (
 from llmbatch.report.counters import CodeCounter, Counts
 from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
-from llmbatch.report.route_stats import RouteStats
+from llmbatch.report.route_stats import RouteStats, worst_routes
 from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
 from llmbatch.report.summary import Summary, summarize
 from llmbatch.report.throughput import Throughput
@@ -44,8 +45,6 @@ __all__ = ["RunStats", "Summary"]
 
 _MOST_ROUTES = 500
 _OTHER_ROUTES = "(other routes)"
-_SHOWN_ROUTES = 50
-_RANK = {"open": 0, "half_open": 1, "closed": 3}
 
 
 class RunStats:
@@ -276,6 +275,11 @@ class RunStats:
             if route.not_closed_since is not None
         ]
 
+    @property
+    def latencies(self) -> LatencyHistogram:
+        """Latencies of the calls of this run that succeeded."""
+        return self._latency
+
     def route_speeds(self) -> list[tuple[str, int, float]]:
         """For each route its rows of this run, and the seconds from its first call to its last row."""
         return [
@@ -319,7 +323,7 @@ class RunStats:
             throttles=counts.throttles,
             outages=downtime.outages,
             outage_s=downtime.seconds(now),
-            spending=counts.spending,
+            spending=replace(counts.spending),
             input_tokens=counts.input_tokens,
             output_tokens=counts.output_tokens,
             latency_p50_s=self._latency.quantile(0.5),
@@ -334,7 +338,7 @@ class RunStats:
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
             tiers=self._tiers.top(),
-            routes=self._worst_routes(now),
+            routes=worst_routes(self._routes.values(), now),
             routes_total=len(self._routes),
             max_outage_s=None if started is None else started.max_outage,
             own_limits="" if started is None else started.own_limits,
@@ -387,14 +391,6 @@ class RunStats:
         if self.stopping is not None or rate <= 0.0:
             return None
         return (total - done) / rate
-
-    def _worst_routes(self, now: float) -> tuple[RouteSnapshot, ...]:
-        def rank(route: RouteStats) -> tuple[int, str]:
-            paused = route.state == "closed" and route.paused_until > now
-            return (2 if paused else _RANK[route.state], route.label)
-
-        worst = sorted(self._routes.values(), key=rank)[:_SHOWN_ROUTES]
-        return tuple(route.snapshot(now) for route in worst)
 
     def __repr__(self) -> str:
         return f"<RunStats {self._state()}, {self._counts.rows} rows, {self._counts.in_flight} in flight>"

@@ -91,12 +91,9 @@ class RouteHistory:
     @property
     def ever(self) -> bool:
         """Whether a call has ever succeeded."""
-        if self.answered:
-            return True
-        if self._before is None:
-            # Asked once: it reads the output of earlier runs, which may fail at one time and not at another.
-            self._before = self._answered_before()
-        return self._before
+        if self._before is None and not self.answered:
+            self._before = self._answered_before()  # once: it reads files, which may fail at one time and not another
+        return self.answered or bool(self._before)
 
 
 class RouteBase:
