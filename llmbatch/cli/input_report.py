@@ -19,8 +19,8 @@ from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.money.prices import Prices
 from llmbatch.core.token_estimate import input_tokens
+from llmbatch.money.prices import Prices
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import Pools, make_providers

@@ -19,7 +19,11 @@ ROWS = 20
 BAD_ROW = 12
 XAI = "The caller does not have permission to execute the specified operation"
 CUT = GOOD_BODY.replace(b'"stop"', b'"insufficient_system_resource"')
-EMPTY = GOOD_BODY.replace(b'"pong"', b'""').replace(b'"completion_tokens":1', b'"completion_tokens":0')
+EMPTY = (
+    GOOD_BODY.replace(b'"pong"', b'""')
+    .replace(b'"completion_tokens":1', b'"completion_tokens":0')
+    .replace(b'"total_tokens":2', b'"total_tokens":1')
+)
 BLOCKED = {"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}
 
 
