@@ -67,7 +67,7 @@ class LocalFiles:
     def place(self, members: dict[str, str]) -> _RowFiles | None:
         """Put marks for the files that *members* of a request name in their places; None if they name none.
 
-        Cost: a few searches of the content.
+        Cost: a search of the content.
 
         Raises:
             MalformedRowError: a file cannot be sent.
