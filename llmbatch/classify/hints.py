@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ACCOUNT", "ADDRESS", "GATEWAY", "KEY", "LATER", "MODEL", "NO_QUOTA", "PAY", "REGION", "RENEW"]
+__all__ = ["ACCOUNT", "ADDRESS", "GATEWAY", "KEY", "LATER", "MODEL", "NETWORK", "NO_QUOTA", "PAY", "REGION", "RENEW"]
 
 PAY = "add credit or raise the spending limit at the provider, then run the same command again"
 LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
@@ -15,6 +15,10 @@ RENEW = (
 GATEWAY = (
     "a firewall or gateway before the provider refuses these requests: check the base URL, this machine's address "
     "(VPN, proxy, country) and what the rows contain"
+)
+NETWORK = (
+    "the account's resource takes requests from certain networks only: run where it can be reached (VPN, private "
+    "endpoint), or change its network settings"
 )
 REGION = (
     "the provider does not serve this machine's address: check the VPN or proxy, or choose a provider that serves it"

@@ -22,9 +22,14 @@ __all__ = [
     "LONG_CODES",
     "LONG_QUOTA_WORDS",
     "LONG_WORDS",
+    "MODEL_CODES",
+    "MODEL_DOWN_WORDS",
+    "MODEL_WORDS",
     "MONEY_CODES",
     "MONEY_WORDS",
     "NEEDED",
+    "NETWORK_WORDS",
+    "NOT_OFFERED_WORDS",
     "NO_QUOTA_WORDS",
     "PACE_WORDS",
 ]
@@ -43,6 +48,7 @@ MONEY_CODES = _any(
     r"exceeded_current_quota\w*",  # Moonshot's Kimi, BettaFish#524, 2025-12
     r"budget_exceeded|\w*exceeded_?budget\w*",  # litellm#4139, 2024; #37000, 2026
     r"arrear(?:s|age)|account_?overdue\w*",  # DashScope; Volcengine
+    r"not_enough_(?:balance|credits?|quota|funds)",  # Novita; Hugging Face's router, hub-docs#2392, 2026
     r"(?:out_of|no)_(?:credits?|balance)|(?:credits?|balance|free_tier|funds)_(?:exhausted|depleted|expired)\w*",
     r"1113",  # Zhipu, continue#11823, 2026: "Your account is in arrears"
     r"base_resp_1008",  # MiniMax, also inside a 200
@@ -56,11 +62,18 @@ MONEY_WORDS = _any(
     r"account is not active, please check your billing",  # OpenAI
     # xAI at 429 and 403: "has either used all available credits or reached its monthly spending limit",
     # continue#10373, 2026-02; "doesn't have any credits or licenses yet", koan#2412
-    r"(?:used|consumed|exhausted|spent|depleted) (?:up )?(?:all )?(?:of )?" + _OWN + r"(?:\w+ ){0,2}credits?\b",
-    r"(?:out of|no(?: more)?|(?:have|has|had) any|without(?: any)?) (?:\w+ )?credits?\b(?! card)",
+    # Hugging Face's router, 402: "exceeded your monthly included credits", agents-course#386, 2025-03
+    r"(?:used|consumed|exhausted|exceeded|spent|depleted) (?:up )?(?:all )?(?:of )?"
+    + _OWN
+    + r"(?:\w+ ){0,2}credits?\b",
+    r"(?:out of|no(?: more)?|(?:have|has|had) any|without(?: any)?) (?:\w+ )?credits?\b(?! card)"
+    # OpenRouter's moderation, 403: "Your input was flagged for …. No credits were charged."
+    r"(?! (?:was|were|is|are|have been|will be) )",
     r"(?:credits?|balance|prepayment|funds|free (?:tier|trial|quota|credits?)) "
     r"(?:has|have|is|are|was|were) (?:now )?(?:been )?"
     r"(?:exhausted|depleted|used up|expired|run out|insufficient|too low|negative|not enough|below zero)",
+    r"(?:not enough|low) (?:account )?(?:balance|credits?|funds)|credits? expired",  # Novita; NVIDIA NIM
+    r"inactive subscription",  # Mistral, 401: "Inactive subscription or usage limit reached"
     r"(?:purchase|buy|add|load|top[ -]up) (?:more |additional |some |your )?(?:prepaid )?(?:credits?|funds|balance)\b",
     r"(?:spend|spending|budget|billing|cost) (?:limit|cap) (?:has been |was |is |of .{1,40} )?(?:reached|exceeded|hit)",
     r"(?:reached|exceeded|exceeds|hit|over) " + _OWN + r"(?:\w+ ){0,2}(?:spend|spending|billing|cost) (?:limit|cap)",
@@ -106,6 +119,8 @@ NO_QUOTA_WORDS = _any(
 )
 
 PACE_WORDS = _any(
+    # Bedrock through litellm, also as 400 and 500: claude-code#1466, 2025-06; litellm#589, 2023
+    r"too many (?:\w+ )?tokens,? (?:please )?wait|\bthrottlingexception\b",
     r"rate[ -]?limit(?:s|ing)? (?:has been |was |is |have been )?(?:exceeded|reached|hit)",
     r"(?:exceeded|exceeds|reached|hit) (?:the |your |its |our )?(?:\w+ ){0,3}rate[ -]?limit",
     r"(?:qps|qpm|rpm|tpm|request) (?:\w+ ){0,2}limit (?:is |was |has been )?(?:exceeded|reached|hit)",
@@ -137,10 +152,17 @@ LONG_CODES = _any(
     r"context_length_exceeded|context_window_exceeded|exceed_context_size_error|string_above_max_length",
     r"string_too_long|max_tokens_exceeded|token_limit_exceeded|request_too_large|model_max_prompt_tokens_exceeded",
     r"request_body_too_large_after_decoding",
+    r"1261",  # Zhipu
 )
 
 LONG_WORDS = _any(
-    r"maximum context length|model's context length|prompt is too long|too many (?:input )?tokens",
+    r"maximum context length|model's context length|prompt is too long",
+    # Not Bedrock's throttling through a gateway: "Too many tokens, please wait before trying again.",
+    # claude-code#1466, 2025-06
+    r"too many (?:input )?tokens(?!,? (?:please wait|processed|per ))",
+    # LM Studio: "the model is loaded with context length of only 4096 tokens, which is not enough",
+    # lmstudio-bug-tracker#237, 2024; "greater than the context length (n_keep: …)", openclaude#353, 2026-04
+    r"context length of only \d+ tokens|greater than the context length|prompt 超长",
     r"exceeds? the (?:maximum|max) number of tokens|exceeds? the available context size",
     r"context size has been exceeded",
     r"exceeds? (?:the )?(?:model's )?(?:context|maximum) (?:window|length|limit of tokens)",
@@ -152,7 +174,7 @@ LONG_WORDS = _any(
 FILTER_CODES = _any(
     r"content_?filter\w*|content_?policy\w*|content_?(?:blocked|violation|moderation)\w*|ResponsibleAIPolicyViolation",
     r"moderation\w*|\w*policy_violation|invalid_prompt|bio_policy|cyber_policy|\w*safety\w*",
-    r"prohibited_content|sensitive_\w+",
+    r"prohibited_content|sensitive_\w+|\w*sensitive_?content\w*(?:\.\w+)?",  # the last: Volcengine
     r"data_?inspection_?failed",  # DashScope
     r"\w*guardrail\w*|hooks_failed",  # Bedrock, gateways; Portkey at 446
     r"1301|base_resp_102[67]",  # Zhipu; MiniMax: input, output
@@ -165,7 +187,7 @@ FILTER_WORDS = _any(
     r"violat(?:e|es|ed|ing|ion of|ions of) (?:our |the |\w+['’]s )?(?:\w+ "
     r"){0,2}(?:guidelines?|polic(?:y|ies)|terms of)",
     r"safety_check|safety (?:system|filter|reason|guideline|polic|check|setting)",
-    r"blocked (?:by|for|due to) (?:\w+ )?safety",
+    r"blocked (?:by|for|due to) (?:\w+ )?safety|^blocked (?:input|output)",  # the last: Cohere, 498
     # DeepSeek, DashScope
     r"content exists risk|(?:inappropriate|prohibited|unsafe|harmful|disallowed|sensitive) content",
     r"敏感内容|不安全或敏感|违规内容|内容安全",
@@ -194,9 +216,45 @@ ADDRESS_WORDS = _any(
     r"\b(?:endpoint|route|path) .{0,100}?(?:not found|does not exist|doesn't exist)",
 )
 
+MODEL_CODES = _any(
+    r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(?:decommissioned|deprecated)",
+    r"model_not_(?:active|available|supported)",  # Hugging Face's router, cline#5098, 2025-07
+    r"model_terms_required|model_permission_\w+|key_model_access_denied",  # Groq; litellm's proxy
+)
+
+MODEL_WORDS = _any(
+    r"is not a valid model id|model (?:.{1,200} )?(?:does not exist|has been decommissioned)|no such model",
+    # litellm's proxy, 2026; Bedrock
+    r"invalid model name|(?:no|n['’]o?t have) access to (?:the |this )?model",
+    # Bedrock, 400: "Invocation of model ID … with on-demand throughput isn't supported", claude-code#1466, 2025-06
+    r"model identifier is invalid|on-demand throughput isn['’]t supported",
+    r"not supported by any provider you have enabled",  # Hugging Face's router, page-assist#727, 2025-10
+    r"requires terms acceptance|模型不存在",  # Groq; Zhipu
+)
+
+MODEL_DOWN_WORDS = _any(
+    # NVIDIA NIM, 400: "Function id '…': DEGRADED function cannot be invoked", free-claude-code#1012, 2026-07
+    r"\bdegraded function\b",
+    # LM Studio, 400: "The model has crashed without additional information.", lmstudio-bug-tracker#932, 2025-08
+    r"\bmodel has crashed\b",
+)
+
+NETWORK_WORDS = _any(
+    # Azure, 403: "Access denied due to Virtual Network/Firewall rules.", azure-sql-db-chatbot#3, 2025-04; "A Virtual
+    # Network is configured for this resource", continue#12547, 2026-06
+    r"virtual network\b|firewall rules?\b|public (?:network )?access is disabled|approved private endpoint",
+)
+
+NOT_OFFERED_WORDS = _any(
+    # OpenRouter, 404: "No endpoints found that support tool use", anon-kode#2, 2025-03; "… that support the provided
+    # 'tool_choice' value", zed#36094, 2025-08; "… that support image input"
+    r"no endpoints found that (?:can )?(?:support|handle)\b",
+)
+
 LACKING_WORDS = _any(
     # llama-cpp-python, 500 on /v1/embeddings: "Llama model must be created with embedding=True to call this method"
     r"must be created with embedding|(?:does|do) not support (?:embeddings?|this|the|chat|completions?|responses)",
+    r"requires more (?:system )?memory",  # Ollama, 500
     r"embeddings? (?:are|is) not (?:supported|enabled|available)",
     r"not (?:been )?(?:implemented|supported) (?:by|in|on|for) this",
     r"(?:start|run|launch) (?:it|the server|with) .{0,40}--",  # llama.cpp: "Start it with `--embeddings`"
@@ -215,6 +273,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
             "quota",
             "key limit",
             "free t",
+            "subscription",
             "prepay",
             "arrear",
             "overdue",
@@ -247,13 +306,16 @@ NEEDED: dict[str, tuple[str, ...]] = {
     ),
     LONG_QUOTA_WORDS: ("day", "daily", "week", "month"),
     NO_QUOTA_WORDS: ("limit", "quota"),
-    PACE_WORDS: ("limit", "too many"),
+    MODEL_WORDS: ("model", "provider", "throughput", "模型"),
+    MODEL_DOWN_WORDS: ("degraded", "crashed"),
+    NETWORK_WORDS: ("network", "firewall", "public access", "private endpoint"),
+    PACE_WORDS: ("limit", "too many", "throttling"),
     ELSEWHERE_WORDS: ("support", "available", "allowed", "served"),
     EXPIRED_WORDS: ("expired", "lifetime"),
-    LONG_WORDS: ("length", "token", "too long", "too large", "context"),
-    FILTER_WORDS: ("content", "flagged", "violat", "safety", "敏感", "不安全", "违规"),
+    LONG_WORDS: ("length", "token", "too long", "too large", "context", "prompt"),
+    FILTER_WORDS: ("content", "flagged", "violat", "safety", "blocked ", "敏感", "不安全", "违规"),
     FLOP_WORDS: ("failed to", "failed_generation", "model "),
     ADDRESS_WORDS: ("endpoint", "path", "route", "url", "cannot "),
-    LACKING_WORDS: ("embedding", "support", "implemented", "--"),
+    LACKING_WORDS: ("embedding", "support", "implemented", "--", "memory"),
 }
 """A message in lower case must contain one of these before a long pattern is tried: a tenth of the time."""

@@ -38,7 +38,8 @@ _span = re.compile(rf"(?:{_SPAN}){{1,6}}", re.ASCII).fullmatch
 
 _WORD_UNITS = r"milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|ms|s|m|h|d"
 _wait_words = re.compile(
-    r"(?:try again|retry)\s+(?:in|after)\s+(?:about\s+|approximately\s+)?"
+    # "Your quota will reset after 8h44m7s." (Gemini, gemini-cli#13004, 2025-11); "Please wait 60 seconds" (GitHub)
+    r"(?:(?:try again|retry|will reset)\s+(?:in|after)|please wait)\s+(?:about\s+|approximately\s+)?"
     rf"((?:\d{{1,15}}(?:\.\d{{1,15}})?\s?(?:{_WORD_UNITS})(?![a-z])[\s,]{{0,2}}){{1,4}})",
     re.ASCII | re.IGNORECASE,
 ).search

@@ -16,7 +16,7 @@ __all__ = ["Facts", "Match", "Rule"]
 
 # From the first opening quote to the last closing one: quoted text may contain quotes itself.
 _quoted = re.compile(r"(?<!\w)'.*'(?!\w)|\".*\"|`.*`", re.DOTALL)
-_quoted_message = re.compile(r"""['"]message['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", re.DOTALL)
+_quoted_message = re.compile(r"""['"](?:message|error)['"]\s*:\s*(['"])(.*?)\1\s*[,}]""", re.DOTALL)
 
 
 @dataclass(slots=True)

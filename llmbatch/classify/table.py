@@ -25,7 +25,7 @@ from llmbatch.classify.conditions import (
     never,
     next_month,
 )
-from llmbatch.classify.hints import ACCOUNT, ADDRESS, GATEWAY, KEY, LATER, MODEL, NO_QUOTA, PAY, REGION, RENEW
+from llmbatch.classify.hints import ACCOUNT, ADDRESS, GATEWAY, KEY, LATER, MODEL, NETWORK, NO_QUOTA, PAY, REGION, RENEW
 from llmbatch.classify.patterns import (
     ADDRESS_CODES,
     ADDRESS_WORDS,
@@ -41,11 +41,17 @@ from llmbatch.classify.patterns import (
     LACKING_WORDS,
     LONG_CODES,
     LONG_WORDS,
+    MODEL_CODES,
+    MODEL_DOWN_WORDS,
+    MODEL_WORDS,
     MONEY_CODES,
     MONEY_WORDS,
+    NETWORK_WORDS,
+    NOT_OFFERED_WORDS,
     PACE_WORDS,
 )
 from llmbatch.classify.rule import Rule
+from llmbatch.classify.status_rules import ROW_RULE, STATUS_RULES
 
 __all__ = ["BODY_RULES", "ROW_RULE", "STATUS_RULES", "UNKNOWN"]
 
@@ -58,9 +64,6 @@ _SERVER_ERRORS = frozenset(range(500, 600))
 _NOT_429 = frozenset(range(1000)) - {429}
 
 _SPENT = "insufficient_quota"
-
-_SMALL_BYTES = 16_384
-"""No server's limit for request bodies is below this."""
 
 BODY_RULES: tuple[Rule, ...] = (
     # Money and quota: only the operator, or waiting until a date, helps.
@@ -134,6 +137,8 @@ BODY_RULES: tuple[Rule, ...] = (
         name="no quota at all (Gemini, Databricks, OpenAI: a limit of 0)",
         verdict="account_refused",
         scope="model",
+        codes=r"allocation_?quota\.freetieronly",
+        words=r"free tier of the model has been exhausted",  # DashScope as 400 and 403, 2025 and 2026
         statuses=frozenset({403, 429}),
         when=has_no_quota,
         resumes=never,
@@ -185,7 +190,7 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="row",
         codes=FILTER_CODES,
         words=FILTER_WORDS,
-        words_in=_REFUSALS,
+        words_in=_REFUSALS | {498},
         when=is_flagged,
         row_is_bad=True,
         code="content_filter",
@@ -235,14 +240,19 @@ BODY_RULES: tuple[Rule, ...] = (
         hint=REGION,
     ),
     Rule(
+        name="what no provider of the model offers (OpenRouter)",
+        verdict="rejected",
+        scope="row",
+        statuses=frozenset({404}),
+        words=NOT_OFFERED_WORDS,
+        code="not_supported",
+    ),
+    Rule(
         name="no such model",
         verdict="account_refused",
         scope="model",
-        codes=r"model_not_found\w*|DeploymentNotFound|unknown_model|invalid_model|model_(decommissioned|deprecated)"
-        r"|model_not_(active|available|supported)",
-        # The last: litellm's proxy, 2026; Bedrock.
-        words=r"is not a valid model id|model .{1,200} (does not exist|has been decommissioned)"
-        r"|invalid model name|(no|n['’o]t have) access to (the |this )?model",
+        codes=MODEL_CODES,
+        words=MODEL_WORDS,
         words_in=frozenset({UNKNOWN, 400, 403, 404}),
         code="model_not_found",
         hint=MODEL,
@@ -267,6 +277,15 @@ BODY_RULES: tuple[Rule, ...] = (
         hint=GATEWAY,
     ),
     Rule(
+        name="not from this network (Azure)",
+        verdict="account_refused",
+        scope="provider",
+        statuses=frozenset({403}),
+        words=NETWORK_WORDS,
+        code="network_not_allowed",
+        hint=NETWORK,
+    ),
+    Rule(
         name="what this server lacks",
         verdict="rejected",
         scope="row",
@@ -281,6 +300,13 @@ BODY_RULES: tuple[Rule, ...] = (
         scope="row",
         codes="unexpected_stream|response_queued|response_in_progress",
         hint='take "background" out of the row; a server that always streams needs "stream": false',
+    ),
+    Rule(
+        name="invalid parameters inside a 200 (MiniMax)",
+        verdict="rejected",
+        scope="row",
+        codes="base_resp_2013",
+        code="invalid_params",
     ),
     # Rate limit and overload.
     Rule(
@@ -318,75 +344,14 @@ BODY_RULES: tuple[Rule, ...] = (
         min_backoff=5.0,
         code="overloaded_error",
     ),
-)
-
-STATUS_RULES: tuple[Rule, ...] = (
-    Rule(name="400", verdict="rejected", scope="row", statuses=frozenset({400})),
     Rule(
-        name="401, 403 key refused",
-        verdict="account_refused",
-        scope="key",
-        statuses=frozenset({401, 403}),
-        retry=True,
-        key_refused=True,
-        hint=KEY,
-    ),
-    Rule(name="402 pay", verdict="account_refused", scope="key", statuses=frozenset({402}), hint=PAY),
-    Rule(name="404, 410", verdict="account_refused", scope="model", statuses=frozenset({404, 410}), hint=MODEL),
-    Rule(
-        name="405, 407, 426 no API here",
-        verdict="account_refused",
-        scope="provider",
-        statuses=frozenset({405, 407, 426}),
-        hint=ADDRESS,
-    ),
-    Rule(
-        name="408, 424, 425, 499",
+        name="model down under another status (NVIDIA NIM, LM Studio)",
         verdict="failure",
         scope="provider",
-        statuses=frozenset({408, 424, 425, 499}),
-        retry=True,
-    ),
-    Rule(name="409", verdict="rejected", scope="row", statuses=frozenset({409}), retry=True),
-    # A proxy's own limit of bodies, or a broken backend: rows of this size should not be too large.
-    Rule(
-        name="413 of a small request",
-        verdict="rejected",
-        scope="row",
-        statuses=frozenset({413}),
-        when=lambda facts: 0 < len(facts.asked) < _SMALL_BYTES,
-        code="request_too_large",
-    ),
-    Rule(
-        name="413",
-        verdict="rejected",
-        scope="row",
-        statuses=frozenset({413}),
-        row_is_bad=True,
-        code="request_too_large",
-    ),
-    Rule(name="429", verdict="throttled", scope="key", statuses=frozenset({429}), retry=True, min_backoff=1.0),
-    Rule(
-        name="498, 503, 529 overloaded",
-        verdict="failure",
-        scope="provider",
-        statuses=frozenset({498, 503, 529}),
+        words=MODEL_DOWN_WORDS,
+        words_in=frozenset({UNKNOWN, 400, 404}),
         retry=True,
         min_backoff=5.0,
+        code="model_unavailable",
     ),
-    # Either the row asks for what this server lacks or the address is wrong: other rows' answers show which.
-    Rule(name="501", verdict="rejected", scope="row", statuses=frozenset({501})),
-    Rule(
-        name="3xx another address",
-        verdict="account_refused",
-        scope="provider",
-        statuses=frozenset(range(300, 400)),
-        hint=ADDRESS,
-    ),
-    Rule(name="other 4xx", verdict="rejected", scope="row", statuses=frozenset(range(400, 500))),
-    # 500, 502, 504, 520 to 530 and similar; 1xx; and a success status with a bad body.
-    Rule(name="anything else", verdict="failure", scope="provider", retry=True),
 )
-
-ROW_RULE = Rule(name="this row's answer went wrong", verdict="rejected", scope="row", retry=True)
-"""For a success status without an answer that is not the provider's failure: like a 409, try again."""

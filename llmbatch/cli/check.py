@@ -128,6 +128,7 @@ def _provider(
         fallback=settings.fallback or (),
         tier=settings.tier,
         pools=settings.pools,
+        allow_files=settings.allow_files,
         environ=os.environ,
         needs_keys=needs_keys,
         warn=warn,

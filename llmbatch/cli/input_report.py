@@ -19,6 +19,7 @@ from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.core.token_estimate import input_tokens
 from llmbatch.money.prices import Prices
 from llmbatch.providers.catalog import PROVIDERS, Endpoint
 from llmbatch.providers.http_provider import HttpProvider
@@ -239,6 +240,7 @@ def sending_nothing(
     fallback: Sequence[str],
     tier: Tier,
     pools: Pools,
+    allow_files: str | None,
     environ: Mapping[str, str],
     needs_keys: bool = False,
     warn: Callable[[str], None] = lambda text: None,
@@ -261,6 +263,7 @@ def sending_nothing(
         params={name: dumps(value) for name, value in params.items()},
         headers=dict(headers),
         environ=environ if needs_keys else _keyless(environ, variables),
+        allow_files=allow_files,
         tiers=tiers_of(tier),
         sim_url=lambda: _SIM_URL,
         sim_scenarios=LocalSimulator.scenarios,
@@ -296,9 +299,9 @@ def _take_in(
         raise UsageError(f"line {row.number}: {error.message}", hint=error.hint) from error
     _count(report.endpoints, request.endpoint)
     _count(report.routes, " or ".join(route.label for route in routes))
-    input_tokens = len(request.body) // 4
-    report.input_tokens += input_tokens
-    report.output_tokens_most += max(0, request.tokens - input_tokens)
+    given = input_tokens(request.body)
+    report.input_tokens += given
+    report.output_tokens_most += max(0, request.tokens - given)
     if not is_done(row.number):
         report.rows_left += 1
         report.tokens_left += request.tokens

@@ -1,7 +1,8 @@
 """What a ``./llmbatch.toml`` may set: the file may have come with somebody else's repository.
 
-It never decides where a key goes, writes outside its own folder, or hides that one of its settings was ignored. Files
-that the user names (``--config``) or owns (``~/.config/llmbatch/config.toml``) are not restricted. Does not read files.
+It never decides where a key goes, writes outside its own folder or has files from there sent, or hides that one of its
+settings was ignored. Files that the user names (``--config``) or owns (``~/.config/llmbatch/config.toml``) are not
+restricted. Does not read files.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _WHY: dict[Local, str] = {
     "loopback": "it cannot send keys to another host",
     "key": "it cannot choose a key",
     "folder": "it cannot write outside its folder",
+    "subfolder": "it cannot have files read outside the folders below its own",
     "literal": "it cannot send what your environment holds",
     "never": "only you can choose that",
 }
@@ -129,6 +131,8 @@ def _may_set(option: Option, value: Value, folder: Path) -> bool:
             return is_loopback(value)
         case "folder":
             return value == "-" or _is_inside(str(value), folder)
+        case "subfolder":
+            return _is_inside(str(value), folder)
         case "literal":
             return isinstance(value, tuple) and not any("$" in text for _, text in cast("Headers", value))
         case "never":

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Iterator
 
 from llmbatch.classify.rate_headers import REPORTED
+from llmbatch.classify.rule import Rule
+from llmbatch.classify.rule_sources import SOURCES
+from llmbatch.classify.table import BODY_RULES, STATUS_RULES, UNKNOWN
 from llmbatch.providers.catalog import CHECKED, PROVIDERS, KnownProvider
 from llmbatch.providers.tiers import FLEX
 
@@ -65,15 +68,83 @@ table is in `llmbatch/classify/rate_headers.py`.
 |---|---|---|---|"""
 
 
+_ANSWERS = """
+## What an answer means
+
+The rules in the order in which they are tried; the first that matches decides. The body counts before the status, and
+money before rate limits. The rules are data: `BODY_RULES` in `llmbatch/classify/table.py` and `STATUS_RULES` in
+`status_rules.py`, their codes and words in `patterns.py` (each with its report), their sources in `rule_sources.py`
+beside them. A status of 200 means a body that is not an answer. [Row or route](evidence.md) says what follows.
+
+| answer | statuses | meaning | code in the line | source, date |
+|---|---|---|---|---|"""
+
+_ADD_A_RULE = """
+### To add a rule
+
+An answer that llmbatch misreads is mended by a row of the table:
+
+1. Add the answer to `FIELD` in `tests/classify/classify_field_answers.py`: status, body (real codes and structure,
+   words of your own), and what it should come to. The test fails.
+2. If a rule means the same, add the code or the words to its pattern in `llmbatch/classify/patterns.py`, with who
+   answers so, where it was reported, and when. Words must also contain one of the pattern's words in `NEEDED`.
+3. Else add a `Rule` to `BODY_RULES`, before the rules that it must win against, and its `Source` to `SOURCES` in
+   `llmbatch/classify/rule_sources.py`. `codes` match as a whole, `words` anywhere in the message, in `words_in`
+   statuses only; words that occur in the request itself are taken for an echo.
+4. Run `pytest tests/classify` and write this page again: `python -m llmbatch.cli.provider_docs > docs/providers.md`.
+   Answers that must end a whole run in a certain way have a case in `tests/e2e/test_e2e_answers.py`.
+"""
+
+_SERVER_ERRORS = frozenset(range(500, 600))
+
+
 def to_markdown() -> str:
     """The whole page."""
     providers = (f"| {' | '.join(_cells(provider))} |" for provider in PROVIDERS.values())
-    return "\n".join((_HEAD, *providers, _TAIL, _TIERS, *_tiers(), _LIMITS, *_limits())) + "\n"
+    return "\n".join(
+        (_HEAD, *providers, _TAIL, _TIERS, *_tiers(), _LIMITS, *_limits(), _ANSWERS, *_rules(), _ADD_A_RULE)
+    )
 
 
 def _limits() -> Iterator[str]:
     for row in REPORTED:
         yield f"| {row.provider} | {f'`{row.headers}`' if row.resets else row.headers} | {row.resets} | {row.trap} |"
+
+
+def _rules() -> Iterator[str]:
+    for rule in (*BODY_RULES, *STATUS_RULES):
+        source = SOURCES[rule.name]
+        code = f"`{rule.code}`" if rule.code else "the body's"
+        yield f"| {rule.name} | {_statuses(rule)} | {_meaning(rule)} | {code} | {source.where}, {source.date} |"
+
+
+def _statuses(rule: Rule) -> str:
+    """The statuses in which it counts; for rules by codes too, those of its words."""
+    only_words = bool(rule.words) and not rule.codes and rule.when is None
+    statuses = rule.statuses or (rule.words_in if only_words else None)
+    if statuses is None or len(statuses) > 200:
+        return "any" if statuses is None else "all but 429"
+    numbers = [str(status) if status != UNKNOWN else "200" for status in sorted(statuses - _SERVER_ERRORS)]
+    if statuses >= _SERVER_ERRORS:
+        return ", ".join([*numbers, "5xx"])
+    if statuses in (frozenset(range(300, 400)), frozenset(range(400, 500))):
+        return f"{numbers[0][0]}xx"
+    return ", ".join([*numbers, *map(str, sorted(statuses & _SERVER_ERRORS))])
+
+
+def _meaning(rule: Rule) -> str:
+    match rule.verdict:
+        case "account_refused":
+            whose = {"key": "the account or key", "model": "the model"}.get(rule.scope, "the address")
+            return f"{whose} is refused: stop, or go on at the fallback"
+        case "rejected" if rule.row_is_bad:
+            return "the row itself: failed at once"
+        case "rejected":
+            return "the row, if others pass: resent, then failed"
+        case "throttled":
+            return "slow down, send it again"
+        case _:
+            return "the provider fails: send it again, count it for the circuit"
 
 
 def _tiers() -> Iterator[str]:

@@ -96,6 +96,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             fallback=settings.fallback or (),
             pools=settings.pools,
             cache=settings.cache,
+            allow_files=settings.allow_files,
             prices=settings.prices,
             observers=observers,
             environ=os.environ,

@@ -19,11 +19,13 @@ from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
+from llmbatch.core.token_estimate import input_tokens
 from llmbatch.providers.formats.bodies import NOT_SENT, compose_body, content_member, to_bytes
 from llmbatch.providers.formats.known import knows_endpoint
 from llmbatch.providers.formats.parameters import PARAMETERS, echoed_metadata
 from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
+from llmbatch.providers.local_files import LocalFiles
 from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
 from llmbatch.providers.tier_routes import FLEX_VALUE, TierRoutes
 
@@ -103,6 +105,7 @@ class HttpProvider:
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
         self._settings_of_batch = (_digest({}), _digest(endpoint))
         self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
+        self._files = LocalFiles(connection.allow_files)
         self.models = ModelUse()
 
     @classmethod
@@ -159,29 +162,22 @@ class HttpProvider:
         """
         kind, target = self._resolve(row)
         self._resolved = None
-        members, settings = kind.members, self._settings[target.is_endpoint_forced]
         if kind.body is not None:
-            settings = self._settings_of_batch[target.is_endpoint_forced]
+            self._files.refuse(kind.members)
+            members, settings = kind.members, self._settings_of_batch[target.is_endpoint_forced]
             is_own = kind.model is not None and not self._connection.replaces_model
             body = kind.body.encode() if is_own else _with_model(kind.body, members, target.model)
         else:
-            unsent = members.keys() - self._sent[target.endpoint]
-            unsent.discard(content_member(target.endpoint, members) or "")
-            if unsent or kind.is_alpaca:
-                self._echo(row, kind, target.endpoint, unsent)
-            members = compose_body(
-                target.endpoint,
-                members,
-                model=target.model,
-                system=self._system,
-                params=self._connection.params,
-                unsent=unsent,
-            )
+            settings = self._settings[target.is_endpoint_forced]
+            members = self._compose(row, kind, target)
             if self._tiers is not None and self._tiers.asks_for_flex(kind, target, route):
                 members["service_tier"] = FLEX_VALUE
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
+            files = self._files.place(members)
             body = to_bytes(members)
+            if files is not None:
+                body = files.fill(body)
         most = _max_output_tokens(members, target.endpoint)
         answers = _answers(members)
         return Request(
@@ -190,10 +186,30 @@ class HttpProvider:
             target.headers,
             body,
             target.endpoint,
-            len(body) // 4 + (_USUAL_OUTPUT_TOKENS if most is None else most) * answers,
+            input_tokens(body) + (_USUAL_OUTPUT_TOKENS if most is None else most) * answers,
             settings,
             most,
             answers,
+        )
+
+    def _compose(self, row: Row, kind: ParsedRow, target: Target) -> dict[str, str]:
+        """The members of the request for a row that is no batch row.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+        """
+        members = kind.members
+        unsent = members.keys() - self._sent[target.endpoint]
+        unsent.discard(content_member(target.endpoint, members) or "")
+        if unsent or kind.is_alpaca:
+            self._echo(row, kind, target.endpoint, unsent)
+        return compose_body(
+            target.endpoint,
+            members,
+            model=target.model,
+            system=self._system,
+            params=self._connection.params,
+            unsent=unsent,
         )
 
     def _echo(self, row: Row, kind: ParsedRow, endpoint: str, unsent: Set[str]) -> None:
@@ -234,7 +250,7 @@ class HttpProvider:
         if (kind.body is not None or kind.endpoint) and not knows_endpoint(target.provider, target.endpoint):
             return False
         if kind.body is None and not kind.members.get("prompt", "").startswith('"'):
-            self.request(row, target.route)  # not all messages and lists can be written in every format
+            self._compose(row, kind, target)  # not all messages and lists can be written in every format
         return True
 
     def check_target(self) -> None:

@@ -75,6 +75,8 @@ class ProviderSettings:
     """The environment that keys and base URLs are read from."""
     replaces_model: bool = False
     """Whether ``model`` counts for rows that name their own too, as that of a fallback or of a pool does."""
+    allow_files: str | None = None
+    """The folder below which local files that rows name are read; None: such rows are refused."""
     tiers: tuple[str, ...] = ()
     """The service tiers to ask for, preferred first: ``flex``, and maybe ``standard``; empty: the standard one."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.events import Event, LimitLearned, Notice
 from llmbatch.core.ports import Budget
+from llmbatch.core.token_estimate import input_tokens
 from llmbatch.pace.budget_wait import NO_WAIT, BudgetWait
 from llmbatch.pace.daily import DailyBudget
 from llmbatch.pace.estimate import TokenEstimate
@@ -175,5 +176,5 @@ class Budgets:
 
 def _amounts(request: Request) -> SentTotals:
     """What *request* counts as: one request, its tokens, those of its input, and those of its output."""
-    given = len(request.body) / 4
+    given = float(input_tokens(request.body))
     return 1.0, float(request.tokens), given, max(0.0, request.tokens - given)

@@ -30,6 +30,12 @@ class Checks:
         # Of a tenant it tells whether the route answers, as another tenant's request does for certain.
         return (route.state.history.good if route.state.is_tenant else None) or self._run.provider.ping(route.template)
 
+    def template(self, request: Request) -> Request:
+        """What to keep of the first *request* of a route for its pings: of a large one, the ping itself."""
+        if len(request.body) <= MAX_GOOD_BYTES:
+            return request
+        return self._run.provider.ping(request) or request
+
     def good(self, route: RunRoute) -> Request | None:
         """Request of a row that has succeeded; for a function, the row that the user gave for health checks."""
         if route.template is not None and not route.template.url:

@@ -138,6 +138,16 @@ class CommandOptions(RunOptions):
         group="Model",
         local="folder",
     )
+    allow_files: str | None = option(
+        None,
+        Text("DIR"),
+        "--allow-files",
+        help="Read the local pictures, audio and documents that rows name with file: URLs, from below this folder "
+        "only, and send them.",
+        unset="such rows are refused",
+        group="Input and output",
+        local="subfolder",
+    )
     base_url: str | None = option(
         None,
         Text("URL"),

@@ -7,6 +7,7 @@ offset is kept, not the body.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from llmbatch.core.calls import Outcome, Request, Route
@@ -36,10 +37,10 @@ ROW_BYTES = 2000
 class Reading:
     """Reads the rows of one run. An exception of the source ends the run; it is kept as ``error``.
 
-    *park* is called for a row whose route takes none. Belongs to one event loop.
+    Belongs to one event loop.
     """
 
-    def __init__(self, run: RunContext, *, park: Callable[[PendingRow, float], None]) -> None:
+    def __init__(self, run: RunContext) -> None:
         self.ended = False
         """Whether this pass over the input has ended."""
         self.needs_input = False
@@ -49,11 +50,19 @@ class Reading:
         self._open_route: RunRoute | None = None
         """Route with room that :meth:`may_read` found last."""
         self._run = run
-        self._park = park
+        self._has_failed_row = False
         self._source = run.source
         self._is_later_pass = False
         self._waiting_bytes = 0
         self._unsent = Unsent(run, fail=self.fail)
+        self._park: Callable[[PendingRow, float], None]
+        self._fail_row: Callable[[PendingRow, Outcome, float], None]
+
+    def settle_with(
+        self, *, park: Callable[[PendingRow, float], None], fail_row: Callable[[PendingRow, Outcome, float], None]
+    ) -> None:
+        """Call *park* for a row whose route takes none, *fail_row* for one that can be no request any more."""
+        self._park, self._fail_row = park, fail_row
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -217,7 +226,9 @@ class Reading:
         run, row = self._run, pending.row
         for route in candidates:
             if route.label != pending.route.route.label:
-                known = run.provider.lookup(row, run.provider.request(row, route))
+                known = None
+                with contextlib.suppress(MalformedRowError):  # such as of a file that is gone since
+                    known = run.provider.lookup(row, run.provider.request(row, route))
                 if known is not None:
                     pending.route = run.routes.route_of(row, route, run.now())
                     return known
@@ -329,11 +340,16 @@ class Reading:
             metadata = pending.row.fields.get("metadata")
             pending.row.fields = {} if metadata is None else {"metadata": metadata}
             pending.is_body_dropped = True
-        else:
+        else:  # the files that it names are read again
+            pending.bytes = min(pending.bytes, sum(map(len, pending.row.fields.values())))
             self._waiting_bytes += pending.bytes
 
     def request_of(self, pending: PendingRow) -> Request | None:
-        """Return the request of the row, built again if needed; None if the input has changed, which ends the run."""
+        """Return the request of the row, built again if needed.
+
+        None if the input has changed, which ends the run, or if the row can be no request any more and has failed, such
+        as one whose file is gone.
+        """
         if pending.request is not None:
             return pending.request
         try:
@@ -345,8 +361,19 @@ class Reading:
         except InputError as error:
             self.fail(error)
             return None
-        pending.request = self._run.provider.request(pending.row, pending.route.route)
+        try:
+            pending.request = self._run.provider.request(pending.row, pending.route.route)
+        except MalformedRowError as error:
+            pending.bytes = 0
+            self._has_failed_row = True
+            outcome = Outcome("rejected", "row", row_is_bad=True, code=error.code, message=str(error))
+            self._fail_row(pending, outcome, self._run.now())
         return pending.request
+
+    def took_failed_row(self) -> bool:
+        """Whether a row that was to be sent has failed since the last call, so that another may be sent instead."""
+        had, self._has_failed_row = self._has_failed_row, False
+        return had
 
     def drop(self, pending: PendingRow) -> None:
         """Release the memory of a row that is done."""

@@ -83,8 +83,9 @@ class Scheduler:
             emit=emit,
             halt=halt,
         )
-        self.reading = Reading(self._run, park=lambda pending, now: self._settler.defer(pending, now))
+        self.reading = Reading(self._run)
         self._settler = Settler(self._run, on_drop=self.reading.drop, others=lambda: self.reading.may_have_others)
+        self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
         self._checks = Checks(self._run, good_rows)
         self._budgets = Budgets(options, now(), emit=emit)
         self._unanswered: dict[RunRoute, None] = {}
@@ -163,7 +164,7 @@ class Scheduler:
         pending.state = RowState.IN_FLIGHT
         pending.attempts += 1
         if route.template is None:
-            route.template = request
+            route.template = self._checks.template(request)
             if self._checks.ping(route) is not None or self._checks.good(route) is not None:
                 state.allow_checks()
         if pending.is_retry:
@@ -180,7 +181,7 @@ class Scheduler:
 
     def _give_back(self, pending: PendingRow) -> None:
         """Return a row that was not sent to the front of its queue, or park it."""
-        if pending.state is RowState.PARKED:
+        if pending.state in (RowState.PARKED, RowState.DONE):
             return
         backlog = self._run.backlog
         if pending.route.state.is_closed and not backlog.is_paused(pending.route):

@@ -201,6 +201,11 @@ class Settler:
         else:
             self._park(pending, now)
 
+    def fail_unsent(self, pending: PendingRow, outcome: Outcome, now: float) -> None:
+        """Fail a waiting row that can be no request any more; it says nothing about its route."""
+        pending.route.state.forget(pending.row.number)
+        self._end(pending, outcome, "failed", now)
+
     def _end(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
         self._on_drop(pending)
         self._run.backlog.drop(pending)

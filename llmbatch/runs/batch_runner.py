@@ -85,6 +85,7 @@ class _Keywords(Options, total=False):
     fallback: Sequence[str] | None
     pools: Mapping[str, object] | None
     cache: str | Path | None
+    allow_files: str | Path | None
     prices: str | Path | None
     observers: Sequence[Observer | Callable[[Event], object]]
     canary: object
@@ -124,6 +125,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             {"routes": [{"model": …, "base_url": …, "api_key_env": …, "weight": …}]}}``, as in a configuration file.
         cache: an SQLite file of good answers: rows whose requests it has cost no call, and good answers are kept in
             it. Equal rows of one run cost one call.
+        allow_files: the folder below which files that rows name with ``file:`` URLs are read; None: such rows fail.
         prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
             each model; a provider must tell its tokens.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
@@ -164,6 +166,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         fallback: Sequence[str] | None = None,
         pools: Mapping[str, object] | None = None,
         cache: str | Path | None = None,
+        allow_files: str | Path | None = None,
         prices: str | Path | None = None,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
@@ -191,6 +194,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             tier=self.options.tier,
             pools=pools or {},
             cache=None if cache is None else str(cache),
+            allow_files=None if allow_files is None else str(allow_files),
             require_finish=self.options.require_finish,
             canary=canary,
             max_answer_memory=max_answer_memory,

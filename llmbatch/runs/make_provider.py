@@ -46,6 +46,7 @@ class ProviderArguments:
     tier: Tier
     pools: Mapping[str, object]
     cache: str | None
+    allow_files: str | None
     require_finish: bool
     canary: object
     max_answer_memory: int
@@ -78,6 +79,8 @@ class ProviderArguments:
             raise UsageError("cache is for models of providers, and a function is given", hint="leave out cache")
         if self.tier != "standard" and self.model is not None and not isinstance(self.model, str):
             raise UsageError("tier is for models of providers, and a function is given", hint="leave out tier")
+        if self.allow_files is not None and self.model is not None and not isinstance(self.model, str):
+            raise UsageError("allow_files is for models of providers, and a function is given", hint="leave it out")
         if is_function:
             return self._of_function(threads)
         if self.judge_error is not None or self.judge_result is not None:
@@ -100,6 +103,7 @@ class ProviderArguments:
             system=self.system,
             params={name: dumps(value) for name, value in self.params.items()},
             environ=self.environ,
+            allow_files=self.allow_files,
             tiers=tiers_of(self.tier),
             sim_url=host.url,
             sim_scenarios=None if self.transport is not None else host.scenarios,

@@ -70,6 +70,19 @@ XAI_SPENT = "Your team has either used all available credits or reached its mont
 QUOTA = "Out of call volume quota. Quota will be replenished in 02:13:44."
 JSON_FAILED = {"code": "json_validate_failed", "failed_generation": "{"}
 
+BEDROCK_WAITS = "BedrockException - (ThrottlingException) when calling Converse: Too many tokens, please wait before"
+MODERATED = 'x requires moderation on Acme. Your input was flagged for "violence". No credits were charged.'
+ON_DEMAND = "Invocation of model ID acme.x with on-demand throughput isn’t supported."
+INVALID_NAME = "The provided model identifier is invalid."
+QUOTED = "{'error': '/chat/completions: Invalid model name passed in model=x. Call `/v1/models` to view models.'}"
+FREE_TIER = "The free tier of the model has been exhausted."
+FREE_TIER_CODE = "AllocationQuota.FreeTierOnly"
+DEGRADED = "Function id '3b9748d8': DEGRADED function cannot be invoked"
+DOWN = ("failure", "provider", "model_unavailable")
+LM_STUDIO_LONG = "the model is loaded with context length of only 4096 tokens, which is not enough"
+LONG, NO, NETWORK, BAD = "context_length_exceeded", "model_not_found", "network_not_allowed", "invalid_params"
+PACE = "rate_limit_exceeded"
+
 FIELD = [
     # 1. What a filter refuses, on a status that elsewhere means the key.
     filtered("xAI", 403, {"code": XAI, "error": "Content violates usage guidelines. Check: SAFETY_CHECK_TYPE_BIO"}),
@@ -217,4 +230,87 @@ FIELD = [
     ),
     spent("nor from here", 403, error("Country, region, or territory not supported"), "unsupported_country"),
     filtered("Portkey's hooks", 446, error("The guardrail checks failed", type="hooks_failed"), "hooks_failed"),
+    # Found in issue threads, 2026-11. Throttling of Bedrock behind a gateway failed rows as too long.
+    pace("Bedrock", 429, {"message": "Too many tokens, please wait before trying again."}, "http_429"),
+    pace("Bedrock behind litellm", 500, error(BEDROCK_WAITS, code="500"), "rate_limit_exceeded"),
+    pace("Bedrock behind litellm, as 400", 400, error(BEDROCK_WAITS.split(": ")[1]), "rate_limit_exceeded"),
+    row("Cohere, too long", 400, {"message": "too many tokens: 9000 in the prompt"}, LONG, row_is_bad=True),
+    # A flagged row stopped the run for lack of credit.
+    filtered("OpenRouter's moderation", 403, error(MODERATED, code=403, metadata={"reasons": ["violence"]})),
+    spent("no credits at all", 403, error("Your team has no credits."), "insufficient_quota"),
+    filtered("Cohere", 498, {"message": "blocked output: a potential violation of our terms of use"}),
+    filtered(
+        "Volcengine",
+        400,
+        error("may contain sensitive information", code="InputTextSensitiveContentDetected.PolicyViolation"),
+        "InputTextSensitiveContentDetected.PolicyViolation",
+    ),
+    # A row that asks for tools stopped the run for the model.
+    row("OpenRouter, tools", 404, error("No endpoints found that support tool use.", code=404), "not_supported"),
+    row("OpenRouter, pictures", 404, error("No endpoints found that support image input"), "not_supported"),
+    no_model("OpenRouter, no such model", 404, error("No endpoints found for acme/x:free.", code=404), "http_404"),
+    # Models that nobody can use: each row failed for itself.
+    no_model("Bedrock, on demand", 400, {"message": ON_DEMAND}, "model_not_found", certain=False),
+    no_model("Bedrock, name", 400, {"message": INVALID_NAME}, "model_not_found", certain=False),
+    no_model(
+        "Cloudflare", 400, {"errors": [{"message": "AiError: No such model @cf/x", "code": 5007}]}, NO, certain=False
+    ),
+    no_model(
+        "SiliconFlow", 400, {"code": 20012, "message": "Model does not exist. Please check it."}, NO, certain=False
+    ),
+    no_model("Zhipu's model", 400, error("模型不存在，请检查模型代码。", code="1211"), NO, certain=False),
+    no_model("Groq's terms", 400, error("no", code="model_terms_required"), "model_terms_required"),
+    no_model(
+        "Groq's project",
+        403,
+        error("The model `x` is blocked at the project level.", code="model_permission_blocked_project"),
+        "model_permission_blocked_project",
+    ),
+    no_model(
+        "Hugging Face's router",
+        400,
+        error("The requested model 'x/y' is not supported by any provider you have enabled."),
+        "model_not_found",
+        certain=False,
+    ),
+    no_model("litellm's proxy, quoted", 400, error(QUOTED, type="None", code="400"), NO, certain=False),
+    no_model(
+        "litellm's key",
+        401,
+        error("key not allowed to access model", type="key_model_access_denied", code="401"),
+        "key_model_access_denied",
+    ),
+    no_model("DashScope's free tier", 403, error(FREE_TIER, code=FREE_TIER_CODE), FREE_TIER_CODE),
+    no_model("DashScope's free tier, in words", 403, error(FREE_TIER), "no_quota_for_model"),
+    # A network that may not ask: the key was blamed.
+    elsewhere("Azure's firewall", 403, error("Access denied due to Virtual Network/Firewall rules."), NETWORK),
+    elsewhere("Azure, private", 403, error("Public access is disabled. Please configure private endpoint."), NETWORK),
+    # Money in other words: the key was blamed, or the wait was endless.
+    spent("Novita", 403, {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": "not enough balance"}),
+    spent("Mistral", 401, {"detail": "Inactive subscription or usage limit reached. Please head to the console."}),
+    spent("Hugging Face", 402, {"error": "You have exceeded your monthly included credits."}, certain=False),
+    # A model that is down, as 400: every row counted as refused.
+    Answer("NVIDIA NIM", 400, {"title": "Bad Request", "detail": DEGRADED}, *DOWN, retry=True),
+    Answer(
+        "LM Studio's crash", 400, {"error": "The model has crashed without additional information."}, *DOWN, retry=True
+    ),
+    # Rows that are too long, in words of local servers.
+    row("LM Studio, long", 400, {"error": LM_STUDIO_LONG}, LONG, row_is_bad=True),
+    row("LM Studio, keep", 400, {"error": "n_keep is greater than the context length"}, LONG, row_is_bad=True),
+    row("Zhipu, long", 400, error("Prompt 超长", code="1261"), LONG, row_is_bad=True),
+    row(
+        "Ollama's memory", 500, error("model requires more system memory (9.1 GiB) than is available"), "not_supported"
+    ),
+    row("MiniMax, parameters", 200, {"choices": None, "base_resp": {"status_code": 2013, "status_msg": "no"}}, BAD),
+    # Waits in words.
+    pace("Gemini's hours", 429, error("Your quota will reset after 8h44m7s."), "http_429", retry_after=31447.0),
+    pace("GitHub Models", 429, error("Please wait 36 seconds before retrying."), "http_429", retry_after=36.0),
+    pace("Mistral, busy", 429, {"message": "Service tier capacity exceeded for this model."}, "http_429"),
+    pace(
+        "Gemini, busy",
+        429,
+        error("No capacity available for model x on the server", status="RESOURCE_EXHAUSTED"),
+        "RESOURCE_EXHAUSTED",
+    ),
+    pace("Together's free tier", 429, error("Your rate limit is 60 queries per minute.", type="credit_limit"), PACE),
 ]

@@ -17,6 +17,7 @@ from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.find_rule import find_rule
 from llmbatch.classify.rule import Facts, Match, Rule
+from llmbatch.classify.rule_sources import SOURCES
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.core.raw_json import parse
@@ -1114,6 +1115,14 @@ def test_every_rule_is_proved_by_some_answer(monkeypatch: pytest.MonkeyPatch) ->
     classify_reply(Reply(413, {}, b""), endpoint="chat", mask=MASK, asked=b"a small request")
 
     assert {rule.name for rule in (*table.BODY_RULES, *table.STATUS_RULES)} == used
+
+
+def test_every_rule_names_its_source_and_date() -> None:
+    """They are a column of docs/providers.md; a source of a rule that is gone is removed with it."""
+    rules = (*table.BODY_RULES, *table.STATUS_RULES)
+
+    assert [rule.name for rule in rules] == list(SOURCES)
+    assert all(re.fullmatch(r"20\d\d-(0\d|1[012])", source.date) and source.where for source in SOURCES.values())
 
 
 def test_a_success_carries_text_tokens_and_the_body_unchanged() -> None:

@@ -263,3 +263,19 @@ def test_a_local_file_named_the_users_notes_as_the_output_and_overwrite_emptied_
     assert notes.read_text() == "years of work\n"
     assert llmbatch_here("run", "prompts.jsonl", "--overwrite", "-q", "-o", "notes.txt").returncode == 0
     assert llmbatch_here("run", "prompts.jsonl", "--overwrite", "-q").returncode == 0, "it is one of ours now"
+
+
+@pytest.mark.parametrize(
+    ("folder", "counts"), [("images", True), ("images/..", False), ("..", False), ("/etc", False), ("link", False)]
+)
+def test_a_local_file_has_files_sent_only_from_below_its_own_folder(
+    tmp_path: Path, folder: str, *, counts: bool
+) -> None:
+    """Rows and ``llmbatch.toml`` may come from the same stranger."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to("/etc")
+
+    settings = settle(tmp_path, f'allow_files = "{folder}"\nmodel = "m"\n')
+
+    assert settings.allow_files == (folder if counts else None)
+    assert [option.name for option in settings.ignored] == ([] if counts else ["allow_files"])

@@ -118,6 +118,7 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path,
         "api_key_env": "MY_KEY",
         "endpoint": "chat",
         "prices": "prices.toml",
+        "allow_files": ".",
     }
     keys = dict.fromkeys(("OPENAI_API_KEY", "MY_KEY"), "sk-test-0123456789")
     prompts.with_name("empty.env").write_text("")

@@ -23,7 +23,13 @@ def reading_of(run: RunContext) -> tuple[Reading, list[int]]:
         parked.append(pending.row.number)
         run.backlog.park(pending, now, avoided=True)
 
-    return Reading(run, park=park), parked
+    def fail_row(pending: PendingRow, outcome: Outcome, now: float) -> None:
+        run.backlog.drop(pending)
+        run.finisher.finish(pending, outcome, "failed", now)
+
+    reading = Reading(run)
+    reading.settle_with(park=park, fail_row=fail_row)
+    return reading, parked
 
 
 def test_rows_come_one_at_a_time_until_the_end() -> None:

@@ -24,7 +24,7 @@ from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import dumps, parse, split_array, split_object
 from llmbatch.providers.catalog import Endpoint
 
-__all__ = ["NOT_SENT", "compose_body", "content_member", "to_bytes", "user_message"]
+__all__ = ["NOT_SENT", "compose_body", "content_member", "to_bytes", "to_text", "user_message"]
 
 _CONTENT: dict[Endpoint, str] = {
     "chat": "messages",
@@ -95,9 +95,14 @@ def content_member(endpoint: Endpoint, fields: Container[str]) -> str | None:
     return None
 
 
+def to_text(members: Mapping[str, str]) -> str:
+    """*members* as the text of one JSON object."""
+    return "{" + ",".join([_key(name) + text for name, text in members.items()]) + "}"
+
+
 def to_bytes(members: Mapping[str, str]) -> bytes:
     """*members* as one JSON object."""
-    return ("{" + ",".join([_key(name) + text for name, text in members.items()]) + "}").encode()
+    return to_text(members).encode()
 
 
 def user_message(content: str) -> str:
