@@ -145,23 +145,27 @@ def make_providers(
         base = replace(settings, model=None)
     _check_key_names(pools, settings.environ)
     first = make(base)
+    taken: dict[str, tuple[str | None, str | None]] = {}
 
     def members(routes: Sequence[PoolRoute]) -> list[Member]:
-        suffixes = _suffixes(routes)
+        suffixes = _suffixes(routes, taken)
         return [
             Member(first.alongside(_settings(settings, route)), suffix, route.weight, (route.rpm, route.tpm, route.rpd))
             for route, suffix in zip(routes, suffixes, strict=True)
         ]
 
-    named = [_fallback(name, model, pools) for name in fallback]
+    own_place = _own_place(settings)
+    made = {name: members(routes) for name, routes in pools.items()}
+    named = [(name, _fallback(name, "" if own_place else model, pools)) for name in fallback]
     for at, name in enumerate(fallback):
         if name in fallback[:at]:
             raise UsageError(f"--fallback {name} is given twice", hint="name each route once")
     return SeveralProviders(
         first,
-        run_pool=members(run_pool),
-        pools={name: members(routes) for name, routes in pools.items()},
-        fallbacks=[members(routes) for routes in named],
+        run_pool=made[model.removeprefix(POOL_PREFIX)] if run_pool else (),
+        pools=made,
+        fallbacks=[made.get(name.removeprefix(POOL_PREFIX)) or members(routes) for name, routes in named],
+        own_place=own_place,
     )
 
 
@@ -234,14 +238,35 @@ def _settings(settings: ProviderSettings, route: PoolRoute) -> ProviderSettings:
     )
 
 
-def _suffixes(routes: Sequence[PoolRoute]) -> list[str]:
-    """What follows the model in the label of each route, so that no two labels are the same: its key, or its host."""
+def _own_place(settings: ProviderSettings) -> str:
+    """What sets the model of ``-m`` apart from a fallback of the same name: its host, its key, or its headers."""
+    if settings.base_url:
+        return f" ({_host(settings.base_url)})"
+    if settings.api_key_env:
+        return f" ({settings.api_key_env})"
+    return " (--header)" if settings.headers else ""
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _suffixes(routes: Sequence[PoolRoute], taken: dict[str, tuple[str | None, str | None]]) -> list[str]:
+    """What follows the model in the label of each route of a pool: its key, or its host, and a number if need be.
+
+    No two routes of a pool have the same label, nor have routes of other pools that lead elsewhere; *taken* has the
+    base URL and the key of each label.
+    """
     suffixes: list[str] = []
-    labels: list[str] = []
+    labels: set[str] = set()
     for route in routes:
-        host = urlsplit(route.base_url).netloc.rpartition("@")[2] if route.base_url else ""
-        suffix = f" ({route.api_key_env or host})" if route.api_key_env or host else ""
-        labels.append(f"{route.model}{suffix}")
-        same = labels.count(labels[-1])
-        suffixes.append(f"{suffix} #{same}" if same > 1 else suffix)
+        host = _host(route.base_url) if route.base_url else ""
+        base = suffix = f" ({route.api_key_env or host})" if route.api_key_env or host else ""
+        place = (route.base_url, route.api_key_env)
+        number = 1
+        while (label := f"{route.model}{suffix}") in labels or taken.setdefault(label, place) != place:
+            number += 1
+            suffix = f"{base} #{number}"
+        labels.add(label)
+        suffixes.append(suffix)
     return suffixes

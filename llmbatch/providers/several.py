@@ -43,6 +43,7 @@ class SeveralProviders:
         run_pool: the members of the pool that the run names as its model; empty if it names none.
         pools: all pools by name, as rows may name them.
         fallbacks: where rows go while a route of a lower rank takes none, in this order.
+        own_place: follows the label of a route of *first* that leads elsewhere than that of a member with its name.
     """
 
     def __init__(
@@ -52,11 +53,22 @@ class SeveralProviders:
         run_pool: Sequence[Member] = (),
         pools: Mapping[str, Sequence[Member]],
         fallbacks: Sequence[Sequence[Member]],
+        own_place: str = "",
     ) -> None:
         self._first = first
         self._run_pool = run_pool
         self._pools = pools
         self._fallbacks = fallbacks
+        self._own_place = own_place
+        self._plain_names = {
+            member.provider.run_model
+            for members in (*pools.values(), *fallbacks)
+            for member in members
+            if own_place and not member.suffix
+        }
+        """The members' models whose labels routes of *first* would have too, though they lead elsewhere."""
+        self._placed: dict[Route, Route] = {}
+        """Each route of *first* with such a name, as the run knows it."""
         self._owners: dict[str, HttpProvider] = {}
         """The provider of each member's route, by its label."""
         self._routes: dict[tuple[int, Member, Route], Route] = {}
@@ -114,7 +126,7 @@ class SeveralProviders:
         pool = self._pool_of(row)
         found: dict[str, Route] = {}
         if pool is None:
-            found |= {route.label: route for route in self._first.routes(row)}
+            found |= {route.label: route for route in map(self._of_first, self._first.routes(row))}
         else:
             self._add(found, pool, row, rank=0)
         for place, members in enumerate(self._fallbacks, 1):
@@ -122,6 +134,15 @@ class SeveralProviders:
         if not found:
             raise MalformedRowError("input_bad_url", "no route of the pool knows the wire format of this row")
         return tuple(sorted(found.values(), key=lambda route: route.rank))
+
+    def _of_first(self, own: Route) -> Route:
+        """The route of *first* as the run knows it; *own*: as its provider does."""
+        name = own.model or own.label
+        if name not in self._plain_names:
+            return own
+        if own not in self._placed:
+            self._placed[own] = replace(own, label=f"{own.label}{self._own_place}", model=name)
+        return self._placed[own]
 
     def _pool_of(self, row: Row) -> Sequence[Member] | None:
         """The members of the pool that answers *row*; None if no pool does."""

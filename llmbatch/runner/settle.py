@@ -33,6 +33,7 @@ from llmbatch.route.decisions import (
     Succeed,
     Tell,
 )
+from llmbatch.route.evidence import is_own_error
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
@@ -325,6 +326,10 @@ class Settler:
     def _stop(self, route: RunRoute, exit_code: int, reason: str, hint: str, now: float) -> None:
         """Stop the run, or give up the account that was refused if there are routes of others."""
         account, dead = route.route.account, route.state.dead
+        if exit_code == 3 and dead is not None and self._is_disproved(dead, route):
+            self._run.backlog.park_waiting(route, now)
+            self._tell_given_up(route, reason, hint, now)
+            return
         others = [other for other in self._run.routes if other.route.account != account and other.state.dead is None]
         is_key = dead is not None and dead.verdict == "account_refused" and dead.scope == "key"
         spared = [other for other in route.backups if other in others or (not is_key and other.state.dead is None)]
@@ -337,6 +342,16 @@ class Settler:
                 other.state.give_up(dead)
                 self._run.backlog.park_waiting(other, now)
         self._tell_given_up(route, reason, hint, now)
+
+    def _is_disproved(self, dead: Outcome, route: RunRoute) -> bool:
+        """Whether answers of this run on other routes show that the key, or the run's requests, are not refused.
+
+        A gateway may refuse a key for one model alone, and a model may lack a parameter that the others have.
+        """
+        if is_own_error(dead) or not (dead.key_refused or dead.verdict == "rejected"):
+            return False
+        answered = [other.route for other in self._run.routes if other.state.history.answered]
+        return any(not dead.key_refused or other.account == route.route.account for other in answered)
 
     def _tell_given_up(self, route: RunRoute, message: str, hint: str, now: float) -> None:
         if message in self.given_up:

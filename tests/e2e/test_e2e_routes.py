@@ -317,3 +317,39 @@ def test_a_fallback_that_can_carry_no_row_is_refused(servers: Servers) -> None:
 
     servers.write([*rows, {"prompt": "hi"}])
     assert servers.run(*arguments, **keys).returncode == 0
+
+
+def test_rows_that_name_the_model_of_a_fallback_are_sent_to_the_base_url(servers: Servers) -> None:
+    """They went to the fallback's address: rows meant for a server of one's own were sent to OpenAI."""
+    servers.write([{"prompt": "hi", "model": model} for model in ("openai/mine", "openai/live") * 20])
+    done = servers.run("--base-url", servers.second.url, "-m", "openai/mine", "--fallback", "openai/live")
+
+    assert done.returncode == 0, done.stderr
+    assert (servers.first.count, servers.second.count) == (0, 40)
+    assert servers.check_lines(40) == {("openai/mine", None): 20, ("openai/live", None): 20}
+
+
+def test_a_fallback_may_be_the_same_model_at_its_own_address(servers: Servers) -> None:
+    """The gateway of ``--base-url`` is down, so its rows go to the provider itself; resuming accepts both."""
+    servers.second.respond = lambda arrival: DOWN
+    arguments = ("--base-url", servers.second.url, "-m", "openai/m", "--fallback", "openai/m")
+    done = servers.run(*arguments)
+
+    assert done.returncode == 0, done.stderr
+    assert servers.check_lines(ROWS) == {("openai/m", "openai/m"): ROWS}
+    again = servers.run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "60 rows done before" in again.stderr
+
+
+def test_pools_on_two_hosts_with_one_key_are_two_routes(servers: Servers) -> None:
+    """The second one was taken for the first, and left out."""
+    servers.first.respond = lambda arrival: DOWN
+    servers.config(
+        f'[pools.east]\nroutes = [{{model = "m", base_url = "{servers.first.url}", api_key_env = "KEY"}}]\n'
+        f'[pools.west]\nroutes = [{{model = "m", base_url = "{servers.second.url}", api_key_env = "KEY"}}]\n'
+    )
+    done = servers.run("-m", "pool/east", "--fallback", "pool/west", "--config", "c.toml", KEY="key")
+
+    assert done.returncode == 0, done.stderr
+    assert servers.check_lines(ROWS) == {("m", "m (KEY) #2"): ROWS}

@@ -102,3 +102,50 @@ def test_an_account_that_is_the_only_one_stops_the_run_at_once(tmp_path: Path) -
 
     assert summary.exit_code == 3
     assert len([event for event in events if isinstance(event, CallSent)]) <= 20
+
+
+class OneRefused:
+    """The model ``dead`` is refused with *refusal*; the other ones of the same account answer."""
+
+    def __init__(self, transport: Transport, refusal: tuple[int, bytes]) -> None:
+        self.transport = transport
+        self.refusal = refusal
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if json.loads(request.body)["model"] == "dead":
+            await asyncio.sleep(1.0)
+            return Reply(self.refusal[0], {}, self.refusal[1])
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+NOT_THIS_MODEL = b"""{"error":{"message":"key not allowed to access model. This key can only access models=['live']",
+"type":"key_model_access_denied","param":"model","code":"401"}}"""
+NO_SUCH_PARAMETER = b"""{"error":{"message":"Unsupported parameter: 'max_tokens' is not supported with this model.",
+"type":"invalid_request_error","param":"max_tokens","code":"unsupported_parameter"}}"""
+
+
+@pytest.mark.parametrize("refusal", [(401, NOT_THIS_MODEL), (403, b'{"error":"denied"}'), (400, NO_SUCH_PARAMETER)])
+def test_a_model_that_is_refused_alone_does_not_stop_those_that_the_same_key_reaches(
+    tmp_path: Path, refusal: tuple[int, bytes]
+) -> None:
+    """As a gateway refuses a key for one model, and a model a parameter; the others' rows are all done."""
+    models = ["openai/live"] * 20 + ["openai/live", "openai/dead"] * 100
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt":"hi","model":"{model}"}}\n' for model in models))
+    notes = Notes()
+
+    async def main() -> Summary:
+        simulated = SimulatedProvider(Scenario("test", (Phase(1e9),), "for a test"), seed=1, latency=0.5)
+        transport = OneRefused(VirtualTransport(simulated), refusal)
+        runner = BatchRunner(environ=KEYS, transport=transport, observers=[notes], concurrency=10, seed=1)
+        return await runner.run(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+    summary = run_virtual(main, limit=10_000.0)
+
+    assert (summary.exit_code, summary.success, summary.failed, summary.deferred) == (3, 120, 0, 100)
+    assert summary.stopped_reason is not None
+    assert summary.stopped_reason.startswith("openai/dead refused the first rows")
+    told = [event.message for event in notes.events if isinstance(event, Notice) and event.level == "error"]
+    assert len(told) == 1
