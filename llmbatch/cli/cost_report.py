@@ -1,7 +1,7 @@
 """What the rows of an input may cost, for ``llmbatch check``: a low and a high estimate.
 
-Both take four bytes for an input token. Low: answers take a tenth of the tokens that their rows allow, or 100 where a
-row sets no limit. High: they take all of them, or 4,096.
+Both take four bytes of text for an input token. Low: answers take a tenth of the tokens that their rows allow, or 100
+where a row sets no limit. High: they take all of them, or 4,096.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from decimal import Decimal
 from llmbatch.classify.tiers import is_flex_request
 from llmbatch.core.calls import Request, Route, Usage
 from llmbatch.core.raw_json import JSON
+from llmbatch.core.token_estimate import input_tokens
 from llmbatch.money.price import bill
 from llmbatch.money.prices import Prices
 from llmbatch.money.text import usd
@@ -19,7 +20,6 @@ from llmbatch.runner.costs import priced_name
 
 __all__ = ["CostRange"]
 
-_BYTES_PER_TOKEN = 4
 _LOW_OUTPUT_TOKENS = 100
 _HIGH_OUTPUT_TOKENS = 4096
 _MOST_NAMES = 200
@@ -45,7 +45,7 @@ class CostRange:
         model = self._prices.of(name)
         tier = route.tier or ("flex" if is_flex_request(request.body) else None)
         price = None if model is None else model.of(tier) or model.standard
-        sent, most = len(request.body) // _BYTES_PER_TOKEN, request.max_output_tokens
+        sent, most = input_tokens(request.body), request.max_output_tokens
         short = _LOW_OUTPUT_TOKENS if most is None else most // 10
         low = None if price is None else bill(price, Usage(sent, short * request.answers))
         long = _HIGH_OUTPUT_TOKENS if most is None else most

@@ -57,7 +57,7 @@ class CostEstimate:
 
 def most_input_tokens(body: bytes) -> int:
     """Input tokens that the request *body* has at most."""
-    if len(body) < _LONG_BODY_BYTES or b"base64" not in body:
+    if len(body) < _LONG_BODY_BYTES or not (b"base64" in body or b'"data"' in body):
         return len(body)
     data = [len(run) for run in _BASE64.findall(body)]
     return len(body) - sum(data) + sum(size // _BASE64_BYTES_PER_TOKEN + _BASE64_TOKENS for size in data)
