@@ -172,7 +172,7 @@ class LifeLog:
     def _check_hints(self, route: str, calls: list[Sent]) -> None:
         """Claim 8: a wait that a row's own answer named is kept; the route's if chance does not explain how many did.
 
-        What a call named is disproved by a good answer to one that was sent later.
+        What a call named is disproved by a good answer to one that was sent later, also to the smallest request.
         """
         own: dict[int, float] = {}
         heard: dict[int, float] = {}
@@ -197,7 +197,7 @@ class LifeLog:
                         heard[answer.number] = answer.hint_until
                         rows[answer.number] = answer.row
                     own[answer.row] = max(own.get(answer.row, 0.0), answer.hint_until)
-                elif answer.fate == "good" and answer.row:
+                elif answer.fate == "good" and (answer.row or self.plan.smallest == "passes"):
                     newest = max(newest, answer.number)
                     alone.update(rows[number] for number in heard if number < newest)
                     alone.update(row for number, row in failed.items() if number < newest)
@@ -205,8 +205,6 @@ class LifeLog:
             if call.row and not call.check and call.at < own.get(call.row, 0.0) - slack:
                 early = own[call.row] - call.at
                 raise GuaranteeError(f"claim 8: row {call.row} was sent {early:.3f} s before the time named to it")
-            if call.check and answers[:at] and (passed := _last_check(answers[:at])) and passed.fate == "good":
-                continue  # the smallest request passes: its own answer named no wait
             if not heard:
                 continue
             beside = max(0, sum(newest < other.number < call.number for other in calls) - len(heard))
@@ -342,10 +340,6 @@ def _rate(calls: Iterable[Sent]) -> float:
     """The share of *calls* that failed."""
     fates = [call.fate != "good" for call in calls]
     return sum(fates) / len(fates) if fates else 0.0
-
-
-def _last_check(calls: list[Sent]) -> Sent | None:
-    return next((call for call in reversed(calls) if call.check), None)
 
 
 def _highest_rate(calls: list[Sent]) -> float:
