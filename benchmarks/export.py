@@ -40,6 +40,7 @@ class Measured:
     rows: int
     format: str
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     output_mb: float
 
@@ -117,7 +118,7 @@ def measure(folder: Path, rows: int, name: str) -> Measured:
     made = folder / words[words.index("-o") + 1]
     size = made.stat().st_size / 1e6
     made.unlink()
-    return Measured(rows, name, seconds, usage.ru_maxrss / 1024, size)
+    return Measured(rows, name, seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, size)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -128,14 +129,15 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     measured = []
     print(f"Python {platform.python_version()}")
-    print(f"{'rows':>12} {'format':<13} {'seconds':>8} {'peak MB':>8} {'file MB':>8}")
+    print(f"{'rows':>12} {'format':<13} {'seconds':>8} {'CPU s':>6} {'peak MB':>8} {'file MB':>8}")
     for rows in map(int, given.rows.split(",")):
         with tempfile.TemporaryDirectory(prefix="export-") as name:
             make(Path(name), rows)
             for kind in given.formats.split(","):
                 one = measure(Path(name), rows, kind)
                 measured.append(one)
-                print(f"{rows:>12,} {kind:<13} {one.seconds:>8.1f} {one.peak_mb:>8.1f} {one.output_mb:>8.1f}")
+                times = f"{one.seconds:>8.1f} {one.cpu_seconds:>6.1f}"
+                print(f"{rows:>12,} {kind:<13} {times} {one.peak_mb:>8.1f} {one.output_mb:>8.1f}", flush=True)
     if given.json:
         given.json.write_text(json.dumps([asdict(one) for one in measured]))
     return 0

@@ -14,7 +14,7 @@ import typer.core
 import typer.main
 
 from llmbatch import __version__
-from llmbatch.cli.help import PlainCommand, PlainGroup
+from llmbatch.cli.help import PlainCommand, PlainGroup, UnconvertedCommand
 
 __all__ = ["build_app"]
 
@@ -59,7 +59,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("check", help=_CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
-    app.command("export", cls=PlainCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
+    app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -161,7 +161,7 @@ def _failed(
 
 
 def _export(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str | None, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)] = None,
     target: Annotated[
         str | None,
         typer.Option("-o", "--output", "--output-file", metavar="FILE", help="Where to write; '-' is standard output."),

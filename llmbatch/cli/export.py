@@ -23,7 +23,7 @@ from llmbatch.outputs.export import StatusFilter, plan_export, write_export
 from llmbatch.outputs.export_fields import DEFAULT_FIELDS, parse_fields
 from llmbatch.outputs.export_target import check_target, format_of
 from llmbatch.outputs.find import find_output
-from llmbatch.outputs.scan import Scan, scan
+from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM
 
 __all__ = ["ExportSettings", "export"]
@@ -36,7 +36,7 @@ _STATUSES: Final = ("success", "failed", "all")
 class ExportSettings:
     """What was typed: the output (or its input), and flags; None where one was not given."""
 
-    path: str
+    path: str | None
     target: str | None
     format: str | None = None
     fields: str | None = None
@@ -54,9 +54,12 @@ def export(settings: ExportSettings) -> int:
         UsageError: a flag is wrong, the output or the input cannot be read or has changed, the file exists already.
         WriteError: the disk is full, or the like; nothing is left of the file then.
     """
-    target = settings.target
+    target, named = settings.target, settings.path
+    if named is None:
+        hint = "llmbatch export prompts.results.jsonl -o results.csv"
+        raise UsageError("no output of a run to export", hint=f"name one: {hint}")
     if target is None:
-        command = f"llmbatch export {shlex.quote(settings.path)} -o"
+        command = f"llmbatch export {shlex.quote(named)} -o"
         raise UsageError("no file to write to", hint=f"{command} results.csv, or {command} - for standard output")
     kind, compression = format_of(target, settings.format)
     status = settings.status or "all"
@@ -68,10 +71,10 @@ def export(settings: ExportSettings) -> int:
         hint = "leave --fields out, or write another format"
         raise UsageError("--fields: OpenAI batch files have members of their own", hint=hint)
     fields = DEFAULT_FIELDS if settings.fields is None else parse_fields(settings.fields)
-    output = find_output(settings.path)
+    output = find_output(named)
     input_path = None
     if settings.join:
-        input_path = find_input(settings, output)
+        input_path = find_input(settings.input, output, named=named, target=target)
     others = {str(output): "the output of the run itself"}
     if input_path is not None:
         others[input_path] = "the input of the run"
@@ -85,6 +88,8 @@ def export(settings: ExportSettings) -> int:
         is_running = FILESYSTEM.is_locked(fd)
         try:
             found = scan(fd, shown(output))
+            done = _Done(found.finished.success, found.finished.failed)
+            total = _total_rows(output, done, is_running=is_running)
             joined = None
             if input_path is not None:
                 from llmbatch.inputs.input import open_input
@@ -93,41 +98,41 @@ def export(settings: ExportSettings) -> int:
                 rows = stack.enter_context(open_input(input_path, output=str(output)))
                 joined = RunInput(rows, input_path, found.finished)
                 stack.callback(joined.close)
+                total = joined.records if total is None else total
+            end_bytes = found.end_bytes
+            del found  # 4 bytes per row
             plan = plan_export(
                 fd,
-                found.end_bytes,
+                end_bytes,
                 shown(output),
                 format=kind,
                 fields=fields,
                 status=cast("StatusFilter", status),
                 joined=joined,
             )
-            total = _total_rows(output, found, is_running=is_running)
-            if total is None and joined is not None:
-                total = joined.records
             progress = _Progress(quiet=settings.quiet)
             write_export(plan, target, compression=compression, overwrite=settings.overwrite, on_progress=progress)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise OutputError(f"{output}: cannot be read ({why})", hint="check the file and its disk") from error
     if not settings.quiet:
-        print_note(_told(found, status, total, target))
+        print_note(_told(done, status, total, target))
         if is_running:
             print_note(f"note: a run is writing {output}: rows that end from now on are not in the export")
             print_note("hint: export again when it has ended (--overwrite)")
     return 0
 
 
-def find_input(settings: ExportSettings, output: Path) -> str:
-    """The path of the input that *output* was made from.
+def find_input(given: str | None, output: Path, *, named: str, target: str) -> str:
+    """The path of the input that *output* was made from. *named*: what was typed for the output, *given* for the input.
 
     Raises:
         UsageError: it is not known, or not there.
     """
-    if settings.input is not None:
-        return settings.input
-    if Path(settings.path) != output and Path(settings.path).is_file():
-        return settings.path  # which was given in place of the output
+    if given is not None:
+        return given
+    if Path(named) != output and Path(named).is_file():
+        return named  # which was given in place of the output
     sidecar = read_sidecar(output)
     run = sidecar.get("run")
     recorded = run.get("input") if isinstance(run, dict) else None
@@ -142,36 +147,47 @@ def find_input(settings: ExportSettings, output: Path) -> str:
         why = "the run read its rows from standard input"
     else:
         why = f"{output}: which input it was made from is not recorded"
-    words = ["llmbatch", "export", settings.path, "--join", "--input", "INPUT", "-o", settings.target or "FILE"]
+    words = ["llmbatch", "export", named, "--join", "--input", "INPUT", "-o", target]
     raise UsageError(f"--join: {why}", hint=f"name it: {shlex.join(words)}")
 
 
-def _total_rows(output: Path, found: Scan, *, is_running: bool) -> int | None:
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """How many rows have their line."""
+
+    success: int
+    failed: int
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        return self.success + self.failed
+
+
+def _total_rows(output: Path, done: _Done, *, is_running: bool) -> int | None:
     """The rows that the output will have once the run is complete; None if that is not known."""
     sidecar = read_sidecar(output)
     run = sidecar.get("run")
     if not isinstance(run, dict):
         return None
-    done = found.finished
     fits = run.get("exit_code") is None if is_running else agrees(sidecar, done.success, done.failed)
     total: JSON = run.get("total_rows")
-    if not fits or not isinstance(total, int) or isinstance(total, bool) or total < len(done):
+    if not fits or not isinstance(total, int) or isinstance(total, bool) or total < done.rows:
         return None
     return total
 
 
-def _told(found: Scan, status: str, total: int | None, target: str) -> str:
+def _told(done: _Done, status: str, total: int | None, target: str) -> str:
     """``exported 9,988 of 10,000 rows (12 not finished) to labelled.parquet``."""
-    done = found.finished
-    rows = {"success": done.success, "failed": done.failed}.get(status, len(done))
+    rows = {"success": done.success, "failed": done.failed}.get(status, done.rows)
     left = []
     if status == "failed" and done.success:
         left.append(f"{done.success:,} succeeded")
     if status == "success" and done.failed:
         left.append(f"{done.failed:,} failed")
-    whole = len(done) if total is None else total
-    if whole > len(done):
-        left.append(f"{whole - len(done):,} not finished")
+    whole = done.rows if total is None else total
+    if whole > done.rows:
+        left.append(f"{whole - done.rows:,} not finished")
     count = f"{rows:,} of {plural(whole, 'row')} ({', '.join(left)})" if left else plural(rows, "row")
     return f"exported {count} to {'standard output' if target == '-' else target}"
 

@@ -16,6 +16,7 @@ from llmbatch.outputs.export_columns import columns_of
 from llmbatch.outputs.export_fields import DEFAULT_FIELDS, FieldNames, Line
 from llmbatch.outputs.export_target import Compression, ExportFormat, write_target
 from llmbatch.outputs.export_text import delimited, json_lines, openai_lines
+from llmbatch.outputs.line_members import line_members
 from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.row_index import RowIndex, index_rows, lines_in_order
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
@@ -125,12 +126,14 @@ class _Rows:
     def __iter__(self) -> Iterator[tuple[Line, Mapping[str, str]]]:
         plan = self._plan
         fields_of = None if plan.joined is None else plan.joined.begin()
+        skips_response = plan.format != "openai" and not any(name.startswith("response") for name in plan.fields)
         total = self.passes * len(plan.index)
         for row, digest, text in lines_in_order(plan.fd, plan.index, plan.name, plan.disk):
             self._read += 1
             if self._read % _LINES_A_STEP == 0:
                 self._on_progress(self._read, total)
-            yield _line(text, plan.name, f"the line of row {row}"), {} if fields_of is None else fields_of(row, digest)
+            line = _line(text, plan.name, f"the line of row {row}", skips_response=skips_response)
+            yield line, {} if fields_of is None else fields_of(row, digest)
 
 
 def _blocks(plan: ExportPlan, rows: _Rows) -> Iterator[bytes]:
@@ -161,19 +164,17 @@ def _check_fields(
     if not names.missing:
         return
     for number, text in enumerate(read_lines(fd, end_bytes, disk), 1):
-        names.look(_line(text, name, f"line {number}"))
+        names.look(_line(text, name, f"line {number}", skips_response=False))
         if not names.missing:
             return
     names.check(joined)
 
 
-def _line(text: bytes, name: str, which: str) -> Line:
+def _line(text: bytes, name: str, which: str, *, skips_response: bool) -> Line:
     try:
-        line = Line(text.decode())
-        line.members()  # checks all of it
+        return Line(line_members(text.decode(), skips_response=skips_response))
     except (RawJsonError, UnicodeDecodeError) as error:
         raise OutputError(
             f"{name}: {which} is damaged ({error})",
             hint="remove that line, and run the command of the run again to resend its row",
         ) from None
-    return line

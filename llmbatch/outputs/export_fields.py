@@ -75,60 +75,45 @@ def is_known(name: str) -> bool:
 
 
 class Line:
-    """The JSON text of one value of an output line, split when a field inside it is asked for."""
+    """The members of an output line, or of a value in it, as JSON texts; split further when a field asks for it."""
 
-    __slots__ = ("_children", "_members", "text")
+    __slots__ = ("_children", "members")
 
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self._members: dict[str, str] | None = None
-        self._children: dict[str, Line] = {}
+    def __init__(self, members: dict[str, str]) -> None:
+        self.members = members
+        self._children: dict[str, Line] | None = None
 
     def find(self, path: Sequence[str]) -> str | None:
         """The text under *path*; None if there is none. A name that itself has dots is found too.
 
         Raises:
-            RawJsonError: the text is not JSON.
+            RawJsonError: a text is not JSON.
         """
-        if not path:
-            return self.text
-        members = self._split()
         if len(path) == 1:
-            return members.get(path[0])
-        for count in range(1, len(path) + 1):
+            return self.members.get(path[0])
+        for count in range(1, len(path)):
             name = ".".join(path[:count])
-            if name in members:
-                if count == len(path):
-                    return members[name]
-                found = self._child(name, members[name]).find(path[count:])
+            text = self.members.get(name)
+            if text is not None and text[0] in "{[":
+                found = self._child(name, text).find(path[count:])
                 if found is not None:
                     return found
-        return None
-
-    def members(self) -> dict[str, str]:
-        """The text of each member of an object, of each item of an array by its position from 0; else empty.
-
-        Raises:
-            RawJsonError: the text is not JSON.
-        """
-        return self._split()
+        return self.members.get(".".join(path))
 
     def _child(self, name: str, text: str) -> Line:
+        if self._children is None:
+            self._children = {}
         child = self._children.get(name)
         if child is None:
-            child = self._children[name] = Line(text)
+            child = self._children[name] = Line(_split(text))
         return child
 
-    def _split(self) -> dict[str, str]:
-        if self._members is None:
-            start = self.text[:1]
-            if start == "{":
-                self._members = split_object(self.text) or {}
-            elif start == "[":
-                self._members = {str(at): item for at, item in enumerate(split_array(self.text) or ())}
-            else:
-                self._members = {}
-        return self._members
+
+def _split(text: str) -> dict[str, str]:
+    """The text of each member of an object, of each item of an array by its position from 0; else empty."""
+    if text[:1] == "[":
+        return {str(at): item for at, item in enumerate(split_array(text) or ())}
+    return split_object(text) or {} if text[:1] == "{" else {}
 
 
 class FieldNames:
@@ -178,13 +163,13 @@ class FieldNames:
         return f"did you mean {close[0]}? {there_is}" if close else there_is
 
     def _collect(self, line: Line, prefix: str, depth: int) -> None:
-        for name, text in line.members().items():
+        for name, text in line.members.items():
             if len(self._seen) >= _MOST_NAMES:
                 return
             whole = f"{prefix}{name}"
             self._seen.setdefault(whole)
             if depth > 1 and text[:1] == "{":
                 try:
-                    self._collect(Line(text), f"{whole}.", depth - 1)
+                    self._collect(Line(_split(text)), f"{whole}.", depth - 1)
                 except RawJsonError:
                     continue

@@ -37,7 +37,7 @@ def openai_lines(rows: _Rows, joined: Sequence[str]) -> Iterator[bytes]:
     keys = _Keys()
 
     def encode(line: Line, extra: Mapping[str, str]) -> str:
-        members = line.members()
+        members = line.members
         name = members.get("custom_id") or members.get("id") or "null"
         custom = name if name[:1] in ('"', "n") else dumps(name)
         values = (custom, custom, members.get("response", "null"), members.get("error", "null"))

@@ -20,7 +20,7 @@ _PAGE_BITS: Final = 12
 _PAGE_ROWS: Final = 1 << _PAGE_BITS
 _IN_PAGE: Final = _PAGE_ROWS - 1
 _MOST_SIZE: Final = (1 << 32) - 1
-_BATCH_BYTES: Final = 1 << 20
+_BATCH_BYTES: Final = 1 << 19
 _BATCH_ROWS: Final = 4096
 _GAP_BYTES: Final = 4096
 """Lines of a batch that are so near to each other are read in one call."""
@@ -96,7 +96,7 @@ def index_rows(
 
 
 def lines_in_order(fd: int, index: RowIndex, name: str, disk: Filesystem = FILESYSTEM) -> Iterator[IndexedLine]:
-    """The lines of *index* in the order of the rows. Memory: twice 1 MiB, or twice the longest line.
+    """The lines of *index* in the order of the rows. Memory: twice 512 KiB, or twice the longest line.
 
     Lines that are near to each other in the file, as those of a run are, are read in one call.
 
