@@ -7,16 +7,23 @@ import gzip
 import io
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from cli_parts import Run, TwoLines
 
 from llmbatch.core.calls import Usage
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.inputs.rows import line_digest
+from llmbatch.outputs.lock import open_locked
+from llmbatch.storage.filesystem import FILESYSTEM
 
 INPUTS = [
     b'{"id":"a","prompt":"one","label":"x","n":1.10}',
@@ -310,3 +317,181 @@ def test_a_full_disk_is_74(llmbatch: Run, two_lines: TwoLines, output: Path) -> 
     error, hint = two_lines(done.stderr)
     assert (done.returncode, error) == (74, "/dev/full: could not be written (No space left on device)")
     assert "free some space" in hint
+
+
+def test_the_first_command_of_the_page_works(llmbatch_here: Run, tmp_path: Path, prompts: Path) -> None:
+    """As docs/export.md has it, after a run."""
+    prompts.rename(tmp_path / "prompts.jsonl")
+    llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", "-q")
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    block = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    command = shlex.split(block[1], comments=True)
+
+    done = llmbatch_here(*command[1:])
+
+    assert command[0] == "llmbatch"
+    assert (done.returncode, done.stderr) == (0, "exported 4 rows to labelled.csv\n")
+    assert records(tmp_path / "labelled.csv")[0]["prompt"] == "one"
+
+
+@pytest.mark.slow  # two processes, one of which imports pyarrow
+def test_run_and_export_in_one_line(tmp_path: Path, environment: dict[str, str], prompts: Path) -> None:
+    """The results with the labels of the input, as a table."""
+    llmbatch = f"{sys.executable} -m llmbatch"
+    command = f"{llmbatch} run p.jsonl -m sim/steady -q && {llmbatch} export p.results.jsonl --join -o labelled.parquet"
+
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "exported 4 rows to labelled.parquet\n")
+    table = pyarrow.parquet.read_table(tmp_path / "labelled.parquet")
+    assert table.column("label").to_pylist() == ["x", "y", None, None]
+    assert table.column("n").to_pylist() == [1.1, None, None, None]
+    assert table.column("result_text").null_count == 0
+    assert table.column("id").to_pylist() == ['"a"', '"b"', '"a"', "4"]  # mixed: text and a number
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda raw: b"id,text\n1,2\n", "is not an output of llmbatch"),
+        (lambda raw: raw.replace(b'"status":"failed"', b'"status":"flawed"'), "p.results.jsonl:4: "),
+        (lambda raw: raw + raw.splitlines(keepends=True)[0], "row 3 has a second line"),
+        (lambda raw: raw.replace(b'"text":"answer 3"', b'"text":"answer 3'), "the line of row 3 is damaged"),
+    ],
+    ids=["foreign", "status", "twice", "no JSON"],
+)
+def test_an_output_that_is_none_or_is_damaged_is_refused(
+    llmbatch_here: Run,
+    two_lines: TwoLines,
+    tmp_path: Path,
+    output: Path,
+    change: Callable[[bytes], bytes],
+    error: str,
+) -> None:
+    """Naming the line or the row; nothing is written."""
+    (tmp_path / "p.jsonl").unlink()
+    output.write_bytes(change(output.read_bytes()))
+
+    done = llmbatch_here("export", output.name, "-o", "x.csv")
+
+    assert done.returncode == 2
+    assert error in two_lines(done.stderr)[0]
+    assert not (tmp_path / "x.csv").exists()
+    assert list(tmp_path.glob(".x.csv*")) == []
+
+
+def test_a_torn_last_line_is_left_out(llmbatch_here: Run, tmp_path: Path, output: Path) -> None:
+    """Its row will be resent; the output is not changed."""
+    raw = output.read_bytes() + b'{"row":5,"hash":"01'
+    output.write_bytes(raw)
+
+    done = llmbatch_here("export", output.name, "-o", "x.csv")
+
+    assert (done.returncode, done.stderr) == (0, "exported 4 rows to x.csv\n")
+    assert output.read_bytes() == raw
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet"])
+def test_an_output_without_lines(llmbatch_here: Run, tmp_path: Path, name: str) -> None:
+    """Is a table without rows, with its columns."""
+    (tmp_path / "o.jsonl").write_bytes(b"")
+
+    done = llmbatch_here("export", "o.jsonl", "-o", name)
+
+    assert (done.returncode, done.stderr) == (0, f"exported 0 rows to {name}\n")
+    made = (tmp_path / name).read_bytes()
+    if name == "x.parquet":
+        table = pyarrow.parquet.read_table(tmp_path / name)
+        assert (table.num_rows, table.column_names) == (0, ["id", "status", "text", "error.code"])
+    else:
+        assert made == (b"id,status,text,error.code\n" if name == "x.csv" else b"")
+
+
+def test_an_output_that_is_not_there(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
+    """As for ``status``."""
+    done = llmbatch_here("export", "none.jsonl", "-o", "x.csv")
+
+    assert (done.returncode, two_lines(done.stderr)[0]) == (2, "none.jsonl: there is no such file")
+
+
+def test_a_run_that_is_writing_is_exported_so_far(llmbatch_here: Run, tmp_path: Path, output: Path) -> None:
+    """And it is said that more will come."""
+    fd = open_locked(str(output), str(output), FILESYSTEM)
+    try:
+        done = llmbatch_here("export", output.name, "-o", "x.csv")
+    finally:
+        os.close(fd)
+
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "exported 4 rows to x.csv",
+        "note: a run is writing p.results.jsonl: rows that end from now on are not in the export",
+        "hint: export again when it has ended (--overwrite)",
+    ]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(
+    llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the output is read."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    done = llmbatch_here("export", output.name, "-o", "x.parquet")
+
+    assert done.returncode == 2
+    assert "pip install 'llmbatch[data]'" in two_lines(done.stderr)[1]
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_parquet_to_standard_output(llmbatch: Run, tmp_path: Path, environment: dict[str, str], output: Path) -> None:
+    """Through a pipe, which cannot be rewound."""
+    words = [sys.executable, "-m", "llmbatch", "export", output.name, "-o", "-", "--format", "parquet", "-q"]
+
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert pyarrow.parquet.read_table(io.BytesIO(done.stdout)).num_rows == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
+def test_a_disk_that_fills_up_leaves_the_old_file(
+    tmp_path: Path, environment: dict[str, str], two_lines: TwoLines
+) -> None:
+    """Nothing torn, nothing left over, exit code 74."""
+    results = (Result(n, f"{n:016x}", "success", f'"r{n}"', text="x" * 200) for n in range(1, 2001))
+    (tmp_path / "o.jsonl").write_bytes(b"".join(map(encode_line, results)))
+    (tmp_path / "x.csv").write_text("old")
+    command = f"ulimit -f 64; exec {sys.executable} -m llmbatch export o.jsonl -o x.csv --overwrite"
+
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert (done.returncode, two_lines(done.stderr)[0]) == (74, "x.csv: could not be written (File too large)")
+    assert (tmp_path / "x.csv").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "o.jsonl", "x.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_export_leaves_the_old_file(
+    tmp_path: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    """Nor anything else: what was written so far is removed."""
+    results = (Result(n, f"{n:016x}", "success", f'"r{n}"', text="x" * 2000) for n in range(1, 40_001))
+    with (tmp_path / "o.jsonl").open("wb") as file:
+        file.writelines(map(encode_line, results))
+    (tmp_path / "x.csv.gz").write_text("old")
+    words = [sys.executable, "-m", "llmbatch", "export", "o.jsonl", "-o", "x.csv.gz", "--overwrite"]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        while not (tmp_path / ".x.csv.gz.llmbatch-new").exists() and process.poll() is None:
+            pass
+        process.send_signal(number)
+        process.wait(120)
+
+    assert process.returncode == 128 + number
+    assert (tmp_path / "x.csv.gz").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "o.jsonl", "x.csv.gz"]
