@@ -169,6 +169,7 @@ def test_join_adds_the_fields_of_the_input(llmbatch_here: Run, tmp_path: Path, o
     assert nested[1]["tags"] == ["s", "t"]
 
 
+@pytest.mark.slow  # a process of its own, in another folder
 def test_join_finds_the_input_that_the_run_recorded(llmbatch_here: Run, tmp_path: Path, prompts: Path) -> None:
     """Also from another folder, as the run's own folder is recorded."""
     (tmp_path / "sub").mkdir()
@@ -295,6 +296,7 @@ def test_wrong_flags(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.slow  # a process of its own, in a pipe
 def test_standard_output_ends_with_its_reader(tmp_path: Path, environment: dict[str, str]) -> None:
     """``| head`` gets its lines, and nobody complains."""
     results = (Result(n, f"{n:016x}", "success", f'"r{n}"', text="x" * 200) for n in range(1, 5001))
@@ -309,6 +311,7 @@ def test_standard_output_ends_with_its_reader(tmp_path: Path, environment: dict[
     assert done.stderr == ""
 
 
+@pytest.mark.slow  # a process of its own
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a disk that is always full")  # noqa: PTH110
 def test_a_full_disk_is_74(llmbatch: Run, two_lines: TwoLines, output: Path) -> None:
     """With what to do about it."""
@@ -446,7 +449,8 @@ def test_parquet_without_pyarrow_says_what_to_install(
     assert not (tmp_path / "x.parquet").exists()
 
 
-def test_parquet_to_standard_output(llmbatch: Run, tmp_path: Path, environment: dict[str, str], output: Path) -> None:
+@pytest.mark.slow  # a process of its own, which imports pyarrow
+def test_parquet_to_standard_output(tmp_path: Path, environment: dict[str, str], output: Path) -> None:
     """Through a pipe, which cannot be rewound."""
     words = [sys.executable, "-m", "llmbatch", "export", output.name, "-o", "-", "--format", "parquet", "-q"]
 
@@ -456,6 +460,7 @@ def test_parquet_to_standard_output(llmbatch: Run, tmp_path: Path, environment: 
     assert pyarrow.parquet.read_table(io.BytesIO(done.stdout)).num_rows == 4
 
 
+@pytest.mark.slow  # a process of its own
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of file sizes")
 def test_a_disk_that_fills_up_leaves_the_old_file(
     tmp_path: Path, environment: dict[str, str], two_lines: TwoLines
@@ -475,6 +480,7 @@ def test_a_disk_that_fills_up_leaves_the_old_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "o.jsonl", "x.csv"]
 
 
+@pytest.mark.slow  # processes of their own
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_export_leaves_the_old_file(
