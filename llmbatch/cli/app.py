@@ -14,7 +14,7 @@ import typer.core
 import typer.main
 
 from llmbatch import __version__
-from llmbatch.cli.help import PlainCommand, PlainGroup
+from llmbatch.cli.help import PlainCommand, PlainGroup, UnconvertedCommand
 
 __all__ = ["build_app"]
 
@@ -39,7 +39,16 @@ _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
   llmbatch check prompts.jsonl                      what would be sent
   llmbatch status prompts.results.jsonl             how far a run is, and how it went
-  llmbatch failed prompts.results.jsonl             which rows failed, and why"""
+  llmbatch failed prompts.results.jsonl             which rows failed, and why
+  llmbatch export prompts.results.jsonl -o out.csv  results as a table, in input order"""
+
+_EXPORT_EPILOG = """Examples:
+  llmbatch export prompts.results.jsonl -o results.csv
+  llmbatch export prompts.results.jsonl --join -o labelled.parquet
+  llmbatch export prompts.results.jsonl --fields id,text,usage.output_tokens -o - | head
+
+Fields: id, status, text, error.code, error.message, model, attempts, latency_s,
+  cost_usd, usage.input_tokens, metadata.NAME, response.body.NAME, …"""
 
 
 def build_app() -> typer.core.TyperGroup:
@@ -50,6 +59,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("check", help=_CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
+    app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -148,6 +158,52 @@ def _failed(
     from llmbatch.cli.failed import failed
 
     return failed(output, ids=ids, as_json=as_json)
+
+
+def _export(
+    output: Annotated[str | None, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("-o", "--output", "--output-file", metavar="FILE", help="Where to write; '-' is standard output."),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="jsonl|csv|tsv|parquet|openai", help="Default: by the name of FILE."),
+    ] = None,
+    fields: Annotated[
+        str | None,
+        typer.Option("--fields", metavar="NAME,…", help="Which fields. Default: id,status,text,error.code."),
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="success|failed|all", help="Which rows. Default: all.")
+    ] = None,
+    join: Annotated[bool, typer.Option("--join", help="Add the fields of the input.")] = False,
+    input_: Annotated[
+        str | None,
+        typer.Option("-i", "--input", "--input-file", metavar="PATH", help="The input, where --join does not find it."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")] = False,
+) -> int:
+    """Write the results as JSONL, CSV, TSV, Parquet or an OpenAI batch file, in the order of the input.
+
+    Rows without a result are left out and counted. JSONL, CSV and TSV are compressed if FILE ends in .gz or .zst.
+    """
+    from llmbatch.cli.export import ExportSettings, export
+
+    return export(
+        ExportSettings(
+            path=output,
+            target=target,
+            format=format_,
+            fields=fields,
+            status=status,
+            join=join,
+            input=input_,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+    )
 
 
 def _trust(

@@ -128,6 +128,7 @@ class StatusFile:
             "started": to_iso(self._started),
             "updated": to_iso(self._wall()),
             "command": self._command,
+            "directory": _directory(),
             "waits_for": waits_for(snapshot),
             "run": snapshot.to_json(),
             "history": self._journal.to_json(self._stats),
@@ -159,6 +160,14 @@ class StatusFile:
         if is_refused and self._journal.runs <= 1 and not os.path.lexists(self._output):
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
+
+
+def _directory() -> str:
+    """Where relative paths of the run start; empty if that folder is gone."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""
 
 
 def replace_sidecar(path: Path, content: bytes) -> None:

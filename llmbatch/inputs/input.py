@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
+from llmbatch.inputs.records import Record, line_records
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import count_rows, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
@@ -27,6 +28,14 @@ class Input(Protocol):
 
     def peek(self, limit: int | None = None) -> Generator[Row | Malformed]:
         """Read the first *limit* rows (None: all), independently of :meth:`rows`.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        ...
+
+    def records(self) -> Generator[Record]:
+        """Read all records with their own fields, independently of :meth:`rows`.
 
         Raises:
             InputError: the input cannot be read.
@@ -102,6 +111,14 @@ class JsonlInput:
                     yield item
         finally:
             source.close()
+
+    def records(self) -> Generator[Record]:
+        """All lines with the members of their objects.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        return line_records(self._path, self._filesystem)
 
     def count(self) -> int | None:
         """The number of rows of a plain file below 256 MiB."""

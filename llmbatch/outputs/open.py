@@ -33,6 +33,7 @@ from llmbatch.storage.finished_rows import FinishedRows
 __all__ = ["open_output"]
 
 _COMPRESSED: Final = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
+_EXPORTED: Final = (".csv", ".tsv", ".parquet")
 _TABLES: Final = (".csv", ".tsv", ".xls", ".xlsx", ".parquet")
 
 
@@ -104,7 +105,9 @@ def _refuse_other_format(name: str, disk: Filesystem) -> None:
     if path.suffix.lower() not in _TABLES or _exists(name, disk):
         return
     lines = shlex.quote(str(path.with_suffix(".jsonl")))
-    hint = f"write to {lines} (-o), and convert it afterwards: jq -r '[.id, .status, .text] | @csv' {lines}"
+    suffix = path.suffix.lower() if path.suffix.lower() in _EXPORTED else ".csv"
+    table = shlex.quote(str(path.with_suffix(suffix)))
+    hint = f"write to {lines} (-o), and export it afterwards: llmbatch export {lines} -o {table}"
     raise OutputError(f"{name}: results are written as JSON Lines, not as {path.suffix[1:]}", hint=hint)
 
 

@@ -120,10 +120,7 @@ _COMMANDS: dict[str, str] = {
         ("retry", "rerun", "retry-failed"),
         "run the same command again with --retry-failed: llmbatch run INPUT … --retry-failed",
     ),
-    **dict.fromkeys(
-        ("export", "convert", "results", "view", "show"),
-        "results are JSON lines: jq -r 'select(.status == \"success\") | [.id, .text] | @csv' prompts.results.jsonl",
-    ),
+    **dict.fromkeys(("convert", "results", "view", "show"), "use llmbatch export OUTPUT -o results.csv"),
     **dict.fromkeys(("validate", "estimate", "dry-run", "cost", "lint"), "use llmbatch check INPUT"),
     **dict.fromkeys(("errors", "failures", "fails"), "use llmbatch failed OUTPUT"),
     **dict.fromkeys(("progress", "report", "watch", "list", "info"), "use llmbatch status OUTPUT"),

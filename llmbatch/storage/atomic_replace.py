@@ -13,7 +13,7 @@ from typing import Final
 
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_DIRECTORY, Filesystem, is_unsupported, write_all
 
-__all__ = ["remove_leftover", "replace_file", "sync_directory", "write_beside"]
+__all__ = ["is_being_replaced", "remove_leftover", "replace_file", "sync_directory", "write_beside"]
 
 _APPEND: Final = os.O_RDWR | os.O_APPEND | O_CLOEXEC
 
@@ -115,6 +115,18 @@ def remove_leftover(path: str, disk: Filesystem = FILESYSTEM) -> None:
     """Remove the temporary file of a process that was killed while replacing *path*, if possible."""
     with contextlib.suppress(OSError):
         disk.unlink(_beside(path))
+
+
+def is_being_replaced(path: str, disk: Filesystem = FILESYSTEM) -> bool:
+    """Whether another process is in :func:`replace_file` for *path* now, rather than was killed there."""
+    try:
+        fd = disk.open(_beside(path), os.O_RDONLY | O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return disk.is_locked(fd)
+    finally:
+        disk.close(fd)
 
 
 def _beside(path: str) -> str:

@@ -222,7 +222,7 @@ def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike
         ("my rows.csv", "llmbatch run 'my rows.csv' -m PROVIDER/MODEL"),
         ("resume", "run the same llmbatch run command again"),
         ("retry", "--retry-failed"),
-        ("export", "jq -r"),
+        ("results", "llmbatch export OUTPUT -o results.csv"),
         ("validate", "llmbatch check INPUT"),
         ("serve", "llmbatch sim --help"),
     ],
