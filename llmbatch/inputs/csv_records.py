@@ -12,7 +12,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from json.encoder import encode_basestring
 from typing import Final, NoReturn, Self
 
@@ -27,6 +27,8 @@ Records = list[bytes | LongLine]
 
 _DELIMITERS: Final = ",;\t|"
 _QUOTED: Final = re.compile(r'"[^"]*"')
+_QUOTE: Final = ord('"')
+_in_quotes = re.compile(rb'[^"]*+(?:""[^"]*+)*+').match
 
 
 def csv_records(
@@ -118,17 +120,16 @@ class _Records:
 
     def _read(self, text: bytes, records: Records) -> bytes:
         """Append the records of *text*, which are whole lines, to *records*; return what is no whole record yet."""
-        lines = list(io.StringIO(text.decode("utf-8", "surrogateescape"), newline="\n"))
+        source = text.decode("utf-8", "surrogateescape")
+        lines = io.StringIO(source, newline="\n")  # tells where the last line that was asked for ends
         has_nul = b"\0" in text
         done = 0
-        while done < len(lines):
+        while done < len(source):
             if self._delimiter is None:
-                self._delimiter = _delimiter_of(lines[done])
-            base = done
-            reader = csv.reader(chain(islice(lines, base, None), _Ask()), delimiter=self._delimiter)
+                self._delimiter = _delimiter_of(source[: source.find("\n") + 1] or source)
             try:
-                for cells in reader:
-                    done = base + reader.line_num
+                for cells in csv.reader(chain(lines, _Ask()), delimiter=self._delimiter):
+                    done = lines.tell()
                     if not self._form:
                         self._take_header(cells)
                     elif cells:
@@ -138,13 +139,12 @@ class _Records:
             except _More:
                 break
             except csv.Error as error:
-                end = base + reader.line_num
-                source = "".join(lines[done:end]).encode("utf-8", "surrogateescape")
                 if not self._form:
                     raise self._bad_header(str(error)) from None
-                records.append(BadRecord.of(source, "input_bad_csv", f"the record is no CSV: {error}"))
-                done = end
-        return "".join(lines[done:]).encode("utf-8", "surrogateescape")
+                start, done = done, lines.tell()
+                raw = source[start:done].encode("utf-8", "surrogateescape")
+                records.append(BadRecord.of(raw, "input_bad_csv", f"the record is no CSV: {error}"))
+        return source[done:].encode("utf-8", "surrogateescape")
 
     def _take_header(self, cells: Sequence[str]) -> None:
         if not any(cell.strip() for cell in cells):
@@ -210,8 +210,7 @@ class _LongRecord:
     def __init__(self, delimiter: str) -> None:
         self._hash = hashlib.sha256()
         self._size = 0
-        self._delimiter = delimiter.encode()
-        self._plain = re.compile(b"[\n" + re.escape(self._delimiter) + b"]")
+        self._plain = re.compile(b"[\n" + re.escape(delimiter.encode()) + b"]")
         self._state = "start"  # of a cell; "plain" or "quoted": inside one; "quote": a quote inside a quoted one
 
     def feed(self, piece: bytes) -> bytes | None:
@@ -219,13 +218,11 @@ class _LongRecord:
         at = 0
         while at < len(piece):
             if self._state == "quoted":
-                found = piece.find(b'"', at)
-                if found < 0:
-                    break
-                at, self._state = found + 1, "quote"
+                at = _in_quotes(piece, at).end()  # type: ignore[union-attr]
+                if at < len(piece):
+                    at, self._state = at + 1, "quote"
                 continue
-            byte = piece[at : at + 1]
-            if byte == b'"' and self._state in ("start", "quote"):
+            if piece[at] == _QUOTE and self._state != "plain":
                 at, self._state = at + 1, "quoted"
                 continue
             match = self._plain.search(piece, at)

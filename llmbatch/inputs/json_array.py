@@ -70,8 +70,10 @@ class _Array:
     def __init__(self, name: str) -> None:
         self._name = name
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._held: list[str] = []  # the start of an element of which more was wanted
+        self._held_chars = 0
         self._text = ""
-        self._at = 0  # where the element starts
+        self._at = 0  # where the element, or the rest of it, starts
         self._seen = -1  # how far it was scanned for its end; -1: not yet
         self._depth = 0
         self._is_in_string = False
@@ -119,8 +121,6 @@ class _Array:
         if self._is_closed:
             self._garbage = self._garbage or more.strip(" \t\r\n")[:1]
             return records
-        if self._seen >= 0:
-            self._seen -= self._at
         self._text = self._text[self._at :] + more
         self._at = 0
         while not self._is_closed:
@@ -134,9 +134,20 @@ class _Array:
             if end < 0:
                 break
             self._put(end, records)
-        if not self._is_closed and len(self._text) - self._at > MAX_LINE_BYTES:
-            self._drop(self._seen)
+        if self._seen >= 0:
+            self._hold(self._seen)
         return records
+
+    def _hold(self, end: int) -> None:
+        """Put the text of an element up to *end* aside, as it was scanned; of one that is too long only its hash."""
+        self._held.append(self._text[self._at : end])
+        self._held_chars += end - self._at
+        self._at, self._seen = end, 0
+        if self._held_chars > MAX_LINE_BYTES or self._long_bytes:
+            part = "".join(self._held).encode("utf-8", "surrogateescape")
+            self._long.update(part)
+            self._long_bytes += len(part)
+            self._held, self._held_chars = [], 0
 
     def _space(self, at: int) -> int:
         return _space(self._text, at).end()  # type: ignore[union-attr]
@@ -190,11 +201,12 @@ class _Array:
         return -1
 
     def _put(self, end: int, records: Records) -> None:
-        source = self._text[self._at : end]
         self._is_closed = self._text[end] == "]"
+        if self._held or self._long_bytes:
+            self._hold(end)
+        source = "".join(self._held) or self._text[self._at : end]
+        self._held, self._held_chars = [], 0
         if self._long_bytes:
-            self._drop(end)
-            end = 0
             records.append(LongLine(self._long.hexdigest()[:16], self._long_bytes))
             self._long, self._long_bytes = hashlib.sha256(), 0
             self._count += 1
@@ -205,15 +217,6 @@ class _Array:
         if self._is_closed:
             self._garbage = self._text[end + 1 :].strip(" \t\r\n")[:1]
             self._text, self._at = "", 0
-
-    def _drop(self, end: int) -> None:
-        """Hash the element up to *end* instead of holding it."""
-        part = self._text[self._at : end].encode("utf-8", "surrogateescape")
-        self._long.update(part)
-        self._long_bytes += len(part)
-        self._text = self._text[end:]
-        self._seen -= end
-        self._at = 0
 
 
 def _record(source: str) -> bytes | LongLine:
