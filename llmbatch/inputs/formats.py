@@ -18,6 +18,7 @@ from llmbatch.inputs.json_array import json_records
 from llmbatch.inputs.rows import parse_line, parse_record
 from llmbatch.inputs.shape import RowShape, Shaper
 from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.tables import TableFormat
 
 __all__ = ["JSON_LINES", "RecordFormat", "make_format"]
 
@@ -54,6 +55,8 @@ def make_format(name: InputFormat, shape: RowShape, *, is_whole: bool = False) -
     match name:
         case "csv" | "tsv":
             return _Csv("\t" if name == "tsv" else None, Shaper(shape, is_data=True, is_whole=is_whole))
+        case "parquet" | "arrow":
+            return TableFormat(name, Shaper(shape, is_data=True, is_whole=is_whole))
         case "txt":
             return _Text(Shaper(shape, is_data=True, is_whole=is_whole, prompt="text"))
         case "json":

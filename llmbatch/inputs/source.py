@@ -25,7 +25,7 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -46,6 +46,7 @@ from llmbatch.inputs.passes import Mark
 from llmbatch.inputs.pipe import open_pipe
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
@@ -129,16 +130,8 @@ class FileSource(ByteSource):
         file = self._file
         if file.fd is None:
             return
-        number, offset = 0, self._start
-        if self._is_plain:
-            # If the first and the last row returned are unchanged, so are the lines between.
-            self._line_at(first)
-            if self._last is not None:
-                self._line_at(Mark.of(self._last))
-            number, offset = first.number - 1, first.offset
-        # Bytes appended since the first pass are left to another run: the last line may be torn.
-        blocks = blocks_between(file.fd, offset, self._start + self._consumed_bytes, file.name, file.disk)
-        batches = self._file.form.records(blocks, self._file.name, from_start=not self._is_plain)
+        number, batches = self._batches_again(file.fd, first)
+        offset = first.offset
         for count, batch in enumerate(batches):
             if count % BATCHES_A_TURN == BATCHES_A_TURN - 1:
                 yield None
@@ -154,6 +147,20 @@ class FileSource(ByteSource):
                     return
         raise changed_while_running(self._file.name, number)
 
+    def _batches_again(self, fd: int, first: Mark) -> tuple[int, Iterator[Sequence[bytes | LongLine] | None]]:
+        """The records for a pass that begins with *first* or before it, and the number of the row before them."""
+        file = self._file
+        number, offset = 0, self._start
+        if self._is_plain:
+            # If the first and the last row returned are unchanged, so are the lines between.
+            self._line_at(first)
+            if self._last is not None:
+                self._line_at(Mark.of(self._last))
+            number, offset = first.number - 1, first.offset
+        # Bytes appended since the first pass are left to another run: the last line may be torn.
+        blocks = blocks_between(fd, offset, self._start + self._consumed_bytes, file.name, file.disk)
+        return number, file.form.records(blocks, file.name, from_start=not self._is_plain)
+
     def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
         if number < first.number or number == self.torn_line:
             return None
@@ -164,9 +171,11 @@ class FileSource(ByteSource):
         return unreadable_row(number, line) if isinstance(line, LongLine) else self._file.form.parse(number, line)
 
     def _start_after(self, fd: int, verified: Verified) -> None:
+        if not verified.lines:
+            return
         self._consumed_bytes = self._offset = self._file.disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
-        self._batches = self._file.form.records(self._blocks(fd), self._file.name, from_start=not verified.lines)
+        self._batches = self._file.form.records(self._blocks(fd), self._file.name, from_start=False)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
         for block in file_blocks(fd, self._file.name, self._file.disk):
@@ -296,6 +305,10 @@ def open_source(
     name = "standard input" if str(path) == "-" else str(path)
     fd = open_input(path, disk)
     if stat.S_ISREG(disk.fstat(fd).st_mode):
+        if isinstance(form, TableFormat):
+            from llmbatch.inputs.table_source import TableSource
+
+            return TableSource(name, form, finished=finished, limit=limit, fd=fd, disk=disk)
         return FileSource(name, form, finished=finished, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
     if spool is not None:
         with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeGuard
@@ -20,6 +20,7 @@ from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
 from llmbatch.inputs.parallel_hash import ParallelHash, identity
 from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
@@ -37,7 +38,7 @@ def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordF
     most = _COUNTED_BYTES if form.unit == "line" else _COUNTED_BYTES_OF_RECORDS
     try:
         about = disk.stat(str(path))
-        if not stat.S_ISREG(about.st_mode) or about.st_size >= most:
+        if not stat.S_ISREG(about.st_mode) or (about.st_size >= most and not isinstance(form, TableFormat)):
             return None
         fd = disk.open(str(path), os.O_RDONLY | O_CLOEXEC)
     except (OSError, ValueError):
@@ -45,12 +46,27 @@ def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordF
     try:
         if is_compressed(disk.pread(fd, HEAD_BYTES, 0)):
             return None
+        if isinstance(form, TableFormat):
+            return form.count(fd, str(path), disk)
         batches = form.records(iter(lambda: disk.read(fd, BLOCK_BYTES), b""), str(path))
         return sum(_filled(batch) for batch in batches if batch)
     except (OSError, InputError):
         return None
     finally:
         disk.close(fd)
+
+
+def file_records(
+    form: RecordFormat, fd: int, name: str, disk: Filesystem
+) -> Iterator[Sequence[bytes | LongLine] | None]:
+    """The records of a regular file, from its start.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if isinstance(form, TableFormat):
+        return form.of_file(fd, name, disk)
+    return form.records(file_blocks(fd, name, disk), name)
 
 
 def _filled(lines: Sequence[bytes | LongLine]) -> int:
@@ -83,7 +99,7 @@ def verify_finished(
     number = 0
     try:
         leading = _Leading(read_head(fd, HEAD_BYTES, name, disk), has_lines=form.unit == "line")
-        for batch in form.records(file_blocks(fd, name, disk), name):
+        for batch in file_records(form, fd, name, disk):
             if batch:
                 compare(name, number + 1, batch, finished)
                 leading.add(batch, done=finished.are_done(number + 1, len(batch)))

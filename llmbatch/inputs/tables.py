@@ -1,0 +1,254 @@
+"""Reads Parquet and Arrow files as records: each row of the table is one line of JSON.
+
+Loads pyarrow (the extra ``data``) where it is used. Holds a part of one row group. Positions in a table are row
+numbers, not bytes: another pass begins with the row group of its first row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from llmbatch.core.errors import InputError, UsageError
+from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.rows import MAX_LINE_BYTES, parse_record
+from llmbatch.inputs.shape import Shaper
+from llmbatch.inputs.splitter import BadRecord, LongLine
+from llmbatch.storage.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["TableFormat"]
+
+Records = list[bytes | LongLine]
+
+_BATCH_ROWS: Final = 512
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+_BUFFER_BYTES: Final = 256 * 1024
+
+
+class TableFormat:
+    """Parquet, or Arrow's own format, as written by Hugging Face's ``datasets`` too.
+
+    Raises :class:`~llmbatch.core.errors.UsageError` if pyarrow is not installed.
+    """
+
+    unit: Literal["line", "record"] = "record"
+
+    def __init__(self, kind: Literal["parquet", "arrow"], shaper: Shaper) -> None:
+        _check_installed(kind)
+        self._kind = kind
+        self._shaper = shaper
+
+    def records(
+        self, blocks: Iterator[bytes] | Iterator[bytes | None], name: str, *, from_start: bool = True
+    ) -> Iterator[Sequence[bytes | LongLine] | None]:
+        """Refuse a stream: the directory of a table is at the file's end.
+
+        Raises:
+            InputError: always.
+        """
+        seen = f"{name}: {_NAMES[self._kind]} cannot be read from a pipe"
+        raise InputError(seen, hint="save it to a file, and name that")
+
+    def of_file(self, fd: int, name: str, disk: Filesystem, *, first: int = 1) -> Iterator[Records]:
+        """The records of the file from number *first* on.
+
+        Raises:
+            InputError: it is damaged, or a column has no JSON.
+        """
+        with _errors(name, self._kind):
+            table = _open(self._kind, fd, disk)
+            write = _row_writer(table.schema, name)
+            self._shaper.check_columns(table.schema.names, name)
+            batches = table.batches(first)
+        while True:
+            with _errors(name, self._kind):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            for start in range(0, len(batch), _BATCH_ROWS):
+                yield write(batch.slice(start, _BATCH_ROWS))
+
+    def count(self, fd: int, name: str, disk: Filesystem) -> int | None:
+        """How many records the file has; None if that takes reading it.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        with _errors(name, self._kind):
+            return _open(self._kind, fd, disk).count()
+
+    def parse(self, number: int, record: bytes) -> Row | Malformed | None:
+        """The row of *record*."""
+        return parse_record(number, record, self._shaper)
+
+
+_NAMES: Final = {"parquet": "Parquet", "arrow": "an Arrow file"}
+
+
+def _check_installed(kind: str) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            f"{_NAMES[kind]} is read with pyarrow, which is not installed", hint="pip install 'llmbatch[data]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def _errors(name: str, kind: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, EOFError) as error:
+        why = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(
+            f"{name}: cannot be read as {_NAMES[kind]}: {why}", hint="fetch the file again, or name its format"
+        ) from error
+
+
+class _Parquet:
+    def __init__(self, source: pa.PythonFile) -> None:
+        import pyarrow.parquet
+
+        self._file = pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        self.schema = self._file.schema_arrow
+
+    def count(self) -> int | None:
+        return int(self._file.metadata.num_rows)
+
+    def batches(self, first: int) -> Iterator[pa.RecordBatch]:
+        """The rows from number *first* on."""
+        before = first - 1
+        about = self._file.metadata
+        for group in range(about.num_row_groups):
+            group_about = about.row_group(group)
+            if before >= group_about.num_rows:
+                before -= group_about.num_rows
+                continue
+            mean = max(1, group_about.total_byte_size // max(1, group_about.num_rows))
+            size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // mean))
+            for batch in self._file.iter_batches(batch_size=size, row_groups=[group], use_threads=False):
+                if before >= len(batch):
+                    before -= len(batch)
+                    continue
+                yield batch.slice(before) if before else batch
+                before = 0
+
+
+class _Arrow:
+    """Arrow's file format, or its stream format."""
+
+    def __init__(self, source: pa.PythonFile, *, is_stream: bool) -> None:
+        import pyarrow.ipc
+
+        self._reader = pyarrow.ipc.open_stream(source) if is_stream else pyarrow.ipc.open_file(source)
+        self._is_stream = is_stream
+        self.schema = self._reader.schema
+
+    def count(self) -> int | None:
+        return None
+
+    def batches(self, first: int) -> Iterator[pa.RecordBatch]:
+        """The rows from number *first* on."""
+        before = first - 1
+        reader: Any = self._reader
+        every = reader if self._is_stream else map(reader.get_batch, range(reader.num_record_batches))
+        for batch in every:
+            if before >= len(batch):
+                before -= len(batch)
+                continue
+            yield batch.slice(before) if before else batch
+            before = 0
+
+
+def _open(kind: str, fd: int, disk: Filesystem) -> _Parquet | _Arrow:
+    import pyarrow as pa
+
+    file = _DiskFile(fd, disk)
+    source = pa.PythonFile(file, mode="r")
+    if kind == "parquet":
+        return _Parquet(source)
+    return _Arrow(source, is_stream=disk.pread(fd, 6, 0) != b"ARROW1")
+
+
+def _row_writer(schema: pa.Schema, name: str) -> Callable[[pa.RecordBatch], Records]:
+    from llmbatch.inputs.table_columns import NoJsonError, writer_for
+
+    writers = []
+    for at, field in enumerate(schema):
+        if field.name in schema.names[:at]:
+            raise InputError(f"{name}: two columns are named {field.name!r}", hint="rename one of them")
+        try:
+            writers.append(writer_for(field.type))
+        except NoJsonError as error:
+            raise InputError(
+                f"{name}: column {field.name!r} is of the type {error}, which has no JSON form",
+                hint="leave the column out, or cast it to text, when you write the file",
+            ) from None
+    form = "{" + ",".join(encode_basestring(column).replace("%", "%%") + ":%s" for column in schema.names) + "}"
+
+    def write(batch: pa.RecordBatch) -> Records:
+        columns = [writer(column) for writer, column in zip(writers, batch.columns, strict=True)]
+        rows = zip(*columns, strict=True) if columns else iter([()] * len(batch))
+        return [_record(form % values) for values in rows]
+
+    return write
+
+
+def _record(text: str) -> bytes | LongLine:
+    try:
+        record = text.encode()
+    except UnicodeEncodeError:
+        raw = text.encode("utf-8", "surrogateescape")
+        return BadRecord.of(raw, "input_bad_utf8", "a text of the record is not UTF-8")
+    if len(record) > MAX_LINE_BYTES:
+        return LongLine(hashlib.sha256(record).hexdigest()[:16], len(record))
+    return record
+
+
+class _DiskFile(io.RawIOBase):
+    """A descriptor as the file object that pyarrow reads; closes nothing."""
+
+    def __init__(self, fd: int, disk: Filesystem) -> None:
+        super().__init__()
+        self._fd = fd
+        self._disk = disk
+        self._at = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position; the descriptor's own stays."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence)
+        self._at = offset + (self._disk.fstat(self._fd).st_size if base is None else base)
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to *size* bytes; fewer at the end only."""
+        left = self._disk.fstat(self._fd).st_size - self._at
+        left = left if size is None or size < 0 else min(size, left)
+        parts = []
+        while left > 0 and (part := self._disk.pread(self._fd, left, self._at)):
+            parts.append(part)
+            self._at += len(part)
+            left -= len(part)
+        return b"".join(parts)
