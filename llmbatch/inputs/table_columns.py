@@ -7,6 +7,7 @@ is NaN, as pandas means it, else text. Lists, structs and maps are nested. Bytes
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ __all__ = ["NoJsonError", "writer_for"]
 Writer = Callable[["pa.Array[Any]"], list[str]]
 
 _NULL: Final = "null"
+_no_fraction = re.compile(r"\.0+(?=\D|$)").sub
 
 
 class NoJsonError(Exception):
@@ -91,7 +93,7 @@ def _times(array: pa.Array[Any]) -> list[str]:
     import pyarrow as pa
 
     texts = array.cast(pa.string()).to_pylist()
-    return [_NULL if text is None else f'"{text.replace(" ", "T", 1)}"' for text in texts]
+    return [_NULL if text is None else f'"{_no_fraction("", text).replace(" ", "T", 1)}"' for text in texts]
 
 
 def _lists(inner: Writer) -> Writer:
