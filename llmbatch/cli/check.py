@@ -59,7 +59,7 @@ def check(settings: Settings) -> int:
     elif not settings.quiet:
         print_out("\n".join(_lines(settings, report, time, output)))
     if report.malformed and settings.strict:
-        found = "; ".join(f"{_where(finding)}: {code}" for code, finding in report.malformed.items())
+        found = "; ".join(f"{_where(finding, report.unit)}: {code}" for code, finding in report.malformed.items())
         raise InputError(
             f"{settings.input} has {plural(report.malformed_rows, 'malformed row')}: {found}",
             hint="fix them, or run without --strict",
@@ -217,18 +217,20 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
         facts.append(("endpoints", _counts(report.endpoints)))
         facts.append(("routes", _counts(report.routes)))
     for code, finding in report.malformed.items():
-        facts.append(("malformed", f"{finding.count:,} {code}, {_where(finding)}: {shown(finding.example)[:200]}"))
+        where = _where(finding, report.unit)
+        facts.append(("malformed", f"{finding.count:,} {code}, {where}: {shown(finding.example)[:200]}"))
     if report.duplicates.count:
         found = report.duplicates
-        facts.append(
-            ("same ids", f"{found.count:,}, {_where(found)}, such as {shown(found.example)[:80]}; they harm nothing")
-        )
+        where = _where(found, report.unit)
+        facts.append(("same ids", f"{found.count:,}, {where}, such as {shown(found.example)[:80]}; they harm nothing"))
     if not report.duplicates_complete:
         facts.append(("same ids", "too many names to compare them all"))
     facts += [("warning", shown(text)) for text in report.warnings]
     if report.done_success or report.done_failed:
         done = f"{report.done_success:,} success, {report.done_failed:,} failed in {shown(output)}"
         facts.append(("done already", f"{done}; {plural(report.rows_left, 'row')} left"))
+    if report.first_prompt:
+        facts.append(("first prompt", shown(report.first_prompt)))
     if report.rows_left:
         tokens = f"about {count(report.input_tokens)} in, {count(report.output_tokens_most)} out at most"
         facts.append(("tokens", f"{tokens}, by each row's own bound or else a usual answer"))
@@ -262,6 +264,6 @@ def _counts(counter: Counter[str]) -> str:
     return text + (f", and {len(counter) - 8} more" if len(counter) > 8 else "")
 
 
-def _where(finding: Finding) -> str:
+def _where(finding: Finding, unit: str) -> str:
     lines = ", ".join(map(str, finding.lines))
-    return f"line{'' if finding.count == 1 else 's'} {lines}{', …' if finding.count > len(finding.lines) else ''}"
+    return f"{unit}{'' if finding.count == 1 else 's'} {lines}{', …' if finding.count > len(finding.lines) else ''}"

@@ -124,7 +124,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         prompt_column: str | None = None,
         system_column: str | None = None,
         id_column: str | None = None,
-        keep: Sequence[str] = (),
+        keep: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
         fallback: Sequence[str] | None = None,
         pools: Mapping[str, object] | None = None,
@@ -144,8 +144,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers, fallback=fallback)
         columns = {"prompt_column": prompt_column, "system_column": system_column, "id_column": id_column}
-        check_keywords(template=template, keep=keep or None, **columns)
-        shape = RowShape(template=template, keep=(keep,) if isinstance(keep, str) else tuple(keep), **columns)
+        check_keywords(template=template, keep=keep, **columns)
+        shape = RowShape(template=template, keep=(keep,) if isinstance(keep, str) else tuple(keep or ()), **columns)
         self.options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
         arguments = ProviderArguments(
             model=model,

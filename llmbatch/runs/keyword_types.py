@@ -54,7 +54,7 @@ class Keywords(Options, total=False):
     prompt_column: str | None
     system_column: str | None
     id_column: str | None
-    keep: Sequence[str]
+    keep: Sequence[str] | None
     params: Mapping[str, object] | None
     fallback: Sequence[str] | None
     pools: Mapping[str, object] | None

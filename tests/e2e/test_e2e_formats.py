@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
 pytestmark = pytest.mark.slow  # each test starts the command
 
+ROOT = Path(__file__).resolve().parents[2]
 KINDS = ["csv", "csv.gz", "tsv", "json", "parquet", "txt"]
 
 
@@ -314,3 +317,34 @@ def test_what_cannot_be_read_is_exit_2_before_anything_is_sent(
     assert "\nhint: " in err
     assert not folder.server.count
     assert not (folder.path / "p.results.jsonl").exists()
+
+
+def test_the_first_command_of_the_page_and_its_python_run(tmp_path: Path) -> None:
+    """``docs/data.md`` begins with it; each row of the example is asked by the template."""
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    words = shlex.split(page.split("```sh\n")[1].split("\n")[0])
+    shutil.copy(ROOT / "examples" / "reviews.csv", tmp_path)
+    (tmp_path / "page.py").write_text(page.split("```python\n")[1].split("```")[0] + "print(summary.exit_code)\n")
+    environ = os.environ | {"LLMBATCH_PROGRESS": "none", "HOME": str(tmp_path)}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=True,
+        )
+        return done.stdout
+
+    assert words[0] == "llmbatch"
+    run("-m", *words)
+    lines = [json.loads(line) for line in (tmp_path / "reviews.results.jsonl").read_text().splitlines()]
+    (tmp_path / "reviews.results.jsonl").unlink()
+    said = run("page.py").splitlines()
+
+    assert sorted(line["id"] for line in lines) == [f"r{number}" for number in range(1, 9)]
+    assert {line["status"] for line in lines} == {"success"}
+    assert sorted(said) == ["0", 'success {"stars":1}', 'success {"stars":5}']
