@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.format_names import InputFormat, format_by_name
-from llmbatch.inputs.formats import make_format
+from llmbatch.inputs.formats import RecordFormat, make_format
 from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
+from llmbatch.inputs.records import Record, read_records
 from llmbatch.inputs.shape import RowShape
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import count_rows, verify_finished
@@ -18,6 +19,10 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["FileInput", "Input", "open_input"]
+
+
+_DATASET_STATE: Final = "state.json"
+"""The file of a folder that :func:`datasets.Dataset.save_to_disk` has written."""
 
 
 class Input(Protocol):
@@ -35,6 +40,14 @@ class Input(Protocol):
 
     def peek(self, limit: int | None = None) -> Generator[Row | Malformed]:
         """Read the first *limit* rows (None: all), independently of :meth:`rows`.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        ...
+
+    def records(self) -> Generator[Record]:
+        """Read all records with their own fields, independently of :meth:`rows`.
 
         Raises:
             InputError: the input cannot be read.
@@ -82,14 +95,21 @@ def open_input(
     """Open the input of a run; a context manager.
 
     *output*: the path of the output that will be compared with it. *input_format*: None for the one that the path's
-    ending says, else JSON Lines. *shape*: how a record becomes a request. *is_whole*: rows hold all columns of a
-    record, whether or not they can be sent, for functions and for joins.
+    ending says, else JSON Lines. *shape*: how a record becomes a request; None: no request is made of it. *is_whole*:
+    rows hold all columns of a record of data, for functions; so they do without a shape.
 
     Raises:
         UsageError: the template cannot be used.
     """
-    name = input_format or format_by_name(str(path))
-    return FileInput(path, name, shape or RowShape(), output=output, filesystem=filesystem, is_whole=is_whole)
+    state = Path(path) / _DATASET_STATE
+    is_dataset = input_format in (None, "arrow") and state.is_file()
+    form = make_format(
+        "dataset" if is_dataset else input_format or format_by_name(str(path)),
+        shape or RowShape(),
+        is_whole=is_whole or shape is None,
+        is_guessed=input_format is None,
+    )
+    return FileInput(state if is_dataset else path, form, output=output, filesystem=filesystem)
 
 
 class FileInput:
@@ -102,17 +122,15 @@ class FileInput:
     def __init__(
         self,
         path: str | Path,
-        input_format: InputFormat,
-        shape: RowShape,
+        form: RecordFormat,
         *,
         output: str,
         filesystem: Filesystem = FILESYSTEM,
-        is_whole: bool = False,
     ) -> None:
         self._path = path
         self._output = output
         self._filesystem = filesystem
-        self._form = make_format(input_format, shape, is_whole=is_whole)
+        self._form = form
         self._hash: ParallelHash | None = None
 
     def __enter__(self) -> Self:
@@ -147,6 +165,14 @@ class FileInput:
                     yield item
         finally:
             source.close()
+
+    def records(self) -> Generator[Record]:
+        """All records with their own fields.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        return read_records(self._path, self._form, self._filesystem)
 
     def count(self) -> int | None:
         """The number of rows of a plain file that is not large."""

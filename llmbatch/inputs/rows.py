@@ -20,6 +20,7 @@ __all__ = [
     "EXCERPT_CHARS",
     "MAX_LINE_BYTES",
     "line_digest",
+    "members_of",
     "parse_line",
     "parse_record",
     "row_from_value",
@@ -75,6 +76,18 @@ def parse_record(number: int, raw: bytes, shaper: Shaper) -> Row | Malformed:
     """The row of a record of data, *raw* being its columns as a JSON object of our own making."""
     digest = hashlib.sha256(raw).hexdigest()[:16]
     return shaper.row(number, digest, split_object(raw.decode()) or {})
+
+
+def members_of(raw: bytes) -> dict[str, str]:
+    """The members of a line of JSON; a bare string is ``prompt``, a list ``messages``. None if it is malformed."""
+    try:
+        text = raw.decode().strip(_JSON_SPACE)
+        members = split_object(text)
+    except (RawJsonError, UnicodeDecodeError):
+        return {}
+    if members is not None:
+        return members
+    return {'"': {"prompt": text}, "[": {"messages": text}}.get(text[0], {})
 
 
 def too_long(number: int, digest: str) -> Malformed:

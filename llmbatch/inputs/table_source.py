@@ -32,6 +32,11 @@ class TableSource(FileSource):
         super().__init__(name, form, finished=finished, limit=limit, fd=fd, disk=disk)
 
     @property
+    def fraction(self) -> float | None:
+        """Fraction of the rows that was read, 0 to 1; None if their number is unknown."""
+        return super().fraction if self._total_bytes >= 0 or self.exhausted else None
+
+    @property
     def _table(self) -> TableFormat:
         return cast("TableFormat", self._file.form)
 
@@ -41,7 +46,8 @@ class TableSource(FileSource):
 
     def _read(self, fd: int) -> Iterator[Sequence[bytes | LongLine] | None]:
         # Rows take the place of bytes: what of all was consumed is the same.
-        self._total_bytes = self._table.count(fd, self._file.name, self._file.disk) or 0
+        count = self._table.count(fd, self._file.name, self._file.disk)
+        self._total_bytes = -1 if count is None else count
         for batch in self._table.of_file(fd, self._file.name, self._file.disk):
             self._consumed_bytes += len(batch)
             yield batch

@@ -1,4 +1,4 @@
-"""Reads Parquet and Arrow files as records: each row of the table is one line of JSON.
+"""Reads Parquet and Arrow files, and data sets of Arrow files, as records: each row is one line of JSON.
 
 Loads pyarrow (the extra ``data``) where it is used. Holds a part of one row group. Positions in a table are row
 numbers, not bytes: another pass begins with the row group of its first row.
@@ -7,41 +7,50 @@ numbers, not bytes: another pass begins with the row group of its first row.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llmbatch.core.errors import InputError, UsageError
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.rows import MAX_LINE_BYTES, parse_record
+from llmbatch.inputs.rows import MAX_LINE_BYTES, members_of, parse_record
 from llmbatch.inputs.shape import Shaper
 from llmbatch.inputs.splitter import BadRecord, LongLine
-from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableFormat"]
+__all__ = ["TableFormat", "TableKind"]
 
 Records = list[bytes | LongLine]
+
+TableKind = Literal["parquet", "arrow", "dataset"]
 
 _BATCH_ROWS: Final = 512
 _BATCH_BYTES: Final = 4 * 1024 * 1024
 _BUFFER_BYTES: Final = 256 * 1024
+_COUNTED_BYTES: Final = 256 * 1024 * 1024
+_STATE_BYTES: Final = 16 * 1024 * 1024
 
 
 class TableFormat:
-    """Parquet, or Arrow's own format, as written by Hugging Face's ``datasets`` too.
+    """Parquet, Arrow's own format, or a data set that Hugging Face's ``datasets`` has saved: a folder of Arrow files.
+
+    The file of a data set is its ``state.json``, which names the others.
 
     Raises :class:`~llmbatch.core.errors.UsageError` if pyarrow is not installed.
     """
 
     unit: Literal["line", "record"] = "record"
 
-    def __init__(self, kind: Literal["parquet", "arrow"], shaper: Shaper) -> None:
+    def __init__(self, kind: TableKind, shaper: Shaper) -> None:
         _check_installed(kind)
         self._kind = kind
         self._shaper = shaper
@@ -64,7 +73,7 @@ class TableFormat:
             InputError: it is damaged, or a column has no JSON.
         """
         with _errors(name, self._kind):
-            table = _open(self._kind, fd, disk)
+            table = _open(self._kind, fd, name, disk)
             write = _row_writer(table.schema, name)
             self._shaper.check_columns(table.schema.names, name)
             batches = table.batches(first)
@@ -83,14 +92,18 @@ class TableFormat:
             InputError: it is damaged.
         """
         with _errors(name, self._kind):
-            return _open(self._kind, fd, disk).count()
+            return _open(self._kind, fd, name, disk).count()
 
     def parse(self, number: int, record: bytes) -> Row | Malformed | None:
         """The row of *record*."""
         return parse_record(number, record, self._shaper)
 
+    def members(self, record: bytes) -> dict[str, str]:
+        """All columns of *record*."""
+        return members_of(record)
 
-_NAMES: Final = {"parquet": "Parquet", "arrow": "an Arrow file"}
+
+_NAMES: Final = {"parquet": "Parquet", "arrow": "an Arrow file", "dataset": "a saved data set"}
 
 
 def _check_installed(kind: str) -> None:
@@ -108,7 +121,7 @@ def _errors(name: str, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         why = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
             f"{name}: cannot be read as {_NAMES[kind]}: {why}", hint="fetch the file again, or name its format"
@@ -145,24 +158,33 @@ class _Parquet:
 
 
 class _Arrow:
-    """Arrow's file format, or its stream format."""
+    """Files in Arrow's file format or its stream format, one after another; each is opened again by *files*."""
 
-    def __init__(self, source: pa.PythonFile, *, is_stream: bool) -> None:
-        import pyarrow.ipc
-
-        self._reader = pyarrow.ipc.open_stream(source) if is_stream else pyarrow.ipc.open_file(source)
-        self._is_stream = is_stream
-        self.schema = self._reader.schema
+    def __init__(self, files: Sequence[Callable[[], contextlib.AbstractContextManager[_DiskFile]]]) -> None:
+        self._files = files
+        with files[0]() as file:
+            self.schema = _reader(file).schema
 
     def count(self) -> int | None:
-        return None
+        size = 0
+        for file in self._files:
+            with file() as opened:
+                size += opened.size_bytes
+        return None if size > _COUNTED_BYTES else sum(map(len, self._batches()))
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for file in self._files:
+            with file() as opened:
+                reader = _reader(opened)
+                if not reader.schema.equals(self.schema):
+                    raise ValueError("its files have different columns")
+                is_file = hasattr(reader, "get_batch")
+                yield from map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
 
     def batches(self, first: int) -> Iterator[pa.RecordBatch]:
         """The rows from number *first* on."""
         before = first - 1
-        reader: Any = self._reader
-        every = reader if self._is_stream else map(reader.get_batch, range(reader.num_record_batches))
-        for batch in every:
+        for batch in self._batches():
             if before >= len(batch):
                 before -= len(batch)
                 continue
@@ -170,14 +192,37 @@ class _Arrow:
             before = 0
 
 
-def _open(kind: str, fd: int, disk: Filesystem) -> _Parquet | _Arrow:
+def _reader(file: _DiskFile) -> Any:
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    is_stream = file.read(6) != b"ARROW1"
+    file.seek(0)
+    source = pa.PythonFile(file, mode="r")
+    return pyarrow.ipc.open_stream(source) if is_stream else pyarrow.ipc.open_file(source)
+
+
+def _open(kind: TableKind, fd: int, name: str, disk: Filesystem) -> _Parquet | _Arrow:
     import pyarrow as pa
 
-    file = _DiskFile(fd, disk)
-    source = pa.PythonFile(file, mode="r")
     if kind == "parquet":
-        return _Parquet(source)
-    return _Arrow(source, is_stream=disk.pread(fd, 6, 0) != b"ARROW1")
+        return _Parquet(pa.PythonFile(_DiskFile(fd, disk), mode="r"))
+    if kind == "arrow":
+        return _Arrow([lambda: contextlib.nullcontext(_DiskFile(fd, disk))])
+    file = _DiskFile(fd, disk)
+    named = [Path(item["filename"]).name for item in json.loads(file.read(_STATE_BYTES))["_data_files"]]
+    if not named:
+        raise ValueError("it has no files")
+    return _Arrow([functools.partial(_opened, str(Path(name).with_name(other)), disk) for other in named])
+
+
+@contextlib.contextmanager
+def _opened(path: str, disk: Filesystem) -> Iterator[_DiskFile]:
+    fd = disk.open(path, os.O_RDONLY | O_CLOEXEC)
+    try:
+        yield _DiskFile(fd, disk)
+    finally:
+        disk.close(fd)
 
 
 def _row_writer(schema: pa.Schema, name: str) -> Callable[[pa.RecordBatch], Records]:
@@ -224,6 +269,11 @@ class _DiskFile(io.RawIOBase):
         self._disk = disk
         self._at = 0
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self._disk.fstat(self._fd).st_size
+
     def readable(self) -> bool:
         """True."""
         return True
@@ -239,12 +289,12 @@ class _DiskFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the position; the descriptor's own stays."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence)
-        self._at = offset + (self._disk.fstat(self._fd).st_size if base is None else base)
+        self._at = offset + (self.size_bytes if base is None else base)
         return self._at
 
     def read(self, size: int | None = -1) -> bytes:
         """Up to *size* bytes; fewer at the end only."""
-        left = self._disk.fstat(self._fd).st_size - self._at
+        left = self.size_bytes - self._at
         left = left if size is None or size < 0 else min(size, left)
         parts = []
         while left > 0 and (part := self._disk.pread(self._fd, left, self._at)):

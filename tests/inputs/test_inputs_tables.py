@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from llmbatch import BatchRunner
 from llmbatch.core.errors import InputError
 from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.input import FileInput, open_input
 from llmbatch.inputs.shape import RowShape
+from llmbatch.outputs.deferred import default_output
+from llmbatch.outputs.find import find_output
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -173,3 +176,65 @@ def test_an_empty_table_has_no_rows_and_a_count(tmp_path: Path) -> None:
     assert list(opened(empty).peek()) == []
     assert opened(empty).count() == 0
     assert opened(write(tmp_path / "n.parquet", pa.table({"prompt": ["a"] * 10}))).count() == 10
+
+
+def saved(folder: Path, *, texts: list[str], files: int = 3) -> Path:
+    """A data set as ``Dataset.save_to_disk`` of ``datasets`` 5.2 writes it: streams and a list of them."""
+    folder.mkdir()
+    names = [f"data-{at:05}-of-{files:05}.arrow" for at in range(files)]
+    for at, name in enumerate(names):
+        table = pa.table({"id": [f"r{text}" for text in texts[at::files]], "text": texts[at::files]})
+        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+            writer.write_table(table)
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "1", "_split": None}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
+    return folder
+
+
+async def test_a_saved_data_set_is_read_by_the_path_of_its_folder(tmp_path: Path) -> None:
+    """Its files one after another; it resumes, and its output is beside the folder."""
+    folder = saved(tmp_path / "reviews", texts=[str(number) for number in range(1, 11)])
+    asked: list[object] = []
+
+    async def ask(row: dict[str, str]) -> str:
+        asked.append(row["text"])
+        return "ok"
+
+    await BatchRunner(ask).run(folder, limit=4)
+    summary = await BatchRunner(ask).run(folder)
+
+    assert summary.success == 10
+    assert sorted(map(str, asked)) == sorted(str(number) for number in range(1, 11))
+    assert find_output(folder) == tmp_path / "reviews.results.jsonl"
+    assert opened(folder).count() == 10
+    assert [record.fields["id"] for record in opened(folder).records()][:2] == ['"r1"', '"r4"']
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ("{", "cannot be read as a saved data set"),
+        ("{}", "cannot be read as a saved data set"),
+        ('{"_data_files":[]}', "it has no files"),
+        ('{"_data_files":[{"filename":"gone.arrow"}]}', "No such file"),
+        ('{"_data_files":[{"filename":"../../etc/passwd"}]}', "No such file"),
+    ],
+)
+def test_a_damaged_data_set_is_refused(tmp_path: Path, state: str, message: str) -> None:
+    """Its files are only those in its own folder."""
+    folder = saved(tmp_path / "reviews", texts=["a"], files=1)
+    (folder / "state.json").write_text(state)
+
+    with pytest.raises(InputError, match=message):
+        next(opened(folder).peek())
+
+
+def test_a_folder_of_several_data_sets_is_refused_with_one_to_name(tmp_path: Path) -> None:
+    """As ``DatasetDict.save_to_disk`` writes it; other folders are none."""
+    (tmp_path / "dataset_dict.json").write_text('{"splits":["train"]}')
+
+    with pytest.raises(InputError, match="is a directory") as caught:
+        default_output(tmp_path)
+
+    assert caught.value.hint == f"it holds several data sets: name one of them, such as {tmp_path / 'train'}"
