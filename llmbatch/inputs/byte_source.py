@@ -34,11 +34,12 @@ _TORN_CODES: Final = ("input_bad_json", "input_bad_utf8", "input_bad_csv")
 class InputFile:
     """A descriptor that a source owns, its format, and its name in messages. ``fd`` is None once it is closed."""
 
-    __slots__ = ("disk", "fd", "form", "name")
+    __slots__ = ("disk", "fd", "form", "name", "parse")
 
     def __init__(self, fd: int, name: str, form: RecordFormat, disk: Filesystem) -> None:
         self.fd: int | None = fd
         self.form = form
+        self.parse = form.parse
         self.name = name
         self.disk = disk
 
@@ -235,7 +236,7 @@ class ByteSource:
         if before is not None and before.is_done(number):
             self._finished.check_line(self._file.name, number, line)
         else:
-            row = unreadable_row(number, line) if isinstance(line, LongLine) else self._file.form.parse(number, line)
+            row = unreadable_row(number, line) if isinstance(line, LongLine) else self._file.parse(number, line)
             if row is None:
                 return None
             if isinstance(row, Malformed) and self._is_torn(row):

@@ -36,6 +36,7 @@ EXCERPT_CHARS: Final = 300
 
 _NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
 _PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params", "instruction")
+_NOTHING = "the row has no prompt, messages, input, body or params with anything in it"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\r\n"
 
@@ -161,20 +162,18 @@ def _parse(number: int, raw: bytes, shaper: Shaper | None = None) -> Row | Malfo
     if shaper is not None:
         return _checked(shaper.row(number, digest, members))
     id_json = _take_name(number, members)
-    return _checked(Row(number, digest, id_json, members))
+    for member in _PROMPT_MEMBERS:
+        source = members.get(member)
+        if source is not None and not _is_empty(source):
+            return Row(number, digest, id_json, members)
+    return Malformed(number, digest, id_json, "input_no_prompt", _NOTHING)
 
 
 def _checked(row: Row | Malformed) -> Row | Malformed:
     """*row*, unless there is nothing in it to send."""
-    if isinstance(row, Malformed):
+    if isinstance(row, Malformed) or any(not _is_empty(row.fields.get(member, "null")) for member in _PROMPT_MEMBERS):
         return row
-    members = row.fields
-    for member in _PROMPT_MEMBERS:
-        source = members.get(member)
-        if source is not None and not _is_empty(source):
-            return row
-    message = "the row has no prompt, messages, input, body or params with anything in it"
-    return Malformed(row.number, row.hash, row.id_json, "input_no_prompt", message)
+    return Malformed(row.number, row.hash, row.id_json, "input_no_prompt", _NOTHING)
 
 
 def _bare(number: int, digest: str, text: str) -> Row | Malformed:

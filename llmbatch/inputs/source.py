@@ -111,7 +111,7 @@ class FileSource(ByteSource):
         Raises:
             InputError: its line has changed, or cannot be read.
         """
-        again = self._file.form.parse(row.number, self._line_at(Mark.of(row))) if row.offset >= 0 else row
+        again = self._file.parse(row.number, self._line_at(Mark.of(row))) if row.offset >= 0 else row
         if not isinstance(again, Row):
             raise changed_while_running(self._file.name, row.number)
         again.offset, again.size = row.offset, row.size
@@ -168,7 +168,7 @@ class FileSource(ByteSource):
             raise changed_while_running(self._file.name, number)
         if number in self._finished:
             return None
-        return unreadable_row(number, line) if isinstance(line, LongLine) else self._file.form.parse(number, line)
+        return unreadable_row(number, line) if isinstance(line, LongLine) else self._file.parse(number, line)
 
     def _start_after(self, fd: int, verified: Verified) -> None:
         if not verified.lines:
