@@ -20,8 +20,6 @@ from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
 from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import open_input
-from llmbatch.inputs.source import open_source
-from llmbatch.inputs.verify import verify_finished
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
@@ -61,7 +59,7 @@ def check(settings: Settings) -> int:
     elif not settings.quiet:
         print_out("\n".join(_lines(settings, report, time, output)))
     if report.malformed and settings.strict:
-        found = "; ".join(f"{_where(finding)}: {code}" for code, finding in report.malformed.items())
+        found = "; ".join(f"{_where(finding, report.unit)}: {code}" for code, finding in report.malformed.items())
         raise InputError(
             f"{settings.input} has {plural(report.malformed_rows, 'malformed row')}: {found}",
             hint="fix them, or run without --strict",
@@ -74,7 +72,8 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     prices = Prices.read(settings.prices)
     provider = _provider(settings, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
-    with open_input(settings.input, output=output) as rows:
+    shape = settings.shape
+    with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
         try:
             name = settings.input
             check_first_row(_provider(settings, needs_keys=True), rows, name, limit=settings.limit, strict=False)
@@ -87,14 +86,14 @@ async def _read(settings: Settings, output: str) -> CheckReport:
         earlier = None if settings.overwrite or settings.force else _earlier(output)
         if earlier is not None:
             check_same_request(provider, rows, output, earlier)
-    source = open_source(settings.input, limit=settings.limit)
+    source = rows.rows(None, limit=settings.limit, spool=None, keeps_torn=True)
     try:
         finished = None if settings.overwrite else _finished(output)
         if finished is not None:
             if settings.retry_failed and settings.require_finish:
                 finished.resent = _cut_rows(output)
             try:
-                verify_finished(settings.input, finished)
+                rows.verify(finished)
             except InputError as error:
                 raise name_other_inputs(error, settings.input, output) from None
             finished.remove(finished.corrected)
@@ -108,7 +107,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             progress=_progress(settings),
         )
     finally:
-        source.close()
+        await source.aclose()
     missing_key = "" if tenants is None or not tenants.missing else missing_key_text(tenants.missing)
     report.warnings = [text for text in (*warnings, provider.models.unused(settings.model), missing_key) if text]
     return report
@@ -124,6 +123,7 @@ def _provider(
         headers=settings.headers or (),
         endpoint=settings.endpoint,
         system=settings.system or None,
+        shape=settings.shape.settings,
         params=settings.params,
         fallback=settings.fallback or (),
         tier=settings.tier,
@@ -217,18 +217,20 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
         facts.append(("endpoints", _counts(report.endpoints)))
         facts.append(("routes", _counts(report.routes)))
     for code, finding in report.malformed.items():
-        facts.append(("malformed", f"{finding.count:,} {code}, {_where(finding)}: {shown(finding.example)[:200]}"))
+        where = _where(finding, report.unit)
+        facts.append(("malformed", f"{finding.count:,} {code}, {where}: {shown(finding.example)[:200]}"))
     if report.duplicates.count:
         found = report.duplicates
-        facts.append(
-            ("same ids", f"{found.count:,}, {_where(found)}, such as {shown(found.example)[:80]}; they harm nothing")
-        )
+        where = _where(found, report.unit)
+        facts.append(("same ids", f"{found.count:,}, {where}, such as {shown(found.example)[:80]}; they harm nothing"))
     if not report.duplicates_complete:
         facts.append(("same ids", "too many names to compare them all"))
     facts += [("warning", shown(text)) for text in report.warnings]
     if report.done_success or report.done_failed:
         done = f"{report.done_success:,} success, {report.done_failed:,} failed in {shown(output)}"
         facts.append(("done already", f"{done}; {plural(report.rows_left, 'row')} left"))
+    if report.first_prompt:
+        facts.append(("first prompt", shown(report.first_prompt)))
     if report.rows_left:
         tokens = f"about {count(report.input_tokens)} in, {count(report.output_tokens_most)} out at most"
         facts.append(("tokens", f"{tokens}, by each row's own bound or else a usual answer"))
@@ -262,6 +264,6 @@ def _counts(counter: Counter[str]) -> str:
     return text + (f", and {len(counter) - 8} more" if len(counter) > 8 else "")
 
 
-def _where(finding: Finding) -> str:
+def _where(finding: Finding, unit: str) -> str:
     lines = ", ".join(map(str, finding.lines))
-    return f"line{'' if finding.count == 1 else 's'} {lines}{', …' if finding.count > len(finding.lines) else ''}"
+    return f"{unit}{'' if finding.count == 1 else 's'} {lines}{', …' if finding.count > len(finding.lines) else ''}"

@@ -17,7 +17,7 @@ from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.headers import Headers, header_variables
 from llmbatch.core.ports import Provider, Source
-from llmbatch.core.raw_json import JSON, dumps
+from llmbatch.core.raw_json import JSON, dumps, parse
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.core.token_estimate import input_tokens
 from llmbatch.money.prices import Prices
@@ -41,6 +41,9 @@ _MOST_KINDS = 200
 """Routes and codes told apart; the rest are counted together."""
 
 _OTHERS = "(others)"
+
+_PROMPT_CHARS = 200
+"""How much of the first prompt is shown."""
 
 _SIM_URL = "http://127.0.0.1:1/v1"
 """Stands for the simulated provider, which need not run."""
@@ -103,6 +106,10 @@ class CheckReport:
     tokens_left: int = 0
     costs: CostRange = field(default_factory=lambda: CostRange(Prices()))
     """What the rows that are left may cost."""
+    first_prompt: str = ""
+    """The start of what the first row that is a request asks; empty for a batch row."""
+    unit: str = "line"
+    """What the numbers of rows count."""
     warnings: list[str] = field(default_factory=list)
     """Settings that have no effect, and columns that are not sent."""
 
@@ -136,6 +143,7 @@ class CheckReport:
             "tokens_left": self.tokens_left,
             "cost_usd": self.costs.to_json(),
             "unpriced_rows": self.costs.unpriced_rows,
+            "first_prompt": self.first_prompt or None,
             "warnings": list[JSON](self.warnings),
         }
 
@@ -159,7 +167,7 @@ async def read_all(
         InputError: the input cannot be read.
         UsageError: a row has no model, or names one that cannot be reached; the message names its line.
     """
-    report = CheckReport(costs=CostRange(prices or Prices()))
+    report = CheckReport(costs=CostRange(prices or Prices()), unit=str(getattr(source, "unit", "line")))
     names = SeenNames()
 
     def is_done(number: int) -> bool:
@@ -236,6 +244,7 @@ def sending_nothing(
     headers: Headers,
     endpoint: Endpoint | None,
     system: str | None,
+    shape: str,
     params: Mapping[str, JSON],
     fallback: Sequence[str],
     tier: Tier,
@@ -260,6 +269,7 @@ def sending_nothing(
         api_key_env=api_key_env,
         endpoint=endpoint,
         system=system,
+        shape=shape,
         params={name: dumps(value) for name, value in params.items()},
         headers=dict(headers),
         environ=environ if needs_keys else _keyless(environ, variables),
@@ -296,7 +306,9 @@ def _take_in(
         _finding(report.malformed, error.code).add(row.number, str(error))
         return None
     except UsageError as error:
-        raise UsageError(f"line {row.number}: {error.message}", hint=error.hint) from error
+        raise UsageError(f"{report.unit} {row.number}: {error.message}", hint=error.hint) from error
+    if not report.routes:
+        report.first_prompt = _asked(row)
     _count(report.endpoints, request.endpoint)
     _count(report.routes, " or ".join(route.label for route in routes))
     given = input_tokens(request.body)
@@ -307,6 +319,13 @@ def _take_in(
         report.tokens_left += request.tokens
         report.costs.add(routes[0], request)
     return request
+
+
+def _asked(row: Row) -> str:
+    """The start of the prompt of *row*, or of its messages as JSON."""
+    text = next((row.fields[name] for name in ("prompt", "messages", "input") if name in row.fields), "")
+    asked = str(parse(text)) if text.startswith('"') else text
+    return asked if len(asked) <= _PROMPT_CHARS else asked[: _PROMPT_CHARS - 1] + "…"
 
 
 def _finding(findings: dict[str, Finding], code: str) -> Finding:

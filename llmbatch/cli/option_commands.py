@@ -97,7 +97,9 @@ def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[
             str | None,
             None,
             typer.Argument(
-                metavar="INPUT", show_default=False, help="A file of JSON lines, or '-' for standard input."
+                metavar="INPUT",
+                show_default=False,
+                help="A file of rows, such as JSON lines or CSV, or '-' for standard input.",
             ),
         ),
         _parameter(

@@ -92,6 +92,11 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             headers=dict(settings.headers or ()),
             endpoint=settings.endpoint,
             system=settings.system or None,
+            template=settings.template,
+            prompt_column=settings.prompt_column,
+            system_column=settings.system_column,
+            id_column=settings.id_column,
+            keep=settings.keep or (),
             params=settings.params,
             fallback=settings.fallback or (),
             pools=settings.pools,
@@ -121,6 +126,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             force=settings.force,
             fsync=settings.fsync,
             lock=settings.lock,
+            input_format=settings.input_format,
         )
 
 

@@ -26,6 +26,7 @@ from llmbatch.runner.options import RUN_OPTIONS
 from llmbatch.runner.value_types import Value
 
 if TYPE_CHECKING:
+    from llmbatch.inputs.shape import RowShape
     from llmbatch.providers.pools import PoolRoute, Pools
     from llmbatch.runs.batch_runner import Options
 
@@ -63,6 +64,23 @@ class Settings(CommandOptions):
     from_local: frozenset[str] = frozenset()
     ignored: tuple[Option, ...] = ()
     ignored_pools: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> RowShape:
+        """How a record becomes a request; reads the template's file.
+
+        Raises:
+            UsageError: the template cannot be used.
+        """
+        from llmbatch.inputs.shape import RowShape
+
+        return RowShape(
+            template=self.template,
+            prompt_column=self.prompt_column,
+            system_column=self.system_column,
+            id_column=self.id_column,
+            keep=self.keep or (),
+        ).load()
 
     def run_options(self) -> Options:
         """The keywords of :class:`~llmbatch.runner.options.RunOptions`."""
@@ -135,7 +153,7 @@ def _merge(values: dict[str, Value], stronger: Mapping[str, Value]) -> None:
     """Let *stronger* win in *values*; headers are a set, of which each is won by its name."""
     for name, value in stronger.items():
         known = values.get(name)
-        if isinstance(known, tuple) and isinstance(value, tuple):
+        if name == "headers" and isinstance(known, tuple) and isinstance(value, tuple):
             values[name] = check_headers((*known, *value))
         else:
             values[name] = value
@@ -177,7 +195,7 @@ def _input(given: CommandLine) -> str:
         raise UsageError("the input is given twice", hint="name it once: INPUT, or --input-file INPUT")
     path = given.input if given.input is not None else given.input_file
     if not path:
-        raise UsageError("no input is given", hint="name a file of JSON lines, or '-' for standard input")
+        raise UsageError("no input is given", hint="name a file of rows, or '-' for standard input")
     return path
 
 

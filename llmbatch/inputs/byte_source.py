@@ -13,28 +13,33 @@ from typing import Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.decode import Unterminated, text_lines
+from llmbatch.inputs.decode import Unterminated
+from llmbatch.inputs.formats import RecordFormat
 from llmbatch.inputs.passes import FinishedInput, Mark, Passes
-from llmbatch.inputs.rows import line_digest, parse_line, too_long
-from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.rows import line_digest, too_long
+from llmbatch.inputs.splitter import BadRecord, LongLine
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["ByteSource", "changed_while_running", "digest_of"]
+__all__ = ["ByteSource", "changed_while_running", "digest_of", "unreadable_row"]
 
 # How many batches of lines, and single lines, a call may skip (finished rows, blank lines) before it yields to the
 # event loop: a few milliseconds.
 BATCHES_A_TURN: Final = 4
 LINES_A_TURN: Final = 10_000
 
+_TORN_CODES: Final = ("input_bad_json", "input_bad_utf8", "input_bad_csv")
+
 
 class InputFile:
-    """A descriptor that a source owns, and its name in messages. ``fd`` is None once it is closed."""
+    """A descriptor that a source owns, its format, and its name in messages. ``fd`` is None once it is closed."""
 
-    __slots__ = ("disk", "fd", "name")
+    __slots__ = ("disk", "fd", "form", "name", "parse")
 
-    def __init__(self, fd: int, name: str, disk: Filesystem) -> None:
+    def __init__(self, fd: int, name: str, form: RecordFormat, disk: Filesystem) -> None:
         self.fd: int | None = fd
+        self.form = form
+        self.parse = form.parse
         self.name = name
         self.disk = disk
 
@@ -54,6 +59,7 @@ class ByteSource:
         self,
         fd: int,
         name: str,
+        form: RecordFormat,
         *,
         finished: FinishedRows | None,
         limit: int | None,
@@ -62,7 +68,7 @@ class ByteSource:
     ) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
-        self._file = InputFile(fd, name, disk)
+        self._file = InputFile(fd, name, form, disk)
         self._finished = FinishedInput(finished)
         self._passes = Passes()
         self._limit = limit
@@ -70,7 +76,7 @@ class ByteSource:
         self._offset = 0  # of the next line
         self._is_plain = False  # whether a row's offset is that in the file
         self._last: Row | None = None  # returned in the first pass, of a plain file
-        self._batches = text_lines(self._blocks(fd), name)
+        self._batches = self._open_batches(fd)
         self._lines: Iterator[bytes | LongLine] = iter(())
         self.torn_line: int | None = None
         """The last line, where it has no line end and cannot be parsed: somebody is still writing it."""
@@ -84,6 +90,11 @@ class ByteSource:
     def name(self) -> str:
         """What the input is called in messages, also by the run that reads it: its path, or "standard input"."""
         return self._file.name
+
+    @property
+    def unit(self) -> str:
+        """What a row's number counts, in messages: lines or records."""
+        return self._file.form.unit
 
     @property
     def skipped(self) -> int:
@@ -177,6 +188,9 @@ class ByteSource:
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
         raise NotImplementedError
 
+    def _open_batches(self, fd: int) -> Iterator[Sequence[bytes | LongLine] | None]:
+        return self._file.form.records(self._blocks(fd), self._file.name)
+
     def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
         """Reread the unfinished rows from *first* to line *last*; None to yield to the event loop."""
         raise NotImplementedError
@@ -210,7 +224,7 @@ class ByteSource:
         return True
 
     def _is_torn(self, row: Malformed) -> bool:
-        return self._is_unterminated and not self._keeps_torn and row.code in ("input_bad_json", "input_bad_utf8")
+        return self._is_unterminated and not self._keeps_torn and row.code in _TORN_CODES
 
     def _next_row(self, line: bytes | LongLine) -> Row | Malformed | None:
         self._number = number = self._number + 1
@@ -222,7 +236,7 @@ class ByteSource:
         if before is not None and before.is_done(number):
             self._finished.check_line(self._file.name, number, line)
         else:
-            row = too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
+            row = unreadable_row(number, line) if isinstance(line, LongLine) else self._file.parse(number, line)
             if row is None:
                 return None
             if isinstance(row, Malformed) and self._is_torn(row):
@@ -242,6 +256,13 @@ class ByteSource:
 def digest_of(line: bytes | LongLine) -> str:
     """The hash of a line's row."""
     return line.hash if isinstance(line, LongLine) else line_digest(line)
+
+
+def unreadable_row(number: int, record: LongLine) -> Malformed:
+    """The malformed row for a record that is too long to hold, or cannot be read."""
+    if isinstance(record, BadRecord):
+        return Malformed(number, record.hash, f'"row-{number}"', record.code, record.message)
+    return too_long(number, record.hash)
 
 
 def changed_while_running(name: str, number: int) -> InputError:

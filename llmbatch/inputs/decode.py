@@ -13,7 +13,10 @@ from llmbatch.inputs.recognize import binary_format
 from llmbatch.inputs.rows import strip_bom
 from llmbatch.inputs.splitter import LineSplitter, LongLine
 
-__all__ = ["Unterminated", "text_lines"]
+__all__ = ["Unterminated", "split_lines", "text_lines", "text_pieces"]
+
+_CHECKED_BYTES = 64
+"""How much of a text is looked at before it is passed on."""
 
 _FEW_LETTERS = 4
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -46,6 +49,35 @@ def text_lines(
         yield lines
     lines = splitter.finish()
     yield Unterminated(_first_line_checked(lines, name) if from_start else lines)
+
+
+def text_pieces(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> Iterator[bytes | None]:
+    """The decompressed text of *blocks*, without a byte order mark, for formats that are split otherwise than at lines.
+
+    A block of None is passed on. *name* is the input's, for messages.
+
+    Raises:
+        InputError: damaged or truncated compression, text in UTF-16, or a format that is not text.
+    """
+    head: bytes | None = b""
+    for piece in _inflated(blocks, name):
+        if piece is None or head is None:
+            yield piece
+            continue
+        head += piece
+        if len(head) >= _CHECKED_BYTES:
+            yield _start_checked(head, name)
+            head = None
+    if head:
+        yield _start_checked(head, name)
+
+
+def split_lines(pieces: Iterator[bytes | None]) -> Iterator[Sequence[bytes | LongLine] | None]:
+    """The lines of *pieces*, as :func:`text_lines` gives them."""
+    splitter = LineSplitter()
+    for piece in pieces:
+        yield None if piece is None else splitter.feed(piece)
+    yield Unterminated(splitter.finish())
 
 
 def _inflated(blocks: Iterator[bytes] | Iterator[bytes | None], name: str) -> Iterator[bytes | None]:
@@ -87,13 +119,16 @@ def _first_line_checked(lines: Sequence[bytes | LongLine], name: str) -> Sequenc
     first = lines[0] if lines else b""
     if isinstance(first, LongLine):
         return lines
-    encoding = _utf16(first)
+    first = _start_checked(first, name)
+    return [first, *lines[1:]] if lines else lines
+
+
+def _start_checked(start: bytes, name: str) -> bytes:
+    encoding = _utf16(start)
     if encoding:
         hint = f"convert it to UTF-8, for example with iconv -f {encoding} -t UTF-8"
         raise InputError(f"{name}: the text is UTF-16, not UTF-8", hint=hint, line=1)
-    if not first:
-        return lines
-    refused = binary_format(first, name)  # of the decompressed data; the file's own head was checked before
+    refused = binary_format(start, name) if start else None  # of the decompressed data; the file's own head: before
     if refused is not None:
         raise refused
-    return [strip_bom(first), *lines[1:]]
+    return strip_bom(start)

@@ -1,21 +1,28 @@
-"""The ``Input`` of a run, independent of its format, and its implementation for JSON Lines."""
+"""The ``Input`` of a run, independent of its format, and its implementation for files and streams of records."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.format_names import InputFormat, format_by_name
+from llmbatch.inputs.formats import RecordFormat, make_format
 from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
-from llmbatch.inputs.records import Record, line_records
+from llmbatch.inputs.records import Record, read_records
+from llmbatch.inputs.shape import RowShape
 from llmbatch.inputs.source import open_source
 from llmbatch.inputs.verify import count_rows, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["Input", "JsonlInput", "open_input"]
+__all__ = ["FileInput", "Input", "open_input"]
+
+
+_DATASET_STATE: Final = "state.json"
+"""The file of a folder that :func:`datasets.Dataset.save_to_disk` has written."""
 
 
 class Input(Protocol):
@@ -24,6 +31,11 @@ class Input(Protocol):
     @property
     def is_rereadable(self) -> bool:
         """Whether it can be read more than once from its start: a regular file, not a pipe."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What a row's number counts, in messages: lines or records."""
         ...
 
     def peek(self, limit: int | None = None) -> Generator[Row | Malformed]:
@@ -46,6 +58,10 @@ class Input(Protocol):
         """Count the rows; None if counting would take long. Raises nothing."""
         ...
 
+    def hash_ahead(self) -> None:
+        """Start what makes :meth:`verify` faster."""
+        ...
+
     def verify(self, finished: FinishedRows) -> None:
         """Compare the finished rows with the hashes in their output lines.
 
@@ -54,8 +70,12 @@ class Input(Protocol):
         """
         ...
 
-    def rows(self, finished: FinishedRows, *, limit: int | None, spool: Path | None) -> Source:
+    def rows(
+        self, finished: FinishedRows | None, *, limit: int | None, spool: Path | None, keeps_torn: bool = False
+    ) -> Source:
         """Open a source of the rows, of the first *limit*, that are not *finished*; *spool*: file for rows of a pipe.
+
+        *keeps_torn*: a last row that is cut off is malformed, and not left for another run.
 
         Raises:
             InputError: the input cannot be read.
@@ -63,25 +83,54 @@ class Input(Protocol):
         ...
 
 
-def open_input(path: str | Path, *, output: str, filesystem: Filesystem = FILESYSTEM) -> JsonlInput:
-    """Open the input of a run in the format that it has. JSON Lines is the only one so far.
+def open_input(
+    path: str | Path,
+    *,
+    output: str,
+    filesystem: Filesystem = FILESYSTEM,
+    input_format: InputFormat | None = None,
+    shape: RowShape | None = None,
+    is_whole: bool = False,
+) -> FileInput:
+    """Open the input of a run; a context manager.
 
-    *output*: the path of the output that will be compared with it.
+    *output*: the path of the output that will be compared with it. *input_format*: None for the one that the path's
+    ending says, else JSON Lines. *shape*: how a record becomes a request; None: no request is made of it. *is_whole*:
+    rows hold all columns of a record of data, for functions; so they do without a shape.
+
+    Raises:
+        UsageError: the template cannot be used.
     """
-    return JsonlInput(path, output=output, filesystem=filesystem)
+    state = Path(path) / _DATASET_STATE
+    is_dataset = input_format in (None, "arrow") and state.is_file()
+    form = make_format(
+        "dataset" if is_dataset else input_format or format_by_name(str(path)),
+        shape or RowShape(),
+        is_whole=is_whole or shape is None,
+        is_guessed=input_format is None,
+    )
+    return FileInput(state if is_dataset else path, form, output=output, filesystem=filesystem)
 
 
-class JsonlInput:
-    """JSON Lines: a file, compressed or not, a pipe, or standard input (``-``). A context manager.
+class FileInput:
+    """Records in a file, compressed or not, a pipe, or standard input (``-``). A context manager.
 
-    *output*: the path of the output that will be compared with it; a large input is then hashed by another process
+    *output*: the path of the output that will be compared with it; large JSON Lines are then hashed by another process
     while the output is read.
     """
 
-    def __init__(self, path: str | Path, *, output: str, filesystem: Filesystem = FILESYSTEM) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        form: RecordFormat,
+        *,
+        output: str,
+        filesystem: Filesystem = FILESYSTEM,
+    ) -> None:
         self._path = path
         self._output = output
         self._filesystem = filesystem
+        self._form = form
         self._hash: ParallelHash | None = None
 
     def __enter__(self) -> Self:
@@ -97,13 +146,18 @@ class JsonlInput:
         path = Path(self._path)
         return str(self._path) != "-" and not (path.exists() and not path.is_file() and not path.is_dir())
 
+    @property
+    def unit(self) -> str:
+        """``line`` or ``record``."""
+        return self._form.unit
+
     def peek(self, limit: int | None = None) -> Generator[Row | Malformed]:
         """The first *limit* rows.
 
         Raises:
             InputError: the input cannot be read.
         """
-        source = open_source(self._path, limit=limit, disk=self._filesystem)
+        source = open_source(self._path, self._form, limit=limit, disk=self._filesystem)
         try:
             while not source.exhausted:
                 item = source.take()
@@ -113,38 +167,46 @@ class JsonlInput:
             source.close()
 
     def records(self) -> Generator[Record]:
-        """All lines with the members of their objects.
+        """All records with their own fields.
 
         Raises:
             InputError: the input cannot be read.
         """
-        return line_records(self._path, self._filesystem)
+        return read_records(self._path, self._form, self._filesystem)
 
     def count(self) -> int | None:
-        """The number of rows of a plain file below 256 MiB."""
-        return count_rows(self._path, self._filesystem)
+        """The number of rows of a plain file that is not large."""
+        return count_rows(self._path, self._filesystem, form=self._form)
 
     def hash_ahead(self) -> None:
         """Start hashing the lines of a large file on another core, for :meth:`verify`."""
-        self._hash = start_parallel_hash(self._path, self._output, self._filesystem)
+        if self._form.unit == "line":
+            self._hash = start_parallel_hash(self._path, self._output, self._filesystem)
 
     def verify(self, finished: FinishedRows) -> None:
-        """Compare the lines with the hashes of *finished*.
+        """Compare the records with the hashes of *finished*.
 
         Raises:
             InputError: a finished row has changed.
         """
-        verify_finished(self._path, finished, self._filesystem, parallel_hash=self._hash)
+        verify_finished(self._path, finished, self._filesystem, form=self._form, parallel_hash=self._hash)
         if self._hash is not None:
             self._hash.close()
             self._hash = None
 
-    def rows(self, finished: FinishedRows, *, limit: int | None, spool: Path | None) -> Source:
+    def rows(
+        self, finished: FinishedRows | None, *, limit: int | None, spool: Path | None, keeps_torn: bool = False
+    ) -> Source:
         """Open a source of the rows that are not *finished*.
 
         Raises:
             InputError: the input cannot be read.
         """
         return open_source(
-            self._path, finished=finished, limit=limit, spool=spool, keeps_torn=False, disk=self._filesystem
+            *(self._path, self._form),
+            finished=finished,
+            limit=limit,
+            spool=spool,
+            keeps_torn=keeps_torn,
+            disk=self._filesystem,
         )

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Genera
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.rows import row_from_value
+from llmbatch.inputs.shape import RowShape, Shaper
 
 __all__ = ["IterableSource"]
 
@@ -18,6 +19,7 @@ __all__ = ["IterableSource"]
 class IterableSource:
     """Iterates over *rows*, numbered from 1; ``limit`` bounds them, with ``opaque`` any object is a row.
 
+    ``shape``: how an item becomes a request.
     One consumer, on one event loop. An async iterable runs in one task of its own from its first item to its end, so
     that context managers inside a generator are entered and left in the same task; :meth:`aclose` ends that task.
     Exceptions of the iterable are raised once, by :meth:`take` (iterable) or :meth:`wait` (async iterable).
@@ -35,13 +37,19 @@ class IterableSource:
     torn_line: int | None = None
 
     def __init__(
-        self, rows: Iterable[object] | AsyncIterable[object], *, limit: int | None = None, opaque: bool = False
+        self,
+        rows: Iterable[object] | AsyncIterable[object],
+        *,
+        limit: int | None = None,
+        opaque: bool = False,
+        shape: RowShape | None = None,
     ) -> None:
         _check_collection(rows)
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
         self._limit = limit
         self._opaque = opaque
+        self._shaper = Shaper(shape, is_data=False) if shape else None
         self._rows = iter(rows) if isinstance(rows, Iterable) else None
         self._pump = None if isinstance(rows, Iterable) else _Pump(aiter(rows))
         self._pulled: list[object] = []
@@ -120,7 +128,7 @@ class IterableSource:
         self.rows_read += 1
         if self.rows_read == self._limit:
             self.exhausted = True
-        return row_from_value(self.rows_read, item, opaque=self._opaque)
+        return row_from_value(self.rows_read, item, opaque=self._opaque, shaper=self._shaper)
 
 
 def _check_collection(rows: object) -> None:

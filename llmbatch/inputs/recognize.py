@@ -1,7 +1,7 @@
-"""Recognizes input that is not JSON Lines, and says how to convert it.
+"""Recognizes input that is of another format than it was opened as, and says what to type.
 
-Binary formats by their first bytes; text formats by the first rows, once none of them can be sent. Pure: it gives
-errors and raises none. It converts nothing.
+Binary formats by their first bytes; text formats by the first rows of what was opened as JSON Lines, once none of them
+can be sent. Pure: it gives errors and raises none. It converts nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed
+from llmbatch.inputs.format_names import InputFormat, format_by_name
 from llmbatch.inputs.rows import EXCERPT_CHARS
 
 __all__ = ["MOST_MALFORMED", "binary_format", "other_format", "unsendable"]
@@ -27,42 +28,40 @@ _DECODER: Final = json.JSONDecoder()
 _STANDARD_INPUT = "standard input"
 _GZIP = (".gz",)
 _ZSTD = (".zst", ".zstd")
+_EXPECTED: dict[str, str] = {"csv": "CSV", "tsv": "TSV", "json": "JSON", "txt": "plain text"}
 _NAMED_ROWS = 3
 """Malformed rows that the error names."""
 
 _PYTHON = 'python3 -c "{}"'
-_CSV = "import csv,json; [print(json.dumps(r)) for r in csv.DictReader(open(0,encoding='utf-8-sig',newline=''){})]"
 _PANDAS = "import sys,pandas; pandas.{}(sys.argv[1]).to_json(sys.argv[2],orient='records',lines=True)"
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A format that is not JSON Lines. ``filter``: a command from its standard input to JSON Lines."""
+    """A format that is not JSON Lines: ``input_format`` names it, or ``filter`` is a command that converts it."""
 
     name: str
-    filter: str
+    input_format: InputFormat | None = None
     remark: str = ""
+    filter: str = ""
 
 
-_ARRAY = _Format("a JSON array", "jq -c '.[]'")
-_PRETTY = _Format("JSON with line breaks inside its values", "jq -c .")
-_COMMAS = _Format("JSON with commas between the rows", "sed 's/,[[:space:]]*$//'")
-_SEVERAL = _Format("JSON with several values in one line", "jq -c .")
-_CSV_REMARK = "; the column of the prompts has to be called prompt"
-_COMMA = _Format("CSV", _PYTHON.format(_CSV.format("")), _CSV_REMARK)
-_SEMICOLON = _Format("CSV with semicolons", _PYTHON.format(_CSV.format(",delimiter=';'")), _CSV_REMARK)
-_TAB = _Format("TSV", _PYTHON.format(_CSV.format(",dialect='excel-tab'")), _CSV_REMARK)
-_TEXT = _Format("plain text", "jq -cR 'select(length > 0)'", "; each line becomes one prompt")
+_ARRAY = _Format("a JSON array", "json")
+_PRETTY = _Format("JSON with line breaks inside its values", filter="jq -c .")
+_COMMAS = _Format("JSON with commas between the rows", filter="sed 's/,[[:space:]]*$//'")
+_SEVERAL = _Format("JSON with several values in one line", filter="jq -c .")
+_CSV_REMARK = "; the column of the prompts is prompt, or named with --prompt-column"
+_COMMA = _Format("CSV", "csv", _CSV_REMARK)
+_SEMICOLON = _Format("CSV with semicolons", "csv", _CSV_REMARK)
+_TAB = _Format("TSV", "tsv", _CSV_REMARK)
+_TEXT = _Format("plain text", "txt", "; each line becomes one prompt")
 
 _COMPRESSED: dict[bytes, tuple[str, str, str]] = {
     b"BZh": ("compressed with bzip2", "bunzip2", ".bz2"),
     b"\xfd7zX": ("compressed with xz", "unxz", ".xz"),
     b"\x04\x22\x4d\x18": ("compressed with lz4", "unlz4", ".lz4"),
 }
-_BINARY: dict[bytes, tuple[str, str]] = {
-    b"PAR1": ("Parquet", "read_parquet"),
-    b"ARROW1": ("an Arrow file", "read_feather"),
-}
+_TABLES: dict[bytes, tuple[str, InputFormat]] = {b"PAR1": ("Parquet", "parquet"), b"ARROW1": ("an Arrow file", "arrow")}
 _ZIP = b"PK\x03\x04"
 _XLSX_PARTS = (b"[Content_Types].xml", b"xl/")
 _OTHERS: dict[bytes, str] = {b"7z\xbc\xaf": "a 7-Zip archive", b"%PDF": "a PDF", b"SQLite format": "an SQLite database"}
@@ -78,9 +77,10 @@ def binary_format(head: bytes, name: str) -> InputError | None:
                 return _refused(name, seen, f"decompress it first: {tool} -c | llmbatch run -")
             made = shlex.quote(name.removesuffix(suffix) if name.endswith(suffix) else f"{name}.jsonl")
             return _refused(name, seen, f"decompress it: {tool} -c < {path} > {made} && llmbatch run {made}")
-    for magic, (seen, reader) in _BINARY.items():
+    for magic, (seen, input_format) in _TABLES.items():
         if head.startswith(magic):
-            return _refused(name, seen, _pandas_hint(name, reader))
+            hint = f"read it as that: llmbatch run {path} --input-format {input_format}"
+            return _refused(name, seen, "save it to a file, and name that" if is_stream else hint)
     if head.startswith(_ZIP):
         if any(part in head[:4096] for part in _XLSX_PARTS) or name.endswith(".xlsx"):
             return _refused(name, "an Excel workbook", _pandas_hint(name, "read_excel"))
@@ -92,18 +92,26 @@ def binary_format(head: bytes, name: str) -> InputError | None:
     return None
 
 
-def other_format(name: str, first: Malformed) -> InputError | None:
-    """The error for an input whose *first* row alone shows that it is another format; None where more rows decide."""
-    found = _format_of_first(name, first)
+def other_format(name: str, first: Malformed, *, unit: str = "line") -> InputError | None:
+    """The error for an input whose *first* row alone shows that it is another format; None where more rows decide.
+
+    *unit*: as for :func:`unsendable`.
+    """
+    found = _format_of_first(name, first) if unit == "line" else None
     return None if found is None else _converted(name, found)
 
 
-def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
-    """The error for an input of which the first *rows*, one or more, are all malformed."""
+def unsendable(name: str, rows: Sequence[Malformed], *, unit: str = "line") -> InputError:
+    """The error for an input of which the first *rows*, one or more, are all malformed.
+
+    *unit*: what their numbers count. Only lines are looked at for another format.
+    """
     not_text = _not_text(name, rows)
     if not_text is not None:
         return not_text
-    found = _format_of_first(name, rows[0]) or _text_format(rows) or _more_than_a_row(rows)
+    found = None
+    if unit == "line":
+        found = _format_of_first(name, rows[0]) or _text_format(rows) or _more_than_a_row(rows)
     if found is not None:
         return _converted(name, found)
     named = rows[:1] if len({(row.code, row.message) for row in rows}) == 1 else rows[:_NAMED_ROWS]
@@ -111,9 +119,11 @@ def unsendable(name: str, rows: Sequence[Malformed]) -> InputError:
         # A fault of a name, not of a form: what was meant is told with it.
         message, _, hint = rows[0].message.partition("; ")
         return InputError(f"{name}: {_which(rows)} refused: {message}", hint=hint, line=rows[0].number)
-    shown = "; ".join(f"line {row.number}: {row.code}: {row.message}" for row in named)
+    shown = "; ".join(f"{unit} {row.number}: {row.code}: {row.message}" for row in named)
     hint = 'a row is one line such as {"prompt": "…"}, {"messages": […]} or a batch row'
-    if all(row.code == "input_no_prompt" for row in rows):
+    if unit != "line":
+        hint = "correct these records, or say what the prompt is: --prompt-column NAME, or -t '… {{ NAME }} …'"
+    elif all(row.code == "input_no_prompt" for row in rows):
         source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
         hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
     if all(row.code == "input_bad_url" and "--endpoint raw" in row.message for row in rows):
@@ -199,8 +209,12 @@ def _text_format(rows: Sequence[Malformed]) -> _Format | None:
 
 
 def _converted(name: str, found: _Format) -> InputError:
+    if found.input_format is not None:
+        path = "-" if name == _STANDARD_INPUT else shlex.quote(name)
+        hint = f"read it as that: llmbatch run {path} --input-format {found.input_format}{found.remark}"
+        return _refused(name, found.name, hint)
     if name == _STANDARD_INPUT:
-        return _refused(name, found.name, f"convert it on the way: {found.filter} | llmbatch run -{found.remark}")
+        return _refused(name, found.name, f"convert it on the way: {found.filter} | llmbatch run -")
     path = shlex.quote(name)
     plain = _plain_name(name)
     made = str(PurePath(plain).with_suffix(".jsonl"))
@@ -213,7 +227,7 @@ def _converted(name: str, found: _Format) -> InputError:
         convert = f"zstd -dc {path} | {found.filter} > {made}"
     else:
         convert = f"{found.filter} < {path} > {made}"
-    return _refused(name, found.name, f"convert it: {convert} && llmbatch run {made}{found.remark}")
+    return _refused(name, found.name, f"convert it: {convert} && llmbatch run {made}")
 
 
 def _pandas_hint(name: str, reader: str) -> str:
@@ -230,5 +244,9 @@ def _plain_name(name: str) -> str:
     return str(PurePath(name).with_suffix("")) if name.endswith((*_GZIP, *_ZSTD)) else name
 
 
+def _expected(name: str) -> str:
+    return _EXPECTED.get(format_by_name(name), "JSON Lines (one row per line)")
+
+
 def _refused(name: str, seen: str, hint: str) -> InputError:
-    return InputError(f"{name}: this is {seen}, not JSON Lines (one row per line)", hint=hint)
+    return InputError(f"{name}: this is {seen}, not {_expected(name)}", hint=hint)

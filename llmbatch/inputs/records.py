@@ -9,14 +9,14 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import NamedTuple
 
-from llmbatch.core.raw_json import RawJsonError, split_object
-from llmbatch.inputs.decode import text_lines
-from llmbatch.inputs.open import file_blocks, open_input
+from llmbatch.inputs.formats import RecordFormat
+from llmbatch.inputs.open import open_input
 from llmbatch.inputs.rows import line_digest
 from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.verify import file_records
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
-__all__ = ["Record", "line_records"]
+__all__ = ["Record", "read_records"]
 
 
 class Record(NamedTuple):
@@ -27,8 +27,10 @@ class Record(NamedTuple):
     fields: dict[str, str]
 
 
-def line_records(path: str | Path, disk: Filesystem = FILESYSTEM) -> Generator[Record]:
-    """The records of JSON Lines, plain or compressed. A bare string is ``prompt``, a list is ``messages``.
+def read_records(path: str | Path, form: RecordFormat, disk: Filesystem = FILESYSTEM) -> Generator[Record]:
+    """The records of a regular file, plain or compressed, in the format *form*.
+
+    Of JSON a bare string is ``prompt``, a list is ``messages``; of text the line is ``text``.
 
     Raises:
         InputError: the input cannot be read.
@@ -37,23 +39,12 @@ def line_records(path: str | Path, disk: Filesystem = FILESYSTEM) -> Generator[R
     fd = open_input(path, disk)
     try:
         number = 0
-        for batch in text_lines(file_blocks(fd, name, disk), name):
-            for line in batch or ():
+        for batch in file_records(form, fd, name, disk):
+            for record in batch or ():
                 number += 1
-                if isinstance(line, LongLine):
-                    yield Record(number, line.hash, {})
-                elif line and not line.isspace():
-                    yield Record(number, line_digest(line), _fields(line))
+                if isinstance(record, LongLine):
+                    yield Record(number, record.hash, {})
+                elif record and not record.isspace():
+                    yield Record(number, line_digest(record), form.members(record))
     finally:
         disk.close(fd)
-
-
-def _fields(line: bytes) -> dict[str, str]:
-    try:
-        text = line.decode().strip(" \t\r")
-        members = split_object(text)
-    except (RawJsonError, UnicodeDecodeError):
-        return {}
-    if members is not None:
-        return members
-    return {'"': {"prompt": text}, "[": {"messages": text}}.get(text[0], {})

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.raw_json import NestingError, RawJsonError, dumps, split_array, split_object
 from llmbatch.core.rows import Malformed, Row
 
-__all__ = ["EXCERPT_CHARS", "MAX_LINE_BYTES", "line_digest", "parse_line", "row_from_value", "strip_bom", "too_long"]
+if TYPE_CHECKING:
+    from llmbatch.inputs.shape import Shaper
+
+__all__ = [
+    "EXCERPT_CHARS",
+    "MAX_LINE_BYTES",
+    "line_digest",
+    "members_of",
+    "parse_line",
+    "parse_record",
+    "row_from_value",
+    "strip_bom",
+    "too_long",
+]
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 """Maximum length of a line that is parsed, without its line end."""
@@ -23,6 +36,7 @@ EXCERPT_CHARS: Final = 300
 
 _NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
 _PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params", "instruction")
+_NOTHING = "the row has no prompt, messages, input, body or params with anything in it"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\r\n"
 
@@ -41,8 +55,10 @@ def line_digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]
 
 
-def parse_line(number: int, raw: bytes) -> Row | Malformed | None:
+def parse_line(number: int, raw: bytes, shaper: Shaper | None = None) -> Row | Malformed | None:
     r"""Parse physical line *number*, *raw* being the line without its ``\n``; None for a blank line.
+
+    *shaper*: makes the row of the line's members; None: they are the row's.
 
     Never raises: an invalid row is a :class:`~llmbatch.core.rows.Malformed`. The caller strips the byte order mark of a
     file's first line (:func:`strip_bom`).
@@ -51,27 +67,48 @@ def parse_line(number: int, raw: bytes) -> Row | Malformed | None:
         raw = raw[:-1]
     if not raw or raw.isspace():
         return None
-    row = _parse(number, raw)
+    row = _parse(number, raw, shaper)
     if isinstance(row, Malformed):
         row.excerpt = raw[: 4 * EXCERPT_CHARS].decode(errors="replace")[:EXCERPT_CHARS]
     return row
 
 
+def parse_record(number: int, raw: bytes, shaper: Shaper) -> Row | Malformed:
+    """The row of a record of data, *raw* being its columns as a JSON object of our own making."""
+    digest = hashlib.sha256(raw).hexdigest()[:16]
+    return shaper.row(number, digest, split_object(raw.decode()) or {})
+
+
+def members_of(raw: bytes) -> dict[str, str]:
+    """The members of a line of JSON; a bare string is ``prompt``, a list ``messages``. None if it is malformed."""
+    try:
+        text = raw.decode().strip(_JSON_SPACE)
+        members = split_object(text)
+    except (RawJsonError, UnicodeDecodeError):
+        return {}
+    if members is not None:
+        return members
+    return {'"': {"prompt": text}, "[": {"messages": text}}.get(text[0], {})
+
+
 def too_long(number: int, digest: str) -> Malformed:
-    """The malformed row for a line longer than :data:`MAX_LINE_BYTES`."""
+    """The malformed row for a line or record longer than :data:`MAX_LINE_BYTES`."""
     limit = MAX_LINE_BYTES // (1024 * 1024)
     return Malformed(number, digest, _unnamed(number), "input_too_long", f"the line is longer than {limit} MiB")
 
 
-def row_from_value(number: int, value: object, *, opaque: bool = False) -> Row | Malformed:
+def row_from_value(
+    number: int, value: object, *, opaque: bool = False, shaper: Shaper | None = None
+) -> Row | Malformed:
     """Convert a Python object (a dict, a string or a list of messages) into a row that also holds *value* itself.
 
     Models, dataclasses, dates and the like, also inside a dict, are converted by
     :func:`~llmbatch.core.json_form.json_form`. With *opaque* (rows for a function of the user's) nothing is malformed:
-    an object that :mod:`json` does not take, or with nothing to send, is a row without fields. Never raises.
+    an object that :mod:`json` does not take, or with nothing to send, is a row without fields. Never raises. *shaper*:
+    as for :func:`parse_line`.
     """
     try:
-        row = _parse(number, _text_of(value, opaque=opaque).encode())
+        row = _parse(number, _text_of(value, opaque=opaque).encode(), shaper)
     except RecursionError:
         row = _no_json(number, value, "input_too_deep", "nested too deeply")
     except Exception as error:  # noqa: BLE001 - a method of a foreign object may raise anything
@@ -105,7 +142,7 @@ def _shown(error: Exception) -> str:
         return type(error).__name__
 
 
-def _parse(number: int, raw: bytes) -> Row | Malformed:
+def _parse(number: int, raw: bytes, shaper: Shaper | None = None) -> Row | Malformed:
     digest = hashlib.sha256(raw).hexdigest()[:16]
     if len(raw) > MAX_LINE_BYTES:
         return too_long(number, digest)
@@ -120,14 +157,23 @@ def _parse(number: int, raw: bytes) -> Row | Malformed:
     except RawJsonError as error:
         return Malformed(number, digest, _unnamed(number), "input_bad_json", str(error))
     if members is None:
-        return _bare(number, digest, text.strip(_JSON_SPACE))
+        row = _bare(number, digest, text.strip(_JSON_SPACE))
+        return row if shaper is None or isinstance(row, Malformed) else shaper.row(number, digest, row.fields)
+    if shaper is not None:
+        return _checked(shaper.row(number, digest, members))
     id_json = _take_name(number, members)
     for member in _PROMPT_MEMBERS:
         source = members.get(member)
         if source is not None and not _is_empty(source):
             return Row(number, digest, id_json, members)
-    message = "the row has no prompt, messages, input, body or params with anything in it"
-    return Malformed(number, digest, id_json, "input_no_prompt", message)
+    return Malformed(number, digest, id_json, "input_no_prompt", _NOTHING)
+
+
+def _checked(row: Row | Malformed) -> Row | Malformed:
+    """*row*, unless there is nothing in it to send."""
+    if isinstance(row, Malformed) or any(not _is_empty(row.fields.get(member, "null")) for member in _PROMPT_MEMBERS):
+        return row
+    return Malformed(row.number, row.hash, row.id_json, "input_no_prompt", _NOTHING)
 
 
 def _bare(number: int, digest: str, text: str) -> Row | Malformed:

@@ -12,6 +12,7 @@ source              another pass                 one row again
 ==================  ===========================  ============================
 plain file          from the first skipped row   by its offset
 .gz, .zst           decompressed again           no (``keep`` gives False)
+CSV, JSON array …   read again                   no (``keep`` gives False)
 pipe, socket        from a file of rows that     from the same file
                     were skipped or kept
 Python iterable     no (``can_skip`` is False)   no
@@ -24,21 +25,28 @@ import asyncio
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.byte_source import BATCHES_A_TURN, ByteSource, changed_while_running, digest_of
+from llmbatch.inputs.byte_source import (
+    BATCHES_A_TURN,
+    ByteSource,
+    changed_while_running,
+    digest_of,
+    unreadable_row,
+)
 from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
-from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.formats import JSON_LINES, RecordFormat
 from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_exactly
 from llmbatch.inputs.parallel_hash import identity
 from llmbatch.inputs.passes import Mark
 from llmbatch.inputs.pipe import open_pipe
-from llmbatch.inputs.rows import line_digest, parse_line, strip_bom, too_long
+from llmbatch.inputs.rows import line_digest, strip_bom
 from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
@@ -60,6 +68,7 @@ class FileSource(ByteSource):
     def __init__(
         self,
         path: str | Path,
+        form: RecordFormat = JSON_LINES,
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
@@ -68,10 +77,10 @@ class FileSource(ByteSource):
         disk: Filesystem = FILESYSTEM,
     ) -> None:
         fd = open_input(path, disk) if fd is None else fd
-        super().__init__(fd, str(path), finished=finished, limit=limit, keeps_torn=keeps_torn, disk=disk)
+        super().__init__(fd, str(path), form, finished=finished, limit=limit, keeps_torn=keeps_torn, disk=disk)
         self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
-        self._is_plain = True
+        self._is_plain = form.unit == "line"
         about = disk.fstat(fd)
         self._total_bytes = about.st_size - start
         verified = finished.verified if finished is not None and not start else None
@@ -102,7 +111,7 @@ class FileSource(ByteSource):
         Raises:
             InputError: its line has changed, or cannot be read.
         """
-        again = parse_line(row.number, self._line_at(Mark.of(row))) if row.offset >= 0 else row
+        again = self._file.parse(row.number, self._line_at(Mark.of(row))) if row.offset >= 0 else row
         if not isinstance(again, Row):
             raise changed_while_running(self._file.name, row.number)
         again.offset, again.size = row.offset, row.size
@@ -121,16 +130,9 @@ class FileSource(ByteSource):
         file = self._file
         if file.fd is None:
             return
-        number, offset = 0, self._start
-        if self._is_plain:
-            # If the first and the last row returned are unchanged, so are the lines between.
-            self._line_at(first)
-            if self._last is not None:
-                self._line_at(Mark.of(self._last))
-            number, offset = first.number - 1, first.offset
-        # Bytes appended since the first pass are left to another run: the last line may be torn.
-        blocks = blocks_between(file.fd, offset, self._start + self._consumed_bytes, file.name, file.disk)
-        for count, batch in enumerate(text_lines(blocks, self._file.name, from_start=not self._is_plain)):
+        number, batches = self._batches_again(file.fd, first)
+        offset = first.offset
+        for count, batch in enumerate(batches):
             if count % BATCHES_A_TURN == BATCHES_A_TURN - 1:
                 yield None
             for line in batch or ():
@@ -145,6 +147,20 @@ class FileSource(ByteSource):
                     return
         raise changed_while_running(self._file.name, number)
 
+    def _batches_again(self, fd: int, first: Mark) -> tuple[int, Iterator[Sequence[bytes | LongLine] | None]]:
+        """The records for a pass that begins with *first* or before it, and the number of the row before them."""
+        file = self._file
+        number, offset = 0, self._start
+        if self._is_plain:
+            # If the first and the last row returned are unchanged, so are the lines between.
+            self._line_at(first)
+            if self._last is not None:
+                self._line_at(Mark.of(self._last))
+            number, offset = first.number - 1, first.offset
+        # Bytes appended since the first pass are left to another run: the last line may be torn.
+        blocks = blocks_between(fd, offset, self._start + self._consumed_bytes, file.name, file.disk)
+        return number, file.form.records(blocks, file.name, from_start=not self._is_plain)
+
     def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
         if number < first.number or number == self.torn_line:
             return None
@@ -152,18 +168,20 @@ class FileSource(ByteSource):
             raise changed_while_running(self._file.name, number)
         if number in self._finished:
             return None
-        return too_long(number, line.hash) if isinstance(line, LongLine) else parse_line(number, line)
+        return unreadable_row(number, line) if isinstance(line, LongLine) else self._file.parse(number, line)
 
     def _start_after(self, fd: int, verified: Verified) -> None:
+        if not verified.lines:
+            return
         self._consumed_bytes = self._offset = self._file.disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
-        self._batches = text_lines(self._blocks(fd), self._file.name, from_start=not verified.lines)
+        self._batches = self._file.form.records(self._blocks(fd), self._file.name, from_start=False)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
         for block in file_blocks(fd, self._file.name, self._file.disk):
             if not self._consumed_bytes:
                 head = block[:HEAD_BYTES]
-                self._is_plain = not is_compressed(head)
+                self._is_plain = self._file.form.unit == "line" and not is_compressed(head)
                 self._offset = self._start + len(head) - len(strip_bom(head))
             self._consumed_bytes += len(block)
             yield block
@@ -180,6 +198,7 @@ class StreamSource(ByteSource):
         self,
         fd: int,
         name: str,
+        form: RecordFormat = JSON_LINES,
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
@@ -190,7 +209,7 @@ class StreamSource(ByteSource):
         self._spool: Spool | None = None
         self._spool_at = spool
         self._spool_disk = disk
-        super().__init__(fd, name, finished=finished, limit=limit)
+        super().__init__(fd, name, form, finished=finished, limit=limit)
 
     @property
     def fraction(self) -> float | None:
@@ -266,6 +285,7 @@ class StreamSource(ByteSource):
 
 def open_source(
     path: str | Path,
+    form: RecordFormat = JSON_LINES,
     *,
     finished: FinishedRows | None = None,
     limit: int | None = None,
@@ -285,8 +305,12 @@ def open_source(
     name = "standard input" if str(path) == "-" else str(path)
     fd = open_input(path, disk)
     if stat.S_ISREG(disk.fstat(fd).st_mode):
-        return FileSource(name, finished=finished, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
+        if isinstance(form, TableFormat):
+            from llmbatch.inputs.table_source import TableSource
+
+            return TableSource(name, form, finished=finished, limit=limit, fd=fd, disk=disk)
+        return FileSource(name, form, finished=finished, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
     if spool is not None:
         with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it
             disk.unlink(str(spool))
-    return StreamSource(fd, name, finished=finished, limit=limit, spool=spool, disk=disk)
+    return StreamSource(fd, name, form, finished=finished, limit=limit, spool=spool, disk=disk)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llmbatch.inputs.rows import MAX_LINE_BYTES
 
-__all__ = ["LineSplitter", "LongLine"]
+__all__ = ["BadRecord", "LineSplitter", "LongLine"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,22 @@ class LongLine:
 
     def __len__(self) -> int:
         return self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord(LongLine):
+    """A record that cannot be read; ``code`` starts with ``input_``. ``hash`` and length are those of its text."""
+
+    code: str
+    message: str
+
+    def __len__(self) -> int:
+        return self.size_bytes
+
+    @classmethod
+    def of(cls, text: bytes, code: str, message: str) -> BadRecord:
+        """The record whose source is *text*."""
+        return cls(hashlib.sha256(text).hexdigest()[:16], len(text), code, message)
 
 
 class LineSplitter:

@@ -8,31 +8,37 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeGuard
 
 from llmbatch.core.errors import InputError
 from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
-from llmbatch.inputs.decode import text_lines
+from llmbatch.inputs.formats import JSON_LINES, RecordFormat
 from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
 from llmbatch.inputs.parallel_hash import ParallelHash, identity
 from llmbatch.inputs.rows import line_digest, strip_bom
-from llmbatch.inputs.splitter import LineSplitter, LongLine
+from llmbatch.inputs.splitter import LongLine
+from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
 __all__ = ["compare", "compare_line", "count_rows", "verify_finished"]
 
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
+_COUNTED_BYTES_OF_RECORDS: Final = 32 * 1024 * 1024
 
 
-def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM) -> int | None:
-    """Count the lines of *path* that are not blank; None unless it is a plain file below 256 MiB. Raises nothing."""
+def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordFormat = JSON_LINES) -> int | None:
+    """Count the rows of *path*; None unless it is a plain file below 256 MiB, or 32 MiB if it takes parsing.
+
+    Raises nothing.
+    """
+    most = _COUNTED_BYTES if form.unit == "line" else _COUNTED_BYTES_OF_RECORDS
     try:
         about = disk.stat(str(path))
-        if not stat.S_ISREG(about.st_mode) or about.st_size >= _COUNTED_BYTES:
+        if not stat.S_ISREG(about.st_mode) or (about.st_size >= most and not isinstance(form, TableFormat)):
             return None
         fd = disk.open(str(path), os.O_RDONLY | O_CLOEXEC)
     except (OSError, ValueError):
@@ -40,15 +46,27 @@ def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM) -> int | None:
     try:
         if is_compressed(disk.pread(fd, HEAD_BYTES, 0)):
             return None
-        splitter = LineSplitter()
-        rows = 0
-        for block in iter(lambda: disk.read(fd, BLOCK_BYTES), b""):
-            rows += _filled(splitter.feed(block))
-        return rows + _filled(splitter.finish())
-    except OSError:
+        if isinstance(form, TableFormat):
+            return form.count(fd, str(path), disk)
+        batches = form.records(iter(lambda: disk.read(fd, BLOCK_BYTES), b""), str(path))
+        return sum(_filled(batch) for batch in batches if batch)
+    except (OSError, InputError):
         return None
     finally:
         disk.close(fd)
+
+
+def file_records(
+    form: RecordFormat, fd: int, name: str, disk: Filesystem
+) -> Iterator[Sequence[bytes | LongLine] | None]:
+    """The records of a regular file, from its start.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if isinstance(form, TableFormat):
+        return form.of_file(fd, name, disk)
+    return form.records(file_blocks(fd, name, disk), name)
 
 
 def _filled(lines: Sequence[bytes | LongLine]) -> int:
@@ -60,6 +78,7 @@ def verify_finished(
     finished: FinishedRows,
     disk: Filesystem = FILESYSTEM,
     *,
+    form: RecordFormat = JSON_LINES,
     parallel_hash: ParallelHash | None = None,
 ) -> None:
     """Compare every finished row of a regular file with the hash in its output line, before anything is sent.
@@ -79,8 +98,8 @@ def verify_finished(
     fd = open_input(path, disk)
     number = 0
     try:
-        leading = _Leading(read_head(fd, HEAD_BYTES, name, disk))
-        for batch in text_lines(file_blocks(fd, name, disk), name):
+        leading = _Leading(read_head(fd, HEAD_BYTES, name, disk), has_lines=form.unit == "line")
+        for batch in file_records(form, fd, name, disk):
             if batch:
                 compare(name, number + 1, batch, finished)
                 leading.add(batch, done=finished.are_done(number + 1, len(batch)))
@@ -94,7 +113,7 @@ def verify_finished(
     if all(map(finished.may_change, finished.done_after(number))):
         return
     raise InputError(
-        f"{name}: the file has {number} lines, but the output has a result for line {finished.last}",
+        f"{name}: the file has {number} {form.unit}s, but the output has a result for {form.unit} {finished.last}",
         hint="restore the input, or write to another output (-o), or start afresh (--overwrite)",
         line=number,
     )
@@ -135,10 +154,10 @@ def compare_line(name: str, number: int, line: bytes | LongLine, finished: Finis
 class _Leading:
     """The leading lines of a plain file that are all finished: reading can start after them."""
 
-    def __init__(self, head: bytes) -> None:
+    def __init__(self, head: bytes, *, has_lines: bool) -> None:
         self.lines = 0
-        self.size_bytes = len(head) - len(strip_bom(head))
-        self._goes_on = not is_compressed(head)
+        self.size_bytes = len(head) - len(strip_bom(head)) if has_lines else 0
+        self._goes_on = has_lines and not is_compressed(head)
 
     def add(self, batch: Sequence[bytes | LongLine], *, done: bool) -> None:
         self._goes_on = self._goes_on and done
@@ -150,7 +169,7 @@ class _Leading:
 
 
 def _all_short(lines: Sequence[bytes | LongLine]) -> TypeGuard[Sequence[bytes]]:
-    return LongLine not in set(map(type, lines))
+    return set(map(type, lines)) <= {bytes}
 
 
 def _is_regular(path: str | Path, disk: Filesystem) -> bool:

@@ -18,6 +18,7 @@ from llmbatch.storage.atomic_replace import remove_leftover, replace_file
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = [
+    "DATASET_STATE",
     "default_output",
     "deferred_path",
     "history_path",
@@ -26,6 +27,9 @@ __all__ = [
     "status_path",
     "write_deferred",
 ]
+
+DATASET_STATE = "state.json"
+"""A file of each folder that is a data set, as Hugging Face's ``datasets`` has saved it: an input."""
 
 _COMPRESSED = (".gz", ".zst", ".zstd")
 
@@ -41,8 +45,13 @@ def default_output(input_path: str | Path) -> Path:
     path = Path(input_path)
     if str(path) == "-":
         return path
+    if (path / DATASET_STATE).is_file():
+        return path.with_name(f"{path.resolve().name}.results.jsonl")
     if path.is_dir():
-        raise InputError(f"{input_path}: is a directory", hint="name a file of JSON lines in it")
+        hint = "name a file of rows in it, or a folder saved by Hugging Face's datasets"
+        if (path / "dataset_dict.json").is_file():
+            hint = f"it holds several data sets: name one of them, such as {path / 'train'}"
+        raise InputError(f"{input_path}: is a directory", hint=hint)
     if path.suffix in _COMPRESSED:
         path = path.with_suffix("")
     return path.with_name(f"{path.stem}.results.jsonl")

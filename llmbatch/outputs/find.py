@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from llmbatch.core.errors import OutputError
-from llmbatch.outputs.deferred import default_output, status_path
+from llmbatch.outputs.deferred import DATASET_STATE, default_output, status_path
 
 __all__ = ["find_output"]
 
@@ -20,6 +20,8 @@ def find_output(path: str | Path) -> Path:
         OutputError: *path* is an input, and its default output does not exist.
     """
     named = Path(path)
+    if (named / DATASET_STATE).is_file():
+        return default_output(named)
     if named.is_dir() or str(path) == "-":
         return named
     default = default_output(named)

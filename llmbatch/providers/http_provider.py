@@ -100,10 +100,11 @@ class HttpProvider:
         self._told: set[str] = set()
         endpoint = {} if connection.endpoint is None else {"endpoint": dumps(connection.endpoint)}
         system = {} if self._system is None else {"system": self._system}
-        shaping = {**system, **connection.params}
+        shape = {"(shape)": connection.shape} if connection.shape else {}
+        shaping = {**system, **shape, **connection.params}
         self._settings = (_digest(shaping), _digest({**endpoint, **shaping}))
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
-        self._settings_of_batch = (_digest({}), _digest(endpoint))
+        self._settings_of_batch = (_digest(shape), _digest({**endpoint, **shape}))
         self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
         self._files = LocalFiles(connection.allow_files)
         self.models = ModelUse()

@@ -69,6 +69,8 @@ class ProviderSettings:
     """The wire format; None: that of the row and the provider."""
     system: str | None = None
     """A system prompt for rows that have none; not for batch rows."""
+    shape: str = ""
+    """What makes requests of records (template, columns), as text; only told from others."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Request parameters as JSON text, for rows that do not set them; not for batch rows."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llmbatch.core.headers import Headers
+from llmbatch.inputs.format_names import FORMATS, InputFormat
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
@@ -42,6 +43,30 @@ class CommandOptions(RunOptions):
         group="Input and output",
         local="folder",
     )
+    input_format: InputFormat | None = option(
+        None,
+        Choice(FORMATS),
+        "--input-format",
+        help="What the input is: JSON lines, a JSON array, CSV, TSV, Parquet, or text with a prompt per line.",
+        unset="by the file's ending, else jsonl",
+        group="Input and output",
+    )
+    id_column: str | None = option(
+        None,
+        Text("NAME"),
+        "--id-column",
+        help="The column or field that names the rows.",
+        unset="id, custom_id, key or row_id",
+        group="Input and output",
+    )
+    keep: tuple[str, ...] | None = option(
+        None,
+        Names("NAME"),
+        "--keep",
+        help="Echo these columns or fields of a row in its result's metadata: --keep label,source.",
+        unset="none",
+        group="Input and output",
+    )
     limit: int | None = option(
         None, Whole(1, None, "rows"), "-n", "--limit", help="Only the first N rows.", group="Input and output"
     )
@@ -65,7 +90,7 @@ class CommandOptions(RunOptions):
         False,
         Switch(),
         "--force",
-        help="Continue an output that another model, system prompt, set of parameters or endpoint has answered.",
+        help="Continue an output that another model, system prompt, template, endpoint or parameters have answered.",
         group="Input and output",
         settable=False,
         sends=True,
@@ -200,6 +225,31 @@ class CommandOptions(RunOptions):
         "--endpoint",
         help="Wire format. With raw, the url of a batch row may be any path below /v1/.",
         unset="from the row",
+        group="Model",
+    )
+    template: str | None = option(
+        None,
+        Text("TEXT|@FILE"),
+        *("-t", "--template"),
+        help="Make the prompt from the row's fields, in Jinja's syntax: -t 'Sentiment of: {{ text }}'.",
+        unset="the row's own prompt",
+        group="Model",
+        local="never",
+    )
+    prompt_column: str | None = option(
+        None,
+        Text("NAME"),
+        "--prompt-column",
+        help="The column or field that holds the prompt.",
+        unset="prompt, or messages",
+        group="Model",
+    )
+    system_column: str | None = option(
+        None,
+        Text("NAME"),
+        "--system-column",
+        help="The column or field that holds the system prompt; where it is empty, that of --system.",
+        unset="system",
         group="Model",
     )
     system: str | None = option(

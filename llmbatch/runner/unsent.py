@@ -36,11 +36,15 @@ class Unsent:
             return
         self._held.append((row, error))
         first = _malformed(*self._held[0]) if len(self._held) == 1 else None
-        other = None if first is None else other_format(self._run.source.name, first)
+        other = None if first is None else other_format(self._run.source.name, first, unit=self._unit)
         if other is not None:
             self._fail(other)
         elif len(self._held) >= MOST_MALFORMED:
             self.end()
+
+    @property
+    def _unit(self) -> str:
+        return str(getattr(self._run.source, "unit", "line"))
 
     def _may_hold(
         self,
@@ -58,7 +62,7 @@ class Unsent:
             return
         no_key = next((error for _, error in self._held if isinstance(error, MissingKeyError)), None)
         malformed = [item for item in starmap(_malformed, self._held) if item is not None]
-        self._fail(no_key or unsendable(self._run.source.name, malformed))
+        self._fail(no_key or unsendable(self._run.source.name, malformed, unit=self._unit))
 
     def release(self) -> None:
         """A row can be sent: the rows held back fail alone."""

@@ -11,21 +11,22 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from llmbatch.core.errors import StoppedError, UsageError
 from llmbatch.core.events import Event, Observer, as_observers
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.rows import Result
+from llmbatch.inputs.shape import RowShape
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords, check_names
-from llmbatch.runner.options import OnOutage, RunOptions, Tier
+from llmbatch.runner.options import RunOptions
+from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction
 from llmbatch.runs.nested_loop import run_in_thread
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
+    from llmbatch.inputs.format_names import InputFormat
     from llmbatch.storage.filesystem import Filesystem
 
     RowT = TypeVar("RowT", default=Any)
@@ -48,53 +50,6 @@ else:  # a default needs Python 3.13, and only type checkers look at it
     ValueT = TypeVar("ValueT")
 
 __all__ = ["BatchRunner", "Options"]
-
-
-class Options(TypedDict, total=False):
-    """The keywords of :class:`BatchRunner` that say how rows are sent; see :class:`RunOptions`."""
-
-    concurrency: int | str
-    rpm: float | None
-    tpm: float | None
-    rpd: float | None
-    ignore_rate_headers: bool
-    timeout: float
-    max_attempts: int
-    failure_threshold: int
-    recovery_timeout: float
-    success_threshold: int
-    on_outage: OnOutage
-    max_outage: float | None
-    circuit_key: str | None
-    tier: Tier
-    max_cost: Decimal | float | None
-    require_finish: bool
-    seed: int | None
-
-
-class _Keywords(Options, total=False):
-    """All keywords of :class:`BatchRunner`, for its overloads."""
-
-    base_url: str | None
-    proxy: str | None
-    api_key_env: str | None
-    headers: Mapping[str, str] | None
-    endpoint: Endpoint | None
-    system: str | None
-    params: Mapping[str, object] | None
-    fallback: Sequence[str] | None
-    pools: Mapping[str, object] | None
-    cache: str | Path | None
-    allow_files: str | Path | None
-    prices: str | Path | None
-    observers: Sequence[Observer | Callable[[Event], object]]
-    canary: object
-    judge_error: ErrorJudge | None
-    judge_result: ResultJudge | None
-    max_answer_memory: int
-    environ: Mapping[str, str] | None
-    transport: Transport | None
-    filesystem: Filesystem | None
 
 
 class BatchRunner(Generic[RowT, ValueT]):
@@ -118,6 +73,9 @@ class BatchRunner(Generic[RowT, ValueT]):
             value of an environment variable. Values that hold keys are masked.
         endpoint: the wire format; None: as each row and the provider have it.
         system: a system prompt for rows that have none.
+        template: the prompt, made from a record's fields in Jinja's syntax; ``@FILE`` reads it from a file.
+        prompt_column: the field that is the prompt; ``system_column``: the system prompt, ``id_column``: the id.
+        keep: fields that are echoed in a result's metadata.
         params: request parameters for rows that do not set them.
         fallback: ``PROVIDER/MODEL`` names, in order: where rows go while the route of their model is down, or its
             account, key or model is refused.
@@ -145,13 +103,13 @@ class BatchRunner(Generic[RowT, ValueT]):
     """
 
     @overload
-    def __init__(self: BatchRunner[Any, None], model: str | None = None, **keywords: Unpack[_Keywords]) -> None: ...
+    def __init__(self: BatchRunner[Any, None], model: str | None = None, **keywords: Unpack[Keywords]) -> None: ...
     @overload
-    def __init__(self: BatchRunner[Any, Any], model: Provider, **keywords: Unpack[_Keywords]) -> None: ...
+    def __init__(self: BatchRunner[Any, Any], model: Provider, **keywords: Unpack[Keywords]) -> None: ...
     @overload
-    def __init__(self, model: Callable[[RowT], Awaitable[ValueT]], **keywords: Unpack[_Keywords]) -> None: ...
+    def __init__(self, model: Callable[[RowT], Awaitable[ValueT]], **keywords: Unpack[Keywords]) -> None: ...
     @overload
-    def __init__(self, model: Callable[[RowT], ValueT], **keywords: Unpack[_Keywords]) -> None: ...
+    def __init__(self, model: Callable[[RowT], ValueT], **keywords: Unpack[Keywords]) -> None: ...
     def __init__(
         self,
         model: str | RowFunction | Provider | None = None,
@@ -162,6 +120,11 @@ class BatchRunner(Generic[RowT, ValueT]):
         headers: Mapping[str, str] | None = None,
         endpoint: Endpoint | None = None,
         system: str | None = None,
+        template: str | None = None,
+        prompt_column: str | None = None,
+        system_column: str | None = None,
+        id_column: str | None = None,
+        keep: Sequence[str] | None = None,
         params: Mapping[str, object] | None = None,
         fallback: Sequence[str] | None = None,
         pools: Mapping[str, object] | None = None,
@@ -180,6 +143,9 @@ class BatchRunner(Generic[RowT, ValueT]):
     ) -> None:
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers, fallback=fallback)
+        columns = {"prompt_column": prompt_column, "system_column": system_column, "id_column": id_column}
+        check_keywords(template=template, keep=keep, **columns)
+        shape = RowShape(template=template, keep=(keep,) if isinstance(keep, str) else tuple(keep or ()), **columns)
         self.options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
         arguments = ProviderArguments(
             model=model,
@@ -189,6 +155,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             headers=dict(headers or {}),
             endpoint=endpoint,
             system=system,
+            shape=shape.load(),
             params=dict(params or {}),
             fallback=(fallback,) if isinstance(fallback, str) else fallback or (),
             tier=self.options.tier,
@@ -224,6 +191,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         force: bool = False,
         fsync: Fsync = "group",
         lock: Lock = "on",
+        input_format: InputFormat | None = None,
     ) -> Summary:
         """Send every row of *input* that has no line in *output*, and append one line per row.
 
@@ -231,7 +199,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         the first so many rows. *retry_failed*: send failed rows again, and with the option ``require_finish`` those
         whose answers were cut at their token limit; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output that another model, *system*,
-        *params* or *endpoint* has answered.
+        *params* or *endpoint* has answered. *input_format*: None for the one that its ending says.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
         *fsync*: ``group`` syncs lines once per second; with ``off`` a power cut may lose any lines. The
         summary's ``exit_code`` says how it went.
@@ -252,6 +220,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             force=force,
             fsync=fsync,
             lock=lock,
+            input_format=input_format,
         )
         files = FileRun(input, output, how, self._filesystem)
         async with contextlib.AsyncExitStack() as stack:
@@ -265,6 +234,8 @@ class BatchRunner(Generic[RowT, ValueT]):
                 max_cost=self.options.max_cost,
                 compare_model=not (force or callable(model)),
                 reads_bodies=model is None or isinstance(model, str),
+                shape=self._runs.arguments.shape,
+                is_whole=callable(model),
             )
             stack.enter_context(self._runs.writing(files.writer))
             job = run.start(
@@ -298,6 +269,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         force: bool = False,
         fsync: Fsync = "group",
         lock: Lock = "on",
+        input_format: InputFormat | None = None,
     ) -> Summary:
         """Run :meth:`run` from synchronous code; inside an event loop (a notebook) it uses a thread of its own.
 
@@ -316,6 +288,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             force=force,
             fsync=fsync,
             lock=lock,
+            input_format=input_format,
         )
         try:
             asyncio.get_running_loop()

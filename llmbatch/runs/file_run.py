@@ -17,7 +17,9 @@ from llmbatch.core.errors import InputError, OutputError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
-from llmbatch.inputs.input import JsonlInput, open_input
+from llmbatch.inputs.format_names import InputFormat
+from llmbatch.inputs.input import Input, open_input
+from llmbatch.inputs.shape import RowShape
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
@@ -61,6 +63,7 @@ class FileOptions:
     force: bool = False
     fsync: Fsync = "group"
     lock: Lock = "on"
+    input_format: InputFormat | None = None
 
     def __post_init__(self) -> None:
         check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
@@ -85,6 +88,7 @@ class FileRun:
         self._filesystem = filesystem or FILESYSTEM
         self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
         self._output: Output
+        self._rows: Input
         self._total: int | None = None
         self._beyond = 0
         self._had_deferred = False
@@ -101,19 +105,30 @@ class FileRun:
         max_cost: Decimal | None,
         compare_model: bool,
         reads_bodies: bool = False,
+        shape: RowShape | None = None,
+        is_whole: bool = False,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
         *max_cost*: the cap of ``--max-cost``, kept at *prices*. *compare_model*: refuse an output that another model,
-        system prompt, parameters or endpoint has answered.
-        *reads_bodies*: the output's answers are a provider's own, so that they say how they ended.
+        system prompt, parameters or endpoint has answered. *reads_bodies*: the output's answers are a provider's own,
+        so that they say how they ended. *shape*, *is_whole*: see :func:`~llmbatch.inputs.input.open_input`.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
             WriteError: the output cannot be written.
         """
         how, path = self._how, self._path
-        rows = stack.enter_context(open_input(self._input, output=path, filesystem=self._filesystem))
+        self._rows = rows = stack.enter_context(
+            open_input(
+                self._input,
+                output=path,
+                filesystem=self._filesystem,
+                input_format=how.input_format,
+                shape=shape,
+                is_whole=is_whole,
+            )
+        )
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
         rows.hash_ahead()
@@ -150,7 +165,7 @@ class FileRun:
         interval = 1.0 if how.fsync == "group" else None
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
 
-    def _capped(self, provider: Provider, rows: JsonlInput, prices: Prices, max_cost: Decimal) -> Costs:
+    def _capped(self, provider: Provider, rows: Input, prices: Prices, max_cost: Decimal) -> Costs:
         """Costs under ``--max-cost``, of which what the output has cost counts.
 
         Raises:
@@ -169,7 +184,7 @@ class FileRun:
             spent = max(spent, spending.read())
         return Costs(prices, CostCap(max_cost, spent), on_reserve=spending.book)
 
-    def _count(self, rows: JsonlInput) -> int | None:
+    def _count(self, rows: Input) -> int | None:
         """Lines of the output once this run is complete, also of finished rows beyond the limit; None: unknown.
 
         The latter are counted on their own too.
@@ -181,7 +196,7 @@ class FileRun:
         self._beyond = sum(1 for _ in self._output.finished.done_after(last))
         return None if total is None else min(limit, total) + self._beyond
 
-    def _compare(self, rows: JsonlInput) -> None:
+    def _compare(self, rows: Input) -> None:
         """Compare the finished rows with the input, and drop the lines of those that were no requests.
 
         Raises:
@@ -204,7 +219,7 @@ class FileRun:
 
     def good_rows(self) -> list[Row]:
         """Rows of the input that succeeded in an earlier run. Cost: at most a second."""
-        return known_good_rows(self._output, self._input, self._filesystem)
+        return known_good_rows(self._output, self._rows)
 
     def started(self, options: RunOptions) -> RunStarted:
         """The first event of the run, as of now."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
+from llmbatch.inputs.shape import RowShape
 from llmbatch.runner.command_options import Endpoint
 from llmbatch.runner.options import Tier
 from llmbatch.runs.local_simulator import LocalSimulator
@@ -41,6 +42,7 @@ class ProviderArguments:
     headers: Mapping[str, str]
     endpoint: Endpoint | None
     system: str | None
+    shape: RowShape
     params: Mapping[str, object]
     fallback: Sequence[str]
     tier: Tier
@@ -81,6 +83,12 @@ class ProviderArguments:
             raise UsageError("tier is for models of providers, and a function is given", hint="leave out tier")
         if self.allow_files is not None and self.model is not None and not isinstance(self.model, str):
             raise UsageError("allow_files is for models of providers, and a function is given", hint="leave it out")
+        made = self.shape.template or self.shape.prompt_column or self.shape.system_column
+        if made is not None and self.model is not None and not isinstance(self.model, str):
+            raise UsageError(
+                "a template or a column for the prompt is for models of providers, and a function is given",
+                hint="leave it out: the function gets every column of a record",
+            )
         if is_function:
             return self._of_function(threads)
         if self.judge_error is not None or self.judge_result is not None:
@@ -101,6 +109,7 @@ class ProviderArguments:
             headers=self.headers,
             endpoint=self.endpoint,
             system=self.system,
+            shape=self.shape.settings,
             params={name: dumps(value) for name, value in self.params.items()},
             environ=self.environ,
             allow_files=self.allow_files,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 
 from llmbatch.core.rows import Malformed, Result, Row
 from llmbatch.inputs.iterable import IterableSource
+from llmbatch.inputs.shape import RowShape
 from llmbatch.outputs.sinks import QueueSink
 
 __all__ = ["AHEAD", "LEAST_AHEAD", "OrderedSink", "OrderedSource"]
@@ -82,8 +83,15 @@ class OrderedSink(QueueSink):
 class OrderedSource(IterableSource):
     """Reads rows only as far ahead as *sink* allows."""
 
-    def __init__(self, rows: Iterable[object] | AsyncIterable[object], sink: OrderedSink, *, opaque: bool) -> None:
-        super().__init__(rows, opaque=opaque)
+    def __init__(
+        self,
+        rows: Iterable[object] | AsyncIterable[object],
+        sink: OrderedSink,
+        *,
+        opaque: bool,
+        shape: RowShape | None = None,
+    ) -> None:
+        super().__init__(rows, opaque=opaque, shape=shape)
         self._sink = sink
 
     @property

@@ -91,7 +91,7 @@ def _check_first_row(provider: Provider, rows: Input, name: str, *, limit: int |
             else:
                 if fault is not None:
                     if count == 1:
-                        refuse_other_format(name, fault)
+                        refuse_other_format(name, fault, rows.unit)
                     faults.append(fault)
                 elif not strict:
                     return
@@ -104,19 +104,20 @@ def _check_first_row(provider: Provider, rows: Input, name: str, *, limit: int |
     if no_key is not None and not can_send:
         raise no_key
     if faults and not can_send:
-        raise unsendable(name, faults)
+        raise unsendable(name, faults, unit=rows.unit)
     if faults:
-        named = "; ".join(f"line {fault.number}: {fault.code}: {fault.message}" for fault in faults[:_MOST_FAULTS])
+        shown = (f"{rows.unit} {fault.number}: {fault.code}: {fault.message}" for fault in faults[:_MOST_FAULTS])
+        named = "; ".join(shown)
         raise InputError(f"{name} has malformed rows: {named}", hint="correct them, or run without --strict")
 
 
-def refuse_other_format(name: str, first: Malformed) -> None:
+def refuse_other_format(name: str, first: Malformed, unit: str) -> None:
     """Refuse an input whose *first* row, which is malformed, shows that it is another format.
 
     Raises:
         InputError: it does.
     """
-    error = other_format(name, first)
+    error = other_format(name, first, unit=unit)
     if error is not None:
         raise error
 
@@ -212,8 +213,8 @@ def check_same_request(provider: Provider, rows: Input, output: str, earlier: tu
     now = route.model or route.label
     if now == model and settings and request.settings != settings:
         raise OutputError(
-            f"{output}: row {number} was answered with another system prompt, other parameters or another endpoint "
-            "(-s, -P, --endpoint)",
+            f"{output}: row {number} was answered with another system prompt, other parameters, another template "
+            "or another endpoint (-s, -P, -t, --endpoint)",
             hint="use the same ones, write to another file (-o), or mix both in one output (--force)",
         )
     if now != model:

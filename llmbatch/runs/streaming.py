@@ -133,10 +133,10 @@ async def _results(
         sink: QueueSink
         if ordered:
             sink = ordered_sink = OrderedSink(bound)
-            source: IterableSource = OrderedSource(rows, ordered_sink, opaque=opaque)
+            source: IterableSource = OrderedSource(rows, ordered_sink, opaque=opaque, shape=runs.arguments.shape)
         else:
             sink = QueueSink(bound)
-            source = IterableSource(rows, opaque=opaque)
+            source = IterableSource(rows, opaque=opaque, shape=runs.arguments.shape)
         stack.push_async_callback(source.aclose)
         now = asyncio.get_running_loop().time()
         options = runs.options

@@ -230,12 +230,12 @@ def test_rows_of_one_provider_without_a_key_do_not_stop_a_check(llmbatch_here: R
 
 def test_a_check_names_another_format_too(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
     """As a run would."""
-    (tmp_path / "p.csv").write_text("prompt,label\na,1\n")
+    (tmp_path / "p.jsonl").write_text("prompt,label\na,1\n")
 
-    done = llmbatch_here("check", "p.csv", "-m", "sim/steady")
+    done = llmbatch_here("check", "p.jsonl", "-m", "sim/steady")
 
     assert done.returncode == 2
-    assert two_lines(done.stderr)[0].startswith("p.csv: this is CSV")
+    assert two_lines(done.stderr)[0].startswith("p.jsonl: this is CSV")
 
 
 def test_retry_failed_with_a_limit_counts_what_a_run_would_resend(llmbatch_here: Run, prompts: Path) -> None:

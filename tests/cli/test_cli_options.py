@@ -119,6 +119,7 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path,
         "endpoint": "chat",
         "prices": "prices.toml",
         "allow_files": ".",
+        **dict.fromkeys(("prompt_column", "system_column", "id_column", "keep"), "prompt"),
     }
     keys = dict.fromkeys(("OPENAI_API_KEY", "MY_KEY"), "sk-test-0123456789")
     prompts.with_name("empty.env").write_text("")

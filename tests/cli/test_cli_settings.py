@@ -100,7 +100,7 @@ def test_params_are_json_where_they_parse_and_merge_over_the_file(tmp_path: Path
     ("text", "error", "hint"),
     [
         ("concurency = 3", "llmbatch.toml: concurency is not a setting", "did you mean concurrency?"),
-        ("zzz = 3", "llmbatch.toml: zzz is not a setting", "allowed are output, limit"),
+        ("zzz = 3", "llmbatch.toml: zzz is not a setting", "allowed are output, input_format"),
         ('concurrency = "3"', "llmbatch.toml: concurrency is '3', must be a whole number from 1", "--help"),
         ("concurrency = true", "llmbatch.toml: concurrency is true, must be a whole number", "--help"),
         ("concurrency = 0", "llmbatch.toml: concurrency is 0, must be a whole number", "--help"),

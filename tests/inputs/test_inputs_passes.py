@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.input import open_input
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.rows import line_digest
 from llmbatch.inputs.source import FileSource, StreamSource, open_source
@@ -314,12 +315,12 @@ def test_known_good_rows_are_found_in_the_input(tmp_path: Path) -> None:
     target.write_bytes(result_line(1, status="failed") + result_line(2) + result_line(3))
     output = open_output(target)
 
-    rows = known_good_rows(output, path)
+    rows = known_good_rows(output, open_input(path, output=""))
     path.write_bytes(text_of(1, 9, 3))
-    changed = known_good_rows(output, path)
+    changed = known_good_rows(output, open_input(path, output=""))
 
     assert [(row.number, row.fields) for row in rows] == [(2, {"prompt": '"say 2"'}), (3, {"prompt": '"say 3"'})]
     assert [row.number for row in changed] == [3]
-    assert known_good_rows(output, tmp_path / "none") == []
-    assert known_good_rows(output, "-") == []
+    assert known_good_rows(output, open_input(tmp_path / "none", output="")) == []
+    assert known_good_rows(output, open_input("-", output="")) == []
     output.close()

@@ -34,32 +34,29 @@ def zipped(name: str) -> bytes:
 
 
 FORMATS = [
-    ("array.json", b'[{"prompt":"a"},{"prompt":"b"}]\n', "a JSON array", "jq -c '.[]'"),
-    ("rows.jsonl", b'[{"prompt":"a"},{"prompt":"b"}]', "a JSON array", "> rows.rows.jsonl"),
-    ("pretty.json", b'[\n  {\n    "prompt": "a"\n  }\n]\n', "a JSON array", "jq -c '.[]'"),
-    ("strings.json", b'[\n  "a",\n  "b"\n]\n', "a JSON array", "jq -c '.[]'"),
-    ("lines.json", b'[\n{"prompt":"a"},\n{"prompt":"b"}\n]\n', "a JSON array", "jq -c '.[]'"),
-    ("object.json", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c ."),
-    ("p.csv", CSV, "CSV", "csv.DictReader"),
-    ("p.csv.gz", gzip.compress(CSV), "CSV", "gzip -dc p.csv.gz | python3"),
-    ("bare", CSV, "CSV", "csv.DictReader"),
-    ("one column.csv", b'prompt\n"hello"\n"bye"\n', "CSV", "< 'one column.csv' > 'one column.jsonl'"),
-    ("numbers.csv", b"1\n2\n", "CSV", "csv.DictReader"),
-    ("semicolons", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
-    ("p.tsv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
-    ("semicolons.tsv", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "delimiter=';'"),
-    ("commas.tsv", b"prompt,label\nhello,1\nbye,2\n", "CSV", "csv.DictReader"),
-    ("tabs.csv", b"prompt\tlabel\nhello\t1\n", "TSV", "excel-tab"),
+    ("array", b'[{"prompt":"a"},{"prompt":"b"}]\n', "a JSON array", "llmbatch run array --input-format json"),
+    ("rows.jsonl", b'[{"prompt":"a"},{"prompt":"b"}]', "a JSON array", "--input-format json"),
+    ("pretty.jsonl", b'[\n  {\n    "prompt": "a"\n  }\n]\n', "a JSON array", "--input-format json"),
+    ("strings.jsonl", b'[\n  "a",\n  "b"\n]\n', "a JSON array", "--input-format json"),
+    ("lines.jsonl", b'[\n{"prompt":"a"},\n{"prompt":"b"}\n]\n', "a JSON array", "--input-format json"),
+    ("object.jsonl", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c ."),
+    ("p.jsonl", CSV, "CSV", "llmbatch run p.jsonl --input-format csv"),
+    ("p.jsonl.gz", gzip.compress(CSV), "CSV", "llmbatch run p.jsonl.gz --input-format csv"),
+    ("bare", CSV, "CSV", "--input-format csv; the column of the prompts is prompt, or named with --prompt-column"),
+    ("semicolons", b"prompt;label\nhello;1\nbye;2\n", "CSV with semicolons", "--input-format csv"),
     ("noise", b"\x00\x01\x02junk\n\x80\x00", "binary data", "prompt"),
     ("zeros.jsonl", b"\x00" * 100, "binary data", "prompt"),
-    ("tabs", b"prompt\tlabel\nhello, you\t1\n", "TSV", "excel-tab"),
-    ("p.txt", b"Once upon a time\nthere was a batch, of rows.\n\nThe end\n", "plain text", "jq -cR"),
-    ("p.parquet", b"PAR1\x15\x04\x15\x00\n\x00", "Parquet", "read_parquet"),
+    ("tabs", b"prompt\tlabel\nhello, you\t1\n", "TSV", "--input-format tsv"),
+    ("p", b"Once upon a time\nthere was a batch, of rows.\n\nThe end\n", "plain text", "--input-format txt"),
+    ("p.parquet.jsonl", b"PAR1\x15\x04\x15\x00\n\x00", "Parquet", "--input-format parquet"),
+    ("p.feather", b"ARROW1\x00\x00", "an Arrow file", "--input-format arrow"),
     ("p.xlsx", zipped("[Content_Types].xml"), "an Excel workbook", "read_excel"),
     ("p.zip", zipped("rows.jsonl"), "a ZIP archive", "unzip p.zip"),
     ("p.jsonl.bz2", bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c < p.jsonl.bz2 > p.jsonl"),
     ("p.jsonl.xz", lzma.compress(ROWS), "compressed with xz", "unxz -c < p.jsonl.xz > p.jsonl"),
     ("inside.gz", gzip.compress(bz2.compress(ROWS)), "compressed with bzip2", "bunzip2"),
+    ("inside.csv", bz2.compress(ROWS), "compressed with bzip2", "bunzip2"),
+    ("inside.txt", zipped("rows.jsonl"), "a ZIP archive", "unzip inside.txt"),
     ("a workbook.jsonl", zipped("xl/workbook.xml"), "an Excel workbook", "'a workbook.jsonl' 'a workbook.rows.jsonl'"),
     ("commas.jsonl", b'{"prompt":"a"},\n{"prompt":"b"}, \r\n', "JSON with commas between the rows", "sed "),
     ("joined.ndjson", b'{"prompt":"a"}{"prompt":"b"} {"prompt":"c"}', "JSON with several values in", "> joined.jsonl"),
@@ -92,16 +89,9 @@ async def test_a_file_of_another_format_is_refused_before_a_line_is_written(
 @pytest.mark.parametrize(
     ("name", "content", "prompts"),
     [
-        ("array.json", b'[{"prompt":"a"},{"prompt":"b"}]\n', ["a", "b"]),
-        ("pretty.json", b'[\n  {\n    "prompt": "a"\n  }\n]\n', ["a"]),
         ("object.json", b'{\n  "prompt": "a"\n}\n{\n"prompt":\n"b"}\n', ["a", "b"]),
-        ("my file's.csv", b"\xef\xbb\xbf" + CSV, ['hello, "world"', "bye"]),
-        ("p.csv.gz", gzip.compress(CSV), ['hello, "world"', "bye"]),
-        ("p.tsv", b"prompt\tlabel\nhello, you\t1\n", ["hello, you"]),
-        ("semicolons", b"prompt;label\nhello;1\nbye;2\n", ["hello", "bye"]),
         ("commas.jsonl", b'{"prompt":"a"},\n{"prompt":"b"}, \r\n', ["a", "b"]),
         ("joined.ndjson", b'{"prompt":"a"}{"prompt":"b"} {"prompt":"c"}', ["a", "b", "c"]),
-        ("p.txt", b"Once upon\n\na time\n", ["Once upon", "a time"]),
         ("p.jsonl.bz2", bz2.compress(ROWS), ["a", "b"]),
         ("p.jsonl.xz", lzma.compress(ROWS), ["a", "b"]),
     ],
@@ -116,7 +106,7 @@ async def test_the_command_of_the_hint_converts_the_file(
     with pytest.raises(InputError) as caught:
         await BatchRunner(never).run(name)
     convert = caught.value.hint.partition(": ")[2].partition(" && llmbatch run ")[0]
-    tool = convert.replace("gzip -dc p.csv.gz | ", "").split()[0]
+    tool = convert.split()[0]
     if shutil.which(tool) is None:
         pytest.skip(f"{tool} is not installed")
 
@@ -124,7 +114,41 @@ async def test_the_command_of_the_hint_converts_the_file(
 
     made = next(path for path in tmp_path.iterdir() if path.name != name)
     rows = [json.loads(line) for line in made.read_bytes().splitlines()]
-    assert [row if isinstance(row, str) else row["prompt"] for row in rows] == prompts
+    assert [row["prompt"] for row in rows] == prompts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "prompts"),
+    [
+        ("rows.jsonl", b'[{"prompt":"a"},{"prompt":"b"}]\n', ["a", "b"]),
+        ("pretty.jsonl", b'[\n  {\n    "prompt": "a"\n  }\n]\n', ["a"]),
+        ("my file's.jsonl", b"\xef\xbb\xbf" + CSV, ['hello, "world"', "bye"]),
+        ("p.jsonl.gz", gzip.compress(CSV), ['hello, "world"', "bye"]),
+        ("tabs", b"prompt\tlabel\nhello, you\t1\n", ["hello, you"]),
+        ("semicolons", b"prompt;label\nhello;1\nbye;2\n", ["hello", "bye"]),
+        ("p", b"Once upon\n\na time\n", ["Once upon", "a time"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_the_format_that_the_hint_names_reads_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, prompts: list[str]
+) -> None:
+    """The same command with ``--input-format`` sends the rows."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        await BatchRunner(never).run(name)
+    named = caught.value.hint.partition("--input-format ")[2].partition(";")[0]
+    got: list[str] = []
+
+    async def take(row: dict[str, str]) -> str:
+        got.append(row.get("prompt") or row["text"])
+        return ""
+
+    summary = await BatchRunner(take).run(name, input_format=named)  # type: ignore[arg-type]
+
+    assert summary.exit_code == 0
+    assert sorted(got) == sorted(prompts)
 
 
 async def test_text_in_another_encoding_was_plain_text_whose_letters_the_hint_destroyed(
@@ -234,12 +258,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.parametrize(
     ("content", "seen", "hint"),
     [
-        (CSV, "CSV", "| llmbatch run -"),
-        (b'[{"prompt":"a"}]', "a JSON array", "jq -c '.[]' | llmbatch run -"),
-        (b"[\n", "a JSON array", "jq"),
+        (CSV, "CSV", "llmbatch run - --input-format csv"),
+        (b'[{"prompt":"a"}]', "a JSON array", "llmbatch run - --input-format json"),
+        (b"[\n", "a JSON array", "json"),
         (bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c | llmbatch run -"),
-        (b"PAR1\x00", "Parquet", "read_parquet"),
-        (b"not json\n" * 30, "plain text", "jq -cR"),
+        (b"PAR1\x00", "Parquet", "save it to a file"),
+        (b"not json\n" * 30, "plain text", "--input-format txt"),
         (b'{"question":"a"}\n' * 30, "", "a row is one line"),
     ],
 )

@@ -1,0 +1,32 @@
+"""The names of the formats of inputs, and the endings of files that tell them. Imports only the standard library."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Final, Literal, get_args
+
+__all__ = ["FORMATS", "InputFormat", "format_by_name"]
+
+InputFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "txt"]
+
+FORMATS: Final[tuple[InputFormat, ...]] = get_args(InputFormat)
+
+_ENDINGS: Final[dict[str, InputFormat]] = {
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".txt": "txt",
+}
+_COMPRESSED: Final = (".gz", ".zst", ".zstd")
+
+
+def format_by_name(path: str) -> InputFormat:
+    """The format of the input at *path*, by its ending; JSON Lines where that says nothing."""
+    name = PurePath(path)
+    if name.suffix.lower() in _COMPRESSED:
+        name = name.with_suffix("")
+    return _ENDINGS.get(name.suffix.lower(), "jsonl")

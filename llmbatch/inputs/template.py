@@ -1,0 +1,121 @@
+"""Templates: the prompt of a row from the fields of its record, in Jinja's syntax.
+
+A template sees values of JSON only: no attributes, files or other templates. What it may do for a row is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from llmbatch.core.errors import MalformedRowError, UsageError
+from llmbatch.core.raw_json import parse
+
+if TYPE_CHECKING:
+    from minijinja import TemplateError
+
+__all__ = ["RECORD", "Template", "read_template"]
+
+RECORD: Final = "row"
+"""The name of the whole record in a template, unless a field has it: for fields whose names are no words."""
+
+_FUEL: Final = 1_000_000
+"""Steps of a template for one row: some tens of milliseconds."""
+
+_MOST_FILE_BYTES: Final = 1024 * 1024
+_NAME: Final = "prompt"
+
+
+def read_template(text: str) -> tuple[str, str]:
+    """The name and the source of a template that is given as *text* or as ``@FILE``.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if not text.startswith("@"):
+        return "the template", text
+    name = text[1:]
+    hint = "name a text file: -t @prompt.txt"
+    if not name:
+        raise UsageError("the template's file has no name", hint=hint)
+    try:
+        with Path(name).open("rb") as file:
+            data = file.read(_MOST_FILE_BYTES + 1)
+        if len(data) > _MOST_FILE_BYTES:
+            raise UsageError(f"{name}: is larger than 1 MiB, and should be a template", hint=hint)
+        return name, data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: byte {error.start + 1} of the template is not UTF-8", hint=hint) from None
+    except (OSError, ValueError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(f"{name}: the template cannot be read ({why})", hint=hint) from error
+
+
+class Template:
+    """A compiled template. *name* and *source*: see :func:`read_template`. Not thread-safe.
+
+    Raises :class:`~llmbatch.core.errors.UsageError` for a syntax error.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        from minijinja import Environment, TemplateError  # loaded only if a run has a template
+
+        self._name = name
+        self._error = TemplateError
+        self._jinja = Environment(
+            undefined_behavior="strict",
+            fuel=_FUEL,
+            finalizer=_no_null,
+            auto_escape_callback=lambda name: False,
+        )
+        try:
+            self._jinja.add_template(_NAME, source)
+            fields = self._jinja.undeclared_variables_in_template(_NAME)
+        except TemplateError as error:
+            raise UsageError(
+                f"{name}: line {error.line or 1}: {error.detail or error.message}",
+                hint="fields are written as {{ name }}, conditions as {% if name %} … {% endif %}",
+            ) from None
+        self.fields = frozenset(fields)
+        """Names that the template takes from the record."""
+
+    def render(self, members: Mapping[str, str]) -> str:
+        """The prompt for a record, of *members* as JSON text. Costs some microseconds.
+
+        Raises:
+            MalformedRowError: a field is missing, or the template fails for this record.
+        """
+        values = {name: parse(members[name]) for name in self.fields if name in members}
+        if RECORD in self.fields and RECORD not in members:
+            values[RECORD] = {name: parse(text) for name, text in members.items()}
+        try:
+            return self._jinja.render_template(_NAME, **values)
+        except self._error as error:
+            raise self._malformed(error) from None
+        except _NullError:
+            nulls = sorted(name for name in self.fields if values.get(name, "") is None)
+            named = f"{nulls[0]} is null" if nulls else "a field is null"
+            message = f"{named}, and the template writes it; to write nothing: {{{{ {nulls[0] if nulls else 'name'}"
+            raise MalformedRowError("input_missing_field", message + " or '' }}") from None
+        except Exception as error:  # noqa: BLE001 - a value that the template engine does not take
+            message = f"{self._name} fails: {str(error) or type(error).__name__}"
+            raise MalformedRowError("input_template_error", message) from None
+
+    def _malformed(self, error: TemplateError) -> MalformedRowError:
+        where = f"line {error.line} of {self._name}" if error.line else self._name
+        if error.kind == "UndefinedError":
+            return MalformedRowError("input_missing_field", f"{where}: {error.detail or 'a field is undefined'}")
+        if error.kind == "OutOfFuel":
+            return MalformedRowError("input_template_error", f"{where}: takes too many steps; does a loop end?")
+        return MalformedRowError("input_template_error", f"{where}: {error.detail or error.message}")
+
+
+class _NullError(Exception):
+    """The template writes a null."""
+
+
+def _no_null(value: object) -> object:
+    if value is None:
+        raise _NullError
+    return value
