@@ -169,7 +169,8 @@ class RowFinished:
     """The result of a row was passed to the sink. ``attempts`` and ``finish_reason``: as in the output line.
 
     ``has_no_text``: a success whose answer has neither text nor other content. ``tier``: as in the output line; empty
-    if that has none. ``is_cached``: it cost no call.
+    if that has none. ``is_cached``: it cost no call. ``is_repaired``: its answer fits the schema since it was asked
+    again.
     """
 
     at: float
@@ -182,6 +183,7 @@ class RowFinished:
     has_no_text: bool = False
     tier: str = ""
     is_cached: bool = False
+    is_repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

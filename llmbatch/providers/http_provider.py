@@ -100,10 +100,17 @@ class HttpProvider:
         self._told: set[str] = set()
         endpoint = {} if connection.endpoint is None else {"endpoint": dumps(connection.endpoint)}
         system = {} if self._system is None else {"system": self._system}
-        shaping = {**system, **connection.params}
+        self._asker = None
+        checked: dict[str, str] = {}
+        if connection.schema is not None:
+            from llmbatch.providers.structured.ask import SchemaAsker
+
+            self._asker = SchemaAsker(connection.schema)
+            checked["schema"] = self._asker.text
+        shaping = {**checked, **system, **connection.params}
         self._settings = (_digest(shaping), _digest({**endpoint, **shaping}))
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
-        self._settings_of_batch = (_digest({}), _digest(endpoint))
+        self._settings_of_batch = (_digest(checked), _digest({**endpoint, **checked}))
         self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
         self._files = LocalFiles(connection.allow_files)
         self.models = ModelUse()
@@ -162,6 +169,8 @@ class HttpProvider:
         """
         kind, target = self._resolve(row)
         self._resolved = None
+        if self._asker is not None:
+            self._asker.refuse_textless(target.endpoint)
         if kind.body is not None:
             self._files.refuse(kind.members)
             members, settings = kind.members, self._settings_of_batch[target.is_endpoint_forced]
@@ -172,6 +181,8 @@ class HttpProvider:
             members = self._compose(row, kind, target)
             if self._tiers is not None and self._tiers.asks_for_flex(kind, target, route):
                 members["service_tier"] = FLEX_VALUE
+            if self._asker is not None:
+                self._asker.ask(target.provider, target.endpoint, members)
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
             files = self._files.place(members)

@@ -182,10 +182,7 @@ class RunStats:
         if route is not None:
             route.last_row_at = event.at
         if event.status == "success":
-            self._counts.success += 1
-            self._counts.cut_answers += event.finish_reason == "length"
-            self._counts.answers_without_text += event.has_no_text
-            self._counts.cached += event.is_cached
+            self._counts.add_success(event)
             if route is not None:
                 route.success += 1
         elif event.status == "failed":
@@ -337,6 +334,7 @@ class RunStats:
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
+            repaired=counts.repaired,
             tiers=self._tiers.top(),
             routes=worst_routes(self._routes.values(), now),
             routes_total=len(self._routes),

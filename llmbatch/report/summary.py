@@ -93,6 +93,8 @@ class Summary:
     """Successes of this run whose answers have neither text nor other content."""
     cached: int = 0
     """Rows of this run that were answered from a cache."""
+    repaired: int = 0
+    """Rows of this run whose answers fit the schema since they were asked again (``--repair``)."""
     tiers: dict[str, int] = field(default_factory=dict)
     """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSummary, ...]
@@ -149,6 +151,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         cut_answers=last.cut_answers,
         answers_without_text=last.answers_without_text,
         cached=last.cached,
+        repaired=last.repaired,
         tiers=last.tiers,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)

@@ -363,6 +363,7 @@ class Reading:
             return None
         try:
             pending.request = self._run.provider.request(pending.row, pending.route.route)
+            pending.request.follow_ups = pending.follow_ups
         except MalformedRowError as error:
             pending.bytes = 0
             self._has_failed_row = True

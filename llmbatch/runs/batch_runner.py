@@ -27,7 +27,7 @@ from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords, check_names
 from llmbatch.runner.options import OnOutage, RunOptions, Tier
 from llmbatch.runs.local_simulator import LocalSimulator
-from llmbatch.runs.make_provider import ProviderArguments, RowFunction
+from llmbatch.runs.make_provider import ProviderArguments, RowFunction, loaded
 from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
 from llmbatch.runs.streaming import ResultStream
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
+    from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.storage.filesystem import Filesystem
 
     RowT = TypeVar("RowT", default=Any)
@@ -87,6 +88,9 @@ class _Keywords(Options, total=False):
     cache: str | Path | None
     allow_files: str | Path | None
     prices: str | Path | None
+    schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None
+    schema_lenient: bool
+    repair: int
     observers: Sequence[Observer | Callable[[Event], object]]
     canary: object
     judge_error: ErrorJudge | None
@@ -128,6 +132,10 @@ class BatchRunner(Generic[RowT, ValueT]):
         allow_files: the folder below which files that rows name with ``file:`` URLs are read; None: such rows fail.
         prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
             each model; a provider must tell its tokens.
+        schema: what answers must be: a pydantic model, a JSON Schema (a dictionary, or the path of a file), or
+            ``MODULE:CLASS``. It is asked for as the provider knows it, and checked; ``result.parsed`` is the value.
+        schema_lenient: whether JSON inside code fences or prose is found too.
+        repair: how often a row whose answer does not fit is asked again; then it is ``failed``: ``schema_mismatch``.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
@@ -168,6 +176,9 @@ class BatchRunner(Generic[RowT, ValueT]):
         cache: str | Path | None = None,
         allow_files: str | Path | None = None,
         prices: str | Path | None = None,
+        schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None = None,
+        schema_lenient: bool = False,
+        repair: int = 1,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
         judge_error: ErrorJudge | None = None,
@@ -180,6 +191,7 @@ class BatchRunner(Generic[RowT, ValueT]):
     ) -> None:
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers, fallback=fallback)
+        check_keywords(schema_lenient=schema_lenient, repair=repair)
         self.options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
         arguments = ProviderArguments(
             model=model,
@@ -195,6 +207,9 @@ class BatchRunner(Generic[RowT, ValueT]):
             pools=pools or {},
             cache=None if cache is None else str(cache),
             allow_files=None if allow_files is None else str(allow_files),
+            schema=loaded(schema),
+            schema_lenient=schema_lenient,
+            repair=repair,
             require_finish=self.options.require_finish,
             canary=canary,
             max_answer_memory=max_answer_memory,
