@@ -85,7 +85,7 @@ class CallSent:
     """A request is sent.
 
     ``row`` is 0 for a health check. ``probe``: it probes an open circuit. ``call`` numbers the calls of a route from 1;
-    the matching :class:`CallEnded` has the same number.
+    the matching :class:`CallEnded` has the same number. ``is_repair``: it asks again for an answer that did not fit.
     """
 
     at: float
@@ -94,6 +94,7 @@ class CallSent:
     attempt: int
     probe: bool
     call: int = 0
+    is_repair: bool = False
 
 
 @final

@@ -227,6 +227,8 @@ def _calls(summary: Summary) -> str:
     parts = [f"{summary.calls:,}"]
     if summary.retries:
         parts.append(plural(summary.retries, "retry", "retries"))
+    if summary.repairs:
+        parts.append(plural(summary.repairs, "repair"))
     if summary.probes:
         parts.append(plural(summary.probes, "probe"))
     if summary.throttles:

@@ -56,6 +56,7 @@ class Counts:
     cut_answers: int = 0
     answers_without_text: int = 0
     cached: int = 0
+    repairs: int = 0
     repaired: int = 0
     spending: Spending = field(default_factory=Spending)
 

@@ -118,6 +118,8 @@ class Snapshot:
     """Successes of this run whose answers have neither text nor other content."""
     cached: int
     """Rows of this run that were answered from a cache."""
+    repairs: int
+    """Calls that asked again for an answer that did not fit the schema."""
     repaired: int
     """Rows of this run whose answers fit the schema since they were asked again."""
     tiers: dict[str, int]

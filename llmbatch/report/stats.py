@@ -154,7 +154,8 @@ class RunStats:
             if event.row == 0:
                 self._counts.canaries += 1
         elif event.attempt > 1:
-            self._counts.retries += 1
+            self._counts.repairs += event.is_repair
+            self._counts.retries += not event.is_repair
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
 
@@ -334,6 +335,7 @@ class RunStats:
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
+            repairs=counts.repairs,
             repaired=counts.repaired,
             tiers=self._tiers.top(),
             routes=worst_routes(self._routes.values(), now),
