@@ -56,7 +56,8 @@ class CachingProvider:
     @property
     def _cache(self) -> AnswerCache:
         if self._opened is None:
-            self._opened = AnswerCache(self._path)
+            # With a check, a request whose answer is kept was sent because that did not fit.
+            self._opened = AnswerCache(self._path, replaces=self._admit is not None)
         return self._opened
 
     def check_model(self) -> None:

@@ -363,6 +363,8 @@ class Reading:
             return None
         try:
             pending.request = self._run.provider.request(pending.row, pending.route.route)
+            if pending.follow_ups and pending.moves <= sum(map(len, pending.routes)):
+                pending.follow_ups = 0  # another route is asked from the start, and again; but not for ever
             pending.request.follow_ups = pending.follow_ups
         except MalformedRowError as error:
             pending.bytes = 0
