@@ -72,12 +72,12 @@ class CheckedProvider:
         if row is None or outcome.verdict != "success":
             return outcome
         found = self._check(outcome, request)
-        return replace(outcome, parsed=found) if isinstance(found, Parsed) else self._misfit(outcome, request, found)
+        return _fitting(outcome, found) if isinstance(found, Parsed) else self._misfit(outcome, request, found)
 
     def admit(self, known: Outcome, request: Request) -> Outcome | None:
         """*known*, an answer that needs no call, as it would have been received; None if it does not fit."""
         found = self._check(known, request)
-        return replace(known, parsed=found) if isinstance(found, Parsed) else None
+        return _fitting(known, found) if isinstance(found, Parsed) else None
 
     def _check(self, outcome: Outcome, request: Request) -> Parsed | Misfit:
         return self._schema.check(answer_text(outcome, request.endpoint), lenient=self._lenient)
@@ -99,3 +99,9 @@ class CheckedProvider:
     async def aclose(self) -> None:
         """Close the inner provider; idempotent."""
         await self._inner.aclose()
+
+
+def _fitting(outcome: Outcome, parsed: Parsed) -> Outcome:
+    # It was made for this call, and a copy would cost as much as the check.
+    object.__setattr__(outcome, "parsed", parsed)
+    return outcome
