@@ -113,12 +113,12 @@ def answered(behavior: RowBehavior, path: str = CHAT, *, turns: int = 0) -> dict
     said: list[dict[str, str]] = [{"role": "user", "content": "rate this"}]
     said += [{"role": "assistant", "content": "{}"}, {"role": "user", "content": "again"}] * turns
     form = {"type": "json_schema", "name": "a", "schema": FORM, "json_schema": {"name": "a", "schema": FORM}}
-    request: dict[str, Any] = {
+    requests: dict[str, dict[str, Any]] = {
         CHAT: {"messages": said, "response_format": form},
         "/v1/responses": {"input": said, "text": {"format": form}},
         "/v1/messages": {"messages": said, "max_tokens": 500, "output_config": {"format": form}},
-    }[path]
-    plan = provider.answer("POST", path, {}, json.dumps({"model": "m"} | request).encode(), 0.0)
+    }
+    plan = provider.answer("POST", path, {}, json.dumps({"model": "m"} | requests[path]).encode(), 0.0)
     assert plan.status == 200
     body = json.loads(plan.body)
     assert isinstance(body, dict)
