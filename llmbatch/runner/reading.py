@@ -347,8 +347,7 @@ class Reading:
     def request_of(self, pending: PendingRow) -> Request | None:
         """Return the request of the row, built again if needed.
 
-        None if the input has changed, which ends the run, or if the row can be no request any more and has failed, such
-        as one whose file is gone.
+        None if the input has changed, which ends the run, or if the row has failed, such as one whose file is gone.
         """
         if pending.request is not None:
             return pending.request

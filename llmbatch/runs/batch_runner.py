@@ -132,10 +132,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         allow_files: the folder below which files that rows name with ``file:`` URLs are read; None: such rows fail.
         prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
             each model; a provider must tell its tokens.
-        schema: what answers must be: a pydantic model, a JSON Schema (a dictionary, or the path of a file), or
-            ``MODULE:CLASS``. It is asked for as the provider knows it, and checked; ``result.parsed`` is the value.
-        schema_lenient: whether JSON inside code fences or prose is found too.
-        repair: how often a row whose answer does not fit is asked again; then it is ``failed``: ``schema_mismatch``.
+        schema: a pydantic model, a JSON Schema, its path, or ``MODULE:CLASS``: answers are checked by it, and asked for
+            again up to ``repair`` times; ``schema_lenient`` finds JSON inside other text. See docs/structured.md.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
@@ -191,7 +189,6 @@ class BatchRunner(Generic[RowT, ValueT]):
     ) -> None:
         check_names(frozenset(options))
         check_keywords(endpoint=endpoint, max_answer_memory=max_answer_memory, headers=headers, fallback=fallback)
-        check_keywords(schema_lenient=schema_lenient, repair=repair)
         self.options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
         arguments = ProviderArguments(
             model=model,

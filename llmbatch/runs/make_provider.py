@@ -10,6 +10,7 @@ from llmbatch.core.errors import UsageError
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.runner.command_options import Endpoint
+from llmbatch.runner.keywords import check_keywords
 from llmbatch.runner.options import Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 
@@ -71,6 +72,9 @@ class ProviderArguments:
     transport: Transport | None
     judge_error: ErrorJudge | None
     judge_result: ResultJudge | None
+
+    def __post_init__(self) -> None:
+        check_keywords(schema_lenient=self.schema_lenient, repair=self.repair)
 
     def make(
         self,
