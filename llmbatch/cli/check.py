@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
-from llmbatch.cli.settings import Settings, output_of
+from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
 from llmbatch.display.format import count, duration, plural
@@ -25,6 +25,7 @@ from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.several import SeveralProviders
+from llmbatch.providers.structured.schema import AnswerSchema
 from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.preflight import check_first_row, check_prices, check_same_request, name_other_inputs
@@ -70,13 +71,16 @@ def check(settings: Settings) -> int:
 async def _read(settings: Settings, output: str) -> CheckReport:
     warnings: list[str] = []
     prices = Prices.read(settings.prices)
-    provider = _provider(settings, warn=warnings.append)
+    schema = schema_of(settings)
+    provider = _provider(settings, schema, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     shape = settings.shape
     with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
         try:
             name = settings.input
-            check_first_row(_provider(settings, needs_keys=True), rows, name, limit=settings.limit, strict=False)
+            check_first_row(
+                _provider(settings, schema, needs_keys=True), rows, name, limit=settings.limit, strict=False
+            )
         except (InputError, MissingKeyError):
             raise
         except UsageError:
@@ -114,7 +118,11 @@ async def _read(settings: Settings, output: str) -> CheckReport:
 
 
 def _provider(
-    settings: Settings, *, needs_keys: bool = False, warn: Callable[[str], None] = lambda text: None
+    settings: Settings,
+    schema: AnswerSchema | None,
+    *,
+    needs_keys: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> HttpProvider | SeveralProviders:
     return sending_nothing(
         model=settings.model,
@@ -129,6 +137,7 @@ def _provider(
         tier=settings.tier,
         pools=settings.pools,
         allow_files=settings.allow_files,
+        schema=schema,
         environ=os.environ,
         needs_keys=needs_keys,
         warn=warn,

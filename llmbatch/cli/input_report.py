@@ -26,6 +26,7 @@ from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.pools import Pools, make_providers
 from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.providers.several import SeveralProviders
+from llmbatch.providers.structured.schema import AnswerSchema
 from llmbatch.providers.tier_routes import tiers_of
 from llmbatch.runner.options import Tier
 from llmbatch.runner.tenant_keys import TenantKeys
@@ -250,6 +251,7 @@ def sending_nothing(
     tier: Tier,
     pools: Pools,
     allow_files: str | None,
+    schema: AnswerSchema | None = None,
     environ: Mapping[str, str],
     needs_keys: bool = False,
     warn: Callable[[str], None] = lambda text: None,
@@ -275,6 +277,7 @@ def sending_nothing(
         environ=environ if needs_keys else _keyless(environ, variables),
         allow_files=allow_files,
         tiers=tiers_of(tier),
+        schema=schema,
         sim_url=lambda: _SIM_URL,
         sim_scenarios=LocalSimulator.scenarios,
     )

@@ -34,6 +34,7 @@ _WHY: dict[Local, str] = {
     "key": "it cannot choose a key",
     "folder": "it cannot write outside its folder",
     "subfolder": "it cannot have files read outside the folders below its own",
+    "file": "it cannot read outside its folder, or import code",
     "literal": "it cannot send what your environment holds",
     "never": "only you can choose that",
 }
@@ -133,6 +134,8 @@ def _may_set(option: Option, value: Value, folder: Path) -> bool:
             return value == "-" or _is_inside(str(value), folder)
         case "subfolder":
             return _is_inside(str(value), folder)
+        case "file":
+            return ":" not in str(value) and _is_inside(str(value), folder)
         case "literal":
             return isinstance(value, tuple) and not any("$" in text for _, text in cast("Headers", value))
         case "never":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
-from llmbatch.cli.settings import Settings, output_of
+from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import OutputError
@@ -103,6 +103,9 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             cache=settings.cache,
             allow_files=settings.allow_files,
             prices=settings.prices,
+            schema=schema_of(settings),
+            schema_lenient=settings.schema_lenient,
+            repair=settings.repair,
             observers=observers,
             environ=os.environ,
             max_answer_memory=settings.max_answer_memory,

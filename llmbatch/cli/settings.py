@@ -28,9 +28,10 @@ from llmbatch.runner.value_types import Value
 if TYPE_CHECKING:
     from llmbatch.inputs.shape import RowShape
     from llmbatch.providers.pools import PoolRoute, Pools
+    from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.runs.batch_runner import Options
 
-__all__ = ["CommandLine", "Settings", "output_of", "resolve"]
+__all__ = ["CommandLine", "Settings", "output_of", "resolve", "schema_of"]
 
 _LOCAL_PATH = Path(LOCAL_CONFIG)
 _KEY = "api_key_env"
@@ -149,6 +150,19 @@ def output_of(settings: Settings) -> str:
     return "-" if settings.input == "-" else str(default_output(settings.input))
 
 
+def schema_of(settings: Settings) -> AnswerSchema | None:
+    """The schema of answers, loaded; None if the run has none.
+
+    Raises:
+        UsageError: it is none, cannot be read or imported, or jsonschema-rs is not installed.
+    """
+    if settings.schema is None:
+        return None
+    from llmbatch.providers.structured.load import load_schema
+
+    return load_schema(settings.schema, what="--schema")
+
+
 def _merge(values: dict[str, Value], stronger: Mapping[str, Value]) -> None:
     """Let *stronger* win in *values*; headers are a set, of which each is won by its name."""
     for name, value in stronger.items():
@@ -214,6 +228,12 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
     if settings.output == "-" and (settings.retry_failed or settings.overwrite):
         flag = "--retry-failed" if settings.retry_failed else "--overwrite"
         raise UsageError(f"{flag} needs an output file, and -o is '-'", hint="name a file with -o results.jsonl")
+    for name in ("schema_lenient", "repair"):
+        if settings.schema is None and settings.origin.get(name, "").startswith("--"):
+            raise UsageError(
+                f"{settings.origin[name]} needs a schema, and there is none",
+                hint="name a JSON Schema with --schema FILE, or a pydantic model with --schema MODULE:CLASS",
+            )
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v contradict each other", hint="give one of them")
     if settings.proxy and "@" in settings.proxy and settings.origin["proxy"] != "LLMBATCH_PROXY":

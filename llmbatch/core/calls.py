@@ -11,6 +11,7 @@ __all__ = [
     "CIRCUIT_OPEN",
     "LimitKind",
     "Outcome",
+    "Parsed",
     "RateLimit",
     "Reply",
     "Request",
@@ -75,6 +76,10 @@ class Request:
     """The output tokens that one answer has at most; None: unknown."""
     answers: int = 1
     """The answers that it asks for, each with so many tokens."""
+    follow_ups: int = 0
+    """Number of follow-ups of its row up to this request; 0 if there was none."""
+    first: Request | None = field(default=None, repr=False)
+    """Of a follow-up: the request that began the conversation."""
 
 
 @dataclass(slots=True)
@@ -142,6 +147,14 @@ class Usage:
 
 
 @record
+class Parsed:
+    """An answer that fits the schema of the run: its JSON, in one line, and its value (a model, or a JSON value)."""
+
+    json: str
+    value: object
+
+
+@record
 class RateLimit:
     """One rate limit as an answer reports it. ``kind`` is what is counted, ``limit`` how much of it is allowed.
 
@@ -161,7 +174,8 @@ class Outcome:
     """Outcome of one attempt.
 
     ``retry``: resending the row may help. ``row_is_bad``: the refusal names the row's own content (too long, filtered)
-    and needs no further evidence. ``key_refused``: the API key was refused. ``retry_after``: wait in seconds that the
+    and needs no further evidence; of a success, that the answer is of no use: for the route the call was good, and the
+    row fails with ``code``. ``key_refused``: the API key was refused. ``retry_after``: wait in seconds that the
     provider named, never shortened; None if it named none. ``min_backoff``: minimum seconds before this row is resent.
     ``body``: the response's JSON in one line, keys masked; None if there was none. ``text``: the answer's text; empty
     if the answer has neither text nor other content, None if it has no text to have (tool calls, embeddings).
@@ -173,7 +187,7 @@ class Outcome:
     async function returned. ``limits``: rate limits that a good answer reported or a refusal stated. ``tier``: that the
     provider says it billed, ``standard`` for its default; None if it says nothing. ``lacks_capacity``: the cheaper tier
     that was asked for has none now, which says nothing about the row. ``is_cached``: it is the
-    answer to an equal request, and cost no call.
+    answer to an equal request, and cost no call. ``parsed``: the answer's value, if it fits the schema of the run.
     """
 
     verdict: Verdict
@@ -200,6 +214,7 @@ class Outcome:
     follow_up: Request | None = None
     tier: str | None = None
     lacks_capacity: bool = False
+    parsed: Parsed | None = field(default=None, repr=False)
 
     @property
     def is_withheld(self) -> bool:

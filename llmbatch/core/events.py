@@ -85,7 +85,7 @@ class CallSent:
     """A request is sent.
 
     ``row`` is 0 for a health check. ``probe``: it probes an open circuit. ``call`` numbers the calls of a route from 1;
-    the matching :class:`CallEnded` has the same number.
+    the matching :class:`CallEnded` has the same number. ``is_repair``: it asks again for an answer that did not fit.
     """
 
     at: float
@@ -94,6 +94,7 @@ class CallSent:
     attempt: int
     probe: bool
     call: int = 0
+    is_repair: bool = False
 
 
 @final
@@ -169,7 +170,8 @@ class RowFinished:
     """The result of a row was passed to the sink. ``attempts`` and ``finish_reason``: as in the output line.
 
     ``has_no_text``: a success whose answer has neither text nor other content. ``tier``: as in the output line; empty
-    if that has none. ``is_cached``: it cost no call.
+    if that has none. ``is_cached``: it cost no call. ``is_repaired``: its answer fits the schema since it was asked
+    again.
     """
 
     at: float
@@ -182,6 +184,7 @@ class RowFinished:
     has_no_text: bool = False
     tier: str = ""
     is_cached: bool = False
+    is_repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)

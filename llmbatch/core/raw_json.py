@@ -95,7 +95,7 @@ def parse(text: str) -> JSON:
 def _translated(error: json.JSONDecodeError | StopIteration | RecursionError) -> RawJsonError:
     """The error for one of the scanner's."""
     if isinstance(error, json.JSONDecodeError):
-        return RawJsonError(f"{error.msg} at column {error.pos + 1}")
+        return RawJsonError(f"{error.msg.removesuffix(' at')} at column {error.pos + 1}")
     if isinstance(error, StopIteration):
         return RawJsonError(f"Expecting value at column {error.value + 1}")
     return NestingError("nested too deeply")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
-from llmbatch.core.calls import Usage
+from llmbatch.core.calls import Parsed, Usage
 from llmbatch.core.errors import RowFailedError
 from llmbatch.core.raw_json import JSON, dumps, parse
 
@@ -78,7 +78,8 @@ class Result(Generic[RowT_co, ValueT_co]):
     answers of a provider. ``body`` is the provider's answer as JSON text (see :meth:`json`), ``metadata_json`` the
     row's own metadata. ``attempts`` counts the requests that carried the row, without failed probes; ``deferrals`` how
     often it was parked. ``finish_reason`` is why the answer ended, if that is no normal stop: ``length`` if its token
-    limit cut it, else the provider's word. ``cached``: it is the answer to an equal request, and cost no call.
+    limit cut it, else the provider's word. ``fit`` is the answer that fits the schema of the run (see :attr:`parsed`).
+    ``cached``: it is the answer to an equal request, and cost no call.
     ``route`` is the label of the route that answered, if a pool or a fallback was used. ``tier`` is the service tier
     that the provider says it billed, if one was asked for or it is another than the standard one. ``retry_after`` is in
     seconds from when the run stopped, ``retry_at`` is the same as a time (ISO 8601, UTC).
@@ -107,6 +108,7 @@ class Result(Generic[RowT_co, ValueT_co]):
     retry_at: str | None = None
     settings: str = ""
     finish_reason: str | None = None
+    fit: Parsed | None = field(default=None, repr=False)
     cached: bool = False
     route: str | None = None
     tier: str | None = None
@@ -128,6 +130,11 @@ class Result(Generic[RowT_co, ValueT_co]):
         if self.error_code is None:
             return None
         return {"code": self.error_code, "message": self.error_message or ""}
+
+    @property
+    def parsed(self) -> Any:
+        """The answer as the run's schema has it: an instance of its model, or a JSON value; None if it does not fit."""
+        return None if self.fit is None else self.fit.value
 
     def unwrap(self) -> ValueT_co:
         """Return ``value``, typed as the function returns it.
@@ -179,6 +186,8 @@ def encode_line(result: Result) -> bytes:
     metadata = result.metadata_json or "null"
     settings = f',"settings":{dumps(result.settings)}' if result.settings else ""
     finish = f',"finish_reason":{dumps(result.finish_reason)}' if result.finish_reason else ""
+    if result.fit is not None:
+        finish += f',"parsed":{result.fit.json}'
     finish += ',"cached":true' if result.cached else ""
     route = f',"route":{dumps(result.route)}' if result.route else ""
     tier = f',"tier":{dumps(result.tier)}' if result.tier else ""

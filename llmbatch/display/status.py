@@ -45,7 +45,7 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
         facts.append(("torn", f"{count(report.torn_bytes)} bytes of an unfinished last line; its row is sent again"))
     facts += _labeled("failed", failure_lines(report.failures, _MOST_CODES))
     facts += tier_facts(report.tiers)
-    facts += answer_facts(report.cut_answers, report.answers_without_text)
+    facts += answer_facts(report.cut_answers, report.answers_without_text, report.journal.repaired)
     if report.cached:
         facts.append(("cached", f"{plural(report.cached, 'row')} answered from a cache"))
     if report.failed:

@@ -98,6 +98,7 @@ class StatusReport:
         value["began"] = None if journal.began is None else to_iso(journal.began)
         value["ended"] = None if self.ended is None else to_iso(self.ended)
         value["runs"] = journal.runs
+        value["repaired"] = journal.repaired
         value["outages"] = [self._outage_json(outage, wall) for outage in journal.outages]
         value["failures"] = [
             {"code": group.code, "count": group.count, "message": group.message, "ids": group.ids[:3]}

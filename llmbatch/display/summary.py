@@ -89,7 +89,7 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     facts += tier_facts(summary.tiers)
     if summary.failures_by_code:
         facts.append(("failed", codes_phrase(summary.failures_by_code, 5)))
-    facts += answer_facts(summary.cut_answers, summary.answers_without_text)
+    facts += answer_facts(summary.cut_answers, summary.answers_without_text, summary.repaired)
     first = from_iso(summary.retry_at)
     if summary.exit_code == 75 and first is not None:
         facts.append(("deferred", f"{plural(summary.deferred, 'row')}, may be sent again from {local_time(first)}"))
@@ -130,9 +130,14 @@ def tier_facts(tiers: Mapping[str, int]) -> list[tuple[str, str]]:
     return [("tiers", codes_phrase(tiers, 5))] if tiers else []
 
 
-def answer_facts(cut: int, without_text: int) -> list[tuple[str, str]]:
-    """Pairs of label and text that count successes that may be of no use; those that there are none of have no line."""
+def answer_facts(cut: int, without_text: int, repaired: int) -> list[tuple[str, str]]:
+    """Pairs of label and text that count successes: repaired ones, and those that may be of no use.
+
+    Those that there are none of have no line.
+    """
     facts = []
+    if repaired:
+        facts.append(("repaired", f"{plural(repaired, 'row')} asked again until the answer fit the schema"))
     if cut:
         was = "answer was" if cut == 1 else "answers were"
         facts.append(
@@ -222,6 +227,8 @@ def _calls(summary: Summary) -> str:
     parts = [f"{summary.calls:,}"]
     if summary.retries:
         parts.append(plural(summary.retries, "retry", "retries"))
+    if summary.repairs:
+        parts.append(plural(summary.repairs, "repair"))
     if summary.probes:
         parts.append(plural(summary.probes, "probe"))
     if summary.throttles:

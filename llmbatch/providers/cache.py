@@ -30,15 +30,23 @@ class CachingProvider:
         inner: answers what is not in the cache.
         path: of the cache; opened at the first look.
         require_finish: whether an answer that was cut at its token limit is no good one.
+        admit: checks an answer that is in the cache, and completes it; if it gives None the answer is not used.
         warn: called once if answers cannot be kept any more.
     """
 
     def __init__(
-        self, inner: Provider, path: str, *, require_finish: bool, warn: Callable[[str], None] = lambda text: None
+        self,
+        inner: Provider,
+        path: str,
+        *,
+        require_finish: bool,
+        admit: Callable[[Outcome, Request], Outcome | None] | None = None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._inner = inner
         self._path = path
         self._require_finish = require_finish
+        self._admit = admit
         self._warn = warn
         self._opened: AnswerCache | None = None
         self._is_told = False
@@ -48,7 +56,8 @@ class CachingProvider:
     @property
     def _cache(self) -> AnswerCache:
         if self._opened is None:
-            self._opened = AnswerCache(self._path)
+            # With a check, a request whose answer is kept was sent because that did not fit.
+            self._opened = AnswerCache(self._path, replaces=self._admit is not None)
         return self._opened
 
     def check_model(self) -> None:
@@ -98,7 +107,7 @@ class CachingProvider:
         kept = None if key is None else self._cache.get(key)
         known = None if kept is None else _read(kept)
         if known is not None and self._is_good(known):
-            return known
+            return known if self._admit is None else self._admit(known, request)
         return None
 
     def ping(self, like: Request) -> Request | None:
@@ -109,7 +118,7 @@ class CachingProvider:
         """Send once by the inner provider, and keep a good answer to a row."""
         outcome = await self._inner.call(request, row, timeout=timeout)
         if row is not None and outcome.follow_up is None and self._is_good(outcome):
-            key = self.flight_key(request)
+            key = self.flight_key(request.first or request)
             if key is not None:
                 self._cache.put(key, _written(outcome))
         if self._cache.fault and not self._is_told:
@@ -119,7 +128,8 @@ class CachingProvider:
 
     def _is_good(self, outcome: Outcome) -> bool:
         is_cut = self._require_finish and outcome.finish_reason == "length"
-        return outcome.verdict == "success" and outcome.body is not None and not is_cut
+        is_success = outcome.verdict == "success" and not outcome.row_is_bad
+        return is_success and outcome.body is not None and not is_cut
 
     async def aclose(self) -> None:
         """Close the inner provider and the cache, with all that was answered; idempotent."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-__all__ = ["CHECKED", "ENDPOINTS", "PROVIDERS", "Auth", "Endpoint", "KnownProvider", "split_model"]
+__all__ = ["CHECKED", "ENDPOINTS", "PROVIDERS", "Auth", "Endpoint", "KnownProvider", "Structured", "split_model"]
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
 """A wire format: four of OpenAI's, Anthropic's messages, and batch rows to other paths, which are only passed on."""
@@ -19,6 +19,13 @@ ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 
 Auth = Literal["bearer", "x-api-key", "api-key", "none"]
 """How the key is sent: ``Authorization: Bearer``, Anthropic's header, Azure's header, or no key at all."""
+
+Structured = Literal["schema", "object", "response_format"]
+"""How it is asked for an answer that fits a schema.
+
+``schema``: as the wire format has it. ``object``: it knows ``{"type": "json_object"}`` alone, so that the schema goes
+into the system prompt. ``response_format``: it has chat's parameter on the responses endpoint too.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,8 @@ class KnownProvider:
     """The path that follows the host in ``base_env`` where that names a host alone."""
     aliases: tuple[str, ...] = ()
     """Prefixes by which other tools call it; never split off, only understood for a suggestion."""
+    structured: Structured = "schema"
+    """How it is asked for structured answers."""
     note: str = ""
     """What is different there, for the documentation."""
     source: str = ""
@@ -150,6 +159,7 @@ _TABLE = (
         example="deepseek-chat",
         own_models_only=True,
         aliases=("deepseek-ai",),
+        structured="object",
         source="https://api-docs.deepseek.com/",
     ),
     KnownProvider(
@@ -240,6 +250,7 @@ _TABLE = (
         title="Perplexity",
         example="perplexity/sonar",
         aliases=("pplx", "perplexity-ai", "perplexityai"),
+        structured="response_format",
         note="The Agent API: the responses format. Chat completions (Sonar) ended on 27 September 2026.",
         source="https://docs.perplexity.ai/docs/agent-api/migrate-from-sonar/overview",
     ),

@@ -100,7 +100,13 @@ class HttpProvider:
         self._told: set[str] = set()
         endpoint = {} if connection.endpoint is None else {"endpoint": dumps(connection.endpoint)}
         system = {} if self._system is None else {"system": self._system}
+        self._asker = None
         shape = {"(shape)": connection.shape} if connection.shape else {}
+        if connection.schema is not None:
+            from llmbatch.providers.structured.ask import SchemaAsker
+
+            self._asker = SchemaAsker(connection.schema)
+            shape["schema"] = self._asker.text
         shaping = {**system, **shape, **connection.params}
         self._settings = (_digest(shaping), _digest({**endpoint, **shaping}))
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
@@ -163,6 +169,8 @@ class HttpProvider:
         """
         kind, target = self._resolve(row)
         self._resolved = None
+        if self._asker is not None:
+            self._asker.refuse_textless(target.endpoint)
         if kind.body is not None:
             self._files.refuse(kind.members)
             members, settings = kind.members, self._settings_of_batch[target.is_endpoint_forced]
@@ -173,6 +181,8 @@ class HttpProvider:
             members = self._compose(row, kind, target)
             if self._tiers is not None and self._tiers.asks_for_flex(kind, target, route):
                 members["service_tier"] = FLEX_VALUE
+            if self._asker is not None:
+                self._asker.ask(target.provider, target.endpoint, members)
             if target.url in self._streaming:
                 members.setdefault("stream", "false")
             files = self._files.place(members)

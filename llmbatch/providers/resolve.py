@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from llmbatch.core.calls import Route
@@ -31,6 +32,9 @@ from llmbatch.providers.urls import (
     proxy_secrets,
     raw_url,
 )
+
+if TYPE_CHECKING:
+    from llmbatch.providers.structured.schema import AnswerSchema
 
 __all__ = ["ProviderSettings", "Resolver", "Target"]
 
@@ -81,6 +85,8 @@ class ProviderSettings:
     """The folder below which local files that rows name are read; None: such rows are refused."""
     tiers: tuple[str, ...] = ()
     """The service tiers to ask for, preferred first: ``flex``, and maybe ``standard``; empty: the standard one."""
+    schema: AnswerSchema | None = None
+    """What answers must be: rows that are not sent as they are ask for it."""
     sim_url: Callable[[], str] | None = field(default=None, repr=False)
     """Gives the simulated provider's base URL, called once and only if a row needs it."""
     sim_scenarios: Callable[[], tuple[str, ...]] | None = field(default=None, repr=False)
@@ -91,6 +97,10 @@ class ProviderSettings:
             raise UsageError(f"model is {self.model!a}, which is not text", hint="name one with -m PROVIDER/MODEL")
         if self.endpoint is not None and self.endpoint not in ENDPOINTS:
             raise UsageError(f"endpoint is {self.endpoint!r}, must be one of {', '.join(ENDPOINTS)}")
+        if self.schema is not None and self.endpoint in ("embeddings", "raw"):
+            raise UsageError(
+                f"--schema checks texts, and answers of --endpoint {self.endpoint} have none", hint="leave out --schema"
+            )
         if self.base_url:
             parse_base_url(self.base_url, name="--base-url")
         if self.proxy is not None:

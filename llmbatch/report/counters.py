@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from llmbatch.core.events import RowFinished
 from llmbatch.report.spending import Spending
 
 __all__ = ["OTHER", "CodeCounter", "Counts"]
@@ -55,7 +56,17 @@ class Counts:
     cut_answers: int = 0
     answers_without_text: int = 0
     cached: int = 0
+    repairs: int = 0
+    repaired: int = 0
     spending: Spending = field(default_factory=Spending)
+
+    def add_success(self, event: RowFinished) -> None:
+        """Count a row that has succeeded."""
+        self.success += 1
+        self.cut_answers += event.finish_reason == "length"
+        self.answers_without_text += event.has_no_text
+        self.cached += event.is_cached
+        self.repaired += event.is_repaired
 
     @property
     def rows(self) -> int:

@@ -1,4 +1,4 @@
-"""The history of one output over all of its runs: when they began and ended, their outages, and each route's speed.
+"""The history of one output over all of its runs: begin and end, outages, each route's speed, and repaired rows.
 
 Pure: wall time is handed in and decides nothing. Does not read or write the sidecar that keeps it between runs
 (:mod:`llmbatch.display.status_file`).
@@ -55,6 +55,7 @@ class Journal:
         self.began = from_iso(values.get("began"))
         self.ended = from_iso(values.get("ended"))
         self.runs = _count(values.get("runs"))
+        self._kept_repaired = self.repaired = _count(values.get("repaired"))
         self.dropped = _count(values.get("dropped_outages"))
         self.outages = [outage for value in _list(values.get("outages")) if (outage := _outage(value)) is not None]
         self._kept = {label: speed for label, value in _pairs(values.get("routes")) if (speed := _speed(value))}
@@ -92,10 +93,12 @@ class Journal:
     def to_json(self, stats: RunStats) -> dict[str, JSON]:
         """The history as JSON, with the speeds of this run from *stats*."""
         self.speeds = _added(self._kept, stats)
+        self.repaired = self._kept_repaired + stats.snapshot().repaired
         return {
             "began": None if self.began is None else to_iso(self.began),
             "ended": None if self.ended is None else to_iso(self.ended),
             "runs": self.runs,
+            "repaired": self.repaired,
             "dropped_outages": self.dropped,
             "outages": [outage.to_json() for outage in self.outages],
             "routes": {

@@ -24,13 +24,14 @@ _MOST_MESSAGE_CHARACTERS = 1000
 _OTHER_ROUTES = "(other routes)"
 
 _STRING = rb'"(?:[^"\\]|\\.)*"'
-_TAIL = (
+_HEAD = (
     rb',"usage":(?:null|\{"input_tokens":([0-9]{1,18}),"output_tokens":([0-9]{1,18})\})'
     rb',"cost_usd":(null|[-+.0-9eE]{1,40}),"model":(null|' + _STRING + rb")"
     rb',"attempts":[0-9]+,"deferrals":[0-9]+,"latency_s":(null|[0-9.]{1,40})(?:,"settings":"[0-9a-f]{1,64}")?'
-    rb'(?:,"finish_reason":(' + _STRING + rb'))?(,"cached":true)?'
-    rb'(?:,"route":(' + _STRING + rb'))?(?:,"tier":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
+    rb'(?:,"finish_reason":(' + _STRING + rb"))?"
 )
+_PARSED = b',"parsed":'
+_END = rb'(,"cached":true)?(?:,"route":(' + _STRING + rb'))?(?:,"tier":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
 _is_failed = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","status":"failed"[,}]').match
 _match_id = re.compile(rb'\{"row":[0-9]+,"hash":"[0-9a-f]+","status":"failed","id":(' + _STRING + rb"|[^,]+),").match
 _match_error = re.compile(
@@ -42,7 +43,11 @@ _match_error = re.compile(
     + _STRING
     + rb')(?=,"usage":)'
 ).match
-_match_tail = re.compile(_TAIL).match
+_match_tail = re.compile(_HEAD + _END).match
+# The parsed answer is any JSON value. Behind an object or a list without more members the end is known by its last
+# bytes; a line with others is parsed.
+_match_tail_with_parsed = re.compile(_HEAD + rb"(?=" + _PARSED + rb")()()()").match
+_ENDS_WITH_PARSED = tuple(close + b',"metadata":null}' + end for close in (b"}", b"]") for end in (b"", b"\n", b"\r\n"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +144,13 @@ class OutputLines:
         # A text or a body cannot hold this unescaped behind the line's own member, and metadata that does fails to
         # match: what is not exactly as this version writes it is parsed instead.
         end = line.rfind(b',"usage":')
-        found = _match_tail(line, end)
+        found = _match_tail(line, end) or _tail_with_parsed(line, end)
         if found is None:
             self._add_parsed(line, failed=failed)
             return
         inputs, outputs, cost, model, latency, finish, cached, route, tier = found.groups()
-        self.cached += cached is not None
-        if tier is not None:
+        self.cached += bool(cached)
+        if tier:
             self.tiers.add(str(parse(tier.decode("utf-8", "replace"))))
         if not failed:
             self.cut_answers += finish == b'"length"'
@@ -224,6 +229,13 @@ def failed_row(line: bytes) -> FailedRow:
     about = value.get("error")
     about = about if isinstance(about, dict) else {}
     return FailedRow(value.get("id"), str(about.get("code") or ""), str(about.get("message") or ""))
+
+
+def _tail_with_parsed(line: bytes, at: int) -> re.Match[bytes] | None:
+    """The match of a line with a parsed answer, if it is sure that what begins *at* is not inside that."""
+    if not line.endswith(_ENDS_WITH_PARSED) or line.count(_PARSED) != 1:
+        return None
+    return _match_tail_with_parsed(line, at)
 
 
 def _parsed(line: bytes) -> dict[str, JSON]:

@@ -118,6 +118,10 @@ class Snapshot:
     """Successes of this run whose answers have neither text nor other content."""
     cached: int
     """Rows of this run that were answered from a cache."""
+    repairs: int
+    """Calls that asked again for an answer that did not fit the schema."""
+    repaired: int
+    """Rows of this run whose answers fit the schema since they were asked again."""
     tiers: dict[str, int]
     """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSnapshot, ...]

@@ -154,7 +154,8 @@ class RunStats:
             if event.row == 0:
                 self._counts.canaries += 1
         elif event.attempt > 1:
-            self._counts.retries += 1
+            self._counts.repairs += event.is_repair
+            self._counts.retries += not event.is_repair
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
 
@@ -182,10 +183,7 @@ class RunStats:
         if route is not None:
             route.last_row_at = event.at
         if event.status == "success":
-            self._counts.success += 1
-            self._counts.cut_answers += event.finish_reason == "length"
-            self._counts.answers_without_text += event.has_no_text
-            self._counts.cached += event.is_cached
+            self._counts.add_success(event)
             if route is not None:
                 route.success += 1
         elif event.status == "failed":
@@ -337,6 +335,8 @@ class RunStats:
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
+            repairs=counts.repairs,
+            repaired=counts.repaired,
             tiers=self._tiers.top(),
             routes=worst_routes(self._routes.values(), now),
             routes_total=len(self._routes),

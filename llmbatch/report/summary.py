@@ -93,6 +93,10 @@ class Summary:
     """Successes of this run whose answers have neither text nor other content."""
     cached: int = 0
     """Rows of this run that were answered from a cache."""
+    repairs: int = 0
+    """Calls that asked again for an answer that did not fit the schema (``--repair``)."""
+    repaired: int = 0
+    """Rows of this run whose answers fit since they were asked again."""
     tiers: dict[str, int] = field(default_factory=dict)
     """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSummary, ...]
@@ -149,6 +153,8 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         cut_answers=last.cut_answers,
         answers_without_text=last.answers_without_text,
         cached=last.cached,
+        repairs=last.repairs,
+        repaired=last.repaired,
         tiers=last.tiers,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)

@@ -70,8 +70,7 @@ class RunRoute:
         self.parked: dict[int, PendingRow] = {}
         self.unfinished = 0
         """Unfinished rows in memory."""
-        self.prefer_new = False
-        self.skipped = False
+        self.prefer_new = self.skipped = False
         """Whether rows were skipped, to be read in a later pass over the input."""
         self.template: Request | None = None
         """The first request sent, from which the smallest request (a ping) is made."""
@@ -119,6 +118,7 @@ class PendingRow:
         "cost",
         "deferrals",
         "earlier_usage",
+        "follow_ups",
         "is_body_dropped",
         "is_retry",
         "last",
@@ -147,7 +147,7 @@ class PendingRow:
         """Whether it is sent again because it failed, and not because it was parked or moved."""
         self.bytes = 0
         """Length of the dropped body."""
-        self.attempts = self.deferrals = self.retry_number = 0
+        self.attempts = self.deferrals = self.retry_number = self.follow_ups = 0
         self.probes = 0
         """Failed probes by this row."""
         self.moves = 0

@@ -259,6 +259,29 @@ class CommandOptions(RunOptions):
         help="System prompt for rows that have none.",
         group="Model",
     )
+    schema: str | None = option(
+        None,
+        Text("FILE|MODULE:CLASS"),
+        "--schema",
+        help="Ask for answers that fit this JSON Schema, or pydantic model, and check them; good lines have parsed.",
+        unset="none",
+        group="Model",
+        local="file",
+    )
+    schema_lenient: bool = option(
+        False,
+        Switch(),
+        "--schema-lenient",
+        help="With --schema, find JSON inside code fences or prose too.",
+        group="Model",
+    )
+    repair: int = option(
+        1,
+        Whole(0, 100, "times"),
+        "--repair",
+        help="With --schema, ask again up to N times for an answer that does not fit, telling the model why.",
+        group="Model",
+    )
     max_answer_memory: int = option(
         512_000_000,
         Size(1_000_000),

@@ -49,6 +49,7 @@ class Finisher:
             # For the route the call was a success: only its row has failed.
             status, outcome = "failed", replace(outcome, code="truncated", message=_TRUNCATED, value=None)
         failed = status == "failed"
+        fit = None if failed else outcome.parsed
         result = Result(
             row.number,
             row.hash,
@@ -70,6 +71,7 @@ class Finisher:
             value=outcome.value,
             settings="" if pending.request is None else pending.request.settings,
             finish_reason=outcome.finish_reason,
+            fit=fit,
             cached=outcome.is_cached,
             cost_usd=_cost(pending, outcome),
             tier=_told_tier(pending, outcome),
@@ -83,7 +85,9 @@ class Finisher:
         what = (row.number, status, code, pending.attempts)
         self._emit(
             RowFinished(
-                *(now, label, *what, outcome.finish_reason, has_no_text), result.tier or "", is_cached=outcome.is_cached
+                *(now, label, *what, outcome.finish_reason, has_no_text, result.tier or ""),
+                is_cached=outcome.is_cached,
+                is_repaired=fit is not None and pending.follow_ups > 0,
             )
         )
         if now - self._told_at >= PROGRESS_SECONDS:

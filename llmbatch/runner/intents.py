@@ -104,12 +104,11 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(
         ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
     ),
-    **dict.fromkeys(("repair", "validate-output"), "answers are not checked yet: what a model wrote is a success"),
+    **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
     "stream": "answers are read whole: a result line cannot hold a stream",
-    "schema": 'send the schema as a parameter: -P response_format=\'{"type":"json_schema",…}\'',
 }
 
 _COMMANDS: dict[str, str] = {

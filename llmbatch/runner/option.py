@@ -16,7 +16,7 @@ from llmbatch.runner.value_types import Choice, Switch, Value, ValueType
 __all__ = ["GROUPS", "Drill", "Group", "Local", "Option", "option", "options_of"]
 
 Group = Literal["Input and output", "Model", "Pace", "Outages", "Display"]
-Local = Literal["any", "loopback", "key", "folder", "subfolder", "literal", "never"]
+Local = Literal["any", "loopback", "key", "folder", "subfolder", "file", "literal", "never"]
 Drill = Literal["no", "flag", "policy"]
 
 GROUPS: tuple[Group, ...] = ("Input and output", "Model", "Pace", "Outages", "Display")
@@ -48,7 +48,7 @@ class Option:
     local: Local = "any"
     """Values allowed in ``./llmbatch.toml``: ``any``; ``loopback``: URLs of this machine; ``key``: the name of a key's
     variable if requests stay on this machine; ``folder``: paths in the file's own folder; ``subfolder``: folders below
-    it; ``literal``: values without variables; ``never``: none."""
+    it; ``file``: as ``folder``, but no MODULE:CLASS; ``literal``: values without variables; ``never``: none."""
     after: str = ""
     """Name of the option that it follows in the help; empty: by its group and place in the class."""
     drill: Drill = "no"

@@ -347,8 +347,7 @@ class Reading:
     def request_of(self, pending: PendingRow) -> Request | None:
         """Return the request of the row, built again if needed.
 
-        None if the input has changed, which ends the run, or if the row can be no request any more and has failed, such
-        as one whose file is gone.
+        None if the input has changed, which ends the run, or if the row has failed, such as one whose file is gone.
         """
         if pending.request is not None:
             return pending.request
@@ -363,6 +362,9 @@ class Reading:
             return None
         try:
             pending.request = self._run.provider.request(pending.row, pending.route.route)
+            if pending.follow_ups and pending.moves <= sum(map(len, pending.routes)):
+                pending.follow_ups = 0  # another route is asked from the start, and again; but not for ever
+            pending.request.follow_ups = pending.follow_ups
         except MalformedRowError as error:
             pending.bytes = 0
             self._has_failed_row = True

@@ -176,7 +176,8 @@ class Scheduler:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._budgets.reserve(attempt, now)
         run.costs.reserve(attempt)
-        run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial))
+        is_repair = pending.follow_ups > 0 and not pending.is_retry
+        run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial, is_repair))
         return attempt
 
     def _give_back(self, pending: PendingRow) -> None:

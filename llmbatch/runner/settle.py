@@ -190,13 +190,15 @@ class Settler:
     # Rows.
 
     def _succeed(self, pending: PendingRow, outcome: Outcome, now: float) -> None:
-        """Finish the row as successful, or queue the follow-up request of its answer."""
+        """Finish the row, or queue the follow-up request of its answer."""
         if outcome.follow_up is None:
-            self._end(pending, outcome, "success", now)
+            self._end(pending, outcome, "failed" if outcome.row_is_bad else "success", now)
             return
         used, spent = outcome.usage or Usage(0, 0), pending.earlier_usage or Usage(0, 0)
         pending.earlier_usage = Usage(spent.input_tokens + used.input_tokens, spent.output_tokens + used.output_tokens)
         pending.request, pending.is_retry = outcome.follow_up, False
+        pending.follow_ups += 1
+        pending.request.follow_ups = pending.follow_ups
         if pending.route.state.is_closed:
             self._run.backlog.enqueue(pending, first=True)
         else:

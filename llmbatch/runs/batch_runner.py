@@ -28,7 +28,7 @@ from llmbatch.runner.keywords import check_keywords, check_names
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator
-from llmbatch.runs.make_provider import ProviderArguments, RowFunction
+from llmbatch.runs.make_provider import ProviderArguments, RowFunction, loaded
 from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
 from llmbatch.runs.streaming import ResultStream
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
     from llmbatch.inputs.format_names import InputFormat
+    from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.storage.filesystem import Filesystem
 
     RowT = TypeVar("RowT", default=Any)
@@ -86,6 +87,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         allow_files: the folder below which files that rows name with ``file:`` URLs are read; None: such rows fail.
         prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
             each model; a provider must tell its tokens.
+        schema: a pydantic model, a JSON Schema, its path, or ``MODULE:CLASS``: answers are checked by it, and asked for
+            again up to ``repair`` times; ``schema_lenient`` finds JSON inside other text. See docs/structured.md.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
@@ -131,6 +134,9 @@ class BatchRunner(Generic[RowT, ValueT]):
         cache: str | Path | None = None,
         allow_files: str | Path | None = None,
         prices: str | Path | None = None,
+        schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None = None,
+        schema_lenient: bool = False,
+        repair: int = 1,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         canary: object = None,
         judge_error: ErrorJudge | None = None,
@@ -162,6 +168,9 @@ class BatchRunner(Generic[RowT, ValueT]):
             pools=pools or {},
             cache=None if cache is None else str(cache),
             allow_files=None if allow_files is None else str(allow_files),
+            schema=loaded(schema),
+            schema_lenient=schema_lenient,
+            repair=repair,
             require_finish=self.options.require_finish,
             canary=canary,
             max_answer_memory=max_answer_memory,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from llmbatch.core.events import Event, Observer
 from llmbatch.core.ports import Transport
@@ -14,6 +14,7 @@ from llmbatch.runner.options import OnOutage, Tier
 
 if TYPE_CHECKING:
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
+    from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.storage.filesystem import Filesystem
 
 __all__ = ["Keywords", "Options"]
@@ -61,6 +62,9 @@ class Keywords(Options, total=False):
     cache: str | Path | None
     allow_files: str | Path | None
     prices: str | Path | None
+    schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None
+    schema_lenient: bool
+    repair: int
     observers: Sequence[Observer | Callable[[Event], object]]
     canary: object
     judge_error: ErrorJudge | None

@@ -11,13 +11,15 @@ from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.inputs.shape import RowShape
 from llmbatch.runner.command_options import Endpoint
+from llmbatch.runner.keywords import check_keywords
 from llmbatch.runner.options import Tier
 from llmbatch.runs.local_simulator import LocalSimulator
 
 if TYPE_CHECKING:
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
+    from llmbatch.providers.structured.schema import AnswerSchema
 
-__all__ = ["ProviderArguments", "RowFunction", "is_provider"]
+__all__ = ["ProviderArguments", "RowFunction", "is_provider", "loaded"]
 
 RowFunction = Callable[[Any], object]
 """``async def call(row)``, or a plain function."""
@@ -29,6 +31,19 @@ def is_provider(model: object) -> bool:
     An object that has any attribute that is asked for, such as a mock of a function, is none.
     """
     return all(callable(getattr(type(model), name, None)) for name in ("routes", "request", "call"))
+
+
+def loaded(schema: object) -> AnswerSchema | None:
+    """The schema that ``BatchRunner`` was given, ready to check answers.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if schema is None:
+        return None
+    from llmbatch.providers.structured.load import load_schema
+
+    return load_schema(schema)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +64,9 @@ class ProviderArguments:
     pools: Mapping[str, object]
     cache: str | None
     allow_files: str | None
+    schema: AnswerSchema | None
+    schema_lenient: bool
+    repair: int
     require_finish: bool
     canary: object
     max_answer_memory: int
@@ -56,6 +74,9 @@ class ProviderArguments:
     transport: Transport | None
     judge_error: ErrorJudge | None
     judge_result: ResultJudge | None
+
+    def __post_init__(self) -> None:
+        check_keywords(schema_lenient=self.schema_lenient, repair=self.repair)
 
     def make(
         self,
@@ -79,6 +100,8 @@ class ProviderArguments:
             raise UsageError(f"{name} is for models of providers, and a function is given", hint=f"leave out {name}")
         if self.cache is not None and self.model is not None and not isinstance(self.model, str):
             raise UsageError("cache is for models of providers, and a function is given", hint="leave out cache")
+        if self.schema is not None and self.model is not None and not isinstance(self.model, str):
+            raise UsageError("schema is for models of providers, and a function is given", hint="leave out schema")
         if self.tier != "standard" and self.model is not None and not isinstance(self.model, str):
             raise UsageError("tier is for models of providers, and a function is given", hint="leave out tier")
         if self.allow_files is not None and self.model is not None and not isinstance(self.model, str):
@@ -114,6 +137,7 @@ class ProviderArguments:
             environ=self.environ,
             allow_files=self.allow_files,
             tiers=tiers_of(self.tier),
+            schema=self.schema,
             sim_url=host.url,
             sim_scenarios=None if self.transport is not None else host.scenarios,
         )
@@ -125,12 +149,23 @@ class ProviderArguments:
                 of, before_sending=before_sending, warn=warn, max_answer_memory=self.max_answer_memory
             )
 
-        provider = make_providers(settings, make, fallback=self.fallback, pools=read_pools(self.pools, "pools"))
+        return self._wrapped(
+            make_providers(settings, make, fallback=self.fallback, pools=read_pools(self.pools, "pools")), warn
+        )
+
+    def _wrapped(self, provider: Provider, warn: Callable[[str], None]) -> Provider:
+        """*provider* with the check of answers, and the cache around that: it holds what fits."""
+        admit = None
+        if self.schema is not None:
+            from llmbatch.providers.structured.checked import CheckedProvider
+
+            checked = CheckedProvider(provider, self.schema, lenient=self.schema_lenient, repair=self.repair)
+            provider, admit = checked, checked.admit
         if self.cache is None:
             return provider
         from llmbatch.providers.cache import CachingProvider
 
-        return CachingProvider(provider, self.cache, require_finish=self.require_finish, warn=warn)
+        return CachingProvider(provider, self.cache, require_finish=self.require_finish, admit=admit, warn=warn)
 
     def _of_function(self, threads: int) -> Provider:
         from llmbatch.providers.function_provider import FunctionProvider

@@ -195,7 +195,7 @@ def check_same_request(provider: Provider, rows: Input, output: str, earlier: tu
     version, or of a provider that has none) agrees with any.
 
     Raises:
-        OutputError: it would be sent to another model, or with another system prompt, other parameters or endpoint.
+        OutputError: it would be sent to another model, or with another system prompt, parameters, schema or endpoint.
     """
     number, model, settings = earlier
     if number > _FEW_ROWS or not rows.is_rereadable:
@@ -213,8 +213,8 @@ def check_same_request(provider: Provider, rows: Input, output: str, earlier: tu
     now = route.model or route.label
     if now == model and settings and request.settings != settings:
         raise OutputError(
-            f"{output}: row {number} was answered with another system prompt, other parameters, another template "
-            "or another endpoint (-s, -P, -t, --endpoint)",
+            f"{output}: row {number} was answered with another system prompt, template or schema, other parameters or "
+            "another endpoint (-s, -t, --schema, -P, --endpoint)",
             hint="use the same ones, write to another file (-o), or mix both in one output (--force)",
         )
     if now != model:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-from llmbatch.core.raw_json import dumps
+from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.sim.request import SimRequest, count_tokens
 from llmbatch.sim.schema import fit_schema
 
@@ -44,30 +44,53 @@ _SENTENCES = (
 class AnswerText:
     """Content of an answer. ``tool`` names a called function, whose arguments ``text`` then holds as JSON.
 
-    ``cut`` says that the request's token limit ended it.
+    ``cut`` says that the request's token limit ended it, ``is_refusal`` that the model refuses, ``is_filtered`` that a
+    filter took the answer away.
     """
 
     text: str
     output_tokens: int
     cut: bool = False
     tool: str | None = None
+    is_refusal: bool = False
+    is_filtered: bool = False
+
+
+_REFUSAL = "I'm sorry, but I cannot help with that."
 
 
 def write_answer(seed: int, request: SimRequest) -> AnswerText:
     """Answer *request*; the same for the same *seed*, model, prompt and demands."""
     # As bytes, because a prompt may hold lone surrogates.
     chance = Random(f"{seed}:text:{request.model}:{request.prompt}".encode(errors="surrogatepass"))
+    if request.content == "refusal":
+        return AnswerText(_REFUSAL, count_tokens(_REFUSAL), is_refusal=True)
+    if request.content == "content_filter":
+        return AnswerText("", 1, is_filtered=True)
     if request.tool is not None:
-        text = dumps(fit_schema(request.arguments, chance))
+        text = dumps(_content(request, request.arguments, chance))
         return AnswerText(text, count_tokens(text), tool=request.tool)
     words = _key_words(request.prompt)
     if request.schema == {}:
         text = dumps({"answer": _prose(chance, words, 1), "topics": words[:3]})
     elif request.schema is not None:
-        text = dumps(fit_schema(request.schema, chance))
+        text = dumps(_content(request, request.schema, chance))
     else:
         text = _prose(chance, words, chance.randint(1, 5))
+    if request.content == "fenced":
+        text = f"Here is the JSON that you asked for:\n\n```json\n{text}\n```"
     return _within(text, request.max_tokens)
+
+
+def _content(request: SimRequest, schema: JSON, chance: Random) -> JSON:
+    """A value that fits *schema*; or does not, where the request is to be answered so."""
+    value = fit_schema(schema, chance)
+    if request.content != "misfit":
+        return value
+    required = schema.get("required") if isinstance(schema, dict) else None
+    if isinstance(value, dict) and isinstance(required, list) and required:
+        return {name: inner for name, inner in value.items() if name != required[0]}
+    return [] if isinstance(value, dict) else {}
 
 
 def _within(text: str, max_tokens: int | None) -> AnswerText:

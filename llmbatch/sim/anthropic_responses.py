@@ -44,6 +44,8 @@ def _frame(request: SimRequest, suffix: str, output_tokens: int) -> dict[str, JS
 def _stop_reason(answer: AnswerText) -> str:
     if answer.tool is not None:
         return "tool_use"
+    if answer.is_refusal or answer.is_filtered:
+        return "refusal"
     return "max_tokens" if answer.cut else "end_turn"
 
 

@@ -32,6 +32,8 @@ def openai_body(request: SimRequest, answer: AnswerText, suffix: str) -> dict[st
     match request.endpoint:
         case "chat":
             message: dict[str, JSON] = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
+            if answer.is_refusal:
+                message |= {"content": None, "refusal": answer.text}
             if answer.tool is not None:
                 message |= {"content": None, "tool_calls": [_tool_call(answer, suffix)]}
             choice: dict[str, JSON] = {
@@ -53,7 +55,7 @@ def openai_body(request: SimRequest, answer: AnswerText, suffix: str) -> dict[st
             }
             return _completion_frame(request, suffix) | {"choices": [text], "usage": _usage(request, answer)}
         case _:
-            return _response(request, answer, suffix, "incomplete" if answer.cut else "completed")
+            return _response(request, answer, suffix, _status(answer))
 
 
 def openai_events(request: SimRequest, answer: AnswerText, suffix: str) -> list[bytes]:
@@ -99,7 +101,13 @@ def _data(event: JSON) -> bytes:
 def _finish_reason(answer: AnswerText) -> str:
     if answer.tool is not None:
         return "tool_calls"
+    if answer.is_filtered:
+        return "content_filter"
     return "length" if answer.cut else "stop"
+
+
+def _status(answer: AnswerText) -> str:
+    return "incomplete" if answer.cut or answer.is_filtered else "completed"
 
 
 def _usage(request: SimRequest, answer: AnswerText) -> dict[str, JSON]:
@@ -142,7 +150,7 @@ def _chat_chunks(request: SimRequest, answer: AnswerText, suffix: str) -> Iterat
     if answer.tool is None:
         yield chunk({"role": "assistant", "content": "", "refusal": None})
         for piece in chunks_of(answer.text):
-            yield chunk({"content": piece})
+            yield chunk({"refusal" if answer.is_refusal else "content": piece})
     else:
         call = _tool_call(answer, suffix) | {"index": 0, "function": {"name": answer.tool, "arguments": ""}}
         yield chunk({"role": "assistant", "content": None, "tool_calls": [call]})
@@ -177,7 +185,7 @@ def _response(request: SimRequest, answer: AnswerText | None, suffix: str, statu
         "status": status,
         "background": False,
         "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
+        "incomplete_details": {"reason": _reason(answer)} if status == "incomplete" else None,
         "instructions": document.get("instructions"),
         "max_output_tokens": request.max_tokens,
         "model": request.model,
@@ -209,6 +217,10 @@ def _response(request: SimRequest, answer: AnswerText | None, suffix: str, statu
     return whole | {"output": [_output_item(answer, suffix, status)], "usage": usage}
 
 
+def _reason(answer: AnswerText | None) -> str:
+    return "content_filter" if answer is not None and answer.is_filtered else "max_output_tokens"
+
+
 def _output_item(answer: AnswerText, suffix: str, status: str) -> dict[str, JSON]:
     """The one output item; ``in_progress`` it is still empty."""
     begun = status == "in_progress"
@@ -221,17 +233,19 @@ def _output_item(answer: AnswerText, suffix: str, status: str) -> dict[str, JSON
             "status": status,
         }
         return call | {"name": answer.tool, "arguments": arguments}
-    content: list[JSON] = [] if begun else [_part(answer.text)]
+    content: list[JSON] = [] if begun else [_part(answer.text, is_refusal=answer.is_refusal)]
     return {"type": "message", "id": f"msg_{suffix}", "status": status, "role": "assistant", "content": content}
 
 
-def _part(text: str) -> dict[str, JSON]:
+def _part(text: str, *, is_refusal: bool = False) -> dict[str, JSON]:
+    if is_refusal:
+        return {"type": "refusal", "refusal": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 def _response_events(request: SimRequest, answer: AnswerText, suffix: str) -> Iterator[dict[str, JSON]]:
     begun = _response(request, None, suffix, "in_progress")
-    end = "incomplete" if answer.cut else "completed"
+    end = _status(answer)
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
     yield {
@@ -246,10 +260,14 @@ def _response_events(request: SimRequest, answer: AnswerText, suffix: str) -> It
         yield {**where, "type": "response.function_call_arguments.done", "arguments": answer.text, "name": answer.tool}
     else:
         where = {"item_id": f"msg_{suffix}", "output_index": 0, "content_index": 0}
-        yield {**where, "type": "response.content_part.added", "part": _part("")}
+        kind = "refusal" if answer.is_refusal else "output_text"
+        extra: dict[str, JSON] = {} if answer.is_refusal else {"logprobs": []}
+        yield {**where, "type": "response.content_part.added", "part": _part("", is_refusal=answer.is_refusal)}
         for piece in chunks_of(answer.text):
-            yield {**where, "type": "response.output_text.delta", "delta": piece, "logprobs": []}
-        yield {**where, "type": "response.output_text.done", "text": answer.text, "logprobs": []}
-        yield {**where, "type": "response.content_part.done", "part": _part(answer.text)}
+            yield {**where, "type": f"response.{kind}.delta", "delta": piece, **extra}
+        whole = {"refusal" if answer.is_refusal else "text": answer.text}
+        yield {**where, "type": f"response.{kind}.done", **whole, **extra}
+        part = _part(answer.text, is_refusal=answer.is_refusal)
+        yield {**where, "type": "response.content_part.done", "part": part}
     yield {"type": "response.output_item.done", "output_index": 0, "item": _output_item(answer, suffix, end)}
     yield {"type": f"response.{end}", "response": _response(request, answer, suffix, end)}

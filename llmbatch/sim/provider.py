@@ -254,9 +254,9 @@ class SimulatedProvider:
             request = read_request(endpoint, document)
             if isinstance(request, ErrorResponse):
                 return refused(request)
-            fault = find_fault(faults, request.prompt) if faults else None
+            fault = find_fault(faults, request.opening) if faults else None
             is_cut = fault is not None and fault.behavior == "length"
-            if fault is not None and fault.behavior not in ("slow", "length"):
+            if fault is not None and fault.behavior in ("errors", "throttle"):
                 status = fault.status_of(request.prompt)
                 return refused(
                     throttling() if status == 429 else ErrorResponse(status, _SERVER_ERROR), fault.retry_after
@@ -264,9 +264,12 @@ class SimulatedProvider:
             if behavior == "stream_error" and not request.stream:
                 return refused(ErrorResponse(500, _SERVER_ERROR))
             is_late = behavior == "slow" or (behavior == "stream_pause" and not request.stream)
-            late = (phase.stall if is_late else 0.0) + (fault.stall if fault is not None and not is_cut else 0.0)
+            is_stalled = fault is not None and fault.behavior == "slow"
+            late = (phase.stall if is_late else 0.0) + (fault.stall if fault is not None and is_stalled else 0.0)
             if is_cut:
                 request = replace(request, max_tokens=1)
+            elif fault is not None:
+                request = replace(request, content=fault.content(request.turns))
             good = self._good_plan(request, suffix, delay + late, median)
             return corrupted(good, request, behavior, phase)
         except (RecursionError, OverflowError, ValueError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from llmbatch.core.raw_json import JSON, dumps
 from llmbatch.sim.protocol import Endpoint, ErrorResponse
+from llmbatch.sim.row_fault import Content
 
 __all__ = ["SimRequest", "count_tokens", "read_request"]
 
@@ -20,8 +21,10 @@ _CONTEXT_TOKENS = 128_000
 class SimRequest:
     """One valid request.
 
-    ``prompt`` is all text of the input. ``tool`` and ``arguments`` name a function that must be called and the schema
-    of its arguments. ``schema`` is the form of a JSON answer; ``{}`` means any object. ``inputs`` are what to embed.
+    ``prompt`` is all text of the input, ``opening`` that before the first of the ``turns`` of the assistant in it;
+    ``content`` says what is wrong with the answer. ``tool`` and ``arguments`` name a function that must be called and
+    the schema of its arguments. ``schema`` is the form of a JSON answer; ``{}`` means any object. ``inputs`` are what
+    to embed.
     """
 
     endpoint: Endpoint
@@ -36,6 +39,9 @@ class SimRequest:
     arguments: JSON = None
     schema: JSON = None
     inputs: tuple[str, ...] = ()
+    opening: str = ""
+    turns: int = 0
+    content: Content | None = None
 
 
 def count_tokens(text: str) -> int:
@@ -88,14 +94,14 @@ def _read_messages(endpoint: Endpoint, document: dict[str, JSON], model: str) ->
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             return ErrorResponse(400, "every message needs a role", code="invalid_type", param="messages")
-    return _answerable(endpoint, document, model, _text_of([document.get("system"), messages]))
+    return _answerable(endpoint, document, model, document.get("system"), messages)
 
 
 def _read_text(endpoint: Endpoint, document: dict[str, JSON], model: str, member: str) -> SimRequest | ErrorResponse:
     source = document.get(member)
     if not isinstance(source, str | list) or source == []:
         return _missing(member, f"{member} must be a text or a list")
-    return _answerable(endpoint, document, model, _text_of([document.get("instructions"), source]))
+    return _answerable(endpoint, document, model, document.get("instructions"), source)
 
 
 def _read_inputs(document: dict[str, JSON], model: str) -> SimRequest | ErrorResponse:
@@ -120,7 +126,12 @@ def _read_inputs(document: dict[str, JSON], model: str) -> SimRequest | ErrorRes
     return SimRequest("embeddings", document, model, "\n".join(inputs), tokens, inputs=tuple(inputs))
 
 
-def _answerable(endpoint: Endpoint, document: dict[str, JSON], model: str, prompt: str) -> SimRequest | ErrorResponse:
+def _answerable(
+    endpoint: Endpoint, document: dict[str, JSON], model: str, system: JSON, source: JSON
+) -> SimRequest | ErrorResponse:
+    prompt = _text_of([system, source])
+    answered = [at for at, item in enumerate(source) if _is_answer(item)] if isinstance(source, list) else []
+    opening = _text_of([system, source[: answered[0]]]) if answered and isinstance(source, list) else prompt
     most: int | None = None
     for member in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
         given = document.get(member)
@@ -146,7 +157,14 @@ def _answerable(endpoint: Endpoint, document: dict[str, JSON], model: str, promp
         tool=tool,
         arguments=arguments,
         schema=_demanded_schema(document),
+        opening=opening,
+        turns=len(answered),
     )
+
+
+def _is_answer(item: JSON) -> bool:
+    """Whether an item of the conversation is the assistant's."""
+    return _get(item, "role") == "assistant" or _get(item, "type") == "function_call"
 
 
 def _text_of(value: JSON) -> str:

@@ -1,4 +1,4 @@
-"""Choose the rows that always fail, are always throttled, or are always answered late or cut short.
+"""Choose the rows that always fail, are throttled, or are answered late, cut short or with what was not asked for.
 
 The row's text alone decides, so that all attempts of a row get the same response, in any order and process.
 """
@@ -14,9 +14,13 @@ from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
 
-__all__ = ["RowBehavior", "RowFault", "find_fault"]
+__all__ = ["Content", "RowBehavior", "RowFault", "find_fault"]
 
-RowBehavior = Literal["errors", "throttle", "slow", "length"]
+RowBehavior = Literal[
+    "errors", "throttle", "slow", "length", "misfit", "misfit_once", "fenced", "refusal", "content_filter"
+]
+Content = Literal["misfit", "fenced", "refusal", "content_filter"]
+"""What is wrong with the content of an answer that is good otherwise."""
 
 PING = "ping"
 """The text of llmbatch's smallest request, which is no row and never at fault."""
@@ -33,7 +37,9 @@ class RowFault:
 
     behavior: RowBehavior = "errors"
     """``errors``: one of ``statuses`` (500); ``throttle``: 429; ``slow``: a good answer, ``stall`` seconds late;
-    ``length``: a good answer, cut at a token limit of 1."""
+    ``length``: a good answer, cut at a token limit of 1; ``misfit``: JSON that does not fit the schema that is asked
+    for, with ``misfit_once`` until the row is asked again in the same conversation; ``fenced``: JSON in a code fence,
+    after some words; ``refusal``: the model refuses; ``content_filter``: the answer is filtered."""
     share: float = 0.0
     """Share of the rows, 0 to 1, chosen by a hash of their text."""
     numbers: tuple[int, int] | None = None
@@ -66,9 +72,19 @@ class RowFault:
 
     def is_fatal(self, timeout: float) -> bool:
         """Whether such a row cannot succeed within *timeout* seconds per attempt."""
-        if self.behavior == "length":
-            return False
-        return self.behavior != "slow" or self.stall >= timeout
+        if self.behavior == "slow":
+            return self.stall >= timeout
+        return self.behavior in ("errors", "throttle", "refusal", "content_filter")
+
+    def content(self, turns: int) -> Content | None:
+        """What is wrong with an answer after *turns* turns of the assistant; None: nothing."""
+        match self.behavior:
+            case "misfit_once":
+                return None if turns else "misfit"
+            case "misfit" | "fenced" | "refusal" | "content_filter":
+                return self.behavior
+            case _:
+                return None
 
 
 def find_fault(faults: Sequence[RowFault], text: str) -> RowFault | None:

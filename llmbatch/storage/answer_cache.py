@@ -33,18 +33,23 @@ BATCH_SECONDS = 0.5
 MOST_AT_ONCE = 1000
 """How many answers are committed together at most."""
 
+_INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?)"
+_REPLACE = "INSERT OR REPLACE INTO answers VALUES (?, ?)"
 _HINT = "name another file, or leave out --cache"
 
 
 class AnswerCache:
     """The cache in the file at *path*; it is created if it is not there. For one thread.
 
+    *replaces*: an answer takes the place of an earlier one of its key, which stays otherwise.
+
     Raises:
         UsageError: the file is none of ours, of a later version, damaged, or cannot be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, replaces: bool = False) -> None:
         self._path = str(path)
+        self._insert = _REPLACE if replaces else _INSERT
         self.fault = ""
         """Why answers are not kept any more; empty while they are."""
         self._unwritten: dict[bytes, bytes] = {}
@@ -99,7 +104,7 @@ class AnswerCache:
         return None if found is None else found[0]
 
     def put(self, key: bytes, answer: bytes) -> None:
-        """Keep *answer*; an earlier one of the same key stays."""
+        """Keep *answer*."""
         if self.fault or key in self._unwritten:
             return
         self._unwritten[key] = answer
@@ -131,7 +136,7 @@ class AnswerCache:
                 try:
                     with connection:
                         connection.execute("BEGIN IMMEDIATE")
-                        connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", batch)
+                        connection.executemany(self._insert, batch)
                 except sqlite3.Error as error:
                     self.fault = _words(error)
                     return

@@ -120,14 +120,17 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path,
         "prices": "prices.toml",
         "allow_files": ".",
         **dict.fromkeys(("prompt_column", "system_column", "id_column", "keep"), "prompt"),
+        "schema": "s.json",
     }
+    needs = ("--schema", "s.json") if option.name in ("schema_lenient", "repair") else ()
+    prompts.with_name("s.json").write_text('{"type": "object"}')
     keys = dict.fromkeys(("OPENAI_API_KEY", "MY_KEY"), "sk-test-0123456789")
     prompts.with_name("empty.env").write_text("")
     prompts.with_name("prices.toml").write_text('["a/b"]\ninput = 1\n')
 
     command = "run" if option.name == "dry_run" else "check"
     for flag in option.flags:
-        words = (flag,) if option.is_switch else (flag, known.get(option.name, text))
+        words = (*needs, flag) if option.is_switch else (*needs, flag, known.get(option.name, text))
         done = llmbatch_here(
             command, "prompts.jsonl", *(() if option.name == "model" else ("-m", "gpt-5-mini")), *words, **keys
         )

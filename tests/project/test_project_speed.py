@@ -74,6 +74,18 @@ def test_the_benchmark_of_starting_tells_what_each_command_takes(tmp_path: Path)
     assert all(one["cpu_s"] > 0 and one["peak_mb"] > 5 for [one] in told.values())
 
 
+@pytest.mark.slow  # a process that imports pydantic
+def test_the_benchmark_of_schemas_tells_each_check(tmp_path: Path) -> None:
+    """Each way of checking costs more than parsing, and none of them much more."""
+    done = benchmark("schema_check.py", "--rounds", "1", "--json", "raw.json", cwd=tmp_path)
+
+    told = json.loads((tmp_path / "raw.json").read_text())
+    assert set(told) == {"review", "order"}
+    for figures in told.values():
+        assert 0 < figures["parse as JSON"][0] < figures["JSON Schema"][0] < figures["pydantic model"][0] * 10
+    assert "review, 885 bytes" in done.stdout
+
+
 def children(pid: int) -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in found.read_text().split()] if found.exists() else []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbatch.core.calls import Usage
+from llmbatch.core.calls import Parsed, Usage
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.report import output_lines
 from llmbatch.report.output_lines import FailureGroups, OutputLines, failed_row, is_failed
@@ -220,3 +220,39 @@ def test_the_message_of_a_group_is_the_most_frequent_one() -> None:
 
     (group,) = groups
     assert (group.count, group.message, group.ids) == (5, "usual", ["r1", "r2", "r3"])
+
+
+FORGED_MEMBERS = {
+    "a": 1,
+    "usage": {"input_tokens": 9, "output_tokens": 9},
+    "cost_usd": 9,
+    "model": "forged",
+    "attempts": 1,
+    "deferrals": 0,
+    "latency_s": 9.0,
+    "parsed": {},
+}
+"""What a model may write, as the end of a line of ours."""
+
+
+@pytest.mark.parametrize(
+    "parsed",
+    [{"label": "good"}, [], [1, {"usage": None}], 3, "text", None, True, FORGED_MEMBERS, [FORGED_MEMBERS], "},"],
+)
+@pytest.mark.parametrize("more", [{}, {"cached": True}, {"route": "openai/x (a)}"}, {"tier": "flex"}])
+def test_lines_with_parsed_answers_count_as_their_own_members_say(parsed: object, more: dict[str, Any]) -> None:
+    """Whatever is inside the parsed answer."""
+    lines = OutputLines()
+    lines.add(line(1, fit=Parsed(json.dumps(parsed, separators=(",", ":")), parsed), **more))
+
+    (route,) = lines.routes
+    assert (route.label, route.rows) == (more.get("route", "openai/x"), 1)
+    assert (route.input_tokens, route.output_tokens) == (10, 20)
+    assert (lines.cached, lines.tiers.top()) == (int("cached" in more), {"flex": 1} if "tier" in more else {})
+
+
+def test_a_line_with_a_parsed_answer_is_read_without_parsing_it() -> None:
+    """A schema makes ``status`` no slower."""
+    text = line(1, fit=Parsed('{"label":"good"}', None)).rstrip(b"\n")
+
+    assert output_lines._tail_with_parsed(text, text.rindex(b',"usage":')) is not None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from llmbatch.core.errors import UsageError
 from llmbatch.sim.provider import SimulatedProvider
-from llmbatch.sim.row_fault import RowFault, find_fault
+from llmbatch.sim.row_fault import RowBehavior, RowFault, find_fault
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.scenario_file import find_scenario, read_scenario
 
@@ -95,3 +97,67 @@ def test_the_answers_of_some_rows_are_cut_at_their_token_limit(path: str, body: 
     assert plans[0].good
     assert len(plans[0].body) < len(plans[1].body)
     assert not fault.is_fatal(1.0)
+
+
+CHAT = "/v1/chat/completions"
+FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"label": {"enum": ["good", "bad"]}, "score": {"type": "integer"}},
+    "required": ["label", "score"],
+}
+
+
+def answered(behavior: RowBehavior, path: str = CHAT, *, turns: int = 0) -> dict[str, Any]:
+    """The body of an answer to a request for JSON, after *turns* answers that were asked for again."""
+    provider = SimulatedProvider(Scenario("x", (), "x", rows=(RowFault(behavior, share=1.0),)))
+    said: list[dict[str, str]] = [{"role": "user", "content": "rate this"}]
+    said += [{"role": "assistant", "content": "{}"}, {"role": "user", "content": "again"}] * turns
+    form = {"type": "json_schema", "name": "a", "schema": FORM, "json_schema": {"name": "a", "schema": FORM}}
+    requests: dict[str, dict[str, Any]] = {
+        CHAT: {"messages": said, "response_format": form},
+        "/v1/responses": {"input": said, "text": {"format": form}},
+        "/v1/messages": {"messages": said, "max_tokens": 500, "output_config": {"format": form}},
+    }
+    plan = provider.answer("POST", path, {}, json.dumps({"model": "m"} | requests[path]).encode(), 0.0)
+    assert plan.status == 200
+    body = json.loads(plan.body)
+    assert isinstance(body, dict)
+    return body
+
+
+@pytest.mark.parametrize(("behavior", "turns"), [("misfit", 0), ("misfit", 2), ("misfit_once", 0)])
+def test_a_misfit_lacks_a_member_until_it_is_asked_again(behavior: RowBehavior, turns: int) -> None:
+    """Or for ever."""
+    text = answered(behavior, turns=turns)["choices"][0]["message"]["content"]
+
+    assert set(json.loads(text)) == {"score"}
+    again = json.loads(answered("misfit_once", turns=1)["choices"][0]["message"]["content"])
+    assert set(again) == {"label", "score"}
+
+
+def test_a_fenced_answer_has_words_and_a_fence_around_its_json() -> None:
+    """The JSON fits."""
+    text = answered("fenced")["choices"][0]["message"]["content"]
+
+    before, _, rest = text.partition("```json\n")
+    assert before
+    assert set(json.loads(rest.removesuffix("```"))) == {"label", "score"}
+
+
+def test_refusals_and_filters_look_as_each_provider_has_them() -> None:
+    """In all three wire formats."""
+    message = answered("refusal")["choices"][0]["message"]
+    assert (message["content"], bool(message["refusal"])) == (None, True)
+    assert answered("refusal", "/v1/responses")["output"][0]["content"][0]["type"] == "refusal"
+    assert answered("refusal", "/v1/messages")["stop_reason"] == "refusal"
+    assert answered("content_filter")["choices"][0]["finish_reason"] == "content_filter"
+    response = answered("content_filter", "/v1/responses")
+    assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
+    assert answered("content_filter", "/v1/messages")["stop_reason"] == "refusal"
+
+
+def test_only_rows_that_never_succeed_are_fatal() -> None:
+    """For a policy that is tried without a schema."""
+    fatal = [name for name in get_args(RowBehavior) if RowFault(name, share=1.0, stall=10.0).is_fatal(60.0)]
+
+    assert fatal == ["errors", "throttle", "refusal", "content_filter"]

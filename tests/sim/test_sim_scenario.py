@@ -85,7 +85,7 @@ def test_the_promised_scenarios_are_built_in() -> None:
     """Each name that the documentation uses exists and describes itself."""
     names = {
         *("steady", "outage", "flash", "brownout", "partial", "flapping", "overload"),
-        *("disguised", "refused", "quota", "bad-key", "knee", "limits", "no-flex"),
+        *("disguised", "refused", "quota", "bad-key", "knee", "limits", "no-flex", "structured"),
         *("s1-flash", "s2-brownout", "s3-down", "s4-partial", "s5-two-waves", "s6-three-waves", "s7-flapping"),
         *("s8-overload", "s9-capacity", "s10-disguised", "s11-isolated", "s12-herd", "s13-cuts", "s14-spent"),
         *("m1-scattered", "m2-block", "m3-half", "m4-mixed", "m5-throttled", "m6-slow", "m7-dead-model", "m8-all"),
