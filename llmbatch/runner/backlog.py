@@ -119,6 +119,7 @@ class PendingRow:
         "cost",
         "deferrals",
         "earlier_usage",
+        "failed_on",
         "is_body_dropped",
         "is_retry",
         "last",
@@ -152,6 +153,8 @@ class PendingRow:
         """Failed probes by this row."""
         self.moves = 0
         """How often it went to another route."""
+        self.failed_on: tuple[RunRoute, ...] = ()
+        """Routes on which it would have ended as failed, by its own attempts alone."""
         self.latency: float | None = None
         self.not_before = 0.0
         """End of the wait that the provider named for this row, on the loop's clock."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from runner_story import Collector, Prompts, Story
 
-from llmbatch.core.events import CallSent, RowFinished
+from llmbatch.core.events import CallEnded, CallSent, RowFinished
 from llmbatch.core.ports import Provider, Source
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.source import open_source
@@ -196,3 +196,24 @@ def test_without_a_cache_equal_rows_are_sent_each(prompts: Prompts, simulate: Ca
     story = simulate(same(10))
 
     assert calls(story) == 10
+
+
+def test_equal_rows_cost_one_call_also_while_the_first_of_them_moves_to_a_fallback(
+    send: Send, prompts: Prompts
+) -> None:
+    """A row that is read after the opening is sent nowhere while the one before it is on its way."""
+    rows = [*same(1), *prompts(200), *same(1)] * 20
+    story = send(
+        rows, Phase(1.0, "down"), Phase(math.inf, "fine"), model="openai/m", base_url=None, fallback=("mistral/m",),
+        concurrency=10,
+    )  # fmt: skip
+
+    flying: set[str] = set()
+    for event in story.events:
+        if isinstance(event, CallSent) and event.row and not event.probe:
+            text = "same" if event.row % 202 in (0, 1) else str(event.row % 202)
+            assert text not in flying, event
+            flying.add(text)
+        elif isinstance(event, CallEnded) and event.row and not event.probe:
+            flying.discard("same" if event.row % 202 in (0, 1) else str(event.row % 202))
+    assert story.statuses == {"success": len(rows)}
