@@ -202,18 +202,19 @@ def test_equal_rows_cost_one_call_also_while_the_first_of_them_moves_to_a_fallba
     send: Send, prompts: Prompts
 ) -> None:
     """A row that is read after the opening is sent nowhere while the one before it is on its way."""
-    rows = [*same(1), *prompts(200), *same(1)] * 20
+    rows = [{"prompt": f"equal {number // 40}" if number % 4 == 0 else f"row {number}"} for number in range(800)]
     story = send(
-        rows, Phase(1.0, "down"), Phase(math.inf, "fine"), model="openai/m", base_url=None, fallback=("mistral/m",),
+        *(rows, Phase(1.0), Phase(8.0, "down"), Phase(math.inf, "fine")),
+        model="openai/m",
+        base_url=None,
+        fallback=("mistral/m",),
         concurrency=10,
-    )  # fmt: skip
+    )
 
-    flying: set[str] = set()
+    flying: set[object] = set()
     for event in story.events:
-        if isinstance(event, CallSent) and event.row and not event.probe:
-            text = "same" if event.row % 202 in (0, 1) else str(event.row % 202)
-            assert text not in flying, event
-            flying.add(text)
-        elif isinstance(event, CallEnded) and event.row and not event.probe:
-            flying.discard("same" if event.row % 202 in (0, 1) else str(event.row % 202))
+        if isinstance(event, CallSent | CallEnded) and event.row and not event.probe:
+            prompt = rows[event.row - 1]["prompt"]
+            assert isinstance(event, CallEnded) or prompt not in flying, event
+            flying = flying - {prompt} if isinstance(event, CallEnded) else flying | {prompt}
     assert story.statuses == {"success": len(rows)}
