@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from llmbatch.core.calls import Outcome, Request
-from llmbatch.core.rows import Row
-from llmbatch.pace.retries import RetryBudget
+from llmbatch.core.calls import Outcome
 from llmbatch.providers.cache import CachingProvider
 from llmbatch.runner import routing
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
@@ -44,10 +43,8 @@ def _wait_for_their_own(patch: pytest.MonkeyPatch) -> None:
 
 @bug("traffic stays at the fallback when the first route has recovered")
 def _never_back(patch: pytest.MonkeyPatch) -> None:
-    def overflows(self: Routing, route: RunRoute) -> bool:
-        return not self.takes(route) or route.ramps_to > 0
-
-    patch.setattr(Routing, "overflows", overflows)
+    takes = Routing.takes
+    patch.setattr(Routing, "takes", lambda self, route: takes(self, route) and not route.ramps_to)
 
 
 @bug("the weights of a pool are not heeded")
@@ -95,11 +92,6 @@ def _fails_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settler, "_is_tried_elsewhere", lambda self, pending, now: False)
 
 
-@bug("retries have no budget")
-def _no_budget(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(RetryBudget, "allows", lambda self, now: True)
-
-
 @bug("equal rows are all sent")
 def _no_followers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Followers, "join", lambda self, key, pending, most: False)
@@ -115,8 +107,7 @@ def _unsaid_cached(patch: pytest.MonkeyPatch) -> None:
     finish = Finisher.finish
 
     def unsaid(self: Finisher, pending: PendingRow, outcome: Outcome, *arguments: Any) -> None:
-        outcome.is_cached = False
-        finish(self, pending, outcome, *arguments)
+        finish(self, pending, replace(outcome, is_cached=False), *arguments)
 
     patch.setattr(Finisher, "finish", unsaid)
 
@@ -124,11 +115,3 @@ def _unsaid_cached(patch: pytest.MonkeyPatch) -> None:
 @bug("the cache keeps answers by model alone")
 def _same_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CachingProvider, "flight_key", lambda self, request: request.route.label.encode())
-
-
-@bug("the cache is never asked")
-def _never_asked(patch: pytest.MonkeyPatch) -> None:
-    def nothing(self: CachingProvider, row: Row, request: Request) -> Outcome | None:
-        return None
-
-    patch.setattr(CachingProvider, "lookup", nothing)

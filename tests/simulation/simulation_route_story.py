@@ -132,7 +132,8 @@ class RouteStory:
         if kind == "power" and was_killed:
             self.machine.cut_power()
         self.lives.append(Life(number, code, why, began, self.world))
-        self.log.append(f"life {number} ended {code} at {self.world:.6f}: {why}")
+        told = why.replace(self._folder, "")  # its name is another each time
+        self.log.append(f"life {number} ended {code} at {self.world:.6f}: {told}")
         if cache == "locked" and self.plan.cache_fates:
             self.met["locked cache"] += 1
             if code not in (2, 137, 130) or len(servers.sent) != len(before):
@@ -191,7 +192,7 @@ class RouteStory:
         """As the runner's observer."""
         if self.servers.sender_is_dead:
             return
-        self.log.append(repr(event))
+        self.log.append(repr(event).replace(self._folder, ""))
         self.watch.observe(event)
 
     # The cache.
