@@ -33,10 +33,11 @@ class Succeed:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """*row* ends as ``failed`` with *outcome*."""
+    """*row* ends as ``failed`` with *outcome*. *is_alone*: by its own attempts, as no other call could tell."""
 
     row: int
     outcome: Outcome
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

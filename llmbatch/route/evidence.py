@@ -87,7 +87,9 @@ class Evidence:
         "_failed_checks",
         "_in_flight",
         "_least",
+        "_met",
         "_own_overcome",
+        "_throttled_checks",
         "newest_success",
         "own_lost",
         "rate",
@@ -101,6 +103,8 @@ class Evidence:
         """The numbers of the route's calls in flight, the oldest first."""
         self._failed_checks = 0
         """Health checks that failed since the last success."""
+        self._throttled_checks = 0
+        """The same for those that were throttled."""
         self.rate = ErrorRate()
         self.records: dict[int, RowRecord] = {}
         self.unproven: dict[int, RowRecord] = {}
@@ -111,6 +115,8 @@ class Evidence:
         """Rows that ended as failed with an exception of the program's own."""
         self._own_overcome = 0
         """Such exceptions of rows that succeeded later."""
+        self._met: dict[int, tuple[int, int]] = {}
+        """By unfinished row that was throttled, its first failed call and its failed attempts, excused or not."""
 
     def __repr__(self) -> str:
         return f"<Evidence {len(self.records)} rows, {len(self.unproven)} unproven, errors {self.rate.value:.2%}>"
@@ -119,6 +125,8 @@ class Evidence:
         """Record that call *serial* of *row* failed; proven at once if a later call has succeeded already."""
         record = self.records.get(row)
         self.rate.failing(serial, first=record is None)
+        if outcome.verdict != "throttled" and row in self._met:
+            self._meet(row, serial)
         if record is None:
             record = self.records[row] = RowRecord(serial, outcome)
         record.last = outcome
@@ -131,6 +139,22 @@ class Evidence:
             record.pending.append(serial)
             self.unproven[row] = record
         return record
+
+    def throttled(self, row: int, serial: int) -> None:
+        """Count that call *serial* of *row* was throttled; 0: of a health check. It may be excused later.
+
+        What is excused counts against no row, and yet in the rate by which a row is judged that only ever is throttled:
+        all of its attempts count.
+        """
+        if row:
+            self._meet(row, serial)
+        else:
+            self._throttled_checks += 1
+
+    def _meet(self, row: int, serial: int) -> None:
+        record = self.records.get(row)
+        known = self._met.get(row) or ((serial, 0) if record is None else (record.began, record.attempts))
+        self._met[row] = known[0], known[1] + 1
 
     def prove(self, serial: int) -> list[tuple[int, RowRecord]]:
         """Count failures of calls sent before *serial*, which succeeded; return rows with a newly proven failure."""
@@ -156,6 +180,7 @@ class Evidence:
         self._failed_checks = 0
         for row, record in self.unproven.items():
             record.pending.clear()
+            self._met.pop(row, None)
             if not record.proven:
                 self.records.pop(row, None)
         self.unproven.clear()
@@ -194,7 +219,12 @@ class Evidence:
         if is_own_error(record.last):
             return self._asked_by_own_errors()
         others = self._unresolved(record)
-        return self.rate.needed(record.began, others, own=record.attempts, alone=record.sent_alone)
+        needed = self.rate.needed(record.began, others, own=record.attempts, alone=record.sent_alone)
+        if record.throttled:
+            met = (item for row, item in self._met.items() if self.records.get(row) is not record)
+            own, alone = record.attempts, record.sent_alone
+            needed = max(needed, self.rate.needed(record.began, met, own=own, alone=alone, with_excused=True))
+        return needed
 
     def _asked_by_own_errors(self) -> int:
         """Failures that end a row whose exception is the program's own.
@@ -212,7 +242,7 @@ class Evidence:
         if record.sent_alone or is_own_error(record.last):
             return 1
         before = min(record.latest, next(iter(self._in_flight), record.latest))
-        return self.rate.needed_before(before, record.began)
+        return self.rate.needed_before(before, record.began, with_excused=record.throttled)
 
     def _unresolved(self, record: RowRecord) -> Iterator[tuple[int, int]]:
         return ((other.began, other.attempts) for other in self.records.values() if other is not record)
@@ -239,12 +269,20 @@ class Evidence:
 
     def succeeded(self, row: int, serial: int, *, probe: bool = False) -> None:
         """The row has its answer, by call *serial*: what it met before is the route's own error rate."""
+        if self._met:
+            self._count_excused(row)
         record = self.forget(row) if self.records else None
         if record is not None:
             self._own_overcome += record.own_errors
             self.rate.resolved(record.attempts, record.began, 0 if probe else 1)
         elif not probe:
             self.rate.answered(serial)
+
+    def _count_excused(self, row: int) -> None:
+        """The row that has its answer was throttled, and that was excused."""
+        met, record = self._met.pop(row, None), self.records.get(row)
+        if met is not None:
+            self.rate.note_excused(met[1] - (0 if record is None else record.attempts), met[0])
 
     def check_failed(self) -> None:
         """Count a failed health check: by chance, if a later call succeeds."""
@@ -253,10 +291,13 @@ class Evidence:
     def check_passed(self, serial: int) -> None:
         """Count a successful health check, sent as call *serial*."""
         self.rate.checked(serial, self._failed_checks)
-        self._failed_checks = 0
+        self.rate.note_excused(self._throttled_checks, serial)
+        self._failed_checks = self._throttled_checks = 0
 
     def forget(self, row: int) -> RowRecord | None:
         """Remove the row's record; return it if there was one."""
+        if self._met:
+            self._met.pop(row, None)
         if not self.records:
             return None
         self.unproven.pop(row, None)

@@ -187,7 +187,7 @@ class Judging(RouteBase):
     def _end(self, row: int, record: RowRecord) -> Fail:
         self.evidence.ended(row)
         self.history.throttled.pop(row, None)
-        return Fail(row, record.last)
+        return Fail(row, record.last, record.sent_alone)
 
     # Openings, probes and named waits.
 

@@ -43,13 +43,15 @@ ALONE = 10
 class Epoch:
     """What rows met whose first call had the number *start* or a later one, before the next epoch's."""
 
-    __slots__ = ("checks", "failed", "lost", "rows", "start")
+    __slots__ = ("checks", "excused", "failed", "lost", "rows", "start")
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.rows = 0
         self.checks = 0
         self.failed = 0
+        self.excused = 0
+        """Throttled attempts that count against no row; all others are in :attr:`failed`."""
         self.lost: Counter[int] = Counter()
         """Failed attempts to the number of rows that ended as failed after so many."""
 
@@ -63,6 +65,7 @@ class Epoch:
         self.rows += other.rows
         self.checks += other.checks
         self.failed += other.failed
+        self.excused += other.excused
         self.lost += other.lost
 
 
@@ -84,8 +87,8 @@ class ErrorRate:
         self._starts = [0]
         self._events = 0
         """Failures, checks that passed, rows that ended after some: with :attr:`rows`, a clock of what was learned."""
-        self._known: dict[tuple[int, int], tuple[int, int]] = {}
-        """An epoch's start and the row's own failures to what ends a row, and until when."""
+        self._known: dict[tuple[int, int, bool], tuple[int, int]] = {}
+        """An epoch's start, the row's own failures and what counts, to what ends a row, and until when."""
 
     def __repr__(self) -> str:
         return f"<ErrorRate {self.value:.2%} of {self._attempts:.0f} attempts>"
@@ -133,6 +136,12 @@ class ErrorRate:
         epoch.failed += failures
         self._events += 1 + failures
 
+    def note_excused(self, attempts: int, began: int) -> None:
+        """A row whose first failed call was *began* succeeded after *attempts* that were throttled and excused."""
+        if attempts > 0:
+            self._epoch(began).excused += attempts
+            self._events += attempts
+
     def failing(self, serial: int, *, first: bool) -> None:
         """A row's call *serial* failed; *first*: as none of its calls had."""
         self._events += 1
@@ -153,21 +162,29 @@ class ErrorRate:
         """Failures of other rows are explained otherwise and no longer count: what was worked out from them is void."""
         self._known.clear()
 
-    def needed(self, began: int, unresolved: Iterable[tuple[int, int]], *, own: int = 0, alone: bool = False) -> int:
+    def needed(
+        self,
+        began: int,
+        unresolved: Iterable[tuple[int, int]],
+        *,
+        own: int = 0,
+        alone: bool = False,
+        with_excused: bool = False,
+    ) -> int:
         """Proven failures that end a row which began to fail with call *began*.
 
         *unresolved*: for each other row that failed and has no answer, its first failed call and its failures.
         *own*: the row's own failures, which *unresolved* leaves out. *alone*: it is judged by all rows of the route,
-        however long ago.
+        however long ago. *with_excused*: throttled attempts of others count too, in *unresolved* as well.
         """
         at = 0 if alone else bisect_right(self._starts, began) - 1
         start = -1 if alone else self._starts[at]
         clock = self.rows + self._events
-        known = self._known.get((start, own))
+        known = self._known.get((start, own, with_excused))
         if known is not None and clock <= known[1]:
             return known[0]
         unresolved = list(unresolved)
-        sample = self.since(at, unresolved)
+        sample = self.since(at, unresolved, with_excused=with_excused)
         earlier = self._reach_back(at, len(self._epochs))
         if alone:
             sample.checks += ALONE
@@ -175,12 +192,12 @@ class ErrorRate:
         if earlier < at:
             if sample.suggests_errors:
                 needed = sample.needed(1, JUMP)
-            sample = self.since(earlier, unresolved)
+            sample = self.since(earlier, unresolved, with_excused=with_excused)
         needed = sample.needed(needed)
-        self._known[start, own] = needed, clock + sample.size // STALE
+        self._known[start, own, with_excused] = needed, clock + sample.size // STALE
         return needed
 
-    def needed_before(self, serial: int, began: int) -> int:
+    def needed_before(self, serial: int, began: int, *, with_excused: bool = False) -> int:
         """The same by answered rows that were first sent before call *serial*; 1 where these are too few.
 
         *serial* is the row's last failed call, or the oldest call in flight if that is older. Rows that were sent later
@@ -189,7 +206,7 @@ class ErrorRate:
         """
         end = bisect_right(self._starts, serial) - 1
         at = min(bisect_right(self._starts, began) - 1, end)
-        sample = self.since(self._reach_back(at, end), (), end)
+        sample = self.since(self._reach_back(at, end), (), end, with_excused=with_excused)
         return sample.needed(1) if sample.answers >= ENOUGH else 1
 
     def _reach_back(self, at: int, end: int) -> int:
@@ -200,7 +217,14 @@ class ErrorRate:
             answers += self._epochs[at].answers
         return at
 
-    def since(self, at: int, unresolved: Iterable[tuple[int, int]], end: int | None = None) -> Sample:
+    def since(
+        self,
+        at: int,
+        unresolved: Iterable[tuple[int, int]],
+        end: int | None = None,
+        *,
+        with_excused: bool = False,
+    ) -> Sample:
         """What rows met that began in epoch number *at* of those that are kept, or later, but before number *end*."""
         start = self._starts[at]
         last = math.inf if end is None else self._starts[end]
@@ -209,7 +233,7 @@ class ErrorRate:
         for epoch in self._epochs[at:end]:
             sample.rows += epoch.rows
             sample.checks += epoch.checks
-            sample.failed += epoch.failed
+            sample.failed += epoch.failed + (epoch.excused if with_excused else 0)
             counts.update(epoch.lost)
         return sample
 

@@ -155,6 +155,8 @@ class Refusing(Judging):
         if outcome.lacks_capacity:
             return self._without_capacity(call, outcome, now)
         record = self.evidence.records.get(call.row) if call.kind == "row" else None
+        if not call.probe and not outcome.is_withheld:
+            self.evidence.throttled(call.row if call.kind == "row" else 0, call.serial)
         if record is not None and record.throttled and self.circuit.is_closed and not outcome.is_withheld:
             # Throttled while others succeed: it is too large for the limit, and no longer slows the route.
             record = self.evidence.failed(call.row, call.serial, _too_large(outcome))

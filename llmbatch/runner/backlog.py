@@ -119,6 +119,7 @@ class PendingRow:
         "deferrals",
         "earlier_usage",
         "follow_ups",
+        "failed_on",
         "is_body_dropped",
         "is_retry",
         "last",
@@ -152,6 +153,7 @@ class PendingRow:
         """Failed probes by this row."""
         self.moves = 0
         """How often it went to another route."""
+        self.failed_on: tuple[RunRoute, ...] = ()  # where it would have ended as failed, by its own attempts alone
         self.latency: float | None = None
         self.not_before = 0.0
         """End of the wait that the provider named for this row, on the loop's clock."""
@@ -283,10 +285,10 @@ class Backlog:
 
     def divert(self, pending: PendingRow, now: float) -> bool:
         """Move a row that would be parked to another of its routes that takes rows; False if there is none."""
-        other = self._find_other(pending, now) if pending.routes else None
-        if other is not None:
-            self.move(pending, other, now)
-        return other is not None
+        if not pending.routes or (other := self._find_other(pending, now)) is None:
+            return False
+        self.move(pending, other, now)
+        return True
 
     def divert_parked(self, routes: Iterable[RunRoute], now: float) -> None:
         """Move parked rows of *routes* to a route that takes them now."""
@@ -301,8 +303,8 @@ class Backlog:
         pending.deferrals += 1
         route.parked[pending.row.number] = pending
         self._on_wait(pending)
-        state = route.state
-        self._emit(RowParked(now, state.label, pending.row.number, state.retry_after(now), state.reason, avoided))
+        label, wait, reason = route.state.label, route.state.retry_after(now), route.state.reason
+        self._emit(RowParked(now, label, pending.row.number, wait, reason, avoided))
 
     def park_waiting(self, route: RunRoute, now: float) -> None:
         """Park all waiting rows of the route, or move them: its circuit opened, or the provider named a long wait."""

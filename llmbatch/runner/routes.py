@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from random import Random
 
 from llmbatch.core.calls import Route
@@ -75,19 +75,35 @@ class Routes:
         """Return the route of *row*, created now if there is none."""
         label = route.label if self._keys is None else self._keys.label(route.label, row)
         known = self.known.get(label)
-        if known is not None:
-            return known
-        if len(self.known) >= MAX_IDLE:
-            self._drop_idle(now)
-        made = self.known[label] = RunRoute(route, self._state(label, route.label))
-        return made
+        return self._made({label: route}, now)[0] if known is None else known
 
-    def _drop_idle(self, now: float) -> None:
+    def routes_of(self, row: Row, routes: Sequence[Route], now: float) -> list[RunRoute]:
+        """Return the routes of *row* in the order of *routes*, each created now if there is none."""
+        if self._keys is None:
+            wanted = {route.label: route for route in routes}
+        else:
+            wanted = {self._keys.label(route.label, row): route for route in routes}
+        known = [self.known[label] for label in wanted if label in self.known]
+        return known if len(known) == len(wanted) else self._made(wanted, now)
+
+    def _made(self, wanted: Mapping[str, Route], now: float) -> list[RunRoute]:
+        """Return the *wanted* routes by label; to create one may drop others, but none of these."""
+        if len(self.known) >= MAX_IDLE:
+            self._drop_idle(now, wanted)
+        for label, route in wanted.items():
+            if label not in self.known:
+                self.known[label] = RunRoute(route, self._state(label, route.label))
+        return [self.known[label] for label in wanted]
+
+    def _drop_idle(self, now: float, wanted: Container[str]) -> None:
         """Drop routes without rows of their own, and without those of others that could go to them."""
         self.known = {
             label: route
             for label, route in self.known.items()
-            if route.unfinished or not route.state.is_idle(now) or any(other.unfinished for other in route.backups)
+            if label in wanted
+            or route.unfinished
+            or not route.state.is_idle(now)
+            or any(other.unfinished for other in route.backups)
         }
         kept = set(self.known.values())
         for route in self.known.values():

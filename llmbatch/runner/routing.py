@@ -8,7 +8,7 @@ after an outage and have no room.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from llmbatch.core.calls import Route
 from llmbatch.core.rows import Row
@@ -62,9 +62,10 @@ class Routing:
     def known(self, row: Row, routes: Sequence[Route], now: float) -> RoutesByRank:
         """The run's routes for those of *row*, which are ordered by rank."""
         self.is_used = True
+        known = self._routes.routes_of(row, routes, now)
         groups = tuple(
-            tuple(self._routes.route_of(row, route, now) for route in group)
-            for _, group in itertools.groupby(routes, key=lambda route: route.rank)
+            tuple(route for _, route in group)
+            for _, group in itertools.groupby(zip(routes, known, strict=True), key=lambda pair: pair[0].rank)
         )
         first = groups[0][0]
         if not first.is_first or any(
@@ -89,13 +90,17 @@ class Routing:
 
     def other(self, pending: PendingRow, now: float) -> RunRoute | None:
         """Another route that takes the row, which its own does not; None if there is none."""
-        return self._best(pending.routes, now, besides=pending.route)
+        return self._best(pending.routes, now, besides=(pending.route,))
 
-    def _best(self, groups: RoutesByRank, now: float, *, besides: RunRoute | None = None) -> RunRoute | None:
+    def untried(self, pending: PendingRow, now: float) -> RunRoute | None:
+        """As :meth:`other`, but none on which the row would have ended as failed."""
+        return self._best(pending.routes, now, besides=(pending.route, *pending.failed_on))
+
+    def _best(self, groups: RoutesByRank, now: float, *, besides: Collection[RunRoute] = ()) -> RunRoute | None:
         """A route that takes a row now, if possible with room; None if none takes it."""
         waiting: RunRoute | None = None
         for group in groups:
-            taking = [route for route in group if route is not besides and self.takes(route)]
+            taking = [route for route in group if route not in besides and self.takes(route)]
             roomy = [route for route in taking if route.room(now)]
             if roomy:
                 return _by_weight(roomy)

@@ -158,8 +158,9 @@ class Settler:
                 case Succeed():
                     if pending is not None and pending.last is not None:
                         self._succeed(pending, pending.last, now)
-                case Fail(row, outcome):
-                    self._end(rows[row], outcome, "failed", now)
+                case Fail(row, outcome, is_alone):
+                    if not (is_alone and self._is_tried_elsewhere(rows[row], now)):
+                        self._end(rows[row], outcome, "failed", now)
                 case RetryAt(row, at, code):
                     self._retry(rows[row], at, code, now)
                 case HoldForEvidence(row):
@@ -208,6 +209,17 @@ class Settler:
         """Fail a waiting row that can be no request any more; it says nothing about its route."""
         pending.route.state.forget(pending.row.number)
         self._end(pending, outcome, "failed", now)
+
+    def _is_tried_elsewhere(self, pending: PendingRow, now: float) -> bool:
+        """Whether a row that nothing but its own attempts speaks against can go to another of its routes instead.
+
+        Its route may have been down for all its rows, which nobody could tell.
+        """
+        other = self._run.routing.untried(pending, now) if pending.routes else None
+        if other is not None:
+            pending.failed_on += (pending.route,)
+            self._run.backlog.move(pending, other, now)
+        return other is not None
 
     def _end(self, pending: PendingRow, outcome: Outcome, status: Literal["success", "failed"], now: float) -> None:
         self._on_drop(pending)

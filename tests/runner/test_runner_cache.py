@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from runner_story import Collector, Prompts, Story
 
-from llmbatch.core.events import CallSent, RowFinished
+from llmbatch.core.events import CallEnded, CallSent, RowFinished
 from llmbatch.core.ports import Provider, Source
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.source import open_source
@@ -196,3 +196,25 @@ def test_without_a_cache_equal_rows_are_sent_each(prompts: Prompts, simulate: Ca
     story = simulate(same(10))
 
     assert calls(story) == 10
+
+
+def test_equal_rows_cost_one_call_also_while_the_first_of_them_moves_to_a_fallback(
+    send: Send, prompts: Prompts
+) -> None:
+    """A row that is read after the opening is sent nowhere while the one before it is on its way."""
+    rows = [{"prompt": f"equal {number // 40}" if number % 4 == 0 else f"row {number}"} for number in range(800)]
+    story = send(
+        *(rows, Phase(1.0), Phase(8.0, "down"), Phase(math.inf, "fine")),
+        model="openai/m",
+        base_url=None,
+        fallback=("mistral/m",),
+        concurrency=10,
+    )
+
+    flying: set[object] = set()
+    for event in story.events:
+        if isinstance(event, CallSent | CallEnded) and event.row and not event.probe:
+            prompt = rows[event.row - 1]["prompt"]
+            assert isinstance(event, CallEnded) or prompt not in flying, event
+            flying = flying - {prompt} if isinstance(event, CallEnded) else flying | {prompt}
+    assert story.statuses == {"success": len(rows)}

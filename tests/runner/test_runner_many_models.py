@@ -77,3 +77,17 @@ def test_models_that_are_all_down_do_not_add_up(simulate: Simulate, monkeypatch:
         most = max(most, len(live))
     assert story.statuses == {"success": 50}
     assert most <= 15 + 10
+
+
+def test_the_routes_of_a_row_are_not_dropped_for_each_other() -> None:
+    """Also beyond the number from which idle ones are: all of them are known to the run."""
+    routes = Routes(RunOptions(circuit_key="tenant"), seed=1, answered_before=lambda _: False)
+
+    for number in range(200):
+        row = Row(1, "", "", {"tenant": f'"t{number}"'})
+        made = routes.routes_of(row, [Route("openai/m", "a"), Route("mistral/m", "b", rank=1)], float(number))
+
+        assert [route.state.label for route in made] == [
+            f"{name} [tenant t{number}]" for name in ("openai/m", "mistral/m")
+        ]
+        assert all(routes.known[route.state.label] is route for route in made)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
 import pytest
-from runner_story import Collector, Story
+from runner_story import Collector, Prompts, Simulate, Story
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.events import CallSent, LimitLearned, Notice, RowParked, Throttled
+from llmbatch.core.ports import Transport
 from llmbatch.display.format import waits_for
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
@@ -289,3 +292,49 @@ def test_a_row_larger_than_tpm_delays_rows_and_parks_none() -> None:
     assert run.story.statuses == {"success": 4}
     assert not run.story.of(RowParked)
     assert run.story.seconds > 60
+
+
+class ThrottledAtRandom:
+    """Answers a share of all calls with 429 and a wait, whatever is sent: no row is to blame."""
+
+    def __init__(self, transport: Transport, share: float, wait: float, seed: int) -> None:
+        self._transport = transport
+        self._share = share
+        self._wait = wait
+        self._draws = Random(seed)
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if self._draws.random() >= self._share:
+            return await self._transport.post(request, timeout=timeout)
+        await asyncio.sleep(0.1)
+        error = {"message": "Slow down", "type": "rate_limit_exceeded", "code": "rate_limit_exceeded"}
+        return Reply(429, {"retry-after": f"{self._wait:g}"}, json.dumps({"error": error}).encode())
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+@pytest.mark.slow  # hundreds of rows, each sent several times
+@pytest.mark.parametrize(("share", "concurrency", "seed"), [(0.5, 20, 2), (0.5, 40, 5), (0.6, 40, 4)])
+def test_no_row_is_taken_for_too_large_where_half_of_all_calls_are_throttled(
+    simulate: Simulate, prompts: Prompts, share: float, concurrency: int, seed: int
+) -> None:
+    """Eleven of them in a row are met by one row in two thousand: what others met counts too, though it is excused."""
+    story = simulate(
+        prompts(300),
+        wrap=lambda transport: ThrottledAtRandom(transport, share, 2.0, seed),
+        concurrency=concurrency,
+        seed=seed,
+    )
+
+    assert story.statuses == {"success": 300}
+
+
+def test_a_row_that_alone_is_throttled_still_ends(simulate: Simulate, prompts: Prompts) -> None:
+    """It is larger than the limit, which its line says."""
+    story = simulate(prompts(200, poison=[100], status=429))
+
+    assert (story.statuses, [result.error_code for result in story.failed.values()]) == (
+        {"success": 199, "failed": 1},
+        ["request_too_large"],
+    )

@@ -389,3 +389,28 @@ def test_bad_rows_alone_fail_though_neither_route_is_well(
     assert (story.ending.exit_code, story.statuses) == (0, {"success": 1471, "failed": 29})
     assert max(result.attempts for result in story.results) <= 20
     assert story.seconds < 120
+
+
+def test_a_row_that_is_judged_by_its_own_attempts_is_tried_at_the_fallback_first(prompts: Prompts) -> None:
+    """Nothing else is sent for its tenant, so that nobody can tell whether the row or the first route is at fault."""
+    rows = [*prompts(50), {"prompt": "row 51", "metadata": {"tenant": "acme"}}]
+    story, _ = send(
+        rows,
+        {"first": [Phase(0.7), Phase(1800, "down"), FINE], "second": [FINE]},
+        circuit_key="metadata.tenant",
+        concurrency=20,
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 51})
+    assert story.seconds < 600
+
+
+def test_a_bad_row_that_is_judged_by_its_own_attempts_ends_after_its_last_route() -> None:
+    """It is tried on both, and then fails."""
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 3}"}} for number in range(60)]
+    rows.append({"prompt": "row 61 [sim:500]", "metadata": {"tenant": "acme"}})
+    story, servers = send(rows, {"first": [FINE], "second": [FINE]}, circuit_key="metadata.tenant")
+
+    assert story.statuses == {"success": 60, "failed": 1}
+    assert len(servers.transports["second"].log) >= 3
+    assert max(result.attempts for result in story.results) <= 40

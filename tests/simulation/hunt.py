@@ -4,6 +4,8 @@
     python tests/simulation/hunt.py --seeds 0 2000        a range
     python tests/simulation/hunt.py --minutes 60          as many as time allows, from a new place each time
 
+With --routes they are stories of fallbacks, pools, tiers, tenants and a cache.
+
 Exit code 1 where something did not hold.
 """
 
@@ -26,6 +28,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).parent))
 
+from simulation_route_story import RouteStory
 from simulation_story import Story
 
 BATCH = 50
@@ -66,34 +69,39 @@ class RunStats:
         )
 
 
-def command(seed: int) -> str:
-    return f"python tests/simulation/hunt.py --seed {seed}"
+def command(seed: int, *, routes: bool = False) -> str:
+    return f"python tests/simulation/hunt.py{' --routes' * routes} --seed {seed}"
 
 
-def tell(first: int, last: int) -> RunStats:
+def tell_routes(first: int, last: int) -> RunStats:
+    """The same of stories with several routes."""
+    return tell(first, last, RouteStory)
+
+
+def tell(first: int, last: int, kind: type[Story] | type[RouteStory] = Story) -> RunStats:
     """The stories of the seeds from *first* up to *last*, which is left out."""
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")  # coroutines of a life that was killed are never awaited
     stats = RunStats()
     for seed in range(first, last):
         stats.seeds += 1
-        story = Story(seed)
+        story = kind(seed)
         try:
             story.tell()
         except Exception as error:
             words = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
             stats.broken.append((seed, words))
         stats.lives += len(story.lives)
-        stats.calls += len(story.provider.sent)
+        stats.calls += story.calls
         stats.seconds += story.world
         stats.good_rows += story.watch.good_rows
-        stats.by_chance += story.watch.by_chance
+        stats.by_chance += getattr(story.watch, "by_chance", 0)
         stats.fates.update(story.met)
     return stats
 
 
-def _tell_one(seed: int) -> int:
-    story = Story(seed)
+def _tell_one(seed: int, kind: type[Story] | type[RouteStory]) -> int:
+    story = kind(seed)
     print(story.plan, end="\n\n")
     try:
         story.tell()
@@ -112,10 +120,11 @@ def main() -> int:
     how.add_argument("--seed", type=int)
     how.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"))
     how.add_argument("--minutes", type=float)
+    parser.add_argument("--routes", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     if given.seed is not None:
-        return _tell_one(given.seed)
+        return _tell_one(given.seed, RouteStory if given.routes else Story)
 
     first, last = given.seeds or (random.SystemRandom().randrange(10**6, 10**9), 10**12)
     print(f"from seed {first} on", flush=True)
@@ -127,12 +136,12 @@ def main() -> int:
         at = first
         while (at < last and time.monotonic() < until) or waiting:
             while len(waiting) < 2 * given.jobs and at < last and time.monotonic() < until:
-                waiting.append(pool.submit(tell, at, min(at + BATCH, last)))
+                waiting.append(pool.submit(tell_routes if given.routes else tell, at, min(at + BATCH, last)))
                 at += BATCH
             done = waiting.pop(0).result()
             stats.add(done)
             for seed, words in done.broken:
-                print(f"\n{words}\n  replay: {command(seed)}", flush=True)
+                print(f"\n{words}\n  replay: {command(seed, routes=given.routes)}", flush=True)
             if sys.stderr.isatty():
                 print(f"\r{stats.seeds} stories, {len(stats.broken)} broken ", end="", file=sys.stderr, flush=True)
     print(stats)

@@ -332,6 +332,10 @@ class Story:
         """
         return hashlib.sha256("\n".join(sorted(self.log)).encode()).hexdigest()[:16]
 
+    @property
+    def calls(self) -> int:
+        return len(self.provider.sent)
+
     def tell(self) -> None:
         """Live all lives, and check."""
         plan = self.plan
@@ -485,7 +489,7 @@ class Story:
             raise GuaranteeError(f"the run does not end: {error}") from None
         finally:
             loop.on_turn = lambda turn: None
-            _bury(loop)
+            bury(loop)
 
     def _second(self, loop: StoryLoop, disk: SimulatedFilesystem) -> None:
         """Somebody starts the same command a second time: it must be refused at once, without a call."""
@@ -564,7 +568,7 @@ def _bounded(most: int | None) -> Iterator[None]:
         RunContext.max_waiting = bound  # type: ignore[method-assign]
 
 
-def _bury(loop: StoryLoop) -> None:
+def bury(loop: StoryLoop) -> None:
     """What is left of a life: its tasks end without effect, the disk being dead or closed."""
     loop._limit = float("inf")
     tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]

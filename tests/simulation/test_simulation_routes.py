@@ -1,0 +1,55 @@
+"""Runs with fallbacks, pools, tiers, tenants and a cache under drawn faults, and the bugs that such stories find."""
+
+from __future__ import annotations
+
+import pytest
+from hunt import command, tell_routes
+from simulation_route_bugs import ROUTE_BUGS
+from simulation_route_story import RouteStory
+
+SEEDS = 140
+"""Three times as many as the planted bug that hides best needs: the weights of a pool, in story 51."""
+
+FIRST = (2, 3, 6, 12, 17, 51)
+"""The stories that have shown bugs are told first."""
+FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted cache"}
+
+
+@pytest.mark.slow  # some hundred stories of 70 ms each
+@pytest.mark.no_cover
+def test_no_story_of_several_routes_breaks_a_guarantee() -> None:
+    """Outages of one, several or all routes, refused keys, kills: each row has one line, from what really answered."""
+    stats = tell_routes(0, SEEDS)
+
+    assert not stats.broken, "".join(
+        f"\n{words}\n  replay: {command(seed, routes=True)}" for seed, words in stats.broken
+    )
+    assert set(stats.fates) >= FATES
+    assert stats.lives > 2 * SEEDS
+
+
+@pytest.mark.slow  # up to some seconds of stories
+@pytest.mark.no_cover
+@pytest.mark.parametrize("words", ROUTE_BUGS)
+def test_a_planted_bug_of_routes_is_found(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hunt that finds nothing says something only if it finds what is there."""
+    ROUTE_BUGS[words](monkeypatch)
+
+    broken = next(
+        (found for seed in dict.fromkeys((*FIRST, *range(SEEDS))) if (found := tell_routes(seed, seed + 1).broken)), []
+    )
+
+    assert broken, f"{SEEDS} stories do not notice: {words}"
+
+
+@pytest.mark.slow  # tells stories twice
+def test_a_story_of_several_routes_replays_exactly() -> None:
+    """Otherwise a seed that fails once could not be looked into."""
+
+    def digests() -> list[str]:
+        stories = [RouteStory(seed) for seed in range(6)]
+        for story in stories:
+            story.tell()
+        return [story.digest for story in stories]
+
+    assert digests() == digests()
