@@ -210,8 +210,7 @@ class Scheduler:
 
     def _afford(self, route: RunRoute, request: Request, now: float) -> bool:
         """Whether the cost cap and the rate limits allow the request now; if not, its route waits, or the run stops."""
-        costs = self._run.costs
-        if costs.cap is not None and not costs.allows(route.route, request, halt=self._run.halt):
+        if (costs := self._run.costs).cap is not None and not costs.allows(route.route, request, halt=self._run.halt):
             return False
         wait = self._budgets.wait(route.route, request, now)
         if wait.seconds <= 0.0:
