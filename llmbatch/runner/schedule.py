@@ -175,8 +175,7 @@ class Scheduler:
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)
         self._budgets.reserve(attempt, now)
-        if run.costs.cap is not None:
-            run.costs.reserve(attempt)
+        run.costs.reserve(attempt)
         run.emit(CallSent(now, state.label, row, pending.attempts, call.probe, call.serial))
         return attempt
 
