@@ -126,7 +126,7 @@ def read_rate_limits(headers: Mapping[str, str], *, below: float = math.inf) -> 
     plan = _plans.get(names)
     if plan is None:
         plan = _remember(names)
-    if not plan or not any(_part_left(headers, entry) < below for entry in plan):
+    if not plan or (below < math.inf and _has_more_than(below, headers, plan)):
         return ()
     now: datetime | None = None
     limits: list[RateLimit] = []
@@ -141,11 +141,15 @@ def read_rate_limits(headers: Mapping[str, str], *, below: float = math.inf) -> 
     return tuple(limits)
 
 
-def _part_left(headers: Mapping[str, str], entry: tuple[LimitKind, float | None, str, str, str]) -> float:
+def _has_more_than(part: float, headers: Mapping[str, str], plan: _Plan) -> bool:
+    """Whether more than *part* of each limit remains; False if that cannot be said."""
     try:
-        return float(headers[entry[3]]) / float(headers[entry[2]])
-    except (ValueError, ZeroDivisionError):
-        return 0.0
+        for _, _, limit, remaining, _ in plan:
+            if float(headers[remaining]) <= part * float(headers[limit]):
+                return False
+    except ValueError:
+        return False
+    return True
 
 
 def _remember(names: tuple[str, ...]) -> _Plan:

@@ -33,7 +33,7 @@ def billed_tier(document: JSON, headers: Mapping[str, str]) -> str | None:
         usage = document.get("usage")
         if not named and isinstance(usage, dict):
             named = usage.get("service_tier")
-    if not isinstance(named, str) or not named.strip():
+    if named is None or not isinstance(named, str) or not named.strip():
         return None
     name = named.strip().lower()
     return STANDARD if name in _DEFAULTS else token(name) or None

@@ -40,8 +40,13 @@ def read_usage(usage: JSON, *, cached_apart: bool = False) -> Usage | None:
     """
     if not isinstance(usage, dict):
         return None
-    sent = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
-    made = _count(usage.get("completion_tokens", usage.get("output_tokens")))
+    sent, made = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(sent) is int and type(made) is int and sent >= 0 and made >= 0:
+        if len(usage) == 3 and usage.get("total_tokens") == sent + made:  # those three alone: most servers
+            return Usage(sent, made)
+    else:
+        sent = _count(usage.get("prompt_tokens", usage.get("input_tokens")))
+        made = _count(usage.get("completion_tokens", usage.get("output_tokens")))
     if sent is None or made is None:
         return None
     total = _count(usage.get("total_tokens"))

@@ -188,13 +188,14 @@ def encode_line(result: Result) -> bytes:
     finish = f',"finish_reason":{dumps(result.finish_reason)}' if result.finish_reason else ""
     if result.fit is not None:
         finish += f',"parsed":{result.fit.json}'
-    finish += ',"cached":true' if result.cached else ""
-    route = f',"route":{dumps(result.route)}' if result.route else ""
-    tier = f',"tier":{dumps(result.tier)}' if result.tier else ""
+    if result.cached or result.route or result.tier:
+        finish += ',"cached":true' if result.cached else ""
+        finish += f',"route":{dumps(result.route)}' if result.route else ""
+        finish += f',"tier":{dumps(result.tier)}' if result.tier else ""
     line = (
         f'{{"row":{result.number},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
         f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'
         f'"cost_usd":{cost},"model":{dumps(result.model)},"attempts":{result.attempts},'
-        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings}{finish}{route}{tier},"metadata":{metadata}}}\n'
+        f'"deferrals":{result.deferrals},"latency_s":{latency}{settings}{finish},"metadata":{metadata}}}\n'
     )
     return line.encode()

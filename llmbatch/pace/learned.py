@@ -89,15 +89,16 @@ class _LearnedLimit:
         "_burst_level",
         "_burst_set_at",
         "_empty",
+        "_factor",
         "_full_at",
         "_heard",
-        "_index",
         "_is_requests",
         "_is_rounded",
         "_level",
         "_newest",
         "_ratio",
         "_waited_until",
+        "index",
         "is_ignored",
         "limit",
         "told",
@@ -105,7 +106,8 @@ class _LearnedLimit:
     )
 
     def __init__(self, kind: LimitKind) -> None:
-        self._index = AMOUNT_OF[kind]
+        self.index = AMOUNT_OF[kind]
+        """Where the amount of its kind is in :data:`SentTotals`."""
         self._is_requests = kind == "requests"
         self._is_rounded = kind != "requests"
         """Whether all that it has said of tokens were whole thousands."""
@@ -125,6 +127,8 @@ class _LearnedLimit:
         """What remained at the answer compared last, the call's number, what was sent up to it, and when that was."""
         self._ratio = 1.0
         """What requests count for with the provider, relative to our own estimate of them."""
+        self._factor = 1.0
+        """What our amounts count for: at least 1 for requests, of which another run with the same key takes some."""
         self._burst = math.inf
         """How much may be sent at once; less than the limit if the provider refuses bursts that it has room for."""
         self._burst_level = math.inf
@@ -182,7 +186,7 @@ class _LearnedLimit:
 
     def _sum(self, refused: _Refused, after: float, up_to: float) -> float:
         """What was refused of the requests with a number above *after* and at most *up_to*."""
-        return sum(amounts[self._index] for number, amounts in refused if after < number <= up_to) if refused else 0.0
+        return sum(amounts[self.index] for number, amounts in refused if after < number <= up_to) if refused else 0.0
 
     def _learn_ratio(self, remaining: float, call: float, sent: float, sent_at: float, refused: _Refused) -> None:
         """Compare what the provider took between two calls with what was sent between them and not refused.
@@ -201,6 +205,7 @@ class _LearnedLimit:
         came_back = (sent_at - heard[3]) * self.limit / self.window
         ratio = (heard[0] + came_back - remaining) / used
         self._ratio += RATIO_WEIGHT * (min(MOST_RATIO, max(1.0 / MOST_RATIO, ratio)) - self._ratio)
+        self._factor = max(1.0, self._ratio) if self._is_requests else self._ratio
 
     def refused(self, amount: float, call: float, sent_at: float, now: float) -> None:
         """Note that request number *call* was throttled, which was sent at *sent_at*.
@@ -221,18 +226,15 @@ class _LearnedLimit:
         self._burst_level = min(0.0, self._burst_level)
         self._burst_at = self._burst_set_at = now
 
-    @property
-    def _factor(self) -> float:
-        """What our amounts count for: at least 1 for requests, of which another run with the same key takes some."""
-        return max(1.0, self._ratio) if self._is_requests else self._ratio
-
     def wait(self, amount: float, now: float) -> float:
         """Seconds until *amount* may be sent; 0 if it may be now, or if nothing is known."""
         if self.is_ignored or self._level == math.inf:
             return 0.0
-        self._fill(now)
         needed = amount if amount <= 1.0 else amount * MARGIN + 1.0  # an estimate, of more than one request
         needed *= self._factor
+        if needed <= self._level and self._burst == math.inf:
+            return 0.0  # what has come back since can only be more
+        self._fill(now)
         missing = min(needed, self.limit) - self._level
         in_burst = min(needed, self._burst) - self._burst_level if self._burst < math.inf else 0.0
         if missing <= 1e-9 and in_burst <= 1e-9:
@@ -249,8 +251,9 @@ class _LearnedLimit:
         """Take *amount* out of the bucket."""
         if self._level != math.inf:
             self._fill(now)
-            self._level -= amount * self._factor
-            self._burst_level -= amount * self._factor
+            amount *= self._factor
+            self._level -= amount
+            self._burst_level -= amount
 
     def _fill(self, now: float) -> None:
         if self._burst < math.inf and self.window is not None:
@@ -283,11 +286,12 @@ class LearnedLimits:
 
     def send(self, amounts: SentTotals, now: float) -> SentTotals:
         """Count a request; return what was sent up to it, to be passed to :meth:`hear` with its answer."""
-        sent = self._sent
-        self._sent = (sent[0] + amounts[0], sent[1] + amounts[1], sent[2] + amounts[2], sent[3] + amounts[3])
-        for (kind, _), known in self._limits.items():
-            known.send(amounts[AMOUNT_OF[kind]], now)
-        return self._sent
+        requests, tokens, given, made = self._sent
+        self._sent = sent = (requests + amounts[0], tokens + amounts[1], given + amounts[2], made + amounts[3])
+        if self._limits:
+            for known in self._limits.values():
+                known.send(amounts[known.index], now)
+        return sent
 
     def knows(self, kind: LimitKind, window: float | None) -> bool:
         """Whether good answers report a limit of *kind* over that period."""
@@ -304,8 +308,8 @@ class LearnedLimits:
     def refused(self, amounts: SentTotals, sent: SentTotals, sent_at: float, now: float) -> None:
         """Note that a request was throttled; *sent*: what :meth:`send` returned for it, at *sent_at*."""
         self._refused.append((sent[0], amounts))
-        for (kind, _), known in self._limits.items():
-            known.refused(amounts[AMOUNT_OF[kind]], sent[0], sent_at, now)
+        for known in self._limits.values():
+            known.refused(amounts[known.index], sent[0], sent_at, now)
 
     def hear(
         self, reported: Sequence[RateLimit], sent: SentTotals, sent_at: float
@@ -335,10 +339,10 @@ class LearnedLimits:
     def wait(self, amounts: SentTotals, now: float) -> BudgetWait:
         """How long a request has to wait, and for which limit."""
         longest, slowest = 0.0, None
-        for (kind, _), known in self._limits.items():
-            wait = known.wait(amounts[AMOUNT_OF[kind]], now)
+        for key, known in self._limits.items():
+            wait = known.wait(amounts[known.index], now)
             if wait > longest:
-                longest, slowest = wait, (kind, known)
+                longest, slowest = wait, (key[0], known)
         if slowest is None:
             return NO_WAIT
         kind, known = slowest

@@ -162,7 +162,9 @@ class AdaptiveLimit:
         cap = self._knee.cap
         if self._value >= cap:
             if seconds > 0.0:
-                self._note_latency(serial, newest, seconds, load, now)
+                self._knee.note(serial, newest, seconds, load, now)
+                if self._knee.cap != cap:
+                    self._follow_knee(cap)
         else:
             part = 1.0 / self._value
             if self._value < self._slow_start:
@@ -186,14 +188,11 @@ class AdaptiveLimit:
         if self._value >= self._slow_start:
             self.on_overload(serial, newest)
 
-    def _note_latency(self, serial: int, newest: int, seconds: float, load: int, now: float) -> None:
+    def _follow_knee(self, before: int) -> None:
         knee = self._knee
-        before = knee.cap
-        knee.note(serial, newest, seconds, load, now)
-        if knee.cap != before:
-            self._slow_start = float(knee.cap)
-            if knee.cap < before or knee.phase != "climb":
-                self._value = self._slow_start  # else one more per answer
+        self._slow_start = float(knee.cap)
+        if knee.cap < before or knee.phase != "climb":
+            self._value = self._slow_start  # else one more per answer
 
     def on_overload(self, serial: int, newest: int) -> None:
         """Count an overload answer to call number *serial*; *newest* was the last call sent."""

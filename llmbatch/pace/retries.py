@@ -33,8 +33,9 @@ class RetryBudget:
 
     def first(self, now: float) -> None:
         """Count a first attempt."""
-        self._advance(now)
-        self._left = min(MOST, self._left + SHARE)
+        if self._left < MOST:  # else no time that has passed can add to it
+            self._advance(now)
+            self._left = min(MOST, self._left + SHARE)
 
     def retry(self, now: float) -> None:
         """Count a retry; one beyond the budget, because nothing else was left to send, is no debt."""

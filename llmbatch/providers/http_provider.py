@@ -48,6 +48,11 @@ _KNOW_STREAM = frozenset({"chat", "responses", "completions", "messages"})
 _MOST_TOLD = 20
 """Members that are not sent, and are named in a warning."""
 
+_SEVERAL = ("n", "best_of")
+"""Members that ask for more than one answer."""
+
+_SIZING = frozenset({*LIMITS, *_SEVERAL})
+
 _NO_LIMIT_DIGITS = 9
 """Digits from which a token limit is ignored."""
 
@@ -189,8 +194,9 @@ class HttpProvider:
             body = to_bytes(members)
             if files is not None:
                 body = files.fill(body)
-        most = _max_output_tokens(members, target.endpoint)
-        answers = _answers(members)
+        most, answers = (0 if target.endpoint == "embeddings" else None), 1
+        if not _SIZING.isdisjoint(members):
+            most, answers = _max_output_tokens(members, target.endpoint), _answers(members)
         return Request(
             target.route if self._tiers is None else route,
             target.url,
@@ -211,12 +217,15 @@ class HttpProvider:
         """
         members = kind.members
         unsent = members.keys() - self._sent[target.endpoint]
-        unsent.discard(content_member(target.endpoint, members) or "")
+        source = content_member(target.endpoint, members)
+        if source is not None:
+            unsent.discard(source)
         if unsent or kind.is_alpaca:
             self._echo(row, kind, target.endpoint, unsent)
         return compose_body(
             target.endpoint,
             members,
+            source,
             model=target.model,
             system=self._system,
             params=self._connection.params,
@@ -314,8 +323,9 @@ class HttpProvider:
         if outcome.verdict == "success":
             # While much remains, now and then is enough.
             self._answers += 1
-            much = math.inf if self._answers % _ANSWERS_PER_LOOK == 1 else _MUCH
-            limits = read_rate_limits(reply.headers, below=much)
+            limits = read_rate_limits(
+                reply.headers, below=math.inf if self._answers % _ANSWERS_PER_LOOK == 1 else _MUCH
+            )
             if limits:
                 return replace(outcome, limits=limits)
         elif outcome.verdict == "throttled":
@@ -363,7 +373,7 @@ def _max_output_tokens(members: Mapping[str, str], endpoint: str) -> int | None:
 def _answers(members: Mapping[str, str]) -> int:
     """The answers that the request asks for: ``n``, or more that are made to choose from."""
     most = 1
-    for name in ("n", "best_of"):
+    for name in _SEVERAL:
         text = members.get(name)
         if text is not None and text.isdecimal() and len(text) < _NO_LIMIT_DIGITS:
             most = max(most, int(text))

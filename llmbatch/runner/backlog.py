@@ -118,8 +118,8 @@ class PendingRow:
         "cost",
         "deferrals",
         "earlier_usage",
-        "follow_ups",
         "failed_on",
+        "follow_ups",
         "is_body_dropped",
         "is_retry",
         "last",
@@ -149,10 +149,8 @@ class PendingRow:
         self.bytes = 0
         """Length of the dropped body."""
         self.attempts = self.deferrals = self.retry_number = self.follow_ups = 0
-        self.probes = 0
-        """Failed probes by this row."""
-        self.moves = 0
-        """How often it went to another route."""
+        self.probes = self.moves = 0
+        """Failed probes by this row, and how often it went to another route."""
         self.failed_on: tuple[RunRoute, ...] = ()  # where it would have ended as failed, by its own attempts alone
         self.latency: float | None = None
         self.not_before = 0.0

@@ -83,8 +83,8 @@ class Budgets:
 
     def wait(self, route: Route, request: Request, now: float) -> BudgetWait:
         """How long *request* has to wait, and for which limit; 0 seconds if it may be sent now."""
-        of_route = self.of(route, now)
-        if not (self._is_limited or of_route.is_limited):
+        of_route = self._routes.get(route.label) or self.of(route, now)
+        if not (of_route.is_limited or self._is_limited):
             return NO_WAIT
         longest = NO_WAIT
         if self._tokens or of_route.tokens:
@@ -101,10 +101,9 @@ class Budgets:
             wait = daily.wait(1, now)
             if wait > longest.seconds:
                 longest = BudgetWait(wait, name, is_quota=True)
-        if of_route.learned:
-            learned = of_route.learned.wait(_amounts(request), now)
-            if learned.seconds > longest.seconds:
-                longest = learned
+        learned = of_route.learned.wait(_amounts(request), now)
+        if learned.seconds > longest.seconds:
+            longest = learned
         if of_route.stated:
             stated = of_route.stated.wait(_amounts(request), now)
             if stated.seconds > longest.seconds:
@@ -113,10 +112,11 @@ class Budgets:
 
     def reserve(self, attempt: Attempt, now: float) -> None:
         """Take what *attempt*, which is sent now, is expected to use."""
-        request, of_route = attempt.request, self.of(attempt.route.route, now)
+        request, route = attempt.request, attempt.route.route
+        of_route = self._routes.get(route.label) or self.of(route, now)
         if self._heeds_headers:  # also before the first answer that reports a limit, which others are sent beside
             attempt.sent = of_route.learned.send(_amounts(request), now)
-        if not (self._is_limited or of_route.is_limited):
+        if not (of_route.is_limited or self._is_limited):
             return
         if self._tokens or of_route.tokens:
             attempt.reserved = of_route.estimate.corrected(request.tokens)
@@ -176,5 +176,5 @@ class Budgets:
 
 def _amounts(request: Request) -> SentTotals:
     """What *request* counts as: one request, its tokens, those of its input, and those of its output."""
-    given = float(input_tokens(request.body))
-    return 1.0, float(request.tokens), given, max(0.0, request.tokens - given)
+    tokens, given = request.tokens, input_tokens(request.body)
+    return 1.0, tokens, given, max(0, tokens - given)

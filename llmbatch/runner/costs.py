@@ -81,13 +81,15 @@ class Costs:
         can cost that was sent and got no whole answer: it may be billed, so the cap counts it.
         """
         cost: Decimal | None = None
-        route = attempt.route.route
-        if outcome is not None and outcome.usage is not None and not outcome.is_cached:
+        route, at_risk = attempt.route.route, _ZERO
+        name = priced_name(route)
+        has_price = self._prices.of(name) is not None
+        usage = None if outcome is None or outcome.is_cached else outcome.usage
+        if usage is not None and (has_price or usage.details is not None):
             # A tier that asks for less than it gets says so; one that says nothing gave what was asked for.
-            tier = outcome.tier or route.tier or None
-            cost = self._prices.cost(priced_name(route), outcome.usage, tier)
-        at_risk = _ZERO
-        if cost is None and (outcome is None or _may_be_billed(outcome)):
+            tier = None if outcome is None else outcome.tier
+            cost = self._prices.cost(name, usage, tier or route.tier or None)
+        if has_price and cost is None and (outcome is None or _may_be_billed(outcome)):
             at_risk = self._most(route, attempt.request)
         if self.cap is not None:
             estimate = self._estimate(route)

@@ -65,7 +65,7 @@ class Finisher:
             text=outcome.text,
             usage=outcome.usage if pending.earlier_usage is None else _added(pending.earlier_usage, outcome.usage),
             model=route.route.model or route.route.label,
-            route=_told_route(pending),
+            route=_told_route(pending) if pending.routes or route.route.tier else None,
             latency_s=pending.latency,
             metadata_json=row.fields.get("metadata"),
             value=outcome.value,
@@ -74,20 +74,26 @@ class Finisher:
             fit=fit,
             cached=outcome.is_cached,
             cost_usd=_cost(pending, outcome),
-            tier=_told_tier(pending, outcome),
+            tier=None if outcome.tier is None else _told_tier(pending, outcome),
             row=row.value,
         )
         self._sink.put(result)
         if self.marks:
             self._source.finished(row.number)
         code = outcome.code if failed else ""
-        label, has_no_text = route.state.label, not failed and outcome.text == ""
-        what = (row.number, status, code, pending.attempts)
         self._emit(
             RowFinished(
-                *(now, label, *what, outcome.finish_reason, has_no_text, result.tier or ""),
-                is_cached=outcome.is_cached,
-                is_repaired=fit is not None and pending.follow_ups > 0,
+                now,
+                route.state.label,
+                row.number,
+                status,
+                code,
+                pending.attempts,
+                outcome.finish_reason,
+                not failed and outcome.text == "",
+                result.tier or "",
+                outcome.is_cached,
+                fit is not None and pending.follow_ups > 0,
             )
         )
         if now - self._told_at >= PROGRESS_SECONDS:

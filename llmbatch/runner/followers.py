@@ -16,30 +16,28 @@ __all__ = ["Followers"]
 class Followers:
     """Leaders by the key of their request, and the rows that follow each."""
 
-    __slots__ = ("_keys", "_overflowed", "_rows", "count")
+    __slots__ = ("_keys", "_overflowed", "count", "leaders")
 
     def __init__(self) -> None:
-        self._rows: dict[bytes, tuple[PendingRow, deque[PendingRow]]] = {}
+        self.leaders: dict[bytes, tuple[PendingRow, deque[PendingRow]]] = {}
+        """Leaders, each with its followers, by the key of their request; read only."""
         self._keys: dict[PendingRow, bytes] = {}
         self._overflowed: set[bytes] = set()
         """Keys of which rows were skipped."""
         self.count = 0
         """Rows that follow."""
 
-    def __bool__(self) -> bool:
-        return bool(self._rows)
-
     def __repr__(self) -> str:
-        return f"<Followers {self.count} of {len(self._rows)} leaders>"
+        return f"<Followers {self.count} of {len(self.leaders)} leaders>"
 
     def join(self, key: bytes, pending: PendingRow, most: int | None) -> bool | None:
         """Let *pending* follow the leader of *key*, or become it: True if it follows, False if it leads.
 
         None: there are *most* followers already, and it should be skipped.
         """
-        found = self._rows.get(key)
+        found = self.leaders.get(key)
         if found is None:
-            self._rows[key] = (pending, deque())
+            self.leaders[key] = (pending, deque())
             self._keys[pending] = key
             return False
         if most is not None and self.count >= most:
@@ -54,7 +52,7 @@ class Followers:
         key = self._keys.pop(leader, None)
         if key is None:
             return [], False
-        _, rows = self._rows.pop(key)
+        _, rows = self.leaders.pop(key)
         self.count -= len(rows)
         was_overflowed = key in self._overflowed
         self._overflowed.discard(key)
@@ -66,12 +64,12 @@ class Followers:
         Also whether rows like it were skipped.
         """
         key = self._keys.get(leader)
-        if key is None or not self._rows[key][1]:
+        if key is None or not self.leaders[key][1]:
             return None, self.release(leader)[1]
         del self._keys[leader]
-        rows = self._rows[key][1]
+        rows = self.leaders[key][1]
         first = rows.popleft()
-        self._rows[key] = (first, rows)
+        self.leaders[key] = (first, rows)
         self._keys[first] = key
         self.count -= 1
         was_overflowed = key in self._overflowed
@@ -80,4 +78,4 @@ class Followers:
 
     def waiting(self) -> list[tuple[PendingRow, PendingRow]]:
         """All followers, each with its leader."""
-        return [(row, leader) for leader, rows in self._rows.values() for row in rows]
+        return [(row, leader) for leader, rows in self.leaders.values() for row in rows]

@@ -210,11 +210,16 @@ class Reading:
         self._unsent.release()
         pending = PendingRow(item, request, route, routes)
         known = run.provider.lookup(item, request)
-        key = run.provider.flight_key(request) if known is None else None
-        if key is not None and routes:
-            known = self._look_elsewhere(pending, candidates)
-            # Equal rows are known by the request of their first route, whichever takes them now or later.
-            key = run.provider.flight_key(run.provider.request(item, candidates[0]))
+        key = None
+        if known is None:
+            key = run.provider.flight_key(request)
+            if key is None:
+                run.backlog.add(pending)
+                return pending
+            if routes:
+                known = self._look_elsewhere(pending, candidates)
+                # Equal rows are known by the request of their first route, whichever takes them now or later.
+                key = run.provider.flight_key(run.provider.request(item, candidates[0]))
         if known is not None:
             run.finisher.finish(pending, known, "success" if known.verdict == "success" else "failed", now)
             return None

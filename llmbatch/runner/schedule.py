@@ -210,7 +210,7 @@ class Scheduler:
 
     def _afford(self, route: RunRoute, request: Request, now: float) -> bool:
         """Whether the cost cap and the rate limits allow the request now; if not, its route waits, or the run stops."""
-        if not self._run.costs.allows(route.route, request, halt=self._run.halt):
+        if (costs := self._run.costs).cap is not None and not costs.allows(route.route, request, halt=self._run.halt):
             return False
         wait = self._budgets.wait(route.route, request, now)
         if wait.seconds <= 0.0:
@@ -303,7 +303,8 @@ class Scheduler:
     def settle(self, attempt: Attempt, outcome: Outcome) -> None:
         """Apply the *outcome* of a call."""
         now = self._run.now()
-        self._budgets.settle(attempt, outcome, now)
+        if attempt.reserved or outcome.limits or outcome.verdict == "throttled":
+            self._budgets.settle(attempt, outcome, now)
         cost, at_risk = self._run.costs.settle(attempt, outcome)
         attempt.route.budget_until = 0.0  # what it did not use may be enough
         if outcome.verdict == "success" and attempt.pending is not None:

@@ -225,7 +225,7 @@ class Settler:
         self._on_drop(pending)
         self._run.backlog.drop(pending)
         self._run.finisher.finish(pending, outcome, status, now)
-        if self._run.followers:
+        if self._run.followers.leaders:
             self._end_followers(pending, outcome, status, now)
 
     def _end_followers(

@@ -216,7 +216,7 @@ class RouteStory:
         self._kept = kept
         busy = llmbatch.storage.answer_cache.BUSY_SECONDS
         llmbatch.storage.answer_cache.BUSY_SECONDS = 0.02
-        llmbatch.providers.cache.AnswerCache = Known  # type: ignore[attr-defined]
+        llmbatch.providers.cache.AnswerCache = Known  # type: ignore[attr-defined, assignment]
         locks = [sqlite3.connect(path, isolation_level=None)] if fate == "locked" and self.plan.cache_fates else []
         try:
             for lock in locks:

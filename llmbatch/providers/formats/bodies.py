@@ -46,6 +46,7 @@ _MAX_TOKENS = "4096"
 def compose_body(
     endpoint: Endpoint,
     fields: Mapping[str, str],
+    source: str | None = None,
     *,
     model: str,
     system: str | None,
@@ -54,6 +55,8 @@ def compose_body(
 ) -> dict[str, str]:
     """Build the fields of the request body, as raw JSON, without those named in *unsent*.
 
+    *source*: the member that holds the content, where it is known already.
+
     ``model`` (JSON text) takes the place of the row's own, or the first one. ``system`` (JSON text) is added where the
     row has no system message; ``params`` where the row has no such member.
 
@@ -61,7 +64,7 @@ def compose_body(
         MalformedRowError: the row has no content, or one that the endpoint does not accept.
     """
     target = _CONTENT[endpoint]
-    source = content_member(endpoint, fields)
+    source = source or content_member(endpoint, fields)
     if source is None:
         raise MalformedRowError("input_no_prompt", "the row has no prompt, messages or input")
     sent = {} if "model" in fields else {"model": model}
