@@ -15,7 +15,7 @@ class StateChanged:
     """The circuit went from *old* to *new*, or was set or released by hand; ``str()`` gives a line for a log.
 
     ``half_open`` is entered by the first probe, not by a timer. *old* and *new* are equal if only *forced* has changed,
-    or if a disabled circuit would have opened.
+    or until when it is forced open, or if a disabled circuit would have opened.
     """
 
     name: str

@@ -248,8 +248,16 @@ class LockedCircuit(Steps):
         self._step(lambda now: self._circuit.pause(now, seconds, f"on hold for {seconds:g} s"))
 
     def force_open(self, reason: str, seconds: float) -> None:
-        """Refuse every call for *seconds*."""
-        self._step(lambda now: self._circuit.force_open(now, reason, seconds))
+        """Refuse every call for *seconds*. Where it was forced open already, a new end is told as a change."""
+
+        def force(now: float) -> None:
+            circuit = self._circuit
+            before, until = circuit.condition, circuit.until
+            circuit.force_open(now, reason, seconds)
+            if circuit.condition == before and circuit.until != until:
+                self._listeners.changed(self.name, now, before, before, reason, circuit.retry_after(now))
+
+        self._step(force)
 
     def disable(self) -> None:
         """Admit every call, and count it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
@@ -114,6 +114,10 @@ class Result(Generic[RowT_co, ValueT_co]):
     tier: str | None = None
     row: RowT_co = field(default=cast("RowT_co", None), repr=False)
 
+    def __repr__(self) -> str:
+        members = (f"{member.name}={_shown(getattr(self, member.name))}" for member in fields(self) if member.repr)
+        return f"{type(self).__name__}({', '.join(members)})"
+
     @property
     def id(self) -> str:
         """The row's id as text."""
@@ -155,6 +159,14 @@ def _plain(amount: float) -> str:
     """*amount* as a JSON number without an exponent, with the digits that it shows."""
     text = repr(amount)
     return f"{Decimal(text):f}" if "e" in text else text
+
+
+def _shown(value: object) -> str:
+    """The ``repr`` of *value*, which may be any object that a function returned."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - a foreign __repr__ may do anything
+        return f"<{type(value).__name__}, whose repr() raised {type(error).__name__}>"
 
 
 def encode_line(result: Result) -> bytes:

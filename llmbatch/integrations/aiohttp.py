@@ -65,7 +65,7 @@ class CircuitMiddleware:
             permit = breaker.acquire()
         except CircuitOpenError as error:
             raise CircuitConnectionError(*error.args) from None
-        guard = GuardedRequest(permit, lambda message, body: _BadAnswer(request, None, 0, message, body))
+        guard = GuardedRequest(breaker, permit, lambda message, body: _BadAnswer(request, None, 0, message, body))
         try:
             response = await handler(request)
             if response.status >= 400:

@@ -58,7 +58,7 @@ class TransportParts:
         except CircuitOpenError as error:
             kind = refusal_type(self._refusal, request.headers.get("user-agent", ""))
             raise kind(*error.args, request=request) from None
-        return GuardedRequest(permit, lambda message, body: self._error_inside(message, body, request))
+        return GuardedRequest(breaker, permit, lambda message, body: self._error_inside(message, body, request))
 
     def _below(self, request: Any) -> Any:
         """The transport for *request*: the given one, or one for the proxy that the environment names, made once."""

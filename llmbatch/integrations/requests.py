@@ -85,12 +85,12 @@ class CircuitAdapter(HTTPAdapter):
         """
         url = urlsplit(request.url or "")
         body = request.body if isinstance(request.body, bytes | str) else None
-        endpoint = endpoint_of(url.scheme, url.hostname or "", url.port, url.path, body)
+        breaker = self.circuits[endpoint_of(url.scheme, url.hostname or "", url.port, url.path, body)]
         try:
-            permit = self.circuits[endpoint].acquire()
+            permit = breaker.acquire()
         except CircuitOpenError as error:
             raise CircuitConnectionError(*error.args, request=request) from None
-        guard = GuardedRequest(permit, lambda message, body: _BadAnswer(message, body, request))
+        guard = GuardedRequest(breaker, permit, lambda message, body: _BadAnswer(message, body, request))
         try:
             response = super().send(request, *args, **kwargs)
             if response.status_code >= 400:

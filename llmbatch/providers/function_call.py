@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import io
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 from llmbatch.core.errors import UsageError
 from llmbatch.providers.threads import Threads
 
-__all__ = ["FunctionCall", "function_name"]
+__all__ = ["FunctionCall", "function_name", "is_stream"]
 
 _NO_LOOP = ("no running event loop", "There is no current event loop")
 """How asyncio begins to say that it was called in a thread without a loop."""
@@ -152,6 +153,14 @@ def _unwrapped(fn: object) -> object:
     while isinstance(fn, functools.partial):
         fn = fn.func
     return fn
+
+
+def is_stream(result: object) -> bool:
+    """Whether what a function returned has its content yet to come: a generator, or an SDK's stream; no file."""
+    kind = type(result)
+    if hasattr(kind, "__anext__"):
+        return True
+    return hasattr(kind, "__next__") and hasattr(kind, "close") and not isinstance(result, io.IOBase)
 
 
 def function_name(fn: object) -> str:

@@ -19,7 +19,7 @@ from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.errors import TransportError
 from llmbatch.core.raw_json import JSON, parse
 from llmbatch.core.rows import Row
-from llmbatch.providers.function_call import FunctionCall, function_name
+from llmbatch.providers.function_call import FunctionCall, function_name, is_stream
 from llmbatch.providers.result_json import ResultJson
 from llmbatch.providers.sdk_results import ResultFacts, read_result
 from llmbatch.providers.threads import HangingThreadsError
@@ -117,17 +117,26 @@ class FunctionProvider:
         return outcome if self._judge_error is None else self._judge_error(error, outcome)
 
     def _succeeded(self, result: object) -> Outcome:
+        failed = self._unread(result) if is_stream(result) else None
+        if failed is not None and self._judge_result is None:
+            return failed
         body = self._json.encode(result)
         read = ResultFacts()
         with contextlib.suppress(Exception):  # a foreign object may raise anything as it is read
             read = read_result(result, body)
         text, usage, finish = read
         success = Outcome("success", status=200, body=body, text=text, usage=usage, value=result, finish_reason=finish)
-        failed = classify_answer(result) if is_client_type(type(result)) else None
+        if failed is None and is_client_type(type(result)):
+            failed = classify_answer(result)
         outcome = success if failed is None else replace(failed, body=body, usage=usage)
         if self._judge_result is not None:
             outcome = self._judge_result(result, outcome)
         return success if outcome.verdict == "success" else outcome
+
+    def _unread(self, stream: object) -> Outcome:
+        """The outcome of a row for which the function returned a stream, which it has to read itself."""
+        what = f"{self._route.label} returned an object of {type(stream).__name__}, which has not been read"
+        return classify_exception(TypeError(f"{what}: collect what it yields and return that"))
 
     def _request(self, tokens: int) -> Request:
         return Request(self._route, "", {}, b"", "function", tokens)

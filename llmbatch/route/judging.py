@@ -31,6 +31,10 @@ OUTAGE_BY_CHECKS = math.log(1e-3)
 """Logarithm of the chance below which failed health checks mean an outage."""
 
 
+LONG_NAMED_WAIT = 60.0
+"""Seconds of a named wait that count as time without an answer, where nothing was ever answered."""
+
+
 class Judging(RouteBase):
     """Judges failures by the successes since; see RouteState."""
 
@@ -355,9 +359,12 @@ class Judging(RouteBase):
     def _pause(
         self, wait: float, now: float, code: str, *, is_named: bool = True, is_refusal: bool = True
     ) -> list[Decision]:
-        if not math.isfinite(wait) or wait <= 0 or not self.throttle.pause(now + wait):
-            return []
         throttle = self.throttle
+        begins = max(now, throttle.not_before)
+        if not math.isfinite(wait) or wait <= 0 or not throttle.pause(now + wait):
+            return []
+        if self._unreached is not None:
+            self._unreached += max(0.0, now + wait - begins - LONG_NAMED_WAIT)
         if throttle.is_covered:
             throttle.since = None
         elif throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:

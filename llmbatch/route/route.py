@@ -170,7 +170,12 @@ class RouteState(Refusing):
 
     def _note_unreached(self, call: Call, outcome: Outcome, now: float) -> None:
         """Track since when a route that has never answered cannot be reached."""
-        if outcome.verdict == "failure" and outcome.status is None:
+        if outcome.verdict == "throttled" and outcome.status is None and not outcome.is_withheld:
+            # Not an answer of the provider's: a function's exception, which was judged so.
+            self.recent.error = outcome.message or outcome.code
+            if self._unreached is None:
+                self._unreached = call.sent_at
+        elif outcome.verdict == "failure" and outcome.status is None:
             if self.history.reached and call.kind == "row" and outcome.code == "timeout":
                 return  # pings are answered, so its rows take too long
             if self._unreached is None:

@@ -23,7 +23,8 @@ def why_stuck(run: RunContext) -> str:
         if state.is_lost(now):
             if state.is_reached:
                 return f"{state.label} answers the smallest request and no row{flag}: {state.recent.error}"
-            return f"{state.label} has never answered{flag}: is the address right? ({state.recent.error})"
+            ask = "is the address right?" if state.throttle.since is None else "it was throttled each time"
+            return f"{state.label} has never answered{flag}: {ask} ({state.recent.error})"
         if not state.is_closed:
             return f"{state.label} is in an outage{flag}: {state.reason}"
     limited = [route for route in run.routes if route.unfinished and route.limited_by is not None]

@@ -49,6 +49,8 @@ class Reading:
         self._stopped = False
         self._open_route: RunRoute | None = None
         """Route with room that :meth:`may_read` found last."""
+        self._jumping: tuple[RunRoute, int] | None = None
+        """Route whose last probe was to come from further ahead, and how many of its rows are still to be skipped."""
         self._run = run
         self._has_failed_row = False
         self._source = run.source
@@ -82,6 +84,11 @@ class Reading:
         lend = getattr(self._source, "lend", None)
         return lend is not None and lend()
 
+    def lend_to_probe(self, rows: int) -> None:
+        """Let a source that is held give *rows* more rows, to probe an open circuit."""
+        if self.is_held:
+            self._source.lend_to_probe(rows)  # type: ignore[attr-defined]  # only such a source is ever held
+
     @property
     def left(self) -> int:
         """Number of rows skipped for a later pass."""
@@ -111,11 +118,14 @@ class Reading:
     def next_of(self, wanted: RunRoute, now: float, jump: int) -> PendingRow | None:
         """Read a row of *wanted* to probe with, skipping *jump* of its rows, which wait; None if there is none."""
         found: PendingRow | None = None
+        self._jumping = None
         for _ in range(TURN + 2 * jump):
             if not self.can_read_for(wanted):
                 break
             pending = self._next(now, wanted)
             if pending is None:
+                if self.needs_input and jump:
+                    self._jumping = wanted, jump
                 if self.needs_input or self.ended:
                     break
                 continue
@@ -129,6 +139,22 @@ class Reading:
                 break
             jump -= 1
         return found
+
+    def jump_on(self, now: float) -> None:
+        """Read on as far as the last probe was to jump, where the input gives its rows one at a time."""
+        if self._jumping is None:
+            return
+        wanted, jump = self._jumping
+        while jump and not wanted.state.is_closed and self.can_read_for(wanted):
+            pending = self._next(now, wanted)
+            if pending is not None:
+                self.set_aside(pending, now)
+                jump -= pending.route is wanted
+            elif self.needs_input or self.ended:
+                break
+        if not jump:
+            self.needs_input = True  # the next one is what probes
+        self._jumping = (wanted, jump) if jump and not wanted.state.is_closed and not self.ended else None
 
     def may_read(self, now: float) -> bool:
         """Whether a new row can be used: some route takes rows, and waiting rows leave memory for it."""

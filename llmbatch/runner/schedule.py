@@ -103,6 +103,7 @@ class Scheduler:
         if now < run.machine.until or run.sink.congested:
             return None
         run.backlog.release_due(now)
+        self.reading.jump_on(now)
         if run.open:
             for route in list(run.open):
                 attempt = self._probe(route, now)
@@ -259,6 +260,7 @@ class Scheduler:
             # Rows that are skipped wait here, or else at another route: they have gone on there anyway.
             covered = run.routing.is_covered(route)
             jump = 0 if covered else min(probe.jump, max(0, run.max_waiting - route.unfinished))
+            self.reading.lend_to_probe(jump + 1)
             pending = self.reading.next_of(route, now, jump)
         if pending is None:
             pending = run.backlog.best_probe(route, 0 if state.outage is None else state.outage.turn, now)

@@ -3,7 +3,8 @@
 Results that arrive before those of earlier rows wait. So that they stay few, rows are read only up to a number ahead of
 the first one without a result that was consumed; what was read is sent, retried and probed as usual. A row that waits
 out an outage thus stops the reading, and the run goes on as soon as it has its result. Where only rows that failed are
-left of those that were read, a few more are read one by one: their answers tell a bad row from an outage.
+left of those that were read, a few more are read one by one: their answers tell a bad row from an outage. So do those
+that probe an open circuit, which come from as far ahead as where results come in any order.
 """
 
 from __future__ import annotations
@@ -70,6 +71,11 @@ class OrderedSink(QueueSink):
         self._has_room.set()
         return True
 
+    def lend_to_probe(self, rows_read: int, rows: int) -> None:
+        """Let *rows* more rows be read after *rows_read* of them, so that one of them can probe an open circuit."""
+        self._lent = max(self._lent, rows_read + rows - self._consumed - self._most_ahead)
+        self._has_room.set()
+
     def waits_for_a_row(self, rows_read: int) -> bool:
         """Whether nothing can be read or consumed before the next row in order has its result."""
         return not self.may_read(rows_read) and self._next == self._consumed + 1
@@ -102,6 +108,10 @@ class OrderedSource(IterableSource):
     def lend(self) -> bool:
         """Let one more row be read although it is held; False if there were enough of them."""
         return self._sink.lend()
+
+    def lend_to_probe(self, rows: int) -> None:
+        """Let *rows* more rows be read although it is held, of which the last one probes an open circuit."""
+        self._sink.lend_to_probe(self.rows_read, rows)
 
     def take(self) -> Row | Malformed | None:
         """As :meth:`IterableSource.take`; None while enough rows are ahead."""

@@ -262,6 +262,39 @@ def test_forcing_open_twice_was_told_as_a_change(clock: Clock) -> None:
     assert refused(breaker).reason == "deploy again"
 
 
+def test_another_end_of_a_forced_opening_was_not_told(clock: Clock) -> None:
+    """For good, then for a time, then longer; the same end again is no change."""
+    breaker = CircuitBreaker(name="p", clock=clock)
+    told = _events(breaker)
+
+    breaker.force_open("deploy")
+    breaker.force_open("deploy", for_seconds=30.0)
+    breaker.force_open("deploy", for_seconds=30.0)
+    clock.advance(20.0)
+    breaker.force_open("still", for_seconds=30.0)
+    breaker.force_open("for good")
+
+    assert [str(event).partition(" is ")[2] for event in told] == [
+        "open until it is reset: deploy",
+        "open: deploy; next probe in 30.0 s",
+        "open: still; next probe in 30.0 s",
+        "open until it is reset: for good",
+    ]
+    assert [(event.old, event.new, event.forced) for event in told[1:]] == [("open", "open", "open")] * 3
+
+
+def test_forcing_open_again_after_its_time_was_not_told(clock: Clock) -> None:
+    """It was about to be probed, and is not."""
+    breaker = CircuitBreaker(clock=clock)
+    breaker.force_open("deploy", for_seconds=30.0)
+    clock.advance(40.0)
+    told = _events(breaker)
+
+    breaker.force_open("deploy", for_seconds=30.0)
+
+    assert [event.retry_after for event in told] == [30.0]
+
+
 def test_forcing_an_open_circuit_is_told_as_forced(clock: Clock) -> None:
     """And resetting it once."""
     breaker = opened(clock)

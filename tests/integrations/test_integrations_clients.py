@@ -7,6 +7,8 @@ import gc
 import gzip
 import json
 import pickle
+import re
+import zlib
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Protocol
 
@@ -256,6 +258,99 @@ async def test_an_error_inside_a_good_answer_is_a_failure(post: Post, circuits: 
         for _ in range(2):
             assert b"rror" in (await post(server))[1]
         assert of(circuits, server).state == "open"
+
+
+def compressed(answer: bytes, how: str) -> bytes:
+    """The same answer with its body compressed, in three pieces of no meaning."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    packed = gzip.compress(body) if how == "gzip" else zlib.compress(body)
+    kind = re.search(rb"Content-Type: [^\r]+", head)
+    assert kind is not None
+    pieces = [packed[:11], packed[11:40], packed[40:]]
+    start = b"HTTP/1.1 200 OK\r\n%s\r\nContent-Encoding: %s\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return start % (kind[0], how.encode()) + b"".join(map(chunk, pieces)) + chunk(b"")
+
+
+@pytest.mark.parametrize("how", ["gzip", "deflate"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'Content-Type: application/json\r\n\r\n{"error":{"message":"The engine failed.","type":"server_error"}}',
+        b"Content-Type: text/event-stream\r\n\r\n"
+        + b'data: {"choices":[]}\n\n' * 10_000
+        + b'data: {"error":{"message":"Boom","code":"never_seen"}}\n\n',
+    ],
+    ids=["json", "stream"],
+)
+async def test_an_error_in_a_compressed_answer_was_not_seen(
+    post: Post, circuits: ModelCircuits, body: bytes, how: str
+) -> None:
+    """What the client asked for, and gets decompressed."""
+    async with SickServer(compressed(body, how)) as server:
+        for _ in range(2):
+            assert b"rror" in (await post(server))[1]
+        assert of(circuits, server).state == "open"
+
+
+async def test_a_compressed_answer_that_is_broken_is_the_clients_error(
+    client: Client, post: Post, circuits: ModelCircuits
+) -> None:
+    """As without a circuit."""
+    answer = compressed(b"Content-Type: application/json\r\n\r\n" + GOOD_BODY, "gzip").replace(b"\x1f\x8b", b"xx")
+    async with SickServer(answer) as server:
+        with pytest.raises(client.error):
+            await post(server)
+
+
+TEXT = rb'"delta":{"content":"\"finish_reason\": \"stop\""}'
+CHUNK = b'data: {"choices":[{"index":0,%s,"finish_reason":null}]}\n\n' % TEXT
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+START = b'event: message_start\ndata: {"type":"message_start","message":{}}\n\n'
+
+
+def stream_of(*events: bytes) -> bytes:
+    """A stream that is closed in an orderly way after *events*."""
+    return STREAM + b"".join(map(chunk, events)) + chunk(b"")
+
+
+@pytest.mark.parametrize(
+    ("whole_stream", "cut_stream"),
+    [
+        ((CHUNK, FINISH, b"data: [DONE]\n\n"), (CHUNK, CHUNK)),
+        ((CHUNK, FINISH), (CHUNK,)),
+        ((CHUNK, b"data: [DO", b"NE]\n\n"), (CHUNK, b'data: {"choices":[{"in')),
+        ((START, b'event: message_stop\ndata: {"type":"message_stop"}'), (START,)),
+        ((b'data: {"type":"response.completed","response":{}}\r\n\r\n',), (b'data: {"type":"response.created"}\n\n',)),
+        ((FINISH,), ()),
+    ],
+    ids=["done", "finish reason", "split", "message_stop", "responses", "empty"],
+)
+async def test_a_stream_that_ended_early_in_an_orderly_way_was_a_success(
+    post: Post, circuits: ModelCircuits, whole_stream: tuple[bytes, ...], cut_stream: tuple[bytes, ...]
+) -> None:
+    """The caller sees what it always saw; a whole stream has shown that this provider marks its ends."""
+    cut = stream_of(*cut_stream)
+    async with SickServer(scripts(stream_of(*whole_stream), cut, stream_of(*whole_stream), cut, cut)) as server:
+        assert await post(server) == (200, b"".join(whole_stream))
+        assert of(circuits, server).failures == 0
+        assert await post(server) == (200, b"".join(cut_stream))
+        assert of(circuits, server).failures == 1
+        await post(server)
+        assert of(circuits, server).failures == 0
+        for _ in range(2):
+            await post(server)
+        assert of(circuits, server).state == "open"
+        assert "the event stream ended early" in str(of(circuits, server).explain())
+
+
+async def test_a_server_that_never_marks_the_end_of_its_streams_is_no_outage(
+    post: Post, circuits: ModelCircuits
+) -> None:
+    """Some compatible servers send neither ``[DONE]`` nor a finish reason."""
+    async with SickServer(stream_of(CHUNK, CHUNK)) as server:
+        for _ in range(5):
+            await post(server)
+        assert of(circuits, server).failures == 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind == "aiohttp" or kind.endswith("async")])

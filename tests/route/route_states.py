@@ -28,7 +28,7 @@ KEY_REFUSED = Outcome("account_refused", "key", key_refused=True, code="http_401
 NO_MODEL = Outcome("account_refused", "model", code="http_404", message="no such model")
 NO_MONEY = Outcome("account_refused", "key", code="insufficient_quota", message="no money", hint="top up")
 MAYBE_NO_MONEY = replace(NO_MONEY, certain=False)
-THROTTLED = Outcome("throttled", retry=True, code="http_429", message="slow down")
+THROTTLED = Outcome("throttled", retry=True, code="http_429", message="slow down", status=429)
 NO_HANDLES = Outcome("local", "machine", retry=True, code="no_handles", message="too many open files")
 NO_NETWORK = Outcome("local", "machine", retry=True, code="no_network", message="network unreachable")
 

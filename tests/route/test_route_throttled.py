@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from route_states import FAILED, GOOD, THROTTLED, Story, kinds, waiting
@@ -364,3 +365,22 @@ def test_a_success_of_its_tenant_shows_that_no_row_is_throttled_alone() -> None:
     story.call(2, GOOD)
 
     assert list(story.history.throttled) == [100]
+
+
+def test_throttling_that_is_no_answer_is_given_up_where_nothing_was_ever_answered() -> None:
+    """A function's exception, judged so. Of a long wait one minute counts, however many calls name it."""
+    story = Story(ever=False)
+    own = replace(THROTTLED, status=None)
+    calls = [story.send(row) for row in range(1, 6)]
+    for call in calls:
+        story.come(call, waiting(own, 3600.0))
+
+    assert story.route.recent.error == "slow down"
+    assert story.route.lost_at == story.now + 600.0 + 3540.0
+
+    story.now += 3600.0
+    story.call(1, own)
+    assert story.route.lost_at == story.now + 540.0
+
+    story.call(2, THROTTLED)
+    assert story.route.lost_at == math.inf

@@ -115,6 +115,46 @@ def test_a_judge_can_name_a_wait() -> None:
     assert max(later - earlier for earlier, later in itertools.pairwise(calls)) >= 29.0
 
 
+@pytest.mark.parametrize("wait", [None, 5.0, 3600.0])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_judge_that_always_says_throttled_kept_the_run_for_ever(wait: float | None, ordered: bool) -> None:
+    """A function that was never answered is given up as if it was unreachable; waits that are named are waited."""
+    waits: list[float] = []
+
+    async def call(row: int) -> int:
+        waits.append(asyncio.get_running_loop().time())
+        raise BackendError("slow down")
+
+    async def main() -> tuple[Counter[str], int, str, float]:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        runner = BatchRunner(call, seed=1, judge_error=lambda error: Judgement("throttled", retry_after=wait))
+        async with runner.stream(range(500), ordered=ordered) as stream:
+            statuses = Counter([str(result.status) async for result in stream])
+        return statuses, stream.summary.exit_code, stream.summary.stopped_reason or "", loop.time() - started
+
+    statuses, exit_code, reason, seconds = run_virtual(main, limit=100_000.0)
+
+    assert (set(statuses), exit_code) == ({"deferred"}, 75)
+    assert reason == "call has never answered: it was throttled each time (slow down)"
+    assert seconds == pytest.approx(600.0 if wait != 3600.0 else 36_000.0, rel=0.1)
+    assert wait is None or min(later - earlier for earlier, later in itertools.pairwise(sorted(set(waits)))) >= wait
+
+
+def test_throttling_after_answers_is_waited_for() -> None:
+    """However long: as a provider's 429. ``max_outage`` bounds it."""
+    call = down_between(2, 5_000, BackendError("slow down"))
+
+    kept, seconds = virtually(call, 200, judge_error=lambda error: "throttled")
+    endless = down_between(2, 1e9, BackendError("slow down"))
+    bounded, at = virtually(endless, 200, judge_error=lambda error: "throttled", max_outage=300)
+
+    assert statuses(kept) == {"success": 200}
+    assert seconds >= 5_000
+    assert set(statuses(bounded)) == {"success", "deferred"}
+    assert at < 400
+
+
 def test_a_judge_can_stop_the_run() -> None:
     """Exhausted: no money; the rows that wait are not failed."""
     call = down_between(2, 1e9, BackendError("credit is used up"))

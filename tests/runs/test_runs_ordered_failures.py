@@ -46,6 +46,22 @@ def test_a_bad_row_at_the_head_of_an_ordered_stream_stopped_it_for_ever(bad: set
     assert statuses == {"success": 1000 - len(bad), "failed": len(bad)}
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("bad", [range(99), range(100), range(250), range(300, 550)])
+def test_a_block_of_bad_rows_stopped_an_ordered_stream_for_ever(bad: range, is_async: bool) -> None:
+    """Longer than what is read ahead: only those rows probed the open circuit, although good ones followed."""
+
+    async def call(row: int) -> int:
+        await asyncio.sleep(0.1)
+        if row in bad:
+            raise ConnectionError("always")
+        return row
+
+    statuses = run_virtual(lambda: in_order(call, as_async(1000) if is_async else range(1000)), limit=1_000.0)
+
+    assert statuses == {"success": 1000 - len(bad), "failed": len(bad)}
+
+
 @pytest.mark.parametrize("seconds", [50.0, 3_000.0])
 def test_a_slow_row_that_an_outage_meets_alone_is_kept_in_an_ordered_stream(seconds: float) -> None:
     """It is told from a bad row by rows that are read for that, beyond the bound."""

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -242,6 +243,79 @@ async def test_a_coroutine_that_an_async_function_returned_was_a_success_and_nev
     results = await BatchRunner(call).map(range(3))
 
     assert [result.value for result in results] == [0, 2, 4]
+
+
+def _parts(row: int) -> Any:
+    yield row
+
+
+async def _async_parts(row: int) -> Any:
+    yield row
+
+
+async def _forgotten(row: int) -> Any:
+    return _async_parts(row)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda row: _parts(row),
+        lambda row: (part for part in (row,)),
+        counted(_parts),
+        lambda row: _async_parts(row),
+        _forgotten,
+        lambda row: SdkStream(row),
+    ],
+    ids=["call", "expression", "wrapper", "async call", "async", "client"],
+)
+async def test_a_generator_that_a_function_returned_was_a_success_and_never_ran(call: Any) -> None:
+    """All first rows alike: the run stops, and says what to do."""
+    with pytest.raises(StoppedError, match=r"which has not been read: collect what it yields and return that"):
+        await BatchRunner(call).map(range(20))
+
+
+class SdkStream:
+    """As openai's ``Stream``: an iterator of chunks that have not come."""
+
+    def __init__(self, row: int) -> None:
+        self._chunks = iter([row])
+
+    def __iter__(self) -> SdkStream:
+        return self
+
+    def __next__(self) -> int:
+        return next(self._chunks)
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_stream_of_one_row_fails_that_row_alone() -> None:
+    """And ``judge_result`` may take it all the same."""
+
+    async def call(row: int) -> Any:
+        return _parts(row) if row == 7 else row
+
+    results = await BatchRunner(call).map(range(20))
+    taken = await BatchRunner(call, judge_result=lambda result: "success").map(range(20))
+
+    assert [result.number for result in results if not result.ok] == [8]
+    assert (results[7].error_code, results[7].value) == ("type_error", None)
+    assert list(taken[7].unwrap()) == [7]
+
+
+async def test_whole_answers_that_can_be_iterated_over_are_results() -> None:
+    """Iterators without ``close``, pages of an SDK, and files are no streams."""
+
+    class Page:
+        def __aiter__(self) -> Any:
+            return _async_parts(0)
+
+    with tempfile.TemporaryFile() as file:
+        for value in (iter([1]), map(str, [1]), Page(), file):
+            results = await BatchRunner({1: value}.__getitem__).map([1])
+            assert results[0].value is value
 
 
 @pytest.mark.slow

@@ -111,6 +111,20 @@ async def test_a_result_that_cannot_be_shown_was_called_again(value: object, tmp
     json.loads(line)
 
 
+async def test_a_result_of_a_value_that_cannot_be_shown_could_not_be_shown() -> None:
+    """Its `repr` raised, in a log or a debugger."""
+
+    async def call(row: int) -> object:
+        return Unshowable() if row else "shown"
+
+    shown, unshown = await BatchRunner(call).map([0, 1])
+
+    assert "value='shown'" in repr(shown)
+    assert "value=<Unshowable, whose repr() raised RuntimeError>" in repr(unshown)
+    assert repr(unshown).startswith("Result(number=2, hash=")
+    assert "row=" not in repr(unshown)
+
+
 @pytest.mark.parametrize(
     ("value", "body"),
     [
