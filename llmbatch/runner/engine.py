@@ -203,7 +203,7 @@ class Engine:
         if self._ending is not None:
             return None
         attempt = self._scheduler.take()
-        while attempt is None and self._scheduler.reading.took_failed_row():
+        while attempt is None and self._scheduler.reading.bodies.took_failed_row():
             attempt = self._scheduler.take()
         if attempt is None:
             self._check_reading()

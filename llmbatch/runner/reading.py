@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 
-from llmbatch.core.calls import Outcome, Request, Route
-from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, WriteError
+from llmbatch.core.calls import Outcome, Route
+from llmbatch.core.errors import MalformedRowError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.runner.backlog import SMALL_BYTES, PendingRow, RoutesByRank, RowState, RunRoute
+from llmbatch.runner.backlog import PendingRow, RoutesByRank, RunRoute
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.tenant_keys import missing_key_text
 from llmbatch.runner.unsent import Unsent
+from llmbatch.runner.waiting_bodies import WaitingBodies
 
 __all__ = ["Reading"]
 
@@ -52,19 +53,18 @@ class Reading:
         self._jumping: tuple[RunRoute, int] | None = None
         """Route whose last probe was to come from further ahead, and how many of its rows are still to be skipped."""
         self._run = run
-        self._has_failed_row = False
         self._source = run.source
         self._is_later_pass = False
-        self._waiting_bytes = 0
         self._unsent = Unsent(run, fail=self.fail)
         self._park: Callable[[PendingRow, float], None]
-        self._fail_row: Callable[[PendingRow, Outcome, float], None]
+        self.bodies: WaitingBodies
 
     def settle_with(
         self, *, park: Callable[[PendingRow, float], None], fail_row: Callable[[PendingRow, Outcome, float], None]
     ) -> None:
         """Call *park* for a row whose route takes none, *fail_row* for one that can be no request any more."""
-        self._park, self._fail_row = park, fail_row
+        self._park = park
+        self.bodies = WaitingBodies(self._run, fail=self.fail, fail_row=fail_row)
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"
@@ -306,7 +306,7 @@ class Reading:
         """Whether waiting rows use all their memory and cannot be skipped for a later pass."""
         if self._source.can_skip:
             return False
-        return self._waiting_bytes + ROW_BYTES * len(self._run.backlog.rows) >= MAX_WAITING_BYTES
+        return self.bodies.bytes + ROW_BYTES * len(self._run.backlog.rows) >= MAX_WAITING_BYTES
 
     def _start_pass(self, now: float) -> bool:
         """Start another pass over the input if a route takes its skipped rows now."""
@@ -338,7 +338,7 @@ class Reading:
         waits = state.is_closed and state.dead is None and not state.throttle.given_up
         most = run.max_waiting
         is_full = (route.waiting if waits else len(route.parked)) >= most or route.unfinished > 2 * most
-        if self._source.can_skip and (is_full or self._waiting_bytes >= MAX_WAITING_BYTES):
+        if self._source.can_skip and (is_full or self.bodies.bytes >= MAX_WAITING_BYTES):
             self._skip(pending)
         elif waits:
             run.backlog.enqueue(pending)
@@ -356,64 +356,6 @@ class Reading:
         self._run.finisher.marks = True
         self._run.backlog.drop(pending)
         pending.route.skipped = True
-
-    def drop_body(self, pending: PendingRow) -> None:
-        """Drop the body of a waiting row if it is large; it is built or read again before sending."""
-        request = pending.request
-        if request is None or pending.earlier_usage is not None or len(request.body) <= SMALL_BYTES:
-            return
-        pending.bytes = len(request.body)
-        pending.request = None
-        try:
-            is_kept = self._source.keep(pending.row)
-        except WriteError as error:  # no disk space to spool a row of standard input
-            self.fail(error)
-            is_kept = False
-        if is_kept:
-            metadata = pending.row.fields.get("metadata")
-            pending.row.fields = {} if metadata is None else {"metadata": metadata}
-            pending.is_body_dropped = True
-        else:  # the files that it names are read again
-            pending.bytes = min(pending.bytes, sum(map(len, pending.row.fields.values())))
-            self._waiting_bytes += pending.bytes
-
-    def request_of(self, pending: PendingRow) -> Request | None:
-        """Return the request of the row, built again if needed.
-
-        None if the input has changed, which ends the run, or if the row has failed, such as one whose file is gone.
-        """
-        if pending.request is not None:
-            return pending.request
-        try:
-            if pending.is_body_dropped:
-                pending.row = self._source.reread(pending.row)
-                pending.is_body_dropped = False
-            else:
-                self._waiting_bytes -= pending.bytes
-        except InputError as error:
-            self.fail(error)
-            return None
-        try:
-            pending.request = self._run.provider.request(pending.row, pending.route.route)
-            if pending.follow_ups and pending.moves <= sum(map(len, pending.routes)):
-                pending.follow_ups = 0  # another route is asked from the start, and again; but not for ever
-            pending.request.follow_ups = pending.follow_ups
-        except MalformedRowError as error:
-            pending.bytes = 0
-            self._has_failed_row = True
-            outcome = Outcome("rejected", "row", row_is_bad=True, code=error.code, message=str(error))
-            self._fail_row(pending, outcome, self._run.now())
-        return pending.request
-
-    def took_failed_row(self) -> bool:
-        """Whether a row that was to be sent has failed since the last call, so that another may be sent instead."""
-        had, self._has_failed_row = self._has_failed_row, False
-        return had
-
-    def drop(self, pending: PendingRow) -> None:
-        """Release the memory of a row that is done."""
-        if pending.request is None and not pending.is_body_dropped and pending.state is not RowState.DONE:
-            self._waiting_bytes -= pending.bytes
 
     async def wait(self) -> None:
         """Wait until the source may have a row again."""

@@ -74,7 +74,7 @@ class Scheduler:
             routing=routing,
             followers=Followers(),
             backlog=Backlog(
-                emit=emit, on_wait=lambda pending: self.reading.drop_body(pending), find_other=routing.other
+                emit=emit, on_wait=lambda pending: self.reading.bodies.drop_body(pending), find_other=routing.other
             ),
             finisher=Finisher(sink, source, now=now, emit=emit, require_finish=options.require_finish),
             machine=Machine(longest=options.recovery_timeout),
@@ -84,7 +84,11 @@ class Scheduler:
             halt=halt,
         )
         self.reading = Reading(self._run)
-        self._settler = Settler(self._run, on_drop=self.reading.drop, others=lambda: self.reading.may_have_others)
+        self._settler = Settler(
+            self._run,
+            on_drop=lambda pending: self.reading.bodies.drop(pending),
+            others=lambda: self.reading.may_have_others,
+        )
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
         self._checks = Checks(self._run, good_rows)
         self._budgets = Budgets(options, now(), emit=emit)
@@ -150,7 +154,7 @@ class Scheduler:
 
     def _issue(self, pending: PendingRow, now: float, timeout: float) -> Attempt | None:
         run, route, row = self._run, pending.route, pending.row.number
-        request = pending.request or self.reading.request_of(pending)
+        request = pending.request or self.reading.bodies.request_of(pending)
         if request is None or not self._afford(route, request, now):
             self._give_back(pending)
             return None
@@ -168,10 +172,7 @@ class Scheduler:
             route.template = self._checks.template(request)
             if self._checks.ping(route) is not None or self._checks.good(route) is not None:
                 state.allow_checks()
-        if pending.is_retry:
-            route.retries.retry(now)
-        else:
-            route.retries.first(now)
+        (route.retries.retry if pending.is_retry else route.retries.first)(now)
         attempt = Attempt(call, route, pending, request)
         if state.circuit.phase != was:
             self._settler.tell_circuit(route, CircuitMoved(was, state.circuit.phase), now)

@@ -184,14 +184,14 @@ def test_the_body_of_a_large_row_that_waits_is_dropped_and_made_again() -> None:
     assert small is not None
     before = large.request
 
-    reading.drop_body(large)
-    reading.drop_body(small)
+    reading.bodies.drop_body(large)
+    reading.bodies.drop_body(small)
 
     assert small.request is not None
     assert large.request is None
-    assert reading.request_of(large) == before
+    assert reading.bodies.request_of(large) == before
     large.state = RowState.DONE
-    reading.drop(large)
+    reading.bodies.drop(large)
 
 
 def test_one_turn_reads_no_more_than_a_bounded_number_of_rows() -> None:
