@@ -57,14 +57,13 @@ class Reading:
         self._is_later_pass = False
         self._unsent = Unsent(run, fail=self.fail)
         self._park: Callable[[PendingRow, float], None]
-        self.bodies: WaitingBodies
+        self.bodies = WaitingBodies(run, fail=self.fail)
 
     def settle_with(
         self, *, park: Callable[[PendingRow, float], None], fail_row: Callable[[PendingRow, Outcome, float], None]
     ) -> None:
         """Call *park* for a row whose route takes none, *fail_row* for one that can be no request any more."""
-        self._park = park
-        self.bodies = WaitingBodies(self._run, fail=self.fail, fail_row=fail_row)
+        self._park, self.bodies.fail_row = park, fail_row
 
     def __repr__(self) -> str:
         return f"<Reading {'ended' if self.ended else 'open'}, {self._source.skipped} rows left for later>"

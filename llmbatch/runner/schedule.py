@@ -74,7 +74,7 @@ class Scheduler:
             routing=routing,
             followers=Followers(),
             backlog=Backlog(
-                emit=emit, on_wait=lambda pending: self.reading.bodies.drop_body(pending), find_other=routing.other
+                emit=emit, on_wait=lambda row: self.reading.bodies.drop_body(row), find_other=routing.other
             ),
             finisher=Finisher(sink, source, now=now, emit=emit, require_finish=options.require_finish),
             machine=Machine(longest=options.recovery_timeout),
@@ -84,11 +84,8 @@ class Scheduler:
             halt=halt,
         )
         self.reading = Reading(self._run)
-        self._settler = Settler(
-            self._run,
-            on_drop=lambda pending: self.reading.bodies.drop(pending),
-            others=lambda: self.reading.may_have_others,
-        )
+        bodies = self.reading.bodies
+        self._settler = Settler(self._run, on_drop=bodies.drop, others=lambda: self.reading.may_have_others)
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
         self._checks = Checks(self._run, good_rows)
         self._budgets = Budgets(options, now(), emit=emit)

@@ -13,18 +13,13 @@ __all__ = ["WaitingBodies"]
 
 
 class WaitingBodies:
-    """The bodies of one run. *fail* ends reading with an error, *fail_row* a row as failed with an outcome."""
+    """The bodies of one run. *fail* ends reading with an error, ``fail_row`` a row as failed with an outcome."""
 
-    def __init__(
-        self,
-        run: RunContext,
-        *,
-        fail: Callable[[Exception], None],
-        fail_row: Callable[[PendingRow, Outcome, float], None],
-    ) -> None:
+    fail_row: Callable[[PendingRow, Outcome, float], None]
+
+    def __init__(self, run: RunContext, *, fail: Callable[[Exception], None]) -> None:
         self._run = run
         self._fail = fail
-        self._fail_row = fail_row
         self._has_failed_row = False
         self.bytes = 0
         """Bytes of bodies that must be kept, because the input cannot be read again."""
@@ -77,7 +72,7 @@ class WaitingBodies:
             pending.bytes = 0
             self._has_failed_row = True
             outcome = Outcome("rejected", "row", row_is_bad=True, code=error.code, message=str(error))
-            self._fail_row(pending, outcome, self._run.now())
+            self.fail_row(pending, outcome, self._run.now())
         return pending.request
 
     def took_failed_row(self) -> bool:
