@@ -182,6 +182,10 @@ def _export(
         str | None,
         typer.Option("-i", "--input", "--input-file", metavar="PATH", help="The input, where --join does not find it."),
     ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option("--input-format", metavar="FORMAT", help="The input's format, where its name does not say it."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing on standard error.")] = False,
 ) -> int:
@@ -200,6 +204,7 @@ def _export(
             status=status,
             join=join,
             input=input_,
+            input_format=input_format,
             overwrite=overwrite,
             quiet=quiet,
         )

@@ -18,6 +18,7 @@ from llmbatch.core.raw_json import JSON
 from llmbatch.display.format import plural, shown
 from llmbatch.display.status_file import agrees, read_sidecar
 from llmbatch.display.status_read import open_for_reading
+from llmbatch.inputs.format_names import FORMATS as INPUT_FORMATS
 from llmbatch.outputs.deferred import deferred_path, status_path
 from llmbatch.outputs.export import StatusFilter, plan_export, write_export
 from llmbatch.outputs.export_fields import DEFAULT_FIELDS, parse_fields
@@ -43,6 +44,7 @@ class ExportSettings:
     status: str | None = None
     join: bool = False
     input: str | None = None
+    input_format: str | None = None
     overwrite: bool = False
     quiet: bool = False
 
@@ -67,6 +69,11 @@ def export(settings: ExportSettings) -> int:
         raise UsageError(f"--status {status}: there is no such status", hint=f"there are {', '.join(_STATUSES)}")
     if settings.input is not None and not settings.join:
         raise UsageError("--input says where the fields of --join come from", hint="add --join, or leave --input out")
+    if settings.input_format is not None and not settings.join:
+        raise UsageError("--input-format says how --join reads the input", hint="add --join, or leave it out")
+    if settings.input_format is not None and settings.input_format not in INPUT_FORMATS:
+        wrong = f"--input-format {settings.input_format}: there is no such format"
+        raise UsageError(wrong, hint=f"there are {', '.join(INPUT_FORMATS)}")
     if settings.fields is not None and kind == "openai":
         hint = "leave --fields out, or write another format"
         raise UsageError("--fields: OpenAI batch files have members of their own", hint=hint)
@@ -95,7 +102,8 @@ def export(settings: ExportSettings) -> int:
                 from llmbatch.inputs.input import open_input
                 from llmbatch.runs.joined_input import RunInput
 
-                rows = stack.enter_context(open_input(input_path, output=str(output)))
+                input_format = settings.input_format
+                rows = stack.enter_context(open_input(input_path, output=str(output), input_format=input_format))
                 joined = RunInput(rows, input_path, found.finished)
                 stack.callback(joined.close)
                 total = joined.records if total is None else total

@@ -275,6 +275,8 @@ def test_an_existing_file_is_replaced_only_on_request(
         (("-o", "x.csv", "--fields", "nonsense"), "no line has the field nonsense", "finish_reason"),
         (("-o", "x.jsonl", "--format", "openai", "--fields", "id"), "members of their own", "leave --fields out"),
         (("-o", "x.csv", "--input", "p.jsonl"), "--input", "add --join"),
+        (("-o", "x.csv", "--input-format", "csv"), "--input-format", "add --join"),
+        (("-o", "x.csv", "--join", "--input-format", "xml"), "--input-format xml", "jsonl, json, csv"),
         (("-o", "p.results.jsonl", "--overwrite"), "is the output of the run itself", "another file"),
         (("-o", "p.jsonl", "--overwrite", "--join", "--input", "p.jsonl"), "is the input of the run", "another file"),
         (("-o", "no/such/x.csv"), "there is no folder no/such", "mkdir -p no/such"),
@@ -338,22 +340,111 @@ def test_the_first_command_of_the_page_works(llmbatch_here: Run, tmp_path: Path,
     assert records(tmp_path / "labelled.csv")[0]["prompt"] == "one"
 
 
+REVIEWS = [{"review": 7, "text": 'good, "really"', "stars": "5"}, {"review": 8, "text": "two\nlines", "stars": ""}]
+
+
 @pytest.mark.slow  # two processes, one of which imports pyarrow
-def test_run_and_export_in_one_line(tmp_path: Path, environment: dict[str, str], prompts: Path) -> None:
-    """The results with the labels of the input, as a table."""
-    llmbatch = f"{sys.executable} -m llmbatch"
-    command = f"{llmbatch} run p.jsonl -m sim/steady -q && {llmbatch} export p.results.jsonl --join -o labelled.parquet"
+def test_from_a_table_to_a_table_in_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The command of docs/export.md: the labels stand beside the texts of the input."""
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    command = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)[1]
+    with (tmp_path / "reviews.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["review", "text", "stars"])
+        writer.writeheader()
+        writer.writerows(REVIEWS)
+
+    label = {"type": "string", "enum": ["good", "bad"]}
+    schema = {"type": "object", "properties": {"label": label}, "required": ["label"], "additionalProperties": False}
+    (tmp_path / "sentiment.json").write_text(json.dumps(schema))
 
     done = subprocess.run(
-        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+        ["sh", "-c", command.replace("llmbatch ", f"{sys.executable} -m llmbatch ")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
 
-    assert (done.returncode, done.stderr) == (0, "exported 4 rows to labelled.parquet\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "exported 2 rows to labelled.parquet"
     table = pyarrow.parquet.read_table(tmp_path / "labelled.parquet")
-    assert table.column("label").to_pylist() == ["x", "y", None, None]
-    assert table.column("n").to_pylist() == [1.1, None, None, None]
-    assert table.column("result_text").null_count == 0
-    assert table.column("id").to_pylist() == ['"a"', '"b"', '"a"', "4"]  # mixed: text and a number
+    assert table.column_names == ["review", "text", "stars", "id", "status", "parsed.label"]
+    assert table.column("text").to_pylist() == [review["text"] for review in REVIEWS]
+    assert table.column("stars").to_pylist() == ["5", ""]
+    assert table.column("status").to_pylist() == ["success", "success"]
+    assert set(table.column("parsed.label").to_pylist()) <= {"good", "bad"}
+
+
+def write_reviews(path: Path) -> None:
+    """The reviews in the format that the path's ending says."""
+    objects = "\n".join(json.dumps(review) for review in REVIEWS)
+    match path.name.partition(".")[2]:
+        case "json":
+            path.write_text(json.dumps(REVIEWS, indent=1))
+        case "jsonl.gz":
+            path.write_bytes(gzip.compress(objects.encode()))
+        case "parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(REVIEWS), path)
+        case _:
+            separator = "\t" if path.suffix == ".tsv" else ","
+            made = io.StringIO(newline="")
+            writer = csv.DictWriter(made, ["review", "text", "stars"], delimiter=separator)
+            writer.writeheader()
+            writer.writerows(REVIEWS)
+            data = made.getvalue().encode()
+            path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("r.csv", ()),
+        ("r.csv.gz", ()),
+        ("r.tsv", ()),
+        ("r.json", ()),
+        ("r.jsonl.gz", ()),
+        ("r.parquet", ()),
+        ("r.log", ("--input-format", "csv")),
+    ],
+)
+def test_inputs_of_every_format_are_joined(
+    llmbatch_here: Run, tmp_path: Path, name: str, flags: tuple[str, ...]
+) -> None:
+    """By record, with all columns; a record that is changed is found."""
+    write_reviews(tmp_path / name)
+    run = llmbatch_here("run", name, "-t", "{{ text }}", "-m", "sim/steady", "-q", "-o", "o.jsonl", *flags)
+    assert run.returncode == 0, run.stderr
+
+    done = llmbatch_here("export", "o.jsonl", "--join", "-o", "x.csv", *flags)
+
+    assert (done.returncode, done.stderr) == (0, "exported 2 rows to x.csv\n")
+    table = records(tmp_path / "x.csv")
+    assert [row["text"] for row in table] == [review["text"] for review in REVIEWS]
+    assert [row["review"] for row in table] == ["7", "8"]
+    assert all(row["result_text"] for row in table)
+
+    REVIEWS[1]["stars"] = "1"
+    try:
+        write_reviews(tmp_path / name)
+    finally:
+        REVIEWS[1]["stars"] = ""
+    changed = llmbatch_here("export", "o.jsonl", "--join", "-o", "y.csv", *flags)
+    assert changed.returncode == 2
+    assert f"{name}:2: " in changed.stderr
+    assert not (tmp_path / "y.csv").exists()
+
+
+def test_lines_of_text_are_joined(llmbatch_here: Run, tmp_path: Path) -> None:
+    """As the field ``text``; blank lines are no rows."""
+    (tmp_path / "r.txt").write_text("one\n\ntwo\n")
+    llmbatch_here("run", "r.txt", "-m", "sim/steady", "-q")
+
+    done = llmbatch_here("export", "r.txt", "--join", "--fields", "status", "-o", "x.csv")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.csv").read_text() == "text,status\none,success\ntwo,success\n"
 
 
 @pytest.mark.parametrize(
