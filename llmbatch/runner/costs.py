@@ -31,9 +31,13 @@ class Costs:
     """
 
     def __init__(
-        self, prices: Prices, cap: CostCap | None = None, *, on_reserve: Callable[[CostCap], None] = lambda cap: None
+        self,
+        prices: Prices | None = None,
+        cap: CostCap | None = None,
+        *,
+        on_reserve: Callable[[CostCap], None] = lambda cap: None,
     ) -> None:
-        self._prices = prices
+        self._prices = prices or Prices()
         self._estimates: dict[str, CostEstimate] = {}
         self._on_reserve = on_reserve
         self.cap = cap

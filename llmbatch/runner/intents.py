@@ -21,7 +21,7 @@ _COST = "use --max-cost USD; llmbatch check estimates the cost, -P max_tokens=50
 _PRICES = "use --prices FILE: a TOML file of prices in US$ per million tokens"
 _BACKOFF = "waits between attempts follow from the answers; --recovery-timeout is the longest wait between probes"
 _INPUT = "name the input without a flag: llmbatch run prompts.jsonl"
-_FORMAT = "the format is found by itself; see --help for what an INPUT may be"
+_FORMAT = "the format is found by the file's ending; --input-format names another one"
 
 _INTENTS: dict[str, str] = {
     **dict.fromkeys(
@@ -53,7 +53,7 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(
         ("output-dir", "out-dir", "output-folder"), "use -o PATH with the name of a file, such as -o results/run.jsonl"
     ),
-    **dict.fromkeys(("format", "input-format", "csv", "jsonl", "parquet"), _FORMAT),
+    **dict.fromkeys(("format", "csv", "jsonl", "parquet"), _FORMAT),
     **dict.fromkeys(("system-prompt", "system-message", "instructions"), "use -s TEXT (--system)"),
     **dict.fromkeys(("headers", "extra-headers", "extra-header"), "use --header NAME=VALUE, once for each"),
     **dict.fromkeys(
@@ -71,8 +71,8 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(("w", "threads-count", "nproc"), _CONCURRENCY),
     **dict.fromkeys(("r", "retry-on-error", "retry-count"), _ATTEMPTS),
     **dict.fromkeys(
-        ("t", "template", "prompt-template", "prompt", "p", "prompt-column", "input-column"),
-        "there are no templates yet: write the prompt into each row, such as with jq -c '{prompt: (\"…\" + .text)}'",
+        ("prompt-template", "prompt", "p", "input-column", "text-column"),
+        "use -t TEXT (--template), such as -t 'Sentiment of: {{ text }}', or --prompt-column NAME",
     ),
     **dict.fromkeys(
         ("fail-fast", "stop-on-error", "max-errors", "max-failures", "error-threshold"),

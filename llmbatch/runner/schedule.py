@@ -15,7 +15,6 @@ from llmbatch.core.calls import Outcome, Request
 from llmbatch.core.events import CallSent, Event
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
-from llmbatch.money.prices import Prices
 from llmbatch.route.decisions import CircuitMoved
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import CallKind
@@ -78,7 +77,7 @@ class Scheduler:
             ),
             finisher=Finisher(sink, source, now=now, emit=emit, require_finish=options.require_finish),
             machine=Machine(longest=options.recovery_timeout),
-            costs=costs or Costs(Prices()),
+            costs=costs or Costs(),
             now=now,
             emit=emit,
             halt=halt,

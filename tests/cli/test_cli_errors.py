@@ -194,7 +194,7 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
         ("--maxtokens", "-P max_tokens=500"),
         ("--numworkers", "-c N"),
         ("-w", "-c N"),
-        ("-t", "no templates yet"),
+        ("--prompt-template", "-t TEXT"),
         ("--deadline", "--max-outage DURATION"),
         ("--report", "llmbatch status OUTPUT"),
         ("--shard", "split the input"),

@@ -24,7 +24,7 @@ def test_few_held_rows_are_judged_by_their_own_attempts() -> None:
 
     assert decisions == [RetryAt(1, story.now + 2.0, "http_500"), RetryAt(2, story.now + 2.0, "http_500")]
     assert not story.route.evidence.unproven
-    assert story.call(1, TIMEOUT) == [Fail(1, TIMEOUT)]
+    assert story.call(1, TIMEOUT) == [Fail(1, TIMEOUT, is_alone=True)]
 
 
 def test_a_held_row_whose_own_attempts_are_enough_ends() -> None:
@@ -35,7 +35,7 @@ def test_a_held_row_whose_own_attempts_are_enough_ends() -> None:
     story.call(100, GOOD)
     held(story, 1)
 
-    assert story.route.judge_alone(story.now, 1) == [Fail(1, FAILED)]
+    assert story.route.judge_alone(story.now, 1) == [Fail(1, FAILED, is_alone=True)]
     assert not story.route.evidence.records
 
 
@@ -150,7 +150,7 @@ def test_a_refused_key_is_judged_alone_too() -> None:
         story.call(1, KEY_REFUSED)
     story.route.judge_alone(story.now, 1)
 
-    assert story.call(1, KEY_REFUSED) == [Fail(1, KEY_REFUSED)]
+    assert story.call(1, KEY_REFUSED) == [Fail(1, KEY_REFUSED, is_alone=True)]
 
 
 def test_many_parked_rows_are_given_three_minutes() -> None:
