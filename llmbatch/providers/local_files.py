@@ -14,12 +14,14 @@ import stat
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote
 
 from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.raw_json import dumps
 from llmbatch.providers.formats.file_parts import FilePiece, is_file_url, may_name_files, with_files
 from llmbatch.providers.media_types import MediaKind, is_of_kind, media_type, pretty_kinds
+from llmbatch.storage.filesystem import O_CLOEXEC, O_DIRECTORY
 
 __all__ = ["MAX_FILE_BYTES", "MAX_ROW_BYTES", "LocalFiles", "check_folder"]
 
@@ -34,6 +36,7 @@ _CONTENT_MEMBERS = ("messages", "input", "prompt")
 _MARK = "\0"
 """Stands around the number of a file until the body is bytes; JSON text has no such character."""
 
+_O_NOFOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)
 _CAN_WALK = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY")
 
 
@@ -239,16 +242,16 @@ def _opened(root: str, real: str) -> Iterator[int]:
     Where the system can do it, each folder is opened from the one above without following links, so that nobody can
     put a link in the way between the check and the opening.
     """
-    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDONLY | O_CLOEXEC | _O_NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
     if not _CAN_WALK:
         descriptor = os.open(real, flags)
     else:
         *folders, name = Path(real).relative_to(root).parts
-        at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        at = os.open(root, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         try:
             for folder in folders:
-                below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+                below = os.open(folder, os.O_RDONLY | O_DIRECTORY | _O_NOFOLLOW | O_CLOEXEC, dir_fd=at)
                 os.close(at)
                 at = below
             descriptor = os.open(name, flags, dir_fd=at)
