@@ -222,7 +222,7 @@ BODY_RULES: tuple[Rule, ...] = (
         verdict="account_refused",
         scope="key",
         codes=r"(invalid|incorrect)_api_key\w*|api_key_(invalid|expired|service_blocked)"
-        r"|(invalid|mismatched)_organization|ip_not_authorized|unsupported_country\w*",
+        r"|(invalid|mismatched)_organization|ip_not_authorized",
         words=r"api key (not valid|expired|is invalid|was reported as leaked)|(invalid|incorrect) api key",
         words_in=frozenset({UNKNOWN, 400, 401, 403, 404}),
         retry=True,
@@ -234,6 +234,7 @@ BODY_RULES: tuple[Rule, ...] = (
         name="country or region not served",
         verdict="account_refused",
         scope="key",
+        codes=r"unsupported_country\w*",
         words=ELSEWHERE_WORDS,
         words_in=frozenset({UNKNOWN, 400, 403, 451}),
         code="unsupported_country",

@@ -115,7 +115,7 @@ def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Filesy
             disk.close(replace_file(path, [text], disk))
         else:
             remove_leftover(path, disk)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder of that name is not ours
                 disk.unlink(path)
     except OSError as error:
         hint = "the output itself is whole, and waiting rows are sent again by the same command"

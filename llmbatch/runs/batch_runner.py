@@ -219,6 +219,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             WriteError: a line could not be written; the file ends with a whole line, and the same call resumes.
         """
         from llmbatch.runs.file_run import FileOptions, FileRun
+        from llmbatch.runs.preflight import check_cache_path
 
         how = FileOptions(
             limit=limit,
@@ -231,6 +232,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             lock=lock,
             input_format=input_format,
         )
+        check_cache_path(self._runs.arguments.cache, input, output)
         files = FileRun(input, output, how, self._filesystem)
         async with contextlib.AsyncExitStack() as stack:
             # Lines go first: what a kill repeats is then no more than what was in flight.

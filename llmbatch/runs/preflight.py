@@ -16,7 +16,14 @@ from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import default_output
 from llmbatch.runner.costs import priced_name, told_unknown
 
-__all__ = ["check_first_row", "check_prices", "check_same_request", "last_number", "name_other_inputs"]
+__all__ = [
+    "check_cache_path",
+    "check_first_row",
+    "check_prices",
+    "check_same_request",
+    "last_number",
+    "name_other_inputs",
+]
 
 _FEW_ROWS = 10_000
 """Rows of the input searched for the first answered row: about 0.1 s."""
@@ -120,6 +127,20 @@ def refuse_other_format(name: str, first: Malformed, unit: str) -> None:
     error = other_format(name, first, unit=unit)
     if error is not None:
         raise error
+
+
+def check_cache_path(cache: str | None, input_path: str | Path, output: str | Path | None) -> None:
+    """Check that the file of ``--cache`` is neither the input nor the output, before it is created.
+
+    Raises:
+        UsageError: it is.
+    """
+    if cache is None:
+        return
+    target = default_output(input_path) if output is None else output
+    for name, path in (("input", input_path), ("output", target)):
+        if str(path) != "-" and Path(path).resolve() == Path(cache).resolve():
+            raise UsageError(f"--cache {cache} is the {name} too", hint="name another file, such as --cache answers.db")
 
 
 def check_prices(provider: Provider, rows: Input, prices: Prices, *, limit: int | None) -> None:

@@ -1,0 +1,63 @@
+"""Paths that are taken: the cache's is the output's or the input's, and a folder has a sidecar's name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmbatch.classify.classify import classify_reply
+from llmbatch.core.calls import Reply
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "p.jsonl").write_text('{"prompt": "a"}\n')
+    return subprocess.run(
+        [sys.executable, "-m", "llmbatch", "run", "p.jsonl", "-m", "sim/steady", "--progress", "none", *arguments],
+        cwd=folder,
+        env=os.environ | {"HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("cache", "name"), [("o.jsonl", "output"), ("./o.jsonl", "output"), ("p.jsonl", "input"), ("link.db", "input")]
+)
+def test_a_cache_at_the_path_of_a_new_output_was_made_first_and_refused_as_a_foreign_output(
+    tmp_path: Path, cache: str, name: str
+) -> None:
+    """Exit 2 before anything is created."""
+    (tmp_path / "link.db").symlink_to("p.jsonl")
+
+    done = run(tmp_path, "-o", "o.jsonl", "--cache", cache)
+
+    assert done.returncode == 2
+    assert f"--cache {cache} is the {name} too" in done.stderr
+    assert not (tmp_path / "o.jsonl").exists()
+    assert (tmp_path / "p.jsonl").read_text() == '{"prompt": "a"}\n'
+
+
+def test_a_folder_with_the_name_of_the_deferred_file_failed_each_run(tmp_path: Path) -> None:
+    """Nothing waits, so it does not matter."""
+    (tmp_path / "o.deferred.jsonl").mkdir()
+
+    done = run(tmp_path, "-o", "o.jsonl")
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o.deferred.jsonl").is_dir()
+
+
+def test_a_country_that_is_not_served_was_blamed_on_the_key() -> None:
+    """OpenAI's code of a 403 says what to do."""
+    body = b'{"error":{"code":"unsupported_country_region_territory","message":"Country not supported"}}'
+
+    outcome = classify_reply(Reply(403, {}, body), endpoint="chat", mask=str)
+
+    assert outcome.verdict == "account_refused"
+    assert "key" not in outcome.hint
