@@ -82,7 +82,11 @@ def test_a_server_that_is_not_there_left_an_empty_output(llmbatch_here: Run, pro
     words = llmbatch_here("status", "prompts.jsonl").stdout
     assert done.returncode == 75
     assert "has never answered" in done.stderr
-    assert files(prompts.parent) == {"prompts.results.deferred.jsonl", ".prompts.results.jsonl.status.json"}
+    assert files(prompts.parent) == {
+        "prompts.results.deferred.jsonl",
+        "prompts.results.events.jsonl",
+        ".prompts.results.jsonl.status.json",
+    }
     assert "deferred    3 rows, may be sent again" in words
     assert words.splitlines()[-1].startswith("no results yet; to go on, run the same command again")
 

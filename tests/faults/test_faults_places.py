@@ -56,7 +56,7 @@ def test_a_full_disk_ends_with_74_and_goes_on_once_there_is_room(tmp_path: Path)
     )
     job.close()
 
-    assert told.stdout.split("\n") == ["code 74", "out.jsonl", "code 0", "out.jsonl", ""], told
+    assert told.stdout.split("\n") == ["code 74", "out.jsonl", "code 0", "out.events.jsonl", "out.jsonl", ""], told
     assert "No space left on device" in told.stderr
     assert "free some space" in told.stderr
     assert kept.read_bytes().endswith(b"\n")

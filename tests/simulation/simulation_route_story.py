@@ -208,15 +208,15 @@ class RouteStory:
         story = self
 
         class Known(AnswerCache):
-            def __init__(self, path: str | Path) -> None:
-                super().__init__(path)
+            def __init__(self, path: str | Path, *, replaces: bool = False) -> None:
+                super().__init__(path, replaces=replaces)
                 story._caches.append(self)
 
         kept = path.read_bytes() if path.exists() else b""
         self._kept = kept
         busy = llmbatch.storage.answer_cache.BUSY_SECONDS
         llmbatch.storage.answer_cache.BUSY_SECONDS = 0.02
-        llmbatch.providers.cache.AnswerCache = Known  # type: ignore[attr-defined, assignment]
+        llmbatch.providers.cache.AnswerCache = Known  # type: ignore[attr-defined]
         locks = [sqlite3.connect(path, isolation_level=None)] if fate == "locked" and self.plan.cache_fates else []
         try:
             for lock in locks:
