@@ -25,6 +25,7 @@ RESOURCE_ERRNOS = _known(
     "WSAEMFILE",  # sockets of this process, on Windows
     "ENFILE",  # file handles of this machine
     "ENOMEM",
+    "EBUSY",  # what looking up a name says without file handles
     "ENOBUFS",  # socket buffers
     "ENOSR",  # the same, on System V streams
     "ENOSPC",
