@@ -262,7 +262,7 @@ class Backlog:
         self._emit(RetryPlanned(now, pending.route.state.label, pending.row.number, at - now, code))
 
     def move(self, pending: PendingRow, to: RunRoute, now: float, *, first: bool = False) -> None:
-        """Queue a waiting row on another of its routes, where nothing counts against it yet."""
+        """Let a waiting row go on, or wait, on another of its routes, where nothing counts against it yet."""
         old, row = pending.route, pending.row.number
         if pending.state is RowState.QUEUED and pending in old.queue:
             old.queue.remove(pending)
@@ -279,7 +279,7 @@ class Backlog:
         pending.last, pending.probes, pending.not_before, pending.is_retry = None, 0, 0.0, False
         pending.state = RowState.HELD  # in no container
         self._emit(RowMoved(now, old.state.label, row, to.state.label))
-        self.enqueue(pending, first=first)
+        self.enqueue(pending, first=first) if to.state.is_closed else self.park(pending, now, avoided=False)
 
     def divert(self, pending: PendingRow, now: float) -> bool:
         """Move a row that would be parked to another of its routes that takes rows; False if there is none."""
@@ -315,7 +315,7 @@ class Backlog:
             heapq.heapify(self._heap)
             waiting += [pending for _, number, pending in retrying if _is_planned(pending, number)]
         held: list[PendingRow] = []
-        if not route.state.is_closed:  # a wait that ends is no evidence, so rows stay held through it
+        if not route.state.is_closed or route.state.dead:  # a wait that ends is no evidence: rows stay held through it
             held = [
                 pending
                 for row in route.state.evidence.records

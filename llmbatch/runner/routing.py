@@ -57,6 +57,16 @@ class Routing:
         """The label of a route to which rows of *route* can go; empty if there is none."""
         return next((backup.state.label for backup in route.backups if self.takes(backup)), "")
 
+    @staticmethod
+    def may_leave(route: RunRoute, blocked: Collection[RunRoute]) -> bool:
+        """Whether rows of a route to which nothing more is sent may still go to another one, which is not *blocked*."""
+        ways = {other for other in route.backups if other not in blocked}
+        if not ways:
+            return False
+        return route.skipped or any(
+            other in ways for row in route.parked.values() for group in row.routes for other in group
+        )
+
     # The route of a row.
 
     def known(self, row: Row, routes: Sequence[Route], now: float) -> RoutesByRank:
@@ -73,6 +83,14 @@ class Routing:
         ):
             self._connect(groups)
         return groups
+
+    def renew(self, pending: PendingRow, now: float) -> None:
+        """Look up the routes of a row again that has waited for another's answer: idle ones may have been dropped."""
+        if pending.routes:
+            routes = [route.route for group in pending.routes for route in group]
+            pending.routes = self.known(pending.row, routes, now)
+        pending.route = self._routes.route_of(pending.row, pending.route.route, now)
+        pending.route.is_first = pending.route.is_first or not pending.routes
 
     @staticmethod
     def _connect(groups: RoutesByRank) -> None:
@@ -93,8 +111,13 @@ class Routing:
         return self._best(pending.routes, now, besides=(pending.route,))
 
     def untried(self, pending: PendingRow, now: float) -> RunRoute | None:
-        """As :meth:`other`, but none on which the row would have ended as failed."""
-        return self._best(pending.routes, now, besides=(pending.route, *pending.failed_on))
+        """As :meth:`other`, but none on which the row would have ended as failed; if need be one to wait for."""
+        tried = (pending.route, *pending.failed_on)
+        best = self._best(pending.routes, now, besides=tried)
+        if best is not None:
+            return best
+        others = (route for group in pending.routes for route in group if route not in tried)
+        return next((route for route in others if route.state.dead is None and not route.state.throttle.given_up), None)
 
     def _best(self, groups: RoutesByRank, now: float, *, besides: Collection[RunRoute] = ()) -> RunRoute | None:
         """A route that takes a row now, if possible with room; None if none takes it."""
@@ -125,7 +148,8 @@ class Routing:
         for group in pending.routes:
             if was_here and not self.overflows(here):
                 break
-            roomy = [route for route in group if route is not here and self.takes(route) and route.room(now)]
+            others = [route for route in group if route is not here and route not in pending.failed_on]
+            roomy = [route for route in others if self.takes(route) and route.room(now)]
             if roomy:
                 return _by_weight(roomy)
             was_here = was_here or here in group

@@ -1,7 +1,7 @@
 """Choose the next call: a probe, a queued row, a new row, or a health check.
 
-Order: one probe per route whose circuit is open; then queued rows, alternating with new rows from the input; then
-health checks for rows that wait for evidence only.
+Order: one probe per route whose circuit is open, alternating with all else; then queued rows, alternating with new rows
+from the input; then health checks for rows that wait for evidence only.
 
 Synchronous: nothing is awaited between choosing a row and acquiring its permit.
 """
@@ -88,6 +88,7 @@ class Scheduler:
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
         self._checks = Checks(self._run, good_rows)
         self._budgets = Budgets(options, now(), emit=emit)
+        self._probed = False  # whether the last call was a probe
         self._unanswered: dict[RunRoute, None] = {}
         """Routes that have never answered and whose rows took too long: the smallest request may show why."""
 
@@ -104,23 +105,30 @@ class Scheduler:
             return None
         run.backlog.release_due(now)
         self.reading.jump_on(now)
-        if run.open:
-            for route in list(run.open):
-                attempt = self._probe(route, now)
-                if attempt is not None:
-                    return attempt
-        if self._unanswered:
-            attempt = self._ask(now)
+        # Probes of many routes must not take all slots: after each, other calls go first.
+        was_probed, self._probed = self._probed, False
+        if was_probed or not run.open:
+            return self._next_call(now) or self._next_probe(now)
+        return self._next_probe(now) or self._next_call(now)
+
+    def _next_probe(self, now: float) -> Attempt | None:
+        for route in list(self._run.open):
+            attempt = self._probe(route, now)
             if attempt is not None:
+                self._run.open[route] = self._run.open.pop(route)  # the others have their turn first
+                self._probed = True
                 return attempt
-        was_over = self.reading.is_over
-        if was_over:
+        return None
+
+    def _next_call(self, now: float) -> Attempt | None:
+        attempt = self._ask(now) if self._unanswered else None
+        if (was_over := self.reading.is_over) and attempt is None:
             attempt = self._check(now)
-            if attempt is not None:
-                return attempt
+        if attempt is not None:
+            return attempt
         pending = self._next_row(now)
         if pending is not None:
-            return self._issue(pending, now, run.options.timeout)
+            return self._issue(pending, now, self._run.options.timeout)
         return None if was_over else self._check(now)  # the input may have ended just now
 
     def _next_row(self, now: float) -> PendingRow | None:
@@ -230,6 +238,8 @@ class Scheduler:
         run, state = self._run, route.state
         due = state.next_change(now)
         if due is None or due > now or self.is_blocked(route, now):
+            return None
+        if self.reading.is_over and not route.unfinished and not route.skipped and not self._settler.borrow(route, now):
             return None
         candidates = Candidates(
             fresh=self.reading.could_read_for(route),
@@ -373,19 +383,9 @@ class Scheduler:
             return True
         if self.reading.may_read(now) and not self.reading.is_held:
             return False
+        blocked = {route for route in run.routes if self.is_blocked(route, now)}
         routes = [route for route in run.routes if route.unfinished or route.skipped]
-        return bool(routes) and all(self.is_blocked(route, now) and not self._may_go_on(route, now) for route in routes)
-
-    def _may_go_on(self, route: RunRoute, now: float) -> bool:
-        """Whether rows of a route to which nothing more is sent may still go to another one."""
-        if not route.backups:
-            return False
-        open_ways = {other for other in route.backups if not self.is_blocked(other, now)}
-        if not open_ways:
-            return False
-        if route.skipped:
-            return True
-        return any(other in open_ways for row in route.parked.values() for group in row.routes for other in group)
+        return bool(routes) and all(route in blocked and not run.routing.may_leave(route, blocked) for route in routes)
 
     def why_stuck(self) -> str:
         """Why the run is stuck, for humans; meaningful if it is stuck and no route is dead."""

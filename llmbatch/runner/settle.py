@@ -164,7 +164,7 @@ class Settler:
                 case RetryAt(row, at, code):
                     self._retry(rows[row], at, code, now)
                 case HoldForEvidence(row):
-                    self._run.backlog.hold(rows[row])
+                    self._run.backlog.hold(rows[row]) if route.state.dead is None else self._park(rows[row], now)
                 case ParkUntil(row):
                     self._park(rows[row], now)
                 case Requeue():
@@ -216,6 +216,8 @@ class Settler:
         Its route may have been down for all its rows, which nobody could tell.
         """
         other = self._run.routing.untried(pending, now) if pending.routes else None
+        if other is not None and self._run.options.on_outage == "fail" and not self._run.routing.takes(other):
+            return False
         if other is not None:
             pending.failed_on += (pending.route,)
             self._run.backlog.move(pending, other, now)
@@ -242,6 +244,7 @@ class Settler:
         else:
             first, were_skipped = run.followers.promote(leader)
             if first is not None:
+                run.routing.renew(first, now)
                 run.backlog.add(first)
                 self._promoted.append(first)
                 if len(self._promoted) == 1:  # else the loop below goes on, as the row was ended in it
@@ -254,7 +257,7 @@ class Settler:
         backlog, state = self._run.backlog, pending.route.state
         if pending.state in (RowState.QUEUED, RowState.RETRYING):
             return
-        if not state.is_closed or state.throttle.given_up:
+        if not state.is_closed or state.throttle.given_up or state.dead is not None:
             self._park(pending, now)
         elif pending.last is not None and pending.last.lacks_capacity and backlog.divert(pending, now):
             return
@@ -277,6 +280,14 @@ class Settler:
         backlog = self._run.backlog
         if not backlog.divert(pending, now) and not self._ends_in_outage(pending, now):
             backlog.park(pending, now, avoided=avoided)
+
+    def borrow(self, route: RunRoute, now: float) -> bool:
+        """Move a row that is parked elsewhere to *route*, which has none, to probe with; False if there is none."""
+        parked = (row for other in route.backups for row in other.parked.values() if row.not_before <= now)
+        found = next((row for row in parked if any(route in group for group in row.routes)), None)
+        if found is not None:
+            self._run.backlog.move(found, route, now)
+        return found is not None
 
     def _ends_in_outage(self, pending: PendingRow, now: float) -> bool:
         """With ``--on-outage fail``, end the row if there is a confirmed outage; return whether it ended."""

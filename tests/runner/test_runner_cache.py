@@ -218,3 +218,13 @@ def test_equal_rows_cost_one_call_also_while_the_first_of_them_moves_to_a_fallba
             assert isinstance(event, CallEnded) or prompt not in flying, event
             flying = flying - {prompt} if isinstance(event, CallEnded) else flying | {prompt}
     assert story.statuses == {"success": len(rows)}
+
+
+def test_a_row_that_waited_for_another_tenants_answer_is_sent_on_a_route_of_the_run(send: Send) -> None:
+    """Though its own was idle meanwhile, and there are more tenants than idle routes are kept."""
+    bad = [{"prompt": "bad [sim:500]", "metadata": {"tenant": tenant}} for tenant in ("first", "second")]
+    rows = [*bad, *[{"prompt": f"row {number}", "metadata": {"tenant": f"t{number}"}} for number in range(300)]]
+    story = send(rows, circuit_key="metadata.tenant", concurrency=4)
+
+    assert story.statuses == {"success": 300, "failed": 2}
+    assert {result.number for result in story.failed.values()} == {1, 2}

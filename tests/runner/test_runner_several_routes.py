@@ -414,3 +414,66 @@ def test_a_bad_row_that_is_judged_by_its_own_attempts_ends_after_its_last_route(
     assert story.statuses == {"success": 60, "failed": 1}
     assert len(servers.transports["second"].log) >= 3
     assert max(result.attempts for result in story.results) <= 40
+
+
+def test_probes_of_many_tenants_leave_the_slots_to_rows() -> None:
+    """One slot, and a circuit for each of 30 tenants: probes that come after one another would take it for ever."""
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 30}"}} for number in range(300)]
+    story, _ = send(
+        rows,
+        {"first": [Phase(20), Phase(200, "down"), FINE], "second": [FINE]},
+        circuit_key="metadata.tenant",
+        concurrency=1,
+        latency=2.0,
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 300})
+    assert story.seconds < 3_000
+
+
+def test_rows_of_a_tenant_that_wait_at_its_fallback_go_back_to_the_first_route() -> None:
+    """The fallback never recovers. The first route does, which only a row of the tenant's can show."""
+    rows = [
+        {"prompt": f"row {number}", "metadata": {"tenant": "beta" if number < 6 else "acme"}} for number in range(12)
+    ]
+    story, _ = send(
+        rows,
+        {"first": [Phase(0.1), Phase(600, "down"), FINE], "second": [Phase(math.inf, "down")]},
+        circuit_key="metadata.tenant",
+        concurrency=6,
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 12})
+    assert story.seconds < 1_000
+
+
+def test_a_row_is_not_failed_alone_while_its_fallback_names_a_wait() -> None:
+    """It waits for the fallback, which takes it later."""
+    rows = [{"prompt": f"row {number}", "metadata": {"tenant": f"t{number % 80}"}} for number in range(160)]
+    story, _ = send(
+        rows,
+        {
+            "first": [Phase(0.3), Phase(3600, "refuse"), FINE],
+            "second": [Phase(3600, "throttle", share=0.5, retry_after=56.0), FINE],
+        },
+        circuit_key="metadata.tenant",
+        concurrency=8,
+        recovery_timeout=5.0,
+        timeout=5.0,
+        latency=0.05,
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 160})
+
+
+@pytest.mark.parametrize("latency", [0.1, 0.4, 1.0])
+def test_rows_that_fail_while_their_account_is_left_go_to_the_fallback(prompts: Prompts, latency: float) -> None:
+    """They wait for no evidence on a route to which nothing more is sent."""
+    rows = [*prompts(2, model="openai/other"), *prompts(40)]
+    story, _ = send(
+        rows,
+        {"first": [Phase(math.inf, "quota")], "other": [Phase(math.inf, "errors", share=1.0)], "second": [FINE]},
+        latency=latency,
+    )
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 42})

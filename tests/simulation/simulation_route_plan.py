@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
@@ -198,7 +198,7 @@ def _draw_weather(rng: Random, places: list[Place], kinds: set[str]) -> dict[str
 def _end_for_good(
     rng: Random, places: list[Place], kinds: set[str], weather: dict[str, list[Phase]], at: float
 ) -> None:
-    """Some places never come back; there is another for each kind of row."""
+    """Some places never come back; there is another for each kind of row, which no run leaves for good."""
     lost = rng.sample(places, rng.randint(1, len(places)))
     for place in lost:
         left = [
@@ -209,6 +209,14 @@ def _end_for_good(
         if all(any(other.carries(kind) for other in left) for kind in kinds):
             kind = "down" if place.tier == "flex" else rng.choice(["quota", "unauthorized", "down", "hang"])
             weather[place.label].append(Phase(kind, rng.choice([0.0, at, rng.uniform(0, at + 10)]), math.inf))
+    if any(phase.end == math.inf for phases in weather.values() for phase in phases):
+        for phases in weather.values():
+            phases[:] = [replace(phase, kind="down") if _passes(phase) else phase for phase in phases]
+
+
+def _passes(phase: Phase) -> bool:
+    """Whether it passes, and yet a run may leave the place for good: it is refused, or has never been reached."""
+    return phase.kind in DEAD | {"refuse", "reset", "hang"} and phase.end < math.inf
 
 
 def _draw_fate(rng: Random) -> str:

@@ -72,6 +72,8 @@ class RouteWatch:
         self._closed_at: dict[str, float] = {}
         self._good: dict[str, list[float]] = defaultdict(list)
         self._finished: dict[int, RowFinished] = {}
+        self._left: dict[int, set[str]] = defaultdict(set)
+        """Routes that a row left though they took rows: it had failed there, so that it waits for another."""
         self._news = False
         self._firsts: Counter[str] = Counter()
 
@@ -113,6 +115,7 @@ class RouteWatch:
             case RetryPlanned():
                 self._known.add(event.row)
                 self._retrying.add(event.row)
+                self._parked.pop(event.row, None)
             case RowParked():
                 self._known.add(event.row)
                 self._retrying.discard(event.row)
@@ -122,6 +125,8 @@ class RouteWatch:
                 self._known.add(event.row)
                 self._retrying.discard(event.row)
                 self._parked.pop(event.row, None)
+                if self._state.get(event.route, "closed") == "closed":
+                    self._left[event.row].add(event.route)
                 if event.to not in self._ways(event.row):
                     self._break(f"routes: row {event.row} was moved to {event.to}, which cannot carry it")
             case RowsRequeued():
@@ -129,6 +134,8 @@ class RouteWatch:
             case Throttled():
                 if event.pause >= LONG_WAIT or "flex" in event.route:
                     self._paused[event.route] = max(self._paused.get(event.route, 0.0), event.at + event.pause)
+                if self._plan.arguments.get("on_outage") == "defer":
+                    self._paused[event.route] = math.inf  # it may be left for a wait beyond --recovery-timeout
             case RowFinished():
                 self._on_end(event)
 
@@ -231,7 +238,7 @@ class RouteWatch:
                 label = self._label(place, row)
                 if self._state.get(label, "closed") != "closed" or self._is_paused(label) or self._is_lost(place):
                     continue
-                if label == where and label not in self._state:
+                if label in self._left[row] or (label == where and label not in self._state):
                     continue  # it was given up, or names a wait
                 self._break(f"routes: row {row} is parked at {where} while {label} takes rows")
 
@@ -257,16 +264,19 @@ class RouteWatch:
             self._check_failure(event)
 
     def _check_failure(self, event: RowFinished) -> None:
-        """A good row ends as failed only with --on-outage fail, while none of its places has been well for long."""
+        """A good row ends as failed only while none of its places has been well for long, and if it is told so.
+
+        That is with --on-outage fail; or it is one of the few rows of a tenant, which are judged by their own attempts.
+        """
         now, row = self._world + event.at, event.row
-        if self._plan.arguments.get("on_outage") == "fail":
+        fails = self._plan.arguments.get("on_outage") == "fail"
+        if fails or self._plan.has_tenants:
             needed = 1.2 * self._plan.arguments["recovery_timeout"] + 2 * self._plan.arguments["timeout"] + 60.0
             ways = self._plan.ways(self._plan.rows[row - 1])
             well = [
                 place for place in ways if self._servers.fine_since(place, now) > needed and not self._is_lost(place)
             ]
-            well = [place for place in well if not self._is_paused(self._label(place, row))]
-            if not well:
+            if not [place for place in well if not self._is_paused(self._label(place, row))]:
                 return
         self._break(f"rows: good row {row} ended as failed ({event.code}) at {event.route}")
 
@@ -340,6 +350,7 @@ class RouteWatch:
         routes = plan.arguments["pools"].get("p", {}).get("routes", [])
         is_calm = not any(plan.weather[place.label] for place in pool)
         total = sum(self._firsts[place.label] for place in pool)
+        is_calm = is_calm and isinstance(plan.arguments["concurrency"], int)
         if len(pool) < 2 or not is_calm or any("rpm" in route for route in routes) or self._life > 1:
             return
         weights = sum(place.weight for place in pool)
