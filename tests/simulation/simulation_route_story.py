@@ -216,7 +216,8 @@ class RouteStory:
         kept = path.read_bytes() if path.exists() else b""
         self._kept = kept
         busy = llmbatch.storage.answer_cache.BUSY_SECONDS
-        llmbatch.storage.answer_cache.BUSY_SECONDS = 0.02
+        if fate == "locked":  # else closing would not wait for the thread that commits
+            llmbatch.storage.answer_cache.BUSY_SECONDS = 0.02
         llmbatch.providers.cache.AnswerCache = Known  # type: ignore[attr-defined]
         locks = [sqlite3.connect(path, isolation_level=None)] if fate == "locked" and self.plan.cache_fates else []
         try:
