@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,8 +16,12 @@ from llmbatch.core.calls import Reply
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "p.jsonl").write_text('{"prompt": "a"}\n')
+    return llmbatch(folder, "run", "p.jsonl", "-m", "sim/steady", "--progress", "none", *arguments)
+
+
+def llmbatch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "llmbatch", "run", "p.jsonl", "-m", "sim/steady", "--progress", "none", *arguments],
+        [sys.executable, "-m", "llmbatch", *arguments],
         cwd=folder,
         env=os.environ | {"HOME": str(folder)},
         capture_output=True,
@@ -41,6 +46,42 @@ def test_a_cache_at_the_path_of_a_new_output_was_made_first_and_refused_as_a_for
     assert f"--cache {cache} is the {name} too" in done.stderr
     assert not (tmp_path / "o.jsonl").exists()
     assert (tmp_path / "p.jsonl").read_text() == '{"prompt": "a"}\n'
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_pipe_that_nobody_reads_hung_without_a_word(tmp_path: Path) -> None:
+    """Exit 2, and says how to go on; an export too."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "r.jsonl").write_bytes(b"")
+
+    done = run(tmp_path, "-o", "pipe")
+    exported = llmbatch(tmp_path, "export", "r.jsonl", "-o", "pipe", "--format", "jsonl")
+
+    for ended in (done, exported):
+        assert ended.returncode == 2, ended.stderr
+        assert "pipe: is a pipe that nobody reads" in ended.stderr
+        assert "start its reader first, such as: cat pipe" in ended.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_pipe_with_a_reader_is_a_stream(tmp_path: Path) -> None:
+    """All lines arrive there, as with ``-o -``."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "many.jsonl").write_text("".join(f'"{number} {"x" * 1000}"\n' for number in range(300)))
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reading, True)
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "llmbatch", "run", "many.jsonl", "-m", "sim/steady", "-q", "-o", "pipe"],
+        cwd=tmp_path,
+        env=os.environ | {"HOME": str(tmp_path)},
+    )
+    with os.fdopen(reading, "rb") as file:
+        while not (lines := file.readlines()):  # the writer has not opened it yet
+            pass
+
+    assert writer.wait(60) == 0
+    assert sorted(json.loads(line)["row"] for line in lines) == list(range(1, 301))
 
 
 def test_a_folder_with_the_name_of_the_deferred_file_failed_each_run(tmp_path: Path) -> None:
