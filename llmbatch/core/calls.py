@@ -9,6 +9,8 @@ from typing import Literal, TypeVar, dataclass_transform
 
 __all__ = [
     "CIRCUIT_OPEN",
+    "EMPTY_BODY",
+    "WEB_PAGE",
     "LimitKind",
     "Outcome",
     "Parsed",
@@ -96,6 +98,12 @@ class Reply:
 
 CIRCUIT_OPEN = "circuit_open"
 """Code of a call that a circuit breaker inside a function refused."""
+
+WEB_PAGE = "web_page"
+"""Code of a success status that came with an HTML page."""
+
+EMPTY_BODY = "empty_body"
+"""Code of a success status that came without a body."""
 
 Verdict = Literal["success", "failure", "rejected", "throttled", "account_refused", "local"]
 """What an outcome says about the provider.
@@ -220,3 +228,8 @@ class Outcome:
     def is_withheld(self) -> bool:
         """Whether a circuit breaker inside a function refused the call: nothing was sent, and nobody is at fault."""
         return self.verdict == "throttled" and self.code == CIRCUIT_OPEN and self.status is None
+
+    @property
+    def is_of_no_api(self) -> bool:
+        """Whether a success status came with a web page or with nothing, as from another server or a login page."""
+        return self.verdict == "failure" and self.code in (WEB_PAGE, EMPTY_BODY)
