@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from e2e_recorder import Answer, Arrival, Recorder, answer
 
+from llmbatch import BatchRunner
 from llmbatch.classify.classify import classify_reply
 from llmbatch.core.calls import Reply
+from llmbatch.core.events import Event, Notice, RunEnded
+from llmbatch.storage import answer_cache
+
+
+@pytest.fixture
+def server() -> Iterator[Recorder]:
+    """A server on loopback."""
+    recorder = Recorder()
+    yield recorder
+    recorder.close()
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,11 +34,12 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return llmbatch(folder, "run", "p.jsonl", "-m", "sim/steady", "--progress", "none", *arguments)
 
 
-def llmbatch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def llmbatch(folder: Path, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "llmbatch", *arguments],
         cwd=folder,
         env=os.environ | {"HOME": str(folder)},
+        input=text,
         capture_output=True,
         text=True,
         timeout=60,
@@ -102,3 +118,61 @@ def test_a_country_that_is_not_served_was_blamed_on_the_key() -> None:
 
     assert outcome.verdict == "account_refused"
     assert "key" not in outcome.hint
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+def test_a_cache_that_was_deleted_under_a_run_was_not_told(tmp_path: Path, server: Recorder) -> None:
+    """The run goes on, and says once that answers are not kept."""
+
+    def respond(arrival: Arrival) -> Answer:
+        if len(server.arrivals) == 1:
+            (tmp_path / "answers.db").unlink()
+        return answer(arrival)
+
+    server.respond = respond
+    done = llmbatch(
+        *(tmp_path, "run", "-", "-m", "m", "--base-url", server.url, "-o", "o.jsonl"),
+        *("--cache", "answers.db", "--progress", "plain"),
+        text='"one"\n"two"\n',
+    )
+
+    assert done.returncode == 0, done.stderr
+    told = "answers.db: answers are not kept in the cache any more (the file was deleted or replaced during the run)"
+    assert done.stderr.count(f"warning: {told}") == 1, done.stderr
+
+
+async def test_a_locked_cache_held_up_the_loop_at_the_end(
+    tmp_path: Path, server: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop goes on, and it is told before the run is over."""
+    monkeypatch.setattr(answer_cache, "CLOSE_SECONDS", 0.2)
+    events: list[Event] = []
+    (tmp_path / "p.jsonl").write_text('"one"\n')
+    runner = BatchRunner(
+        "m", base_url=server.url, environ={}, cache=str(tmp_path / "answers.db"), observers=[events.append]
+    )
+    ticks = 0
+
+    def respond(arrival: Arrival) -> Answer:
+        locking = sqlite3.connect(tmp_path / "answers.db", isolation_level=None)
+        locking.execute("BEGIN IMMEDIATE")
+        held.append(locking)
+        return answer(arrival)
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    held: list[sqlite3.Connection] = []
+    server.respond = respond
+    ticking = asyncio.create_task(tick())
+
+    summary = await runner.run(tmp_path / "p.jsonl", tmp_path / "o.jsonl")
+
+    ticking.cancel()
+    assert summary.exit_code == 0
+    assert ticks > 2
+    said = [type(event).__name__ for event in events if isinstance(event, Notice | RunEnded)]
+    assert said == ["Notice", "RunEnded"]
