@@ -330,19 +330,32 @@ class Judging(RouteBase):
         is_other = bool(lasts) and all(last.is_of_no_api for last in lasts)
         if not is_other and not all(last.unreachable for last in lasts):
             return [outage]
-        bound = self._policy.max_outage
-        most = f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
         if is_other:
             message = f"{self.label} has never answered as an API does, but with {_shown(lasts[-1])}"
-            hint = f"is the address right (--base-url)? still trying, for {most} at most"
+            hint = f"is the address right (--base-url)? still trying, for {self._most_unreached} at most"
             return [outage, Tell("warning", message, hint)]
-        hint = f"is the address right, and is the server up? still trying, for {most} at most"
+        hint = f"is the address right, and is the server up? still trying, for {self._most_unreached} at most"
         return [outage, Tell("warning", f"{self.label} has never answered", hint)]
+
+    @property
+    def _most_unreached(self) -> str:
+        """How long a route that has never answered is tried, in words."""
+        bound = self._policy.max_outage
+        return f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether nothing was ever answered: the first rows took too long, and so did the smallest request."""
+        outage = self.outage
+        return outage is not None and outage.is_silent and outage.pinged == "silent" and not self.history.ever
 
     def _name_silence(self, call: Call) -> Decision:
         """Return a warning that the route has never answered, not even a ping."""
         message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
-        return Tell("warning", message, "is the address right, and is the server up? still trying")
+        hint = "is the address right, and is the server up? if it is only slow at first, raise --timeout"
+        return Tell(
+            "warning", message, f"{hint} ({self._policy.timeout:g} s); still trying, for {self._most_unreached} at most"
+        )
 
     def _name_timeouts(self) -> list[Decision]:
         """Give the route up if pings are answered but its rows never were in time; else warn."""
