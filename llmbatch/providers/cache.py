@@ -53,6 +53,7 @@ class CachingProvider:
         self._is_told = False
         self._last: tuple[Request, bytes] | None = None
         self.models = getattr(inner, "models", None)
+        self.idle_fallbacks = getattr(inner, "idle_fallbacks", None)
 
     @property
     def _cache(self) -> AnswerCache:

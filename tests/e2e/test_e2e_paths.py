@@ -57,9 +57,11 @@ def test_a_cache_at_the_path_of_a_new_output_was_made_first_and_refused_as_a_for
     (tmp_path / "link.db").symlink_to("p.jsonl")
 
     done = run(tmp_path, "-o", "o.jsonl", "--cache", cache)
+    checked = llmbatch(tmp_path, "check", "p.jsonl", "-m", "sim/steady", "-o", "o.jsonl", "--cache", cache)
 
-    assert done.returncode == 2
-    assert f"--cache {cache} is the {name} too" in done.stderr
+    for refused in (done, checked):
+        assert refused.returncode == 2
+        assert f"--cache {cache} is the {name} too" in refused.stderr
     assert not (tmp_path / "o.jsonl").exists()
     assert (tmp_path / "p.jsonl").read_text() == '{"prompt": "a"}\n'
 
