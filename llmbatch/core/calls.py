@@ -228,8 +228,3 @@ class Outcome:
     def is_withheld(self) -> bool:
         """Whether a circuit breaker inside a function refused the call: nothing was sent, and nobody is at fault."""
         return self.verdict == "throttled" and self.code == CIRCUIT_OPEN and self.status is None
-
-    @property
-    def is_of_no_api(self) -> bool:
-        """Whether a success status came with a web page or with nothing, as from another server or a login page."""
-        return self.verdict == "failure" and self.code in (WEB_PAGE, EMPTY_BODY)

@@ -22,7 +22,7 @@ from llmbatch.route.decisions import (
     RetryAt,
     Tell,
 )
-from llmbatch.route.evidence import RowRecord
+from llmbatch.route.evidence import RowRecord, is_of_no_api
 from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
 
 __all__ = ["Judging"]
@@ -248,7 +248,7 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
-            is_silent = outcome.status is None or outcome.is_of_no_api or self.history.good is not None
+            is_silent = outcome.status is None or is_of_no_api(outcome) or self.history.good is not None
             outage.pinged = "silent" if is_silent else "answered"
         if outcome.code == "timeout":
             outage.hung += 1
@@ -327,7 +327,7 @@ class Judging(RouteBase):
         outage = OutageConfirmed(since, self.reason)
         if self._unreached is None or self.history.ever:
             return [outage]
-        is_other = bool(lasts) and all(last.is_of_no_api for last in lasts)
+        is_other = bool(lasts) and all(is_of_no_api(last) for last in lasts)
         if not is_other and not all(last.unreachable for last in lasts):
             return [outage]
         if is_other:
