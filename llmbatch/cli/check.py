@@ -81,18 +81,18 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     prices = Prices.read(settings.prices)
     schema = schema_of(settings)
     provider = _provider(settings, schema, warn=warnings.append)
-    sender = _provider(settings, schema, needs_keys=True)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     shape = settings.shape
     with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
         name = settings.input
         try:
+            sender = _provider(settings, schema, needs_keys=True)
             check_first_row(sender, rows, name, limit=settings.limit, strict=False)
         except (InputError, MissingKeyError):
             raise
         except UsageError:
             pass  # reading all of it finds it again, and tells its line
-        check_fallbacks(sender, rows, name, limit=settings.limit)
+        check_fallbacks(provider, rows, name, limit=settings.limit)
         if settings.max_cost is not None:
             check_prices(provider, rows, prices, limit=settings.limit)
         earlier = None if settings.overwrite or settings.force else _earlier(output)
