@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from llmbatch.breaker.errors import CircuitOpenError
 from llmbatch.classify.client_errors import is_client_error, is_misuse, row_reason
-from llmbatch.classify.error_bodies import is_code, is_sentence, plain_message, read_error_body
+from llmbatch.classify.error_bodies import is_code, is_sentence, is_web_page, plain_message, read_error_body
 from llmbatch.classify.event_stream import assemble, read_stream
 from llmbatch.classify.exceptions import (
     AttachedResponse,
@@ -41,7 +41,7 @@ from llmbatch.classify.safe_text import Masker, request_id, safe_body, shorten, 
 from llmbatch.classify.table import ROW_RULE
 from llmbatch.classify.tiers import billed_tier
 from llmbatch.classify.usage import with_cost_of
-from llmbatch.core.calls import CIRCUIT_OPEN, Outcome, Reply
+from llmbatch.core.calls import CIRCUIT_OPEN, EMPTY_BODY, WEB_PAGE, Outcome, Reply
 from llmbatch.core.errors import TransportError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
 
@@ -354,11 +354,11 @@ def _media(reply: Reply, mask: Masker) -> Outcome:
 def _text_fault(headers: Mapping[str, str], text: str) -> BadBody:
     """Code and message of a success without JSON: empty, an event stream, or something else."""
     if not text.strip():
-        return BadBody("empty_body", "a success status without a body")
+        return BadBody(EMPTY_BODY, "a success status without a body")
     if "event-stream" in headers.get("content-type", "") or text.startswith(("event:", "data:")):
         stream = read_stream(text)
         return stream if isinstance(stream, BadBody) else BadBody("error_in_stream", "", stream)
-    return BadBody("invalid_body", plain_message(text) or "the answer is not JSON")
+    return BadBody(WEB_PAGE if is_web_page(text) else "invalid_body", plain_message(text) or "the answer is not JSON")
 
 
 def _parse_body(body: bytes) -> _Body:

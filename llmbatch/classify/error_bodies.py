@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from llmbatch.classify.retry_after import error_details
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
-__all__ = ["ErrorBody", "is_code", "is_sentence", "plain_message", "read_error_body"]
+__all__ = ["ErrorBody", "is_code", "is_sentence", "is_web_page", "plain_message", "read_error_body"]
 
 
 @dataclass(slots=True)
@@ -63,10 +63,16 @@ def is_sentence(text: str) -> bool:
     return len(words) >= 8 or (len(words) >= 4 and (" " in text or _little_words.search(text) is not None))
 
 
+def is_web_page(text: str) -> bool:
+    """Whether a body that is not JSON is an HTML page."""
+    start = text[:4000].lstrip("\ufeff \t\r\n")[:9].lower()
+    return start.startswith(("<!doctype", "<html", "<head", "<?xml"))
+
+
 def plain_message(text: str) -> str:
     """What a body that is not JSON says: the title of an HTML page, else the text itself."""
     start = text[:4000].lstrip("\ufeff \t\r\n")
-    if not start[:9].lower().startswith(("<!doctype", "<html", "<head", "<?xml")):
+    if not is_web_page(start):
         return start
     title = re.search(r"<title[^>]{0,100}>([^<]{1,300})", start, re.IGNORECASE)
     return f"HTML answer: {title[1].strip()}" if title else "HTML answer"

@@ -28,7 +28,14 @@ from llmbatch.providers.several import SeveralProviders
 from llmbatch.providers.structured.schema import AnswerSchema
 from llmbatch.runner.tenant_keys import TenantKeys, missing_key_text
 from llmbatch.runs.cut_answers import is_cut_answer
-from llmbatch.runs.preflight import check_first_row, check_prices, check_same_request, name_other_inputs
+from llmbatch.runs.preflight import (
+    check_cache_path,
+    check_fallbacks,
+    check_first_row,
+    check_prices,
+    check_same_request,
+    name_other_inputs,
+)
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
@@ -70,21 +77,22 @@ def check(settings: Settings) -> int:
 
 async def _read(settings: Settings, output: str) -> CheckReport:
     warnings: list[str] = []
+    check_cache_path(settings.cache, settings.input, output)
     prices = Prices.read(settings.prices)
     schema = schema_of(settings)
     provider = _provider(settings, schema, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     shape = settings.shape
     with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
+        name = settings.input
         try:
-            name = settings.input
-            check_first_row(
-                _provider(settings, schema, needs_keys=True), rows, name, limit=settings.limit, strict=False
-            )
+            sender = _provider(settings, schema, needs_keys=True)
+            check_first_row(sender, rows, name, limit=settings.limit, strict=False)
         except (InputError, MissingKeyError):
             raise
         except UsageError:
             pass  # reading all of it finds it again, and tells its line
+        check_fallbacks(provider, rows, name, limit=settings.limit)
         if settings.max_cost is not None:
             check_prices(provider, rows, prices, limit=settings.limit)
         earlier = None if settings.overwrite or settings.force else _earlier(output)

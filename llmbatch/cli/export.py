@@ -85,7 +85,7 @@ def export(settings: ExportSettings) -> int:
     others = {str(output): "the output of the run itself"}
     if input_path is not None:
         others[input_path] = "the input of the run"
-    for sidecar in (status_path(output), deferred_path(output)):
+    for sidecar in (status_path(output), deferred_path(output)) if output.name else ():  # a dot or a slash has none
         others[str(sidecar)] = "a file of the run"
     is_binary = kind == "parquet" or bool(compression)
     check_target(target, others, overwrite=settings.overwrite, is_binary=is_binary)

@@ -12,6 +12,8 @@ import os
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
@@ -20,12 +22,14 @@ from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import OutputError
-from llmbatch.core.events import Notice, Observer
+from llmbatch.core.events import Event, Notice, Observer, RunStarted
 from llmbatch.display import make_display
-from llmbatch.display.history_file import HistoryFile
+from llmbatch.display.format import local_time
+from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
+from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
@@ -84,6 +88,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             observers.append(stack.enter_context(status_file))
             history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
+        earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
         runner = BatchRunner(
             settings.model,
             base_url=settings.base_url,
@@ -106,7 +111,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             schema=schema_of(settings),
             schema_lenient=settings.schema_lenient,
             repair=settings.repair,
-            observers=observers,
+            observers=[*observers, _once_started(lambda: say(earlier) if earlier else None)],
             environ=os.environ,
             max_answer_memory=settings.max_answer_memory,
             **settings.run_options(),
@@ -131,6 +136,28 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             lock=settings.lock,
             input_format=settings.input_format,
         )
+
+
+def _once_started(tell: Callable[[], None]) -> Callable[[Event], None]:
+    """An observer that calls *tell* at the start of a run that has rows left."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RunStarted) and event.total_rows != event.done_success + event.done_failed:
+            tell()
+
+    return observe
+
+
+def _requests_of_today(output: Path, per_day: float) -> str:
+    """What to say of the requests of earlier runs, which ``--rpd`` does not count; empty if there were none."""
+    sent, since = read_history(output).timeline.calls_since(time.time() - DAY)
+    if not sent:
+        return ""
+    left = f"--rpd {per_day - sent:g} would" if sent < per_day else "only a later run would"
+    return (
+        f"--rpd counts the requests of this run alone: earlier runs on {output} have sent {sent:,} since "
+        f"{local_time(since)}; {left} keep to {per_day:g} a day"
+    )
 
 
 def _was_error(summary: Summary, stats: RunStats) -> bool:

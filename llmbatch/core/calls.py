@@ -9,6 +9,8 @@ from typing import Literal, TypeVar, dataclass_transform
 
 __all__ = [
     "CIRCUIT_OPEN",
+    "EMPTY_BODY",
+    "WEB_PAGE",
     "LimitKind",
     "Outcome",
     "Parsed",
@@ -96,6 +98,12 @@ class Reply:
 
 CIRCUIT_OPEN = "circuit_open"
 """Code of a call that a circuit breaker inside a function refused."""
+
+WEB_PAGE = "web_page"
+"""Code of a success status that came with an HTML page."""
+
+EMPTY_BODY = "empty_body"
+"""Code of a success status that came without a body."""
 
 Verdict = Literal["success", "failure", "rejected", "throttled", "account_refused", "local"]
 """What an outcome says about the provider.

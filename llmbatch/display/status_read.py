@@ -46,11 +46,15 @@ def read_status(output: str | Path) -> StatusReport:
     path = Path(output)
     lines = OutputLines()
     with open_for_reading(path) as descriptor:
-        is_running = FILESYSTEM.is_locked(descriptor)
-        size = os.fstat(descriptor).st_size
-        found = scan(descriptor, shown(path))
-        for line in read_lines(descriptor, found.end_bytes):
-            lines.add(line)
+        try:
+            is_running = FILESYSTEM.is_locked(descriptor)
+            size = os.fstat(descriptor).st_size
+            found = scan(descriptor, shown(path))
+            for line in read_lines(descriptor, found.end_bytes):
+                lines.add(line)
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise OutputError(f"{path}: cannot be read ({why})", hint="check the file and its disk") from error
     success, failed = found.finished.success, found.finished.failed
     sidecar = read_sidecar(path)
     run = _mapping(sidecar.get("run"))

@@ -115,8 +115,10 @@ def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Filesy
             disk.close(replace_file(path, [text], disk))
         else:
             remove_leftover(path, disk)
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # a folder of that name is not ours
+            with contextlib.suppress(FileNotFoundError):
                 disk.unlink(path)
     except OSError as error:
+        if not text and Path(path).is_dir():
+            return  # a folder of that name is not ours; systems refuse to unlink it with different errors
         hint = "the output itself is whole, and waiting rows are sent again by the same command"
         raise WriteError(f"{path}: could not be written ({error.strerror})", hint=hint) from error

@@ -13,7 +13,7 @@ from typing import Final, Literal, Protocol
 
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.storage.atomic_replace import is_being_replaced, replace_file
-from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, Filesystem, is_writable, write_error
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, is_writable, write_error
 
 __all__ = ["FORMATS", "Compression", "ExportFormat", "check_target", "format_of", "write_target"]
 
@@ -156,10 +156,9 @@ def _unless_there(path: str, blocks: Iterable[bytes], disk: Filesystem, *, overw
 
 
 def _write_stream(path: str, blocks: Iterable[bytes], disk: Filesystem) -> None:
-    from llmbatch.outputs.stream import open_stream_output  # with asyncio, which few exports need
+    from llmbatch.outputs.stream import open_stream, open_stream_output  # with asyncio, which few exports need
 
-    fd = os.dup(1) if path == "-" else disk.open(path, os.O_WRONLY | os.O_APPEND | O_CLOEXEC | O_NOCTTY)
-    stream = open_stream_output(fd, "standard output" if path == "-" else path)
+    stream = open_stream_output(os.dup(1), "standard output") if path == "-" else open_stream(path, disk)
     try:
         for block in blocks:
             stream.write(block)

@@ -17,6 +17,7 @@ from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success, lines_without, success_lines
 from llmbatch.outputs.scan import match_line
+from llmbatch.outputs.torn import Torn, find_torn, whole_lines
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import replace_file, write_beside
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, write_error
@@ -240,10 +241,29 @@ class Output:
                 raise FileChangedError(self.name, change)
 
     def save(self, error: FileChangedError) -> WriteError:
-        """Save all lines under a name again, if possible; the output has then failed, with the error that is given."""
-        lines = len(self.finished) + self.lines_written
-        self._failure = save_lines(self._fd, self._path or self.name, self.name, error.change, lines, self._disk)
+        """Save all lines under a name again, if possible; the output has then failed, with the error that is given.
+
+        Where it was truncated in mid-line, what is left of that line is removed, so that the same command resumes.
+        """
+        lines, path = len(self.finished) + self.lines_written, self._path or self.name
+        damaged = self._mend(path) if error.change.kind == "truncated" else None
+        self._failure = save_lines(self._fd, path, self.name, error.change, lines, self._disk, damaged=damaged)
         return self._failure
+
+    def _mend(self, path: str) -> int | None:
+        """Remove what is left of torn lines that others were appended to; the number of a line that stays damaged."""
+        found = Torn(None, None)
+        try:
+            size = self._disk.fstat(self._fd).st_size
+            found = find_torn(self._fd, size, self._disk)
+            if found.mendable is not None:
+                lines = whole_lines(self._fd, size, self._disk)
+                old_fd, self._fd = self._fd, -1  # which is closed there
+                self._fd = replace_file(path, lines, self._disk, old_fd=old_fd)
+        except OSError:
+            self._open = self._fd >= 0
+            return found.mendable
+        return found.damaged
 
     def cut_unsynced(self) -> None:
         """After a failed sync, remove the lines that may be lost, so that their rows are sent again.

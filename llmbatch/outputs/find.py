@@ -25,12 +25,14 @@ def find_output(path: str | Path) -> Path:
     if named.is_dir() or str(path) == "-":
         return named
     default = default_output(named)
+    if named.exists() and not named.is_file():  # a pipe, which would be waited for, or a device
+        return default if _has_run(default) else named
     try:
         with named.open("rb") as file:
             start = file.read(len(_LINE_START))
     except OSError:
         return default if not _has_run(named) and _has_run(default) else named
-    if start == _LINE_START or not named.is_file():
+    if start == _LINE_START:
         return named
     if _has_run(default):
         return default

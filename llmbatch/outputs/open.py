@@ -17,12 +17,10 @@ from llmbatch.outputs.file import Output
 from llmbatch.outputs.lines import lines_without
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import scan
-from llmbatch.outputs.stream import open_stream_output
+from llmbatch.outputs.stream import open_stream, open_stream_output
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory
 from llmbatch.storage.filesystem import (
     FILESYSTEM,
-    O_CLOEXEC,
-    O_NOCTTY,
     Filesystem,
     is_unsupported,
     is_writable,
@@ -62,7 +60,7 @@ def open_output(
     if not Path(name).name or name.endswith("/"):
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
     if _is_stream(name, disk):
-        return open_stream_output(_open_stream(name), name)
+        return open_stream(name)
     if name.endswith(_COMPRESSED):
         plain = shlex.quote(str(Path(name).with_suffix("")))
         hint = f"a compressed file cannot be appended to and resumed; write to {plain}, and compress it afterwards"
@@ -142,13 +140,6 @@ def _is_stream(path: str, disk: Filesystem) -> bool:
     except (OSError, ValueError):
         return False  # opening creates it, or reports what is wrong
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
-
-
-def _open_stream(path: str) -> int:
-    try:
-        return FILESYSTEM.open(path, os.O_WRONLY | os.O_APPEND | O_CLOEXEC | O_NOCTTY)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be opened ({error.strerror})", hint="write to a file (-o)") from error
 
 
 def _duplicate_stdout() -> int:

@@ -6,19 +6,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
+import shlex
+import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from llmbatch.core.errors import OutputError
 from llmbatch.outputs.file import Output
 from llmbatch.storage.background_call import BackgroundCall
+from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, O_NONBLOCK, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["StreamOutput", "ThreadedStreamOutput", "open_stream_output"]
+__all__ = ["StreamOutput", "ThreadedStreamOutput", "open_stream", "open_stream_output"]
 
 _PIECE_BYTES: Final = 64 * 1024
 
@@ -66,6 +71,25 @@ class StreamOutput(Output, ABC):
     def sync(self) -> None:
         """Check for an earlier failure; a stream cannot be synced."""
         self._check()
+
+
+def open_stream(path: str, disk: Filesystem = FILESYSTEM) -> StreamOutput:
+    """Open the pipe or device *path* for writing, without waiting for a pipe's reader.
+
+    Raises:
+        OutputError: it cannot be opened, or nobody reads the pipe.
+    """
+    try:
+        # Without O_NONBLOCK a pipe that nobody reads waits here for a reader, for ever.
+        fd = disk.open(path, os.O_WRONLY | os.O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+        if O_NONBLOCK:
+            os.set_blocking(fd, True)
+    except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISFIFO(disk.stat(path).st_mode):
+            hint = f"start its reader first, such as: cat {shlex.quote(path)}; or write to a file (-o)"
+            raise OutputError(f"{path}: is a pipe that nobody reads", hint=hint) from error
+        raise OutputError(f"{path}: cannot be opened ({error.strerror})", hint="write to a file (-o)") from error
+    return open_stream_output(fd, path)
 
 
 def open_stream_output(fd: int, name: str) -> StreamOutput:

@@ -77,15 +77,17 @@ def recovered_path(path: str, number: int = 1) -> str:
     return str(target.with_name(f"{target.name.removesuffix('.jsonl')}.recovered{suffix}.jsonl"))
 
 
-def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: Filesystem) -> WriteError:
+def save_lines(
+    fd: int, path: str, name: str, change: Change, lines: int, disk: Filesystem, *, damaged: int | None = None
+) -> WriteError:
     """After *change*, save the lines of *fd* under a name, preferably the old one; give the error that ends the run.
 
-    *lines* is how many the file should have. A new file gets the mode and owner of the old one.
+    *lines* is how many the file should have. A new file gets the mode and owner of the old one. *damaged* is the number
+    of a line of a truncated file that the next run would refuse.
     """
     what = FileChangedError(name, change).message
     if change.kind == "truncated":
-        hint = "restore the file from a copy, or run the same command again: rows without their line are sent again"
-        return WriteError(what, hint=hint)
+        return WriteError(what, hint=_after_truncation(damaged))
     if change.kind == "appended":
         hint = "stop the other program and remove what is not a line of this run, then run the same command again"
         return WriteError(what, hint=hint)
@@ -104,6 +106,15 @@ def save_lines(fd: int, path: str, name: str, change: Change, lines: int, disk: 
         return WriteError(f"{what}; its {lines:,} lines were saved under the same name", hint=hint)
     hint = f"to go on from the saved lines, run again with -o {saved}"
     return WriteError(f"{what}; its {lines:,} lines were saved to {saved}", hint=hint)
+
+
+def _after_truncation(damaged: int | None) -> str:
+    if damaged is None:
+        return "restore the file from a copy, or run the same command again: rows without their line are sent again"
+    return (
+        f"restore the file from a copy, or remove its line {damaged:,}, which is damaged, and run the same command "
+        "again: rows without their line are sent again"
+    )
 
 
 def _still_has_name(where: str, path: str, name: str, what: str, disk: Filesystem, *, is_free: bool) -> WriteError:

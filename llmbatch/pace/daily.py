@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["DailyBudget"]
+__all__ = ["DAY", "DailyBudget"]
 
 DAY = 86_400.0
+"""Seconds of a day."""
 
 
 class DailyBudget:

@@ -6,6 +6,7 @@ do other headers. What is stored is a digest of the request and the answer, not 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
@@ -52,6 +53,7 @@ class CachingProvider:
         self._is_told = False
         self._last: tuple[Request, bytes] | None = None
         self.models = getattr(inner, "models", None)
+        self.idle_fallbacks = getattr(inner, "idle_fallbacks", None)
 
     @property
     def _cache(self) -> AnswerCache:
@@ -121,24 +123,35 @@ class CachingProvider:
             key = self.flight_key(request.first or request)
             if key is not None:
                 self._cache.put(key, _written(outcome))
-        if self._cache.fault and not self._is_told:
-            self._is_told = True
-            self._warn(f"{self._path}: answers are not kept in the cache any more ({self._cache.fault})")
+        self._tell(self._cache)
         return outcome
+
+    def _tell(self, cache: AnswerCache) -> None:
+        if cache.fault and not self._is_told:
+            self._is_told = True
+            self._warn(f"{self._path}: answers are not kept in the cache any more ({cache.fault})")
 
     def _is_good(self, outcome: Outcome) -> bool:
         is_cut = self._require_finish and outcome.finish_reason == "length"
         is_success = outcome.verdict == "success" and not outcome.row_is_bad
         return is_success and outcome.body is not None and not is_cut
 
+    async def commit(self) -> None:
+        """Close the cache with all that was answered, and warn if some of it is not kept; idempotent.
+
+        A later look opens it again.
+        """
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await asyncio.to_thread(opened.close)  # another process may have locked the file
+            self._tell(opened)
+
     async def aclose(self) -> None:
-        """Close the inner provider and the cache, with all that was answered; idempotent."""
+        """Close the inner provider, and the cache as :meth:`commit`; idempotent."""
         try:
             await self._inner.aclose()
         finally:
-            opened, self._opened = self._opened, None
-            if opened is not None:
-                opened.close()
+            await self.commit()
 
 
 def _written(outcome: Outcome) -> bytes:

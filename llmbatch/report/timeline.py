@@ -161,6 +161,11 @@ class Timeline:
         begun.absorb(oldest)
         wider.append(begun)
 
+    def calls_since(self, wall: float) -> tuple[int, float]:
+        """How many calls were sent since *wall*, and since when; those of a bucket that began before count too."""
+        sent = [bucket for bucket in self.buckets() if bucket.calls and bucket.start + bucket.width > wall]
+        return sum(bucket.calls for bucket in sent), max(wall, sent[0].start) if sent else wall
+
     def buckets(self) -> Iterator[Bucket]:
         """All buckets by time; those at the seam of two widths may overlap."""
         return iter(sorted((bucket for level in self._levels for bucket in level), key=lambda one: one.start))

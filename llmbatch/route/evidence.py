@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import EMPTY_BODY, WEB_PAGE, Outcome
 from llmbatch.route.law import FLOOR, LOG_CHANCE, backoff_steps
 from llmbatch.route.rate import ErrorRate
 
-__all__ = ["Evidence", "RowRecord", "is_own_error"]
+__all__ = ["Evidence", "RowRecord", "is_of_no_api", "is_own_error"]
 
 MOST_UNPROVEN = 2
 """Unproven failures of a row after which it is not resent until another call succeeds."""
@@ -311,6 +311,11 @@ class Evidence:
         others = f"while {self.rate.value:.1%} of other attempts failed"
         waits = f", {len(record.pending)} more not proven yet" if record.pending else ""
         return f"failed {record.proven} of {self.needed(record)} {others}{waits}"
+
+
+def is_of_no_api(outcome: Outcome) -> bool:
+    """Whether a success status came with a web page or with nothing, as from another server or a login page."""
+    return outcome.verdict == "failure" and outcome.code in (WEB_PAGE, EMPTY_BODY)
 
 
 def is_own_error(outcome: Outcome) -> bool:

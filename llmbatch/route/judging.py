@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import EMPTY_BODY, Outcome
 from llmbatch.pace.backoff import retry_delay
 from llmbatch.route.base import RAMP_START, UNREACHABLE_SECONDS, RouteBase
 from llmbatch.route.calls import Call
@@ -22,7 +22,7 @@ from llmbatch.route.decisions import (
     RetryAt,
     Tell,
 )
-from llmbatch.route.evidence import RowRecord
+from llmbatch.route.evidence import RowRecord, is_of_no_api
 from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
 
 __all__ = ["Judging"]
@@ -230,7 +230,7 @@ class Judging(RouteBase):
         decisions: list[Decision] = []
         if confirmed:
             lasts = [record.last for record in self.evidence.records.values()]
-            decisions += self._confirmed(now, unreachable=all(last.unreachable for last in lasts))
+            decisions += self._confirmed(now, lasts)
         return decisions
 
     def _begin_outage(self, outage: Outage) -> None:
@@ -248,7 +248,8 @@ class Judging(RouteBase):
         assert outage is not None  # noqa: S101 - an open circuit has one
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
-            outage.pinged = "silent" if outcome.status is None or self.history.good is not None else "answered"
+            is_silent = outcome.status is None or is_of_no_api(outcome) or self.history.good is not None
+            outage.pinged = "silent" if is_silent else "answered"
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
@@ -262,7 +263,7 @@ class Judging(RouteBase):
             return decisions
         rate = self.evidence.rate.cautious
         if outage.row_failed() if call.kind == "row" else outage.ping_failed(rate):
-            decisions += self._confirmed(outage.since, unreachable=outcome.unreachable)
+            decisions += self._confirmed(outage.since, [outcome])
             if outcome.key_refused and self.history.ever:
                 message = f"{self.label} suddenly refuses the key ({outcome.message})"
                 hint = "the key may have been revoked; waiting and probing in case it is an outage"
@@ -321,20 +322,40 @@ class Judging(RouteBase):
         self.throttle.ramp_due = False
         return [*decisions, Requeue()]
 
-    def _confirmed(self, since: float, *, unreachable: bool) -> list[Decision]:
-        """An outage; where no connection was ever made, more often a wrong address."""
+    def _confirmed(self, since: float, lasts: Sequence[Outcome]) -> list[Decision]:
+        """An outage; where no connection was ever made, or none to an API, more often a wrong address."""
         outage = OutageConfirmed(since, self.reason)
-        if not unreachable or self._unreached is None or self.history.ever:
+        if self._unreached is None or self.history.ever:
             return [outage]
-        bound = self._policy.max_outage
-        most = f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
-        hint = f"is the address right, and is the server up? still trying, for {most} at most"
+        is_other = bool(lasts) and all(is_of_no_api(last) for last in lasts)
+        if not is_other and not all(last.unreachable for last in lasts):
+            return [outage]
+        if is_other:
+            message = f"{self.label} has never answered as an API does, but with {_shown(lasts[-1])}"
+            hint = f"is the address right (--base-url)? still trying, for {self._most_unreached} at most"
+            return [outage, Tell("warning", message, hint)]
+        hint = f"is the address right, and is the server up? still trying, for {self._most_unreached} at most"
         return [outage, Tell("warning", f"{self.label} has never answered", hint)]
+
+    @property
+    def _most_unreached(self) -> str:
+        """How long a route that has never answered is tried, in words."""
+        bound = self._policy.max_outage
+        return f"{UNREACHABLE_SECONDS / 60:g} minutes" if bound is None else f"--max-outage {bound:g} s"
+
+    @property
+    def is_mute(self) -> bool:
+        """Whether nothing was ever answered: the first rows took too long, and so did the smallest request."""
+        outage = self.outage
+        return outage is not None and outage.is_silent and outage.pinged == "silent" and not self.history.ever
 
     def _name_silence(self, call: Call) -> Decision:
         """Return a warning that the route has never answered, not even a ping."""
         message = f"{self.label} has never answered, not even the smallest request within {call.timeout:g} s"
-        return Tell("warning", message, "is the address right, and is the server up? still trying")
+        hint = "is the address right, and is the server up? if it is only slow at first, raise --timeout"
+        return Tell(
+            "warning", message, f"{hint} ({self._policy.timeout:g} s); still trying, for {self._most_unreached} at most"
+        )
 
     def _name_timeouts(self) -> list[Decision]:
         """Give the route up if pings are answered but its rows never were in time; else warn."""
@@ -370,3 +391,8 @@ class Judging(RouteBase):
         elif throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
             throttle.given_up = True
         return [PauseRoute(wait, code, is_named, is_refusal)]
+
+
+def _shown(outcome: Outcome) -> str:
+    """What a server that is no API has answered with."""
+    return "empty answers" if outcome.code == EMPTY_BODY else f"web pages ({outcome.message})"

@@ -33,7 +33,7 @@ from llmbatch.route.decisions import (
     StopRun,
     Succeed,
 )
-from llmbatch.route.evidence import RowRecord, is_own_error
+from llmbatch.route.evidence import RowRecord, is_of_no_api, is_own_error
 from llmbatch.route.outage import probe_wait
 from llmbatch.route.refusing import Refusing
 
@@ -175,7 +175,7 @@ class RouteState(Refusing):
             self.recent.error = outcome.message or outcome.code
             if self._unreached is None:
                 self._unreached = call.sent_at
-        elif outcome.verdict == "failure" and outcome.status is None:
+        elif outcome.verdict == "failure" and (outcome.status is None or is_of_no_api(outcome)):
             if self.history.reached and call.kind == "row" and outcome.code == "timeout":
                 return  # pings are answered, so its rows take too long
             if self._unreached is None:

@@ -25,6 +25,8 @@ def why_stuck(run: RunContext) -> str:
                 return f"{state.label} answers the smallest request and no row{flag}: {state.recent.error}"
             ask = "is the address right?" if state.throttle.since is None else "it was throttled each time"
             return f"{state.label} has never answered{flag}: {ask} ({state.recent.error})"
+        if state.is_mute:
+            return f"{state.label} has never answered{flag}, not even the smallest request: {state.recent.error}"
         if not state.is_closed:
             return f"{state.label} is in an outage{flag}: {state.reason}"
     limited = [route for route in run.routes if route.unfinished and route.limited_by is not None]

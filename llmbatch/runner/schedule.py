@@ -341,7 +341,7 @@ class Scheduler:
         if state.dead is not None or state.throttle.given_up or state.is_lost(now):
             return True
         if options.on_outage == "defer":
-            return state.is_confirmed or state.throttle.not_before - now > options.recovery_timeout
+            return state.is_confirmed or state.is_mute or state.throttle.not_before - now > options.recovery_timeout
         if options.max_outage is None or state.outage is None:
             return False
         return now - state.outage.since >= options.max_outage

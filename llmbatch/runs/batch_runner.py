@@ -258,7 +258,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             outcome, waiting = await files.close_after(job, run.finish())
             for notice in files.notices(outcome):
                 job.engine.emit(notice)
-            run.warn_of_unused_model()
+            await run.wind_up()
             torn_line = files.source.torn_line
             if torn_line is not None and outcome.exit_code in (0, 1):
                 outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")

@@ -172,8 +172,14 @@ class OpenRun:
         if hasattr(self, "job"):
             self._runs.remove(self.job)
 
-    def warn_of_unused_model(self) -> None:
-        """Emit a warning if a model was given although every row names its own."""
+    async def wind_up(self) -> None:
+        """Once all calls have ended: commit a cache, and emit the warnings that only the end can give.
+
+        Of answers that are not kept, and of a model that was given although every row names its own.
+        """
+        commit = getattr(self.provider, "commit", None)
+        if commit is not None:
+            await commit()
         model = self._runs.arguments.model
         text = self._models.unused(model) if self._models is not None and isinstance(model, str) else ""
         if text:

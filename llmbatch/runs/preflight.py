@@ -18,6 +18,7 @@ from llmbatch.runner.costs import priced_name, told_unknown
 
 __all__ = [
     "check_cache_path",
+    "check_fallbacks",
     "check_first_row",
     "check_prices",
     "check_same_request",
@@ -46,19 +47,19 @@ def check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | 
             fallback can carry none.
     """
     _check_first_row(provider, rows, name, limit=limit, strict=strict)
-    idle_fallbacks = getattr(provider, "idle_fallbacks", None)
-    if idle_fallbacks is not None and rows.is_rereadable:
-        _check_fallbacks(idle_fallbacks, rows, name, limit)
+    check_fallbacks(provider, rows, name, limit=limit)
 
 
-def _check_fallbacks(
-    idle_fallbacks: Callable[[Row], dict[str, None]], rows: Input, name: str, limit: int | None
-) -> None:
-    """Check that each fallback can carry one of the first 10,000 rows.
+def check_fallbacks(provider: Provider, rows: Input, name: str, *, limit: int | None) -> None:
+    """Check that each fallback has what it needs and can carry one of the first 10,000 rows.
 
     Raises:
-        UsageError: one knows the wire format of none of them.
+        UsageError: one lacks an address or a key, or knows the wire format of none of them.
     """
+    _check_routes(provider)
+    idle_fallbacks: Callable[[Row], dict[str, None]] | None = getattr(provider, "idle_fallbacks", None)
+    if idle_fallbacks is None or not rows.is_rereadable:
+        return
     idle: dict[str, None] | None = None
     with contextlib.closing(rows.peek(limit)) as items:
         for item in itertools.islice(items, _FEW_ROWS):
@@ -75,10 +76,14 @@ def _check_fallbacks(
         )
 
 
-def _check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
+def _check_routes(provider: Provider) -> None:
     check_routes = getattr(provider, "check_routes", None)  # of providers with several routes
     if check_routes is not None:
         check_routes()
+
+
+def _check_first_row(provider: Provider, rows: Input, name: str, *, limit: int | None, strict: bool) -> None:
+    _check_routes(provider)
     if not rows.is_rereadable:
         check_model = getattr(provider, "check_model", None)  # providers of other kinds have no model to check
         if check_model is not None:

@@ -150,7 +150,7 @@ async def _results(
             async for result in sink.results():
                 yield result
             outcome = await task
-            run.warn_of_unused_model()
+            await run.wind_up()
             waiting = stamp_retry_at(job.deferred())
             for result in sink.last(waiting):
                 yield result

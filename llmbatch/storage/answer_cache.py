@@ -30,6 +30,9 @@ BUSY_SECONDS = 30.0
 BATCH_SECONDS = 0.5
 """How long answers are gathered before they are committed."""
 
+CLOSE_SECONDS = 5.0
+"""How long the last answers may take to be committed when the cache is closed."""
+
 MOST_AT_ONCE = 1000
 """How many answers are committed together at most."""
 
@@ -57,6 +60,7 @@ class AnswerCache:
         self._thread: threading.Thread | None = None
         try:
             self._reading = self._open()
+            self._opened = Path(self._path).stat()
         except (sqlite3.Error, OSError) as error:
             raise UsageError(f"{self._path}: the cache cannot be used ({_words(error)})", hint=_HINT) from error
 
@@ -114,16 +118,23 @@ class AnswerCache:
         self._queue.put((key, answer))
 
     def close(self) -> None:
-        """Commit what was gathered, and close the file; idempotent."""
+        """Commit what was gathered, and close the file; idempotent. From any thread; blocks for 5 s at most.
+
+        What cannot be committed by then is not kept, and ``fault`` says so.
+        """
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join(2 * BUSY_SECONDS)
+            self._thread.join(CLOSE_SECONDS)
+            if self._thread.is_alive():
+                self.fault = self.fault or "another process keeps the file locked"
             self._thread = None
         self._reading.close()
 
     # The thread.
 
     def _write(self) -> None:
+        if self._is_gone():
+            return
         try:
             connection = _connect(self._path)
         except sqlite3.Error as error:
@@ -142,6 +153,20 @@ class AnswerCache:
                     return
                 for key, _ in batch:
                     self._unwritten.pop(key, None)
+                if self._is_gone():
+                    return
+
+    def _is_gone(self) -> bool:
+        """Whether the file has lost its name, so that the next run would not find what is written."""
+        try:
+            is_gone = not os.path.samestat(self._opened, Path(self._path).stat())
+        except FileNotFoundError:
+            is_gone = True
+        except OSError:
+            is_gone = False  # as in a folder that is no longer searchable
+        if is_gone:
+            self.fault = self.fault or "the file was deleted or replaced during the run"
+        return is_gone
 
     def _gather(self) -> tuple[list[tuple[bytes, bytes]], bool]:
         """The answers of the next moment, and whether more may come."""

@@ -190,7 +190,7 @@ CASES = [
     failure("200 NaN", 200, '{"choices": NaN}', "invalid_body"),
     failure("200 nested to death", 200, "[" * 100_000, "invalid_body"),
     failure(
-        "200 HTML", 200, "<!doctype html><title>Sign in</title>", "invalid_body", headers={"content-type": "text/html"}
+        "200 HTML", 200, "<!doctype html><title>Sign in</title>", "web_page", headers={"content-type": "text/html"}
     ),
     failure("200 empty", 200, b"", "empty_body"),
     failure("204", 204, b"", "empty_body"),

@@ -592,3 +592,14 @@ def test_an_interrupted_export_leaves_the_old_file(
     assert process.returncode == 128 + number
     assert (tmp_path / "x.csv.gz").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "o.jsonl", "x.csv.gz"]
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_a_path_without_a_name_was_an_internal_error(llmbatch_here: Run, two_lines: TwoLines, path: str) -> None:
+    """Exit 2, as for any folder."""
+    done = llmbatch_here("export", path, "-o", "x.csv")
+
+    error, hint = two_lines(done.stderr)
+    assert done.returncode == 2
+    assert error.endswith("is not a regular file")
+    assert "name the output of a run" in hint

@@ -299,3 +299,20 @@ def test_a_circuit_key_that_names_no_member_is_a_usage_error(llmbatch: Run, tmp_
     assert done.returncode == 2
     assert "'metadata.'" in done.stderr
     assert "metadata.tenant" in done.stderr
+
+
+def test_rpd_did_not_say_that_earlier_requests_of_the_day_do_not_count(llmbatch: Run, prompts: Path) -> None:
+    """A run that goes on says how many there were, and what keeps to the number; one with nothing left does not."""
+    command = ("run", "prompts.jsonl", *SIM, "--rpd", "10", "--progress", "plain")
+    first = llmbatch(*command, "-n", "2")
+    second = llmbatch(*command)
+    third = llmbatch(*command)
+
+    said = (
+        "warning: --rpd counts the requests of this run alone: earlier runs on prompts.results.jsonl have sent 2 since"
+    )
+    assert (first.returncode, second.returncode, third.returncode) == (0, 0, 0)
+    assert said not in first.stderr
+    assert said in second.stderr
+    assert "--rpd 8 would keep to 10 a day" in second.stderr
+    assert "--rpd counts" not in third.stderr

@@ -138,3 +138,15 @@ def test_the_shell_completes_commands_and_options(llmbatch: Run, typed: str, exp
     done = llmbatch(COMP_WORDS=typed, COMP_CWORD=str(len(typed.split()) - 1), _LLMBATCH_COMPLETE="complete_bash")
 
     assert expected in done.stdout.split()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
+def test_an_output_whose_disk_fails_was_told_as_a_full_standard_output(llmbatch_here: Run, two_lines: TwoLines) -> None:
+    """Reading it fails, and nothing was written."""
+    done = llmbatch_here("status", "/proc/self/mem")
+
+    assert done.returncode == 2
+    assert two_lines(done.stderr) == (
+        "/proc/self/mem: cannot be read (input/output error)",
+        "check the file and its disk",
+    )

@@ -181,6 +181,36 @@ class Notices:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "what"),
+    [
+        (b"<!doctype html><title>Open WebUI</title>", "web pages (HTML answer: Open WebUI)"),
+        (b"", "empty answers"),
+    ],
+)
+async def test_an_address_that_is_no_apis_was_told_as_an_outage_and_probed_for_ever(
+    tmp_path: Path, server: Recorder, page: bytes, what: str
+) -> None:
+    """A login page or another server: told with its words, given up (exit 75). Slow: three attempts a row."""
+    server.respond = lambda _: (200, page)
+    notices: list[Notice] = []
+
+    class Keep:
+        def observe(self, event: Event) -> None:
+            if isinstance(event, Notice):
+                notices.append(event)
+
+    runner = BatchRunner("m", base_url=server.url, environ={}, observers=[Keep()], max_outage=20.0)
+
+    summary = await runner.run(inputs(tmp_path, 12))
+
+    assert (summary.exit_code, summary.failed, summary.deferred) == (75, 0, 12)
+    assert notices[0].message == f"m has never answered as an API does, but with {what}"
+    assert notices[0].hint == "is the address right (--base-url)? still trying, for --max-outage 20 s at most"
+    assert "is the address right?" in (summary.stopped_reason or "")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize(
     ("max_outage", "most"), [(None, "for 10 minutes at most"), (3600.0, "for --max-outage 3600 s at most")]

@@ -69,6 +69,17 @@ class Servers:
             check=False,
         )
 
+    def check(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command("check", "p.jsonl", *arguments),
+            cwd=self.folder,
+            env=self.environ | environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "p.results.jsonl").read_text().splitlines()]
 
@@ -309,13 +320,19 @@ def test_a_fallback_that_can_carry_no_row_is_refused(servers: Servers) -> None:
     keys = {"ANTHROPIC_API_KEY": "sk-ant", "ANTHROPIC_BASE_URL": servers.first.url}
     servers.write(rows)
     arguments = ("-m", "anthropic/m", "--fallback", "mistral/second")
-    done = servers.run(*arguments, **keys)
+    refused = (
+        servers.run(*arguments, **keys),
+        servers.run(*arguments, "--cache", "answers.db", **keys),  # which hid the fallbacks
+        servers.check(*arguments, **keys),  # which said nothing of them
+    )
 
-    assert done.returncode == 2, done.stderr
-    assert "--fallback mistral/second can carry no row of p.jsonl" in done.stderr
+    for done in refused:
+        assert done.returncode == 2, done.stderr
+        assert "--fallback mistral/second can carry no row of p.jsonl" in done.stderr
     assert servers.first.count == 0
 
     servers.write([*rows, {"prompt": "hi"}])
+    assert servers.check(*arguments, **keys).returncode == 0
     assert servers.run(*arguments, **keys).returncode == 0
 
 

@@ -100,8 +100,10 @@ SICK: dict[str, dict[str, Script | bytes]] = {
         "204": b"HTTP/1.1 204 No Content\r\n\r\n",
         "blanks": whole(b" \r\n\t "),
     },
-    "invalid_body": {
+    "web_page": {
         "HTML": whole(b"<html><head><title>Be right back</title></head></html>"),
+    },
+    "invalid_body": {
         "invalid UTF-8": whole(GOOD_BODY.replace(b"pong", b"po\xff\xfe")),
         "UTF-16": whole(GOOD_BODY.decode().encode("utf-16")),
         "NaN": whole(GOOD_BODY.replace(b'"total_tokens":2', b'"total_tokens":NaN')),

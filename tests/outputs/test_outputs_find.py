@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,15 @@ def test_what_is_no_input_is_left_to_the_reader(tmp_path: Path) -> None:
 
     for path in (tmp_path, Path("-"), Path("/dev/null"), tmp_path / "missing.jsonl", torn):
         assert find_output(path) == path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such pipes")
+def test_a_pipe_was_waited_for(tmp_path: Path) -> None:
+    """It is no output; as an input it has one."""
+    pipe = tmp_path / "rows"
+    os.mkfifo(pipe)
+    assert find_output(pipe) == pipe
+
+    default = tmp_path / "rows.results.jsonl"
+    default.write_bytes(result_line(1))
+    assert find_output(pipe) == default

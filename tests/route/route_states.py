@@ -18,6 +18,8 @@ FAILED = Outcome("failure", retry=True, code="http_500", message="broken", statu
 OVERLOADED = Outcome("failure", retry=True, code="http_503", message="busy", min_backoff=5.0)
 TIMEOUT = Outcome("failure", retry=True, code="timeout", message="no answer")
 UNREACHABLE = Outcome("failure", retry=True, code="connection_failed", message="refused", unreachable=True)
+WEB_PAGE = Outcome("failure", retry=True, code="web_page", message="HTML answer: Sign in", status=200)
+EMPTY_BODY = Outcome("failure", retry=True, code="empty_body", message="a success status without a body", status=204)
 UNKNOWN_HOST = Outcome("failure", retry=True, code="unknown_host", message="no such host", unreachable=True)
 REFUSED = Outcome("rejected", "model", code="http_400", message="bad parameter")
 BAD_ROW = Outcome("rejected", "row", row_is_bad=True, code="too_long", message="too long")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 from route_states import (
+    EMPTY_BODY,
     EVERYTHING,
     FAILED,
     GOOD,
@@ -18,12 +20,13 @@ from route_states import (
     TIMEOUT,
     UNKNOWN_HOST,
     UNREACHABLE,
+    WEB_PAGE,
     Story,
     kinds,
 )
 
 from llmbatch.core.calls import Outcome
-from llmbatch.route.decisions import CircuitMoved, Decision, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed
+from llmbatch.route.decisions import CircuitMoved, Decision, GiveUpRoute, ParkUntil, Requeue, StopRun, Succeed, Tell
 from llmbatch.route.outage import Candidates, Outage
 
 BAD_REQUEST = replace(REFUSED, scope="row")
@@ -422,6 +425,45 @@ def test_a_route_that_cannot_be_reached_is_lost_after_ten_minutes() -> None:
     story.call(2, TIMEOUT)
     story.now = began + 600.0
     assert story.route.is_lost(story.now)
+
+
+def confirmed_by(story: Story, outcome: Outcome) -> list[Decision]:
+    """What is decided until rows and probes that end so are an outage."""
+    story.open(outcome)
+    decisions: list[Decision] = []
+    for _ in range(9):
+        if not story.route.is_confirmed:
+            decisions += story.probe(0, outcome, "ping")
+    assert story.route.is_confirmed
+    return decisions
+
+
+@pytest.mark.parametrize(
+    ("outcome", "with_what"), [(WEB_PAGE, "web pages (HTML answer: Sign in)"), (EMPTY_BODY, "empty answers")]
+)
+def test_an_address_that_answers_with_pages_was_probed_for_ever(outcome: Outcome, with_what: str) -> None:
+    """It is told with the outage, and the route is lost as one that is never reached."""
+    story = Story(ever=False)
+    began = story.now
+
+    decisions = confirmed_by(story, outcome)
+
+    told = [decision for decision in decisions if isinstance(decision, Tell)]
+    assert [tell.message.partition(" has never")[2] for tell in told] == [
+        f" answered as an API does, but with {with_what}"
+    ]
+    assert told[0].hint == "is the address right (--base-url)? still trying, for 10 minutes at most"
+    assert story.route.lost_at == began + 600.0
+
+
+def test_pages_of_a_route_that_has_answered_are_an_outage() -> None:
+    """Of a proxy in front of it, or of a login that has expired."""
+    story = Story(ever=True)
+
+    decisions = confirmed_by(story, WEB_PAGE)
+
+    assert not [decision for decision in decisions if isinstance(decision, Tell)]
+    assert story.route.lost_at == math.inf
 
 
 def test_the_longest_outage_is_the_longest_time_to_be_lost_too() -> None:

@@ -120,6 +120,40 @@ def test_rows_of_a_tenant_do_not_fail_because_no_connection_is_made(simulate: Si
     assert not story.results
 
 
+class MuteModel(SlowRows):
+    """Nothing for the model ``mute`` is ever answered, not even the smallest request."""
+
+    def __init__(self, transport: Transport) -> None:
+        super().__init__(transport, '"mute"')
+
+
+@pytest.mark.parametrize("policy", [{"on_outage": "defer"}, {"max_outage": 25.0}], ids=str)
+def test_a_mute_server_was_named_without_the_time_limit_and_kept_the_run_for_a_minute(
+    simulate: Simulate, policy: dict[str, Any]
+) -> None:
+    """With a short ``--timeout``: named within half a minute, and what waits does not keep the others' run."""
+    rows = rows_of({"mute": 20, "fine": 180}, models=True)
+
+    story = simulate(rows, wrap=MuteModel, timeout=1.0, **policy)
+
+    (told,) = story.of(Notice)
+    assert told.message == "mute has never answered, not even the smallest request within 20 s"
+    assert "raise --timeout (1 s); still trying, for " in told.hint
+    assert told.at < 30.0
+    assert (story.ending.exit_code, story.statuses, len(story.deferred)) == (75, {"success": 180}, 20)
+    assert "mute has never answered" in story.ending.reason
+    assert story.seconds < 50.0
+
+
+def test_a_model_that_is_loaded_first_is_waited_for(simulate: Simulate) -> None:
+    """Nothing is answered for a while; then all is."""
+    rows = rows_of({"a": 40})
+
+    story = simulate(rows, wrap=lambda transport: SlowRows(transport, "no row", until=90.0), timeout=1.0)
+
+    assert (story.ending.exit_code, story.statuses) == (0, {"success": 40})
+
+
 def test_a_tenants_rows_that_always_fail_end_the_run_if_nothing_was_ever_answered(simulate: Simulate) -> None:
     """As those of a route without tenants. The run never ended."""
     rows = [{"prompt": f"row {number} [sim:500]", "metadata": {"tenant": "a"}} for number in range(8)]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbatch.core.errors import UsageError
+from llmbatch.storage import answer_cache
 from llmbatch.storage.answer_cache import AnswerCache
 
 FILL = """
@@ -110,6 +111,40 @@ def test_a_file_that_cannot_be_read_any_more_is_told_and_nothing_raises(path: Pa
     assert cache.get(b"k") in (None, b"v")
     cache.put(b"n", b"v")
     cache.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("deed", ["delete before", "delete after", "replace"])
+def test_a_file_that_was_deleted_kept_answers_for_nobody(path: Path, deed: str) -> None:
+    """It is told, and no empty file takes its place."""
+    cache = AnswerCache(path)
+    if deed != "delete before":
+        cache.put(b"k", b"v")
+        while cache._unwritten:  # until its thread has committed it
+            pass
+    path.unlink()
+    if deed == "replace":
+        path.write_bytes(b"theirs")
+    cache.put(b"n", b"v")
+    cache.close()
+
+    assert cache.fault == "the file was deleted or replaced during the run"
+    assert not path.exists() if deed != "replace" else path.read_bytes() == b"theirs"
+
+
+def test_a_file_that_another_process_keeps_locked_held_up_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For up to a minute; now for a moment, and it is told."""
+    monkeypatch.setattr(answer_cache, "CLOSE_SECONDS", 0.01)
+    cache = AnswerCache(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    cache.put(b"k", b"v")
+
+    cache.close()
+
+    assert cache.fault == "another process keeps the file locked"
+    other.execute("ROLLBACK")
+    other.close()
 
 
 @pytest.mark.slow  # three processes
