@@ -155,11 +155,13 @@ def columns(buckets: list[Bucket], axis: TimeAxis, most: int) -> list[Column]:
             share = inside / (right - left) if right > left else 1.0
             if share > 0:
                 column.seconds += bucket.width * share
-                _absorb(column.sums, bucket, share)
+                # At the seam of two columns a highest value counts for the one that has more of the time.
+                is_most = inside >= 0.5 * min(right - left, column.right - column.left) - 1e-12
+                _absorb(column.sums, bucket, share, _HIGHEST if is_most else ())
     return found
 
 
-def _absorb(sums: dict[str, float], bucket: Bucket, share: float) -> None:
+def _absorb(sums: dict[str, float], bucket: Bucket, share: float, highest: tuple[str, ...]) -> None:
     good = bucket.good_calls * share
     if good > 0:
         known = sums.get("good_calls", 0.0)
@@ -167,5 +169,5 @@ def _absorb(sums: dict[str, float], bucket: Bucket, share: float) -> None:
         sums["good_calls"] = known + good
     for name in _SUMS:
         sums[name] = sums.get(name, 0.0) + getattr(bucket, name) * share
-    for name in _HIGHEST:
+    for name in highest:
         sums[name] = max(sums.get(name, 0.0), float(getattr(bucket, name)))

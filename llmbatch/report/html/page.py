@@ -138,7 +138,7 @@ def _failures(report: RunReport) -> str:
         parts.append(f"<h3><code>{escaped(group.code, 80)}</code> {plural(group.count, 'row')}</h3>\n")
         rows = [
             [
-                f"<code>{escaped(row.id, 200)}</code>",
+                f'<code class="name">{escaped(row.id, 200)}</code>',
                 f"{group.messages.get(row.message, 1):,}",
                 f'<span class="long">{escaped(row.message, 1000) or "(no message)"}</span>',
             ]
@@ -163,7 +163,7 @@ def _errors(report: RunReport) -> str:
             for one in error.examples
         )
         shown = f"<details><summary>{plural(len(error.examples), 'example')}</summary><ul>{examples}</ul></details>"
-        rows.append([f"<code>{escaped(error.code, 80)}</code>", f"{min(error.count, _LARGEST):,}", shown])
+        rows.append([f'<code class="name">{escaped(error.code, 80)}</code>', f"{min(error.count, _LARGEST):,}", shown])
     intro = "<p>Calls that failed, of all runs. Rows were sent again; those that failed for good are above.</p>\n"
     return intro + table("Failed calls by code", ["code", "calls", "examples"], rows, numeric=frozenset({1}))
 
@@ -218,7 +218,7 @@ def _routes(report: RunReport) -> str:
             cost = f'{escaped(usd(route.cost_usd))}<span class="share" style="width:{share:.1f}%"></span>'
         rows.append(
             [
-                escaped(route.label, 200),
+                f'<span class="name">{escaped(route.label, 200)}</span>',
                 f"{route.rows:,}",
                 f"{route.failed:,}",
                 "" if speed is None else rate(speed),
@@ -242,13 +242,13 @@ def _routes(report: RunReport) -> str:
 def _slowest(report: RunReport) -> str:
     rows = [
         [
-            f"<code>{escaped(row.id, 200)}</code>",
+            f'<code class="name">{escaped(row.id, 200)}</code>',
             f"{row.number:,}" if row.number else "",
             "over an hour" if row.latency_s > 1e9 else duration(row.latency_s),
             "failed" if row.failed else "answered",
             _count(row.input_tokens),
             _count(row.output_tokens),
-            escaped(row.route, 200),
+            f'<span class="name">{escaped(row.route, 200)}</span>',
         ]
         for row in report.spread.slowest()
     ]
@@ -271,7 +271,7 @@ def _notices(report: RunReport) -> str:
 
 def _settings(report: RunReport) -> str:
     facts = [("output", report.output), ("input", report.input), ("command", without_passwords(report.command))]
-    rows = [[html.escape(name), f"<code>{escaped(text, 4000)}</code>"] for name, text in facts if text]
+    rows = [[html.escape(name), f'<code class="long">{escaped(text, 4000)}</code>'] for name, text in facts if text]
     text = table("Settings", ["setting", "value"], rows)
     runs = report.history.runs
     if not runs:

@@ -60,10 +60,11 @@ rect.h{fill:transparent}rect.h:hover{fill:var(--text);fill-opacity:.12}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 th,td{padding:.35em .7em;text-align:left;vertical-align:top;border-bottom:1px solid var(--line)}
 tbody tr:last-child td{border-bottom:0}
-th{background:var(--box);white-space:nowrap;font-weight:600}td{overflow-wrap:anywhere;min-width:4em}
+th{background:var(--box);white-space:nowrap;font-weight:600}td{white-space:nowrap}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-td.n{overflow-wrap:normal}td .share{display:block;height:4px;margin-top:3px;background:var(--teal);border-radius:2px}
-td .long{min-width:15em;display:block}
+td .share{display:block;height:4px;margin-top:3px;background:var(--teal);border-radius:2px}
+td .long,td .name{display:inline-block;white-space:normal;overflow-wrap:anywhere;min-width:8em;max-width:22em}
+td .long{min-width:15em;max-width:70em}td ul{margin:.3em 0;padding-left:1.2em;white-space:normal;min-width:15em}
 details{margin:.5em 0}summary{cursor:pointer;color:var(--blue);font-size:.9rem;padding:.2em 0}
 summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--blue);outline-offset:2px}
 footer{color:var(--dim);font-size:.82rem;margin:3em 0 1em}

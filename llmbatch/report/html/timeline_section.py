@@ -55,7 +55,7 @@ def outage_table(report: RunReport) -> str:
             until = "not over" if report.state == "running" else "not over when the run ended"
         rows.append(
             [
-                escaped(outage.route, 120),
+                f'<span class="name">{escaped(outage.route, 120)}</span>',
                 day_and_clock(outage.began, zone, seconds=True),
                 until,
                 duration(end - outage.began),
