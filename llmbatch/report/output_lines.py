@@ -24,6 +24,7 @@ _MOST_MESSAGES = 50
 _MOST_MESSAGE_CHARACTERS = 1000
 _MOST_EXAMPLES = 5
 _LARGEST = 1e18
+_MOST_USD = Decimal(10) ** 12
 _OTHER_ROUTES = "(other routes)"
 
 _STRING = rb'"(?:[^"\\]|\\.)*"'
@@ -288,7 +289,8 @@ def _money(text: str) -> Decimal | None:
         amount = Decimal(text)
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() else None
+    # What cannot be a cost is not one: somebody has edited the line.
+    return amount if amount.is_finite() and 0 <= amount <= _MOST_USD else None
 
 
 def _as_number(value: JSON) -> float | None:

@@ -26,7 +26,7 @@ PAGE_START = (
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _MOST_ROUTES = 50
-_MOST_CODES = 50
+_MOST_CODES = 30
 _MOST_RUNS = 20
 _MOST_NOTICES = 50
 _LARGEST = 10**15
@@ -138,9 +138,9 @@ def _failures(report: RunReport) -> str:
         parts.append(f"<h3><code>{escaped(group.code, 80)}</code> {plural(group.count, 'row')}</h3>\n")
         rows = [
             [
-                f'<code class="name">{escaped(row.id, 200)}</code>',
+                f'<code class="name">{escaped(row.id, 100)}</code>',
                 f"{group.messages.get(row.message, 1):,}",
-                f'<span class="long">{escaped(row.message, 1000) or "(no message)"}</span>',
+                f'<span class="long">{escaped(row.message, 300) or "(no message)"}</span>',
             ]
             for row in group.examples
         ]
@@ -158,7 +158,7 @@ def _errors(report: RunReport) -> str:
     rows = []
     for error in sorted(report.history.errors.values(), key=lambda one: -one.count)[:_MOST_CODES]:
         examples = "".join(
-            f"<li>{escaped(one.get('message'), 500) or '(no message)'} "
+            f"<li>{escaped(one.get('message'), 200) or '(no message)'} "
             f'<span class="dim">row {escaped(one.get("row"), 30)}, {escaped(one.get("route"), 100)}</span></li>'
             for one in error.examples
         )
@@ -242,7 +242,7 @@ def _routes(report: RunReport) -> str:
 def _slowest(report: RunReport) -> str:
     rows = [
         [
-            f'<code class="name">{escaped(row.id, 200)}</code>',
+            f'<code class="name">{escaped(row.id, 100)}</code>',
             f"{row.number:,}" if row.number else "",
             "over an hour" if row.latency_s > 1e9 else duration(row.latency_s),
             "failed" if row.failed else "answered",
@@ -261,8 +261,8 @@ def _notices(report: RunReport) -> str:
     for notice in report.history.notices[-_MOST_NOTICES:]:
         at = from_iso(notice.get("at"))
         hint = notice.get("hint")
-        said = escaped(notice.get("message"), 500) + (
-            f'<br><span class="dim">{escaped(hint, 500)}</span>' if hint else ""
+        said = escaped(notice.get("message"), 300) + (
+            f'<br><span class="dim">{escaped(hint, 200)}</span>' if hint else ""
         )
         time = "" if at is None else day_and_clock(at, report.zone, seconds=True)
         rows.append([time, escaped(notice.get("level") or "", 20), f'<span class="long">{said}</span>'])

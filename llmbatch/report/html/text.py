@@ -15,7 +15,9 @@ _find_passwords = re.compile(r"(://)[^/@\s'\"]+@")
 
 def escaped(text: object, limit: int = 1000) -> str:
     """*text* cut to *limit* characters, safe between tags and in quoted attributes; control characters are visible."""
-    return html.escape(shown(text, limit), quote=True)
+    line = shown(text, limit)
+    # Escapes of characters are longer than these: without a second cut a page of them would have no bound.
+    return html.escape(line if len(line) <= limit else line[: limit - 1] + "…", quote=True)
 
 
 def without_passwords(command: str) -> str:

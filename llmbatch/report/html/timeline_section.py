@@ -7,7 +7,7 @@ from llmbatch.report.html.axis import Column, TimeAxis, columns, known_buckets
 from llmbatch.report.html.charts import Panel, Series, Shade, circuit_band, panel, time_labels
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, table
-from llmbatch.report.words import duration
+from llmbatch.report.words import duration, elided
 
 __all__ = ["outage_table", "time_section"]
 
@@ -59,7 +59,7 @@ def outage_table(report: RunReport) -> str:
                 day_and_clock(outage.began, zone, seconds=True),
                 until,
                 duration(end - outage.began),
-                f'<span class="long">{escaped(outage.message, 300)}</span>',
+                f'<span class="long">{escaped(outage.message, 200)}</span>',
             ]
         )
     heads = ["route", "from", "to", "time", "what the provider said"]
@@ -75,8 +75,7 @@ def _shades(report: RunReport, axis: TimeAxis) -> list[Shade]:
         left, right = axis.place(outage.began), axis.place(end)
         if end < axis.began or outage.began > axis.ended:
             continue
-        text = f"outage of {outage.route}, {duration(end - outage.began)}: {outage.message}"
-        shades.append(Shade(left, right, text[:300]))
+        shades.append(Shade(left, right, f"outage of {elided(outage.route, 60)}, {duration(end - outage.began)}"))
     return shades
 
 
