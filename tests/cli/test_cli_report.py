@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -257,3 +258,16 @@ def test_the_page_tells_of_an_outage_while_it_lasts_after_a_kill_and_in_the_end(
     assert text.count('class="outage"') >= 5, "in each chart"
     assert 'class="open"' in text
     assert (tmp_path / "night.html").stat().st_size < 300_000
+
+
+def test_the_command_of_the_page_runs(llmbatch: Run, tmp_path: Path) -> None:
+    """``docs/report.md`` begins with it."""
+    root = Path(__file__).parents[2]
+    words = shlex.split((root / "docs" / "report.md").read_text(encoding="utf-8").split("```sh\n")[1].split("\n")[0])
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "prompts.jsonl").write_bytes((root / "examples" / "prompts.jsonl").read_bytes())
+
+    done = llmbatch(*words[1:])
+
+    assert (words[0], done.returncode) == ("llmbatch", 0), done.stderr
+    assert " answered" in heading(tmp_path / "night.html")
