@@ -40,7 +40,12 @@ _ROOT_EPILOG = """Examples:
   llmbatch check prompts.jsonl                      what would be sent
   llmbatch status prompts.results.jsonl             how far a run is, and how it went
   llmbatch failed prompts.results.jsonl             which rows failed, and why
+  llmbatch report prompts.results.jsonl             the run as one page, with charts
   llmbatch export prompts.results.jsonl -o out.csv  results as a table, in input order"""
+
+_REPORT_EPILOG = """Examples:
+  llmbatch report prompts.results.jsonl
+  llmbatch report prompts.results.jsonl -o monday.html"""
 
 _EXPORT_EPILOG = """Examples:
   llmbatch export prompts.results.jsonl -o results.csv
@@ -59,6 +64,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("check", help=_CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
+    app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=_REPORT_EPILOG)(_report)
     app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
@@ -158,6 +164,25 @@ def _failed(
     from llmbatch.cli.failed import failed
 
     return failed(output, ids=ids, as_json=as_json)
+
+
+def _report(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Where to write it; '-' is standard output. Default: o.report.html."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE even if it is no report.")] = False,
+) -> int:
+    """Write one self-contained page: a verdict, what happened when, outages, latency, cost, failures, what to do next.
+
+    It opens from disk, loads nothing and runs no script. Prints the path of the page. An older report is replaced.
+    """
+    from llmbatch.cli.report import report
+
+    return report(output, target=target, overwrite=overwrite)
 
 
 def _export(

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
-from llmbatch.core.errors import OutputError
+from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
 from llmbatch.display import make_display
 from llmbatch.display.format import local_time
@@ -54,13 +55,33 @@ def run(settings: Settings) -> int:
     raise_file_limit(settings.concurrency)
     command = _command_again(sys.argv[1:])
     stats = RunStats()  # one fold for all displays
-    summary = run_in_loop(_run(settings, output, command, stats))
+    if settings.report is not None:
+        check_report_target(settings.report, output, input_path=settings.input)
+    try:
+        summary = run_in_loop(_run(settings, output, command, stats))
+    except WriteError:
+        _write_report(settings, output)
+        raise
+    _write_report(settings, output)
     if settings.json:
         print_out(json.dumps(summary.to_json()))
     if settings.progress != "json":  # whose last line says it all
         is_told = _was_error(summary, stats) if settings.quiet else settings.progress != "none"
         _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
     return summary.exit_code
+
+
+def _write_report(settings: Settings, output: str) -> None:
+    """Write the page of ``--report``. What goes wrong there is told, and changes nothing of the run."""
+    if settings.report is None:
+        return
+    try:
+        write_report(settings.report, output)
+    except LlmbatchError as error:
+        print_note(f"note: no report was written: {error.message}")
+        return
+    if not settings.quiet and settings.progress != "json":
+        print_note(f"report written to {settings.report}")
 
 
 def _refuse_to_empty(output: str) -> None:

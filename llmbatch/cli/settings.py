@@ -234,6 +234,11 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
                 f"{settings.origin[name]} needs a schema, and there is none",
                 hint="name a JSON Schema with --schema FILE, or a pydantic model with --schema MODULE:CLASS",
             )
+    if settings.report is not None and to_stdout:
+        hint = "name a file with -o results.jsonl"
+        raise UsageError("--report needs an output file, and the results go to standard output", hint=hint)
+    if settings.report == "-":
+        raise UsageError("--report needs a file", hint="name one: --report report.html")
     if settings.quiet and settings.verbose:
         raise UsageError("-q and -v contradict each other", hint="give one of them")
     if settings.proxy and "@" in settings.proxy and settings.origin["proxy"] != "LLMBATCH_PROXY":

@@ -29,6 +29,7 @@ from llmbatch.outputs.scan import scan
 from llmbatch.report.counters import CodeCounter
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.output_lines import OutputLines
+from llmbatch.report.row_spread import RowSpread
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
 __all__ = ["open_for_reading", "read_status", "refuse_moved_run"]
@@ -37,14 +38,16 @@ _ALIVE_S = 60.0
 """A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
 
 
-def read_status(output: str | Path) -> StatusReport:
+def read_status(output: str | Path, *, spread: RowSpread | None = None) -> StatusReport:
     """Read what the files of *output* tell. Cost: two passes over the output, some seconds for a gigabyte.
+
+    *spread* gets the numbers of each row.
 
     Raises:
         OutputError: there is no such file, it cannot be read, or it is not an output of llmbatch.
     """
     path = Path(output)
-    lines = OutputLines()
+    lines = OutputLines(spread)
     with open_for_reading(path) as descriptor:
         try:
             is_running = FILESYSTEM.is_locked(descriptor)

@@ -22,6 +22,7 @@ __all__ = [
     "default_output",
     "deferred_path",
     "history_path",
+    "report_path",
     "spool_path",
     "stamp_retry_at",
     "status_path",
@@ -67,6 +68,12 @@ def history_path(output_path: str | Path) -> Path:
     """Path of the sidecar with the history: ``o.events.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.events.jsonl")
+
+
+def report_path(output_path: str | Path) -> Path:
+    """Default path of the page of ``llmbatch report``: ``o.report.html`` next to ``o.jsonl`` (or next to ``o``)."""
+    path = Path(output_path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.report.html")
 
 
 def spool_path(output_path: str | Path) -> Path | None:

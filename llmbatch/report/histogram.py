@@ -49,6 +49,21 @@ class LatencyHistogram:
                 return float(_LOWEST_S * 2.0 ** ((bucket + 0.5) / _PER_OCTAVE))
         return None
 
+    def include(self, other: LatencyHistogram) -> None:
+        """Add all values of *other*."""
+        self._counts = [one + more for one, more in zip(self._counts, other._counts, strict=True)]
+        self.count += other.count
+
+    def bars(self, per_octave: int = 2) -> list[tuple[float, float, int]]:
+        """From the lowest to the highest value: bounds in seconds and count of each of *per_octave* (1 to 8) ranges."""
+        size = _PER_OCTAVE // per_octave
+        sums = [sum(self._counts[at : at + size]) for at in range(0, _BUCKETS, size)]
+        used = [at for at, count in enumerate(sums) if count]
+        if not used:
+            return []
+        bounds = [_LOWEST_S * 2.0 ** (at * size / _PER_OCTAVE) for at in range(len(sums) + 1)]
+        return [(bounds[at], bounds[at + 1], sums[at]) for at in range(used[0], used[-1] + 1)]
+
     def copy(self) -> LatencyHistogram:
         """The counts as they are now."""
         copied = LatencyHistogram()

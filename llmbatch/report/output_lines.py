@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.report.counters import OTHER, CodeCounter
 from llmbatch.report.histogram import LatencyHistogram
+from llmbatch.report.row_spread import RowSpread
 
 __all__ = ["FailedRow", "FailureGroup", "FailureGroups", "LineRoute", "OutputLines", "failed_row", "is_failed"]
 
@@ -21,6 +22,9 @@ _MOST_CODES = 100
 _MOST_ROUTES = 500
 _MOST_MESSAGES = 50
 _MOST_MESSAGE_CHARACTERS = 1000
+_MOST_EXAMPLES = 5
+_LARGEST = 1e18
+_MOST_USD = Decimal(10) ** 12
 _OTHER_ROUTES = "(other routes)"
 
 _STRING = rb'"(?:[^"\\]|\\.)*"'
@@ -61,12 +65,17 @@ class FailedRow:
 
 @dataclass(slots=True)
 class FailureGroup:
-    """The failed rows of one code. ``messages`` counts the first 50 different ones; ``ids`` holds the first ones."""
+    """The failed rows of one code.
+
+    ``messages`` counts the first 50 different ones; ``ids`` holds the first ones; ``examples`` has the first five rows
+    whose messages differ.
+    """
 
     code: str
     count: int = 0
     messages: dict[str, int] = field(default_factory=dict)
     ids: list[JSON] = field(default_factory=list)
+    examples: list[FailedRow] = field(default_factory=list)
 
     @property
     def message(self) -> str:
@@ -91,6 +100,8 @@ class FailureGroups:
             group = self._groups.setdefault(code, FailureGroup(code))
         group.count += 1
         message = row.message[:_MOST_MESSAGE_CHARACTERS]
+        if message not in group.messages and len(group.examples) < _MOST_EXAMPLES:
+            group.examples.append(FailedRow(row.id, row.code[:80], message))
         if message in group.messages or len(group.messages) < _MOST_MESSAGES:
             group.messages[message] = group.messages.get(message, 0) + 1
         if len(group.ids) < self._most_ids:
@@ -118,10 +129,11 @@ class OutputLines:
     """The fold over the lines of an output. Cost: two or three microseconds a line that this version wrote.
 
     ``cut_answers`` counts successes with finish reason ``length``, ``answers_without_text`` those with an empty text,
-    ``tiers`` rows by the service tier that their lines name.
+    ``tiers`` rows by the service tier that their lines name. *spread* gets the numbers of each row that has a model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spread: RowSpread | None = None) -> None:
+        self._spread = spread
         self.failures = FailureGroups()
         self.cut_answers = 0
         self.cached = 0
@@ -170,6 +182,7 @@ class OutputLines:
             int(outputs or 0),
             None if cost == b"null" or cached else _money(cost.decode()),
             None if latency == b"null" else _number(latency),
+            line,
             failed=failed,
         )
 
@@ -193,11 +206,20 @@ class OutputLines:
             _integer(tokens.get("output_tokens")),
             None if value.get("cached") is True else _money(str(_as_number(value.get("cost_usd")))),
             _as_number(value.get("latency_s")),
+            line,
             failed=failed,
         )
 
     def _count(
-        self, label: str, inputs: int, outputs: int, cost: Decimal | None, latency: float | None, *, failed: bool
+        self,
+        label: str,
+        inputs: int,
+        outputs: int,
+        cost: Decimal | None,
+        latency: float | None,
+        line: bytes,
+        *,
+        failed: bool,
     ) -> None:
         route = self._routes.get(label)
         if route is None:
@@ -212,6 +234,8 @@ class OutputLines:
             route.cost_usd = cost if route.cost_usd is None else route.cost_usd + cost
         if latency is not None and not failed:
             route.latency.add(latency)
+        if self._spread is not None:
+            self._spread.add(line, label, inputs, outputs, latency, is_priced=cost is not None, failed=failed)
 
 
 def is_failed(line: bytes) -> bool:
@@ -265,11 +289,14 @@ def _money(text: str) -> Decimal | None:
         amount = Decimal(text)
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() else None
+    # What cannot be a cost is not one: somebody has edited the line.
+    return amount if amount.is_finite() and 0 <= amount <= _MOST_USD else None
 
 
 def _as_number(value: JSON) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if -_LARGEST <= value <= _LARGEST else None
 
 
 def _integer(value: JSON) -> int:

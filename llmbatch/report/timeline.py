@@ -20,6 +20,8 @@ BUCKETS_PER_LEVEL = 256
 _MOST_LEVELS = 24
 """The last level is 2^23 seconds wide."""
 
+_LARGEST = 1e18
+
 _SUMS = ("success", "failed", "calls", "retries", "throttled", "input_tokens", "output_tokens", "cost_usd")
 _HIGHEST = ("in_flight", "parked", "limit", "open_circuits", "p95_s")
 _FRACTIONS = frozenset({"cost_usd", "p50_s", "p95_s"})
@@ -172,6 +174,7 @@ class Timeline:
 
 
 def _number(value: JSON) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    # No number of a run is larger, and sums of these are numbers too.
+    return float(value) if -_LARGEST <= value <= _LARGEST else None

@@ -297,6 +297,16 @@ class CommandOptions(RunOptions):
         help="How progress is shown on standard error.",
         group="Display",
     )
+    report: str | None = option(
+        None,
+        Text("PATH"),
+        "--report",
+        help="When the run ends, however it does, write a page about it to this file; as llmbatch report.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="folder",
+    )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(
         False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"

@@ -98,7 +98,7 @@ _INTENTS: dict[str, str] = {
         "one process sends up to 100,000 requests at a time (-c); split the input to use several machines",
     ),
     **dict.fromkeys(
-        ("report", "dashboard", "metrics-port", "metrics", "html"),
+        ("dashboard", "metrics-port", "metrics"),
         "use llmbatch status OUTPUT while the run goes on, --json for numbers, --progress json for a stream of them",
     ),
     **dict.fromkeys(
@@ -106,6 +106,7 @@ _INTENTS: dict[str, str] = {
     ),
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
+    "html": "use --report night.html, or llmbatch report OUTPUT after the run",
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
     "stream": "answers are read whole: a result line cannot hold a stream",
@@ -122,7 +123,8 @@ _COMMANDS: dict[str, str] = {
     **dict.fromkeys(("convert", "results", "view", "show"), "use llmbatch export OUTPUT -o results.csv"),
     **dict.fromkeys(("validate", "estimate", "dry-run", "cost", "lint"), "use llmbatch check INPUT"),
     **dict.fromkeys(("errors", "failures", "fails"), "use llmbatch failed OUTPUT"),
-    **dict.fromkeys(("progress", "report", "watch", "list", "info"), "use llmbatch status OUTPUT"),
+    **dict.fromkeys(("progress", "watch", "list", "info"), "use llmbatch status OUTPUT"),
+    **dict.fromkeys(("html", "plot", "charts"), "use llmbatch report OUTPUT"),
     **dict.fromkeys(("serve", "drill", "scenarios", "simulate"), "it is a command of sim: llmbatch sim --help"),
     **dict.fromkeys(("send", "start", "submit", "batch", "exec"), "use llmbatch run INPUT -m PROVIDER/MODEL"),
     "version": "use llmbatch --version",

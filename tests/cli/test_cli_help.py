@@ -95,7 +95,7 @@ def test_help_fits_eighty_columns(llmbatch: Run) -> None:
     assert max(map(len, prose)) <= 80
 
 
-@pytest.mark.parametrize("flag", ["--report", "--dashboard", "--metrics-port"])
+@pytest.mark.parametrize("flag", ["--dashboard", "--metrics-port"])
 def test_flags_that_do_nothing_yet_are_absent(llmbatch_here: Run, prompts: Path, flag: str) -> None:
     """A flag that is not built is unknown, not a stub."""
     done = llmbatch_here("run", str(prompts), flag, "1")
@@ -134,7 +134,7 @@ def test_help_costs_little(tmp_path: Path, arguments: list[str]) -> None:
 
 
 COMPLETED = [
-    ("llmbatch r", ["run"]),
+    ("llmbatch r", ["run", "report"]),
     ("llmbatch run --on-", ["--on-outage"]),
     ("llmbatch run --on-outage ", ["wait", "defer", "fail"]),
     ("llmbatch run p.jsonl --progress p", ["plain"]),

@@ -1,0 +1,85 @@
+"""What the page shows, as values; :mod:`llmbatch.display.report_read` reads it from the files of an output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from decimal import Decimal
+from typing import Literal
+
+from llmbatch.report.history import History
+from llmbatch.report.journal import Journal, Outage
+from llmbatch.report.output_lines import FailureGroup, LineRoute
+from llmbatch.report.row_spread import RowSpread
+
+__all__ = ["RunReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What the files of one output say. Instants are seconds since the epoch; None is what is not known."""
+
+    output: str
+    state: Literal["running", "finished", "stopped", "unknown"]
+    success: int
+    failed: int
+    was_killed: bool
+    total_rows: int | None
+    total_is_estimate: bool
+    deferred_rows: int | None
+    exit_code: int | None
+    reason: str
+    """Why the last run stopped; empty where it did not."""
+    waits_for: str
+    calls_avoided: int
+    """By the last run."""
+    input: str
+    command: str
+    next: str
+    """How to go on."""
+    began: float | None
+    ended: float | None
+    """None while a run goes on."""
+    journal: Journal
+    """The outages, and the speed of each route."""
+    history: History
+    history_note: str
+    """Why there is no time axis; empty where nothing is to be said of that."""
+    failures: list[FailureGroup]
+    routes: list[LineRoute]
+    spread: RowSpread
+    tiers: dict[str, int] = field(default_factory=dict)
+    cached: int = 0
+    cut_answers: int = 0
+    answers_without_text: int = 0
+    made_at: float
+    """When the files were read."""
+    version: str
+    zone: tzinfo | None = None
+    """The time zone of what is shown; None is the local one."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that have their line."""
+        return self.success + self.failed
+
+    @property
+    def rows_left(self) -> int | None:
+        """Rows without a line."""
+        return None if self.total_rows is None else max(0, self.total_rows - self.rows)
+
+    @property
+    def cost_usd(self) -> Decimal | None:
+        """US$ by the lines; None if no line has a cost."""
+        costs = [route.cost_usd for route in self.routes if route.cost_usd is not None]
+        return sum(costs, Decimal(0)) if costs else None
+
+    @property
+    def outages(self) -> list[Outage]:
+        """The outages, oldest first."""
+        return sorted(self.journal.outages, key=lambda outage: outage.began)
+
+    def end_of(self, outage: Outage) -> float:
+        """When *outage* ended; one that is not over is counted up to the run's end, or until now."""
+        end = outage.ended if outage.ended is not None else self.ended
+        return max(outage.began, self.made_at if end is None else end)
