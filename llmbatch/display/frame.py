@@ -18,6 +18,7 @@ from llmbatch.display.format import (
     idle_reason,
     outage_left,
     pause_phrase,
+    paused_phrase,
     plural,
     rate,
     rows_phrase,
@@ -49,6 +50,7 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
         (2, _speed(now, history, width)),
         (3, _calls(now, width)),
         *((1, line) for line in _circuits(now, width, max(_LEAST_ROUTES, height - _OTHER_LINES))),
+        (1, _paused(now, width)),
         (1, _gives_up(now, width)),
         (5, _failed(now, width)),
         (6, _tokens(now, width)),
@@ -166,6 +168,14 @@ def _gives_up(now: Snapshot, width: int) -> Text | None:
     return _line(
         "gives up", [Text(f"in {duration(left)} ({flag})" if left else f"now ({flag})", style="yellow")], width
     )
+
+
+def _paused(now: Snapshot, width: int) -> Text | None:
+    """How long the user has paused the run."""
+    if paused_phrase(now) is None or now.pause_s is None:
+        return None
+    what = "the requests in flight end" if now.in_flight else "nothing is sent"
+    return _line("paused", [Text(f"for {duration(now.pause_s)}: {what}", style="bold yellow")], width)
 
 
 def _circuit(route: RouteSnapshot, width: int) -> list[Text]:
