@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
@@ -109,6 +110,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             observers.append(stack.enter_context(status_file))
             history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
+        live = LiveControl(output)
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
         runner = BatchRunner(
             settings.model,
@@ -132,7 +134,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             schema=schema_of(settings),
             schema_lenient=settings.schema_lenient,
             repair=settings.repair,
-            observers=[*observers, _once_started(lambda: say(earlier) if earlier else None)],
+            observers=[*observers, live, _once_started(lambda: say(earlier) if earlier else None)],
             environ=os.environ,
             max_answer_memory=settings.max_answer_memory,
             **settings.run_options(),
@@ -144,7 +146,9 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             else:
                 display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
 
-        stack.enter_context(stop_on_signals(runner, say))
+        drain = stack.enter_context(stop_on_signals(runner, say))
+        live.begin(runner, stats, drain=drain, say=say)
+        stack.callback(live.close)
         return await runner.run(
             settings.input,
             output,

@@ -1,4 +1,4 @@
-"""Runs of a ``BatchRunner`` are paused, resumed and changed: from tasks, threads and observers, and before they begin."""
+"""Runs of a ``BatchRunner`` are paused, resumed and changed: from tasks, threads, observers, and before they begin."""
 
 from __future__ import annotations
 
