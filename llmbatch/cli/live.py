@@ -11,6 +11,7 @@ from llmbatch.cli.event_loop import raise_file_limit
 from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.server import ControlServer
 from llmbatch.control.unix_socket import HAS_SOCKETS
+from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Event, RunStarted
 from llmbatch.display.format import plural
 from llmbatch.outputs.deferred import control_path
@@ -18,7 +19,15 @@ from llmbatch.report.stats import RunStats
 from llmbatch.runner.control import parse_setting
 from llmbatch.runs.batch_runner import BatchRunner
 
-__all__ = ["LiveControl"]
+__all__ = ["KEYS_HELP", "LiveControl"]
+
+KEYS_HELP = """keys:
+  p       pause: requests in flight end, and no new one begins
+  r       resume
+  + -     a tenth more, or fewer, requests in flight
+  q       finish the requests in flight and stop, as Ctrl-C; the same command resumes
+  Ctrl-C  the same; once more: stop at once
+from elsewhere: llmbatch pause, resume, set concurrency=80, drain OUTPUT"""
 
 
 class LiveControl:
@@ -72,6 +81,38 @@ class LiveControl:
                 return Answer(True, self.drain())
             case _:
                 return Answer(False, f"{command.name} is no command", "llmbatch --help lists the commands")
+
+    def keys(self, show: Callable[[str], None]) -> dict[str, Callable[[], None]]:
+        """What each key does; *show* prints lines."""
+
+        def press(do: Callable[[], str]) -> Callable[[], None]:
+            return lambda: self._try(do)
+
+        return {
+            "p": press(self.pause),
+            "r": press(self.resume),
+            "+": press(lambda: self.step(1)),
+            "=": press(lambda: self.step(1)),
+            "-": press(lambda: self.step(-1)),
+            "q": press(self.drain),
+            "?": lambda: show(KEYS_HELP),
+        }
+
+    def _try(self, do: Callable[[], str]) -> None:
+        try:
+            do()
+        except UsageError as error:
+            self._say(f"{error.message}; {error.hint}")
+
+    def step(self, sign: int) -> str:
+        """Raise or lower the concurrency by a tenth, at least by 1; gives what to say.
+
+        Raises:
+            UsageError: it is as high as it may be.
+        """
+        now = self._runner.options.concurrency
+        wanted = max(1, now + sign * max(1, round(now / 10)))
+        return self.change({"concurrency": wanted}) if wanted != now else f"concurrency is {now}"
 
     def pause(self) -> str:
         """Pause the run; gives what to say."""

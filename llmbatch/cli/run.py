@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.keys import can_have_keys, read_keys
 from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.report import check_report_target, write_report
@@ -25,7 +26,7 @@ from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
-from llmbatch.display import make_display
+from llmbatch.display import KeysDisplay, make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
@@ -149,6 +150,9 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
         drain = stack.enter_context(stop_on_signals(runner, say))
         live.begin(runner, stats, drain=drain, say=say)
         stack.callback(live.close)
+        if settings.input != "-" and isinstance(display, KeysDisplay) and can_have_keys(sys.stdin, sys.stderr):
+            keys = read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
+            stack.enter_context(keys)
         return await runner.run(
             settings.input,
             output,

@@ -41,8 +41,11 @@ _LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 24) -> Text:
-    """*now* in at most *height* lines of at most *width* columns; *history* is the rate along the run."""
+def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 24, has_keys: bool = False) -> Text:
+    """*now* in at most *height* lines of at most *width* columns; *history* is the rate along the run.
+
+    *has_keys*: keys control the run, and the last line names them.
+    """
     # In the order shown, each with what it matters: the highest number goes first where the terminal is low.
     ranked = [
         (8, _title(now, width)),
@@ -55,6 +58,7 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
         (5, _failed(now, width)),
         (6, _tokens(now, width)),
         (4, _news(now)),
+        (7, _keys(now, width) if has_keys else None),
     ]
     lines = [(rank, line) for rank, line in ranked if line is not None]
     while len(lines) > max(1, height):
@@ -233,6 +237,15 @@ def _news(now: Snapshot) -> Text | None:
         last = now.notices[-1]
         return _line(last.level, [Text(shown(last.message, 400), style=_LEVELS[last.level])])
     return None
+
+
+def _keys(now: Snapshot, width: int) -> Text | None:
+    """What the keys do now."""
+    if now.stopping is not None or now.exit_code is not None:
+        return None
+    first = "p pause" if now.pause_s is None else "r resume"
+    items = (first, "+ more at once", "- fewer", "q finish and stop", "? help")
+    return _line("keys", [Text(item, style="dim") for item in items], width)
 
 
 def _line(label: str, items: Iterable[Text], width: int | None = None) -> Text:

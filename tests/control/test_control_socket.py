@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from llmbatch.control import server as server_module
-from llmbatch.control import unix_socket
 from llmbatch.control.client import ask
 from llmbatch.control.protocol import (
     MOST_BYTES,
@@ -88,7 +87,7 @@ def test_nobody_else_can_reach_it_while_it_is_made(folder: Path, monkeypatch: py
             super().listen(*backlog)
             look()
 
-    monkeypatch.setattr(unix_socket.socket, "socket", Watched)
+    monkeypatch.setattr(socket, "socket", Watched)
     before = os.umask(0)
     try:
         with listening(folder / "o.control"):
