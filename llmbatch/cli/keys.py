@@ -49,12 +49,19 @@ def read_keys(
 
     *on_change* is told whenever keys are, or are no longer, read.
     """
-    keys = Keys(descriptor, actions, on_change)
+    try:
+        # Opened anew: loops make what they read non-blocking, and the shell and standard error share the other one.
+        own = os.open(os.ttyname(descriptor), os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    keys = Keys(own, actions, on_change)
     try:
         keys.begin()
         yield
     finally:
         keys.end()
+        os.close(own)
 
 
 class Keys:
@@ -180,7 +187,7 @@ class Keys:
         if had_keys:  # and the live display has hidden the cursor, which the shell needs
             self._write(_SHOW_CURSOR)
         self._loop.remove_signal_handler(number)
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # to this thread: to the process it may come a moment later, by another one
         # Here the process stands still until it is continued.
         self._loop.add_signal_handler(number, self._suspend, number)
         self._enter()
