@@ -22,7 +22,8 @@ from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
-from llmbatch.cli.signals import stop_on_signals
+from llmbatch.cli.signals import stop_on_signals, tell_on_signal
+from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
@@ -106,12 +107,16 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
     with contextlib.ExitStack() as stack:
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
+        status_file: StatusFile | None = None
         if output != "-":
             status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
             history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
         live = LiveControl(output)
+        is_json = kind == "json" and not settings.quiet
+        teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
+        stack.enter_context(tell_on_signal(teller.tell))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
         runner = BatchRunner(
             settings.model,

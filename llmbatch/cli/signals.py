@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Stoppable", "handle_signals", "stop_on_signals"]
+__all__ = ["Stoppable", "handle_signals", "stop_on_signals", "tell_on_signal"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 _SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
@@ -60,6 +60,18 @@ def stop_on_signals(run: Stoppable, say: Callable[[str], None]) -> Iterator[Call
     taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     with handle_signals(taken, on_signal):
         yield drain
+
+
+@contextmanager
+def tell_on_signal(tell: Callable[[], None]) -> Iterator[None]:
+    """Call *tell* in the running loop whenever ``SIGUSR1`` comes, until the block ends.
+
+    Nothing changes where there is no such signal (Windows), or where it was ignored when the process started.
+    """
+    number = getattr(signal, "SIGUSR1", None)
+    taken = [] if number is None or signal.getsignal(number) is signal.SIG_IGN else [number]
+    with handle_signals(taken, lambda _: tell()):
+        yield
 
 
 @contextmanager
