@@ -20,6 +20,7 @@ from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.keys import can_have_keys, read_keys
 from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals, tell_on_signal
@@ -33,6 +34,7 @@ from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
+from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
@@ -102,7 +104,19 @@ def _refuse_to_empty(output: str) -> None:
 
 
 async def _run(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+    async with contextlib.AsyncExitStack() as stack:
+        notifier = make_notifier(settings, stats, command=command)
+        if notifier is not None:
+            await stack.enter_async_context(notifier)
+        return await _run_rows(settings, output, command, stats, notifier)
+
+
+async def _run_rows(
+    settings: Settings, output: str, command: str, stats: RunStats, notifier: Notifier | None
+) -> Summary:
     observers: list[Observer] = [stats]
+    if notifier is not None:
+        observers.append(notifier)
     kind = settings.progress
     with contextlib.ExitStack() as stack:
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
@@ -152,6 +166,9 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             else:
                 display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
 
+        if notifier is not None:
+            notifier.say, after = say, notifier.say
+            stack.callback(setattr, notifier, "say", after)
         drain = stack.enter_context(stop_on_signals(runner, say))
         live.begin(runner, stats, drain=drain, say=say)
         stack.callback(live.close)

@@ -307,6 +307,17 @@ class CommandOptions(RunOptions):
         sends=True,
         local="folder",
     )
+    notify: str | None = option(
+        None,
+        Text("CMD"),
+        "--notify",
+        help="Run this shell command when an outage has lasted a minute, when it is over, and when the run ends; it "
+        "gets JSON on standard input, and $NOTIFY_TEXT.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
+    )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(
         False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"

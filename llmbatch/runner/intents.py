@@ -102,7 +102,7 @@ _INTENTS: dict[str, str] = {
         "use llmbatch status OUTPUT while the run goes on, --json for numbers, --progress json for a stream of them",
     ),
     **dict.fromkeys(
-        ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
+        ("on-finish", "webhook", "on-end", "hook", "email", "slack"), "use --notify 'notify-send \"$NOTIFY_TEXT\"'"
     ),
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
