@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -264,3 +265,15 @@ def test_a_run_to_standard_output_tells_its_numbers(start: Start, provider: Reco
     assert process.returncode == 143
     assert "5,000 rows" in errors
     assert "in flight" in errors
+
+
+def test_the_first_command_of_the_page_works_as_shown(llmbatch: Run, start: Start, provider: Recorder) -> None:
+    """docs/control.md begins with it, and shows what it says."""
+    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text()
+    typed, said = page.partition("$ llmbatch ")[2].splitlines()[:2]
+    start(output="prompts.results.jsonl")
+
+    done = llmbatch(*typed.split())
+
+    assert done.returncode == 0
+    assert re.sub(r"\d+", "N", done.stderr.strip()) in (re.sub(r"\d+", "N", said), "paused")
