@@ -309,11 +309,12 @@ class Judging(RouteBase):
                 if not self.history.ever and self._unreached is None:
                     self._unreached = outage.since
                 self.window.clear(self.circuit.serial)
-                if self.checks.log_chance:
+                was_silent, is_first = self.checks.log_chance, self.trust.pings == 1
+                if was_silent:
                     # Before the opening a ping failed as the rows did: the route was silent, and is no longer.
                     self.checks.note_success()
                     self.evidence.void()
-                elif outage.cause == "timeouts":
+                if outage.cause == "timeouts" and not (was_silent and is_first):
                     decisions += self._name_timeouts()
                 if self.dead is not None:
                     return decisions

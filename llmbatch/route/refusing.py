@@ -22,6 +22,9 @@ from llmbatch.route.outage import probe_wait
 
 __all__ = ["Refusing"]
 
+MOST_REFUSING = 3
+"""Times in a row that answers which prove no row may close the circuit; after that, refusals confirm an outage."""
+
 
 class Refusing(Judging):
     """Judges refusals, throttling and local faults; see RouteState."""
@@ -126,7 +129,9 @@ class Refusing(Judging):
             return self._bad_row(call, outcome) if final else self._stale_probe(call)
         if outcome.verdict == "account_refused" and self._should_stop(outcome) is not None:
             self._stop = (3, outcome)
-        disguised = outage.cause in ("refusals", "stop") and not final
+        # Answers that refuse have closed the circuit before, and nothing has passed since.
+        is_again = self.trust.pings >= MOST_REFUSING and self.history.ever
+        disguised = (outage.cause in ("refusals", "stop") or is_again) and not final
         if disguised or outcome.verdict == "account_refused":
             self.circuit.settle(call.permit, "failure", now)
             decisions = self._probe_failed(call, outcome, now)

@@ -145,7 +145,8 @@ class RouteState(Refusing):
             return [*decisions, *self._prove(call.serial, now)]
         if call.probe:
             return [*decisions, *self._probe_passed(call, now)]
-        if was_stopping or (not outage.confirmed and call.serial > outage.newest_failure):
+        was_mistaken = was_stopping and outage.cause == "stop"
+        if was_mistaken or (not outage.confirmed and call.serial > outage.newest_failure):
             # Sent after all calls that failed, or the first success of the route: the opening was a mistake.
             self.circuit.close(now)
             return [*decisions, *self._recovered(call, now)]
