@@ -249,7 +249,7 @@ class Judging(RouteBase):
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
             is_silent = outcome.status is None or is_of_no_api(outcome) or self.history.good is not None
-            outage.pinged = "silent" if is_silent else "answered"
+            outage.note_ping(now, is_answer=not is_silent)
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:

@@ -122,7 +122,7 @@ class Refusing(Judging):
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
         if outage is not None and call.kind == "ping":
-            outage.pinged = "answered" if self.history.good is None else "silent"
+            outage.note_ping(now, is_answer=self.history.good is None)
         final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
             self.circuit.settle(call.permit, "neutral", now)

@@ -122,7 +122,7 @@ class RouteState(Refusing):
             self.circuit.release(call.permit)  # in flight when the route was given up, which stays so
             self.evidence.forget(call.row)
             return decisions
-        if call.kind == "ping" and call.probe and self._shows_the_route_only():
+        if call.kind == "ping" and call.probe and self._shows_the_route_only(now):
             self.circuit.release(call.permit)
             self.circuit.hold(now + probe_wait(0.0, self._policy.recovery_timeout, 0.0))
             return decisions
@@ -152,12 +152,12 @@ class RouteState(Refusing):
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
 
-    def _shows_the_route_only(self) -> bool:
+    def _shows_the_route_only(self, now: float) -> bool:
         """Note that a probing ping was answered; whether that shows nothing about the rows of a tenant."""
         outage = self.outage
         if outage is None:
             return False
-        outage.pinged = "answered"
+        outage.note_ping(now, is_answer=True)
         self.history.reached = True
         known = self.history.ever or (outage.cause == "failures" and self.trust.pings > 0)
         return self.is_tenant and known and outage.cause != "timeouts"
@@ -251,16 +251,18 @@ class RouteState(Refusing):
 
         *probed*: parked rows with their last outcomes; rows that failed only as probes count one failure. *many*: so
         many that an outage is more likely, which gets more time. *can_ping*: the smallest request can tell whether the
-        route answers at all; while it does not, that is an outage.
+        route answers at all; until it has done so for as long, that is an outage.
         """
         outage = self.outage
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
         if outage is None or not self.history.ever or now - outage.since < patience:
             return []
-        if can_ping and outage.pinged != "answered":
+        if can_ping and (outage.pinged != "answered" or now - outage.answered_since < patience):
             return []
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
+        if any(last.verdict == "local" for last in lasts.values()):
+            return []  # never sent: this machine was at fault
         if _all_lack_money(lasts.values()):
             return list(self._stop_alone(next(iter(lasts.values())), now))
         are_many = len(lasts) >= self._policy.failure_threshold

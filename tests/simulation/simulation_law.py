@@ -199,7 +199,7 @@ class LifeLog:
                         heard[answer.number] = answer.hint_until
                         rows[answer.number] = answer.row
                     own[answer.row] = max(own.get(answer.row, 0.0), answer.hint_until)
-                elif answer.fate == "good" and (answer.row or self.plan.smallest == "passes"):
+                elif answer.fate == "good":
                     newest = max(newest, answer.number)
                     alone.update(rows[number] for number in heard if number < newest)
                     alone.update(row for number, row in failed.items() if number < newest)
@@ -207,6 +207,12 @@ class LifeLog:
             if call.row and not call.check and call.at < own.get(call.row, 0.0) - slack:
                 early = own[call.row] - call.at
                 raise GuaranteeError(f"claim 8: row {call.row} was sent {early:.3f} s before the time named to it")
+            # What ends in the moment of this call may have allowed it.
+            for answer in answers[at:]:
+                if answer.ended > call.at + 1e-9:
+                    break
+                if answer.fate == "good":
+                    heard = {number: until for number, until in heard.items() if number > answer.number}
             if not heard:
                 continue
             beside = max(0, sum(newest < other.number < call.number for other in calls) - len(heard))
