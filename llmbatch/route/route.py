@@ -22,7 +22,7 @@ from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome
 from llmbatch.route.account import is_money
-from llmbatch.route.base import RAMP_START, RouteHistory, RoutePolicy
+from llmbatch.route.base import RAMP_START, RoutePolicy
 from llmbatch.route.calls import Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,
@@ -34,6 +34,7 @@ from llmbatch.route.decisions import (
     Succeed,
 )
 from llmbatch.route.evidence import RowRecord, is_of_no_api, is_own_error
+from llmbatch.route.history import RouteHistory
 from llmbatch.route.outage import probe_wait
 from llmbatch.route.refusing import Refusing
 
@@ -221,12 +222,13 @@ class RouteState(Refusing):
             return list(self._stop_alone(next(iter(held.values())).last, now))
         is_slow = self.is_silent and self._are_slow(held.values())
         few = rows_left < self._policy.failure_threshold
-        if is_slow and len(self.history.slow) >= self._policy.failure_threshold:
+        if self.history.fail_together(self._policy.failure_threshold):
             few = False  # of all tenants together, there are many
         is_lost = self._unreached is not None and not self.is_reached
         if is_lost or (not few and not all(record.proven for record in held.values())):
             was = self.circuit.phase
             return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))
+        self.evidence.few.update(held if few else ())
         return self._send_alone(held, now)
 
     def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
@@ -277,6 +279,7 @@ class RouteState(Refusing):
         self.window.clear(self.circuit.serial)
         self.limit.restart(RAMP_START, self.circuit.serial)
         over: list[Decision] = [OutageOver(outage.since)] if outage.confirmed else []
+        self.evidence.few.clear()
         alone = self._send_alone(dict(self.evidence.records), now)
         return [CircuitMoved(was, "closed"), *over, *alone, Requeue()]
 

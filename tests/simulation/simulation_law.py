@@ -208,18 +208,19 @@ class LifeLog:
                 early = own[call.row] - call.at
                 raise GuaranteeError(f"claim 8: row {call.row} was sent {early:.3f} s before the time named to it")
             # What ends in the moment of this call may have allowed it.
+            named = heard
             for answer in answers[at:]:
                 if answer.ended > call.at + 1e-9:
                     break
                 if answer.fate == "good":
-                    heard = {number: until for number, until in heard.items() if number > answer.number}
-            if not heard:
+                    named = {number: until for number, until in named.items() if number > answer.number}
+            if not named:
                 continue
-            beside = max(0, sum(newest < other.number < call.number for other in calls) - len(heard))
-            throttled = all(other.fate == "throttled" for other in calls if other.number in heard)
+            beside = max(0, sum(newest < other.number < call.number for other in calls) - len(named))
+            throttled = all(other.fate == "throttled" for other in calls if other.number in named)
             rate = 0.02 if throttled else _highest_rate([other for other in usual if other.number <= newest][-200:])
             needed = max(2, rows_to_open(max(0.02, rate), beside, 1e-3))
-            waits = sorted(heard.values(), reverse=True)
+            waits = sorted(named.values(), reverse=True)
             # Answers to calls that were in flight together name times that are as far apart as they are.
             if len(waits) >= needed and call.at < waits[needed - 1] - 5 * self.plan.latency - 1.0:
                 early = waits[needed - 1] - call.at
