@@ -27,20 +27,20 @@ def build_page(report: RunReport) -> str:
     return "".join(_whole(report))
 
 
-def build_live_page(report: RunReport, *, base: str, up: str = "") -> str:
-    """The document of a server: style and scripts have paths of their own below *base*, and updates come from there.
+def build_live_page(report: RunReport, *, events: str, up: str = "") -> str:
+    """The document of a server: style and scripts have paths of their own, and updates come from the path *events*.
 
-    *up*: where the list of outputs is; empty where there is none.
+    *up*: the path of the list of outputs; empty where there is none.
     """
-    return "".join(_served(report, base, up))
+    return "".join(_served(report, events, up))
 
 
-def live_head(title: str, base: str, events: str) -> str:
-    """The start of a page that a server keeps up to date, as far as its body's first element."""
+def live_head(title: str, events: str) -> str:
+    """The start of a page that a server keeps up to date, as far as its body's first element. All is HTML."""
     return (
         f'{PAGE_START}">\n{_META}'
         f'<title>{title}</title>\n<link rel="icon" href="data:,">\n'
-        f'<link rel="stylesheet" href="{base}static/page.css">\n<script src="{base}static/page.js" defer></script>\n'
+        f'<link rel="stylesheet" href="/static/page.css">\n<script src="/static/page.js" defer></script>\n'
         f'</head>\n<body data-events="{events}">\n<main>\n'
         '<p id="live" class="dim" role="status">Not live: scripts are off. Reload the page to see what is new.</p>\n'
     )
@@ -92,10 +92,10 @@ def _whole(report: RunReport) -> Iterable[str]:
     yield f"<script>{script}</script>\n</body>\n</html>\n"
 
 
-def _served(report: RunReport, base: str, up: str) -> Iterable[str]:
-    yield live_head(escaped(page_title(report)), base, f"{base}events")
+def _served(report: RunReport, events: str, up: str) -> Iterable[str]:
+    yield live_head(escaped(page_title(report)), escaped(events, 4000))
     if up:
-        yield f'<nav><a href="{up}">All outputs</a></nav>\n'
+        yield f'<nav><a href="{escaped(up)}">All outputs</a></nav>\n'
     yield f'<header id="head">\n{header(report)}</header>\n{_time(report)}'
     for key, content in _contents(report, {key for key, _, _ in SECTIONS}):
         yield f'<section id="{key}"{"" if content else " hidden"}>\n{content}</section>\n'
