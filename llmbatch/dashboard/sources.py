@@ -16,15 +16,14 @@ from llmbatch.display.format import waits_for
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.report_read import read_report, report_of
 from llmbatch.display.status_file import read_sidecar, status_path
-from llmbatch.display.status_read import open_for_reading, status_of
+from llmbatch.display.status_read import is_running, status_of
 from llmbatch.outputs.deferred import deferred_path, history_path
 from llmbatch.report.history import History
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.journal import to_iso
 from llmbatch.report.stats import RunStats
-from llmbatch.storage.filesystem import FILESYSTEM
 
-__all__ = ["FileSource", "RunSource", "Source"]
+__all__ = ["FileSource", "RunSource", "Source", "file_states"]
 
 _BUDGET_S = 0.008
 """Seconds for reading lines, of each second: a run that writes thousands of lines a second is not held up by it."""
@@ -125,11 +124,10 @@ class FileSource:
         Raises:
             OutputError: the output cannot be read.
         """
-        state = [_state(path) for path in (self._path, status_path(self._path), history_path(self._path))]
-        state.append(_state(deferred_path(self._path)))
+        state = file_states(self._path)
         if self._known is not None and self._known[0] == state:
             return self._known[1]  # nor is the lock touched, so that no run that begins just now is held up
-        if not self._is_running():
+        if not is_running(self._path):
             self._known = (state, read_report(self._path, version=self._version))
             return self._known[1]
         self._known = None
@@ -148,9 +146,10 @@ class FileSource:
         report = report_of(status, self._history[1], follower.spread, version=self._version, wall=wall)
         return replace(report, latest=follower.latest(), lines_read=follower.rows if follower.is_behind else None)
 
-    def _is_running(self) -> bool:
-        with open_for_reading(self._path) as descriptor:
-            return FILESYSTEM.is_locked(descriptor)
+
+def file_states(output: Path) -> list[tuple[int, int, int] | None]:
+    """What differs once one of the files of *output* has changed: the output, its status, history and deferred rows."""
+    return [_state(path) for path in (output, status_path(output), history_path(output), deferred_path(output))]
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -53,6 +53,8 @@ def report_of(
     if not is_own and not _fits(history, status):
         history = History()
         note = f"{history_path(Path(status.output)).name} is about another output, and is left out"
+    elif not is_own and not history.runs and not any(history.timeline.buckets()) and _has_content(status.output):
+        note = f"{history_path(Path(status.output)).name} holds no history that can be read"
     run = status.run or {}
     journal = status.journal if status.journal.runs else history.journal
     last = history.runs[-1] if history.runs else None
@@ -115,6 +117,13 @@ def _fits(history: History, status: StatusReport) -> bool:
         return False
     names = {_name(run.input) for run in history.runs}
     return not status.input or not names or _name(status.input) in names
+
+
+def _has_content(output: str) -> bool:
+    try:
+        return history_path(Path(output)).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _name(path: str) -> str:

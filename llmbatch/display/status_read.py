@@ -32,7 +32,7 @@ from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.row_spread import RowSpread
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
-__all__ = ["open_for_reading", "read_status", "refuse_moved_run", "status_of"]
+__all__ = ["is_running", "open_for_reading", "read_status", "refuse_moved_run", "status_of"]
 
 _ALIVE_S = 60.0
 """A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
@@ -50,7 +50,7 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
     lines = OutputLines(spread)
     with open_for_reading(path) as descriptor:
         try:
-            is_running = FILESYSTEM.is_locked(descriptor)
+            is_locked = FILESYSTEM.is_locked(descriptor)
             size = os.fstat(descriptor).st_size
             found = scan(descriptor, shown(path))
             for line in read_lines(descriptor, found.end_bytes):
@@ -60,8 +60,18 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
             raise OutputError(f"{path}: cannot be read ({why})", hint="check the file and its disk") from error
     torn_bytes = 0 if found.lacks_newline else max(0, size - found.end_bytes)
     return status_of(
-        path, lines, found.finished.success, found.finished.failed, is_running=is_running, torn_bytes=torn_bytes
+        path, lines, found.finished.success, found.finished.failed, is_running=is_locked, torn_bytes=torn_bytes
     )
+
+
+def is_running(output: Path) -> bool:
+    """Whether a run has the lock of *output*, which is touched for an instant.
+
+    Raises:
+        OutputError: there is no such file, or it cannot be read.
+    """
+    with open_for_reading(output) as descriptor:
+        return FILESYSTEM.is_locked(descriptor)
 
 
 def status_of(
