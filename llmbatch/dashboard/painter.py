@@ -108,7 +108,9 @@ class RunPainter:
         newer = [bucket for bucket in buckets if bucket.start > self._last_bucket]
         chart: JSON = None
         if buckets:
-            chart = {**chart_frame(report, buckets), "buckets": bucket_rows(newer)}
+            # The first ones, and those of a file that was replaced, need all that charts are made from.
+            is_new = not self._last_bucket or buckets[-1].start < self._last_bucket
+            chart = chart_data(report) if is_new else {**chart_frame(report, buckets), "buckets": bucket_rows(newer)}
             self._last_bucket = buckets[-1].start
         status, title = _status(report, is_last=is_last), page_title(report)
         all_parts = self._parts
