@@ -30,9 +30,9 @@ class DashboardOfRun:
     def __init__(
         self, settings: Settings, output: Path | None, command: str, stats: RunStats, history: HistoryFile
     ) -> None:
+        from llmbatch.dashboard.listen import listen
         from llmbatch.dashboard.live import Dashboard
         from llmbatch.dashboard.painter import RunPainter
-        from llmbatch.dashboard.server import listen
         from llmbatch.dashboard.sources import RunSource
 
         self._server: Dashboard | None = None

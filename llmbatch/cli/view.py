@@ -46,7 +46,8 @@ def _found(name: str) -> Path:
 
 async def _serve(paths: list[Path], port: int) -> None:
     from llmbatch.dashboard.catalog import Catalog
-    from llmbatch.dashboard.server import PageServer, listen
+    from llmbatch.dashboard.listen import listen
+    from llmbatch.dashboard.server import PageServer
     from llmbatch.dashboard.site import Site
 
     if not 0 <= port <= 65_535:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import ipaddress
 import logging
 import re
@@ -18,11 +17,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from llmbatch.core.errors import LlmbatchError, UsageError
+from llmbatch.core.errors import LlmbatchError
 from llmbatch.dashboard.channel import Channel
 from llmbatch.report.html.assets import live_script, style_sheet
 
-__all__ = ["PageServer", "listen"]
+__all__ = ["PageServer"]
 
 MOST_WATCHERS: Final = 32
 MOST_CONNECTIONS: Final = 128
@@ -48,22 +47,6 @@ _log = logging.getLogger("llmbatch.dashboard")
 _log.addHandler(logging.NullHandler())  # else a bad request would be told on the standard error of a run
 
 FindChannel = Callable[[str], Awaitable[Channel | None]]
-
-
-def listen(port: int) -> socket.socket:
-    """Open *port* on loopback; 0 takes any that is free.
-
-    Raises:
-        UsageError: it is in use, or may not be opened.
-    """
-    try:
-        return socket.create_server(("127.0.0.1", port), backlog=64)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"port {port} is in use", hint="choose another port, or 0 for any that is free") from error
-        raise UsageError(
-            f"port {port} cannot be opened ({error.strerror or error})", hint="choose a port from 1024 to 65535, or 0"
-        ) from error
 
 
 class PageServer:

@@ -13,10 +13,10 @@ from night_files import DOWN, HOSTILE, WALL, write_night
 
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.dashboard.catalog import Catalog
+from llmbatch.dashboard.listen import listen
 from llmbatch.dashboard.live import Dashboard
 from llmbatch.dashboard.overview import ListPainter
 from llmbatch.dashboard.painter import RunPainter
-from llmbatch.dashboard.server import listen
 from llmbatch.dashboard.sources import FileSource
 from llmbatch.display.report_read import read_report
 from llmbatch.outputs.deferred import history_path

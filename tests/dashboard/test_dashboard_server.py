@@ -20,8 +20,9 @@ from llmbatch.core.errors import UsageError
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.dashboard import server as server_module
 from llmbatch.dashboard.channel import Channel
+from llmbatch.dashboard.listen import listen
 from llmbatch.dashboard.painter import Message, RunPainter, encode
-from llmbatch.dashboard.server import MOST_CONNECTIONS, MOST_WATCHERS, PageServer, listen
+from llmbatch.dashboard.server import MOST_CONNECTIONS, MOST_WATCHERS, PageServer
 from llmbatch.dashboard.sources import FileSource
 
 HOSTILE = '</script><script>alert(1)</script><img src=x onerror="alert(1)">'

@@ -15,8 +15,9 @@ import pytest
 
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.dashboard.catalog import MOST_FILES, Catalog
+from llmbatch.dashboard.listen import listen
 from llmbatch.dashboard.overview import ListPainter, page_path
-from llmbatch.dashboard.server import PageServer, listen
+from llmbatch.dashboard.server import PageServer
 from llmbatch.dashboard.site import Site
 from llmbatch.storage.filesystem import FILESYSTEM
 
