@@ -6,6 +6,7 @@ import html
 import http.client
 import json
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -204,3 +205,34 @@ def test_standard_output_has_a_dashboard_too(live_run: Any) -> None:
 
     assert message["chart"]["buckets"]
     assert run.end()[0] == 0
+
+
+@pytest.mark.slow  # two processes
+def test_the_commands_of_the_page_run(llmbatch: Run, tmp_path: Path, environment: dict[str, str]) -> None:
+    """``docs/dashboard.md`` begins with a run, whose output ``llmbatch view`` shows."""
+    root = Path(__file__).parents[2]
+    blocks = (root / "docs" / "dashboard.md").read_text(encoding="utf-8").split("```sh\n")[1:]
+    words = shlex.split(blocks[0].split("\n")[0])
+    views = [shlex.split(line, comments=True) for line in blocks[1].split("```")[0].splitlines() if line]
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "prompts.jsonl").write_bytes((root / "examples" / "prompts.jsonl").read_bytes())
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    done = llmbatch(*(port if word == "8123" else word for word in words[1:]))
+
+    assert (words[0], done.returncode) == ("llmbatch", 0), done.stderr
+    assert f"dashboard: http://127.0.0.1:{port}/" in done.stderr
+    (tmp_path / "data").mkdir()
+    for view in views:
+        command = [word.replace("/data/runs", str(tmp_path / "data")) for word in view]
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--port", "0"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        found = re.fullmatch(rb"http://127\.0\.0\.1:(\d+)/\n", process.stdout.readline())
+        assert found is not None
+        assert "1 output: 1 finished" in get(int(found[1]))[1]
+        process.terminate()
+        assert process.wait(60) == 0
+        process.stdout.close()

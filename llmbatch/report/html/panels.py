@@ -16,14 +16,15 @@ __all__ = ["PANELS", "PanelSpec", "SeriesSpec", "panel_json", "series_values"]
 class SeriesSpec:
     """One line or area, from a *member* of the buckets. ``kind`` is its class in the style sheet.
 
-    ``measure``: ``rate``, the sum per second times ``times``; ``highest``; ``latency``, which only good calls have;
+    ``measure``: ``rate``, the sum per second times ``times``; ``highest``; ``known``, the highest where it is not 0;
+    ``latency``, which only good calls have;
     ``total``, summed up since the beginning. ``optional``: left out where it is 0 all the time.
     """
 
     name: str
     kind: str
     member: str
-    measure: Literal["rate", "highest", "latency", "total"]
+    measure: Literal["rate", "highest", "known", "latency", "total"]
     times: float = 1.0
     shape: Literal["area", "line"] = "line"
     optional: bool = False
@@ -54,7 +55,7 @@ PANELS = (
         "requests",
         [
             SeriesSpec("in flight", "flight", "in_flight", "highest", shape="area"),
-            SeriesSpec("limit", "limit", "limit", "highest", optional=True),
+            SeriesSpec("limit", "limit", "limit", "known", optional=True),
         ],
     ),
     PanelSpec("Parked", "rows", [SeriesSpec("parked", "parked", "parked", "highest", shape="area")]),
@@ -82,6 +83,8 @@ def series_values(spec: SeriesSpec, cols: Sequence[Column]) -> list[float | None
             return [column.rate(spec.member) * spec.times if column.seconds > 0 else None for column in cols]
         case "highest":
             return [column.sums.get(spec.member, 0.0) if column.seconds > 0 else None for column in cols]
+        case "known":
+            return [column.sums.get(spec.member) or None for column in cols]
         case "latency":
             return [column.sums[spec.member] if column.sums.get("good_calls", 0.0) > 0 else None for column in cols]
         case "total":

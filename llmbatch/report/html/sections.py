@@ -74,7 +74,7 @@ def _tiles(report: RunReport) -> str:
     latency = _latency(report.routes)
     if latency.count:
         p50, p95 = latency.quantile(0.5), latency.quantile(0.95)
-        facts.append(("latency p50, p95", f"{duration(p50)}, {duration(p95)}"))
+        facts.append(("latency p50, p95", f"{_short(p50)}, {_short(p95)}"))
     if report.spread.input_tokens.count:
         tokens = f"{_count(report.spread.input_tokens.total)} in, {_count(report.spread.output_tokens.total)} out"
         facts.append(("tokens", tokens))
@@ -148,7 +148,7 @@ def _distributions(report: RunReport) -> str:
     latency = _latency(report.routes)
     if latency.count:
         bars = [(f"{_seconds(low)} to {_seconds(high)}", rows) for low, high, rows in latency.bars()]
-        p50, p95, p99 = (duration(latency.quantile(share)) for share in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (_short(latency.quantile(share)) for share in (0.5, 0.95, 0.99))
         label = f"Latency of {latency.count:,} answered rows: half within {p50}, 95 % within {p95}, 99 % within {p99}"
         charts.append((bar_chart(f"Latency: p50 {p50}, p95 {p95}, p99 {p99}", bars, label, "p50"), "latency", bars))
     for name, kind, tokens in (
@@ -184,6 +184,11 @@ def _so_far(report: RunReport) -> str:
     return f'<p class="dim">Of the first {report.lines_read:,} of {report.rows:,} rows so far.</p>\n'
 
 
+def _short(value: float | None) -> str:
+    """As :func:`duration`, with milliseconds where that would say 0."""
+    return f"{value * 1000:.3g} ms" if value is not None and value < 0.1 else duration(value)
+
+
 def _seconds(value: float) -> str:
     return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s" if value < 100 else duration(value)
 
@@ -208,8 +213,8 @@ def _routes(report: RunReport) -> str:
                 f"{route.rows:,}",
                 f"{route.failed:,}",
                 "" if speed is None else rate(speed),
-                duration(route.latency.quantile(0.5)) if route.latency.count else "",
-                duration(route.latency.quantile(0.95)) if route.latency.count else "",
+                _short(route.latency.quantile(0.5)) if route.latency.count else "",
+                _short(route.latency.quantile(0.95)) if route.latency.count else "",
                 _count(route.input_tokens),
                 _count(route.output_tokens),
                 cost,

@@ -2,7 +2,7 @@
 // The numbers are in #chart-data, as llmbatch/report/html/chart_data.py writes them; a live page hands in newer ones.
 "use strict";
 const llmbatchCharts = (() => {
-  const GUTTER = 58;
+  const GUTTER = 68;
   const HEIGHT = 104;
   const BAND_HEIGHT = 26;
   const GAP_SHARE = 0.03;
@@ -158,6 +158,8 @@ const llmbatchCharts = (() => {
           return (value / row[at.width]) * spec.times;
         case "highest":
           return value;
+        case "known":
+          return value || null;
         case "latency":
           return row[at.good_calls] > 0 ? value : null;
         default:
