@@ -14,6 +14,7 @@ __all__ = ["Channel"]
 
 _log = logging.getLogger("llmbatch.dashboard")
 _EVERY_S: Final = 1.0
+_OLDEST_PAGE_S: Final = 10.0
 _PAGE_SHARE: Final = 0.02
 """The share of the time that making pages may take, however often somebody reloads one."""
 
@@ -53,7 +54,7 @@ class Channel:
             if self._page is None or began >= self._page_until:
                 self._page = await asyncio.to_thread(self._painter.page)
                 took = loop.time() - began
-                self._page_until = loop.time() + max(self._every_s, took / _PAGE_SHARE)
+                self._page_until = loop.time() + max(self._every_s, min(_OLDEST_PAGE_S, took / _PAGE_SHARE))
             return self._page
 
     async def watch(self) -> AsyncIterator[bytes]:

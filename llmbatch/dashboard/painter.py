@@ -97,11 +97,11 @@ class RunPainter:
             return self._message(report, number, is_last=is_last)
 
     def _message(self, report: RunReport, number: int, *, is_last: bool) -> Message:
-        began = self._clock()
-        is_slow = is_last or began >= self._slow_at
+        is_slow = is_last or self._clock() >= self._slow_at
+        began = time.thread_time()
         parts = live_parts(report, slow=is_slow)
         if is_slow:
-            self._slow_at = began + max(_SLOW_EVERY_S, (self._clock() - began) / _SLOW_SHARE)
+            self._slow_at = self._clock() + max(_SLOW_EVERY_S, (time.thread_time() - began) / _SLOW_SHARE)
         changed = {name: text for name, text in parts.items() if self._parts.get(name) != text}
         self._parts = {**self._parts, **parts}
         buckets = known_buckets(report.history.timeline.buckets())

@@ -228,6 +228,8 @@ def test_a_live_page_takes_what_is_new_without_a_reload(
         page.goto(url)
         until(page, "document.body.dataset.seq > 0")
         page.locator("#numbers summary").click()
+        slider = page.get_by_role("slider", name="Time")
+        assert slider.input_value() == "120"
         before = len(series(page)["answered"])
 
         with output.open("ab") as file:
@@ -241,6 +243,7 @@ def test_a_live_page_takes_what_is_new_without_a_reload(
         assert page.locator("#numbers details").get_attribute("open") is not None
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert series(page)["in flight"][-1] == 7
+        assert slider.input_value() == "121", "the cursor follows what is newest"
         assert "No run goes on here" in (page.locator("#live").text_content() or "")
         assert serious_faults(page) == []
 

@@ -14,6 +14,7 @@ const llmbatchCharts = (() => {
   let charts = []; // {plot, spec, values, labels}
   let zoomed = null; // [from, to] as instants, or null for the whole time
   let chosen = null; // the index that the cursor is at
+  let isFollowing = true; // the cursor stays at the newest value until somebody moves it
   let isSettingScale = false;
   const root = document.getElementById("charts");
 
@@ -301,7 +302,7 @@ const llmbatchCharts = (() => {
       hooks: {
         drawClear: [shade],
         draw: spec ? [] : [band],
-        setCursor: [(plot) => plot.cursor.idx !== null && plot.cursor.event && choose(plot.cursor.idx)],
+        setCursor: [(plot) => plot.cursor.idx !== null && plot.cursor.event && choose(plot.cursor.idx, true)],
         setScale: [(plot, key) => key === "x" && scaleChanged(plot)],
       },
     };
@@ -391,8 +392,9 @@ const llmbatchCharts = (() => {
   }
   const plots = element("div", { class: "plots" });
 
-  function choose(index) {
+  function choose(index, isAsked) {
     chosen = Math.max(0, Math.min(shared.last, index));
+    if (isAsked) isFollowing = chosen === shared.last;
     const { rows, places } = shared;
     const instant = axis.instant(places[chosen]);
     const hasDay = axis.placed[axis.placed.length - 1][1] - axis.placed[0][0] >= 86400;
@@ -415,7 +417,7 @@ const llmbatchCharts = (() => {
   }
 
   slider.addEventListener("input", () => {
-    choose(Number(slider.value));
+    choose(Number(slider.value), true);
     for (const { plot } of charts) {
       const left = plot.valToPos(shared.places[chosen], "x");
       plot.setCursor({ left, top: 0 }, false);
@@ -486,7 +488,7 @@ const llmbatchCharts = (() => {
     compute();
     build();
     slider.max = String(shared.last);
-    choose(chosen === null ? shared.last : chosen);
+    choose(isFollowing || chosen === null ? shared.last : chosen);
   }
 
   function update(news) {
@@ -495,7 +497,6 @@ const llmbatchCharts = (() => {
       return;
     }
     if (data === null) return;
-    const atEnd = chosen === null || chosen >= shared.last;
     const last = data.buckets.length ? data.buckets[data.buckets.length - 1][0] : -Infinity;
     data.buckets.push(...news.buckets.filter((row) => row[0] > last));
     Object.assign(data, { spans: news.spans, shades: news.shades, offsets: news.offsets });
@@ -515,7 +516,7 @@ const llmbatchCharts = (() => {
       applyZoom();
     }
     slider.max = String(shared.last);
-    choose(atEnd ? shared.last : chosen);
+    choose(isFollowing ? shared.last : chosen);
   }
 
   const filled = document.getElementById("chart-data");
