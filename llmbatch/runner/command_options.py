@@ -307,6 +307,25 @@ class CommandOptions(RunOptions):
         sends=True,
         local="folder",
     )
+    dashboard: int | None = option(
+        None,
+        Whole(0, 65_535),
+        "--dashboard",
+        help="Serve the page of llmbatch report, kept up to date, on this port of 127.0.0.1 while the run goes on; 0 "
+        "takes any free port.",
+        unset="none",
+        group="Display",
+        sends=True,
+    )
+    dashboard_show_text: bool = option(
+        False,
+        Switch(),
+        "--dashboard-show-text",
+        help="With --dashboard, show the prompts and answers of the latest rows too.",
+        group="Display",
+        sends=True,
+        local="never",
+    )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(
         False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"
