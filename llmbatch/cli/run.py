@@ -18,6 +18,7 @@ from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.monitoring import serve_metrics
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals
@@ -102,6 +103,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
     observers: list[Observer] = [stats]
     kind = settings.progress
     with contextlib.ExitStack() as stack:
+        stack.enter_context(serve_metrics(settings, stats))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":

@@ -13,7 +13,7 @@ from llmbatch.inputs.format_names import FORMATS, InputFormat
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
-from llmbatch.runner.value_types import Choice, HeaderLines, Names, Switch, Text
+from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -306,6 +306,16 @@ class CommandOptions(RunOptions):
         group="Display",
         sends=True,
         local="folder",
+    )
+    metrics_port: str | None = option(
+        None,
+        Address(),
+        "--metrics-port",
+        help="While the run goes on, serve its metrics to Prometheus at http://127.0.0.1:PORT/metrics.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
     )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(
