@@ -317,6 +317,15 @@ class CommandOptions(RunOptions):
         sends=True,
         local="never",
     )
+    otel: bool = option(
+        False,
+        Switch(),
+        "--otel",
+        help="Send spans and metrics of the run by OTLP to where the standard OTEL_* variables say.",
+        group="Display",
+        sends=True,
+        local="never",
+    )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(
         False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"

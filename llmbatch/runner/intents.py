@@ -105,6 +105,10 @@ _INTENTS: dict[str, str] = {
         ("metrics", "prometheus", "prometheus-port"), "use --metrics-port PORT: metrics for Prometheus, at /metrics"
     ),
     **dict.fromkeys(
+        ("opentelemetry", "otlp", "trace", "traces", "tracing", "otlp-endpoint", "otel-endpoint"),
+        "use --otel, and say where to with OTEL_EXPORTER_OTLP_ENDPOINT",
+    ),
+    **dict.fromkeys(
         ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
     ),
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
