@@ -19,6 +19,7 @@ from pathlib import Path
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.monitoring import send_telemetry, serve_metrics
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals
@@ -104,6 +105,8 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
     kind = settings.progress
     dashboard: DashboardOfRun | None = None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(serve_metrics(settings, stats))
+        telemetry = stack.enter_context(send_telemetry(settings, lambda: display))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":
@@ -140,6 +143,8 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             repair=settings.repair,
             observers=[*observers, _once_started(lambda event: tell(event))],
             environ=os.environ,
+            tracer_provider=telemetry.tracer_provider,
+            meter_provider=telemetry.meter_provider,
             max_answer_memory=settings.max_answer_memory,
             **settings.run_options(),
         )

@@ -13,7 +13,7 @@ from llmbatch.inputs.format_names import FORMATS, InputFormat
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
-from llmbatch.runner.value_types import Choice, HeaderLines, Names, Switch, Text
+from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -322,6 +322,25 @@ class CommandOptions(RunOptions):
         Switch(),
         "--dashboard-show-text",
         help="With --dashboard, show the prompts and answers of the latest rows too.",
+        group="Display",
+        sends=True,
+        local="never",
+    )
+    metrics_port: str | None = option(
+        None,
+        Address(),
+        "--metrics-port",
+        help="While the run goes on, serve its metrics to Prometheus at http://127.0.0.1:PORT/metrics.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
+    )
+    otel: bool = option(
+        False,
+        Switch(),
+        "--otel",
+        help="Send spans and metrics of the run by OTLP to where the standard OTEL_* variables say.",
         group="Display",
         sends=True,
         local="never",
