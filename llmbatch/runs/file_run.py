@@ -237,6 +237,7 @@ class FileRun:
             limit=self._how.limit,
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
+            input_format=self._how.input_format,
         )
 
     async def close_after(

@@ -17,6 +17,7 @@ from simulation_provider import Phase, Provider, Weather
 from simulation_story import INPUT, OUTPUT, StoryLoop
 
 from llmbatch.core.events import CallEnded, CallSent, Event, OptionChanged, RunPaused, RunResumed
+from llmbatch.report.summary import Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
 LONGEST_S = 12 * 3600.0
@@ -99,7 +100,7 @@ def tell(seed: int) -> ControlWatch:
     machine = Machine(Random(seed))
     machine.put(INPUT, b"".join(b'{"prompt":"row %d"}\n' % number for number in range(1, rows + 1)))
     provider = Provider(seed, draw_weather(rng), latency=latency)
-    options = {"rpm": 600.0} if rng.random() < 0.2 else {}
+    rpm = 600.0 if rng.random() < 0.2 else None
     runner = BatchRunner(
         "m",
         base_url="http://p.invalid/v1",
@@ -109,7 +110,7 @@ def tell(seed: int) -> ControlWatch:
         observers=[watch],
         concurrency=f"auto:{concurrency}" if is_auto else concurrency,
         seed=seed,
-        **options,  # type: ignore[arg-type]  # one of the keywords
+        rpm=rpm,
     )
     loop = StoryLoop(limit=LONGEST_S, sync_seconds=0.05, rng=Random(seed))
 
@@ -122,7 +123,8 @@ def tell(seed: int) -> ControlWatch:
     async def main() -> int:
         for at, kind, number in draw_commands(rng, latency * max(1.0, rows / concurrency)):
             asyncio.get_running_loop().call_later(at, give, kind, number)
-        return (await runner.run(INPUT, OUTPUT)).exit_code
+        summary: Summary = await runner.run(INPUT, OUTPUT)
+        return summary.exit_code
 
     try:
         code = loop.run_until_complete(main())
