@@ -159,6 +159,7 @@ async def _run_rows(
             pools=settings.pools,
             cache=settings.cache,
             allow_files=settings.allow_files,
+            server_files=settings.server_files,
             prices=settings.prices,
             schema=schema_of(settings),
             schema_lenient=settings.schema_lenient,
