@@ -18,20 +18,25 @@ from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.keys import can_have_keys, read_keys
+from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.monitoring import send_telemetry, serve_metrics
+from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
-from llmbatch.cli.signals import stop_on_signals
+from llmbatch.cli.signals import stop_on_signals, tell_on_signal
+from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
-from llmbatch.display import make_display
+from llmbatch.display import KeysDisplay, make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
+from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
@@ -101,7 +106,19 @@ def _refuse_to_empty(output: str) -> None:
 
 
 async def _run(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+    async with contextlib.AsyncExitStack() as stack:
+        notifier = make_notifier(settings, stats, command=command)
+        if notifier is not None:
+            await stack.enter_async_context(notifier)
+        return await _run_rows(settings, output, command, stats, notifier)
+
+
+async def _run_rows(
+    settings: Settings, output: str, command: str, stats: RunStats, notifier: Notifier | None
+) -> Summary:
     observers: list[Observer] = [stats]
+    if notifier is not None:
+        observers.append(notifier)
     kind = settings.progress
     dashboard: DashboardOfRun | None = None
     with contextlib.ExitStack() as stack:
@@ -109,6 +126,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
         telemetry = stack.enter_context(send_telemetry(settings, lambda: display))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
+        status_file: StatusFile | None = None
         if output != "-":
             status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
@@ -118,6 +136,10 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             observers.append(stack.enter_context(history))
             if settings.dashboard is not None:
                 dashboard = stack.enter_context(DashboardOfRun(settings, path, command, stats, history))
+        live = LiveControl(output)
+        is_json = kind == "json" and not settings.quiet
+        teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
+        stack.enter_context(tell_on_signal(teller.tell))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
         runner = BatchRunner(
             settings.model,
@@ -142,7 +164,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             schema=schema_of(settings),
             schema_lenient=settings.schema_lenient,
             repair=settings.repair,
-            observers=[*observers, _once_started(lambda event: tell(event))],
+            observers=[*observers, live, _once_started(lambda event: tell(event))],
             environ=os.environ,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
@@ -162,7 +184,15 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             if earlier and event.total_rows != event.done_success + event.done_failed:
                 say(earlier)
 
-        stack.enter_context(stop_on_signals(runner, say))
+        if notifier is not None:
+            notifier.say, after = say, notifier.say
+            stack.callback(setattr, notifier, "say", after)
+        drain = stack.enter_context(stop_on_signals(runner, say))
+        live.begin(runner, stats, drain=drain, say=say)
+        stack.callback(live.close)
+        if settings.input != "-" and isinstance(display, KeysDisplay) and can_have_keys(sys.stdin, sys.stderr):
+            keys = read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
+            stack.enter_context(keys)
         return await runner.run(
             settings.input,
             output,

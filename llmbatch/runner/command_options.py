@@ -315,6 +315,17 @@ class CommandOptions(RunOptions):
         sends=True,
         local="folder",
     )
+    notify: str | None = option(
+        None,
+        Text("CMD"),
+        "--notify",
+        help="Run this shell command when an outage has lasted a minute, when it is over, and when the run ends; it "
+        "gets JSON on standard input, and $NOTIFY_TEXT.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
+    )
     dashboard: int | None = option(
         None,
         Whole(0, 65_535),

@@ -233,7 +233,7 @@ class FileRun:
             done_failed=done.failed,
             total_rows=self._total,
             max_outage=options.max_outage,
-            own_limits=_own_limits(options),
+            own_limits=options.own_limits,
             limit=self._how.limit,
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
@@ -295,9 +295,3 @@ class FileRun:
             name = "standard input" if str(self._input) == "-" else self._input
             return [Notice(now, "warning", f"no rows in {name}")]
         return []
-
-
-def _own_limits(options: RunOptions) -> str:
-    """The limits that the caller set, as flags: ``--rpm 60, --tpm 90000``."""
-    given = (("--rpm", options.rpm), ("--tpm", options.tpm), ("--rpd", options.rpd))
-    return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)
