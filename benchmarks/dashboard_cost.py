@@ -60,8 +60,6 @@ look()
 Path("looks.json").write_text(json.dumps(looks))
 sys.exit(code)
 """
-FIRST_S = 4.0
-"""For so long after the first look at a dashboard its server is loaded, and its first pages are made."""
 
 
 class Client(threading.Thread):
@@ -90,7 +88,7 @@ class Client(threading.Thread):
                 time.sleep(0.05)  # the run has not begun yet
 
 
-def measure(folder: Path, url: str, rows: int, *, clients: int | None) -> dict[str, float]:
+def measure(folder: Path, url: str, rows: int, *, clients: int | None, first_s: float) -> dict[str, float]:
     """CPU seconds and seconds of one run; *clients* None: without a dashboard."""
     output = folder / "o.jsonl"
     for file in folder.glob("*o.*json*"):
@@ -121,10 +119,10 @@ def measure(folder: Path, url: str, rows: int, *, clients: int | None) -> dict[s
         raise SystemExit(f"error: {written} of {rows} rows have a line")
     looks = json.loads((folder / "looks.json").read_text())
     began_at = next((at for at, ours, _, _ in looks if ours > 0.01), looks[0][0])
-    first = next((look for look in looks if look[0] >= began_at + FIRST_S), looks[-1])
+    first = next((look for look in looks if look[0] >= began_at + first_s), looks[-1])
     size = looks[-1][3]
     last = next((look for look, after in pairwise(looks) if after[3] == size), looks[-1])
-    if last[0] - first[0] < FIRST_S:
+    if last[0] - first[0] < first_s:
         raise SystemExit("error: the run is too short; more --rows are needed")
     at, ours, others = (last[n] - first[n] for n in range(3))
     cpu = usage.ru_utime + usage.ru_stime
@@ -144,6 +142,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that each answer takes")
     parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--first", type=float, default=4.0, help="seconds in which the server is loaded")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     ways: dict[str, int | None] = {"none": None, "unwatched": 0, "watched": given.clients}
@@ -156,7 +155,7 @@ def main() -> None:
         for number in range(given.rounds):
             order = list(ways) if number % 2 == 0 else list(reversed(ways))
             for way in order:
-                found[way].append(measure(folder, url, given.rows, clients=ways[way]))
+                found[way].append(measure(folder, url, given.rows, clients=ways[way], first_s=given.first))
     head = f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} processors, server {kind}, "
     print(head + f"{given.rows:,} rows, {given.rounds} rounds, answers after {given.delay} s")
     for way, runs in found.items():
