@@ -98,10 +98,6 @@ _INTENTS: dict[str, str] = {
         "one process sends up to 100,000 requests at a time (-c); split the input to use several machines",
     ),
     **dict.fromkeys(
-        ("dashboard",),
-        "use llmbatch status OUTPUT while the run goes on, --json for numbers, --progress json for a stream of them",
-    ),
-    **dict.fromkeys(
         ("metrics", "prometheus", "prometheus-port"), "use --metrics-port PORT: metrics for Prometheus, at /metrics"
     ),
     **dict.fromkeys(
@@ -113,6 +109,7 @@ _INTENTS: dict[str, str] = {
     ),
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
+    **dict.fromkeys(("ui", "web", "web-ui", "gui"), "use --dashboard PORT, or llmbatch view FOLDER for all runs there"),
     "html": "use --report night.html, or llmbatch report OUTPUT after the run",
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
