@@ -146,6 +146,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             environ=os.environ,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
+            display=False,
             max_answer_memory=settings.max_answer_memory,
             **settings.run_options(),
         )

@@ -33,7 +33,7 @@ from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
 from llmbatch.runs.streaming import ResultStream
 from llmbatch.runs.sync_stream import SyncResultStream
-from llmbatch.runs.watchers import make_telemetry
+from llmbatch.runs.watchers import make_telemetry, show_in_notebook
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -96,6 +96,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         tracer_provider: OpenTelemetry's: a span for each run, and one for each call; None: none. See docs/metrics.md.
         meter_provider: OpenTelemetry's: duration and tokens of calls, and the numbers of runs; None: none.
+        display: in a Jupyter notebook, show each run below its cell, updated in place; elsewhere nothing is shown.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
             verdict, a :class:`~llmbatch.Judgement`, or None for the usual classification.
@@ -147,6 +148,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        display: bool = True,
         canary: object = None,
         judge_error: ErrorJudge | None = None,
         judge_result: ResultJudge | None = None,
@@ -194,6 +196,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         known_prices = Prices.read(None if prices is None else str(prices))
         self._runs = OpenRuns(arguments, self.options, as_observers(observers), known_prices)
         self._runs.watchers += make_telemetry(tracer_provider, meter_provider)
+        if display:
+            self._runs.watchers.append(show_in_notebook)
         self._filesystem = filesystem
         arguments.make(LocalSimulator(), threads=1)
 
