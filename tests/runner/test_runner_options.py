@@ -179,6 +179,8 @@ def test_every_option_but_those_of_the_terminal_is_a_keyword_of_the_library() ->
         "report",
         "metrics_port",
         "otel",
+        "dashboard",
+        "dashboard_show_text",
         "quiet",
         "json",
     }
