@@ -15,9 +15,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
-__all__ = ["Keys", "can_have_keys", "read_keys"]
+__all__ = ["Keys", "read_keys"]
+
+assert sys.platform != "win32"  # noqa: S101 - no such terminals; for the type checker
 
 _LOOK_AGAIN_S = 1.0
 """Seconds until a run in the background looks whether it is in the foreground again; no signal tells of that."""
@@ -29,16 +31,6 @@ _SHOW_CURSOR, _HIDE_CURSOR = b"\x1b[?25h", b"\x1b[?25l"
 
 _MOST_EMPTY = 3
 """Reads in a row that give nothing although there should be something: the terminal has gone."""
-
-
-def can_have_keys(stdin: TextIO | None, stderr: TextIO | None) -> bool:
-    """Whether both are a terminal, and the system knows how to get single keys."""
-    if sys.platform == "win32" or stdin is None or stderr is None:
-        return False
-    try:
-        return os.isatty(stdin.fileno()) and os.isatty(stderr.fileno())
-    except (OSError, ValueError):  # closed, or of no file
-        return False
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
-from llmbatch.cli.keys import can_have_keys, read_keys
 from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.monitoring import send_telemetry, serve_metrics
@@ -27,7 +26,7 @@ from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
-from llmbatch.cli.terminal import print_error, print_note, print_out
+from llmbatch.cli.terminal import is_interactive, print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
 from llmbatch.display import KeysDisplay, make_display
@@ -168,6 +167,7 @@ async def _run_rows(
             environ=os.environ,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
+            display=False,
             max_answer_memory=settings.max_answer_memory,
             **settings.run_options(),
         )
@@ -190,7 +190,9 @@ async def _run_rows(
         drain = stack.enter_context(stop_on_signals(runner, say))
         live.begin(runner, stats, drain=drain, say=say)
         stack.callback(live.close)
-        if settings.input != "-" and isinstance(display, KeysDisplay) and can_have_keys(sys.stdin, sys.stderr):
+        if sys.platform != "win32" and settings.input != "-" and isinstance(display, KeysDisplay) and is_interactive():
+            from llmbatch.cli.keys import read_keys
+
             keys = read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
             stack.enter_context(keys)
         return await runner.run(

@@ -15,6 +15,7 @@ from llmbatch.core.errors import WriteError
 __all__ = [
     "escape_unencodable",
     "hold_descriptors",
+    "is_interactive",
     "print_error",
     "print_note",
     "print_out",
@@ -45,6 +46,14 @@ def tell_note(message: str, hint: str = "", *, as_json: bool = False) -> None:
     print_note(f"note: {message}")
     if hint:
         print_note(f"hint: {hint}")
+
+
+def is_interactive() -> bool:
+    """Whether standard input and standard error are both a terminal."""
+    try:
+        return all(stream is not None and os.isatty(stream.fileno()) for stream in (sys.stdin, sys.stderr))
+    except (OSError, ValueError):  # closed, or of no file
+        return False
 
 
 def hold_descriptors() -> None:

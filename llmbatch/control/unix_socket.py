@@ -36,6 +36,8 @@ def listen(path: Path) -> tuple[socket.socket, os.stat_result]:
         FileExistsError: there is something else at *path*, which is left alone.
         OSError: the file system has no sockets, or the folder cannot be written.
     """
+    if sys.platform == "win32":
+        raise OSError("no such sockets on this system")
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise FileExistsError(17, "something else has this name", str(path))
@@ -71,6 +73,8 @@ def connect(path: Path, timeout: float) -> socket.socket:
     Raises:
         OSError: there is none, nobody listens, or it is somebody else's.
     """
+    if sys.platform == "win32":
+        raise OSError("no such sockets on this system")
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(timeout)
     try:
@@ -84,7 +88,7 @@ def connect(path: Path, timeout: float) -> socket.socket:
 
 def is_owner(connection: socket.socket) -> bool:
     """Whether who has connected is this process's user, or root; True where the system does not tell who it is."""
-    if not hasattr(socket, "SO_PEERCRED"):
+    if sys.platform == "win32" or not hasattr(socket, "SO_PEERCRED"):
         return True
     size = struct.calcsize("3i")
     _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))

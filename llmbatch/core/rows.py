@@ -150,6 +150,12 @@ class Result(Generic[RowT_co, ValueT_co]):
             raise RowFailedError(self.id, self.error_code or self.status, self.error_message or self.reason or "")
         return cast("ValueT_co", self.value)
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        from llmbatch.core.notebook_html import result_html
+
+        return result_html(self)
+
     def json(self) -> JSON:
         """Parse the provider's answer; None if there was none."""
         return None if self.body is None else parse(self.body)

@@ -17,8 +17,9 @@ from llmbatch.drill.score import Call, Downtime, Score, downtimes_of, measure_re
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
-from llmbatch.runner.engine import Engine, RunOutcome
+from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.row_fault import RowFault, find_fault
 from llmbatch.sim.scenario import Scenario

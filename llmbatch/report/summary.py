@@ -108,6 +108,12 @@ class Summary:
         """Whether every row succeeded."""
         return self.exit_code == 0
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        from llmbatch.report.notebook_html import summary_html
+
+        return summary_html(self)
+
     def to_json(self) -> dict[str, JSON]:
         """Convert to JSON values; fractions are rounded to 3 digits."""
         value = as_json(self)

@@ -31,12 +31,13 @@ from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runner.schedule import Scheduler
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
 
-__all__ = ["Engine", "RunOutcome"]
+__all__ = ["Engine"]
 
 _log = logging.getLogger("llmbatch.observers")
 
@@ -49,18 +50,6 @@ MAX_CALLS_PER_TURN = 64
 
 STOPPED_SECONDS = 5.0
 """Delay of a timer, in seconds, above which the process must have been suspended."""
-
-
-class RunOutcome:
-    """How a run ended: ``exit_code`` (0 even if lines are failed), ``reason``, ``hint``, and the error, if any."""
-
-    __slots__ = ("error", "exit_code", "hint", "reason")
-
-    def __init__(self, exit_code: int, reason: str, hint: str = "", error: Exception | None = None) -> None:
-        self.exit_code = exit_code
-        self.reason = reason
-        self.hint = hint
-        self.error = error
 
 
 class Engine:

@@ -24,9 +24,9 @@ from llmbatch.money.prices import Prices
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
-from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords, check_names
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.controls import RunnerControls
 from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator
@@ -35,7 +35,7 @@ from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
 from llmbatch.runs.streaming import ResultStream
 from llmbatch.runs.sync_stream import SyncResultStream
-from llmbatch.runs.watchers import make_telemetry
+from llmbatch.runs.watchers import make_telemetry, show_in_notebook
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -98,6 +98,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
         tracer_provider: OpenTelemetry's: a span for each run, and one for each call; None: none. See docs/metrics.md.
         meter_provider: OpenTelemetry's: duration and tokens of calls, and the numbers of runs; None: none.
+        display: in a Jupyter notebook, show each run below its cell, updated in place; elsewhere nothing is shown.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
             verdict, a :class:`~llmbatch.Judgement`, or None for the usual classification.
@@ -149,6 +150,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         observers: Sequence[Observer | Callable[[Event], object]] = (),
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
+        display: bool = True,
         canary: object = None,
         judge_error: ErrorJudge | None = None,
         judge_result: ResultJudge | None = None,
@@ -196,6 +198,8 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         known_prices = Prices.read(None if prices is None else str(prices))
         self._runs = OpenRuns(arguments, run_options, as_observers(observers), known_prices)
         self._runs.watchers += make_telemetry(tracer_provider, meter_provider)
+        if display:
+            self._runs.watchers.append(show_in_notebook)
         self._filesystem = filesystem
         arguments.make(LocalSimulator(), threads=1)
 

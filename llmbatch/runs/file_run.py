@@ -29,9 +29,9 @@ from llmbatch.outputs.open import open_output
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.costs import Costs
-from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import check_keywords
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob

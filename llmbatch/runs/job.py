@@ -21,8 +21,9 @@ from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.control import Change, Command
 from llmbatch.runner.costs import Costs
-from llmbatch.runner.engine import Engine, RunOutcome
+from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.logging_observer import LoggingObserver
 
 __all__ = ["RunJob", "run_job"]

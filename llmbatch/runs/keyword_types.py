@@ -72,6 +72,7 @@ class Keywords(Options, total=False):
     observers: Sequence[Observer | Callable[[Event], object]]
     tracer_provider: TracerProvider | None
     meter_provider: MeterProvider | None
+    display: bool
     canary: object
     judge_error: ErrorJudge | None
     judge_result: ResultJudge | None

@@ -18,8 +18,8 @@ from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.runner.control import Change, Command, Pause, Resume, changed
 from llmbatch.runner.costs import Costs
-from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments

@@ -1,7 +1,8 @@
-"""Observers that every run has of its own: OpenTelemetry's. They share one fold of the run's events."""
+"""Observers that every run has of its own: OpenTelemetry's, a notebook's display. They share one fold of its events."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["Watcher", "make_telemetry", "watched"]
+__all__ = ["Watcher", "make_telemetry", "show_in_notebook", "watched"]
 
-Watcher = Callable[[RunStats], Observer]
-"""Makes an observer for one run; the statistics are those of the run, and are fed before it sees an event."""
+Watcher = Callable[[RunStats], Observer | None]
+"""Makes an observer for one run, or none; the statistics are those of the run, and are fed before it sees an event."""
 
 
 def watched(observers: Sequence[Observer], watchers: Sequence[Watcher]) -> Sequence[Observer]:
@@ -27,7 +28,8 @@ def watched(observers: Sequence[Observer], watchers: Sequence[Watcher]) -> Seque
     unused = (other for other in observers if isinstance(other, RunStats) and other.started is None)
     stats = next(unused, None) or RunStats()
     others = [other for other in observers if other is not stats]
-    return [stats, *others, *(watcher(stats) for watcher in watchers)]
+    made = [made for watcher in watchers if (made := watcher(stats)) is not None]
+    return [stats, *others, *made] if made else observers
 
 
 def make_telemetry(tracer_provider: TracerProvider | None, meter_provider: MeterProvider | None) -> list[Watcher]:
@@ -56,6 +58,15 @@ def make_telemetry(tracer_provider: TracerProvider | None, meter_provider: Meter
             tracer_provider=tracer_provider, meter_provider=meter_provider, stats=stats, version=version
         )
     ]
+
+
+def show_in_notebook(stats: RunStats) -> Observer | None:
+    """Make the display of a run if this is the kernel of a notebook; None elsewhere."""
+    if "IPython" not in sys.modules:
+        return None
+    from llmbatch.runs.notebook import NotebookDisplay, is_in_notebook
+
+    return NotebookDisplay(stats) if is_in_notebook() else None
 
 
 def _version() -> str:

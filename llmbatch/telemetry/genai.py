@@ -7,6 +7,7 @@ Prompts, answers and error messages, which may repeat prompts, are never among t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from llmbatch.core.call_details import CallDetails
@@ -29,13 +30,15 @@ __all__ = [
     "TOKEN_USAGE",
     "WORKFLOW",
     "Attributes",
+    "Value",
     "answer_attributes",
     "call_attributes",
     "error_type",
     "span_name",
 ]
 
-Attributes = dict[str, str | int | float | bool | Sequence[str]]
+Value = str | int | float | bool | Sequence[str]
+Attributes = dict[str, Value]
 
 OPERATION = "gen_ai.operation.name"
 PROVIDER = "gen_ai.provider.name"
@@ -96,12 +99,13 @@ FUNCTION = "function"
 _LONGEST_BODY = 2_000_000
 
 
-def span_name(attributes: Attributes) -> str:
+def span_name(attributes: Mapping[str, object]) -> str:
     """The name of a call's span: its operation and its model."""
     return f"{attributes[OPERATION]} {attributes[REQUEST_MODEL]}"
 
 
-def call_attributes(route: Route, endpoint: str) -> Attributes:
+@lru_cache(maxsize=1024)
+def call_attributes(route: Route, endpoint: str) -> Mapping[str, Value]:
     """What all calls of a route have in common: operation, provider, model and server."""
     name = route.model or route.label
     prefix, slash, model = name.partition("/")

@@ -225,7 +225,7 @@ class _Metrics:
         self._run_metrics = RunMetrics(stats, clock=lambda: stats.at, version=version)
         self._routes = FirstValues(_MOST_ROUTES)
         self._errors = FirstValues(_MOST_ERRORS)
-        self._attributes: dict[str, genai.Attributes] = {}
+        self._attributes: dict[str, Mapping[str, genai.Value]] = {}
         """Of the calls of each route that is told apart."""
         self._duration = self._meter.create_histogram(
             genai.OPERATION_DURATION,

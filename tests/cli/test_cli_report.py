@@ -272,3 +272,32 @@ def test_the_command_of_the_page_runs(llmbatch: Run, tmp_path: Path) -> None:
 
     assert (words[0], done.returncode) == ("llmbatch", 0), done.stderr
     assert " answered" in heading(tmp_path / "night.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("openai.jsonl", b'{"id":"b_1","custom_id":"r1","response":{"status_code":200,"body":{}},"error":null}\n'),
+        ("anthropic.jsonl", b'{"custom_id":"r1","result":{"type":"succeeded","message":{"id":"m"}}}\n'),
+        ("eval.json", b'{\n  "results": {"version": 3}\n}\n'),
+        ("table.csv", b"id,text\n1,hello\n"),
+        ("binary.jsonl", bytes(range(256)) * 9),
+        ("events.jsonl", b'{"kind":"run","began":"2026-11-27T02:00:00Z"}\n'),
+        ("prompts.jsonl", b'{"prompt":"one"}\n'),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "status", "failed"])
+def test_what_another_tool_wrote_is_refused_and_left_alone(
+    llmbatch_here: Run, tmp_path: Path, two_lines: TwoLines, command: str, name: str, content: bytes
+) -> None:
+    """No page is written, nothing beside it, and the file is as it was."""
+    (tmp_path / name).write_bytes(content)
+
+    done = llmbatch_here(command, name)
+
+    message, hint = two_lines(done.stderr)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message.startswith(f"{name}: is not an output of llmbatch")
+    assert hint
+    assert (tmp_path / name).read_bytes() == content
+    assert {path.name for path in tmp_path.iterdir()} == {name, "home"}

@@ -14,8 +14,9 @@ from llmbatch.core.rows import Result
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
-from llmbatch.runner.engine import Engine, RunOutcome
+from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario
 from llmbatch.sim.virtual import VirtualTransport, run_virtual

@@ -23,8 +23,9 @@ from llmbatch.providers.resolve import ProviderSettings
 from llmbatch.providers.structured.checked import CheckedProvider
 from llmbatch.providers.structured.load import load_schema
 from llmbatch.report.stats import RunStats
-from llmbatch.runner.engine import Engine, RunOutcome
+from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.outcome import RunOutcome
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.row_fault import RowBehavior, RowFault
 from llmbatch.sim.scenario import Phase, Scenario
