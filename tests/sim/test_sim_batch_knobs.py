@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from sim_batches import Api, Form, anthropic_request, ids, openai_line, run
 
 from llmbatch.core.errors import UsageError
-from llmbatch.sim.batches.rules import BatchFault, BatchRules
+from llmbatch.sim.batches.rules import BatchFault, BatchFaultKind, BatchRules
 from llmbatch.sim.batches.uploads import FormBody
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Phase, Scenario
@@ -465,3 +467,13 @@ def test_the_batches_of_each_built_in_scenario_end(number: int) -> None:
     assert provider.ledger is not None
     assert provider.batches.stats.batches >= 10
     assert provider.ledger.payments == succeeded
+
+
+def test_the_documentation_names_every_knob_and_fault() -> None:
+    """Each field of the rules and each kind of fault is in a table of docs/outages.md, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "outages.md").read_text()
+    section = page.partition("## Batch APIs")[2].partition("## The drill")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    named = {name for cell in rows for name in re.findall("`(.*?)`", cell)} - {"kind"}
+
+    assert named == {field.name for field in fields(BatchRules)} - {"faults"} | set(get_args(BatchFaultKind))
