@@ -239,6 +239,22 @@ class FileRun:
             adapts=options.adapts,
         )
 
+    def batch_files(self, first: BatchRow | None) -> BatchFiles:
+        """The open files, for a run over batch APIs; *first*: its first row that can go into a batch."""
+        return BatchFiles(
+            rows=self._rows,
+            input_path=str(self._input),
+            output=self._output,
+            output_path=self._path,
+            writer=self.writer,
+            costs=self.costs,
+            disk=self._filesystem,
+            limit=self._how.limit,
+            is_afresh=self._how.overwrite,
+            first=first,
+            has_success=self.has_success,
+        )
+
     async def close_after(
         self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]
     ) -> tuple[RunOutcome, Sequence[Result]]:

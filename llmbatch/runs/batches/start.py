@@ -1,0 +1,221 @@
+"""Starts a run over batch APIs: what is refused before anything is sent, and the batches before the live rest."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
+from llmbatch.core.exchange import Exchanger
+from llmbatch.core.ports import Provider, Sink, Transport
+from llmbatch.core.rows import Row
+from llmbatch.inputs.input import Input
+from llmbatch.outputs.deferred import batch_journal_path
+from llmbatch.outputs.file import Output
+from llmbatch.outputs.writer import LineWriter
+from llmbatch.providers.batches.families import providers_with_batches
+from llmbatch.runner.costs import Costs
+from llmbatch.runner.engine import RunOutcome
+from llmbatch.runner.options import RunOptions
+from llmbatch.runs.batches.context import BatchParts, BatchRun
+from llmbatch.runs.batches.loop import BatchLoop
+from llmbatch.runs.batches.money import BatchMoney
+from llmbatch.runs.batches.names import job_name
+from llmbatch.runs.batches.record import ChunkRecord
+from llmbatch.runs.batches.rows import BatchProvider, BatchRow, asks_for_stream, bind
+from llmbatch.runs.make_provider import ProviderArguments
+from llmbatch.storage.batch_journal import BatchJournal
+from llmbatch.storage.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    from llmbatch.runs.open_runs import OpenRun
+
+__all__ = ["BatchFiles", "check_batch_options", "check_batch_rows", "job_of", "run_batches"]
+
+_FEW_ROWS = 1000
+_LIVE = "leave out --via batch, or use --tier flex where the provider has it"
+
+
+def check_batch_options(arguments: ProviderArguments, options: RunOptions, input_path: str | Path, output: str) -> None:
+    """Refuse what does not go with ``--via batch``, before any file is opened.
+
+    Raises:
+        UsageError: what, and what to type instead.
+    """
+    if options.via != "batch":
+        given = {"deadline": options.deadline is not None, "detach": options.detach}
+        for name, is_given in given.items():
+            if is_given:
+                raise UsageError(f"--{name} is for batch APIs, and rows are sent live", hint="add --via batch")
+        return
+    model = arguments.model
+    if model is not None and not isinstance(model, str):
+        raise UsageError("via='batch' needs a provider's batch API, and a function is given", hint="leave via out")
+    if arguments.cache is not None:
+        raise UsageError("--cache does not go with --via batch", hint="leave one of them out")
+    if model is not None and model.startswith("pool/"):
+        raise UsageError(f"{model} is a pool, and a batch goes to one model", hint="name one model: -m PROVIDER/MODEL")
+    if options.tier != "standard":
+        raise UsageError(f"--tier {options.tier} does not go with --via batch", hint="leave one of them out")
+    if str(input_path) == "-":
+        raise InputError(
+            "--via batch reads rows again when their results arrive, and standard input can be read once",
+            hint="save it to a file first",
+        )
+    if output == "-":
+        raise OutputError("--via batch needs an output that resumes", hint="name a file: -o results.jsonl")
+
+
+def check_batch_rows(
+    provider: Provider, rows: Input, name: str, options: RunOptions, *, limit: int | None
+) -> BatchRow | None:
+    """Check the first rows: that one can go into a batch, and none asks for a stream. The first one that can.
+
+    Raises:
+        UsageError: what is wrong, of which row, and what to type instead.
+    """
+    if not rows.is_rereadable:
+        raise InputError(
+            f"{name} is a pipe, and --via batch reads rows again when their results arrive",
+            hint="save it to a file first",
+        )
+    first: BatchRow | None = None
+    other = ""
+    with contextlib.closing(rows.peek(limit)) as items:
+        for item in itertools.islice(items, _FEW_ROWS):
+            try:
+                row = bind(cast("BatchProvider", provider), item) if isinstance(item, Row) else None
+            except (MalformedRowError, MissingKeyError):
+                continue
+            if row is None:
+                continue
+            if row.family is None:
+                other = other or f"{row.request.route.label} ({row.request.endpoint})"
+                continue
+            first = first or row
+            if asks_for_stream(row.request.body):
+                raise InputError(
+                    f"{name}:{item.number}: the row sets stream to true, which no batch can give",
+                    hint="remove it from the row, or leave out --via batch",
+                    line=item.number,
+                )
+    if first is None and other:
+        raise UsageError(
+            f"there is no batch API for {other}",
+            hint=f"batch APIs of {providers_with_batches()} are known; {_LIVE}",
+        )
+    return first
+
+
+def check_batch_price(money: BatchMoney, first: BatchRow | None) -> None:
+    """Refuse ``--max-cost`` without a batch price: the cap could not be kept.
+
+    Raises:
+        UsageError: of which model, and what to type.
+    """
+    if first is None or not money.is_capped or money.has_batch_price(first.request.route):
+        return
+    name = first.request.route.model or first.request.route.label
+    raise UsageError(
+        f"--max-cost needs the batch price of {name}, which is unknown",
+        hint=f'name it in a file: --prices prices.toml, with ["{name}".batch], input = 0.125 and output = 1.0',
+    )
+
+
+def job_of(rows: Input, first: BatchRow | None, output: str, *, limit: int | None) -> str:
+    """The name of the job of *rows* with this output."""
+    with contextlib.closing(rows.peek(limit)) as items:
+        item = next(items, None)
+    return job_name(
+        base_url="" if first is None else first.base,
+        endpoint="" if first is None else first.request.endpoint,
+        settings="" if first is None else first.request.settings,
+        first_hash="" if item is None else item.hash,
+        output=Path(output).name,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchFiles:
+    """The open files of a run over batch APIs."""
+
+    rows: Input
+    input_path: str
+    output: Output
+    output_path: str
+    writer: LineWriter
+    costs: Costs
+    disk: Filesystem
+    limit: int | None
+    is_afresh: bool
+    first: BatchRow | None
+    has_success: Callable[[str], bool]
+
+
+async def run_batches(
+    run: OpenRun,
+    sink: Sink,
+    options: RunOptions,
+    arguments: ProviderArguments,
+    files: BatchFiles,
+    money: BatchMoney,
+    skip: Callable[[BatchRun], None],
+    *,
+    wall: Callable[[], float] = time.time,
+) -> RunOutcome:
+    """Run the batches, then send the rest live, and give the outcome. *skip* hears which rows have their line."""
+    engine = run.job.engine
+    exchanger = _exchanger(arguments)
+    journal = BatchJournal(str(batch_journal_path(files.output_path)), files.disk)
+    parts = BatchParts(
+        engine=engine,
+        provider=cast("BatchProvider", run.provider),
+        options=options,
+        input=files.rows,
+        input_path=files.input_path,
+        output_path=files.output_path,
+        limit=files.limit,
+        finished=files.output.finished,
+        sink=sink,
+        writer=files.writer,
+        exchanger=exchanger,
+        money=money,
+        disk=files.disk,
+        wall=wall,
+        has_success=files.has_success,
+    )
+    try:
+        record = ChunkRecord(journal)
+        job = job_of(files.rows, files.first, files.output_path, limit=files.limit)
+        batches = BatchRun(parts, record.board(job), record)
+        loop = BatchLoop(batches, listed=record.listed)
+        with anyio.CancelScope() as scope:
+            run.job.on_stop_now = scope.cancel
+            await loop.run()
+        run.job.on_stop_now = lambda: None
+        skip(batches)
+    finally:
+        journal.close()
+        if exchanger is not arguments.transport:
+            await exchanger.aclose()
+    return await run.finish()
+
+
+def _exchanger(arguments: ProviderArguments) -> Exchanger:
+    transport: Transport | None = arguments.transport
+    if transport is not None:
+        if not callable(getattr(transport, "exchange", None)):
+            raise UsageError(
+                "via='batch' needs a transport with a method exchange()", hint="leave transport out, or add the method"
+            )
+        return cast("Exchanger", transport)
+    from llmbatch.http.exchange import HttpExchanger
+
+    return HttpExchanger(proxy=arguments.proxy)
