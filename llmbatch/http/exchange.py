@@ -7,6 +7,7 @@ reused, so nothing is ever sent twice; no redirects are followed.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -59,6 +60,10 @@ class HttpExchanger:
             yield await stream
         finally:
             connection.abort()
+
+    def wall(self) -> float:
+        """Unix time of this machine."""
+        return time.time()
 
     async def aclose(self) -> None:
         """Cancel name lookups; connections end with their exchanges."""
@@ -225,6 +230,7 @@ class _StreamConnection(Connection):
     def on_headers_complete(self) -> None:
         """Give the head of a final answer to whoever waits for it."""
         super().on_headers_complete()
+        self._is_complete = self._is_complete and self._head is None  # only a tunnel ends with its head
         if self._head is not None and self._reply is not None and not self._head.done():
             self._head.set_result(_StreamedReply(self, self._reply.status, self._reply.headers))
             self._writable.set()

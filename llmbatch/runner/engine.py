@@ -153,6 +153,12 @@ class Engine:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
+    def fail(self, error: InputError) -> None:
+        """End the run before :meth:`run`, as its input cannot be used."""
+        if self._ending is None:
+            self._ending = RunOutcome(2, str(error), error.hint, error)
+            self.emit(RunStopping(self._loop.time(), _reading_failed(error)))
+
     def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:
             self._ending = RunOutcome(exit_code, reason, hint)

@@ -94,8 +94,9 @@ class AnthropicBatches:
 
     async def orphans(self, prefix: str, since: float) -> AsyncIterator[tuple[str, str, float]]:
         """Nothing: there are no files."""
-        for nothing in ():
-            yield nothing
+        nothing: tuple[tuple[str, str, float], ...] = ()
+        for one in nothing:
+            yield one
 
     async def retrieve(self, batch_id: str) -> RemoteBatch:
         """Read one batch.
@@ -165,6 +166,7 @@ def _read(what: str, item: JSON) -> RemoteBatch:
         status=status,
         is_ended=is_ended,
         created_at=_instant(item.get("created_at")),
+        ended_at=_instant(item.get("ended_at")),
         endpoint="/v1/messages",
         rows=sum(counts.values()) if counts else None,
         succeeded=counts.get("succeeded") if is_ended else None,  # zero until then

@@ -30,9 +30,7 @@ class Control:
     *base*: the URL that paths follow; its query is kept. *headers*: those of a row's request. *mask* masks keys.
     """
 
-    def __init__(
-        self, exchanger: Exchanger, base: str, headers: Mapping[str, str], mask: Callable[[str], str]
-    ) -> None:
+    def __init__(self, exchanger: Exchanger, base: str, headers: Mapping[str, str], mask: Callable[[str], str]) -> None:
         self._exchanger = exchanger
         self._parts = urlsplit(base)
         self._headers = {name: text for name, text in headers.items() if name.lower() != "content-type"}
@@ -127,9 +125,7 @@ class Control:
             sent["Content-Type"] = content_type
         self.calls += 1
         try:
-            async with self._exchanger.exchange(
-                HttpCall(method, url, sent, body), timeout=_SILENCE_SECONDS
-            ) as reply:
+            async with self._exchanger.exchange(HttpCall(method, url, sent, body), timeout=_SILENCE_SECONDS) as reply:
                 is_redirect = method == "GET" and reply.status in _REDIRECTS and "location" in reply.headers
                 if not (200 <= reply.status < 300 or is_redirect):
                     raise await self._refusal(what, reply)

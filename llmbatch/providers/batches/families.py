@@ -42,6 +42,8 @@ class BatchFamily:
     """Seconds after which uploaded files expire by themselves; None: it knows no such parameter."""
     output_expires_after_s: int | None = None
     window: str = "24h"
+    least_poll_s: float = 15.0
+    """Shortest time between two listings."""
     hosts: tuple[str, ...] = ()
     """Ends of host names, for servers that are named by ``--base-url`` only."""
 
@@ -83,9 +85,7 @@ FAMILIES: tuple[BatchFamily, ...] = (
         purpose="batch-api",
         hosts=("api.together.xyz", "api.together.ai"),
     ),
-    BatchFamily(
-        name="deepinfra", title="DeepInfra", discount="20 %", label="file name", hosts=("api.deepinfra.com",)
-    ),
+    BatchFamily(name="deepinfra", title="DeepInfra", discount="20 %", label="file name", hosts=("api.deepinfra.com",)),
     BatchFamily(name="doubleword", title="Doubleword", discount="up to 90 %", hosts=("doubleword.ai",)),
     BatchFamily(
         name="nebius",
@@ -95,10 +95,11 @@ FAMILIES: tuple[BatchFamily, ...] = (
         label="file name",
         hosts=("nebius.com", "nebius.ai"),
     ),
-    BatchFamily(name="sim", title="Simulated provider", expires_after_s=30 * 86_400),
+    BatchFamily(name="sim", title="Simulated provider", expires_after_s=30 * 86_400, least_poll_s=1.0),
     BatchFamily(
         name="sim",
         title="Simulated provider",
+        least_poll_s=1.0,
         shape="anthropic",
         endpoints=("messages",),
         max_rows=100_000,

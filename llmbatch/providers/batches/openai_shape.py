@@ -206,6 +206,7 @@ class OpenAIBatches:
             status=status,
             is_ended=status in _ENDED,
             created_at=_instant(known.get("created_at")),
+            ended_at=next((at for at in (_instant(known.get(f"{word}_at")) for word in _ENDED) if at), None),
             endpoint=str(known.get("endpoint") or ""),
             model=str(known.get("model") or known.get("model_id") or ""),
             metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {},
@@ -276,9 +277,7 @@ def _errors(known: Mapping[str, JSON]) -> tuple[BatchError, ...]:
     listed = known.get("errors")
     listed = listed.get("data") if isinstance(listed, dict) else listed
     found = [
-        BatchError(
-            str(item.get("code") or ""), str(item.get("message") or ""), _count(item.get("line"))
-        )
+        BatchError(str(item.get("code") or ""), str(item.get("message") or ""), _count(item.get("line")))
         for item in (listed if isinstance(listed, list) else ())
         if isinstance(item, dict)
     ]

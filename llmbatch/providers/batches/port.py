@@ -27,7 +27,7 @@ class RemoteBatch:
     """A batch as the provider reports it.
 
     ``status`` is the provider's word, ``is_ended`` whether it is a terminal one: an unknown word is not. ``metadata``
-    and ``file_name`` hold its label, where the provider keeps one. ``created_at``: Unix seconds; None: unknown. ``rows``,
+    and ``file_name`` hold its label, where the provider keeps one. Times are Unix seconds; None: unknown. ``rows``,
     ``succeeded`` and ``failed`` are the provider's counts, which may be too low. ``result_files``: what to fetch.
     """
 
@@ -35,6 +35,7 @@ class RemoteBatch:
     status: str
     is_ended: bool
     created_at: float | None = None
+    ended_at: float | None = None
     endpoint: str = ""
     model: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -207,9 +207,7 @@ class Board:
 
     def give_up_ambiguous(self, now: float) -> list[Chunk]:
         """Free the chunks whose create got no answer, and that no listing has shown in time; they may run twice."""
-        late = [
-            chunk for chunk in self.in_state("sending", "ambiguous") if now - chunk.created_at >= AMBIGUOUS_SECONDS
-        ]
+        late = [chunk for chunk in self.in_state("sending", "ambiguous") if now - chunk.created_at >= AMBIGUOUS_SECONDS]
         for chunk in late:
             chunk.move("void", now)
             self.perhaps_twice.append(chunk)

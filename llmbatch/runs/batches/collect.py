@@ -137,9 +137,7 @@ class Collector:
     def _number(self, line: ResultLine, rows: ChunkRows, tally: _Tally) -> int | None:
         """The row that *line* answers; None for a line that is dropped."""
         name = read_custom_id(line.custom_id)
-        if name is None or name.job != self._run.board.job:
-            tally.foreign += 1
-        elif not rows.first <= name.number <= rows.last:
+        if name is None or name.job != self._run.board.job or not rows.first <= name.number <= rows.last:
             tally.foreign += 1
         elif line.reply is not None and name.number in tally.seen:
             pass  # the first line of a row counts
@@ -332,5 +330,3 @@ class _HeldLines:
         if self._fd is not None:
             fd, self._fd = self._fd, None
             self._disk.close(fd)
-
-

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
+from typing import Literal
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.events import CircuitChanged, Event, Notice, OutageEnded, OutageStarted
@@ -66,7 +67,6 @@ class BatchParts:
     money: BatchMoney
     disk: Filesystem
     wall: Callable[[], float]
-    has_success: Callable[[str], bool]
 
 
 class BatchRun:
@@ -108,17 +108,15 @@ class BatchRun:
         """Tell the observers."""
         self.parts.engine.emit(event)
 
-    def tell(self, level: str, message: str, hint: str = "") -> None:
+    def tell(self, level: Literal["info", "warning"], message: str, hint: str = "") -> None:
         """Emit a notice."""
-        kind = "error" if level == "error" else "warning" if level == "warning" else "info"
-        self.emit(Notice(self.now(), kind, message, hint))
+        self.emit(Notice(self.now(), level, message, hint))
 
     def put(self, result: Result) -> None:
         """Write the line of a row."""
         self.written.add(result.number)
         self.parts.sink.put(result)
 
-    @property
     def is_stopping(self) -> bool:
         """Whether the run was told to end."""
         return self.parts.engine.ending is not None
@@ -164,6 +162,12 @@ class BatchRun:
         if account.plane.succeeded():
             self.emit(CircuitChanged(now, account.label, "half_open", "closed", "", 0.0))
             self.emit(OutageEnded(now, account.label, since, now - since))
+
+    def forget_collected(self) -> None:
+        """The output starts afresh: collected batches are over, but those at the provider are still used."""
+        for chunk in self.board.in_state("collected"):
+            chunk.move("void", self.wall())
+            self.record.step("void", chunk, chunk.at, reason="the output started afresh")
 
     def release(self, chunk: Chunk, cost: Decimal = Decimal(0)) -> None:
         """Replace what the cap counts for *chunk* by what it cost."""

@@ -9,28 +9,18 @@ import asyncio
 from decimal import Decimal
 
 from llmbatch.core.batch_events import BatchCancelled, BatchMoved, BatchSubmitted
-from llmbatch.core.calls import Outcome
 from llmbatch.core.events import Progress
-from llmbatch.providers.batches.port import ControlError, RemoteBatch
+from llmbatch.providers.batches.port import ControlError
 from llmbatch.runs.batches.board import LOST_SECONDS, Chunk, Seen
-from llmbatch.runs.batches.collect import Collector
 from llmbatch.runs.batches.context import Account, BatchRun
-from llmbatch.runs.batches.queue import QUEUE_FULL
+from llmbatch.runs.batches.ended import Endings
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
-from llmbatch.runs.batches.validation import fail_named_rows
 
 __all__ = ["BatchLoop"]
 
 _KEPT_SECONDS = 29 * 86_400.0
 """How far back the first listing reaches: what is older has been deleted everywhere."""
-
-_RETRY_SECONDS = 60.0
-_MOST_TRIES = 3
-"""Downloads that may be shorter than the provider's counts before they are believed."""
-
-_GONE_TRIES = 30
-"""Times that results may be missing (404) before they are given up."""
 
 _CANCEL_AGAIN = 600.0
 _INTERRUPT_SECONDS = 30.0
@@ -44,10 +34,9 @@ class BatchLoop:
         self._listed = listed
         """Accounts whose batches an earlier run has found; later ones are in the journal."""
         self._submitter = Submitter(run)
-        self._collector = Collector(run)
+        self._endings = Endings(run, self._submitter)
         self._deadline: Deadline | None = None
         self._is_cancelling = False
-        self._told_waiting = False
 
     def __repr__(self) -> str:
         return f"<BatchLoop of {self._run.board!r}>"
@@ -62,11 +51,11 @@ class BatchLoop:
         """
         run = self._run
         await self._know_accounts()
-        while not run.is_stopping:
+        while not run.is_stopping():
             self._mind_deadline()
             if await self._step():
                 continue
-            if run.is_stopping:
+            if run.is_stopping():
                 break
             if not run.board.open and (self._is_cancelling or not self._submitter.has_more()):
                 break
@@ -78,7 +67,7 @@ class BatchLoop:
                 run.parts.engine.stop(75, self._told_open(), hint="run the same command again to collect them")
                 break
             await run.parts.engine.pause(self._wait())
-        if run.is_stopping:
+        if run.is_stopping():
             await self._end_interrupted()
         run.emit(Progress(run.now(), run.rows.rows_seen, None, exhausted=False))
 
@@ -90,9 +79,9 @@ class BatchLoop:
                 await self._poll(account)
                 return True
         for chunk in run.board.in_state("ended"):
-            account = run.accounts.get(chunk.account)
-            if account is not None and account.plane.is_well and now >= chunk.retry_at:
-                await self._end(account, chunk)
+            owner = run.accounts.get(chunk.account)
+            if owner is not None and owner.plane.is_well and now >= chunk.retry_at:
+                await self._endings.end(owner, chunk)
                 return True
         if self._is_cancelling:
             return await self._cancel_running("the deadline is near")
@@ -160,9 +149,9 @@ class BatchLoop:
     def _interval(self, account: Account) -> float:
         run = self._run
         if self._is_cancelling or run.board.in_state("sending", "ambiguous"):
-            return poll_interval(0.0, run.random.random())
+            return poll_interval(0.0, run.random.random(), account.family.least_poll_s)
         ages = [run.wall() - chunk.created_at for chunk in run.board.open if chunk.account == account.name]
-        return poll_interval(min(ages, default=0.0), run.random.random())
+        return poll_interval(min(ages, default=0.0), run.random.random(), account.family.least_poll_s)
 
     def _tell_seen(self, account: Account, seen: Seen) -> None:
         run = self._run
@@ -237,76 +226,13 @@ class BatchLoop:
         except NotReconciled:
             return True  # its batches are listed in the next step
         run.emit(Progress(run.now(), run.rows.rows_seen, None, exhausted=False))
-        if plan is None or run.is_stopping:
+        if plan is None or run.is_stopping():
             return False
         sent = await self._submitter.submit(plan)
         if sent == "created":
             account = plan.account
-            account.next_poll = min(max(account.next_poll, run.now()), run.now() + poll_interval(0.0, 0.5))
+            account.next_poll = min(max(account.next_poll, run.now()), run.now() + account.family.least_poll_s)
         return True
-
-    # Ended batches.
-
-    async def _end(self, account: Account, chunk: Chunk) -> None:
-        run, remote = self._run, chunk.remote
-        assert remote is not None  # noqa: S101 - it has ended
-        if remote.has_failed and not remote.result_files:
-            await self._end_failed(account, chunk, remote)
-            return
-        try:
-            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries >= _MOST_TRIES)
-        except ControlError as error:
-            chunk.tries += 1
-            chunk.retry_at = run.now() + _RETRY_SECONDS
-            if not error.is_missing:
-                run.plane_failed(account, error)
-            elif chunk.tries >= _GONE_TRIES:
-                run.tell("warning", f"{error.message}: the results are gone; rows without a line are sent again")
-                self._free(chunk)
-            return
-        run.plane_answered(account)
-        if collected == "incomplete":
-            chunk.tries += 1
-            chunk.retry_at = run.now() + _RETRY_SECONDS * chunk.tries
-            return
-        self._submitter.look_again(chunk.label.first, chunk.label.route)
-        self._submitter.capped = None
-        if collected == "collected" and not run.options.keep_remote:
-            await self._delete(account, remote)
-
-    def _free(self, chunk: Chunk) -> None:
-        run = self._run
-        chunk.move("collected", run.wall())
-        run.record.step("collected", chunk, chunk.at, reason="without results")
-        run.release(chunk)
-        self._submitter.look_again(chunk.label.first, chunk.label.route)
-
-    async def _end_failed(self, account: Account, chunk: Chunk, remote: RemoteBatch) -> None:
-        """A batch that was refused as a whole, minutes after it was created: no row ran."""
-        run = self._run
-        first = remote.errors[0] if remote.errors else None
-        code, message = ("batch_failed", "it does not say why") if first is None else (first.code, first.message)
-        chunk.move("void", run.wall())
-        run.record.step("void", chunk, chunk.at, reason=f"{code}: {message}")
-        run.release(chunk)
-        self._submitter.look_again(chunk.label.first, chunk.label.route)
-        self._submitter.capped = None
-        if code in QUEUE_FULL:
-            outcome = Outcome("throttled", scope="key", retry=True, code=code, message=message)
-            self._submitter.queue_full(run.queue_of(account, chunk.label.route or ""), chunk, outcome)
-        elif not await fail_named_rows(run, chunk, remote.errors):
-            reason = f"batch {chunk.batch_id} failed as a whole: {message} ({code})"
-            run.parts.engine.stop(3, reason, hint="correct it, then run the same command again; or leave out --via batch")
-        if not run.options.keep_remote:
-            await self._delete(account, remote)
-
-    async def _delete(self, account: Account, remote: RemoteBatch) -> None:
-        """Delete what is not needed any more at the provider, if possible."""
-        try:
-            await account.api.delete(remote)
-        except ControlError as error:
-            if not error.is_refusal:
-                self._run.plane_failed(account, error)
 
     # Deadline, interruption.
 
@@ -330,7 +256,12 @@ class BatchLoop:
             account = run.accounts.get(chunk.account)
             asked = chunk.cancel_asked_at
             is_asked = asked is not None and now < asked + _CANCEL_AGAIN
-            if account is None or not account.plane.is_well or is_asked or (chunk.remote and chunk.remote.is_cancelling):
+            if (
+                account is None
+                or not account.plane.is_well
+                or is_asked
+                or (chunk.remote and chunk.remote.is_cancelling)
+            ):
                 continue
             chunk.cancel_asked_at = now
             try:
@@ -342,7 +273,7 @@ class BatchLoop:
                 account.next_poll = run.now()
                 return True
             run.plane_answered(account)
-            account.next_poll = min(account.next_poll, run.now() + poll_interval(0.0, 0.5))
+            account.next_poll = min(account.next_poll, run.now() + account.family.least_poll_s)
             run.emit(BatchCancelled(run.now(), chunk.batch_id, reason))
             return True
         return False
@@ -363,7 +294,7 @@ class BatchLoop:
                         await self._poll(account)
                 for chunk in run.board.in_state("ended"):
                     if chunk.account in run.accounts and run.accounts[chunk.account].plane.is_well:
-                        await self._end(run.accounts[chunk.account], chunk)
+                        await self._endings.end(run.accounts[chunk.account], chunk)
         if run.board.open and ending is not None and ending.exit_code != 75:
             run.tell("info", self._told_open(), "run the same command again to collect them, or cancel them")
 
@@ -391,4 +322,3 @@ class BatchLoop:
                 times.append(now + self._deadline.cancel_at - run.wall())
         later = [at for at in times if at > now]
         return max(0.05, min(later, default=now + 15.0) - now)
-

@@ -1,15 +1,13 @@
-"""What rows in batches cost, and the cap of ``--max-cost`` for them. Pure, as :mod:`llmbatch.money` is."""
+"""What rows in batches cost, and the cap of ``--max-cost`` for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 
 from llmbatch.core.calls import Request, Route, Usage
-from llmbatch.money.cap import CostCap
 from llmbatch.money.estimate import CostEstimate
 from llmbatch.money.price import ModelPrice, Price
-from llmbatch.money.prices import Prices
+from llmbatch.runner.costs import Costs
 
 __all__ = ["BatchMoney", "batch_price"]
 
@@ -24,17 +22,13 @@ def batch_price(model: ModelPrice | None) -> Price | None:
 
 
 class BatchMoney:
-    """Costs of rows in batches, by the name under which the prices of a route are found. Not thread-safe.
+    """Costs of rows in batches, under the cap of the run's *costs*. Not thread-safe."""
 
-    *on_reserve* is called once the cap counts what is about to be sent.
-    """
-
-    def __init__(self, prices: Prices, cap: CostCap | None, on_reserve: Callable[[CostCap], None]) -> None:
-        self._prices = prices
-        self._cap = cap
-        self._on_reserve = on_reserve
+    def __init__(self, costs: Costs) -> None:
+        self._prices = costs.prices
+        self._cap = costs.cap
+        self._on_reserve = costs.on_reserve
         self._estimates: dict[str, CostEstimate | None] = {}
-        self._unknown: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<BatchMoney {self._cap!r}>"

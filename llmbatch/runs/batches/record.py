@@ -1,7 +1,7 @@
 """What the journal keeps of each chunk, and the board that it gives at the next start.
 
-One record a step: ``intent`` before the upload, ``sending`` (synced) before the create, ``created`` (synced), ``ended``,
-``collected``, ``void``. The key of a chunk is its rows, generation and route.
+One record per step: ``intent`` before the upload, ``sending`` (synced) before the create, ``created`` (synced),
+``ended``, ``collected``, ``void``. The key of a chunk is its rows, generation and route.
 """
 
 from __future__ import annotations

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import anyio
 
-from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError
+from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError, OutputError, UsageError, WriteError
 from llmbatch.core.exchange import Exchanger
-from llmbatch.core.ports import Provider, Sink, Transport
+from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.rows import Row
 from llmbatch.inputs.input import Input
+from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path
-from llmbatch.outputs.file import Output
-from llmbatch.outputs.writer import LineWriter
 from llmbatch.providers.batches.families import providers_with_batches
-from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.batches.context import BatchParts, BatchRun
 from llmbatch.runs.batches.loop import BatchLoop
-from llmbatch.runs.batches.money import BatchMoney
+from llmbatch.runs.batches.money import BatchMoney, batch_price
 from llmbatch.runs.batches.names import job_name
 from llmbatch.runs.batches.record import ChunkRecord
 from llmbatch.runs.batches.rows import BatchProvider, BatchRow, asks_for_stream, bind
+from llmbatch.runs.batches.skipping import SkippingSource
+from llmbatch.runs.file_run import OpenFiles
 from llmbatch.runs.make_provider import ProviderArguments
 from llmbatch.storage.batch_journal import BatchJournal
-from llmbatch.storage.filesystem import Filesystem
 
 if TYPE_CHECKING:
     from llmbatch.runs.open_runs import OpenRun
 
-__all__ = ["BatchFiles", "check_batch_options", "check_batch_rows", "job_of", "run_batches"]
+__all__ = ["BatchPhase", "check_batch_options", "check_batch_price", "check_batch_rows", "job_of"]
 
 _FEW_ROWS = 1000
 _LIVE = "leave out --via batch, or use --tier flex where the provider has it"
@@ -73,9 +70,7 @@ def check_batch_options(arguments: ProviderArguments, options: RunOptions, input
         raise OutputError("--via batch needs an output that resumes", hint="name a file: -o results.jsonl")
 
 
-def check_batch_rows(
-    provider: Provider, rows: Input, name: str, options: RunOptions, *, limit: int | None
-) -> BatchRow | None:
+def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int | None) -> BatchRow | None:
     """Check the first rows: that one can go into a batch, and none asks for a stream. The first one that can.
 
     Raises:
@@ -114,24 +109,25 @@ def check_batch_rows(
     return first
 
 
-def check_batch_price(money: BatchMoney, first: BatchRow | None) -> None:
+def check_batch_price(prices: Prices, options: RunOptions, first: BatchRow | None) -> None:
     """Refuse ``--max-cost`` without a batch price: the cap could not be kept.
 
     Raises:
         UsageError: of which model, and what to type.
     """
-    if first is None or not money.is_capped or money.has_batch_price(first.request.route):
+    if first is None or options.max_cost is None:
         return
     name = first.request.route.model or first.request.route.label
-    raise UsageError(
-        f"--max-cost needs the batch price of {name}, which is unknown",
-        hint=f'name it in a file: --prices prices.toml, with ["{name}".batch], input = 0.125 and output = 1.0',
-    )
+    if batch_price(prices.of(name)) is None:
+        raise UsageError(
+            f"--max-cost needs the batch price of {name}, which is unknown",
+            hint=f'name it in a file: --prices prices.toml, with ["{name}".batch], input = 0.125 and output = 1.0',
+        )
 
 
-def job_of(rows: Input, first: BatchRow | None, output: str, *, limit: int | None) -> str:
+def job_of(rows: Input, first: BatchRow | None, output: str) -> str:
     """The name of the job of *rows* with this output."""
-    with contextlib.closing(rows.peek(limit)) as items:
+    with contextlib.closing(rows.peek(1)) as items:
         item = next(items, None)
     return job_name(
         base_url="" if first is None else first.base,
@@ -142,70 +138,80 @@ def job_of(rows: Input, first: BatchRow | None, output: str, *, limit: int | Non
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchFiles:
-    """The open files of a run over batch APIs."""
+class BatchPhase:
+    """The batches of a run, before its live rest. One for each run over batch APIs."""
 
-    rows: Input
-    input_path: str
-    output: Output
-    output_path: str
-    writer: LineWriter
-    costs: Costs
-    disk: Filesystem
-    limit: int | None
-    is_afresh: bool
-    first: BatchRow | None
-    has_success: Callable[[str], bool]
+    def __init__(self, arguments: ProviderArguments, options: RunOptions, prices: Prices) -> None:
+        self._arguments = arguments
+        self._prices = prices
+        self._options = options
+        self._first: BatchRow | None = None
+        self._source: SkippingSource
 
+    def check_of(self, provider: Provider, name: str, limit: int | None) -> Callable[[Input], None]:
+        """A check of the input, called *name*, before anything is opened for writing."""
 
-async def run_batches(
-    run: OpenRun,
-    sink: Sink,
-    options: RunOptions,
-    arguments: ProviderArguments,
-    files: BatchFiles,
-    money: BatchMoney,
-    skip: Callable[[BatchRun], None],
-    *,
-    wall: Callable[[], float] = time.time,
-) -> RunOutcome:
-    """Run the batches, then send the rest live, and give the outcome. *skip* hears which rows have their line."""
-    engine = run.job.engine
-    exchanger = _exchanger(arguments)
-    journal = BatchJournal(str(batch_journal_path(files.output_path)), files.disk)
-    parts = BatchParts(
-        engine=engine,
-        provider=cast("BatchProvider", run.provider),
-        options=options,
-        input=files.rows,
-        input_path=files.input_path,
-        output_path=files.output_path,
-        limit=files.limit,
-        finished=files.output.finished,
-        sink=sink,
-        writer=files.writer,
-        exchanger=exchanger,
-        money=money,
-        disk=files.disk,
-        wall=wall,
-        has_success=files.has_success,
-    )
-    try:
+        def check(rows: Input) -> None:
+            self._first = check_batch_rows(provider, rows, name, limit=limit)
+            check_batch_price(self._prices, self._options, self._first)
+
+        return check
+
+    def source(self, source: Source) -> Source:
+        """The source of the live rest of *source*."""
+        self._source = SkippingSource(source)
+        return self._source
+
+    async def run(self, run: OpenRun, sink: Sink, files: OpenFiles) -> RunOutcome:
+        """Run the batches, then send the rest live, and give the outcome.
+
+        Raises:
+            UsageError: a row names no model, or one that cannot be reached.
+            WriteError: the output or the journal cannot be written.
+        """
+        try:
+            await self._run_batches(run, sink, files)
+        except InputError as error:
+            run.job.engine.fail(error)
+        except WriteError as error:
+            run.job.engine.abort(error)
+        return await run.finish()
+
+    async def _run_batches(self, run: OpenRun, sink: Sink, files: OpenFiles) -> None:
+        exchanger = _exchanger(self._arguments)
+        journal = BatchJournal(str(batch_journal_path(files.output_path)), files.disk)
         record = ChunkRecord(journal)
-        job = job_of(files.rows, files.first, files.output_path, limit=files.limit)
-        batches = BatchRun(parts, record.board(job), record)
-        loop = BatchLoop(batches, listed=record.listed)
-        with anyio.CancelScope() as scope:
-            run.job.on_stop_now = scope.cancel
-            await loop.run()
-        run.job.on_stop_now = lambda: None
-        skip(batches)
-    finally:
-        journal.close()
-        if exchanger is not arguments.transport:
-            await exchanger.aclose()
-    return await run.finish()
+        parts = BatchParts(
+            engine=run.job.engine,
+            provider=cast("BatchProvider", run.provider),
+            options=self._options,
+            input=files.rows,
+            input_path=files.input_path,
+            output_path=files.output_path,
+            limit=files.limit,
+            finished=files.output.finished,
+            sink=sink,
+            writer=files.writer,
+            exchanger=exchanger,
+            money=BatchMoney(files.costs),
+            disk=files.disk,
+            wall=exchanger.wall,
+        )
+        try:
+            job = job_of(files.rows, self._first, files.output_path)
+            batches = BatchRun(parts, record.board(job), record)
+            self._source.is_done = batches.written.__contains__
+            if files.is_afresh:
+                batches.forget_collected()
+            loop = BatchLoop(batches, listed=record.listed)
+            with anyio.CancelScope() as scope:
+                run.job.on_stop_now = scope.cancel
+                await loop.run()
+        finally:
+            run.job.on_stop_now = lambda: None
+            journal.close()
+            if self._arguments.transport is None:  # which is closed with the run
+                await exchanger.aclose()
 
 
 def _exchanger(arguments: ProviderArguments) -> Exchanger:

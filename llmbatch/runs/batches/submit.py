@@ -245,9 +245,7 @@ class Submitter:
         chunk.created_at = chunk.at
         run.record.step("sending", chunk, chunk.at)
         try:
-            remote = await account.api.create(
-                chunk.file_id, lines, label.metadata, label.file_name, plan.like.request
-            )
+            remote = await account.api.create(chunk.file_id, lines, label.metadata, label.file_name, plan.like.request)
         except ControlError as error:
             if error.may_have_arrived:
                 chunk.move("ambiguous", run.wall())
@@ -260,12 +258,7 @@ class Submitter:
         chunk.created_at = remote.created_at or chunk.created_at
         board.update(chunk, remote, run.wall())
         run.record.step("created", chunk, run.wall())
-        account.next_poll = 0.0
-        run.emit(
-            BatchSubmitted(
-                *(run.now(), remote.id, chunk.model, label.first, label.last, builder.rows, label.gen)
-            )
-        )
+        run.emit(BatchSubmitted(*(run.now(), remote.id, chunk.model, label.first, label.last, builder.rows, label.gen)))
         return "created"
 
     def _void(self, chunk: Chunk, reason: str) -> None:

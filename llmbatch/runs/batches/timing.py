@@ -11,12 +11,12 @@ _JITTER = 0.1
 _CANCEL_SECONDS = 900.0
 
 
-def poll_interval(age: float, chance: float) -> float:
+def poll_interval(age: float, chance: float, least: float = _LEAST_POLL) -> float:
     """Seconds until the next listing, for batches that are *age* seconds old: a tenth of it, from 15 s to 5 minutes.
 
-    *chance*, 0 to 1, moves it by up to 10 % either way.
+    *least* replaces the 15 s. *chance*, 0 to 1, moves it by up to 10 % either way.
     """
-    return min(_MOST_POLL, max(_LEAST_POLL, age / 10)) * (1 + _JITTER * (2 * chance - 1))
+    return min(_MOST_POLL, max(least, age / 10)) * (1 + _JITTER * (2 * chance - 1))
 
 
 @dataclass(frozen=True, slots=True)
