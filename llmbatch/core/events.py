@@ -13,6 +13,7 @@ from inspect import iscoroutinefunction
 from types import CoroutineType
 from typing import Literal, Protocol, cast, final
 
+from llmbatch.core.batch_events import BatchEvent
 from llmbatch.core.calls import LimitKind, Verdict, record
 from llmbatch.core.errors import UsageError
 from llmbatch.core.rows import Status
@@ -120,6 +121,8 @@ class CallEnded:
     call: int = 0
     cost_usd: Decimal | None = None
     at_risk_usd: Decimal = Decimal(0)
+    via: str = ""
+    """``batch``: a line of a batch's results, which has no latency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +318,7 @@ Event = (
     | Notice
     | RunStopping
     | RunEnded
+    | BatchEvent
 )
 
 

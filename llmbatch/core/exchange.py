@@ -59,6 +59,10 @@ class Exchanger(Protocol):
         """
         ...
 
+    def wall(self) -> float:
+        """Unix time, by which batches are dated: this machine's, or that of a simulated provider."""
+        ...
+
     async def aclose(self) -> None:
         """Close connections; idempotent."""
         ...

@@ -16,7 +16,7 @@ from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.http.body import CODINGS, AnswerMemory, Decompressor
 from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_running, not_sent
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ends_with_connection"]
 
 _numbers = itertools.count(1)
 
@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         if self._waiter is None or self._waiter.done():
             self.abort()
-        elif exc is None and self._reply is not None and _ends_with_connection(self._reply):
+        elif exc is None and self._reply is not None and ends_with_connection(self._reply):
             # Many servers close TLS without close_notify; the JSON parser detects a truncated body.
             self._answer()
         else:
@@ -280,7 +280,8 @@ class Connection(asyncio.Protocol):
         return TransportError(fault, words, sent=self.is_sent)
 
 
-def _ends_with_connection(reply: Reply) -> bool:
+def ends_with_connection(reply: Reply) -> bool:
+    """Whether only the end of the connection ends the body of *reply*."""
     coding = reply.headers.get("transfer-encoding")
     # The parser takes a length that overflows for "until the end", and would accept a truncated body.
     return "content-length" not in reply.headers if coding is None else not coding.lower().endswith("chunked")

@@ -19,6 +19,7 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = [
     "DATASET_STATE",
+    "batch_journal_path",
     "default_output",
     "deferred_path",
     "history_path",
@@ -68,6 +69,12 @@ def history_path(output_path: str | Path) -> Path:
     """Path of the sidecar with the history: ``o.events.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.events.jsonl")
+
+
+def batch_journal_path(output_path: str | Path) -> Path:
+    """Path of the journal of batches: ``o.batch.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
+    path = Path(output_path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.batch.jsonl")
 
 
 def report_path(output_path: str | Path) -> Path:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Literal
 
 from llmbatch.core.events import CircuitState, Notice
 from llmbatch.core.raw_json import JSON
+from llmbatch.report.batches import BatchSnapshot
 from llmbatch.report.spending import Spending
 
 __all__ = ["RouteSnapshot", "RunState", "Snapshot", "as_json"]
@@ -139,6 +140,8 @@ class Snapshot:
     stopping: str | None
     """Why the run is stopping; None while it is not."""
     exit_code: int | None
+    batches: BatchSnapshot = field(default_factory=BatchSnapshot)
+    """The batches at the provider (``--via batch``)."""
 
     @property
     def cost(self) -> float:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchMoved, BatchSubmitted
 from llmbatch.core.events import (
     CallEnded,
     CallSent,
@@ -33,6 +34,7 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
+from llmbatch.report.batches import BatchStats
 from llmbatch.report.counters import CodeCounter, Counts
 from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
@@ -72,6 +74,7 @@ class RunStats:
         self._failures = CodeCounter()
         self._tiers = CodeCounter()
         self._routes: dict[str, RouteStats] = {}
+        self._batches = BatchStats()
         self._notices: deque[Notice] = deque(maxlen=5)
         self._advice = ""
 
@@ -122,6 +125,8 @@ class RunStats:
                 self.stopping = event
             case RunEnded():
                 self.ended = event
+            case BatchSubmitted() | BatchMoved() | BatchCollected() | BatchCancelled():
+                self._batches.observe(event)
             case _:
                 assert_never(event)
 
@@ -164,9 +169,9 @@ class RunStats:
         if route.in_flight:
             route.in_flight -= 1
             self._counts.in_flight -= 1
-        if event.verdict == "success":
+        if event.verdict == "success" and not event.via:
             self._latency.add(event.latency_s)
-        elif event.verdict is not None:
+        elif event.verdict not in (None, "success"):
             self._errors.add(event.code)
             status = "" if event.status is None else f" ({event.status})"
             message = f": {event.message[:300]}" if event.message else ""
@@ -262,8 +267,7 @@ class RunStats:
 
     def last_failure(self, label: str) -> str:
         """Code, status and message of the last failed attempt on a route, such as ``overloaded_error (529): …``."""
-        route = self._routes.get(label)
-        return "" if route is None else route.last_failure
+        return self._routes.get(label, RouteStats(label)).last_failure
 
     def open_circuits(self) -> list[tuple[str, float]]:
         """The routes whose circuit is not closed, each with when it opened."""
@@ -294,7 +298,6 @@ class RunStats:
         total, is_estimate = self._total(done)
         elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
         overall = counts.rows / elapsed if elapsed > 0.05 else 0.0
-        rate = self._rate.per_second(now)
         work_left = self._work_left(done, total, now)
         return Snapshot(
             state=self._state(),
@@ -326,7 +329,7 @@ class RunStats:
             output_tokens=counts.output_tokens,
             latency_p50_s=self._latency.quantile(0.5),
             latency_p95_s=self._latency.quantile(0.95),
-            rows_per_s=rate,
+            rows_per_s=self._rate.per_second(now),
             overall_rows_per_s=overall,
             eta_s=None if downtime.not_closed and work_left else work_left,
             work_left_s=work_left,
@@ -343,6 +346,7 @@ class RunStats:
             max_outage_s=None if started is None else started.max_outage,
             own_limits="" if started is None else started.own_limits,
             adapts=started is not None and started.adapts,
+            batches=self._batches.snapshot(),
             notices=tuple(self._notices),
             stopping=None if self.stopping is None else self.stopping.reason,
             exit_code=None if ended is None else ended.exit_code,

@@ -23,7 +23,10 @@ from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llmbatch.outputs.writer import LineWriter
+    from llmbatch.runs.batches.start import BatchPhase
 
 __all__ = ["OpenRun", "OpenRuns"]
 
@@ -54,6 +57,19 @@ class OpenRuns:
         """Prices and cap of a run whose results have no file that earlier runs wrote to."""
         most = self.options.max_cost
         return Costs(self.prices, None if most is None else CostCap(most))
+
+    def batches(self, input_path: str | Path, output: str) -> BatchPhase | None:
+        """The batches of a run with these files; None if its rows are sent live.
+
+        Raises:
+            UsageError: something does not go with batch APIs.
+        """
+        if self.options.via == "live" and self.options.deadline is None and not self.options.detach:
+            return None
+        from llmbatch.runs.batches.start import BatchPhase, check_batch_options
+
+        check_batch_options(self.arguments, self.options, input_path, output)
+        return BatchPhase(self.arguments, self.options, self.prices)
 
     def __repr__(self) -> str:
         return f"<OpenRuns {len(self._loops)} jobs and writers>"

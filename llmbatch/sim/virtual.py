@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ from llmbatch.sim.response_plan import ResponsePlan, Stats
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["FinishedCall", "VirtualClockLoop", "VirtualReply", "VirtualTimeError", "VirtualTransport", "run_virtual"]
+__all__ = ["FinishedCall", "StreamedReply", "VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -155,28 +155,29 @@ class FinishedCall:
     """Whether an answer came, good or bad, before the caller gave up."""
 
 
-class VirtualReply:
-    """An answer of the batch APIs. Implements :class:`~llmbatch.core.exchange.StreamedReply`."""
+@dataclass(frozen=True, slots=True)
+class StreamedReply:
+    """An answer of the batch APIs, as :class:`llmbatch.core.exchange.StreamedReply`."""
 
-    def __init__(self, reply: BatchReply) -> None:
-        self.status = reply.status
-        self.headers = reply.headers
-        self._reply = reply
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes] = field(repr=False)
 
-    def __repr__(self) -> str:
-        return f"<VirtualReply {self.status}>"
-
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Yield the body.
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The body, once.
 
         Raises:
             TransportError: it breaks off.
         """
-        for piece in self._reply.pieces():
-            await asyncio.sleep(0)
-            yield piece
-        if self._reply.kind == "cut":
-            raise TransportError("truncated", "the answer ended early", sent=True)
+        return self.body
+
+
+async def _pieces(reply: BatchReply) -> AsyncIterator[bytes]:
+    for piece in reply.pieces():
+        await asyncio.sleep(0)
+        yield piece
+    if reply.kind == "cut":
+        raise TransportError("truncated", "the answer ended early", sent=True)
 
 
 class VirtualTransport:
@@ -236,30 +237,52 @@ class VirtualTransport:
                 self._on_call(FinishedCall(request, plan, now - self._first, ended, reply is not None))
 
     @asynccontextmanager
-    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[VirtualReply]:  # noqa: ASYNC109
+    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[StreamedReply]:  # noqa: ASYNC109
         """Send a call of the batch APIs; bodies pass in pieces. Implements :class:`~llmbatch.core.exchange.Exchanger`.
+
+        Raises:
+            TransportError: the provider closes the connection without an answer.
+        """
+        body = call.body if isinstance(call.body, bytes) else call.body.blocks()
+        yield await self.send(call.method, call.url, call.headers, body, timeout=timeout)
+
+    def wall(self) -> float:
+        """Unix time at the provider."""
+        now = asyncio.get_running_loop().time()
+        return self.provider.batches.epoch + now - (now if self._first is None else self._first)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] = b"",
+        *,
+        timeout: float,  # noqa: ASYNC109 - as for post
+    ) -> StreamedReply:
+        """Send a call of the batch APIs whose *body* is there or comes in pieces.
 
         Raises:
             TransportError: the provider closes the connection without an answer.
         """
         loop = asyncio.get_running_loop()
         self._first = loop.time() if self._first is None else self._first
-        parts = urlsplit(call.url)
-        headers = {name.lower(): value for name, value in call.headers.items()}
-        body = self.provider.batches.body(parts.path, headers)
-        if isinstance(call.body, bytes):
-            body.feed(call.body)
+        parts = urlsplit(url)
+        lower = {name.lower(): value for name, value in headers.items()}
+        taken = self.provider.batches.body(parts.path, lower)
+        if isinstance(body, bytes):
+            taken.feed(body)
         else:
-            async for piece in call.body.blocks():
-                body.feed(piece)
+            async for piece in body:
+                taken.feed(piece)
         await asyncio.sleep(_CALL_SECONDS)
         now, origin = loop.time() - self._first, f"{parts.scheme}://{parts.netloc}"
-        reply = self.provider.batches.answer(*(call.method, parts.path, parts.query, headers, body, now), origin=origin)
+        reply = self.provider.batches.answer(method, parts.path, parts.query, lower, taken, now, origin=origin)
         if self._keep_log:
             self.log.append((now, 0 if reply.kind == "close" else reply.status))
         if reply.kind == "close":
             raise TransportError("reset", "the connection was closed without an answer", sent=True)
-        yield VirtualReply(reply)
+        return StreamedReply(reply.status, {name.lower(): text for name, text in reply.headers.items()}, _pieces(reply))
 
     async def aclose(self) -> None:
         """Do nothing: no resource is held."""

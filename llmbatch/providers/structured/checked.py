@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmbatch.core.calls import Outcome, Parsed, Request, Route
+from llmbatch.core.calls import Outcome, Parsed, Reply, Request, Route
 from llmbatch.core.ports import Provider
 from llmbatch.core.rows import Row
 from llmbatch.providers.structured.ask import SchemaAsker
@@ -69,7 +69,15 @@ class CheckedProvider:
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Send once, check the answer, and ask again if it does not fit. Raises only cancellation."""
         outcome = await self._inner.call(request, row, timeout=timeout)
-        if row is None or outcome.verdict != "success":
+        return outcome if row is None else self._checked(outcome, request)
+
+    def judge(self, request: Request, reply: Reply) -> Outcome:
+        """Classify *reply*, of a batch's results, and check it as :meth:`call` does."""
+        outcome: Outcome = self._inner.judge(request, reply)  # type: ignore[attr-defined]  # HTTP providers have it
+        return self._checked(outcome, request)
+
+    def _checked(self, outcome: Outcome, request: Request) -> Outcome:
+        if outcome.verdict != "success":
             return outcome
         found = self._check(outcome, request)
         return _fitting(outcome, found) if isinstance(found, Parsed) else self._misfit(outcome, request, found)

@@ -79,6 +79,11 @@ class BatchService:
         """All batches, oldest first, as they were when last asked about."""
         return self._state.batches
 
+    @property
+    def epoch(self) -> float:
+        """Unix time of the clock's zero."""
+        return self._state.epoch
+
     @staticmethod
     def serves(path: str) -> bool:
         """Whether *path* is of a batch API."""

@@ -1,0 +1,174 @@
+"""What the parts of a run over batch APIs share, and the accounts whose batch APIs they call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from random import Random
+from typing import Literal
+
+from llmbatch.core.errors import InputError
+from llmbatch.core.events import CircuitChanged, Event, Notice, OutageEnded, OutageStarted
+from llmbatch.core.exchange import Exchanger
+from llmbatch.core.ports import Sink
+from llmbatch.core.rows import Result
+from llmbatch.inputs.input import Input
+from llmbatch.outputs.writer import LineWriter
+from llmbatch.providers.batches.control import Control
+from llmbatch.providers.batches.families import BatchFamily
+from llmbatch.providers.batches.make import make_api
+from llmbatch.providers.batches.port import BatchApi, ControlError
+from llmbatch.runner.engine import Engine
+from llmbatch.runner.options import RunOptions
+from llmbatch.runs.batches.board import Board, Chunk
+from llmbatch.runs.batches.control_plane import ControlPlane
+from llmbatch.runs.batches.money import BatchMoney
+from llmbatch.runs.batches.queue import Queue
+from llmbatch.runs.batches.record import ChunkRecord
+from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows
+from llmbatch.storage.filesystem import Filesystem
+from llmbatch.storage.finished_rows import FinishedRows, RowSet
+
+__all__ = ["Account", "BatchParts", "BatchRun"]
+
+
+@dataclass(slots=True)
+class Account:
+    """One key at one address: its batch API, the circuit of its control plane, and its queues by route."""
+
+    name: str
+    label: str
+    """For people and events: ``openai/batch``."""
+    api: BatchApi
+    family: BatchFamily
+    plane: ControlPlane = field(default_factory=ControlPlane)
+    queues: dict[str, Queue] = field(default_factory=dict)
+    is_reconciled: bool = False
+    next_poll: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchParts:
+    """What a run over batch APIs is put together from."""
+
+    engine: Engine
+    provider: BatchProvider
+    options: RunOptions
+    input: Input
+    input_path: str
+    output_path: str
+    limit: int | None
+    finished: FinishedRows
+    sink: Sink
+    writer: LineWriter
+    exchanger: Exchanger
+    money: BatchMoney
+    disk: Filesystem
+    wall: Callable[[], float]
+
+
+class BatchRun:
+    """State that submitting, collecting and the loop share. For one event loop."""
+
+    def __init__(self, parts: BatchParts, board: Board, record: ChunkRecord) -> None:
+        self.parts = parts
+        self.options = parts.options
+        self.board = board
+        self.record = record
+        self.rows = InputRows(parts.input, parts.input_path, parts.disk, limit=parts.limit)
+        self.accounts: dict[str, Account] = {}
+        self.written = RowSet()
+        """Rows that got their line in this phase."""
+        self.tried = RowSet()
+        """Rows that had a failed attempt in a batch."""
+        self.answered: set[str] = set()
+        """Routes that have answered a row."""
+        self.reserved: dict[str, Decimal] = {}
+        """What the cap counts for open chunks, by the file name of their label."""
+        self.random = Random(f"{parts.options.seed}:batches") if parts.options.seed is not None else Random()
+
+    def __repr__(self) -> str:
+        return f"<BatchRun {self.board!r}>"
+
+    def now(self) -> float:
+        """The event loop's clock."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """Unix time."""
+        return self.parts.wall()
+
+    def is_done(self, number: int) -> bool:
+        """Whether the row has its line."""
+        return number in self.written or self.parts.finished.is_done(number)
+
+    def emit(self, event: Event) -> None:
+        """Tell the observers."""
+        self.parts.engine.emit(event)
+
+    def tell(self, level: Literal["info", "warning"], message: str, hint: str = "") -> None:
+        """Emit a notice."""
+        self.emit(Notice(self.now(), level, message, hint))
+
+    def put(self, result: Result) -> None:
+        """Write the line of a row."""
+        self.written.add(result.number)
+        self.parts.sink.put(result)
+
+    def is_stopping(self) -> bool:
+        """Whether the run was told to end."""
+        return self.parts.engine.ending is not None
+
+    def account_of(self, row: BatchRow) -> Account:
+        """The account whose batch API takes *row*, which has one.
+
+        Raises:
+            InputError: it has none; rows are checked before.
+        """
+        known = self.accounts.get(row.account)
+        if known is None:
+            if row.family is None:
+                raise InputError(f"row {row.row.number} goes to a provider without a batch API")
+            control = Control(self.parts.exchanger, row.base, row.request.headers, self.parts.provider.mask)
+            label = f"{row.family.name or row.base}/batch"
+            known = Account(row.account, label, make_api(control, row.family), row.family)
+            self.accounts[row.account] = known
+        return known
+
+    def queue_of(self, account: Account, route: str) -> Queue:
+        """The queue of *route*."""
+        known = account.queues.get(route)
+        if known is None:
+            known = account.queues[route] = Queue(self.options.queue_tokens)
+        return known
+
+    def plane_failed(self, account: Account, error: ControlError) -> None:
+        """A control call got no answer, or a bad one: only probes follow until one is answered."""
+        now, plane = self.now(), account.plane
+        was_open = plane.is_open
+        opens = plane.failed(now, error.message, error.outcome.retry_after)
+        wait = plane.next_probe - now
+        if opens:
+            self.emit(CircuitChanged(now, account.label, "closed", "open", error.message, wait))
+            self.emit(OutageStarted(now, account.label, plane.since, error.message, wait))
+        elif was_open:
+            self.emit(CircuitChanged(now, account.label, "half_open", "open", error.message, wait))
+
+    def plane_answered(self, account: Account) -> None:
+        """A control call was answered."""
+        now, since = self.now(), account.plane.since
+        if account.plane.succeeded():
+            self.emit(CircuitChanged(now, account.label, "half_open", "closed", "", 0.0))
+            self.emit(OutageEnded(now, account.label, since, now - since))
+
+    def forget_collected(self) -> None:
+        """The output starts afresh: collected batches are over, but those at the provider are still used."""
+        for chunk in self.board.in_state("collected"):
+            chunk.move("void", self.wall())
+            self.record.step("void", chunk, chunk.at, reason="the output started afresh")
+
+    def release(self, chunk: Chunk, cost: Decimal = Decimal(0)) -> None:
+        """Replace what the cap counts for *chunk* by what it cost."""
+        self.parts.money.settle(self.reserved.pop(chunk.label.file_name, Decimal(0)), cost)
