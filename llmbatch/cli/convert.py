@@ -189,15 +189,20 @@ def _tell_files(plan: FilePlan, names: Sequence[str], asked: ConvertArguments, s
     for file, name in list(zip(plan.files, names, strict=True))[:_SHOWN_FILES]:
         where = "standard output" if name == "-" else shown(name)
         about = f"{shown(file.label)}, {file.endpoint}"
-        print_note(f"{plural(file.rows, 'row')} in {where} ({file.size_bytes / 1e6:,.1f} MB; {about})")
+        print_note(f"{plural(file.rows, 'row')} in {where} ({_megabytes(file.size_bytes)}; {about})")
     if len(names) > _SHOWN_FILES:
         print_note(f"… {plural(plan.rows, 'row')} in {len(names)} files, the last of them {shown(names[-1])}")
     for code, left in plan.left_out.items():
         lines = ", ".join(map(str, left.lines)) + (", …" if left.count > len(left.lines) else "")
         what = f"left out: {plural(left.count, 'row')} with {code} ({lines}): {shown(left.message)[:200]}"
         print_note(what)
-    words = ["llmbatch", "convert", "--from", shape, "RESULTS", "-i", asked.input, *asked.words]
+    form = "vllm" if plan.files[0].label.startswith("vllm/") else shape
+    words = ["llmbatch", "convert", "--from", form, "RESULTS", "-i", asked.input, *asked.words]
     print_note(f"hint: submit it; then {shlex.join(words)} makes the lines of a run from the results")
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:,.1f} MB" if size_bytes >= 100_000 else f"{size_bytes / 1e3:,.1f} kB"
 
 
 # Results into the lines of a run.

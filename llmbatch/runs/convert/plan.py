@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from llmbatch.core.calls import Request
-from llmbatch.core.errors import InputError, MalformedRowError, UsageError
+from llmbatch.core.errors import MalformedRowError, UsageError
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.providers.batches.anthropic import anthropic_line
 from llmbatch.providers.batches.openai_shape import openai_line
 from llmbatch.runs.batches.names import custom_id
-from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows, asks_for_stream, bind
+from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows, bind
 
 __all__ = ["SHAPES", "BatchFile", "BatchShape", "FilePlan", "LeftOut", "Limits", "encoded", "plan_files"]
 
@@ -115,7 +115,7 @@ def plan_files(
     """Read all *rows* of the input *name*, and say which go into which file of *shape*.
 
     Raises:
-        InputError: the input cannot be read, or a row asks for a stream.
+        InputError: the input cannot be read.
         UsageError: a row is of another wire format, names no model, or one that cannot be reached.
     """
     plan = FilePlan(job, shape)
@@ -133,7 +133,7 @@ def plan_files(
         if limits.row_bytes is not None and size > limits.row_bytes:
             plan.leave_out("too_large", number, f"has {size:,} bytes, and one file takes {limits.row_bytes:,}")
             continue
-        inputs = row.request.body.count(b'",') + 1 if row.request.endpoint == "embeddings" else 1
+        inputs = row.request.body.count(b'",') + 1 if row.request.endpoint == "embeddings" else 0
         file = open_files.get(route)
         if file is None or not _takes(file, limits, size, inputs):
             label = row.request.route.model or row.request.route.label
@@ -180,6 +180,3 @@ def _check(row: BatchRow, name: str, shape: BatchShape) -> None:
         )
         hint = f"convert it with --to {other}" if endpoint in SHAPES[other] else "send it with llmbatch run"
         raise UsageError(text, hint=hint)
-    if asks_for_stream(row.request.body):
-        text = f"{name}:{number}: the row sets stream to true, which no batch can give"
-        raise InputError(text, hint="remove it from the row", line=number)

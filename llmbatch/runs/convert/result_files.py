@@ -83,9 +83,15 @@ def read_results(path: str, shape: ResultShape, disk: Filesystem = FILESYSTEM) -
                 if isinstance(line, LongLine):
                     yield None
                 elif line.strip():
-                    yield read(line)
+                    result = read(line)
+                    yield None if result is not None and _says_nothing(result) else result
     finally:
         disk.close(fd)
+
+
+def _says_nothing(result: ResultLine) -> bool:
+    """Whether it has neither an answer nor a reason for having none, such as a line of another shape."""
+    return result.reply is None and result.code == "no_answer"
 
 
 def _blocks(fd: int, path: str, disk: Filesystem) -> Iterator[bytes]:
