@@ -118,6 +118,10 @@ class AnthropicBatches:
             async for line in stream_lines(blocks):
                 yield _result(line)
 
+    async def was_deleted(self, batch: RemoteBatch) -> bool:
+        """False: a deleted batch is not listed."""
+        return False
+
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel it.
 

@@ -175,6 +175,22 @@ class OpenAIBatches:
                 async for line in stream_lines(blocks):
                     yield _result(line)
 
+    async def was_deleted(self, batch: RemoteBatch) -> bool:
+        """Whether the uploaded file is not there any more.
+
+        Raises:
+            ControlError: it cannot be told now.
+        """
+        if not batch.input_file:
+            return False
+        try:
+            await self._control.json("the state of a file", "GET", f"/files/{batch.input_file}")
+        except ControlError as error:
+            if error.is_missing:
+                return True
+            raise
+        return False
+
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel it.
 

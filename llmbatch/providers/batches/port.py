@@ -123,6 +123,10 @@ class BatchApi(Protocol):
         """Fetch all results of an ended batch as they arrive; None for a line that is none."""
         ...
 
+    async def was_deleted(self, batch: RemoteBatch) -> bool:
+        """Whether its input is not there any more, as after :meth:`delete`. False where that cannot be told."""
+        ...
+
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel it; what it has done is kept."""
         ...

@@ -92,8 +92,11 @@ class Collector:
             for turn in rows.load(lambda number: not run.is_done(number)):
                 del turn
                 await asyncio.sleep(0)
-            await self._read(account, chunk, remote, rows, held, tally)
-            if not accepts_missing and self._is_incomplete(remote, tally):
+            if rows.count:
+                await self._read(account, chunk, remote, rows, held, tally)
+            else:  # all its rows have their lines
+                tally.answers = label.rows or remote.rows or 0
+            if rows.count and not accepts_missing and self._is_incomplete(remote, tally):
                 return "incomplete"
             verdict = whole_batch_refused(
                 tally.refused,

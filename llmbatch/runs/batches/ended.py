@@ -46,11 +46,10 @@ class Endings:
         except ControlError as error:
             chunk.tries += 1
             chunk.retry_at = run.now() + _RETRY_SECONDS
-            if not error.is_missing:
+            if error.is_missing:
+                await self._end_missing(account, chunk, remote, error)
+            else:
                 run.plane_failed(account, error)
-            elif chunk.tries >= _GONE_TRIES or (remote.ended_at or run.wall()) < run.wall() - LOST_SECONDS:
-                run.tell("warning", f"{error.message}: the results are gone; rows without a line are sent again")
-                self._free(chunk)
             return
         run.plane_answered(account)
         if collected == "incomplete":
@@ -61,6 +60,24 @@ class Endings:
         self._submitter.capped = None
         if collected == "collected" and not run.options.keep_remote:
             await self._delete(account, remote)
+
+    async def _end_missing(self, account: Account, chunk: Chunk, remote: RemoteBatch, error: ControlError) -> None:
+        """The results are not found: not yet, or not any more, as an earlier run has collected and deleted them."""
+        run = self._run
+        is_old = (remote.ended_at or run.wall()) < run.wall() - LOST_SECONDS
+        try:
+            was_deleted = await account.api.was_deleted(remote)
+        except ControlError as failure:
+            run.plane_failed(account, failure)
+            return
+        if was_deleted:
+            self._free(chunk)
+        elif is_old or chunk.tries >= _GONE_TRIES:
+            run.tell(
+                "warning",
+                f"{error.message}: the results are gone; rows without a line are sent again, and may be paid for twice",
+            )
+            self._free(chunk)
 
     def _free(self, chunk: Chunk) -> None:
         """Give up the results of a batch: they are not at the provider any more."""

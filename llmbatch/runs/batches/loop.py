@@ -11,9 +11,10 @@ from decimal import Decimal
 from llmbatch.core.batch_events import BatchCancelled, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError
-from llmbatch.runs.batches.board import LOST_SECONDS, Chunk, Seen
+from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
+from llmbatch.runs.batches.names import read_label
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 
@@ -124,7 +125,12 @@ class BatchLoop:
         since = board.since(run.wall(), _KEPT_SECONDS)
         if not account.is_reconciled and account.name not in self._listed:
             since = run.wall() - _KEPT_SECONDS
+        is_first = not account.is_reconciled and account.name not in self._listed
+        orphans: list[tuple[str, str, float]] = []
         try:
+            if is_first:  # before the listing, which may not show a batch yet whose file is there
+                young = run.wall() - AMBIGUOUS_SECONDS
+                orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", young)]
             listed = [one async for one in account.api.batches(since) if board.is_of_interest(one)]
         except ControlError as error:
             if error.is_refusal:
@@ -136,6 +142,12 @@ class BatchLoop:
         run.plane_answered(account)
         seen = board.see(listed, account.name, run.wall())
         self._tell_seen(account, seen)
+        for file_id, name, created_at in orphans:
+            label = read_label({}, name)
+            if label is not None and board.hold_orphan(label, account.name, file_id, created_at, run.wall()):
+                run.tell(
+                    "info", f"rows {label.first} to {label.last} were uploaded a moment ago: their batch is awaited"
+                )
         for chunk in seen.missing:
             await self._look_for(account, chunk)
         for chunk in board.give_up_ambiguous(run.wall()):
