@@ -9,6 +9,7 @@ import time
 
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.failed import failure_lines
+from llmbatch.display.batches import batches_left
 from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import Deferred, StatusReport, next_step
@@ -30,6 +31,7 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
         facts += _movement(report, run)
+    facts += batches_left(run.get("batches"))
     elif report.state == "stopped" and run.get("stopping"):
         facts.append(("reason", shown(run["stopping"], 300)))
     now = time.time() if wall is None else wall

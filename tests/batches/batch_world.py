@@ -63,7 +63,7 @@ class LifeTransport(VirtualTransport):
         return EPOCH + self._world.clock + asyncio.get_running_loop().time()
 
     @contextlib.asynccontextmanager
-    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[_Reply]:  # noqa: ASYNC109
+    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[_Reply]:
         self.calls += 1
         dies = self.calls == self._kill_call
         name = f"{call.method} {call.url.removeprefix(ORIGIN).partition('?')[0]}"
@@ -105,6 +105,8 @@ class World:
         self.log: list[tuple[float, str]] = []
         self.events: list[Event] = []
         self.summaries: list[Summary] = []
+        self.disk_calls = self.network_calls = 0
+        """Calls of the last life."""
         make = body or self._row
         self.machine.put(INPUT, b"".join(make(number) + b"\n" for number in range(1, rows + 1)))
 
@@ -128,16 +130,15 @@ class World:
         disk = SimulatedFilesystem(self.machine)
         disk.die_at_call = die_at_disk_call
         transport = LifeTransport(self, kill_call, when, disk)
-        runner = BatchRunner(
+        settings: Any = {"via": "batch", "endpoint": self.endpoint, "seed": self.seed, **options}
+        runner = BatchRunner[Any, None](
             "m",
             base_url=f"{ORIGIN}/v1",
             environ={},
-            endpoint=self.endpoint,
             transport=transport,
             filesystem=disk,
             observers=[self.events.append],
-            seed=self.seed,
-            **{"via": "batch", **options},
+            **settings,
         )
         if stop_at is not None:
             loop.call_later(stop_at, lambda: runner.stop(signal=2, now=stop_now))

@@ -53,9 +53,13 @@ class AnthropicBatches:
         """The request of a row, in pieces, with a line break that :meth:`create` turns into a comma."""
         return (f'{{"custom_id":"{custom_id}","params":'.encode(), one_line(request.body), b"}\n")
 
-    async def upload(self, name: str, lines: Upload) -> str:
+    async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
         """Nothing: there are no files."""
-        return ""
+        return "", True
+
+    async def is_processed(self, file_id: str) -> bool:
+        """True: there are no files."""
+        return True
 
     async def create(
         self, file_id: str, lines: Upload, metadata: Mapping[str, str], name: str, request: Request

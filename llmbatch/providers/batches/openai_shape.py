@@ -54,8 +54,8 @@ class OpenAIBatches:
         head = f'{{"custom_id":"{custom_id}","method":"POST","url":"{_URLS[request.endpoint]}","body":'
         return (head.encode(), one_line(request.body), b"}\n")
 
-    async def upload(self, name: str, lines: Upload) -> str:
-        """Upload *lines* as a file.
+    async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
+        """Upload *lines* as a file; its id, and whether it may be used at once.
 
         Raises:
             ControlError: it failed.
@@ -69,7 +69,15 @@ class OpenAIBatches:
         form = _Form(fields, name, lines)
         path = self._family.upload_path
         answer = await self._control.send("the upload of a batch", "POST", path, form, form.content_type)
-        return _id_of("the upload of a batch", answer)
+        return _id_of("the upload of a batch", answer), _is_processed(answer)
+
+    async def is_processed(self, file_id: str) -> bool:
+        """Whether an uploaded file may be used now.
+
+        Raises:
+            ControlError: it cannot be told now.
+        """
+        return _is_processed(await self._control.json("the state of a file", "GET", f"/files/{file_id}"))
 
     async def create(
         self, file_id: str, lines: Upload, metadata: Mapping[str, str], name: str, request: Request
@@ -287,6 +295,12 @@ def _result(line: bytes) -> ResultLine | None:
     given = error.get("status") or error.get("status_code")
     status = given if isinstance(given, int) else 500
     return ResultLine(custom_id, Reply(status, headers, dumps({"error": error}).encode()))
+
+
+def _is_processed(file: JSON) -> bool:
+    """Whether a file may be used; one that has no status, or an unknown one, may."""
+    status = file.get("status") if isinstance(file, dict) else None
+    return status not in ("uploaded", "pending", "processing", "running")
 
 
 def _errors(known: Mapping[str, JSON]) -> tuple[BatchError, ...]:

@@ -97,8 +97,12 @@ class BatchApi(Protocol):
         """The line of a row, in pieces; the request's body is one of them, unchanged but for line breaks."""
         ...
 
-    async def upload(self, name: str, lines: Upload) -> str:
-        """Upload the *lines* as a file; its id. Empty for providers without files."""
+    async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
+        """Upload the *lines* as a file; its id, and whether it may be used at once. No id: there are no files."""
+        ...
+
+    async def is_processed(self, file_id: str) -> bool:
+        """Whether an uploaded file may be used now."""
         ...
 
     async def create(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbatch.core.batch_events import BatchLost
 from llmbatch.core.calls import Outcome
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import LOST_SECONDS, Chunk
@@ -73,6 +74,7 @@ class Endings:
         if was_deleted:
             self._free(chunk)
         elif is_old or chunk.tries >= _GONE_TRIES:
+            run.emit(BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "the results of a batch are gone"))
             run.tell(
                 "warning",
                 f"{error.message}: the results are gone; rows without a line are sent again, and may be paid for twice",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from llmbatch.core.batch_events import BatchCancelled, BatchMoved, BatchSubmitted
+from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError
 from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
@@ -206,6 +206,8 @@ class BatchLoop:
             run.release(chunk)
             self._submitter.look_again(chunk.label.first, chunk.label.route)
             minutes = LOST_SECONDS / 60
+            lost = BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "a batch is not found any more")
+            run.emit(lost)
             run.tell(
                 "warning",
                 f"batch {chunk.batch_id} is neither listed nor found any more, for {minutes:.0f} minutes: its "
@@ -219,7 +221,9 @@ class BatchLoop:
     def _give_up(self, chunk: Chunk) -> None:
         run = self._run
         run.record.step("void", chunk, run.wall(), reason="no answer to its create, and not listed")
-        run.release(chunk, run.reserved.get(chunk.label.file_name, Decimal(0)))  # it may be billed
+        most = run.reserved.get(chunk.label.file_name, Decimal(0))
+        run.release(chunk, most)  # it may be billed
+        run.emit(BatchLost(run.now(), "", chunk.label.rows or 0, "the creation of a batch got no answer", most))
         self._submitter.look_again(chunk.label.first, chunk.label.route)
         run.tell(
             "warning",

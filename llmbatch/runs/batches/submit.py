@@ -31,6 +31,9 @@ _FEW_ROWS = 50
 
 _TOO_LARGE = 413
 
+_READY_SECONDS = 600.0
+"""How long an uploaded file may take until it can be used."""
+
 _USUAL_ROWS = 100_000
 """The most rows of a chunk unless more are asked for: what stands to be paid twice if a create's answer is lost."""
 
@@ -237,10 +240,16 @@ class Submitter:
         run.parts.money.reserve(plan.most)
         run.reserved[label.file_name] = plan.most
         try:
-            chunk.file_id = await account.api.upload(label.file_name, lines)
+            chunk.file_id, is_ready = await account.api.upload(label.file_name, lines)
+            is_ready = is_ready or await self._is_processed(account, chunk.file_id)
         except ControlError as error:
             self._void(chunk, str(error))
             return self._failed(account, plan, chunk, error)
+        if not is_ready or run.is_stopping():
+            self._void(chunk, "the uploaded file is not ready")
+            run.queue_of(account, plan.route).failed(run.now())
+            await self._drop_file(account, chunk)
+            return "waiting"
         chunk.move("sending", run.wall())
         chunk.created_at = chunk.at
         run.record.step("sending", chunk, chunk.at)
@@ -260,6 +269,17 @@ class Submitter:
         run.record.step("created", chunk, run.wall())
         run.emit(BatchSubmitted(*(run.now(), remote.id, chunk.model, label.first, label.last, builder.rows, label.gen)))
         return "created"
+
+    async def _is_processed(self, account: Account, file_id: str) -> bool:
+        """Wait until an uploaded file may be used; False if it takes 10 minutes, or the run is told to end."""
+        run, wait = self._run, 1.0
+        until = run.now() + _READY_SECONDS
+        while run.now() < until and not run.is_stopping():
+            await run.parts.engine.pause(wait)
+            if await account.api.is_processed(file_id):
+                return True
+            wait = min(15.0, 2 * wait)
+        return False
 
     def _void(self, chunk: Chunk, reason: str) -> None:
         run = self._run
