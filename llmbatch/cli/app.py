@@ -29,6 +29,10 @@ _CHECK_HELP = """Read and validate every row, estimate tokens and time, send not
 
 Takes the flags of llmbatch run. Exit code 1 if rows are malformed, 2 with --strict or if no row could be sent."""
 
+_CONVERT_HELP = """Turn rows into batch files, and the results of batches back into the lines of a run. Sends nothing.
+
+For those who submit batches by hand or run vllm run-batch. Give --from the same flags (-m, -s, -t, …) as --to."""
+
 _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner, hours in seconds.
 
 The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
@@ -66,6 +70,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
     app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=_REPORT_EPILOG)(_report)
     app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
+    app.command("convert", help=_CONVERT_HELP)(_deferred)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -78,7 +83,7 @@ def build_app() -> typer.core.TyperGroup:
     for parameter in command.params:
         if parameter.name in ("install_completion", "show_completion") and getattr(parameter, "is_flag", False):
             parameter.default = False  # else typer loads pydantic (60 ms) to find that None is no boolean
-    command.deferred = {"run": _build_run, "check": _build_check}
+    command.deferred = {"run": _build_run, "check": _build_check, "convert": _build_convert}
     sim_command = command.commands["sim"]
     assert isinstance(sim_command, PlainGroup)  # noqa: S101
     sim_command.deferred = {"drill": _build_drill}
@@ -99,6 +104,12 @@ def _build_check(help_text: str) -> typer.core.TyperCommand:
     from llmbatch.cli.option_commands import build_check
 
     return build_check(help_text)
+
+
+def _build_convert(help_text: str) -> typer.core.TyperCommand:
+    from llmbatch.cli.option_commands import build_convert
+
+    return build_convert(help_text)
 
 
 def _build_drill(help_text: str) -> typer.core.TyperCommand:

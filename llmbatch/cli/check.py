@@ -39,7 +39,7 @@ from llmbatch.runs.preflight import (
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
-__all__ = ["check"]
+__all__ = ["check", "keyless_provider"]
 
 _PROGRESS_SECONDS = 5.0
 
@@ -80,13 +80,13 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     check_cache_path(settings.cache, settings.input, output)
     prices = Prices.read(settings.prices)
     schema = schema_of(settings)
-    provider = _provider(settings, schema, warn=warnings.append)
+    provider = keyless_provider(settings, schema, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     shape = settings.shape
     with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
         name = settings.input
         try:
-            sender = _provider(settings, schema, needs_keys=True)
+            sender = keyless_provider(settings, schema, needs_keys=True)
             check_first_row(sender, rows, name, limit=settings.limit, strict=False)
         except (InputError, MissingKeyError):
             raise
@@ -125,13 +125,18 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     return report
 
 
-def _provider(
+def keyless_provider(
     settings: Settings,
     schema: AnswerSchema | None,
     *,
     needs_keys: bool = False,
     warn: Callable[[str], None] = lambda text: None,
 ) -> HttpProvider | SeveralProviders:
+    """A provider that makes the requests of a run with these *settings* and sends none; see :func:`sending_nothing`.
+
+    Raises:
+        UsageError: a value cannot be meant.
+    """
     return sending_nothing(
         model=settings.model,
         base_url=settings.base_url,

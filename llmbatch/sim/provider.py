@@ -27,7 +27,7 @@ from llmbatch.sim.answer_text import write_answer
 from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
 from llmbatch.sim.batches.ledger import Ledger
 from llmbatch.sim.batches.rules import BatchRules
-from llmbatch.sim.batches.run_rows import RowRunner, text_of_row
+from llmbatch.sim.batches.run_rows import RowRunner
 from llmbatch.sim.batches.service import BatchService
 from llmbatch.sim.capacity import CapacityLimiter
 from llmbatch.sim.faulty_plans import corrupted, error_plan, outage, throttling
@@ -177,8 +177,8 @@ class SimulatedProvider:
             *(plan, self._scenario_of(name), phase, name, dialect, headers, body, document, elapsed)
         )
         self._count(plan, name, elapsed)
-        if self.ledger is not None and plan.good and document is not None:
-            self.ledger.pay_live(text_of_row(path, document))
+        if self.ledger is not None and plan.good:
+            self.ledger.pay_live(plan.row)
         return plan
 
     def answer_row(
@@ -356,14 +356,14 @@ class SimulatedProvider:
         return None if is_admitted else outage(dialect, phase.statuses or (503,), pick)
 
     def _good_plan(self, request: SimRequest, suffix: str, delay: float, median: float) -> ResponsePlan:
+        row = request.opening or request.prompt
         dialect: Dialect = "anthropic" if request.endpoint in ("messages", "count_tokens") else "openai"
         headers = answer_headers(dialect, suffix, delay) | {"content-type": "application/json"}
         if request.endpoint == "count_tokens":
             return ResponsePlan("answer", delay, 200, headers, dumps({"input_tokens": request.input_tokens}).encode())
         if request.endpoint == "embeddings":
-            return ResponsePlan(
-                "answer", delay, 200, headers, dumps(embeddings_body(request, self._seed)).encode(), good=True
-            )
+            body = dumps(embeddings_body(request, self._seed)).encode()
+            return ResponsePlan("answer", delay, 200, headers, body, good=True, row=row)
         answer = write_answer(self._seed, request)
         writing = answer.output_tokens * median / 300
         if not request.stream:
@@ -372,7 +372,7 @@ class SimulatedProvider:
                 if dialect == "anthropic"
                 else openai_body(request, answer, suffix)
             )
-            return ResponsePlan("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True)
+            return ResponsePlan("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True, row=row)
         events = (
             anthropic_events(request, answer, suffix)
             if dialect == "anthropic"
@@ -380,7 +380,8 @@ class SimulatedProvider:
         )
         gap = writing / len(events)
         headers["content-type"] = "text/event-stream; charset=utf-8"
-        return ResponsePlan("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events), good=True)
+        chunks = tuple((gap, event) for event in events)
+        return ResponsePlan("answer", delay, 200, headers, chunks=chunks, good=True, row=row)
 
 
 def _control_json(value: JSON) -> ResponsePlan:

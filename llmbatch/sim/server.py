@@ -40,10 +40,7 @@ class SimServer:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._requests: set[asyncio.Task[object]] = set()
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        # A client that gives up must not go on counting as in flight. Graceful waiting is pointless: see aclose.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        self._runner = self._new_runner()
 
     def __repr__(self) -> str:
         return f"<SimServer {self.url} {self.provider!r}>"
@@ -76,6 +73,16 @@ class SimServer:
             request.cancel()
         await self._runner.cleanup()
 
+    async def restart(self) -> None:
+        """Drop all connections and serve again on the same port: batches, files and statistics stay.
+
+        Raises:
+            UsageError: the port was taken meanwhile.
+        """
+        await self.aclose()
+        self._runner = self._new_runner()
+        await self.listen(self._port)
+
     async def listen(self, port: int, listener: socket.socket | None = None) -> None:
         """Open the socket, or take up *listener*, which listens already.
 
@@ -96,6 +103,12 @@ class SimServer:
                 ) from error
             raise UsageError(f"cannot listen on {self._host} port {port}: {error.strerror or error}") from error
         self._port = int(self._runner.addresses[0][1])
+
+    def _new_runner(self) -> web.AppRunner:
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A client that gives up must not go on counting as in flight. Graceful waiting is pointless: see aclose.
+        return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         task = asyncio.current_task()

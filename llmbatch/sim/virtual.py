@@ -15,12 +15,14 @@ import math
 import selectors
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import LlmbatchError, TransportError
+from llmbatch.core.exchange import HttpCall
 from llmbatch.sim.batches.replies import BatchReply
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.response_plan import ResponsePlan, Stats
@@ -155,15 +157,19 @@ class FinishedCall:
 
 @dataclass(frozen=True, slots=True)
 class StreamedReply:
-    """An answer of the batch APIs. Its ``body`` raises :class:`TransportError` where a download breaks off."""
+    """An answer of the batch APIs, as :class:`llmbatch.core.exchange.StreamedReply`."""
 
     status: int
     headers: Mapping[str, str]
     body: AsyncIterator[bytes] = field(repr=False)
 
-    async def read(self) -> bytes:
-        """The whole body."""
-        return b"".join([piece async for piece in self.body])
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The body, once.
+
+        Raises:
+            TransportError: it breaks off.
+        """
+        return self.body
 
 
 async def _pieces(reply: BatchReply) -> AsyncIterator[bytes]:
@@ -230,6 +236,21 @@ class VirtualTransport:
                 ended = loop.time() - self._first
                 self._on_call(FinishedCall(request, plan, now - self._first, ended, reply is not None))
 
+    @asynccontextmanager
+    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[StreamedReply]:  # noqa: ASYNC109
+        """Send a call of the batch APIs; bodies pass in pieces. Implements :class:`~llmbatch.core.exchange.Exchanger`.
+
+        Raises:
+            TransportError: the provider closes the connection without an answer.
+        """
+        body = call.body if isinstance(call.body, bytes) else call.body.blocks()
+        yield await self.send(call.method, call.url, call.headers, body, timeout=timeout)
+
+    def wall(self) -> float:
+        """Unix time at the provider."""
+        now = asyncio.get_running_loop().time()
+        return self.provider.batches.epoch + now - (now if self._first is None else self._first)
+
     async def send(
         self,
         method: str,
@@ -239,7 +260,7 @@ class VirtualTransport:
         *,
         timeout: float,  # noqa: ASYNC109 - as for post
     ) -> StreamedReply:
-        """Send a call of the batch APIs; its body, and that of the answer, pass in pieces.
+        """Send a call of the batch APIs whose *body* is there or comes in pieces.
 
         Raises:
             TransportError: the provider closes the connection without an answer.
@@ -261,7 +282,7 @@ class VirtualTransport:
             self.log.append((now, 0 if reply.kind == "close" else reply.status))
         if reply.kind == "close":
             raise TransportError("reset", "the connection was closed without an answer", sent=True)
-        return StreamedReply(reply.status, reply.headers, _pieces(reply))
+        return StreamedReply(reply.status, {name.lower(): text for name, text in reply.headers.items()}, _pieces(reply))
 
     async def aclose(self) -> None:
         """Do nothing: no resource is held."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import anthropic
+import httpx
 import openai
 import pytest
 from anthropic import AsyncAnthropic
@@ -16,7 +17,7 @@ from anthropic.types.messages import MessageBatch
 from openai import AsyncOpenAI
 from openai.types import Batch
 
-from llmbatch.sim.batches.rules import BatchRules
+from llmbatch.sim.batches.rules import BatchFault, BatchRules
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.server import SimServer, start
 
@@ -245,3 +246,49 @@ async def test_both_headers_carry_a_key(server: SimServer) -> None:
 
     assert [status for status, _ in seen] == [200, 200, 200, 200, 401, 401]
     assert [members for _, members in seen[4:]] == [{"error"}, {"type", "error", "request_id"}]
+
+
+async def test_the_faults_of_connections_are_real_ones() -> None:
+    """A lost create closes the connection, a torn download ends before its length; the client sees an error."""
+    faults = (BatchFault("create_lost", batches=(1,)), BatchFault("torn", batches=(1,)))
+    scenario = Scenario("torn", (), "torn", batch=BatchRules(validate_s=0, finalize_s=0, faults=faults))
+    async with (
+        await start(latency=0, scenario=scenario) as server,
+        openai.AsyncOpenAI(base_url=server.url, api_key="any", max_retries=0) as client,
+    ):
+        file = await client.files.create(file=("rows.jsonl", openai_lines(50)), purpose="batch")
+        with pytest.raises(openai.APIConnectionError):
+            await openai_batch(client, file.id)
+        batch = (await client.batches.list()).data[0]
+        batch = await openai_ended(client, batch.id)
+        with pytest.raises((openai.APIConnectionError, httpx.RemoteProtocolError)):
+            await client.files.content(batch.output_file_id or "")
+        whole = await client.files.content(batch.output_file_id or "")
+
+    assert len(whole.text.splitlines()) == 50
+
+
+async def test_batches_survive_a_restart_of_the_server(slow_server: SimServer) -> None:
+    """The same address serves the same batches and files."""
+    client = openai.AsyncOpenAI(base_url=slow_server.url, api_key="any", max_retries=0)
+    file = await client.files.create(file=("rows.jsonl", openai_lines(3)), purpose="batch")
+    batch = await openai_batch(client, file.id)
+    url = slow_server.url
+
+    await slow_server.restart()
+    again = openai.AsyncOpenAI(base_url=slow_server.url, api_key="any", max_retries=0)
+    found = [each.id async for each in again.batches.list()]
+
+    assert (slow_server.url, found) == (url, [batch.id])
+    assert (await again.files.content(file.id)).content == openai_lines(3)
+
+
+@pytest.mark.slow
+async def test_a_large_upload_passes_in_pieces(client: AsyncOpenAI, server: SimServer) -> None:
+    """More bytes than a live request may have are stored, and come back unchanged. Slow: they have to travel."""
+    content = openai_lines(1) * 3 + b'{"pad": "' + b"x" * 70_000_000 + b'"}\n'
+
+    file = await client.files.create(file=("big.jsonl", content), purpose="batch")
+
+    assert file.bytes == len(content)
+    assert (await client.files.content(file.id)).content == content

@@ -14,7 +14,7 @@ from llmbatch.providers.batches.openai_shape import one_line
 from llmbatch.providers.batches.port import ControlError, RemoteBatch, ResultLine
 from llmbatch.providers.batches.result_stream import stream_lines
 
-__all__ = ["AnthropicBatches"]
+__all__ = ["AnthropicBatches", "anthropic_line", "read_anthropic_result"]
 
 _PATH = "/messages/batches"
 _PAGE = 1000
@@ -36,6 +36,11 @@ _STATUS = {
 _HEAD, _TAIL = b'{"requests":[', b"]}"
 
 
+def anthropic_line(custom_id: str, request: Request) -> Sequence[bytes]:
+    """The request of a row as a line, in pieces."""
+    return (f'{{"custom_id":"{custom_id}","params":'.encode(), one_line(request.body), b"}\n")
+
+
 class AnthropicBatches:
     """Implements :class:`~llmbatch.providers.batches.port.BatchApi`."""
 
@@ -51,7 +56,7 @@ class AnthropicBatches:
 
     def encode(self, custom_id: str, request: Request) -> Sequence[bytes]:
         """The request of a row, in pieces, with a line break that :meth:`create` turns into a comma."""
-        return (f'{{"custom_id":"{custom_id}","params":'.encode(), one_line(request.body), b"}\n")
+        return anthropic_line(custom_id, request)
 
     async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
         """Nothing: there are no files."""
@@ -120,7 +125,7 @@ class AnthropicBatches:
         url = self._control.url(f"{_PATH}/{batch.id}/results")
         async with self._control.download(f"the results of batch {batch.id}", url) as blocks:
             async for line in stream_lines(blocks):
-                yield _result(line)
+                yield read_anthropic_result(line)
 
     async def was_deleted(self, batch: RemoteBatch) -> bool:
         """False: a deleted batch is not listed."""
@@ -184,7 +189,8 @@ def _read(what: str, item: JSON) -> RemoteBatch:
     )
 
 
-def _result(line: bytes) -> ResultLine | None:
+def read_anthropic_result(line: bytes) -> ResultLine | None:
+    """A line of results; None if it is none."""
     try:
         members = split_object(line.decode()) or {}
         custom_id = parse(members.get("custom_id", "null"))

@@ -17,7 +17,7 @@ from llmbatch.providers.batches.families import BatchFamily
 from llmbatch.providers.batches.port import BatchError, ControlError, RemoteBatch, ResultLine
 from llmbatch.providers.batches.result_stream import stream_lines
 
-__all__ = ["OpenAIBatches", "one_line"]
+__all__ = ["OpenAIBatches", "one_line", "openai_line", "read_openai_result"]
 
 _URLS = {
     "chat": "/v1/chat/completions",
@@ -36,6 +36,12 @@ def one_line(body: bytes) -> bytes:
     return body.replace(b"\n", b" ").replace(b"\r", b" ") if b"\n" in body or b"\r" in body else body
 
 
+def openai_line(custom_id: str, request: Request) -> Sequence[bytes]:
+    """The line of a row, in pieces."""
+    head = f'{{"custom_id":"{custom_id}","method":"POST","url":"{_URLS[request.endpoint]}","body":'
+    return (head.encode(), one_line(request.body), b"}\n")
+
+
 class OpenAIBatches:
     """Implements :class:`~llmbatch.providers.batches.port.BatchApi`."""
 
@@ -51,8 +57,7 @@ class OpenAIBatches:
 
     def encode(self, custom_id: str, request: Request) -> Sequence[bytes]:
         """The line of a row, in pieces."""
-        head = f'{{"custom_id":"{custom_id}","method":"POST","url":"{_URLS[request.endpoint]}","body":'
-        return (head.encode(), one_line(request.body), b"}\n")
+        return openai_line(custom_id, request)
 
     async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
         """Upload *lines* as a file; its id, and whether it may be used at once.
@@ -181,7 +186,7 @@ class OpenAIBatches:
             what = f"the results of batch {batch.id}"
             async with self._control.download(what, self._control.url(f"/files/{file_id}/content")) as blocks:
                 async for line in stream_lines(blocks):
-                    yield _result(line)
+                    yield read_openai_result(line)
 
     async def was_deleted(self, batch: RemoteBatch) -> bool:
         """Whether the uploaded file is not there any more.
@@ -273,7 +278,7 @@ class _Form:
         yield self._tail
 
 
-def _result(line: bytes) -> ResultLine | None:
+def read_openai_result(line: bytes) -> ResultLine | None:
     """A line of results; None if it is none."""
     try:
         members = split_object(line.decode()) or {}
@@ -289,7 +294,10 @@ def _result(line: bytes) -> ResultLine | None:
     code = str(error.get("code") or error.get("type") or "") if isinstance(error, dict) else ""
     headers = {"x-request-id": request_id} if isinstance(request_id, str) and request_id else {}
     if isinstance(status, int) and not isinstance(status, bool):
-        return ResultLine(custom_id, Reply(status, headers, response.get("body", "null").encode()))
+        body = response.get("body", "null")
+        if body == "null" and error:  # as vLLM has it, whose error may be a text
+            body = dumps({"error": error if isinstance(error, dict) else {"message": str(error)}})
+        return ResultLine(custom_id, Reply(status, headers, body.encode()))
     if code in _NOT_RUN or not isinstance(error, dict):
         return ResultLine(custom_id, None, code or "no_answer")
     given = error.get("status") or error.get("status_code")

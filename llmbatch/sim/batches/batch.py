@@ -63,7 +63,13 @@ class Batch:
         self.at: dict[Stage, float] = {"validating": created}
         """When each stage began."""
         self.errors: list[LineError] = list(rows.errors)
-        self.results = ResultWriter(dialect, f"{seed}:{number}")
+        duplicate, foreign = (rules.fault(kind, number, seed) for kind in ("duplicate", "foreign"))
+        self.results = ResultWriter(
+            dialect,
+            f"{seed}:{number}",
+            duplicates=0.0 if duplicate is None else duplicate.share,
+            foreign=0 if foreign is None else foreign.rows,
+        )
         self.done = 0
         """Rows that were run, or left out for good, in the order of running."""
         self.rules = rules
@@ -176,4 +182,5 @@ class Batch:
                 if not self._is_missing(index):
                     row = read_row(self.rows.line(index), "params" if self.dialect == "anthropic" else "body")
                     self.results.not_run(row.custom_id, stage)
+        self.results.finish()
         self._begin(stage, now)

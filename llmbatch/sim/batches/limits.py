@@ -18,7 +18,7 @@ def creation_error(
     """The refusal of a creation with these *rows*, and the seconds that it asks to wait; (None, None) if it may be."""
     state.creations += 1
     fault = rules.fault("create_refused", state.creations, state.seed)
-    if fault is not None and (fault.rate < 1 or fault.batches or state.first_times("create_refused", fault.times)):
+    if fault is not None and (fault.rate < 1 or fault.batches or state.is_first("create_refused", fault.times)):
         return ErrorResponse(429, "Rate limit reached for batch creations.", code="rate_limit_exceeded"), (
             fault.retry_after
         )

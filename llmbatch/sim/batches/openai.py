@@ -10,6 +10,7 @@ from llmbatch.sim.batches.limits import creation_error
 from llmbatch.sim.batches.pages import page_of
 from llmbatch.sim.batches.replies import BatchReply, error_reply, json_reply
 from llmbatch.sim.batches.rows import LineError, openai_rows
+from llmbatch.sim.batches.rules import BatchFaultKind
 from llmbatch.sim.batches.spool import Part
 from llmbatch.sim.batches.state import BatchState, ControlCall
 from llmbatch.sim.batches.uploads import Body, FormBody
@@ -224,12 +225,17 @@ class OpenAIBatches:
             ids: list[str | None] = []
             for what, spool in (("output", batch.results.output), ("error", batch.results.errors)):
                 file_id = None
-                if spool.size:
+                if what == "error" and not spool.size and self._fault(batch, "empty_error_id"):
+                    file_id = ""
+                elif spool.size or (what == "error" and self._fault(batch, "empty_error_file")):
                     file = self._state.files.add(f"{batch.id}_{what}.jsonl", "batch_output", spool, batch.ended)
                     file.expires, file_id = batch.ended + kept, file.id
                 ids.append(file_id)
             made = self._published[batch.id] = ids[0], ids[1]
         return made
+
+    def _fault(self, batch: Batch, kind: BatchFaultKind) -> bool:
+        return batch.rules.fault(kind, batch.number, self._state.seed) is not None
 
     def _json(self, call: ControlCall, value: JSON) -> BatchReply:
         return json_reply("openai", value, call.suffix)

@@ -14,11 +14,10 @@ from llmbatch.sim.batches.ledger import Ledger
 from llmbatch.sim.batches.rows import BatchRow
 from llmbatch.sim.batches.rules import BatchFault
 from llmbatch.sim.faulty_plans import error_plan, outage
-from llmbatch.sim.protocol import ENDPOINTS, ErrorResponse
-from llmbatch.sim.request import SimRequest, read_request
+from llmbatch.sim.protocol import ErrorResponse
 from llmbatch.sim.response_plan import ResponsePlan
 
-__all__ = ["RowRunner", "text_of_row"]
+__all__ = ["RowRunner"]
 
 _STANDARD = b'"service_tier":"standard"'
 _BATCH = b'"service_tier":"batch"'
@@ -51,7 +50,7 @@ class RowRunner:
         if not plan.good:
             return plan
         if self._ledger is not None:
-            self._ledger.pay_batch(text_of_row(batch.request.endpoint, row.document))
+            self._ledger.pay_batch(plan.row)
         if batch.dialect == "anthropic":
             before, found, after = plan.body.rpartition(_STANDARD)
             plan = replace(plan, body=before + (_BATCH if found else b"") + after)
@@ -72,12 +71,6 @@ class RowRunner:
             return None
         pick = Random(f"{self._seed}:error only:{number}:{row.custom_id}").random()
         return outage(batch.dialect, broken.statuses or (500,), pick)
-
-
-def text_of_row(path: str, document: dict[str, JSON]) -> str:
-    """By what the ledger knows the row of a request; the whole request where it cannot be read."""
-    request = read_request(ENDPOINTS[path], document)
-    return request.opening or request.prompt if isinstance(request, SimRequest) else repr(document)
 
 
 def _account_refusal(fault: BatchFault, batch: Batch) -> ErrorResponse:

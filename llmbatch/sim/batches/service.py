@@ -5,6 +5,7 @@ No I/O but spooled files, and no clock: the caller passes the time. Not thread-s
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from llmbatch.sim.batches.batch import Batch, Engine
 from llmbatch.sim.batches.openai import OpenAIBatches
 from llmbatch.sim.batches.replies import BatchReply, error_reply
 from llmbatch.sim.batches.rules import BatchCall, BatchRules
+from llmbatch.sim.batches.spool import Part
 from llmbatch.sim.batches.state import BatchState, BatchStats, ControlCall
 from llmbatch.sim.batches.uploads import Body, FormBody
 from llmbatch.sim.faulty_plans import outage
@@ -76,6 +78,11 @@ class BatchService:
     def batches(self) -> list[Batch]:
         """All batches, oldest first, as they were when last asked about."""
         return self._state.batches
+
+    @property
+    def epoch(self) -> float:
+        """Unix time of the clock's zero."""
+        return self._state.epoch
 
     @staticmethod
     def serves(path: str) -> bool:
@@ -163,8 +170,26 @@ class BatchService:
             if batch.dialect == dialect and call.now >= batch.created + batch.seconds("unlisted"):
                 batch.advance(call.now, self._state.engine)
                 visible.append(batch)
+        if self._state.general_rules.fault("list_moves", self._calls, self._state.seed) is not None:
+            call, visible = self._moved(call, visible)
         api = self._anthropic if dialect == "anthropic" else self._openai
         return api.batches(call, visible)
+
+    def _moved(self, call: ControlCall, visible: list[Batch]) -> tuple[ControlCall, list[Batch]]:
+        """The call and the list as they are while others list and create: an item repeats, and one is left out."""
+        name = "after_id" if "after_id" in call.query else "after"
+        after = call.query.get(name)
+        chance = Random(f"{self._state.seed}:list moves:{self._calls}")
+        absent = chance.choice(visible) if len(visible) > 1 else None
+        ids = [batch.id for batch in visible]
+        if after in ids:
+            at = ids.index(after)
+            absent = None if absent is not None and absent.id == after else absent
+            if at > 0 and call.query.get("limit") != "1":
+                before = visible[at - 1]
+                absent = None if absent is before else absent
+                call = replace(call, query={**call.query, name: before.id})
+        return call, [batch for batch in visible if batch is not absent]
 
     def _about_batch(self, call: ControlCall, dialect: Dialect) -> BatchReply:
         """Retrieve, cancel, or at Anthropic delete a batch or read its results."""
@@ -185,6 +210,18 @@ class BatchService:
 
     def _torn(self, reply: BatchReply, call: ControlCall, batch: Batch | None) -> BatchReply:
         """The download of a batch's results, with its faults."""
+        if batch is None or batch.ended is None or not isinstance(reply.body, Part):
+            return reply
+        if call.now < batch.ended + batch.seconds("results_not_found"):
+            return error_reply(batch.dialect, ErrorResponse(404, "The results were not found."), call.suffix)
+        for kind in ("torn", "short"):
+            fault = batch.rules.fault(kind, batch.number, self._state.seed)
+            if fault is None or not self._state.is_first(f"{kind}:{call.object_id}", fault.times):
+                continue
+            size = math.floor(reply.length * fault.share)
+            if kind == "torn":
+                return replace(reply, kind="cut", sent_bytes=size)
+            return replace(reply, body=replace(reply.body, size=size))
         return reply
 
 

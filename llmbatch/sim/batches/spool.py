@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ _PIECE_BYTES = 256 * 1024
 class Spool:
     """Appended to, then read at any place. Not thread-safe. Closed when it is dropped."""
 
-    __slots__ = ("_file", "size")
+    __slots__ = ("_at", "_file", "size")
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)  # noqa: SIM115 - closed by __del__
         self.size = 0
+        self._at = 0
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):
@@ -29,13 +29,15 @@ class Spool:
 
     def append(self, data: bytes) -> None:
         """Add *data* at the end."""
-        self._file.seek(0, os.SEEK_END)
+        if self._at != self.size:
+            self._file.seek(self.size)
         self._file.write(data)
-        self.size += len(data)
+        self._at = self.size = self.size + len(data)
 
     def read(self, start: int, size: int) -> bytes:
         """Up to *size* bytes from *start*."""
         self._file.seek(start)
+        self._at = -1
         return self._file.read(size)
 
     def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:

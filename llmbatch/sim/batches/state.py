@@ -92,10 +92,8 @@ class BatchState:
 
     def rules(self, model: str) -> BatchRules:
         """The rules of batches of *model*."""
-        rules = self._rules_of(model)
-        if rules is not None:
-            self._recent = rules
-        return rules or self.general_rules
+        self._recent = self._rules_of(model) or self._usual
+        return self._recent
 
     @property
     def general_rules(self) -> BatchRules:
@@ -125,7 +123,7 @@ class BatchState:
         rows = sum(len(batch.rows) for batch in waiting)
         return rows, sum(batch.rows.tokens for batch in waiting if batch.rows.model == model)
 
-    def first_times(self, key: str, times: int) -> bool:
+    def is_first(self, key: str, times: int) -> bool:
         """Whether this is one of the first *times* calls with that *key*."""
         self._times[key] = self._times.get(key, 0) + 1
         return self._times[key] <= times
