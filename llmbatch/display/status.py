@@ -31,9 +31,9 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
         facts += _movement(report, run)
-    facts += batches_left(run.get("batches"))
     elif report.state == "stopped" and run.get("stopping"):
         facts.append(("reason", shown(run["stopping"], 300)))
+    facts += batches_left(run.get("batches"))
     now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))

@@ -187,9 +187,7 @@ def test_a_lost_create_that_the_listing_shows_is_paid_for_once() -> None:
 
 def test_a_lost_create_that_no_listing_shows_in_time_is_told() -> None:
     """Only then is a chunk sent twice, and the summary says how many rows, and why."""
-    world = world_with(
-        BatchFault("create_lost", batches=(1,)), BatchFault("unlisted", batches=(1,), seconds=5000.0)
-    )
+    world = world_with(BatchFault("create_lost", batches=(1,)), BatchFault("unlisted", batches=(1,), seconds=5000.0))
 
     summary = world.live()
 
