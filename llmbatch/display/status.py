@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.failed import failure_lines
 from llmbatch.display.batches import batches_left
+from llmbatch.display.failed import failure_lines
 from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import Deferred, StatusReport, next_step

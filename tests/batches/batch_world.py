@@ -39,16 +39,6 @@ def prompt(number: int) -> str:
     return f"Tell of row {number}"
 
 
-class _Reply:
-    def __init__(self, reply: StreamedReply) -> None:
-        self.status = reply.status
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in reply.headers.items()}
-        self._body = reply.body
-
-    def blocks(self) -> AsyncIterator[bytes]:
-        return self._body
-
-
 class LifeTransport(VirtualTransport):
     """The network of one life: calls in the order in which they are made, one of which may kill the process."""
 
@@ -63,18 +53,17 @@ class LifeTransport(VirtualTransport):
         return EPOCH + self._world.clock + asyncio.get_running_loop().time()
 
     @contextlib.asynccontextmanager
-    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[_Reply]:
+    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[StreamedReply]:
         self.calls += 1
         dies = self.calls == self._kill_call
         name = f"{call.method} {call.url.removeprefix(ORIGIN).partition('?')[0]}"
         self._world.log.append((self._world.clock + asyncio.get_running_loop().time(), name))
         if dies and self._when == "before":
             self._die()
-        body = call.body if isinstance(call.body, bytes) else call.body.blocks()
-        reply = await self.send(call.method, call.url, call.headers, body, timeout=timeout)
-        if dies:
-            self._die()
-        yield _Reply(reply)
+        async with super().exchange(call, timeout=timeout) as reply:
+            if dies:
+                self._die()
+            yield reply
 
     def _die(self) -> None:
         self._disk.kill()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from llmbatch.core.calls import Outcome, Reply, Request
@@ -116,7 +116,7 @@ class AnthropicBatches:
         what = "the state of a batch"
         return _read(what, await self._control.json(what, "GET", f"{_PATH}/{batch_id}"))
 
-    async def results(self, batch: RemoteBatch) -> AsyncIterator[ResultLine | None]:
+    async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch the results.
 
         Raises:

@@ -6,7 +6,7 @@ What differs between the providers is in :mod:`llmbatch.providers.batches.famili
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from llmbatch.core.calls import Outcome, Reply, Request
@@ -176,7 +176,7 @@ class OpenAIBatches:
         _id_of("the state of a batch", answer)
         return self._read(answer)
 
-    async def results(self, batch: RemoteBatch) -> AsyncIterator[ResultLine | None]:
+    async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch the output file, then the error file.
 
         Raises:

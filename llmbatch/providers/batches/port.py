@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -123,7 +123,7 @@ class BatchApi(Protocol):
         """Read one batch."""
         ...
 
-    def results(self, batch: RemoteBatch) -> AsyncIterator[ResultLine | None]:
+    def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch all results of an ended batch as they arrive; None for a line that is none."""
         ...
 

@@ -6,6 +6,7 @@ from llmbatch.core.batch_events import BatchLost
 from llmbatch.core.calls import Outcome
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import LOST_SECONDS, Chunk
+from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.collect import Collector
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.queue import QUEUE_FULL
@@ -25,7 +26,8 @@ _GONE_TRIES = 30
 class Endings:
     """Ends the batches of one run."""
 
-    def __init__(self, run: BatchRun, submitter: Submitter) -> None:
+    def __init__(self, run: BatchRun, submitter: Submitter, claims: Claims) -> None:
+        self._claims = claims
         self._run = run
         self._submitter = submitter
         self._collector = Collector(run)
@@ -43,6 +45,9 @@ class Endings:
             await self._end_failed(account, chunk, remote)
             return
         try:
+            if not await self._claims.settle(account, chunk):
+                self._submitter.look_again(chunk.label.first, chunk.label.route)
+                return
             collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries >= _MOST_TRIES)
         except ControlError as error:
             chunk.tries += 1

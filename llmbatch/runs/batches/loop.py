@@ -12,6 +12,7 @@ from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, Ba
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError
 from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
+from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
 from llmbatch.runs.batches.names import read_label
@@ -35,7 +36,8 @@ class BatchLoop:
         self._listed = listed
         """Accounts whose batches an earlier run has found; later ones are in the journal."""
         self._submitter = Submitter(run)
-        self._endings = Endings(run, self._submitter)
+        self._claims = Claims(run)
+        self._endings = Endings(run, self._submitter, self._claims)
         self._deadline: Deadline | None = None
         self._is_cancelling = False
 
@@ -131,13 +133,22 @@ class BatchLoop:
             if is_first:  # before the listing, which may not show a batch yet whose file is there
                 young = run.wall() - AMBIGUOUS_SECONDS
                 orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", young)]
-            listed = [one async for one in account.api.batches(since) if board.is_of_interest(one)]
+            listed = [
+                one
+                async for one in account.api.batches(since)
+                if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
+            ]
         except ControlError as error:
             if error.is_refusal:
                 hint = error.hint or "see whether the provider has a batch API; or send the rows live: --via live"
                 run.parts.engine.stop(3 if not error.is_missing else 2, error.message, hint=hint)
             else:
                 run.plane_failed(account, error)
+            return
+        try:
+            await self._claims.take(account, listed, is_first=is_first)
+        except ControlError as error:
+            run.plane_failed(account, error)
             return
         run.plane_answered(account)
         seen = board.see(listed, account.name, run.wall())
@@ -154,7 +165,7 @@ class BatchLoop:
             self._give_up(chunk)
         if not account.is_reconciled:
             account.is_reconciled = True
-            if account.name not in self._listed:
+            if account.name not in self._listed and all(chunk.is_ours_for_certain for chunk in board.open):
                 run.record.note("listed", job=board.job, account=account.name, at=round(run.wall(), 3))
         account.next_poll = run.now() + self._interval(account)
 
@@ -181,12 +192,12 @@ class BatchLoop:
                         *(label.rows or remote.rows or 0, label.gen, False),
                     )
                     run.emit(event)
-                if chunk not in seen.adopted:
+                if chunk not in seen.adopted and chunk.is_ours_for_certain:
                     run.record.step("created", chunk, run.wall())
             done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
             run.emit(BatchMoved(run.now(), remote.id, remote.status, done, remote.rows or label.rows))
             queue = run.queue_of(account, label.route or "")
-            if remote.is_ended:
+            if remote.is_ended and chunk.is_ours_for_certain:
                 run.record.step("ended", chunk, run.wall())
                 queue.has_moved(run.now())
             elif remote.status == "in_progress":
@@ -272,12 +283,8 @@ class BatchLoop:
             account = run.accounts.get(chunk.account)
             asked = chunk.cancel_asked_at
             is_asked = asked is not None and now < asked + _CANCEL_AGAIN
-            if (
-                account is None
-                or not account.plane.is_well
-                or is_asked
-                or (chunk.remote and chunk.remote.is_cancelling)
-            ):
+            is_on = chunk.remote is not None and chunk.remote.is_cancelling
+            if account is None or not account.plane.is_well or is_asked or is_on or not chunk.is_ours_for_certain:
                 continue
             chunk.cancel_asked_at = now
             try:

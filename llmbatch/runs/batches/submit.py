@@ -17,7 +17,7 @@ from llmbatch.core.events import RowFinished
 from llmbatch.core.rows import Malformed, Result, Row
 from llmbatch.providers.batches.port import ControlError
 from llmbatch.runs.batches.board import Chunk
-from llmbatch.runs.batches.chunks import ChunkBuilder, ChunkLimits
+from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.names import Label, custom_id
 from llmbatch.runs.batches.queue import QUEUE_FULL, Queue
@@ -33,9 +33,6 @@ _TOO_LARGE = 413
 
 _READY_SECONDS = 600.0
 """How long an uploaded file may take until it can be used."""
-
-_USUAL_ROWS = 100_000
-"""The most rows of a chunk unless more are asked for: what stands to be paid twice if a create's answer is lost."""
 
 _MOST_TURNS = 2
 """Batches without a result for a row after which it is sent live."""
@@ -119,10 +116,7 @@ class Submitter:
         if account is None:
             return True
         queue = self._run.queue_of(account, route)
-        return queue.may_submit(now) and queue.room(self._queued(route)) != 0
-
-    def _queued(self, route: str) -> int:
-        return sum(chunk.tokens for chunk in self._run.board.open if chunk.label.route in (None, route))
+        return queue.may_submit(now) and queue.room(self._run.queued(route)) != 0
 
     async def _scan(self, route: str | None, start: int) -> Plan | None:
         """Look at rows from *start* on, until a chunk of *route* (None: of a new one) is full."""
@@ -157,7 +151,7 @@ class Submitter:
             if _within(number, held):
                 continue
             turns = _within(number, had_turns)
-            builder = plan.builder if plan is not None else ChunkBuilder(self._limits(account, route))
+            builder = plan.builder if plan is not None else ChunkBuilder(run.limits_of(account, route))
             name = custom_id(run.board.job, number, row.row.hash)
             size = sum(map(len, account.api.encode(name, row.request)))
             is_large = size > builder.limits.row_bytes or asks_for_stream(row.request.body)
@@ -184,19 +178,6 @@ class Submitter:
         if plan is None or not plan.numbers or (all_had_a_turn and plan.builder.rows < _FEW_ROWS):
             return None
         return plan
-
-    def _limits(self, account: Account, route: str) -> ChunkLimits:
-        family, options = account.family, self._run.options
-        limits = ChunkLimits.within(
-            max_rows=family.max_rows,
-            max_bytes=family.max_bytes,
-            max_row_bytes=family.max_row_bytes,
-            max_inputs=family.max_embedding_inputs,
-            own_rows=options.chunk_rows or _USUAL_ROWS,
-            own_bytes=None if options.chunk_mb is None else int(options.chunk_mb * 1_000_000),
-        )
-        queue = self._run.queue_of(account, route)
-        return limits.scaled(queue.share, queue.room(self._queued(route)))
 
     def bound(self, item: Row | Malformed) -> BatchRow | None:
         """The request of a row; None if it can be none, which ends the row."""
