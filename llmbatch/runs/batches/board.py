@@ -51,6 +51,10 @@ class Chunk:
     missing_since: float | None = None
     is_ours_for_certain: bool = True
     model: str = ""
+    endpoint: str = ""
+    """The wire format of its rows, as in ``--endpoint``; empty: unknown."""
+    takes_any_job: bool = False
+    """Whether lines of another job's rows count too: the user has adopted the batch."""
     retry_at: float = 0.0
     """When results that could not be fetched are tried again, on the event loop's clock."""
     tries: int = 0

@@ -13,11 +13,11 @@ from contextlib import aclosing
 
 from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.rows import Row
-from llmbatch.providers.batches.port import RemoteBatch
+from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import Chunk
 from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import Account, BatchRun
-from llmbatch.runs.batches.names import Label, custom_id, read_custom_id
+from llmbatch.runs.batches.names import Label, custom_id, read_custom_id, read_label
 from llmbatch.runs.batches.rows import bind
 from llmbatch.storage.finished_rows import MAX_ROW
 
@@ -31,7 +31,7 @@ class Claims:
 
     def __init__(self, run: BatchRun) -> None:
         self._run = run
-        self._others: set[str] = set()
+        self._others: set[str] = set(run.record.ignored)
         """Batches that are known not to be of this job."""
         self._counts: dict[str, frozenset[int]] = {}
 
@@ -86,11 +86,30 @@ class Claims:
                     f"if it is not yours: llmbatch batch ignore {run.parts.output_path} {remote.id}",
                 )
 
-    def ignore(self, batch_id: str) -> None:
-        """The batch is not of this job."""
-        self._others.add(batch_id)
+    async def take_adopted(self, account: Account) -> None:
+        """Take the batches that the user says are of this job; those of another account are not found in this one.
 
-    def _adopt(self, account: Account, remote: RemoteBatch, label: Label, *, is_certain: bool) -> None:
+        Raises:
+            ControlError: one could not be looked at now.
+        """
+        run = self._run
+        for batch_id in run.record.adopted:
+            if run.board.by_id(batch_id) is not None:
+                continue
+            try:
+                remote = await account.api.retrieve(batch_id)
+            except ControlError as error:
+                if error.is_missing:
+                    continue
+                raise
+            found = read_label(remote.metadata, remote.file_name)
+            label = Label(run.board.job, 1, MAX_ROW, 1, rows=remote.rows)
+            if found is not None:
+                label = Label(run.board.job, found.first, found.last, found.gen, rows=found.rows or remote.rows)
+            chunk = self._adopt(account, remote, label, is_certain=True)
+            chunk.takes_any_job = True
+
+    def _adopt(self, account: Account, remote: RemoteBatch, label: Label, *, is_certain: bool) -> Chunk:
         run = self._run
         chunk = Chunk(label, account.name, "running", run.wall(), remote.created_at or run.wall())
         chunk.is_ours_for_certain = is_certain
@@ -98,6 +117,7 @@ class Claims:
         run.board.update(chunk, remote, run.wall())
         if is_certain:
             run.record.step("created", chunk, run.wall())
+        return chunk
 
     async def settle(self, account: Account, chunk: Chunk) -> bool:
         """Find out whether an ended batch that was possibly of this job is; False if not: its rows are free.

@@ -146,6 +146,8 @@ class BatchLoop:
                 run.plane_failed(account, error)
             return
         try:
+            if not account.is_reconciled:
+                await self._claims.take_adopted(account)
             await self._claims.take(account, listed, is_first=is_first)
         except ControlError as error:
             run.plane_failed(account, error)

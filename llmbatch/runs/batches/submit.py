@@ -214,7 +214,7 @@ class Submitter:
         )
         route = plan.like.request.route
         chunk = Chunk(label, account.name, "intent", wall, wall, tokens=builder.tokens, size_bytes=builder.size_bytes)
-        chunk.model = route.model or route.label
+        chunk.model, chunk.endpoint = route.model or route.label, plan.like.request.endpoint
         lines = _ChunkLines(run, account, plan)
         run.record.step("intent", chunk, wall)
         board.chunks.append(chunk)
