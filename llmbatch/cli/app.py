@@ -78,6 +78,13 @@ def build_app() -> typer.core.TyperGroup:
     sim.command("drill", help=_DRILL_HELP)(_deferred)
     sim.command("scenarios", cls=PlainCommand, context_settings=_NAMES)(_sim_scenarios)
     app.add_typer(sim, name="sim")
+    batch = _group("The batches of a run at the provider (llmbatch run --via batch).")
+    batch.callback(invoke_without_command=True)(_needs_command)
+    batch.command("list", cls=PlainCommand, context_settings=_NAMES)(_batch_list)
+    batch.command("cancel", cls=PlainCommand, context_settings=_NAMES)(_batch_cancel)
+    batch.command("adopt", cls=PlainCommand, context_settings=_NAMES)(_batch_adopt)
+    batch.command("ignore", cls=PlainCommand, context_settings=_NAMES)(_batch_ignore)
+    app.add_typer(batch, name="batch")
     command = typer.main.get_command(app)
     assert isinstance(command, PlainGroup)  # noqa: S101 - an app with commands is a group
     for parameter in command.params:
@@ -255,6 +262,46 @@ def _trust(
     from llmbatch.cli.trust import trust
 
     return trust(folder, revoke=revoke, environ=os.environ)
+
+
+def _batch_list(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> int:
+    """List the batches of a run, with their status at the provider."""
+    from llmbatch.cli.batch import list_batches
+
+    return list_batches(output, as_json=as_json)
+
+
+def _batch_cancel(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[BATCH_ID]…", help="Default: all open ones.")] = None,
+) -> int:
+    """Cancel open batches; the same run collects what they have done, and sends the rest again."""
+    from llmbatch.cli.batch import cancel
+
+    return cancel(output, ids or ())
+
+
+def _batch_adopt(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="BATCH_ID…")] = None,
+) -> int:
+    """Take batches as those of a run: it collects the lines of its rows, whatever output they were made for."""
+    from llmbatch.cli.batch import adopt
+
+    return adopt(output, ids or (), ignores=False)
+
+
+def _batch_ignore(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="BATCH_ID…")] = None,
+) -> int:
+    """Do not wait for batches that look as if they were of a run, and are not."""
+    from llmbatch.cli.batch import adopt
+
+    return adopt(output, ids or (), ignores=True)
 
 
 def _sim_serve(

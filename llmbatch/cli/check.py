@@ -13,13 +13,14 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
 from llmbatch.display.format import count, duration, plural
-from llmbatch.inputs.input import open_input
+from llmbatch.inputs.input import Input, open_input
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
@@ -38,6 +39,9 @@ from llmbatch.runs.preflight import (
 )
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
+
+if TYPE_CHECKING:
+    from llmbatch.cli.batch_check import BatchCheck
 
 __all__ = ["check", "keyless_provider"]
 
@@ -93,6 +97,8 @@ async def _read(settings: Settings, output: str) -> CheckReport:
         except UsageError:
             pass  # reading all of it finds it again, and tells its line
         check_fallbacks(provider, rows, name, limit=settings.limit)
+        if settings.via == "batch":
+            check_via_batch(settings, provider, rows, prices, output)
         if settings.max_cost is not None:
             check_prices(provider, rows, prices, limit=settings.limit)
         earlier = None if settings.overwrite or settings.force else _earlier(output)
@@ -116,6 +122,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             retry_failed=settings.retry_failed,
             tenants=tenants,
             prices=prices,
+            batches=_batches(settings, prices),
             progress=_progress(settings),
         )
     finally:
@@ -123,6 +130,28 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     missing_key = "" if tenants is None or not tenants.missing else missing_key_text(tenants.missing)
     report.warnings = [text for text in (*warnings, provider.models.unused(settings.model), missing_key) if text]
     return report
+
+
+def check_via_batch(
+    settings: Settings, provider: HttpProvider | SeveralProviders, rows: Input, prices: Prices, output: str
+) -> None:
+    """Refuse what a run over batch APIs would refuse.
+
+    Raises:
+        UsageError: what, and what to type.
+    """
+    from llmbatch.runs.batches.start import check_batch_options, check_batch_price, check_batch_rows
+
+    check_batch_options(settings, settings.input, output, model=settings.model, cache=settings.cache)
+    check_batch_price(prices, settings, check_batch_rows(provider, rows, settings.input, limit=settings.limit))
+
+
+def _batches(settings: Settings, prices: Prices) -> BatchCheck | None:
+    if settings.via == "live":
+        return None
+    from llmbatch.cli.batch_check import BatchCheck
+
+    return BatchCheck(settings, prices)
 
 
 def keyless_provider(
@@ -256,7 +285,11 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
     if report.rows_left:
         tokens = f"about {count(report.input_tokens)} in, {count(report.output_tokens_most)} out at most"
         facts.append(("tokens", f"{tokens}, by each row's own bound or else a usual answer"))
-        facts.append(("time", f"about {duration(time.seconds)}, {_bound(settings, time)}"))
+        if report.batches is not None:
+            facts += report.batches.lines()
+            facts.append(("time", "batches take minutes to a day; --deadline sends the rest live"))
+        else:
+            facts.append(("time", f"about {duration(time.seconds)}, {_bound(settings, time)}"))
         facts += [("cost", shown(text)) for text in report.costs.lines()]
     return [f"{label:<14}{text}" for label, text in facts] + [_last(report)]
 

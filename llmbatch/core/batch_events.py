@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-__all__ = ["BatchCancelled", "BatchCollected", "BatchEvent", "BatchMoved", "BatchSubmitted"]
+__all__ = ["BatchCancelled", "BatchCollected", "BatchEvent", "BatchLost", "BatchMoved", "BatchSubmitted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,4 +63,18 @@ class BatchCancelled:
     reason: str
 
 
-BatchEvent = BatchSubmitted | BatchMoved | BatchCollected | BatchCancelled
+@dataclass(frozen=True, slots=True)
+class BatchLost:
+    """A batch is given up, and its rows are sent again: they may be paid for twice, ``at_risk_usd`` at most.
+
+    ``batch`` is empty if its id was never known. ``reason``: why.
+    """
+
+    at: float
+    batch: str
+    rows: int
+    reason: str
+    at_risk_usd: Decimal = Decimal(0)
+
+
+BatchEvent = BatchSubmitted | BatchMoved | BatchCollected | BatchCancelled | BatchLost

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchMoved, BatchSubmitted
 from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
@@ -23,6 +24,7 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
+from llmbatch.display.batches import batch_line
 from llmbatch.display.format import duration, elided, plural, shown
 
 __all__ = ["LogLine", "LogLines"]
@@ -103,6 +105,8 @@ class LogLines:
             return LogLine(
                 event.level, f"{mark}{_phrase(event.message, 400) if hint else shown(event.message, 400)}{hint}"
             )
+        if isinstance(event, BatchSubmitted | BatchMoved | BatchCollected | BatchCancelled):
+            return LogLine("info", batch_line(event))
         if isinstance(event, RunStopping):
             # Why it stops may just have been told, with what to do about it.
             is_told = self._last_notice is not None and self._last_notice.message == event.reason

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from llmbatch.core.events import Event, RunStarted
+from llmbatch.display.batches import batches_now
 from llmbatch.display.format import (
     circuit_phrase,
     codes_phrase,
@@ -63,6 +64,8 @@ def progress_text(now: Snapshot) -> str:
     idle = idle_reason(now)
     limit = " of auto" if now.adapts else ""
     parts.append(f"in flight {now.in_flight:,}{limit}{f' ({idle})' if idle else ''}")
+    if batches := batches_now(now.batches):
+        parts.append(batches)
     if now.parked:
         parts.append(f"parked {now.parked:,}")
     if now.waiting_retries:

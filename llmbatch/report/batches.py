@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchEvent, BatchMoved, BatchSubmitted
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchEvent, BatchLost, BatchMoved, BatchSubmitted
 
 __all__ = ["BatchSnapshot", "BatchStats", "OneBatch"]
 
@@ -40,6 +40,11 @@ class BatchSnapshot:
     dropped: int = 0
     cost_usd: Decimal | None = None
     saved_usd: Decimal | None = None
+    perhaps_twice_rows: int = 0
+    """Rows that were sent again although an earlier batch of them may run unseen."""
+    perhaps_twice_usd: Decimal = Decimal(0)
+    """What that can cost at most."""
+    why_twice: str = ""
 
     @property
     def is_used(self) -> bool:
@@ -88,6 +93,14 @@ class BatchStats:
                 known = self._open.get(event.batch)
                 if known is not None:
                     self._open[event.batch] = replace(known, is_cancelling=True)
+            case BatchLost():
+                self._open.pop(event.batch, None)
+                self._total = replace(
+                    total,
+                    perhaps_twice_rows=total.perhaps_twice_rows + event.rows,
+                    perhaps_twice_usd=total.perhaps_twice_usd + event.at_risk_usd,
+                    why_twice=event.reason,
+                )
             case BatchCollected():
                 self._open.pop(event.batch, None)
                 self._total = replace(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
-from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchMoved, BatchSubmitted
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import (
     CallEnded,
     CallSent,
@@ -125,7 +125,7 @@ class RunStats:
                 self.stopping = event
             case RunEnded():
                 self.ended = event
-            case BatchSubmitted() | BatchMoved() | BatchCollected() | BatchCancelled():
+            case BatchSubmitted() | BatchMoved() | BatchCollected() | BatchCancelled() | BatchLost():
                 self._batches.observe(event)
             case _:
                 assert_never(event)

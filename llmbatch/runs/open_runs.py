@@ -68,7 +68,8 @@ class OpenRuns:
             return None
         from llmbatch.runs.batches.start import BatchPhase, check_batch_options
 
-        check_batch_options(self.arguments, self.options, input_path, output)
+        given = self.arguments
+        check_batch_options(self.options, input_path, output, model=given.model, cache=given.cache)
         return BatchPhase(self.arguments, self.options, self.prices)
 
     def __repr__(self) -> str:

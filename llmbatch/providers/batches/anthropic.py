@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from llmbatch.core.calls import Outcome, Reply, Request
@@ -58,9 +58,13 @@ class AnthropicBatches:
         """The request of a row, in pieces, with a line break that :meth:`create` turns into a comma."""
         return anthropic_line(custom_id, request)
 
-    async def upload(self, name: str, lines: Upload) -> str:
+    async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
         """Nothing: there are no files."""
-        return ""
+        return "", True
+
+    async def is_processed(self, file_id: str) -> bool:
+        """True: there are no files."""
+        return True
 
     async def create(
         self, file_id: str, lines: Upload, metadata: Mapping[str, str], name: str, request: Request
@@ -112,7 +116,7 @@ class AnthropicBatches:
         what = "the state of a batch"
         return _read(what, await self._control.json(what, "GET", f"{_PATH}/{batch_id}"))
 
-    async def results(self, batch: RemoteBatch) -> AsyncIterator[ResultLine | None]:
+    async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch the results.
 
         Raises:
@@ -122,6 +126,10 @@ class AnthropicBatches:
         async with self._control.download(f"the results of batch {batch.id}", url) as blocks:
             async for line in stream_lines(blocks):
                 yield read_anthropic_result(line)
+
+    async def was_deleted(self, batch: RemoteBatch) -> bool:
+        """False: a deleted batch is not listed."""
+        return False
 
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel it.

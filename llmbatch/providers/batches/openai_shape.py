@@ -6,7 +6,7 @@ What differs between the providers is in :mod:`llmbatch.providers.batches.famili
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 
 from llmbatch.core.calls import Outcome, Reply, Request
@@ -59,8 +59,8 @@ class OpenAIBatches:
         """The line of a row, in pieces."""
         return openai_line(custom_id, request)
 
-    async def upload(self, name: str, lines: Upload) -> str:
-        """Upload *lines* as a file.
+    async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
+        """Upload *lines* as a file; its id, and whether it may be used at once.
 
         Raises:
             ControlError: it failed.
@@ -74,7 +74,15 @@ class OpenAIBatches:
         form = _Form(fields, name, lines)
         path = self._family.upload_path
         answer = await self._control.send("the upload of a batch", "POST", path, form, form.content_type)
-        return _id_of("the upload of a batch", answer)
+        return _id_of("the upload of a batch", answer), _is_processed(answer)
+
+    async def is_processed(self, file_id: str) -> bool:
+        """Whether an uploaded file may be used now.
+
+        Raises:
+            ControlError: it cannot be told now.
+        """
+        return _is_processed(await self._control.json("the state of a file", "GET", f"/files/{file_id}"))
 
     async def create(
         self, file_id: str, lines: Upload, metadata: Mapping[str, str], name: str, request: Request
@@ -168,7 +176,7 @@ class OpenAIBatches:
         _id_of("the state of a batch", answer)
         return self._read(answer)
 
-    async def results(self, batch: RemoteBatch) -> AsyncIterator[ResultLine | None]:
+    async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch the output file, then the error file.
 
         Raises:
@@ -179,6 +187,22 @@ class OpenAIBatches:
             async with self._control.download(what, self._control.url(f"/files/{file_id}/content")) as blocks:
                 async for line in stream_lines(blocks):
                     yield read_openai_result(line)
+
+    async def was_deleted(self, batch: RemoteBatch) -> bool:
+        """Whether the uploaded file is not there any more.
+
+        Raises:
+            ControlError: it cannot be told now.
+        """
+        if not batch.input_file:
+            return False
+        try:
+            await self._control.json("the state of a file", "GET", f"/files/{batch.input_file}")
+        except ControlError as error:
+            if error.is_missing:
+                return True
+            raise
+        return False
 
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel it.
@@ -279,6 +303,12 @@ def read_openai_result(line: bytes) -> ResultLine | None:
     given = error.get("status") or error.get("status_code")
     status = given if isinstance(given, int) else 500
     return ResultLine(custom_id, Reply(status, headers, dumps({"error": error}).encode()))
+
+
+def _is_processed(file: JSON) -> bool:
+    """Whether a file may be used; one that has no status, or an unknown one, may."""
+    status = file.get("status") if isinstance(file, dict) else None
+    return status not in ("uploaded", "pending", "processing", "running")
 
 
 def _errors(known: Mapping[str, JSON]) -> tuple[BatchError, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -97,8 +97,12 @@ class BatchApi(Protocol):
         """The line of a row, in pieces; the request's body is one of them, unchanged but for line breaks."""
         ...
 
-    async def upload(self, name: str, lines: Upload) -> str:
-        """Upload the *lines* as a file; its id. Empty for providers without files."""
+    async def upload(self, name: str, lines: Upload) -> tuple[str, bool]:
+        """Upload the *lines* as a file; its id, and whether it may be used at once. No id: there are no files."""
+        ...
+
+    async def is_processed(self, file_id: str) -> bool:
+        """Whether an uploaded file may be used now."""
         ...
 
     async def create(
@@ -119,8 +123,12 @@ class BatchApi(Protocol):
         """Read one batch."""
         ...
 
-    def results(self, batch: RemoteBatch) -> AsyncIterator[ResultLine | None]:
+    def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch all results of an ended batch as they arrive; None for a line that is none."""
+        ...
+
+    async def was_deleted(self, batch: RemoteBatch) -> bool:
+        """Whether its input is not there any more, as after :meth:`delete`. False where that cannot be told."""
         ...
 
     async def cancel(self, batch_id: str) -> None:

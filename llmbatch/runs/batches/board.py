@@ -51,6 +51,10 @@ class Chunk:
     missing_since: float | None = None
     is_ours_for_certain: bool = True
     model: str = ""
+    endpoint: str = ""
+    """The wire format of its rows, as in ``--endpoint``; empty: unknown."""
+    takes_any_job: bool = False
+    """Whether lines of another job's rows count too: the user has adopted the batch."""
     retry_at: float = 0.0
     """When results that could not be fetched are tried again, on the event loop's clock."""
     tries: int = 0
@@ -202,6 +206,18 @@ class Board:
             file_id=remote.input_file,
             model=remote.model,
         )
+        self.chunks.append(chunk)
+        return chunk
+
+    def hold_orphan(self, label: Label, account: str, file_id: str, created_at: float, now: float) -> Chunk | None:
+        """Hold the rows of an uploaded file that no listed batch has as its input: its create may have been sent.
+
+        None if it is known, or so old that a listing would show its batch.
+        """
+        is_known = any(chunk.file_id == file_id for chunk in self.chunks)
+        if is_known or label.job != self.job or now - created_at >= AMBIGUOUS_SECONDS:
+            return None
+        chunk = Chunk(label, account, "ambiguous", now, created_at, file_id=file_id)
         self.chunks.append(chunk)
         return chunk
 

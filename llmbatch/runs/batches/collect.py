@@ -92,8 +92,11 @@ class Collector:
             for turn in rows.load(lambda number: not run.is_done(number)):
                 del turn
                 await asyncio.sleep(0)
-            await self._read(account, chunk, remote, rows, held, tally)
-            if not accepts_missing and self._is_incomplete(remote, tally):
+            if rows.count:
+                await self._read(account, chunk, remote, rows, held, tally)
+            else:  # all its rows have their lines
+                tally.answers = label.rows or remote.rows or 0
+            if rows.count and not accepts_missing and self._is_incomplete(remote, tally):
                 return "incomplete"
             verdict = whole_batch_refused(
                 tally.refused,
@@ -128,16 +131,17 @@ class Collector:
             if line is None:
                 tally.dropped += 1
                 continue
-            number = self._number(line, rows, tally)
+            number = self._number(line, rows, tally, takes_any_job=chunk.takes_any_job)
             if number is None or line.reply is None:
                 continue
             if not self._settle(chunk, rows, number, line.reply, tally, has_proof=tally.had_success):
                 held.add(number, line.reply)
 
-    def _number(self, line: ResultLine, rows: ChunkRows, tally: _Tally) -> int | None:
+    def _number(self, line: ResultLine, rows: ChunkRows, tally: _Tally, *, takes_any_job: bool) -> int | None:
         """The row that *line* answers; None for a line that is dropped."""
         name = read_custom_id(line.custom_id)
-        if name is None or name.job != self._run.board.job or not rows.first <= name.number <= rows.last:
+        is_ours = name is not None and (takes_any_job or name.job == self._run.board.job)
+        if name is None or not is_ours or not rows.first <= name.number <= rows.last:
             tally.foreign += 1
         elif line.reply is not None and name.number in tally.seen:
             pass  # the first line of a row counts

@@ -23,6 +23,7 @@ from llmbatch.providers.batches.port import BatchApi, ControlError
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.batches.board import Board, Chunk
+from llmbatch.runs.batches.chunks import ChunkLimits
 from llmbatch.runs.batches.control_plane import ControlPlane
 from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.queue import Queue
@@ -31,7 +32,33 @@ from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows
 from llmbatch.storage.filesystem import Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, RowSet
 
-__all__ = ["Account", "BatchParts", "BatchRun"]
+__all__ = ["Account", "BatchParts", "BatchRun", "usual_limits"]
+
+
+_USUAL_ROWS = 100_000
+"""The most rows of a chunk unless more are asked for: what stands to be paid twice if a create's answer is lost."""
+
+_LARGE_ROWS = 1000
+
+
+def usual_limits(options: RunOptions, family: BatchFamily, tokens: int | None, *, less_rows: int = 0) -> ChunkLimits:
+    """What a chunk may hold by *family* and *options*.
+
+    *less_rows*: that many rows less in large chunks. The number of rows is all that tells a batch of a job in a listing
+    without labels.
+    """
+    own_rows = options.chunk_rows or _USUAL_ROWS
+    if less_rows and min(own_rows, family.max_rows) >= _LARGE_ROWS:
+        own_rows = min(own_rows, int(family.max_rows * 0.95)) - less_rows
+    limits = ChunkLimits.within(
+        max_rows=family.max_rows,
+        max_bytes=family.max_bytes,
+        max_row_bytes=family.max_row_bytes,
+        max_inputs=family.max_embedding_inputs,
+        own_rows=own_rows,
+        own_bytes=None if options.chunk_mb is None else int(options.chunk_mb * 1_000_000),
+    )
+    return limits.scaled(1.0, tokens)
 
 
 @dataclass(slots=True)
@@ -143,6 +170,17 @@ class BatchRun:
         if known is None:
             known = account.queues[route] = Queue(self.options.queue_tokens)
         return known
+
+    def queued(self, route: str) -> int:
+        """Input tokens of *route* in open batches."""
+        return sum(chunk.tokens for chunk in self.board.open if chunk.label.route in (None, route))
+
+    def limits_of(self, account: Account, route: str) -> ChunkLimits:
+        """What the next chunk of *route* may hold."""
+        distinct = 0 if account.api.has_labels else int(self.board.job, 16) % 97
+        limits = usual_limits(self.options, account.family, None, less_rows=distinct)
+        queue = self.queue_of(account, route)
+        return limits.scaled(queue.share, queue.room(self.queued(route)))
 
     def plane_failed(self, account: Account, error: ControlError) -> None:
         """A control call got no answer, or a bad one: only probes follow until one is answered."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from llmbatch.core.batch_events import BatchLost
 from llmbatch.core.calls import Outcome
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import LOST_SECONDS, Chunk
+from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.collect import Collector
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.queue import QUEUE_FULL
@@ -24,7 +26,8 @@ _GONE_TRIES = 30
 class Endings:
     """Ends the batches of one run."""
 
-    def __init__(self, run: BatchRun, submitter: Submitter) -> None:
+    def __init__(self, run: BatchRun, submitter: Submitter, claims: Claims) -> None:
+        self._claims = claims
         self._run = run
         self._submitter = submitter
         self._collector = Collector(run)
@@ -42,15 +45,17 @@ class Endings:
             await self._end_failed(account, chunk, remote)
             return
         try:
+            if not await self._claims.settle(account, chunk):
+                self._submitter.look_again(chunk.label.first, chunk.label.route)
+                return
             collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries >= _MOST_TRIES)
         except ControlError as error:
             chunk.tries += 1
             chunk.retry_at = run.now() + _RETRY_SECONDS
-            if not error.is_missing:
+            if error.is_missing:
+                await self._end_missing(account, chunk, remote, error)
+            else:
                 run.plane_failed(account, error)
-            elif chunk.tries >= _GONE_TRIES or (remote.ended_at or run.wall()) < run.wall() - LOST_SECONDS:
-                run.tell("warning", f"{error.message}: the results are gone; rows without a line are sent again")
-                self._free(chunk)
             return
         run.plane_answered(account)
         if collected == "incomplete":
@@ -61,6 +66,25 @@ class Endings:
         self._submitter.capped = None
         if collected == "collected" and not run.options.keep_remote:
             await self._delete(account, remote)
+
+    async def _end_missing(self, account: Account, chunk: Chunk, remote: RemoteBatch, error: ControlError) -> None:
+        """The results are not found: not yet, or not any more, as an earlier run has collected and deleted them."""
+        run = self._run
+        is_old = (remote.ended_at or run.wall()) < run.wall() - LOST_SECONDS
+        try:
+            was_deleted = await account.api.was_deleted(remote)
+        except ControlError as failure:
+            run.plane_failed(account, failure)
+            return
+        if was_deleted:
+            self._free(chunk)
+        elif is_old or chunk.tries >= _GONE_TRIES:
+            run.emit(BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "the results of a batch are gone"))
+            run.tell(
+                "warning",
+                f"{error.message}: the results are gone; rows without a line are sent again, and may be paid for twice",
+            )
+            self._free(chunk)
 
     def _free(self, chunk: Chunk) -> None:
         """Give up the results of a batch: they are not at the provider any more."""

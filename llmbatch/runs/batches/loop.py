@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from llmbatch.core.batch_events import BatchCancelled, BatchMoved, BatchSubmitted
+from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError
-from llmbatch.runs.batches.board import LOST_SECONDS, Chunk, Seen
+from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
+from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
+from llmbatch.runs.batches.names import read_label
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 
@@ -34,7 +36,8 @@ class BatchLoop:
         self._listed = listed
         """Accounts whose batches an earlier run has found; later ones are in the journal."""
         self._submitter = Submitter(run)
-        self._endings = Endings(run, self._submitter)
+        self._claims = Claims(run)
+        self._endings = Endings(run, self._submitter, self._claims)
         self._deadline: Deadline | None = None
         self._is_cancelling = False
 
@@ -124,8 +127,17 @@ class BatchLoop:
         since = board.since(run.wall(), _KEPT_SECONDS)
         if not account.is_reconciled and account.name not in self._listed:
             since = run.wall() - _KEPT_SECONDS
+        is_first = not account.is_reconciled and account.name not in self._listed
+        orphans: list[tuple[str, str, float]] = []
         try:
-            listed = [one async for one in account.api.batches(since) if board.is_of_interest(one)]
+            if is_first:  # before the listing, which may not show a batch yet whose file is there
+                young = run.wall() - AMBIGUOUS_SECONDS
+                orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", young)]
+            listed = [
+                one
+                async for one in account.api.batches(since)
+                if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
+            ]
         except ControlError as error:
             if error.is_refusal:
                 hint = error.hint or "see whether the provider has a batch API; or send the rows live: --via live"
@@ -133,16 +145,29 @@ class BatchLoop:
             else:
                 run.plane_failed(account, error)
             return
+        try:
+            if not account.is_reconciled:
+                await self._claims.take_adopted(account)
+            await self._claims.take(account, listed, is_first=is_first)
+        except ControlError as error:
+            run.plane_failed(account, error)
+            return
         run.plane_answered(account)
         seen = board.see(listed, account.name, run.wall())
         self._tell_seen(account, seen)
+        for file_id, name, created_at in orphans:
+            label = read_label({}, name)
+            if label is not None and board.hold_orphan(label, account.name, file_id, created_at, run.wall()):
+                run.tell(
+                    "info", f"rows {label.first} to {label.last} were uploaded a moment ago: their batch is awaited"
+                )
         for chunk in seen.missing:
             await self._look_for(account, chunk)
         for chunk in board.give_up_ambiguous(run.wall()):
             self._give_up(chunk)
         if not account.is_reconciled:
             account.is_reconciled = True
-            if account.name not in self._listed:
+            if account.name not in self._listed and all(chunk.is_ours_for_certain for chunk in board.open):
                 run.record.note("listed", job=board.job, account=account.name, at=round(run.wall(), 3))
         account.next_poll = run.now() + self._interval(account)
 
@@ -169,12 +194,12 @@ class BatchLoop:
                         *(label.rows or remote.rows or 0, label.gen, False),
                     )
                     run.emit(event)
-                if chunk not in seen.adopted:
+                if chunk not in seen.adopted and chunk.is_ours_for_certain:
                     run.record.step("created", chunk, run.wall())
             done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
             run.emit(BatchMoved(run.now(), remote.id, remote.status, done, remote.rows or label.rows))
             queue = run.queue_of(account, label.route or "")
-            if remote.is_ended:
+            if remote.is_ended and chunk.is_ours_for_certain:
                 run.record.step("ended", chunk, run.wall())
                 queue.has_moved(run.now())
             elif remote.status == "in_progress":
@@ -194,6 +219,8 @@ class BatchLoop:
             run.release(chunk)
             self._submitter.look_again(chunk.label.first, chunk.label.route)
             minutes = LOST_SECONDS / 60
+            lost = BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "a batch is not found any more")
+            run.emit(lost)
             run.tell(
                 "warning",
                 f"batch {chunk.batch_id} is neither listed nor found any more, for {minutes:.0f} minutes: its "
@@ -207,7 +234,9 @@ class BatchLoop:
     def _give_up(self, chunk: Chunk) -> None:
         run = self._run
         run.record.step("void", chunk, run.wall(), reason="no answer to its create, and not listed")
-        run.release(chunk, run.reserved.get(chunk.label.file_name, Decimal(0)))  # it may be billed
+        most = run.reserved.get(chunk.label.file_name, Decimal(0))
+        run.release(chunk, most)  # it may be billed
+        run.emit(BatchLost(run.now(), "", chunk.label.rows or 0, "the creation of a batch got no answer", most))
         self._submitter.look_again(chunk.label.first, chunk.label.route)
         run.tell(
             "warning",
@@ -256,12 +285,8 @@ class BatchLoop:
             account = run.accounts.get(chunk.account)
             asked = chunk.cancel_asked_at
             is_asked = asked is not None and now < asked + _CANCEL_AGAIN
-            if (
-                account is None
-                or not account.plane.is_well
-                or is_asked
-                or (chunk.remote and chunk.remote.is_cancelling)
-            ):
+            is_on = chunk.remote is not None and chunk.remote.is_cancelling
+            if account is None or not account.plane.is_well or is_asked or is_on or not chunk.is_ours_for_certain:
                 continue
             chunk.cancel_asked_at = now
             try:

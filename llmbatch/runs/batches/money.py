@@ -6,19 +6,13 @@ from decimal import Decimal
 
 from llmbatch.core.calls import Request, Route, Usage
 from llmbatch.money.estimate import CostEstimate
-from llmbatch.money.price import ModelPrice, Price
+from llmbatch.money.price import ModelPrice, batch_price
 from llmbatch.runner.costs import Costs
 
-__all__ = ["BatchMoney", "batch_price"]
+__all__ = ["BatchMoney"]
 
 _ZERO = Decimal(0)
 _BATCH = "batch"
-
-
-def batch_price(model: ModelPrice | None) -> Price | None:
-    """The price in a batch; None if it is unknown. One that equals the standard price is no discount: unknown too."""
-    price = None if model is None else model.tiers.get(_BATCH)
-    return None if model is None or price is None or price == model.standard else price
 
 
 class BatchMoney:

@@ -32,6 +32,10 @@ class ChunkRecord:
         self._journal = journal
         self.listed: frozenset[str] = frozenset()
         """Accounts whose batches are all in the journal, once :meth:`board` was called."""
+        self.adopted: tuple[str, ...] = ()
+        """Batches that the user says are of this job (``llmbatch batch adopt``), likewise."""
+        self.ignored: frozenset[str] = frozenset()
+        """Batches that the user says are not (``llmbatch batch ignore``), likewise."""
 
     def __repr__(self) -> str:
         return f"<ChunkRecord in {self._journal.path}>"
@@ -55,6 +59,7 @@ class ChunkRecord:
                 "route": label.route,
                 "account": chunk.account,
                 "model": chunk.model,
+                "endpoint": chunk.endpoint,
                 "tokens": chunk.tokens,
                 "bytes": chunk.size_bytes,
             }
@@ -82,9 +87,12 @@ class ChunkRecord:
         board = Board(job)
         known: dict[str, Chunk] = {}
         listed: set[str] = set()
+        said: dict[str, bool] = {}
         for record in self._journal.read():
             if record["kind"] == "listed" and record.get("job") == job:
                 listed.add(str(record.get("account")))
+            if record["kind"] in ("adopt", "ignore") and isinstance(record.get("batch"), str):
+                said[record["batch"]] = record["kind"] == "adopt"
             key, kind = record.get("key"), record["kind"]
             state = _STATES.get(kind)
             if not isinstance(key, str) or state is None:
@@ -97,6 +105,7 @@ class ChunkRecord:
                 at = _number(record.get("at"))
                 chunk = Chunk(label, str(record.get("account") or ""), state, at, at)
                 chunk.model = str(record.get("model") or "")
+                chunk.endpoint = str(record.get("endpoint") or "")
                 chunk.tokens, chunk.size_bytes = int(_number(record.get("tokens"))), int(_number(record.get("bytes")))
                 if key in known:
                     board.chunks.remove(known[key])
@@ -113,7 +122,10 @@ class ChunkRecord:
                 chunk.batch_id = record["batch"]
                 chunk.created_at = _number(record.get("created_at")) or chunk.at
         self.listed = frozenset(listed)
+        self.adopted = tuple(batch for batch, is_adopted in said.items() if is_adopted)
+        self.ignored = frozenset(batch for batch, is_adopted in said.items() if not is_adopted)
         for chunk in board.chunks:
+            chunk.takes_any_job = said.get(chunk.batch_id, False)
             if chunk.state == "intent":
                 chunk.move("void", chunk.at)  # it was never asked to run
             elif chunk.state == "ended":

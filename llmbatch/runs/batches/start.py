@@ -15,6 +15,7 @@ from llmbatch.core.exchange import Exchanger
 from llmbatch.core.ports import Provider, Sink, Source, Transport
 from llmbatch.core.rows import Row
 from llmbatch.inputs.input import Input
+from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path
 from llmbatch.providers.batches.families import providers_with_batches
@@ -22,7 +23,7 @@ from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.batches.context import BatchParts, BatchRun
 from llmbatch.runs.batches.loop import BatchLoop
-from llmbatch.runs.batches.money import BatchMoney, batch_price
+from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.names import job_name
 from llmbatch.runs.batches.record import ChunkRecord
 from llmbatch.runs.batches.rows import BatchProvider, BatchRow, asks_for_stream, bind
@@ -40,7 +41,9 @@ _FEW_ROWS = 1000
 _LIVE = "leave out --via batch, or use --tier flex where the provider has it"
 
 
-def check_batch_options(arguments: ProviderArguments, options: RunOptions, input_path: str | Path, output: str) -> None:
+def check_batch_options(
+    options: RunOptions, input_path: str | Path, output: str, *, model: object, cache: str | None
+) -> None:
     """Refuse what does not go with ``--via batch``, before any file is opened.
 
     Raises:
@@ -52,10 +55,9 @@ def check_batch_options(arguments: ProviderArguments, options: RunOptions, input
             if is_given:
                 raise UsageError(f"--{name} is for batch APIs, and rows are sent live", hint="add --via batch")
         return
-    model = arguments.model
     if model is not None and not isinstance(model, str):
         raise UsageError("via='batch' needs a provider's batch API, and a function is given", hint="leave via out")
-    if arguments.cache is not None:
+    if cache is not None:
         raise UsageError("--cache does not go with --via batch", hint="leave one of them out")
     if model is not None and model.startswith("pool/"):
         raise UsageError(f"{model} is a pool, and a batch goes to one model", hint="name one model: -m PROVIDER/MODEL")

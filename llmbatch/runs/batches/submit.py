@@ -17,7 +17,7 @@ from llmbatch.core.events import RowFinished
 from llmbatch.core.rows import Malformed, Result, Row
 from llmbatch.providers.batches.port import ControlError
 from llmbatch.runs.batches.board import Chunk
-from llmbatch.runs.batches.chunks import ChunkBuilder, ChunkLimits
+from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.names import Label, custom_id
 from llmbatch.runs.batches.queue import QUEUE_FULL, Queue
@@ -31,8 +31,8 @@ _FEW_ROWS = 50
 
 _TOO_LARGE = 413
 
-_USUAL_ROWS = 100_000
-"""The most rows of a chunk unless more are asked for: what stands to be paid twice if a create's answer is lost."""
+_READY_SECONDS = 600.0
+"""How long an uploaded file may take until it can be used."""
 
 _MOST_TURNS = 2
 """Batches without a result for a row after which it is sent live."""
@@ -116,10 +116,7 @@ class Submitter:
         if account is None:
             return True
         queue = self._run.queue_of(account, route)
-        return queue.may_submit(now) and queue.room(self._queued(route)) != 0
-
-    def _queued(self, route: str) -> int:
-        return sum(chunk.tokens for chunk in self._run.board.open if chunk.label.route in (None, route))
+        return queue.may_submit(now) and queue.room(self._run.queued(route)) != 0
 
     async def _scan(self, route: str | None, start: int) -> Plan | None:
         """Look at rows from *start* on, until a chunk of *route* (None: of a new one) is full."""
@@ -154,7 +151,7 @@ class Submitter:
             if _within(number, held):
                 continue
             turns = _within(number, had_turns)
-            builder = plan.builder if plan is not None else ChunkBuilder(self._limits(account, route))
+            builder = plan.builder if plan is not None else ChunkBuilder(run.limits_of(account, route))
             name = custom_id(run.board.job, number, row.row.hash)
             size = sum(map(len, account.api.encode(name, row.request)))
             is_large = size > builder.limits.row_bytes or asks_for_stream(row.request.body)
@@ -181,19 +178,6 @@ class Submitter:
         if plan is None or not plan.numbers or (all_had_a_turn and plan.builder.rows < _FEW_ROWS):
             return None
         return plan
-
-    def _limits(self, account: Account, route: str) -> ChunkLimits:
-        family, options = account.family, self._run.options
-        limits = ChunkLimits.within(
-            max_rows=family.max_rows,
-            max_bytes=family.max_bytes,
-            max_row_bytes=family.max_row_bytes,
-            max_inputs=family.max_embedding_inputs,
-            own_rows=options.chunk_rows or _USUAL_ROWS,
-            own_bytes=None if options.chunk_mb is None else int(options.chunk_mb * 1_000_000),
-        )
-        queue = self._run.queue_of(account, route)
-        return limits.scaled(queue.share, queue.room(self._queued(route)))
 
     def bound(self, item: Row | Malformed) -> BatchRow | None:
         """The request of a row; None if it can be none, which ends the row."""
@@ -230,17 +214,23 @@ class Submitter:
         )
         route = plan.like.request.route
         chunk = Chunk(label, account.name, "intent", wall, wall, tokens=builder.tokens, size_bytes=builder.size_bytes)
-        chunk.model = route.model or route.label
+        chunk.model, chunk.endpoint = route.model or route.label, plan.like.request.endpoint
         lines = _ChunkLines(run, account, plan)
         run.record.step("intent", chunk, wall)
         board.chunks.append(chunk)
         run.parts.money.reserve(plan.most)
         run.reserved[label.file_name] = plan.most
         try:
-            chunk.file_id = await account.api.upload(label.file_name, lines)
+            chunk.file_id, is_ready = await account.api.upload(label.file_name, lines)
+            is_ready = is_ready or await self._is_processed(account, chunk.file_id)
         except ControlError as error:
             self._void(chunk, str(error))
             return self._failed(account, plan, chunk, error)
+        if not is_ready or run.is_stopping():
+            self._void(chunk, "the uploaded file is not ready")
+            run.queue_of(account, plan.route).failed(run.now())
+            await self._drop_file(account, chunk)
+            return "waiting"
         chunk.move("sending", run.wall())
         chunk.created_at = chunk.at
         run.record.step("sending", chunk, chunk.at)
@@ -260,6 +250,17 @@ class Submitter:
         run.record.step("created", chunk, run.wall())
         run.emit(BatchSubmitted(*(run.now(), remote.id, chunk.model, label.first, label.last, builder.rows, label.gen)))
         return "created"
+
+    async def _is_processed(self, account: Account, file_id: str) -> bool:
+        """Wait until an uploaded file may be used; False if it takes 10 minutes, or the run is told to end."""
+        run, wait = self._run, 1.0
+        until = run.now() + _READY_SECONDS
+        while run.now() < until and not run.is_stopping():
+            await run.parts.engine.pause(wait)
+            if await account.api.is_processed(file_id):
+                return True
+            wait = min(15.0, 2 * wait)
+        return False
 
     def _void(self, chunk: Chunk, reason: str) -> None:
         run = self._run

@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from hashlib import sha256
 
+from llmbatch.classify.classify import classify_reply
+from llmbatch.core.calls import Reply
 from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.events import RowFinished
+from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Result, Row
 from llmbatch.providers.batches.port import BatchError
 from llmbatch.runs.batches.board import Chunk
@@ -16,6 +19,9 @@ from llmbatch.runs.batches.names import custom_id
 from llmbatch.runs.batches.rows import BatchRow, bind
 
 __all__ = ["blames_rows", "fail_named_rows"]
+
+_OF_ALL = frozenset({"url_mismatch", "model_mismatch", "empty_file", "empty_batch", "too_many_tasks"})
+"""Codes that can be no single row's fault: all rows of a batch have one model and one URL."""
 
 _MANY = 20
 """Lines from the first one on that are all named: the list is cut, and all rows would be in it."""
@@ -37,7 +43,7 @@ async def fail_named_rows(run: BatchRun, chunk: Chunk, errors: Sequence[BatchErr
         InputError: the input cannot be read.
     """
     label = chunk.label
-    if not blames_rows(errors, label.rows) or label.digest is None:
+    if not blames_rows(errors, label.rows) or label.digest is None or any(map(_is_of_all, errors)):
         return False
     named = {error.line: error for error in errors if error.line}
     found: list[tuple[BatchRow, BatchError]] = []
@@ -63,6 +69,13 @@ async def fail_named_rows(run: BatchRun, chunk: Chunk, errors: Sequence[BatchErr
     for row, error in found:
         _fail(run, row, error, chunk.batch_id)
     return bool(found)
+
+
+def _is_of_all(error: BatchError) -> bool:
+    """Whether *error*, though it names a line, is about what all rows share: the model, the account."""
+    body = dumps({"error": {"code": error.code, "message": error.message}}).encode()
+    outcome = classify_reply(Reply(400, {}, body), endpoint="raw", mask=str)
+    return error.code in _OF_ALL or outcome.verdict != "rejected"
 
 
 def _fail(run: BatchRun, row: BatchRow, error: BatchError, batch_id: str) -> None:
