@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Literal
 
 from llmbatch.providers.batches.port import RemoteBatch
@@ -53,11 +54,16 @@ class Chunk:
     model: str = ""
     endpoint: str = ""
     """The wire format of its rows, as in ``--endpoint``; empty: unknown."""
+    most_usd: Decimal = Decimal(0)
+    """The most that its rows can cost, where there is a cap."""
     takes_any_job: bool = False
     """Whether lines of another job's rows count too: the user has adopted the batch."""
     retry_at: float = 0.0
     """When results that could not be fetched are tried again, on the event loop's clock."""
     tries: int = 0
+    """Times that its results could not be fetched."""
+    short_tries: int = 0
+    """Times that they were fewer than the provider's counts."""
     cancel_asked_at: float | None = None
     """When it was asked to cancel it, on the event loop's clock."""
 

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.rows import Row
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
@@ -24,6 +25,7 @@ from llmbatch.storage.finished_rows import MAX_ROW
 __all__ = ["Claims"]
 
 _CLOCK_SLACK = 60.0
+_MOST_SHORT = 3
 
 
 class Claims:
@@ -33,6 +35,8 @@ class Claims:
         self._run = run
         self._others: set[str] = set(run.record.ignored)
         """Batches that are known not to be of this job."""
+        self._short: dict[str, int] = {}
+        """How often the results of a batch had fewer lines than it has rows."""
         self._counts: dict[str, frozenset[int]] = {}
 
     def __repr__(self) -> str:
@@ -116,6 +120,7 @@ class Claims:
         run.board.chunks.append(chunk)
         run.board.update(chunk, remote, run.wall())
         if is_certain:
+            run.reserve(chunk)
             run.record.step("created", chunk, run.wall())
         return chunk
 
@@ -160,11 +165,12 @@ class Claims:
 
     async def _span(self, account: Account, remote: RemoteBatch) -> tuple[int, int] | None:
         """The first and the last row that the results of an ended batch are of; None if it is not of this job."""
-        first = last = 0
+        first = last = count = 0
         if not remote.result_files:
             return None
         async with aclosing(account.api.results(remote)) as lines:
             async for line in lines:
+                count += 1
                 name = None if line is None else read_custom_id(line.custom_id)
                 if name is None or name.job != self._run.board.job:
                     if not first:
@@ -172,7 +178,14 @@ class Claims:
                     continue
                 first = min(first or name.number, name.number)
                 last = max(last, name.number)
-        return (first, last) if first else None
+        if count >= (remote.rows or 0):
+            return (first, last) if first else None
+        # Each row has a line, so the download was cut, or it will never be whole.
+        self._short[remote.id] = self._short.get(remote.id, 0) + 1
+        if self._short[remote.id] > _MOST_SHORT:
+            return (1, MAX_ROW) if first else None
+        outcome = Outcome("failure", code="short_results", message=f"{count} of {remote.rows} lines came")
+        raise ControlError(f"the results of batch {remote.id}", outcome, may_have_arrived=False)
 
     async def _counts_of(self, account: Account) -> frozenset[int]:
         """How many rows the chunks of this input would have."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from random import Random
 from typing import Literal
 
-from llmbatch.core.errors import InputError
+from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError
 from llmbatch.core.events import CircuitChanged, Event, Notice, OutageEnded, OutageStarted
 from llmbatch.core.exchange import Exchanger
 from llmbatch.core.ports import Sink
-from llmbatch.core.rows import Result
+from llmbatch.core.rows import Result, Row
 from llmbatch.inputs.input import Input
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.providers.batches.control import Control
@@ -28,7 +29,7 @@ from llmbatch.runs.batches.control_plane import ControlPlane
 from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.queue import Queue
 from llmbatch.runs.batches.record import ChunkRecord
-from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows
+from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows, bind
 from llmbatch.storage.filesystem import Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, RowSet
 
@@ -112,8 +113,6 @@ class BatchRun:
         """Rows that had a failed attempt in a batch."""
         self.answered: set[str] = set()
         """Routes that have answered a row."""
-        self.reserved: dict[str, Decimal] = {}
-        """What the cap counts for open chunks, by the file name of their label."""
         self.random = Random(f"{parts.options.seed}:batches") if parts.options.seed is not None else Random()
 
     def __repr__(self) -> str:
@@ -207,6 +206,23 @@ class BatchRun:
             chunk.move("void", self.wall())
             self.record.step("void", chunk, chunk.at, reason="the output started afresh")
 
+    def reserve(self, chunk: Chunk) -> None:
+        """Let the cap count what the rows of *chunk*, which a listing has shown, can cost at most.
+
+        Without a cap nothing is read. Cost: a pass over its rows.
+        """
+        money, label = self.parts.money, chunk.label
+        if not money.is_capped:
+            return
+        for item in self.rows.scan(label.first, label.last):
+            if isinstance(item, Row) and not self.is_done(item.number):
+                with contextlib.suppress(MalformedRowError, MissingKeyError):
+                    row = bind(self.parts.provider, item)
+                    if label.route in (None, row.route):
+                        chunk.most_usd += money.most(row.request.route, row.request)
+        money.reserve(chunk.most_usd)
+
     def release(self, chunk: Chunk, cost: Decimal = Decimal(0)) -> None:
         """Replace what the cap counts for *chunk* by what it cost."""
-        self.parts.money.settle(self.reserved.pop(chunk.label.file_name, Decimal(0)), cost)
+        self.parts.money.settle(chunk.most_usd, cost)
+        chunk.most_usd = Decimal(0)

@@ -48,7 +48,7 @@ class Endings:
             if not await self._claims.settle(account, chunk):
                 self._submitter.look_again(chunk.label.first, chunk.label.route)
                 return
-            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.tries >= _MOST_TRIES)
+            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.short_tries >= _MOST_TRIES)
         except ControlError as error:
             chunk.tries += 1
             chunk.retry_at = run.now() + _RETRY_SECONDS
@@ -59,8 +59,8 @@ class Endings:
             return
         run.plane_answered(account)
         if collected == "incomplete":
-            chunk.tries += 1
-            chunk.retry_at = run.now() + _RETRY_SECONDS * chunk.tries
+            chunk.short_tries += 1
+            chunk.retry_at = run.now() + _RETRY_SECONDS * chunk.short_tries
             return
         self._submitter.look_again(chunk.label.first, chunk.label.route)
         self._submitter.capped = None

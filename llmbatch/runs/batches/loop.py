@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
-from llmbatch.providers.batches.port import ControlError
+from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
@@ -54,6 +54,7 @@ class BatchLoop:
         """
         run = self._run
         await self._know_accounts()
+        run.parts.money.take_over(sum((chunk.most_usd for chunk in run.board.open), Decimal(0)))
         while not run.is_stopping():
             self._mind_deadline()
             if await self._step():
@@ -129,15 +130,17 @@ class BatchLoop:
             since = run.wall() - _KEPT_SECONDS
         is_first = not account.is_reconciled and account.name not in self._listed
         orphans: list[tuple[str, str, float]] = []
+        listed: list[RemoteBatch] = []
         try:
             if is_first:  # before the listing, which may not show a batch yet whose file is there
                 young = run.wall() - AMBIGUOUS_SECONDS
                 orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", young)]
-            listed = [
-                one
-                async for one in account.api.batches(since)
-                if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
-            ]
+            for _ in range(2 if is_first else 1):  # pages may move while they are read, and nothing else is known yet
+                listed += [
+                    one
+                    async for one in account.api.batches(since)
+                    if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
+                ]
         except ControlError as error:
             if error.is_refusal:
                 hint = error.hint or "see whether the provider has a batch API; or send the rows live: --via live"
@@ -181,6 +184,7 @@ class BatchLoop:
     def _tell_seen(self, account: Account, seen: Seen) -> None:
         run = self._run
         for chunk in seen.adopted:
+            run.reserve(chunk)
             run.record.step("created", chunk, run.wall())
         for chunk, before in seen.moved:
             remote = chunk.remote
@@ -234,7 +238,7 @@ class BatchLoop:
     def _give_up(self, chunk: Chunk) -> None:
         run = self._run
         run.record.step("void", chunk, run.wall(), reason="no answer to its create, and not listed")
-        most = run.reserved.get(chunk.label.file_name, Decimal(0))
+        most = chunk.most_usd
         run.release(chunk, most)  # it may be billed
         run.emit(BatchLost(run.now(), "", chunk.label.rows or 0, "the creation of a batch got no answer", most))
         self._submitter.look_again(chunk.label.first, chunk.label.route)

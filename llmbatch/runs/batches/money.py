@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 from llmbatch.core.calls import Request, Route, Usage
@@ -16,9 +17,13 @@ _BATCH = "batch"
 
 
 class BatchMoney:
-    """Costs of rows in batches, under the cap of the run's *costs*. Not thread-safe."""
+    """Costs of rows in batches, under the cap of the run's *costs*. Not thread-safe.
 
-    def __init__(self, costs: Costs) -> None:
+    *spent_by_lines*: what the lines of the output cost.
+    """
+
+    def __init__(self, costs: Costs, spent_by_lines: Callable[[], Decimal] = Decimal) -> None:
+        self._spent_by_lines = spent_by_lines
         self._prices = costs.prices
         self._cap = costs.cap
         self._on_reserve = costs.on_reserve
@@ -71,6 +76,12 @@ class BatchMoney:
     def allows(self, most: Decimal) -> bool:
         """Whether a chunk that costs at most *most* may be submitted now."""
         return self._cap is None or self._cap.allows(most)
+
+    def take_over(self, most: Decimal) -> None:
+        """Reserve *most* for the batches of earlier runs, which what those have booked may hold already."""
+        if self._cap is not None and most:
+            self._cap.spent = max(self._spent_by_lines(), self._cap.spent - most)
+            self._cap.reserve(most)
 
     def reserve(self, most: Decimal) -> None:
         """Count a chunk that is submitted now."""

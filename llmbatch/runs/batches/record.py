@@ -6,6 +6,8 @@ One record per step: ``intent`` before the upload, ``sending`` (synced) before t
 
 from __future__ import annotations
 
+import contextlib
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from llmbatch.runs.batches.board import Board, Chunk, ChunkState
@@ -62,6 +64,7 @@ class ChunkRecord:
                 "endpoint": chunk.endpoint,
                 "tokens": chunk.tokens,
                 "bytes": chunk.size_bytes,
+                **({"most_usd": f"{chunk.most_usd:f}"} if chunk.most_usd else {}),
             }
         if kind in ("sending", "created") and chunk.file_id:
             record["file"] = chunk.file_id
@@ -106,6 +109,8 @@ class ChunkRecord:
                 chunk = Chunk(label, str(record.get("account") or ""), state, at, at)
                 chunk.model = str(record.get("model") or "")
                 chunk.endpoint = str(record.get("endpoint") or "")
+                with contextlib.suppress(InvalidOperation):
+                    chunk.most_usd = Decimal(str(record.get("most_usd") or 0))
                 chunk.tokens, chunk.size_bytes = int(_number(record.get("tokens"))), int(_number(record.get("bytes")))
                 if key in known:
                     board.chunks.remove(known[key])

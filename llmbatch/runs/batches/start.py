@@ -30,6 +30,7 @@ from llmbatch.runs.batches.rows import BatchProvider, BatchRow, asks_for_stream,
 from llmbatch.runs.batches.skipping import SkippingSource
 from llmbatch.runs.file_run import OpenFiles
 from llmbatch.runs.make_provider import ProviderArguments
+from llmbatch.runs.spending import spent_by_lines
 from llmbatch.storage.batch_journal import BatchJournal
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class BatchPhase:
             sink=sink,
             writer=files.writer,
             exchanger=exchanger,
-            money=BatchMoney(files.costs),
+            money=BatchMoney(files.costs, lambda: spent_by_lines(files.output_path, files.disk)),
             disk=files.disk,
             wall=exchanger.wall,
         )

@@ -216,10 +216,10 @@ class Submitter:
         chunk = Chunk(label, account.name, "intent", wall, wall, tokens=builder.tokens, size_bytes=builder.size_bytes)
         chunk.model, chunk.endpoint = route.model or route.label, plan.like.request.endpoint
         lines = _ChunkLines(run, account, plan)
+        chunk.most_usd = plan.most if run.parts.money.is_capped else Decimal(0)
         run.record.step("intent", chunk, wall)
         board.chunks.append(chunk)
         run.parts.money.reserve(plan.most)
-        run.reserved[label.file_name] = plan.most
         try:
             chunk.file_id, is_ready = await account.api.upload(label.file_name, lines)
             is_ready = is_ready or await self._is_processed(account, chunk.file_id)
