@@ -32,7 +32,7 @@ from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.row_spread import RowSpread
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
-__all__ = ["open_for_reading", "read_status", "refuse_moved_run"]
+__all__ = ["is_running", "open_for_reading", "read_status", "refuse_moved_run", "status_of"]
 
 _ALIVE_S = 60.0
 """A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
@@ -50,7 +50,7 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
     lines = OutputLines(spread)
     with open_for_reading(path) as descriptor:
         try:
-            is_running = FILESYSTEM.is_locked(descriptor)
+            is_locked = FILESYSTEM.is_locked(descriptor)
             size = os.fstat(descriptor).st_size
             found = scan(descriptor, shown(path))
             for line in read_lines(descriptor, found.end_bytes):
@@ -58,20 +58,50 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise OutputError(f"{path}: cannot be read ({why})", hint="check the file and its disk") from error
-    success, failed = found.finished.success, found.finished.failed
-    sidecar = read_sidecar(path)
+    torn_bytes = 0 if found.lacks_newline else max(0, size - found.end_bytes)
+    return status_of(
+        path, lines, found.finished.success, found.finished.failed, is_running=is_locked, torn_bytes=torn_bytes
+    )
+
+
+def is_running(output: Path) -> bool:
+    """Whether a run has the lock of *output*, which is touched for an instant.
+
+    Raises:
+        OutputError: there is no such file, or it cannot be read.
+    """
+    with open_for_reading(output) as descriptor:
+        return FILESYSTEM.is_locked(descriptor)
+
+
+def status_of(
+    path: Path,
+    lines: OutputLines,
+    success: int,
+    failed: int,
+    *,
+    is_running: bool,
+    torn_bytes: int = 0,
+    sidecar: dict[str, JSON] | None = None,
+) -> StatusReport:
+    """What the output *path* tells, whose lines have been read: so many of rows that succeeded, and that failed.
+
+    *sidecar* is what the status file says; None: it is read, and believed where it agrees with the lines.
+    """
+    is_told = sidecar is not None
+    sidecar = read_sidecar(path) if sidecar is None else sidecar
     run = _mapping(sidecar.get("run"))
     exit_code = _integer(run.get("exit_code"))
     # A run that goes on has not ended, and one that has ended knew of all its lines: else it is about another run.
-    fits = bool(run) and exit_code is None if is_running else agrees(sidecar, success, failed)
+    fits = is_told or (bool(run) and exit_code is None if is_running else agrees(sidecar, success, failed))
     if not fits:
         sidecar, run, exit_code = {}, {}, None
     was_killed = fits and exit_code is None and not is_running
     if is_running:
         deferred = _parked_now(run, from_iso(sidecar.get("updated")))
+        torn_bytes = 0
     else:
         deferred = _read_deferred(path, is_known=fits and not was_killed)
-    torn_bytes = 0 if is_running or found.lacks_newline else max(0, size - found.end_bytes)
     return StatusReport(
         output=str(path),
         state=_state(is_running, exit_code, is_known=fits, leaves_rows=bool(deferred.rows or torn_bytes)),

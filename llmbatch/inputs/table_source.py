@@ -27,9 +27,10 @@ class TableSource(FileSource):
         finished: FinishedRows | None = None,
         limit: int | None = None,
         fd: int | None = None,
+        spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
-        super().__init__(name, form, finished=finished, limit=limit, fd=fd, disk=disk)
+        super().__init__(name, form, finished=finished, limit=limit, fd=fd, spool=spool, disk=disk)
 
     @property
     def fraction(self) -> float | None:

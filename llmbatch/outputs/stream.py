@@ -82,7 +82,7 @@ def open_stream(path: str, disk: Filesystem = FILESYSTEM) -> StreamOutput:
     try:
         # Without O_NONBLOCK a pipe that nobody reads waits here for a reader, for ever.
         fd = disk.open(path, os.O_WRONLY | os.O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
-        if O_NONBLOCK:
+        if sys.platform != "win32":
             os.set_blocking(fd, True)
     except OSError as error:
         if error.errno == errno.ENXIO and stat.S_ISFIFO(disk.stat(path).st_mode):

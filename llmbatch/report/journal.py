@@ -7,7 +7,8 @@ Pure: wall time is handed in and decides nothing. Does not read or write the sid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from llmbatch.core.events import Event, OutageEnded, OutageStarted, RunEnded
@@ -61,6 +62,13 @@ class Journal:
         self._kept = {label: speed for label, value in _pairs(values.get("routes")) if (speed := _speed(value))}
         self.speeds = dict(self._kept)
         self._trim()
+
+    def copy(self) -> Journal:
+        """The journal as it is now."""
+        copied = copy(self)
+        copied.outages = [replace(outage) for outage in self.outages]
+        copied.speeds = dict(self.speeds)
+        return copied
 
     def begin(self, wall: float, *, last_seen: float | None = None) -> None:
         """A run begins at *wall*. Outages that an earlier run left open were last seen at *last_seen*."""

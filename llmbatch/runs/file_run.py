@@ -255,6 +255,7 @@ class FileRun:
             limit=self._how.limit,
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
+            input_format=self._how.input_format,
         )
 
     def opened(self) -> OpenFiles:

@@ -29,6 +29,7 @@ _ENDED = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
 _NOT_RUN = frozenset({"batch_expired", "batch_cancelled", "batch_canceled"})
 _PAGE = 100
 _MOST_PAGES = 200
+_MOST_FILE_PAGES = 20
 
 
 def one_line(body: bytes) -> bytes:
@@ -149,7 +150,7 @@ class OpenAIBatches:
             ControlError: it failed.
         """
         after = ""
-        for _ in range(_MOST_PAGES if self._family.lists_files else 0):
+        for _ in range(_MOST_FILE_PAGES if self._family.lists_files else 0):
             query = {"purpose": self._family.purpose, "limit": "1000", "order": "desc"}
             if after:
                 query["after"] = after

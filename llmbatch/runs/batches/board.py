@@ -218,10 +218,9 @@ class Board:
     def hold_orphan(self, label: Label, account: str, file_id: str, created_at: float, now: float) -> Chunk | None:
         """Hold the rows of an uploaded file that no listed batch has as its input: its create may have been sent.
 
-        None if it is known, or so old that a listing would show its batch.
+        None if it is known. Its batch has 10 minutes from now to appear.
         """
-        is_known = any(chunk.file_id == file_id for chunk in self.chunks)
-        if is_known or label.job != self.job or now - created_at >= AMBIGUOUS_SECONDS:
+        if any(chunk.file_id == file_id for chunk in self.chunks) or label.job != self.job:
             return None
         chunk = Chunk(label, account, "ambiguous", now, created_at, file_id=file_id)
         self.chunks.append(chunk)
@@ -229,7 +228,8 @@ class Board:
 
     def give_up_ambiguous(self, now: float) -> list[Chunk]:
         """Free the chunks whose create got no answer, and that no listing has shown in time; they may run twice."""
-        late = [chunk for chunk in self.in_state("sending", "ambiguous") if now - chunk.created_at >= AMBIGUOUS_SECONDS]
+        waiting = self.in_state("sending", "ambiguous")
+        late = [chunk for chunk in waiting if now - max(chunk.created_at, chunk.at) >= AMBIGUOUS_SECONDS]
         for chunk in late:
             chunk.move("void", now)
             self.perhaps_twice.append(chunk)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
-from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
+from llmbatch.runs.batches.board import LOST_SECONDS, Chunk, Seen
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
@@ -23,6 +23,9 @@ __all__ = ["BatchLoop"]
 
 _KEPT_SECONDS = 29 * 86_400.0
 """How far back the first listing reaches: what is older has been deleted everywhere."""
+
+_FIRST_LISTINGS = 4
+"""Listings without a journal, as one may leave out batches while its pages move; one, if it has all uploaded files."""
 
 _CANCEL_AGAIN = 600.0
 _INTERRUPT_SECONDS = 30.0
@@ -133,14 +136,16 @@ class BatchLoop:
         listed: list[RemoteBatch] = []
         try:
             if is_first:  # before the listing, which may not show a batch yet whose file is there
-                young = run.wall() - AMBIGUOUS_SECONDS
-                orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", young)]
-            for _ in range(2 if is_first else 1):  # pages may move while they are read, and nothing else is known yet
+                orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", since)]
+            for _ in range(_FIRST_LISTINGS if is_first else 1):
                 listed += [
                     one
                     async for one in account.api.batches(since)
                     if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
                 ]
+                found = {batch.input_file for batch in listed}
+                if account.api.has_files and all(file_id in found for file_id, _, _ in orphans):
+                    break
         except ControlError as error:
             if error.is_refusal:
                 hint = error.hint or "see whether the provider has a batch API; or send the rows live: --via live"
@@ -160,10 +165,10 @@ class BatchLoop:
         self._tell_seen(account, seen)
         for file_id, name, created_at in orphans:
             label = read_label({}, name)
-            if label is not None and board.hold_orphan(label, account.name, file_id, created_at, run.wall()):
-                run.tell(
-                    "info", f"rows {label.first} to {label.last} were uploaded a moment ago: their batch is awaited"
-                )
+            if label is None or all(run.is_done(number) for number in range(label.first, label.last + 1)):
+                continue
+            if board.hold_orphan(label, account.name, file_id, created_at, run.wall()):
+                run.tell("info", f"rows {label.first} to {label.last} were uploaded earlier: their batch is looked for")
         for chunk in seen.missing:
             await self._look_for(account, chunk)
         for chunk in board.give_up_ambiguous(run.wall()):
