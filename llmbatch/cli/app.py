@@ -29,6 +29,10 @@ _CHECK_HELP = """Read and validate every row, estimate tokens and time, send not
 
 Takes the flags of llmbatch run. Exit code 1 if rows are malformed, 2 with --strict or if no row could be sent."""
 
+_CONVERT_HELP = """Turn rows into batch files, and the results of batches back into the lines of a run. Sends nothing.
+
+For those who submit batches by hand or run vllm run-batch. Give --from the same flags (-m, -s, -t, …) as --to."""
+
 _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner, hours in seconds.
 
 The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
@@ -83,6 +87,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("resume", cls=PlainCommand, context_settings=_NAMES)(_resume)
     app.command("set", cls=PlainCommand, context_settings=_NAMES, epilog=_SET_EPILOG)(_set)
     app.command("drain", cls=PlainCommand, context_settings=_NAMES)(_drain)
+    app.command("convert", help=_CONVERT_HELP)(_deferred)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -90,12 +95,19 @@ def build_app() -> typer.core.TyperGroup:
     sim.command("drill", help=_DRILL_HELP)(_deferred)
     sim.command("scenarios", cls=PlainCommand, context_settings=_NAMES)(_sim_scenarios)
     app.add_typer(sim, name="sim")
+    batch = _group("The batches of a run at the provider (llmbatch run --via batch).")
+    batch.callback(invoke_without_command=True)(_needs_command)
+    batch.command("list", cls=PlainCommand, context_settings=_NAMES)(_batch_list)
+    batch.command("cancel", cls=PlainCommand, context_settings=_NAMES)(_batch_cancel)
+    batch.command("adopt", cls=PlainCommand, context_settings=_NAMES)(_batch_adopt)
+    batch.command("ignore", cls=PlainCommand, context_settings=_NAMES)(_batch_ignore)
+    app.add_typer(batch, name="batch")
     command = typer.main.get_command(app)
     assert isinstance(command, PlainGroup)  # noqa: S101 - an app with commands is a group
     for parameter in command.params:
         if parameter.name in ("install_completion", "show_completion") and getattr(parameter, "is_flag", False):
             parameter.default = False  # else typer loads pydantic (60 ms) to find that None is no boolean
-    command.deferred = {"run": _build_run, "check": _build_check}
+    command.deferred = {"run": _build_run, "check": _build_check, "convert": _build_convert}
     sim_command = command.commands["sim"]
     assert isinstance(sim_command, PlainGroup)  # noqa: S101
     sim_command.deferred = {"drill": _build_drill}
@@ -116,6 +128,12 @@ def _build_check(help_text: str) -> typer.core.TyperCommand:
     from llmbatch.cli.option_commands import build_check
 
     return build_check(help_text)
+
+
+def _build_convert(help_text: str) -> typer.core.TyperCommand:
+    from llmbatch.cli.option_commands import build_convert
+
+    return build_convert(help_text)
 
 
 def _build_drill(help_text: str) -> typer.core.TyperCommand:
@@ -312,6 +330,46 @@ def _trust(
     from llmbatch.cli.trust import trust
 
     return trust(folder, revoke=revoke, environ=os.environ)
+
+
+def _batch_list(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> int:
+    """List the batches of a run, with their status at the provider."""
+    from llmbatch.cli.batch import list_batches
+
+    return list_batches(output, as_json=as_json)
+
+
+def _batch_cancel(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[BATCH_ID]…", help="Default: all open ones.")] = None,
+) -> int:
+    """Cancel open batches; the same run collects what they have done, and sends the rest again."""
+    from llmbatch.cli.batch import cancel
+
+    return cancel(output, ids or ())
+
+
+def _batch_adopt(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="BATCH_ID…")] = None,
+) -> int:
+    """Take batches as those of a run: it collects the lines of its rows, whatever output they were made for."""
+    from llmbatch.cli.batch import adopt
+
+    return adopt(output, ids or (), ignores=False)
+
+
+def _batch_ignore(
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="BATCH_ID…")] = None,
+) -> int:
+    """Do not wait for batches that look as if they were of a run, and are not."""
+    from llmbatch.cli.batch import adopt
+
+    return adopt(output, ids or (), ignores=True)
 
 
 def _sim_serve(

@@ -13,13 +13,14 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
 from llmbatch.display.format import count, duration, plural
-from llmbatch.inputs.input import open_input
+from llmbatch.inputs.input import Input, open_input
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
 from llmbatch.outputs.scan import scan
@@ -39,7 +40,10 @@ from llmbatch.runs.preflight import (
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
-__all__ = ["check"]
+if TYPE_CHECKING:
+    from llmbatch.cli.batch_check import BatchCheck
+
+__all__ = ["check", "keyless_provider"]
 
 _PROGRESS_SECONDS = 5.0
 
@@ -80,19 +84,21 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     check_cache_path(settings.cache, settings.input, output)
     prices = Prices.read(settings.prices)
     schema = schema_of(settings)
-    provider = _provider(settings, schema, warn=warnings.append)
+    provider = keyless_provider(settings, schema, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     shape = settings.shape
     with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
         name = settings.input
         try:
-            sender = _provider(settings, schema, needs_keys=True)
+            sender = keyless_provider(settings, schema, needs_keys=True)
             check_first_row(sender, rows, name, limit=settings.limit, strict=False)
         except (InputError, MissingKeyError):
             raise
         except UsageError:
             pass  # reading all of it finds it again, and tells its line
         check_fallbacks(provider, rows, name, limit=settings.limit)
+        if settings.via == "batch":
+            check_via_batch(settings, provider, rows, prices, output)
         if settings.max_cost is not None:
             check_prices(provider, rows, prices, limit=settings.limit)
         earlier = None if settings.overwrite or settings.force else _earlier(output)
@@ -116,6 +122,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             retry_failed=settings.retry_failed,
             tenants=tenants,
             prices=prices,
+            batches=_batches(settings, prices),
             progress=_progress(settings),
         )
     finally:
@@ -125,13 +132,40 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     return report
 
 
-def _provider(
+def check_via_batch(
+    settings: Settings, provider: HttpProvider | SeveralProviders, rows: Input, prices: Prices, output: str
+) -> None:
+    """Refuse what a run over batch APIs would refuse.
+
+    Raises:
+        UsageError: what, and what to type.
+    """
+    from llmbatch.runs.batches.start import check_batch_options, check_batch_price, check_batch_rows
+
+    check_batch_options(settings, settings.input, output, model=settings.model, cache=settings.cache)
+    check_batch_price(prices, settings, check_batch_rows(provider, rows, settings.input, limit=settings.limit))
+
+
+def _batches(settings: Settings, prices: Prices) -> BatchCheck | None:
+    if settings.via == "live":
+        return None
+    from llmbatch.cli.batch_check import BatchCheck
+
+    return BatchCheck(settings, prices)
+
+
+def keyless_provider(
     settings: Settings,
     schema: AnswerSchema | None,
     *,
     needs_keys: bool = False,
     warn: Callable[[str], None] = lambda text: None,
 ) -> HttpProvider | SeveralProviders:
+    """A provider that makes the requests of a run with these *settings* and sends none; see :func:`sending_nothing`.
+
+    Raises:
+        UsageError: a value cannot be meant.
+    """
     return sending_nothing(
         model=settings.model,
         base_url=settings.base_url,
@@ -252,7 +286,11 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
     if report.rows_left:
         tokens = f"about {count(report.input_tokens)} in, {count(report.output_tokens_most)} out at most"
         facts.append(("tokens", f"{tokens}, by each row's own bound or else a usual answer"))
-        facts.append(("time", f"about {duration(time.seconds)}, {_bound(settings, time)}"))
+        if report.batches is not None:
+            facts += report.batches.lines()
+            facts.append(("time", "batches take minutes to a day; --deadline sends the rest live"))
+        else:
+            facts.append(("time", f"about {duration(time.seconds)}, {_bound(settings, time)}"))
         facts += [("cost", shown(text)) for text in report.costs.lines()]
     return [f"{label:<14}{text}" for label, text in facts] + [_last(report)]
 

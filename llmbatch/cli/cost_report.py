@@ -29,8 +29,9 @@ _SHOWN_NAMES = 3
 class CostRange:
     """Adds up estimates of the rows of one input at *prices*."""
 
-    def __init__(self, prices: Prices) -> None:
+    def __init__(self, prices: Prices, *, in_batches: bool = False) -> None:
         self._prices = prices
+        self._in_batches = in_batches
         self.low = self.high = Decimal(0)
         self.rows = 0
         """Rows of a known price."""
@@ -44,7 +45,7 @@ class CostRange:
         name = priced_name(route)
         model = self._prices.of(name)
         tier = route.tier or ("flex" if is_flex_request(request.body) else None)
-        price = None if model is None else model.of(tier) or model.standard
+        price = None if model is None else model.of("batch" if self._in_batches else tier) or model.standard
         sent, most = input_tokens(request.body), request.max_output_tokens
         short = _LOW_OUTPUT_TOKENS if most is None else most // 10
         low = None if price is None else bill(price, Usage(sent, short * request.answers))

@@ -9,7 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from llmbatch.cli.cost_report import CostRange
 from llmbatch.cli.duplicates import SeenNames
@@ -32,6 +32,10 @@ from llmbatch.runner.options import Tier
 from llmbatch.runner.tenant_keys import TenantKeys
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.storage.finished_rows import FinishedRows
+
+if TYPE_CHECKING:
+    from llmbatch.cli.batch_check import BatchCheck
+    from llmbatch.runs.batches.rows import BatchProvider
 
 __all__ = ["CheckReport", "Estimate", "Finding", "estimate", "read_all", "sending_nothing"]
 
@@ -111,6 +115,8 @@ class CheckReport:
     """The start of what the first row that is a request asks; empty for a batch row."""
     unit: str = "line"
     """What the numbers of rows count."""
+    batches: BatchCheck | None = None
+    """How the rows that are left would be cut into batches; None: they are sent live."""
     warnings: list[str] = field(default_factory=list)
     """Settings that have no effect, and columns that are not sent."""
 
@@ -144,6 +150,7 @@ class CheckReport:
             "tokens_left": self.tokens_left,
             "cost_usd": self.costs.to_json(),
             "unpriced_rows": self.costs.unpriced_rows,
+            **({} if self.batches is None else {"batches": self.batches.to_json()}),
             "first_prompt": self.first_prompt or None,
             "warnings": list[JSON](self.warnings),
         }
@@ -157,6 +164,7 @@ async def read_all(
     retry_failed: bool = False,
     tenants: TenantKeys | None = None,
     prices: Prices | None = None,
+    batches: BatchCheck | None = None,
     progress: Callable[[int, float | None], None] | None = None,
 ) -> CheckReport:
     """Read *source* to its end and let *provider* prepare each row; *tenants* sees every row that is a request.
@@ -168,7 +176,8 @@ async def read_all(
         InputError: the input cannot be read.
         UsageError: a row has no model, or names one that cannot be reached; the message names its line.
     """
-    report = CheckReport(costs=CostRange(prices or Prices()), unit=str(getattr(source, "unit", "line")))
+    costs = CostRange(prices or Prices(), in_batches=batches is not None)
+    report = CheckReport(costs=costs, unit=str(getattr(source, "unit", "line")), batches=batches)
     names = SeenNames()
 
     def is_done(number: int) -> bool:
@@ -323,6 +332,8 @@ def _take_in(
         report.rows_left += 1
         report.tokens_left += request.tokens
         report.costs.add(routes[0], request)
+        if report.batches is not None:
+            report.batches.add(row, cast("BatchProvider", provider))
     return request
 
 

@@ -24,7 +24,7 @@ from llmbatch.runner.value_types import Choice
 if TYPE_CHECKING:
     from llmbatch.cli.settings import CommandLine
 
-__all__ = ["build_check", "build_drill", "build_run"]
+__all__ = ["build_check", "build_convert", "build_drill", "build_run"]
 
 _RUN_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
@@ -54,6 +54,32 @@ _DRILL_EPILOG = """Examples:
   llmbatch sim drill --compare failure-threshold=3 --compare "failure-threshold=10 recovery-timeout=20"
   llmbatch sim drill --sweep failure-threshold=3..20 recovery-timeout=5..120"""
 
+_CONVERT_EPILOG = """Examples:
+  llmbatch convert prompts.jsonl --to openai -m openai/gpt-5-mini -o batch.jsonl
+  llmbatch convert prompts.csv --to anthropic -m claude-haiku-4-5 -o batch.json
+  llmbatch convert --from openai output.jsonl errors.jsonl -i prompts.jsonl -m openai/gpt-5-mini
+
+Exit codes: 0 all rows, 1 some rows are left out or failed, 2 usage, 3 every
+  row was refused, 75 rows have no answer yet: llmbatch run sends them."""
+
+_CONVERT_OPTIONS = (
+    *("output", "input_format", "id_column", "keep", "limit", "overwrite", "force", "fsync"),
+    *("model", "base_url", "endpoint", "template", "prompt_column", "system_column", "system"),
+    *("schema", "schema_lenient", "allow_files", "prices", "env_file", "require_finish", "chunk_rows", "chunk_mb"),
+    "quiet",
+)
+"""The options of ``run`` that shape files and lines."""
+
+_CONVERT_HELP = {
+    "output": "With --to the batch file; with --from the output of the run, which gets the lines. Default there: "
+    "prompts.results.jsonl next to prompts.jsonl.",
+    "limit": "With --to only the first N rows.",
+    "overwrite": "With --to replace files; with --from start over: the lines of an earlier run are dropped.",
+    "require_finish": "With --from fail rows whose answers were cut at their token limit, with code truncated.",
+    "chunk_rows": "Maximum rows of one file; more make several, with numbers. Default: the provider's limit.",
+    "chunk_mb": "Maximum size of one file. Default: the provider's limit.",
+}
+
 
 def build_run(help_text: str) -> typer.core.TyperCommand:
     """The command ``run``."""
@@ -69,6 +95,11 @@ def build_check(help_text: str) -> typer.core.TyperCommand:
 def build_drill(help_text: str) -> typer.core.TyperCommand:
     """The command ``sim drill``."""
     return _command("drill", PlainCommand, _drill_function(), help_text, _DRILL_EPILOG)
+
+
+def build_convert(help_text: str) -> typer.core.TyperCommand:
+    """The command ``convert``."""
+    return _command("convert", UnconvertedCommand, _convert_function(), help_text, _CONVERT_EPILOG)
 
 
 def _command(
@@ -110,18 +141,7 @@ def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[
             for option in OPTIONS.values()
             if option.name != "dry_run" or not for_check
         ),
-        _parameter(
-            "param",
-            list[str] | None,
-            None,
-            typer.Option(
-                "-P",
-                "--param",
-                metavar="KEY=VALUE",
-                help="A request parameter for every row; the value is JSON or text. May be repeated.",
-                rich_help_panel="Model",
-            ),
-        ),
+        _parameter("param", list[str] | None, None, _param_option()),
         _parameter(
             "verbose",
             int,
@@ -143,6 +163,16 @@ def _flag_command(function: Callable[..., int], *, for_check: bool) -> Callable[
     return _with_signature(function, parameters)
 
 
+def _param_option() -> object:
+    return typer.Option(
+        "-P",
+        "--param",
+        metavar="KEY=VALUE",
+        help="A request parameter for every row; the value is JSON or text. May be repeated.",
+        rich_help_panel="Model",
+    )
+
+
 def _with_signature(function: Callable[..., int], parameters: list[inspect.Parameter]) -> Callable[..., int]:
     """A command that hands what was typed for *parameters* to *function*, as one dict."""
 
@@ -154,11 +184,11 @@ def _with_signature(function: Callable[..., int], parameters: list[inspect.Param
     return command
 
 
-def _flag_parameter(option: Option, *, for_check: bool) -> inspect.Parameter:
+def _flag_parameter(option: Option, *, for_check: bool, help_text: str | None = None) -> inspect.Parameter:
     info = typer.Option(
         *option.flags,
         metavar=option.value.metavar or None,
-        help=option.help_text,
+        help=help_text or option.help_text,
         rich_help_panel=option.group,
         show_default=False,
         hidden=for_check and option.sends,
@@ -238,6 +268,65 @@ def _given(typed: dict[str, object]) -> CommandLine:
 
 def _text(typed: object) -> object:
     return "\n".join(typed) if isinstance(typed, list | tuple) else typed
+
+
+def _convert_function() -> Callable[..., int]:
+    parameters = [
+        _parameter(
+            "paths",
+            list[str] | None,
+            None,
+            typer.Argument(metavar="INPUT|RESULTS…", help="With --to a file of rows; with --from files of results."),
+        ),
+        _parameter(
+            "to",
+            str | None,
+            None,
+            typer.Option("--to", metavar="openai|anthropic", help="Turn the rows of INPUT into batch files."),
+        ),
+        _parameter(
+            "from_",
+            str | None,
+            None,
+            typer.Option(
+                "--from", metavar="openai|anthropic|vllm", help="Turn RESULTS of batch files into the lines of a run."
+            ),
+        ),
+        _parameter(
+            "input",
+            str | None,
+            None,
+            typer.Option("-i", "--input", "--input-file", metavar="INPUT", help="With --from: the input of --to."),
+        ),
+        *(
+            _flag_parameter(OPTIONS[name], for_check=False, help_text=_CONVERT_HELP.get(name))
+            for name in _CONVERT_OPTIONS
+        ),
+        _parameter("param", list[str] | None, None, _param_option()),
+        _parameter("config", str | None, None, typer.Option("--config", metavar="FILE", help="As for llmbatch run.")),
+    ]
+    return _with_signature(_convert, parameters)
+
+
+def _convert(typed: dict[str, object]) -> int:
+    from llmbatch.cli.convert import ConvertArguments, convert, read_arguments
+    from llmbatch.cli.settings import CommandLine, resolve
+
+    asked: ConvertArguments = read_arguments(typed)
+    flags = {name: _text(typed[name]) for name in _CONVERT_OPTIONS if typed.get(name) not in (None, False, ())}
+    given = CommandLine(
+        input=asked.input,
+        flags=flags,  # type: ignore[arg-type]  # typer gives what the signature says
+        params=typed["param"] or (),  # type: ignore[arg-type]
+        config=typed["config"],  # type: ignore[arg-type]
+    )
+    settings = resolve(given, os.environ, Path.cwd())
+    if settings.env_file is not None:
+        from llmbatch.cli.env_file import load_env_file
+
+        load_env_file(settings.env_file, os.environ)
+        settings = resolve(given, os.environ, Path.cwd())
+    return convert(settings, asked)
 
 
 def _drill_function() -> Callable[..., int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol, final
 
+from llmbatch.core.batch_events import BatchEvent
 from llmbatch.core.calls import LimitKind, Verdict, record
 from llmbatch.core.rows import Status
 
@@ -119,6 +120,8 @@ class CallEnded:
     call: int = 0
     cost_usd: Decimal | None = None
     at_risk_usd: Decimal = Decimal(0)
+    via: str = ""
+    """``batch``: a line of a batch's results, which has no latency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +349,7 @@ Event = (
     | OptionChanged
     | RunStopping
     | RunEnded
+    | BatchEvent
 )
 
 

@@ -81,7 +81,8 @@ class Result(Generic[RowT_co, ValueT_co]):
     limit cut it, else the provider's word. ``fit`` is the answer that fits the schema of the run (see :attr:`parsed`).
     ``cached``: it is the answer to an equal request, and cost no call.
     ``route`` is the label of the route that answered, if a pool or a fallback was used. ``tier`` is the service tier
-    that the provider says it billed, if one was asked for or it is another than the standard one. ``retry_after`` is in
+    that the provider says it billed, if one was asked for or it is another than the standard one. ``via`` is ``batch``,
+    and ``batch_id`` names the batch, if a batch API answered. ``retry_after`` is in
     seconds from when the run stopped, ``retry_at`` is the same as a time (ISO 8601, UTC).
     """
 
@@ -112,6 +113,8 @@ class Result(Generic[RowT_co, ValueT_co]):
     cached: bool = False
     route: str | None = None
     tier: str | None = None
+    via: str | None = None
+    batch_id: str | None = None
     row: RowT_co = field(default=cast("RowT_co", None), repr=False)
 
     def __repr__(self) -> str:
@@ -210,6 +213,8 @@ def encode_line(result: Result) -> bytes:
         finish += ',"cached":true' if result.cached else ""
         finish += f',"route":{dumps(result.route)}' if result.route else ""
         finish += f',"tier":{dumps(result.tier)}' if result.tier else ""
+    if result.via is not None:
+        finish += f',"via":{dumps(result.via)},"batch_id":{dumps(result.batch_id)}'
     line = (
         f'{{"row":{result.number},"hash":"{result.hash}","status":"{result.status}","id":{name},"custom_id":{custom},'
         f'"response":{response},"error":{error},"text":{dumps(result.text)},"usage":{usage},'

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
+from llmbatch.display.batches import batches_now
 from llmbatch.display.format import (
     count,
     duration,
@@ -52,6 +53,7 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
         (0, _rows(now, width)),
         (2, _speed(now, history, width)),
         (3, _calls(now, width)),
+        (2, _batches(now, width)),
         *((1, line) for line in _circuits(now, width, max(_LEAST_ROUTES, height - _OTHER_LINES))),
         (1, _paused(now, width)),
         (1, _gives_up(now, width)),
@@ -144,6 +146,11 @@ def _calls(now: Snapshot, width: int) -> Text:
     if now.probes:
         items.append(Text(plural(now.probes, "probe")))
     return _line("calls", items, width)
+
+
+def _batches(now: Snapshot, width: int) -> Text | None:
+    words = batches_now(now.batches)
+    return _line("batches", [Text(words)], width) if words else None
 
 
 def _circuits(now: Snapshot, width: int, most: int) -> Iterable[Text]:

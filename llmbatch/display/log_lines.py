@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchMoved, BatchSubmitted
 from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
@@ -26,6 +27,7 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
+from llmbatch.display.batches import batch_line
 from llmbatch.display.format import duration, elided, plural, shown
 
 __all__ = ["LogLine", "LogLines"]
@@ -113,6 +115,8 @@ class LogLines:
         if isinstance(event, OptionChanged):
             name = event.name.replace("_", "-")
             return LogLine("info", f"{name} is {shown(event.new, 40)} from now on (was {shown(event.old, 40)})")
+        if isinstance(event, BatchSubmitted | BatchMoved | BatchCollected | BatchCancelled):
+            return LogLine("info", batch_line(event))
         if isinstance(event, RunStopping):
             # Why it stops may just have been told, with what to do about it.
             is_told = self._last_notice is not None and self._last_notice.message == event.reason

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from llmbatch.core.events import Event, RunStarted
+from llmbatch.display.batches import batches_now
 from llmbatch.display.format import (
     circuit_phrase,
     codes_phrase,
@@ -67,6 +68,8 @@ def progress_text(now: Snapshot) -> str:
     if paused is not None:
         parts.insert(0, paused)
     parts.append(f"in flight {now.in_flight:,}{limit}{f' ({idle})' if idle else ''}")
+    if batches := batches_now(now.batches):
+        parts.append(batches)
     if now.parked:
         parts.append(f"parked {now.parked:,}")
     if now.waiting_retries:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 from llmbatch.core.raw_json import JSON
+from llmbatch.display.batches import batches_left
 from llmbatch.display.failed import failure_lines
 from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
@@ -32,6 +33,7 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
         facts += _movement(report, run)
     elif report.state == "stopped" and run.get("stopping"):
         facts.append(("reason", shown(run["stopping"], 300)))
+    facts += batches_left(run.get("batches"))
     now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))

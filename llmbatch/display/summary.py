@@ -12,9 +12,10 @@ from collections.abc import Mapping, Set
 from typing import TextIO
 
 from llmbatch.display import is_live_terminal, is_utf8
-from llmbatch.display.format import codes_phrase, count, duration, local_time, plural, rate, shown
+from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.safe_stream import write_line
 from llmbatch.money.text import usd
+from llmbatch.report.batches import BatchSnapshot
 from llmbatch.report.journal import from_iso
 from llmbatch.report.summary import Summary
 
@@ -83,6 +84,7 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     if summary.input_tokens or summary.output_tokens:
         facts.append(("tokens", f"{count(summary.input_tokens)} in, {count(summary.output_tokens)} out"))
     facts += cost_facts(summary)
+    facts += batch_facts(summary.batches)
     if summary.latency_p50_s is not None:
         p95 = duration(summary.latency_p95_s)
         facts.append(("latency", f"p50 {duration(summary.latency_p50_s)}, p95 {p95}"))
@@ -123,6 +125,27 @@ def cost_facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.unanswered_calls:
         calls = plural(summary.unanswered_calls, "call")
         facts.append(("unanswered", f"{calls} got no answer and may be billed: {usd(summary.at_risk_usd)} at most"))
+    return facts
+
+
+def batch_facts(batches: BatchSnapshot) -> list[tuple[str, str]]:
+    """What became of the batches of a run, and what they saved, as pairs of label and text; none without batches."""
+    if not batches.is_used:
+        return []
+    words = [f"{plural(batches.collected, 'batch', 'batches')} collected, {plural(batches.rows, 'row')}"]
+    if batches.open:
+        states = ", ".join(f"{count:,} {elided(word, 40)}" for word, count in batches.states().items())
+        words.append(f"{len(batches.open):,} at the provider ({states})")
+    if batches.not_run:
+        words.append(f"{plural(batches.not_run, 'row')} came back unrun")
+    facts = [("batches", "; ".join(words))]
+    if batches.saved_usd:
+        facts.append(("saved", f"{usd(batches.saved_usd)} against the live price"))
+    elif batches.rows:
+        facts.append(("saved", "unknown: no batch price is known, so rows are shown at full price"))
+    if batches.perhaps_twice_rows:
+        rows, most = plural(batches.perhaps_twice_rows, "row"), usd(batches.perhaps_twice_usd)
+        facts.append(("perhaps", f"{rows} may be paid for twice, {most} at most: {shown(batches.why_twice, 300)}"))
     return facts
 
 

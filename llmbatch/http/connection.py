@@ -7,6 +7,7 @@ import itertools
 import math
 import selectors
 import zlib
+from collections.abc import Sequence
 from typing import cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -16,7 +17,7 @@ from llmbatch.core.errors import TransportError, TransportFault
 from llmbatch.http.body import CODINGS, AnswerMemory, Decompressor
 from llmbatch.http.connect_errors import STOPPED_SECONDS, lost_fault, not_running, not_sent
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "ends_with_connection", "joined_headers", "lenient_parser"]
 
 _numbers = itertools.count(1)
 
@@ -53,11 +54,7 @@ class Connection(asyncio.Protocol):
         self.place, self.due = "", math.inf
         self.transport: asyncio.Transport
         self._memory = memory
-        self._parser = HttpResponseParser(self)
-        # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes.
-        self._parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
+        self._parser = lenient_parser(self)
         self._waiter: asyncio.Future[Reply] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -175,7 +172,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         if self._waiter is None or self._waiter.done():
             self.abort()
-        elif exc is None and self._reply is not None and _ends_with_connection(self._reply):
+        elif exc is None and self._reply is not None and ends_with_connection(self._reply):
             # Many servers close TLS without close_notify; the JSON parser detects a truncated body.
             self._answer()
         else:
@@ -198,11 +195,7 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if self._is_complete or status < 200:
             return
-        headers = {
-            name.lower().decode("latin-1"): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
-            for name, value in reversed(self._fields)
-        }
-        self._reply = Reply(status, headers, b"")
+        self._reply = Reply(status, joined_headers(self._fields), b"")
         self._is_complete = self._is_tunnel
 
     def on_body(self, data: bytes) -> None:
@@ -280,7 +273,26 @@ class Connection(asyncio.Protocol):
         return TransportError(fault, words, sent=self.is_sent)
 
 
-def _ends_with_connection(reply: Reply) -> bool:
+def lenient_parser(protocol: object) -> HttpResponseParser:
+    """A parser that tells *protocol* what it finds."""
+    parser = HttpResponseParser(protocol)
+    # Unambiguous deviations of servers: bare line feeds, folded fields, padded chunk sizes.
+    parser.set_dangerous_leniencies(
+        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+    )
+    return parser
+
+
+def joined_headers(fields: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The *fields* of a head by their names in lower case; of a repeated one the first counts."""
+    return {
+        name.lower().decode("latin-1"): value.rstrip(b" \t").decode("utf-8", "surrogateescape")
+        for name, value in reversed(fields)
+    }
+
+
+def ends_with_connection(reply: Reply) -> bool:
+    """Whether only the end of the connection ends the body of *reply*."""
     coding = reply.headers.get("transfer-encoding")
     # The parser takes a length that overflows for "until the end", and would accept a truncated body.
     return "content-length" not in reply.headers if coding is None else not coding.lower().endswith("chunked")

@@ -68,7 +68,7 @@ class Target:
 
     __slots__ = ("address", "connect_head", "head", "headers", "place", "proxy")
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, proxy: str | None) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str], *, proxy: str | None, method: str = "POST") -> None:
         parts, via = urlsplit(url), urlsplit(proxy or "")
         self.headers = headers
         self.address = _address(parts)
@@ -85,7 +85,7 @@ class Target:
         if self.proxy is not None and not self.address.is_tls:
             # A proxy forwards plain requests itself and needs the whole URL; TLS goes through a tunnel.
             asked, headers = f"http://{host}{asked}", {**headers, **to_proxy}
-        self.head = _head(f"POST {asked} HTTP/1.1", {"Host": host, **headers}) + b"Content-Length: "
+        self.head = _head(f"{method} {asked} HTTP/1.1", {"Host": host, **headers}) + b"Content-Length: "
         self.connect_head = _head(f"CONNECT {self.place} HTTP/1.1", {"Host": self.place, **to_proxy}) + b"\r\n"
 
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from llmbatch.core.calls import Usage
 
-__all__ = ["ModelPrice", "Price", "bill"]
+__all__ = ["ModelPrice", "Price", "batch_price", "bill"]
 
 _MILLION = Decimal(1_000_000)
 _THOUSAND = Decimal(1000)
@@ -63,6 +63,12 @@ class ModelPrice:
     def of(self, tier: str | None) -> Price | None:
         """The price at *tier* (None or ``standard``: the standard one); None if that is unknown."""
         return self.standard if tier is None or tier == "standard" else self.tiers.get(tier)
+
+
+def batch_price(model: ModelPrice | None) -> Price | None:
+    """The price in a batch; None if it is unknown. One that equals the standard price is no discount: unknown too."""
+    price = None if model is None else model.tiers.get("batch")
+    return None if model is None or price is None or price == model.standard else price
 
 
 def bill(price: Price, usage: Usage) -> Decimal | None:

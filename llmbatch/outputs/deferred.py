@@ -19,6 +19,7 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = [
     "DATASET_STATE",
+    "batch_journal_path",
     "control_path",
     "default_output",
     "deferred_path",
@@ -75,6 +76,12 @@ def control_path(output_path: str | Path) -> Path:
     """Path of the socket by which a run is controlled: ``o.control`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.control")
+
+
+def batch_journal_path(output_path: str | Path) -> Path:
+    """Path of the journal of batches: ``o.batch.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
+    path = Path(output_path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.batch.jsonl")
 
 
 def report_path(output_path: str | Path) -> Path:

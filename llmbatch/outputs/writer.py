@@ -111,6 +111,20 @@ class LineWriter:
         if self.error is not None:
             raise self.error
 
+    async def synced(self) -> None:
+        """Write all buffered lines, and return when they are on the disk, as far as this writer syncs.
+
+        Raises:
+            WriteError: the first failure of this writer.
+        """
+        self.flush()
+        if self._stream is not None:
+            await self.drained()
+        else:
+            await self._sync_the_rest()
+        if self.error is not None:
+            raise self.error
+
     def abandon(self) -> bool:
         """Drop what a stream's reader has not read yet (not for a file). Whether lines were dropped."""
         if self._stream is None or self._drained is None:  # which is there while the backlog has bytes

@@ -19,6 +19,7 @@ from llmbatch.core.errors import TransportError
 from llmbatch.core.ports import Transport
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Row
+from llmbatch.core.secrets import Mask
 from llmbatch.core.token_estimate import input_tokens
 from llmbatch.providers.formats.bodies import NOT_SENT, compose_body, content_member, to_bytes
 from llmbatch.providers.formats.known import knows_endpoint
@@ -319,7 +320,7 @@ class HttpProvider:
         if _is_stream(reply) and request.endpoint in _KNOW_STREAM and len(self._streaming) < _MOST_STREAMING:
             # Every endpoint that has the parameter takes it, but not every server knows it: only those that need it.
             self._streaming.add(request.url)
-        outcome = classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+        outcome = self.judge(request, reply)
         if outcome.verdict == "success":
             # While much remains, now and then is enough.
             self._answers += 1
@@ -333,6 +334,23 @@ class HttpProvider:
             if limits:
                 return replace(outcome, limits=limits)
         return outcome
+
+    def judge(self, request: Request, reply: Reply) -> Outcome:
+        """Classify *reply*, the answer to *request* as it came, or as a line of a batch's results holds it."""
+        return classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+
+    def target_of(self, row: Row, route: Route) -> Target:
+        """Where *row* goes on *route*, one of its :meth:`routes`: URL, headers, provider.
+
+        Raises:
+            MalformedRowError: the row can be no request.
+        """
+        return self._resolve(row)[1]
+
+    @property
+    def mask(self) -> Mask:
+        """Masks the keys of this provider."""
+        return self._resolver.mask
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from llmbatch.core.calls import Outcome, Request, Route
+from llmbatch.core.calls import Outcome, Reply, Request, Route
 from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.raw_json import parse
 from llmbatch.core.rows import Row
+from llmbatch.core.secrets import Mask
 from llmbatch.providers.http_provider import HttpProvider, ModelUse
+from llmbatch.providers.resolve import Target
 from llmbatch.providers.tier_routes import TIERS
 
 __all__ = ["POOL_PREFIX", "Member", "SeveralProviders"]
@@ -206,6 +208,19 @@ class SeveralProviders:
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
         """Send once by the provider of the request's route. Raises only cancellation."""
         return await self._owner(request.route).call(request, row, timeout=timeout)
+
+    def judge(self, request: Request, reply: Reply) -> Outcome:
+        """See the provider of the request's route."""
+        return self._owner(request.route).judge(request, reply)
+
+    def target_of(self, row: Row, route: Route) -> Target:
+        """See the provider of *route*."""
+        return self._owner(route).target_of(row, route)
+
+    @property
+    def mask(self) -> Mask:
+        """That of the first provider, which knows the keys of the whole environment."""
+        return self._first.mask
 
     async def aclose(self) -> None:
         """Close the transport; idempotent."""

@@ -35,7 +35,10 @@ _HEAD = (
     rb'(?:,"finish_reason":(' + _STRING + rb"))?"
 )
 _PARSED = b',"parsed":'
-_END = rb'(,"cached":true)?(?:,"route":(' + _STRING + rb'))?(?:,"tier":(' + _STRING + rb'))?,"metadata":null\}\r?\n?\Z'
+_END = (
+    rb'(,"cached":true)?(?:,"route":(' + _STRING + rb'))?(?:,"tier":(' + _STRING + rb"))?"
+    rb'(?:,"via":"batch","batch_id":' + _STRING + rb')?,"metadata":null\}\r?\n?\Z'
+)
 _is_failed = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","status":"failed"[,}]').match
 _match_id = re.compile(rb'\{"row":[0-9]+,"hash":"[0-9a-f]+","status":"failed","id":(' + _STRING + rb"|[^,]+),").match
 _match_error = re.compile(

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Literal
 
 from llmbatch.core.events import CircuitState, Notice
 from llmbatch.core.raw_json import JSON
+from llmbatch.report.batches import BatchSnapshot
 from llmbatch.report.spending import Spending
 
 __all__ = ["RouteSnapshot", "RunState", "Snapshot", "as_json"]
@@ -144,6 +145,8 @@ class Snapshot:
     """Seconds since the run was paused by its user; None if it is not."""
     paused_s: float = 0.0
     """Seconds of all pauses of this run."""
+    batches: BatchSnapshot = field(default_factory=BatchSnapshot)
+    """The batches at the provider (``--via batch``)."""
 
     @property
     def cost(self) -> float:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import (
     CallEnded,
     CallSent,
@@ -35,6 +36,7 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
+from llmbatch.report.batches import BatchStats
 from llmbatch.report.counters import CodeCounter, Counts
 from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
@@ -76,6 +78,7 @@ class RunStats:
         self._failures = CodeCounter()
         self._tiers = CodeCounter()
         self._routes: dict[str, RouteStats] = {}
+        self._batches = BatchStats()
         self._notices: deque[Notice] = deque(maxlen=5)
         self._advice = ""
 
@@ -133,6 +136,8 @@ class RunStats:
                 self.stopping = event
             case RunEnded():
                 self.ended = event
+            case BatchSubmitted() | BatchMoved() | BatchCollected() | BatchCancelled() | BatchLost():
+                self._batches.observe(event)
             case _:
                 assert_never(event)
 
@@ -172,10 +177,10 @@ class RunStats:
         if calls.in_flight:
             calls.in_flight -= 1
             self._counts.in_flight -= 1
-        if event.verdict == "success":
+        if event.verdict == "success" and not event.via:
             self._latency.add(event.latency_s)
             calls.good += 1
-        else:
+        elif event.verdict != "success":
             calls.add_failure(event)
             if event.verdict is not None:
                 self._errors.add(event.code)
@@ -302,7 +307,6 @@ class RunStats:
         total, is_estimate = total_rows(started, self._progress, self._estimated_rows, done)
         elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
         overall = counts.rows / elapsed if elapsed > 0.05 else 0.0
-        rate = self._rate.per_second(now)
         work_left = self._work_left(done, total, now)
         return Snapshot(
             state=self._state(),
@@ -334,7 +338,7 @@ class RunStats:
             output_tokens=spending.output_tokens,
             latency_p50_s=self._latency.quantile(0.5),
             latency_p95_s=self._latency.quantile(0.95),
-            rows_per_s=rate,
+            rows_per_s=self._rate.per_second(now),
             overall_rows_per_s=overall,
             eta_s=None if (downtime.not_closed or downtime.paused_since is not None) and work_left else work_left,
             work_left_s=work_left,
@@ -351,6 +355,7 @@ class RunStats:
             max_outage_s=None if started is None else started.max_outage,
             own_limits="" if started is None else started.own_limits,
             adapts=started is not None and started.adapts,
+            batches=self._batches.snapshot(),
             notices=tuple(self._notices),
             stopping=None if self.stopping is None else self.stopping.reason,
             exit_code=None if ended is None else ended.exit_code,

@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from llmbatch.core.events import RunEnded
 from llmbatch.core.raw_json import JSON
+from llmbatch.report.batches import BatchSnapshot
 from llmbatch.report.snapshot import Snapshot, as_json
 
 __all__ = ["RouteSummary", "Summary", "summarize"]
@@ -102,6 +103,8 @@ class Summary:
     tiers: dict[str, int] = field(default_factory=dict)
     """Rows of this run by the service tier that their lines name (``--tier``)."""
     routes: tuple[RouteSummary, ...]
+    batches: BatchSnapshot = field(default_factory=BatchSnapshot)
+    """The batches of this run at the provider (``--via batch``)."""
 
     @property
     def ok(self) -> bool:
@@ -165,6 +168,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         repairs=last.repairs,
         repaired=last.repaired,
         tiers=last.tiers,
+        batches=last.batches,
         routes=tuple(
             RouteSummary(route.label, route.calls, route.success, route.failed, route.outages, route.outage_s)
             for route in routes

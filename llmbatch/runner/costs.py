@@ -37,9 +37,9 @@ class Costs:
         *,
         on_reserve: Callable[[CostCap], None] = lambda cap: None,
     ) -> None:
-        self._prices = prices or Prices()
+        self.prices = self._prices = prices or Prices()
         self._estimates: dict[str, CostEstimate] = {}
-        self._on_reserve = on_reserve
+        self.on_reserve = self._on_reserve = on_reserve
         self.cap = cap
 
     def __repr__(self) -> str:

@@ -141,9 +141,22 @@ class Engine:
 
     # Stopping.
 
-    def stop(self, exit_code: int, reason: str, *, now: bool = False) -> None:
+    @property
+    def ending(self) -> RunOutcome | None:
+        """How the run was told to end; None if it was not."""
+        return self._ending
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before :meth:`run`; only until the run is told to end."""
+        self._wake.clear()
+        if self._ending is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+
+    def stop(self, exit_code: int, reason: str, *, hint: str = "", now: bool = False) -> None:
         """Take no new rows, and let requests in flight finish for up to 30 s; *now*: cancel them."""
-        self._halt(exit_code, reason, "")
+        self._halt(exit_code, reason, hint)
         self._deadline = min(self._deadline, self._loop.time() + (0.0 if now else DRAIN_SECONDS))
         if now and self._group is not None:
             self._group.cancel_scope.cancel()
@@ -152,6 +165,7 @@ class Engine:
     def abort(self, error: WriteError) -> None:
         """Stop at once, because the output cannot be written."""
         self._ending = RunOutcome(error.exit_code, error.message, error.hint, error)
+        self._wake.set()
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
@@ -165,6 +179,12 @@ class Engine:
         if self._options.concurrency > before.concurrency and hasattr(self._provider, "allow"):
             self._provider.allow(self._options.concurrency)  # a function that runs in threads
         self._wake.set()
+
+    def fail(self, error: InputError) -> None:
+        """End the run before :meth:`run`, as its input cannot be used."""
+        if self._ending is None:
+            self._ending = RunOutcome(2, str(error), error.hint, error)
+            self.emit(RunStopping(self._loop.time(), _reading_failed(error)))
 
     def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:

@@ -124,7 +124,7 @@ _COMMANDS: dict[str, str] = {
         ("retry", "rerun", "retry-failed"),
         "run the same command again with --retry-failed: llmbatch run INPUT … --retry-failed",
     ),
-    **dict.fromkeys(("convert", "results", "view", "show"), "use llmbatch export OUTPUT -o results.csv"),
+    **dict.fromkeys(("results", "view", "show"), "use llmbatch export OUTPUT -o results.csv"),
     **dict.fromkeys(("validate", "estimate", "dry-run", "cost", "lint"), "use llmbatch check INPUT"),
     **dict.fromkeys(("errors", "failures", "fails"), "use llmbatch failed OUTPUT"),
     **dict.fromkeys(("progress", "watch", "list", "info"), "use llmbatch status OUTPUT"),

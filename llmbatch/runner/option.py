@@ -15,11 +15,11 @@ from llmbatch.runner.value_types import Choice, Switch, Value, ValueType
 
 __all__ = ["GROUPS", "Drill", "Group", "Local", "Option", "option", "options_of"]
 
-Group = Literal["Input and output", "Model", "Pace", "Outages", "Display"]
+Group = Literal["Input and output", "Model", "Pace", "Outages", "Batches", "Display"]
 Local = Literal["any", "loopback", "key", "folder", "subfolder", "file", "literal", "never"]
 Drill = Literal["no", "flag", "policy"]
 
-GROUPS: tuple[Group, ...] = ("Input and output", "Model", "Pace", "Outages", "Display")
+GROUPS: tuple[Group, ...] = ("Input and output", "Model", "Pace", "Outages", "Batches", "Display")
 """Groups in the order of the help."""
 
 _T = TypeVar("_T")

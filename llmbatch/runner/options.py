@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
 
+from llmbatch.runner.batch_options import BatchOptions, OnInterrupt, Via
 from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.quantities import Dollars, Duration, Number, Whole
@@ -19,9 +20,11 @@ from llmbatch.runner.value_types import Choice, FieldPath, Switch
 
 __all__ = [
     "RUN_OPTIONS",
+    "OnInterrupt",
     "OnOutage",
     "RunOptions",
     "Tier",
+    "Via",
 ]
 
 OnOutage = Literal["wait", "defer", "fail"]
@@ -37,7 +40,7 @@ class _ByTier(float):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(BatchOptions):
     """How rows are sent. Durations are seconds. Immutable.
 
     Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.

@@ -251,6 +251,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         )
         check_cache_path(self._runs.arguments.cache, input, output)
         files = FileRun(input, output, how, self._filesystem)
+        batches = self._runs.batches(input, files.path)
         async with contextlib.AsyncExitStack() as stack:
             # Lines go first: what a kill repeats is then no more than what was in flight.
             opening = self._runs.open(before_sending=lambda: files.writer.flush())
@@ -264,15 +265,18 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 reads_bodies=model is None or isinstance(model, str),
                 shape=self._runs.arguments.shape,
                 is_whole=callable(model),
+                check_rows=batches.check_of(run.provider, str(input), limit) if batches else lambda rows: None,
             )
             stack.enter_context(self._runs.writing(files.writer))
+            sink = LineSink(files.writer)
             job = run.start(
-                *(files.source, LineSink(files.writer), files.started(self.options)),
+                *(batches.source(files.source) if batches else files.source, sink, files.started(self.options)),
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
                 costs=files.costs,
             )
-            outcome, waiting = await files.close_after(job, run.finish())
+            sending = batches.run(run, sink, files.opened()) if batches else run.finish()
+            outcome, waiting = await files.close_after(job, sending)
             for notice in files.notices(outcome):
                 job.engine.emit(notice)
             await run.wind_up()

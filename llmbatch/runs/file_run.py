@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -45,7 +45,7 @@ from llmbatch.runs.preflight import (
 from llmbatch.runs.spending import SpendingFile, spent_by_lines
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
-__all__ = ["FileOptions", "FileRun"]
+__all__ = ["FileOptions", "FileRun", "OpenFiles"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +69,21 @@ class FileOptions:
         check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFiles:
+    """What a run over batch APIs needs of the open files. ``is_afresh``: the lines of earlier runs were dropped."""
+
+    rows: Input
+    input_path: str
+    output: Output
+    output_path: str
+    writer: LineWriter
+    costs: Costs
+    disk: Filesystem
+    limit: int | None
+    is_afresh: bool
+
+
 class FileRun:
     """Input and output of one run. First :meth:`open` them, then await :meth:`close_after` the job.
 
@@ -83,7 +98,7 @@ class FileRun:
         self, input_path: str | Path, output: str | Path | None, how: FileOptions, filesystem: Filesystem | None
     ) -> None:
         self._input = input_path
-        self._path = str(output if output is not None else default_output(input_path))
+        self.path = self._path = str(output if output is not None else default_output(input_path))
         self._how = how
         self._filesystem = filesystem or FILESYSTEM
         self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
@@ -107,12 +122,14 @@ class FileRun:
         reads_bodies: bool = False,
         shape: RowShape | None = None,
         is_whole: bool = False,
+        check_rows: Callable[[Input], None] = lambda rows: None,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
 
         *max_cost*: the cap of ``--max-cost``, kept at *prices*. *compare_model*: refuse an output that another model,
         system prompt, parameters or endpoint has answered. *reads_bodies*: the output's answers are a provider's own,
         so that they say how they ended. *shape*, *is_whole*: see :func:`~llmbatch.inputs.input.open_input`.
+        *check_rows*: one more check of the input.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -130,6 +147,7 @@ class FileRun:
             )
         )
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
+        check_rows(rows)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
         rows.hash_ahead()
         self._output = output = open_output(
@@ -238,6 +256,20 @@ class FileRun:
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
             input_format=self._how.input_format,
+        )
+
+    def opened(self) -> OpenFiles:
+        """The open files, for a run over batch APIs."""
+        return OpenFiles(
+            rows=self._rows,
+            input_path=str(self._input),
+            output=self._output,
+            output_path=self._path,
+            writer=self.writer,
+            costs=self.costs,
+            disk=self._filesystem,
+            limit=self._how.limit,
+            is_afresh=self._how.overwrite,
         )
 
     async def close_after(

@@ -56,6 +56,8 @@ class RunJob:
         costs: Costs | None = None,
     ) -> None:
         self.options = options
+        self.on_stop_now: Callable[[], object] = lambda: None
+        """Called when the run is to stop at once before :meth:`run`, in the phase of batches."""
         self.summary: Summary | None = None
         """What became of the run; None until it has ended."""
         observers = as_observers(observers)
@@ -82,6 +84,8 @@ class RunJob:
     def stop(self, exit_code: int = 130, reason: str = "stopped", *, now: bool = False) -> None:
         """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
         self.engine.stop(exit_code, reason, now=now)
+        if now:
+            self.on_stop_now()
 
     def control(self, command: Command) -> None:
         """Carry out *command* now: a pause, its end, or other limits."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from llmbatch.core.events import Event, Observer
 from llmbatch.core.ports import Transport
 from llmbatch.runner.command_options import Endpoint
-from llmbatch.runner.options import OnOutage, Tier
+from llmbatch.runner.options import OnInterrupt, OnOutage, Tier, Via
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -43,6 +43,14 @@ class Options(TypedDict, total=False):
     max_cost: Decimal | float | None
     require_finish: bool
     seed: int | None
+    via: Via
+    deadline: float | None
+    detach: bool
+    on_interrupt: OnInterrupt
+    chunk_rows: int | None
+    chunk_mb: float | None
+    queue_tokens: int | None
+    keep_remote: bool
 
 
 class Keywords(Options, total=False):

@@ -26,7 +26,10 @@ from llmbatch.runs.make_provider import ProviderArguments
 from llmbatch.runs.watchers import Watcher, watched
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llmbatch.outputs.writer import LineWriter
+    from llmbatch.runs.batches.start import BatchPhase
 
 __all__ = ["OpenRun", "OpenRuns"]
 
@@ -62,6 +65,20 @@ class OpenRuns:
         """Prices and cap of a run whose results have no file that earlier runs wrote to."""
         most = self.options.max_cost
         return Costs(self.prices, None if most is None else CostCap(most))
+
+    def batches(self, input_path: str | Path, output: str) -> BatchPhase | None:
+        """The batches of a run with these files; None if its rows are sent live.
+
+        Raises:
+            UsageError: something does not go with batch APIs.
+        """
+        if self.options.via == "live" and self.options.deadline is None and not self.options.detach:
+            return None
+        from llmbatch.runs.batches.start import BatchPhase, check_batch_options
+
+        given = self.arguments
+        check_batch_options(self.options, input_path, output, model=given.model, cache=given.cache)
+        return BatchPhase(self.arguments, self.options, self.prices)
 
     def __repr__(self) -> str:
         return f"<OpenRuns {len(self._loops)} jobs and writers>"

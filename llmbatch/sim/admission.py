@@ -13,7 +13,7 @@ from llmbatch.sim.rate_limits import Buckets
 from llmbatch.sim.response_plan import ResponsePlan
 from llmbatch.sim.scenario import Phase, Scenario
 
-__all__ = ["Admission", "has_key", "no_money"]
+__all__ = ["Admission", "has_key", "key_of", "no_money"]
 
 _OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _USUAL_OUTPUT = 256
@@ -48,7 +48,7 @@ class Admission:
 
         A request that is refused for want of money or flex capacity takes nothing from the limits.
         """
-        if scenario.spent_keys and scenario.is_spent(_key_of(headers)):
+        if scenario.spent_keys and scenario.is_spent(key_of(headers)):
             return error_plan(dialect, no_money(dialect), "spent", plan.delay / 5, None, down=False)
         if not phase.flex and document is not None and document.get("service_tier") == "flex":
             error = ErrorResponse(429, "Resource unavailable", code="resource_unavailable", kind="resource_unavailable")
@@ -56,7 +56,7 @@ class Admission:
         limits = scenario.limits
         if limits is None:
             return plan
-        owner = name, _key_of(headers)
+        owner = name, key_of(headers)
         buckets = self._buckets.get(owner)
         if buckets is None:
             buckets = self._buckets[owner] = Buckets(limits)
@@ -76,7 +76,7 @@ def no_money(dialect: Dialect) -> ErrorResponse:
 
 def has_key(headers: Mapping[str, str], key: str) -> bool:
     """Return whether a request with these *headers* was sent with *key*."""
-    given = _key_of(headers)
+    given = key_of(headers)
     return hmac.compare_digest(given.encode(errors="surrogateescape"), key.encode())
 
 
@@ -90,7 +90,8 @@ def _output_tokens(document: dict[str, JSON] | None) -> float:
     return float(asked) if isinstance(asked, int) else _USUAL_OUTPUT
 
 
-def _key_of(headers: Mapping[str, str]) -> str:
+def key_of(headers: Mapping[str, str]) -> str:
+    """The API key that a request was sent with, however it was; empty without one."""
     return (
         headers.get("x-api-key") or headers.get("api-key") or headers.get("authorization", "").removeprefix("Bearer ")
     )

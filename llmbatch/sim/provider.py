@@ -22,12 +22,16 @@ from random import Random
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse
-from llmbatch.sim.admission import Admission, has_key, no_money
+from llmbatch.sim.admission import Admission, has_key, key_of, no_money
 from llmbatch.sim.answer_text import write_answer
 from llmbatch.sim.anthropic_responses import anthropic_body, anthropic_events
+from llmbatch.sim.batches.ledger import Ledger
+from llmbatch.sim.batches.rules import BatchRules
+from llmbatch.sim.batches.run_rows import RowRunner
+from llmbatch.sim.batches.service import BatchService
 from llmbatch.sim.capacity import CapacityLimiter
 from llmbatch.sim.faulty_plans import corrupted, error_plan, outage, throttling
-from llmbatch.sim.openai_responses import embeddings_body, models_body, openai_body, openai_events
+from llmbatch.sim.openai_responses import CREATED, embeddings_body, models_body, openai_body, openai_events
 from llmbatch.sim.protocol import (
     ENDPOINTS,
     HTML,
@@ -74,6 +78,8 @@ class SimulatedProvider:
         require_key: str | None = None,
         capacity: int | None = None,
         rate: float = 100.0,
+        epoch: float = CREATED,
+        keep_ledger: bool = False,
     ) -> None:
         """Prepare a provider.
 
@@ -87,6 +93,8 @@ class SimulatedProvider:
             require_key: the only API key that is accepted; None: any or none.
             capacity: requests in flight at most, at least 1; those above it get 429. None: no bound.
             rate: requests a second, above 0, that a model's full load is; a scenario's capacity is a part of it.
+            epoch: the Unix time at which the provider's clock starts: what its batches and files are dated by.
+            keep_ledger: count how often each row is paid for, in :attr:`ledger`.
 
         Raises:
             UsageError: a scenario's name is unknown, its file says something impossible, or a value is out of range.
@@ -112,6 +120,12 @@ class SimulatedProvider:
         self.stats = Stats()
         self._started: dict[str, float] = {}
         self._attempts: dict[bytes, int] = {}
+        self._epoch = epoch
+        self._usual_batch_rules = BatchRules().compressed(speed)
+        self.ledger = Ledger() if keep_ledger else None
+        """How often each row was paid for, if that is counted."""
+        self.batches = self._batch_service()
+        """The batch APIs."""
 
     def __repr__(self) -> str:
         return f"<SimulatedProvider {self._scenario.name}, {self.stats.calls} calls, {self.stats.in_flight} in flight>"
@@ -124,6 +138,8 @@ class SimulatedProvider:
         self._limiters.clear()
         self._admission.reset()
         self._attempts.clear()
+        self.ledger = None if self.ledger is None else Ledger()
+        self.batches = self._batch_service()
 
     def phase(self, model: str, elapsed: float) -> Phase:
         """The phase that *model* is in *elapsed* seconds after the provider started; starts its clock."""
@@ -161,12 +177,45 @@ class SimulatedProvider:
             *(plan, self._scenario_of(name), phase, name, dialect, headers, body, document, elapsed)
         )
         self._count(plan, name, elapsed)
+        if self.ledger is not None and plan.good:
+            self.ledger.pay_live(plan.row)
         return plan
+
+    def answer_row(
+        self, path: str, headers: Mapping[str, str], body: bytes, document: dict[str, JSON], elapsed: float
+    ) -> ResponsePlan:
+        """Plan the answer to a row of a batch, run at *elapsed*: as to a call, but no limit of calls counts it."""
+        model = document.get("model")
+        name = model.removeprefix("sim/") if isinstance(model, str) else ""
+        phase, scenario, dialect = self.phase(name, elapsed), self._scenario_of(name), dialect_of(path)
+        if scenario.is_spent(key_of(headers)):
+            return error_plan(dialect, no_money(dialect), "spent", 0.0, None, down=False)
+        chance, median = self._chance(path, body), self._median(name)
+        return self._plan(
+            *(ENDPOINTS[path], dialect, headers, body, document, phase, chance, median),
+            faults=scenario.rows,
+            is_admitted=True,
+        )
 
     def finish(self, plan: ResponsePlan) -> None:
         """Record that *plan* has ended: answered, broken off or given up."""
         if plan.counted:
             self.stats.in_flight -= 1
+
+    def _batch_service(self) -> BatchService:
+        runner = RowRunner(self.answer_row, self.ledger, self._seed)
+        return BatchService(
+            self._batch_rules,
+            runner,
+            usual=self._usual_batch_rules,
+            seed=self._seed,
+            epoch=self._epoch,
+            require_key=self._key,
+        )
+
+    def _batch_rules(self, model: str | None) -> BatchRules | None:
+        """The rules of a model's scenario; of the provider's own for None."""
+        return (self._scenario if model is None else self._scenario_of(model.removeprefix("sim/"))).batch
 
     def _scenario_of(self, name: str) -> Scenario:
         return self._by_name.get(name, self._scenario)
@@ -202,7 +251,7 @@ class SimulatedProvider:
 
     def _control_plan(self, method: str, path: str, dialect: Dialect, *, known: bool) -> ResponsePlan:
         if (method, path) == ("GET", "/sim/stats"):
-            return _control_json(self.stats.json())
+            return _control_json(self.stats.json() | {"batch": self.batches.stats.json()})
         if (method, path) == ("POST", "/sim/reset"):
             self.reset()
             return _control_json({"ok": True})
@@ -307,14 +356,14 @@ class SimulatedProvider:
         return None if is_admitted else outage(dialect, phase.statuses or (503,), pick)
 
     def _good_plan(self, request: SimRequest, suffix: str, delay: float, median: float) -> ResponsePlan:
+        row = request.opening or request.prompt
         dialect: Dialect = "anthropic" if request.endpoint in ("messages", "count_tokens") else "openai"
         headers = answer_headers(dialect, suffix, delay) | {"content-type": "application/json"}
         if request.endpoint == "count_tokens":
             return ResponsePlan("answer", delay, 200, headers, dumps({"input_tokens": request.input_tokens}).encode())
         if request.endpoint == "embeddings":
-            return ResponsePlan(
-                "answer", delay, 200, headers, dumps(embeddings_body(request, self._seed)).encode(), good=True
-            )
+            body = dumps(embeddings_body(request, self._seed)).encode()
+            return ResponsePlan("answer", delay, 200, headers, body, good=True, row=row)
         answer = write_answer(self._seed, request)
         writing = answer.output_tokens * median / 300
         if not request.stream:
@@ -323,7 +372,7 @@ class SimulatedProvider:
                 if dialect == "anthropic"
                 else openai_body(request, answer, suffix)
             )
-            return ResponsePlan("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True)
+            return ResponsePlan("answer", delay + writing, 200, headers, dumps(whole).encode(), good=True, row=row)
         events = (
             anthropic_events(request, answer, suffix)
             if dialect == "anthropic"
@@ -331,7 +380,8 @@ class SimulatedProvider:
         )
         gap = writing / len(events)
         headers["content-type"] = "text/event-stream; charset=utf-8"
-        return ResponsePlan("answer", delay, 200, headers, chunks=tuple((gap, event) for event in events), good=True)
+        chunks = tuple((gap, event) for event in events)
+        return ResponsePlan("answer", delay, 200, headers, chunks=chunks, good=True, row=row)
 
 
 def _control_json(value: JSON) -> ResponsePlan:

@@ -32,6 +32,8 @@ class ResponsePlan:
     good: bool = False
     down: bool = False
     counted: bool = True
+    row: str = field(default="", repr=False)
+    """Of a good answer: the row's text, by which the ledger knows it."""
 
 
 @dataclass(slots=True)

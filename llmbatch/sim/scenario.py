@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.batches.rules import BatchRules
 from llmbatch.sim.rate_limits import RateLimits
 from llmbatch.sim.row_fault import RowFault
 
@@ -182,6 +183,8 @@ class Scenario:
     """Patterns (``key-b*``) of the API keys whose accounts have no money: refused whatever the phase."""
     rows: tuple[RowFault, ...] = ()
     """Trouble of rows that lasts, whatever the phase; the first that has a row counts."""
+    batch: BatchRules | None = None
+    """How its batch APIs behave; None: as those of the provider's own scenario, or well."""
 
     def __post_init__(self) -> None:
         if self.repeat and not 0 < self.length < math.inf:
@@ -218,4 +221,7 @@ class Scenario:
         """
         if not 0 < speed < math.inf:
             raise UsageError(f"speed is {speed!r}, must be a number above 0")
-        return self if speed == 1 else replace(self, phases=tuple(phase.compressed(speed) for phase in self.phases))
+        if speed == 1:
+            return self
+        batch = None if self.batch is None else self.batch.compressed(speed)
+        return replace(self, phases=tuple(phase.compressed(speed) for phase in self.phases), batch=batch)

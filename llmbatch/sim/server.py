@@ -10,10 +10,12 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import time
 
 from aiohttp import web
 
 from llmbatch.core.errors import UsageError
+from llmbatch.sim.batches.service import BatchService
 from llmbatch.sim.protocol import ErrorResponse, dialect_of, error_body
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.response_plan import ResponsePlan, Stats
@@ -38,10 +40,7 @@ class SimServer:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
         self._requests: set[asyncio.Task[object]] = set()
-        app = web.Application(client_max_size=_MAX_BODY_BYTES)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        # A client that gives up must not go on counting as in flight. Graceful waiting is pointless: see aclose.
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+        self._runner = self._new_runner()
 
     def __repr__(self) -> str:
         return f"<SimServer {self.url} {self.provider!r}>"
@@ -74,6 +73,16 @@ class SimServer:
             request.cancel()
         await self._runner.cleanup()
 
+    async def restart(self) -> None:
+        """Drop all connections and serve again on the same port: batches, files and statistics stay.
+
+        Raises:
+            UsageError: the port was taken meanwhile.
+        """
+        await self.aclose()
+        self._runner = self._new_runner()
+        await self.listen(self._port)
+
     async def listen(self, port: int, listener: socket.socket | None = None) -> None:
         """Open the socket, or take up *listener*, which listens already.
 
@@ -95,6 +104,12 @@ class SimServer:
             raise UsageError(f"cannot listen on {self._host} port {port}: {error.strerror or error}") from error
         self._port = int(self._runner.addresses[0][1])
 
+    def _new_runner(self) -> web.AppRunner:
+        app = web.Application(client_max_size=_MAX_BODY_BYTES)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        # A client that gives up must not go on counting as in flight. Graceful waiting is pointless: see aclose.
+        return web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         task = asyncio.current_task()
         if task is not None:
@@ -106,6 +121,8 @@ class SimServer:
                 self._requests.discard(task)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if BatchService.serves(request.path):
+            return await self._answer_batch_call(request)
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -115,12 +132,41 @@ class SimServer:
             kind, page = error_body(dialect_of(request.path), refusal, "req_none")
             return web.Response(status=413, headers={"content-type": kind}, body=page)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        elapsed = self._loop.time() - self._started
-        plan = self.provider.answer(request.method, request.path, headers, body, elapsed)
+        plan = self.provider.answer(request.method, request.path, headers, body, self._elapsed())
         try:
             return await self._carry_out(plan, request)
         finally:
             self.provider.finish(plan)
+
+    def _elapsed(self) -> float:
+        return self._loop.time() - self._started
+
+    async def _answer_batch_call(self, request: web.Request) -> web.StreamResponse:
+        """Answer a call of the batch APIs; its body, and that of the answer, pass in pieces."""
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        batches = self.provider.batches
+        body = batches.body(request.path, headers)
+        async for piece in request.content.iter_any():
+            body.feed(piece)
+        origin = f"{request.scheme}://{request.host}"
+        method, path, query = request.method, request.path, request.query_string
+        reply = batches.answer(method, path, query, headers, body, self._elapsed(), origin=origin)
+        if reply.kind == "close":
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()  # goes nowhere
+        response = web.StreamResponse(status=reply.status, headers={**reply.headers})
+        response.content_length = reply.length
+        # A client may leave in the middle of a download.
+        with contextlib.suppress(ConnectionError):
+            await response.prepare(request)
+            for piece in reply.pieces():
+                await response.write(piece)
+            if reply.kind == "answer":
+                await response.write_eof()
+        if reply.kind == "cut" and request.transport is not None:
+            request.transport.close()
+        return response
 
     async def _carry_out(self, plan: ResponsePlan, request: web.Request) -> web.StreamResponse:
         if plan.kind == "hang":
@@ -171,6 +217,7 @@ async def start(
     require_key: str | None = None,
     capacity: int | None = None,
     rate: float = 100.0,
+    keep_ledger: bool = False,
 ) -> SimServer:
     """Start a server on a loopback *host*; port 0 takes any free one. The rest is :class:`SimulatedProvider`'s.
 
@@ -184,7 +231,15 @@ async def start(
     if not 0 <= port <= 65535:
         raise UsageError(f"port is {port!r}, must be 0 to 65535")
     provider = SimulatedProvider(
-        scenario, seed=seed, latency=latency, speed=speed, require_key=require_key, capacity=capacity, rate=rate
+        scenario,
+        seed=seed,
+        latency=latency,
+        speed=speed,
+        require_key=require_key,
+        capacity=capacity,
+        rate=rate,
+        epoch=time.time(),
+        keep_ledger=keep_ledger,
     )
     server = SimServer(provider, host)
     await server.listen(port, listener)

@@ -13,24 +13,30 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 from llmbatch.core.calls import Reply, Request
 from llmbatch.core.errors import LlmbatchError, TransportError
+from llmbatch.core.exchange import HttpCall
+from llmbatch.sim.batches.replies import BatchReply
 from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.response_plan import ResponsePlan, Stats
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
 
-__all__ = ["FinishedCall", "VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
+__all__ = ["FinishedCall", "StreamedReply", "VirtualClockLoop", "VirtualTimeError", "VirtualTransport", "run_virtual"]
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+
+_CALL_SECONDS = 0.05
+"""What a call of the batch APIs takes."""
 
 _GRACE = 1.0
 """Real seconds that a socket or another thread gets to move a loop that has nothing else left, before it is stuck."""
@@ -149,6 +155,31 @@ class FinishedCall:
     """Whether an answer came, good or bad, before the caller gave up."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedReply:
+    """An answer of the batch APIs, as :class:`llmbatch.core.exchange.StreamedReply`."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes] = field(repr=False)
+
+    def blocks(self) -> AsyncIterator[bytes]:
+        """The body, once.
+
+        Raises:
+            TransportError: it breaks off.
+        """
+        return self.body
+
+
+async def _pieces(reply: BatchReply) -> AsyncIterator[bytes]:
+    for piece in reply.pieces():
+        await asyncio.sleep(0)
+        yield piece
+    if reply.kind == "cut":
+        raise TransportError("truncated", "the answer ended early", sent=True)
+
+
 class VirtualTransport:
     """Carries requests to a simulated provider in the same process, sleeping instead of speaking HTTP.
 
@@ -204,6 +235,54 @@ class VirtualTransport:
             if self._on_call is not None:
                 ended = loop.time() - self._first
                 self._on_call(FinishedCall(request, plan, now - self._first, ended, reply is not None))
+
+    @asynccontextmanager
+    async def exchange(self, call: HttpCall, *, timeout: float) -> AsyncIterator[StreamedReply]:  # noqa: ASYNC109
+        """Send a call of the batch APIs; bodies pass in pieces. Implements :class:`~llmbatch.core.exchange.Exchanger`.
+
+        Raises:
+            TransportError: the provider closes the connection without an answer.
+        """
+        body = call.body if isinstance(call.body, bytes) else call.body.blocks()
+        yield await self.send(call.method, call.url, call.headers, body, timeout=timeout)
+
+    def wall(self) -> float:
+        """Unix time at the provider."""
+        now = asyncio.get_running_loop().time()
+        return self.provider.batches.epoch + now - (now if self._first is None else self._first)
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterable[bytes] = b"",
+        *,
+        timeout: float,  # noqa: ASYNC109 - as for post
+    ) -> StreamedReply:
+        """Send a call of the batch APIs whose *body* is there or comes in pieces.
+
+        Raises:
+            TransportError: the provider closes the connection without an answer.
+        """
+        loop = asyncio.get_running_loop()
+        self._first = loop.time() if self._first is None else self._first
+        parts = urlsplit(url)
+        lower = {name.lower(): value for name, value in headers.items()}
+        taken = self.provider.batches.body(parts.path, lower)
+        if isinstance(body, bytes):
+            taken.feed(body)
+        else:
+            async for piece in body:
+                taken.feed(piece)
+        await asyncio.sleep(_CALL_SECONDS)
+        now, origin = loop.time() - self._first, f"{parts.scheme}://{parts.netloc}"
+        reply = self.provider.batches.answer(method, parts.path, parts.query, lower, taken, now, origin=origin)
+        if self._keep_log:
+            self.log.append((now, 0 if reply.kind == "close" else reply.status))
+        if reply.kind == "close":
+            raise TransportError("reset", "the connection was closed without an answer", sent=True)
+        return StreamedReply(reply.status, {name.lower(): text for name, text in reply.headers.items()}, _pieces(reply))
 
     async def aclose(self) -> None:
         """Do nothing: no resource is held."""

@@ -89,13 +89,15 @@ def test_the_promised_scenarios_are_built_in() -> None:
         *("s1-flash", "s2-brownout", "s3-down", "s4-partial", "s5-two-waves", "s6-three-waves", "s7-flapping"),
         *("s8-overload", "s9-capacity", "s10-disguised", "s11-isolated", "s12-herd", "s13-cuts", "s14-spent"),
         *("m1-scattered", "m2-block", "m3-half", "m4-mixed", "m5-throttled", "m6-slow", "m7-dead-model", "m8-all"),
+        *("b1-plain", "b2-expiry", "b3-queue", "b4-lost", "b5-lines", "b6-down", "b7-refused", "b8-slow"),
     }
     scenarios = built_in_scenarios()
 
     assert names == set(scenarios)
-    assert [name.partition("-")[0] for name in scenarios][-22:] == [
+    assert [name.partition("-")[0] for name in scenarios][-30:] == [
         *(f"s{number}" for number in range(1, 15)),
         *(f"m{number}" for number in range(1, 9)),
+        *(f"b{number}" for number in range(1, 9)),
     ]
     assert all(scenario.description for scenario in scenarios.values())
     assert all(scenario.source for name, scenario in scenarios.items() if name[0] == "s" and name[1].isdigit())

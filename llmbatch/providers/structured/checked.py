@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmbatch.core.calls import Outcome, Parsed, Request, Route
+from llmbatch.core.calls import Outcome, Parsed, Reply, Request, Route
 from llmbatch.core.ports import Provider
 from llmbatch.core.rows import Row
 from llmbatch.providers.structured.ask import SchemaAsker
@@ -89,6 +89,14 @@ class CheckedProvider:
         outcome = await self._inner.call(sent, row, timeout=timeout)
         if names_the_form(outcome):
             outcome, sent = await self._ask_otherwise(outcome, sent, steps, row, timeout=timeout)
+        return self._checked(outcome, request, sent)
+
+    def judge(self, request: Request, reply: Reply) -> Outcome:
+        """Classify *reply*, of a batch's results, and check it as :meth:`call` does."""
+        outcome: Outcome = self._inner.judge(request, reply)  # type: ignore[attr-defined]  # HTTP providers have it
+        return self._checked(outcome, request, request)
+
+    def _checked(self, outcome: Outcome, request: Request, sent: Request) -> Outcome:
         if outcome.verdict != "success":
             return outcome
         found = self._check(outcome, request)

@@ -1,0 +1,124 @@
+"""What becomes of batches that have ended: collected, failed as a whole, or without results any more."""
+
+from __future__ import annotations
+
+from llmbatch.core.batch_events import BatchLost
+from llmbatch.core.calls import Outcome
+from llmbatch.providers.batches.port import ControlError, RemoteBatch
+from llmbatch.runs.batches.board import LOST_SECONDS, Chunk
+from llmbatch.runs.batches.claims import Claims
+from llmbatch.runs.batches.collect import Collector
+from llmbatch.runs.batches.context import Account, BatchRun
+from llmbatch.runs.batches.queue import QUEUE_FULL
+from llmbatch.runs.batches.submit import Submitter
+from llmbatch.runs.batches.validation import fail_named_rows
+
+__all__ = ["Endings"]
+
+_RETRY_SECONDS = 60.0
+_MOST_TRIES = 3
+"""Downloads that may be shorter than the provider's counts before they are believed."""
+
+_GONE_TRIES = 30
+"""Times that results may be missing (404) before they are given up."""
+
+
+class Endings:
+    """Ends the batches of one run."""
+
+    def __init__(self, run: BatchRun, submitter: Submitter, claims: Claims) -> None:
+        self._claims = claims
+        self._run = run
+        self._submitter = submitter
+        self._collector = Collector(run)
+
+    async def end(self, account: Account, chunk: Chunk) -> None:
+        """Collect *chunk*'s batch, or settle why it failed as a whole.
+
+        Raises:
+            InputError: the input cannot be read, or has changed.
+            WriteError: the output or the journal cannot be written.
+        """
+        run, remote = self._run, chunk.remote
+        assert remote is not None  # noqa: S101 - it has ended
+        if remote.has_failed and not remote.result_files:
+            await self._end_failed(account, chunk, remote)
+            return
+        try:
+            if not await self._claims.settle(account, chunk):
+                self._submitter.look_again(chunk.label.first, chunk.label.route)
+                return
+            collected = await self._collector.collect(account, chunk, accepts_missing=chunk.short_tries >= _MOST_TRIES)
+        except ControlError as error:
+            chunk.tries += 1
+            chunk.retry_at = run.now() + _RETRY_SECONDS
+            if error.is_missing:
+                await self._end_missing(account, chunk, remote, error)
+            else:
+                run.plane_failed(account, error)
+            return
+        run.plane_answered(account)
+        if collected == "incomplete":
+            chunk.short_tries += 1
+            chunk.retry_at = run.now() + _RETRY_SECONDS * chunk.short_tries
+            return
+        self._submitter.look_again(chunk.label.first, chunk.label.route)
+        self._submitter.capped = None
+        if collected == "collected" and not run.options.keep_remote:
+            await self._delete(account, remote)
+
+    async def _end_missing(self, account: Account, chunk: Chunk, remote: RemoteBatch, error: ControlError) -> None:
+        """The results are not found: not yet, or not any more, as an earlier run has collected and deleted them."""
+        run = self._run
+        is_old = (remote.ended_at or run.wall()) < run.wall() - LOST_SECONDS
+        try:
+            was_deleted = await account.api.was_deleted(remote)
+        except ControlError as failure:
+            run.plane_failed(account, failure)
+            return
+        if was_deleted:
+            self._free(chunk)
+        elif is_old or chunk.tries >= _GONE_TRIES:
+            run.emit(BatchLost(run.now(), chunk.batch_id, chunk.label.rows or 0, "the results of a batch are gone"))
+            run.tell(
+                "warning",
+                f"{error.message}: the results are gone; rows without a line are sent again, and may be paid for twice",
+            )
+            self._free(chunk)
+
+    def _free(self, chunk: Chunk) -> None:
+        """Give up the results of a batch: they are not at the provider any more."""
+        run = self._run
+        chunk.move("void", run.wall())
+        run.record.step("void", chunk, chunk.at, reason="its results are gone")
+        run.release(chunk)
+        self._submitter.look_again(chunk.label.first, chunk.label.route)
+
+    async def _end_failed(self, account: Account, chunk: Chunk, remote: RemoteBatch) -> None:
+        """A batch that was refused as a whole, minutes after it was created: no row ran."""
+        run = self._run
+        first = remote.errors[0] if remote.errors else None
+        code, message = ("batch_failed", "it does not say why") if first is None else (first.code, first.message)
+        chunk.move("void", run.wall())
+        run.record.step("void", chunk, chunk.at, reason=f"{code}: {message}")
+        run.release(chunk)
+        self._submitter.look_again(chunk.label.first, chunk.label.route)
+        self._submitter.capped = None
+        if code in QUEUE_FULL:
+            outcome = Outcome("throttled", scope="key", retry=True, code=code, message=message)
+            self._submitter.queue_full(run.queue_of(account, chunk.label.route or ""), chunk, outcome)
+        elif not await fail_named_rows(run, chunk, remote.errors):
+            reason = f"batch {chunk.batch_id} failed as a whole: {message} ({code})"
+            run.parts.engine.stop(
+                3, reason, hint="correct it, then run the same command again; or leave out --via batch"
+            )
+        if not run.options.keep_remote:
+            await self._delete(account, remote)
+
+    async def _delete(self, account: Account, remote: RemoteBatch) -> None:
+        """Delete what is not needed any more at the provider, if possible."""
+        try:
+            await account.api.delete(remote)
+        except ControlError as error:
+            if not error.is_refusal:
+                self._run.plane_failed(account, error)

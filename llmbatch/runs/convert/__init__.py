@@ -1,0 +1,1 @@
+"""Batch files for submission by hand, and their results back: ``llmbatch convert``."""
