@@ -107,6 +107,29 @@ def test_a_row_that_was_edited_after_it_was_submitted_is_sent_again() -> None:
     assert world.provider.ledger.paid("Tell of row 7 again") == 1
 
 
+def test_results_that_another_job_may_need_are_not_deleted() -> None:
+    """An output of the same name elsewhere, whose input begins with the same row: its batch is found, and left."""
+    world = World(60, rules=BatchRules(rows_per_s=0.1))
+    world.live(detach=True)
+    mine = world.machine.get(INPUT) or b""
+    world.machine.names.clear()
+    world.machine.put(
+        INPUT,
+        mine.splitlines(keepends=True)[0]
+        + b"".join(json.dumps({"prompt": f"Another question {number}"}).encode() + b"\n" for number in range(2, 61)),
+    )
+    world.clock += 3600
+    world.live_on()
+    assert sorted(world.by_row()) == list(range(1, 61))
+
+    world.machine.names.clear()
+    world.machine.put(INPUT, mine)
+    world.live_on()
+
+    world.check_whole()
+    assert world.paid == 60 + 59
+
+
 def test_a_limit_is_kept() -> None:
     """Only the first rows go; the others follow when it is lifted."""
     world = World(100)
