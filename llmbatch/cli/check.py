@@ -179,6 +179,7 @@ def keyless_provider(
         tier=settings.tier,
         pools=settings.pools,
         allow_files=settings.allow_files,
+        server_files=settings.server_files,
         schema=schema,
         environ=os.environ,
         needs_keys=needs_keys,

@@ -137,6 +137,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             pools=settings.pools,
             cache=settings.cache,
             allow_files=settings.allow_files,
+            server_files=settings.server_files,
             prices=settings.prices,
             schema=schema_of(settings),
             schema_lenient=settings.schema_lenient,

@@ -173,6 +173,14 @@ class CommandOptions(RunOptions):
         group="Input and output",
         local="subfolder",
     )
+    server_files: bool = option(
+        False,
+        Switch(),
+        "--server-files",
+        help="Send file: URLs as they are: the server reads the files itself, as vLLM can.",
+        group="Input and output",
+        local="never",
+    )
     base_url: str | None = option(
         None,
         Text("URL"),

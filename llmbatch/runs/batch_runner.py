@@ -88,6 +88,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         cache: an SQLite file of good answers: rows whose requests it has cost no call, and good answers are kept in
             it. Equal rows of one run cost one call.
         allow_files: the folder below which files that rows name with ``file:`` URLs are read; None: such rows fail.
+        server_files: send such URLs as they are: the server reads the files.
         prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
             each model; a provider must tell its tokens.
         schema: a pydantic model, a JSON Schema, its path, or ``MODULE:CLASS``: answers are checked by it, and asked for
@@ -138,6 +139,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         pools: Mapping[str, object] | None = None,
         cache: str | Path | None = None,
         allow_files: str | Path | None = None,
+        server_files: bool = False,
         prices: str | Path | None = None,
         schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None = None,
         schema_lenient: bool = False,
@@ -175,6 +177,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             pools=pools or {},
             cache=None if cache is None else str(cache),
             allow_files=None if allow_files is None else str(allow_files),
+            server_files=server_files,
             schema=loaded(schema),
             schema_lenient=schema_lenient,
             repair=repair,
