@@ -11,7 +11,7 @@ from llmbatch.money.prices import Prices
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import usual_limits
-from llmbatch.runs.batches.rows import BatchProvider, asks_for_stream, bind
+from llmbatch.runs.batches.rows import BatchProvider, bind
 
 __all__ = ["BatchCheck"]
 
@@ -39,7 +39,7 @@ class BatchCheck:
         except (MalformedRowError, MissingKeyError):
             return
         size = len(bound.request.body) + _LINE_BYTES
-        if bound.family is None or asks_for_stream(bound.request.body):
+        if bound.family is None:
             self.live_rows += 1
             return
         limits = usual_limits(self._options, bound.family, self._options.queue_tokens)

@@ -111,6 +111,7 @@ class World:
         stop_at: float | None = None,
         stop_now: bool = False,
         arguments: Mapping[str, Any] | None = None,
+        output: str = OUTPUT,
         limit: float = 40 * 86_400.0,
         **options: Any,
     ) -> Summary | None:
@@ -140,7 +141,7 @@ class World:
         loop.on_turn = on_turn
         try:
             asyncio.set_event_loop(None)
-            summary = loop.run_until_complete(runner.run(INPUT, OUTPUT, **(arguments or {})))
+            summary = loop.run_until_complete(runner.run(INPUT, output, **(arguments or {})))
             self.summaries.append(summary)
         except Killed:
             pass

@@ -61,9 +61,11 @@ class _Tally:
     """Whether that is because all rows were refused."""
     first_refusal: Outcome | None = None
     seen: RowSet = field(default_factory=RowSet)
+    seen_any: bool = False
+    """Whether the results were read at all."""
 
 
-Collected = Literal["collected", "stopped", "incomplete"]
+Collected = Literal["collected", "shared", "stopped", "incomplete"]
 
 
 class Collector:
@@ -75,6 +77,7 @@ class Collector:
     async def collect(self, account: Account, chunk: Chunk, *, accepts_missing: bool = False) -> Collected:
         """Fetch the results of *chunk*'s ended batch and write the lines of its rows.
 
+        ``shared``: it has lines of other rows, or none was read, so that its results may be of use to another run.
         ``incomplete``: fewer lines came than the provider counts, unless *accepts_missing*. ``stopped``: an operator
         must act, and the run was told to end; rows without a line are free.
 
@@ -93,6 +96,7 @@ class Collector:
                 del turn
                 await asyncio.sleep(0)
             if rows.count:
+                tally.seen_any = True
                 await self._read(account, chunk, remote, rows, held, tally)
             else:  # all its rows have their lines
                 tally.answers = label.rows or remote.rows or 0
@@ -116,7 +120,8 @@ class Collector:
             self._stop(chunk, tally.stop, tally)
             return "stopped"
         self._finish(chunk, remote, tally)
-        return "collected"
+        is_unread = not tally.seen_any and not chunk.tokens
+        return "shared" if tally.edited or tally.foreign or is_unread else "collected"
 
     async def _read(
         self, account: Account, chunk: Chunk, remote: RemoteBatch, rows: ChunkRows, held: _HeldLines, tally: _Tally

@@ -10,6 +10,7 @@ from decimal import Decimal
 from random import Random
 from typing import Literal
 
+from llmbatch.core.batch_events import BatchCollected
 from llmbatch.core.errors import InputError, MalformedRowError, MissingKeyError
 from llmbatch.core.events import CircuitChanged, Event, Notice, OutageEnded, OutageStarted
 from llmbatch.core.exchange import Exchanger
@@ -199,6 +200,11 @@ class BatchRun:
         if account.plane.succeeded():
             self.emit(CircuitChanged(now, account.label, "half_open", "closed", "", 0.0))
             self.emit(OutageEnded(now, account.label, since, now - since))
+
+    def tell_unrun(self, chunk: Chunk) -> None:
+        """Tell the observers that a batch is over of which no row has a result."""
+        rows = chunk.label.rows or 0
+        self.emit(BatchCollected(self.now(), chunk.batch_id, chunk.model, 0, 0, rows, 0, 0))
 
     def forget_collected(self) -> None:
         """The output starts afresh: collected batches are over, but those at the provider are still used."""

@@ -91,6 +91,7 @@ class Endings:
         run = self._run
         chunk.move("void", run.wall())
         run.record.step("void", chunk, chunk.at, reason="its results are gone")
+        run.tell_unrun(chunk)
         run.release(chunk)
         self._submitter.look_again(chunk.label.first, chunk.label.route)
 
@@ -101,6 +102,7 @@ class Endings:
         code, message = ("batch_failed", "it does not say why") if first is None else (first.code, first.message)
         chunk.move("void", run.wall())
         run.record.step("void", chunk, chunk.at, reason=f"{code}: {message}")
+        run.tell_unrun(chunk)
         run.release(chunk)
         self._submitter.look_again(chunk.label.first, chunk.label.route)
         self._submitter.capped = None

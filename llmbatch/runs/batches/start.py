@@ -26,7 +26,7 @@ from llmbatch.runs.batches.loop import BatchLoop
 from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.names import job_name
 from llmbatch.runs.batches.record import ChunkRecord
-from llmbatch.runs.batches.rows import BatchProvider, BatchRow, asks_for_stream, bind
+from llmbatch.runs.batches.rows import BatchProvider, BatchRow, bind
 from llmbatch.runs.batches.skipping import SkippingSource
 from llmbatch.runs.file_run import OpenFiles
 from llmbatch.runs.make_provider import ProviderArguments
@@ -90,7 +90,15 @@ def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int |
         for item in itertools.islice(items, _FEW_ROWS):
             try:
                 row = bind(cast("BatchProvider", provider), item) if isinstance(item, Row) else None
-            except (MalformedRowError, MissingKeyError):
+            except MalformedRowError as error:
+                if error.code == "input_stream":
+                    raise InputError(
+                        f"{name}:{item.number}: the row sets stream to true, which no batch can give",
+                        hint="remove stream from the rows, then run the same command again",
+                        line=item.number,
+                    ) from None
+                continue
+            except MissingKeyError:
                 continue
             if row is None:
                 continue
@@ -98,12 +106,6 @@ def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int |
                 other = other or f"{row.request.route.label} ({row.request.endpoint})"
                 continue
             first = first or row
-            if asks_for_stream(row.request.body):
-                raise InputError(
-                    f"{name}:{item.number}: the row sets stream to true, which no batch can give",
-                    hint="remove it from the row, or leave out --via batch",
-                    line=item.number,
-                )
     if first is None and other:
         raise UsageError(
             f"there is no batch API for {other}",

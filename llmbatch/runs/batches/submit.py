@@ -21,7 +21,7 @@ from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.names import Label, custom_id
 from llmbatch.runs.batches.queue import QUEUE_FULL, Queue
-from llmbatch.runs.batches.rows import BatchRow, asks_for_stream, bind
+from llmbatch.runs.batches.rows import BatchRow, bind
 
 __all__ = ["Plan", "Submitter"]
 
@@ -154,7 +154,7 @@ class Submitter:
             builder = plan.builder if plan is not None else ChunkBuilder(run.limits_of(account, route))
             name = custom_id(run.board.job, number, row.row.hash)
             size = sum(map(len, account.api.encode(name, row.request)))
-            is_large = size > builder.limits.row_bytes or asks_for_stream(row.request.body)
+            is_large = size > builder.limits.row_bytes
             if turns >= _MOST_TURNS or is_large:
                 continue
             if plan is None:
