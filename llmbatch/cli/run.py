@@ -19,7 +19,7 @@ from pathlib import Path
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.report import check_report_target, write_report
-from llmbatch.cli.settings import Settings, output_of, schema_of
+from llmbatch.cli.settings import Settings, output_of, schema_of, target_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
@@ -147,7 +147,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
         stack.enter_context(stop_on_signals(runner, say))
         return await runner.run(
             settings.input,
-            output,
+            target_of(settings),
             limit=settings.limit,
             retry_failed=settings.retry_failed,
             overwrite=settings.overwrite,
@@ -156,6 +156,7 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             fsync=settings.fsync,
             lock=settings.lock,
             input_format=settings.input_format,
+            shard=settings.shard,
         )
 
 

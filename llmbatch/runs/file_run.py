@@ -13,19 +13,22 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 
-from llmbatch.core.errors import InputError, OutputError, WriteError
+from llmbatch.core.errors import InputError, OutputError, UsageError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.format_names import InputFormat
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
-from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.deferred import deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
+from llmbatch.outputs.parts import create_folder, default_target, is_folder, part_path
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.costs import Costs
@@ -64,9 +67,15 @@ class FileOptions:
     fsync: Fsync = "group"
     lock: Lock = "on"
     input_format: InputFormat | None = None
+    shard: Shard | None = None
+    finished_in: tuple[str, ...] = ()
+    """Other files whose finished rows count."""
 
     def __post_init__(self) -> None:
-        check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
+        names = (item.name for item in fields(self) if item.name != "finished_in")
+        check_keywords(**{name: getattr(self, name) for name in names})
+        if self.shard is not None and self.shard.is_any:
+            raise UsageError(f"shard is {self.shard}, and a run needs one", hint="name it, such as 3/64")
 
 
 class FileRun:
@@ -83,8 +92,11 @@ class FileRun:
         self, input_path: str | Path, output: str | Path | None, how: FileOptions, filesystem: Filesystem | None
     ) -> None:
         self._input = input_path
-        self._path = str(output if output is not None else default_output(input_path))
+        target = output if output is not None else default_target(input_path, how.shard)
+        self._folder = str(target) if is_folder(target, how.shard) else None
+        self._path = part_path(target, how.shard)
         self._how = how
+        self._shard = how.shard or WHOLE
         self._filesystem = filesystem or FILESYSTEM
         self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
         self._output: Output
@@ -127,17 +139,22 @@ class FileRun:
                 input_format=how.input_format,
                 shape=shape,
                 is_whole=is_whole,
+                shard=self._shard,
             )
         )
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
         rows.hash_ahead()
+        if self._folder is not None and create_folder(self._folder):
+            stack.callback(self._remove_if_empty, self._folder)
         self._output = output = open_output(
             path,
             input_path=self._input,
             overwrite=how.overwrite,
             retry_failed=how.retry_failed,
             retry_up_to=last_number(rows, how.limit) if how.retry_failed else None,
+            shard=self._shard,
+            elsewhere=self._elsewhere if self._folder is not None or how.finished_in else None,
             disk=self._locking,
         )
         stack.callback(output.close)
@@ -145,9 +162,9 @@ class FileRun:
             is_cut = functools.partial(is_cut_answer, reads_body=reads_bodies)
             output.find_cut_answers(is_cut, last_number(rows, how.limit))
         self._compare(rows)
-        earlier = output.first_success() if compare_model else None
+        earlier = output.earlier_success() if compare_model else None
         if earlier is not None:
-            check_same_request(provider, rows, path, earlier)
+            check_same_request(provider, rows, *earlier)
         output.drop_cut_answers()  # after all that may refuse the command: these lines were paid for
         self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
         stack.push_async_callback(self.source.aclose)
@@ -164,6 +181,19 @@ class FileRun:
             write_deferred(Path(path), (), self._locking)
         interval = 1.0 if how.fsync == "group" else None
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+
+    def _elsewhere(self) -> Elsewhere:
+        return Elsewhere(
+            *(self._path, self._shard, self._locking),
+            in_folder=self._folder is not None,
+            named=self._how.finished_in,
+        )
+
+    @staticmethod
+    def _remove_if_empty(folder: str) -> None:
+        """Remove a folder that this run made and left nothing in."""
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
 
     def _capped(self, provider: Provider, rows: Input, prices: Prices, max_cost: Decimal) -> Costs:
         """Costs under ``--max-cost``, of which what the output has cost counts.
@@ -189,12 +219,13 @@ class FileRun:
 
         The latter are counted on their own too.
         """
-        total, limit = rows.count(), self._how.limit
+        limit = self._how.limit
+        total = rows.count(limit)
         last = last_number(rows, limit)
         if limit is None or last is None:
             return total
         self._beyond = sum(1 for _ in self._output.finished.done_after(last))
-        return None if total is None else min(limit, total) + self._beyond
+        return None if total is None else total + self._beyond
 
     def _compare(self, rows: Input) -> None:
         """Compare the finished rows with the input, and drop the lines of those that were no requests.
@@ -207,11 +238,23 @@ class FileRun:
         try:
             rows.verify(output.finished)
         except InputError as error:
-            raise name_other_inputs(error, self._input, self._path) from None
+            raise name_other_inputs(self._name_part(error), self._input, self._path) from None
         if not rows.is_rereadable:
             output.drop_input_errors(self._how.limit)
         else:
             output.drop_corrected(last_number(rows, self._how.limit) if output.finished.corrected else None)
+
+    def _name_part(self, error: InputError) -> InputError:
+        """*error*, with the file that has the row's result if that is another than the own part."""
+        number = error.line
+        holder = self._path if number is None else self._output.file_of(number)
+        if holder == self._path:
+            return error
+        hint = (
+            f"its result is in {holder}: if that part was made from another input, move it out of the folder; else "
+            "restore the row, or write to another folder (-o)"
+        )
+        return InputError(error.message, hint=hint, line=number)
 
     def has_success(self, model: str) -> bool:
         """Whether *model* (``provider/model``) has answered a row of the output."""
@@ -234,7 +277,7 @@ class FileRun:
             total_rows=self._total,
             max_outage=options.max_outage,
             own_limits=_own_limits(options),
-            limit=self._how.limit,
+            limit=None if self._how.limit is None else -(-self._how.limit // self._shard.count),
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
         )
@@ -292,7 +335,8 @@ class FileRun:
             return [Notice(now, "warning", text, "run the same command again once it is complete")]
         if not outcome.exit_code and not self.source.rows_read:
             name = "standard input" if str(self._input) == "-" else self._input
-            return [Notice(now, "warning", f"no rows in {name}")]
+            of_shard = f" for shard {self._shard}" if self._shard.count > 1 else ""
+            return [Notice(now, "warning", f"no rows in {name}{of_shard}")]
         return []
 
 
