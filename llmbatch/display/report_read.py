@@ -11,6 +11,7 @@ from llmbatch.display.history_file import read_history
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import StatusReport, next_step
 from llmbatch.outputs.deferred import history_path
+from llmbatch.outputs.parts import list_parts
 from llmbatch.report.history import History
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.journal import from_iso
@@ -34,7 +35,7 @@ def read_report(
     spread = RowSpread()
     status = read_status(output, spread=spread)
     path = Path(output)
-    history = read_history(path)
+    history = _history(path)
     note = ""
     if not _fits(history, status):
         history = History()
@@ -80,6 +81,13 @@ def read_report(
         version=version,
         zone=zone,
     )
+
+
+def _history(output: Path) -> History:
+    """The history of *output*, or of all parts if it is a folder."""
+    if not output.is_dir():
+        return read_history(output)
+    return History.joined([read_history(part.path) for part in list_parts(output)])
 
 
 def _fits(history: History, status: StatusReport) -> bool:

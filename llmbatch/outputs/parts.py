@@ -26,6 +26,7 @@ __all__ = [
     "part_name",
     "part_path",
     "parts_beside",
+    "shard_of",
 ]
 
 _match_name = re.compile(r"part-([0-9]{1,9})-of-([0-9]{1,9})\.jsonl").fullmatch
@@ -83,6 +84,11 @@ def default_target(input_path: str | Path, shard: Shard | None = None) -> str:
     """
     output = str(default_output(input_path))
     return output if shard is None or output == "-" else f"{output.removesuffix('.jsonl')}/"
+
+
+def shard_of(path: str | Path) -> Shard:
+    """The shard whose rows the file *path* may hold, by its name; of a file that is no part: all."""
+    return _shard_of(Path(path).name) or WHOLE
 
 
 def parts_beside(output: str | Path) -> Path:
