@@ -89,11 +89,7 @@ def _missing(joined: Merge, source: str | None, input_format: str | None) -> tup
         if not rows.is_rereadable:
             raise InputError(f"{source}: is read once", hint="save it to a file, and name that with --input")
         rows.verify(joined.finished)
-        return _counted(missing_rows(joined.finished, _numbers(rows.records())))
-
-
-def _numbers(records: Iterator[object]) -> Iterator[int]:
-    return (record.number for record in records)  # type: ignore[attr-defined]
+        return _counted(missing_rows(joined.finished, rows.numbers()))
 
 
 def _counted(ranges: Iterator[tuple[int, int]]) -> tuple[list[tuple[int, int]], int]:

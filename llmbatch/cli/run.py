@@ -34,7 +34,7 @@ from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
-__all__ = ["run"]
+__all__ = ["command_again", "conclude", "run", "run_once"]
 
 
 def run(settings: Settings) -> int:
@@ -45,6 +45,10 @@ def run(settings: Settings) -> int:
         OutputError: the output is in use, or not one of ours.
         WriteError: the output could not be written.
     """
+    if settings.shard is not None and settings.shard.is_any:
+        from llmbatch.cli.any_shard import run_any_shard
+
+        return run_any_shard(settings)
     output = output_of(settings)
     if not Path(output).name:  # a dot or a slash
         raise OutputError(f"{output}: is a directory", hint="name a file in it, such as -o results.jsonl")
@@ -53,22 +57,27 @@ def run(settings: Settings) -> int:
     if settings.overwrite and "output" in settings.from_local:
         _refuse_to_empty(output)
     raise_file_limit(settings.concurrency)
-    command = _command_again(sys.argv[1:])
+    command = command_again(sys.argv[1:])
     stats = RunStats()  # one fold for all displays
     if settings.report is not None:
         check_report_target(settings.report, output, input_path=settings.input)
     try:
-        summary = run_in_loop(_run(settings, output, command, stats))
+        summary = run_in_loop(run_once(settings, output, command, stats))
     except WriteError:
         _write_report(settings, output)
         raise
     _write_report(settings, output)
+    conclude(settings, summary, command, is_error_shown=_was_error(summary, stats))
+    return summary.exit_code
+
+
+def conclude(settings: Settings, summary: Summary, command: str, *, is_error_shown: bool) -> None:
+    """Print the summary as the settings want it. *is_error_shown*: displays have shown why the run stopped."""
     if settings.json:
         print_out(json.dumps(summary.to_json()))
     if settings.progress != "json":  # whose last line says it all
-        is_told = _was_error(summary, stats) if settings.quiet else settings.progress != "none"
+        is_told = is_error_shown if settings.quiet else settings.progress != "none"
         _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
-    return summary.exit_code
 
 
 def _write_report(settings: Settings, output: str) -> None:
@@ -98,7 +107,13 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
-async def _run(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+async def run_once(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+    """Run the rows that have no line in the file *output*, and show it. *stats* count the run.
+
+    Raises:
+        UsageError: something given is wrong.
+        WriteError: the output could not be written.
+    """
     observers: list[Observer] = [stats]
     kind = settings.progress
     with contextlib.ExitStack() as stack:
@@ -205,7 +220,7 @@ def _say_last_words(summary: Summary, command: str, *, quiet: bool, is_told: boo
         print_error(summary.stopped_reason, hint)
 
 
-def _command_again(arguments: list[str]) -> str:
+def command_again(arguments: list[str]) -> str:
     """What to type to go on. Starting afresh is nothing to repeat: it would drop what this run has paid for."""
     words = ["llmbatch", *(argument for argument in arguments if argument != "--overwrite")]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

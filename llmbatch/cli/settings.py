@@ -20,6 +20,7 @@ from llmbatch.cli.trust import is_trusted
 from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import check_headers
 from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
+from llmbatch.core.shards import Shard
 from llmbatch.runner.command_options import OPTIONS, CommandOptions
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS
@@ -148,7 +149,8 @@ def output_of(settings: Settings) -> str:
     """
     from llmbatch.outputs.parts import part_path
 
-    return part_path(target_of(settings), settings.shard)
+    shard = settings.shard
+    return part_path(target_of(settings), Shard(1, shard.count) if shard is not None and shard.is_any else shard)
 
 
 def target_of(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -15,7 +15,7 @@ from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
 from llmbatch.inputs.records import Record, read_records
 from llmbatch.inputs.shape import RowShape
 from llmbatch.inputs.source import open_source
-from llmbatch.inputs.verify import count_rows, verify_finished
+from llmbatch.inputs.verify import count_rows, row_numbers, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
@@ -184,6 +184,14 @@ class FileInput:
     def count(self, limit: int | None = None) -> int | None:
         """The number of rows of the shard in a plain file that is not large."""
         return count_rows(self._path, self._filesystem, form=self._form, shard=self._shard, limit=limit)
+
+    def numbers(self, limit: int | None = None) -> Iterator[int]:
+        """The numbers of the first *limit* rows (None: all) of all shards; no row is parsed.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        return row_numbers(self._path, self._filesystem, form=self._form, limit=limit)
 
     def hash_ahead(self) -> None:
         """Start hashing the lines of a large file on another core, for :meth:`verify`."""

@@ -27,7 +27,7 @@ from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
-__all__ = ["compare", "compare_line", "count_rows", "verify_finished"]
+__all__ = ["compare", "compare_line", "count_rows", "row_numbers", "verify_finished"]
 
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
 _COUNTED_BYTES_OF_RECORDS: Final = 32 * 1024 * 1024
@@ -66,6 +66,29 @@ def count_rows(
         return sum(count_filled(lines.of(batch)) for batch in batches if batch and not lines.has_ended)
     except (OSError, InputError):
         return None
+    finally:
+        disk.close(fd)
+
+
+def row_numbers(
+    path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordFormat = JSON_LINES, limit: int | None = None
+) -> Iterator[int]:
+    """The numbers of the first *limit* rows of a regular file (None: all): of its records that are not blank.
+
+    Parses no row.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    fd = open_input(path, disk)
+    lines = ShardLines(WHOLE, limit)
+    try:
+        for batch in file_records(form, fd, str(path), disk):
+            for number, line in enumerate(lines.of(batch or ()), lines.first):
+                if isinstance(line, LongLine) or (line and not line.isspace()):
+                    yield number
+            if lines.has_ended:
+                return
     finally:
         disk.close(fd)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Final, Literal
 
-from llmbatch.core.errors import OutputError
+from llmbatch.core.errors import InUseError, OutputError
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success, lines_without, success_lines
@@ -60,8 +60,8 @@ class Elsewhere:
         """Add the rows of the shard to *finished*, those of its own part, which is called *own* and locked.
 
         Raises:
-            OutputError: a row is in two files, another run is writing some of the same rows, or a file is damaged or
-                cannot be read.
+            InUseError: another run is writing some of the same rows.
+            OutputError: a row is in two files, or a file is damaged or cannot be read.
         """
         for part in self._overlapping:
             path = str(part.path)
@@ -210,7 +210,7 @@ class Elsewhere:
         while True:
             try:
                 return open_locked(self._disk.real_path(path), path, self._disk)
-            except OutputError:
+            except InUseError:
                 if time.monotonic() > until:
                     raise
             time.sleep(0.05)
@@ -233,9 +233,9 @@ class Elsewhere:
     def _scanned_end(self, fd: int, path: str) -> int:
         return scan(fd, path, self._disk, shard=self._shard).end_bytes
 
-    def _held(self, part: Part, fd: int) -> OutputError:
+    def _held(self, part: Part, fd: int) -> InUseError:
         pid = holder_of(self._disk.fstat(fd))
-        return OutputError(
+        return InUseError(
             f"{part.path}: is being written by another run{f' (pid {pid})' if pid else ''}, and shard {part.shard} has "
             f"rows of {self._shard} too",
             hint=f"wait for it to end, or use the same number of shards: --shard I/{part.shard.count}",

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from llmbatch.core.errors import OutputError
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.outputs.parts import has_parts, list_parts, parts_beside, shard_of
 from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK, Filesystem
@@ -39,16 +40,17 @@ def files_of(output: Path) -> list[Path]:
 class OpenResults:
     """The *files* of an output, called *name* in messages, open and scanned. A context manager.
 
-    ``finished`` has their rows. ``fd``, read with ``disk``, has the lines of all of them, one file after another, up to
-    ``end_bytes``. ``torn_bytes``: the length of unfinished last lines. ``is_running``: a run holds the lock of one.
+    ``finished`` has their rows, of *shard*. ``fd``, read with ``disk``, has the lines of all of them, one file after
+    another, up to ``end_bytes``. ``torn_bytes``: the length of unfinished last lines. ``is_running``: a run holds the
+    lock of one.
 
     Raises :class:`~llmbatch.core.errors.OutputError` if one cannot be read or is not an output, or a row is in two;
     ``OSError`` if reading fails later.
     """
 
-    def __init__(self, files: Sequence[Path], name: str) -> None:
+    def __init__(self, files: Sequence[Path], name: str, *, shard: Shard = WHOLE) -> None:
         self.name = name
-        self.finished = FinishedRows()
+        self.finished = FinishedRows(shard)
         self.torn_bytes = 0
         self.is_running = False
         self._fds: list[int] = []
@@ -73,8 +75,9 @@ class OpenResults:
         is_running = FILESYSTEM.is_locked(fd)
         size = os.fstat(fd).st_size
         name = self.name if len(files) == 1 else str(path)
-        found = scan(fd, name, shard=shard_of(path))
-        if found.finished.others:  # it was renamed
+        whole = self.finished.shard
+        found = scan(fd, name, shard=shard_of(path) if whole == WHOLE else whole)
+        if whole == WHOLE and found.finished.others:  # it was renamed
             found = scan(fd, name)
         self.is_running = self.is_running or is_running
         if not is_running and not found.lacks_newline:

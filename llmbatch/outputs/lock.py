@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from llmbatch.core.errors import OutputError
+from llmbatch.core.errors import InUseError, OutputError
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, Filesystem, is_unsupported
 
 __all__ = ["Unlocked", "holder_of", "holds_lock", "open_locked"]
@@ -95,7 +95,7 @@ def _lock(fd: int, name: str, disk: Filesystem) -> None:
         pid = holder_of(disk.fstat(fd))
         who = f" (pid {pid})" if pid else ""
         hint = "wait for it to end, stop it, or write to another file (-o)"
-        raise OutputError(f"{name}: is in use by another run{who}", hint=hint) from None
+        raise InUseError(f"{name}: is in use by another run{who}", hint=hint) from None
     except OSError as error:
         hint = (
             "write to a local disk (-o); or, if certainly no other run writes to this file, run without its lock "

@@ -22,6 +22,7 @@ __all__ = [
     "default_target",
     "has_parts",
     "is_folder",
+    "is_part",
     "list_parts",
     "part_name",
     "part_path",
@@ -89,6 +90,11 @@ def default_target(input_path: str | Path, shard: Shard | None = None) -> str:
 def shard_of(path: str | Path) -> Shard:
     """The shard whose rows the file *path* may hold, by its name; of a file that is no part: all."""
     return _shard_of(Path(path).name) or WHOLE
+
+
+def is_part(path: str | Path) -> bool:
+    """Whether the file *path* is called like a part."""
+    return _shard_of(Path(path).name) is not None
 
 
 def parts_beside(output: str | Path) -> Path:

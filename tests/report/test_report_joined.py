@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmbatch.core.raw_json import JSON
 from llmbatch.report.history import History
 from llmbatch.report.journal import Journal, RouteSpeed
 from llmbatch.report.timeline import MOST_JOINED, Bucket, Timeline
@@ -13,7 +14,9 @@ from llmbatch.report.timeline import MOST_JOINED, Bucket, Timeline
 def journal(
     *outages: tuple[str, str, str | None], began: str = "2026-01-01T00:00:00Z", ended: str | None = None
 ) -> Journal:
-    values = [{"route": route, "from": first, "to": last, "message": "down"} for route, first, last in outages]
+    values: list[JSON] = [
+        {"route": route, "from": first, "to": last, "message": "down"} for route, first, last in outages
+    ]
     return Journal({"began": began, "ended": ended, "runs": 1, "repaired": 2, "outages": values})
 
 
