@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
@@ -34,7 +34,7 @@ from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
-__all__ = ["command_again", "conclude", "run", "run_once"]
+__all__ = ["build_runner", "command_again", "conclude", "run", "run_once", "write_report_of"]
 
 
 def run(settings: Settings) -> int:
@@ -45,6 +45,10 @@ def run(settings: Settings) -> int:
         OutputError: the output is in use, or not one of ours.
         WriteError: the output could not be written.
     """
+    if settings.workers > 1:
+        from llmbatch.cli.workers import run_workers
+
+        return run_workers(settings)
     if settings.shard is not None and settings.shard.is_any:
         from llmbatch.cli.any_shard import run_any_shard
 
@@ -64,9 +68,9 @@ def run(settings: Settings) -> int:
     try:
         summary = run_in_loop(run_once(settings, output, command, stats))
     except WriteError:
-        _write_report(settings, output)
+        write_report_of(settings, output)
         raise
-    _write_report(settings, output)
+    write_report_of(settings, output)
     conclude(settings, summary, command, is_error_shown=_was_error(summary, stats))
     return summary.exit_code
 
@@ -80,7 +84,7 @@ def conclude(settings: Settings, summary: Summary, command: str, *, is_error_sho
         _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
 
 
-def _write_report(settings: Settings, output: str) -> None:
+def write_report_of(settings: Settings, output: str) -> None:
     """Write the page of ``--report``. What goes wrong there is told, and changes nothing of the run."""
     if settings.report is None:
         return
@@ -107,6 +111,41 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
+def build_runner(settings: Settings, observers: Sequence[Observer | Callable[[Event], object]]) -> BatchRunner:
+    """The runner that the settings describe.
+
+    Raises:
+        UsageError: something given is wrong.
+    """
+    return BatchRunner(
+        settings.model,
+        base_url=settings.base_url,
+        proxy=settings.proxy,
+        api_key_env=settings.api_key_env,
+        headers=dict(settings.headers or ()),
+        endpoint=settings.endpoint,
+        system=settings.system or None,
+        template=settings.template,
+        prompt_column=settings.prompt_column,
+        system_column=settings.system_column,
+        id_column=settings.id_column,
+        keep=settings.keep or (),
+        params=settings.params,
+        fallback=settings.fallback or (),
+        pools=settings.pools,
+        cache=settings.cache,
+        allow_files=settings.allow_files,
+        prices=settings.prices,
+        schema=schema_of(settings),
+        schema_lenient=settings.schema_lenient,
+        repair=settings.repair,
+        observers=observers,
+        environ=os.environ,
+        max_answer_memory=settings.max_answer_memory,
+        **settings.run_options(),
+    )
+
+
 async def run_once(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
     """Run the rows that have no line in the file *output*, and show it. *stats* count the run.
 
@@ -125,33 +164,7 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
             history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
-        runner = BatchRunner(
-            settings.model,
-            base_url=settings.base_url,
-            proxy=settings.proxy,
-            api_key_env=settings.api_key_env,
-            headers=dict(settings.headers or ()),
-            endpoint=settings.endpoint,
-            system=settings.system or None,
-            template=settings.template,
-            prompt_column=settings.prompt_column,
-            system_column=settings.system_column,
-            id_column=settings.id_column,
-            keep=settings.keep or (),
-            params=settings.params,
-            fallback=settings.fallback or (),
-            pools=settings.pools,
-            cache=settings.cache,
-            allow_files=settings.allow_files,
-            prices=settings.prices,
-            schema=schema_of(settings),
-            schema_lenient=settings.schema_lenient,
-            repair=settings.repair,
-            observers=[*observers, _once_started(lambda: say(earlier) if earlier else None)],
-            environ=os.environ,
-            max_answer_memory=settings.max_answer_memory,
-            **settings.run_options(),
-        )
+        runner = build_runner(settings, [*observers, _once_started(lambda: say(earlier) if earlier else None)])
 
         def say(text: str) -> None:
             if kind == "none" and not settings.quiet:

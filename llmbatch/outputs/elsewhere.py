@@ -39,12 +39,9 @@ class Elsewhere:
     *shard*: whose rows are looked for. ``rows`` counts those found by :meth:`enter`.
     """
 
-    def __init__(
-        self, own: str, shard: Shard, disk: Filesystem = FILESYSTEM, *, in_folder: bool, named: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, own: str, shard: Shard, disk: Filesystem = FILESYSTEM, *, named: Sequence[str] = ()) -> None:
         others = [Part(Path(path), WHOLE) for path in named]
-        if in_folder:
-            others += (part for part in list_parts(Path(own).parent) if part.path != Path(own))
+        others += (part for part in list_parts(Path(own).parent) if part.path != Path(own))
         self.rows = 0
         self._shard = shard
         self._disk = disk

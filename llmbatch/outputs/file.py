@@ -18,6 +18,7 @@ from llmbatch.core.raw_json import dumps
 from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success, lines_without, success_lines
 from llmbatch.outputs.scan import match_line
+from llmbatch.outputs.take_in import take_in
 from llmbatch.outputs.torn import Torn, find_torn, whole_lines
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import replace_file, write_beside
@@ -155,6 +156,23 @@ class Output:
             raise self._failed(error) from error
         self.lines_written += data.count(b"\n")
         self._size += len(data)
+
+    def take_in_parts(self) -> int:
+        """Append the lines of the parts that processes wrote beside this output, and remove the parts; how many rows.
+
+        Raises:
+            InUseError: a process is still writing one.
+            OutputError: a part is damaged, or holds another result of a row.
+            WriteError: there is no room, or an I/O error; the parts that are left stay.
+        """
+        if self._path is None:
+            return 0
+        try:
+            rows = take_in(self._path, self.finished, self.write, lambda: self._disk.sync(self._fd), self._disk)
+        except OSError as error:
+            raise self._failed(error) from error
+        self.lines_written -= rows  # which `finished` counts
+        return rows
 
     def drop_corrected(self, up_to: int | None = None) -> None:
         """Remove the lines of rows with an ``input_`` error that have changed since, so that they are sent.

@@ -77,5 +77,5 @@ class FreeParts:
                 finished = scan(fd, path, self._disk, shard=shard).finished
             finally:
                 self._disk.close(fd)
-        Elsewhere(path, shard, self._disk, in_folder=True).enter(finished, path)
+        Elsewhere(path, shard, self._disk).enter(finished, path)
         return finished

@@ -21,12 +21,14 @@ from llmbatch.outputs.lines import lines_without
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import scan
 from llmbatch.outputs.stream import open_stream, open_stream_output
+from llmbatch.outputs.take_in import remove_parts, take_in
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory
 from llmbatch.storage.filesystem import (
     FILESYSTEM,
     Filesystem,
     is_unsupported,
     is_writable,
+    write_all,
     write_error,
 )
 from llmbatch.storage.finished_rows import FinishedRows
@@ -51,7 +53,8 @@ def open_output(
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
-    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
+    What ``--workers`` of an earlier run left beside it is taken in first. A file is created with mode 0600 where there
+    is none. *overwrite* empties it, *retry_failed* drops the lines of
     failed rows (of the rows up to number *retry_up_to*, if given), both only once it is locked. *input_path* is refused
     as the output. Of the finished rows, those of *shard* are kept; *elsewhere* finds other files that have some, once
     this one is locked: *retry_failed* drops lines there too, and *overwrite* all lines of the shard. Cost: one pass
@@ -82,7 +85,10 @@ def open_output(
         remove_leftover(real, disk)
         if overwrite:
             disk.truncate(fd, 0)
+            remove_parts(real, disk)
         finished = _repaired(fd, name, disk, shard)
+        if shard == WHOLE:
+            _take_in(fd, real, finished, disk)
         if retry_failed and finished.failed:
             most = math.inf if retry_up_to is None else retry_up_to
             lines = lines_without(fd, disk.fstat(fd).st_size, disk, lambda number: number <= most)
@@ -139,6 +145,15 @@ def _sync_if_possible(fd: int, disk: Filesystem) -> None:
     except OSError as error:
         if not is_unsupported(error):  # check_room reports it
             raise
+
+
+def _take_in(fd: int, path: str, finished: FinishedRows, disk: Filesystem) -> None:
+    """Append what the processes of an earlier run, which was killed, have left beside the output."""
+
+    def write(data: bytes) -> None:
+        write_all(fd, data, disk)
+
+    take_in(path, finished, write, lambda: _sync_if_possible(fd, disk), disk)
 
 
 def _repaired(fd: int, name: str, disk: Filesystem, shard: Shard) -> FinishedRows:

@@ -24,6 +24,7 @@ __all__ = [
     "is_folder",
     "is_part",
     "list_parts",
+    "output_of_parts",
     "part_name",
     "part_path",
     "parts_beside",
@@ -101,6 +102,12 @@ def parts_beside(output: str | Path) -> Path:
     """The folder where the processes of ``--workers`` write their parts: ``o.jsonl.parts`` next to ``o.jsonl``."""
     path = Path(output)
     return path.with_name(f"{path.name}.parts")
+
+
+def output_of_parts(folder: Path) -> Path | None:
+    """The output beside *folder*, if that holds the parts of its ``--workers`` (see :func:`parts_beside`)."""
+    path = folder.with_suffix("")
+    return path if folder.suffix == ".parts" and path.is_file() else None
 
 
 def list_parts(folder: str | Path) -> list[Part]:

@@ -24,13 +24,13 @@ class CodeCounter:
         self._cap = cap
         self._counts: dict[str, int] = {}
 
-    def add(self, code: str) -> None:
-        """Count one *code*; an empty one is ``unknown``, a long one is cut to 80 characters."""
+    def add(self, code: str, times: int = 1) -> None:
+        """Count a *code* once, or so often; an empty one is ``unknown``, a long one is cut to 80 characters."""
         code = code[:80] or "unknown"
         counts = self._counts
         if code not in counts and len(counts) >= self._cap:
             code = OTHER
-        counts[code] = counts.get(code, 0) + 1
+        counts[code] = counts.get(code, 0) + times
 
     def top(self, count: int | None = None) -> dict[str, int]:
         """The codes by descending count (all, or the first *count*), ties ordered by name."""

@@ -71,6 +71,15 @@ class CommandOptions(RunOptions):
     limit: int | None = option(
         None, Whole(1, None, "rows"), "-n", "--limit", help="Only the first N rows.", group="Input and output"
     )
+    workers: int = option(
+        1,
+        Whole(1, 1000, "processes"),
+        "--workers",
+        help="Send the rows from N processes on this machine, into one output; -c, --rpm, --tpm, --rpd and --max-cost "
+        "mean all of them together. For jobs that keep a core busy.",
+        group="Pace",
+        sends=True,
+    )
     shard: Shard | None = option(
         None,
         ShardNumber(),

@@ -28,7 +28,15 @@ from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
-from llmbatch.outputs.parts import create_folder, default_target, is_folder, part_path
+from llmbatch.outputs.parts import (
+    create_folder,
+    default_target,
+    is_folder,
+    list_parts,
+    output_of_parts,
+    part_path,
+    parts_beside,
+)
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.costs import Costs
@@ -45,7 +53,7 @@ from llmbatch.runs.preflight import (
     last_number,
     name_other_inputs,
 )
-from llmbatch.runs.spending import SpendingFile, spent_by_lines
+from llmbatch.runs.spending import SpendingFile, spent_by_lines, spent_in_parts
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["FileOptions", "FileRun"]
@@ -68,12 +76,9 @@ class FileOptions:
     lock: Lock = "on"
     input_format: InputFormat | None = None
     shard: Shard | None = None
-    finished_in: tuple[str, ...] = ()
-    """Other files whose finished rows count."""
 
     def __post_init__(self) -> None:
-        names = (item.name for item in fields(self) if item.name != "finished_in")
-        check_keywords(**{name: getattr(self, name) for name in names})
+        check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
         if self.shard is not None and self.shard.is_any:
             raise UsageError(f"shard is {self.shard}, and a run needs one", hint="name it, such as 3/64")
 
@@ -154,7 +159,7 @@ class FileRun:
             retry_failed=how.retry_failed,
             retry_up_to=last_number(rows, how.limit) if how.retry_failed else None,
             shard=self._shard,
-            elsewhere=self._elsewhere if self._folder is not None or how.finished_in else None,
+            elsewhere=self._elsewhere if self._folder is not None else None,
             disk=self._locking,
         )
         stack.callback(output.close)
@@ -183,11 +188,9 @@ class FileRun:
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
 
     def _elsewhere(self) -> Elsewhere:
-        return Elsewhere(
-            *(self._path, self._shard, self._locking),
-            in_folder=self._folder is not None,
-            named=self._how.finished_in,
-        )
+        whole = output_of_parts(Path(self._path).parent)
+        named = () if whole is None else (str(whole),)
+        return Elsewhere(self._path, self._shard, self._locking, named=named)
 
     @staticmethod
     def _remove_if_empty(folder: str) -> None:
@@ -212,6 +215,7 @@ class FileRun:
         spent = spent_by_lines(self._path, self._filesystem)
         if spent or Path(self._path).exists():
             spent = max(spent, spending.read())
+        spent += spent_in_parts(self._path, self._filesystem)
         return Costs(prices, CostCap(max_cost, spent), on_reserve=spending.book)
 
     def _count(self, rows: Input) -> int | None:
@@ -282,6 +286,43 @@ class FileRun:
             adapts=options.adapts,
         )
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is known to have its line."""
+        return self._total is not None and len(self._output.finished) >= self._total
+
+    @property
+    def left_usd(self) -> Decimal | None:
+        """What may still be spent under ``max_cost``; None without a cap."""
+        cap = self.costs.cap
+        return None if cap is None else cap.limit - cap.spent
+
+    async def collect(self) -> tuple[int, int, int]:
+        """Take in the parts that processes have written beside the output, and list the rows that wait.
+
+        How many rows of the output have succeeded, have failed, and wait.
+
+        Raises:
+            InUseError: a process is still writing its part.
+            OutputError: a part is damaged.
+            WriteError: there is no room, or an I/O error; parts that are left are taken in by the next run.
+        """
+        await self.writer.aclose()
+        output = self._output
+        waiting = [
+            line for part in list_parts(parts_beside(self._path)) for line in _lines_of(deferred_path(part.path))
+        ]
+        if self._spending is not None and self.costs.cap is not None:
+            spent = self.costs.cap.spent + spent_in_parts(self._path, self._filesystem)
+            if spent:
+                self._spending.note(spent)
+        try:
+            output.take_in_parts()
+            write_deferred(Path(self._path), waiting, self._locking)
+        finally:
+            output.remove_if_new()
+        return output.finished.success, output.finished.failed, len(waiting)
+
     async def close_after(
         self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]
     ) -> tuple[RunOutcome, Sequence[Result]]:
@@ -337,6 +378,13 @@ class FileRun:
             name = "standard input" if str(self._input) == "-" else self._input
             of_shard = f" for shard {self._shard}" if self._shard.count > 1 else ""
             return [Notice(now, "warning", f"no rows in {name}{of_shard}")]
+        return []
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError:
         return []
 
 
