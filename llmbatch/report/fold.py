@@ -80,7 +80,7 @@ class FoldedStats(RunStats):
         before = self._states.get(number)
         self._states[number] = state
         self.at = max(self.at, state.at)
-        self._add_counts(state.counts, Counts() if before is None else before.counts, state.at)
+        self._add_counts(state.counts, Counts() if before is None else before.counts, self.at)
         self._latency.include(state.latencies.since(LatencyHistogram() if before is None else before.latencies))
         for mine, now, then in (
             (self._errors, state.errors, {} if before is None else before.errors),
@@ -142,8 +142,8 @@ class FoldedStats(RunStats):
         since = down.pop(number, None)
         if since is None or down:
             return []
-        began = self.route(event.route, event.at).open_s
-        first = since if began is None else event.at - began
+        began = self._route(event.route).outage_since
+        first = since if began is None else began
         return [replace(event, since=first, seconds=max(0.0, event.at - first))]
 
     def _fold_circuit(self, number: int, event: CircuitChanged) -> list[Event]:
