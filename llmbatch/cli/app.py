@@ -41,11 +41,16 @@ _ROOT_EPILOG = """Examples:
   llmbatch status prompts.results.jsonl             how far a run is, and how it went
   llmbatch failed prompts.results.jsonl             which rows failed, and why
   llmbatch report prompts.results.jsonl             the run as one page, with charts
+  llmbatch view .                                   the pages of all runs of a folder, live
   llmbatch export prompts.results.jsonl -o out.csv  results as a table, in input order"""
 
 _REPORT_EPILOG = """Examples:
   llmbatch report prompts.results.jsonl
   llmbatch report prompts.results.jsonl -o monday.html"""
+
+_VIEW_EPILOG = """Examples:
+  llmbatch view .
+  llmbatch view prompts.results.jsonl --port 0"""
 
 _EXPORT_EPILOG = """Examples:
   llmbatch export prompts.results.jsonl -o results.csv
@@ -72,6 +77,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
     app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=_REPORT_EPILOG)(_report)
+    app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=_VIEW_EPILOG)(_view)
     app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
     app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_MERGE_EPILOG)(_merge)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
@@ -186,11 +192,29 @@ def _report(
 ) -> int:
     """Write one self-contained page: a verdict, what happened when, outages, latency, cost, failures, what to do next.
 
-    It opens from disk, loads nothing and runs no script. Prints the path of the page. An older report is replaced.
+    It opens from disk and loads nothing. Prints the path of the page. An older report is replaced.
     """
     from llmbatch.cli.report import report
 
     return report(output, target=target, overwrite=overwrite)
+
+
+def _view(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OUTPUT|INPUT|FOLDER]...", help="Outputs, and folders of outputs. Default: this folder."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0 takes any free port.")] = 8398,
+) -> int:
+    """Serve a list of outputs and the page of each on 127.0.0.1; pages of runs that go on are kept up to date.
+
+    Files are only read, and only while somebody looks. Prompts and answers are not shown. Prints the URL.
+    """
+    from llmbatch.cli.view import view
+
+    return view(paths or [], port=port)
 
 
 def _export(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, cast
 
 from llmbatch.cli.terminal import print_note
@@ -19,7 +19,8 @@ from llmbatch.display.format import plural
 from llmbatch.display.status_file import agrees, read_sidecar
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.inputs.format_names import FORMATS as INPUT_FORMATS
-from llmbatch.outputs.deferred import deferred_path, status_path
+from llmbatch.inputs.format_names import InputFormat
+from llmbatch.outputs.deferred import DATASET_STATE, deferred_path, status_path
 from llmbatch.outputs.export import StatusFilter, plan_export, write_export
 from llmbatch.outputs.export_fields import DEFAULT_FIELDS, parse_fields
 from llmbatch.outputs.export_target import check_target, format_of
@@ -71,7 +72,8 @@ def export(settings: ExportSettings) -> int:
         raise UsageError("--input says where the fields of --join come from", hint="add --join, or leave --input out")
     if settings.input_format is not None and not settings.join:
         raise UsageError("--input-format says how --join reads the input", hint="add --join, or leave it out")
-    if settings.input_format is not None and settings.input_format not in INPUT_FORMATS:
+    input_format = next((known for known in INPUT_FORMATS if known == settings.input_format), None)
+    if settings.input_format is not None and input_format is None:
         wrong = f"--input-format {settings.input_format}: there is no such format"
         raise UsageError(wrong, hint=f"there are {', '.join(INPUT_FORMATS)}")
     if settings.fields is not None and kind == "openai":
@@ -101,7 +103,7 @@ def export(settings: ExportSettings) -> int:
                 from llmbatch.inputs.input import open_input
                 from llmbatch.runs.joined_input import RunInput
 
-                input_format = settings.input_format
+                input_format = input_format or _recorded_format(output, input_path)
                 rows = stack.enter_context(open_input(input_path, output=str(output), input_format=input_format))
                 joined = RunInput(rows, input_path, results.finished)
                 stack.callback(joined.close)
@@ -138,7 +140,7 @@ def find_input(given: str | None, output: Path, *, named: str, target: str) -> s
     """
     if given is not None:
         return given
-    if Path(named) != output and Path(named).is_file():
+    if Path(named) != output and _is_input(Path(named)):
         return named  # which was given in place of the output
     recorded, path = recorded_input(output)
     if path is not None:
@@ -158,8 +160,7 @@ def recorded_input(output: Path) -> tuple[str, str | None]:
 
     The former is empty if none is recorded.
     """
-    outputs = [part.path for part in list_parts(output)] if output.is_dir() else [output]
-    sidecar = next((found for path in outputs if (found := read_sidecar(path))), {})
+    sidecar = _sidecar(output)
     run = sidecar.get("run")
     recorded = run.get("input") if isinstance(run, dict) else None
     directory = sidecar.get("directory")
@@ -168,7 +169,27 @@ def recorded_input(output: Path) -> tuple[str, str | None]:
     starts = [Path(directory)] if isinstance(directory, str) and directory else []
     beside = Path(recorded).name
     places = (*(start / recorded for start in starts), Path(recorded), output.parent / beside, output / beside)
-    return recorded, next((str(path) for path in places if path.is_file()), None)
+    return recorded, next((str(path) for path in places if _is_input(path)), None)
+
+
+def _sidecar(output: Path) -> dict[str, JSON]:
+    """The sidecar of *output*, or of a part if it is a folder."""
+    outputs = [part.path for part in list_parts(output)] if output.is_dir() else [output]
+    return next((found for path in outputs if (found := read_sidecar(path))), {})
+
+
+def _is_input(path: Path) -> bool:
+    return path.is_file() or (path / DATASET_STATE).is_file()
+
+
+def _recorded_format(output: Path, input_path: str) -> InputFormat | None:
+    """The format that the run was told for an input with the ending of *input_path*; None: as its name says."""
+    sidecar = _sidecar(output)
+    run, recorded = sidecar.get("run"), sidecar.get("input_format")
+    name = run.get("input") if isinstance(run, dict) else None
+    if not isinstance(name, str) or PurePath(name).suffix != PurePath(input_path).suffix:
+        return None
+    return next((known for known in INPUT_FORMATS if known == recorded), None)
 
 
 @dataclass(frozen=True, slots=True)

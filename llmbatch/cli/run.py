@@ -16,8 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.monitoring import Telemetry, send_telemetry, serve_metrics
 from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, schema_of, target_of
 from llmbatch.cli.signals import stop_on_signals
@@ -111,7 +113,9 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
-def build_runner(settings: Settings, observers: Sequence[Observer | Callable[[Event], object]]) -> BatchRunner:
+def build_runner(
+    settings: Settings, observers: Sequence[Observer | Callable[[Event], object]], telemetry: Telemetry | None = None
+) -> BatchRunner:
     """The runner that the settings describe.
 
     Raises:
@@ -141,6 +145,8 @@ def build_runner(settings: Settings, observers: Sequence[Observer | Callable[[Ev
         repair=settings.repair,
         observers=observers,
         environ=os.environ,
+        tracer_provider=None if telemetry is None else telemetry.tracer_provider,
+        meter_provider=None if telemetry is None else telemetry.meter_provider,
         max_answer_memory=settings.max_answer_memory,
         **settings.run_options(),
     )
@@ -155,22 +161,35 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
     """
     observers: list[Observer] = [stats]
     kind = settings.progress
+    dashboard: DashboardOfRun | None = None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(serve_metrics(settings, stats))
+        telemetry = stack.enter_context(send_telemetry(settings, lambda: display))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":
             status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
-            history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
+        if output != "-" or settings.dashboard is not None:
+            path = None if output == "-" else Path(output)
+            history = HistoryFile(path, command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
+            if settings.dashboard is not None:
+                dashboard = stack.enter_context(DashboardOfRun(settings, path, command, stats, history))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
-        runner = build_runner(settings, [*observers, _once_started(lambda: say(earlier) if earlier else None)])
+        runner = build_runner(settings, [*observers, _once_started(lambda event: tell(event))], telemetry)
 
-        def say(text: str) -> None:
+        def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
-                print_note(text)
+                print_note(f"{text}; {hint}" if hint else text)
             else:
-                display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
+                display.observe(Notice(asyncio.get_running_loop().time(), level, text, hint))
+
+        def tell(event: RunStarted) -> None:
+            if dashboard is not None:
+                say(*dashboard.notice)
+            if earlier and event.total_rows != event.done_success + event.done_failed:
+                say(earlier)
 
         stack.enter_context(stop_on_signals(runner, say))
         return await runner.run(
@@ -188,12 +207,12 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
         )
 
 
-def _once_started(tell: Callable[[], None]) -> Callable[[Event], None]:
-    """An observer that calls *tell* at the start of a run that has rows left."""
+def _once_started(tell: Callable[[RunStarted], None]) -> Callable[[Event], None]:
+    """An observer that calls *tell* at the start of the run."""
 
     def observe(event: Event) -> None:
-        if isinstance(event, RunStarted) and event.total_rows != event.done_success + event.done_failed:
-            tell()
+        if isinstance(event, RunStarted):
+            tell(event)
 
     return observe
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from llmbatch.core.errors import OutputError
+from llmbatch.core.raw_json import JSON
 from llmbatch.display.folder_status import integer, mapping, parked_now, read_deferred, read_folder, text
 from llmbatch.display.format import shown
 from llmbatch.display.status_file import agrees, read_sidecar
 from llmbatch.display.status_report import StatusReport
-from llmbatch.outputs.joined import OpenResults, files_of
+from llmbatch.outputs.joined import OpenResults, files_of, open_file
 from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.lock import holds_lock
 from llmbatch.outputs.parts import has_parts, parts_beside
@@ -27,7 +28,7 @@ from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.row_spread import RowSpread
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
 
-__all__ = ["open_for_reading", "read_status", "refuse_moved_run"]
+__all__ = ["is_running", "open_for_reading", "read_status", "refuse_moved_run", "status_of"]
 
 _ALIVE_S = 60.0
 """A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
@@ -44,7 +45,7 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
     path = Path(output)
     lines = OutputLines(spread)
     with open_for_reading(path) as results:
-        is_running, torn_bytes = results.is_running, results.torn_bytes
+        is_locked, torn_bytes = results.is_running, results.torn_bytes
         success, failed = results.finished.success, results.finished.failed
         try:
             for line in read_lines(results.fd, results.end_bytes, results.disk):
@@ -52,18 +53,51 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise OutputError(f"{path}: cannot be read ({why})", hint="check the file and its disk") from error
-    if has_parts(path):
-        return read_folder(path, lines, success=success, failed=failed, torn_bytes=torn_bytes, is_running=is_running)
-    sidecar = read_sidecar(path)
+    read = read_folder if has_parts(path) else status_of
+    return read(path, lines, success=success, failed=failed, is_running=is_locked, torn_bytes=torn_bytes)
+
+
+def is_running(output: Path) -> bool:
+    """Whether a run has the lock of *output*, or of a part of it; locks are touched for an instant.
+
+    Raises:
+        OutputError: there is no such file, or it cannot be read.
+    """
+    if _has_no_line_yet(output):
+        return False
+    for path in files_of(output):
+        with open_file(path) as descriptor:
+            if FILESYSTEM.is_locked(descriptor):
+                return True
+    return False
+
+
+def status_of(
+    path: Path,
+    lines: OutputLines,
+    success: int,
+    failed: int,
+    *,
+    is_running: bool,
+    torn_bytes: int = 0,
+    sidecar: dict[str, JSON] | None = None,
+) -> StatusReport:
+    """What the output *path* tells, whose lines have been read: so many of rows that succeeded, and that failed.
+
+    *sidecar* is what the status file says; None: it is read, and believed where it agrees with the lines.
+    """
+    is_told = sidecar is not None
+    sidecar = read_sidecar(path) if sidecar is None else sidecar
     run = mapping(sidecar.get("run"))
     exit_code = integer(run.get("exit_code"))
     # A run that goes on has not ended, and one that has ended knew of all its lines: else it is about another run.
-    fits = bool(run) and exit_code is None if is_running else agrees(sidecar, success, failed)
+    fits = is_told or (bool(run) and exit_code is None if is_running else agrees(sidecar, success, failed))
     if not fits:
         sidecar, run, exit_code = {}, {}, None
     was_killed = fits and exit_code is None and not is_running
     if is_running:
         deferred = parked_now(run, from_iso(sidecar.get("updated")))
+        torn_bytes = 0
     else:
         deferred = read_deferred((path,), is_known=fits and not was_killed)
     return StatusReport(

@@ -29,9 +29,10 @@ class TableSource(FileSource):
         limit: int | None = None,
         shard: Shard = WHOLE,
         fd: int | None = None,
+        spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
-        super().__init__(name, form, finished=finished, limit=limit, shard=shard, fd=fd, disk=disk)
+        super().__init__(name, form, finished=finished, limit=limit, shard=shard, fd=fd, spool=spool, disk=disk)
 
     @property
     def fraction(self) -> float | None:

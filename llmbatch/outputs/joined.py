@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import stat
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,7 +21,7 @@ from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["OpenResults", "files_of"]
+__all__ = ["OpenResults", "files_of", "open_file"]
 
 _HINT = "name the output of a run, such as prompts.results.jsonl"
 
@@ -35,6 +36,20 @@ def files_of(output: Path) -> list[Path]:
         return [part.path for part in list_parts(output)]
     beside = [part.path for part in list_parts(parts_beside(output))] if output.name else []
     return [output, *beside] if not beside or os.path.lexists(output) else beside
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[int]:
+    """Open one file of an output for as long as the block lasts, without reading it; gives the descriptor.
+
+    Raises:
+        OutputError: there is no such file, it is none, or it cannot be read.
+    """
+    fd = _open(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class OpenResults:

@@ -5,10 +5,9 @@ Codes come from providers, so there may be any number of them: above the limit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llmbatch.core.events import RowFinished
-from llmbatch.report.spending import Spending
 
 __all__ = ["OTHER", "CodeCounter", "Counts"]
 
@@ -44,21 +43,17 @@ class Counts:
 
     success: int = 0
     failed: int = 0
-    calls: int = 0
     probes: int = 0
     canaries: int = 0
     avoided: int = 0
     retries: int = 0
     throttles: int = 0
     in_flight: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
     cut_answers: int = 0
     answers_without_text: int = 0
     cached: int = 0
     repairs: int = 0
     repaired: int = 0
-    spending: Spending = field(default_factory=Spending)
 
     def add_success(self, event: RowFinished) -> None:
         """Count a row that has succeeded."""

@@ -8,7 +8,6 @@ whose monotonic clock is that of their events.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from decimal import Decimal
 
 from llmbatch.core.events import (
     CircuitChanged,
@@ -26,8 +25,6 @@ from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats
 
 __all__ = ["FoldedStats", "ProcessState", "state_of"]
-
-_SPENDING = ("unpriced_calls", "unanswered_calls", "at_risk_usd")
 
 
 @dataclass(slots=True)
@@ -48,15 +45,14 @@ class ProcessState:
 
 def state_of(stats: RunStats) -> ProcessState:
     """The state of *stats* now, apart from the events to come."""
-    counts = replace(stats._counts, spending=replace(stats._counts.spending))
     return ProcessState(
         stats.at,
-        counts,
+        replace(stats._counts),
         stats._latency.copy(),
         stats._errors.top(),
         stats._failures.top(),
         stats._tiers.top(),
-        [replace(route) for route in list(stats._routes.values())],
+        [replace(route, calls=route.calls.copy(), learned=dict(route.learned)) for route in stats.routes()],
         stats._progress,
         len(stats._waiting),
         len(stats._parked),
@@ -185,15 +181,8 @@ class FoldedStats(RunStats):
     def _add_counts(self, now: Counts, then: Counts, at: float) -> None:
         mine = self._counts
         for item in fields(Counts):
-            if item.name in ("in_flight", "spending"):
-                continue
-            setattr(mine, item.name, getattr(mine, item.name) + getattr(now, item.name) - getattr(then, item.name))
-        for name in _SPENDING:
-            more = getattr(now.spending, name) - getattr(then.spending, name)
-            setattr(mine.spending, name, getattr(mine.spending, name) + more)
-        if now.spending.cost_usd is not None:
-            more = now.spending.cost_usd - (then.spending.cost_usd or Decimal(0))
-            mine.spending.cost_usd = (mine.spending.cost_usd or Decimal(0)) + more
+            if item.name != "in_flight":
+                setattr(mine, item.name, getattr(mine, item.name) + getattr(now, item.name) - getattr(then, item.name))
         rows = now.rows - then.rows
         if rows > 0:
             self._rate.add(at, rows)
@@ -201,13 +190,12 @@ class FoldedStats(RunStats):
 
     def _add_route(self, now: RouteStats, then: RouteStats | None) -> None:
         mine = self._route(now.label)
-        for name in ("calls", "success", "failed", "throttles"):
-            setattr(mine, name, getattr(mine, name) + getattr(now, name) - (getattr(then, name) if then else 0))
-        if now.first_call_at is not None:
-            mine.first_call_at = min(mine.first_call_at or now.first_call_at, now.first_call_at)
+        then = then or RouteStats(now.label)
+        for name in ("success", "failed", "throttles"):
+            setattr(mine, name, getattr(mine, name) + getattr(now, name) - getattr(then, name))
         mine.last_row_at = max(mine.last_row_at, now.last_row_at)
-        mine.last_failure = now.last_failure or mine.last_failure
         mine.learned.update(now.learned)
+        mine.calls.add_since(now.calls, then.calls)
 
     def _add_gauges(self) -> None:
         """What is in flight, parked and allowed now, summed over the processes that are there."""
@@ -215,7 +203,7 @@ class FoldedStats(RunStats):
         self._counts.in_flight = sum(state.counts.in_flight for state in states)
         for label, mine in list(self._routes.items()):
             there = [route for state in states for route in state.routes if route.label == label]
-            mine.in_flight = sum(route.in_flight for route in there)
+            mine.calls.in_flight = sum(route.calls.in_flight for route in there)
             mine.parked = sum(route.parked for route in there)
             limits = [route.limit for route in there if route.limit is not None]
             mine.limit = sum(limits) if limits else None

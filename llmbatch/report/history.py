@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmbatch.core.events import CallEnded, Event, Notice, RunEnded, RunStarted, RunStopping
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
@@ -151,6 +151,16 @@ class History:
         if isinstance(code, str) and type(count) is int and count > 0 and isinstance(examples, list):
             known = [one for one in examples if isinstance(one, dict) and isinstance(one.get("message"), str)]
             self.errors[code] = ErrorCode(code, count, known[:EXAMPLES])
+
+    def copy(self) -> History:
+        """The history as it is now; only its last buckets of each width are shared with it."""
+        copied = History()
+        copied.runs = [replace(run) for run in self.runs]
+        copied.notices = list(self.notices)
+        copied.errors = {code: replace(error, examples=list(error.examples)) for code, error in self.errors.items()}
+        copied.journal = self.journal.copy()
+        copied.timeline = self.timeline.copy()
+        return copied
 
     def begin(self, event: RunStarted, wall: float, *, command: str, last_seen: float | None) -> None:
         """A run begins at *wall*. An earlier one without a last word was last seen at *last_seen*."""

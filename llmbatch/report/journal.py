@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -88,6 +89,13 @@ class Journal:
             whole.speeds[label] = RouteSpeed(sum(speed.rows for speed in speeds), seconds)
         whole._trim()
         return whole
+
+    def copy(self) -> Journal:
+        """The journal as it is now."""
+        copied = copy(self)
+        copied.outages = [replace(outage) for outage in self.outages]
+        copied.speeds = dict(self.speeds)
+        return copied
 
     def begin(self, wall: float, *, last_seen: float | None = None) -> None:
         """A run begins at *wall*. Outages that an earlier run left open were last seen at *last_seen*."""

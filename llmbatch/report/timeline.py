@@ -157,6 +157,12 @@ class Timeline:
         whole._levels = [[sums[key] for key in sorted(sums)]]
         return whole
 
+    def copy(self) -> Timeline:
+        """The buckets as they are now, which are shared."""
+        copied = Timeline()
+        copied._levels = [list(level) for level in self._levels]
+        return copied
+
     def begin(self, wall: float) -> None:
         """A run begins at *wall*: what is sampled first has happened since then."""
         self._before, self._latencies, self._at = None, LatencyHistogram(), wall

@@ -14,7 +14,7 @@ from llmbatch.inputs.format_names import FORMATS, InputFormat
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
-from llmbatch.runner.value_types import Choice, HeaderLines, Names, ShardNumber, Switch, Text
+from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, ShardNumber, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -327,6 +327,44 @@ class CommandOptions(RunOptions):
         group="Display",
         sends=True,
         local="folder",
+    )
+    dashboard: int | None = option(
+        None,
+        Whole(0, 65_535),
+        "--dashboard",
+        help="Serve the page of llmbatch report, kept up to date, on this port of 127.0.0.1 while the run goes on; 0 "
+        "takes any free port.",
+        unset="none",
+        group="Display",
+        sends=True,
+    )
+    dashboard_show_text: bool = option(
+        False,
+        Switch(),
+        "--dashboard-show-text",
+        help="With --dashboard, show the prompts and answers of the latest rows too.",
+        group="Display",
+        sends=True,
+        local="never",
+    )
+    metrics_port: str | None = option(
+        None,
+        Address(),
+        "--metrics-port",
+        help="While the run goes on, serve its metrics to Prometheus at http://127.0.0.1:PORT/metrics.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
+    )
+    otel: bool = option(
+        False,
+        Switch(),
+        "--otel",
+        help="Send spans and metrics of the run by OTLP to where the standard OTEL_* variables say.",
+        group="Display",
+        sends=True,
+        local="never",
     )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(

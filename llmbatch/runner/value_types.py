@@ -16,6 +16,7 @@ from llmbatch.core.headers import Headers, check_headers, is_secret_value
 from llmbatch.core.shards import MOST_SHARDS, Shard
 
 __all__ = [
+    "Address",
     "Choice",
     "FieldPath",
     "HeaderLines",
@@ -26,6 +27,8 @@ __all__ = [
     "Value",
     "ValueType",
 ]
+
+LOOPBACK = "127.0.0.1"
 
 Value = str | int | float | bool | Decimal | Headers | tuple[str, ...] | Shard
 
@@ -202,6 +205,45 @@ class HeaderLines(ValueType):
         if any(is_secret_value(name, text) for name, text in headers):
             raise ValueError
         return headers
+
+
+class Address(ValueType):
+    """Where a server of the run listens: ``PORT`` of this machine alone, or ``HOST:PORT``. Kept as ``HOST:PORT``."""
+
+    __slots__ = ()
+
+    metavar = "PORT|HOST:PORT"
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        return "a port from 0 (any free one) to 65535, or HOST:PORT"
+
+    def parse(self, text: str) -> str:
+        """Parse ``9464``, ``0.0.0.0:9464``, ``localhost:9464`` or ``[::1]:9464``."""
+        return self.check(text)
+
+    def check(self, value: object) -> str:
+        """Check a port, or text as :meth:`parse` reads it."""
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise TypeError
+        host, _, port = str(value).strip().rpartition(":")
+        name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        is_name = re.fullmatch(r"[0-9A-Za-z._-]*" if name == host else r"[0-9A-Fa-f:.]+(%[0-9A-Za-z._-]+)?", name)
+        if (
+            not is_name
+            or not re.fullmatch(r"[0-9]{1,5}", port)
+            or int(port) > 65535
+            or (":" in str(value) and not name)
+        ):
+            raise ValueError
+        return f"{host or LOOPBACK}:{int(port)}"
+
+    @staticmethod
+    def split(address: str) -> tuple[str, int]:
+        """Host and port of what :meth:`check` gave."""
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,11 @@ from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
 from llmbatch.runs.streaming import ResultStream
 from llmbatch.runs.sync_stream import SyncResultStream
+from llmbatch.runs.watchers import make_telemetry
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
     from typing_extensions import TypeVar
 
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
@@ -91,6 +94,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         schema: a pydantic model, a JSON Schema, its path, or ``MODULE:CLASS``: answers are checked by it, and asked for
             again up to ``repair`` times; ``schema_lenient`` finds JSON inside other text. See docs/structured.md.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
+        tracer_provider: OpenTelemetry's: a span for each run, and one for each call; None: none. See docs/metrics.md.
+        meter_provider: OpenTelemetry's: duration and tokens of calls, and the numbers of runs; None: none.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
             verdict, a :class:`~llmbatch.Judgement`, or None for the usual classification.
@@ -139,6 +144,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         schema_lenient: bool = False,
         repair: int = 1,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
         canary: object = None,
         judge_error: ErrorJudge | None = None,
         judge_result: ResultJudge | None = None,
@@ -184,6 +191,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             raise UsageError("max_cost needs a provider's prices, and a function has none", hint="leave it out")
         known_prices = Prices.read(None if prices is None else str(prices))
         self._runs = OpenRuns(arguments, self.options, as_observers(observers), known_prices)
+        self._runs.watchers += make_telemetry(tracer_provider, meter_provider)
         self._filesystem = filesystem
         arguments.make(LocalSimulator(), threads=1)
 

@@ -284,6 +284,7 @@ class FileRun:
             limit=None if self._how.limit is None else -(-self._how.limit // self._shard.count),
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
+            input_format=self._how.input_format,
         )
 
     @property

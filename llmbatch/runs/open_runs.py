@@ -21,6 +21,7 @@ from llmbatch.runner.options import RunOptions
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
+from llmbatch.runs.watchers import Watcher, watched
 
 if TYPE_CHECKING:
     from llmbatch.outputs.writer import LineWriter
@@ -45,6 +46,8 @@ class OpenRuns:
         self.prices = prices or Prices()
         self.options = options
         self.observers = observers
+        self.watchers: list[Watcher] = []
+        """Make observers of each run, which need a state of their own for it."""
         self._loops: dict[RunJob | LineWriter, asyncio.AbstractEventLoop] = {}
         """The open jobs and writers, and the event loop of each."""
         self._given_up: int | None = None
@@ -148,7 +151,7 @@ class OpenRun:
         """Create the job, which *started* announces; it sends nothing before :meth:`finish`."""
         self.job = job = RunJob(
             *(source, sink, self.provider, self._runs.options),
-            observers=self._runs.observers,
+            observers=watched(self._runs.observers, self._runs.watchers),
             answered_before=answered_before,
             good_rows=good_rows,
             costs=costs or self._runs.costs(),

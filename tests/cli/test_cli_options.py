@@ -22,7 +22,17 @@ from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Dollars, Duration, Number, Size, Whole
-from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, ShardNumber, Switch, Text, Value
+from llmbatch.runner.value_types import (
+    Address,
+    Choice,
+    FieldPath,
+    HeaderLines,
+    Names,
+    ShardNumber,
+    Switch,
+    Text,
+    Value,
+)
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
 VARIABLES = [(option, variable) for option in SETTABLE for variable in option.variables]
@@ -53,6 +63,8 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return "3/64", '"3/64"', Shard(3, 64)
         case Names():
             return "ollama/a,ollama/b", '["ollama/a", "ollama/b"]', ("ollama/a", "ollama/b")
+        case Address():
+            return "9464", "9464", "127.0.0.1:9464"
         case Text() | FieldPath():
             return "TEXT", '"TEXT"', "TEXT"
     raise AssertionError(option.value)
