@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.monitoring import send_telemetry
 from llmbatch.cli.run import build_runner
 from llmbatch.cli.settings import Settings
 from llmbatch.core.errors import LlmbatchError
@@ -55,16 +56,17 @@ def main() -> int:
 
 async def _run(job: Job, stats: RunStats, relay: Relay) -> Summary:
     settings = job.settings
-    runner = build_runner(settings, [stats, relay])
-    obey(sys.stdin.buffer, runner, lambda: os._exit(70))
-    async with relay.telling():
-        return await runner.run(
-            settings.input,
-            f"{job.folder}/",
-            limit=settings.limit,
-            force=settings.force,
-            fsync=settings.fsync,
-            lock=settings.lock,
-            input_format=settings.input_format,
-            shard=settings.shard,
-        )
+    with send_telemetry(settings, lambda: relay) as telemetry:
+        runner = build_runner(settings, [stats, relay], telemetry)
+        obey(sys.stdin.buffer, runner, lambda: os._exit(70))
+        async with relay.telling():
+            return await runner.run(
+                settings.input,
+                f"{job.folder}/",
+                limit=settings.limit,
+                force=settings.force,
+                fsync=settings.fsync,
+                lock=settings.lock,
+                input_format=settings.input_format,
+                shard=settings.shard,
+            )

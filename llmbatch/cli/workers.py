@@ -14,7 +14,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import run_in_loop
+from llmbatch.cli.monitoring import serve_metrics
 from llmbatch.cli.run import build_runner, command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
 from llmbatch.cli.signals import stop_on_signals
@@ -123,6 +125,8 @@ def _jobs(settings: Settings, output: str) -> list[Settings]:
             overwrite=False,
             retry_failed=False,
             report=None,
+            dashboard=None,
+            metrics_port=None,
             ignored=(),
             origin={},
         )
@@ -142,6 +146,7 @@ async def _run(
                 observer.observe(event)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(serve_metrics(settings, stats))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
@@ -149,16 +154,21 @@ async def _run(
         history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
         observers.append(stack.enter_context(history))
         observers.append(LoggingObserver())
+        dashboard: DashboardOfRun | None = None
+        if settings.dashboard is not None:
+            dashboard = stack.enter_context(DashboardOfRun(settings, Path(output), command, stats, history))
 
-        def say(text: str) -> None:
+        def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
-                print_note(text)
+                print_note(f"{text}; {hint}" if hint else text)
             else:
-                display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
+                display.observe(Notice(asyncio.get_running_loop().time(), level, text, hint))
 
         runner = build_runner(settings, ())
         async with open_split(runner, settings.input, output, _file_options(settings)) as files:
             emit(files.started(runner.options))
+            if dashboard is not None:
+                say(*dashboard.notice)
             fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
             stack.enter_context(stop_on_signals(fleet, say))
             try:
