@@ -34,7 +34,7 @@ from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
-from llmbatch.runs.batch_runner import BatchRunner
+from llmbatch.runs.split_run import SplitRunner
 
 __all__ = ["build_runner", "command_again", "conclude", "run", "run_once", "write_report_of"]
 
@@ -114,14 +114,16 @@ def _refuse_to_empty(output: str) -> None:
 
 
 def build_runner(
-    settings: Settings, observers: Sequence[Observer | Callable[[Event], object]], telemetry: Telemetry | None = None
-) -> BatchRunner:
+    settings: Settings,
+    observers: Sequence[Observer | Callable[[Event], object]],
+    telemetry: Telemetry | None = None,
+) -> SplitRunner:
     """The runner that the settings describe.
 
     Raises:
         UsageError: something given is wrong.
     """
-    return BatchRunner(
+    return SplitRunner(
         settings.model,
         base_url=settings.base_url,
         proxy=settings.proxy,

@@ -13,7 +13,7 @@ from llmbatch.cli.run import build_runner
 from llmbatch.cli.settings import Settings
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.secrets import Mask
-from llmbatch.report.stats import RunStats
+from llmbatch.report.fold import ProcessStats
 from llmbatch.report.summary import Summary
 from llmbatch.workers.messages import Done, Failed, read_message
 from llmbatch.workers.relay import Relay, obey
@@ -40,7 +40,7 @@ def main() -> int:
     messages = os.dup(1)
     os.dup2(2, 1)
     job: Job = read_message(sys.stdin.buffer)
-    stats = RunStats()
+    stats = ProcessStats()
     relay = Relay(messages, stats, verbose=job.settings.verbose)
     raise_file_limit(job.settings.concurrency)
     try:
@@ -54,11 +54,11 @@ def main() -> int:
     return 0
 
 
-async def _run(job: Job, stats: RunStats, relay: Relay) -> Summary:
+async def _run(job: Job, stats: ProcessStats, relay: Relay) -> Summary:
     settings = job.settings
     with send_telemetry(settings, lambda: relay) as telemetry:
         runner = build_runner(settings, [stats, relay], telemetry)
-        obey(sys.stdin.buffer, runner, lambda: os._exit(70))
+        obey(sys.stdin.buffer, runner, lambda: signal.raise_signal(signal.SIGTERM))
         async with relay.telling():
             return await runner.run(
                 settings.input,

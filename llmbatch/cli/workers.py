@@ -37,7 +37,6 @@ from llmbatch.runner.concurrency import Auto
 from llmbatch.runs.file_run import FileOptions, FileRun
 from llmbatch.runs.logging_observer import LoggingObserver
 from llmbatch.runs.spending import spent_on
-from llmbatch.runs.split_run import open_split
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.workers.fleet import Ending, Fleet
 from llmbatch.workers.split import split_cost, split_number, split_rate
@@ -165,7 +164,7 @@ async def _run(
                 display.observe(Notice(asyncio.get_running_loop().time(), level, text, hint))
 
         runner = build_runner(settings, ())
-        async with open_split(runner, settings.input, output, _file_options(settings)) as files:
+        async with runner.open_files(settings.input, output, _file_options(settings)) as files:
             emit(files.started(runner.options))
             if dashboard is not None:
                 say(*dashboard.notice)

@@ -25,7 +25,7 @@ _FORMAT = "the format is found by the file's ending; --input-format names anothe
 
 _INTENTS: dict[str, str] = {
     **dict.fromkeys(
-        ("workers", "num-workers", "n-workers", "max-workers", "threads", "num-threads", "parallel", "parallelism"),
+        ("num-workers", "n-workers", "max-workers", "threads", "num-threads", "parallel", "parallelism"),
         _CONCURRENCY,
     ),
     **dict.fromkeys(

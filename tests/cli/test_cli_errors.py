@@ -140,7 +140,7 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        (("--workers", "8"), "-c N (--concurrency)"),
+        (("--num-workers", "8"), "-c N (--concurrency)"),
         (("--parallel", "8"), "-c N (--concurrency)"),
         (("--batch-size", "8"), "-c N (--concurrency)"),
         (("--resume",), "the same command again resumes"),
