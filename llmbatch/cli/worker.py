@@ -8,8 +8,8 @@ import sys
 from dataclasses import dataclass
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry
-from llmbatch.cli.run import build_runner
 from llmbatch.cli.settings import Settings
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.secrets import Mask

@@ -16,8 +16,10 @@ from typing import Final
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import run_in_loop
+from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import serve_metrics
-from llmbatch.cli.run import build_runner, command_again, conclude, write_report_of
+from llmbatch.cli.notify import make_notifier
+from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_note
@@ -126,6 +128,7 @@ def _jobs(settings: Settings, output: str) -> list[Settings]:
             report=None,
             dashboard=None,
             metrics_port=None,
+            notify=None,
             ignored=(),
             origin={},
         )
@@ -144,7 +147,7 @@ async def _run(
             with contextlib.suppress(Exception):
                 observer.observe(event)
 
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings, stats))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
@@ -163,6 +166,10 @@ async def _run(
             else:
                 display.observe(Notice(asyncio.get_running_loop().time(), level, text, hint))
 
+        notifier = make_notifier(settings, stats, command=command)
+        if notifier is not None:
+            notifier.say = say
+            observers.append(await stack.enter_async_context(notifier))
         runner = build_runner(settings, ())
         async with runner.open_files(settings.input, output, _file_options(settings)) as files:
             emit(files.started(runner.options))

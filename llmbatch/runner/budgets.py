@@ -59,7 +59,7 @@ class Budgets:
 
     def __init__(self, options: RunOptions, now: float, *, emit: Callable[[Event], None]) -> None:
         self._emit = emit
-        self._tokens: list[_Named] = []
+        self._tokens: list[tuple[str, RateBudget]] = []
         self._daily: list[_Named] = []
         if options.tpm:
             self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
@@ -71,6 +71,16 @@ class Budgets:
 
     def __repr__(self) -> str:
         return f"<Budgets of {len(self._routes)} routes>"
+
+    def change_tpm(self, tpm: float | None, now: float) -> None:
+        """Keep another ``--tpm`` from now on; None: none. Tokens that were used count."""
+        before = self._tokens
+        self._tokens = []
+        if tpm is not None:
+            budget = before[0][1] if before else RateBudget(tpm, now)
+            budget.change(tpm, now)
+            self._tokens.append((f"--tpm {tpm:g}", budget))
+        self._is_limited = bool(self._tokens or self._daily)
 
     def of(self, route: Route, now: float) -> RouteBudgets:
         """The budgets of *route*, made now if there are none."""
