@@ -37,7 +37,7 @@ _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner
 
 The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
 
-_OUTPUT_HELP = "The result file of a run, or the input whose default output it is."
+_OUTPUT_HELP = "The result file of a run, a folder of parts, or the input whose default output it is."
 
 _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
@@ -72,6 +72,13 @@ Fields: id, status, text, error.code, error.message, model, attempts, latency_s,
   cost_usd, usage.input_tokens, metadata.NAME, response.body.NAME, …"""
 
 
+_MERGE_EPILOG = """Examples:
+  llmbatch merge results/ -o results.jsonl
+  llmbatch merge monday.jsonl tuesday.jsonl -o all.jsonl --input prompts.jsonl
+
+Exit code 75 if rows are missing: their shards have not ended."""
+
+
 def build_app() -> typer.core.TyperGroup:
     """The command tree, ready for ``main(standalone_mode=False)``; a command's return value is its exit code."""
     app = _group("Run large batches of LLM prompts; an outage of the provider costs no row.", epilog=_ROOT_EPILOG)
@@ -83,6 +90,7 @@ def build_app() -> typer.core.TyperGroup:
     app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=_REPORT_EPILOG)(_report)
     app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=_VIEW_EPILOG)(_view)
     app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
+    app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_MERGE_EPILOG)(_merge)
     app.command("pause", cls=PlainCommand, context_settings=_NAMES)(_pause)
     app.command("resume", cls=PlainCommand, context_settings=_NAMES)(_resume)
     app.command("set", cls=PlainCommand, context_settings=_NAMES, epilog=_SET_EPILOG)(_set)
@@ -286,6 +294,41 @@ def _export(
             overwrite=overwrite,
             quiet=quiet,
         )
+    )
+
+
+def _merge(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="DIR|PART…", help="The folder of the parts, or the parts.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("-o", "--output", "--output-file", metavar="FILE", help="Where to write.")
+    ] = None,
+    input_: Annotated[
+        str | None,
+        typer.Option("-i", "--input", "--input-file", metavar="PATH", help="The input. Default: the one of the runs."),
+    ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option("--input-format", metavar="FORMAT", help="The input's format, where its name does not say it."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is missing.")] = False,
+) -> int:
+    """Join the parts that runs of shards have written into one output, and tell which rows are missing.
+
+    Refuses a row that has two lines, and a part that a run is writing. FILE appears whole or not at all, and is an
+    ordinary output: llmbatch run goes on with it. The parts stay.
+    """
+    from llmbatch.cli.merge import merge
+
+    return merge(
+        parts or [],
+        target=target,
+        input_path=input_,
+        input_format=input_format,
+        overwrite=overwrite,
+        quiet=quiet,
     )
 
 

@@ -17,7 +17,6 @@ from llmbatch.display.status_read import open_for_reading
 from llmbatch.outputs.deferred import control_path
 from llmbatch.outputs.find import find_output
 from llmbatch.runner.control import CHANGEABLE, parse_setting
-from llmbatch.storage.filesystem import FILESYSTEM
 
 __all__ = ["change", "send"]
 
@@ -91,8 +90,8 @@ def _ask(output: Path, command: Command) -> Answer | None:
 
 def _no_run(output: Path, name: str) -> OutputError:
     """Why nobody answers: no run is going on, or one that listens to no commands."""
-    with open_for_reading(output) as descriptor:
-        is_running = FILESYSTEM.is_locked(descriptor)
+    with open_for_reading(output) as results:
+        is_running = results.is_running
     sidecar = read_sidecar(output)
     if is_running:
         pid = sidecar.get("pid")

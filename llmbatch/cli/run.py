@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -20,10 +19,11 @@ from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry, serve_metrics
 from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.report import check_report_target, write_report
-from llmbatch.cli.settings import Settings, output_of, schema_of
+from llmbatch.cli.settings import Settings, output_of, target_of
 from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import is_interactive, print_error, print_note, print_out
@@ -38,9 +38,8 @@ from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_su
 from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
-from llmbatch.runs.batch_runner import BatchRunner
 
-__all__ = ["run"]
+__all__ = ["command_again", "conclude", "run", "run_once", "write_report_of"]
 
 
 def run(settings: Settings) -> int:
@@ -51,6 +50,14 @@ def run(settings: Settings) -> int:
         OutputError: the output is in use, or not one of ours.
         WriteError: the output could not be written.
     """
+    if settings.workers > 1:
+        from llmbatch.cli.workers import run_workers
+
+        return run_workers(settings)
+    if settings.shard is not None and settings.shard.is_any:
+        from llmbatch.cli.any_shard import run_any_shard
+
+        return run_any_shard(settings)
     output = output_of(settings)
     if not Path(output).name:  # a dot or a slash
         raise OutputError(f"{output}: is a directory", hint="name a file in it, such as -o results.jsonl")
@@ -59,25 +66,30 @@ def run(settings: Settings) -> int:
     if settings.overwrite and "output" in settings.from_local:
         _refuse_to_empty(output)
     raise_file_limit(settings.concurrency)
-    command = _command_again(sys.argv[1:])
+    command = command_again(sys.argv[1:])
     stats = RunStats()  # one fold for all displays
     if settings.report is not None:
         check_report_target(settings.report, output, input_path=settings.input)
     try:
-        summary = run_in_loop(_run(settings, output, command, stats))
+        summary = run_in_loop(run_once(settings, output, command, stats))
     except WriteError:
-        _write_report(settings, output)
+        write_report_of(settings, output)
         raise
-    _write_report(settings, output)
-    if settings.json:
-        print_out(json.dumps(summary.to_json()))
-    if settings.progress != "json":  # whose last line says it all
-        is_told = _was_error(summary, stats) if settings.quiet else settings.progress != "none"
-        _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
+    write_report_of(settings, output)
+    conclude(settings, summary, command, is_error_shown=_was_error(summary, stats))
     return summary.exit_code
 
 
-def _write_report(settings: Settings, output: str) -> None:
+def conclude(settings: Settings, summary: Summary, command: str, *, is_error_shown: bool) -> None:
+    """Print the summary as the settings want it. *is_error_shown*: displays have shown why the run stopped."""
+    if settings.json:
+        print_out(json.dumps(summary.to_json()))
+    if settings.progress != "json":  # whose last line says it all
+        is_told = is_error_shown if settings.quiet else settings.progress != "none"
+        _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
+
+
+def write_report_of(settings: Settings, output: str) -> None:
     """Write the page of ``--report``. What goes wrong there is told, and changes nothing of the run."""
     if settings.report is None:
         return
@@ -104,7 +116,13 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
-async def _run(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+async def run_once(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+    """Run the rows that have no line in the file *output*, and show it. *stats* count the run.
+
+    Raises:
+        UsageError: something given is wrong.
+        WriteError: the output could not be written.
+    """
     async with contextlib.AsyncExitStack() as stack:
         notifier = make_notifier(settings, stats, command=command)
         if notifier is not None:
@@ -140,37 +158,7 @@ async def _run_rows(
         teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
         stack.enter_context(tell_on_signal(teller.tell))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
-        runner = BatchRunner(
-            settings.model,
-            base_url=settings.base_url,
-            proxy=settings.proxy,
-            api_key_env=settings.api_key_env,
-            headers=dict(settings.headers or ()),
-            endpoint=settings.endpoint,
-            system=settings.system or None,
-            template=settings.template,
-            prompt_column=settings.prompt_column,
-            system_column=settings.system_column,
-            id_column=settings.id_column,
-            keep=settings.keep or (),
-            params=settings.params,
-            fallback=settings.fallback or (),
-            pools=settings.pools,
-            cache=settings.cache,
-            allow_files=settings.allow_files,
-            server_files=settings.server_files,
-            prices=settings.prices,
-            schema=schema_of(settings),
-            schema_lenient=settings.schema_lenient,
-            repair=settings.repair,
-            observers=[*observers, live, _once_started(lambda event: tell(event))],
-            environ=os.environ,
-            tracer_provider=telemetry.tracer_provider,
-            meter_provider=telemetry.meter_provider,
-            display=False,
-            max_answer_memory=settings.max_answer_memory,
-            **settings.run_options(),
-        )
+        runner = build_runner(settings, [*observers, live, _once_started(lambda event: tell(event))], telemetry)
 
         def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
@@ -197,7 +185,7 @@ async def _run_rows(
             stack.enter_context(keys)
         return await runner.run(
             settings.input,
-            output,
+            target_of(settings),
             limit=settings.limit,
             retry_failed=settings.retry_failed,
             overwrite=settings.overwrite,
@@ -206,6 +194,7 @@ async def _run_rows(
             fsync=settings.fsync,
             lock=settings.lock,
             input_format=settings.input_format,
+            shard=settings.shard,
         )
 
 
@@ -254,7 +243,7 @@ def _say_last_words(summary: Summary, command: str, *, quiet: bool, is_told: boo
         print_error(summary.stopped_reason, hint)
 
 
-def _command_again(arguments: list[str]) -> str:
+def command_again(arguments: list[str]) -> str:
     """What to type to go on. Starting afresh is nothing to repeat: it would drop what this run has paid for."""
     words = ["llmbatch", *(argument for argument in arguments if argument != "--overwrite")]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -10,7 +10,7 @@ from typing import Final
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
-from llmbatch.display.status_read import open_for_reading
+from llmbatch.outputs.joined import open_file
 from llmbatch.outputs.line_members import line_members
 from llmbatch.outputs.scan import match_line
 from llmbatch.report.html.data import LatestRow
@@ -62,7 +62,7 @@ class OutputFollower:
             OutputError: there is no such file, or it is not an output of llmbatch.
         """
         until = time.thread_time() + most_s
-        with open_for_reading(self.path) as descriptor:
+        with open_file(self.path) as descriptor:
             try:
                 state = os.fstat(descriptor)
                 identity = (state.st_dev, state.st_ino)

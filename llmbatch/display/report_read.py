@@ -11,6 +11,7 @@ from llmbatch.display.history_file import read_history
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import StatusReport, next_step
 from llmbatch.outputs.deferred import history_path
+from llmbatch.outputs.parts import list_parts
 from llmbatch.report.history import History
 from llmbatch.report.html.data import RunNow, RunReport
 from llmbatch.report.journal import from_iso
@@ -33,7 +34,7 @@ def read_report(
     """
     spread = RowSpread()
     status = read_status(output, spread=spread)
-    history = read_history(Path(output))
+    history = _history(Path(output))
     wall = time.time() if wall is None else wall
     return report_of(status, history, spread, version=version, wall=wall, zone=zone)
 
@@ -97,6 +98,13 @@ def report_of(
         version=version,
         zone=zone,
     )
+
+
+def _history(output: Path) -> History:
+    """The history of *output*, or of all parts if it is a folder."""
+    if not output.is_dir():
+        return read_history(output)
+    return History.joined([read_history(part.path) for part in list_parts(output)])
 
 
 def _now(run: dict[str, JSON]) -> RunNow | None:

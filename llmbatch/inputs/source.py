@@ -31,6 +31,7 @@ from typing import Final
 
 from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.byte_source import (
     BATCHES_A_TURN,
     ByteSource,
@@ -59,9 +60,9 @@ _SPOOLED_ROWS_A_TURN: Final = 1024
 class FileSource(ByteSource):
     """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
 
-    ``limit``: only the first so many rows. ``fd``: read this descriptor (from its position, and close it at the
-    end) instead of opening *path*. ``spool``: see :func:`open_source`. ``keeps_torn``: a last line that is cut off is a
-    malformed row, not ``torn_line``.
+    ``limit``: only the first so many rows, of which those of ``shard``. ``fd``: read this descriptor (from its
+    position, and close it at the end) instead of opening *path*. ``spool``: see :func:`open_source`. ``keeps_torn``: a
+    last line that is cut off is a malformed row, not ``torn_line``.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class FileSource(ByteSource):
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
+        shard: Shard = WHOLE,
         fd: int | None = None,
         spool: str | Path | None = None,
         keeps_torn: bool = True,
@@ -78,7 +80,9 @@ class FileSource(ByteSource):
     ) -> None:
         self._spool = LateSpool(spool, disk, str(path))
         fd = open_input(path, disk) if fd is None else fd
-        super().__init__(fd, str(path), form, finished=finished, limit=limit, keeps_torn=keeps_torn, disk=disk)
+        super().__init__(
+            fd, str(path), form, finished=finished, limit=limit, shard=shard, keeps_torn=keeps_torn, disk=disk
+        )
         self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
         self._is_plain = form.unit == "line"
@@ -87,7 +91,7 @@ class FileSource(ByteSource):
         verified = finished.verified if finished is not None and not start else None
         if verified is not None and verified.identity == identity(about):
             self._finished.is_verified = True
-            if limit is None or limit > verified.lines:
+            if limit is None or (limit > verified.lines and self._own is None):
                 self._start_after(fd, verified)
 
     @property
@@ -187,6 +191,8 @@ class FileSource(ByteSource):
     def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
         if number < first.number or number == self.torn_line:
             return None
+        if self._own is not None and not self._own.shard.owns(number):
+            return None
         if number == first.number and digest_of(line) != first.hash:
             raise changed_while_running(self._file.name, number)
         if number in self._finished:
@@ -198,6 +204,9 @@ class FileSource(ByteSource):
             return
         self._consumed_bytes = self._offset = self._file.disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
+        if self._own is not None:
+            self._own.number, self._own.offset = verified.lines, verified.size_bytes
+            self.rows_read = self._own.shard.place(verified.lines)
         self._batches = self._file.form.records(self._blocks(fd), self._file.name, from_start=False)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
@@ -225,12 +234,13 @@ class StreamSource(ByteSource):
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
+        shard: Shard = WHOLE,
         spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
         self._pipe = open_pipe(fd, name)
         self._spool = LateSpool(spool, disk, name)
-        super().__init__(fd, name, form, finished=finished, limit=limit)
+        super().__init__(fd, name, form, finished=finished, limit=limit, shard=shard)
 
     @property
     def fraction(self) -> float | None:
@@ -302,11 +312,14 @@ def open_source(
     *,
     finished: FinishedRows | None = None,
     limit: int | None = None,
+    shard: Shard = WHOLE,
     spool: str | Path | None = None,
     keeps_torn: bool = True,
     disk: Filesystem = FILESYSTEM,
 ) -> FileSource | StreamSource:
     """Open the rows of *path*; ``-`` is standard input. Rows in *finished* are skipped, *limit* bounds the rows.
+
+    Of the first *limit* rows those of *shard* are given; the others are split, and not parsed.
 
     *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows are kept that wait and have no offset of
     their own (those of a pipe, a compressed file, CSV, a JSON array, or a table); None: in the directory of temporary
@@ -321,11 +334,18 @@ def open_source(
         if isinstance(form, TableFormat):
             from llmbatch.inputs.table_source import TableSource
 
-            return TableSource(name, form, finished=finished, limit=limit, fd=fd, spool=spool, disk=disk)
+            return TableSource(name, form, finished=finished, limit=limit, shard=shard, fd=fd, spool=spool, disk=disk)
         return FileSource(
-            name, form, finished=finished, limit=limit, fd=fd, spool=spool, keeps_torn=keeps_torn, disk=disk
+            *(name, form),
+            finished=finished,
+            limit=limit,
+            shard=shard,
+            fd=fd,
+            spool=spool,
+            keeps_torn=keeps_torn,
+            disk=disk,
         )
     if spool is not None:
         with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it
             disk.unlink(str(spool))
-    return StreamSource(fd, name, form, finished=finished, limit=limit, spool=spool, disk=disk)
+    return StreamSource(fd, name, form, finished=finished, limit=limit, shard=shard, spool=spool, disk=disk)

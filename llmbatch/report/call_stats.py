@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmbatch.core.events import CallEnded
 from llmbatch.report.spending import Spending
@@ -32,3 +32,18 @@ class CallStats:
             status = "" if event.status is None else f" ({event.status})"
             message = f": {event.message[:300]}" if event.message else ""
             self.last_failure = f"{event.code[:80] or verdict}{status}{message}"
+
+    def copy(self) -> CallStats:
+        """The statistics as they are now."""
+        return replace(self, failures=dict(self.failures), spending=replace(self.spending))
+
+    def add_since(self, now: CallStats, then: CallStats) -> None:
+        """Add what *now* has more than *then*, an earlier state of it; calls in flight are not added."""
+        self.sent += now.sent - then.sent
+        self.good += now.good - then.good
+        for verdict, count in now.failures.items():
+            self.failures[verdict] = self.failures.get(verdict, 0) + count - then.failures.get(verdict, 0)
+        self.last_failure = now.last_failure or self.last_failure
+        if now.first_at is not None:
+            self.first_at = now.first_at if self.first_at is None else min(self.first_at, now.first_at)
+        self.spending.add_since(now.spending, then.spending)

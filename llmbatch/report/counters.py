@@ -5,11 +5,11 @@ Codes come from providers, so there may be any number of them: above the limit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.core.events import RowFinished
 
-__all__ = ["OTHER", "CodeCounter", "Counts"]
+__all__ = ["OTHER", "CodeCounter", "Codes", "Counts"]
 
 OTHER = "other"
 
@@ -23,18 +23,27 @@ class CodeCounter:
         self._cap = cap
         self._counts: dict[str, int] = {}
 
-    def add(self, code: str) -> None:
-        """Count one *code*; an empty one is ``unknown``, a long one is cut to 80 characters."""
+    def add(self, code: str, times: int = 1) -> None:
+        """Count a *code* once, or so often; an empty one is ``unknown``, a long one is cut to 80 characters."""
         code = code[:80] or "unknown"
         counts = self._counts
         if code not in counts and len(counts) >= self._cap:
             code = OTHER
-        counts[code] = counts.get(code, 0) + 1
+        counts[code] = counts.get(code, 0) + times
 
     def top(self, count: int | None = None) -> dict[str, int]:
         """The codes by descending count (all, or the first *count*), ties ordered by name."""
         pairs = sorted(self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
         return dict(pairs[:count])
+
+
+@dataclass(slots=True)
+class Codes:
+    """Counts by code: attempts that did not succeed, rows that failed, and rows by the tier that their lines name."""
+
+    errors: CodeCounter = field(default_factory=CodeCounter)
+    failures: CodeCounter = field(default_factory=CodeCounter)
+    tiers: CodeCounter = field(default_factory=CodeCounter)
 
 
 @dataclass(slots=True)

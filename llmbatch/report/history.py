@@ -8,7 +8,7 @@ errors with five examples each, the outages of the :class:`~llmbatch.report.jour
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from llmbatch.core.events import (
@@ -143,6 +143,23 @@ class History:
 
     def __repr__(self) -> str:
         return f"<History of {len(self.runs)} runs, {self.timeline!r}>"
+
+    @classmethod
+    def joined(cls, histories: Sequence[History]) -> History:
+        """The history of several processes that ran side by side, as shards do."""
+        whole = cls()
+        runs = sorted((run for one in histories for run in one.runs), key=lambda run: run.began)
+        whole.runs = runs[-MOST_RUNS:]
+        notices = [notice for one in histories for notice in one.notices]
+        whole.notices = sorted(notices, key=lambda notice: str(notice["at"]))[-MOST_NOTICES:]
+        for one in histories:
+            for code, error in one.errors.items():
+                known = whole.errors.setdefault(code, ErrorCode(code))
+                known.count += error.count
+                known.examples = [*known.examples, *error.examples][:EXAMPLES]
+        whole.journal = Journal.joined([one.journal for one in histories])
+        whole.timeline = Timeline.joined([one.timeline for one in histories])
+        return whole
 
     def _read_run(self, value: dict[str, JSON]) -> None:
         began = from_iso(value.get("began"))

@@ -51,3 +51,13 @@ class Spending:
             if one.cost_usd is not None:
                 total.cost_usd = one.cost_usd if total.cost_usd is None else total.cost_usd + one.cost_usd
         return total
+
+    def add_since(self, now: Spending, then: Spending) -> None:
+        """Add what *now* has more than *then*, an earlier state of it."""
+        self.input_tokens += now.input_tokens - then.input_tokens
+        self.output_tokens += now.output_tokens - then.output_tokens
+        self.unpriced_calls += now.unpriced_calls - then.unpriced_calls
+        self.unanswered_calls += now.unanswered_calls - then.unanswered_calls
+        self.at_risk_usd += now.at_risk_usd - then.at_risk_usd
+        if now.cost_usd is not None:
+            self.cost_usd = (self.cost_usd or Decimal(0)) + now.cost_usd - (then.cost_usd or Decimal(0))

@@ -37,7 +37,7 @@ from llmbatch.core.events import (
     Throttled,
 )
 from llmbatch.report.batches import BatchStats
-from llmbatch.report.counters import CodeCounter, Counts
+from llmbatch.report.counters import Codes, Counts
 from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.route_stats import RouteStats, worst_routes
@@ -74,9 +74,7 @@ class RunStats:
         self._rate = Throughput()
         self._working = Throughput()
         """The same on the clock of :meth:`Downtime.working_time`."""
-        self._errors = CodeCounter()
-        self._failures = CodeCounter()
-        self._tiers = CodeCounter()
+        self._codes = Codes()
         self._routes: dict[str, RouteStats] = {}
         self._batches = BatchStats()
         self._notices: deque[Notice] = deque(maxlen=5)
@@ -183,7 +181,7 @@ class RunStats:
         elif event.verdict != "success":
             calls.add_failure(event)
             if event.verdict is not None:
-                self._errors.add(event.code)
+                self._codes.errors.add(event.code)
         calls.spending.add(event)
 
     def _row_finished(self, event: RowFinished) -> None:
@@ -199,11 +197,11 @@ class RunStats:
                 route.success += 1
         elif event.status == "failed":
             self._counts.failed += 1
-            self._failures.add(event.code)
+            self._codes.failures.add(event.code)
             if route is not None:
                 route.failed += 1
         if event.tier:
-            self._tiers.add(event.tier)
+            self._codes.tiers.add(event.tier)
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
 
@@ -342,14 +340,14 @@ class RunStats:
             overall_rows_per_s=overall,
             eta_s=None if (downtime.not_closed or downtime.paused_since is not None) and work_left else work_left,
             work_left_s=work_left,
-            errors_by_code=self._errors.top(),
-            failures_by_code=self._failures.top(),
+            errors_by_code=self._codes.errors.top(),
+            failures_by_code=self._codes.failures.top(),
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
             repairs=counts.repairs,
             repaired=counts.repaired,
-            tiers=self._tiers.top(),
+            tiers=self._codes.tiers.top(),
             routes=worst_routes(routes, now),
             routes_total=len(routes),
             max_outage_s=None if started is None else started.max_outage,

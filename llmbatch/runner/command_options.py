@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llmbatch.core.headers import Headers
+from llmbatch.core.shards import Shard
 from llmbatch.inputs.format_names import FORMATS, InputFormat
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
-from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, Switch, Text
+from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, ShardNumber, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -69,6 +70,26 @@ class CommandOptions(RunOptions):
     )
     limit: int | None = option(
         None, Whole(1, None, "rows"), "-n", "--limit", help="Only the first N rows.", group="Input and output"
+    )
+    workers: int = option(
+        1,
+        Whole(1, 1000, "processes"),
+        "--workers",
+        help="Send the rows from N processes on this machine, into one output; -c, --rpm, --tpm, --rpd and --max-cost "
+        "mean all of them together. For jobs that keep a core busy.",
+        group="Pace",
+        sends=True,
+    )
+    shard: Shard | None = option(
+        None,
+        ShardNumber(),
+        "--shard",
+        help="Send only part I of N of the rows (row r is in part (r - 1) mod N + 1), any/N: each part that no other "
+        "process has, one after another. With a folder as output (-o results/) each part has a file there, and "
+        "finished rows of all parts count.",
+        unset="all rows",
+        group="Input and output",
+        settable=False,
     )
     retry_failed: bool = option(
         False,

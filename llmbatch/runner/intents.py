@@ -25,7 +25,7 @@ _FORMAT = "the format is found by the file's ending; --input-format names anothe
 
 _INTENTS: dict[str, str] = {
     **dict.fromkeys(
-        ("workers", "num-workers", "n-workers", "max-workers", "threads", "num-threads", "parallel", "parallelism"),
+        ("num-workers", "n-workers", "max-workers", "threads", "num-threads", "parallel", "parallelism"),
         _CONCURRENCY,
     ),
     **dict.fromkeys(
@@ -94,8 +94,8 @@ _INTENTS: dict[str, str] = {
         "rows are sent live, one request each: batch APIs are not used yet (--tier flex may cost as little)",
     ),
     **dict.fromkeys(
-        ("shard", "shards", "num-shards", "processes", "num-processes", "rank", "world-size"),
-        "one process sends up to 100,000 requests at a time (-c); split the input to use several machines",
+        ("shards", "num-shards", "processes", "num-processes", "rank", "world-size"),
+        "one process sends up to 100,000 requests at a time (-c); several machines take a part each: --shard I/N",
     ),
     **dict.fromkeys(
         ("metrics", "prometheus", "prometheus-port"), "use --metrics-port PORT: metrics for Prometheus, at /metrics"

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import cast
 
 from llmbatch.core.headers import Headers, check_headers, is_secret_value
+from llmbatch.core.shards import MOST_SHARDS, Shard
 
 __all__ = [
     "Address",
@@ -20,6 +21,7 @@ __all__ = [
     "FieldPath",
     "HeaderLines",
     "Names",
+    "ShardNumber",
     "Switch",
     "Text",
     "Value",
@@ -28,7 +30,7 @@ __all__ = [
 
 LOOPBACK = "127.0.0.1"
 
-Value = str | int | float | bool | Decimal | Headers | tuple[str, ...]
+Value = str | int | float | bool | Decimal | Headers | tuple[str, ...] | Shard
 
 
 class ValueType:
@@ -275,6 +277,36 @@ class Names(ValueType):
     def show(self, value: Value) -> str:
         """Separated by commas."""
         return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+class ShardNumber(ValueType):
+    """One shard of several: ``3/64``, or ``any/64``; in Python also a pair of numbers."""
+
+    __slots__ = ()
+
+    metavar = "I/N"
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        return f"I/N with I from 1 to N, such as 3/64, or any/N (N at most {MOST_SHARDS:,})"
+
+    def parse(self, text: str) -> Shard:
+        """Parse ``3/64`` or ``any/64``."""
+        return Shard.parse(text)
+
+    def check(self, value: object) -> Shard:
+        """Check a shard, its text, or a pair of numbers from 1."""
+        if isinstance(value, Shard):
+            return value
+        if isinstance(value, str):
+            return Shard.parse(value)
+        if not isinstance(value, tuple | list) or [type(part) for part in value] != [int, int]:
+            raise TypeError
+        index, count = value
+        if not index:
+            raise ValueError
+        return Shard(index, count)
 
 
 class Switch(ValueType):

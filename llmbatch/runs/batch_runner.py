@@ -24,7 +24,7 @@ from llmbatch.money.prices import Prices
 from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
-from llmbatch.runner.keywords import check_keywords, check_names
+from llmbatch.runner.keywords import as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.controls import RunnerControls
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
+    from llmbatch.core.shards import Shard
     from llmbatch.inputs.format_names import InputFormat
     from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.storage.filesystem import Filesystem
@@ -218,6 +219,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         fsync: Fsync = "group",
         lock: Lock = "on",
         input_format: InputFormat | None = None,
+        shard: Shard | tuple[int, int] | None = None,
     ) -> Summary:
         """Send every row of *input* that has no line in *output*, and append one line per row.
 
@@ -226,6 +228,8 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         whose answers were cut at their token limit; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output that another model, *system*,
         *params* or *endpoint* has answered. *input_format*: None for the one that its ending says.
+        *shard*: ``(i, n)`` sends only rows i, i + n, i + 2n, …; with a folder as *output* they go to their part in it,
+        and rows that are finished in other parts are not sent.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
         *fsync*: ``group`` syncs lines once per second; with ``off`` a power cut may lose any lines. The
         summary's ``exit_code`` says how it went.
@@ -248,6 +252,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             fsync=fsync,
             lock=lock,
             input_format=input_format,
+            shard=None if shard is None else as_shard(shard),
         )
         check_cache_path(self._runs.arguments.cache, input, output)
         files = FileRun(input, output, how, self._filesystem)
@@ -302,6 +307,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         fsync: Fsync = "group",
         lock: Lock = "on",
         input_format: InputFormat | None = None,
+        shard: Shard | tuple[int, int] | None = None,
     ) -> Summary:
         """Run :meth:`run` from synchronous code; inside an event loop (a notebook) it uses a thread of its own.
 
@@ -321,6 +327,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             fsync=fsync,
             lock=lock,
             input_format=input_format,
+            shard=shard,
         )
         try:
             asyncio.get_running_loop()

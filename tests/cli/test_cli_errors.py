@@ -140,7 +140,7 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        (("--workers", "8"), "-c N (--concurrency)"),
+        (("--num-workers", "8"), "-c N (--concurrency)"),
         (("--parallel", "8"), "-c N (--concurrency)"),
         (("--batch-size", "8"), "-c N (--concurrency)"),
         (("--resume",), "the same command again resumes"),
@@ -199,7 +199,7 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
         ("--metrics", "--metrics-port PORT"),
         ("--web-ui", "--dashboard PORT"),
         ("--html", "--report night.html"),
-        ("--shard", "split the input"),
+        ("--num-shards", "--shard I/N"),
         ("--wait", "--on-outage defer"),
         ("--fail-fast", "--strict"),
         ("--log-file", "2> run.log"),
