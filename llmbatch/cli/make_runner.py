@@ -50,6 +50,7 @@ def build_runner(
         environ=os.environ,
         tracer_provider=None if telemetry is None else telemetry.tracer_provider,
         meter_provider=None if telemetry is None else telemetry.meter_provider,
+        display=False,
         max_answer_memory=settings.max_answer_memory,
         **settings.run_options(),
     )
