@@ -206,6 +206,7 @@ class Board:
             return Reply("stale", circuit.version)
         circuit.prober = ""
         if result == "release":
+            self._tell(name, circuit, now)
             return Reply("released", circuit.version)
         circuit.takeovers = 0
         if result == "success":
@@ -218,6 +219,13 @@ class Board:
         circuit.until, circuit.span, circuit.last, circuit.is_named = now + wait, wait, owner, is_named
         self._tell(name, circuit, now)
         return Reply("later", circuit.version, 0, wait)
+
+    def look(self, name: str, *, now: int) -> Reply:
+        """Answer how the circuit *name* is, and change nothing."""
+        circuit = self._circuits.get(name) or _Circuit()
+        if not circuit.is_open:
+            return Reply("closed", circuit.version)
+        return Reply("opened", circuit.version, 0, max(0, min(circuit.until - now, circuit.span)))
 
     def hold(self, name: str, wait: int, *, now: int) -> Reply:
         """Note that a provider asked for a *wait*, which all are to heed; never shortens one."""

@@ -244,6 +244,7 @@ function verbs.tell(name, owner, fence, version, result, wait, is_named)
   if not disproves and (fence ~= c.fence or owner ~= c.prober) then return reply('stale', c) end
   c.prober = ''
   if result == 'release' then
+    tell(name, c)
     save(name, c)
     return reply('released', c)
   end
@@ -262,6 +263,12 @@ function verbs.tell(name, owner, fence, version, result, wait, is_named)
   tell(name, c)
   save(name, c)
   return reply('later', c, 0, wait)
+end
+
+function verbs.look(name)
+  local c = read(name) or fresh(0)
+  if c.is_open == 0 then return reply('closed', c) end
+  return reply('opened', c, 0, math.max(0, math.min(c['until'] - now, c.span)))
 end
 
 function verbs.hold(name, wait)

@@ -36,7 +36,22 @@ def story(seed: int, length: int = 40, *, forgets: bool = True, jumps: bool = Tr
         owner, name = random.choice(OWNERS), random.choice(NAMES)
         wait = random.choice((0, 1, 250_000, MICROS, 3 * MICROS, 40 * MICROS, 7 * 3600 * MICROS))
         verb = random.choice(
-            ("open", "ask", "ask", "ask", "tell", "tell", "tell", "poll", "hold", "book", "claim", "leave", "sleep")
+            (
+                "open",
+                "ask",
+                "ask",
+                "ask",
+                "tell",
+                "tell",
+                "tell",
+                "poll",
+                "hold",
+                "look",
+                "book",
+                "claim",
+                "leave",
+                "sleep",
+            )
         )
         if random.random() < 0.02 and forgets:
             verb = "forget"
@@ -59,6 +74,8 @@ def story(seed: int, length: int = 40, *, forgets: bool = True, jumps: bool = Tr
             step = ("poll", (owner, since[owner]))
         elif verb == "hold":
             step = ("hold", (name, wait))
+        elif verb == "look":
+            step = ("look", (name,))
         elif verb == "book":
             step = (
                 "book",

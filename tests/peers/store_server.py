@@ -28,9 +28,13 @@ def find_server() -> str | None:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A free port, of which a cluster's server can use the one that is 10,000 higher."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port < 55_000:
+            return port
 
 
 class StoreServer:

@@ -39,7 +39,7 @@ class LuaBoard:
             return None
         texts = [str(int(arg)) if isinstance(arg, bool) else str(arg) for arg in args]
         answer = self.run(keys=[PREFIX], args=[verb, now, *texts])
-        if verb in ("open", "ask", "tell", "hold"):
+        if verb in ("open", "ask", "tell", "hold", "look"):
             return Reply(answer[0], *answer[1:])
         if verb == "poll":
             return PollReply(int(answer[0]), int(answer[1]), tuple(map(parse_news, answer[2:])))
@@ -74,7 +74,7 @@ def check_equal(server: StoreServer, seeds: range) -> int:
 
 
 def test_lua_and_the_board_answer_alike(store: StoreServer) -> None:
-    assert check_equal(store, range(200)) > 5000
+    assert check_equal(store, range(150)) > 4000
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_the_script_uses_the_clock_of_the_server(store: StoreServer) -> None:
 def test_keys_have_one_hash_tag_and_end_a_day_after_their_last_use(store: StoreServer) -> None:
     lua = LuaBoard(store)
     lua.client.flushall()
-    for seed in range(20):
+    for seed in range(80):
         steps, reply, now = story(seed, forgets=False), None, START
         for count in range(40):
             step = steps.send(reply) if count else next(steps)
