@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from llmbatch.core.errors import UsageError
-from llmbatch.peers.carrier import Carrier
 
-__all__ = ["SharedAddress", "read_address"]
+if TYPE_CHECKING:
+    from llmbatch.peers.carrier import Carrier
+
+__all__ = ["SharedAddress", "is_address", "read_address", "shown_address"]
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -102,6 +104,25 @@ def read_address(text: str, environ: Mapping[str, str], *, source: str = "--shar
     return SharedAddress("redis", urlunsplit((scheme, netloc, parts.path, urlencode(query), "")), name)
 
 
+def is_address(text: str) -> bool:
+    """Whether *text* may be an address, as far as can be told without the environment."""
+    if text.startswith("env:"):
+        return len(text) > 4 and "env:" not in text[4:]
+    if text.startswith("unix:"):
+        return bool(text.removeprefix("unix:").strip("/")) and "\0" not in text
+    try:
+        parts = urlsplit(text.strip())
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme.lower() in _SCHEMES and bool(parts.hostname)
+
+
+def shown_address(text: str) -> str:
+    """*text* without anything that may be a password, for messages."""
+    return _hidden(text)
+
+
 def _split(text: str, source: str) -> Any:
     try:
         parts = urlsplit(text.strip())
@@ -126,6 +147,9 @@ def _without_password(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def _hidden(text: str) -> str:
+    return re.sub(r"(?<=//)[^/]*@", "…@", text) if "//" in text else text.split("@")[-1]
+
+
 def _shown(text: str) -> str:
-    """*text* without anything that may be a password."""
-    return repr(re.sub(r"(?<=//)[^/]*@", "…@", text) if "//" in text else text.split("@")[-1])
+    return repr(_hidden(text))

@@ -188,7 +188,7 @@ class Board:
         is_named: bool = False,
         now: int,
     ) -> Reply:
-        """Note what came of the probe with *fence*; *wait*: until the next one, after a failure.
+        """Note what came of the probe with *fence*; *wait*: until the next one, after a failure or a release.
 
         Fence 0: the opener's own calls have disproved its opening.
         """
@@ -206,6 +206,8 @@ class Board:
             return Reply("stale", circuit.version)
         circuit.prober = ""
         if result == "release":
+            if wait:
+                circuit.until, circuit.span = now + wait, wait
             self._tell(name, circuit, now)
             return Reply("released", circuit.version)
         circuit.takeovers = 0

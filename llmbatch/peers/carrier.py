@@ -182,9 +182,9 @@ class Link:
                 if why is None:
                     wait = LEAST_WAIT
                     why = await self._carry(carrier, self._queue, ending)
-                self._went_down(why)
                 if ending.done():
                     break
+                self._went_down(why)
                 await asyncio.wait([ending], timeout=wait * self._random.uniform(0.75, 1.25))
                 wait = min(MOST_WAIT, wait * 2)
         finally:

@@ -244,6 +244,7 @@ function verbs.tell(name, owner, fence, version, result, wait, is_named)
   if not disproves and (fence ~= c.fence or owner ~= c.prober) then return reply('stale', c) end
   c.prober = ''
   if result == 'release' then
+    if wait > 0 then c['until'], c.span = now + wait, wait end
     tell(name, c)
     save(name, c)
     return reply('released', c)

@@ -209,7 +209,7 @@ class Member:
             if result == "failure":
                 self._next_ask = now + wait
             elif result == "release":
-                self._next_ask = now + UNUSED
+                self._next_ask = now + max(UNUSED, wait)
         elif result == "success" and self.is_shared_open and self.is_up and now >= self._alone_until:
             self._tell("success", 0, 0.0, now, is_named=False)
 

@@ -221,6 +221,7 @@ class Judging(RouteBase):
             "timeouts": f"{rows} took longer than the time limit",
             "last rows": "the last rows failed",
             "stop": f"{first} failed" if self._stop is not None and self._stop[0] == 2 else refused,
+            "elsewhere": "another process opened it",
         }[cause]
         self._begin_outage(
             Outage(now, cause, self.window.newest, confirmed, is_silent=cause == "timeouts" and self.is_silent)

@@ -29,6 +29,7 @@ from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.schedule import Scheduler
+from llmbatch.runner.sharing import Channel
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
@@ -74,6 +75,7 @@ class Engine:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._provider = provider
@@ -93,6 +95,7 @@ class Engine:
             good_rows=good_rows,
             seed=seed,
             costs=costs,
+            channel=channel,
         )
         self._wake = asyncio.Event()
         self._timer: asyncio.Handle | None = None
@@ -106,6 +109,14 @@ class Engine:
         self._deadline = math.inf
         self._group: TaskGroup | None = None
         self._requests = _request_pace(options.rpm)
+        if channel is not None:
+            channel.start(self._hear)
+
+    def _hear(self) -> None:
+        """Apply what other processes told; something may be sent now that could not be before."""
+        if self._ending is None:
+            self._scheduler.hear()
+            self._wake.set()
 
     # Events.
 

@@ -21,6 +21,7 @@ from llmbatch.report.summary import Summary
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.sharing import Channel
 from llmbatch.runs.logging_observer import LoggingObserver
 
 __all__ = ["RunJob", "run_job"]
@@ -38,6 +39,7 @@ class RunJob:
         answered_before: whether a route (by its label) has answered in an earlier run.
         good_rows: finds rows that succeeded in earlier runs; called once, and only if a health check needs one.
         costs: prices, and the cap of ``max_cost``; None: the price list, and the cap of *options*.
+        channel: to what is shared with other processes; None: nothing is.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class RunJob:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self.options = options
         self.summary: Summary | None = None
@@ -70,6 +73,7 @@ class RunJob:
             answered_before=answered_before,
             good_rows=good_rows,
             costs=costs,
+            channel=channel,
         )
 
     async def run(self) -> RunOutcome:

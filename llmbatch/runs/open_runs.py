@@ -18,9 +18,11 @@ from llmbatch.money.prices import Prices
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.sharing import Channel
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
+from llmbatch.runs.shared_channel import open_channel
 
 if TYPE_CHECKING:
     from llmbatch.outputs.writer import LineWriter
@@ -65,7 +67,7 @@ class OpenRuns:
         *before_sending* is called before requests are written to a connection.
 
         Raises:
-            UsageError: a value is out of range.
+            UsageError: a value is out of range, or the shared store will never do.
         """
         host = LocalSimulator(seed=self.options.seed or 0)
         warnings = _Warnings()
@@ -76,7 +78,8 @@ class OpenRuns:
             stack.push_async_callback(host.aclose)
             if provider is not self.arguments.model:
                 stack.push_async_callback(provider.aclose)
-            run = OpenRun(self, provider, warnings)
+            channel = await open_channel(self.options.shared, self.arguments.environ, stack)
+            run = OpenRun(self, provider, warnings, channel)
             stack.callback(run.forget)
             yield run
 
@@ -129,10 +132,11 @@ class OpenRun:
 
     job: RunJob
 
-    def __init__(self, runs: OpenRuns, provider: Provider, warnings: _Warnings) -> None:
+    def __init__(self, runs: OpenRuns, provider: Provider, warnings: _Warnings, channel: Channel | None = None) -> None:
         self.provider = provider
         self._runs = runs
         self._warnings = warnings
+        self._channel = channel
         self._models = getattr(provider, "models", None)
 
     def start(
@@ -152,6 +156,7 @@ class OpenRun:
             answered_before=answered_before,
             good_rows=good_rows,
             costs=costs or self._runs.costs(),
+            channel=self._channel,
         )
         self._runs.add(job)
         job.engine.emit(started)

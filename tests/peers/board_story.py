@@ -229,6 +229,7 @@ class Watch:
             self.leases.pop(name, None)
             if reply.kind == "later":
                 self.openers.pop(name, None)
+            if reply.kind == "later" or (reply.kind == "released" and wait):
                 self.not_before[name] = now + wait
 
 
