@@ -14,7 +14,7 @@ from llmbatch.peers.messages import MICROS, CircuitNews, Reply
 
 __all__ = ["Answer", "Booking", "CameBack", "Delivery", "Group", "Heard", "WentDown", "longest_wait"]
 
-_MOST_UNKNOWN = 4096
+_MOST_NEWS = 4096
 """Open circuits of others that are remembered in case this process comes to use them."""
 
 _MOST_SHARERS = 6
@@ -68,7 +68,7 @@ class Booking(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Unknown:
+class _LastNews:
     news: CircuitNews
     at: float
 
@@ -99,9 +99,9 @@ class Group:
         self._send = send
         self._chance = chance
         self._circuits: dict[str, Member] = {}
-        self._labels: dict[str, str] = {}
-        """Labels by the circuits' names."""
-        self._unknown: dict[str, _Unknown] = {}
+        self._by_id: dict[str, dict[str, str]] = {}
+        """Labels by the circuits' shared names and owners."""
+        self._last_news: dict[str, _LastNews] = {}
         self._bookings: dict[str, Booking] = {}
 
     def __repr__(self) -> str:
@@ -115,19 +115,23 @@ class Group:
         """The circuit of *label*, if there is one."""
         return self._circuits.get(label)
 
-    def join(self, label: str, now: float) -> tuple[Member, list[Effect]]:
-        """Share the circuit of *label*; return it with what is known of it."""
+    def join(self, label: str, now: float, *, name: str = "", owner: str = "") -> tuple[Member, list[Effect]]:
+        """Share the circuit of *label*; return it with what is known of it.
+
+        *name*: by which the processes know it; default: the label. *owner*: who shares it, where several circuits of
+        this process are one for the others: the name of the process, ``#`` and a number.
+        """
         known = self._circuits.get(label)
         if known is not None:
             return known, []
-        member = Member(label, self.owner, self._send, is_up=self.is_up, chance=self._chance)
+        member = Member(name or label, owner or self.owner, self._send, is_up=self.is_up, chance=self._chance)
         self._circuits[label] = member
-        self._labels[member.id] = label
-        unknown = self._unknown.pop(member.id, None)
-        if unknown is None:
+        self._by_id.setdefault(member.id, {})[member.owner] = label
+        last = self._last_news.get(member.id)
+        if last is None:
             return member, []
-        passed = round((now - unknown.at) * MICROS)
-        news = unknown.news
+        passed = round((now - last.at) * MICROS)
+        news = last.news
         news = replace(news, wait=max(0, news.wait - passed), hold=max(0, news.hold - passed))
         return member, member.heard(news, now)
 
@@ -136,7 +140,10 @@ class Group:
         member = self._circuits.pop(label, None)
         if member is None:
             return
-        del self._labels[member.id]
+        owners = self._by_id[member.id]
+        del owners[member.owner]
+        if not owners:
+            del self._by_id[member.id]
         if member.holds_lease:
             member.probe_ended("release", 0.0, now, is_named=False)
 
@@ -155,7 +162,7 @@ class Group:
         """Take a delivery; return what the circuits are to do, by label."""
         match delivery:
             case Answer(message, Reply() as reply):
-                label = self._labels.get(message.args[0])
+                label = self._by_id.get(message.args[0], {}).get(str(message.args[1]))
                 if label is None:
                     return []
                 return [(label, effect) for effect in self._circuits[label].answered(message, reply, now)]
@@ -183,12 +190,10 @@ class Group:
         return []
 
     def _heard(self, news: CircuitNews, now: float) -> list[tuple[str, Effect]]:
-        label = self._labels.get(news.id)
-        if label is not None:
-            return [(label, effect) for effect in self._circuits[label].heard(news, now)]
-        self._unknown.pop(news.id, None)
+        self._last_news.pop(news.id, None)
         if news.is_open or news.hold:
-            if len(self._unknown) >= _MOST_UNKNOWN:
-                del self._unknown[next(iter(self._unknown))]
-            self._unknown[news.id] = _Unknown(news, now)
-        return []
+            if len(self._last_news) >= _MOST_NEWS:
+                del self._last_news[next(iter(self._last_news))]
+            self._last_news[news.id] = _LastNews(news, now)
+        labels = self._by_id.get(news.id, {})
+        return [(label, effect) for label in labels.values() for effect in self._circuits[label].heard(news, now)]

@@ -206,7 +206,8 @@ function verbs.ask(name, owner, lease, known)
     return reply('closed', c)
   end
   if c.prober ~= '' and c.prober ~= owner then
-    local heard = math.max(tonumber(redis.call('ZSCORE', K_BEATS, c.prober)) or c.granted, c.granted)
+    local process = string.match(c.prober, '^[^#]*')
+    local heard = math.max(tonumber(redis.call('ZSCORE', K_BEATS, process)) or c.granted, c.granted)
     local left = math.min(c.granted + c.lease, heard + SILENT) - now
     if left > 0 then
       save(name, c)

@@ -159,6 +159,12 @@ class Member:
         if self.is_shared_open or was_offered:
             self._tell("success", 0, 0.0, now, is_named=False)
 
+    def closed_by_hand(self, now: float) -> None:
+        """Note that an operator closed the process's own circuit: that says nothing to the others."""
+        self.is_open = self.is_private = False
+        self._opening = None
+        self._release(now)
+
     def may_probe(self, lease: float, now: float) -> bool:
         """Whether the process's own circuit may probe now; if not, ask for a lease of *lease* seconds."""
         if self.is_private:
@@ -187,6 +193,11 @@ class Member:
             return self._free_at if self._free_at > now else None
         times = (self._next_ask, self._asked_at + ANSWER_TIME, self._alone_until, self._sent_at + ANSWER_TIME)
         return min((time for time in times if time > now), default=None)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer of the board is awaited."""
+        return self._asked_at > -math.inf or self._opening is not None
 
     @property
     def holds_lease(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from llmbatch.peers.board import SILENT, Board
 from llmbatch.peers.messages import MICROS, CircuitNews, Reply, circuit_id
 
-OWNERS = ("ann", "bob", "cid", "dee")
+OWNERS = ("ann", "bob", "cid#1", "dee#22")
 NAMES = tuple(circuit_id(label) for label in ("openai/a", "openai/b"))
 START = 1_790_000_000 * MICROS
 
@@ -71,7 +71,7 @@ def story(seed: int, length: int = 40, *, forgets: bool = True, jumps: bool = Tr
             result = random.choice(("success", "success", "failure", "release"))
             step = ("tell", (name, owner, fence, mine.version, result, wait, random.random() < 0.2))
         elif verb == "poll":
-            step = ("poll", (owner, since[owner]))
+            step = ("poll", (owner.partition("#")[0], since[owner]))
         elif verb == "hold":
             step = ("hold", (name, wait))
         elif verb == "look":
@@ -84,7 +84,7 @@ def story(seed: int, length: int = 40, *, forgets: bool = True, jumps: bool = Tr
         elif verb == "claim":
             step = ("claim", ("cap", owner, random.randint(0, 60), 100))
         elif verb == "leave":
-            step = ("leave", (owner,))
+            step = ("leave", (owner.partition("#")[0],))
         elif verb == "sleep":
             back = jumps and random.random() < 0.05
             step = ("sleep", (-random.randint(0, 20 * MICROS) if back else random.choice(SLEEPS),))
@@ -209,7 +209,7 @@ class Watch:
         self.fences[name].add(reply.fence)
         lease = self.leases.get(name)
         if lease is not None and lease.owner != owner:
-            heard = max(lease.granted, self.beats.get(lease.owner, 0))
+            heard = max(lease.granted, self.beats.get(lease.owner.partition("#")[0], 0))
             alive = now < lease.granted + lease.length and now < heard + SILENT
             self.need(not alive, "one process probes at a time")
         self.need(now >= self.not_before.get(name, 0), "nobody probes before the wait is over")
