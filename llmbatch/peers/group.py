@@ -96,7 +96,7 @@ class Group:
         self.members = 1
         """Number of processes that were heard of lately, this one included."""
         self.is_up = False
-        self._send = send
+        self.send = send
         self._chance = chance
         self._circuits: dict[str, Member] = {}
         self._by_id: dict[str, dict[str, str]] = {}
@@ -124,7 +124,7 @@ class Group:
         known = self._circuits.get(label)
         if known is not None:
             return known, []
-        member = Member(name or label, owner or self.owner, self._send, is_up=self.is_up, chance=self._chance)
+        member = Member(name or label, owner or self.owner, self.send, is_up=self.is_up, chance=self._chance)
         self._circuits[label] = member
         self._by_id.setdefault(member.id, {})[member.owner] = label
         last = self._last_news.get(member.id)
@@ -151,12 +151,13 @@ class Group:
         """Tell the others that a provider asked for a wait of *wait* seconds."""
         member = self._circuits.get(label)
         if member is not None and self.is_up:
-            self._send(Message("hold", (member.id, round(wait * MICROS))))
+            self.send(Message("hold", (member.id, round(wait * MICROS))))
 
-    def book_with(self, name: str, booking: Booking) -> None:
+    def book_with(self, name: str, booking: Booking, now: float) -> None:
         """Let *booking* have the answers to messages about *name*."""
         self._bookings[name] = booking
-        (booking.came_back if self.is_up else booking.went_down)(0.0)
+        if self.is_up:
+            booking.came_back(now)
 
     def receive(self, delivery: Delivery, now: float) -> list[tuple[str, Effect]]:
         """Take a delivery; return what the circuits are to do, by label."""

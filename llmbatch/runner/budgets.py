@@ -18,6 +18,8 @@ from llmbatch.pace.estimate import TokenEstimate
 from llmbatch.pace.learned import LearnedLimits, SentTotals
 from llmbatch.pace.stated import StatedLimits
 from llmbatch.pace.tokens import RateBudget
+from llmbatch.peers.booked_rate import BookedRate
+from llmbatch.peers.group import Group
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.options import RunOptions
 
@@ -65,12 +67,27 @@ class Budgets:
             self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
         if options.rpd:
             self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd)))
+        self._requests: list[_Named] = []
+        """Requests per minute, where processes share them; else the engine's pace keeps to them."""
         self._is_limited = bool(self._tokens or self._daily)
+        self._options = options
         self._heeds_headers = not options.ignore_rate_headers
         self._routes: dict[str, RouteBudgets] = {}
 
     def __repr__(self) -> str:
         return f"<Budgets of {len(self._routes)} routes>"
+
+    def share(self, group: Group, now: float) -> None:
+        """Keep to ``--rpm`` and ``--tpm`` together with the other processes of *group*."""
+        for name, limit, budgets in (
+            ("tpm", self._options.tpm, self._tokens),
+            ("rpm", self._options.rpm, self._requests),
+        ):
+            if limit:
+                rate = BookedRate(name, limit, group.send, members=lambda: group.members)
+                group.book_with(name, rate, now)
+                budgets[:] = [(f"--{name} {limit:g}, shared", rate)]
+                self._is_limited = True
 
     def of(self, route: Route, now: float) -> RouteBudgets:
         """The budgets of *route*, made now if there are none."""
@@ -93,7 +110,7 @@ class Budgets:
                 wait = budget.wait(tokens, now)
                 if wait > longest.seconds:
                     longest = BudgetWait(wait, name)
-        for name, budget in of_route.others:
+        for name, budget in (*self._requests, *of_route.others):
             wait = budget.wait(1, now)
             if wait > longest.seconds:
                 longest = BudgetWait(wait, name)
@@ -124,7 +141,7 @@ class Budgets:
                 budget.reserve(attempt.reserved, now)
         if of_route.stated:
             of_route.stated.send(_amounts(request), now)
-        for _, budget in (*self._daily, *of_route.daily, *of_route.others):
+        for _, budget in (*self._daily, *self._requests, *of_route.daily, *of_route.others):
             budget.reserve(1, now)
 
     def settle(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:

@@ -108,7 +108,7 @@ class Engine:
         self._ending: RunOutcome | None = None
         self._deadline = math.inf
         self._group: TaskGroup | None = None
-        self._requests = _request_pace(options.rpm)
+        self._requests = _request_pace(options.rpm if channel is None else None)
         if channel is not None:
             channel.start(self._hear)
 

@@ -94,7 +94,8 @@ class Scheduler:
         self._unanswered: dict[RunRoute, None] = {}
         """Routes that have never answered and whose rows took too long: the smallest request may show why."""
         if channel is not None:
-            self._run.peers = Peers(self._run, channel, apply=self._settler.apply, seed=seed)
+            self._run.peers = peers = Peers(self._run, channel, apply=self._settler.apply, seed=seed)
+            self._budgets.share(peers.group, now())
 
     def __repr__(self) -> str:
         return f"<Scheduler {self._run.routes!r} {self._run.backlog!r}>"

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.events import Notice
-from llmbatch.peers.group import Delivery, Group, Heard, WentDown, longest_wait
+from llmbatch.peers.claimed_cap import ClaimedCap
+from llmbatch.peers.group import Answer, Delivery, Group, Heard, WentDown, longest_wait
 from llmbatch.peers.member import Effect, Message
 from llmbatch.route.decisions import CircuitMoved, Decision, PauseRoute
 from llmbatch.runner.attempt import Attempt
@@ -42,6 +43,11 @@ class Channel(Protocol):
     @property
     def owner(self) -> str:
         """The name of this process at the board."""
+        ...
+
+    @property
+    def part(self) -> str:
+        """Whose claims on a shared cost cap these are: the same for each run on one output."""
         ...
 
     def start(self, on_delivery: Callable[[], None]) -> None:
@@ -101,6 +107,11 @@ class Peers(NoPeers):
         self._channel = channel
         self._apply = apply
         self.group = Group(channel.owner, channel.send, chance=Random(f"{seed}:{channel.owner}").random)
+        cap = run.costs.cap
+        if cap is not None:
+            members = self._count_members
+            run.costs.cap = claimed = ClaimedCap(cap, channel.part, channel.send, members=members, clock=run.now)
+            self.group.book_with("cap", claimed, run.now())
         self._by_name: dict[str, RunRoute] = {}
         self._told_down = False
         self._hearing = False
@@ -111,6 +122,9 @@ class Peers(NoPeers):
 
     def __repr__(self) -> str:
         return f"<Peers {self.group!r}>"
+
+    def _count_members(self) -> int:
+        return self.group.members
 
     # What this process does.
 
@@ -197,6 +211,9 @@ class Peers(NoPeers):
     def hear(self, now: float) -> None:
         """Apply what was delivered."""
         for delivery in self._channel.take():
+            if isinstance(delivery, Answer) and delivery.message.verb == "book":
+                for route in self._run.routes:
+                    route.budget_until = 0.0
             effects = self.group.receive(delivery, now)
             if isinstance(delivery, WentDown):
                 self._tell_down(delivery.why, now)

@@ -254,6 +254,7 @@ class BatchRunner(Generic[RowT, ValueT]):
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
                 costs=files.costs,
+                part=files.part,
             )
             outcome, waiting = await files.close_after(job, run.finish())
             for notice in files.notices(outcome):

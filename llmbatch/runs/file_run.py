@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -27,6 +28,7 @@ from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
 from llmbatch.outputs.writer import LineWriter
+from llmbatch.peers.messages import circuit_id
 from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
@@ -212,6 +214,11 @@ class FileRun:
             output.drop_input_errors(self._how.limit)
         else:
             output.drop_corrected(last_number(rows, self._how.limit) if output.finished.corrected else None)
+
+    @property
+    def part(self) -> str:
+        """A name of the output that each run on it has, on this machine."""
+        return circuit_id(f"{socket.gethostname()}:{Path(self._path).absolute()}")
 
     def has_success(self, model: str) -> bool:
         """Whether *model* (``provider/model``) has answered a row of the output."""

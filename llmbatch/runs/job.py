@@ -16,6 +16,7 @@ from llmbatch.core.rows import Result, Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import stamp_retry_at
+from llmbatch.peers.claimed_cap import ClaimedCap
 from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.costs import Costs
@@ -64,6 +65,7 @@ class RunJob:
         self.stats = next(fresh, None) or RunStats()
         if costs is None:
             costs = Costs(Prices(), None if options.max_cost is None else CostCap(options.max_cost))
+        self._costs = costs
         self.engine = Engine(
             provider,
             source,
@@ -113,6 +115,8 @@ class RunJob:
         self._end(130, reason, len(self.engine.deferred()))
 
     def _end(self, exit_code: int, reason: str, deferred: int) -> Summary:
+        if isinstance(self._costs.cap, ClaimedCap):
+            self._costs.cap.close()
         self.summary = self.stats.summary(self.engine.ended(exit_code, reason, deferred))
         return self.summary
 

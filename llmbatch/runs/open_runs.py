@@ -18,11 +18,10 @@ from llmbatch.money.prices import Prices
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.sharing import Channel
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
-from llmbatch.runs.shared_channel import open_channel
+from llmbatch.runs.shared_channel import LinkChannel, open_channel
 
 if TYPE_CHECKING:
     from llmbatch.outputs.writer import LineWriter
@@ -132,7 +131,9 @@ class OpenRun:
 
     job: RunJob
 
-    def __init__(self, runs: OpenRuns, provider: Provider, warnings: _Warnings, channel: Channel | None = None) -> None:
+    def __init__(
+        self, runs: OpenRuns, provider: Provider, warnings: _Warnings, channel: LinkChannel | None = None
+    ) -> None:
         self.provider = provider
         self._runs = runs
         self._warnings = warnings
@@ -148,8 +149,14 @@ class OpenRun:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
+        part: str = "",
     ) -> RunJob:
-        """Create the job, which *started* announces; it sends nothing before :meth:`finish`."""
+        """Create the job, which *started* announces; it sends nothing before :meth:`finish`.
+
+        *part*: the same for each run on one output, for claims on a shared cost cap.
+        """
+        if self._channel is not None and part:
+            self._channel.part = part
         self.job = job = RunJob(
             *(source, sink, self.provider, self._runs.options),
             observers=self._runs.observers,

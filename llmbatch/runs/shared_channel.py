@@ -24,6 +24,7 @@ class LinkChannel:
 
     def __init__(self, address: SharedAddress) -> None:
         self.owner = new_owner()
+        self.part = self.owner
         self._shown = address.shown
         self._delivered: deque[Delivery] = deque()
         self._on_delivery: Callable[[], None] | None = None

@@ -34,7 +34,7 @@ class VirtualChannel:
 
     def __init__(self, hub: Hub, owner: str, *, delay: float = 0.002, loss: float = 0.0, seed: int = 1) -> None:
         self.hub, self.owner, self.delay, self.loss = hub, owner, delay, loss
-        self.address = "virtual"
+        self.address, self.part = "virtual", owner
         self.is_cut = False
         self.sent: list[tuple[float, Message]] = []
         self._random = Random(f"{seed}:{owner}")
