@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from llmbatch.peers.messages import MICROS, CircuitNews, PollReply, ProbeResult, Reply
 
-__all__ = ["ALONE", "FORGET", "LONGEST_ALONE", "MOST_DOUBLINGS", "MOST_NEWS", "ROTATION", "SILENT", "Board"]
+__all__ = ["ALONE", "FORGET", "GRACE", "LONGEST_ALONE", "MOST_DOUBLINGS", "MOST_NEWS", "ROTATION", "SILENT", "Board"]
 
 ALONE = 60 * MICROS
 """How long an opener that the second opinion disproves is on its own, doubled each time."""
@@ -29,6 +29,9 @@ LONGEST_ALONE = 3600 * MICROS
 
 ROTATION = 1 * MICROS
 """How much longer the owner of a failed probe waits than the others, at most, so that the prober changes."""
+
+GRACE = 1 * MICROS
+"""How long a board that forgot a circuit waits before it grants a probe: another one may be out."""
 
 SILENT = 5 * MICROS
 """A prober that was not heard of for so long is dead: its lease is handed on."""
@@ -154,6 +157,7 @@ class Board:
         circuit = self._circuits.get(name)
         if circuit is None or circuit.version < known:
             circuit = self._recreate(name, known, now)
+            circuit.until, circuit.span = now + GRACE, GRACE
             self._tell(name, circuit, now)
         circuit.heed_clock(now)
         if not circuit.is_open:
@@ -202,9 +206,10 @@ class Board:
         if not circuit.is_open or circuit.version != version:
             return Reply("stale", circuit.version)
         disproves = fence == 0 and result == "success" and owner == circuit.opener and not circuit.failed
-        if not disproves and (fence != circuit.fence or owner != circuit.prober):
+        is_forgotten = not circuit.prober and fence > circuit.fence  # granted before the board forgot, and none since
+        if not disproves and not is_forgotten and (fence != circuit.fence or owner != circuit.prober):
             return Reply("stale", circuit.version)
-        circuit.prober = ""
+        circuit.prober, circuit.fence = "", max(circuit.fence, fence)
         if result == "release":
             if wait:
                 circuit.until, circuit.span = now + wait, wait
@@ -301,7 +306,7 @@ class Board:
         self._beat_at = now
         beats.pop(owner, None)
         beats[owner] = now
-        while (oldest := next(iter(beats))) and beats[oldest] <= now - SILENT:
+        while beats and beats[oldest := next(iter(beats))] <= now - SILENT:
             del beats[oldest]
 
     def leave(self, owner: str) -> None:

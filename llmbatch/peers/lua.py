@@ -14,6 +14,7 @@ from __future__ import annotations
 from llmbatch.peers.board import (
     ALONE,
     FORGET,
+    GRACE,
     LONGEST_ALONE,
     MOST_DOUBLINGS,
     MOST_NEWS,
@@ -26,6 +27,7 @@ __all__ = ["SCRIPT"]
 _CONSTANTS = f"""
 local ALONE, LONGEST_ALONE, ROTATION, SILENT = {ALONE}, {LONGEST_ALONE}, {ROTATION}, {SILENT}
 local MOST_DOUBLINGS, MOST_NEWS, FORGET, TTL = {MOST_DOUBLINGS}, {MOST_NEWS}, {FORGET}, {FORGET // 1000}
+local GRACE = {GRACE}
 """
 
 _BODY = r"""
@@ -198,6 +200,7 @@ function verbs.ask(name, owner, lease, known)
   local c = read(name)
   if c == nil or c.version < known then
     c = recreate(c, known)
+    c['until'], c.span = now + GRACE, GRACE
     tell(name, c)
   end
   heed_clock(c)
@@ -242,8 +245,9 @@ function verbs.tell(name, owner, fence, version, result, wait, is_named)
   save(name, c)
   if c.is_open == 0 or c.version ~= version then return reply('stale', c) end
   local disproves = fence == 0 and result == 'success' and owner == c.opener and c.failed == 0
-  if not disproves and (fence ~= c.fence or owner ~= c.prober) then return reply('stale', c) end
-  c.prober = ''
+  local is_forgotten = c.prober == '' and fence > c.fence
+  if not disproves and not is_forgotten and (fence ~= c.fence or owner ~= c.prober) then return reply('stale', c) end
+  c.prober, c.fence = '', math.max(c.fence, fence)
   if result == 'release' then
     if wait > 0 then c['until'], c.span = now + wait, wait end
     tell(name, c)
