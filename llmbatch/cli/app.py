@@ -33,7 +33,7 @@ _DRILL_HELP = """Run a policy through an outage in virtual time: the real runner
 
 The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
 
-_OUTPUT_HELP = "The result file of a run, or the input whose default output it is."
+_OUTPUT_HELP = "The result file of a run, a folder of parts, or the input whose default output it is."
 
 _ROOT_EPILOG = """Examples:
   llmbatch run prompts.jsonl -m openai/gpt-5-mini
@@ -41,11 +41,16 @@ _ROOT_EPILOG = """Examples:
   llmbatch status prompts.results.jsonl             how far a run is, and how it went
   llmbatch failed prompts.results.jsonl             which rows failed, and why
   llmbatch report prompts.results.jsonl             the run as one page, with charts
+  llmbatch view .                                   the pages of all runs of a folder, live
   llmbatch export prompts.results.jsonl -o out.csv  results as a table, in input order"""
 
 _REPORT_EPILOG = """Examples:
   llmbatch report prompts.results.jsonl
   llmbatch report prompts.results.jsonl -o monday.html"""
+
+_VIEW_EPILOG = """Examples:
+  llmbatch view .
+  llmbatch view prompts.results.jsonl --port 0"""
 
 _EXPORT_EPILOG = """Examples:
   llmbatch export prompts.results.jsonl -o results.csv
@@ -54,6 +59,13 @@ _EXPORT_EPILOG = """Examples:
 
 Fields: id, status, text, error.code, error.message, model, attempts, latency_s,
   cost_usd, usage.input_tokens, metadata.NAME, response.body.NAME, …"""
+
+
+_MERGE_EPILOG = """Examples:
+  llmbatch merge results/ -o results.jsonl
+  llmbatch merge monday.jsonl tuesday.jsonl -o all.jsonl --input prompts.jsonl
+
+Exit code 75 if rows are missing: their shards have not ended."""
 
 
 def build_app() -> typer.core.TyperGroup:
@@ -65,7 +77,9 @@ def build_app() -> typer.core.TyperGroup:
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
     app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=_REPORT_EPILOG)(_report)
+    app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=_VIEW_EPILOG)(_view)
     app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
+    app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_MERGE_EPILOG)(_merge)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -178,11 +192,29 @@ def _report(
 ) -> int:
     """Write one self-contained page: a verdict, what happened when, outages, latency, cost, failures, what to do next.
 
-    It opens from disk, loads nothing and runs no script. Prints the path of the page. An older report is replaced.
+    It opens from disk and loads nothing. Prints the path of the page. An older report is replaced.
     """
     from llmbatch.cli.report import report
 
     return report(output, target=target, overwrite=overwrite)
+
+
+def _view(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OUTPUT|INPUT|FOLDER]...", help="Outputs, and folders of outputs. Default: this folder."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0 takes any free port.")] = 8398,
+) -> int:
+    """Serve a list of outputs and the page of each on 127.0.0.1; pages of runs that go on are kept up to date.
+
+    Files are only read, and only while somebody looks. Prompts and answers are not shown. Prints the URL.
+    """
+    from llmbatch.cli.view import view
+
+    return view(paths or [], port=port)
 
 
 def _export(
@@ -233,6 +265,41 @@ def _export(
             overwrite=overwrite,
             quiet=quiet,
         )
+    )
+
+
+def _merge(
+    parts: Annotated[
+        list[str] | None, typer.Argument(metavar="DIR|PART…", help="The folder of the parts, or the parts.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("-o", "--output", "--output-file", metavar="FILE", help="Where to write.")
+    ] = None,
+    input_: Annotated[
+        str | None,
+        typer.Option("-i", "--input", "--input-file", metavar="PATH", help="The input. Default: the one of the runs."),
+    ] = None,
+    input_format: Annotated[
+        str | None,
+        typer.Option("--input-format", metavar="FORMAT", help="The input's format, where its name does not say it."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what is missing.")] = False,
+) -> int:
+    """Join the parts that runs of shards have written into one output, and tell which rows are missing.
+
+    Refuses a row that has two lines, and a part that a run is writing. FILE appears whole or not at all, and is an
+    ordinary output: llmbatch run goes on with it. The parts stay.
+    """
+    from llmbatch.cli.merge import merge
+
+    return merge(
+        parts or [],
+        target=target,
+        input_path=input_,
+        input_format=input_format,
+        overwrite=overwrite,
+        quiet=quiet,
     )
 
 

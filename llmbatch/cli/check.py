@@ -13,15 +13,19 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from llmbatch.cli.input_report import CheckReport, Estimate, Finding, estimate, read_all, sending_nothing
 from llmbatch.cli.settings import Settings, output_of, schema_of
 from llmbatch.cli.terminal import print_note, print_out, shown
 from llmbatch.core.errors import InputError, MissingKeyError, OutputError, UsageError
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.display.format import count, duration, plural
 from llmbatch.inputs.input import open_input
 from llmbatch.money.prices import Prices
+from llmbatch.outputs.joined import OpenResults, files_of
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success
+from llmbatch.outputs.parts import has_parts, is_part
 from llmbatch.outputs.scan import scan
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.several import SeveralProviders
@@ -83,7 +87,9 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     provider = _provider(settings, schema, warn=warnings.append)
     tenants = None if settings.circuit_key is None else TenantKeys(settings.circuit_key)
     shape = settings.shape
-    with open_input(settings.input, output=output, input_format=settings.input_format, shape=shape) as rows:
+    shard = WHOLE if settings.shard is None or settings.shard.is_any else settings.shard
+    opened = open_input(settings.input, output=output, input_format=settings.input_format, shape=shape, shard=shard)
+    with opened as rows:
         name = settings.input
         try:
             sender = _provider(settings, schema, needs_keys=True)
@@ -100,7 +106,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
             check_same_request(provider, rows, output, earlier)
     source = rows.rows(None, limit=settings.limit, spool=None, keeps_torn=True)
     try:
-        finished = None if settings.overwrite else _finished(output)
+        finished = None if settings.overwrite else _finished(output, shard)
         if finished is not None:
             if settings.retry_failed and settings.require_finish:
                 finished.resent = _cut_rows(output)
@@ -152,13 +158,22 @@ def _provider(
     )
 
 
-def _finished(output: str) -> FinishedRows | None:
-    """The rows that *output* has, without locking or mending it: a run may be writing to it now."""
+def _finished(output: str, shard: Shard) -> FinishedRows | None:
+    """The rows of *shard* that *output*, or another part in its folder, has.
+
+    Without locking or mending any: a run may be writing to it now.
+    """
+    folder = Path(output).parent
+    if is_part(output) and has_parts(folder):
+        with OpenResults(files_of(folder), str(folder), shard=shard) as results:
+            all_failed = failed_rows(results.fd, results.end_bytes, results.disk)
+            results.finished.failed_rows = lambda: all_failed
+            return results.finished
     fd = _open(output)
     if fd is None:
         return None
     try:
-        found = scan(fd, output)
+        found = scan(fd, output, shard=shard)
         finished = found.finished
         failed = failed_rows(fd, found.end_bytes) if finished.failed else FailedRows()
         finished.failed_rows = lambda: failed

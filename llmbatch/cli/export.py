@@ -9,25 +9,26 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, cast
 
 from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.format import plural, shown
+from llmbatch.display.format import plural
 from llmbatch.display.status_file import agrees, read_sidecar
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.inputs.format_names import FORMATS as INPUT_FORMATS
-from llmbatch.outputs.deferred import deferred_path, status_path
+from llmbatch.inputs.format_names import InputFormat
+from llmbatch.outputs.deferred import DATASET_STATE, deferred_path, status_path
 from llmbatch.outputs.export import StatusFilter, plan_export, write_export
 from llmbatch.outputs.export_fields import DEFAULT_FIELDS, parse_fields
 from llmbatch.outputs.export_target import check_target, format_of
 from llmbatch.outputs.find import find_output
-from llmbatch.outputs.scan import scan
-from llmbatch.storage.filesystem import FILESYSTEM
+from llmbatch.outputs.parts import list_parts
+from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["ExportSettings", "export"]
+__all__ = ["ExportSettings", "export", "recorded_input"]
 
 _PROGRESS_SECONDS: Final = 5.0
 _STATUSES: Final = ("success", "failed", "all")
@@ -71,7 +72,8 @@ def export(settings: ExportSettings) -> int:
         raise UsageError("--input says where the fields of --join come from", hint="add --join, or leave --input out")
     if settings.input_format is not None and not settings.join:
         raise UsageError("--input-format says how --join reads the input", hint="add --join, or leave it out")
-    if settings.input_format is not None and settings.input_format not in INPUT_FORMATS:
+    input_format = next((known for known in INPUT_FORMATS if known == settings.input_format), None)
+    if settings.input_format is not None and input_format is None:
         wrong = f"--input-format {settings.input_format}: there is no such format"
         raise UsageError(wrong, hint=f"there are {', '.join(INPUT_FORMATS)}")
     if settings.fields is not None and kind == "openai":
@@ -91,28 +93,27 @@ def export(settings: ExportSettings) -> int:
     check_target(target, others, overwrite=settings.overwrite, is_binary=is_binary)
     with ExitStack() as stack:
         stack.enter_context(_stopped_by_signals())
-        fd = stack.enter_context(open_for_reading(output))
-        is_running = FILESYSTEM.is_locked(fd)
+        results = stack.enter_context(open_for_reading(output))
+        is_running = results.is_running
         try:
-            found = scan(fd, shown(output))
-            done = _Done(found.finished.success, found.finished.failed)
+            done = _Done(results.finished.success, results.finished.failed)
             total = _total_rows(output, done, is_running=is_running)
             joined = None
             if input_path is not None:
                 from llmbatch.inputs.input import open_input
                 from llmbatch.runs.joined_input import RunInput
 
-                input_format = settings.input_format
+                input_format = input_format or _recorded_format(output, input_path)
                 rows = stack.enter_context(open_input(input_path, output=str(output), input_format=input_format))
-                joined = RunInput(rows, input_path, found.finished)
+                joined = RunInput(rows, input_path, results.finished)
                 stack.callback(joined.close)
                 total = joined.records if total is None else total
-            end_bytes = found.end_bytes
-            del found  # 4 bytes per row
+            results.finished = FinishedRows()  # 4 bytes per row
             plan = plan_export(
-                fd,
-                end_bytes,
-                shown(output),
+                results.fd,
+                results.end_bytes,
+                results.name,
+                disk=results.disk,
                 format=kind,
                 fields=fields,
                 status=cast("StatusFilter", status),
@@ -139,24 +140,56 @@ def find_input(given: str | None, output: Path, *, named: str, target: str) -> s
     """
     if given is not None:
         return given
-    if Path(named) != output and Path(named).is_file():
+    if Path(named) != output and _is_input(Path(named)):
         return named  # which was given in place of the output
-    sidecar = read_sidecar(output)
-    run = sidecar.get("run")
-    recorded = run.get("input") if isinstance(run, dict) else None
-    directory = sidecar.get("directory")
-    if isinstance(recorded, str) and recorded and recorded != "-":
-        starts = [Path(directory)] if isinstance(directory, str) and directory else []
-        for path in (*(start / recorded for start in starts), Path(recorded), output.parent / Path(recorded).name):
-            if path.is_file():
-                return str(path)
-        why = f"the input of the run, {recorded}, is not there any more"
-    elif recorded == "-":
+    recorded, path = recorded_input(output)
+    if path is not None:
+        return path
+    if recorded == "-":
         why = "the run read its rows from standard input"
+    elif recorded:
+        why = f"the input of the run, {recorded}, is not there any more"
     else:
         why = f"{output}: which input it was made from is not recorded"
     words = ["llmbatch", "export", named, "--join", "--input", "INPUT", "-o", target]
     raise UsageError(f"--join: {why}", hint=f"name it: {shlex.join(words)}")
+
+
+def recorded_input(output: Path) -> tuple[str, str | None]:
+    """The input that a run on *output*, or on a part in that folder, has recorded; and where it is now, if it is there.
+
+    The former is empty if none is recorded.
+    """
+    sidecar = _sidecar(output)
+    run = sidecar.get("run")
+    recorded = run.get("input") if isinstance(run, dict) else None
+    directory = sidecar.get("directory")
+    if not isinstance(recorded, str) or recorded in ("", "-"):
+        return recorded if isinstance(recorded, str) else "", None
+    starts = [Path(directory)] if isinstance(directory, str) and directory else []
+    beside = Path(recorded).name
+    places = (*(start / recorded for start in starts), Path(recorded), output.parent / beside, output / beside)
+    return recorded, next((str(path) for path in places if _is_input(path)), None)
+
+
+def _sidecar(output: Path) -> dict[str, JSON]:
+    """The sidecar of *output*, or of a part if it is a folder."""
+    outputs = [part.path for part in list_parts(output)] if output.is_dir() else [output]
+    return next((found for path in outputs if (found := read_sidecar(path))), {})
+
+
+def _is_input(path: Path) -> bool:
+    return path.is_file() or (path / DATASET_STATE).is_file()
+
+
+def _recorded_format(output: Path, input_path: str) -> InputFormat | None:
+    """The format that the run was told for an input with the ending of *input_path*; None: as its name says."""
+    sidecar = _sidecar(output)
+    run, recorded = sidecar.get("run"), sidecar.get("input_format")
+    name = run.get("input") if isinstance(run, dict) else None
+    if not isinstance(name, str) or PurePath(name).suffix != PurePath(input_path).suffix:
+        return None
+    return next((known for known in INPUT_FORMATS if known == recorded), None)
 
 
 @dataclass(frozen=True, slots=True)

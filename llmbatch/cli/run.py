@@ -13,13 +13,15 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.local_config import LOCAL_CONFIG
+from llmbatch.cli.monitoring import Telemetry, send_telemetry, serve_metrics
 from llmbatch.cli.report import check_report_target, write_report
-from llmbatch.cli.settings import Settings, output_of, schema_of
+from llmbatch.cli.settings import Settings, output_of, schema_of, target_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
@@ -34,7 +36,7 @@ from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.runs.batch_runner import BatchRunner
 
-__all__ = ["run"]
+__all__ = ["build_runner", "command_again", "conclude", "run", "run_once", "write_report_of"]
 
 
 def run(settings: Settings) -> int:
@@ -45,6 +47,14 @@ def run(settings: Settings) -> int:
         OutputError: the output is in use, or not one of ours.
         WriteError: the output could not be written.
     """
+    if settings.workers > 1:
+        from llmbatch.cli.workers import run_workers
+
+        return run_workers(settings)
+    if settings.shard is not None and settings.shard.is_any:
+        from llmbatch.cli.any_shard import run_any_shard
+
+        return run_any_shard(settings)
     output = output_of(settings)
     if not Path(output).name:  # a dot or a slash
         raise OutputError(f"{output}: is a directory", hint="name a file in it, such as -o results.jsonl")
@@ -53,25 +63,30 @@ def run(settings: Settings) -> int:
     if settings.overwrite and "output" in settings.from_local:
         _refuse_to_empty(output)
     raise_file_limit(settings.concurrency)
-    command = _command_again(sys.argv[1:])
+    command = command_again(sys.argv[1:])
     stats = RunStats()  # one fold for all displays
     if settings.report is not None:
         check_report_target(settings.report, output, input_path=settings.input)
     try:
-        summary = run_in_loop(_run(settings, output, command, stats))
+        summary = run_in_loop(run_once(settings, output, command, stats))
     except WriteError:
-        _write_report(settings, output)
+        write_report_of(settings, output)
         raise
-    _write_report(settings, output)
-    if settings.json:
-        print_out(json.dumps(summary.to_json()))
-    if settings.progress != "json":  # whose last line says it all
-        is_told = _was_error(summary, stats) if settings.quiet else settings.progress != "none"
-        _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
+    write_report_of(settings, output)
+    conclude(settings, summary, command, is_error_shown=_was_error(summary, stats))
     return summary.exit_code
 
 
-def _write_report(settings: Settings, output: str) -> None:
+def conclude(settings: Settings, summary: Summary, command: str, *, is_error_shown: bool) -> None:
+    """Print the summary as the settings want it. *is_error_shown*: displays have shown why the run stopped."""
+    if settings.json:
+        print_out(json.dumps(summary.to_json()))
+    if settings.progress != "json":  # whose last line says it all
+        is_told = is_error_shown if settings.quiet else settings.progress != "none"
+        _say_last_words(summary, command, quiet=settings.quiet, is_told=is_told)
+
+
+def write_report_of(settings: Settings, output: str) -> None:
     """Write the page of ``--report``. What goes wrong there is told, and changes nothing of the run."""
     if settings.report is None:
         return
@@ -98,56 +113,88 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
-async def _run(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+def build_runner(
+    settings: Settings, observers: Sequence[Observer | Callable[[Event], object]], telemetry: Telemetry | None = None
+) -> BatchRunner:
+    """The runner that the settings describe.
+
+    Raises:
+        UsageError: something given is wrong.
+    """
+    return BatchRunner(
+        settings.model,
+        base_url=settings.base_url,
+        proxy=settings.proxy,
+        api_key_env=settings.api_key_env,
+        headers=dict(settings.headers or ()),
+        endpoint=settings.endpoint,
+        system=settings.system or None,
+        template=settings.template,
+        prompt_column=settings.prompt_column,
+        system_column=settings.system_column,
+        id_column=settings.id_column,
+        keep=settings.keep or (),
+        params=settings.params,
+        fallback=settings.fallback or (),
+        pools=settings.pools,
+        cache=settings.cache,
+        allow_files=settings.allow_files,
+        prices=settings.prices,
+        schema=schema_of(settings),
+        schema_lenient=settings.schema_lenient,
+        repair=settings.repair,
+        observers=observers,
+        environ=os.environ,
+        tracer_provider=None if telemetry is None else telemetry.tracer_provider,
+        meter_provider=None if telemetry is None else telemetry.meter_provider,
+        max_answer_memory=settings.max_answer_memory,
+        **settings.run_options(),
+    )
+
+
+async def run_once(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
+    """Run the rows that have no line in the file *output*, and show it. *stats* count the run.
+
+    Raises:
+        UsageError: something given is wrong.
+        WriteError: the output could not be written.
+    """
     observers: list[Observer] = [stats]
     kind = settings.progress
+    dashboard: DashboardOfRun | None = None
     with contextlib.ExitStack() as stack:
+        stack.enter_context(serve_metrics(settings, stats))
+        telemetry = stack.enter_context(send_telemetry(settings, lambda: display))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         if output != "-":
             status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
-            history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
+        if output != "-" or settings.dashboard is not None:
+            path = None if output == "-" else Path(output)
+            history = HistoryFile(path, command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
+            if settings.dashboard is not None:
+                dashboard = stack.enter_context(DashboardOfRun(settings, path, command, stats, history))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
-        runner = BatchRunner(
-            settings.model,
-            base_url=settings.base_url,
-            proxy=settings.proxy,
-            api_key_env=settings.api_key_env,
-            headers=dict(settings.headers or ()),
-            endpoint=settings.endpoint,
-            system=settings.system or None,
-            template=settings.template,
-            prompt_column=settings.prompt_column,
-            system_column=settings.system_column,
-            id_column=settings.id_column,
-            keep=settings.keep or (),
-            params=settings.params,
-            fallback=settings.fallback or (),
-            pools=settings.pools,
-            cache=settings.cache,
-            allow_files=settings.allow_files,
-            prices=settings.prices,
-            schema=schema_of(settings),
-            schema_lenient=settings.schema_lenient,
-            repair=settings.repair,
-            observers=[*observers, _once_started(lambda: say(earlier) if earlier else None)],
-            environ=os.environ,
-            max_answer_memory=settings.max_answer_memory,
-            **settings.run_options(),
-        )
+        runner = build_runner(settings, [*observers, _once_started(lambda event: tell(event))], telemetry)
 
-        def say(text: str) -> None:
+        def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
-                print_note(text)
+                print_note(f"{text}; {hint}" if hint else text)
             else:
-                display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
+                display.observe(Notice(asyncio.get_running_loop().time(), level, text, hint))
+
+        def tell(event: RunStarted) -> None:
+            if dashboard is not None:
+                say(*dashboard.notice)
+            if earlier and event.total_rows != event.done_success + event.done_failed:
+                say(earlier)
 
         stack.enter_context(stop_on_signals(runner, say))
         return await runner.run(
             settings.input,
-            output,
+            target_of(settings),
             limit=settings.limit,
             retry_failed=settings.retry_failed,
             overwrite=settings.overwrite,
@@ -156,15 +203,16 @@ async def _run(settings: Settings, output: str, command: str, stats: RunStats) -
             fsync=settings.fsync,
             lock=settings.lock,
             input_format=settings.input_format,
+            shard=settings.shard,
         )
 
 
-def _once_started(tell: Callable[[], None]) -> Callable[[Event], None]:
-    """An observer that calls *tell* at the start of a run that has rows left."""
+def _once_started(tell: Callable[[RunStarted], None]) -> Callable[[Event], None]:
+    """An observer that calls *tell* at the start of the run."""
 
     def observe(event: Event) -> None:
-        if isinstance(event, RunStarted) and event.total_rows != event.done_success + event.done_failed:
-            tell()
+        if isinstance(event, RunStarted):
+            tell(event)
 
     return observe
 
@@ -204,7 +252,7 @@ def _say_last_words(summary: Summary, command: str, *, quiet: bool, is_told: boo
         print_error(summary.stopped_reason, hint)
 
 
-def _command_again(arguments: list[str]) -> str:
+def command_again(arguments: list[str]) -> str:
     """What to type to go on. Starting afresh is nothing to repeat: it would drop what this run has paid for."""
     words = ["llmbatch", *(argument for argument in arguments if argument != "--overwrite")]
     return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

@@ -20,6 +20,7 @@ from llmbatch.cli.trust import is_trusted
 from llmbatch.core.errors import UsageError
 from llmbatch.core.headers import check_headers
 from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
+from llmbatch.core.shards import Shard
 from llmbatch.runner.command_options import OPTIONS, CommandOptions
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.runs.batch_runner import Options
 
-__all__ = ["CommandLine", "Settings", "output_of", "resolve", "schema_of"]
+__all__ = ["CommandLine", "Settings", "output_of", "resolve", "schema_of", "target_of"]
 
 _LOCAL_PATH = Path(LOCAL_CONFIG)
 _KEY = "api_key_env"
@@ -142,12 +143,21 @@ def resolve(given: CommandLine, environ: Mapping[str, str], folder: Path) -> Set
 
 
 def output_of(settings: Settings) -> str:
-    """Where the lines go: as told, else beside the input, else, for standard input, to standard output (``-``)."""
-    from llmbatch.outputs.deferred import default_output
+    """The file that lines go to: as told, else beside the input, else, for standard input, standard output (``-``).
 
-    if settings.output is not None:
-        return settings.output
-    return "-" if settings.input == "-" else str(default_output(settings.input))
+    Where a folder is told, or by default for a shard, the file is a part in that folder.
+    """
+    from llmbatch.outputs.parts import part_path
+
+    shard = settings.shard
+    return part_path(target_of(settings), Shard(1, shard.count) if shard is not None and shard.is_any else shard)
+
+
+def target_of(settings: Settings) -> str:
+    """The output as it was told, or its default: a file, or a folder of parts."""
+    from llmbatch.outputs.parts import default_target
+
+    return settings.output if settings.output is not None else default_target(settings.input, settings.shard)
 
 
 def schema_of(settings: Settings) -> AnswerSchema | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmbatch.core.rows import Result
 
 __all__ = [
+    "InUseError",
     "InputError",
     "LlmbatchError",
     "MalformedRowError",
@@ -78,6 +79,10 @@ class InputError(UsageError):
 
 class OutputError(UsageError):
     """The output is in use, was not written by llmbatch, or cannot be opened."""
+
+
+class InUseError(OutputError):
+    """Another run writes the output, or rows of the same shard."""
 
 
 class StoppedError(LlmbatchError):

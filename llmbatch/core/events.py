@@ -67,6 +67,8 @@ class RunStarted:
     """Output lines of earlier runs whose rows are beyond the limit."""
     adapts: bool = False
     """Whether ``concurrency`` is only the ceiling of one that the run finds by itself (``--concurrency auto``)."""
+    input_format: str | None = None
+    """The format that the user has named for the input (``--input-format``); None: as its name says."""
 
 
 @dataclass(frozen=True, slots=True)

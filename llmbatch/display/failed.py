@@ -16,7 +16,6 @@ from llmbatch.core.raw_json import JSON
 from llmbatch.display.format import plural, shown
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.outputs.lines import read_lines
-from llmbatch.outputs.scan import scan
 from llmbatch.report.output_lines import FailedRow, FailureGroup, FailureGroups, failed_row, is_failed
 
 __all__ = ["failed_ids", "failed_json", "failed_words", "failure_lines"]
@@ -101,9 +100,8 @@ def failure_lines(groups: Iterable[FailureGroup], most: int) -> list[str]:
 
 
 def _failed_rows(output: Path) -> Iterator[FailedRow]:
-    with open_for_reading(output) as descriptor:
-        end_bytes = scan(descriptor, shown(output)).end_bytes
-        for line in read_lines(descriptor, end_bytes):
+    with open_for_reading(output) as results:
+        for line in read_lines(results.fd, results.end_bytes, results.disk):
             if is_failed(line):
                 yield failed_row(line)
 

@@ -40,12 +40,13 @@ def read_history(output: Path) -> History:
 class HistoryFile:
     """Keeps the history of *output*. *stats*: numbers that something else feeds first; *afresh* drops what was there.
 
+    *output* None, for standard output: it is kept in memory only, for a dashboard.
     Nothing is written before ``RunStarted``, when the run has its lock. *command* is what to type to run it again.
     """
 
     def __init__(
         self,
-        output: Path,
+        output: Path | None,
         *,
         command: str,
         stats: RunStats,
@@ -53,8 +54,8 @@ class HistoryFile:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._output = output
-        self._path = history_path(output)
-        self._afresh = afresh or not output.exists()
+        self._path = None if output is None else history_path(output)
+        self._afresh = afresh or output is None or not output.exists()
         self._command = command
         self._stats = stats
         self._wall = clock
@@ -69,10 +70,14 @@ class HistoryFile:
         wall = self._wall()
         if isinstance(event, RunStarted):
             with self._lock:
-                self.history = History() if self._afresh else read_history(self._output)
-                with contextlib.suppress(OSError):
-                    seen = self._path.stat().st_mtime if self.history.runs else None
-                    self.history.begin(event, wall, command=self._command, last_seen=seen)
+                seen = None
+                if self._output is None or self._afresh:
+                    self.history = History()
+                else:
+                    self.history = read_history(self._output)
+                    with contextlib.suppress(OSError):
+                        seen = history_path(self._output).stat().st_mtime if self.history.runs else None
+                self.history.begin(event, wall, command=self._command, last_seen=seen)
         if self._stats.started is None:
             return
         with self._lock:
@@ -82,8 +87,15 @@ class HistoryFile:
         if is_due:
             self.write()
 
+    def copy(self) -> tuple[History, float]:
+        """The history so far, which does not change any more, and the instant on the events' clock."""
+        with self._lock:
+            return self.history.copy(), self._run_clock.now(self._stats.at)
+
     def write(self) -> None:
         """Write the sidecar; an ``OSError`` is forgotten."""
+        if self._path is None:
+            return
         with self._lock, contextlib.suppress(OSError):
             self._written = self._wall()
             replace_sidecar(self._path, "".join(line + "\n" for line in self.history.lines(self._stats)).encode())
@@ -106,6 +118,8 @@ class HistoryFile:
     ) -> None:
         self._ticker.stop()
         ended = self._stats.ended
+        if self._path is None or self._output is None:
+            return
         if ended is not None and ended.exit_code == 2 and len(self.history.runs) <= 1 and not self._output.exists():
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)

@@ -11,12 +11,13 @@ from llmbatch.display.history_file import read_history
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import StatusReport, next_step
 from llmbatch.outputs.deferred import history_path
+from llmbatch.outputs.parts import list_parts
 from llmbatch.report.history import History
-from llmbatch.report.html.data import RunReport
+from llmbatch.report.html.data import RunNow, RunReport
 from llmbatch.report.journal import from_iso
 from llmbatch.report.row_spread import RowSpread
 
-__all__ = ["read_report"]
+__all__ = ["read_report", "report_of"]
 
 
 def read_report(
@@ -33,12 +34,28 @@ def read_report(
     """
     spread = RowSpread()
     status = read_status(output, spread=spread)
-    path = Path(output)
-    history = read_history(path)
+    history = _history(Path(output))
+    wall = time.time() if wall is None else wall
+    return report_of(status, history, spread, version=version, wall=wall, zone=zone)
+
+
+def report_of(
+    status: StatusReport,
+    history: History,
+    spread: RowSpread,
+    *,
+    version: str,
+    wall: float,
+    zone: tzinfo | None = None,
+    is_own: bool = False,
+) -> RunReport:
+    """What the page shows of values that have been read before. *is_own*: the history is surely about this output."""
     note = ""
-    if not _fits(history, status):
+    if not is_own and not _fits(history, status):
         history = History()
-        note = f"{history_path(path).name} is about another output, and is left out"
+        note = f"{history_path(Path(status.output)).name} is about another output, and is left out"
+    elif not is_own and not history.runs and not any(history.timeline.buckets()) and _has_content(status.output):
+        note = f"{history_path(Path(status.output)).name} holds no history that can be read"
     run = status.run or {}
     journal = status.journal if status.journal.runs else history.journal
     last = history.runs[-1] if history.runs else None
@@ -49,7 +66,7 @@ def read_report(
     if status.state != "running" and ended is None:
         ended = journal.ended if journal.ended is not None else last.ended if last else None
     return RunReport(
-        output=str(output),
+        output=status.output,
         state=status.state,
         success=status.success,
         failed=status.failed,
@@ -76,10 +93,29 @@ def read_report(
         cached=status.cached,
         cut_answers=status.cut_answers,
         answers_without_text=status.answers_without_text,
-        made_at=time.time() if wall is None else wall,
+        now=_now(run) if status.state == "running" else None,
+        made_at=wall,
         version=version,
         zone=zone,
     )
+
+
+def _history(output: Path) -> History:
+    """The history of *output*, or of all parts if it is a folder."""
+    if not output.is_dir():
+        return read_history(output)
+    return History.joined([read_history(part.path) for part in list_parts(output)])
+
+
+def _now(run: dict[str, JSON]) -> RunNow | None:
+    if not run:
+        return None
+    eta = run.get("eta_s")
+    return RunNow(_fraction(run.get("rows_per_s")) or 0.0, _count(run.get("in_flight")), _fraction(eta))
+
+
+def _fraction(value: JSON) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < 1e9 else None
 
 
 def _fits(history: History, status: StatusReport) -> bool:
@@ -89,6 +125,13 @@ def _fits(history: History, status: StatusReport) -> bool:
         return False
     names = {_name(run.input) for run in history.runs}
     return not status.input or not names or _name(status.input) in names
+
+
+def _has_content(output: str) -> bool:
+    try:
+        return history_path(Path(output)).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _name(path: str) -> str:

@@ -11,7 +11,7 @@ from llmbatch.core.raw_json import JSON
 from llmbatch.display.failed import failure_lines
 from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
-from llmbatch.display.status_report import Deferred, StatusReport, next_step
+from llmbatch.display.status_report import Deferred, PartsState, StatusReport, next_step
 from llmbatch.display.summary import answer_facts, failed_rows_command, tier_facts
 from llmbatch.money.text import usd
 from llmbatch.report.journal import from_iso
@@ -22,6 +22,7 @@ __all__ = ["StatusReport", "read_status", "render"]
 _MOST_OUTAGES = 10
 _MOST_ROUTES = 10
 _MOST_CODES = 5
+_MOST_PARTS = 5
 
 
 def render(report: StatusReport, *, wall: float | None = None) -> str:
@@ -35,6 +36,8 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
     now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))
+    if report.parts is not None:
+        facts.append(("parts", _parts(report.parts)))
     facts += _times(report, now)
     facts += _labeled("outages", _outages(report, now))
     if report.deferred.rows:
@@ -144,6 +147,18 @@ def _rows(report: StatusReport) -> str:
         of = f" of {'~' if is_estimate else ''}{report.total_rows:,}"
     rows = f"{report.rows:,}{of} {'row' if report.rows == 1 and not of else 'rows'}"
     return f"{rows}: {report.success:,} success, {report.failed:,} failed"
+
+
+def _parts(parts: PartsState) -> str:
+    """How many shards are how far; the first of those that are not done by name."""
+    words = [f"{len(parts.finished):,} of {parts.count:,} finished"]
+    if parts.running:
+        words.append(f"{len(parts.running):,} running")
+    for word, shards in (("stopped", parts.stopped), ("not begun", parts.missing)):
+        if shards:
+            more = ", …" if len(shards) > _MOST_PARTS else ""
+            words.append(f"{len(shards):,} {word} ({', '.join(shards[:_MOST_PARTS])}{more})")
+    return ", ".join(words)
 
 
 def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str]]:

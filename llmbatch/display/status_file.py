@@ -90,6 +90,7 @@ class StatusFile:
         self._stats = RunStats() if stats is None else stats
         self._wall = clock
         self._started = clock()
+        self._input_format: str | None = None
         self._written_at: tuple[float, float] | None = None  # the last event's instant, and the wall's
         self._run_clock = RunClock()
         self._lock = threading.Lock()
@@ -100,6 +101,7 @@ class StatusFile:
         if not self._is_fed:
             self._stats.observe(event)
         if isinstance(event, RunStarted):
+            self._input_format = event.input_format
             self._carry_on(event)
         if self._stats.started is None:
             return
@@ -129,6 +131,7 @@ class StatusFile:
             "updated": to_iso(self._wall()),
             "command": self._command,
             "directory": _directory(),
+            "input_format": self._input_format,
             "waits_for": waits_for(snapshot),
             "run": snapshot.to_json(),
             "history": self._journal.to_json(self._stats),

@@ -13,7 +13,7 @@ from llmbatch.report.journal import Journal, Outage, to_iso
 from llmbatch.report.output_lines import FailureGroup, LineRoute
 from llmbatch.report.snapshot import as_json
 
-__all__ = ["Deferred", "StatusReport", "next_step"]
+__all__ = ["Deferred", "PartsState", "StatusReport", "next_step"]
 
 _OWN_FORM = frozenset(("journal", "seen", "failures", "routes"))
 
@@ -31,6 +31,17 @@ class Deferred:
     shortest_retry_after: float | None = None
     longest_retry_after: float | None = None
     reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartsState:
+    """How far the shards of a folder are, each named as in ``--shard``: running, finished, stopped, or not begun."""
+
+    count: int
+    running: tuple[str, ...]
+    finished: tuple[str, ...]
+    stopped: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +88,8 @@ class StatusReport:
     """Rows that were answered from a cache, by their lines."""
     tiers: dict[str, int] = field(default_factory=dict)
     """Rows by the service tier that their lines name."""
+    parts: PartsState | None = None
+    """Of a folder, how far its shards are."""
 
     @property
     def ended(self) -> float | None:

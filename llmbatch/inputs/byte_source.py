@@ -13,10 +13,12 @@ from typing import Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.decode import Unterminated
 from llmbatch.inputs.formats import RecordFormat
 from llmbatch.inputs.passes import FinishedInput, Mark, Passes
 from llmbatch.inputs.rows import line_digest, too_long
+from llmbatch.inputs.shard_lines import ShardLines
 from llmbatch.inputs.splitter import BadRecord, LongLine
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
@@ -51,7 +53,10 @@ class InputFile:
 
 
 class ByteSource:
-    """Reads rows from the blocks of one file descriptor, which it owns."""
+    """Reads the rows of *shard* from the blocks of one file descriptor, which it owns.
+
+    *limit* counts the rows of all shards.
+    """
 
     can_skip: bool = True
 
@@ -63,6 +68,7 @@ class ByteSource:
         *,
         finished: FinishedRows | None,
         limit: int | None,
+        shard: Shard = WHOLE,
         keeps_torn: bool = True,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
@@ -71,7 +77,8 @@ class ByteSource:
         self._file = InputFile(fd, name, form, disk)
         self._finished = FinishedInput(finished)
         self._passes = Passes()
-        self._limit = limit
+        self._own = ShardLines(shard, limit) if shard.count > 1 else None
+        self._limit = limit if self._own is None else None
         self._number = 0
         self._offset = 0  # of the next line
         self._is_plain = False  # whether a row's offset is that in the file
@@ -124,6 +131,9 @@ class ByteSource:
                     return row
             if length_hint(self._lines):
                 return None
+            if self._own is not None and self._own.has_ended:
+                self.exhausted = True
+                return None
             try:
                 batch = next(self._batches)
             except StopIteration:
@@ -134,6 +144,8 @@ class ByteSource:
                 raise
             if batch is None:
                 return None
+            if self._own is not None:
+                batch = self._own_lines(self._own, batch)
             self._is_unterminated = isinstance(batch, Unterminated)
             if not self._passed_over(batch):
                 self._lines = iter(batch)
@@ -206,11 +218,19 @@ class ByteSource:
             self.exhausted = True
             raise
 
+    def _own_lines(self, own: ShardLines, batch: Sequence[bytes | LongLine]) -> Sequence[bytes | LongLine]:
+        if not own.number:
+            own.offset = self._offset  # behind a byte order mark
+        lines = own.of(batch)
+        self._number = own.first - own.shard.count
+        return lines
+
     def _passed_over(self, batch: Sequence[bytes | LongLine]) -> bool:
         """Skip a batch whose rows are all finished (the usual case in a resumed run) or whose lines are all empty."""
-        first, count = self._number + 1, len(batch)
+        step = 1 if self._own is None else self._own.shard.count
+        first, count = self._number + step, len(batch)
         if not any(batch) and self._finished.none_from(first):
-            self._number += count
+            self._number += count * step
             self._offset += count
             return True
         if self._finished.before is None or not self._finished.before.are_done(first, count):
@@ -218,7 +238,7 @@ class ByteSource:
         if self._limit is not None and self.rows_read + count >= self._limit:
             return False
         self._finished.check(self._file.name, first, batch)
-        self._number += count
+        self._number += count * step
         self.rows_read += count
         self._offset += sum(map(len, batch)) + count
         return True
@@ -227,10 +247,14 @@ class ByteSource:
         return self._is_unterminated and not self._keeps_torn and row.code in _TORN_CODES
 
     def _next_row(self, line: bytes | LongLine) -> Row | Malformed | None:
-        self._number = number = self._number + 1
-        at = self._offset
         size = len(line)
-        self._offset = at + size + 1
+        if self._own is None:
+            self._number = number = self._number + 1
+            at = self._offset
+            self._offset = at + size + 1
+        else:
+            self._number = number = self._number + self._own.shard.count
+            at = self._own.offset_of(number)
         row: Row | Malformed | None = None
         before = self._finished.before
         if before is not None and before.is_done(number):

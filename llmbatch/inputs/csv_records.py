@@ -73,7 +73,7 @@ class _Records:
         self._form = ""  # of a record as JSON
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._wanted_bytes = 0  # before the held text is looked at again: doubled, so that each byte is read few times
+        self._end: _RecordEnd | None = None  # of the record with which the held text begins
         self._long: _LongRecord | None = None
 
     def feed(self, piece: bytes) -> Records:
@@ -88,12 +88,16 @@ class _Records:
             piece = rest
         self._held.append(piece)
         self._held_bytes += len(piece)
-        if self._held_bytes >= self._wanted_bytes and b"\n" in piece:
+        if self._end is not None and self._end.find(piece) >= 0:
+            self._end = None
+        if self._end is None and b"\n" in piece:
             text = b"".join(self._held)
             end = text.rfind(b"\n") + 1
-            left = self._read(text[:end], records)
-            self._hold(left + text[end:])
-            self._wanted_bytes = 2 * len(left)
+            left = self._read(text[:end], records) + text[end:]
+            self._hold(left)
+            if left:
+                self._end = _RecordEnd(self._delimiter or ",")
+                self._end.find(left)
         if self._held_bytes > MAX_LINE_BYTES + 2:
             self._long = _LongRecord(self._delimiter or ",")
             text = b"".join(self._held)
@@ -116,7 +120,7 @@ class _Records:
     def _hold(self, text: bytes) -> None:
         self._held = [text] if text else []
         self._held_bytes = len(text)
-        self._wanted_bytes = 0
+        self._end = None
 
     def _read(self, text: bytes, records: Records) -> bytes:
         """Append the records of *text*, which are whole lines, to *records*; return what is no whole record yet."""
@@ -204,17 +208,15 @@ def _delimiter_of(header: str) -> str:
     return max(_DELIMITERS, key=plain.count)
 
 
-class _LongRecord:
-    """A record that is too long to hold: finds its end as :mod:`csv` does, and keeps the hash."""
+class _RecordEnd:
+    """Finds the end of a record as :mod:`csv` does, in pieces of its text, without holding any."""
 
     def __init__(self, delimiter: str) -> None:
-        self._hash = hashlib.sha256()
-        self._size = 0
         self._plain = re.compile(b"[\n" + re.escape(delimiter.encode()) + b"]")
         self._state = "start"  # of a cell; "plain" or "quoted": inside one; "quote": a quote inside a quoted one
 
-    def feed(self, piece: bytes) -> bytes | None:
-        """What of *piece* follows the record; None if the record goes on."""
+    def find(self, piece: bytes) -> int:
+        """Where in *piece* the next record begins; -1 if this one goes on."""
         at = 0
         while at < len(piece):
             if self._state == "quoted":
@@ -231,10 +233,23 @@ class _LongRecord:
                 break
             at, self._state = match.end(), "start"
             if match[0] == b"\n":
-                self._add(piece[:at])
-                return piece[at:]
-        self._add(piece)
-        return None
+                return at
+        return -1
+
+
+class _LongRecord:
+    """A record that is too long to hold: of its text only the hash is kept."""
+
+    def __init__(self, delimiter: str) -> None:
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._end = _RecordEnd(delimiter)
+
+    def feed(self, piece: bytes) -> bytes | None:
+        """What of *piece* follows the record; None if the record goes on."""
+        at = self._end.find(piece)
+        self._add(piece if at < 0 else piece[:at])
+        return None if at < 0 else piece[at:]
 
     def release(self) -> LongLine:
         """The record."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final, Protocol, Self
 
 from llmbatch.core.ports import Source
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.format_names import InputFormat, format_by_name
 from llmbatch.inputs.formats import RecordFormat, make_format
 from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
 from llmbatch.inputs.records import Record, read_records
 from llmbatch.inputs.shape import RowShape
 from llmbatch.inputs.source import open_source
-from llmbatch.inputs.verify import count_rows, verify_finished
+from llmbatch.inputs.verify import count_rows, row_numbers, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
@@ -39,7 +40,7 @@ class Input(Protocol):
         ...
 
     def peek(self, limit: int | None = None) -> Generator[Row | Malformed]:
-        """Read the first *limit* rows (None: all), independently of :meth:`rows`.
+        """Read the first *limit* rows (None: all) of all shards, independently of :meth:`rows`.
 
         Raises:
             InputError: the input cannot be read.
@@ -54,8 +55,8 @@ class Input(Protocol):
         """
         ...
 
-    def count(self) -> int | None:
-        """Count the rows; None if counting would take long. Raises nothing."""
+    def count(self, limit: int | None = None) -> int | None:
+        """Count the rows, of the shard, among the first *limit*; None if that would take long. Raises nothing."""
         ...
 
     def hash_ahead(self) -> None:
@@ -75,6 +76,8 @@ class Input(Protocol):
     ) -> Source:
         """Open a source of the rows, of the first *limit*, that are not *finished*; *spool*: file for rows of a pipe.
 
+        Of a shard if the input was opened so.
+
         *keeps_torn*: a last row that is cut off is malformed, and not left for another run.
 
         Raises:
@@ -91,12 +94,14 @@ def open_input(
     input_format: InputFormat | None = None,
     shape: RowShape | None = None,
     is_whole: bool = False,
+    shard: Shard = WHOLE,
 ) -> FileInput:
     """Open the input of a run; a context manager.
 
     *output*: the path of the output that will be compared with it. *input_format*: None for the one that the path's
     ending says, else JSON Lines. *shape*: how a record becomes a request; None: no request is made of it. *is_whole*:
-    rows hold all columns of a record of data, for functions; so they do without a shape.
+    rows hold all columns of a record of data, for functions; so they do without a shape. *shard*: which of the rows are
+    counted and sent.
 
     Raises:
         UsageError: the template cannot be used.
@@ -109,7 +114,7 @@ def open_input(
         is_whole=is_whole or shape is None,
         is_guessed=input_format is None,
     )
-    return FileInput(state if is_dataset else path, form, output=output, filesystem=filesystem)
+    return FileInput(state if is_dataset else path, form, output=output, shard=shard, filesystem=filesystem)
 
 
 class FileInput:
@@ -125,9 +130,11 @@ class FileInput:
         form: RecordFormat,
         *,
         output: str,
+        shard: Shard = WHOLE,
         filesystem: Filesystem = FILESYSTEM,
     ) -> None:
         self._path = path
+        self._shard = shard
         self._output = output
         self._filesystem = filesystem
         self._form = form
@@ -174,14 +181,22 @@ class FileInput:
         """
         return read_records(self._path, self._form, self._filesystem)
 
-    def count(self) -> int | None:
-        """The number of rows of a plain file that is not large."""
-        return count_rows(self._path, self._filesystem, form=self._form)
+    def count(self, limit: int | None = None) -> int | None:
+        """The number of rows of the shard in a plain file that is not large."""
+        return count_rows(self._path, self._filesystem, form=self._form, shard=self._shard, limit=limit)
+
+    def numbers(self, limit: int | None = None) -> Iterator[int]:
+        """The numbers of the first *limit* rows (None: all) of all shards; no row is parsed.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        return row_numbers(self._path, self._filesystem, form=self._form, limit=limit)
 
     def hash_ahead(self) -> None:
         """Start hashing the lines of a large file on another core, for :meth:`verify`."""
         if self._form.unit == "line":
-            self._hash = start_parallel_hash(self._path, self._output, self._filesystem)
+            self._hash = start_parallel_hash(self._path, self._output, self._filesystem, shard=self._shard)
 
     def verify(self, finished: FinishedRows) -> None:
         """Compare the records with the hashes of *finished*.
@@ -206,6 +221,7 @@ class FileInput:
             *(self._path, self._form),
             finished=finished,
             limit=limit,
+            shard=self._shard,
             spool=spool,
             keeps_torn=keeps_torn,
             disk=self._filesystem,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import InputError
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.open import open_input
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
@@ -34,13 +35,14 @@ _ROWS: Final = 4096
 class ParallelHash:
     """The hashing subprocess and its output file. Always close it."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, shard: Shard = WHOLE) -> None:
         self._fd = fd
+        self._shard = shard
         self._state = identity(os.fstat(fd))
         self._hashes = _unnamed_file()
         program = str(Path(__file__).with_name("hash_process.py"))
-        self._process = subprocess.Popen(  # noqa: S603 - our own program, without arguments of the user's
-            [sys.executable, "-I", "-S", program],
+        self._process = subprocess.Popen(  # noqa: S603 - our own program, with two numbers
+            [sys.executable, "-I", "-S", program, str(shard.index), str(shard.count)],
             stdin=fd,
             stdout=self._hashes,
             stderr=subprocess.DEVNULL,
@@ -49,23 +51,26 @@ class ParallelHash:
 
     def matches(self, finished: FinishedRows) -> bool:
         """Whether the hash of every finished row of *finished* matches; marks it as verified then. Waits for them."""
-        wanted = finished.last * _RECORD_BYTES
+        shard = self._shard
+        places = shard.place(finished.last)
+        wanted = places * _RECORD_BYTES
         while os.fstat(self._hashes).st_size < wanted:
             if self._process.poll() is not None and os.fstat(self._hashes).st_size < wanted:
                 return False
             time.sleep(0.002)
         lines = size = 0
         goes_on = True
-        for first in range(1, finished.last + 1, _ROWS):
-            count = min(_ROWS, finished.last + 1 - first)
-            records = array("Q", FILESYSTEM.pread(self._hashes, count * _RECORD_BYTES, (first - 1) * _RECORD_BYTES))
+        for place in range(1, places + 1, _ROWS):
+            count = min(_ROWS, places + 1 - place)
+            records = array("Q", FILESYSTEM.pread(self._hashes, count * _RECORD_BYTES, (place - 1) * _RECORD_BYTES))
+            first = shard.number(place)
             all_done = finished.are_done(first, count)
             fingerprints = array("I", records[::2].tobytes())[::2]
             if not _agree(finished, first, fingerprints, all_done=all_done):
                 return False
             goes_on = goes_on and all_done
             if goes_on:
-                lines, size = first + count - 1, records[-1]
+                lines, size = shard.number(place + count - 1), records[-1]
         if identity(os.fstat(self._fd)) != self._state:
             return False
         finished.verified = Verified(self._state, lines, size)
@@ -81,8 +86,13 @@ class ParallelHash:
             self._fd = -1
 
 
-def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem = FILESYSTEM) -> ParallelHash | None:
-    """Start hashing the lines of *path*, if *output* is there and both are large; None where it would not pay."""
+def start_parallel_hash(
+    path: str | Path, output: str | Path, disk: Filesystem = FILESYSTEM, *, shard: Shard = WHOLE
+) -> ParallelHash | None:
+    """Start hashing the lines of *shard* in *path*, if *output* is there and both are large.
+
+    None where it would not pay.
+    """
     # On Windows two processes share the position in an open file, and there is no read that leaves it alone.
     if disk is not FILESYSTEM or sys.platform == "win32" or _cores() < 2 or not sys.executable:
         return None
@@ -95,7 +105,7 @@ def start_parallel_hash(path: str | Path, output: str | Path, disk: Filesystem =
         return None  # opening it next reports what is wrong
     try:
         if not is_compressed(disk.pread(fd, HEAD_BYTES, 0)):
-            return ParallelHash(fd)
+            return ParallelHash(fd, shard)
     except OSError:
         pass
     os.close(fd)

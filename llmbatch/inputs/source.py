@@ -11,8 +11,8 @@ Rows that cannot be sent now need not stay in memory. ``skip(row)`` leaves a row
 source              another pass                 one row again
 ==================  ===========================  ============================
 plain file          from the first skipped row   by its offset
-.gz, .zst           decompressed again           no (``keep`` gives False)
-CSV, JSON array …   read again                   no (``keep`` gives False)
+.gz, .zst           decompressed again           from a file of rows that were kept
+CSV, JSON array …   read again                   from a file of rows that were kept
 pipe, socket        from a file of rows that     from the same file
                     were skipped or kept
 Python iterable     no (``can_skip`` is False)   no
@@ -27,10 +27,11 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from llmbatch.core.errors import InputError
+from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.byte_source import (
     BATCHES_A_TURN,
     ByteSource,
@@ -40,6 +41,7 @@ from llmbatch.inputs.byte_source import (
 )
 from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.formats import JSON_LINES, RecordFormat
+from llmbatch.inputs.late_spool import LateSpool
 from llmbatch.inputs.open import blocks_between, file_blocks, open_input, read_exactly
 from llmbatch.inputs.parallel_hash import identity
 from llmbatch.inputs.passes import Mark
@@ -50,9 +52,6 @@ from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
-if TYPE_CHECKING:
-    from llmbatch.inputs.spool import Spool
-
 __all__ = ["FileSource", "StreamSource", "open_source"]
 
 _SPOOLED_ROWS_A_TURN: Final = 1024
@@ -61,8 +60,9 @@ _SPOOLED_ROWS_A_TURN: Final = 1024
 class FileSource(ByteSource):
     """Rows of a regular file, plain, gzip or zstd, read inline. Holds a block and one line, whatever its length.
 
-    ``limit``: only the first so many rows. ``fd``: read this descriptor (from its position, and close it at the
-    end) instead of opening *path*. ``keeps_torn``: a last line that is cut off is a malformed row, not ``torn_line``.
+    ``limit``: only the first so many rows, of which those of ``shard``. ``fd``: read this descriptor (from its
+    position, and close it at the end) instead of opening *path*. ``spool``: see :func:`open_source`. ``keeps_torn``: a
+    last line that is cut off is a malformed row, not ``torn_line``.
     """
 
     def __init__(
@@ -72,12 +72,17 @@ class FileSource(ByteSource):
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
+        shard: Shard = WHOLE,
         fd: int | None = None,
+        spool: str | Path | None = None,
         keeps_torn: bool = True,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
+        self._spool = LateSpool(spool, disk, str(path))
         fd = open_input(path, disk) if fd is None else fd
-        super().__init__(fd, str(path), form, finished=finished, limit=limit, keeps_torn=keeps_torn, disk=disk)
+        super().__init__(
+            fd, str(path), form, finished=finished, limit=limit, shard=shard, keeps_torn=keeps_torn, disk=disk
+        )
         self._start = start = disk.seek(fd, 0, os.SEEK_CUR)
         self._consumed_bytes = 0
         self._is_plain = form.unit == "line"
@@ -86,7 +91,7 @@ class FileSource(ByteSource):
         verified = finished.verified if finished is not None and not start else None
         if verified is not None and verified.identity == identity(about):
             self._finished.is_verified = True
-            if limit is None or limit > verified.lines:
+            if limit is None or (limit > verified.lines and self._own is None):
                 self._start_after(fd, verified)
 
     @property
@@ -102,8 +107,23 @@ class FileSource(ByteSource):
 
     @property
     def can_reread(self) -> bool:
-        """Whether the file is not compressed."""
+        """Whether the file has lines and is not compressed."""
         return self._is_plain
+
+    def keep(self, row: Row) -> bool:
+        """Write a row without an offset of its own to the spool; False if there is no room for it."""
+        if self._is_plain:
+            return True
+        try:
+            row.offset = self._spool.keep(row)
+        except WriteError:
+            return False
+        return True
+
+    def finished(self, number: int) -> None:
+        """See :class:`~llmbatch.inputs.byte_source.ByteSource`."""
+        super().finished(number)
+        self._spool.finished(number)
 
     def reread(self, row: Row) -> Row:
         """Read the whole row again, by its offset. Cost: one read of its line.
@@ -111,11 +131,18 @@ class FileSource(ByteSource):
         Raises:
             InputError: its line has changed, or cannot be read.
         """
+        if not self._is_plain:
+            return row if row.offset < 0 else self._spool.get().get(row.offset)
         again = self._file.parse(row.number, self._line_at(Mark.of(row))) if row.offset >= 0 else row
         if not isinstance(again, Row):
             raise changed_while_running(self._file.name, row.number)
         again.offset, again.size = row.offset, row.size
         return again
+
+    def close(self) -> None:
+        """Close the file and the spool; idempotent."""
+        super().close()
+        self._spool.close()
 
     def _line_at(self, mark: Mark) -> bytes:
         file = self._file
@@ -164,6 +191,8 @@ class FileSource(ByteSource):
     def _again_row(self, first: Mark, number: int, line: bytes | LongLine) -> Row | Malformed | None:
         if number < first.number or number == self.torn_line:
             return None
+        if self._own is not None and not self._own.shard.owns(number):
+            return None
         if number == first.number and digest_of(line) != first.hash:
             raise changed_while_running(self._file.name, number)
         if number in self._finished:
@@ -175,6 +204,9 @@ class FileSource(ByteSource):
             return
         self._consumed_bytes = self._offset = self._file.disk.seek(fd, verified.size_bytes)
         self._number = self.rows_read = verified.lines
+        if self._own is not None:
+            self._own.number, self._own.offset = verified.lines, verified.size_bytes
+            self.rows_read = self._own.shard.place(verified.lines)
         self._batches = self._file.form.records(self._blocks(fd), self._file.name, from_start=False)
 
     def _blocks(self, fd: int) -> Iterator[bytes | None]:
@@ -202,14 +234,13 @@ class StreamSource(ByteSource):
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
+        shard: Shard = WHOLE,
         spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
         self._pipe = open_pipe(fd, name)
-        self._spool: Spool | None = None
-        self._spool_at = spool
-        self._spool_disk = disk
-        super().__init__(fd, name, form, finished=finished, limit=limit)
+        self._spool = LateSpool(spool, disk, name)
+        super().__init__(fd, name, form, finished=finished, limit=limit, shard=shard)
 
     @property
     def fraction(self) -> float | None:
@@ -230,7 +261,7 @@ class StreamSource(ByteSource):
             WriteError: there is no room for it.
         """
         if row.offset < 0:
-            row.offset = self._spooled().put(row)
+            row.offset = self._spool.get().put(row)
         return True
 
     def skip(self, row: Row) -> None:
@@ -248,24 +279,16 @@ class StreamSource(ByteSource):
         Raises:
             InputError: it cannot be read back.
         """
-        return row if row.offset < 0 else self._spooled().get(row.offset)
+        return row if row.offset < 0 else self._spool.get().get(row.offset)
 
     def close(self) -> None:
         """Close the stream and the spool; idempotent."""
         self._pipe.close()
         super().close()
-        if self._spool is not None:
-            self._spool.close()
-
-    def _spooled(self) -> Spool:
-        if self._spool is None:
-            from llmbatch.inputs.spool import Spool  # most runs need none
-
-            self._spool = Spool(self._spool_at, self._spool_disk)
-        return self._spool
+        self._spool.close()
 
     def _pass(self, first: Mark, last: int) -> Iterator[Row | Malformed | None]:
-        spool = self._spooled()
+        spool = self._spool.get()
         at, end = first.offset, spool.size_bytes
         passed = 0
         while at < end:
@@ -289,15 +312,18 @@ def open_source(
     *,
     finished: FinishedRows | None = None,
     limit: int | None = None,
+    shard: Shard = WHOLE,
     spool: str | Path | None = None,
     keeps_torn: bool = True,
     disk: Filesystem = FILESYSTEM,
 ) -> FileSource | StreamSource:
     """Open the rows of *path*; ``-`` is standard input. Rows in *finished* are skipped, *limit* bounds the rows.
 
-    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows of a pipe that wait are kept, if there are
-    any; None: in the directory of temporary files. Files need none. *keeps_torn*: see :class:`FileSource`; a stream
-    that has ended is complete.
+    Of the first *limit* rows those of *shard* are given; the others are split, and not parsed.
+
+    *spool* (see :func:`~llmbatch.outputs.deferred.spool_path`): where rows are kept that wait and have no offset of
+    their own (those of a pipe, a compressed file, CSV, a JSON array, or a table); None: in the directory of temporary
+    files. *keeps_torn*: see :class:`FileSource`; a stream that has ended is complete.
 
     Raises:
         InputError: the input cannot be opened.
@@ -308,9 +334,18 @@ def open_source(
         if isinstance(form, TableFormat):
             from llmbatch.inputs.table_source import TableSource
 
-            return TableSource(name, form, finished=finished, limit=limit, fd=fd, disk=disk)
-        return FileSource(name, form, finished=finished, limit=limit, fd=fd, keeps_torn=keeps_torn, disk=disk)
+            return TableSource(name, form, finished=finished, limit=limit, shard=shard, fd=fd, spool=spool, disk=disk)
+        return FileSource(
+            *(name, form),
+            finished=finished,
+            limit=limit,
+            shard=shard,
+            fd=fd,
+            spool=spool,
+            keeps_torn=keeps_torn,
+            disk=disk,
+        )
     if spool is not None:
         with contextlib.suppress(OSError, ValueError):  # left by a process that was killed while creating it
             disk.unlink(str(spool))
-    return StreamSource(fd, name, form, finished=finished, limit=limit, spool=spool, disk=disk)
+    return StreamSource(fd, name, form, finished=finished, limit=limit, shard=shard, spool=spool, disk=disk)

@@ -1,4 +1,4 @@
-"""Temporary file next to the output for rows of a pipe that are needed again.
+"""Temporary file next to the output for rows that are needed again and cannot be read again by their offset.
 
 Created with the first row, with mode 0600, and unlinked at once: however the process ends, no file is left. It holds
 parsed rows, not the input's bytes.
@@ -29,13 +29,15 @@ _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | O_CLOEXEC
 class Spool:
     """Stores rows by offset. *path*: the file's name while it has one; None: in the directory for temporary files.
 
+    *name*: the input's, for messages.
     One owner; not thread-safe. ``size_bytes`` is the offset of the next row.
     """
 
-    def __init__(self, path: str | Path | None, disk: Filesystem = FILESYSTEM) -> None:
+    def __init__(self, path: str | Path | None, disk: Filesystem = FILESYSTEM, name: str = "standard input") -> None:
         self.size_bytes = 0
         self._path = None if path is None else str(path)
         self._disk = disk
+        self._name = name
         self._fd: int | None = None
         self._closed = False
 
@@ -53,7 +55,7 @@ class Spool:
                 self._fd = self._open(name)
             write_all(self._fd, data, self._disk)
         except OSError as error:
-            failure = write_error(f"{name} (waiting rows of standard input)", error)
+            failure = write_error(f"{name} (waiting rows of {self._name})", error)
             if self._fd is not None:
                 with contextlib.suppress(OSError):
                     self._disk.truncate(self._fd, self.size_bytes)
@@ -123,4 +125,4 @@ class Spool:
     def _damaged(self) -> InputError:
         name = self._path or "the temporary file"
         hint = "run the same command again with the same input: finished rows are kept"
-        return InputError(f"{name}: waiting rows of standard input cannot be read back", hint=hint)
+        return InputError(f"{name}: waiting rows of {self._name} cannot be read back", hint=hint)

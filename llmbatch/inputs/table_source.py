@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.passes import Mark
 from llmbatch.inputs.source import FileSource
 from llmbatch.inputs.splitter import LongLine
@@ -26,10 +27,12 @@ class TableSource(FileSource):
         *,
         finished: FinishedRows | None = None,
         limit: int | None = None,
+        shard: Shard = WHOLE,
         fd: int | None = None,
+        spool: str | Path | None = None,
         disk: Filesystem = FILESYSTEM,
     ) -> None:
-        super().__init__(name, form, finished=finished, limit=limit, fd=fd, disk=disk)
+        super().__init__(name, form, finished=finished, limit=limit, shard=shard, fd=fd, spool=spool, disk=disk)
 
     @property
     def fraction(self) -> float | None:

@@ -10,30 +10,40 @@ import stat
 from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Final, TypeGuard
 
 from llmbatch.core.errors import InputError
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.compression import HEAD_BYTES, is_compressed
 from llmbatch.inputs.formats import JSON_LINES, RecordFormat
 from llmbatch.inputs.open import BLOCK_BYTES, file_blocks, open_input, read_head
 from llmbatch.inputs.parallel_hash import ParallelHash, identity
 from llmbatch.inputs.rows import line_digest, strip_bom
+from llmbatch.inputs.shard_lines import ShardLines, count_filled
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
-__all__ = ["compare", "compare_line", "count_rows", "verify_finished"]
+__all__ = ["compare", "compare_line", "count_rows", "row_numbers", "verify_finished"]
 
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
 _COUNTED_BYTES_OF_RECORDS: Final = 32 * 1024 * 1024
 
 
-def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordFormat = JSON_LINES) -> int | None:
-    """Count the rows of *path*; None unless it is a plain file below 256 MiB, or 32 MiB if it takes parsing.
+def count_rows(
+    path: str | Path,
+    disk: Filesystem = FILESYSTEM,
+    *,
+    form: RecordFormat = JSON_LINES,
+    shard: Shard = WHOLE,
+    limit: int | None = None,
+) -> int | None:
+    """Count the rows of *shard* among the first *limit* rows of *path* (None: all).
 
-    Raises nothing.
+    None unless it is a plain file below 256 MiB, or 32 MiB if it takes parsing. Raises nothing.
     """
     most = _COUNTED_BYTES if form.unit == "line" else _COUNTED_BYTES_OF_RECORDS
     try:
@@ -47,11 +57,38 @@ def count_rows(path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordF
         if is_compressed(disk.pread(fd, HEAD_BYTES, 0)):
             return None
         if isinstance(form, TableFormat):
-            return form.count(fd, str(path), disk)
+            rows = form.count(fd, str(path), disk)
+            return None if rows is None else max(0, shard.place(rows if limit is None else min(rows, limit)))
         batches = form.records(iter(lambda: disk.read(fd, BLOCK_BYTES), b""), str(path))
-        return sum(_filled(batch) for batch in batches if batch)
+        if shard.count == 1 and limit is None:
+            return sum(count_filled(batch) for batch in batches if batch)
+        lines = ShardLines(shard, limit)
+        return sum(count_filled(lines.of(batch)) for batch in batches if batch and not lines.has_ended)
     except (OSError, InputError):
         return None
+    finally:
+        disk.close(fd)
+
+
+def row_numbers(
+    path: str | Path, disk: Filesystem = FILESYSTEM, *, form: RecordFormat = JSON_LINES, limit: int | None = None
+) -> Iterator[int]:
+    """The numbers of the first *limit* rows of a regular file (None: all): of its records that are not blank.
+
+    Parses no row.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    fd = open_input(path, disk)
+    lines = ShardLines(WHOLE, limit)
+    try:
+        for batch in file_records(form, fd, str(path), disk):
+            for number, line in enumerate(lines.of(batch or ()), lines.first):
+                if isinstance(line, LongLine) or (line and not line.isspace()):
+                    yield number
+            if lines.has_ended:
+                return
     finally:
         disk.close(fd)
 
@@ -67,10 +104,6 @@ def file_records(
     if isinstance(form, TableFormat):
         return form.of_file(fd, name, disk)
     return form.records(file_blocks(fd, name, disk), name)
-
-
-def _filled(lines: Sequence[bytes | LongLine]) -> int:
-    return sum(isinstance(line, LongLine) or not (line.isspace() or not line) for line in lines)
 
 
 def verify_finished(
@@ -101,8 +134,10 @@ def verify_finished(
         leading = _Leading(read_head(fd, HEAD_BYTES, name, disk), has_lines=form.unit == "line")
         for batch in file_records(form, fd, name, disk):
             if batch:
-                compare(name, number + 1, batch, finished)
-                leading.add(batch, done=finished.are_done(number + 1, len(batch)))
+                skip = finished.shard.skip(number + 1)
+                first, own = number + 1 + skip, batch[skip :: finished.shard.count]
+                compare(name, first, own, finished)
+                leading.add(batch, done=finished.are_done(first, len(own)))
                 number += len(batch)
             if number >= finished.last:
                 if not finished.corrected:
@@ -120,7 +155,7 @@ def verify_finished(
 
 
 def compare(name: str, first: int, lines: Sequence[bytes | LongLine], finished: FinishedRows) -> None:
-    """Compare the finished rows of *lines*, whose first has the number *first*, with their hashes.
+    """Compare the finished rows of *lines*, rows of the same shard from number *first* on, with their hashes.
 
     Raises:
         InputError: one has changed.
@@ -130,7 +165,7 @@ def compare(name: str, first: int, lines: Sequence[bytes | LongLine], finished: 
         if array("I", digests)[::8] == finished.fingerprints_of(first, len(lines)):
             return
     # Some are not finished, end in a carriage return, are too long, or have changed.
-    for number, line in enumerate(lines, first):
+    for number, line in zip(count(first, finished.shard.count), lines, strict=False):
         if finished.is_done(number):
             compare_line(name, number, line, finished)
 

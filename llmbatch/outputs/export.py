@@ -147,13 +147,12 @@ def _blocks(plan: ExportPlan, rows: _Rows) -> Iterator[bytes]:
             return delimited(rows, columns_of(plan.fields, joined), ",")
         case "tsv":
             return delimited(rows, columns_of(plan.fields, joined), "\t")
-        case "parquet":
-            from llmbatch.outputs.export_parquet import column_types, parquet, require_pyarrow
+    from llmbatch.outputs.export_parquet import column_types, parquet, require_pyarrow
 
-            require_pyarrow()  # before all lines are read for the types
-            rows.passes = 2
-            columns = columns_of(plan.fields, joined)
-            return parquet(rows, columns, column_types(rows, columns))
+    require_pyarrow()  # before all lines are read for the types
+    rows.passes = 2
+    columns = columns_of(plan.fields, joined)
+    return parquet(rows, columns, column_types(rows, columns))
 
 
 def _check_fields(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from llmbatch.core.errors import UsageError
-from llmbatch.core.raw_json import RawJsonError, split_array, split_object
+from llmbatch.core.raw_json import split_array, split_object
 
 __all__ = ["DEFAULT_FIELDS", "KNOWN_FIELDS", "FieldNames", "Line", "is_known", "parse_fields"]
 
@@ -169,7 +169,4 @@ class FieldNames:
             whole = f"{prefix}{name}"
             self._seen.setdefault(whole)
             if depth > 1 and text[:1] == "{":
-                try:
-                    self._collect(Line(_split(text)), f"{whole}.", depth - 1)
-                except RawJsonError:
-                    continue
+                self._collect(Line(_split(text)), f"{whole}.", depth - 1)

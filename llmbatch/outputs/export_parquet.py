@@ -177,8 +177,7 @@ def _value(text: str | None, kind: ColumnType) -> object:
             return int(text)
         case "double":
             return float(text)
-        case "bool":
-            return text == "true"
+    return text == "true"
 
 
 def _encodable(name: str) -> str:
@@ -190,7 +189,6 @@ class _Pieces(io.RawIOBase):
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._size = 0
 
     def writable(self) -> bool:
         """True."""
@@ -200,12 +198,7 @@ class _Pieces(io.RawIOBase):
         """Keep *data*."""
         piece = bytes(data)
         self._pieces.append(piece)
-        self._size += len(piece)
         return len(piece)
-
-    def tell(self) -> int:
-        """How many bytes were written."""
-        return self._size
 
     def take(self) -> bytes:
         """What was written since the last call."""

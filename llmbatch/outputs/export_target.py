@@ -31,6 +31,7 @@ _FORMAT_OF: Final[dict[str, ExportFormat]] = {
     ".parquet": "parquet",
 }
 _LACKING: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR})
+_NAME_A_FILE: Final = "name a file to write to (-o)"
 _ALL_FORMATS: Final = ", ".join(FORMATS)
 
 
@@ -74,9 +75,10 @@ def check_target(
         if is_binary and os.isatty(1):
             raise OutputError("the terminal cannot show a binary file", hint="write to a file (-o)")
         return
-    if not path or path.endswith("/") or Path(path).is_dir():
-        what = "is a directory" if path else "the path is empty"
-        raise OutputError(f"{path}: {what}" if path else what, hint="name a file to write to (-o)")
+    if not path:
+        raise OutputError("the path is empty", hint=_NAME_A_FILE)
+    if path.endswith("/"):
+        raise OutputError(f"{path}: is a directory", hint=_NAME_A_FILE)
     try:
         about = disk.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -85,6 +87,8 @@ def check_target(
         return
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
+    if stat.S_ISDIR(about.st_mode):
+        raise OutputError(f"{path}: is a directory", hint=_NAME_A_FILE)
     for other, what in others.items():
         if _is_same(other, about, disk):
             raise OutputError(f"{path}: is {what}", hint="write to another file (-o)")

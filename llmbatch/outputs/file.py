@@ -15,8 +15,10 @@ from typing import Final, Literal
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
+from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success, lines_without, success_lines
 from llmbatch.outputs.scan import match_line
+from llmbatch.outputs.take_in import take_in
 from llmbatch.outputs.torn import Torn, find_torn, whole_lines
 from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import replace_file, write_beside
@@ -59,11 +61,30 @@ class Output:
         self._synced_lines = 0
         self._is_unsafe = False
         self._cut_rows: list[int] = []
+        self._elsewhere: Elsewhere | None = None
         finished.failed_rows = self._failed_rows
 
     def __repr__(self) -> str:
         state = "failed" if self._failure else "open" if self._open else "closed"
-        return f"<{type(self).__name__} {self.name} {state}, {len(self.finished) + self.lines_written} lines>"
+        return f"<{type(self).__name__} {self.name} {state}, {self._lines()} lines>"
+
+    def _lines(self) -> int:
+        elsewhere = 0 if self._elsewhere is None else self._elsewhere.rows
+        return self.finished.lines - elsewhere + self.lines_written
+
+    def join(self, elsewhere: Elsewhere) -> None:
+        """Count the finished rows in other files too.
+
+        Raises:
+            OutputError: as :meth:`Elsewhere.enter <llmbatch.outputs.elsewhere.Elsewhere.enter>`.
+        """
+        elsewhere.enter(self.finished, self.name)
+        self._elsewhere = elsewhere
+
+    def file_of(self, number: int) -> str:
+        """The name of the file that has the line of the finished row *number*."""
+        found = None if self._elsewhere is None else self._elsewhere.file_of(number)
+        return found or self.name
 
     def has_success(self, model: str) -> bool:
         """Whether a successful line names *model* (``provider/model``). Reads the file until it finds one.
@@ -73,9 +94,11 @@ class Output:
         # The members on both sides distinguish our own model from the one that the provider's answer names.
         named = f',"model":{dumps(model)},"attempts":'.encode()
         try:
-            return any(named in line for line in success_lines(self._fd, self._size, self._disk))
+            if any(named in line for line in success_lines(self._fd, self._size, self._disk)):
+                return True
         except OSError:
             return False
+        return self._elsewhere is not None and self._elsewhere.has_success(model)
 
     def first_success(self) -> tuple[int, str, str] | None:
         """The row of the first successful line, its model (``provider/model``) and settings, if it names a model.
@@ -88,13 +111,28 @@ class Output:
         except OSError as error:
             raise self._failed(error) from error
 
+    def earlier_success(self) -> tuple[str, tuple[int, str, str]] | None:
+        """As :meth:`first_success`, also of other files: the name of the file, and what that says.
+
+        Raises:
+            OutputError: a line is damaged, or another file cannot be read.
+            WriteError: this file cannot be read.
+        """
+        found = self.first_success()
+        if found is not None:
+            return self.name, found
+        return None if self._elsewhere is None else self._elsewhere.first_success()
+
     def good_rows(self, most: int) -> dict[int, str]:
         """Number and hash of the first *most* rows that succeeded; none if the file cannot be read."""
         try:
             found = [match_line(line) for line in islice(success_lines(self._fd, self._size, self._disk), most)]
         except OSError:
             return {}
-        return {int(match[1]): match[2].decode() for match in found if match is not None}
+        good = {int(match[1]): match[2].decode() for match in found if match is not None}
+        if not good and self._elsewhere is not None:
+            good = self._elsewhere.good_rows(most)
+        return good
 
     def write(self, data: bytes) -> None:
         r"""Append *data* (whole lines). On failure, the lines that fit stay and a torn line is removed.
@@ -118,6 +156,23 @@ class Output:
             raise self._failed(error) from error
         self.lines_written += data.count(b"\n")
         self._size += len(data)
+
+    def take_in_parts(self) -> int:
+        """Append the lines of the parts that processes wrote beside this output, and remove the parts; how many rows.
+
+        Raises:
+            InUseError: a process is still writing one.
+            OutputError: a part is damaged, or holds another result of a row.
+            WriteError: there is no room, or an I/O error; the parts that are left stay.
+        """
+        if self._path is None:
+            return 0
+        try:
+            rows = take_in(self._path, self.finished, self.write, lambda: self._disk.sync(self._fd), self._disk)
+        except OSError as error:
+            raise self._failed(error) from error
+        self.lines_written -= rows  # which `finished` counts
+        return rows
 
     def drop_corrected(self, up_to: int | None = None) -> None:
         """Remove the lines of rows with an ``input_`` error that have changed since, so that they are sent.
@@ -156,7 +211,10 @@ class Output:
             WriteError: the file cannot be read.
         """
         try:
-            self._cut_rows = list(cut_rows(self._fd, self._size, self._disk, is_cut, up_to))
+            found = list(cut_rows(self._fd, self._size, self._disk, is_cut, up_to))
+            if self._elsewhere is not None:
+                found += self._elsewhere.cut_rows(is_cut, up_to)
+            self._cut_rows = found
         except OSError as error:
             raise self._failed(error) from error
         self.finished.resent = RowSet()
@@ -172,12 +230,43 @@ class Output:
         rows, self._cut_rows, self.finished.resent = self._cut_rows, [], None
         self._drop(rows, status="success")
 
+    def drop_elsewhere(self, up_to: int | None, *, only_failed: bool) -> None:
+        """Remove the lines of rows up to *up_to* (None: all) from the other files, of all or of those that failed.
+
+        Raises:
+            OutputError: a file is in use by another run.
+            WriteError: one could not be rewritten.
+        """
+        if self._elsewhere is None or not self._elsewhere.rows:
+            return
+        try:
+            failed = frozenset(self._elsewhere.failed_numbers(self.finished, up_to))
+        except OSError as error:
+            raise self._failed(error) from error
+        self._drop_there(failed, status="failed")
+        if not only_failed:  # the own file is empty
+            self._drop_there(frozenset(self.finished.done_after(0)), status="success")
+
+    def _drop_there(self, rows: frozenset[int], *, status: Literal["success", "failed"]) -> None:
+        if rows and self._elsewhere is not None:
+            self._elsewhere.drop(rows, status=status)
+            self.finished.remove(rows, status=status)
+
     def _failed_rows(self) -> FailedRows:
-        return failed_rows(self._fd, self._size, self._disk)
+        rows = failed_rows(self._fd, self._size, self._disk)
+        if self._elsewhere is not None:
+            self._elsewhere.add_failed(rows)
+        return rows
 
     def _drop(self, rows: Sequence[int], *, status: Literal["success", "failed"] = "failed") -> None:
         if not rows or self._path is None:
             return
+        if self._elsewhere is not None and self._elsewhere.rows:
+            elsewhere = self._elsewhere.among(frozenset(rows))
+            self._drop_there(elsewhere, status=status)
+            rows = [row for row in rows if row not in elsewhere]
+            if not rows:
+                return
         dropped = frozenset(rows)
         old_fd, self._fd = self._fd, -1  # which is closed there
         lines = lines_without(old_fd, self._size, self._disk, dropped.__contains__, status=status)
@@ -245,7 +334,7 @@ class Output:
 
         Where it was truncated in mid-line, what is left of that line is removed, so that the same command resumes.
         """
-        lines, path = len(self.finished) + self.lines_written, self._path or self.name
+        lines, path = self._lines(), self._path or self.name
         damaged = self._mend(path) if error.change.kind == "truncated" else None
         self._failure = save_lines(self._fd, path, self.name, error.change, lines, self._disk, damaged=damaged)
         return self._failure

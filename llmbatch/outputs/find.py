@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 from llmbatch.core.errors import OutputError
+from llmbatch.core.shards import WHOLE
 from llmbatch.outputs.deferred import DATASET_STATE, default_output, status_path
+from llmbatch.outputs.parts import default_target, has_parts, parts_beside
 
 __all__ = ["find_output"]
 
@@ -15,6 +17,8 @@ _LINE_START = b'{"row":'
 
 def find_output(path: str | Path) -> Path:
     """The output for *path*: *path* itself, or its default output where *path* is an input, empty or missing.
+
+    The default output is a file, or the folder of parts that runs of shards have by default.
 
     Raises:
         OutputError: *path* is an input, and its default output does not exist.
@@ -25,6 +29,8 @@ def find_output(path: str | Path) -> Path:
     if named.is_dir() or str(path) == "-":
         return named
     default = default_output(named)
+    if not _has_run(default) and has_parts(folder := Path(default_target(named, WHOLE))):
+        default = folder
     if named.exists() and not named.is_file():  # a pipe, which would be waited for, or a device
         return default if _has_run(default) else named
     try:
@@ -46,4 +52,4 @@ def find_output(path: str | Path) -> Path:
 
 def _has_run(output: Path) -> bool:
     """Whether *output* is there, or at least the sidecar of a run that stopped without any line."""
-    return output.exists() or status_path(output).exists()
+    return output.exists() or status_path(output).exists() or has_parts(parts_beside(output))

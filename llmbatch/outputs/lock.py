@@ -9,13 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Final
 
-from llmbatch.core.errors import OutputError
+from llmbatch.core.errors import InUseError, OutputError
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NOCTTY, Filesystem, is_unsupported
 
-__all__ = ["Unlocked", "holds_lock", "open_locked"]
+__all__ = ["Unlocked", "holder_of", "holds_lock", "open_locked"]
 
+_TRIES: Final = 3
+_TRY_AGAIN_S: Final = 0.01
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | O_CLOEXEC | O_NOCTTY
 
 
@@ -86,18 +90,30 @@ def _cannot_append(name: str, error: OSError) -> OutputError:
 
 def _lock(fd: int, name: str, disk: Filesystem) -> None:
     try:
-        disk.lock(fd)
+        _try_to_lock(fd, disk)
     except BlockingIOError:
-        pid = _holder(disk.fstat(fd))
+        pid = holder_of(disk.fstat(fd))
         who = f" (pid {pid})" if pid else ""
         hint = "wait for it to end, stop it, or write to another file (-o)"
-        raise OutputError(f"{name}: is in use by another run{who}", hint=hint) from None
+        raise InUseError(f"{name}: is in use by another run{who}", hint=hint) from None
     except OSError as error:
         hint = (
             "write to a local disk (-o); or, if certainly no other run writes to this file, run without its lock "
             "(--lock off): two runs at once would send rows twice and spoil the file"
         )
         raise OutputError(f"{name}: cannot be locked ({error.strerror})", hint=hint) from error
+
+
+def _try_to_lock(fd: int, disk: Filesystem) -> None:
+    """Lock *fd*. Others who look whether it is locked have a lock on it for an instant, so it is tried for 20 ms."""
+    for _ in range(_TRIES - 1):
+        try:
+            disk.lock(fd)
+        except BlockingIOError:
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return
+    disk.lock(fd)
 
 
 def _is_still_at(fd: int, path: str, disk: Filesystem) -> bool:
@@ -127,7 +143,7 @@ def holds_lock(pid: int) -> bool:
     return True
 
 
-def _holder(about: os.stat_result) -> int | None:
+def holder_of(about: os.stat_result) -> int | None:
     """The process that holds the lock, if the system has a list of locks."""
     if sys.platform == "win32":
         return None

@@ -9,21 +9,26 @@ import math
 import os
 import shlex
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import OutputError
+from llmbatch.core.shards import WHOLE, Shard
+from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lines import lines_without
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import scan
 from llmbatch.outputs.stream import open_stream, open_stream_output
+from llmbatch.outputs.take_in import remove_parts, take_in
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory
 from llmbatch.storage.filesystem import (
     FILESYSTEM,
     Filesystem,
     is_unsupported,
     is_writable,
+    write_all,
     write_error,
 )
 from llmbatch.storage.finished_rows import FinishedRows
@@ -42,13 +47,18 @@ def open_output(
     retry_failed: bool = False,
     retry_up_to: int | None = None,
     input_path: str | Path | None = None,
+    shard: Shard = WHOLE,
+    elsewhere: Callable[[], Elsewhere] | None = None,
     disk: Filesystem = FILESYSTEM,
 ) -> Output:
     """Open *path* for appending; ``-`` is standard output, and devices and pipes are streams too.
 
-    A file is created with mode 0600 where there is none. *overwrite* empties it, *retry_failed* drops the lines of
+    What ``--workers`` of an earlier run left beside it is taken in first. A file is created with mode 0600 where there
+    is none. *overwrite* empties it, *retry_failed* drops the lines of
     failed rows (of the rows up to number *retry_up_to*, if given), both only once it is locked. *input_path* is refused
-    as the output. Cost: one pass over the file's bytes, three with *retry_failed* where rows failed.
+    as the output. Of the finished rows, those of *shard* are kept; *elsewhere* finds other files that have some, once
+    this one is locked: *retry_failed* drops lines there too, and *overwrite* all lines of the shard. Cost: one pass
+    over the file's bytes, three with *retry_failed* where rows failed.
 
     Raises:
         OutputError: the file is in use by another run, is not an output of llmbatch, or cannot be opened.
@@ -75,15 +85,18 @@ def open_output(
         remove_leftover(real, disk)
         if overwrite:
             disk.truncate(fd, 0)
-        finished = _repaired(fd, name, disk)
+            remove_parts(real, disk)
+        finished = _repaired(fd, name, disk, shard)
+        if shard == WHOLE:
+            _take_in(fd, real, finished, disk)
         if retry_failed and finished.failed:
             most = math.inf if retry_up_to is None else retry_up_to
             lines = lines_without(fd, disk.fstat(fd).st_size, disk, lambda number: number <= most)
             old_fd, fd = fd, -1  # which is closed there
             fd = replace_file(real, lines, disk, old_fd=old_fd)
-            finished = scan(fd, name, disk).finished
+            finished = scan(fd, name, disk, shard=shard).finished
         # Lines of a killed run may be in memory only, and this run will take their rows for finished.
-        if len(finished):
+        if finished.lines:
             _sync_if_possible(fd, disk)
         sync_directory(real, disk)
     except BaseException as error:
@@ -94,6 +107,15 @@ def open_output(
         raise
     output = Output(fd, name, finished, disk, path=real)
     output.is_new = is_new
+    if elsewhere is not None:
+        try:
+            output.join(elsewhere())
+            if retry_failed or overwrite:
+                output.drop_elsewhere(None if overwrite else retry_up_to, only_failed=not overwrite)
+        except BaseException:
+            output.remove_if_new()
+            output.close()
+            raise
     return output
 
 
@@ -125,8 +147,17 @@ def _sync_if_possible(fd: int, disk: Filesystem) -> None:
             raise
 
 
-def _repaired(fd: int, name: str, disk: Filesystem) -> FinishedRows:
-    found = scan(fd, name, disk)
+def _take_in(fd: int, path: str, finished: FinishedRows, disk: Filesystem) -> None:
+    """Append what the processes of an earlier run, which was killed, have left beside the output."""
+
+    def write(data: bytes) -> None:
+        write_all(fd, data, disk)
+
+    take_in(path, finished, write, lambda: _sync_if_possible(fd, disk), disk)
+
+
+def _repaired(fd: int, name: str, disk: Filesystem, shard: Shard) -> FinishedRows:
+    found = scan(fd, name, disk, shard=shard)
     if disk.fstat(fd).st_size > found.end_bytes:
         disk.truncate(fd, found.end_bytes)
     if found.lacks_newline:

@@ -116,7 +116,7 @@ def lines_in_order(fd: int, index: RowIndex, name: str, disk: Filesystem = FILES
 
 
 def _read_batch(fd: int, batch: list[tuple[int, int, int]], name: str, disk: Filesystem) -> Iterator[IndexedLine]:
-    lines: list[IndexedLine | None] = [None] * len(batch)
+    lines: dict[int, IndexedLine] = {}
     by_offset = sorted(range(len(batch)), key=lambda at: batch[at][1])
     first = 0
     while first < len(by_offset):
@@ -133,9 +133,8 @@ def _read_batch(fd: int, batch: list[tuple[int, int, int]], name: str, disk: Fil
             row, offset, size = batch[at]
             lines[at] = _checked(block[offset - start : offset - start + size], row, name)
         first = last
-    for line in lines:
-        if line is not None:
-            yield line
+    for at in range(len(batch)):
+        yield lines[at]
 
 
 def _read(fd: int, size: int, offset: int, name: str, disk: Filesystem) -> bytes:

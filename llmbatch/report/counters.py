@@ -5,10 +5,9 @@ Codes come from providers, so there may be any number of them: above the limit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llmbatch.core.events import RowFinished
-from llmbatch.report.spending import Spending
 
 __all__ = ["OTHER", "CodeCounter", "Counts"]
 
@@ -24,13 +23,13 @@ class CodeCounter:
         self._cap = cap
         self._counts: dict[str, int] = {}
 
-    def add(self, code: str) -> None:
-        """Count one *code*; an empty one is ``unknown``, a long one is cut to 80 characters."""
+    def add(self, code: str, times: int = 1) -> None:
+        """Count a *code* once, or so often; an empty one is ``unknown``, a long one is cut to 80 characters."""
         code = code[:80] or "unknown"
         counts = self._counts
         if code not in counts and len(counts) >= self._cap:
             code = OTHER
-        counts[code] = counts.get(code, 0) + 1
+        counts[code] = counts.get(code, 0) + times
 
     def top(self, count: int | None = None) -> dict[str, int]:
         """The codes by descending count (all, or the first *count*), ties ordered by name."""
@@ -44,21 +43,17 @@ class Counts:
 
     success: int = 0
     failed: int = 0
-    calls: int = 0
     probes: int = 0
     canaries: int = 0
     avoided: int = 0
     retries: int = 0
     throttles: int = 0
     in_flight: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
     cut_answers: int = 0
     answers_without_text: int = 0
     cached: int = 0
     repairs: int = 0
     repaired: int = 0
-    spending: Spending = field(default_factory=Spending)
 
     def add_success(self, event: RowFinished) -> None:
         """Count a row that has succeeded."""

@@ -8,8 +8,8 @@ five examples each, the outages of the :class:`~llmbatch.report.journal.Journal`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from llmbatch.core.events import CallEnded, Event, Notice, RunEnded, RunStarted, RunStopping
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
@@ -112,6 +112,23 @@ class History:
     def __repr__(self) -> str:
         return f"<History of {len(self.runs)} runs, {self.timeline!r}>"
 
+    @classmethod
+    def joined(cls, histories: Sequence[History]) -> History:
+        """The history of several processes that ran side by side, as shards do."""
+        whole = cls()
+        runs = sorted((run for one in histories for run in one.runs), key=lambda run: run.began)
+        whole.runs = runs[-MOST_RUNS:]
+        notices = [notice for one in histories for notice in one.notices]
+        whole.notices = sorted(notices, key=lambda notice: str(notice["at"]))[-MOST_NOTICES:]
+        for one in histories:
+            for code, error in one.errors.items():
+                known = whole.errors.setdefault(code, ErrorCode(code))
+                known.count += error.count
+                known.examples = [*known.examples, *error.examples][:EXAMPLES]
+        whole.journal = Journal.joined([one.journal for one in histories])
+        whole.timeline = Timeline.joined([one.timeline for one in histories])
+        return whole
+
     def _read_run(self, value: dict[str, JSON]) -> None:
         began = from_iso(value.get("began"))
         if began is None:
@@ -134,6 +151,16 @@ class History:
         if isinstance(code, str) and type(count) is int and count > 0 and isinstance(examples, list):
             known = [one for one in examples if isinstance(one, dict) and isinstance(one.get("message"), str)]
             self.errors[code] = ErrorCode(code, count, known[:EXAMPLES])
+
+    def copy(self) -> History:
+        """The history as it is now; only its last buckets of each width are shared with it."""
+        copied = History()
+        copied.runs = [replace(run) for run in self.runs]
+        copied.notices = list(self.notices)
+        copied.errors = {code: replace(error, examples=list(error.examples)) for code, error in self.errors.items()}
+        copied.journal = self.journal.copy()
+        copied.timeline = self.timeline.copy()
+        return copied
 
     def begin(self, event: RunStarted, wall: float, *, command: str, last_seen: float | None) -> None:
         """A run begins at *wall*. An earlier one without a last word was last seen at *last_seen*."""

@@ -7,7 +7,9 @@ Pure: wall time is handed in and decides nothing. Does not read or write the sid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from llmbatch.core.events import Event, OutageEnded, OutageStarted, RunEnded
@@ -61,6 +63,39 @@ class Journal:
         self._kept = {label: speed for label, value in _pairs(values.get("routes")) if (speed := _speed(value))}
         self.speeds = dict(self._kept)
         self._trim()
+
+    @classmethod
+    def joined(cls, journals: Sequence[Journal]) -> Journal:
+        """The history of several processes that ran side by side.
+
+        Outages of one route that overlap are one, and speeds add up.
+        """
+        whole = cls()
+        whole.began = min((one.began for one in journals if one.began is not None), default=None)
+        ends = [one.ended for one in journals]
+        whole.ended = max((end for end in ends if end is not None), default=None) if None not in ends else None
+        whole.runs = max((one.runs for one in journals), default=0)
+        whole._kept_repaired = whole.repaired = sum(one.repaired for one in journals)
+        whole.dropped = max((one.dropped for one in journals), default=0)
+        for outage in sorted((outage for one in journals for outage in one.outages), key=lambda one: one.began):
+            last = next((one for one in reversed(whole.outages) if one.route == outage.route), None)
+            if last is None or (last.ended is not None and last.ended < outage.began):
+                whole.outages.append(replace(outage))
+            elif last.ended is not None:
+                last.ended = None if outage.ended is None else max(last.ended, outage.ended)
+        for label in sorted({label for one in journals for label in one.speeds}):
+            speeds = [one.speeds[label] for one in journals if label in one.speeds]
+            seconds = max(speed.seconds for speed in speeds)
+            whole.speeds[label] = RouteSpeed(sum(speed.rows for speed in speeds), seconds)
+        whole._trim()
+        return whole
+
+    def copy(self) -> Journal:
+        """The journal as it is now."""
+        copied = copy(self)
+        copied.outages = [replace(outage) for outage in self.outages]
+        copied.speeds = dict(self.speeds)
+        return copied
 
     def begin(self, wall: float, *, last_seen: float | None = None) -> None:
         """A run begins at *wall*. Outages that an earlier run left open were last seen at *last_seen*."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llmbatch.core.events import CircuitState
+from llmbatch.report.call_stats import CallStats
 from llmbatch.report.snapshot import RouteSnapshot
 
 __all__ = ["Pause", "RouteStats", "worst_routes"]
@@ -38,11 +39,10 @@ class RouteStats:
     state: CircuitState = "closed"
     reason: str = ""
     next_probe_at: float | None = None
-    in_flight: int = 0
     limit: int | None = None
     parked: int = 0
+    calls: CallStats = field(default_factory=CallStats)
     pause: Pause = Pause()
-    calls: int = 0
     success: int = 0
     failed: int = 0
     throttles: int = 0
@@ -51,8 +51,6 @@ class RouteStats:
     outage_since: float | None = None
     recovered_at: float | None = None
     not_closed_since: float | None = None
-    last_failure: str = ""
-    first_call_at: float | None = None
     last_row_at: float = 0.0
     learned: dict[str, str] = field(default_factory=dict)
     """Rate limits that the provider reported, in words, by what they count and their period."""
@@ -87,11 +85,11 @@ class RouteStats:
             state=self.state,
             reason=self.reason,
             next_probe_s=None if probe is None else max(0.0, probe - now),
-            in_flight=self.in_flight,
+            in_flight=self.calls.in_flight,
             limit=self.limit,
             parked=self.parked,
             paused_s=max(0.0, self.paused_until - now),
-            calls=self.calls,
+            calls=self.calls.sent,
             success=self.success,
             failed=self.failed,
             throttles=self.throttles,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -12,12 +13,14 @@ __all__ = ["Spending"]
 
 @dataclass(slots=True)
 class Spending:
-    """Costs of the calls so far. ``cost_usd`` is None if no call had an answer of a known price.
+    """Tokens and costs of the calls so far. ``cost_usd`` is None if no call had an answer of a known price.
 
     ``unpriced_calls``: answers whose price is unknown. ``unanswered_calls`` were sent and got no answer; if the
     provider bills them all the same, they cost at most ``at_risk_usd``.
     """
 
+    input_tokens: int = 0
+    output_tokens: int = 0
     cost_usd: Decimal | None = None
     unpriced_calls: int = 0
     unanswered_calls: int = 0
@@ -25,6 +28,8 @@ class Spending:
 
     def add(self, call: CallEnded) -> None:
         """Count one call that has ended."""
+        self.input_tokens += call.input_tokens
+        self.output_tokens += call.output_tokens
         if call.cost_usd is not None:
             self.cost_usd = call.cost_usd if self.cost_usd is None else self.cost_usd + call.cost_usd
         elif call.input_tokens or call.output_tokens:
@@ -32,3 +37,27 @@ class Spending:
         elif call.at_risk_usd:
             self.unanswered_calls += 1
             self.at_risk_usd += call.at_risk_usd
+
+    @classmethod
+    def total(cls, several: Iterable[Spending]) -> Spending:
+        """The sum of *several*."""
+        total = cls()
+        for one in several:
+            total.input_tokens += one.input_tokens
+            total.output_tokens += one.output_tokens
+            total.unpriced_calls += one.unpriced_calls
+            total.unanswered_calls += one.unanswered_calls
+            total.at_risk_usd += one.at_risk_usd
+            if one.cost_usd is not None:
+                total.cost_usd = one.cost_usd if total.cost_usd is None else total.cost_usd + one.cost_usd
+        return total
+
+    def add_since(self, now: Spending, then: Spending) -> None:
+        """Add what *now* has more than *then*, an earlier state of it."""
+        self.input_tokens += now.input_tokens - then.input_tokens
+        self.output_tokens += now.output_tokens - then.output_tokens
+        self.unpriced_calls += now.unpriced_calls - then.unpriced_calls
+        self.unanswered_calls += now.unanswered_calls - then.unanswered_calls
+        self.at_risk_usd += now.at_risk_usd - then.at_risk_usd
+        if now.cost_usd is not None:
+            self.cost_usd = (self.cost_usd or Decimal(0)) + now.cost_usd - (then.cost_usd or Decimal(0))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
@@ -38,6 +37,7 @@ from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.route_stats import RouteStats, worst_routes
 from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
+from llmbatch.report.spending import Spending
 from llmbatch.report.summary import Summary, summarize
 from llmbatch.report.throughput import Throughput
 
@@ -142,12 +142,11 @@ class RunStats:
             self._estimated_rows = event.rows / event.fraction
 
     def _call_sent(self, event: CallSent) -> None:
-        route = self._route(event.route)
-        route.calls += 1
-        route.in_flight += 1
-        if route.first_call_at is None:
-            route.first_call_at = event.at
-        self._counts.calls += 1
+        calls = self._route(event.route).calls
+        calls.sent += 1
+        calls.in_flight += 1
+        if calls.first_at is None:
+            calls.first_at = event.at
         self._counts.in_flight += 1
         if event.probe:
             self._counts.probes += 1
@@ -160,20 +159,18 @@ class RunStats:
             self._no_longer_waits(event.row)
 
     def _call_ended(self, event: CallEnded) -> None:
-        route = self._route(event.route)
-        if route.in_flight:
-            route.in_flight -= 1
+        calls = self._route(event.route).calls
+        if calls.in_flight:
+            calls.in_flight -= 1
             self._counts.in_flight -= 1
         if event.verdict == "success":
             self._latency.add(event.latency_s)
-        elif event.verdict is not None:
-            self._errors.add(event.code)
-            status = "" if event.status is None else f" ({event.status})"
-            message = f": {event.message[:300]}" if event.message else ""
-            route.last_failure = f"{event.code[:80] or event.verdict}{status}{message}"
-        self._counts.spending.add(event)
-        self._counts.input_tokens += event.input_tokens
-        self._counts.output_tokens += event.output_tokens
+            calls.good += 1
+        else:
+            calls.add_failure(event)
+            if event.verdict is not None:
+                self._errors.add(event.code)
+        calls.spending.add(event)
 
     def _row_finished(self, event: RowFinished) -> None:
         self._rate.add(event.at)
@@ -263,15 +260,15 @@ class RunStats:
     def last_failure(self, label: str) -> str:
         """Code, status and message of the last failed attempt on a route, such as ``overloaded_error (529): …``."""
         route = self._routes.get(label)
-        return "" if route is None else route.last_failure
+        return "" if route is None else route.calls.last_failure
+
+    def routes(self) -> list[RouteStats]:
+        """The routes, to read only, in the order in which they were first used."""
+        return list(self._routes.values())
 
     def open_circuits(self) -> list[tuple[str, float]]:
         """The routes whose circuit is not closed, each with when it opened."""
-        return [
-            (route.label, route.not_closed_since)
-            for route in list(self._routes.values())
-            if route.not_closed_since is not None
-        ]
+        return [(route.label, route.not_closed_since) for route in self.routes() if route.not_closed_since is not None]
 
     @property
     def latencies(self) -> LatencyHistogram:
@@ -281,8 +278,8 @@ class RunStats:
     def route_speeds(self) -> list[tuple[str, int, float]]:
         """For each route its rows of this run, and the seconds from its first call to its last row."""
         return [
-            (route.label, route.success + route.failed, max(0.0, route.last_row_at - (route.first_call_at or 0.0)))
-            for route in list(self._routes.values())
+            (route.label, route.success + route.failed, max(0.0, route.last_row_at - (route.calls.first_at or 0.0)))
+            for route in self.routes()
         ]
 
     def snapshot(self, now: float | None = None) -> Snapshot:
@@ -290,6 +287,8 @@ class RunStats:
         now = self.at if now is None else max(now, self.at)
         started, ended = self.started, self.ended
         counts, downtime = self._counts, self._downtime
+        routes = self.routes()
+        spending = Spending.total(route.calls.spending for route in routes)
         done = self.success + self.failed
         total, is_estimate = self._total(done)
         elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
@@ -313,7 +312,7 @@ class RunStats:
             parked=len(self._parked) if ended is None else ended.deferred,
             waiting_retries=len(self._waiting),
             in_flight=counts.in_flight,
-            calls=counts.calls,
+            calls=sum(route.calls.sent for route in routes),
             probes=counts.probes,
             canaries=counts.canaries,
             calls_avoided=counts.avoided,
@@ -321,9 +320,9 @@ class RunStats:
             throttles=counts.throttles,
             outages=downtime.outages,
             outage_s=downtime.seconds(now),
-            spending=replace(counts.spending),
-            input_tokens=counts.input_tokens,
-            output_tokens=counts.output_tokens,
+            spending=spending,
+            input_tokens=spending.input_tokens,
+            output_tokens=spending.output_tokens,
             latency_p50_s=self._latency.quantile(0.5),
             latency_p95_s=self._latency.quantile(0.95),
             rows_per_s=rate,
@@ -338,8 +337,8 @@ class RunStats:
             repairs=counts.repairs,
             repaired=counts.repaired,
             tiers=self._tiers.top(),
-            routes=worst_routes(self._routes.values(), now),
-            routes_total=len(self._routes),
+            routes=worst_routes(routes, now),
+            routes_total=len(routes),
             max_outage_s=None if started is None else started.max_outage,
             own_limits="" if started is None else started.own_limits,
             adapts=started is not None and started.adapts,

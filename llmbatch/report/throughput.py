@@ -28,15 +28,15 @@ class Throughput:
         self._step_s = 1.0
         self._steps: list[int] = []
 
-    def add(self, at: float) -> None:
-        """Count one row that ended at *at*."""
+    def add(self, at: float, rows: int = 1) -> None:
+        """Count one row, or so many, that ended at *at*."""
         if int(at) == self._second:
-            self._count += 1
+            self._count += rows
             return
         second, count = self._second, self._count
         self._counts[second % self._span] = count
         self._seconds[second % self._span] = second
-        self._second, self._count = int(at), 1
+        self._second, self._count = int(at), rows
         self._add_step(second, count)
 
     def _add_step(self, second: int, count: int) -> None:

@@ -7,8 +7,8 @@ The last 256 buckets are one sample long, the 256 before them two seconds wide, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from llmbatch.core.raw_json import JSON
 from llmbatch.report.histogram import LatencyHistogram
@@ -17,6 +17,7 @@ from llmbatch.report.snapshot import Snapshot
 __all__ = ["Bucket", "Timeline"]
 
 BUCKETS_PER_LEVEL = 256
+MOST_JOINED = 1000
 _MOST_LEVELS = 24
 """The last level is 2^23 seconds wide."""
 
@@ -67,6 +68,24 @@ class Bucket:
         for name in _HIGHEST:
             setattr(self, name, max(getattr(self, name), getattr(other, name)))
 
+    def add(self, other: Bucket) -> None:
+        """Join a bucket of another process and of the same time: what was highest in each was there at once."""
+        highest = {name: getattr(self, name) + getattr(other, name) for name in _HIGHEST if name != "p95_s"}
+        self.absorb(other)
+        for name, value in highest.items():
+            setattr(self, name, value)
+
+    def share(self, at: int, count: int) -> Bucket:
+        """Part *at* (from 0) of *count* equal parts; parts of a whole number add up to it."""
+        if count == 1:
+            return self
+        part = replace(self, start=self.start + at * self.width / count, width=self.width / count)
+        for name in (*_SUMS, "good_calls"):
+            value = getattr(self, name)
+            split = value / count if name in _FRACTIONS else value * (at + 1) // count - value * at // count
+            setattr(part, name, split)
+        return part
+
     def to_json(self) -> dict[str, JSON]:
         """Its members but those that are 0; fractions are rounded to what a picture shows."""
         value: dict[str, JSON] = {"start": round(self.start, 3), "width": round(self.width, 3)}
@@ -109,6 +128,40 @@ class Timeline:
 
     def __repr__(self) -> str:
         return f"<Timeline {sum(map(len, self._levels))} buckets in {len(self._levels)} levels>"
+
+    @classmethod
+    def joined(cls, timelines: Sequence[Timeline]) -> Timeline:
+        """What happened in several processes that ran side by side, in buckets of equal width: at most a thousand.
+
+        A bucket counts where it begins, and one that is wider than these in all that it covers.
+        """
+        parts = [list(timeline.buckets()) for timeline in timelines]
+        every = [bucket for part in parts for bucket in part]
+        if not every:
+            return cls()
+        first = min(bucket.start for bucket in every)
+        last = max(bucket.start + bucket.width for bucket in every)
+        width = 2.0 ** max(0, math.ceil(math.log2(max(1.0, (last - first) / MOST_JOINED))))
+        sums: dict[int, Bucket] = {}
+        for part in parts:
+            cells: dict[int, Bucket] = {}
+            for bucket in part:
+                covered = max(1, round(bucket.width / width))
+                begin = int((bucket.start - first) / width)
+                for at in range(covered):
+                    cell = cells.setdefault(begin + at, Bucket(first + (begin + at) * width, width))
+                    cell.absorb(bucket.share(at, covered))
+            for key, cell in cells.items():
+                sums.setdefault(key, Bucket(cell.start, width)).add(cell)
+        whole = cls()
+        whole._levels = [[sums[key] for key in sorted(sums)]]
+        return whole
+
+    def copy(self) -> Timeline:
+        """The buckets as they are now, which are shared."""
+        copied = Timeline()
+        copied._levels = [list(level) for level in self._levels]
+        return copied
 
     def begin(self, wall: float) -> None:
         """A run begins at *wall*: what is sampled first has happened since then."""

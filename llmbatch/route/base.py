@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.policy import BreakerPolicy
-from llmbatch.core.calls import Outcome, Request
+from llmbatch.core.calls import Outcome
 from llmbatch.pace.limit import AdaptiveLimit
-from llmbatch.route.account import AccountRefusals
 from llmbatch.route.calls import Call, CallKind, CallsInFlight
 from llmbatch.route.evidence import Evidence, is_own_error
 from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.health import HealthChecks, RecentAnswers
+from llmbatch.route.history import RouteHistory
 from llmbatch.route.law import FLOOR
 from llmbatch.route.outage import Candidates, Outage, Probe, Trust
 from llmbatch.route.throttle import Throttle
 
-__all__ = ["RouteBase", "RouteHistory", "RoutePolicy"]
+__all__ = ["RouteBase", "RoutePolicy"]
 
 RAMP_START = 2.0
 """Requests in flight with which a ramp begins."""
@@ -63,37 +63,6 @@ class RoutePolicy:
             first_recovery_timeout=min(1.0, self.recovery_timeout),
             growth=1.0,
         )
-
-
-class RouteHistory:
-    """Facts about a route that its tenants share."""
-
-    __slots__ = ("_answered_before", "_before", "answered", "good", "name", "reached", "refusals", "slow", "throttled")
-
-    def __init__(self, name: str = "", *, answered_before: Callable[[], bool] = lambda: False) -> None:
-        self.name = name
-        """Label of the route, without a tenant."""
-        self.answered = False
-        """Whether a call has succeeded in this run."""
-        self.good: Request | None = None
-        """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
-        self.reached = False
-        """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
-        self.slow: set[int] = set()
-        """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
-        self._answered_before = answered_before
-        self._before: bool | None = None
-        """Whether a call succeeded in an earlier run; None until it was asked."""
-        self.refusals = AccountRefusals()
-        self.throttled: dict[int, str] = {}
-        """Label of the tenant, by row, for rows throttled since a call of that tenant last succeeded."""
-
-    @property
-    def ever(self) -> bool:
-        """Whether a call has ever succeeded."""
-        if self._before is None and not self.answered:
-            self._before = self._answered_before()  # once: it reads files, which may fail at one time and not another
-        return self.answered or bool(self._before)
 
 
 class RouteBase:

@@ -13,7 +13,7 @@ from llmbatch.core.calls import EMPTY_BODY, WEB_PAGE, Outcome
 from llmbatch.route.law import FLOOR, LOG_CHANCE, backoff_steps
 from llmbatch.route.rate import ErrorRate
 
-__all__ = ["Evidence", "RowRecord", "is_of_no_api", "is_own_error"]
+__all__ = ["Evidence", "RowRecord", "is_of_no_api", "is_own_error", "what_no_api_answers"]
 
 MOST_UNPROVEN = 2
 """Unproven failures of a row after which it is not resent until another call succeeds."""
@@ -90,6 +90,7 @@ class Evidence:
         "_met",
         "_own_overcome",
         "_throttled_checks",
+        "few",
         "newest_success",
         "own_lost",
         "rate",
@@ -102,6 +103,8 @@ class Evidence:
         self._in_flight = in_flight
         """The numbers of the route's calls in flight, the oldest first."""
         self._failed_checks = 0
+        self.few: set[int] = set()
+        """Rows that are judged by their own attempts because few were left."""
         """Health checks that failed since the last success."""
         self._throttled_checks = 0
         """The same for those that were throttled."""
@@ -185,6 +188,14 @@ class Evidence:
                 self.records.pop(row, None)
         self.unproven.clear()
         self.rate.excused()
+
+    def doubt_few(self) -> bool:
+        """Drop the failures of rows that were judged by their own attempts as they are few; False if there are none."""
+        doubted, self.few = self.few & self.records.keys(), set()
+        for row in doubted:
+            record = self.records[row]
+            record.proven, record.sent_alone = 0, False
+        return bool(doubted)
 
     def excuse_throttled(self) -> list[tuple[int, float]]:
         """The route was throttled, and no single row: that counts against nobody.
@@ -316,6 +327,11 @@ class Evidence:
 def is_of_no_api(outcome: Outcome) -> bool:
     """Whether a success status came with a web page or with nothing, as from another server or a login page."""
     return outcome.verdict == "failure" and outcome.code in (WEB_PAGE, EMPTY_BODY)
+
+
+def what_no_api_answers(outcome: Outcome) -> str:
+    """What a server that is no API has answered with."""
+    return "empty answers" if outcome.code == EMPTY_BODY else f"web pages ({outcome.message})"
 
 
 def is_own_error(outcome: Outcome) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from llmbatch.core.calls import EMPTY_BODY, Outcome
+from llmbatch.core.calls import Outcome
 from llmbatch.pace.backoff import retry_delay
 from llmbatch.route.base import RAMP_START, UNREACHABLE_SECONDS, RouteBase
 from llmbatch.route.calls import Call
@@ -22,7 +22,7 @@ from llmbatch.route.decisions import (
     RetryAt,
     Tell,
 )
-from llmbatch.route.evidence import RowRecord, is_of_no_api
+from llmbatch.route.evidence import RowRecord, is_of_no_api, what_no_api_answers
 from llmbatch.route.outage import Cause, Outage, Trust, probe_wait
 
 __all__ = ["Judging"]
@@ -47,6 +47,7 @@ class Judging(RouteBase):
         self.history.slow.clear()
         if self.history.refusals:
             self.history.refusals.prove(call.sent_at)
+        self.history.failing.clear()
         throttled = self.history.throttled
         if throttled:
             for row in [row for row, label in throttled.items() if label == self.label]:
@@ -99,6 +100,7 @@ class Judging(RouteBase):
         about them, and the circuit opens as in an outage. Of a tenant's rows it says nothing at all.
         """
         self.history.reached = True
+        self.history.failing.clear()
         if self.is_tenant:
             self._unreached = None
             return []
@@ -146,6 +148,9 @@ class Judging(RouteBase):
             return [*self._open("stop", now), ParkUntil(call.row)]
         if self.window.is_down(self.calls.fresh, self._policy.failure_threshold):
             return [*self._open(self._cause(), now), ParkUntil(call.row)]
+        are_many = record.sent_alone and self.history.fail_together(self._policy.failure_threshold)
+        if are_many and self.evidence.is_spent(record) and self.evidence.doubt_few():
+            return [*self._open("last rows", now), ParkUntil(call.row)]
         return [*self._heed_waits(record, now), self._after_failure(call.row, record, now)]
 
     def _check_failed(self, now: float) -> list[Decision]:
@@ -163,6 +168,7 @@ class Judging(RouteBase):
         slow = self.history.slow
         if outcome.code == "timeout" and len(slow) < self._policy.failure_threshold and not self.history.ever:
             slow.add(call.row)
+        self.history.note_failure(call.row, self._policy.failure_threshold)
         known = self.evidence.records.get(call.row)
         if (known is None or not known.proven) and self.window.add(call.row, call.serial, self._usual.value):
             self._usual.add(1)
@@ -221,7 +227,6 @@ class Judging(RouteBase):
             "timeouts": f"{rows} took longer than the time limit",
             "last rows": "the last rows failed",
             "stop": f"{first} failed" if self._stop is not None and self._stop[0] == 2 else refused,
-            "elsewhere": "another process opened it",
         }[cause]
         self._begin_outage(
             Outage(now, cause, self.window.newest, confirmed, is_silent=cause == "timeouts" and self.is_silent)
@@ -250,7 +255,7 @@ class Judging(RouteBase):
         decisions: list[Decision] = [ParkUntil(call.row)] if call.kind == "row" else []
         if call.kind == "ping":
             is_silent = outcome.status is None or is_of_no_api(outcome) or self.history.good is not None
-            outage.pinged = "silent" if is_silent else "answered"
+            outage.note_ping(now, is_answer=not is_silent)
         if outcome.code == "timeout":
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
@@ -310,11 +315,12 @@ class Judging(RouteBase):
                 if not self.history.ever and self._unreached is None:
                     self._unreached = outage.since
                 self.window.clear(self.circuit.serial)
-                if self.checks.log_chance:
+                was_silent, is_first = self.checks.log_chance, self.trust.pings == 1
+                if was_silent:
                     # Before the opening a ping failed as the rows did: the route was silent, and is no longer.
                     self.checks.note_success()
                     self.evidence.void()
-                elif outage.cause == "timeouts":
+                if outage.cause == "timeouts" and not (was_silent and is_first):
                     decisions += self._name_timeouts()
                 if self.dead is not None:
                     return decisions
@@ -332,7 +338,7 @@ class Judging(RouteBase):
         if not is_other and not all(last.unreachable for last in lasts):
             return [outage]
         if is_other:
-            message = f"{self.label} has never answered as an API does, but with {_shown(lasts[-1])}"
+            message = f"{self.label} has never answered as an API does, but with {what_no_api_answers(lasts[-1])}"
             hint = f"is the address right (--base-url)? still trying, for {self._most_unreached} at most"
             return [outage, Tell("warning", message, hint)]
         hint = f"is the address right, and is the server up? still trying, for {self._most_unreached} at most"
@@ -392,8 +398,3 @@ class Judging(RouteBase):
         elif throttle.since is not None and now + wait - throttle.since >= self._policy.max_throttled:
             throttle.given_up = True
         return [PauseRoute(wait, code, is_named, is_refusal)]
-
-
-def _shown(outcome: Outcome) -> str:
-    """What a server that is no API has answered with."""
-    return "empty answers" if outcome.code == EMPTY_BODY else f"web pages ({outcome.message})"

@@ -7,6 +7,7 @@ rows holds a run up; parked rows take turns with them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,6 +94,8 @@ class Outage:
     """Probes that timed out."""
     pinged: Literal["no", "answered", "silent"] = "no"
     """How the last ping ended: ``silent`` if that means that the provider is down."""
+    answered_since: float = math.inf
+    """Since when all pings were answered; infinite if the last one was not."""
     turn: int = 0
     """Probes sent."""
     can_check: bool = False
@@ -103,6 +106,11 @@ class Outage:
     """Whether no row of the route was ever answered. If all took too long, the smallest request may show why."""
     check_next: bool = False
     """Whether a health check probes next: the refusal of a row was no clear answer, or one more success is needed."""
+
+    def note_ping(self, now: float, *, is_answer: bool) -> None:
+        """Note how a ping ended: with what only a provider that is up answers, or not."""
+        self.answered_since = min(self.answered_since, now) if is_answer else math.inf
+        self.pinged = "answered" if is_answer else "silent"
 
     def row_failed(self) -> bool:
         """Count a failed probe by a row; return whether that confirms the outage."""

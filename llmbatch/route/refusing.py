@@ -22,6 +22,9 @@ from llmbatch.route.outage import probe_wait
 
 __all__ = ["Refusing"]
 
+MOST_REFUSING = 3
+"""Times in a row that answers which prove no row may close the circuit; after that, refusals confirm an outage."""
+
 
 class Refusing(Judging):
     """Judges refusals, throttling and local faults; see RouteState."""
@@ -119,14 +122,16 @@ class Refusing(Judging):
     def _probe_refused(self, call: Call, outcome: Outcome, now: float) -> list[Decision]:
         outage = self.outage
         if outage is not None and call.kind == "ping":
-            outage.pinged = "answered" if self.history.good is None else "silent"
+            outage.note_ping(now, is_answer=self.history.good is None)
         final = outcome.row_is_bad and call.kind == "row"
         if outage is None:
             self.circuit.settle(call.permit, "neutral", now)
             return self._bad_row(call, outcome) if final else self._stale_probe(call)
         if outcome.verdict == "account_refused" and self._should_stop(outcome) is not None:
             self._stop = (3, outcome)
-        disguised = outage.cause in ("refusals", "stop") and not final
+        # Answers that refuse have closed the circuit before, and nothing has passed since.
+        is_again = self.trust.pings >= MOST_REFUSING and self.history.ever
+        disguised = (outage.cause in ("refusals", "stop") or is_again) and not final
         if disguised or outcome.verdict == "account_refused":
             self.circuit.settle(call.permit, "failure", now)
             decisions = self._probe_failed(call, outcome, now)

@@ -22,7 +22,7 @@ from typing import Literal, assert_never
 
 from llmbatch.core.calls import Outcome
 from llmbatch.route.account import is_money
-from llmbatch.route.base import RAMP_START, RouteHistory, RoutePolicy
+from llmbatch.route.base import RAMP_START, RoutePolicy
 from llmbatch.route.calls import Call, CallKind
 from llmbatch.route.decisions import (
     CircuitMoved,
@@ -34,6 +34,7 @@ from llmbatch.route.decisions import (
     Succeed,
 )
 from llmbatch.route.evidence import RowRecord, is_of_no_api, is_own_error
+from llmbatch.route.history import RouteHistory
 from llmbatch.route.outage import probe_wait
 from llmbatch.route.sharing import Sharing
 
@@ -122,7 +123,7 @@ class RouteState(Sharing):
             self.circuit.release(call.permit)  # in flight when the route was given up, which stays so
             self.evidence.forget(call.row)
             return decisions
-        if call.kind == "ping" and call.probe and self._shows_the_route_only():
+        if call.kind == "ping" and call.probe and self._shows_the_route_only(now):
             self.circuit.release(call.permit)
             self.circuit.hold(now + probe_wait(0.0, self._policy.recovery_timeout, 0.0))
             return decisions
@@ -145,18 +146,19 @@ class RouteState(Sharing):
             return [*decisions, *self._prove(call.serial, now)]
         if call.probe:
             return [*decisions, *self._probe_passed(call, now)]
-        if was_stopping or (not outage.confirmed and call.serial > outage.newest_failure):
+        was_mistaken = was_stopping and outage.cause == "stop"
+        if was_mistaken or (not outage.confirmed and call.serial > outage.newest_failure):
             # Sent after all calls that failed, or the first success of the route: the opening was a mistake.
             self.circuit.close(now)
             return [*decisions, *self._recovered(call, now)]
         return [*decisions, *self._prove(call.serial, now)]
 
-    def _shows_the_route_only(self) -> bool:
+    def _shows_the_route_only(self, now: float) -> bool:
         """Note that a probing ping was answered; whether that shows nothing about the rows of a tenant."""
         outage = self.outage
         if outage is None:
             return False
-        outage.pinged = "answered"
+        outage.note_ping(now, is_answer=True)
         self.history.reached = True
         known = self.history.ever or (outage.cause == "failures" and self.trust.pings > 0)
         return self.is_tenant and known and outage.cause != "timeouts"
@@ -220,12 +222,13 @@ class RouteState(Sharing):
             return list(self._stop_alone(next(iter(held.values())).last, now))
         is_slow = self.is_silent and self._are_slow(held.values())
         few = rows_left < self._policy.failure_threshold
-        if is_slow and len(self.history.slow) >= self._policy.failure_threshold:
+        if self.history.fail_together(self._policy.failure_threshold):
             few = False  # of all tenants together, there are many
         is_lost = self._unreached is not None and not self.is_reached
         if is_lost or (not few and not all(record.proven for record in held.values())):
             was = self.circuit.phase
             return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))
+        self.evidence.few.update(held if few else ())
         return self._send_alone(held, now)
 
     def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:
@@ -250,16 +253,18 @@ class RouteState(Sharing):
 
         *probed*: parked rows with their last outcomes; rows that failed only as probes count one failure. *many*: so
         many that an outage is more likely, which gets more time. *can_ping*: the smallest request can tell whether the
-        route answers at all; while it does not, that is an outage.
+        route answers at all; until it has done so for as long, that is an outage.
         """
         outage = self.outage
         patience = MANY_ALONE_SECONDS if many else ALONE_SECONDS
         if outage is None or not self.history.ever or now - outage.since < patience:
             return []
-        if can_ping and outage.pinged != "answered":
+        if can_ping and (outage.pinged != "answered" or now - outage.answered_since < patience):
             return []
         answers = dict(probed)
         lasts = answers | {row: record.last for row, record in self.evidence.records.items()}
+        if any(last.verdict == "local" for last in lasts.values()):
+            return []  # never sent: this machine was at fault
         if _all_lack_money(lasts.values()):
             return list(self._stop_alone(next(iter(lasts.values())), now))
         are_many = len(lasts) >= self._policy.failure_threshold
@@ -274,6 +279,7 @@ class RouteState(Sharing):
         self.window.clear(self.circuit.serial)
         self.limit.restart(RAMP_START, self.circuit.serial)
         over: list[Decision] = [OutageOver(outage.since)] if outage.confirmed else []
+        self.evidence.few.clear()
         alone = self._send_alone(dict(self.evidence.records), now)
         return [CircuitMoved(was, "closed"), *over, *alone, Requeue()]
 

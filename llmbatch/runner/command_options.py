@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from llmbatch.core.headers import Headers
+from llmbatch.core.shards import Shard
 from llmbatch.inputs.format_names import FORMATS, InputFormat
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
-from llmbatch.runner.value_types import Choice, HeaderLines, Names, Switch, Text
+from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, ShardNumber, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -69,6 +70,26 @@ class CommandOptions(RunOptions):
     )
     limit: int | None = option(
         None, Whole(1, None, "rows"), "-n", "--limit", help="Only the first N rows.", group="Input and output"
+    )
+    workers: int = option(
+        1,
+        Whole(1, 1000, "processes"),
+        "--workers",
+        help="Send the rows from N processes on this machine, into one output; -c, --rpm, --tpm, --rpd and --max-cost "
+        "mean all of them together. For jobs that keep a core busy.",
+        group="Pace",
+        sends=True,
+    )
+    shard: Shard | None = option(
+        None,
+        ShardNumber(),
+        "--shard",
+        help="Send only part I of N of the rows (row r is in part (r - 1) mod N + 1), any/N: each part that no other "
+        "process has, one after another. With a folder as output (-o results/) each part has a file there, and "
+        "finished rows of all parts count.",
+        unset="all rows",
+        group="Input and output",
+        settable=False,
     )
     retry_failed: bool = option(
         False,
@@ -306,6 +327,44 @@ class CommandOptions(RunOptions):
         group="Display",
         sends=True,
         local="folder",
+    )
+    dashboard: int | None = option(
+        None,
+        Whole(0, 65_535),
+        "--dashboard",
+        help="Serve the page of llmbatch report, kept up to date, on this port of 127.0.0.1 while the run goes on; 0 "
+        "takes any free port.",
+        unset="none",
+        group="Display",
+        sends=True,
+    )
+    dashboard_show_text: bool = option(
+        False,
+        Switch(),
+        "--dashboard-show-text",
+        help="With --dashboard, show the prompts and answers of the latest rows too.",
+        group="Display",
+        sends=True,
+        local="never",
+    )
+    metrics_port: str | None = option(
+        None,
+        Address(),
+        "--metrics-port",
+        help="While the run goes on, serve its metrics to Prometheus at http://127.0.0.1:PORT/metrics.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
+    )
+    otel: bool = option(
+        False,
+        Switch(),
+        "--otel",
+        help="Send spans and metrics of the run by OTLP to where the standard OTEL_* variables say.",
+        group="Display",
+        sends=True,
+        local="never",
     )
     quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
     json: bool = option(

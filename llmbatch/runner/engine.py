@@ -15,11 +15,12 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
+from llmbatch.core.call_details import CallDetails, CallObserver
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import InputError, UsageError, WriteError
 from llmbatch.core.events import Event, FunctionObserver, Notice, Observer, RunEnded, RunStopping
@@ -43,7 +44,6 @@ DRAIN_SECONDS = 30.0
 
 MAX_CALLS_PER_TURN = 64
 """Calls that may end in one turn of the event loop before workers yield to it."""
-
 
 STOPPED_SECONDS = 5.0
 """Delay of a timer, in seconds, above which the process must have been suspended."""
@@ -82,6 +82,7 @@ class Engine:
         self._sink = sink
         self._options = options
         self._observers = list(observers)
+        self._call_observers = _call_observers(self._observers)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         self._scheduler = Scheduler(
             provider,
@@ -113,7 +114,7 @@ class Engine:
             channel.start(self._hear)
 
     def _hear(self) -> None:
-        """Apply what other processes told; something may be sent now that could not be before."""
+        """Apply what other processes told; more may be sent now."""
         if self._ending is None:
             self._scheduler.hear()
             self._wake.set()
@@ -130,9 +131,30 @@ class Engine:
 
     def _mute(self, observer: Observer, error: Exception) -> None:
         self._observers = [other for other in self._observers if other is not observer]
+        self._call_observers = _call_observers(self._observers)
         name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
         _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
         self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
+
+    def _tell_call(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """Pass what is known of a call that has ended to the observers that ask for it."""
+        pending, call = attempt.pending, attempt.call
+        details = CallDetails(
+            attempt.route.state.label,
+            call.serial,
+            call.row,
+            1 if pending is None else pending.attempts,
+            call.probe,
+            attempt.route.route,
+            attempt.request.endpoint,
+            attempt.request.max_output_tokens,
+            outcome,
+        )
+        for observer, observe_call in self._call_observers:
+            try:
+                observe_call(details)
+            except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
+                self._mute(observer, error)
 
     # Stopping.
 
@@ -240,11 +262,15 @@ class Engine:
                         await _forget_cancellation(task)
                 except BaseException as error:
                     if not isinstance(error, asyncio.CancelledError) or _is_cancelled():
+                        if self._call_observers:
+                            self._tell_call(attempt, None)
                         self._scheduler.cancelled(attempt)
                         raise
                     # A function used as the provider canceled its own task; the run was not canceled.
                     await _forget_cancellation(task)
                     outcome = Outcome("failure", retry=True, code="cancelled", message="the call cancelled itself")
+                if self._call_observers:
+                    self._tell_call(attempt, outcome)
                 settle(attempt, outcome)
                 if self._active < concurrency:
                     self._wake.set()
@@ -333,6 +359,15 @@ class Engine:
         event = RunEnded(self._loop.time(), exit_code, reason, deferred)
         self.emit(event)
         return event
+
+
+def _call_observers(observers: Iterable[Observer]) -> list[tuple[Observer, Callable[[CallDetails], None]]]:
+    """The observers that are told more of each call, with the method that is called."""
+    return [
+        (observer, cast("CallObserver", observer).observe_call)
+        for observer in observers
+        if callable(getattr(observer, "observe_call", None))
+    ]
 
 
 def _is_cancelled() -> bool:

@@ -94,12 +94,19 @@ _INTENTS: dict[str, str] = {
         "rows are sent live, one request each: batch APIs are not used yet (--tier flex may cost as little)",
     ),
     **dict.fromkeys(
-        ("shard", "shards", "num-shards", "processes", "num-processes", "rank", "world-size"),
-        "one process sends up to 100,000 requests at a time (-c); split the input to use several machines",
+        ("shards", "num-shards", "processes", "num-processes", "rank", "world-size"),
+        "one process sends up to 100,000 requests at a time (-c); several machines take a part each: --shard I/N",
     ),
     **dict.fromkeys(
-        ("dashboard", "metrics-port", "metrics"),
+        ("dashboard",),
         "use llmbatch status OUTPUT while the run goes on, --json for numbers, --progress json for a stream of them",
+    ),
+    **dict.fromkeys(
+        ("metrics", "prometheus", "prometheus-port"), "use --metrics-port PORT: metrics for Prometheus, at /metrics"
+    ),
+    **dict.fromkeys(
+        ("opentelemetry", "otlp", "trace", "traces", "tracing", "otlp-endpoint", "otel-endpoint"),
+        "use --otel, and say where to with OTEL_EXPORTER_OTLP_ENDPOINT",
     ),
     **dict.fromkeys(
         ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'

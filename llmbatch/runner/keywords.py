@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 
 from llmbatch.core.errors import UsageError
+from llmbatch.core.shards import Shard
 from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.intents import find_intent
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS
+from llmbatch.runner.value_types import ShardNumber
 
-__all__ = ["check_keywords", "check_names"]
+__all__ = ["as_shard", "check_keywords", "check_names"]
 
 
 def check_keywords(**values: object) -> None:
@@ -21,6 +23,16 @@ def check_keywords(**values: object) -> None:
     """
     for name, value in values.items():
         OPTIONS[name].check(value)
+
+
+def as_shard(value: object) -> Shard:
+    """The shard that the *value* of the keyword names: a shard, or a pair of numbers such as ``(3, 64)``.
+
+    Raises:
+        UsageError: it names none.
+    """
+    OPTIONS["shard"].check(value)
+    return ShardNumber().check(value)
 
 
 def check_names(names: frozenset[str]) -> None:

@@ -15,7 +15,8 @@ from typing import Literal, get_args
 from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.quantities import Dollars, Duration, Number, Whole
-from llmbatch.runner.value_types import Choice, FieldPath, StoreAddress, Switch
+from llmbatch.runner.store_address import StoreAddress
+from llmbatch.runner.value_types import Choice, FieldPath, Switch
 
 __all__ = [
     "RUN_OPTIONS",

@@ -114,6 +114,10 @@ class Reading:
         self.needs_input = True
         return None
 
+    def most_skipped(self, wanted: RunRoute) -> int:
+        """How many rows may be read over to probe *wanted*: where no later pass can read them again, they wait here."""
+        return SEARCHED_ROWS if self._source.can_skip else max(0, self._run.max_waiting - wanted.unfinished)
+
     def next_of(self, wanted: RunRoute, now: float, jump: int) -> PendingRow | None:
         """Read a row of *wanted* to probe with, skipping *jump* of its rows, which wait; None if there is none."""
         found: PendingRow | None = None

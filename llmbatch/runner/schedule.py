@@ -283,8 +283,7 @@ class Scheduler:
         pending = None
         if probe.kind == "fresh":
             # Rows that are skipped wait here, or else at another route: they have gone on there anyway.
-            covered = run.routing.is_covered(route)
-            jump = 0 if covered else min(probe.jump, max(0, run.max_waiting - route.unfinished))
+            jump = 0 if run.routing.is_covered(route) else min(probe.jump, self.reading.most_skipped(route))
             self.reading.lend_to_probe(jump + 1)
             pending = self.reading.next_of(route, now, jump)
         if pending is None:

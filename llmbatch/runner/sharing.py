@@ -50,6 +50,11 @@ class Channel(Protocol):
         """Whose claims on a shared cost cap these are: the same for each run on one output."""
         ...
 
+    @property
+    def shares_cost(self) -> bool:
+        """Whether a cost cap means all processes; else it is a part that was dealt out before."""
+        ...
+
     def start(self, on_delivery: Callable[[], None]) -> None:
         """Call *on_delivery*, on the event loop, whenever there is something to :meth:`take`."""
         ...
@@ -108,7 +113,7 @@ class Peers(NoPeers):
         self._apply = apply
         self.group = Group(channel.owner, channel.send, chance=Random(f"{seed}:{channel.owner}").random)
         cap = run.costs.cap
-        if cap is not None:
+        if cap is not None and channel.shares_cost:
             members = self._count_members
             run.costs.cap = claimed = ClaimedCap(cap, channel.part, channel.send, members=members, clock=run.now)
             self.group.book_with("cap", claimed, run.now())

@@ -13,21 +13,24 @@ from decimal import Decimal
 from typing import cast
 
 from llmbatch.core.headers import Headers, check_headers, is_secret_value
-from llmbatch.peers.address import is_address, shown_address
+from llmbatch.core.shards import MOST_SHARDS, Shard
 
 __all__ = [
+    "Address",
     "Choice",
     "FieldPath",
     "HeaderLines",
     "Names",
-    "StoreAddress",
+    "ShardNumber",
     "Switch",
     "Text",
     "Value",
     "ValueType",
 ]
 
-Value = str | int | float | bool | Decimal | Headers | tuple[str, ...]
+LOOPBACK = "127.0.0.1"
+
+Value = str | int | float | bool | Decimal | Headers | tuple[str, ...] | Shard
 
 
 class ValueType:
@@ -204,6 +207,45 @@ class HeaderLines(ValueType):
         return headers
 
 
+class Address(ValueType):
+    """Where a server of the run listens: ``PORT`` of this machine alone, or ``HOST:PORT``. Kept as ``HOST:PORT``."""
+
+    __slots__ = ()
+
+    metavar = "PORT|HOST:PORT"
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        return "a port from 0 (any free one) to 65535, or HOST:PORT"
+
+    def parse(self, text: str) -> str:
+        """Parse ``9464``, ``0.0.0.0:9464``, ``localhost:9464`` or ``[::1]:9464``."""
+        return self.check(text)
+
+    def check(self, value: object) -> str:
+        """Check a port, or text as :meth:`parse` reads it."""
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise TypeError
+        host, _, port = str(value).strip().rpartition(":")
+        name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        is_name = re.fullmatch(r"[0-9A-Za-z._-]*" if name == host else r"[0-9A-Fa-f:.]+(%[0-9A-Za-z._-]+)?", name)
+        if (
+            not is_name
+            or not re.fullmatch(r"[0-9]{1,5}", port)
+            or int(port) > 65535
+            or (":" in str(value) and not name)
+        ):
+            raise ValueError
+        return f"{host or LOOPBACK}:{int(port)}"
+
+    @staticmethod
+    def split(address: str) -> tuple[str, int]:
+        """Host and port of what :meth:`check` gave."""
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
 @dataclass(frozen=True, slots=True)
 class Names(ValueType):
     """Names in order: one per flag, separated by commas in a variable, a list in TOML, a sequence in Python."""
@@ -237,36 +279,34 @@ class Names(ValueType):
         return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreAddress(ValueType):
-    """The address of what processes share. It may hold a password, and is never shown with it."""
+class ShardNumber(ValueType):
+    """One shard of several: ``3/64``, or ``any/64``; in Python also a pair of numbers."""
 
-    metavar: str = "URL"
+    __slots__ = ()
+
+    metavar = "I/N"
 
     @property
     def allowed(self) -> str:
         """The allowed values in words."""
-        return "redis://HOST:PORT/0, rediss://… for TLS, or env:NAME for the variable that holds it"
+        return f"I/N with I from 1 to N, such as 3/64, or any/N (N at most {MOST_SHARDS:,})"
 
-    def parse(self, text: str) -> str:
-        """Check the text; variables in it are looked up when a run begins."""
-        return self.check(text.strip())
+    def parse(self, text: str) -> Shard:
+        """Parse ``3/64`` or ``any/64``."""
+        return Shard.parse(text)
 
-    def check(self, value: object) -> str:
-        """Check that it may be an address."""
-        if not isinstance(value, str):
+    def check(self, value: object) -> Shard:
+        """Check a shard, its text, or a pair of numbers from 1."""
+        if isinstance(value, Shard):
+            return value
+        if isinstance(value, str):
+            return Shard.parse(value)
+        if not isinstance(value, tuple | list) or [type(part) for part in value] != [int, int]:
             raise TypeError
-        if not is_address(value):
+        index, count = value
+        if not index:
             raise ValueError
-        return value
-
-    def show(self, value: Value) -> str:
-        """The address without a password."""
-        return shown_address(str(value))
-
-    def refused(self, value: object) -> str:
-        """*value* in an error message, without a password."""
-        return repr(shown_address(str(value)))
+        return Shard(index, count)
 
 
 class Switch(ValueType):

@@ -24,20 +24,25 @@ from llmbatch.outputs.sinks import LineSink
 from llmbatch.report.summary import Summary
 from llmbatch.runner.command_options import Endpoint, Fsync, Lock
 from llmbatch.runner.engine import RunOutcome
-from llmbatch.runner.keywords import check_keywords, check_names
+from llmbatch.runner.keywords import as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction, loaded
 from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
+from llmbatch.runs.shared_channel import part_of
 from llmbatch.runs.streaming import ResultStream
 from llmbatch.runs.sync_stream import SyncResultStream
+from llmbatch.runs.watchers import make_telemetry
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
     from typing_extensions import TypeVar
 
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
+    from llmbatch.core.shards import Shard
     from llmbatch.inputs.format_names import InputFormat
     from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.storage.filesystem import Filesystem
@@ -90,6 +95,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         schema: a pydantic model, a JSON Schema, its path, or ``MODULE:CLASS``: answers are checked by it, and asked for
             again up to ``repair`` times; ``schema_lenient`` finds JSON inside other text. See docs/structured.md.
         observers: receive every event: objects with a method ``observe(event)``, or plain functions.
+        tracer_provider: OpenTelemetry's: a span for each run, and one for each call; None: none. See docs/metrics.md.
+        meter_provider: OpenTelemetry's: duration and tokens of calls, and the numbers of runs; None: none.
         canary: for a function: a row that may be sent at any time as a health check.
         judge_error: for a function: says what an exception means, as for a :class:`~llmbatch.CircuitBreaker`: a
             verdict, a :class:`~llmbatch.Judgement`, or None for the usual classification.
@@ -138,6 +145,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         schema_lenient: bool = False,
         repair: int = 1,
         observers: Sequence[Observer | Callable[[Event], object]] = (),
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
         canary: object = None,
         judge_error: ErrorJudge | None = None,
         judge_result: ResultJudge | None = None,
@@ -183,6 +192,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             raise UsageError("max_cost needs a provider's prices, and a function has none", hint="leave it out")
         known_prices = Prices.read(None if prices is None else str(prices))
         self._runs = OpenRuns(arguments, self.options, as_observers(observers), known_prices)
+        self._runs.watchers += make_telemetry(tracer_provider, meter_provider)
         self._filesystem = filesystem
         arguments.make(LocalSimulator(), threads=1)
 
@@ -201,6 +211,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         fsync: Fsync = "group",
         lock: Lock = "on",
         input_format: InputFormat | None = None,
+        shard: Shard | tuple[int, int] | None = None,
     ) -> Summary:
         """Send every row of *input* that has no line in *output*, and append one line per row.
 
@@ -209,6 +220,8 @@ class BatchRunner(Generic[RowT, ValueT]):
         whose answers were cut at their token limit; *overwrite*: start afresh; *strict*: refuse
         the whole input if any row is malformed; *force*: go on with an output that another model, *system*,
         *params* or *endpoint* has answered. *input_format*: None for the one that its ending says.
+        *shard*: ``(i, n)`` sends only rows i, i + n, i + 2n, …; with a folder as *output* they go to their part in it,
+        and rows that are finished in other parts are not sent.
         *lock*: ``off`` does not lock the output, for file systems without locks; a second run at once would spoil it.
         *fsync*: ``group`` syncs lines once per second; with ``off`` a power cut may lose any lines. The
         summary's ``exit_code`` says how it went.
@@ -231,6 +244,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             fsync=fsync,
             lock=lock,
             input_format=input_format,
+            shard=None if shard is None else as_shard(shard),
         )
         check_cache_path(self._runs.arguments.cache, input, output)
         files = FileRun(input, output, how, self._filesystem)
@@ -254,7 +268,7 @@ class BatchRunner(Generic[RowT, ValueT]):
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
                 costs=files.costs,
-                part=files.part,
+                part=part_of(files.path),
             )
             outcome, waiting = await files.close_after(job, run.finish())
             for notice in files.notices(outcome):
@@ -282,6 +296,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         fsync: Fsync = "group",
         lock: Lock = "on",
         input_format: InputFormat | None = None,
+        shard: Shard | tuple[int, int] | None = None,
     ) -> Summary:
         """Run :meth:`run` from synchronous code; inside an event loop (a notebook) it uses a thread of its own.
 
@@ -301,6 +316,7 @@ class BatchRunner(Generic[RowT, ValueT]):
             fsync=fsync,
             lock=lock,
             input_format=input_format,
+            shard=shard,
         )
         try:
             asyncio.get_running_loop()

@@ -8,27 +8,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 
-from llmbatch.core.errors import InputError, OutputError, WriteError
+from llmbatch.core.errors import InputError, OutputError, UsageError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
+from llmbatch.core.shards import WHOLE, Shard
 from llmbatch.inputs.format_names import InputFormat
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
-from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.deferred import deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
+from llmbatch.outputs.parts import (
+    create_folder,
+    default_target,
+    is_folder,
+    list_parts,
+    output_of_parts,
+    part_path,
+    parts_beside,
+)
 from llmbatch.outputs.writer import LineWriter
-from llmbatch.peers.messages import circuit_id
 from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
@@ -44,7 +53,7 @@ from llmbatch.runs.preflight import (
     last_number,
     name_other_inputs,
 )
-from llmbatch.runs.spending import SpendingFile, spent_by_lines
+from llmbatch.runs.spending import SpendingFile, spent_by_lines, spent_in_parts
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = ["FileOptions", "FileRun"]
@@ -66,9 +75,12 @@ class FileOptions:
     fsync: Fsync = "group"
     lock: Lock = "on"
     input_format: InputFormat | None = None
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
+        if self.shard is not None and self.shard.is_any:
+            raise UsageError(f"shard is {self.shard}, and a run needs one", hint="name it, such as 3/64")
 
 
 class FileRun:
@@ -85,8 +97,11 @@ class FileRun:
         self, input_path: str | Path, output: str | Path | None, how: FileOptions, filesystem: Filesystem | None
     ) -> None:
         self._input = input_path
-        self._path = str(output if output is not None else default_output(input_path))
+        target = output if output is not None else default_target(input_path, how.shard)
+        self._folder = str(target) if is_folder(target, how.shard) else None
+        self._path = part_path(target, how.shard)
         self._how = how
+        self._shard = how.shard or WHOLE
         self._filesystem = filesystem or FILESYSTEM
         self._locking = self._filesystem if how.lock == "on" else Unlocked(self._filesystem)
         self._output: Output
@@ -129,17 +144,22 @@ class FileRun:
                 input_format=how.input_format,
                 shape=shape,
                 is_whole=is_whole,
+                shard=self._shard,
             )
         )
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
         rows.hash_ahead()
+        if self._folder is not None and create_folder(self._folder):
+            stack.callback(self._remove_if_empty, self._folder)
         self._output = output = open_output(
             path,
             input_path=self._input,
             overwrite=how.overwrite,
             retry_failed=how.retry_failed,
             retry_up_to=last_number(rows, how.limit) if how.retry_failed else None,
+            shard=self._shard,
+            elsewhere=self._elsewhere if self._folder is not None else None,
             disk=self._locking,
         )
         stack.callback(output.close)
@@ -147,9 +167,9 @@ class FileRun:
             is_cut = functools.partial(is_cut_answer, reads_body=reads_bodies)
             output.find_cut_answers(is_cut, last_number(rows, how.limit))
         self._compare(rows)
-        earlier = output.first_success() if compare_model else None
+        earlier = output.earlier_success() if compare_model else None
         if earlier is not None:
-            check_same_request(provider, rows, path, earlier)
+            check_same_request(provider, rows, *earlier)
         output.drop_cut_answers()  # after all that may refuse the command: these lines were paid for
         self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
         stack.push_async_callback(self.source.aclose)
@@ -166,6 +186,17 @@ class FileRun:
             write_deferred(Path(path), (), self._locking)
         interval = 1.0 if how.fsync == "group" else None
         self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+
+    def _elsewhere(self) -> Elsewhere:
+        whole = output_of_parts(Path(self._path).parent)
+        named = () if whole is None else (str(whole),)
+        return Elsewhere(self._path, self._shard, self._locking, named=named)
+
+    @staticmethod
+    def _remove_if_empty(folder: str) -> None:
+        """Remove a folder that this run made and left nothing in."""
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
 
     def _capped(self, provider: Provider, rows: Input, prices: Prices, max_cost: Decimal) -> Costs:
         """Costs under ``--max-cost``, of which what the output has cost counts.
@@ -184,6 +215,7 @@ class FileRun:
         spent = spent_by_lines(self._path, self._filesystem)
         if spent or Path(self._path).exists():
             spent = max(spent, spending.read())
+        spent += spent_in_parts(self._path, self._filesystem)
         return Costs(prices, CostCap(max_cost, spent), on_reserve=spending.book)
 
     def _count(self, rows: Input) -> int | None:
@@ -191,12 +223,13 @@ class FileRun:
 
         The latter are counted on their own too.
         """
-        total, limit = rows.count(), self._how.limit
+        limit = self._how.limit
+        total = rows.count(limit)
         last = last_number(rows, limit)
         if limit is None or last is None:
             return total
         self._beyond = sum(1 for _ in self._output.finished.done_after(last))
-        return None if total is None else min(limit, total) + self._beyond
+        return None if total is None else total + self._beyond
 
     def _compare(self, rows: Input) -> None:
         """Compare the finished rows with the input, and drop the lines of those that were no requests.
@@ -209,16 +242,23 @@ class FileRun:
         try:
             rows.verify(output.finished)
         except InputError as error:
-            raise name_other_inputs(error, self._input, self._path) from None
+            raise name_other_inputs(self._name_part(error), self._input, self._path) from None
         if not rows.is_rereadable:
             output.drop_input_errors(self._how.limit)
         else:
             output.drop_corrected(last_number(rows, self._how.limit) if output.finished.corrected else None)
 
-    @property
-    def part(self) -> str:
-        """A name of the output that each run on it has, on this machine."""
-        return circuit_id(f"{socket.gethostname()}:{Path(self._path).absolute()}")
+    def _name_part(self, error: InputError) -> InputError:
+        """*error*, with the file that has the row's result if that is another than the own part."""
+        number = error.line
+        holder = self._path if number is None else self._output.file_of(number)
+        if holder == self._path:
+            return error
+        hint = (
+            f"its result is in {holder}: if that part was made from another input, move it out of the folder; else "
+            "restore the row, or write to another folder (-o)"
+        )
+        return InputError(error.message, hint=hint, line=number)
 
     def has_success(self, model: str) -> bool:
         """Whether *model* (``provider/model``) has answered a row of the output."""
@@ -227,6 +267,11 @@ class FileRun:
     def good_rows(self) -> list[Row]:
         """Rows of the input that succeeded in an earlier run. Cost: at most a second."""
         return known_good_rows(self._output, self._rows)
+
+    @property
+    def path(self) -> str:
+        """The file that takes the lines."""
+        return self._path
 
     def started(self, options: RunOptions) -> RunStarted:
         """The first event of the run, as of now."""
@@ -241,10 +286,48 @@ class FileRun:
             total_rows=self._total,
             max_outage=options.max_outage,
             own_limits=_own_limits(options),
-            limit=self._how.limit,
+            limit=None if self._how.limit is None else -(-self._how.limit // self._shard.count),
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
+            input_format=self._how.input_format,
         )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is known to have its line."""
+        return self._total is not None and len(self._output.finished) >= self._total
+
+    @property
+    def left_usd(self) -> Decimal | None:
+        """What may still be spent under ``max_cost``; None without a cap."""
+        cap = self.costs.cap
+        return None if cap is None else cap.limit - cap.spent
+
+    async def collect(self) -> tuple[int, int, int]:
+        """Take in the parts that processes have written beside the output, and list the rows that wait.
+
+        How many rows of the output have succeeded, have failed, and wait.
+
+        Raises:
+            InUseError: a process is still writing its part.
+            OutputError: a part is damaged.
+            WriteError: there is no room, or an I/O error; parts that are left are taken in by the next run.
+        """
+        await self.writer.aclose()
+        output = self._output
+        waiting = [
+            line for part in list_parts(parts_beside(self._path)) for line in _lines_of(deferred_path(part.path))
+        ]
+        if self._spending is not None and self.costs.cap is not None:
+            spent = self.costs.cap.spent + spent_in_parts(self._path, self._filesystem)
+            if spent:
+                self._spending.note(spent)
+        try:
+            output.take_in_parts()
+            write_deferred(Path(self._path), waiting, self._locking)
+        finally:
+            output.remove_if_new()
+        return output.finished.success, output.finished.failed, len(waiting)
 
     async def close_after(
         self, job: RunJob, outcome_of_job: Awaitable[RunOutcome]
@@ -299,7 +382,15 @@ class FileRun:
             return [Notice(now, "warning", text, "run the same command again once it is complete")]
         if not outcome.exit_code and not self.source.rows_read:
             name = "standard input" if str(self._input) == "-" else self._input
-            return [Notice(now, "warning", f"no rows in {name}")]
+            of_shard = f" for shard {self._shard}" if self._shard.count > 1 else ""
+            return [Notice(now, "warning", f"no rows in {name}{of_shard}")]
+        return []
+
+
+def _lines_of(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().splitlines(keepends=True)
+    except OSError:
         return []
 
 

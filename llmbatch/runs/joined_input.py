@@ -13,7 +13,9 @@ from llmbatch.storage.finished_rows import FinishedRows
 __all__ = ["RunInput"]
 
 _MOST_NAMES: Final = 10_000
-_RESTORE: Final = "restore the input as it was sent, name it (--input PATH), or export without --join"
+_RESTORE: Final = (
+    "restore the input as it was sent, name it (--input PATH, --input-format FORMAT), or export without --join"
+)
 
 
 class RunInput:

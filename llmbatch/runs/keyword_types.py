@@ -13,6 +13,9 @@ from llmbatch.runner.command_options import Endpoint
 from llmbatch.runner.options import OnOutage, Tier
 
 if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
     from llmbatch.breaker.classify import ErrorJudge, ResultJudge
     from llmbatch.providers.structured.schema import AnswerSchema
     from llmbatch.storage.filesystem import Filesystem
@@ -67,6 +70,8 @@ class Keywords(Options, total=False):
     schema_lenient: bool
     repair: int
     observers: Sequence[Observer | Callable[[Event], object]]
+    tracer_provider: TracerProvider | None
+    meter_provider: MeterProvider | None
     canary: object
     judge_error: ErrorJudge | None
     judge_result: ResultJudge | None

@@ -159,7 +159,7 @@ class ProviderArguments:
         if self.schema is not None:
             from llmbatch.providers.structured.checked import CheckedProvider
 
-            checked = CheckedProvider(provider, self.schema, lenient=self.schema_lenient, repair=self.repair)
+            checked = CheckedProvider(provider, self.schema, lenient=self.schema_lenient, repair=self.repair, warn=warn)
             provider, admit = checked, checked.admit
         if self.cache is None:
             return provider

@@ -22,6 +22,7 @@ from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
 from llmbatch.runs.shared_channel import LinkChannel, open_channel
+from llmbatch.runs.watchers import Watcher, watched
 
 if TYPE_CHECKING:
     from llmbatch.outputs.writer import LineWriter
@@ -46,6 +47,8 @@ class OpenRuns:
         self.prices = prices or Prices()
         self.options = options
         self.observers = observers
+        self.watchers: list[Watcher] = []
+        """Make observers of each run, which need a state of their own for it."""
         self._loops: dict[RunJob | LineWriter, asyncio.AbstractEventLoop] = {}
         """The open jobs and writers, and the event loop of each."""
         self._given_up: int | None = None
@@ -159,7 +162,7 @@ class OpenRun:
             self._channel.part = part
         self.job = job = RunJob(
             *(source, sink, self.provider, self._runs.options),
-            observers=self._runs.observers,
+            observers=watched(self._runs.observers, self._runs.watchers),
             answered_before=answered_before,
             good_rows=good_rows,
             costs=costs or self._runs.costs(),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from llmbatch.core.errors import UsageError
 from llmbatch.peers.address import SharedAddress, read_address
 from llmbatch.peers.carrier import CarrierRefusedError, Link, new_owner
 from llmbatch.peers.group import Delivery
 from llmbatch.peers.member import Message
+from llmbatch.peers.messages import circuit_id
 
-__all__ = ["LinkChannel", "open_channel"]
+__all__ = ["LinkChannel", "open_channel", "part_of"]
 
 _FIRST_SECONDS = 3.0
 """How long a run waits for the first answer of a store before it begins without."""
@@ -25,6 +28,7 @@ class LinkChannel:
     def __init__(self, address: SharedAddress) -> None:
         self.owner = new_owner()
         self.part = self.owner
+        self.shares_cost = address.kind == "redis"  # the parent of --workers deals the cap out
         self._shown = address.shown
         self._delivered: deque[Delivery] = deque()
         self._on_delivery: Callable[[], None] | None = None
@@ -72,6 +76,11 @@ class LinkChannel:
     async def aclose(self) -> None:
         """Leave the board and end the thread."""
         await asyncio.to_thread(self.link.close)
+
+
+def part_of(output: str | Path) -> str:
+    """A name of *output* that each run on it has, on this machine, for claims on a shared cost cap."""
+    return circuit_id(f"{socket.gethostname()}:{Path(output).absolute()}")
 
 
 async def open_channel(

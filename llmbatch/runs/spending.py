@@ -13,16 +13,17 @@ import json
 import os
 import re
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 
 from llmbatch.core.errors import OutputError
 from llmbatch.money.cap import CostCap
 from llmbatch.outputs.lines import read_lines
+from llmbatch.outputs.parts import list_parts, parts_beside
 from llmbatch.outputs.scan import scan
+from llmbatch.outputs.take_in import cost_path
 from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem
 
-__all__ = ["SpendingFile", "spent_by_lines"]
+__all__ = ["SpendingFile", "spent_by_lines", "spent_in_parts", "spent_on"]
 
 _STEPS = 100
 _COST = re.compile(rb'(?:null|\}),"cost_usd":([0-9.]{1,40}),"model":')
@@ -55,12 +56,29 @@ def spent_by_lines(output: str, disk: Filesystem) -> Decimal:
     return total
 
 
+def spent_on(output: str, disk: Filesystem) -> Decimal:
+    """What *output* has cost, by its lines and by its sidecar: the larger of the two. Cost: one pass over the file.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    return max(spent_by_lines(output, disk), SpendingFile(output, disk).read())
+
+
+def spent_in_parts(output: str, disk: Filesystem) -> Decimal:
+    """What the parts have cost that the processes of a run write beside *output*.
+
+    Raises:
+        OutputError: one cannot be read.
+    """
+    return sum((spent_on(str(part.path), disk) for part in list_parts(parts_beside(output))), _ZERO)
+
+
 class SpendingFile:
     """The sidecar of *output*. Failures to write it are ignored: the lines count without it."""
 
     def __init__(self, output: str, disk: Filesystem) -> None:
-        path = Path(output)
-        self._path = path.with_name(f".{path.name}.cost.json")
+        self._path = cost_path(output)
         self._disk = disk
         self._booked = _ZERO
 
@@ -86,6 +104,10 @@ class SpendingFile:
         needed = cap.spent + cap.reserved
         if needed > self._booked:
             self._write(min(cap.limit, needed + cap.limit / _STEPS))
+
+    def note(self, amount: Decimal) -> None:
+        """Write that *amount* was spent, whatever was booked before."""
+        self._write(amount)
 
     def close(self, cap: CostCap) -> None:
         """Write what was really spent, at the end of a run."""

@@ -198,7 +198,7 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
         ("--deadline", "--max-outage DURATION"),
         ("--dashboard", "llmbatch status OUTPUT"),
         ("--html", "--report night.html"),
-        ("--shard", "split the input"),
+        ("--num-shards", "--shard I/N"),
         ("--wait", "--on-outage defer"),
         ("--fail-fast", "--strict"),
         ("--log-file", "2> run.log"),

@@ -417,7 +417,7 @@ def test_inputs_of_every_format_are_joined(
     run = llmbatch_here("run", name, "-t", "{{ text }}", "-m", "sim/steady", "-q", "-o", "o.jsonl", *flags)
     assert run.returncode == 0, run.stderr
 
-    done = llmbatch_here("export", "o.jsonl", "--join", "-o", "x.csv", *flags)
+    done = llmbatch_here("export", "o.jsonl", "--join", "-o", "x.csv")
 
     assert (done.returncode, done.stderr) == (0, "exported 2 rows to x.csv\n")
     table = records(tmp_path / "x.csv")
@@ -430,10 +430,53 @@ def test_inputs_of_every_format_are_joined(
         write_reviews(tmp_path / name)
     finally:
         REVIEWS[1]["stars"] = ""
-    changed = llmbatch_here("export", "o.jsonl", "--join", "-o", "y.csv", *flags)
+    changed = llmbatch_here("export", "o.jsonl", "--join", "-o", "y.csv")
     assert changed.returncode == 2
     assert f"{name}:2: " in changed.stderr
     assert not (tmp_path / "y.csv").exists()
+
+
+def test_the_format_that_a_run_was_told_is_recorded(llmbatch_here: Run, two_lines: TwoLines, tmp_path: Path) -> None:
+    """For the input under any path with the same ending; another file is read as its name says, or as the flag does."""
+    write_reviews(tmp_path / "r.csv")
+    (tmp_path / "r.csv").rename(tmp_path / "r.log")
+    run = ("run", "r.log", "--input-format", "csv", "-t", "{{ text }}", "-m", "sim/steady", "-q", "-o", "o.jsonl")
+    assert llmbatch_here(*run).returncode == 0
+    (tmp_path / "moved.log").write_bytes((tmp_path / "r.log").read_bytes())
+    (tmp_path / "r.json").write_bytes((tmp_path / "r.log").read_bytes())
+
+    moved = llmbatch_here("export", "o.jsonl", "--join", "--input", "moved.log", "-o", "moved.csv")
+    other = llmbatch_here("export", "o.jsonl", "--join", "--input", "r.json", "-o", "x.csv")
+    named = llmbatch_here("export", "o.jsonl", "--join", "--input", "r.json", "--input-format", "csv", "-o", "n.csv")
+    (tmp_path / ".o.jsonl.status.json").unlink()
+    forgotten = llmbatch_here("export", "o.jsonl", "--join", "--input", "r.log", "-o", "x.csv")
+
+    assert (moved.returncode, named.returncode) == (0, 0)
+    assert (tmp_path / "moved.csv").read_bytes() == (tmp_path / "n.csv").read_bytes()
+    assert [row["text"] for row in records(tmp_path / "n.csv")] == [review["text"] for review in REVIEWS]
+    for done, name in ((other, "r.json"), (forgotten, "r.log")):
+        error, hint = two_lines(done.stderr)
+        assert (done.returncode, error) == (2, f"{name}:1: this row has changed since its result was written")
+        assert "--input-format FORMAT" in hint
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_saved_data_set_is_joined(llmbatch_here: Run, tmp_path: Path) -> None:
+    """Its folder is the input, found where the run recorded it, and as what is typed in place of the output."""
+    table = pyarrow.Table.from_pylist(REVIEWS)
+    folder = tmp_path / "reviews"
+    folder.mkdir()
+    with pyarrow.ipc.new_stream(str(folder / "data-00000-of-00001.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_indices_data_files": None}
+    (folder / "state.json").write_text(json.dumps(state))
+    run = llmbatch_here("run", "reviews", "-t", "{{ text }}", "-m", "sim/steady", "-q")
+    assert run.returncode == 0, run.stderr
+
+    for number, path in enumerate(("reviews.results.jsonl", "reviews")):
+        done = llmbatch_here("export", path, "--join", "-o", f"{number}.csv")
+        assert (done.returncode, done.stderr) == (0, f"exported 2 rows to {number}.csv\n")
+        assert [row["text"] for row in records(tmp_path / f"{number}.csv")] == [review["text"] for review in REVIEWS]
 
 
 def test_lines_of_text_are_joined(llmbatch_here: Run, tmp_path: Path) -> None:

@@ -16,12 +16,23 @@ from llmbatch.cli.option_docs import to_markdown
 from llmbatch.cli.provider_docs import to_markdown as providers_to_markdown
 from llmbatch.cli.settings import CommandLine, Settings, resolve
 from llmbatch.core.errors import UsageError
+from llmbatch.core.shards import Shard
 from llmbatch.drill.policies import read_policy, read_range
 from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Dollars, Duration, Number, Size, Whole
-from llmbatch.runner.value_types import Choice, FieldPath, HeaderLines, Names, Switch, Text, Value
+from llmbatch.runner.value_types import (
+    Address,
+    Choice,
+    FieldPath,
+    HeaderLines,
+    Names,
+    ShardNumber,
+    Switch,
+    Text,
+    Value,
+)
 
 SETTABLE = [option for option in OPTIONS.values() if option.settable]
 VARIABLES = [(option, variable) for option in SETTABLE for variable in option.variables]
@@ -48,8 +59,12 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return "true", "true", True
         case HeaderLines():
             return "X-Test=1", '{X-Test = "1"}', (("X-Test", "1"),)
+        case ShardNumber():
+            return "3/64", '"3/64"', Shard(3, 64)
         case Names():
             return "ollama/a,ollama/b", '["ollama/a", "ollama/b"]', ("ollama/a", "ollama/b")
+        case Address():
+            return "9464", "9464", "127.0.0.1:9464"
         case Text() | FieldPath():
             return "TEXT", '"TEXT"', "TEXT"
     raise AssertionError(option.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import stat
 import subprocess
@@ -11,6 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 from example_lines import drain, input_line, result_line
@@ -19,9 +22,12 @@ from hypothesis import strategies as st
 
 from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.format_names import format_by_name
+from llmbatch.inputs.formats import make_format
 from llmbatch.inputs.input import open_input
 from llmbatch.inputs.iterable import IterableSource
 from llmbatch.inputs.rows import line_digest
+from llmbatch.inputs.shape import RowShape
 from llmbatch.inputs.source import FileSource, StreamSource, open_source
 from llmbatch.outputs.deferred import spool_path
 from llmbatch.outputs.open import open_output
@@ -202,16 +208,86 @@ async def test_a_row_without_its_fields_is_read_again(tmp_path: Path, kind: str)
     source.close()
 
 
-async def test_rows_of_archives_and_iterables_stay_in_memory(tmp_path: Path) -> None:
-    """An archive can be read in another pass, but not one row of it; an iterable neither."""
-    archive = opened("gzip", text_of(1), tmp_path)
+KEPT = [{"id": "a", "prompt": "one", "n": 1}, {"id": "b", "prompt": 'two, "é"', "n": 2}]
+
+
+def write_kept(path: Path) -> None:
+    """Write the rows in the format that the path's ending says."""
+    text = "".join(json.dumps(row) + "\n" for row in KEPT)
+    match path.suffix:
+        case ".gz":
+            path.write_bytes(gzip.compress(text.encode()))
+        case ".json":
+            path.write_text(json.dumps(KEPT, indent=2))
+        case ".parquet":
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(KEPT), path)
+        case _:
+            path.write_text('id,prompt,n\na,one,1\nb,"two, ""é""",2\n')
+
+
+def kept_source(path: Path, spool: Path | None = None) -> FileSource:
+    shape = RowShape(keep=("n",))
+    form = make_format(format_by_name(str(path)), shape)
+    source = open_source(path, form, spool=spool)
+    assert isinstance(source, FileSource)
+    return source
+
+
+@pytest.mark.parametrize("name", ["in.jsonl.gz", "in.csv", "in.json", "in.parquet"])
+async def test_a_row_without_an_offset_of_its_own_is_kept_in_a_file(tmp_path: Path, name: str) -> None:
+    """And read from it, however often; in later passes too, which write no row again. Nothing is left of it."""
+    write_kept(tmp_path / name)
+    source = kept_source(tmp_path / name, tmp_path / "spool")
+    rows = [row for row in await drain(source) if isinstance(row, Row)]
+    whole = [dict(row.fields) for row in rows]
+    assert source.can_skip
+    assert not source.can_reread
+
+    for row in rows:
+        assert source.keep(row)
+        row.fields = {}
+    for _ in range(2):
+        again = [source.reread(row) for row in rows]
+        assert [row.fields for row in again] == whole
+        assert [(row.number, row.hash, row.id) for row in again] == [(row.number, row.hash, row.id) for row in rows]
+    size = source._spool.get().size_bytes
+    source.skip(rows[0])
+    source.finished(2)
+    assert source.rewind()
+    (second,) = [row for row in await drain(source) if isinstance(row, Row)]
+    assert (second.number, second.fields, second.offset) == (1, whole[0], -1)
+    assert source.keep(second)
+    assert source.reread(second).fields == whole[0]
+    assert source._spool.get().size_bytes == size > 0
+
+    source.close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+async def test_without_room_for_it_a_row_stays_in_memory(tmp_path: Path) -> None:
+    """The run goes on, and leaves further rows for another pass."""
+    write_kept(tmp_path / "in.csv")
+    source = kept_source(tmp_path / "in.csv", tmp_path / "nowhere" / "spool")
+    first, second = [row for row in await drain(source) if isinstance(row, Row)]
+
+    assert not source.keep(first)
+    assert first.offset == -1
+    assert source.reread(first) is first
+
+    (tmp_path / "nowhere").mkdir()
+    assert source.keep(second)
+    assert source.reread(second).fields == second.fields
+    source.close()
+
+
+def test_rows_of_iterables_stay_in_memory() -> None:
+    """An iterable can be read once."""
     iterable = IterableSource(["a"])
-    for source, can_skip in ((archive, True), (iterable, False)):
-        row = source.take()
-        assert isinstance(row, Row)
-        assert (source.can_skip, source.can_reread, source.keep(row), row.offset) == (can_skip, False, False, -1)
-        assert source.reread(row) is row
-        source.close()
+    row = iterable.take()
+    assert isinstance(row, Row)
+    assert (iterable.can_skip, iterable.can_reread, iterable.keep(row), row.offset) == (False, False, False, -1)
+    assert iterable.reread(row) is row
+    iterable.close()
     assert not iterable.rewind()
     with pytest.raises(RuntimeError):
         iterable.skip(Row(1, "0" * 16, '"a"', {}))
@@ -227,7 +303,7 @@ def test_the_spool_has_no_name_and_is_for_its_owner_alone(tmp_path: Path) -> Non
     assert isinstance(row, Row)
 
     source.keep(row)
-    fd = source._spooled()._fd
+    fd = source._spool.get()._fd
     assert fd is not None
     about = os.fstat(fd)
 

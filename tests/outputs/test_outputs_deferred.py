@@ -9,7 +9,14 @@ import pytest
 
 from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.rows import Result
-from llmbatch.outputs.deferred import default_output, deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.deferred import (
+    default_output,
+    deferred_path,
+    report_path,
+    spool_path,
+    stamp_retry_at,
+    write_deferred,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,37 @@ def test_a_directory_has_no_default_output(tmp_path: Path) -> None:
         default_output(tmp_path)
 
     assert "name a file" in caught.value.hint
+
+
+def test_results_of_a_data_set_go_beside_its_folder(tmp_path: Path) -> None:
+    """One that `datasets` has saved; of several in one folder, one has to be named."""
+    train = tmp_path / "reviews" / "train"
+    train.mkdir(parents=True)
+    (train / "state.json").write_text("{}")
+    (tmp_path / "reviews" / "dataset_dict.json").write_text("{}")
+
+    assert default_output(train) == tmp_path / "reviews" / "train.results.jsonl"
+    with pytest.raises(InputError, match="is a directory") as caught:
+        default_output(tmp_path / "reviews")
+
+    assert f"name one of them, such as {train}" in caught.value.hint
+
+
+def test_the_page_stands_beside_its_output() -> None:
+    """Named after it."""
+    assert report_path("d/o.jsonl") == Path("d/o.report.html")
+    assert report_path("o") == Path("o.report.html")
+
+
+def test_a_folder_with_the_name_of_the_deferred_file_stays(tmp_path: Path) -> None:
+    """Nothing waits, so nothing has to be written there; what waits has to."""
+    (tmp_path / "o.deferred.jsonl").mkdir()
+
+    write_deferred(tmp_path / "o.jsonl", [])
+    with pytest.raises(WriteError, match="could not be written"):
+        write_deferred(tmp_path / "o.jsonl", [b"1\n"])
+
+    assert [file.name for file in tmp_path.iterdir()] == ["o.deferred.jsonl"]
 
 
 def test_only_files_have_a_spool_beside_them(tmp_path: Path) -> None:

@@ -62,6 +62,21 @@ def test_a_line_of_another_layout_is_parsed() -> None:
         line_members("[1]", skips_response=True)
 
 
+@pytest.mark.parametrize("end", ["}", ',"id":"again","metadata":null}', ',"metadata":{"a":1}'])
+def test_a_line_with_another_end_is_parsed(end: str) -> None:
+    """Without metadata, with a member twice, or cut: what the parser says counts."""
+    whole = result_line(7).decode().rstrip("\n")
+    text = whole.removesuffix(',"metadata":null}') + end
+
+    try:
+        parsed = split_object(text)
+    except RawJsonError:
+        with pytest.raises(RawJsonError):
+            line_members(text, skips_response=True)
+    else:
+        assert line_members(text, skips_response=True) == parsed
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -111,6 +126,24 @@ def test_a_name_that_no_line_has_is_told_with_what_there_is() -> None:
     assert refused("zzz").message == "--fields: no line has the field zzz"
     assert refused("zzz").hint.startswith("there are row, hash, status, id,")
     assert "--join adds all of them" in refused("stars", ("stars",)).hint
+
+
+def test_only_so_many_names_are_kept_for_the_message() -> None:
+    """Metadata may have thousands, in one object too."""
+    many = {f"n{number}": number for number in range(500)}
+    names = FieldNames(["none"])
+    names.look(Line({"metadata": json.dumps(many), "last": "1"}))
+    names.look(Line({"later": "1"}))
+
+    with pytest.raises(UsageError) as caught:
+        FieldNames.check(names)
+
+    assert "later" not in caught.value.hint
+    names = FieldNames(["metadata.none"])
+    names.look(Line({"metadata": json.dumps(many)}))
+    with pytest.raises(UsageError) as caught:
+        names.check()
+    assert caught.value.hint.endswith(", +159 more")
 
 
 def test_known_names_need_no_line_and_others_may_be_in_any() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import gzip
 import os
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from failing_disk import failing
+from standard_stream import standard_output
 
 from llmbatch.core.errors import OutputError, UsageError, WriteError
 from llmbatch.outputs.export_target import Compression, check_target, format_of, write_target
@@ -141,3 +144,86 @@ def test_the_output_of_a_run_that_goes_on_is_not_replaced(tmp_path: Path) -> Non
 
     os.close(fd)
     check_target(path, {}, overwrite=True, is_binary=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no terminals of this kind")
+def test_a_binary_file_is_not_written_to_a_terminal() -> None:
+    """Text is, and either goes to a pipe; a standard output that is closed, or only read from, is none."""
+    master, terminal = os.openpty()
+    reading, writing = os.pipe()
+
+    with standard_output(terminal):
+        check_target("-", {}, overwrite=False, is_binary=False)
+        with pytest.raises(OutputError, match="the terminal cannot show a binary file"):
+            check_target("-", {}, overwrite=False, is_binary=True)
+    with standard_output(writing):
+        check_target("-", {}, overwrite=False, is_binary=True)
+    for closed in (None, reading):
+        with standard_output(closed), pytest.raises(OutputError, match="standard output is closed"):
+            check_target("-", {}, overwrite=False, is_binary=False)
+
+    for fd in (master, terminal, reading, writing):
+        os.close(fd)
+
+
+def test_standard_output_takes_the_blocks_of_an_export() -> None:
+    """As they come, packed if that is asked for; it stays open."""
+    reading, writing = os.pipe()
+
+    with standard_output(writing):
+        write_target("-", [b"one\n", b"two\n"], "", overwrite=False)
+        write_target("-", [b"three\n"], "gzip", overwrite=False)
+    os.close(writing)
+
+    with os.fdopen(reading, "rb") as file:
+        received = file.read()
+    assert received[:8] == b"one\ntwo\n"
+    assert gzip.decompress(received[8:]) == b"three\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no named pipes of this kind")
+def test_a_named_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    """Without ``--overwrite``: nothing is lost. Its reader must be there."""
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    check_target(path, {}, overwrite=False, is_binary=True)
+    with pytest.raises(OutputError, match="is a pipe that nobody reads"):
+        write_target(path, [b"lost"], "", overwrite=False)
+
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_target(path, [b"one\n", b"two\n"], "", overwrite=False)
+
+    assert os.read(fd, 99) == b"one\ntwo\n"
+    assert stat.S_ISFIFO(os.stat(path).st_mode)  # noqa: PTH116
+    os.close(fd)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    """Before anything is read."""
+    with pytest.raises(OutputError, match="cannot be written"):
+        check_target(str(tmp_path / name), {}, overwrite=False, is_binary=False)
+
+
+def test_files_that_are_not_there_are_not_the_target(tmp_path: Path) -> None:
+    """The input may have gone since the run, and its name may be one that no file can have."""
+    (tmp_path / "x").write_text("old")
+    others = {str(tmp_path / "gone.jsonl"): "the input", "a\0b": "the input"}
+
+    check_target(str(tmp_path / "x"), others, overwrite=True, is_binary=False)
+
+
+def test_a_file_that_may_not_be_read_can_be_replaced(tmp_path: Path) -> None:
+    """Whether a run is writing it cannot be seen; who may write to the folder may replace it."""
+    (tmp_path / "x").write_text("old")
+
+    check_target(str(tmp_path / "x"), {}, overwrite=True, is_binary=False, disk=failing(open=errno.EACCES))
+
+
+@pytest.mark.parametrize(("path", "why"), [("", "the path is empty"), ("new/", "is a directory"), (".", "is a dir")])
+def test_a_folder_is_no_target(path: str, why: str) -> None:
+    """Nor is one that is not there yet."""
+    with pytest.raises(OutputError, match=why) as caught:
+        check_target(path, {}, overwrite=True, is_binary=False)
+
+    assert caught.value.hint == "name a file to write to (-o)"

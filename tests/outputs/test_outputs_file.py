@@ -655,3 +655,47 @@ def test_a_dash_is_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     os.write(1, b"still open")
 
     assert capfd.readouterr().out == result_line(1).decode() + "still open"
+
+
+def test_rows_with_cut_answers_may_be_resent(path: Path) -> None:
+    """Those of the rows that are sent, and only successes; until they are dropped the file is as it was."""
+    lines = write_lines(
+        path,
+        result_line(3, finish_reason="length"),
+        result_line(1),
+        result_line(2, finish_reason="length"),
+        result_line(4, status="failed", finish_reason="length"),
+        result_line(9, finish_reason="length"),
+    )
+    output = open_output(path)
+
+    output.find_cut_answers(lambda line: b'"finish_reason":"length"' in line, up_to=5)
+    before = path.read_bytes()
+    output.drop_cut_answers()
+    output.close()
+
+    assert before == b"".join(lines)
+    assert path.read_bytes() == b"".join(lines[at] for at in (1, 3, 4))
+
+
+def test_cut_answers_of_a_file_that_cannot_be_read_are_not_looked_for(path: Path) -> None:
+    """The error names the file, and nothing is dropped."""
+    [line] = write_lines(path, result_line(1, finish_reason="length"))
+
+    class Unreadable(Filesystem):
+        broken = False
+
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            if self.broken:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().pread(fd, size, offset)
+
+    disk = Unreadable()
+    output = open_output(path, disk=disk)
+    disk.broken = True
+
+    with pytest.raises(WriteError, match=r"out\.jsonl"):
+        output.find_cut_answers(lambda _: True, up_to=None)
+
+    output.close()
+    assert path.read_bytes() == line

@@ -41,6 +41,16 @@ def test_an_input_is_its_default_output(prompts: Path, results: Path) -> None:
     assert find_output(prompts) == results
 
 
+def test_a_saved_data_set_is_its_default_output(tmp_path: Path) -> None:
+    """The folder that `datasets` has made is an input; any other folder is left to the reader."""
+    (tmp_path / "data").mkdir()
+    assert find_output(tmp_path / "data") == tmp_path / "data"
+
+    (tmp_path / "data" / "state.json").write_text("{}")
+
+    assert find_output(tmp_path / "data") == tmp_path / "data.results.jsonl"
+
+
 def test_an_input_without_an_output_is_refused_with_what_to_type(prompts: Path) -> None:
     """The hint has the command that makes one."""
     with pytest.raises(OutputError, match=r"there is no p\.results\.jsonl") as caught:

@@ -5,32 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from example_lines import result_line
 from failing_disk import failing
+from standard_stream import standard_output
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.outputs.open import open_output
 
 LINES = result_line(1) + result_line(2)
-
-
-@contextmanager
-def standard_output(fd: int | None) -> Iterator[None]:
-    """Descriptor 1 is closed, or a duplicate of *fd*."""
-    kept = os.dup(1)
-    os.close(1)
-    if fd is not None:
-        os.dup2(fd, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def test_an_output_whose_lines_cannot_be_synced_is_not_gone_on_with(tmp_path: Path) -> None:
@@ -104,4 +89,20 @@ def test_an_input_that_is_missing_is_not_the_outputs_fault(tmp_path: Path) -> No
     output = open_output(tmp_path / "o.jsonl", input_path=tmp_path / "missing.jsonl")
 
     assert len(output.finished) == 0
+    output.close()
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.TSV", "x.xlsx"])
+def test_a_new_output_is_no_table(tmp_path: Path, name: str) -> None:
+    """The hint says how results become one; a file of that name that is an output is one."""
+    path = tmp_path / name
+    with pytest.raises(OutputError, match="are written as JSON Lines, not as") as caught:
+        open_output(path)
+    assert "llmbatch export" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+    path.write_bytes(LINES)
+
+    output = open_output(path)
+    assert len(output.finished) == 2
     output.close()

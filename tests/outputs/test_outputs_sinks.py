@@ -50,3 +50,17 @@ async def test_a_full_sink_is_congested_until_its_consumer_has_taken_one() -> No
 
     assert (before, waited, sink.congested) == (False, True, False)
     await items.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_closed_sink_ends_with_the_rows_that_wait() -> None:
+    """It is empty until something was put, and again once that was taken."""
+    sink = QueueSink(2)
+    was_empty = sink.is_empty
+    sink.put(result(1))
+    sink.close()
+
+    filled = sink.is_empty
+    taken = [item.number async for item in sink.results()]
+
+    assert (was_empty, filled, sink.is_empty, taken) == (True, False, True, [1])
+    assert [item.number for item in sink.last([result(2)])] == [2]

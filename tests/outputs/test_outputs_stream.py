@@ -122,6 +122,40 @@ async def test_a_reader_that_goes_while_the_thread_writes_is_told_by_the_next_ca
     output.close()
 
 
+async def test_what_the_thread_has_written_is_told_by_the_next_call(pipe: Pair) -> None:
+    """With nothing behind it, nothing more is written; the stream then closes at once."""
+    loop = asyncio.get_running_loop()
+    output = ThreadedStreamOutput(pipe[1], "pipe")
+    ready = asyncio.Event()
+    output.watch_ready(loop, ready.set)
+
+    first = output.write_ready(memoryview(b"one\ntwo\n"))
+    again = output.write_ready(memoryview(b"one\ntwo\n"))  # while the thread has it, or has written it just now
+    await asyncio.wait_for(ready.wait(), 60)
+    written = again or output.write_ready(memoryview(b"one\ntwo\n"))
+    output.unwatch_ready(loop)
+    output.close()
+
+    assert (first, written, output.lines_written) == (0, 8, 2)
+    assert os.read(pipe[0], 99) == b"one\ntwo\n"
+    assert os.read(pipe[0], 99) == b""
+
+
+def test_a_stream_whose_reader_does_not_read_stays_open(pipe: Pair) -> None:
+    """Closing waits for nobody: the thread still has the descriptor, and ends once the pipe has room."""
+    fill(pipe[1])
+    output = ThreadedStreamOutput(pipe[1], "pipe")
+    output.write_ready(memoryview(b"late\n"))
+
+    output.close()
+    os.fstat(pipe[1])
+
+    received = b""
+    while not received.endswith(b"late\n"):
+        received += os.read(pipe[0], 1 << 20)
+    os.close(pipe[1])
+
+
 async def test_a_writer_that_is_abandoned_drops_what_the_reader_has_not_read(pipe: Pair) -> None:
     """It says how many lines, once; closing waits for nobody."""
     fill(pipe[1])

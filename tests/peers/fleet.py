@@ -35,7 +35,7 @@ class VirtualChannel:
     def __init__(self, hub: Hub, owner: str, *, delay: float = 0.002, loss: float = 0.0, seed: int = 1) -> None:
         self.hub, self.owner, self.delay, self.loss = hub, owner, delay, loss
         self.address, self.part = "virtual", owner
-        self.is_cut = False
+        self.is_cut, self.shares_cost = False, True
         self.sent: list[tuple[float, Message]] = []
         self._random = Random(f"{seed}:{owner}")
         self._delivered: list[Delivery] = []

@@ -14,7 +14,6 @@ MOST_ATTRIBUTES = 20
 LARGER = {
     "BreakerPolicy": 21,  # the options of a circuit, immutable
     "Outcome": 25,  # what one answer said
-    "RouteStats": 21,  # the numbers of one route, one row of the table in `status`
     "Result": 28,  # the fields of an output line, and the row as it was given
     "_Keywords": 33,  # the keywords of BatchRunner, for type checkers: no object of it exists
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections import Counter
@@ -26,6 +28,13 @@ from llmbatch.report.timeline import Bucket
 
 WALL = 1_795_744_800.0  # 2026-11-27 02:00 UTC
 HOSTILE = "</td></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&\x1b[2J\u202e\ud800\x00"
+
+
+def sha256(text: str) -> str:
+    """As a policy names a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
 VOID = {"meta", "br", "rect", "path", "link", "img"}
 
 
@@ -37,6 +46,8 @@ class Page(HTMLParser):
         self.tags: Counter[str] = Counter()
         self.attributes: list[tuple[str, str]] = []
         self.text: list[str] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.pictures: list[dict[str, str | None]] = []
         self._open: list[str] = []
         self.feed(text)
         self.close()
@@ -45,6 +56,10 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags[tag] += 1
         self.attributes += [(name, value or "") for name, value in attrs]
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+        if tag == "svg":
+            self.pictures.append(dict(attrs))
         names = [name for name, _ in attrs]
         assert len(names) == len(set(names)), (tag, names)
         if tag not in VOID or (tag == "rect" and not (self.get_starttag_text() or "").endswith("/>")):
@@ -59,7 +74,15 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text.append(data)
+        if self._open[-1:] == ["script"]:
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif self._open[-1:] != ["style"]:
+            self.text.append(data)
+
+
+def without_scripts(text: str) -> str:
+    """The page without what its scripts say."""
+    return re.sub(r"(<script[^>]*>).*?(</script>)", r"\1\2", text, flags=re.S)
 
 
 def history(*values: dict[str, Any]) -> History:
@@ -202,14 +225,23 @@ def test_the_page_is_whole_and_loads_nothing() -> None:
     page = Page(text)
 
     assert text.startswith(PAGE_START)
-    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
-    assert not page.tags.keys() & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a"}
-    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "action")]
-    assert not re.search(r"url\(|@import|https?://", text)
+    policy = dict(item.split(" ", 1) for item in re.findall('Policy" content="([^"]*)"', text)[0].split("; "))
+    (data, points), (plain, script) = page.scripts
+    assert (data, plain) == ({"type": "application/json", "id": "chart-data"}, {})
+    assert json.loads(points)["buckets"]
+    style = re.findall("<style>(.*)</style>", text, re.S)[0]
+    assert policy["default-src"] == "'none'"
+    assert (policy["script-src"], policy["style-src"]) == (sha256(script), sha256(style))
+    assert not page.tags.keys() & {"link", "img", "iframe", "object", "embed", "base", "form", "a"}
+    assert not [
+        name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "action", "style")
+    ]
+    assert not re.search(r"url\(|@import|https?://", without_scripts(text))
+    assert not re.search(r"fetch\(|XMLHttpRequest|EventSource|WebSocket|import\(|sendBeacon", script)
     ids = [value for name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
     assert page.tags["svg"] >= 9
-    assert page.attributes.count(("role", "img")) == page.tags["svg"]
+    assert all("aria-hidden" in one or (one["role"] == "img" and one["aria-label"]) for one in page.pictures)
     assert all(value for name, value in page.attributes if name == "aria-label")
     assert page.tags["h1"] == page.tags["main"] == 1
     for words in ("too long by 4", "slow one", "slow disk", "--retry-failed", "US$ 3.12", "context_length_exceeded"):
@@ -262,9 +294,11 @@ def test_hostile_text_and_numbers_stay_text(state: Any, zone: Any) -> None:
     text = build_page(replace(hostile_report(), state=state, zone=zone))
     page = Page(text)
 
-    assert page.tags["script"] == page.tags["img"] == 0
+    assert [attributes.get("type") for attributes, _ in page.scripts] == ["application/json", None]
+    assert json.loads(page.scripts[0][1])["shades"]
+    assert page.tags["img"] == 0
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", without_scripts(text))
     assert text.encode()
     assert "\\x1b[2J" in text
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from llmbatch.core.calls import Outcome
-from llmbatch.route.base import RouteHistory, RoutePolicy
+from llmbatch.route.base import RoutePolicy
 from llmbatch.route.calls import Call, CallKind
 from llmbatch.route.decisions import Decision
+from llmbatch.route.history import RouteHistory
 from llmbatch.route.outage import Candidates
 from llmbatch.route.route import RouteState
 

@@ -7,8 +7,9 @@ import math
 import pytest
 from route_states import BAD_ROW, FAILED, GOOD, NO_MONEY, THROTTLED, Story, waiting
 
-from llmbatch.route.base import RouteHistory, RoutePolicy
+from llmbatch.route.base import RoutePolicy
 from llmbatch.route.decisions import HoldForEvidence, RetryAt
+from llmbatch.route.history import RouteHistory
 from llmbatch.route.route import RouteState
 
 

@@ -524,7 +524,7 @@ def test_a_key_that_a_probe_finds_refused_confirms_no_outage() -> None:
 
 
 def test_an_outage_that_a_stop_left_untold_does_not_end_either() -> None:
-    """A probe found no host, then a call of before succeeded: the stop is taken back, and no end is told."""
+    """A probe found no host, then a call of before succeeded: the stop is taken back, and probes go on."""
     story = Story(ever=False)
     early = story.send(50)
     story.open(UNREACHABLE)
@@ -533,6 +533,8 @@ def test_an_outage_that_a_stop_left_untold_does_not_end_either() -> None:
     assert kinds(story.probe(103, UNKNOWN_HOST)) == ["CircuitMoved", "ParkUntil"]
 
     assert "OutageOver" not in kinds(story.come(early, GOOD))
+    assert [story.route.is_stopping, story.route.is_closed] == [False, False]
+    story.probe(0, GOOD, "ping")
     assert story.route.is_closed
 
 

@@ -172,4 +172,13 @@ def test_every_option_but_those_of_the_terminal_is_a_keyword_of_the_library() ->
     for function in (BatchRunner.__init__, BatchRunner.run):
         keywords |= inspect.signature(function).parameters.keys()
 
-    assert OPTIONS.keys() - keywords == {"env_file", "dry_run", "progress", "quiet", "json"}
+    assert OPTIONS.keys() - keywords == {
+        "env_file",
+        "dry_run",
+        "progress",
+        "report",
+        "metrics_port",
+        "otel",
+        "quiet",
+        "json",
+    }

@@ -66,3 +66,21 @@ def test_bad_last_rows_of_a_tenant_fail_while_the_route_answers(simulate: Simula
 
     assert story.statuses == {"success": 10, "failed": count}
     assert story.seconds < 600
+
+
+@pytest.mark.parametrize("how", [None, 400, 503])
+@pytest.mark.parametrize("good", [0, 20])
+def test_an_outage_that_many_tenants_with_few_rows_meet_costs_none_of_them(
+    simulate: Simulate, good: int, how: int | None
+) -> None:
+    """No tenant has as many rows as open a circuit; all of them together have."""
+    if how == 400 and not good:
+        pytest.skip("refused from the first row on, a run stops")
+    rows = [row for tenant in range(20) for row in rows_of(f"tenant {tenant}", 3)]
+
+    story = simulate(
+        rows, wrap=lambda transport: DownAfter(transport, good, 590.0, how), concurrency=4, recovery_timeout=30.0, **KEY
+    )
+
+    assert story.statuses == {"success": 60}
+    assert story.seconds < 900

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from llmbatch import BatchRunner, Event, UsageError, run_job
-from llmbatch.core.events import RunEnded, RunStarted
+from llmbatch.core.call_details import CallDetails
+from llmbatch.core.events import CallEnded, Notice, RunEnded, RunStarted
 from llmbatch.sim.virtual import run_virtual
 
 
@@ -227,3 +228,57 @@ async def test_a_lambda_around_an_async_observer_was_called_and_never_awaited(ca
     assert [result.ok for result in results] == [True, True]
     assert [record.name for record in caplog.records].count("llmbatch.observers") == 1
     assert "is async" in caplog.text
+
+
+class Closer(Watcher):
+    """Also asks for what is known of each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[CallDetails] = []
+
+    def observe_call(self, details: CallDetails) -> None:
+        self.calls.append(details)
+
+
+async def test_an_observer_can_ask_for_more_of_each_call() -> None:
+    """Before the event that says that it has ended, with the outcome; in the same order."""
+    closer = Closer()
+    await BatchRunner(echo, observers=[closer], concurrency=3).map(range(10))
+
+    ended = [event for event in closer.events if isinstance(event, CallEnded)]
+    assert len(closer.calls) == 10
+    assert [(call.label, call.call, call.row) for call in closer.calls] == [
+        (event.route, event.call, event.row) for event in ended
+    ]
+    assert {call.outcome.value for call in closer.calls if call.outcome is not None} == set(range(10))
+
+
+async def test_an_observer_that_fails_over_a_call_is_ignored_from_then_on() -> None:
+    """It cannot fail a run, and the others go on."""
+
+    class Failing(Closer):
+        def observe_call(self, details: CallDetails) -> None:
+            super().observe_call(details)
+            raise RuntimeError("broken")
+
+    failing, closer = Failing(), Closer()
+    results = await BatchRunner(echo, observers=[failing, closer]).map(range(10))
+
+    assert all(result.ok for result in results)
+    assert len(failing.calls) == 1
+    assert len(closer.calls) == 10
+    assert any(isinstance(event, Notice) and "Failing failed" in event.message for event in closer.events)
+
+
+async def test_what_is_known_of_a_call_holds_no_key(tmp_path: Path) -> None:
+    """Neither headers nor the request's body."""
+    closer = Closer()
+    key = "sk-live-0123456789abcdefghij"
+    environ = {"OPENAI_API_KEY": key, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    runner = BatchRunner("openai/m", observers=[closer], environ=environ, on_outage="defer", max_outage=1)
+    await runner.map(["a secret prompt"])
+
+    assert closer.calls
+    assert key not in repr(closer.calls)
+    assert "secret prompt" not in repr(closer.calls)

@@ -198,7 +198,9 @@ class Watch:
             del self._due[route]
             # What is still in flight is carried already; two more are no stampede, nor is one for each that ends.
             carried = sum(place[0] == route for place in self._place) - sending
-            self._ramps[route] = Ramp(2 + carried, "a wait")
+            unused = self._ramps.get(route)
+            earned = unused.good if unused is not None and not unused.sent else 0
+            self._ramps[route] = Ramp(2 + carried + earned, "a wait")
         return self._ramps.get(route)
 
     def _on_answer(self, event: CallEnded) -> None:
@@ -241,7 +243,7 @@ class Watch:
             if streak and not answers and self._newest_success[route] < self._newest_failure[route]:
                 self._break("claim 5: the circuit closed by a call that was sent before others failed")
             self._unproven[route].clear()
-            if confirmed:
+            if confirmed or "failure" in answers:  # what failed with a probe speaks against no row
                 self._failing[route].clear()
             self._closings[route].append(self._world + event.at)
             start = 2 if confirmed else max(2, self._plan.options["concurrency"] // 2)
@@ -269,9 +271,10 @@ class Watch:
         calls = [call for call in self._provider.sent[self._first_call :] if call.route == event.route]
         newest = max((call.number for call in calls if call.fate == "good" and call.ended < math.inf), default=0)
         heard = [call for call in calls if call.fate == "throttled" and newest < call.number and call.ended < math.inf]
-        if len(heard) != 1 or not heard[0].hint_until or heard[0].probe or heard[0].check:
+        now = self._world + event.at
+        if len(heard) != 1 or heard[0].hint_until <= now or heard[0].probe or heard[0].check:
             return
-        until = self._world + event.at + event.pause
+        until = now + event.pause
         if until >= heard[0].hint_until - 1e-3 and any(
             call.ended == math.inf and call.number > heard[0].number for call in calls
         ):

@@ -91,6 +91,34 @@ class SchemaAsker:
             case _:
                 pass
 
+    def ask_otherwise(self, endpoint: str, body: bytes) -> bytes | None:
+        """The request *body* asking in the next way, for a model that refuses this one; None if there is none.
+
+        Chat: ``json_schema``, then ``json_object`` with the schema in the system prompt, then the system prompt alone;
+        responses and messages: the latter; completions: no way, so that a repair is the first to tell the schema. A
+        body that was not asked by :meth:`ask` has none.
+        """
+        members = split_object(body.decode()) or {}
+        form = members.get("response_format")
+        match endpoint:
+            case "chat" if form == self._chat:
+                members["response_format"] = _OBJECT
+                members["messages"] = _instructed(members["messages"], self._instruction)
+            case "chat" if form == _OBJECT and dumps(self._instruction)[1:-1] in members["messages"]:
+                del members["response_format"]
+            case "completions" if form == self._chat:
+                del members["response_format"]
+            case "responses" if form == self._chat:
+                del members["response_format"]
+                members["instructions"] = _extended(members.get("instructions"), self._instruction)
+            case "responses" if _drop_format(members, "text", self._responses):
+                members["instructions"] = _extended(members.get("instructions"), self._instruction)
+            case "messages" if _drop_format(members, "output_config", self._messages):
+                members["system"] = _extended(members.get("system"), self._instruction)
+            case _:
+                return None
+        return to_bytes(members)
+
     def is_asked_in(self, body: bytes) -> bool:
         """Whether the request *body* tells the model the schema."""
         texts = (self._chat, self._responses, self._messages, dumps(self.text)[1:-1])
@@ -103,6 +131,18 @@ def _set_format(members: dict[str, str], name: str, form: str) -> None:
     inner = {} if own is None or own == "null" else split_object(own) if own.startswith("{") else None
     if inner is not None and inner.get("format", "null") == "null":
         members[name] = to_bytes({**inner, "format": form}).decode()
+
+
+def _drop_format(members: dict[str, str], name: str, form: str | None) -> bool:
+    """Remove the member ``format`` of the object *name*; False if it is not *form*."""
+    inner = split_object(members[name]) if name in members else None
+    if form is None or inner is None or inner.pop("format", None) != form:
+        return False
+    if inner:
+        members[name] = to_bytes(inner).decode()
+    else:
+        del members[name]
+    return True
 
 
 def _extended(system: str | None, instruction: str) -> str:

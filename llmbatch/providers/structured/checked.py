@@ -6,7 +6,7 @@ that does not fit is the row's fault alone: for the route its call was a success
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from llmbatch.core.calls import Outcome, Parsed, Request, Route
 from llmbatch.core.ports import Provider
 from llmbatch.core.rows import Row
 from llmbatch.providers.structured.ask import SchemaAsker
+from llmbatch.providers.structured.refused_forms import RefusedForms, names_the_form
 from llmbatch.providers.structured.repair import answer_text, repair_request
 from llmbatch.providers.structured.schema import AnswerSchema, Misfit
 
@@ -31,14 +32,24 @@ class CheckedProvider:
         schema: what answers must be.
         lenient: whether JSON inside fences or prose counts.
         repair: how often a row is asked again, at most.
+        warn: is told once of each model that refuses to be asked in the usual way.
     """
 
-    def __init__(self, inner: Provider, schema: AnswerSchema, *, lenient: bool, repair: int) -> None:
+    def __init__(
+        self,
+        inner: Provider,
+        schema: AnswerSchema,
+        *,
+        lenient: bool,
+        repair: int,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self._inner = inner
         self._schema = schema
         self._lenient = lenient
         self._repair = repair
         self._asker = SchemaAsker(schema)
+        self._refused = RefusedForms(self._asker, warn)
 
     def __getattr__(self, name: str) -> Any:
         """The optional methods of the inner provider, such as ``check_model``."""
@@ -67,12 +78,41 @@ class CheckedProvider:
         return self._inner.ping(like)
 
     async def call(self, request: Request, row: Row | None, *, timeout: float) -> Outcome:  # noqa: ASYNC109
-        """Send once, check the answer, and ask again if it does not fit. Raises only cancellation."""
-        outcome = await self._inner.call(request, row, timeout=timeout)
-        if row is None or outcome.verdict != "success":
+        """Send once, check the answer, and ask again if it does not fit. Raises only cancellation.
+
+        Where the model refuses the way in which the schema is asked for, and not the request itself, the request is
+        sent in another way at once.
+        """
+        if row is None:
+            return await self._inner.call(request, row, timeout=timeout)
+        sent, steps = self._refused.as_taken(request)
+        outcome = await self._inner.call(sent, row, timeout=timeout)
+        if names_the_form(outcome):
+            outcome, sent = await self._ask_otherwise(outcome, sent, steps, row, timeout=timeout)
+        if outcome.verdict != "success":
             return outcome
         found = self._check(outcome, request)
-        return _fitting(outcome, found) if isinstance(found, Parsed) else self._misfit(outcome, request, found)
+        return _fitting(outcome, found) if isinstance(found, Parsed) else self._misfit(outcome, request, found, sent)
+
+    async def _ask_otherwise(
+        self,
+        refusal: Outcome,
+        sent: Request,
+        steps: int,
+        row: Row,
+        *,
+        timeout: float,  # noqa: ASYNC109
+    ) -> tuple[Outcome, Request]:
+        """Send *sent*, which got *refusal*, in other ways until one is not refused; else the first refusal."""
+        last = sent
+        while (following := self._refused.next(last)) is not None:
+            last, steps = following, steps + 1
+            outcome = await self._inner.call(last, row, timeout=timeout)
+            if not names_the_form(outcome):
+                if outcome.verdict == "success":
+                    self._refused.learn(sent.route, steps, refusal)
+                return outcome, last
+        return refusal, sent
 
     def admit(self, known: Outcome, request: Request) -> Outcome | None:
         """*known*, an answer that needs no call, as it would have been received; None if it does not fit."""
@@ -82,7 +122,7 @@ class CheckedProvider:
     def _check(self, outcome: Outcome, request: Request) -> Parsed | Misfit:
         return self._schema.check(answer_text(outcome, request.endpoint), lenient=self._lenient)
 
-    def _misfit(self, outcome: Outcome, request: Request, misfit: Misfit) -> Outcome:
+    def _misfit(self, outcome: Outcome, request: Request, misfit: Misfit, sent: Request) -> Outcome:
         if outcome.finish_reason == "length":
             message = (
                 f"the answer was cut at its token limit (finish_reason length), and does not fit: {misfit.message}"
@@ -90,7 +130,7 @@ class CheckedProvider:
             return replace(outcome, row_is_bad=True, code="truncated", message=message)
         follow_up = None
         if request.follow_ups < self._repair:
-            told = "" if self._asker.is_asked_in(request.body) else self._asker.text
+            told = "" if self._asker.is_asked_in(sent.body) else self._asker.text
             follow_up = repair_request(request, outcome, misfit, schema=told)
         return replace(
             outcome, row_is_bad=follow_up is None, code=MISMATCH, message=misfit.message, follow_up=follow_up

@@ -7,12 +7,37 @@ from datetime import tzinfo
 from decimal import Decimal
 from typing import Literal
 
+from llmbatch.core.raw_json import JSON
 from llmbatch.report.history import History
 from llmbatch.report.journal import Journal, Outage
 from llmbatch.report.output_lines import FailureGroup, LineRoute
 from llmbatch.report.row_spread import RowSpread
 
-__all__ = ["RunReport"]
+__all__ = ["LatestRow", "RunNow", "RunReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunNow:
+    """A run that goes on, at this instant."""
+
+    rows_per_s: float
+    in_flight: int
+    eta_s: float | None
+    """Seconds left, where that can be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatestRow:
+    """One of the rows that ended last. ``prompt`` and ``answer`` are None where they are not to be shown."""
+
+    number: int
+    id: JSON
+    failed: bool
+    code: str
+    latency_s: float | None
+    model: str
+    prompt: str | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +77,12 @@ class RunReport:
     cached: int = 0
     cut_answers: int = 0
     answers_without_text: int = 0
+    now: RunNow | None = None
+    """None where no run goes on, or none that tells."""
+    latest: list[LatestRow] = field(default_factory=list)
+    """The newest first; empty on a page that is not live."""
+    lines_read: int | None = None
+    """How many lines ``failures``, ``routes`` and ``spread`` are made from, where not all have been read yet."""
     made_at: float
     """When the files were read."""
     version: str

@@ -5,294 +5,115 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from llmbatch.money.text import usd
-from llmbatch.report.histogram import LatencyHistogram
-from llmbatch.report.html.charts import bar_chart
+from llmbatch.report.html.assets import chart_script, digest, style_sheet
+from llmbatch.report.html.axis import TimeAxis, known_buckets
+from llmbatch.report.html.chart_data import chart_data, in_script
 from llmbatch.report.html.data import RunReport
-from llmbatch.report.html.style import STYLE
-from llmbatch.report.html.text import day_and_clock, escaped, number, offset, table, without_passwords
-from llmbatch.report.html.timeline_section import outage_table, time_section
-from llmbatch.report.html.verdict import state_of, verdict
-from llmbatch.report.journal import from_iso
-from llmbatch.report.output_lines import LineRoute
-from llmbatch.report.words import count, duration, plural, rate
+from llmbatch.report.html.sections import SECTIONS, file_name, header
+from llmbatch.report.html.text import day_and_clock, escaped, offset
+from llmbatch.report.html.timeline_section import numbers_table, span_words, time_section
+from llmbatch.report.html.verdict import state_of
 
-__all__ = ["PAGE_START", "build_page"]
+__all__ = ["PAGE_START", "build_live_page", "build_page", "live_head", "live_parts", "page_title"]
 
 PAGE_START = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="llmbatch report'
 )
 """What every page starts with: by it a page of an earlier report is known."""
 
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_MOST_ROUTES = 50
-_MOST_CODES = 30
-_MOST_RUNS = 20
-_MOST_NOTICES = 50
-_LARGEST = 10**15
-
 
 def build_page(report: RunReport) -> str:
     """The document, well-formed and self-contained."""
-    return "".join(_pieces(report))
+    return "".join(_whole(report))
 
 
-def _pieces(report: RunReport) -> Iterable[str]:
-    word, kind = state_of(report)
-    sentence = verdict(report)
-    yield f'{PAGE_START} {escaped(report.version)}">\n'
-    yield f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    yield '<meta name="referrer" content="no-referrer">\n<meta name="color-scheme" content="light dark">\n'
-    yield f"<title>{escaped(word)}: {escaped(_name(report.output), 200)}</title>\n<style>{STYLE}</style>\n</head>\n"
-    yield f'<body>\n<main>\n<header>\n<p><span class="state {kind}">{escaped(word)}</span> '
-    yield f"<code>{escaped(_name(report.output), 200)}</code></p>\n<h1>{escaped(sentence, 2000)}</h1>\n"
-    yield f'<p class="dim">{_times(report)}</p>\n'
-    yield f'<p class="next"><b>Next:</b> {escaped(without_passwords(report.next), 4000)}</p>\n'
-    yield f"{_tiles(report)}</header>\n"
-    yield _section("What happened when", time_section(report))
-    if report.outages:
-        yield _section("Outages", outage_table(report))
-    yield _section("Why rows failed", _failures(report))
-    if report.history.errors:
-        yield _section("Failed calls", _errors(report))
-    yield _section("Latency and tokens", _distributions(report))
-    if report.routes:
-        yield _section("Models and cost", _routes(report))
-    if report.spread.slowest():
-        yield _section("Slowest rows", _slowest(report))
-    if report.history.notices:
-        yield _section("Notices", _notices(report))
-    yield _section("Settings and runs", _settings(report))
-    yield f"<footer>Made by llmbatch {escaped(report.version)} from <code>{escaped(report.output)}</code> "
-    yield f"at {day_and_clock(report.made_at, report.zone, seconds=True)} ({offset(report.made_at, report.zone)}). "
-    yield "This page is one file: it loads nothing and runs no script.</footer>\n</main>\n</body>\n</html>\n"
+def build_live_page(report: RunReport, *, events: str, up: str = "") -> str:
+    """The document of a server: style and scripts have paths of their own, and updates come from the path *events*.
+
+    *up*: the path of the list of outputs; empty where there is none.
+    """
+    return "".join(_served(report, events, up))
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{html.escape(title)}</h2>\n{content}</section>\n" if content else ""
-
-
-def _name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2] or path
-
-
-def _times(report: RunReport) -> str:
-    if report.began is None:
-        return "When it ran is not known."
-    zone = report.zone
-    text = f"Began {day_and_clock(report.began, zone)}"
-    if report.ended is not None:
-        word = "last seen" if report.was_killed else "ended"
-        text += f", {word} {day_and_clock(report.ended, zone)}, after {duration(report.ended - report.began)}"
-    elif report.state == "running":
-        text += f", running for {duration(report.made_at - report.began)}"
-    runs = report.journal.runs
-    return escaped(f"{text}{f', {runs:,} runs' if runs > 1 else ''} ({offset(report.began, zone)}).")
-
-
-def _tiles(report: RunReport) -> str:
-    facts = [("answered", f"{report.success:,}"), ("failed", f"{report.failed:,}")]
-    if report.rows_left:
-        facts.append(("not done", f"{'~' if report.total_is_estimate else ''}{report.rows_left:,}"))
-    if report.deferred_rows:
-        facts.append(("deferred", f"{report.deferred_rows:,}"))
-    cost = report.cost_usd
-    facts.append(("cost", "unknown" if cost is None else usd(cost)))
-    number_of_outages = len(report.outages) + report.journal.dropped
-    facts.append(("outages", f"{number_of_outages:,}"))
-    latency = _latency(report.routes)
-    if latency.count:
-        p50, p95 = latency.quantile(0.5), latency.quantile(0.95)
-        facts.append(("latency p50, p95", f"{duration(p50)}, {duration(p95)}"))
-    if report.spread.input_tokens.count:
-        tokens = f"{_count(report.spread.input_tokens.total)} in, {_count(report.spread.output_tokens.total)} out"
-        facts.append(("tokens", tokens))
-    for name, value in (
-        ("cached", report.cached),
-        ("cut at the token limit", report.cut_answers),
-        ("without text", report.answers_without_text),
-    ):
-        if value:
-            facts.append((name, f"{value:,}"))
-    items = "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in facts)
-    return f'<dl class="tiles">{items}</dl>\n'
-
-
-def _latency(routes: Iterable[LineRoute]) -> LatencyHistogram:
-    latency = LatencyHistogram()
-    for route in routes:
-        latency.include(route.latency)
-    return latency
-
-
-def _count(value: int) -> str:
-    return count(min(value, _LARGEST))
-
-
-def _failures(report: RunReport) -> str:
-    if not report.failures:
-        return "<p>No row has failed.</p>\n" if report.rows else ""
-    parts = []
-    for group in report.failures[:_MOST_CODES]:
-        parts.append(f"<h3><code>{escaped(group.code, 80)}</code> {plural(group.count, 'row')}</h3>\n")
-        rows = [
-            [
-                f'<code class="name">{escaped(row.id, 100)}</code>',
-                f"{group.messages.get(row.message, 1):,}",
-                f'<span class="long">{escaped(row.message, 300) or "(no message)"}</span>',
-            ]
-            for row in group.examples
-        ]
-        parts.append(
-            table(f"Examples of {group.code[:80]}", ["row, such as", "rows", "message"], rows, numeric=frozenset({1}))
-        )
-    more = len(report.failures) - _MOST_CODES
-    if more > 0:
-        parts.append(f"<p>{plural(more, 'more code')}: llmbatch failed lists them.</p>\n")
-    return "".join(parts)
-
-
-def _errors(report: RunReport) -> str:
-    """Failed attempts, most of which were repeated with success."""
-    rows = []
-    for error in sorted(report.history.errors.values(), key=lambda one: -one.count)[:_MOST_CODES]:
-        examples = "".join(
-            f"<li>{escaped(one.get('message'), 200) or '(no message)'} "
-            f'<span class="dim">row {escaped(one.get("row"), 30)}, {escaped(one.get("route"), 100)}</span></li>'
-            for one in error.examples
-        )
-        shown = f"<details><summary>{plural(len(error.examples), 'example')}</summary><ul>{examples}</ul></details>"
-        rows.append([f'<code class="name">{escaped(error.code, 80)}</code>', f"{min(error.count, _LARGEST):,}", shown])
-    intro = "<p>Calls that failed, of all runs. Rows were sent again; those that failed for good are above.</p>\n"
-    return intro + table("Failed calls by code", ["code", "calls", "examples"], rows, numeric=frozenset({1}))
-
-
-def _distributions(report: RunReport) -> str:
-    charts = []
-    latency = _latency(report.routes)
-    if latency.count:
-        bars = [(f"{_seconds(low)} to {_seconds(high)}", rows) for low, high, rows in latency.bars()]
-        p50, p95, p99 = (duration(latency.quantile(share)) for share in (0.5, 0.95, 0.99))
-        label = f"Latency of {latency.count:,} answered rows: half within {p50}, 95 % within {p95}, 99 % within {p99}"
-        charts.append((bar_chart(f"Latency: p50 {p50}, p95 {p95}, p99 {p99}", bars, label, "p50"), "latency", bars))
-    for name, kind, tokens in (
-        ("Input tokens", "in", report.spread.input_tokens),
-        ("Output tokens", "out", report.spread.output_tokens),
-    ):
-        if tokens.count and tokens.total:
-            spans = [(f"{_count(low)} to {_count(high - 1)}", rows) for low, high, rows in tokens.bars()]
-            label = f"{name} of {tokens.count:,} rows: {_count(tokens.total)} in all"
-            title = f"{name}: {number(tokens.total / tokens.count)} per row"
-            charts.append((bar_chart(title, spans, label, kind), name.lower(), spans))
-    if not charts:
-        return "<p>No answered row tells its latency or tokens.</p>\n" if report.rows else ""
-    tables = "".join(
-        f"<h3>{html.escape(name.capitalize())}</h3>"
-        + table(
-            name.capitalize(),
-            ["range", "rows"],
-            [[html.escape(words), f"{rows:,}"] for words, rows in bars],
-            numeric=frozenset({1}),
-        )
-        for _, name, bars in charts
+def live_head(title: str, events: str) -> str:
+    """The start of a page that a server keeps up to date, as far as its body's first element. All is HTML."""
+    return (
+        f'{PAGE_START}">\n{_META}'
+        f'<title>{title}</title>\n<link rel="icon" href="data:,">\n'
+        f'<link rel="stylesheet" href="/static/page.css">\n<script src="/static/page.js" defer></script>\n'
+        f'</head>\n<body data-events="{events}">\n<main>\n'
+        '<p id="live" class="dim" role="status">Not live: scripts are off. Reload the page to see what is new.</p>\n'
     )
-    pictures = "".join(chart for chart, _, _ in charts)
-    return f'<div class="charts">{pictures}</div>\n<details><summary>The same in numbers</summary>{tables}</details>\n'
 
 
-def _seconds(value: float) -> str:
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s" if value < 100 else duration(value)
+def page_title(report: RunReport) -> str:
+    """The document's title, not escaped."""
+    return f"{state_of(report)[0]}: {file_name(report.output)[:200]}"
 
 
-def _routes(report: RunReport) -> str:
-    routes = sorted(report.routes, key=lambda route: (-(route.cost_usd or 0), -route.rows, route.label))
-    total = float(report.cost_usd or 0)
-    rows = []
-    for route in routes[:_MOST_ROUTES]:
-        speed = report.journal.rows_per_s(route.label)
-        if route.cost_usd is None:
-            cost = "unknown"
-        else:
-            share = min(100.0, max(0.0, 100 * float(route.cost_usd) / total)) if total > 0 else 0.0
-            cost = f'{escaped(usd(route.cost_usd))}<span class="share" style="width:{share:.1f}%"></span>'
-        rows.append(
-            [
-                f'<span class="name">{escaped(route.label, 200)}</span>',
-                f"{route.rows:,}",
-                f"{route.failed:,}",
-                "" if speed is None else rate(speed),
-                duration(route.latency.quantile(0.5)) if route.latency.count else "",
-                duration(route.latency.quantile(0.95)) if route.latency.count else "",
-                _count(route.input_tokens),
-                _count(route.output_tokens),
-                cost,
-            ]
-        )
-    heads = ["model", "rows", "failed", "speed", "p50", "p95", "tokens in", "tokens out", "cost"]
-    text = table("Models and cost", heads, rows, numeric=frozenset(range(1, 9)))
-    if len(routes) > _MOST_ROUTES:
-        text += f"<p>And {plural(len(routes) - _MOST_ROUTES, 'more route')}: llmbatch status --json lists all.</p>\n"
-    if report.tiers:
-        tiers = ", ".join(f"{escaped(name, 80)} {rows_of:,}" for name, rows_of in list(report.tiers.items())[:20])
-        text += f"<p>Rows by service tier: {tiers}.</p>\n"
-    return text
+def live_parts(report: RunReport, *, slow: bool = True) -> dict[str, str]:
+    """The content of the page's elements by their ids. Without *slow* only what is made at once, within a millisecond.
+
+    Empty text hides a section.
+    """
+    buckets = known_buckets(report.history.timeline.buckets())
+    parts = {"head": header(report), "outages": dict(_contents(report, {"outages"}))["outages"]}
+    parts["span"] = escaped(span_words(report, TimeAxis(buckets))) if buckets else ""
+    if slow:
+        parts["numbers"] = numbers_table(report)
+        parts |= _contents(report, {key for key, _, _ in SECTIONS} - {"outages"})
+    return parts
 
 
-def _slowest(report: RunReport) -> str:
-    rows = [
-        [
-            f'<code class="name">{escaped(row.id, 100)}</code>',
-            f"{row.number:,}" if row.number else "",
-            "over an hour" if row.latency_s > 1e9 else duration(row.latency_s),
-            "failed" if row.failed else "answered",
-            _count(row.input_tokens),
-            _count(row.output_tokens),
-            f'<span class="name">{escaped(row.route, 200)}</span>',
-        ]
-        for row in report.spread.slowest()
-    ]
-    heads = ["id", "row", "latency", "outcome", "tokens in", "tokens out", "model"]
-    return table("Slowest rows", heads, rows, numeric=frozenset({1, 2, 4, 5}))
+_META = (
+    '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    '<meta name="referrer" content="no-referrer">\n<meta name="color-scheme" content="light dark">\n'
+)
 
 
-def _notices(report: RunReport) -> str:
-    rows = []
-    for notice in report.history.notices[-_MOST_NOTICES:]:
-        at = from_iso(notice.get("at"))
-        hint = notice.get("hint")
-        said = escaped(notice.get("message"), 300) + (
-            f'<br><span class="dim">{escaped(hint, 200)}</span>' if hint else ""
-        )
-        time = "" if at is None else day_and_clock(at, report.zone, seconds=True)
-        rows.append([time, escaped(notice.get("level") or "", 20), f'<span class="long">{said}</span>'])
-    return table("Notices", ["time", "level", "notice"], rows)
+def _contents(report: RunReport, keys: set[str]) -> Iterable[tuple[str, str]]:
+    for key, title, content in SECTIONS:
+        if key in keys:
+            inside = content(report)
+            yield key, f"<h2>{html.escape(title)}</h2>\n{inside}" if inside else ""
 
 
-def _settings(report: RunReport) -> str:
-    facts = [("output", report.output), ("input", report.input), ("command", without_passwords(report.command))]
-    rows = [[html.escape(name), f'<code class="long">{escaped(text, 4000)}</code>'] for name, text in facts if text]
-    text = table("Settings", ["setting", "value"], rows)
-    runs = report.history.runs
-    if not runs:
-        return text
-    lines = []
-    for run in runs[-_MOST_RUNS:]:
-        goes_on = run is runs[-1] and report.state == "running"
-        ended = "goes on" if goes_on else "left no last word"
-        if run.ended is not None and not goes_on:
-            ended = day_and_clock(run.ended, report.zone, seconds=True)
-        lines.append(
-            [
-                day_and_clock(run.began, report.zone, seconds=True),
-                ended,
-                "" if run.exit_code is None else str(run.exit_code)[:10],
-                f"{run.concurrency:,}"[:20] if run.concurrency else "",
-                f'<span class="long">{escaped(run.reason, 300)}</span>',
-                f'<span class="long"><code>{escaped(without_passwords(run.command), 1000)}</code></span>',
-            ]
-        )
-    heads = ["began", "ended", "exit code", "concurrency", "reason", "command"]
-    earlier = len(runs) - len(lines)
-    more = f"<p>And {plural(earlier, 'earlier run')}.</p>\n" if earlier else ""
-    return text + table("Runs", heads, lines, numeric=frozenset({2, 3})) + more
+def _whole(report: RunReport) -> Iterable[str]:
+    style, script = f"\n{style_sheet()}", f"\n{chart_script()}\n"
+    policy = f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; img-src data:"
+    yield f'{PAGE_START} {escaped(report.version)}">\n'
+    yield f"<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}; base-uri 'none'; form-action 'none'\">\n"
+    yield f"{_META}<title>{escaped(page_title(report))}</title>\n<style>{style}</style>\n</head>\n"
+    yield f"<body>\n<main>\n<header>\n{header(report)}</header>\n{_time(report)}"
+    for key, content in _contents(report, {key for key, _, _ in SECTIONS}):
+        if content:
+            yield f'<section id="{key}">\n{content}</section>\n'
+    yield f"{_footer(report)} This page is one file and loads nothing.</footer>\n</main>\n"
+    yield f"<script>{script}</script>\n</body>\n</html>\n"
+
+
+def _served(report: RunReport, events: str, up: str) -> Iterable[str]:
+    yield live_head(escaped(page_title(report)), escaped(events, 4000))
+    if up:
+        yield f'<nav><a href="{escaped(up)}">All outputs</a></nav>\n'
+    yield f'<header id="head">\n{header(report)}</header>\n{_time(report)}'
+    for key, content in _contents(report, {key for key, _, _ in SECTIONS}):
+        yield f'<section id="{key}"{"" if content else " hidden"}>\n{content}</section>\n'
+    yield f"{_footer(report)}</footer>\n</main>\n</body>\n</html>\n"
+
+
+def _time(report: RunReport) -> str:
+    data = chart_data(report)
+    words = escaped(span_words(report, TimeAxis(known_buckets(report.history.timeline.buckets())))) if data else ""
+    filled = "" if data is None else f'<script type="application/json" id="chart-data">{in_script(data)}</script>\n'
+    return (
+        f'<section id="time">\n<h2>What happened when</h2>\n<p class="dim" id="span">{words}</p>\n'
+        f'<div id="plain">\n{time_section(report)}</div>\n<div id="charts" hidden></div>\n{filled}'
+        f'<div id="numbers">{numbers_table(report)}</div>\n</section>\n'
+    )
+
+
+def _footer(report: RunReport) -> str:
+    made = f"{day_and_clock(report.made_at, report.zone, seconds=True)} ({offset(report.made_at, report.zone)})"
+    source = f"<code>{escaped(report.output)}</code>"
+    return f"<footer>Made by llmbatch {escaped(report.version)} from {source} at {made}."

@@ -13,8 +13,8 @@ STYLE = """
 @media print{:root{color-scheme:light;--bg:#fff;--box:#fff;--line:#bbb;--text:#000;--dim:#333;--good:#1a7f37;
 --bad:#b01020;--mild:#7a5000;--blue:#0550ae;--violet:#6639ba;--teal:#0a5e7a;--outage:#cf222e22;--gap:#8c959f33}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}section,figure,tr{break-inside:avoid}.h{display:none}
-main{max-width:none!important}}
-*{box-sizing:border-box}
+main{max-width:none!important}.charted #plain{display:block!important}#charts,#live,nav{display:none!important}}
+*{box-sizing:border-box}[hidden]{display:none!important}
 body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 main{max-width:1400px;margin:0 auto;padding:20px}
 h1{font-size:1.45rem;line-height:1.3;margin:.3em 0 .5em;font-weight:650;overflow-wrap:anywhere}
@@ -43,9 +43,19 @@ figure{margin:0 0 14px}figcaption{font-size:.88rem;margin-bottom:3px}
 .plot .top,.plot .zero{position:absolute;z-index:1;left:5px;font-size:.72rem;color:var(--dim);pointer-events:none;
 background:var(--box);padding:0 2px;border-radius:3px}
 .plot .top{top:1px}.plot .zero{bottom:1px}
-.times{position:relative;height:1.3em;font-size:.75rem;color:var(--dim)}
-.times span{position:absolute;white-space:nowrap}.times .mid{transform:translateX(-50%)}
-.times .end{transform:translateX(-100%)}
+svg.times{display:block;width:100%;height:1.3em;font-size:.75rem;overflow:visible}.times text{fill:var(--dim)}
+.times .mid{text-anchor:middle}.times .end{text-anchor:end}
+.charted #plain{display:none}
+.controls{display:flex;flex-wrap:wrap;gap:6px;margin:.6em 0}
+button{font:inherit;font-size:.85rem;color:var(--text);background:var(--box);border:1px solid var(--line);
+border-radius:6px;padding:.2em .8em;cursor:pointer;min-height:30px}
+.cursor{display:flex;flex-wrap:wrap;align-items:center;gap:10px;margin:.4em 0 .8em;font-size:.88rem}
+#cursor{flex:1 1 240px;accent-color:var(--blue);min-width:0;margin:0}
+#readout{flex:0 1 auto;min-width:9ch;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.live-plot{background:var(--box);border:1px solid var(--line);border-radius:4px;clear:both;overflow:hidden}
+.value{display:inline-block;min-width:5ch;margin-left:.4em;text-align:left;color:var(--text);font-variant-numeric:tabular-nums}
+.u-select{background:var(--gap)}
+.u-hz .u-cursor-x{border-right-color:var(--dim)}
 .ok{--c:var(--good)}.failed{--c:var(--bad)}.throttled{--c:var(--mild)}.flight{--c:var(--blue)}.limit{--c:var(--dim)}
 .parked{--c:var(--violet)}.p50{--c:var(--teal)}.p95{--c:var(--violet)}.cost{--c:var(--teal)}.in{--c:var(--blue)}
 .out{--c:var(--violet)}.closed{--c:var(--good)}.open{--c:var(--bad)}
@@ -62,11 +72,13 @@ th,td{padding:.35em .7em;text-align:left;vertical-align:top;border-bottom:1px so
 tbody tr:last-child td{border-bottom:0}
 th{background:var(--box);white-space:nowrap;font-weight:600}td{white-space:nowrap}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
-td .share{display:block;height:4px;margin-top:3px;background:var(--teal);border-radius:2px}
+svg.share{display:block;width:100%;height:4px;margin-top:3px}.share rect{fill:var(--teal)}
 td .long,td .name{display:inline-block;white-space:normal;overflow-wrap:anywhere;min-width:8em;max-width:22em}
 td .long{min-width:15em;max-width:70em}td ul{margin:.3em 0;padding-left:1.2em;white-space:normal;min-width:15em}
 details{margin:.5em 0}summary{cursor:pointer;color:var(--blue);font-size:.9rem;padding:.2em 0}
-summary:focus-visible,.scroll:focus-visible{outline:3px solid var(--blue);outline-offset:2px}
+summary:focus-visible,.scroll:focus-visible,button:focus-visible,input:focus-visible,a:focus-visible
+{outline:3px solid var(--blue);outline-offset:2px}
+a{color:var(--blue)}nav{margin:.4em 0}
 footer{color:var(--dim);font-size:.82rem;margin:3em 0 1em}
 @media (max-width:600px){main{padding:12px}h1{font-size:1.2rem}.times .odd{display:none}.keys{float:none;display:block}
 .key{margin:0 1em 0 0}dl.tiles{grid-template-columns:1fr 1fr}}

@@ -8,7 +8,16 @@ from datetime import datetime, tzinfo
 
 from llmbatch.report.words import shown
 
-__all__ = ["clock", "day_and_clock", "escaped", "number", "offset", "table", "without_passwords"]
+__all__ = [
+    "clock",
+    "day_and_clock",
+    "escaped",
+    "number",
+    "offset",
+    "offset_seconds",
+    "table",
+    "without_passwords",
+]
 
 _find_passwords = re.compile(r"(://)[^/@\s'\"]+@")
 
@@ -51,6 +60,13 @@ def offset(wall: float, zone: tzinfo | None) -> str:
         return ""
     sign = at.strftime("%z")
     return "UTC" if sign in ("", "+0000") else f"UTC{sign[:3]}:{sign[3:5]}"
+
+
+def offset_seconds(wall: float, zone: tzinfo | None) -> int:
+    """Seconds that local time is ahead of UTC at *wall*."""
+    at = _at(wall, zone)
+    ahead = None if at is None else at.utcoffset()
+    return 0 if ahead is None else round(ahead.total_seconds())
 
 
 def number(value: float) -> str:

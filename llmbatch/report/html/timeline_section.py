@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from llmbatch.money.text import usd
 from llmbatch.report.html.axis import Column, TimeAxis, columns, known_buckets
+from llmbatch.report.html.chart_data import outage_spans
 from llmbatch.report.html.charts import Panel, Series, Shade, circuit_band, panel, time_labels
 from llmbatch.report.html.data import RunReport
+from llmbatch.report.html.panels import PANELS, series_values
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, table
-from llmbatch.report.words import duration, elided
+from llmbatch.report.words import duration
 
-__all__ = ["outage_table", "time_section"]
+__all__ = ["numbers_table", "outage_table", "span_words", "time_section"]
 
+_SAY: dict[str, Callable[[float], str]] = {"number": number, "duration": duration, "usd": usd}
 _MOST_COLUMNS = 240
 _MOST_TABLE_ROWS = 48
 _MOST_OUTAGES = 100
 
 
 def time_section(report: RunReport) -> str:
-    """The charts; where there is no history, why."""
+    """The charts as plain pictures, which a script replaces; where there is no history, why."""
     buckets = known_buckets(report.history.timeline.buckets())
     if not buckets:
         note = report.history_note or "There is no history beside the output"
@@ -31,20 +36,33 @@ def time_section(report: RunReport) -> str:
     zone = report.zone
     drawn = [panel(what, cols, shades, zone, days=days) for what in _panels(cols)]
     drawn.insert(1, circuit_band(cols, shades))
-    where = offset(axis.ended, zone)
-    span = f"{day_and_clock(axis.began, zone)} to {day_and_clock(axis.ended, zone)}, times in {where}."
-    words = " Red areas are outages." if any(shade.kind == "outage" for shade in shades) else ""
+    return "".join([*drawn, time_labels(axis, zone)])
+
+
+def span_words(report: RunReport, axis: TimeAxis) -> str:
+    """What the time axis shows, not escaped."""
+    where = offset(axis.ended, report.zone)
+    span = f"{day_and_clock(axis.began, report.zone)} to {day_and_clock(axis.ended, report.zone)}, times in {where}."
+    words = " Red areas are outages." if outage_spans(report, axis) else ""
     if axis.gaps:
         words += " Gray areas are times between runs, cut short."
-    return (
-        f'<p class="dim">{escaped(span + words)}</p>\n{"".join(drawn)}{time_labels(axis, zone)}'
-        f"<details><summary>The same in numbers</summary>{_numbers(report, columns(buckets, axis, _MOST_TABLE_ROWS))}"
-        "</details>\n"
-    )
+    return span + words
+
+
+def numbers_table(report: RunReport) -> str:
+    """The values of the charts in a table of at most 48 rows; empty without a history."""
+    buckets = known_buckets(report.history.timeline.buckets())
+    if not buckets:
+        return ""
+    axis = TimeAxis(buckets)
+    numbers = _numbers(report, columns(buckets, axis, _MOST_TABLE_ROWS))
+    return f'<details data-key="numbers"><summary>The same in numbers</summary>{numbers}</details>\n'
 
 
 def outage_table(report: RunReport) -> str:
-    """All outages with what the provider said."""
+    """All outages with what the provider said; empty if there were none."""
+    if not report.outages:
+        return ""
     zone = report.zone
     rows = []
     for outage in report.outages[-_MOST_OUTAGES:]:
@@ -70,66 +88,19 @@ def _shades(report: RunReport, axis: TimeAxis) -> list[Shade]:
     shades = []
     for left, right, begin, end in axis.gaps:
         shades.append(Shade(left, right, f"no run for {duration(end - begin)}", "gap"))
-    for outage in report.outages[-_MOST_OUTAGES:]:
-        end = report.end_of(outage)
-        left, right = axis.place(outage.began), axis.place(end)
-        if end < axis.began or outage.began > axis.ended:
-            continue
-        shades.append(Shade(left, right, f"outage of {elided(outage.route, 60)}, {duration(end - outage.began)}"))
+    for begin, end, text in outage_spans(report, axis):
+        shades.append(Shade(axis.place(begin), axis.place(end), text))
     return shades
 
 
 def _panels(cols: list[Column]) -> list[Panel]:
-    has_limit = any(column.sums.get("limit") for column in cols)
-    panels = [
-        Panel("Answered", "rows/s", [Series("answered", "ok", _rates(cols, "success"), "area")]),
-        Panel(
-            "Failed and throttled",
-            "per minute",
-            [
-                Series("failed rows", "failed", _rates(cols, "failed", 60.0), "area"),
-                Series("throttled calls", "throttled", _rates(cols, "throttled", 60.0)),
-            ],
-        ),
-        Panel(
-            "In flight",
-            "requests",
-            [
-                Series("in flight", "flight", _highest(cols, "in_flight"), "area"),
-                *([Series("limit", "limit", _highest(cols, "limit"))] if has_limit else []),
-            ],
-        ),
-        Panel("Parked", "rows", [Series("parked", "parked", _highest(cols, "parked"), "area")]),
-        Panel(
-            "Latency",
-            "of good calls",
-            [Series("p50", "p50", _latencies(cols, "p50_s")), Series("p95", "p95", _latencies(cols, "p95_s"))],
-            duration,
-        ),
-    ]
-    if any(column.sums.get("cost_usd") for column in cols):
-        panels.append(Panel("Cost", "US$, summed up", [Series("cost", "cost", _summed(cols, "cost_usd"), "area")], usd))
+    panels = []
+    for spec in PANELS:
+        drawn = [(one, values) for one in spec.series if (values := series_values(one, cols)) is not None]
+        if drawn:
+            series = [Series(one.name, one.kind, values, one.shape) for one, values in drawn]
+            panels.append(Panel(spec.title, spec.unit, series, _SAY[spec.say]))
     return panels
-
-
-def _rates(cols: list[Column], name: str, times: float = 1.0) -> list[float | None]:
-    return [column.rate(name) * times if column.seconds > 0 else None for column in cols]
-
-
-def _highest(cols: list[Column], name: str) -> list[float | None]:
-    return [column.sums.get(name, 0.0) if column.seconds > 0 else None for column in cols]
-
-
-def _latencies(cols: list[Column], name: str) -> list[float | None]:
-    return [column.sums[name] if column.sums.get("good_calls", 0.0) > 0 else None for column in cols]
-
-
-def _summed(cols: list[Column], name: str) -> list[float | None]:
-    total, found = 0.0, list[float | None]()
-    for column in cols:
-        total += column.sums.get(name, 0.0)
-        found.append(total)
-    return found
 
 
 def _numbers(report: RunReport, cols: list[Column]) -> str:

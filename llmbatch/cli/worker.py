@@ -1,0 +1,70 @@
+"""One process of ``llmbatch run --workers``: it runs a shard as its parent says, and shows nothing itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.run import build_runner
+from llmbatch.cli.settings import Settings
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.secrets import Mask
+from llmbatch.report.stats import RunStats
+from llmbatch.report.summary import Summary
+from llmbatch.workers.messages import Done, Failed, read_message
+from llmbatch.workers.relay import Relay, obey
+
+__all__ = ["Job", "main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process runs: the settings of its shard, and the folder of the parts."""
+
+    settings: Settings
+    folder: str
+
+
+def main() -> int:
+    """Run the job that comes on standard input; messages go to standard output, and what others print to the error.
+
+    The terminal's signals are the parent's matter; it passes them on. Without a parent the run is stopped.
+    """
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    messages = os.dup(1)
+    os.dup2(2, 1)
+    job: Job = read_message(sys.stdin.buffer)
+    stats = RunStats()
+    relay = Relay(messages, stats, verbose=job.settings.verbose)
+    raise_file_limit(job.settings.concurrency)
+    try:
+        relay.send(Done(run_in_loop(_run(job, stats, relay))))
+    except LlmbatchError as error:
+        relay.send(Failed(error.message, error.hint, error.exit_code))
+    except Exception as error:  # noqa: BLE001 - the parent says it, as the command does of its own
+        mask = Mask(os.environ.values())
+        relay.send(Failed(f"internal error: {type(error).__name__}: {mask(str(error))}", "report it", 70))
+        return 70
+    return 0
+
+
+async def _run(job: Job, stats: RunStats, relay: Relay) -> Summary:
+    settings = job.settings
+    runner = build_runner(settings, [stats, relay])
+    obey(sys.stdin.buffer, runner, lambda: os._exit(70))
+    async with relay.telling():
+        return await runner.run(
+            settings.input,
+            f"{job.folder}/",
+            limit=settings.limit,
+            force=settings.force,
+            fsync=settings.fsync,
+            lock=settings.lock,
+            input_format=settings.input_format,
+            shard=settings.shard,
+        )

@@ -1,0 +1,147 @@
+"""Turns values into what open pages are sent: all of a page, or what has changed since the last second."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from llmbatch.core.errors import LlmbatchError
+from llmbatch.core.raw_json import JSON
+from llmbatch.dashboard.sources import Source
+from llmbatch.report.html.axis import known_buckets
+from llmbatch.report.html.chart_data import bucket_rows, chart_data, chart_frame
+from llmbatch.report.html.data import RunReport
+from llmbatch.report.html.page import build_live_page, live_parts, page_title
+
+__all__ = ["Message", "Painter", "RunPainter", "encode"]
+
+_SLOW_EVERY_S: Final = 5.0
+_SLOW_SHARE: Final = 0.005
+"""The share of the time that the tables of a page may take."""
+_READ_EVERY_S: Final = 0.9
+
+
+class Message:
+    """What pages are sent once: ``news`` to those that have all before it, :meth:`whole` to the others."""
+
+    def __init__(self, number: int, news: bytes, whole: Callable[[], bytes], *, is_last: bool = False) -> None:
+        self.number = number
+        self.news = news
+        self.is_last = is_last
+        self._make = whole
+        self._whole: bytes | None = None
+        self._lock = threading.Lock()
+
+    def whole(self) -> bytes:
+        """All that the page shows; made once. Any thread."""
+        with self._lock:
+            if self._whole is None:
+                self._whole = self._make()
+            return self._whole
+
+
+class Painter(Protocol):
+    """Makes the pages and messages of one path. Any thread, one at a time waits for the other."""
+
+    def page(self) -> str:
+        """The document.
+
+        Raises:
+            LlmbatchError: it cannot be made; the message says why.
+        """
+        ...
+
+    def message(self, number: int, *, is_last: bool = False) -> Message:
+        """The next message. Raises nothing of llmbatch's own."""
+        ...
+
+
+class RunPainter:
+    """The page about one output."""
+
+    def __init__(
+        self, source: Source, *, events: str, up: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._source = source
+        self._events = events
+        self._up = up
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._read: tuple[float, RunReport] | None = None
+        self._parts: dict[str, str] = {}
+        self._slow_at = 0.0
+        self._last_bucket = 0.0
+
+    def page(self) -> str:
+        """The document."""
+        with self._lock:
+            return build_live_page(self._report(), events=self._events, up=self._up)
+
+    def _report(self, *, is_last: bool = False) -> RunReport:
+        now = self._clock()
+        if is_last or self._read is None or now - self._read[0] >= _READ_EVERY_S:
+            self._read = (now, self._source.read(is_last=is_last))
+        return self._read[1]
+
+    def message(self, number: int, *, is_last: bool = False) -> Message:
+        """What has changed since the last message."""
+        with self._lock:
+            try:
+                report = self._report(is_last=is_last)
+            except LlmbatchError as error:
+                text = encode(number, status=f"Cannot be read now: {error.message}")
+                return Message(number, text, lambda: text, is_last=is_last)
+            return self._message(report, number, is_last=is_last)
+
+    def _message(self, report: RunReport, number: int, *, is_last: bool) -> Message:
+        is_slow = is_last or self._clock() >= self._slow_at
+        began = time.thread_time()
+        parts = live_parts(report, slow=is_slow)
+        if is_slow:
+            self._slow_at = self._clock() + max(_SLOW_EVERY_S, (time.thread_time() - began) / _SLOW_SHARE)
+        changed = {name: text for name, text in parts.items() if self._parts.get(name) != text}
+        self._parts = {**self._parts, **parts}
+        buckets = known_buckets(report.history.timeline.buckets())
+        newer = [bucket for bucket in buckets if bucket.start > self._last_bucket]
+        chart: JSON = None
+        if buckets:
+            # The first ones, and those of a file that was replaced, need all that charts are made from.
+            is_new = not self._last_bucket or buckets[-1].start < self._last_bucket
+            chart = chart_data(report) if is_new else {**chart_frame(report, buckets), "buckets": bucket_rows(newer)}
+            self._last_bucket = buckets[-1].start
+        status, title = _status(report, is_last=is_last), page_title(report)
+        all_parts = self._parts
+        return Message(
+            number,
+            encode(number, status=status, title=title, parts=changed, chart=chart, is_last=is_last),
+            lambda: encode(
+                number, status=status, title=title, parts=all_parts, chart=chart_data(report), is_last=is_last
+            ),
+            is_last=is_last,
+        )
+
+
+def encode(
+    number: int,
+    *,
+    status: str,
+    title: str = "",
+    parts: dict[str, str] | None = None,
+    chart: JSON = None,
+    is_last: bool = False,
+) -> bytes:
+    """A message as a server-sent event."""
+    value: dict[str, JSON] = {"seq": number, "status": status, "title": title, "parts": dict(parts or {})}
+    value |= {"chart": chart, "final": is_last}
+    return b"data: %b\n\n" % json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _status(report: RunReport, *, is_last: bool) -> str:
+    if is_last:
+        return "The run has ended, and the dashboard with it. This is how it ended; what to type next is below."
+    if report.state == "running":
+        return "Live: updated once a second."
+    return "No run goes on here; the page is updated when its files change."

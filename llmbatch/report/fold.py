@@ -1,0 +1,235 @@
+"""The statistics of several processes that work on one run, folded into one.
+
+A process tells its own statistics (:func:`state_of`) about twice a second, and what changes at once as events.
+Counting costs this process nothing per row. Pure, as :mod:`llmbatch.report.stats`: all processes are on one machine,
+whose monotonic clock is that of their events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from llmbatch.core.events import (
+    CircuitChanged,
+    CircuitState,
+    Event,
+    OutageEnded,
+    OutageStarted,
+    Progress,
+    Throttled,
+)
+from llmbatch.report.counters import CodeCounter, Counts
+from llmbatch.report.histogram import LatencyHistogram
+from llmbatch.report.route_stats import RouteStats
+from llmbatch.report.snapshot import Snapshot
+from llmbatch.report.stats import RunStats
+
+__all__ = ["FoldedStats", "ProcessState", "state_of"]
+
+
+@dataclass(slots=True)
+class ProcessState:
+    """What one process has counted since it began."""
+
+    at: float
+    counts: Counts
+    latencies: LatencyHistogram
+    errors: dict[str, int]
+    failures: dict[str, int]
+    tiers: dict[str, int]
+    routes: list[RouteStats]
+    progress: Progress | None
+    waiting: int
+    parked: int
+
+
+def state_of(stats: RunStats) -> ProcessState:
+    """The state of *stats* now, apart from the events to come."""
+    return ProcessState(
+        stats.at,
+        replace(stats._counts),
+        stats._latency.copy(),
+        stats._errors.top(),
+        stats._failures.top(),
+        stats._tiers.top(),
+        [replace(route, calls=route.calls.copy(), learned=dict(route.learned)) for route in stats.routes()],
+        stats._progress,
+        len(stats._waiting),
+        len(stats._parked),
+    )
+
+
+class FoldedStats(RunStats):
+    """Statistics of a run whose rows *count* processes send. Each is known by its number, from 0."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+        self._states: dict[int, ProcessState] = {}
+        self._fractions = [0.0] * count
+        self._rows_read = [0] * count
+        self._circuits: dict[str, dict[int, CircuitState]] = {}
+        self._down: dict[str, dict[int, float]] = {}
+
+    def take(self, number: int, state: ProcessState) -> None:
+        """Take what process *number* has counted since it began; only what is new since it last told is added."""
+        before = self._states.get(number)
+        self._states[number] = state
+        self.at = max(self.at, state.at)
+        self._add_counts(state.counts, Counts() if before is None else before.counts, self.at)
+        self._latency.include(state.latencies.since(LatencyHistogram() if before is None else before.latencies))
+        for mine, now, then in (
+            (self._errors, state.errors, {} if before is None else before.errors),
+            (self._failures, state.failures, {} if before is None else before.failures),
+            (self._tiers, state.tiers, {} if before is None else before.tiers),
+        ):
+            _add_codes(mine, now, then)
+        known = {} if before is None else {route.label: route for route in before.routes}
+        for route in state.routes:
+            self._add_route(route, known.get(route.label))
+        self._add_gauges()
+        if state.progress is not None:
+            self._read(number, state.progress)
+
+    def gone(self, number: int, *, has_ended: bool) -> list[Event]:
+        """Process *number* has ended, or was killed; returns what changes by that, as events for displays.
+
+        Nothing of it is in flight any more; its circuits no longer count.
+        """
+        state = self._states.pop(number, None)
+        if state is not None:
+            state.counts = Counts()
+        self._add_gauges()
+        if has_ended and state is not None and state.progress is not None:
+            self._fractions[number] = 1.0
+        changes: list[Event] = []
+        for label in list(self._circuits):
+            if number in self._circuits[label]:
+                changes += self.fold(number, CircuitChanged(self.at, label, "open", "closed", "", 0.0))
+            if number in self._down.get(label, ()):
+                changes += self.fold(number, OutageEnded(self.at, label, self.at, 0.0))
+        return changes
+
+    def add_rows(self, success: int, failed: int) -> None:
+        """Count rows that have their lines, and whose process was killed before it could tell."""
+        self._counts.success += max(0, success)
+        self._counts.failed += max(0, failed)
+
+    def fold(self, number: int, event: Event) -> list[Event]:
+        """What an *event* of process *number* means for the whole run; events to be observed.
+
+        A route's circuit is closed if it is for all processes, and an outage lasts from the first that notices it to
+        the last that recovers.
+        """
+        match event:
+            case CircuitChanged():
+                return self._fold_circuit(number, event)
+            case OutageStarted():
+                down = self._down.setdefault(event.route, {})
+                down[number] = event.since
+                return [event] if len(down) == 1 else []
+            case OutageEnded():
+                return self._fold_end(number, event)
+            case _:
+                return [event]
+
+    def _fold_end(self, number: int, event: OutageEnded) -> list[Event]:
+        down = self._down.setdefault(event.route, {})
+        since = down.pop(number, None)
+        if since is None or down:
+            return []
+        began = self._route(event.route).outage_since
+        first = since if began is None else began
+        return [replace(event, since=first, seconds=max(0.0, event.at - first))]
+
+    def _fold_circuit(self, number: int, event: CircuitChanged) -> list[Event]:
+        states = self._circuits.setdefault(event.route, {})
+        before = _whole(states)
+        if event.new == "closed":
+            states.pop(number, None)
+        else:
+            states[number] = event.new
+        after = _whole(states)
+        if before == after and event.new != after:
+            return []
+        return [replace(event, old=before, new=after)] if before != after or after == "open" else []
+
+    def observe(self, event: Event) -> None:
+        """Take an event of the whole run, as :meth:`fold` gives them; counts come with :meth:`take`."""
+        if isinstance(event, Throttled):
+            self.at = max(self.at, event.at)
+            route = self._route(event.route)
+            route.note_pause(event.at + event.pause, event.code, is_named=event.is_named, is_limit=not event.is_refusal)
+            return
+        if type(event).__name__ in _COUNTED:
+            self.at = max(self.at, event.at)
+            return
+        super().observe(event)
+
+    def snapshot(self, now: float | None = None) -> Snapshot:
+        """The run at *now*, as all processes last told."""
+        whole = super().snapshot(now)
+        if self.ended is not None:
+            return whole
+        states = list(self._states.values())
+        return replace(
+            whole,
+            parked=sum(state.parked for state in states),
+            waiting_retries=sum(state.waiting for state in states),
+        )
+
+    def _add_counts(self, now: Counts, then: Counts, at: float) -> None:
+        mine = self._counts
+        for item in fields(Counts):
+            if item.name != "in_flight":
+                setattr(mine, item.name, getattr(mine, item.name) + getattr(now, item.name) - getattr(then, item.name))
+        rows = now.rows - then.rows
+        if rows > 0:
+            self._rate.add(at, rows)
+            self._working.add(self._downtime.working_time(at), rows)
+
+    def _add_route(self, now: RouteStats, then: RouteStats | None) -> None:
+        mine = self._route(now.label)
+        then = then or RouteStats(now.label)
+        for name in ("success", "failed", "throttles"):
+            setattr(mine, name, getattr(mine, name) + getattr(now, name) - getattr(then, name))
+        mine.last_row_at = max(mine.last_row_at, now.last_row_at)
+        mine.learned.update(now.learned)
+        mine.calls.add_since(now.calls, then.calls)
+
+    def _add_gauges(self) -> None:
+        """What is in flight, parked and allowed now, summed over the processes that are there."""
+        states = list(self._states.values())
+        self._counts.in_flight = sum(state.counts.in_flight for state in states)
+        for label, mine in list(self._routes.items()):
+            there = [route for state in states for route in state.routes if route.label == label]
+            mine.calls.in_flight = sum(route.calls.in_flight for route in there)
+            mine.parked = sum(route.parked for route in there)
+            limits = [route.limit for route in there if route.limit is not None]
+            mine.limit = sum(limits) if limits else None
+
+    def _read(self, number: int, progress: Progress) -> None:
+        self._rows_read[number] = progress.rows
+        self._fractions[number] = 1.0 if progress.exhausted else progress.fraction or 0.0
+        exhausted = all(fraction >= 1.0 for fraction in self._fractions)
+        fraction = sum(self._fractions) / self._count
+        self._progress_made(Progress(progress.at, sum(self._rows_read), fraction, exhausted))
+
+
+_COUNTED = frozenset(
+    {"CallSent", "CallEnded", "RowFinished", "RetryPlanned", "RowParked", "RowMoved", "RowsRequeued", "LimitChanged",
+     "Progress"}
+)  # fmt: skip
+
+
+def _whole(states: dict[int, CircuitState]) -> CircuitState:
+    """The state of a route whose circuits that are not closed are *states*: the one with the most trouble."""
+    found = set(states.values())
+    return "open" if "open" in found else "half_open" if found else "closed"
+
+
+def _add_codes(counter: CodeCounter, now: dict[str, int], then: dict[str, int]) -> None:
+    for code, count in now.items():
+        more = count - then.get(code, 0)
+        if more > 0:
+            counter.add(code, more)

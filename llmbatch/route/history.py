@@ -1,0 +1,63 @@
+"""What the tenants of a route share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmbatch.core.calls import Request
+from llmbatch.route.account import AccountRefusals
+
+__all__ = ["RouteHistory"]
+
+
+class RouteHistory:
+    """Facts about a route that its tenants share."""
+
+    __slots__ = (
+        "_answered_before",
+        "_before",
+        "answered",
+        "failing",
+        "good",
+        "name",
+        "reached",
+        "refusals",
+        "slow",
+        "throttled",
+    )
+
+    def __init__(self, name: str = "", *, answered_before: Callable[[], bool] = lambda: False) -> None:
+        self.name = name
+        """Label of the route, without a tenant."""
+        self.answered = False
+        """Whether a call has succeeded in this run."""
+        self.good: Request | None = None
+        """A small request of some tenant that succeeded; where it fails, no tenant of the route is answered."""
+        self.reached = False
+        """Whether the smallest request (a ping) was answered in this run, though perhaps refused."""
+        self.slow: set[int] = set()
+        """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
+        self.failing: set[int] = set()
+        """Rows of all tenants that failed since a row or the smallest request last passed; as many as need be known."""
+        self._answered_before = answered_before
+        self._before: bool | None = None
+        """Whether a call succeeded in an earlier run; None until it was asked."""
+        self.refusals = AccountRefusals()
+        self.throttled: dict[int, str] = {}
+        """Label of the tenant, by row, for rows throttled since a call of that tenant last succeeded."""
+
+    def note_failure(self, row: int, most: int) -> None:
+        """Note that *row* failed; *most* rows are enough to know."""
+        if len(self.failing) < most:
+            self.failing.add(row)
+
+    def fail_together(self, threshold: int) -> bool:
+        """Whether at least *threshold* rows, of all tenants together, failed since anything has passed."""
+        return len(self.failing) >= threshold
+
+    @property
+    def ever(self) -> bool:
+        """Whether a call has ever succeeded."""
+        if self._before is None and not self.answered:
+            self._before = self._answered_before()  # once: it reads files, which may fail at one time and not another
+        return self.answered or bool(self._before)

@@ -1,0 +1,45 @@
+"""A run whose rows other processes send: its files are opened, checked and locked here, and nothing is sent.
+
+The processes write parts beside the output (:func:`~llmbatch.outputs.parts.parts_beside`), each as an ordinary run of
+a shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from llmbatch.runs.batch_runner import BatchRunner
+from llmbatch.runs.file_run import FileOptions, FileRun
+from llmbatch.runs.preflight import check_cache_path
+
+__all__ = ["open_split"]
+
+
+@contextlib.asynccontextmanager
+async def open_split(
+    runner: BatchRunner, input_path: str | Path, output: str | Path, how: FileOptions
+) -> AsyncIterator[FileRun]:
+    """Open input and output as :meth:`BatchRunner.run <llmbatch.BatchRunner.run>` does, for as long as the block lasts.
+
+    Everything that a run refuses is refused here; failed rows are dropped to be sent again, the lock is held.
+
+    Raises:
+        UsageError: an argument is wrong (input, output, key, model).
+        WriteError: the output cannot be written.
+    """
+    runs = runner._runs
+    check_cache_path(runs.arguments.cache, input_path, output)
+    files = FileRun(input_path, output, how, runner._filesystem)
+    async with contextlib.AsyncExitStack() as stack:
+        run = await stack.enter_async_context(runs.open())
+        model = runs.arguments.model
+        files.open(
+            *(stack, run.provider, runs.prices),
+            max_cost=runner.options.max_cost,
+            compare_model=not how.force,
+            reads_bodies=model is None or isinstance(model, str),
+            shape=runs.arguments.shape,
+        )
+        yield files

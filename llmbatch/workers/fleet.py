@@ -1,0 +1,250 @@
+"""The parent of the processes of ``--workers``: starts them, listens, passes stops on, and starts killed ones again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from llmbatch.core.events import Event, Notice, RunEnded, RunStarted, RunStopping
+from llmbatch.report.fold import FoldedStats
+from llmbatch.report.summary import Summary
+from llmbatch.workers.messages import LENGTH_BYTES, Done, Failed, Happened, Message, Told, pack, stop_line
+from llmbatch.workers.split import Restarts
+
+__all__ = ["Ending", "Fleet"]
+
+_BOOT: Final = "import sys; sys.path[:] = sys.argv[1:]; from llmbatch.cli.worker import main; raise SystemExit(main())"
+_STOPS_ALL: Final = frozenset({2, 3, 70, 74})
+"""Exit codes of one process after which the others are stopped too: what is wrong is wrong for all."""
+
+_KILL_AFTER_S: Final = 15.0
+_MOST_NOTICES: Final = 1000
+_LAST_WORDS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process has ended: with a summary, or with an error."""
+
+    number: int
+    exit_code: int
+    summary: Summary | None = None
+    failure: Failed | None = None
+
+
+class Fleet:
+    """Processes that each work on one job. *jobs* are what they are sent; *emit* gets the events of the whole run.
+
+    Canceling :meth:`run` ends all of them. Whatever becomes of the parent, its processes notice and end.
+    """
+
+    def __init__(self, jobs: Sequence[object], stats: FoldedStats, emit: Callable[[Event], None]) -> None:
+        self._jobs = list(jobs)
+        self._stats = stats
+        self._emit = emit
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._endings: dict[int, Ending] = {}
+        self._stop: bytes | None = None
+        self.signal: int | None = None
+        """The signal that stopped the run; None while none did."""
+        self._notices: set[str] = set()
+        self._starts: dict[int, RunStarted] = {}
+        self._counted: dict[int, list[int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Fleet of {len(self._jobs)}, {len(self._processes)} running>"
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that are running."""
+        return [process.pid for process in self._processes.values()]
+
+    def replace_job(self, number: int, job: object) -> None:
+        """Give process *number* another job for the next :meth:`run`."""
+        self._jobs[number] = job
+
+    async def run(self, numbers: Sequence[int]) -> list[Ending]:
+        """Run the jobs with these *numbers* in a process each, until all have ended."""
+        async with anyio.create_task_group() as group:
+            for number in numbers:
+                group.start_soon(self._keep, number)
+        return [self._endings[number] for number in numbers]
+
+    def stop(self, *, signal: int | None = None, now: bool = False) -> None:
+        """Let all processes stop reading and finish what is in flight; with *now*, stop at once."""
+        self.signal = signal if signal is not None else 2
+        self._stop_all(signal, now=now)
+
+    def _stop_all(self, signal: int | None, *, now: bool) -> None:
+        self._stop = stop_line(signal, now=now)
+        for process in list(self._processes.values()):
+            self._command(process, self._stop)
+        if now:
+            asyncio.get_running_loop().call_later(_KILL_AFTER_S, self._kill_all)
+
+    def _kill_all(self) -> None:
+        for process in list(self._processes.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
+    @staticmethod
+    def _command(process: asyncio.subprocess.Process, line: bytes) -> None:
+        if process.stdin is not None and not process.stdin.is_closing():
+            with contextlib.suppress(OSError, RuntimeError):
+                process.stdin.write(line)
+
+    async def _keep(self, number: int) -> None:
+        """Run process *number* until it has ended by itself."""
+        restarts = Restarts()
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._stop is not None and number not in self._starts:
+                self._endings[number] = Ending(number, 130)
+                return
+            ending, status, words = await self._once(number)
+            for event in self._stats.gone(number, has_ended=ending is not None):
+                self._emit(event)
+            if ending is not None:
+                self._endings[number] = ending
+                if ending.exit_code in _STOPS_ALL and self._stop is None:
+                    self._stop_all(None, now=False)
+                return
+            how = _how(status)
+            if self._stop is not None:
+                self._endings[number] = Ending(number, 130)
+                return
+            name = f"process {number + 1} of {len(self._jobs)}"
+            if not restarts.allow(loop.time()):
+                said = f": {words}" if words else ""
+                failure = Failed(
+                    f"{name} {how} again and again{said}",
+                    "the system may be out of memory: start fewer processes (--workers); the same command resumes",
+                    70,
+                )
+                self._endings[number] = Ending(number, 70, failure=failure)
+                self._stop_all(None, now=False)
+                return
+            text = f"{name} {how}, and is started again: its rows in flight are resent"
+            self._emit(Notice(loop.time(), "warning", text))
+
+    async def _once(self, number: int) -> tuple[Ending | None, int, str]:
+        """Start process *number* and listen to its end; how it ended, its status, and its last words.
+
+        None if it was killed.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-c", _BOOT, *sys.path),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        assert process.stdin is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        assert process.stderr is not None  # noqa: S101
+        self._processes[number] = process
+        words: deque[str] = deque(maxlen=_LAST_WORDS)
+        try:
+            process.stdin.write(pack(self._jobs[number]))
+            if self._stop is not None:
+                process.stdin.write(self._stop)
+            async with anyio.create_task_group() as group:
+                group.start_soon(_drain, process.stderr, words)
+                ending = await self._listen(number, process.stdout)
+            status = await process.wait()
+        finally:
+            process.stdin.close()  # which tells it to end
+            if process.returncode is None:
+                with anyio.CancelScope(shield=True):
+                    await _end(process)
+            del self._processes[number]
+        if ending is None and number in self._counted:
+            self._forget(number)
+        return ending, status, words[-1] if words else ""
+
+    async def _listen(self, number: int, stream: asyncio.StreamReader) -> Ending | None:
+        ending: Ending | None = None
+        while True:
+            try:
+                size = int.from_bytes(await stream.readexactly(LENGTH_BYTES), "big")
+                message: Message = pickle.loads(await stream.readexactly(size))  # noqa: S301 - of our own process
+            except asyncio.IncompleteReadError:
+                return ending
+            match message:
+                case Told():
+                    self._stats.take(number, message.state)
+                    counts = message.state.counts
+                    self._counted.setdefault(number, [0, 0, 0, 0])[2:] = [counts.success, counts.failed]
+                case Happened():
+                    self._hear(number, message.event)
+                case Done():
+                    ending = Ending(number, message.summary.exit_code, message.summary)
+                case Failed():
+                    ending = Ending(number, message.exit_code, failure=message)
+
+    def _hear(self, number: int, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._began(number, event)
+            case RunEnded():
+                pass
+            case RunStopping():
+                if self._stats.stopping is None:
+                    self._emit(event)
+            case Notice():
+                # All processes have the same to say of the input and the provider.
+                if event.message not in self._notices and len(self._notices) < _MOST_NOTICES:
+                    self._notices.add(event.message)
+                    self._emit(event)
+            case _:
+                for one in self._stats.fold(number, event):
+                    self._emit(one)
+
+    def _began(self, number: int, event: RunStarted) -> None:
+        """A process has opened its part. One that was started again may find rows that it had not told of."""
+        first = self._starts.setdefault(number, event)
+        counted = self._counted.setdefault(number, [0, 0, 0, 0])
+        success = event.done_success - first.done_success - counted[0]
+        failed = event.done_failed - first.done_failed - counted[1]
+        self._stats.add_rows(success, failed)
+        counted[0] += max(0, success)
+        counted[1] += max(0, failed)
+
+    def _forget(self, number: int) -> None:
+        counted = self._counted[number]
+        self._counted[number] = [counted[0] + counted[2], counted[1] + counted[3], 0, 0]
+
+
+async def _drain(stream: asyncio.StreamReader, words: deque[str]) -> None:
+    """Read what a process writes on standard error, so that it is not held up; keep the last lines."""
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:  # longer than the buffer
+            continue
+        if not line:
+            return
+        text = line.decode(errors="replace").strip()
+        if text:
+            words.append(text[:300])
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Wait for a process that was told to end, and kill it if it does not."""
+    with anyio.move_on_after(_KILL_AFTER_S):
+        await process.wait()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+def _how(status: int) -> str:
+    return f"was killed by signal {-status}" if status < 0 else f"ended without a word (exit status {status})"

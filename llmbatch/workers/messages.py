@@ -1,0 +1,75 @@
+"""What a parent and its processes tell each other: pickled values behind their length, and commands as lines.
+
+Both ends are this program, started by the same user, and speak over pipes that nobody else has.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+from llmbatch.core.events import Event
+from llmbatch.report.fold import ProcessState
+from llmbatch.report.summary import Summary
+
+__all__ = ["LENGTH_BYTES", "Done", "Failed", "Happened", "Message", "Told", "pack", "read_message", "stop_line"]
+
+LENGTH_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a process has counted so far."""
+
+    state: ProcessState
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event that concerns the whole run."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run of a process has ended."""
+
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run of a process could not begin or go on: an error for the user, and the exit code that it ends with."""
+
+    message: str
+    hint: str
+    exit_code: int
+
+
+Message = Told | Happened | Done | Failed
+
+
+def pack(message: object) -> bytes:
+    """*message* as it is sent."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return len(data).to_bytes(LENGTH_BYTES, "big") + data
+
+
+def read_message(stream: BinaryIO) -> Any:
+    """Read one message; blocks until it is there.
+
+    Raises:
+        EOFError: the other end has closed the pipe.
+    """
+    head = stream.read(LENGTH_BYTES)
+    data = stream.read(int.from_bytes(head, "big"))
+    if len(head) < LENGTH_BYTES or len(data) < int.from_bytes(head, "big"):
+        raise EOFError
+    return pickle.loads(data)  # noqa: S301 - see above
+
+
+def stop_line(signal: int | None, *, now: bool) -> bytes:
+    """The command to stop, for the standard input of a process; *signal* 0 is none."""
+    return f"{'now' if now else 'stop'} {signal or 0}\n".encode()

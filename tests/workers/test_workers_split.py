@@ -1,0 +1,70 @@
+"""Limits of a run, split among its processes: together they are the whole."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbatch.core.errors import UsageError
+from llmbatch.workers.split import Restarts, split_cost, split_number, split_rate
+
+COUNTS = st.integers(1, 64)
+
+
+@given(COUNTS, st.integers(0, 100_000))
+def test_whole_numbers_add_up_exactly(count: int, more: int) -> None:
+    """Every process gets at least one, and none more than one above another."""
+    shares = split_number(count + more, count, flag="--concurrency")
+
+    assert sum(shares) == count + more
+    assert len(shares) == count
+    assert max(shares) - min(shares) <= 1 <= min(shares)
+
+
+@given(COUNTS, st.floats(0.001, 1e9))
+def test_rates_add_up(count: int, whole: float) -> None:
+    """None is 0, which no rate may be."""
+    shares = split_rate(whole, count)
+
+    assert sum(shares) == pytest.approx(whole)
+    assert min(shares) > 0
+
+
+@given(COUNTS, st.integers(1, 10**6))
+def test_whole_rates_stay_whole_where_they_can(count: int, whole: int) -> None:
+    """Requests per minute are."""
+    shares = split_rate(float(whole), count)
+
+    if whole >= count:
+        assert sum(shares) == whole
+        assert all(share.is_integer() for share in shares)
+
+
+@given(COUNTS, st.decimals(0, 1000, places=9))
+def test_costs_are_never_more_than_the_whole(count: int, whole: Decimal) -> None:
+    """And less by under a millionth for each process."""
+    shares = split_cost(whole, count)
+
+    assert sum(shares) <= whole
+    assert whole - sum(shares) < Decimal("0.000001") * count
+
+
+def test_fewer_requests_than_processes_are_refused() -> None:
+    """With the number of processes that would do."""
+    with pytest.raises(UsageError, match="--concurrency 3 is less than --workers 4") as caught:
+        split_number(3, 4, flag="--concurrency")
+
+    assert "--workers 3" in caught.value.hint
+
+
+def test_three_restarts_a_minute_are_allowed() -> None:
+    """Each counts for a minute."""
+    restarts = Restarts()
+
+    assert [restarts.allow(now) for now in (0.0, 1.0, 2.0, 3.0, 59.9, 60.1, 60.2, 61.1)] == [
+        True, True, True, False, False, True, False, True
+    ]  # fmt: skip
+    assert list(restarts.times) == [2.0, 60.1, 61.1]

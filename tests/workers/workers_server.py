@@ -1,0 +1,70 @@
+"""A provider on loopback that notes which rows it was asked, and that can be slow, down, or refuse a key."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_number = re.compile(r"row (\d+)").search
+
+
+class Provider:
+    """Answers chat requests after *seconds*; ``asked`` counts the calls for each row number."""
+
+    def __init__(self, seconds: float = 0.05) -> None:
+        self.asked: Counter[int] = Counter()
+        self.most_at_once = 0
+        self.seconds = seconds
+        self.status = 200
+        self._at_once = 0
+        self._lock = threading.Lock()
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                status, answer = provider._answer(str(body["messages"][-1]["content"]))
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+
+    def _answer(self, prompt: str) -> tuple[int, object]:
+        found = _number(prompt)
+        with self._lock:
+            if found is not None:
+                self.asked[int(found[1])] += 1
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        time.sleep(self.seconds)
+        with self._lock:
+            self._at_once -= 1
+        if "bad" in prompt:
+            return 400, {"error": {"message": "too long", "code": "context_length_exceeded"}}
+        if self.status != 200:
+            return self.status, {"error": {"message": "no", "code": "invalid_api_key"}}
+        usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        message = {"role": "assistant", "content": "yes"}
+        choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+        return 200, {"id": "x", "object": "chat.completion", "model": "m", "choices": choices, "usage": usage}
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
