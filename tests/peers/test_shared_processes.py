@@ -17,7 +17,7 @@ import pytest
 from process_fleet import Fleet, check_rows, end_all, running, worker_of
 from store_server import StoreServer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow  # each takes half a minute of real time
 
 BEGIN, SECONDS = 4.0, 12.0
 END = BEGIN + SECONDS
