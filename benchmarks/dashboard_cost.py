@@ -3,7 +3,8 @@
 The same run without a dashboard, with one that nobody looks at, and with clients that read its events as open pages
 do, in turns against one server on loopback. The ratio is within one run: the CPU of the dashboard's threads to that of
 all others of the process, as the kernel counts it (Linux), so that other load on the machine does not matter much; the
-first seconds, in which the server is loaded, are told apart.
+first seconds, in which the server is loaded, and the time after the last row, in which the rest of the lines is read,
+are told apart.
 Whole runs are compared too, which such load disturbs. The CPU of clients is not in it. At full speed the run has a
 processor for itself; with ``--delay`` it does little, and the same milliseconds of each second are a larger share.
 
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from throughput_servers import kinds, serving
@@ -45,7 +47,8 @@ def look():
             continue
         used[f"{thread.name} {thread.native_id}"] = nanoseconds / 1e9
     ours = sum(seconds for name, seconds in used.items() if name.startswith(("llmbatch-dashboard", "asyncio_")))
-    looks.append([time.monotonic(), ours, time.process_time() - ours])
+    size = os.path.getsize("o.jsonl") if os.path.exists("o.jsonl") else 0
+    looks.append([time.monotonic(), ours, time.process_time() - ours, size])
 def watch():
     while True:
         look()
@@ -57,8 +60,6 @@ look()
 Path("looks.json").write_text(json.dumps(looks))
 sys.exit(code)
 """
-FIRST_S = 4.0
-"""For so long after the first look at a dashboard its server is loaded, and its first pages are made."""
 
 
 class Client(threading.Thread):
@@ -87,7 +88,7 @@ class Client(threading.Thread):
                 time.sleep(0.05)  # the run has not begun yet
 
 
-def measure(folder: Path, url: str, rows: int, *, clients: int | None) -> dict[str, float]:
+def measure(folder: Path, url: str, rows: int, *, clients: int | None, first_s: float) -> dict[str, float]:
     """CPU seconds and seconds of one run; *clients* None: without a dashboard."""
     output = folder / "o.jsonl"
     for file in folder.glob("*o.*json*"):
@@ -117,13 +118,22 @@ def measure(folder: Path, url: str, rows: int, *, clients: int | None) -> dict[s
     if written != rows:
         raise SystemExit(f"error: {written} of {rows} rows have a line")
     looks = json.loads((folder / "looks.json").read_text())
-    began_at = next((at for at, ours, _ in looks if ours > 0.01), looks[0][0])
-    first = next((look for look in looks if look[0] >= began_at + FIRST_S), None)
-    if first is None or looks[-1][0] - first[0] < FIRST_S:
+    began_at = next((at for at, ours, _, _ in looks if ours > 0.01), looks[0][0])
+    first = next((look for look in looks if look[0] >= began_at + first_s), looks[-1])
+    size = looks[-1][3]
+    last = next((look for look, after in pairwise(looks) if after[3] == size), looks[-1])
+    if last[0] - first[0] < first_s:
         raise SystemExit("error: the run is too short; more --rows are needed")
-    at, ours, others = (last - one for one, last in zip(first, looks[-1], strict=True))
+    at, ours, others = (last[n] - first[n] for n in range(3))
     cpu = usage.ru_utime + usage.ru_stime
-    return {"cpu_s": cpu, "first_s": first[1], "ratio": ours / others, "ms_per_s": 1000 * ours / at, "seconds": seconds}
+    return {
+        "cpu_s": cpu,
+        "first_s": first[1],
+        "last_s": looks[-1][1] - last[1],
+        "ratio": ours / others,
+        "ms_per_s": 1000 * ours / at,
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
@@ -132,6 +142,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds that each answer takes")
     parser.add_argument("--clients", type=int, default=3)
+    parser.add_argument("--first", type=float, default=4.0, help="seconds in which the server is loaded")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     ways: dict[str, int | None] = {"none": None, "unwatched": 0, "watched": given.clients}
@@ -144,16 +155,18 @@ def main() -> None:
         for number in range(given.rounds):
             order = list(ways) if number % 2 == 0 else list(reversed(ways))
             for way in order:
-                found[way].append(measure(folder, url, given.rows, clients=ways[way]))
+                found[way].append(measure(folder, url, given.rows, clients=ways[way], first_s=given.first))
     head = f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} processors, server {kind}, "
     print(head + f"{given.rows:,} rows, {given.rounds} rounds, answers after {given.delay} s")
     for way, runs in found.items():
         cpu = [one["cpu_s"] for one in runs]
-        first, ratio, each, seconds = (
-            statistics.median(one[name] for one in runs) for name in ("first_s", "ratio", "ms_per_s", "seconds")
+        first, ratio, each, last, seconds = (
+            statistics.median(one[name] for one in runs)
+            for name in ("first_s", "ratio", "ms_per_s", "last_s", "seconds")
         )
         print(
-            f"{way:10} dashboard: {first:.2f} s CPU at first, then {each:5.2f} ms of each second, ratio {ratio:.4f}; "
+            f"{way:10} dashboard: {first:.2f} s CPU at first, then {each:5.2f} ms of each second, ratio {ratio:.4f}, "
+            f"{last:.2f} s at the end; "
             f"whole run {statistics.median(cpu):6.2f} s CPU ({min(cpu):.2f} to {max(cpu):.2f}), "
             f"{given.rows / seconds:,.0f} rows/s"
         )

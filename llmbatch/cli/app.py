@@ -48,6 +48,13 @@ _REPORT_EPILOG = """Examples:
   llmbatch report prompts.results.jsonl
   llmbatch report prompts.results.jsonl -o monday.html"""
 
+_SET_EPILOG = """Examples:
+  llmbatch set concurrency=80 prompts.results.jsonl
+  llmbatch set rpm=600 tpm=none prompts.results.jsonl
+  llmbatch set max-cost=25 prompts.results.jsonl      a run that has --max-cost
+
+A higher concurrency is reached by a ramp; with -c auto it is the new ceiling."""
+
 _VIEW_EPILOG = """Examples:
   llmbatch view .
   llmbatch view prompts.results.jsonl --port 0"""
@@ -80,6 +87,10 @@ def build_app() -> typer.core.TyperGroup:
     app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=_VIEW_EPILOG)(_view)
     app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
     app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_MERGE_EPILOG)(_merge)
+    app.command("pause", cls=PlainCommand, context_settings=_NAMES)(_pause)
+    app.command("resume", cls=PlainCommand, context_settings=_NAMES)(_resume)
+    app.command("set", cls=PlainCommand, context_settings=_NAMES, epilog=_SET_EPILOG)(_set)
+    app.command("drain", cls=PlainCommand, context_settings=_NAMES)(_drain)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
@@ -301,6 +312,39 @@ def _merge(
         overwrite=overwrite,
         quiet=quiet,
     )
+
+
+def _pause(output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)]) -> int:
+    """Pause the run that writes OUTPUT: no request begins until llmbatch resume; those in flight end."""
+    from llmbatch.cli.control import send
+
+    return send("pause", output)
+
+
+def _resume(output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)]) -> int:
+    """Let a paused run go on. A run that has stopped is resumed by its own command instead."""
+    from llmbatch.cli.control import send
+
+    return send("resume", output)
+
+
+def _drain(output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)]) -> int:
+    """Stop the run that writes OUTPUT as Ctrl-C does: requests in flight finish, and its command resumes it."""
+    from llmbatch.cli.control import send
+
+    return send("drain", output)
+
+
+def _set(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=VALUE… OUTPUT", help="concurrency, rpm, tpm or max-cost, and the output."),
+    ],
+) -> int:
+    """Change the limits of the run that writes OUTPUT while it goes on."""
+    from llmbatch.cli.control import change
+
+    return change(arguments)
 
 
 def _trust(

@@ -151,6 +151,7 @@ def _provider(
         tier=settings.tier,
         pools=settings.pools,
         allow_files=settings.allow_files,
+        server_files=settings.server_files,
         schema=schema,
         environ=os.environ,
         needs_keys=needs_keys,

@@ -16,8 +16,7 @@ from llmbatch import __version__
 from llmbatch.cli.settings import Settings
 from llmbatch.cli.terminal import print_note, tell_note
 from llmbatch.core.errors import UsageError
-from llmbatch.core.events import Notice
-from llmbatch.display import Display
+from llmbatch.core.events import Notice, Observer
 from llmbatch.report.stats import RunStats
 from llmbatch.runner.value_types import Address
 
@@ -77,7 +76,7 @@ def serve_metrics(settings: Settings, stats: RunStats) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def send_telemetry(settings: Settings, display: Callable[[], Display]) -> Iterator[Telemetry]:
+def send_telemetry(settings: Settings, display: Callable[[], Observer]) -> Iterator[Telemetry]:
     """Send spans and metrics while the run goes on, if that was asked for. Call it on the run's event loop.
 
     What cannot be sent costs a warning, on *display* while the run goes on; leaving waits for five seconds at most.

@@ -8,35 +8,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
+from llmbatch.cli.keys import can_have_keys, read_keys
+from llmbatch.cli.live import LiveControl
 from llmbatch.cli.local_config import LOCAL_CONFIG
-from llmbatch.cli.monitoring import Telemetry, send_telemetry, serve_metrics
+from llmbatch.cli.make_runner import build_runner
+from llmbatch.cli.monitoring import send_telemetry, serve_metrics
+from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.report import check_report_target, write_report
-from llmbatch.cli.settings import Settings, output_of, schema_of, target_of
-from llmbatch.cli.signals import stop_on_signals
+from llmbatch.cli.settings import Settings, output_of, target_of
+from llmbatch.cli.signals import stop_on_signals, tell_on_signal
+from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
-from llmbatch.display import make_display
+from llmbatch.display import KeysDisplay, make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
+from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
-from llmbatch.runs.batch_runner import BatchRunner
 
-__all__ = ["build_runner", "command_again", "conclude", "run", "run_once", "write_report_of"]
+__all__ = ["command_again", "conclude", "run", "run_once", "write_report_of"]
 
 
 def run(settings: Settings) -> int:
@@ -113,45 +117,6 @@ def _refuse_to_empty(output: str) -> None:
         raise OutputError(error.message, hint=hint) from None
 
 
-def build_runner(
-    settings: Settings, observers: Sequence[Observer | Callable[[Event], object]], telemetry: Telemetry | None = None
-) -> BatchRunner:
-    """The runner that the settings describe.
-
-    Raises:
-        UsageError: something given is wrong.
-    """
-    return BatchRunner(
-        settings.model,
-        base_url=settings.base_url,
-        proxy=settings.proxy,
-        api_key_env=settings.api_key_env,
-        headers=dict(settings.headers or ()),
-        endpoint=settings.endpoint,
-        system=settings.system or None,
-        template=settings.template,
-        prompt_column=settings.prompt_column,
-        system_column=settings.system_column,
-        id_column=settings.id_column,
-        keep=settings.keep or (),
-        params=settings.params,
-        fallback=settings.fallback or (),
-        pools=settings.pools,
-        cache=settings.cache,
-        allow_files=settings.allow_files,
-        prices=settings.prices,
-        schema=schema_of(settings),
-        schema_lenient=settings.schema_lenient,
-        repair=settings.repair,
-        observers=observers,
-        environ=os.environ,
-        tracer_provider=None if telemetry is None else telemetry.tracer_provider,
-        meter_provider=None if telemetry is None else telemetry.meter_provider,
-        max_answer_memory=settings.max_answer_memory,
-        **settings.run_options(),
-    )
-
-
 async def run_once(settings: Settings, output: str, command: str, stats: RunStats) -> Summary:
     """Run the rows that have no line in the file *output*, and show it. *stats* count the run.
 
@@ -159,7 +124,19 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
         UsageError: something given is wrong.
         WriteError: the output could not be written.
     """
+    async with contextlib.AsyncExitStack() as stack:
+        notifier = make_notifier(settings, stats, command=command)
+        if notifier is not None:
+            await stack.enter_async_context(notifier)
+        return await _run_rows(settings, output, command, stats, notifier)
+
+
+async def _run_rows(
+    settings: Settings, output: str, command: str, stats: RunStats, notifier: Notifier | None
+) -> Summary:
     observers: list[Observer] = [stats]
+    if notifier is not None:
+        observers.append(notifier)
     kind = settings.progress
     dashboard: DashboardOfRun | None = None
     with contextlib.ExitStack() as stack:
@@ -167,6 +144,7 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
         telemetry = stack.enter_context(send_telemetry(settings, lambda: display))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
+        status_file: StatusFile | None = None
         if output != "-":
             status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(status_file))
@@ -176,8 +154,12 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
             observers.append(stack.enter_context(history))
             if settings.dashboard is not None:
                 dashboard = stack.enter_context(DashboardOfRun(settings, path, command, stats, history))
+        live = LiveControl(output)
+        is_json = kind == "json" and not settings.quiet
+        teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
+        stack.enter_context(tell_on_signal(teller.tell))
         earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
-        runner = build_runner(settings, [*observers, _once_started(lambda event: tell(event))], telemetry)
+        runner = build_runner(settings, [*observers, live, _once_started(lambda event: tell(event))], telemetry)
 
         def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
@@ -191,7 +173,15 @@ async def run_once(settings: Settings, output: str, command: str, stats: RunStat
             if earlier and event.total_rows != event.done_success + event.done_failed:
                 say(earlier)
 
-        stack.enter_context(stop_on_signals(runner, say))
+        if notifier is not None:
+            notifier.say, after = say, notifier.say
+            stack.callback(setattr, notifier, "say", after)
+        drain = stack.enter_context(stop_on_signals(runner, say))
+        live.begin(runner, stats, drain=drain, say=say)
+        stack.callback(live.close)
+        if settings.input != "-" and isinstance(display, KeysDisplay) and can_have_keys(sys.stdin, sys.stderr):
+            keys = read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
+            stack.enter_context(keys)
         return await runner.run(
             settings.input,
             target_of(settings),

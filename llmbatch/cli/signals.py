@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["Stoppable", "handle_signals", "stop_on_signals"]
+__all__ = ["Stoppable", "handle_signals", "stop_on_signals", "tell_on_signal"]
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 _SIGNALS = tuple(signal.Signals[name] for name in _NAMES if hasattr(signal, name))
@@ -28,9 +28,10 @@ class Stoppable(Protocol):
 
 
 @contextmanager
-def stop_on_signals(run: Stoppable, say: Callable[[str], None]) -> Iterator[None]:
+def stop_on_signals(run: Stoppable, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
     """Route the signals of the running loop to *run* until the block ends; *say* tells people what happens.
 
+    Gives a function that does what a first Ctrl-C does, and no more than that if it is called again.
     A signal that was ignored when the process started (``nohup``, a shell's background job) stays ignored.
     """
     asked = False
@@ -44,12 +45,32 @@ def stop_on_signals(run: Stoppable, say: Callable[[str], None]) -> Iterator[None
             run.stop(signal=number, now=True)
             return
         asked = True
-        again = "Ctrl-C" if number is signal.SIGINT else "signal"
-        say(f"stopping: requests in flight may finish (30 s at most); a second {again} stops at once")
+        stop(number, "a second Ctrl-C" if number is signal.SIGINT else "a second signal")
+
+    def stop(number: signal.Signals, again: str) -> None:
+        say(f"stopping: requests in flight may finish (30 s at most); {again} stops at once")
         run.stop(signal=number)
+
+    def drain() -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            stop(signal.SIGINT, "Ctrl-C")
 
     taken = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     with handle_signals(taken, on_signal):
+        yield drain
+
+
+@contextmanager
+def tell_on_signal(tell: Callable[[], None]) -> Iterator[None]:
+    """Call *tell* in the running loop whenever ``SIGUSR1`` comes, until the block ends.
+
+    Nothing changes where there is no such signal (Windows), or where it was ignored when the process started.
+    """
+    number = getattr(signal, "SIGUSR1", None)
+    taken = [] if number is None or signal.getsignal(number) is signal.SIG_IGN else [number]
+    with handle_signals(taken, lambda _: tell()):
         yield
 
 

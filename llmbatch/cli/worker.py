@@ -8,11 +8,12 @@ import sys
 from dataclasses import dataclass
 
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
-from llmbatch.cli.run import build_runner
+from llmbatch.cli.make_runner import build_runner
+from llmbatch.cli.monitoring import send_telemetry
 from llmbatch.cli.settings import Settings
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.secrets import Mask
-from llmbatch.report.stats import RunStats
+from llmbatch.report.fold import ProcessStats
 from llmbatch.report.summary import Summary
 from llmbatch.workers.messages import Done, Failed, read_message
 from llmbatch.workers.relay import Relay, obey
@@ -39,7 +40,7 @@ def main() -> int:
     messages = os.dup(1)
     os.dup2(2, 1)
     job: Job = read_message(sys.stdin.buffer)
-    stats = RunStats()
+    stats = ProcessStats()
     relay = Relay(messages, stats, verbose=job.settings.verbose)
     raise_file_limit(job.settings.concurrency)
     try:
@@ -53,18 +54,19 @@ def main() -> int:
     return 0
 
 
-async def _run(job: Job, stats: RunStats, relay: Relay) -> Summary:
+async def _run(job: Job, stats: ProcessStats, relay: Relay) -> Summary:
     settings = job.settings
-    runner = build_runner(settings, [stats, relay])
-    obey(sys.stdin.buffer, runner, lambda: os._exit(70))
-    async with relay.telling():
-        return await runner.run(
-            settings.input,
-            f"{job.folder}/",
-            limit=settings.limit,
-            force=settings.force,
-            fsync=settings.fsync,
-            lock=settings.lock,
-            input_format=settings.input_format,
-            shard=settings.shard,
-        )
+    with send_telemetry(settings, lambda: relay) as telemetry:
+        runner = build_runner(settings, [stats, relay], telemetry)
+        obey(sys.stdin.buffer, runner, lambda: signal.raise_signal(signal.SIGTERM))
+        async with relay.telling():
+            return await runner.run(
+                settings.input,
+                f"{job.folder}/",
+                limit=settings.limit,
+                force=settings.force,
+                fsync=settings.fsync,
+                lock=settings.lock,
+                input_format=settings.input_format,
+                shard=settings.shard,
+            )

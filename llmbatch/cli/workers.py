@@ -15,8 +15,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import run_in_loop
-from llmbatch.cli.run import build_runner, command_again, conclude, write_report_of
+from llmbatch.cli.make_runner import build_runner
+from llmbatch.cli.monitoring import serve_metrics
+from llmbatch.cli.notify import make_notifier
+from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.terminal import print_note
@@ -37,7 +41,6 @@ from llmbatch.runner.concurrency import Auto
 from llmbatch.runs.file_run import FileOptions, FileRun
 from llmbatch.runs.logging_observer import LoggingObserver
 from llmbatch.runs.spending import spent_on
-from llmbatch.runs.split_run import open_split
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.workers.fleet import Ending, Fleet
 from llmbatch.workers.split import split_cost, split_number, split_rate
@@ -130,6 +133,9 @@ def _jobs(settings: Settings, output: str) -> list[Settings]:
             overwrite=False,
             retry_failed=False,
             report=None,
+            dashboard=None,
+            metrics_port=None,
+            notify=None,
             ignored=(),
             origin={},
         )
@@ -148,7 +154,8 @@ async def _run(
             with contextlib.suppress(Exception):
                 observer.observe(event)
 
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(serve_metrics(settings, stats))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
         observers.append(stack.enter_context(display))
         status_file = StatusFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
@@ -156,19 +163,28 @@ async def _run(
         history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
         observers.append(stack.enter_context(history))
         observers.append(LoggingObserver())
+        dashboard: DashboardOfRun | None = None
+        if settings.dashboard is not None:
+            dashboard = stack.enter_context(DashboardOfRun(settings, Path(output), command, stats, history))
 
-        def say(text: str) -> None:
+        def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
-                print_note(text)
+                print_note(f"{text}; {hint}" if hint else text)
             else:
-                display.observe(Notice(asyncio.get_running_loop().time(), "warning", text))
+                display.observe(Notice(asyncio.get_running_loop().time(), level, text, hint))
 
+        notifier = make_notifier(settings, stats, command=command)
+        if notifier is not None:
+            notifier.say = say
+            observers.append(await stack.enter_async_context(notifier))
         runner = build_runner(settings, ())
         async with (
-            open_split(runner, settings.input, output, _file_options(settings)) as files,
+            runner.open_files(settings.input, output, _file_options(settings)) as files,
             _shared(settings, jobs) as jobs,
         ):
             emit(files.started(runner.options))
+            if dashboard is not None:
+                say(*dashboard.notice)
             fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
             stack.enter_context(stop_on_signals(fleet, say))
             try:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from llmbatch.core.errors import LlmbatchError
@@ -19,8 +20,9 @@ from llmbatch.report.html.page import build_live_page, live_parts, page_title
 __all__ = ["Message", "Painter", "RunPainter", "encode"]
 
 _SLOW_EVERY_S: Final = 5.0
+_SLOW_AT_LEAST_EVERY_S: Final = 15.0
 _SLOW_SHARE: Final = 0.005
-"""The share of the time that the tables of a page may take."""
+"""The share of the process's CPU that the tables of a page may take."""
 _READ_EVERY_S: Final = 0.9
 
 
@@ -72,13 +74,15 @@ class RunPainter:
         self._lock = threading.Lock()
         self._read: tuple[float, RunReport] | None = None
         self._parts: dict[str, str] = {}
-        self._slow_at = 0.0
+        self._slow_at: float | None = None
+        self._slow_used = 0.0
         self._last_bucket = 0.0
 
     def page(self) -> str:
         """The document."""
         with self._lock:
-            return build_live_page(self._report(), events=self._events, up=self._up)
+            report = replace(self._report(), latest=self._source.latest())
+            return build_live_page(report, events=self._events, up=self._up)
 
     def _report(self, *, is_last: bool = False) -> RunReport:
         now = self._clock()
@@ -96,12 +100,22 @@ class RunPainter:
                 return Message(number, text, lambda: text, is_last=is_last)
             return self._message(report, number, is_last=is_last)
 
+    def _has_time_for_tables(self) -> bool:
+        """Whether they were made long enough ago, for what they cost and by what the process has used since."""
+        if self._slow_at is None:
+            return True
+        ago = self._clock() - self._slow_at
+        return ago >= _SLOW_EVERY_S and (ago >= _SLOW_AT_LEAST_EVERY_S or time.process_time() >= self._slow_used)
+
     def _message(self, report: RunReport, number: int, *, is_last: bool) -> Message:
-        is_slow = is_last or self._clock() >= self._slow_at
+        is_slow = is_last or self._has_time_for_tables()
+        if is_slow:
+            report = replace(report, latest=self._source.latest())
         began = time.thread_time()
         parts = live_parts(report, slow=is_slow)
         if is_slow:
-            self._slow_at = self._clock() + max(_SLOW_EVERY_S, (time.thread_time() - began) / _SLOW_SHARE)
+            used = time.thread_time() - began
+            self._slow_at, self._slow_used = self._clock(), time.process_time() + used / _SLOW_SHARE
         changed = {name: text for name, text in parts.items() if self._parts.get(name) != text}
         self._parts = {**self._parts, **parts}
         buckets = known_buckets(report.history.timeline.buckets())

@@ -19,14 +19,15 @@ from llmbatch.display.status_file import read_sidecar, status_path
 from llmbatch.display.status_read import is_running, status_of
 from llmbatch.outputs.deferred import deferred_path, history_path
 from llmbatch.report.history import History
-from llmbatch.report.html.data import RunReport
+from llmbatch.report.html.data import LatestRow, RunReport
 from llmbatch.report.journal import to_iso
 from llmbatch.report.stats import RunStats
 
 __all__ = ["FileSource", "RunSource", "Source", "file_states"]
 
-_BUDGET_S = 0.008
-"""Seconds for reading lines, of each second: a run that writes thousands of lines a second is not held up by it."""
+_SHARE = 0.008
+"""Of the CPU that the process uses, for reading lines: a run that writes thousands a second is not held up by it."""
+_LEAST_BUDGET_S, _MOST_BUDGET_S = 0.001, 0.008
 _LAST_BUDGET_S = 3.0
 _VIEW_BUDGET_S = 0.5
 
@@ -40,6 +41,10 @@ class Source(Protocol):
         Raises:
             OutputError: the output cannot be read.
         """
+        ...
+
+    def latest(self) -> list[LatestRow]:
+        """The rows that ended last, as of the last reading."""
         ...
 
 
@@ -70,6 +75,7 @@ class RunSource:
         self._wall = clock
         self._started = clock()
         self._follower = None if output is None else OutputFollower(output)
+        self._used = 0.0
 
     def read(self, *, is_last: bool = False) -> RunReport:
         """The values now."""
@@ -78,7 +84,7 @@ class RunSource:
             follower = OutputFollower(Path("standard output"))
         elif stats.started is not None:
             try:
-                follower.advance(_LAST_BUDGET_S if is_last else _BUDGET_S)
+                follower.advance(_LAST_BUDGET_S if is_last else self._budget())
             except OutputError:
                 if is_last:
                     raise
@@ -102,10 +108,19 @@ class RunSource:
             sidecar=sidecar,
         )
         report = report_of(status, history, follower.spread, version=self._version, wall=wall, is_own=True)
-        latest = follower.latest(with_text=self._prompts is not None)
-        if self._prompts is not None:
-            latest = self._prompts.added_to(latest)
-        return replace(report, latest=latest, lines_read=follower.rows if follower.is_behind and self._output else None)
+        return replace(report, lines_read=follower.rows if follower.is_behind and self._output else None)
+
+    def latest(self) -> list[LatestRow]:
+        """The rows that ended last; with their prompts and answers where those may be shown."""
+        if self._follower is None:
+            return []
+        latest = self._follower.latest(with_text=self._prompts is not None)
+        return latest if self._prompts is None else self._prompts.added_to(latest)
+
+    def _budget(self) -> float:
+        """Seconds for reading lines, by what the process has used since the last reading."""
+        before, self._used = self._used, time.process_time()
+        return min(_MOST_BUDGET_S, max(_LEAST_BUDGET_S, _SHARE * (self._used - before)))
 
 
 class FileSource:
@@ -144,7 +159,11 @@ class FileSource:
         status = status_of(self._path, follower.lines, success, failed, is_running=True)
         wall = time.time()
         report = report_of(status, self._history[1], follower.spread, version=self._version, wall=wall)
-        return replace(report, latest=follower.latest(), lines_read=follower.rows if follower.is_behind else None)
+        return replace(report, lines_read=follower.rows if follower.is_behind else None)
+
+    def latest(self) -> list[LatestRow]:
+        """The rows that ended last while a run went on; none of an output that nobody writes."""
+        return [] if self._known is not None else self._follower.latest()
 
 
 def file_states(output: Path) -> list[tuple[int, int, int] | None]:

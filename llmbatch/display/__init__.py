@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import TracebackType
-from typing import Literal, Protocol, Self, TextIO
+from typing import Literal, Protocol, Self, TextIO, runtime_checkable
 
 from llmbatch.core.events import Event
 from llmbatch.report.stats import RunStats
 
-__all__ = ["Display", "ProgressKind", "make_display"]
+__all__ = ["Display", "KeysDisplay", "ProgressKind", "make_display"]
 
 ProgressKind = Literal["auto", "rich", "plain", "json", "none"]
 
@@ -40,11 +40,24 @@ class Display(Protocol):
         """Take one event."""
         ...
 
+    def show(self, text: str) -> None:
+        """Print *text*, lines that are safe to show and that somebody has asked for; from any thread."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+@runtime_checkable
+class KeysDisplay(Display, Protocol):
+    """A display with a line that names the keys which control the run, while there are any."""
+
+    def offer_keys(self, has_keys: bool) -> None:
+        """Name the keys from now on, or no longer."""
+        ...
 
 
 def make_display(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,6 +22,7 @@ __all__ = [
     "local_time",
     "outage_left",
     "pause_phrase",
+    "paused_phrase",
     "plural",
     "rate",
     "rows_phrase",
@@ -105,6 +107,8 @@ def time_left(now: Snapshot, *, short: bool = False) -> str | None:
         return None
     if now.eta_s is not None:
         return f"left {duration(now.eta_s)}"
+    if now.pause_s is not None and now.work_left_s and now.stopping is None:
+        return f"{duration(now.work_left_s)} of work" if short else f"about {duration(now.work_left_s)} once resumed"
     down = [route for route in now.routes if route.state != "closed"]
     if not down or now.stopping is not None:
         return None
@@ -117,7 +121,7 @@ def time_left(now: Snapshot, *, short: bool = False) -> str | None:
 
 def idle_reason(now: Snapshot) -> str | None:
     """Why nothing is in flight although rows are left; None where something is, or a line of its own tells why."""
-    if now.in_flight or now.exit_code is not None or now.eta_s == 0.0 or not now.calls:
+    if now.in_flight or now.exit_code is not None or now.eta_s == 0.0 or now.pause_s is not None or not now.calls:
         return None
     if any(route.state != "closed" for route in now.routes):
         return None
@@ -132,6 +136,13 @@ def idle_reason(now: Snapshot) -> str | None:
     return f"{plural(now.waiting_retries, 'row')} waiting to be retried" if now.waiting_retries else None
 
 
+def paused_phrase(now: Snapshot) -> str | None:
+    """That the user has paused the run, and for how long: ``paused for 3m12s``; None if it is not, or is stopping."""
+    if now.pause_s is None or now.stopping is not None or now.exit_code is not None:
+        return None
+    return f"paused for {duration(now.pause_s)}"
+
+
 def codes_phrase(codes: Mapping[str, int], most: int = 3, *, longest: int = 40) -> str:
     """``overloaded_error 41, timeout 3, +2 more``; each code is cut to *longest* characters."""
     items = [f"{shown(code, longest)} {number:,}" for code, number in list(codes.items())[:most]]
@@ -142,6 +153,9 @@ def codes_phrase(codes: Mapping[str, int], most: int = 3, *, longest: int = 40) 
 
 def waits_for(now: Snapshot) -> str | None:
     """What keeps the run from going on, or None: ``openai/gpt-5-mini to answer again, probe in 3.2 s``."""
+    if now.pause_s is not None and now.stopping is None and now.exit_code is None:
+        resume = f": llmbatch resume {shown(shlex.quote(now.output))}" if now.output not in ("", "-") else ""
+        return f"its user, who paused it {duration(now.pause_s)} ago{resume}"
     down = [route for route in now.routes if route.state != "closed"]
     if down:
         more = f" (and {plural(len(down) - 1, 'more route')})" if len(down) > 1 else ""

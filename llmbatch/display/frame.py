@@ -18,6 +18,7 @@ from llmbatch.display.format import (
     idle_reason,
     outage_left,
     pause_phrase,
+    paused_phrase,
     plural,
     rate,
     rows_phrase,
@@ -40,8 +41,11 @@ _LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 24) -> Text:
-    """*now* in at most *height* lines of at most *width* columns; *history* is the rate along the run."""
+def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 24, has_keys: bool = False) -> Text:
+    """*now* in at most *height* lines of at most *width* columns; *history* is the rate along the run.
+
+    *has_keys*: keys control the run, and the last line names them.
+    """
     # In the order shown, each with what it matters: the highest number goes first where the terminal is low.
     ranked = [
         (8, _title(now, width)),
@@ -49,10 +53,12 @@ def frame(now: Snapshot, history: Sequence[float], *, width: int, height: int = 
         (2, _speed(now, history, width)),
         (3, _calls(now, width)),
         *((1, line) for line in _circuits(now, width, max(_LEAST_ROUTES, height - _OTHER_LINES))),
+        (1, _paused(now, width)),
         (1, _gives_up(now, width)),
         (5, _failed(now, width)),
         (6, _tokens(now, width)),
         (4, _news(now)),
+        (7, _keys(now, width) if has_keys else None),
     ]
     lines = [(rank, line) for rank, line in ranked if line is not None]
     while len(lines) > max(1, height):
@@ -168,6 +174,14 @@ def _gives_up(now: Snapshot, width: int) -> Text | None:
     )
 
 
+def _paused(now: Snapshot, width: int) -> Text | None:
+    """How long the user has paused the run."""
+    if paused_phrase(now) is None or now.pause_s is None:
+        return None
+    what = "the requests in flight end" if now.in_flight else "nothing is sent"
+    return _line("paused", [Text(f"for {duration(now.pause_s)}: {what}", style="bold yellow")], width)
+
+
 def _circuit(route: RouteSnapshot, width: int) -> list[Text]:
     word = state_word(route)
     mark, style = _WORDS[word]
@@ -223,6 +237,15 @@ def _news(now: Snapshot) -> Text | None:
         last = now.notices[-1]
         return _line(last.level, [Text(shown(last.message, 400), style=_LEVELS[last.level])])
     return None
+
+
+def _keys(now: Snapshot, width: int) -> Text | None:
+    """What the keys do now."""
+    if now.stopping is not None or now.exit_code is not None:
+        return None
+    first = "p pause" if now.pause_s is None else "r resume"
+    items = (first, "+ more at once", "- fewer", "q finish and stop", "? help")
+    return _line("keys", [Text(item, style="dim") for item in items], width)
 
 
 def _line(label: str, items: Iterable[Text], width: int | None = None) -> Text:

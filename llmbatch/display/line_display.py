@@ -76,6 +76,11 @@ class LineDisplay(ABC):
                 write_line(self._stream, line)
         self._print_if_due(event.at)
 
+    def show(self, text: str) -> None:
+        """Print *text* as it is."""
+        with self._lock:
+            write_line(self._stream, text)
+
     def _print_if_due(self, now: float) -> None:
         with self._lock:
             if now < self._due_at:

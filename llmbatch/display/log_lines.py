@@ -14,12 +14,15 @@ from llmbatch.core.events import (
     Event,
     LimitLearned,
     Notice,
+    OptionChanged,
     OutageEnded,
     OutageStarted,
     RetryPlanned,
     RowMoved,
     RowParked,
     RowsRequeued,
+    RunPaused,
+    RunResumed,
     RunStopping,
     Throttled,
 )
@@ -103,6 +106,13 @@ class LogLines:
             return LogLine(
                 event.level, f"{mark}{_phrase(event.message, 400) if hint else shown(event.message, 400)}{hint}"
             )
+        if isinstance(event, RunPaused):
+            return LogLine("info", "paused: requests in flight end, and no new one begins")
+        if isinstance(event, RunResumed):
+            return LogLine("info", f"resumed after {duration(event.seconds)}")
+        if isinstance(event, OptionChanged):
+            name = event.name.replace("_", "-")
+            return LogLine("info", f"{name} is {shown(event.new, 40)} from now on (was {shown(event.old, 40)})")
         if isinstance(event, RunStopping):
             # Why it stops may just have been told, with what to do about it.
             is_told = self._last_notice is not None and self._last_notice.message == event.reason

@@ -14,6 +14,7 @@ from llmbatch.display.format import (
     elided,
     gives_up_phrase,
     idle_reason,
+    paused_phrase,
     plural,
     rate,
     rows_phrase,
@@ -62,6 +63,9 @@ def progress_text(now: Snapshot) -> str:
     parts = [rows_phrase(now), rate(now.overall_rows_per_s if is_over else now.rows_per_s)]
     idle = idle_reason(now)
     limit = " of auto" if now.adapts else ""
+    paused = paused_phrase(now)
+    if paused is not None:
+        parts.insert(0, paused)
     parts.append(f"in flight {now.in_flight:,}{limit}{f' ({idle})' if idle else ''}")
     if now.parked:
         parts.append(f"parked {now.parked:,}")

@@ -17,13 +17,18 @@ __all__ = ["NoDisplay", "QuietDisplay"]
 
 
 class NoDisplay:
-    """Shows nothing."""
+    """Shows nothing but what is asked for."""
 
     def __init__(self, stream: TextIO | None = None, *, verbose: int = 0, stats: RunStats | None = None) -> None:
         self._stream = stream
 
     def observe(self, event: Event) -> None:
         """Ignore *event*."""
+
+    def show(self, text: str) -> None:
+        """Print *text*, which somebody has asked for."""
+        if self._stream is not None:
+            write_line(self._stream, text)
 
     def __enter__(self) -> Self:
         return self

@@ -36,6 +36,7 @@ _RESIZE_S = 0.4
 """Nothing is drawn for so long after each change of the size: tmux tells the second of two up to 0.25 s late, and
 a picture that is higher than the window would scroll."""
 _MOST_LINES_WAITING = 500
+_MOST_BLOCKS_WAITING = 20
 _FREQUENT = (CallSent, CallEnded, RowFinished, Progress, LimitChanged)
 _LEVELS = {"info": "", "warning": "yellow", "error": "bold red"}
 
@@ -55,6 +56,7 @@ class RichDisplay:
         self._news = LogLines(verbose=verbose)
         self._lines: deque[tuple[float, LogLine]] = deque(maxlen=_MOST_LINES_WAITING)
         self._lost = 0
+        self._blocks: deque[str] = deque(maxlen=_MOST_BLOCKS_WAITING)
         self._clock = RunClock()
         self._last = Text("")  # before Live, which asks for a picture when it is made
         self._scrolled: Scrolled[Text] = Scrolled()
@@ -73,6 +75,15 @@ class RichDisplay:
         )
         self._ticker = Ticker(self._redraw, interval_s=_REDRAW_S)
         self._moved: list[logging.StreamHandler[TextIO]] = []
+        self._has_keys = False
+
+    def offer_keys(self, has_keys: bool) -> None:
+        """Name the keys that control the run in the last line, or no longer."""
+        self._has_keys = has_keys
+
+    def show(self, text: str) -> None:
+        """Print *text* above the picture."""
+        self._blocks.append(text)
 
     def observe(self, event: Event) -> None:
         """Take one event."""
@@ -92,7 +103,11 @@ class RichDisplay:
             now = self._clock.now(self._stats.at)
             width, height = self._console.size
             self._last = frame(
-                self._stats.snapshot(now), self._stats.history(30, now), width=width - 1, height=height - 1
+                self._stats.snapshot(now),
+                self._stats.history(30, now),
+                width=width - 1,
+                height=height - 1,
+                has_keys=self._has_keys,
             )
             self._scrolled.drawn([cell_len(line) for line in self._last.plain.split("\n")], (width, height))
         return self._last
@@ -127,6 +142,8 @@ class RichDisplay:
         if self._lost:
             lost, self._lost = self._lost, 0
             texts.append(Text(f"({plural(lost, 'line')} left out)", style="dim"))
+        while self._blocks:
+            texts += [Text(line) for line in self._blocks.popleft().split("\n")]
         self._print_above(texts)
 
     def _print_above(self, texts: list[Text]) -> None:

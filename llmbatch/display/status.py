@@ -170,7 +170,10 @@ def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str
     if run.get("eta_s") is not None:
         moving.append(f"{duration(_number(run.get('eta_s')))} left")
     facts = [("speed", ", ".join(moving))]
-    if report.waits_for:
+    pause = run.get("pause_s")
+    if pause is not None:
+        facts.append(("paused", f"for {duration(_number(pause))}: no request begins until it is resumed"))
+    elif report.waits_for:
         facts.append(("waits for", shown(report.waits_for, 300)))
     if run.get("stopping"):
         facts.append(("stopping", shown(run["stopping"], 300)))

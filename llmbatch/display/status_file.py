@@ -123,6 +123,11 @@ class StatusFile:
             self._written_at = (self._stats.at, self._wall())
             replace_sidecar(self._path, json.dumps(self._content(now), separators=(",", ":"), allow_nan=False).encode())
 
+    def refresh(self) -> None:
+        """Write the sidecar as of now, while the run goes on."""
+        if self._stats.started is not None and self._stats.ended is None:
+            self.write(self._run_clock.now(self._stats.at))
+
     def _content(self, now: float) -> dict[str, JSON]:
         snapshot = self._stats.snapshot(now)
         return {
@@ -144,7 +149,7 @@ class StatusFile:
             event_at, wall = self._written_at
             if event_at == self._stats.at and self._wall() - wall < _HEARTBEAT_S:
                 return
-        self.write(self._run_clock.now(self._stats.at))
+        self.refresh()
 
     def __enter__(self) -> Self:
         self._ticker.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass, field
 from typing import Literal
@@ -144,6 +145,8 @@ class StatusReport:
 def next_step(report: StatusReport) -> str:
     """How to go on, in one line, safe to show."""
     match report.state:
+        case "running" if (report.run or {}).get("pause_s") is not None:
+            return f"paused; to go on: llmbatch resume {shown(shlex.quote(report.output))}"
         case "running":
             return f"still running; no action needed: results are appended to {shown(report.output)}"
         case "finished":

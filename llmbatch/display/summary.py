@@ -75,7 +75,8 @@ def summary_lines(summary: Summary, *, is_reason_told: bool = False) -> list[tup
     facts = [(_HEADLINES.get(summary.exit_code, "stopped"), _rows(summary))]
     if summary.already_done:
         facts.append(("this run", plural(summary.this_run_success + summary.this_run_failed, "row") + " more"))
-    facts.append(("time", f"{duration(summary.duration_s)}, {rate(summary.rows_per_s)}"))
+    paused = f", paused for {duration(summary.paused_s)} of it" if summary.paused_s else ""
+    facts.append(("time", f"{duration(summary.duration_s)}, {rate(summary.rows_per_s)}{paused}"))
     if summary.outages:
         facts.append(("outages", _outages(summary)))
     facts.append(("calls", _calls(summary)))

@@ -36,14 +36,15 @@ _TORN_CODES: Final = ("input_bad_json", "input_bad_utf8", "input_bad_csv")
 class InputFile:
     """A descriptor that a source owns, its format, and its name in messages. ``fd`` is None once it is closed."""
 
-    __slots__ = ("disk", "fd", "form", "name", "parse")
+    __slots__ = ("disk", "fd", "form", "keeps_torn", "name", "parse")
 
-    def __init__(self, fd: int, name: str, form: RecordFormat, disk: Filesystem) -> None:
+    def __init__(self, fd: int, name: str, form: RecordFormat, disk: Filesystem, *, keeps_torn: bool) -> None:
         self.fd: int | None = fd
         self.form = form
         self.parse = form.parse
         self.name = name
         self.disk = disk
+        self.keeps_torn = keeps_torn
 
     def close(self) -> None:
         """Close the descriptor; idempotent."""
@@ -74,7 +75,7 @@ class ByteSource:
     ) -> None:
         self.exhausted = limit is not None and limit <= 0
         self.rows_read = 0
-        self._file = InputFile(fd, name, form, disk)
+        self._file = InputFile(fd, name, form, disk, keeps_torn=keeps_torn)
         self._finished = FinishedInput(finished)
         self._passes = Passes()
         self._own = ShardLines(shard, limit) if shard.count > 1 else None
@@ -87,7 +88,6 @@ class ByteSource:
         self._lines: Iterator[bytes | LongLine] = iter(())
         self.torn_line: int | None = None
         """The last line, where it has no line end and cannot be parsed: somebody is still writing it."""
-        self._keeps_torn = keeps_torn
         self._is_unterminated = False
 
     def __repr__(self) -> str:
@@ -244,7 +244,7 @@ class ByteSource:
         return True
 
     def _is_torn(self, row: Malformed) -> bool:
-        return self._is_unterminated and not self._keeps_torn and row.code in _TORN_CODES
+        return self._is_unterminated and not self._file.keeps_torn and row.code in _TORN_CODES
 
     def _next_row(self, line: bytes | LongLine) -> Row | Malformed | None:
         size = len(line)

@@ -19,6 +19,7 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 __all__ = [
     "DATASET_STATE",
+    "control_path",
     "default_output",
     "deferred_path",
     "history_path",
@@ -68,6 +69,12 @@ def history_path(output_path: str | Path) -> Path:
     """Path of the sidecar with the history: ``o.events.jsonl`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.events.jsonl")
+
+
+def control_path(output_path: str | Path) -> Path:
+    """Path of the socket by which a run is controlled: ``o.control`` next to ``o.jsonl`` (or next to ``o``)."""
+    path = Path(output_path)
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.control")
 
 
 def report_path(output_path: str | Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmbatch.core.raw_json import dumps, parse
@@ -19,9 +19,20 @@ class Column:
     joined: str | None = None
     path: tuple[str, ...] = ()
 
-    def text(self, line: Line, joined: Mapping[str, str]) -> str | None:
-        """The JSON text of the value; None if there is none."""
-        return line.find(self.path) if self.joined is None else joined.get(self.joined)
+
+def cells_of(columns: Sequence[Column]) -> Callable[[Line, Mapping[str, str]], list[str | None]]:
+    """A function that gives the JSON texts of the values of a row, joined ones first; None where there is none.
+
+    *columns*: as :func:`columns_of` makes them. One call per row, as one per value takes twice as long.
+    """
+    names = [column.joined for column in columns if column.joined is not None]
+    own = [(column.path[0] if len(column.path) == 1 else None, column.path) for column in columns[len(names) :]]
+
+    def cells(line: Line, joined: Mapping[str, str]) -> list[str | None]:
+        get, find = line.members.get, line.find
+        return [*map(joined.get, names), *[find(path) if name is None else get(name) for name, path in own]]
+
+    return cells
 
 
 def columns_of(fields: Sequence[str], joined: Sequence[str]) -> list[Column]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import IntFlag
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from llmbatch.core.errors import UsageError
-from llmbatch.outputs.export_columns import Column, plain_text
+from llmbatch.outputs.export_columns import Column, cells_of, plain_text
 from llmbatch.outputs.export_fields import Line
 
 if TYPE_CHECKING:
@@ -34,28 +33,25 @@ ColumnType = Literal["bool", "int64", "double", "string", "json"]
 _Rows = Iterable[tuple[Line, Mapping[str, str]]]
 
 
-class _Kind(IntFlag):
-    """What values of a column there are."""
-
-    BOOL = 1
-    INT = 2
-    LARGE_INT = 4
-    """An integer that a double does not hold exactly."""
-    FLOAT = 8
-    STRING = 16
-    OTHER = 32
-    """Nested, or a number beyond 64 bits."""
-
+# What values of a column there are: bits of a plain integer, as an IntFlag takes ten times as long.
+_BOOL: Final = 1
+_INT: Final = 2
+_LARGE_INT: Final = 4
+"""An integer that a double does not hold exactly."""
+_FLOAT: Final = 8
+_STRING: Final = 16
+_OTHER: Final = 32
+"""Nested, or a number beyond 64 bits."""
 
 _TYPES: Final[dict[int, ColumnType]] = {
     0: "string",
-    _Kind.BOOL: "bool",
-    _Kind.INT: "int64",
-    _Kind.LARGE_INT: "int64",
-    _Kind.INT | _Kind.LARGE_INT: "int64",
-    _Kind.FLOAT: "double",
-    _Kind.INT | _Kind.FLOAT: "double",
-    _Kind.STRING: "string",
+    _BOOL: "bool",
+    _INT: "int64",
+    _LARGE_INT: "int64",
+    _INT | _LARGE_INT: "int64",
+    _FLOAT: "double",
+    _INT | _FLOAT: "double",
+    _STRING: "string",
 }
 
 
@@ -77,11 +73,11 @@ def require_pyarrow() -> tuple[ModuleType, ModuleType]:
 def column_types(rows: _Rows, columns: Sequence[Column]) -> list[ColumnType]:
     """The type of each column, from all *rows*. Memory does not depend on their number."""
     kinds = [0] * len(columns)
+    cells = cells_of(columns)
     for line, extra in rows:
-        for at, column in enumerate(columns):
-            text = column.text(line, extra)
+        for at, text in enumerate(cells(line, extra)):
             if text is not None:
-                kinds[at] |= _kind(text)
+                kinds[at] |= _STRING if text[0] == '"' else _kind(text)
     return [_TYPES.get(kind, "json") for kind in kinds]
 
 
@@ -108,6 +104,7 @@ def _written(
     pieces = _Pieces()
     with _system_memory(arrow), writer.ParquetWriter(pieces, schema, **_OPTIONS) as file:
         values: list[list[object]] = [[] for _ in columns]
+        cells = cells_of(columns)
         size = 0
 
         def flush() -> None:
@@ -117,10 +114,15 @@ def _written(
                 column.clear()
 
         for line, extra in rows:
-            for column, kind, found in zip(columns, types, values, strict=True):
-                text = column.text(line, extra)
-                found.append(_value(text, kind))
-                size += 0 if text is None else len(text)
+            for text, kind, found in zip(cells(line, extra), types, values, strict=True):
+                if text is None or text == "null":
+                    found.append(None)
+                    continue
+                size += len(text)
+                if kind == "string":
+                    found.append(plain_text(text) if "\\" in text else text[1:-1])
+                else:
+                    found.append(_value(text, kind))
             if len(values[0]) == _GROUP_ROWS or size >= _GROUP_CHARACTERS:
                 flush()
                 size = 0
@@ -143,34 +145,28 @@ def _system_memory(arrow: Any) -> Iterator[None]:
 
 def _kind(text: str) -> int:
     start = text[0]
-    if start == '"':
-        return _Kind.STRING
     if start == "n":
         return 0
     if start in "tf":
-        return _Kind.BOOL
+        return _BOOL
     if start in "{[":
-        return _Kind.OTHER
+        return _OTHER
     return _number_kind(text)
 
 
 def _number_kind(text: str) -> int:
     if "." in text or "e" in text or "E" in text:
-        return _Kind.OTHER if abs(float(text)) == float("inf") else _Kind.FLOAT
+        return _OTHER if abs(float(text)) == float("inf") else _FLOAT
     if len(text) > _INT64_DIGITS:
-        return _Kind.OTHER
+        return _OTHER
     number = int(text)
     if -_EXACT_IN_DOUBLE <= number <= _EXACT_IN_DOUBLE:
-        return _Kind.INT
-    return _Kind.LARGE_INT if -(1 << 63) <= number < 1 << 63 else _Kind.OTHER
+        return _INT
+    return _LARGE_INT if -(1 << 63) <= number < 1 << 63 else _OTHER
 
 
-def _value(text: str | None, kind: ColumnType) -> object:
-    if text is None or text == "null":
-        return None
+def _value(text: str, kind: ColumnType) -> object:
     match kind:
-        case "string":
-            return plain_text(text)
         case "json":
             return text
         case "int64":

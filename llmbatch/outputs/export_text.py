@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from llmbatch.core.raw_json import dumps
-from llmbatch.outputs.export_columns import Column, NestedFields, free_name, plain_text
+from llmbatch.outputs.export_columns import Column, NestedFields, cells_of, free_name, plain_text
 from llmbatch.outputs.export_fields import Line
 
 __all__ = ["delimited", "json_lines", "openai_lines"]
@@ -62,8 +62,9 @@ def delimited(rows: _Rows, columns: Sequence[Column], delimiter: str) -> Iterato
 
     def records() -> Iterator[str]:
         yield delimiter.join(cell(dumps(column.name)) for column in columns) + "\n"
+        cells = cells_of(columns)
         for line, extra in rows:
-            yield delimiter.join([cell(column.text(line, extra)) for column in columns]) + "\n"
+            yield delimiter.join(map(cell, cells(line, extra))) + "\n"
 
     return _blocks(records())
 

@@ -51,9 +51,15 @@ def take_in(
         fd = _locked(part, disk)
         try:
             found = _scanned(fd, part, disk)
-            for block in _new_lines(fd, part, found, finished, disk):
-                write(block.text())
-                rows += finished.add_all(block.numbers, block.fingerprints, block.statuses)
+            if any(map(finished.is_done, found.finished.done_after(0))):
+                for block in _new_lines(fd, part, found, finished, disk):
+                    write(block.text())
+                    rows += finished.add_all(block.numbers, block.fingerprints, block.statuses)
+            else:  # as ever, but after a kill between two steps
+                for text in _whole_lines(fd, found, disk):
+                    write(text)
+                finished.include(found.finished)
+                rows += len(found.finished)
             sync()
         finally:
             disk.close(fd)
@@ -112,6 +118,22 @@ def _scanned(fd: int, part: Part, disk: Filesystem) -> Scan:
             hint="move it out of the folder, or give it its name back",
         )
     return found
+
+
+def _whole_lines(fd: int, found: Scan, disk: Filesystem) -> Iterator[bytes]:
+    """The whole lines of a part as they are, in blocks that each end with a line."""
+    offset = 0
+    rest = b""
+    while offset < found.end_bytes and (block := disk.pread(fd, min(_BATCH_BYTES, found.end_bytes - offset), offset)):
+        offset += len(block)
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = block[end:]
+        else:
+            rest += block
+    if rest:
+        yield rest + b"\n"
 
 
 class _Block:

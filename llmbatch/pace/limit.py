@@ -239,6 +239,18 @@ class AdaptiveLimit:
         self._refused = self._peak = 0.0
         self._restart_counts()
 
+    def change_ceiling(self, ceiling: int, newest: int) -> None:
+        """Go up to another *ceiling*: a lower one counts at once, a higher one is reached by a ramp.
+
+        Only calls after number *newest* count for the search from now on. What was refused before is not forgotten.
+        """
+        was_free = self._slow_start >= self._knee.cap
+        self._knee.change_ceiling(ceiling, newest)
+        cap = float(self._knee.cap)
+        self._slow_start = cap if was_free else min(self._slow_start, cap)
+        self._value = min(self._value, cap)
+        self._tried_from = None  # a trial compares answers at two limits that are no longer these
+
     def resume(self, in_flight: int) -> None:
         """Ramp up after a wait: from what is still *in_flight*, fast to the limit that the wait began with.
 

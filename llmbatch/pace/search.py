@@ -114,6 +114,20 @@ class Search:
         """Round trips of a rest, and those that are left of this one."""
         self._measure(newest, math.nan)
 
+    def change_ceiling(self, ceiling: int, newest: int) -> None:
+        """Search up to another *ceiling* from now on; what was learned below it is kept."""
+        was_at_top, self.ceiling = self.phase == "top", ceiling
+        if self._chosen:
+            # The user knows better, unless a knee was found below what is allowed now.
+            if was_at_top or self.cap >= ceiling:
+                self.restart(newest)
+        elif self.cap >= ceiling:
+            self._to_top(newest, math.nan)
+        elif was_at_top:
+            self.phase = "climb"
+            self._last = self._before = None
+            self._measure(newest, math.nan)
+
     def _measure(self, newest: int, now: float, cap: int | None = None) -> None:
         """Begin to measure at *cap*; None: once more at this one."""
         if self._gauge.count >= START:

@@ -43,6 +43,13 @@ class RateBudget:
         self._refill(now)
         self._level -= tokens
 
+    def change(self, per_minute: float, now: float, *, burst_s: float = BURST_SECONDS) -> None:
+        """Go on with another rate; what was used counts, and no more than the new capacity is there at once."""
+        self._refill(now)
+        self._rate = per_minute / 60.0
+        self._capacity = max(1.0, self._rate * burst_s)
+        self._level = min(self._capacity, self._level)
+
     def settle(self, reserved: int, used: int, now: float) -> None:
         """Replace a reservation by the tokens that were *used*, 0 if none."""
         self._refill(now)

@@ -104,6 +104,12 @@ class BookedRate:
         self._asked = (message, units, now)
         self._send(message)
 
+    def change(self, per_minute: float, now: float) -> None:
+        """Go on with another rate; what is booked stays so."""
+        self._per_minute, self._unit = per_minute, 60.0 * MICROS / per_minute
+        if self._alone is not None:
+            self._alone.change(per_minute / max(1, self._members()), now, burst_s=BURST_SECONDS)
+
     # The board.
 
     def answered(self, message: Message, amount: int, now: float) -> None:

@@ -62,6 +62,12 @@ class FunctionCall:
             result = await _InContext(context, result)
         return result
 
+    def allow(self, threads: int) -> None:
+        """Use up to *threads* threads, if they are more than before."""
+        self._most_threads = max(self._most_threads, threads)
+        if self._threads is not None:
+            self._threads.allow(threads)
+
     def close(self) -> None:
         """End the threads; those that hang end when their function returns."""
         if self._threads is not None:

@@ -107,6 +107,10 @@ class FunctionProvider:
             return classify_exception(ConnectionAbortedError("the function was canceled from within"))
         return self._succeeded(result)
 
+    def allow(self, calls: int) -> None:
+        """Let *calls* calls run at a time, if they are more than before; each needs a thread where they need any."""
+        self._call.allow(calls)
+
     async def aclose(self) -> None:
         """Cancel the timer of time limits, and end the threads."""
         self._limits.close()

@@ -117,7 +117,7 @@ class HttpProvider:
         """Digest of what shapes the requests of rows; the second one for rows whose endpoint the run forces."""
         self._settings_of_batch = (_digest(shape), _digest({**endpoint, **shape}))
         self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
-        self._files = LocalFiles(connection.allow_files)
+        self._files = LocalFiles(connection.allow_files, are_of_server=connection.server_files)
         self.models = ModelUse()
 
     @classmethod

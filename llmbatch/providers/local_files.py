@@ -56,13 +56,20 @@ def check_folder(folder: str) -> None:
 class LocalFiles:
     """Puts files into the bodies of rows; with None as *folder*, refuses rows that name any.
 
-    Used on one event loop. Reading blocks it, as reading the input does.
+    *are_of_server*: neither; the URLs are for the server, which reads the files. Used on one event loop. Reading blocks
+    it, as reading the input does.
 
-    Raises :class:`~llmbatch.core.errors.UsageError` if *folder* is no folder.
+    Raises :class:`~llmbatch.core.errors.UsageError` if *folder* is no folder, or the files are the server's too.
     """
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, *, are_of_server: bool = False) -> None:
         self._root = None
+        self._are_of_server = are_of_server
+        if folder is not None and are_of_server:
+            raise UsageError(
+                f"--allow-files {folder} and --server-files: files are read either here or by the server",
+                hint="leave one of them out",
+            )
         if folder is not None:
             check_folder(folder)
             self._root = os.path.realpath(folder)
@@ -76,6 +83,8 @@ class LocalFiles:
             MalformedRowError: a file cannot be sent.
         """
         files: _RowFiles | None = None
+        if self._are_of_server:
+            return None
         for name in _CONTENT_MEMBERS:
             text = members.get(name)
             if text is not None and may_name_files(text):
@@ -83,13 +92,14 @@ class LocalFiles:
                 members[name] = with_files(text, files.load)
         return files if files is not None and files.is_used else None
 
-    @staticmethod
-    def refuse(members: Mapping[str, str]) -> None:
-        """Check that the *members* of a batch row, which is sent as it is, name no files.
+    def refuse(self, members: Mapping[str, str]) -> None:
+        """Check that the *members* of a batch row, which is sent as it is, name no files of this machine.
 
         Raises:
             MalformedRowError: one does.
         """
+        if self._are_of_server:
+            return
         for text in members.values():
             if may_name_files(text):
                 with_files(text, _refuse_in_batch_row)
@@ -118,7 +128,7 @@ class _RowFiles:
             raise MalformedRowError(
                 "input_file_not_allowed",
                 f"the row names the local file {shown}; files are read only below a folder that you name: "
-                "--allow-files DIR",
+                "--allow-files DIR; a server that reads its own files is sent the URL with --server-files",
             )
         path = _path_of(named, shown)
         content = _read(self._root, path, shown)

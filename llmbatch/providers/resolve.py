@@ -83,6 +83,8 @@ class ProviderSettings:
     """Whether ``model`` counts for rows that name their own too, as that of a fallback or of a pool does."""
     allow_files: str | None = None
     """The folder below which local files that rows name are read; None: such rows are refused."""
+    server_files: bool = False
+    """Whether the server reads such files, so that their URLs are sent as they are."""
     tiers: tuple[str, ...] = ()
     """The service tiers to ask for, preferred first: ``flex``, and maybe ``standard``; empty: the standard one."""
     schema: AnswerSchema | None = None

@@ -70,6 +70,12 @@ class Threads:
             raise error
         return result
 
+    def allow(self, most: int) -> None:
+        """Use up to *most* threads, if they are more than before."""
+        more, self._most = most - self._most, max(self._most, most)
+        for _ in range(min(more, len(self._waiting))):
+            self._wake()
+
     def close(self) -> None:
         """End the idle threads, and each other one as soon as its function returns."""
         self._is_closed = True

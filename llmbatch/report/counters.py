@@ -5,11 +5,11 @@ Codes come from providers, so there may be any number of them: above the limit, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmbatch.core.events import RowFinished
 
-__all__ = ["OTHER", "CodeCounter", "Counts"]
+__all__ = ["OTHER", "CodeCounter", "Codes", "Counts"]
 
 OTHER = "other"
 
@@ -35,6 +35,15 @@ class CodeCounter:
         """The codes by descending count (all, or the first *count*), ties ordered by name."""
         pairs = sorted(self._counts.items(), key=lambda pair: (-pair[1], pair[0]))
         return dict(pairs[:count])
+
+
+@dataclass(slots=True)
+class Codes:
+    """Counts by code: attempts that did not succeed, rows that failed, and rows by the tier that their lines name."""
+
+    errors: CodeCounter = field(default_factory=CodeCounter)
+    failures: CodeCounter = field(default_factory=CodeCounter)
+    tiers: CodeCounter = field(default_factory=CodeCounter)
 
 
 @dataclass(slots=True)

@@ -1,13 +1,13 @@
 """The statistics of several processes that work on one run, folded into one.
 
-A process tells its own statistics (:func:`state_of`) about twice a second, and what changes at once as events.
+A process tells its own statistics (:class:`ProcessStats`) about twice a second, and what changes at once as events.
 Counting costs this process nothing per row. Pure, as :mod:`llmbatch.report.stats`: all processes are on one machine,
 whose monotonic clock is that of their events.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from llmbatch.core.events import (
     CircuitChanged,
@@ -24,7 +24,7 @@ from llmbatch.report.route_stats import RouteStats
 from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats
 
-__all__ = ["FoldedStats", "ProcessState", "state_of"]
+__all__ = ["FoldedStats", "ProcessState", "ProcessStats"]
 
 
 @dataclass(slots=True)
@@ -43,20 +43,35 @@ class ProcessState:
     parked: int
 
 
-def state_of(stats: RunStats) -> ProcessState:
-    """The state of *stats* now, apart from the events to come."""
-    return ProcessState(
-        stats.at,
-        replace(stats._counts),
-        stats._latency.copy(),
-        stats._errors.top(),
-        stats._failures.top(),
-        stats._tiers.top(),
-        [replace(route, calls=route.calls.copy(), learned=dict(route.learned)) for route in stats.routes()],
-        stats._progress,
-        len(stats._waiting),
-        len(stats._parked),
-    )
+class ProcessStats(RunStats):
+    """Statistics of one process, which it tells its parent."""
+
+    def state(self) -> ProcessState:
+        """What was counted so far, apart from the events to come."""
+        return ProcessState(
+            self.at,
+            replace(self._counts),
+            self._latency.copy(),
+            self._codes.errors.top(),
+            self._codes.failures.top(),
+            self._codes.tiers.top(),
+            [replace(route, calls=route.calls.copy(), learned=dict(route.learned)) for route in self.routes()],
+            self._progress,
+            len(self._waiting),
+            len(self._parked),
+        )
+
+
+@dataclass(slots=True)
+class _Processes:
+    """What is known of each process by its number, and of the circuits and outages of each by the route."""
+
+    count: int
+    states: dict[int, ProcessState] = field(default_factory=dict)
+    fractions: dict[int, float] = field(default_factory=dict)
+    rows_read: dict[int, int] = field(default_factory=dict)
+    circuits: dict[str, dict[int, CircuitState]] = field(default_factory=dict)
+    down: dict[str, dict[int, float]] = field(default_factory=dict)
 
 
 class FoldedStats(RunStats):
@@ -64,24 +79,19 @@ class FoldedStats(RunStats):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self._count = count
-        self._states: dict[int, ProcessState] = {}
-        self._fractions = [0.0] * count
-        self._rows_read = [0] * count
-        self._circuits: dict[str, dict[int, CircuitState]] = {}
-        self._down: dict[str, dict[int, float]] = {}
+        self._processes = _Processes(count)
 
     def take(self, number: int, state: ProcessState) -> None:
         """Take what process *number* has counted since it began; only what is new since it last told is added."""
-        before = self._states.get(number)
-        self._states[number] = state
+        before = self._processes.states.get(number)
+        self._processes.states[number] = state
         self.at = max(self.at, state.at)
         self._add_counts(state.counts, Counts() if before is None else before.counts, self.at)
         self._latency.include(state.latencies.since(LatencyHistogram() if before is None else before.latencies))
         for mine, now, then in (
-            (self._errors, state.errors, {} if before is None else before.errors),
-            (self._failures, state.failures, {} if before is None else before.failures),
-            (self._tiers, state.tiers, {} if before is None else before.tiers),
+            (self._codes.errors, state.errors, {} if before is None else before.errors),
+            (self._codes.failures, state.failures, {} if before is None else before.failures),
+            (self._codes.tiers, state.tiers, {} if before is None else before.tiers),
         ):
             _add_codes(mine, now, then)
         known = {} if before is None else {route.label: route for route in before.routes}
@@ -96,17 +106,17 @@ class FoldedStats(RunStats):
 
         Nothing of it is in flight any more; its circuits no longer count.
         """
-        state = self._states.pop(number, None)
+        state = self._processes.states.pop(number, None)
         if state is not None:
             state.counts = Counts()
         self._add_gauges()
         if has_ended and state is not None and state.progress is not None:
-            self._fractions[number] = 1.0
+            self._processes.fractions[number] = 1.0
         changes: list[Event] = []
-        for label in list(self._circuits):
-            if number in self._circuits[label]:
+        for label in list(self._processes.circuits):
+            if number in self._processes.circuits[label]:
                 changes += self.fold(number, CircuitChanged(self.at, label, "open", "closed", "", 0.0))
-            if number in self._down.get(label, ()):
+            if number in self._processes.down.get(label, ()):
                 changes += self.fold(number, OutageEnded(self.at, label, self.at, 0.0))
         return changes
 
@@ -125,7 +135,7 @@ class FoldedStats(RunStats):
             case CircuitChanged():
                 return self._fold_circuit(number, event)
             case OutageStarted():
-                down = self._down.setdefault(event.route, {})
+                down = self._processes.down.setdefault(event.route, {})
                 down[number] = event.since
                 return [event] if len(down) == 1 else []
             case OutageEnded():
@@ -134,7 +144,7 @@ class FoldedStats(RunStats):
                 return [event]
 
     def _fold_end(self, number: int, event: OutageEnded) -> list[Event]:
-        down = self._down.setdefault(event.route, {})
+        down = self._processes.down.setdefault(event.route, {})
         since = down.pop(number, None)
         if since is None or down:
             return []
@@ -143,7 +153,7 @@ class FoldedStats(RunStats):
         return [replace(event, since=first, seconds=max(0.0, event.at - first))]
 
     def _fold_circuit(self, number: int, event: CircuitChanged) -> list[Event]:
-        states = self._circuits.setdefault(event.route, {})
+        states = self._processes.circuits.setdefault(event.route, {})
         before = _whole(states)
         if event.new == "closed":
             states.pop(number, None)
@@ -171,7 +181,7 @@ class FoldedStats(RunStats):
         whole = super().snapshot(now)
         if self.ended is not None:
             return whole
-        states = list(self._states.values())
+        states = list(self._processes.states.values())
         return replace(
             whole,
             parked=sum(state.parked for state in states),
@@ -199,7 +209,7 @@ class FoldedStats(RunStats):
 
     def _add_gauges(self) -> None:
         """What is in flight, parked and allowed now, summed over the processes that are there."""
-        states = list(self._states.values())
+        states = list(self._processes.states.values())
         self._counts.in_flight = sum(state.counts.in_flight for state in states)
         for label, mine in list(self._routes.items()):
             there = [route for state in states for route in state.routes if route.label == label]
@@ -209,11 +219,12 @@ class FoldedStats(RunStats):
             mine.limit = sum(limits) if limits else None
 
     def _read(self, number: int, progress: Progress) -> None:
-        self._rows_read[number] = progress.rows
-        self._fractions[number] = 1.0 if progress.exhausted else progress.fraction or 0.0
-        exhausted = all(fraction >= 1.0 for fraction in self._fractions)
-        fraction = sum(self._fractions) / self._count
-        self._progress_made(Progress(progress.at, sum(self._rows_read), fraction, exhausted))
+        self._processes.rows_read[number] = progress.rows
+        self._processes.fractions[number] = 1.0 if progress.exhausted else progress.fraction or 0.0
+        fractions, count = self._processes.fractions.values(), self._processes.count
+        exhausted = len(fractions) == count and all(fraction >= 1.0 for fraction in fractions)
+        rows = sum(self._processes.rows_read.values())
+        self._progress_made(Progress(progress.at, rows, sum(fractions) / count, exhausted))
 
 
 _COUNTED = frozenset(

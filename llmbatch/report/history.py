@@ -1,7 +1,7 @@
-"""The history of one output over all of its runs: runs, outages, notices, errors and the timeline, as JSON lines.
+"""The history of one output over all of its runs, as JSON lines: runs, outages, pauses, notices, errors, the timeline.
 
-:mod:`llmbatch.display.history_file` keeps it in a sidecar. Bounded: 200 runs, 500 notices, 100 codes of errors with
-five examples each, the outages of the :class:`~llmbatch.report.journal.Journal`, and the buckets of the
+:mod:`llmbatch.display.history_file` keeps it in a sidecar. Bounded: 200 runs, 500 notices and pauses, 100 codes of
+errors with five examples each, the outages of the :class:`~llmbatch.report.journal.Journal`, and the buckets of the
 :class:`~llmbatch.report.timeline.Timeline`: less than 2 MB for a week. Pure: wall time is handed in.
 """
 
@@ -11,17 +11,28 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from llmbatch.core.events import CallEnded, Event, Notice, RunEnded, RunStarted, RunStopping
+from llmbatch.core.events import (
+    CallEnded,
+    Event,
+    Notice,
+    OptionChanged,
+    RunEnded,
+    RunPaused,
+    RunResumed,
+    RunStarted,
+    RunStopping,
+)
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.stats import RunStats
 from llmbatch.report.timeline import Bucket, Timeline
 
-__all__ = ["ErrorCode", "History", "PastRun"]
+__all__ = ["ErrorCode", "History", "PastRun", "PauseSpan"]
 
 MOST_RUNS = 200
 MOST_NOTICES = 500
 MOST_CODES = 100
+MOST_PAUSES = 500
 EXAMPLES = 5
 _MOST_CHARACTERS = 500
 _OTHER = "other"
@@ -74,6 +85,22 @@ class ErrorCode:
         return {"kind": "error", "code": self.code, "count": self.count, "examples": list[JSON](self.examples)}
 
 
+@dataclass(slots=True)
+class PauseSpan:
+    """A pause by the user, in seconds since the epoch; ``ended`` is None while it lasts."""
+
+    began: float
+    ended: float | None = None
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a line of the sidecar."""
+        return {
+            "kind": "pause",
+            "from": to_iso(self.began),
+            "to": None if self.ended is None else to_iso(self.ended),
+        }
+
+
 class History:
     """The history so far; *lines* are those of the sidecar, of which those that make no sense are left out."""
 
@@ -81,6 +108,7 @@ class History:
         self.runs: list[PastRun] = []
         self.notices: list[dict[str, JSON]] = []
         self.errors: dict[str, ErrorCode] = {}
+        self.pauses: list[PauseSpan] = []
         buckets: list[Bucket] = []
         kept: dict[str, JSON] = {}
         for line in lines:
@@ -98,6 +126,10 @@ class History:
                         self.notices.append(value)
                 case "error":
                     self._read_error(value)
+                case "pause":
+                    began = from_iso(value.get("from"))
+                    if began is not None:
+                        self.pauses.append(PauseSpan(began, from_iso(value.get("to"))))
                 case "journal":
                     kept = value
                 case "bucket":
@@ -166,6 +198,7 @@ class History:
         """A run begins at *wall*. An earlier one without a last word was last seen at *last_seen*."""
         if self.runs and self.runs[-1].ended is None and last_seen is not None:
             self.runs[-1].ended = max(self.runs[-1].began, last_seen)
+        self._end_pause(wall if last_seen is None else min(last_seen, wall))
         run = PastRun(wall, None, None, "", command, event.input, event.concurrency)
         self.runs = [*self.runs, run][-MOST_RUNS:]
         self.journal.begin(wall, last_seen=last_seen)
@@ -179,21 +212,36 @@ class History:
             return False
         self.journal.observe(event, wall, stats)
         if isinstance(event, Notice):
-            notice: dict[str, JSON] = {
-                "kind": "notice",
-                "at": to_iso(wall),
-                "level": event.level,
-                "message": event.message[:_MOST_CHARACTERS],
-                "hint": event.hint[:_MOST_CHARACTERS],
-            }
-            self.notices = [*self.notices, notice][-MOST_NOTICES:]
+            self._add_notice(wall, event.level, event.message, event.hint)
+        elif isinstance(event, OptionChanged):
+            text = f"{event.name.replace('_', '-')} was changed from {event.old} to {event.new}"
+            self._add_notice(wall, "info", text, "")
+        elif isinstance(event, RunPaused):
+            self.pauses = [*self.pauses, PauseSpan(wall)][-MOST_PAUSES:]
+        elif isinstance(event, RunResumed):
+            self._end_pause(wall)
         elif isinstance(event, RunStopping) and self.runs:
             self.runs[-1].reason = event.reason[:_MOST_CHARACTERS]
         elif isinstance(event, RunEnded) and self.runs:
+            self._end_pause(wall)
             run = self.runs[-1]
             run.ended, run.exit_code = wall, event.exit_code
             run.reason = run.reason or event.reason[:_MOST_CHARACTERS]
         return type(event).__name__ in _WORTH_WRITING
+
+    def _add_notice(self, wall: float, level: str, message: str, hint: str) -> None:
+        notice: dict[str, JSON] = {
+            "kind": "notice",
+            "at": to_iso(wall),
+            "level": level,
+            "message": message[:_MOST_CHARACTERS],
+            "hint": hint[:_MOST_CHARACTERS],
+        }
+        self.notices = [*self.notices, notice][-MOST_NOTICES:]
+
+    def _end_pause(self, wall: float) -> None:
+        if self.pauses and self.pauses[-1].ended is None:
+            self.pauses[-1].ended = max(self.pauses[-1].began, wall)
 
     def _add_error(self, event: CallEnded) -> None:
         code = event.code[:80] or str(event.verdict)
@@ -209,13 +257,14 @@ class History:
         """The lines of the sidecar."""
         values: list[dict[str, JSON]] = [run.to_json() for run in self.runs]
         values.append({"kind": "journal", **self.journal.to_json(stats)})
+        values += [pause.to_json() for pause in self.pauses]
         values += self.notices
         values += [code.to_json() for code in sorted(self.errors.values(), key=lambda one: -one.count)]
         values += [{"kind": "bucket", **bucket.to_json()} for bucket in self.timeline.buckets()]
         return (json.dumps(value, separators=(",", ":"), allow_nan=False) for value in values)
 
 
-_WORTH_WRITING = frozenset({"OutageStarted", "OutageEnded", "RunEnded"})
+_WORTH_WRITING = frozenset({"OutageStarted", "OutageEnded", "RunPaused", "RunResumed", "RunEnded"})
 
 
 def _text(value: JSON) -> str:

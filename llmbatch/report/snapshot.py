@@ -16,9 +16,10 @@ from llmbatch.report.spending import Spending
 
 __all__ = ["RouteSnapshot", "RunState", "Snapshot", "as_json"]
 
-RunState = Literal["starting", "running", "waiting", "stopping", "finished", "stopped"]
-"""``waiting``: nothing is in flight because a circuit is not closed. ``finished``: every row is finished (exit
-code 0 or 1). ``stopped``: the run has ended and rows are left."""
+RunState = Literal["starting", "running", "waiting", "paused", "stopping", "finished", "stopped"]
+"""``waiting``: nothing is in flight because a circuit is not closed. ``paused``: its user has paused it, and requests
+in flight end. ``finished``: every row is finished (exit code 0 or 1). ``stopped``: the run has ended and rows are
+left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class Snapshot:
     overall_rows_per_s: float
     eta_s: float | None
     """Seconds left, at the speed outside outages; None while it cannot be known: no total, no rate, or a circuit that
-    is not closed."""
+    is not closed, or a pause."""
     work_left_s: float | None
     """As ``eta_s``, also while a circuit is not closed: seconds of work left once it answers."""
     errors_by_code: dict[str, int]
@@ -139,6 +140,10 @@ class Snapshot:
     stopping: str | None
     """Why the run is stopping; None while it is not."""
     exit_code: int | None
+    pause_s: float | None = None
+    """Seconds since the run was paused by its user; None if it is not."""
+    paused_s: float = 0.0
+    """Seconds of all pauses of this run."""
 
     @property
     def cost(self) -> float:

@@ -6,8 +6,8 @@ Pure: ``at`` and ``now`` are arguments, on the event loop's clock. Its memory gr
 
 from __future__ import annotations
 
-import math
 from collections import deque
+from dataclasses import replace
 from itertools import islice
 from typing import assert_never
 
@@ -19,6 +19,7 @@ from llmbatch.core.events import (
     LimitChanged,
     LimitLearned,
     Notice,
+    OptionChanged,
     OutageEnded,
     OutageStarted,
     Progress,
@@ -28,11 +29,13 @@ from llmbatch.core.events import (
     RowParked,
     RowsRequeued,
     RunEnded,
+    RunPaused,
+    RunResumed,
     RunStarted,
     RunStopping,
     Throttled,
 )
-from llmbatch.report.counters import CodeCounter, Counts
+from llmbatch.report.counters import Codes, Counts
 from llmbatch.report.downtime import Downtime
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.route_stats import RouteStats, worst_routes
@@ -40,6 +43,7 @@ from llmbatch.report.snapshot import RouteSnapshot, RunState, Snapshot
 from llmbatch.report.spending import Spending
 from llmbatch.report.summary import Summary, summarize
 from llmbatch.report.throughput import Throughput
+from llmbatch.report.totals import estimated_rows, total_rows
 
 __all__ = ["RunStats", "Summary"]
 
@@ -68,9 +72,7 @@ class RunStats:
         self._rate = Throughput()
         self._working = Throughput()
         """The same on the clock of :meth:`Downtime.working_time`."""
-        self._errors = CodeCounter()
-        self._failures = CodeCounter()
-        self._tiers = CodeCounter()
+        self._codes = Codes()
         self._routes: dict[str, RouteStats] = {}
         self._notices: deque[Notice] = deque(maxlen=5)
         self._advice = ""
@@ -118,6 +120,13 @@ class RunStats:
                 self.started = event
                 self._rate = Throughput(event.at)
                 self._working = Throughput(event.at)
+            case RunPaused():
+                self._downtime.paused(event.at)
+            case RunResumed():
+                self._downtime.resumed(event.at)
+            case OptionChanged():
+                if self.started is not None:
+                    self.started = replace(self.started, own_limits=event.own_limits)
             case RunStopping():
                 self.stopping = event
             case RunEnded():
@@ -137,9 +146,7 @@ class RunStats:
 
     def _progress_made(self, event: Progress) -> None:
         self._progress = event
-        # All bytes are read long before all rows are: they wait in a buffer, of a compressed input above all.
-        if event.fraction is not None and event.rows and 1e-6 < event.fraction < 1.0:
-            self._estimated_rows = event.rows / event.fraction
+        self._estimated_rows = estimated_rows(event) or self._estimated_rows
 
     def _call_sent(self, event: CallSent) -> None:
         calls = self._route(event.route).calls
@@ -169,7 +176,7 @@ class RunStats:
         else:
             calls.add_failure(event)
             if event.verdict is not None:
-                self._errors.add(event.code)
+                self._codes.errors.add(event.code)
         calls.spending.add(event)
 
     def _row_finished(self, event: RowFinished) -> None:
@@ -185,11 +192,11 @@ class RunStats:
                 route.success += 1
         elif event.status == "failed":
             self._counts.failed += 1
-            self._failures.add(event.code)
+            self._codes.failures.add(event.code)
             if route is not None:
                 route.failed += 1
         if event.tier:
-            self._tiers.add(event.tier)
+            self._codes.tiers.add(event.tier)
         if self._waiting or self._parked:
             self._no_longer_waits(event.row)
 
@@ -290,7 +297,7 @@ class RunStats:
         routes = self.routes()
         spending = Spending.total(route.calls.spending for route in routes)
         done = self.success + self.failed
-        total, is_estimate = self._total(done)
+        total, is_estimate = total_rows(started, self._progress, self._estimated_rows, done)
         elapsed = 0.0 if started is None else max(0.0, (ended.at if ended else now) - started.at)
         overall = counts.rows / elapsed if elapsed > 0.05 else 0.0
         rate = self._rate.per_second(now)
@@ -327,16 +334,16 @@ class RunStats:
             latency_p95_s=self._latency.quantile(0.95),
             rows_per_s=rate,
             overall_rows_per_s=overall,
-            eta_s=None if downtime.not_closed and work_left else work_left,
+            eta_s=None if (downtime.not_closed or downtime.paused_since is not None) and work_left else work_left,
             work_left_s=work_left,
-            errors_by_code=self._errors.top(),
-            failures_by_code=self._failures.top(),
+            errors_by_code=self._codes.errors.top(),
+            failures_by_code=self._codes.failures.top(),
             cut_answers=counts.cut_answers,
             answers_without_text=counts.answers_without_text,
             cached=counts.cached,
             repairs=counts.repairs,
             repaired=counts.repaired,
-            tiers=self._tiers.top(),
+            tiers=self._codes.tiers.top(),
             routes=worst_routes(routes, now),
             routes_total=len(routes),
             max_outage_s=None if started is None else started.max_outage,
@@ -345,6 +352,8 @@ class RunStats:
             notices=tuple(self._notices),
             stopping=None if self.stopping is None else self.stopping.reason,
             exit_code=None if ended is None else ended.exit_code,
+            pause_s=None if ended else downtime.pause_seconds(now),
+            paused_s=downtime.paused_seconds(ended.at if ended else now),
         )
 
     def history(self, columns: int, now: float | None = None) -> list[float]:
@@ -357,20 +366,6 @@ class RunStats:
             self.observe(ended)
         return summarize(self.snapshot(ended.at), ended, advice=self._advice)
 
-    def _total(self, done: int) -> tuple[int | None, bool]:
-        """Lines of the output when all is done, and whether that is an estimate from the fraction of bytes read."""
-        progress, started = self._progress, self.started
-        read = 0 if progress is None else progress.rows
-        beyond = 0 if started is None else started.done_beyond_limit
-        if progress is not None and progress.exhausted:
-            return max(read + beyond, done), False
-        if started is not None and started.total_rows is not None:
-            return max(started.total_rows, done), False
-        if self._estimated_rows is None:
-            return None, False
-        most = math.inf if started is None or started.limit is None else started.limit
-        return max(round(min(self._estimated_rows, most)) + beyond, read + beyond, done), True
-
     def _state(self) -> RunState:
         if self.ended is not None:
             return "finished" if self.ended.exit_code in (0, 1) else "stopped"
@@ -378,6 +373,8 @@ class RunStats:
             return "starting"
         if self.stopping is not None:
             return "stopping"
+        if self._downtime.paused_since is not None:
+            return "paused"
         return "waiting" if self._downtime.not_closed and not self._counts.in_flight else "running"
 
     def _work_left(self, done: int, total: int | None, now: float) -> float | None:

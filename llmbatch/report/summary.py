@@ -76,6 +76,8 @@ class Summary:
     latency_p50_s: float | None
     """Of calls that succeeded, within 5 %, as ``latency_p95_s``."""
     latency_p95_s: float | None
+    paused_s: float = 0.0
+    """Seconds for which its user had paused it."""
     stopped_reason: str | None
     """Why rows are left; None when the run finished (exit code 0 or 1)."""
     advice: str
@@ -140,6 +142,7 @@ def summarize(last: Snapshot, ended: RunEnded, *, advice: str) -> Summary:
         unanswered_calls=last.spending.unanswered_calls,
         at_risk_usd=last.spending.at_risk_usd,
         duration_s=last.elapsed_s,
+        paused_s=last.paused_s,
         rows_per_s=last.overall_rows_per_s,
         latency_p50_s=last.latency_p50_s,
         latency_p95_s=last.latency_p95_s,

@@ -307,6 +307,16 @@ class RouteState(Sharing):
         """Send nothing for *wait* seconds because of a rate limit; *is_named*: one that the provider reported."""
         return self._pause(wait, now, why, is_named=is_named, is_refusal=False)
 
+    def change_concurrency(self, concurrency: int) -> None:
+        """Allow *concurrency* requests in flight from now on, or with ``auto`` at most."""
+        self.limit.change_ceiling(concurrency, self.circuit.serial)
+
+    def excuse(self, seconds: float) -> None:
+        """The run was paused for *seconds*: ramp up, and do not count them against a route that was never reached."""
+        self.plan_ramp()
+        if self._unreached is not None:
+            self._unreached += seconds
+
     def give_up(self, outcome: Outcome) -> None:
         """Send nothing more: *outcome* of another route concerns the account of this one too."""
         self.dead = outcome

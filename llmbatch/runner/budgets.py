@@ -61,13 +61,14 @@ class Budgets:
 
     def __init__(self, options: RunOptions, now: float, *, emit: Callable[[Event], None]) -> None:
         self._emit = emit
-        self._tokens: list[_Named] = []
+        self._tokens: list[tuple[str, RateBudget | BookedRate]] = []
         self._daily: list[_Named] = []
         if options.tpm:
             self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
         if options.rpd:
             self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd)))
-        self._requests: list[_Named] = []
+        self._group: Group | None = None
+        self._requests: list[tuple[str, BookedRate]] = []
         """Requests per minute, where processes share them; else the engine's pace keeps to them."""
         self._is_limited = bool(self._tokens or self._daily)
         self._options = options
@@ -79,15 +80,36 @@ class Budgets:
 
     def share(self, group: Group, now: float) -> None:
         """Keep to ``--rpm`` and ``--tpm`` together with the other processes of *group*."""
-        for name, limit, budgets in (
-            ("tpm", self._options.tpm, self._tokens),
-            ("rpm", self._options.rpm, self._requests),
-        ):
-            if limit:
-                rate = BookedRate(name, limit, group.send, members=lambda: group.members)
-                group.book_with(name, rate, now)
-                budgets[:] = [(f"--{name} {limit:g}, shared", rate)]
-                self._is_limited = True
+        self._group = group
+        self._tokens = []
+        self.change_tpm(self._options.tpm, now)
+        self.change_rpm(self._options.rpm, now)
+
+    def change_tpm(self, tpm: float | None, now: float) -> None:
+        """Keep another ``--tpm`` from now on; None: none. Tokens that were used count."""
+        before = self._tokens
+        self._tokens = []
+        if tpm is not None:
+            budget = before[0][1] if before else self._booked("tpm", tpm, now) or RateBudget(tpm, now)
+            budget.change(tpm, now)
+            self._tokens.append((f"--tpm {tpm:g}", budget))
+        self._is_limited = bool(self._tokens or self._daily or self._requests)
+
+    def change_rpm(self, rpm: float | None, now: float) -> None:
+        """Keep another ``--rpm`` from now on, where it is shared; None: none."""
+        self._requests = []
+        if rpm is not None and (rate := self._booked("rpm", rpm, now)) is not None:
+            self._requests.append((f"--rpm {rpm:g}", rate))
+        self._is_limited = bool(self._tokens or self._daily or self._requests)
+
+    def _booked(self, name: str, per_minute: float, now: float) -> BookedRate | None:
+        """A rate that processes share; None where nothing is shared."""
+        group = self._group
+        if group is None:
+            return None
+        rate = BookedRate(name, per_minute, group.send, members=lambda: group.members)
+        group.book_with(name, rate, now)
+        return rate
 
     def of(self, route: Route, now: float) -> RouteBudgets:
         """The budgets of *route*, made now if there are none."""

@@ -194,6 +194,14 @@ class CommandOptions(RunOptions):
         group="Input and output",
         local="subfolder",
     )
+    server_files: bool = option(
+        False,
+        Switch(),
+        "--server-files",
+        help="Send file: URLs as they are: the server reads the files itself, as vLLM can.",
+        group="Input and output",
+        local="never",
+    )
     base_url: str | None = option(
         None,
         Text("URL"),
@@ -327,6 +335,17 @@ class CommandOptions(RunOptions):
         group="Display",
         sends=True,
         local="folder",
+    )
+    notify: str | None = option(
+        None,
+        Text("CMD"),
+        "--notify",
+        help="Run this shell command when an outage has lasted a minute, when it is over, and when the run ends; it "
+        "gets JSON on standard input, and $NOTIFY_TEXT.",
+        unset="none",
+        group="Display",
+        sends=True,
+        local="never",
     )
     dashboard: int | None = option(
         None,

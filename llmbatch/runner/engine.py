@@ -15,7 +15,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -23,17 +23,17 @@ from anyio.abc import TaskGroup
 from llmbatch.core.call_details import CallDetails, CallObserver
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import InputError, UsageError, WriteError
-from llmbatch.core.events import Event, FunctionObserver, Notice, Observer, RunEnded, RunStopping
+from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
+from llmbatch.core.observers import FunctionObserver
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.runner.attempt import Attempt
+from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
+from llmbatch.runner.request_pace import request_pace
 from llmbatch.runner.schedule import Scheduler
 from llmbatch.runner.sharing import Channel
-
-if TYPE_CHECKING:
-    from aiolimiter import AsyncLimiter
 
 __all__ = ["Engine", "RunOutcome"]
 
@@ -109,7 +109,9 @@ class Engine:
         self._ending: RunOutcome | None = None
         self._deadline = math.inf
         self._group: TaskGroup | None = None
-        self._requests = _request_pace(options.rpm if channel is None else None)
+        self._requests = request_pace(options.rpm if channel is None else None)
+        self._is_pace_new = False
+        """Whether the request rate was changed just now: the new one begins without a burst."""
         if channel is not None:
             channel.start(self._hear)
 
@@ -172,6 +174,17 @@ class Engine:
         if self._group is not None:
             self._group.cancel_scope.cancel()
 
+    def control(self, command: Command) -> None:
+        """Carry out *command* of a user now: a pause, its end, or other limits."""
+        before = self._options
+        self._options = self._scheduler.control.apply(command, self._loop.time())
+        if self._options.rpm != before.rpm:
+            self._requests = request_pace(self._options.rpm if self._scheduler.is_alone else None)
+            self._is_pace_new = self._requests is not None
+        if self._options.concurrency > before.concurrency and hasattr(self._provider, "allow"):
+            self._provider.allow(self._options.concurrency)  # a function that runs in threads
+        self._wake.set()
+
     def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:
             self._ending = RunOutcome(exit_code, reason, hint)
@@ -220,10 +233,13 @@ class Engine:
             await self._wake.wait()
 
     async def _next_attempt(self) -> Attempt | None:
-        if self._ending is not None:
+        if self._ending is not None or self._scheduler.control.is_paused:
             return None
         if self._requests is None:
             return self._take()
+        if self._is_pace_new:
+            self._is_pace_new = False
+            await self._requests.acquire(self._requests.max_rate)
         if not self._requests.has_capacity():
             self._call_at(self._loop.time() + self._requests.time_period / self._requests.max_rate / 4)
             return None
@@ -233,7 +249,7 @@ class Engine:
         return attempt
 
     def _take(self) -> Attempt | None:
-        if self._ending is not None:
+        if self._ending is not None or self._scheduler.control.is_paused:
             return None
         attempt = self._scheduler.take()
         while attempt is None and self._scheduler.reading.bodies.took_failed_row():
@@ -250,7 +266,7 @@ class Engine:
             self.emit(RunStopping(self._loop.time(), _reading_failed(error)))
 
     async def _work(self, attempt: Attempt | None) -> None:
-        call, settle, concurrency = self._provider.call, self._scheduler.settle, self._options.concurrency
+        call, settle = self._provider.call, self._scheduler.settle
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this is a coroutine
         try:
@@ -272,7 +288,7 @@ class Engine:
                 if self._call_observers:
                     self._tell_call(attempt, outcome)
                 settle(attempt, outcome)
-                if self._active < concurrency:
+                if self._active < self._options.concurrency:
                     self._wake.set()
                 if not self._calls_in_turn:
                     self._loop.call_soon(self._start_turn)
@@ -283,7 +299,8 @@ class Engine:
                 if self._sink.congested:
                     await self._sink.drained()
                 # With a request rate only the pump takes calls, so that they all pass its rate limiter.
-                attempt = self._take() if self._requests is None else None
+                is_free = self._requests is None and self._active <= self._options.concurrency
+                attempt = self._take() if is_free else None
         finally:
             self._active -= 1
             self._wake.set()
@@ -311,7 +328,7 @@ class Engine:
         self._check_reading()  # reading may have failed although a call was found, such as a health check
         if self._ending is not None or self._scheduler.is_finished():
             return True
-        if not self._scheduler.is_stuck(self._loop.time()):
+        if self._scheduler.control.keeps_open or not self._scheduler.is_stuck(self._loop.time()):
             return False
         given_up = self._scheduler.given_up()
         if given_up is not None:
@@ -339,7 +356,7 @@ class Engine:
         # Loops may fire timers a clock tick early; the pump then finds nothing due and sets the same timer again.
         self._timer = None
         if self._loop.time() - self._timer_at > STOPPED_SECONDS:
-            self._scheduler.resumed()
+            self._scheduler.control.ramp()
         self._wake.set()
 
     def _conclude(self) -> RunOutcome:
@@ -388,13 +405,3 @@ def _reading_failed(error: Exception) -> str:
     if isinstance(error, InputError):
         return "the input cannot be used"
     return "the rows cannot be sent" if isinstance(error, UsageError) else "the rows cannot be read"
-
-
-def _request_pace(rpm: float | None) -> AsyncLimiter | None:
-    """Rate limiter for *rpm* requests per minute, with a burst of one second's worth; None for no limit."""
-    if rpm is None:
-        return None
-    from aiolimiter import AsyncLimiter
-
-    burst = max(1.0, rpm / 60.0)
-    return AsyncLimiter(burst, burst * 60.0 / rpm)

@@ -25,7 +25,7 @@ _FORMAT = "the format is found by the file's ending; --input-format names anothe
 
 _INTENTS: dict[str, str] = {
     **dict.fromkeys(
-        ("workers", "num-workers", "n-workers", "max-workers", "threads", "num-threads", "parallel", "parallelism"),
+        ("num-workers", "n-workers", "max-workers", "threads", "num-threads", "parallel", "parallelism"),
         _CONCURRENCY,
     ),
     **dict.fromkeys(
@@ -98,10 +98,6 @@ _INTENTS: dict[str, str] = {
         "one process sends up to 100,000 requests at a time (-c); several machines take a part each: --shard I/N",
     ),
     **dict.fromkeys(
-        ("dashboard",),
-        "use llmbatch status OUTPUT while the run goes on, --json for numbers, --progress json for a stream of them",
-    ),
-    **dict.fromkeys(
         ("metrics", "prometheus", "prometheus-port"), "use --metrics-port PORT: metrics for Prometheus, at /metrics"
     ),
     **dict.fromkeys(
@@ -109,10 +105,11 @@ _INTENTS: dict[str, str] = {
         "use --otel, and say where to with OTEL_EXPORTER_OTLP_ENDPOINT",
     ),
     **dict.fromkeys(
-        ("notify", "on-finish", "webhook"), 'type it behind: llmbatch run prompts.jsonl …; notify-send "exit $?"'
+        ("on-finish", "webhook", "on-end", "hook", "email", "slack"), "use --notify 'notify-send \"$NOTIFY_TEXT\"'"
     ),
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
+    **dict.fromkeys(("ui", "web", "web-ui", "gui"), "use --dashboard PORT, or llmbatch view FOLDER for all runs there"),
     "html": "use --report night.html, or llmbatch report OUTPUT after the run",
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
@@ -121,7 +118,7 @@ _INTENTS: dict[str, str] = {
 
 _COMMANDS: dict[str, str] = {
     **dict.fromkeys(
-        ("resume", "continue", "restart"), "run the same llmbatch run command again: it resumes, and sends no row twice"
+        ("continue", "restart"), "run the same llmbatch run command again: it resumes, and sends no row twice"
     ),
     **dict.fromkeys(
         ("retry", "rerun", "retry-failed"),
@@ -132,6 +129,9 @@ _COMMANDS: dict[str, str] = {
     **dict.fromkeys(("errors", "failures", "fails"), "use llmbatch failed OUTPUT"),
     **dict.fromkeys(("progress", "watch", "list", "info"), "use llmbatch status OUTPUT"),
     **dict.fromkeys(("html", "plot", "charts"), "use llmbatch report OUTPUT"),
+    **dict.fromkeys(("stop", "cancel", "abort", "quit"), "use llmbatch drain OUTPUT, or Ctrl-C in the run's terminal"),
+    **dict.fromkeys(("unpause", "go-on"), "use llmbatch resume OUTPUT"),
+    **dict.fromkeys(("change", "config", "tune", "concurrency"), "use llmbatch set concurrency=80 OUTPUT"),
     **dict.fromkeys(("serve", "drill", "scenarios", "simulate"), "it is a command of sim: llmbatch sim --help"),
     **dict.fromkeys(("send", "start", "submit", "batch", "exec"), "use llmbatch run INPUT -m PROVIDER/MODEL"),
     "version": "use llmbatch --version",

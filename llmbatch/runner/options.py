@@ -220,6 +220,12 @@ class RunOptions:
         """Whether the concurrency is ``auto``: then its number is the ceiling."""
         return isinstance(self.concurrency, Auto)
 
+    @property
+    def own_limits(self) -> str:
+        """The rate limits that the user set, as flags: ``--rpm 60, --tpm 90000``."""
+        given = (("--rpm", self.rpm), ("--tpm", self.tpm), ("--rpd", self.rpd))
+        return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)
+
     @classmethod
     def names(cls) -> frozenset[str]:
         """The options' names."""

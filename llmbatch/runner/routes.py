@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 from llmbatch.core.calls import Outcome, Route
 from llmbatch.core.rows import Row
+from llmbatch.pace.limit import AdaptiveLimit
 from llmbatch.route.evidence import is_own_error
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
 from llmbatch.runner.backlog import RunRoute
@@ -95,6 +97,14 @@ class Routes:
             wanted = {self._keys.label(route.label, row): route for route in routes}
         known = [self.known[label] for label in wanted if label in self.known]
         return known if len(known) == len(wanted) else self._made(wanted, now)
+
+    def change_concurrency(self, concurrency: int) -> list[tuple[RunRoute, AdaptiveLimit]]:
+        """Allow each route, and each to come, *concurrency* requests in flight; return those whose limit changed."""
+        self._policy = replace(self._policy, concurrency=concurrency)
+        before = [(route, route.state.limit.value) for route in self.known.values()]
+        for route, _ in before:
+            route.state.change_concurrency(concurrency)
+        return [(route, route.state.limit) for route, value in before if route.state.limit.value != value]
 
     def _made(self, wanted: Mapping[str, Route], now: float) -> list[RunRoute]:
         """Return the *wanted* routes by label; to create one may drop others, but none of these."""

@@ -22,6 +22,7 @@ from llmbatch.runner.backlog import Backlog, PendingRow, RowState, RunRoute
 from llmbatch.runner.budgets import Budgets
 from llmbatch.runner.checks import Checks
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.control import RunControl
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.finish import Finisher
 from llmbatch.runner.followers import Followers
@@ -90,6 +91,7 @@ class Scheduler:
         self.reading.settle_with(park=self._settler.defer, fail_row=self._settler.fail_unsent)
         self._checks = Checks(self._run, good_rows)
         self._budgets = Budgets(options, now(), emit=emit)
+        self.control = RunControl(self._run, self._budgets)
         self._probed = False  # whether the last call was a probe
         self._unanswered: dict[RunRoute, None] = {}
         """Routes that have never answered and whose rows took too long: the smallest request may show why."""
@@ -104,6 +106,11 @@ class Scheduler:
 
     def _route_changed(self, route: RunRoute) -> None:
         self._run.peers.changed(route, self._run.now())
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing is shared with other processes."""
+        return not isinstance(self._run.peers, Peers)
 
     def hear(self) -> None:
         """Apply what other processes told."""
@@ -344,11 +351,6 @@ class Scheduler:
         now = self._run.now()
         self._budgets.settle(attempt, None, now)
         self._settler.cancelled(attempt, now, self._run.costs.settle(attempt, None)[1])
-
-    def resumed(self) -> None:
-        """Ramp up all routes: the process was suspended for a while."""
-        for route in self._run.routes:
-            route.state.plan_ramp()
 
     # When to try again, and when nothing is left to do.
 

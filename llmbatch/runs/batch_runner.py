@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Unpack, overload
 
 from llmbatch.core.errors import StoppedError, UsageError
-from llmbatch.core.events import Event, Observer, as_observers
+from llmbatch.core.events import Event, Observer
+from llmbatch.core.observers import as_observers
 from llmbatch.core.ports import Provider, Transport
 from llmbatch.core.rows import Result
 from llmbatch.inputs.shape import RowShape
@@ -26,6 +27,7 @@ from llmbatch.runner.command_options import Endpoint, Fsync, Lock
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.keywords import as_shard, check_keywords, check_names
 from llmbatch.runner.options import RunOptions
+from llmbatch.runs.controls import RunnerControls
 from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction, loaded
@@ -58,14 +60,14 @@ else:  # a default needs Python 3.13, and only type checkers look at it
 __all__ = ["BatchRunner", "Options"]
 
 
-class BatchRunner(Generic[RowT, ValueT]):
+class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
     """Sends rows to a provider, or to any function, and survives outages.
 
     Generic in the row that the function takes and the value that it returns: with ``async def ask(row: Question) ->
     Answer`` it is a ``BatchRunner[Question, Answer]``. With a provider rows are of any kind, and values None.
 
     Runs share only these settings: they may run one after another, or concurrently. A canceled run leaves an output
-    that the next one resumes.
+    that the next one resumes. :meth:`pause`, :meth:`resume`, :meth:`set` and :meth:`stop` control the open ones.
 
     Args:
         model: ``PROVIDER/MODEL``, a bare model name, None (rows name their own), a function, or a
@@ -90,6 +92,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         cache: an SQLite file of good answers: rows whose requests it has cost no call, and good answers are kept in
             it. Equal rows of one run cost one call.
         allow_files: the folder below which files that rows name with ``file:`` URLs are read; None: such rows fail.
+        server_files: send such URLs as they are: the server reads the files.
         prices: a TOML file of prices, before those of the price list: see docs/cost.md. ``max_cost`` needs a price of
             each model; a provider must tell its tokens.
         schema: a pydantic model, a JSON Schema, its path, or ``MODULE:CLASS``: answers are checked by it, and asked for
@@ -140,6 +143,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         pools: Mapping[str, object] | None = None,
         cache: str | Path | None = None,
         allow_files: str | Path | None = None,
+        server_files: bool = False,
         prices: str | Path | None = None,
         schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None = None,
         schema_lenient: bool = False,
@@ -161,7 +165,7 @@ class BatchRunner(Generic[RowT, ValueT]):
         columns = {"prompt_column": prompt_column, "system_column": system_column, "id_column": id_column}
         check_keywords(template=template, keep=keep, **columns)
         shape = RowShape(template=template, keep=(keep,) if isinstance(keep, str) else tuple(keep or ()), **columns)
-        self.options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
+        run_options = RunOptions(**options)  # type: ignore[arg-type]  # it converts "auto"
         arguments = ProviderArguments(
             model=model,
             base_url=base_url,
@@ -173,14 +177,15 @@ class BatchRunner(Generic[RowT, ValueT]):
             shape=shape.load(),
             params=dict(params or {}),
             fallback=(fallback,) if isinstance(fallback, str) else fallback or (),
-            tier=self.options.tier,
+            tier=run_options.tier,
             pools=pools or {},
             cache=None if cache is None else str(cache),
             allow_files=None if allow_files is None else str(allow_files),
+            server_files=server_files,
             schema=loaded(schema),
             schema_lenient=schema_lenient,
             repair=repair,
-            require_finish=self.options.require_finish,
+            require_finish=run_options.require_finish,
             canary=canary,
             max_answer_memory=max_answer_memory,
             environ=os.environ if environ is None else environ,
@@ -188,10 +193,10 @@ class BatchRunner(Generic[RowT, ValueT]):
             judge_error=judge_error,
             judge_result=judge_result,
         )
-        if self.options.max_cost is not None and callable(model):
+        if run_options.max_cost is not None and callable(model):
             raise UsageError("max_cost needs a provider's prices, and a function has none", hint="leave it out")
         known_prices = Prices.read(None if prices is None else str(prices))
-        self._runs = OpenRuns(arguments, self.options, as_observers(observers), known_prices)
+        self._runs = OpenRuns(arguments, run_options, as_observers(observers), known_prices)
         self._runs.watchers += make_telemetry(tracer_provider, meter_provider)
         self._filesystem = filesystem
         arguments.make(LocalSimulator(), threads=1)
@@ -378,12 +383,3 @@ class BatchRunner(Generic[RowT, ValueT]):
             error.results = sorted(results, key=lambda result: result.number)
             raise
         return sorted(results, key=lambda result: result.number)
-
-    def stop(self, *, signal: int | None = None, now: bool = False) -> None:
-        """Stop the open runs, or else the next run: no new rows; requests in flight have 30 s to finish.
-
-        With *now*, at once. The exit code is 128 + *signal*, or 130. May be called from any thread.
-        """
-        exit_code = 128 + signal if signal is not None else 130
-        reason = "stopped at once" if now else "interrupted: requests in flight may finish"
-        self._runs.stop(exit_code, reason, now=now)

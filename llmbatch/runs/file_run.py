@@ -285,7 +285,7 @@ class FileRun:
             done_failed=done.failed,
             total_rows=self._total,
             max_outage=options.max_outage,
-            own_limits=_own_limits(options),
+            own_limits=options.own_limits,
             limit=None if self._how.limit is None else -(-self._how.limit // self._shard.count),
             done_beyond_limit=self._beyond,
             adapts=options.adapts,
@@ -392,9 +392,3 @@ def _lines_of(path: Path) -> list[bytes]:
         return path.read_bytes().splitlines(keepends=True)
     except OSError:
         return []
-
-
-def _own_limits(options: RunOptions) -> str:
-    """The limits that the caller set, as flags: ``--rpm 60, --tpm 90000``."""
-    given = (("--rpm", options.rpm), ("--tpm", options.tpm), ("--rpd", options.rpd))
-    return ", ".join(f"{flag} {value:g}" for flag, value in given if value is not None)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from llmbatch.core.errors import LlmbatchError, StoppedError
-from llmbatch.core.events import Event, Observer, RunStarted, as_observers
+from llmbatch.core.events import Event, Observer, RunStarted
+from llmbatch.core.observers import as_observers
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Result, Row
 from llmbatch.money.cap import CostCap
@@ -19,6 +20,7 @@ from llmbatch.outputs.deferred import stamp_retry_at
 from llmbatch.peers.claimed_cap import ClaimedCap
 from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
+from llmbatch.runner.control import Change, Command
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import Engine, RunOutcome
 from llmbatch.runner.options import RunOptions
@@ -85,6 +87,12 @@ class RunJob:
     def stop(self, exit_code: int = 130, reason: str = "stopped", *, now: bool = False) -> None:
         """Take no new rows and let requests in flight finish for 30 s; with *now*, cut them off."""
         self.engine.stop(exit_code, reason, now=now)
+
+    def control(self, command: Command) -> None:
+        """Carry out *command* now: a pause, its end, or other limits."""
+        self.engine.control(command)
+        if isinstance(command, Change):
+            self.options = command.options
 
     def deferred(self) -> list[Result]:
         """The rows that are still waiting, as results, ordered by row number."""

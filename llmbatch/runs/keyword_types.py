@@ -65,6 +65,7 @@ class Keywords(Options, total=False):
     pools: Mapping[str, object] | None
     cache: str | Path | None
     allow_files: str | Path | None
+    server_files: bool
     prices: str | Path | None
     schema: type[Any] | Mapping[str, Any] | str | Path | AnswerSchema | None
     schema_lenient: bool

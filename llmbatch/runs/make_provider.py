@@ -64,6 +64,7 @@ class ProviderArguments:
     pools: Mapping[str, object]
     cache: str | None
     allow_files: str | None
+    server_files: bool
     schema: AnswerSchema | None
     schema_lenient: bool
     repair: int
@@ -104,8 +105,9 @@ class ProviderArguments:
             raise UsageError("schema is for models of providers, and a function is given", hint="leave out schema")
         if self.tier != "standard" and self.model is not None and not isinstance(self.model, str):
             raise UsageError("tier is for models of providers, and a function is given", hint="leave out tier")
-        if self.allow_files is not None and self.model is not None and not isinstance(self.model, str):
-            raise UsageError("allow_files is for models of providers, and a function is given", hint="leave it out")
+        if (self.allow_files is not None or self.server_files) and not isinstance(self.model, str | None):
+            name = "server_files" if self.server_files else "allow_files"
+            raise UsageError(f"{name} is for models of providers, and a function is given", hint="leave it out")
         made = self.shape.template or self.shape.prompt_column or self.shape.system_column
         if made is not None and self.model is not None and not isinstance(self.model, str):
             raise UsageError(
@@ -136,6 +138,7 @@ class ProviderArguments:
             params={name: dumps(value) for name, value in self.params.items()},
             environ=self.environ,
             allow_files=self.allow_files,
+            server_files=self.server_files,
             tiers=tiers_of(self.tier),
             schema=self.schema,
             sim_url=host.url,

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llmbatch.core.events import Notice, Observer, RunStarted
 from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
+from llmbatch.runner.control import Change, Command, Pause, Resume, changed
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import RunOutcome
 from llmbatch.runner.options import RunOptions
@@ -51,6 +53,9 @@ class OpenRuns:
         """Make observers of each run, which need a state of their own for it."""
         self._loops: dict[RunJob | LineWriter, asyncio.AbstractEventLoop] = {}
         """The open jobs and writers, and the event loop of each."""
+        self.is_paused = False
+        self._lock = threading.Lock()
+        """Commands reach each run in the order in which they were given."""
         self._given_up: int | None = None
         self._stopped: tuple[int, str, bool] | None = None
 
@@ -101,6 +106,47 @@ class OpenRuns:
             exit_code, reason, now = self._stopped
             self._stopped = None
             job.stop(exit_code, reason, now=now)
+
+    def pause(self) -> None:
+        """Pause all open runs, and those that begin before :meth:`resume`; from any thread."""
+        with self._lock:
+            self.is_paused = True
+            self._tell(Pause())
+
+    def resume(self) -> None:
+        """Let all runs go on; from any thread."""
+        with self._lock:
+            self.is_paused = False
+            self._tell(Resume())
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Change the options of all open runs, and of those to come; from any thread.
+
+        Raises:
+            UsageError: as :func:`llmbatch.runner.control.changed`; nothing was changed.
+        """
+        with self._lock:
+            self.options = changed(self.options, values)
+            self._tell(Change(self.options))
+
+    def _tell(self, command: Command) -> None:
+        here = _running_loop()
+        for job, loop in list(self._loops.items()):
+            if not isinstance(job, RunJob):
+                continue
+            if loop is here:
+                job.control(command)
+            else:
+                with contextlib.suppress(RuntimeError):  # its loop was just closed
+                    loop.call_soon_threadsafe(job.control, command)
+
+    def catch_up(self, job: RunJob) -> None:
+        """Pause *job*, which has just begun, if the runner is paused; give it options that were changed meanwhile."""
+        with self._lock:
+            if job.options is not self.options:
+                job.control(Change(self.options))
+            if self.is_paused:
+                job.control(Pause())
 
     def remove(self, job: RunJob) -> None:
         """The job has ended."""
@@ -170,6 +216,7 @@ class OpenRun:
         )
         self._runs.add(job)
         job.engine.emit(started)
+        self._runs.catch_up(job)
         self._warnings.start(job.engine.emit)
         if self._models is not None:
             self._models.reset()

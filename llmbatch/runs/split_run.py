@@ -14,32 +14,32 @@ from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.runs.file_run import FileOptions, FileRun
 from llmbatch.runs.preflight import check_cache_path
 
-__all__ = ["open_split"]
+__all__ = ["SplitRunner"]
 
 
-@contextlib.asynccontextmanager
-async def open_split(
-    runner: BatchRunner, input_path: str | Path, output: str | Path, how: FileOptions
-) -> AsyncIterator[FileRun]:
-    """Open input and output as :meth:`BatchRunner.run <llmbatch.BatchRunner.run>` does, for as long as the block lasts.
+class SplitRunner(BatchRunner):
+    """A runner that leaves sending to other processes; its arguments are those of :class:`~llmbatch.BatchRunner`."""
 
-    Everything that a run refuses is refused here; failed rows are dropped to be sent again, the lock is held.
+    @contextlib.asynccontextmanager
+    async def open_files(self, input_path: str | Path, output: str | Path, how: FileOptions) -> AsyncIterator[FileRun]:
+        """Open input and output as :meth:`run` does, for as long as the block lasts.
 
-    Raises:
-        UsageError: an argument is wrong (input, output, key, model).
-        WriteError: the output cannot be written.
-    """
-    runs = runner._runs
-    check_cache_path(runs.arguments.cache, input_path, output)
-    files = FileRun(input_path, output, how, runner._filesystem)
-    async with contextlib.AsyncExitStack() as stack:
-        run = await stack.enter_async_context(runs.open())
-        model = runs.arguments.model
-        files.open(
-            *(stack, run.provider, runs.prices),
-            max_cost=runner.options.max_cost,
-            compare_model=not how.force,
-            reads_bodies=model is None or isinstance(model, str),
-            shape=runs.arguments.shape,
-        )
-        yield files
+        Everything that a run refuses is refused here; failed rows are dropped to be sent again, the lock is held.
+
+        Raises:
+            UsageError: an argument is wrong (input, output, key, model).
+            WriteError: the output cannot be written.
+        """
+        arguments = self._runs.arguments
+        check_cache_path(arguments.cache, input_path, output)
+        files = FileRun(input_path, output, how, self._filesystem)
+        async with contextlib.AsyncExitStack() as stack:
+            run = await stack.enter_async_context(self._runs.open())
+            files.open(
+                *(stack, run.provider, self._runs.prices),
+                max_cost=self.options.max_cost,
+                compare_model=not how.force,
+                reads_bodies=arguments.model is None or isinstance(arguments.model, str),
+                shape=arguments.shape,
+            )
+            yield files

@@ -25,8 +25,7 @@ from llmbatch.core.events import (
     RunStopping,
     Throttled,
 )
-from llmbatch.report.fold import state_of
-from llmbatch.report.stats import RunStats
+from llmbatch.report.fold import ProcessStats
 from llmbatch.workers.messages import Happened, Message, Told, pack
 
 __all__ = ["Relay", "Stoppable", "obey"]
@@ -60,7 +59,7 @@ class Relay:
     Failed calls are told as examples: at most some in each turn. With *verbose* also what happens to single rows.
     """
 
-    def __init__(self, fd: int, stats: RunStats, *, verbose: int) -> None:
+    def __init__(self, fd: int, stats: ProcessStats, *, verbose: int) -> None:
         self._fd = fd
         self._stats = stats
         self._verbose = verbose
@@ -82,7 +81,7 @@ class Relay:
         self._failures = 0
         if self._stats.started is not None and self._stats.at != self._told_at:
             self._told_at = self._stats.at
-            self.send(Told(state_of(self._stats)))
+            self.send(Told(self._stats.state()))
 
     @contextlib.asynccontextmanager
     async def telling(self) -> AsyncIterator[None]:

@@ -33,7 +33,7 @@ def rows_in(folder: Path) -> Counter[int]:
 EVERY_ROW = Counter(n for n in range(1, 42) if n != 9)
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # three processes
 def test_three_processes_share_an_input(tmp_path: Path, rows: Path, environment: dict[str, str]) -> None:
     """Started at once, with nothing told: every row has one line, every part one writer, and each process ends well."""
     command = [sys.executable, "-m", "llmbatch", "run", "rows.jsonl", "-m", "sim/steady", "--shard", "any/8"]

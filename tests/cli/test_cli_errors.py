@@ -140,7 +140,7 @@ def test_a_name_that_is_no_provider_is_sent_whole_so_the_key_is_what_is_missing(
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        (("--workers", "8"), "-c N (--concurrency)"),
+        (("--num-workers", "8"), "-c N (--concurrency)"),
         (("--parallel", "8"), "-c N (--concurrency)"),
         (("--batch-size", "8"), "-c N (--concurrency)"),
         (("--resume",), "the same command again resumes"),
@@ -196,7 +196,8 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
         ("-w", "-c N"),
         ("--prompt-template", "-t TEXT"),
         ("--deadline", "--max-outage DURATION"),
-        ("--dashboard", "llmbatch status OUTPUT"),
+        ("--metrics", "--metrics-port PORT"),
+        ("--web-ui", "--dashboard PORT"),
         ("--html", "--report night.html"),
         ("--num-shards", "--shard I/N"),
         ("--wait", "--on-outage defer"),

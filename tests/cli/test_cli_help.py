@@ -95,7 +95,7 @@ def test_help_fits_eighty_columns(llmbatch: Run) -> None:
     assert max(map(len, prose)) <= 80
 
 
-@pytest.mark.parametrize("flag", ["--dashboard"])
+@pytest.mark.parametrize("flag", ["--ray"])
 def test_flags_that_do_nothing_yet_are_absent(llmbatch_here: Run, prompts: Path, flag: str) -> None:
     """A flag that is not built is unknown, not a stub."""
     done = llmbatch_here("run", str(prompts), flag, "1")

@@ -226,7 +226,7 @@ def test_the_page_tells_of_an_outage_while_it_lasts_after_a_kill_and_in_the_end(
 ) -> None:
     """In words, in the table, and as a shaded part of the charts."""
     (tmp_path / "rows.jsonl").write_text("".join(f'{{"id":"r{n}","prompt":"row {n}"}}\n' for n in range(300)))
-    server, url = serve(environment, "--scenario", "outage", "--speed", "2")
+    server, url = serve(environment, "--scenario", "outage", "--speed", "1")
     words = ("run", "rows.jsonl", "-m", "m", "--base-url", url, "--report", "night.html", "--progress", "none")
     environment |= {"OPENAI_API_KEY": "k"}
     page = tmp_path / "rows.results.report.html"

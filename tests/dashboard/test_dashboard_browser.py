@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from llmbatch.dashboard.painter import RunPainter
 from llmbatch.dashboard.sources import FileSource
 from llmbatch.display.report_read import read_report
 from llmbatch.outputs.deferred import history_path
+from llmbatch.report.html.data import LatestRow
 from llmbatch.report.html.page import build_page
 
 if TYPE_CHECKING:
@@ -187,6 +189,22 @@ def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:
                 assert visible in (page.locator("#slowest").text_content() or "")
                 assert visible in (page.locator("#failures").text_content() or "")
                 assert visible[:20] in (page.locator("#head, header").first.text_content() or "")
+
+
+def test_hostile_prompts_and_answers_stay_text(browser: Browser, tmp_path: Path) -> None:
+    """Where they are shown at all."""
+    row = LatestRow(
+        number=1, id=HOSTILE, failed=False, code="", latency_s=1.0, model=HOSTILE, prompt=HOSTILE, answer=HOSTILE
+    )
+    report = replace(read_report(write_night(tmp_path), version="1"), latest=[row])
+    file = tmp_path / "page.html"
+    file.write_text(build_page(report))
+    with watched_page(browser) as page:
+        page.goto(file.as_uri())
+        visible = HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e")
+        cells = page.locator("#latest td").all_text_contents()
+        assert [cell.count(visible[:80]) for cell in cells] == [1, 0, 0, 0, 1, 1, 1]
+        assert page.locator("img").count() == 0
 
 
 def test_a_week_of_history_is_drawn_at_once(browser: Browser, tmp_path: Path) -> None:

@@ -178,3 +178,34 @@ async def test_a_changed_file_is_another_request_to_the_cache(tmp_path: Path, se
 
     assert (first, again, changed) == (False, True, False)
     assert len(server.arrivals) == 2
+
+
+async def test_a_server_that_reads_its_own_files_gets_the_urls_as_they_are(tmp_path: Path, server: Recorder) -> None:
+    """Nothing is read here, and batch rows are sent to the byte; vLLM reads below its --allowed-local-media-path."""
+    parts = {"type": "image_url", "image_url": {"url": "file:///data/cat.png"}}
+    audio = {"type": "audio_url", "audio_url": {"url": "file:/data/a.wav"}}
+    batch = {
+        "custom_id": "b",
+        "url": "/v1/chat/completions",
+        "body": {"model": "m", "messages": [{"content": [parts]}]},
+    }
+    path = write_rows(tmp_path / "in.jsonl", {"messages": [{"role": "user", "content": [parts, audio]}]}, batch)
+
+    runner = BatchRunner("m", base_url=server.url, environ={}, server_files=True, concurrency=1)
+    summary = await runner.run(path, tmp_path / "o.jsonl")
+
+    assert summary.success == 2
+    assert json.loads(server.bodies[0])["messages"][0]["content"] == [parts, audio]
+    assert server.bodies[1] == json.dumps(batch["body"]).encode()
+
+
+async def test_files_are_read_here_or_by_the_server(tmp_path: Path) -> None:
+    """Not both, and not for a function."""
+    path = write_rows(tmp_path / "in.jsonl", {"prompt": "x"})
+    with pytest.raises(UsageError, match="either here or by the server"):
+        await BatchRunner("openai/m", environ={"OPENAI_API_KEY": "k"}, allow_files=tmp_path, server_files=True).run(
+            path
+        )
+    with pytest.raises(UsageError, match="server_files is for models"):
+        await BatchRunner(lambda row: row, server_files=True).run(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["in.jsonl"]

@@ -74,6 +74,22 @@ def test_the_benchmark_of_starting_tells_what_each_command_takes(tmp_path: Path)
     assert all(one["cpu_s"] > 0 and one["peak_mb"] > 5 for [one] in told.values())
 
 
+@pytest.mark.slow  # three runs of some seconds
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux to read the CPU of threads")
+def test_the_benchmark_of_dashboards_tells_what_open_pages_cost(tmp_path: Path) -> None:
+    """Nothing where nobody looks; with open pages something, and they have seen the run."""
+    words = ("--rows", "400", "--delay", "0.4", "--rounds", "1", "--first", "1", "--json", "raw.json")
+    done = benchmark("dashboard_cost.py", *words, cwd=tmp_path)
+
+    told = json.loads((tmp_path / "raw.json").read_text())
+    [none], [unwatched], [watched] = told["none"], told["unwatched"], told["watched"]
+    assert none["ratio"] == 0
+    assert unwatched["first_s"] < 0.05
+    assert watched["first_s"] > 0.05
+    assert 0 < watched["ratio"] < 1
+    assert "ms of each second" in done.stdout
+
+
 @pytest.mark.slow  # a process that imports pydantic
 def test_the_benchmark_of_schemas_tells_each_check(tmp_path: Path) -> None:
     """Each way of checking costs more than parsing, and none of them much more."""

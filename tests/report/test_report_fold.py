@@ -22,7 +22,7 @@ from llmbatch.core.events import (
     RunStarted,
     Throttled,
 )
-from llmbatch.report.fold import FoldedStats, state_of
+from llmbatch.report.fold import FoldedStats, ProcessStats
 from llmbatch.report.stats import RunStats
 
 STARTED = RunStarted(0.0, "in", "out", 8, 3, 1, 100)
@@ -64,7 +64,7 @@ def test_counts_are_those_of_one_process_that_saw_all(seed: int, processes: int)
     """However often each tells in between."""
     random = Random(seed)
     one, folded = RunStats(), FoldedStats(processes)
-    own = [RunStats() for _ in range(processes)]
+    own = [ProcessStats() for _ in range(processes)]
     for stats in (one, folded, *own):
         stats.observe(STARTED)
     events = [(number, event) for number in range(processes) for event in story(random, 1 + 10 * number)]
@@ -72,9 +72,9 @@ def test_counts_are_those_of_one_process_that_saw_all(seed: int, processes: int)
         one.observe(event)
         own[number].observe(event)
         if random.random() < 0.2:
-            folded.take(number, state_of(own[number]))
+            folded.take(number, own[number].state())
     for number, stats in enumerate(own):
-        folded.take(number, state_of(stats))
+        folded.take(number, stats.state())
 
     expected, found = one.snapshot(one.at), folded.snapshot(one.at)
 
@@ -87,20 +87,20 @@ def test_counts_are_those_of_one_process_that_saw_all(seed: int, processes: int)
 
 def test_a_process_that_is_gone_has_nothing_in_flight_and_its_rows_stay() -> None:
     """A process that was started again begins from zero, and is added."""
-    folded, own = FoldedStats(2), RunStats()
+    folded, own = FoldedStats(2), ProcessStats()
     folded.observe(STARTED)
     own.observe(STARTED)
     for event in (CallSent(1.0, "a", 1, 1, False), RowFinished(1.0, "a", 2, "success", "", 1)):
         own.observe(event)
-    folded.take(0, state_of(own))
+    folded.take(0, own.state())
     assert folded.snapshot().in_flight == 1
 
     assert folded.gone(0, has_ended=False) == []
 
     assert folded.snapshot().in_flight == 0
-    again = RunStats()
+    again = ProcessStats()
     again.observe(RowFinished(5.0, "a", 3, "success", "", 1))
-    folded.take(0, state_of(again))
+    folded.take(0, again.state())
     folded.add_rows(2, 1)
     assert (folded.snapshot().this_run_success, folded.snapshot().this_run_failed) == (4, 1)
 
@@ -162,15 +162,15 @@ def test_the_end_of_reading_is_that_of_all() -> None:
     folded = FoldedStats(2)
     folded.observe(RunStarted(0.0, "in", "out", 8, 0, 0, None))
     for number, progress in ((0, Progress(1.0, 10, 0.5, False)), (1, Progress(1.0, 6, 0.25, False))):
-        own = RunStats()
+        own = ProcessStats()
         own.observe(progress)
-        folded.take(number, state_of(own))
+        folded.take(number, own.state())
 
     half = folded.snapshot(1.0)
     for number in (0, 1):
-        own = RunStats()
+        own = ProcessStats()
         own.observe(Progress(2.0, 20, 1.0, True))
-        folded.take(number, state_of(own))
+        folded.take(number, own.state())
 
     assert (half.rows_read, half.total_rows, half.total_is_estimate) == (16, 43, True)
     assert (folded.snapshot(2.0).total_rows, folded.snapshot(2.0).total_is_estimate) == (40, False)

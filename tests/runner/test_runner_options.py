@@ -173,12 +173,15 @@ def test_every_option_but_those_of_the_terminal_is_a_keyword_of_the_library() ->
         keywords |= inspect.signature(function).parameters.keys()
 
     assert OPTIONS.keys() - keywords == {
-        "env_file",
+        "dashboard",
+        "dashboard_show_text",
         "dry_run",
-        "progress",
-        "report",
-        "metrics_port",
-        "otel",
-        "quiet",
+        "env_file",
         "json",
+        "metrics_port",
+        "notify",
+        "otel",
+        "progress",
+        "quiet",
+        "report",
     }

@@ -321,6 +321,6 @@ def test_a_process_that_was_suspended_ramps_up() -> None:
     first = scheduler.take()
     assert first is not None
 
-    scheduler.resumed()
+    scheduler.control.ramp()
 
     assert len(taken(scheduler)) == 2

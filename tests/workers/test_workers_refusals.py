@@ -113,6 +113,21 @@ def test_a_kill_between_two_steps_leaves_no_row_twice(left: tuple[Path, Path]) -
     assert not folder.exists()
 
 
+def test_parts_of_many_blocks_are_taken_in_line_by_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a last line that lacks nothing but its line end."""
+    monkeypatch.setattr("llmbatch.outputs.take_in._BATCH_BYTES", 50)
+    path, folder = tmp_path / "o.jsonl", tmp_path / "o.jsonl.parts"
+    folder.mkdir()
+    text = b"".join(line(n) for n in range(1, 40))
+    (folder / "part-00001-of-00001.jsonl").write_bytes(text[:-1])
+
+    output = open_output(path)
+    output.close()
+
+    assert path.read_bytes() == text
+    assert len(output.finished) == 39
+
+
 def test_failed_rows_of_the_parts_are_dropped_too(left: tuple[Path, Path]) -> None:
     """As those of the output, to be sent again."""
     path, _ = left

@@ -1,0 +1,55 @@
+"""The runner that the settings of a command describe."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from llmbatch.cli.monitoring import Telemetry
+from llmbatch.cli.settings import Settings, schema_of
+from llmbatch.core.events import Event, Observer
+from llmbatch.runs.split_run import SplitRunner
+
+__all__ = ["build_runner"]
+
+
+def build_runner(
+    settings: Settings,
+    observers: Sequence[Observer | Callable[[Event], object]],
+    telemetry: Telemetry | None = None,
+) -> SplitRunner:
+    """The runner that the settings describe.
+
+    Raises:
+        UsageError: something given is wrong.
+    """
+    return SplitRunner(
+        settings.model,
+        base_url=settings.base_url,
+        proxy=settings.proxy,
+        api_key_env=settings.api_key_env,
+        headers=dict(settings.headers or ()),
+        endpoint=settings.endpoint,
+        system=settings.system or None,
+        template=settings.template,
+        prompt_column=settings.prompt_column,
+        system_column=settings.system_column,
+        id_column=settings.id_column,
+        keep=settings.keep or (),
+        params=settings.params,
+        fallback=settings.fallback or (),
+        pools=settings.pools,
+        cache=settings.cache,
+        allow_files=settings.allow_files,
+        server_files=settings.server_files,
+        prices=settings.prices,
+        schema=schema_of(settings),
+        schema_lenient=settings.schema_lenient,
+        repair=settings.repair,
+        observers=observers,
+        environ=os.environ,
+        tracer_provider=None if telemetry is None else telemetry.tracer_provider,
+        meter_provider=None if telemetry is None else telemetry.meter_provider,
+        max_answer_memory=settings.max_answer_memory,
+        **settings.run_options(),
+    )
