@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from llmbatch.integrations.llm_errors import judge_llm_chunk as judge_llm_chunk
     from llmbatch.integrations.llm_errors import judge_llm_error as judge_llm_error
     from llmbatch.integrations.llm_errors import judge_llm_result as judge_llm_result
+    from llmbatch.peers.shared_board import LocalBoard as LocalBoard
+    from llmbatch.peers.shared_board import RedisBoard as RedisBoard
     from llmbatch.report.summary import Summary as Summary
     from llmbatch.runner.options import RunOptions as RunOptions
     from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
@@ -84,6 +86,8 @@ _HOMES = {
     "judge_llm_chunk": "llmbatch.integrations.llm_errors",
     "judge_llm_result": "llmbatch.integrations.llm_errors",
     "Judgement": "llmbatch.breaker",
+    "LocalBoard": "llmbatch.peers.shared_board",
+    "RedisBoard": "llmbatch.peers.shared_board",
     "LlmbatchError": "llmbatch.core.errors",
     "Observer": "llmbatch.core.events",
     "OutputError": "llmbatch.core.errors",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from llmbatch.breaker.decorating import AsyncDecorator, Decorator
     from llmbatch.breaker.events import StateChanged
     from llmbatch.breaker.explain import Explanation, WindowCounts
+    from llmbatch.breaker.gate import CircuitBoard
     from llmbatch.breaker.policy import BreakerOptions, PolicyOptions
     from llmbatch.breaker.stream import AsyncSource, GuardedStream, Source
 
@@ -74,33 +75,31 @@ class CircuitBreaker(GuardedCalls):
 
     Args:
         failure_threshold: consecutive failures that open the circuit, at least 1; None: rule off. Default: 5.
-        recovery_timeout: seconds that the circuit stays open before a probe, and that a probe may take, above 0.
-            Default: 60.
+        recovery_timeout: seconds that it stays open before a probe, and that a probe may take, above 0. Default: 60.
         success_threshold: successful probes that close the circuit, at least 1. Default: 1.
         name: shown in messages and events.
         policy: all options at once, instead of the three above and *options*.
         count_error: exception types, or a predicate, that count as failures; other exceptions are neutral: they
             neither end a streak of failures nor add to it, and three probes that end so close the circuit. Default:
             every :class:`Exception`. Types are also looked for among the causes of an exception and the members of a
-            group; a predicate gets the exception itself. A predicate runs outside the lock; if it raises, the caller
-            gets that exception and the call is not counted.
+            group; a predicate gets the exception itself, outside the lock; if it raises, the call is not counted.
         ignore: exception types, or a predicate, that say nothing about the dependency: the call is not counted, as if
-            it had never been made. It goes before the others. Types are also looked for among causes
-            (``raise … from``); a group is ignored if all its members are. Default: none.
+            it had never been made. It goes before the others. Types are also looked for among causes; a group is
+            ignored if all its members are. Default: none.
         judge_error: classifies an exception, instead of *count_error*: returns a verdict or a :class:`Judgement`, None
             for a failure. ``llmbatch.judge_llm_error`` covers the errors of providers and SDKs.
         judge_result: classifies a returned value likewise; None for a success.
         clock: monotonic clock, in seconds. Default: :func:`time.monotonic`.
+        shared: a board, such as ``llmbatch.RedisBoard``: breakers of one *name*, in any process, are one circuit.
         options: those of :class:`BreakerPolicy`.
 
     The ``retry_after`` attribute of an exception, if it has one, extends the open time, as that of a
     :class:`Judgement` does. A :class:`CircuitOpenError` raised inside *fn* by another breaker is not counted, nor is a
-    cancelled future (:class:`concurrent.futures.CancelledError`), wrapped by ``raise … from`` or not.
+    cancelled future (:class:`concurrent.futures.CancelledError`), wrapped or not.
 
     Raises:
-        ValueError: an option is out of range.
-        TypeError: both *policy* and *options*, or both *judge_error* and *count_error* are given, or *count_error* or
-            *ignore* is neither exception types nor a function.
+        ValueError: an option is out of range, or *shared* is given without a *name*.
+        TypeError: arguments that exclude each other, or *count_error* or *ignore* of a wrong type.
     """
 
     __slots__ = ("__weakref__", "policy")
@@ -123,6 +122,7 @@ class CircuitBreaker(GuardedCalls):
         judge_result: ResultJudge | None = None,
         ignore: ErrorRule | None = None,
         clock: Callable[[], float] = time.monotonic,
+        shared: CircuitBoard | None = None,
         **options: Unpack[PolicyOptions],
     ) -> None:
         if policy is not None and options:
@@ -134,7 +134,8 @@ class CircuitBreaker(GuardedCalls):
             success_threshold=success_threshold,
             **options,
         )
-        circuit = LockedCircuit(self.policy, name=name, clock=clock, classifies_results=classifier.classifies_results)
+        classifies = classifier.classifies_results
+        circuit = LockedCircuit(self.policy, name=name, clock=clock, classifies_results=classifies, shared=shared)
         super().__init__(circuit, classifier)
 
     # Queries.

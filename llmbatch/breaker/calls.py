@@ -106,6 +106,8 @@ class GuardedCalls(Uncopyable):
     ) -> T | F:
         if (wrong := wrong_function_error(fn)) is not None:
             raise wrong
+        if (gate := self._circuit.gate) is not None:
+            gate.prepare()
         try:
             permit = self._circuit.admit()
         except CircuitOpenError as refused:
@@ -199,6 +201,8 @@ class GuardedCalls(Uncopyable):
         args: tuple[object, ...],
         kwargs: dict[str, object],
     ) -> object:
+        if (gate := self._circuit.gate) is not None:
+            await gate.prepare_async()
         try:
             permit = self._circuit.admit()
         except CircuitOpenError as refused:

@@ -125,6 +125,11 @@ class CircuitState:
         return self.phase == "closed"
 
     @property
+    def is_by_hand(self) -> bool:
+        """Whether an operator has opened or disabled it."""
+        return self._by_hand or bool(self.forced)
+
+    @property
     def is_quiet(self) -> bool:
         """Whether a success would change nothing, so that it need not be recorded."""
         return not self.failures and self._rates is None

@@ -16,7 +16,9 @@ from llmbatch.breaker.steps import Steps
 from llmbatch.breaker.waiting import Waiter
 
 if TYPE_CHECKING:
+    from llmbatch.breaker.classify import Verdict
     from llmbatch.breaker.explain import Explanation, Failure, WindowCounts
+    from llmbatch.breaker.gate import CircuitBoard, Heard, ProbeEnd
 
 __all__ = ["LockedCircuit"]
 
@@ -30,12 +32,20 @@ class LockedCircuit(Steps):
     __slots__ = ("_failures",)
 
     def __init__(
-        self, policy: BreakerPolicy, *, name: str, clock: Callable[[], float], classifies_results: bool = False
+        self,
+        policy: BreakerPolicy,
+        *,
+        name: str,
+        clock: Callable[[], float],
+        classifies_results: bool = False,
+        shared: CircuitBoard | None = None,
     ) -> None:
         self._failures: deque[Failure] = deque(maxlen=MAX_FAILURES_KEPT)
         super().__init__(policy, name=name, clock=clock, classifies_results=classifies_results)
         # The first success is looked at, whatever the rules.
         self.must_record = True
+        if shared is not None:
+            self.gate = shared.attach(self, policy.lease)
 
     # Queries.
 
@@ -152,7 +162,8 @@ class LockedCircuit(Steps):
                 now = self.clock()
                 phase, forced, told = circuit.phase, circuit.forced, circuit.would_have_opened
                 generation = circuit.generation
-                permit = circuit.acquire(now, caller)
+                is_free = self.gate is None or circuit.is_closed or circuit.wait(now) > 0 or self.gate.may_probe()
+                permit = circuit.acquire(now, caller) if is_free else None
                 changed = circuit.generation != generation or circuit.would_have_opened != told
                 is_plain = permit is not None and not changed
                 if not is_plain:
@@ -207,6 +218,7 @@ class LockedCircuit(Steps):
             if once and permit.spent:
                 return
             circuit = self._circuit
+            was_probing = permit.probe and circuit.is_current(permit)
             if verdict == "ignored":
                 counted = circuit.is_current(permit)
                 circuit.release(permit, now)
@@ -220,9 +232,20 @@ class LockedCircuit(Steps):
             if failure is not None and counted:
                 self._failures.append(failure)
             self._frees_probe_slot = self._frees_probe_slot or permit.probe
+            if permit.probe and was_probing and self.gate is not None:
+                self.gate.probe_ended(*self._probe_end(verdict, now))
 
         # A success that ends no streak changes none of the attributes that are read without the lock.
         self._step(settle, refresh=verdict != "success" or self._awaits_success)
+
+    def _probe_end(self, verdict: Verdict, now: float) -> tuple[ProbeEnd, float]:
+        """How a probe ended that was just settled, and the seconds until the next one."""
+        circuit = self._circuit
+        if circuit.is_closed:
+            return "success", 0.0
+        if circuit.phase == "open":
+            return "failure", max(0.0, circuit.until - now)
+        return ("release" if verdict == "ignored" else "again"), 0.0
 
     def succeed(self, fast_generation: int) -> None:
         """Count the success of a call that took the fast path in *fast_generation*."""
@@ -240,6 +263,29 @@ class LockedCircuit(Steps):
         with self._lock:
             permit = self._circuit.make_permit(fast_generation, self.clock())
         self.settle(permit, judgement, error)
+
+    # Other processes.
+
+    def hear(self, what: Heard, wait: float, why: str) -> None:
+        """Do what another process did; a circuit that is set by hand stays as it is."""
+        self._step(lambda now: self._hear(what, wait, why, now))
+
+    def _hear(self, what: Heard, wait: float, why: str, now: float) -> None:
+        circuit = self._circuit
+        if circuit.forced:
+            return
+        if what == "open" and circuit.is_closed:
+            circuit.trip(now, f"in another process, {why}" if why else "another process opened it", wait=wait)
+        elif what == "close" and not circuit.is_closed:
+            circuit.close(now)
+        elif what in ("failed", "hold") and not circuit.probing:
+            circuit.hold(now + wait)
+        self._frees_probe_slot = True  # so that waiters look again
+
+    def is_probe_due(self) -> bool:
+        """Whether the next call would probe. Reads without the lock: it is asked again under it."""
+        circuit = self._circuit
+        return circuit.phase != "closed" and not circuit.probing and circuit.until <= self.clock()
 
     # Manual control.
 

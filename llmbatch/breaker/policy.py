@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmbatch.breaker.classify import ErrorJudge, ErrorRule, ResultJudge
+    from llmbatch.breaker.gate import CircuitBoard
 
     class PolicyOptions(TypedDict, total=False):
         """The options that :class:`CircuitBreaker` takes by keyword only; see :class:`BreakerPolicy`."""
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         judge_error: ErrorJudge | None
         judge_result: ResultJudge | None
         clock: Callable[[], float]
+        shared: CircuitBoard | None
 
 
 class BreakerPolicy:

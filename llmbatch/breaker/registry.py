@@ -14,6 +14,7 @@ from llmbatch.breaker.uncopyable import Uncopyable
 
 if TYPE_CHECKING:
     from llmbatch.breaker.events import StateChanged
+    from llmbatch.breaker.gate import CircuitBoard
 
 __all__ = ["BreakerRegistry"]
 
@@ -56,18 +57,29 @@ class BreakerRegistry(Uncopyable, Generic[K]):
         make: creates the breaker of a key, with its options and name. Called once per key, under the registry's lock.
             Default: ``CircuitBreaker(name=str(key))``.
         capacity: maximum breakers kept, at least 1. Default: 1,000.
+        shared: a board such as ``llmbatch.RedisBoard``, for the breakers of the default *make*; a *make* of your own
+            gives it to :class:`CircuitBreaker` itself.
 
     Raises:
         ValueError: *capacity* is out of range.
+        TypeError: both *make* and *shared* are given.
     """
 
     INSTEAD = "create another registry with the same arguments"
 
-    def __init__(self, make: Callable[[K], CircuitBreaker] | None = None, *, capacity: int = 1000) -> None:
+    def __init__(
+        self,
+        make: Callable[[K], CircuitBreaker] | None = None,
+        *,
+        capacity: int = 1000,
+        shared: CircuitBoard | None = None,
+    ) -> None:
+        if make is not None and shared is not None:
+            raise TypeError("give shared to the CircuitBreaker that make creates: CircuitBreaker(shared=board, name=…)")
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ValueError(f"capacity is {capacity!r}, must be a whole number of at least 1")
         self.capacity = capacity
-        self._make = make or (lambda key: CircuitBreaker(name=str(key)))
+        self._make = make or (lambda key: CircuitBreaker(name=str(key), shared=shared))
         self._lock = fork_safe_lock()
         self._kept: OrderedDict[K, CircuitBreaker] = OrderedDict()
         self._alive: weakref.WeakValueDictionary[K, CircuitBreaker] = weakref.WeakValueDictionary()

@@ -11,12 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
 from llmbatch.breaker.core import Circuit, Condition
 from llmbatch.breaker.fork import fork_safe_lock, repair_after_fork
 from llmbatch.breaker.listeners import Listeners
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.breaker.waiting import Waiter, Waiters
+
+if TYPE_CHECKING:
+    from llmbatch.breaker.gate import Gate
 
 __all__ = ["Steps"]
 
@@ -70,6 +74,7 @@ class Steps:
         "_waiters_to_wake",
         "clock",
         "fast_generation",
+        "gate",
         "must_record",
         "name",
         "rejection",
@@ -106,6 +111,8 @@ class Steps:
         """Whether the success of a call that took the fast path must be recorded."""
         self.rejection: tuple[float, str, str] | None = None
         """Open circuit: (until, name, reason), enough to refuse calls without the lock; None: ask the circuit."""
+        self.gate: Gate | None = None
+        """What other processes share of the circuit; None: nothing."""
         self._refresh()
         repair_after_fork(self, self._lock)
 
@@ -161,6 +168,9 @@ class Steps:
             wait = None if circuit.is_closed else circuit.retry_after(now)
             self._listeners.changed(self.name, now, before, circuit.condition, circuit.reason, wait)
         self._refresh()
+        if changed and self.gate is not None:
+            wait, by_hand = max(0.0, circuit.until - now), circuit.is_by_hand
+            self.gate.moved(before[0], circuit.phase, wait, circuit.reason, by_hand=by_hand)
         if changed or self._frees_probe_slot:
             self._frees_probe_slot = False
             self._waiters_to_wake.extend(self.waiters.take())

@@ -14,93 +14,48 @@ import typer.core
 import typer.main
 
 from llmbatch import __version__
+from llmbatch.cli.control_commands import OUTPUT_HELP, drain, pause, resume, set_options
 from llmbatch.cli.help import PlainCommand, PlainGroup, UnconvertedCommand
+from llmbatch.cli.help_texts import (
+    CHECK_HELP,
+    CONVERT_HELP,
+    DRILL_HELP,
+    EXPORT_EPILOG,
+    MERGE_EPILOG,
+    REPORT_EPILOG,
+    ROOT_EPILOG,
+    RUN_HELP,
+    SET_EPILOG,
+    VIEW_EPILOG,
+)
 
 __all__ = ["build_app"]
 
 _NAMES = {"help_option_names": ["-h", "--help"]}
 
-_RUN_HELP = """Send every row of INPUT and append one result line per row.
-
-INPUT is a file of JSON lines (also .gz and .zst), or '-' for standard input. Running the same command again resumes.
-An outage parks rows and waits; it never fails them."""
-
-_CHECK_HELP = """Read and validate every row, estimate tokens and time, send nothing.
-
-Takes the flags of llmbatch run. Exit code 1 if rows are malformed, 2 with --strict or if no row could be sent."""
-
-_CONVERT_HELP = """Turn rows into batch files, and the results of batches back into the lines of a run. Sends nothing.
-
-For those who submit batches by hand or run vllm run-batch. Give --from the same flags (-m, -s, -t, …) as --to."""
-
-_DRILL_HELP = """Run a policy through an outage in virtual time: the real runner, hours in seconds.
-
-The policy is what llmbatch run would use: flags, LLMBATCH_* variables, llmbatch.toml. Exit code 1 where a row fails."""
-
-_OUTPUT_HELP = "The result file of a run, a folder of parts, or the input whose default output it is."
-
-_ROOT_EPILOG = """Examples:
-  llmbatch run prompts.jsonl -m openai/gpt-5-mini
-  llmbatch check prompts.jsonl                      what would be sent
-  llmbatch status prompts.results.jsonl             how far a run is, and how it went
-  llmbatch failed prompts.results.jsonl             which rows failed, and why
-  llmbatch report prompts.results.jsonl             the run as one page, with charts
-  llmbatch view .                                   the pages of all runs of a folder, live
-  llmbatch export prompts.results.jsonl -o out.csv  results as a table, in input order"""
-
-_REPORT_EPILOG = """Examples:
-  llmbatch report prompts.results.jsonl
-  llmbatch report prompts.results.jsonl -o monday.html"""
-
-_SET_EPILOG = """Examples:
-  llmbatch set concurrency=80 prompts.results.jsonl
-  llmbatch set rpm=600 tpm=none prompts.results.jsonl
-  llmbatch set max-cost=25 prompts.results.jsonl      a run that has --max-cost
-
-A higher concurrency is reached by a ramp; with -c auto it is the new ceiling."""
-
-_VIEW_EPILOG = """Examples:
-  llmbatch view .
-  llmbatch view prompts.results.jsonl --port 0"""
-
-_EXPORT_EPILOG = """Examples:
-  llmbatch export prompts.results.jsonl -o results.csv
-  llmbatch export prompts.results.jsonl --join -o labelled.parquet
-  llmbatch export prompts.results.jsonl --fields id,text,usage.output_tokens -o - | head
-
-Fields: id, status, text, error.code, error.message, model, attempts, latency_s,
-  cost_usd, usage.input_tokens, metadata.NAME, response.body.NAME, …"""
-
-
-_MERGE_EPILOG = """Examples:
-  llmbatch merge results/ -o results.jsonl
-  llmbatch merge monday.jsonl tuesday.jsonl -o all.jsonl --input prompts.jsonl
-
-Exit code 75 if rows are missing: their shards have not ended."""
-
 
 def build_app() -> typer.core.TyperGroup:
     """The command tree, ready for ``main(standalone_mode=False)``; a command's return value is its exit code."""
-    app = _group("Run large batches of LLM prompts; an outage of the provider costs no row.", epilog=_ROOT_EPILOG)
+    app = _group("Run large batches of LLM prompts; an outage of the provider costs no row.", epilog=ROOT_EPILOG)
     app.callback(invoke_without_command=True)(_root)
-    app.command("run", help=_RUN_HELP)(_deferred)
-    app.command("check", help=_CHECK_HELP)(_deferred)
+    app.command("run", help=RUN_HELP)(_deferred)
+    app.command("check", help=CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
-    app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=_REPORT_EPILOG)(_report)
-    app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=_VIEW_EPILOG)(_view)
-    app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_EXPORT_EPILOG)(_export)
-    app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=_MERGE_EPILOG)(_merge)
-    app.command("pause", cls=PlainCommand, context_settings=_NAMES)(_pause)
-    app.command("resume", cls=PlainCommand, context_settings=_NAMES)(_resume)
-    app.command("set", cls=PlainCommand, context_settings=_NAMES, epilog=_SET_EPILOG)(_set)
-    app.command("drain", cls=PlainCommand, context_settings=_NAMES)(_drain)
-    app.command("convert", help=_CONVERT_HELP)(_deferred)
+    app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=REPORT_EPILOG)(_report)
+    app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=VIEW_EPILOG)(_view)
+    app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=EXPORT_EPILOG)(_export)
+    app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=MERGE_EPILOG)(_merge)
+    app.command("pause", cls=PlainCommand, context_settings=_NAMES)(pause)
+    app.command("resume", cls=PlainCommand, context_settings=_NAMES)(resume)
+    app.command("set", cls=PlainCommand, context_settings=_NAMES, epilog=SET_EPILOG)(set_options)
+    app.command("drain", cls=PlainCommand, context_settings=_NAMES)(drain)
+    app.command("convert", help=CONVERT_HELP)(_deferred)
     app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
     sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
     sim.callback(invoke_without_command=True)(_needs_command)
     sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(_sim_serve)
-    sim.command("drill", help=_DRILL_HELP)(_deferred)
+    sim.command("drill", help=DRILL_HELP)(_deferred)
     sim.command("scenarios", cls=PlainCommand, context_settings=_NAMES)(_sim_scenarios)
     app.add_typer(sim, name="sim")
     batch = _group("The batches of a run at the provider (llmbatch run --via batch).")
@@ -189,7 +144,7 @@ def _version(asked: bool) -> None:
 
 
 def _status(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> int:
     """Show what runs have done: times, outages, failures, routes, deferred rows, and what to type next."""
@@ -199,7 +154,7 @@ def _status(
 
 
 def _failed(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     ids: Annotated[bool, typer.Option("--ids", help="Print the id of each failed row, one per line.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with all ids on standard output.")] = False,
 ) -> int:
@@ -210,7 +165,7 @@ def _failed(
 
 
 def _report(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     target: Annotated[
         str | None,
         typer.Option(
@@ -247,7 +202,7 @@ def _view(
 
 
 def _export(
-    output: Annotated[str | None, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)] = None,
+    output: Annotated[str | None, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)] = None,
     target: Annotated[
         str | None,
         typer.Option("-o", "--output", "--output-file", metavar="FILE", help="Where to write; '-' is standard output."),
@@ -332,39 +287,6 @@ def _merge(
     )
 
 
-def _pause(output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)]) -> int:
-    """Pause the run that writes OUTPUT: no request begins until llmbatch resume; those in flight end."""
-    from llmbatch.cli.control import send
-
-    return send("pause", output)
-
-
-def _resume(output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)]) -> int:
-    """Let a paused run go on. A run that has stopped is resumed by its own command instead."""
-    from llmbatch.cli.control import send
-
-    return send("resume", output)
-
-
-def _drain(output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)]) -> int:
-    """Stop the run that writes OUTPUT as Ctrl-C does: requests in flight finish, and its command resumes it."""
-    from llmbatch.cli.control import send
-
-    return send("drain", output)
-
-
-def _set(
-    arguments: Annotated[
-        list[str],
-        typer.Argument(metavar="NAME=VALUE… OUTPUT", help="concurrency, rpm, tpm or max-cost, and the output."),
-    ],
-) -> int:
-    """Change the limits of the run that writes OUTPUT while it goes on."""
-    from llmbatch.cli.control import change
-
-    return change(arguments)
-
-
 def _trust(
     folder: Annotated[str, typer.Argument(metavar="[DIR]", help="The folder of the llmbatch.toml.")] = ".",
     revoke: Annotated[bool, typer.Option("--revoke", help="Trust it no longer.")] = False,
@@ -376,7 +298,7 @@ def _trust(
 
 
 def _batch_list(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
 ) -> int:
     """List the batches of a run, with their status at the provider."""
@@ -386,7 +308,7 @@ def _batch_list(
 
 
 def _batch_cancel(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     ids: Annotated[list[str] | None, typer.Argument(metavar="[BATCH_ID]…", help="Default: all open ones.")] = None,
 ) -> int:
     """Cancel open batches; the same run collects what they have done, and sends the rest again."""
@@ -396,7 +318,7 @@ def _batch_cancel(
 
 
 def _batch_adopt(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     ids: Annotated[list[str] | None, typer.Argument(metavar="BATCH_ID…")] = None,
 ) -> int:
     """Take batches as those of a run: it collects the lines of its rows, whatever output they were made for."""
@@ -406,7 +328,7 @@ def _batch_adopt(
 
 
 def _batch_ignore(
-    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=_OUTPUT_HELP)],
+    output: Annotated[str, typer.Argument(metavar="OUTPUT|INPUT", help=OUTPUT_HELP)],
     ids: Annotated[list[str] | None, typer.Argument(metavar="BATCH_ID…")] = None,
 ) -> int:
     """Do not wait for batches that look as if they were of a run, and are not."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from llmbatch.cli.fleet import drill_fleet
 from llmbatch.cli.settings import Settings
 from llmbatch.cli.terminal import print_note, print_out
 from llmbatch.core.errors import UsageError
@@ -46,6 +47,8 @@ class DrillSettings:
     compare: Sequence[str]
     sweep: Sequence[str]
     as_json: bool
+    fleet: int | None = None
+    """Processes that share a circuit, instead of policies in scenarios."""
 
 
 def drill(told: DrillSettings, settings: Settings) -> int:
@@ -56,6 +59,10 @@ def drill(told: DrillSettings, settings: Settings) -> int:
     """
     base = RunOptions(**settings.run_options())  # type: ignore[arg-type]  # it converts "auto"
     base = replace(base, seed=base.seed or 0)
+    if told.fleet is not None:
+        if told.compare or told.sweep:
+            raise UsageError("--fleet compares a shared circuit with none", hint="leave out --compare and --sweep")
+        return drill_fleet(told.fleet, base, as_json=told.as_json)
     policies = _policies(told, base)
     scenarios = _scenarios(told.scenarios)
     plans = [

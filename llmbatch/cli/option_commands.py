@@ -362,6 +362,12 @@ def _drill_function() -> Callable[..., int]:
             None,
             typer.Option("--sweep", metavar="RANGE", help="name=low..high or name=a,b,c; more may follow."),
         ),
+        _parameter(
+            "fleet",
+            int | None,
+            None,
+            typer.Option("--fleet", metavar="N", help="Instead: N processes that share a circuit, in an outage."),
+        ),
         *(_flag_parameter(option, for_check=False) for option in OPTIONS.values() if option.drill != "no"),
         _parameter("as_json", bool, False, typer.Option("--json", help="Print JSON on standard output.")),
         _parameter("config", str | None, None, typer.Option("--config", metavar="FILE", help="As for llmbatch run.")),
@@ -382,5 +388,6 @@ def _sim_drill(typed: dict[str, object]) -> int:
         compare=typed["compare"] or (),  # type: ignore[arg-type]
         sweep=[*(typed["sweep"] or ()), *(typed["ranges"] or ())],  # type: ignore[misc]
         as_json=bool(typed["as_json"]),
+        fleet=typed["fleet"],  # type: ignore[arg-type]
     )
     return drill(told, resolve(given, os.environ, Path.cwd()))

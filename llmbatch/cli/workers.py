@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -32,11 +33,13 @@ from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import refuse_moved_run
 from llmbatch.outputs.parts import is_folder, part_name, parts_beside
+from llmbatch.peers.unix import BoardServer
 from llmbatch.report.fold import FoldedStats
 from llmbatch.report.join import worst_exit_code
 from llmbatch.report.summary import Summary
 from llmbatch.runner.concurrency import Auto
-from llmbatch.runs.file_run import FileOptions, FileRun
+from llmbatch.runs.file_options import FileOptions
+from llmbatch.runs.file_run import FileRun
 from llmbatch.runs.logging_observer import LoggingObserver
 from llmbatch.runs.spending import spent_on
 from llmbatch.storage.filesystem import FILESYSTEM
@@ -89,6 +92,11 @@ def _check(settings: Settings, output: str) -> None:
         raise UsageError(
             f"{several} and --shard exclude each other: each process has a shard of its own",
             hint="start a process per shard, or leave --shard out",
+        )
+    if settings.shared is not None and settings.max_cost is not None:
+        raise UsageError(
+            f"{several}, --shared and --max-cost together are not possible: the cap is split among the processes",
+            hint="leave --shared out, or start a process per shard with --shard and --shared",
         )
     if output == "-":
         raise OutputError(f"{several} needs an output file, and -o is '-'", hint="name a file with -o results.jsonl")
@@ -171,7 +179,10 @@ async def _run(
             notifier.say = say
             observers.append(await stack.enter_async_context(notifier))
         runner = build_runner(settings, ())
-        async with runner.open_files(settings.input, output, _file_options(settings)) as files:
+        async with (
+            runner.open_files(settings.input, output, _file_options(settings)) as files,
+            _shared(settings, jobs) as jobs,
+        ):
             emit(files.started(runner.options))
             if dashboard is not None:
                 say(*dashboard.notice)
@@ -183,6 +194,20 @@ async def _run(
                 emit(RunEnded(asyncio.get_running_loop().time(), 130, "the run was canceled", 0))
                 raise
             return await _conclude(files, fleet, stats, emit, endings)
+
+
+@contextlib.asynccontextmanager
+async def _shared(settings: Settings, jobs: Sequence[Settings]) -> AsyncIterator[Sequence[Settings]]:
+    """Let the processes share circuits and rates, through this process if no store is named; gives their settings.
+
+    Rates that are shared are not split: what one process does not use, others may.
+    """
+    if settings.shared is not None or not hasattr(socket, "AF_UNIX"):
+        whole = {} if settings.shared is None else {"rpm": settings.rpm, "tpm": settings.tpm}
+        yield [replace(job, **whole) for job in jobs]  # type: ignore[arg-type]  # numbers or None
+        return
+    async with BoardServer() as server:
+        yield [replace(job, shared=server.url, rpm=settings.rpm, tpm=settings.tpm) for job in jobs]
 
 
 async def _send(fleet: Fleet, jobs: Sequence[Settings], files: FileRun, output: str) -> list[Ending]:

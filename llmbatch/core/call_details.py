@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import Protocol, cast
 
 from llmbatch.core.calls import Outcome, Route, record
+from llmbatch.core.events import Observer
 
-__all__ = ["CallDetails", "CallObserver"]
+__all__ = ["CallDetails", "CallObserver", "call_observers"]
 
 
 @record
@@ -35,3 +37,12 @@ class CallObserver(Protocol):
     def observe_call(self, details: CallDetails) -> None:
         """Handle one call that has ended, before its event ``CallEnded``."""
         ...
+
+
+def call_observers(observers: Iterable[Observer]) -> list[tuple[Observer, Callable[[CallDetails], None]]]:
+    """The observers that are told more of each call, with the method that is called."""
+    return [
+        (observer, cast(CallObserver, observer).observe_call)
+        for observer in observers
+        if callable(getattr(observer, "observe_call", None))
+    ]

@@ -27,6 +27,11 @@ class CostCap:
         """Whether a request that costs at most *most* may be sent now."""
         return self.spent + self.reserved + most <= self.limit
 
+    @property
+    def is_final(self) -> bool:
+        """Whether a request that is not allowed will not be, unless those in flight turn out cheaper."""
+        return True
+
     def reserve(self, most: Decimal) -> None:
         """Note that a request is sent which costs at most *most*."""
         self.reserved += most

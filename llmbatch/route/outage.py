@@ -13,7 +13,8 @@ from typing import Literal
 
 __all__ = ["Candidates", "Cause", "Outage", "Probe", "Trust", "probe_wait"]
 
-Cause = Literal["failures", "refusals", "timeouts", "last rows", "stop"]
+Cause = Literal["failures", "refusals", "timeouts", "last rows", "stop", "elsewhere"]
+"""Why a circuit was opened; ``elsewhere``: another process has opened it."""
 
 ProbeKind = Literal["fresh", "parked", "ping", "good"]
 

@@ -36,7 +36,7 @@ from llmbatch.route.decisions import (
 from llmbatch.route.evidence import RowRecord, is_of_no_api, is_own_error
 from llmbatch.route.history import RouteHistory
 from llmbatch.route.outage import probe_wait
-from llmbatch.route.refusing import Refusing
+from llmbatch.route.sharing import Sharing
 
 __all__ = ["Call", "CallKind", "RouteHistory", "RoutePolicy", "RouteState"]
 
@@ -49,7 +49,7 @@ MANY_ALONE_SECONDS = 180.0
 SUCCEED: Sequence[Decision] = (Succeed(),)
 
 
-class RouteState(Refusing):
+class RouteState(Sharing):
     """State of one route: circuit, limit, evidence, outage and named waits. Not safe for concurrent use.
 
     *label* is the displayed name. *chance* returns a random draw, 0 to 1, for a purpose; the same for the same purpose.

@@ -18,6 +18,8 @@ from llmbatch.pace.estimate import TokenEstimate
 from llmbatch.pace.learned import LearnedLimits, SentTotals
 from llmbatch.pace.stated import StatedLimits
 from llmbatch.pace.tokens import RateBudget
+from llmbatch.peers.booked_rate import BookedRate
+from llmbatch.peers.group import Group
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.options import RunOptions
 
@@ -59,28 +61,55 @@ class Budgets:
 
     def __init__(self, options: RunOptions, now: float, *, emit: Callable[[Event], None]) -> None:
         self._emit = emit
-        self._tokens: list[tuple[str, RateBudget]] = []
+        self._tokens: list[tuple[str, RateBudget | BookedRate]] = []
         self._daily: list[_Named] = []
         if options.tpm:
             self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
         if options.rpd:
             self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd)))
+        self._group: Group | None = None
+        self._requests: list[tuple[str, BookedRate]] = []
+        """Requests per minute, where processes share them; else the engine's pace keeps to them."""
         self._is_limited = bool(self._tokens or self._daily)
+        self._options = options
         self._heeds_headers = not options.ignore_rate_headers
         self._routes: dict[str, RouteBudgets] = {}
 
     def __repr__(self) -> str:
         return f"<Budgets of {len(self._routes)} routes>"
 
+    def share(self, group: Group, now: float) -> None:
+        """Keep to ``--rpm`` and ``--tpm`` together with the other processes of *group*."""
+        self._group = group
+        self._tokens = []
+        self.change_tpm(self._options.tpm, now)
+        self.change_rpm(self._options.rpm, now)
+
     def change_tpm(self, tpm: float | None, now: float) -> None:
         """Keep another ``--tpm`` from now on; None: none. Tokens that were used count."""
         before = self._tokens
         self._tokens = []
         if tpm is not None:
-            budget = before[0][1] if before else RateBudget(tpm, now)
+            budget = before[0][1] if before else self._booked("tpm", tpm, now) or RateBudget(tpm, now)
             budget.change(tpm, now)
             self._tokens.append((f"--tpm {tpm:g}", budget))
-        self._is_limited = bool(self._tokens or self._daily)
+        self._is_limited = bool(self._tokens or self._daily or self._requests)
+
+    def change_rpm(self, rpm: float | None, now: float) -> None:
+        """Keep another ``--rpm`` from now on, where it is shared; None: none."""
+        self._requests = []
+        if rpm is not None and (rate := self._booked("rpm", rpm, now)) is not None:
+            self._requests.append((f"--rpm {rpm:g}", rate))
+        self._is_limited = bool(self._tokens or self._daily or self._requests)
+
+    def _booked(self, name: str, per_minute: float, now: float) -> BookedRate | None:
+        """A rate that processes share; None where nothing is shared."""
+        group = self._group
+        if group is None:
+            return None
+        rate = BookedRate(name, per_minute, group.send, members=lambda: group.members)
+        group.book_with(name, rate, now)
+        return rate
 
     def of(self, route: Route, now: float) -> RouteBudgets:
         """The budgets of *route*, made now if there are none."""
@@ -103,7 +132,7 @@ class Budgets:
                 wait = budget.wait(tokens, now)
                 if wait > longest.seconds:
                     longest = BudgetWait(wait, name)
-        for name, budget in of_route.others:
+        for name, budget in (*self._requests, *of_route.others):
             wait = budget.wait(1, now)
             if wait > longest.seconds:
                 longest = BudgetWait(wait, name)
@@ -134,7 +163,7 @@ class Budgets:
                 budget.reserve(attempt.reserved, now)
         if of_route.stated:
             of_route.stated.send(_amounts(request), now)
-        for _, budget in (*self._daily, *of_route.daily, *of_route.others):
+        for _, budget in (*self._daily, *self._requests, *of_route.daily, *of_route.others):
             budget.reserve(1, now)
 
     def settle(self, attempt: Attempt, outcome: Outcome | None, now: float) -> None:

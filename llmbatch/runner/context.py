@@ -16,6 +16,7 @@ from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing
+from llmbatch.runner.sharing import NoPeers
 
 __all__ = ["RunContext"]
 
@@ -38,6 +39,8 @@ class RunContext:
     emit: Callable[[Event], None]
     halt: Callable[[int, str, str], None]
     costs: Costs = field(default_factory=lambda: Costs(Prices()))
+    peers: NoPeers = field(default_factory=NoPeers)
+    """What is shared with other processes."""
     open: dict[RunRoute, None] = field(default_factory=dict)
     """Routes whose circuit is not closed."""
 

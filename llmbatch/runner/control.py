@@ -158,6 +158,8 @@ class RunControl:
                 run.emit(LimitChanged(now, route.state.label, limit.value, limit.reason))
         if new.tpm != old.tpm:
             self._budgets.change_tpm(new.tpm, now)
+        if new.rpm != old.rpm:
+            self._budgets.change_rpm(new.rpm, now)
         if new.max_cost is not None and run.costs.cap is not None:
             run.costs.cap.limit = new.max_cost
 

@@ -63,7 +63,7 @@ class Costs:
         most = self._most(route, request)
         if self.cap.allows(most):
             return True
-        if not self.cap.reserved:
+        if not self.cap.reserved and self.cap.is_final:
             halt(4, *_told_cap(self.cap, most))
         return False
 

@@ -15,14 +15,13 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
-from llmbatch.core.call_details import CallDetails, CallObserver
+from llmbatch.core.call_details import CallDetails, call_observers
 from llmbatch.core.calls import Outcome
-from llmbatch.core.errors import InputError, UsageError, WriteError
+from llmbatch.core.errors import InputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.observers import FunctionObserver
 from llmbatch.core.ports import Provider, Sink, Source
@@ -31,11 +30,10 @@ from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.control import Command
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
-from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.outcome import RunOutcome, why_not_read
+from llmbatch.runner.request_pace import request_pace
 from llmbatch.runner.schedule import Scheduler
-
-if TYPE_CHECKING:
-    from aiolimiter import AsyncLimiter
+from llmbatch.runner.sharing import Channel
 
 __all__ = ["Engine"]
 
@@ -46,7 +44,6 @@ DRAIN_SECONDS = 30.0
 
 MAX_CALLS_PER_TURN = 64
 """Calls that may end in one turn of the event loop before workers yield to it."""
-
 
 STOPPED_SECONDS = 5.0
 """Delay of a timer, in seconds, above which the process must have been suspended."""
@@ -66,13 +63,14 @@ class Engine:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._provider = provider
         self._sink = sink
         self._options = options
         self._observers = list(observers)
-        self._call_observers = _call_observers(self._observers)
+        self._call_observers = call_observers(self._observers)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         self._scheduler = Scheduler(
             provider,
@@ -86,6 +84,7 @@ class Engine:
             good_rows=good_rows,
             seed=seed,
             costs=costs,
+            channel=channel,
         )
         self._wake = asyncio.Event()
         self._timer: asyncio.Handle | None = None
@@ -98,9 +97,17 @@ class Engine:
         self._ending: RunOutcome | None = None
         self._deadline = math.inf
         self._group: TaskGroup | None = None
-        self._requests = _request_pace(options.rpm)
+        self._requests = request_pace(options.rpm if channel is None else None)
         self._is_pace_new = False
         """Whether the request rate was changed just now: the new one begins without a burst."""
+        if channel is not None:
+            channel.start(self._hear)
+
+    def _hear(self) -> None:
+        """Apply what other processes told; more may be sent now."""
+        if self._ending is None:
+            self._scheduler.hear()
+            self._wake.set()
 
     # Events.
 
@@ -114,7 +121,7 @@ class Engine:
 
     def _mute(self, observer: Observer, error: Exception) -> None:
         self._observers = [other for other in self._observers if other is not observer]
-        self._call_observers = _call_observers(self._observers)
+        self._call_observers = call_observers(self._observers)
         name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
         _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)
         self.emit(Notice(self._loop.time(), "warning", f"the observer {name} failed and is ignored: {error!r}"))
@@ -174,7 +181,7 @@ class Engine:
         before = self._options
         self._options = self._scheduler.control.apply(command, self._loop.time())
         if self._options.rpm != before.rpm:
-            self._requests = _request_pace(self._options.rpm)
+            self._requests = request_pace(self._options.rpm if self._scheduler.is_alone else None)
             self._is_pace_new = self._requests is not None
         if self._options.concurrency > before.concurrency and hasattr(self._provider, "allow"):
             self._provider.allow(self._options.concurrency)  # a function that runs in threads
@@ -184,7 +191,7 @@ class Engine:
         """End the run before :meth:`run`, as its input cannot be used."""
         if self._ending is None:
             self._ending = RunOutcome(2, str(error), error.hint, error)
-            self.emit(RunStopping(self._loop.time(), _reading_failed(error)))
+            self.emit(RunStopping(self._loop.time(), why_not_read(error)))
 
     def _halt(self, exit_code: int, reason: str, hint: str, *, told: bool = False) -> None:
         if self._ending is None:
@@ -264,7 +271,7 @@ class Engine:
         error = self._scheduler.reading.error
         if error is not None and self._ending is None:
             self._ending = RunOutcome(2, str(error), getattr(error, "hint", ""), error)
-            self.emit(RunStopping(self._loop.time(), _reading_failed(error)))
+            self.emit(RunStopping(self._loop.time(), why_not_read(error)))
 
     async def _work(self, attempt: Attempt | None) -> None:
         call, settle = self._provider.call, self._scheduler.settle
@@ -379,15 +386,6 @@ class Engine:
         return event
 
 
-def _call_observers(observers: Iterable[Observer]) -> list[tuple[Observer, Callable[[CallDetails], None]]]:
-    """The observers that are told more of each call, with the method that is called."""
-    return [
-        (observer, cast("CallObserver", observer).observe_call)
-        for observer in observers
-        if callable(getattr(observer, "observe_call", None))
-    ]
-
-
 def _is_cancelled() -> bool:
     """Whether a cancel scope around this task was canceled."""
     return anyio.current_effective_deadline() == -math.inf
@@ -399,20 +397,3 @@ async def _forget_cancellation(task: asyncio.Task[object]) -> None:
         pass
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
-
-
-def _reading_failed(error: Exception) -> str:
-    """Why no row is read any more, in short: the error itself is told at the end."""
-    if isinstance(error, InputError):
-        return "the input cannot be used"
-    return "the rows cannot be sent" if isinstance(error, UsageError) else "the rows cannot be read"
-
-
-def _request_pace(rpm: float | None) -> AsyncLimiter | None:
-    """Rate limiter for *rpm* requests per minute, with a burst of one second's worth; None for no limit."""
-    if rpm is None:
-        return None
-    from aiolimiter import AsyncLimiter
-
-    burst = max(1.0, rpm / 60.0)
-    return AsyncLimiter(burst, burst * 60.0 / rpm)

@@ -16,6 +16,7 @@ from llmbatch.runner.batch_options import BatchOptions, OnInterrupt, Via
 from llmbatch.runner.concurrency import Auto, InFlight
 from llmbatch.runner.option import option, options_of
 from llmbatch.runner.quantities import Dollars, Duration, Number, Whole
+from llmbatch.runner.store_address import StoreAddress
 from llmbatch.runner.value_types import Choice, FieldPath, Switch
 
 __all__ = [
@@ -158,6 +159,18 @@ class RunOptions(BatchOptions):
         unset="one circuit per route",
         group="Outages",
         sends=True,
+    )
+    shared: str | None = option(
+        None,
+        StoreAddress(),
+        "--shared",
+        help="Share circuits, rate limits and the cost cap with other processes through Redis or Valkey: "
+        "redis://HOST:PORT/0?name=JOB. env:NAME reads the address from a variable, so that no list of processes shows "
+        "a password. Without the store each process goes on with its own circuit.",
+        unset="nothing is shared",
+        group="Outages",
+        sends=True,
+        local="never",
     )
     tier: Tier = option(
         "standard",

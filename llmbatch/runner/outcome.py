@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["RunOutcome"]
+from llmbatch.core.errors import InputError, UsageError
+
+__all__ = ["RunOutcome", "why_not_read"]
 
 
 class RunOutcome:
@@ -15,3 +17,10 @@ class RunOutcome:
         self.reason = reason
         self.hint = hint
         self.error = error
+
+
+def why_not_read(error: Exception) -> str:
+    """Why no row is read any more, in short: the error itself is told at the end."""
+    if isinstance(error, InputError):
+        return "the input cannot be used"
+    return "the rows cannot be sent" if isinstance(error, UsageError) else "the rows cannot be read"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
-from llmbatch.core.calls import Route
+from llmbatch.core.calls import Outcome, Route
 from llmbatch.core.rows import Row
 from llmbatch.pace.limit import AdaptiveLimit
+from llmbatch.route.evidence import is_own_error
 from llmbatch.route.route import RouteHistory, RoutePolicy, RouteState
 from llmbatch.runner.backlog import RunRoute
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.tenant_keys import TenantKeys
 
-__all__ = ["Routes", "max_wait_without_progress"]
+__all__ = ["Routes", "is_disproved", "max_wait_without_progress"]
 
 MAX_IDLE = 64
 """Number of routes from which idle ones are dropped before another is created."""
@@ -31,11 +32,20 @@ MAX_LIVE = 10_000
 class Routes:
     """All routes of one run. Scheduling iterates over all of them, so idle ones are dropped.
 
-    *answered_before* tells whether the route of a label answered well in an earlier run.
+    *answered_before* tells whether the route of a label answered well in an earlier run. *on_change* is called with
+    each route that is new, and with each that was dropped.
     """
 
-    def __init__(self, options: RunOptions, *, seed: int, answered_before: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        options: RunOptions,
+        *,
+        seed: int,
+        answered_before: Callable[[str], bool],
+        on_change: Callable[[RunRoute], None] = lambda route: None,
+    ) -> None:
         self._seed = seed
+        self._on_change = on_change
         self._answered_before = answered_before
         self.known: dict[str, RunRoute] = {}
         """Routes by label; read only."""
@@ -102,20 +112,25 @@ class Routes:
             self._drop_idle(now, wanted)
         for label, route in wanted.items():
             if label not in self.known:
-                self.known[label] = RunRoute(route, self._state(label, route.label))
+                self.known[label] = new = RunRoute(route, self._state(label, route.label))
+                self._on_change(new)
         return [self.known[label] for label in wanted]
 
     def _drop_idle(self, now: float, wanted: Container[str]) -> None:
         """Drop routes without rows of their own, and without those of others that could go to them."""
+        before = self.known
         self.known = {
             label: route
-            for label, route in self.known.items()
+            for label, route in before.items()
             if label in wanted
             or route.unfinished
             or not route.state.is_idle(now)
             or any(other.unfinished for other in route.backups)
         }
         kept = set(self.known.values())
+        for label, route in before.items():
+            if label not in self.known:
+                self._on_change(route)
         for route in self.known.values():
             for others in (route.backups, route.serves):
                 for dropped in [other for other in others if other not in kept]:
@@ -153,3 +168,14 @@ def max_wait_without_progress(options: RunOptions) -> float:
     """Seconds to continue while circuits are closed but no call succeeds: throttled, or this machine is at fault."""
     bound = options.max_outage if options.max_outage is not None else float("inf")
     return min(bound, options.recovery_timeout) if options.on_outage == "defer" else bound
+
+
+def is_disproved(dead: Outcome, route: RunRoute, routes: Iterable[RunRoute]) -> bool:
+    """Whether answers of this run on other *routes* show that the key, or the run's requests, are not refused.
+
+    A gateway may refuse a key for one model alone, and a model may lack a parameter that the others have.
+    """
+    if is_own_error(dead) or not (dead.key_refused or dead.verdict == "rejected"):
+        return False
+    answered = [other.route for other in routes if other.state.history.answered]
+    return any(not dead.key_refused or other.account == route.route.account for other in answered)

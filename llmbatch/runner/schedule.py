@@ -8,7 +8,6 @@ Synchronous: nothing is awaited between choosing a row and acquiring its permit.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 from llmbatch.core.calls import Outcome, Request
@@ -34,6 +33,8 @@ from llmbatch.runner.reading import Reading
 from llmbatch.runner.routes import Routes, max_wait_without_progress
 from llmbatch.runner.routing import Routing
 from llmbatch.runner.settle import Settler
+from llmbatch.runner.sharing import Channel, Peers
+from llmbatch.runner.wake import next_wake
 
 __all__ = ["Scheduler"]
 
@@ -62,8 +63,9 @@ class Scheduler:
         good_rows: Callable[[], Sequence[Row]],
         seed: int,
         costs: Costs | None = None,
+        channel: Channel | None = None,
     ) -> None:
-        routes = Routes(options, seed=seed, answered_before=answered_before)
+        routes = Routes(options, seed=seed, answered_before=answered_before, on_change=self._route_changed)
         routing = Routing(routes, is_paused=lambda route: self._run.backlog.is_paused(route))
         self._run = RunContext(
             options=options,
@@ -93,9 +95,26 @@ class Scheduler:
         self._probed = False  # whether the last call was a probe
         self._unanswered: dict[RunRoute, None] = {}
         """Routes that have never answered and whose rows took too long: the smallest request may show why."""
+        if channel is not None:
+            self._run.peers = peers = Peers(self._run, channel, apply=self._settler.apply, seed=seed)
+            self._budgets.share(peers.group, now())
 
     def __repr__(self) -> str:
         return f"<Scheduler {self._run.routes!r} {self._run.backlog!r}>"
+
+    # Other processes.
+
+    def _route_changed(self, route: RunRoute) -> None:
+        self._run.peers.changed(route, self._run.now())
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nothing is shared with other processes."""
+        return not isinstance(self._run.peers, Peers)
+
+    def hear(self) -> None:
+        """Apply what other processes told."""
+        self._run.peers.hear(self._run.now())
 
     # The next call.
 
@@ -116,7 +135,9 @@ class Scheduler:
     def _next_probe(self, now: float) -> Attempt | None:
         for route in list(self._run.open):
             attempt = self._probe(route, now)
-            if attempt is not None:
+            if attempt is None:
+                self._run.peers.unused(route, now)
+            else:
                 self._run.open[route] = self._run.open.pop(route)  # the others have their turn first
                 self._probed = True
                 return attempt
@@ -258,6 +279,8 @@ class Scheduler:
             if decisions:
                 self._settler.apply(route, decisions, now)
                 return None
+        if not run.peers.may_probe(route, now):
+            return None
         probe = state.next_probe(now, candidates)
         if probe is None:
             return None
@@ -344,26 +367,7 @@ class Scheduler:
 
     def next_wake(self, now: float) -> float | None:
         """When something may be sent that may not be sent now; None if only an answer can change that."""
-        run = self._run
-        times = [run.machine.until] if run.machine.until > now else []
-        times.append(run.backlog.next_retry)
-        if run.machine.since is not None:
-            times.append(run.machine.since + max_wait_without_progress(run.options))
-        for route in run.routes:
-            state = route.state
-            times += (state.lost_at, route.budget_until)
-            if state.outage is not None and run.options.max_outage is not None:
-                times.append(state.outage.since + run.options.max_outage)
-            if self.is_blocked(route, now):
-                continue
-            change = state.next_change(now)
-            if change is not None and (route.unfinished or not state.is_closed):
-                times.append(change)
-                if change <= now and not state.is_closed:
-                    times.append(run.backlog.probe_at(route))
-            if state.evidence.unproven:
-                times.append(state.check_at)
-        return min((time for time in times if now < time < math.inf), default=None)
+        return next_wake(self._run, now, is_blocked=lambda route: self.is_blocked(route, now))
 
     def is_finished(self) -> bool:
         """Whether all rows have been read and finished."""

@@ -33,10 +33,10 @@ from llmbatch.route.decisions import (
     Succeed,
     Tell,
 )
-from llmbatch.route.evidence import is_own_error
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.backlog import PendingRow, RowState, RunRoute
 from llmbatch.runner.context import RunContext
+from llmbatch.runner.routes import is_disproved
 
 __all__ = ["Settler"]
 
@@ -120,13 +120,16 @@ class Settler:
         if outcome.lacks_capacity and route.backups:
             # Rows that it has no room for go to the next route until it has regained its pace.
             route.ramps_to = max(route.ramps_to, limit)
+        run.peers.settling(attempt)
         decisions = state.settle(attempt.call, outcome, now)
         self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
+        run.peers.settled(attempt, outcome, now)
         if state.limit.value != limit:
             run.emit(LimitChanged(now, state.label, state.limit.value, state.limit.reason))
 
     def cancelled(self, attempt: Attempt, now: float, at_risk: Decimal = _ZERO) -> None:
         """Release a call that was canceled, and apply what its route decides."""
+        self._run.peers.settling(attempt)
         decisions = attempt.route.state.cancelled(attempt.call)
         row = 0
         if attempt.pending is not None:
@@ -138,6 +141,7 @@ class Settler:
             CallEnded(now, state.label, row, probe, None, "", "", None, seconds, 0, 0, serial, None, at_risk)
         )
         self.apply(attempt.route, decisions, now)
+        self._run.peers.settled(attempt, None, now)
 
     def apply(
         self,
@@ -309,6 +313,7 @@ class Settler:
 
     def _follow(self, route: RunRoute, moved: CircuitMoved, now: float) -> None:
         self.tell_circuit(route, moved, now)
+        self._run.peers.moved(route, moved, now)
         if moved.new == "closed":
             self._run.open.pop(route, None)
             self._run.backlog.divert_parked(route.backups, now)
@@ -333,6 +338,7 @@ class Settler:
         if pause.is_refusal:
             route.limited_by = None
         self._run.emit(Throttled(now, state.label, pause.seconds, pause.code, pause.is_named, pause.is_refusal))
+        self._run.peers.paused(route, pause)
         if not state.is_closed:
             return
         if state.throttle.given_up:
@@ -351,7 +357,7 @@ class Settler:
     def _stop(self, route: RunRoute, exit_code: int, reason: str, hint: str, now: float) -> None:
         """Stop the run, or give up the account that was refused if there are routes of others."""
         account, dead = route.route.account, route.state.dead
-        if exit_code == 3 and dead is not None and self._is_disproved(dead, route):
+        if exit_code == 3 and dead is not None and is_disproved(dead, route, self._run.routes):
             self._run.backlog.park_waiting(route, now)
             self._tell_given_up(route, reason, hint, now)
             return
@@ -367,16 +373,6 @@ class Settler:
                 other.state.give_up(dead)
                 self._run.backlog.park_waiting(other, now)
         self._tell_given_up(route, reason, hint, now)
-
-    def _is_disproved(self, dead: Outcome, route: RunRoute) -> bool:
-        """Whether answers of this run on other routes show that the key, or the run's requests, are not refused.
-
-        A gateway may refuse a key for one model alone, and a model may lack a parameter that the others have.
-        """
-        if is_own_error(dead) or not (dead.key_refused or dead.verdict == "rejected"):
-            return False
-        answered = [other.route for other in self._run.routes if other.state.history.answered]
-        return any(not dead.key_refused or other.account == route.route.account for other in answered)
 
     def _tell_given_up(self, route: RunRoute, message: str, hint: str, now: float) -> None:
         if message in self.given_up:

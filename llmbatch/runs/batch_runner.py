@@ -33,6 +33,7 @@ from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction, loaded
 from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
+from llmbatch.runs.shared_channel import part_of
 from llmbatch.runs.streaming import ResultStream
 from llmbatch.runs.sync_stream import SyncResultStream
 from llmbatch.runs.watchers import make_telemetry, show_in_notebook
@@ -239,7 +240,8 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 sent.
             WriteError: a line could not be written; the file ends with a whole line, and the same call resumes.
         """
-        from llmbatch.runs.file_run import FileOptions, FileRun
+        from llmbatch.runs.file_options import FileOptions
+        from llmbatch.runs.file_run import FileRun
         from llmbatch.runs.preflight import check_cache_path
 
         how = FileOptions(
@@ -279,6 +281,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
                 costs=files.costs,
+                part=part_of(files.path),
             )
             sending = batches.run(run, sink, files.opened()) if batches else run.finish()
             outcome, waiting = await files.close_after(job, sending)

@@ -9,16 +9,14 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
 
-from llmbatch.core.errors import InputError, OutputError, UsageError, WriteError
+from llmbatch.core.errors import InputError, OutputError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
-from llmbatch.core.shards import WHOLE, Shard
-from llmbatch.inputs.format_names import InputFormat
+from llmbatch.core.shards import WHOLE
 from llmbatch.inputs.input import Input, open_input
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.cap import CostCap
@@ -38,12 +36,11 @@ from llmbatch.outputs.parts import (
     parts_beside,
 )
 from llmbatch.outputs.writer import LineWriter
-from llmbatch.runner.command_options import Fsync, Lock
 from llmbatch.runner.costs import Costs
-from llmbatch.runner.keywords import check_keywords
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.cut_answers import is_cut_answer
+from llmbatch.runs.file_options import FileOptions, OpenFiles
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.preflight import (
@@ -56,46 +53,7 @@ from llmbatch.runs.preflight import (
 from llmbatch.runs.spending import SpendingFile, spent_by_lines, spent_in_parts
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
-__all__ = ["FileOptions", "FileRun", "OpenFiles"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileOptions:
-    """What a run does with its files; see :meth:`~llmbatch.runs.batch_runner.BatchRunner.run`.
-
-    Raises :class:`~llmbatch.core.errors.UsageError` for a value out of range.
-    """
-
-    limit: int | None = None
-    retry_failed: bool = False
-    require_finish: bool = False
-    overwrite: bool = False
-    strict: bool = False
-    force: bool = False
-    fsync: Fsync = "group"
-    lock: Lock = "on"
-    input_format: InputFormat | None = None
-    shard: Shard | None = None
-
-    def __post_init__(self) -> None:
-        check_keywords(**{item.name: getattr(self, item.name) for item in fields(self)})
-        if self.shard is not None and self.shard.is_any:
-            raise UsageError(f"shard is {self.shard}, and a run needs one", hint="name it, such as 3/64")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenFiles:
-    """What a run over batch APIs needs of the open files. ``is_afresh``: the lines of earlier runs were dropped."""
-
-    rows: Input
-    input_path: str
-    output: Output
-    output_path: str
-    writer: LineWriter
-    costs: Costs
-    disk: Filesystem
-    limit: int | None
-    is_afresh: bool
+__all__ = ["FileRun"]
 
 
 class FileRun:
@@ -114,7 +72,7 @@ class FileRun:
         self._input = input_path
         target = output if output is not None else default_target(input_path, how.shard)
         self._folder = str(target) if is_folder(target, how.shard) else None
-        self.path = self._path = part_path(target, how.shard)
+        self._path = part_path(target, how.shard)
         self._how = how
         self._shard = how.shard or WHOLE
         self._filesystem = filesystem or FILESYSTEM
@@ -285,6 +243,11 @@ class FileRun:
     def good_rows(self) -> list[Row]:
         """Rows of the input that succeeded in an earlier run. Cost: at most a second."""
         return known_good_rows(self._output, self._rows)
+
+    @property
+    def path(self) -> str:
+        """The file that takes the lines."""
+        return self._path
 
     def started(self, options: RunOptions) -> RunStarted:
         """The first event of the run, as of now."""

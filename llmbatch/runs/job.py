@@ -17,6 +17,7 @@ from llmbatch.core.rows import Result, Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import stamp_retry_at
+from llmbatch.peers.claimed_cap import ClaimedCap
 from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.control import Change, Command
@@ -24,6 +25,7 @@ from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runner.sharing import Channel
 from llmbatch.runs.logging_observer import LoggingObserver
 
 __all__ = ["RunJob", "run_job"]
@@ -41,6 +43,7 @@ class RunJob:
         answered_before: whether a route (by its label) has answered in an earlier run.
         good_rows: finds rows that succeeded in earlier runs; called once, and only if a health check needs one.
         costs: prices, and the cap of ``max_cost``; None: the price list, and the cap of *options*.
+        channel: to what is shared with other processes; None: nothing is.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class RunJob:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self.options = options
         self.on_stop_now: Callable[[], object] = lambda: None
@@ -66,6 +70,7 @@ class RunJob:
         self.stats = next(fresh, None) or RunStats()
         if costs is None:
             costs = Costs(Prices(), None if options.max_cost is None else CostCap(options.max_cost))
+        self._costs = costs
         self.engine = Engine(
             provider,
             source,
@@ -75,6 +80,7 @@ class RunJob:
             answered_before=answered_before,
             good_rows=good_rows,
             costs=costs,
+            channel=channel,
         )
 
     async def run(self) -> RunOutcome:
@@ -122,6 +128,8 @@ class RunJob:
         self._end(130, reason, len(self.engine.deferred()))
 
     def _end(self, exit_code: int, reason: str, deferred: int) -> Summary:
+        if isinstance(self._costs.cap, ClaimedCap):
+            self._costs.cap.close()
         self.summary = self.stats.summary(self.engine.ended(exit_code, reason, deferred))
         return self.summary
 

@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     on_outage: OnOutage
     max_outage: float | None
     circuit_key: str | None
+    shared: str | None
     tier: Tier
     max_cost: Decimal | float | None
     require_finish: bool

@@ -23,6 +23,7 @@ from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
+from llmbatch.runs.shared_channel import LinkChannel, open_channel
 from llmbatch.runs.watchers import Watcher, watched
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class OpenRuns:
         *before_sending* is called before requests are written to a connection.
 
         Raises:
-            UsageError: a value is out of range.
+            UsageError: a value is out of range, or the shared store will never do.
         """
         host = LocalSimulator(seed=self.options.seed or 0)
         warnings = _Warnings()
@@ -101,7 +102,8 @@ class OpenRuns:
             stack.push_async_callback(host.aclose)
             if provider is not self.arguments.model:
                 stack.push_async_callback(provider.aclose)
-            run = OpenRun(self, provider, warnings)
+            channel = await open_channel(self.options.shared, self.arguments.environ, stack)
+            run = OpenRun(self, provider, warnings, channel)
             stack.callback(run.forget)
             yield run
 
@@ -195,10 +197,13 @@ class OpenRun:
 
     job: RunJob
 
-    def __init__(self, runs: OpenRuns, provider: Provider, warnings: _Warnings) -> None:
+    def __init__(
+        self, runs: OpenRuns, provider: Provider, warnings: _Warnings, channel: LinkChannel | None = None
+    ) -> None:
         self.provider = provider
         self._runs = runs
         self._warnings = warnings
+        self._channel = channel
         self._models = getattr(provider, "models", None)
 
     def start(
@@ -210,14 +215,21 @@ class OpenRun:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
+        part: str = "",
     ) -> RunJob:
-        """Create the job, which *started* announces; it sends nothing before :meth:`finish`."""
+        """Create the job, which *started* announces; it sends nothing before :meth:`finish`.
+
+        *part*: the same for each run on one output, for claims on a shared cost cap.
+        """
+        if self._channel is not None and part:
+            self._channel.part = part
         self.job = job = RunJob(
             *(source, sink, self.provider, self._runs.options),
             observers=watched(self._runs.observers, self._runs.watchers),
             answered_before=answered_before,
             good_rows=good_rows,
             costs=costs or self._runs.costs(),
+            channel=self._channel,
         )
         self._runs.add(job)
         job.engine.emit(started)

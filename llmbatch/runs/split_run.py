@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from llmbatch.runs.batch_runner import BatchRunner
-from llmbatch.runs.file_run import FileOptions, FileRun
+from llmbatch.runs.file_options import FileOptions
+from llmbatch.runs.file_run import FileRun
 from llmbatch.runs.preflight import check_cache_path
 
 __all__ = ["SplitRunner"]

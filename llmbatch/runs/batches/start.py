@@ -28,7 +28,7 @@ from llmbatch.runs.batches.names import job_name
 from llmbatch.runs.batches.record import ChunkRecord
 from llmbatch.runs.batches.rows import BatchProvider, BatchRow, bind
 from llmbatch.runs.batches.skipping import SkippingSource
-from llmbatch.runs.file_run import OpenFiles
+from llmbatch.runs.file_options import OpenFiles
 from llmbatch.runs.make_provider import ProviderArguments
 from llmbatch.runs.spending import spent_by_lines
 from llmbatch.storage.batch_journal import BatchJournal

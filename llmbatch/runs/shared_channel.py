@@ -1,0 +1,108 @@
+"""The channel of a run to what it shares with other processes: a link in a thread, and deliveries on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from llmbatch.core.errors import UsageError
+from llmbatch.peers.address import SharedAddress, read_address
+from llmbatch.peers.carrier import CarrierRefusedError, Link, new_owner
+from llmbatch.peers.group import Delivery
+from llmbatch.peers.member import Message
+from llmbatch.peers.messages import circuit_id
+
+__all__ = ["LinkChannel", "open_channel", "part_of"]
+
+_FIRST_SECONDS = 3.0
+"""How long a run waits for the first answer of a store before it begins without."""
+
+
+class LinkChannel:
+    """Carries messages to the board at *address* and its deliveries to the running event loop."""
+
+    def __init__(self, address: SharedAddress) -> None:
+        self.owner = new_owner()
+        self.part = self.owner
+        self.shares_cost = address.kind == "redis"  # the parent of --workers deals the cap out
+        self._shown = address.shown
+        self._delivered: deque[Delivery] = deque()
+        self._on_delivery: Callable[[], None] | None = None
+        self._is_scheduled = False
+        self._loop = asyncio.get_running_loop()
+        self.link = Link(address.carrier, self.owner, self._deliver)
+        self.link.start()
+
+    @property
+    def address(self) -> str:
+        """Where the board is, for people."""
+        return self._shown
+
+    def start(self, on_delivery: Callable[[], None]) -> None:
+        """Call *on_delivery*, on the event loop, whenever there is something to :meth:`take`."""
+        self._on_delivery = on_delivery
+        if self._delivered:
+            self._loop.call_soon(on_delivery)
+
+    def send(self, message: Message) -> None:
+        """Send *message* as soon as that is possible."""
+        self.link.send(message)
+
+    def take(self) -> Sequence[Delivery]:
+        """Return what was delivered since the last time."""
+        self._is_scheduled = False
+        taken = []
+        while self._delivered:
+            taken.append(self._delivered.popleft())
+        return taken
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """In the link's thread."""
+        self._delivered.append(delivery)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._is_scheduled = False
+        if self._on_delivery is not None:
+            self._on_delivery()
+
+    async def aclose(self) -> None:
+        """Leave the board and end the thread."""
+        await asyncio.to_thread(self.link.close)
+
+
+def part_of(output: str | Path) -> str:
+    """A name of *output* that each run on it has, on this machine, for claims on a shared cost cap."""
+    return circuit_id(f"{socket.gethostname()}:{Path(output).absolute()}")
+
+
+async def open_channel(
+    text: str | None, environ: Mapping[str, str], stack: contextlib.AsyncExitStack
+) -> LinkChannel | None:
+    """Open the channel of ``--shared``, which *stack* closes; None without it.
+
+    A store that does not answer now may do so later: the run begins without it.
+
+    Raises:
+        UsageError: the address is wrong, a package is missing, or the store wants a password or is a cluster.
+    """
+    if text is None:
+        return None
+    address = read_address(text, environ)
+    address.check_installed()
+    channel = LinkChannel(address)
+    stack.push_async_callback(channel.aclose)
+    first = asyncio.wrap_future(channel.link.first)
+    first.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # that it failed is no news
+    await asyncio.wait([first], timeout=_FIRST_SECONDS)
+    error = first.exception() if first.done() else None
+    if isinstance(error, CarrierRefusedError):
+        raise UsageError(f"--shared: {error}", hint=error.hint)
+    return channel
