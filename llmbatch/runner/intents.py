@@ -83,15 +83,15 @@ _INTENTS: dict[str, str] = {
         "a run waits for the end of an outage; --on-outage defer or --max-outage DURATION stops waiting",
     ),
     **dict.fromkeys(
-        ("deadline", "max-time", "max-duration", "time-limit", "max-runtime"),
-        "there is no deadline for a run: --max-outage DURATION bounds waiting, --timeout one attempt, -n the rows",
+        ("max-time", "max-duration", "time-limit", "max-runtime"),
+        "--max-outage DURATION bounds waiting, --timeout one attempt, -n the rows; with --via batch: --deadline 6h",
     ),
     **dict.fromkeys(
         ("log", "log-file", "logfile", "log-dir"), "progress goes to standard error: --progress plain 2> run.log"
     ),
     **dict.fromkeys(
-        ("batch", "batch-api", "via", "detach"),
-        "rows are sent live, one request each: batch APIs are not used yet (--tier flex may cost as little)",
+        ("batch", "batch-api", "batch-mode"),
+        "use --via batch: the provider's batch API, at its price (--tier flex may cost as little, live)",
     ),
     **dict.fromkeys(
         ("shards", "num-shards", "processes", "num-processes", "rank", "world-size"),

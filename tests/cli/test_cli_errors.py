@@ -195,7 +195,8 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
         ("--numworkers", "-c N"),
         ("-w", "-c N"),
         ("--prompt-template", "-t TEXT"),
-        ("--deadline", "--max-outage DURATION"),
+        ("--max-time", "--max-outage DURATION"),
+        ("--batch-api", "--via batch"),
         ("--metrics", "--metrics-port PORT"),
         ("--web-ui", "--dashboard PORT"),
         ("--html", "--report night.html"),
@@ -210,7 +211,7 @@ def test_a_setting_of_other_tools_is_answered_by_what_was_meant(
 def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike(
     llmbatch_here: Run, two_lines: TwoLines, prompts: Path, typed: str, meant: str
 ) -> None:
-    """``--deadline`` is not ``--header``."""
+    """``--max-time`` is not ``--timeout``."""
     done = llmbatch_here("run", "prompts.jsonl", "-m", "sim/steady", typed, "x")
 
     assert done.returncode == 2
@@ -222,7 +223,7 @@ def test_an_option_of_other_tools_was_answered_by_one_that_is_only_spelled_alike
     [
         ("prompts.jsonl", "llmbatch run prompts.jsonl -m PROVIDER/MODEL"),
         ("my rows.csv", "llmbatch run 'my rows.csv' -m PROVIDER/MODEL"),
-        ("resume", "run the same llmbatch run command again"),
+        ("restart", "run the same llmbatch run command again"),
         ("retry", "--retry-failed"),
         ("results", "llmbatch export OUTPUT -o results.csv"),
         ("validate", "llmbatch check INPUT"),

@@ -184,4 +184,5 @@ def test_every_option_but_those_of_the_terminal_is_a_keyword_of_the_library() ->
         "progress",
         "quiet",
         "report",
+        "workers",
     }
