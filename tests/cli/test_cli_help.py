@@ -134,8 +134,8 @@ def test_help_costs_little(tmp_path: Path, arguments: list[str]) -> None:
 
 
 COMPLETED = [
-    ("llmbatch r", ["run", "report"]),
-    ("llmbatch run --on-", ["--on-outage"]),
+    ("llmbatch r", ["run", "report", "resume"]),
+    ("llmbatch run --on-", ["--on-outage", "--on-interrupt"]),
     ("llmbatch run --on-outage ", ["wait", "defer", "fail"]),
     ("llmbatch run p.jsonl --progress p", ["plain"]),
     ("llmbatch check --endpoint me", ["messages"]),
