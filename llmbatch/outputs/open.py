@@ -5,6 +5,7 @@ Nothing is changed in a file that is not an output of llmbatch, is in use, or is
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shlex
@@ -101,6 +102,8 @@ def open_output(
         sync_directory(real, disk)
     except BaseException as error:
         if fd >= 0:
+            if is_new:
+                _remove_if_empty(fd, real, disk)
             disk.close(fd)
         if isinstance(error, OSError):
             raise write_error(name, error) from error
@@ -145,6 +148,13 @@ def _sync_if_possible(fd: int, disk: Filesystem) -> None:
     except OSError as error:
         if not is_unsupported(error):  # check_room reports it
             raise
+
+
+def _remove_if_empty(fd: int, path: str, disk: Filesystem) -> None:
+    """Remove the file that was made here, unless it has lines by now."""
+    with contextlib.suppress(OSError):
+        if disk.fstat(fd).st_size == 0:
+            disk.unlink(path)
 
 
 def _take_in(fd: int, path: str, finished: FinishedRows, disk: Filesystem) -> None:

@@ -6,6 +6,7 @@ Which files are parts, and what they are called. It opens none of them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from dataclasses import dataclass
@@ -122,6 +123,8 @@ def list_parts(folder: str | Path) -> list[Part]:
     except FileNotFoundError:
         return []
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return []
         why = (error.strerror or str(error)).lower()
         raise OutputError(f"{folder}: cannot be read ({why})", hint="check the path, and who may read it") from error
     for name in names:

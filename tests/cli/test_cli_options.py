@@ -22,6 +22,7 @@ from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Dollars, Duration, Number, Size, Whole
+from llmbatch.runner.store_address import StoreAddress
 from llmbatch.runner.value_types import (
     Address,
     Choice,
@@ -65,6 +66,8 @@ def sample(option: Option) -> tuple[str, str, Value]:
             return "ollama/a,ollama/b", '["ollama/a", "ollama/b"]', ("ollama/a", "ollama/b")
         case Address():
             return "9464", "9464", "127.0.0.1:9464"
+        case StoreAddress():
+            return "redis://localhost:6379/0", '"redis://localhost:6379/0"', "redis://localhost:6379/0"
         case Text() | FieldPath():
             return "TEXT", '"TEXT"', "TEXT"
     raise AssertionError(option.value)

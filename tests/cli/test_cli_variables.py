@@ -24,7 +24,7 @@ VALUE = "s3cret-value"
         ("LLMBATCH_CONCURENCY", "is not a setting and is ignored", "did you mean LLMBATCH_CONCURRENCY?"),
         ("LLMBATCH_REQUIRE_FINISHED", "is not a setting and is ignored", "did you mean LLMBATCH_REQUIRE_FINISH?"),
         ("LLMBATCH_CONFG", "is not a setting and is ignored", "did you mean LLMBATCH_CONFIG?"),
-        ("LLMBATCH_WORKERS", "is not a setting and is ignored", "use -c N"),
+        ("LLMBATCH_NUM_WORKERS", "is not a setting and is ignored", "use -c N"),
         ("LLMBATCH_OVERWRITE", "is ignored: --overwrite can only be a flag", "give --overwrite when you mean it"),
     ],
 )
