@@ -224,6 +224,11 @@ class RouteState(Sharing):
         few = rows_left < self._policy.failure_threshold
         if self.history.fail_together(self._policy.failure_threshold):
             few = False  # of all tenants together, there are many
+            refused = [
+                record.last for record in held.values() if record.last.verdict in ("rejected", "account_refused")
+            ]
+            if not self.history.ever and len(refused) == len(held):
+                return list(self._stop_alone(refused[0], now))
         is_lost = self._unreached is not None and not self.is_reached
         if is_lost or (not few and not all(record.proven for record in held.values())):
             was = self.circuit.phase

@@ -283,7 +283,7 @@ def _one_probes(patch: pytest.MonkeyPatch) -> None:
 
 @bug("a torn end is not repaired")
 def _no_repair(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(llmbatch.outputs.open, "_repaired", lambda fd, name, disk: scan(fd, name, disk).finished)
+    patch.setattr(llmbatch.outputs.open, "_repaired", lambda fd, name, disk, shard: scan(fd, name, disk).finished)
 
 
 @bug("finished rows are not skipped")
