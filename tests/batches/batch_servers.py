@@ -67,6 +67,7 @@ class BatchServer:
         self.paid: Counter[str] = Counter()
         self.live: list[str] = []
         self.calls: Counter[str] = Counter()
+        self.made: Counter[str] = Counter()
         self.created = asyncio.Event()
         self.base = ""
         self.hangs = False
@@ -77,7 +78,8 @@ class BatchServer:
 
     def put_file(self, name: str, data: bytes) -> str:
         """Keep a file; its id."""
-        file_id = f"file-{len(self.files) + 1:04d}"
+        self.made["file"] += 1
+        file_id = f"file-{self.made['file']:04d}"
         self.files[file_id] = (name, data)
         return file_id
 
@@ -92,7 +94,8 @@ class BatchServer:
     def add_job(self, file_id: str, rows: list[tuple[str, dict[str, Any]]], label: dict[str, Any], model: str) -> Job:
         """A new batch."""
         end, share = self.ends.pop(0) if self.ends else ("done", 1.0)
-        job = Job(f"job-{len(self.jobs) + 1:04d}", file_id, time.time(), rows, self.polls, end, share, label, model)
+        self.made["job"] += 1
+        job = Job(f"job-{self.made['job']:04d}", file_id, time.time(), rows, self.polls, end, share, label, model)
         self.jobs.append(job)
         self.created.set()
         return job
@@ -156,7 +159,7 @@ def chat_answer(prompt: str, model: str) -> dict[str, Any]:
     }
 
 
-def serving(server: BatchServer, main: Callable[[], Coroutine[Any, Any, _T]], *, limit: float = 60.0) -> _T:
+def serving(server: BatchServer, main: Callable[[], Coroutine[Any, Any, _T]], *, limit: float = 30.0) -> _T:
     """Run *main* while *server* listens; ``server.base`` is its origin."""
 
     async def run() -> _T:
