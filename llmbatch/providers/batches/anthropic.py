@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from datetime import datetime
 
-from llmbatch.core.calls import Outcome, Reply, Request
+from llmbatch.core.calls import Reply, Request
 from llmbatch.core.exchange import Upload
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse, split_object
 from llmbatch.providers.batches.control import Control
 from llmbatch.providers.batches.families import BatchFamily
 from llmbatch.providers.batches.openai_shape import one_line
-from llmbatch.providers.batches.port import ControlError, RemoteBatch, ResultLine
+from llmbatch.providers.batches.port import RemoteBatch, ResultLine
+from llmbatch.providers.batches.reading import instant, unexpected
 from llmbatch.providers.batches.result_stream import stream_lines
 
 __all__ = ["AnthropicBatches", "anthropic_line", "read_anthropic_result"]
@@ -90,7 +90,7 @@ class AnthropicBatches:
             page = await self._control.json(what, "GET", _PATH, query=query)
             items = page.get("data") if isinstance(page, dict) else None
             if not isinstance(items, list):
-                raise _unexpected(what)
+                raise unexpected(what)
             created = None
             for item in items:
                 if isinstance(item, dict) and isinstance(item.get("id"), str):
@@ -169,7 +169,7 @@ class _Requests:
 
 def _read(what: str, item: JSON) -> RemoteBatch:
     if not isinstance(item, dict) or not isinstance(item.get("id"), str):
-        raise _unexpected(what)
+        raise unexpected(what)
     status = str(item.get("processing_status") or "")
     given = item.get("request_counts")
     counts = {name: n for name, n in given.items() if isinstance(n, int)} if isinstance(given, dict) else {}
@@ -178,8 +178,8 @@ def _read(what: str, item: JSON) -> RemoteBatch:
         id=str(item["id"]),
         status=status,
         is_ended=is_ended,
-        created_at=_instant(item.get("created_at")),
-        ended_at=_instant(item.get("ended_at")),
+        created_at=instant(item.get("created_at")),
+        ended_at=instant(item.get("ended_at")),
         endpoint="/v1/messages",
         rows=sum(counts.values()) if counts else None,
         succeeded=counts.get("succeeded") if is_ended else None,  # zero until then
@@ -210,17 +210,3 @@ def read_anthropic_result(line: bytes) -> ResultLine | None:
     request_id = error.get("request_id") if isinstance(error, dict) else None
     headers = {"request-id": request_id} if isinstance(request_id, str) else {}
     return ResultLine(custom_id, Reply(_STATUS.get(str(type_), 500), headers, dumps(error).encode()))
-
-
-def _instant(value: JSON) -> float | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None
-
-
-def _unexpected(what: str) -> ControlError:
-    outcome = Outcome("failure", code="invalid_body", message="the answer is not what a batch API answers")
-    return ControlError(what, outcome, may_have_arrived=True)

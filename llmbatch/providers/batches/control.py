@@ -37,6 +37,20 @@ class Control:
         self.mask = mask
         self.calls = 0
 
+    @property
+    def base(self) -> str:
+        """The base URL without its query."""
+        return urlunsplit(self._parts._replace(query=""))
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of each call, with the key."""
+        return self._headers
+
+    def moved(self, base: str, headers: Mapping[str, str]) -> Control:
+        """The same for another *base* and other *headers*."""
+        return Control(self._exchanger, base, headers, self.mask)
+
     def url(self, path: str, query: Mapping[str, str] | None = None) -> str:
         """The URL of *path* below the base."""
         pairs = [*parse_qsl(self._parts.query), *(query or {}).items()]
@@ -68,19 +82,34 @@ class Control:
         content_type: str,
         *,
         query: Mapping[str, str] | None = None,
+        more_headers: Mapping[str, str] | None = None,
     ) -> JSON:
-        """As :meth:`json`, with a *body* of any type.
+        """As :meth:`json`, with a *body* of any type; *path* may be a whole URL, which on other hosts gets no key.
 
         Raises:
             ControlError: no answer, or a refusal.
         """
-        async with self._open(what, method, self.url(path, query), body, content_type) as reply:
+        url = path if path.startswith(("https://", "http://")) else self.url(path, query)
+        is_own = urlsplit(url)[:2] == self._parts[:2]
+        headers = {**(self._headers if is_own else {}), **(more_headers or {})}
+        async with self._open(what, method, url, body, content_type, headers=headers) as reply:
             data = await self._whole(what, reply)
         try:
             return parse(data.decode())
         except (RawJsonError, UnicodeDecodeError):
             outcome = Outcome("failure", code="invalid_body", message="the answer is not JSON", status=reply.status)
             raise ControlError(what, outcome, may_have_arrived=True) from None
+
+    async def header(self, what: str, path: str, body: bytes, headers: Mapping[str, str], name: str) -> str:
+        """POST a JSON *body* with more *headers*; the answer's header *name*, or nothing.
+
+        Raises:
+            ControlError: no answer, or a refusal.
+        """
+        sent = {**self._headers, **headers}
+        async with self._open(what, "POST", self.url(path), body, "application/json", headers=sent) as reply:
+            await self._whole(what, reply)
+            return reply.headers.get(name, "")
 
     @asynccontextmanager
     async def download(self, what: str, url: str) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -2,7 +2,7 @@
 
 Limits are the documented ones, or where a client's table is all there is, that. Sources, looked up in November 2026:
 OpenAI, Azure, Anthropic, Nebius, Doubleword: their documentation; Groq and Together: their SDKs (1.7.0, 3.1.1);
-DeepInfra: batchlane 0.2.0.
+DeepInfra: batchlane 0.2.0; Mistral and Gemini: their documentation and SDKs (3.7.0, 3.6.1).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class BatchFamily:
 
     name: str
     title: str
-    shape: Literal["openai", "anthropic"] = "openai"
+    shape: Literal["openai", "anthropic", "mistral", "gemini"] = "openai"
     endpoints: tuple[str, ...] = _OPENAI
     max_rows: int = 50_000
     max_bytes: int = 200 * _MB
@@ -94,6 +94,25 @@ FAMILIES: tuple[BatchFamily, ...] = (
         max_bytes=10_000 * _MB,
         label="file name",
         hosts=("nebius.com", "nebius.ai"),
+    ),
+    BatchFamily(
+        name="mistral",
+        title="Mistral",
+        shape="mistral",
+        endpoints=("chat", "embeddings"),
+        max_rows=1_000_000,
+        max_bytes=512 * _MB,
+        hosts=("api.mistral.ai",),
+    ),
+    BatchFamily(
+        name="gemini",
+        title="Google Gemini",
+        shape="gemini",
+        endpoints=("chat",),
+        max_rows=100_000,
+        max_bytes=2_000 * _MB,
+        label="file name",
+        hosts=("generativelanguage.googleapis.com",),
     ),
     BatchFamily(name="sim", title="Simulated provider", expires_after_s=30 * 86_400, least_poll_s=1.0),
     BatchFamily(

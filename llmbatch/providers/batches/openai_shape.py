@@ -5,16 +5,16 @@ What differs between the providers is in :mod:`llmbatch.providers.batches.famili
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from datetime import datetime
 
-from llmbatch.core.calls import Outcome, Reply, Request
+from llmbatch.core.calls import Reply, Request
 from llmbatch.core.exchange import Upload
 from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse, split_object
 from llmbatch.providers.batches.control import Control
 from llmbatch.providers.batches.families import BatchFamily
+from llmbatch.providers.batches.form import MultipartForm
 from llmbatch.providers.batches.port import BatchError, ControlError, RemoteBatch, ResultLine
+from llmbatch.providers.batches.reading import count, id_of, instant, unexpected
 from llmbatch.providers.batches.result_stream import stream_lines
 
 __all__ = ["OpenAIBatches", "one_line", "openai_line", "read_openai_result"]
@@ -72,10 +72,10 @@ class OpenAIBatches:
         if self._family.expires_after_s is not None:
             fields["expires_after[anchor]"] = "created_at"
             fields["expires_after[seconds]"] = str(self._family.expires_after_s)
-        form = _Form(fields, name, lines)
+        form = MultipartForm(fields, name, lines)
         path = self._family.upload_path
         answer = await self._control.send("the upload of a batch", "POST", path, form, form.content_type)
-        return _id_of("the upload of a batch", answer), _is_processed(answer)
+        return id_of("the upload of a batch", answer), _is_processed(answer)
 
     async def is_processed(self, file_id: str) -> bool:
         """Whether an uploaded file may be used now.
@@ -105,7 +105,7 @@ class OpenAIBatches:
         answer = await self._control.json("the creation of a batch", "POST", "/batches", body=body)
         if isinstance(answer, dict) and isinstance(answer.get("job"), dict):
             answer = answer["job"]  # Together's
-        _id_of("the creation of a batch", answer)
+        id_of("the creation of a batch", answer)
         batch = self._read(answer)
         batch.input_file = batch.input_file or file_id
         batch.file_name = batch.file_name or name
@@ -126,7 +126,7 @@ class OpenAIBatches:
             page = await self._control.json("the list of batches", "GET", "/batches", query=query)
             items = page if isinstance(page, list) else page.get("data") if isinstance(page, dict) else None
             if not isinstance(items, list):
-                raise _unexpected("the list of batches")
+                raise unexpected("the list of batches")
             oldest = None
             for item in items:
                 if not isinstance(item, dict) or not isinstance(item.get("id"), str):
@@ -160,7 +160,7 @@ class OpenAIBatches:
             for item in items if isinstance(items, list) else ():
                 if not isinstance(item, dict) or not isinstance(item.get("id"), str):
                     continue
-                after, name, created = str(item["id"]), item.get("filename"), _instant(item.get("created_at"))
+                after, name, created = str(item["id"]), item.get("filename"), instant(item.get("created_at"))
                 if isinstance(name, str) and name.startswith(prefix) and (created or since) >= since:
                     yield after, name, created or since
             has_more = isinstance(page, dict) and page.get("has_more") is True
@@ -174,7 +174,7 @@ class OpenAIBatches:
             ControlError: it failed.
         """
         answer = await self._control.json("the state of a batch", "GET", f"/batches/{batch_id}")
-        _id_of("the state of a batch", answer)
+        id_of("the state of a batch", answer)
         return self._read(answer)
 
     async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
@@ -235,48 +235,21 @@ class OpenAIBatches:
             id=str(known.get("id") or ""),
             status=status,
             is_ended=status in _ENDED,
-            created_at=_instant(known.get("created_at")),
-            ended_at=next((at for at in (_instant(known.get(f"{word}_at")) for word in _ENDED) if at), None),
+            created_at=instant(known.get("created_at")),
+            ended_at=next((at for at in (instant(known.get(f"{word}_at")) for word in _ENDED) if at), None),
             endpoint=str(known.get("endpoint") or ""),
             model=str(known.get("model") or known.get("model_id") or ""),
             metadata={str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {},
             file_name=str(known.get("file_name") or known.get("input_file_name") or ""),
             input_file=str(known.get("input_file_id") or ""),
             result_files=tuple(dict.fromkeys(name for name in files if isinstance(name, str) and name)),
-            rows=_count(counts.get("total")),
-            succeeded=_count(counts.get("completed")),
-            failed=_count(counts.get("failed")),
+            rows=count(counts.get("total")),
+            succeeded=count(counts.get("completed")),
+            failed=count(counts.get("failed")),
             errors=_errors(known),
             is_cancelling=status in ("cancelling", "canceling"),
             has_failed=status == "failed",
         )
-
-
-class _Form:
-    """A multipart form with *fields* and one streamed file."""
-
-    def __init__(self, fields: Mapping[str, str], name: str, lines: Upload) -> None:
-        boundary = f"llmbatch-{secrets.token_hex(16)}"
-        self.content_type = f"multipart/form-data; boundary={boundary}"
-        parts = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{text}\r\n'
-            for field, text in fields.items()
-        ]
-        parts.append(
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        self._head = "".join(parts).encode()
-        self._tail = f"\r\n--{boundary}--\r\n".encode()
-        self._lines = lines
-        self.size_bytes = len(self._head) + lines.size_bytes + len(self._tail)
-
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """The form."""
-        yield self._head
-        async for block in self._lines.blocks():
-            yield block
-        yield self._tail
 
 
 def read_openai_result(line: bytes) -> ResultLine | None:
@@ -316,7 +289,7 @@ def _errors(known: Mapping[str, JSON]) -> tuple[BatchError, ...]:
     listed = known.get("errors")
     listed = listed.get("data") if isinstance(listed, dict) else listed
     found = [
-        BatchError(str(item.get("code") or ""), str(item.get("message") or ""), _count(item.get("line")))
+        BatchError(str(item.get("code") or ""), str(item.get("message") or ""), count(item.get("line")))
         for item in (listed if isinstance(listed, list) else ())
         if isinstance(item, dict)
     ]
@@ -324,31 +297,3 @@ def _errors(known: Mapping[str, JSON]) -> tuple[BatchError, ...]:
     if not found and isinstance(words, str) and words:
         found.append(BatchError("batch_failed", words))
     return tuple(found)
-
-
-def _instant(value: JSON) -> float | None:
-    """Unix seconds of a number, or of an ISO time."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, str) and value:
-        try:
-            return datetime.fromisoformat(value.replace("Z", "+00:00")).timestamp()
-        except ValueError:
-            return None
-    return None
-
-
-def _count(value: JSON) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _id_of(what: str, answer: JSON) -> str:
-    found = answer.get("id") if isinstance(answer, dict) else None
-    if not isinstance(found, str) or not found:
-        raise _unexpected(what)
-    return found
-
-
-def _unexpected(what: str) -> ControlError:
-    outcome = Outcome("failure", code="invalid_body", message="the answer is not what a batch API answers")
-    return ControlError(what, outcome, may_have_arrived=True)

@@ -19,6 +19,7 @@ from llmbatch.inputs.input import Input
 from llmbatch.inputs.parallel_hash import identity
 from llmbatch.inputs.spool import Spool
 from llmbatch.providers.batches.families import BatchFamily, family_of
+from llmbatch.providers.batches.make import takes_request
 from llmbatch.providers.resolve import Target
 from llmbatch.runs.batches.names import route_name
 from llmbatch.storage.filesystem import Filesystem
@@ -76,10 +77,11 @@ def bind(provider: BatchProvider, row: Row) -> BatchRow:
     target = provider.target_of(row, route)
     request = provider.request(row, route)
     base = control_base(request.url)
+    family = family_of(target.provider.name, request.endpoint, request.url)
     return BatchRow(
         row,
         request,
-        family_of(target.provider.name, request.endpoint, request.url),
+        family if family is not None and takes_request(family, request) else None,
         f"{base} {route.account}",
         route_name(request.endpoint, route.model or route.label),
         base,
