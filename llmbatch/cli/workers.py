@@ -22,7 +22,8 @@ from llmbatch.cli.monitoring import serve_metrics
 from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
-from llmbatch.cli.signals import stop_on_signals
+from llmbatch.cli.signals import stop_on_signals, tell_on_signal
+from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_note
 from llmbatch.cli.worker import Job
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError, WriteError
@@ -164,6 +165,9 @@ async def _run(
         history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
         observers.append(stack.enter_context(history))
         observers.append(LoggingObserver())
+        is_json = kind == "json" and not settings.quiet
+        teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
+        stack.enter_context(tell_on_signal(teller.tell))
         dashboard: DashboardOfRun | None = None
         if settings.dashboard is not None:
             dashboard = stack.enter_context(DashboardOfRun(settings, Path(output), command, stats, history))
