@@ -270,6 +270,7 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
 
     spent = sum(line["cost_usd"] for line in first)
     assert code == 4, err
+    assert "--max-cost 0.1 is reached by the processes together: the next request could cost US$ 0.00" in err
     assert 0.07 < spent <= 0.1
     assert again == 0, errors
     assert rows_in(tmp_path / "out.jsonl") == provider.asked == Counter(range(1, 201))
