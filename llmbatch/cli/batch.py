@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from llmbatch.cli.terminal import print_note, print_out, shown
-from llmbatch.core.errors import UsageError
+from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.display.format import local_time, plural
 from llmbatch.http.exchange import HttpExchanger
 from llmbatch.outputs.find import find_output
@@ -53,17 +54,32 @@ def adopt(path: str, ids: Sequence[str], *, ignores: bool) -> int:
     """
     if not ids:
         raise UsageError("no batch is named", hint="llmbatch batch adopt OUTPUT BATCH_ID…")
-    output = find_output(path)
-    BatchCommands(output, HttpExchanger()).say("ignore" if ignores else "adopt", ids)
+    BatchCommands(_output(path), HttpExchanger()).say("ignore" if ignores else "adopt", ids)
     what = "is not waited for" if ignores else "is collected"
     print_note(f"{plural(len(ids), 'batch', 'batches')} noted: {what} when the run's command is typed again")
     return 0
 
 
+def _output(path: str) -> Path:
+    """The output that *path* names.
+
+    Raises:
+        OutputError: it is a folder, whose parts have batches of their own.
+    """
+    output = find_output(path)
+    if not output.is_dir():
+        return output
+    journals = sorted(output.glob("part-*-of-*.batch.jsonl"))
+    name = f"{journals[0].name.removesuffix('.batch.jsonl')}.jsonl" if journals else "part-00001-of-00002.jsonl"
+    raise OutputError(
+        f"{output}: is a folder, and each of its parts has batches of its own", hint=f"name a part: {output / name}"
+    )
+
+
 async def _list(path: str) -> list[ListedBatch]:
     exchanger = HttpExchanger()
     try:
-        return await BatchCommands(find_output(path), exchanger).list()
+        return await BatchCommands(_output(path), exchanger).list()
     finally:
         await exchanger.aclose()
 
@@ -71,7 +87,7 @@ async def _list(path: str) -> list[ListedBatch]:
 async def _cancel(path: str, ids: Sequence[str], told: list[str]) -> int:
     exchanger = HttpExchanger()
     try:
-        return await BatchCommands(find_output(path), exchanger).cancel(ids, told.append)
+        return await BatchCommands(_output(path), exchanger).cancel(ids, told.append)
     finally:
         await exchanger.aclose()
 

@@ -16,6 +16,7 @@ from llmbatch.display.status_file import read_sidecar
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.outputs.deferred import control_path
 from llmbatch.outputs.find import find_output
+from llmbatch.outputs.parts import parts_beside
 from llmbatch.runner.control import CHANGEABLE, parse_setting
 
 __all__ = ["change", "send"]
@@ -96,6 +97,11 @@ def _no_run(output: Path, name: str) -> OutputError:
     if is_running:
         pid = sidecar.get("pid")
         stop = f"; kill -TERM {pid} stops it" if isinstance(pid, int) and os.name == "posix" else ""
+        if parts_beside(output).is_dir():
+            return OutputError(
+                f"{output}: its run has several processes (--workers), and takes no commands",
+                hint=f"its command goes on with other limits once it has ended{stop}",
+            )
         return OutputError(
             f"{output}: its run takes no commands",
             hint=f"programs control their runs themselves, and some file systems have no sockets{stop}",

@@ -229,6 +229,11 @@ def _check_together(settings: Settings, environ: Mapping[str, str]) -> None:
             "--overwrite and --retry-failed contradict each other",
             hint="--retry-failed keeps the lines that succeeded, --overwrite drops all",
         )
+    if settings.workers > 1 and settings.via == "batch":
+        raise UsageError(
+            f"--workers {settings.workers} does not go with --via batch: no request is sent from here",
+            hint="leave --workers out: one process submits and collects all batches",
+        )
     to_stdout = settings.output == "-" or (settings.output is None and settings.input == "-")
     if to_stdout and settings.json and not settings.dry_run:
         raise UsageError(

@@ -22,11 +22,12 @@ from llmbatch.cli.monitoring import serve_metrics
 from llmbatch.cli.notify import make_notifier
 from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
-from llmbatch.cli.signals import stop_on_signals
+from llmbatch.cli.signals import stop_on_signals, tell_on_signal
+from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_note
 from llmbatch.cli.worker import Job
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError, WriteError
-from llmbatch.core.events import Event, Notice, Observer, RunEnded
+from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.shards import Shard
 from llmbatch.display import make_display
 from llmbatch.display.history_file import HistoryFile
@@ -151,6 +152,8 @@ async def _run(
     kind = settings.progress
 
     def emit(event: Event) -> None:
+        if isinstance(event, RunStopping):
+            event = replace(event, reason=_of_all(event.reason, settings.max_cost))
         for observer in observers:
             with contextlib.suppress(Exception):
                 observer.observe(event)
@@ -164,6 +167,9 @@ async def _run(
         history = HistoryFile(Path(output), command=command, stats=stats, afresh=settings.overwrite)
         observers.append(stack.enter_context(history))
         observers.append(LoggingObserver())
+        is_json = kind == "json" and not settings.quiet
+        teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
+        stack.enter_context(tell_on_signal(teller.tell))
         dashboard: DashboardOfRun | None = None
         if settings.dashboard is not None:
             dashboard = stack.enter_context(DashboardOfRun(settings, Path(output), command, stats, history))
@@ -193,7 +199,7 @@ async def _run(
             except BaseException:
                 emit(RunEnded(asyncio.get_running_loop().time(), 130, "the run was canceled", 0))
                 raise
-            return await _conclude(files, fleet, stats, emit, endings)
+            return await _conclude(files, fleet, stats, emit, endings, settings.max_cost)
 
 
 @contextlib.asynccontextmanager
@@ -237,7 +243,12 @@ async def _send(fleet: Fleet, jobs: Sequence[Settings], files: FileRun, output: 
 
 
 async def _conclude(
-    files: FileRun, fleet: Fleet, stats: FoldedStats, emit: object, endings: Sequence[Ending]
+    files: FileRun,
+    fleet: Fleet,
+    stats: FoldedStats,
+    emit: object,
+    endings: Sequence[Ending],
+    max_cost: Decimal | None,
 ) -> tuple[Summary, LlmbatchError | None]:
     """Take the parts into the output, and say how the run ended: as the process that ended worst."""
     error: LlmbatchError | None = None
@@ -258,7 +269,7 @@ async def _conclude(
         error = _error_of(failure.message, failure.hint, failure.exit_code)
     reason = "interrupted: requests in flight may finish" if code >= 128 else ""
     if worst is not None and worst.summary is not None:
-        reason = worst.summary.stopped_reason or ""
+        reason = _of_all(worst.summary.stopped_reason or "", max_cost)
     now = asyncio.get_running_loop().time()
     ended = RunEnded(now, error.exit_code if error is not None else code, error.message if error else reason, waiting)
     emit(ended)  # type: ignore[operator]
@@ -267,6 +278,14 @@ async def _conclude(
     retry_at = min((one.retry_at for one in told if one.retry_at), default=None)
     advice = worst.summary.advice if worst is not None and worst.summary is not None else summary.advice
     return replace(summary, retry_at=retry_at, advice=advice), error
+
+
+def _of_all(reason: str, max_cost: Decimal | None) -> str:
+    """The *reason* of one process, with the cap of all instead of its share, and without what it alone has spent."""
+    head, is_parted, rest = reason.partition(" spent, and the next request")
+    if max_cost is None or not is_parted or not head.startswith("--max-cost "):
+        return reason
+    return f"--max-cost {max_cost:f} is reached by the processes together: the next request{rest}"
 
 
 def _error_of(message: str, hint: str, exit_code: int) -> LlmbatchError:

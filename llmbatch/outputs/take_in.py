@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, write_error
 from llmbatch.storage.finished_rows import FAILED, SUCCESS, FinishedRows, fingerprint
 
 __all__ = ["cost_path", "remove_parts", "take_in"]
+
+_match_stem = re.compile(r"\.?(part-[0-9]{5}-of-[0-9]{5})\..+").fullmatch
 
 _BATCH_BYTES: Final = 1024 * 1024
 _PATIENCE_S: Final = 10.0
@@ -64,9 +67,7 @@ def take_in(
         finally:
             disk.close(fd)
         _remove(part, disk)
-    if folder.is_dir():
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    _remove_folder(folder)
     return rows
 
 
@@ -86,8 +87,7 @@ def remove_parts(output: str | Path, disk: Filesystem = FILESYSTEM) -> None:
             raise OutputError(f"{part.path}: cannot be removed ({why})", hint="remove it yourself") from error
         finally:
             disk.close(fd)
-    with contextlib.suppress(OSError):
-        parts_beside(output).rmdir()
+    _remove_folder(parts_beside(output))
 
 
 def cost_path(output: str | Path) -> Path:
@@ -186,7 +186,23 @@ def _new_lines(fd: int, part: Part, found: Scan, finished: FinishedRows, disk: F
 
 
 def _remove(part: Part, disk: Filesystem) -> None:
-    for sidecar in (deferred_path(part.path), history_path(part.path), status_path(part.path), cost_path(part.path)):
+    for sidecar in _sidecars(part.path):
         with contextlib.suppress(OSError):
             os.unlink(sidecar)  # noqa: PTH108
     disk.unlink(str(part.path))
+
+
+def _sidecars(path: Path) -> tuple[Path, ...]:
+    return deferred_path(path), history_path(path), status_path(path), cost_path(path)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove the *folder* of parts that are gone, and the sidecars of parts that got no line; nothing else is lost."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = _match_stem(path.name)
+            if found is not None:
+                part = folder / f"{found[1]}.jsonl"
+                if path in _sidecars(part) and not part.exists():
+                    path.unlink()
+        folder.rmdir()

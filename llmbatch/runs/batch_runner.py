@@ -272,6 +272,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 reads_bodies=model is None or isinstance(model, str),
                 shape=self._runs.arguments.shape,
                 is_whole=callable(model),
+                is_live=batches is None,
                 check_rows=batches.check_of(run.provider, str(input), limit) if batches else lambda rows: None,
             )
             stack.enter_context(self._runs.writing(files.writer))

@@ -39,6 +39,7 @@ from llmbatch.outputs.writer import LineWriter
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
+from llmbatch.runs.batches.held_rows import refuse_held_rows
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.file_options import FileOptions, OpenFiles
 from llmbatch.runs.good_rows import known_good_rows
@@ -97,6 +98,7 @@ class FileRun:
         reads_bodies: bool = False,
         shape: RowShape | None = None,
         is_whole: bool = False,
+        is_live: bool = True,
         check_rows: Callable[[Input], None] = lambda rows: None,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
@@ -104,7 +106,7 @@ class FileRun:
         *max_cost*: the cap of ``--max-cost``, kept at *prices*. *compare_model*: refuse an output that another model,
         system prompt, parameters or endpoint has answered. *reads_bodies*: the output's answers are a provider's own,
         so that they say how they ended. *shape*, *is_whole*: see :func:`~llmbatch.inputs.input.open_input`.
-        *check_rows*: one more check of the input.
+        *is_live*: no batches are looked after. *check_rows*: one more check of the input.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -124,6 +126,8 @@ class FileRun:
         )
         check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
         check_rows(rows)
+        if not how.force:
+            refuse_held_rows(path, self._shard, self._filesystem, is_live=is_live, folder=self._folder)
         self.costs = Costs(prices) if max_cost is None else self._capped(provider, rows, prices, max_cost)
         rows.hash_ahead()
         if self._folder is not None and create_folder(self._folder):

@@ -301,3 +301,67 @@ def test_any_input_that_can_be_read_twice_goes(name: str, tmp_path: Path) -> Non
     assert sorted(line["row"] for line in lines) == list(range(1, 61))
     assert {line["via"] for line in lines} == {"batch"}
     assert sorted(path.name for path in tmp_path.iterdir() if "spool" in path.name) == []
+
+
+def batches_left_running(world: World, output: str = OUTPUT, **arguments: Any) -> None:
+    """Submit, and leave it at that."""
+    summary = world.live(detach=True, output=output, arguments=arguments)
+
+    assert summary is not None
+    assert summary.exit_code == 75
+    assert summary.batches.submitted == 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_rows_that_batches_hold_are_not_sent_live(overwrite: bool) -> None:
+    """Both would be paid for. The batches are collected, and then the live run has nothing left to send."""
+    world = World(60)
+    batches_left_running(world)
+
+    with pytest.raises(UsageError, match="sending the same rows live would pay for them twice") as refused:
+        world.live(via="live", arguments={"overwrite": overwrite})
+    summary = world.live()
+    again = world.live(via="live")
+
+    assert "--via batch" in refused.value.hint
+    assert "--force" in refused.value.hint
+    assert summary is not None
+    assert again is not None
+    assert again.exit_code == 0
+    world.check_whole()
+    assert world.paid == 60
+    assert world.provider.stats.calls == 0
+
+
+def test_rows_that_batches_hold_are_sent_live_if_that_is_forced() -> None:
+    """The user knows that they may be paid for twice."""
+    world = World(60)
+    batches_left_running(world)
+
+    summary = world.live(via="live", arguments={"force": True})
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    assert world.provider.stats.calls == 60
+
+
+@pytest.mark.parametrize("via", ["live", "batch"])
+def test_rows_that_batches_of_other_shards_hold_are_not_sent(tmp_path: Path, via: str) -> None:
+    """Of another number of shards, which share rows; a shard that shares none goes on."""
+    asyncio.run(_shards(tmp_path, via))
+
+
+async def _shards(folder: Path, via: Any) -> None:
+    rows = folder / "in.jsonl"
+    rows.write_bytes(rows_of(*({"prompt": prompt(number)} for number in range(1, 121))))
+    (folder / "o").mkdir()
+    first = BatchRunner("sim/steady", via="batch", detach=True)
+    summary = await first.run(rows, folder / "o", shard=(1, 2))
+    assert summary.exit_code == 75
+
+    with pytest.raises(UsageError, match="shard 1/2 has rows of 1/3 too") as refused:
+        await BatchRunner("sim/steady", via=via).run(rows, folder / "o", shard=(1, 3))
+    other = await BatchRunner("sim/steady").run(rows, folder / "o", shard=(2, 2))
+
+    assert "--via batch --shard 1/2" in refused.value.hint
+    assert (other.exit_code, other.rows) == (0, 60)

@@ -252,3 +252,21 @@ def test_a_file_in_place_of_a_folder_is_refused(
 
     assert done.returncode == 2
     assert two_lines(done.stderr)[0] == "results/: is a file, and the name of a folder is wanted"
+
+
+@pytest.mark.parametrize("command", [("list", "o"), ("cancel", "o"), ("adopt", "o", "batch_1"), ("ignore", "o", "b_1")])
+def test_the_batches_of_a_folder_are_those_of_its_parts(
+    llmbatch: Run, two_lines: TwoLines, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """The hint names one that has batches; nothing is written beside the folder."""
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "part-00002-of-00003.jsonl").write_text("")
+    (tmp_path / "o" / "part-00002-of-00003.batch.jsonl").write_text("{}\n")
+
+    done = llmbatch("batch", *command)
+
+    error, hint = two_lines(done.stderr)
+    assert done.returncode == 2
+    assert error == "o: is a folder, and each of its parts has batches of its own"
+    assert hint == f"name a part: {Path('o', 'part-00002-of-00003.jsonl')}"
+    assert not (tmp_path / "o.batch.jsonl").exists()

@@ -34,6 +34,8 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (("rows.jsonl", "-c", "2"), "--concurrency 2 is less than --workers 3", "--workers 2"),
         (("rows.jsonl", "--retry-failed", "--overwrite"), "contradict each other", "--retry-failed keeps"),
         (("none.jsonl",), "none.jsonl: no such file", "check the path"),
+        (("rows.jsonl", "--via", "batch"), "--workers 3 does not go with --via batch", "leave --workers out"),
+        (("rows.jsonl", "--via", "batch", "--dry-run"), "--workers 3 does not go with --via batch", "--workers out"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused(
@@ -164,3 +166,44 @@ def test_parts_that_are_being_written_are_left_alone(left: tuple[Path, Path], mo
         os.close(fd)
 
     assert rows_of(path) == [1, 4]
+
+
+def test_sidecars_of_parts_that_got_no_line_are_not_left_behind(left: tuple[Path, Path]) -> None:
+    """A process that no row was answered for leaves deferred rows without a part; files of yours stay."""
+    path, folder = left
+    (folder / "part-00003-of-00003.deferred.jsonl").write_text("{}\n")
+    (folder / ".part-00003-of-00003.jsonl.status.json").write_text("{}")
+
+    open_output(path).close()
+
+    assert not folder.exists()
+
+
+def test_files_of_yours_among_the_parts_stay(left: tuple[Path, Path]) -> None:
+    """Only what the processes have written is removed."""
+    path, folder = left
+    (folder / "notes.txt").write_text("mine")
+
+    open_output(path).close()
+
+    assert [found.name for found in folder.iterdir()] == ["notes.txt"]
+
+
+def test_commands_to_a_run_of_several_processes_are_refused(
+    rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message says why, and does not blame the file system."""
+    output = rows.parent / "rows.results.jsonl"
+    output.write_bytes(line(1))
+    (rows.parent / "rows.results.jsonl.parts").mkdir()
+    monkeypatch.setattr(sys, "argv", ["llmbatch", "pause", "rows.results.jsonl"])
+    fd = open_locked(str(output), str(output))
+    try:
+        code = main()
+    finally:
+        os.close(fd)
+
+    said = capsys.readouterr().err
+    assert code == 2
+    assert "its run has several processes (--workers), and takes no commands" in said
+    assert "file system" not in said

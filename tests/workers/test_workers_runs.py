@@ -270,6 +270,24 @@ def test_the_cap_of_the_cost_is_that_of_all_processes(
 
     spent = sum(line["cost_usd"] for line in first)
     assert code == 4, err
+    assert "--max-cost 0.1 is reached by the processes together: the next request could cost US$ 0.00" in err
     assert 0.07 < spent <= 0.1
     assert again == 0, errors
     assert rows_in(tmp_path / "out.jsonl") == provider.asked == Counter(range(1, 201))
+
+
+def test_sigusr1_tells_the_status_of_all_processes_and_the_run_goes_on(
+    tmp_path: Path, rows: Path, start: Start, provider: Provider
+) -> None:
+    """As of a run of one process; the signal ends nothing."""
+    write(rows, range(1, 41))
+    run = start("--workers", "2", "--rpm", "600", "--progress", "plain")
+    wait_until(lambda: provider.asked)
+
+    os.kill(run.pid, signal.SIGUSR1)
+    code, _, err = end(run)
+
+    assert code == 0, err
+    assert "of 40 rows" in err
+    assert f"process     {run.pid}" in err
+    assert rows_in(tmp_path / "out.jsonl") == Counter(range(1, 41))
