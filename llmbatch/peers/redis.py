@@ -169,6 +169,8 @@ def _refused(text: str, shown: str) -> CarrierError:
         return CarrierRefusedError(f"{shown} does not permit its user what a shared board needs", hint)
     if word in ("MOVED", "CLUSTERDOWN", "CROSSSLOT"):
         return CarrierRefusedError(f"{shown} is a cluster, which is not supported", "name a single server")
+    if "DB index" in text:
+        return CarrierRefusedError(f"{shown} has no database of this number", "most stores have 0 to 15: take 0")
     if "WRONGTYPE" in text:
         return CarrierError("a key of it holds something else")
     return CarrierError(_plain(text))

@@ -253,6 +253,14 @@ def test_a_cluster_is_refused(tmp_path: Path) -> None:
     assert "is a cluster, which is not supported" in str(error)
 
 
+def test_a_database_that_the_store_does_not_have_is_refused(tmp_path: Path) -> None:
+    with StoreServer(tmp_path) as server:
+        error = first_error(f"redis://127.0.0.1:{server.port}/99")
+
+    assert isinstance(error, CarrierRefusedError)
+    assert str(error).endswith("has no database of this number")
+
+
 def test_a_plain_store_behind_rediss_is_refused(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as server:
         error = first_error(server.url.replace("redis:", "rediss:"))
@@ -283,6 +291,9 @@ def test_a_missing_client_is_told_with_the_command_to_install_it() -> None:
         ("env:NOT_SET", "the environment variable NOT_SET holds no address"),
         ("redis://:$NOT_SET@localhost", "the environment variable NOT_SET is not set"),
         ("redis://localhost?name=a b", "may have letters"),
+        ("redis://localhost?name=", "name= is empty"),
+        ("redis://localhost/0?nmae=nightly", "the address has an unknown option 'nmae'"),
+        ("redis://:geheim@localhost/nightly", "'redis://…@localhost/nightly' names no database by its number"),
         ("unix:", "names no socket"),
     ],
 )
