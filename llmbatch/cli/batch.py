@@ -53,7 +53,9 @@ def adopt(path: str, ids: Sequence[str], *, ignores: bool) -> int:
         WriteError: the journal cannot be written.
     """
     if not ids:
-        raise UsageError("no batch is named", hint="llmbatch batch adopt OUTPUT BATCH_ID…")
+        raise UsageError(
+            "no batch is named", hint=f"llmbatch batch {'ignore' if ignores else 'adopt'} OUTPUT BATCH_ID…"
+        )
     BatchCommands(_output(path), HttpExchanger()).say("ignore" if ignores else "adopt", ids)
     what = "is not waited for" if ignores else "is collected"
     print_note(f"{plural(len(ids), 'batch', 'batches')} noted: {what} when the run's command is typed again")

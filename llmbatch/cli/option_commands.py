@@ -39,10 +39,11 @@ Units: a DURATION is 90 (seconds), 2m or 1h30m; N may be 60k or 1.5M.
 {aliases}
 
 Exit codes: 0 every row succeeded, 1 some lines are failed, 2 usage,
-  3 the provider refuses the account or the key, 70 internal error (a bug),
-  74 the output could not be written, 75 rows are deferred, 129, 130 and 143
-  interrupted, 141 the reader of -o - has closed the pipe. The same command
-  continues after all but 0, 1 and 2."""
+  3 the provider refuses the account or the key, 4 stopped at --max-cost,
+  70 internal error (a bug), 74 the output could not be written, 75 rows are
+  deferred or batches still running, 129, 130 and 143 interrupted, 141 the
+  reader of -o - has closed the pipe. The same command continues after all
+  but 0, 1 and 2."""
 
 _CHECK_EPILOG = """Examples:
   llmbatch check prompts.jsonl -m openai/gpt-5-mini

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -15,7 +15,7 @@ from llmbatch.inputs.parallel_hash import ParallelHash, start_parallel_hash
 from llmbatch.inputs.records import Record, read_records
 from llmbatch.inputs.shape import RowShape
 from llmbatch.inputs.source import open_source
-from llmbatch.inputs.verify import count_rows, row_numbers, verify_finished
+from llmbatch.inputs.verify import count_rows, first_changed, row_numbers, verify_finished
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
@@ -68,6 +68,16 @@ class Input(Protocol):
 
         Raises:
             InputError: a finished row has changed.
+        """
+        ...
+
+    def first_changed(self, hashes: Mapping[int, str]) -> int | None:
+        """The first row, of any shard, that is not what *hashes* says of its number; None if all are.
+
+        None also of an input that cannot be read more than once.
+
+        Raises:
+            InputError: it cannot be read.
         """
         ...
 
@@ -208,6 +218,14 @@ class FileInput:
         if self._hash is not None:
             self._hash.close()
             self._hash = None
+
+    def first_changed(self, hashes: Mapping[int, str]) -> int | None:
+        """The first record, of any shard, that is not what *hashes* says of its number; None if all are.
+
+        Raises:
+            InputError: the input cannot be read.
+        """
+        return first_changed(self._path, hashes, self._filesystem, form=self._form)
 
     def rows(
         self, finished: FinishedRows | None, *, limit: int | None, spool: Path | None, keeps_torn: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,7 @@ from llmbatch.inputs.tables import TableFormat
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows, Verified
 
-__all__ = ["compare", "compare_line", "count_rows", "row_numbers", "verify_finished"]
+__all__ = ["compare", "compare_line", "count_rows", "first_changed", "row_numbers", "verify_finished"]
 
 _COUNTED_BYTES: Final = 256 * 1024 * 1024
 _COUNTED_BYTES_OF_RECORDS: Final = 32 * 1024 * 1024
@@ -91,6 +91,41 @@ def row_numbers(
                 return
     finally:
         disk.close(fd)
+
+
+def first_changed(
+    path: str | Path,
+    hashes: Mapping[int, str],
+    disk: Filesystem = FILESYSTEM,
+    *,
+    form: RecordFormat = JSON_LINES,
+) -> int | None:
+    """The first row of a regular file that is not what *hashes* says of its number, or is not there; None: none is.
+
+    Reads up to the last row that is named there; nothing of an input that cannot be read twice.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if not hashes or str(path) == "-" or not _is_regular(path, disk):
+        return None
+    fd = open_input(path, disk)
+    missing = dict(sorted(hashes.items()))
+    number = 0
+    try:
+        for batch in file_records(form, fd, str(path), disk):
+            lines = batch or ()
+            for wanted in [wanted for wanted in missing if wanted <= number + len(lines)]:
+                line = lines[wanted - number - 1]
+                digest = line.hash if isinstance(line, LongLine) else line_digest(line)
+                if digest != missing.pop(wanted):
+                    return wanted
+            if not missing:
+                return None
+            number += len(lines)
+    finally:
+        disk.close(fd)
+    return next(iter(missing))
 
 
 def file_records(

@@ -10,7 +10,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Sequence, Set
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
@@ -29,6 +30,8 @@ __all__ = ["Elsewhere"]
 
 _REWRITE_SECONDS: Final = 2.0
 """How long a part may be locked before it counts as being written: another process may drop lines of its own shard."""
+_MOST_SAMPLES: Final = 100
+_FIRST_LINES: Final = 50
 _LOCK_SECONDS: Final = 20.0
 """How long to wait for a part whose lines are to be dropped, while others do the same."""
 
@@ -131,6 +134,20 @@ class Elsewhere:
                     good[int(found[1])] = found[2].decode()
         return good
 
+    def samples(self) -> Iterator[tuple[str, int, str]]:
+        """A row that succeeded in each of the first hundred parts of other shards: its file, its number and hash.
+
+        Of the first lines of the file, the one that is first in the input.
+        """
+        overlapping = {str(part.path) for part in self._overlapping}
+        others = (path for path in self._all if path not in overlapping)
+        for path in islice(others, _MOST_SAMPLES):
+            with contextlib.closing(self._lines(path)) as lines:
+                found = [match for line in islice(lines, _FIRST_LINES) if (match := match_line(line)) is not None]
+            if found:
+                first = min(found, key=lambda match: int(match[1]))
+                yield path, int(first[1]), first[2].decode()
+
     def add_failed(self, rows: FailedRows) -> None:
         """Add the failed rows of the shard to *rows*.
 
@@ -212,7 +229,7 @@ class Elsewhere:
                     raise
             time.sleep(0.05)
 
-    def _lines(self, path: str) -> Iterator[bytes]:
+    def _lines(self, path: str) -> Generator[bytes]:
         with contextlib.suppress(OSError, OutputError), self._opened(path) as fd:
             if fd is not None:
                 yield from success_lines(fd, self._disk.fstat(fd).st_size, self._disk)

@@ -21,7 +21,12 @@ __all__ = ["SharedAddress", "is_address", "read_address", "shown_address"]
 
 _SCHEMES = {"redis": "redis", "rediss": "rediss", "valkey": "redis", "valkeys": "rediss"}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_DATABASE = re.compile(r"/[0-9]{1,5}/?")
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)\}|([A-Za-z_][A-Za-z0-9_]*))")
+_OPTIONS = frozenset(
+    {"name", "ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+)
+"""What may follow a question mark: the name of the board, and how TLS is spoken."""
 _FORMS = "redis://HOST:PORT/0, rediss://… for TLS, or env:NAME for the variable that holds it"
 
 
@@ -95,7 +100,9 @@ def read_address(text: str, environ: Mapping[str, str], *, source: str = "--shar
     scheme = _SCHEMES.get(parts.scheme.lower())
     if scheme is None or not parts.hostname:
         raise UsageError(f"{source}: {_shown(text)} is no address of a shared store", hint=f"write {_FORMS}")
-    query = dict(parse_qsl(parts.query))
+    query = _query(parts.query, source)
+    if parts.path.strip("/") and not _DATABASE.fullmatch(parts.path):
+        raise UsageError(f"{source}: {_shown(text)} names no database by its number", hint=f"write {_FORMS}")
     name = name or query.pop("name", "") or "default"
     if not _NAME.fullmatch(name):
         raise UsageError(f"{source}: name={name!r} may have letters, digits, dots and dashes only")
@@ -130,6 +137,20 @@ def _split(text: str, source: str) -> Any:
     except ValueError:
         raise UsageError(f"{source}: {_shown(text)} is no address", hint=f"write {_FORMS}") from None
     return parts
+
+
+def _query(text: str, source: str) -> dict[str, str]:
+    """The options in the query of an address: a misspelled ``name=`` would share with other jobs."""
+    query = dict(parse_qsl(text, keep_blank_values=True))
+    unknown = next((option for option in query if option not in _OPTIONS), None)
+    if unknown is not None:
+        raise UsageError(
+            f"{source}: the address has an unknown option {_hidden(unknown)!r}",
+            hint=f"known are {', '.join(sorted(_OPTIONS))}: redis://HOST:PORT/0?name=JOB",
+        )
+    if query.get("name") == "":
+        raise UsageError(f"{source}: name= is empty", hint="write ?name=JOB, or leave it out")
+    return query
 
 
 def _expand(netloc: str, environ: Mapping[str, str], source: str) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 from llmbatch.core.errors import UsageError
 from llmbatch.peers.carrier import CarrierError, CarrierRefusedError
@@ -21,6 +23,9 @@ __all__ = ["RedisCarrier", "load_client"]
 
 _CONNECT_SECONDS = 1.5
 """Less than a link waits, so that it is told what took so long."""
+
+_PROBE_SECONDS = 1.0
+"""How long a store that does not answer is asked whether it speaks TLS, or does not."""
 
 _REFUSED_HINT = "put it into the address, and the address into a variable: --shared env:NAME"
 
@@ -79,11 +84,27 @@ class RedisCarrier:
                 f"no address that the client takes: {type(error).__name__}", "see --shared"
             ) from None
         self._run = self._client.register_script(SCRIPT)
+        try:
+            with self._errors():
+                await self._client.ping()
+        except CarrierRefusedError:
+            raise
+        except CarrierError:
+            await self._refuse_other_protocol()
+            raise
         with self._errors():
-            await self._client.ping()
             await self._refuse_cluster()
             self._channel = self._client.pubsub(ignore_subscribe_messages=True)
             await self._channel.subscribe(f"{self._prefix}:news")
+
+    async def _refuse_other_protocol(self) -> None:
+        """Tell a store that speaks TLS from one that is not there, and one that does not."""
+        where = urlsplit(self._url)
+        host, port = where.hostname or "", where.port or 6379
+        if where.scheme == "redis" and await _speaks_tls(host, port):
+            raise CarrierRefusedError(f"{self._shown} speaks TLS", "write rediss:// instead of redis://")
+        if where.scheme == "rediss" and await _speaks_plainly(host, port):
+            raise CarrierRefusedError(f"{self._shown} does not speak TLS", "write redis:// instead of rediss://")
 
     async def _refuse_cluster(self) -> None:
         try:
@@ -152,6 +173,29 @@ class RedisCarrier:
         return CarrierError(_plain(text) or type(error).__name__)
 
 
+async def _speaks_tls(host: str, port: int) -> bool:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        writer.transport.abort()
+        return True
+    return False
+
+
+async def _speaks_plainly(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_PROBE_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(b"PING\r\n")
+                return (await reader.read(1)) in (b"+", b"-")
+            finally:
+                writer.transport.abort()
+    return False
+
+
 def _no_retries() -> dict[str, Any]:
     """Options against the client's own retries: the link connects again, with its own waits."""
     from redis.asyncio.retry import Retry
@@ -169,6 +213,8 @@ def _refused(text: str, shown: str) -> CarrierError:
         return CarrierRefusedError(f"{shown} does not permit its user what a shared board needs", hint)
     if word in ("MOVED", "CLUSTERDOWN", "CROSSSLOT"):
         return CarrierRefusedError(f"{shown} is a cluster, which is not supported", "name a single server")
+    if "DB index" in text:
+        return CarrierRefusedError(f"{shown} has no database of this number", "most stores have 0 to 15: take 0")
     if "WRONGTYPE" in text:
         return CarrierError("a key of it holds something else")
     return CarrierError(_plain(text))

@@ -70,6 +70,8 @@ class _Processes:
     states: dict[int, ProcessState] = field(default_factory=dict)
     fractions: dict[int, float] = field(default_factory=dict)
     rows_read: dict[int, int] = field(default_factory=dict)
+    at_end: set[int] = field(default_factory=set)
+    """Those that have read all their rows; of a small input all bytes are read long before."""
     circuits: dict[str, dict[int, CircuitState]] = field(default_factory=dict)
     down: dict[str, dict[int, float]] = field(default_factory=dict)
 
@@ -222,8 +224,11 @@ class FoldedStats(RunStats):
         self._processes.rows_read[number] = progress.rows
         self._processes.fractions[number] = 1.0 if progress.exhausted else progress.fraction or 0.0
         fractions, count = self._processes.fractions.values(), self._processes.count
-        exhausted = len(fractions) == count and all(fraction >= 1.0 for fraction in fractions)
+        (self._processes.at_end.add if progress.exhausted else self._processes.at_end.discard)(number)
+        exhausted = len(self._processes.at_end) == count
         rows = sum(self._processes.rows_read.values())
+        if exhausted and self.started is not None:  # one that was started again has read what was left
+            rows = max(rows, self.started.total_rows or 0)
         self._progress_made(Progress(progress.at, rows, sum(fractions) / count, exhausted))
 
 

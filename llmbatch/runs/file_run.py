@@ -44,6 +44,7 @@ from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.file_options import FileOptions, OpenFiles
 from llmbatch.runs.good_rows import known_good_rows
 from llmbatch.runs.job import RunJob
+from llmbatch.runs.other_parts import check_other_parts, result_elsewhere
 from llmbatch.runs.preflight import (
     check_first_row,
     check_prices,
@@ -147,6 +148,8 @@ class FileRun:
             is_cut = functools.partial(is_cut_answer, reads_body=reads_bodies)
             output.find_cut_answers(is_cut, last_number(rows, how.limit))
         self._compare(rows)
+        if self._folder is not None and not how.overwrite:
+            check_other_parts(self._elsewhere(), rows, str(self._input))
         earlier = output.earlier_success() if compare_model else None
         if earlier is not None:
             check_same_request(provider, rows, *earlier)
@@ -234,11 +237,7 @@ class FileRun:
         holder = self._path if number is None else self._output.file_of(number)
         if holder == self._path:
             return error
-        hint = (
-            f"its result is in {holder}: if that part was made from another input, move it out of the folder; else "
-            "restore the row, or write to another folder (-o)"
-        )
-        return InputError(error.message, hint=hint, line=number)
+        return InputError(error.message, hint=result_elsewhere(str(holder)), line=number)
 
     def has_success(self, model: str) -> bool:
         """Whether *model* (``provider/model``) has answered a row of the output."""

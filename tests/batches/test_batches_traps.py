@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from batch_world import World, prompt
 
-from llmbatch.core.batch_events import BatchLost
+from llmbatch.core.batch_events import BatchCollected, BatchLost
 from llmbatch.core.events import Notice
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
 
@@ -56,6 +57,29 @@ def test_a_trap_costs_no_row_and_pays_for_none_twice(fault: BatchFault) -> None:
     world.check_whole()
     assert world.paid == 100
     assert not world.of(BatchLost)
+
+
+@pytest.mark.parametrize("fault", [BatchFault("torn", times=2, share=0.4), BatchFault("short", times=2, share=0.4)])
+def test_rows_of_a_download_that_breaks_off_count_in_the_summary_and_under_the_cap(
+    fault: BatchFault, tmp_path: Path
+) -> None:
+    """What they cost and saved is told once, though the batch is read again for the other rows."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text('["m"]\ninput = 10.0\noutput = 10.0\n["m".batch]\ninput = 5.0\noutput = 5.0\n')
+    world = world_with(fault)
+
+    summary = world.live(max_cost=5, prices=str(prices))
+
+    assert summary is not None
+    assert summary.batches is not None
+    by_batch = [line for line in world.lines if line.get("via") == "batch"]
+    assert summary.batches.rows == len(by_batch) == 100
+    (collected,) = world.of(BatchCollected)
+    assert (
+        float(collected.cost_usd)
+        == float(collected.saved_usd)
+        == pytest.approx(sum(line["cost_usd"] for line in by_batch))
+    )
 
 
 def test_rows_that_all_fail_come_from_the_error_file_alone() -> None:

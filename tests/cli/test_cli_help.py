@@ -87,6 +87,32 @@ def test_help_of_run_lists_every_flag_and_alias_with_an_example(llmbatch: Run) -
     assert "llmbatch run prompts.jsonl -m openai/gpt-5-mini" in done.stdout
 
 
+def test_help_of_run_lists_every_exit_code(llmbatch: Run) -> None:
+    text = llmbatch("run", "--help").stdout
+    listed = " ".join(text[text.index("Exit codes:") :].split())
+
+    for code in (
+        "0 every",
+        "1 some",
+        "2 usage",
+        "3 the provider",
+        "4 stopped at --max-cost",
+        "70 internal",
+        "74 the output",
+    ):
+        assert code in listed
+    for code in ("75 rows are deferred or batches still running", "129, 130 and 143 interrupted"):
+        assert code in listed
+
+
+@pytest.mark.parametrize("word", ["adopt", "ignore"])
+def test_a_batch_command_without_a_batch_shows_how_it_is_typed(llmbatch: Run, word: str) -> None:
+    done = llmbatch("batch", word, "out.jsonl")
+
+    assert done.returncode == 2
+    assert f"llmbatch batch {word} OUTPUT BATCH_ID…" in done.stderr
+
+
 def test_help_fits_eighty_columns(llmbatch: Run) -> None:
     """The prose of the help is readable in a terminal of 80 columns."""
     done = llmbatch("run", "--help")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import shutil
+import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -253,11 +256,48 @@ def test_a_cluster_is_refused(tmp_path: Path) -> None:
     assert "is a cluster, which is not supported" in str(error)
 
 
+def test_a_database_that_the_store_does_not_have_is_refused(tmp_path: Path) -> None:
+    with StoreServer(tmp_path) as server:
+        error = first_error(f"redis://127.0.0.1:{server.port}/99")
+
+    assert isinstance(error, CarrierRefusedError)
+    assert str(error).endswith("has no database of this number")
+
+
 def test_a_plain_store_behind_rediss_is_refused(tmp_path: Path) -> None:
     with StoreServer(tmp_path) as server:
         error = first_error(server.url.replace("redis:", "rediss:"))
 
-    assert "TLS" in str(error)
+    assert isinstance(error, CarrierRefusedError)
+    assert "does not speak TLS" in str(error)
+    assert error.hint == "write redis:// instead of rediss://"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_store_that_speaks_tls_is_refused_without_it(tmp_path: Path) -> None:
+    pair = [tmp_path / "key.pem", tmp_path / "cert.pem"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    subprocess.run([*make, "-keyout", pair[0], "-out", pair[1]], check=True, capture_output=True, timeout=60)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair[1], pair[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    with contextlib.suppress(OSError), connection:
+                        context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        error = first_error(f"redis://127.0.0.1:{server.getsockname()[1]}/0")
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+    assert isinstance(error, CarrierRefusedError)
+    assert "speaks TLS" in str(error)
 
 
 def test_a_missing_client_is_told_with_the_command_to_install_it() -> None:
@@ -283,6 +323,9 @@ def test_a_missing_client_is_told_with_the_command_to_install_it() -> None:
         ("env:NOT_SET", "the environment variable NOT_SET holds no address"),
         ("redis://:$NOT_SET@localhost", "the environment variable NOT_SET is not set"),
         ("redis://localhost?name=a b", "may have letters"),
+        ("redis://localhost?name=", "name= is empty"),
+        ("redis://localhost/0?nmae=nightly", "the address has an unknown option 'nmae'"),
+        ("redis://:geheim@localhost/nightly", "'redis://…@localhost/nightly' names no database by its number"),
         ("unix:", "names no socket"),
     ],
 )

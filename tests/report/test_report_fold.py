@@ -157,6 +157,36 @@ def test_an_outage_ends_with_the_last_process_that_had_it() -> None:
     assert folded.snapshot(50.0).outage_s < 5.0
 
 
+def tell(whole: FoldedStats, number: int, progress: Progress) -> None:
+    """Process *number* tells how far it has read."""
+    own = ProcessStats()
+    own.observe(STARTED)
+    own.observe(progress)
+    whole.take(number, own.state())
+
+
+def test_bytes_that_are_all_read_are_not_the_end_of_the_rows() -> None:
+    """A small input is read in one piece, and most of its rows wait behind it."""
+    whole = FoldedStats(2)
+    whole.observe(STARTED)
+
+    for number in (0, 1):
+        tell(whole, number, Progress(1.0, 4, 1.0, False))
+
+    assert whole.snapshot(1.0).total_rows == 100
+
+
+def test_a_process_that_was_started_again_makes_the_input_no_shorter() -> None:
+    whole = FoldedStats(2)
+    whole.observe(STARTED)
+    tell(whole, 0, Progress(1.0, 30, 0.6, False))
+
+    for number, rows in ((0, 20), (1, 50)):
+        tell(whole, number, Progress(2.0, rows, 1.0, True))
+
+    assert whole.snapshot(2.0).total_rows == 100
+
+
 def test_the_end_of_reading_is_that_of_all() -> None:
     """The fraction is the mean, the rows are the sum."""
     folded = FoldedStats(2)

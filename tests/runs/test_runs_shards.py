@@ -197,6 +197,50 @@ async def test_parts_of_another_input_are_refused(tmp_path: Path, prompts: Path,
     assert not provider.asked
 
 
+async def test_parts_of_another_input_are_refused_also_by_a_shard_that_shares_no_row_with_them(
+    tmp_path: Path, prompts: Path, provider: Provider
+) -> None:
+    """Else the shards of two inputs would fill one folder, and only a merge would tell, after all is paid."""
+    folder = tmp_path / "results"
+    await run(provider, prompts, folder, (1, 2))
+    provider.asked.clear()
+    write(prompts, range(101, 141))
+
+    with pytest.raises(InputError, match=r"p.jsonl:1: this row has changed since its result was written") as caught:
+        await run(provider, prompts, folder, (2, 2))
+
+    assert str(folder / "part-00001-of-00002.jsonl") in caught.value.hint
+    assert not provider.asked
+
+
+async def test_a_part_with_more_rows_than_the_input_is_of_another_one(
+    tmp_path: Path, prompts: Path, provider: Provider
+) -> None:
+    folder = tmp_path / "results"
+    await run(provider, write(tmp_path / "longer.jsonl", [*range(201, 241), 7]), folder, (41, 99))
+    provider.asked.clear()
+
+    with pytest.raises(InputError, match=r"p.jsonl:41: this row"):
+        await run(provider, prompts, folder, (2, 99))
+
+    assert not provider.asked
+
+
+async def test_shards_start_afresh_with_a_changed_input_one_after_another(
+    tmp_path: Path, prompts: Path, provider: Provider
+) -> None:
+    folder = tmp_path / "results"
+    for shard in ((1, 2), (2, 2)):
+        await run(provider, prompts, folder, shard)
+    write(prompts, range(101, 141))
+    provider.asked.clear()
+
+    for shard in ((1, 2), (2, 2)):
+        await run(provider, prompts, folder, shard, overwrite=True)
+
+    assert sorted(provider.asked) == list(range(101, 141))
+
+
 async def test_a_row_in_two_parts_is_refused(tmp_path: Path, prompts: Path, provider: Provider) -> None:
     """Both files are named: which of two lines is right cannot be known."""
     folder = tmp_path / "results"

@@ -39,11 +39,21 @@ _UNCERTAIN_STOPS = 3
 
 
 @dataclass(slots=True)
-class _Tally:
-    """What the lines of one batch came to."""
+class _Written:
+    """What the lines that were written of one batch came to, in however many downloads."""
 
     success: int = 0
     failed: int = 0
+    cost: Decimal = Decimal(0)
+    is_cost_known: bool = False
+    saved: Decimal | None = None
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the lines of one batch came to, in one download."""
+
+    written: _Written
     again: int = 0
     dropped: int = 0
     edited: int = 0
@@ -52,9 +62,6 @@ class _Tally:
     answers: int = 0
     """Different rows that have an answer."""
     had_success: bool = False
-    cost: Decimal = Decimal(0)
-    is_cost_known: bool = False
-    saved: Decimal | None = None
     stop: Outcome | None = None
     """Why the run has to stop."""
     is_whole: bool = False
@@ -73,6 +80,8 @@ class Collector:
 
     def __init__(self, run: BatchRun) -> None:
         self._run = run
+        self._written: dict[str, _Written] = {}
+        """Of batches whose results came torn or short so far, by their ids."""
 
     async def collect(self, account: Account, chunk: Chunk, *, accepts_missing: bool = False) -> Collected:
         """Fetch the results of *chunk*'s ended batch and write the lines of its rows.
@@ -88,7 +97,7 @@ class Collector:
         """
         run, remote = self._run, chunk.remote
         assert remote is not None  # noqa: S101 - it was seen to have ended
-        label, tally = chunk.label, _Tally()
+        label, tally = chunk.label, _Tally(self._written.setdefault(chunk.batch_id, _Written()))
         rows = ChunkRows(run.rows, run.parts.output_path, label.first, label.last, run.parts.disk)
         held = _HeldLines(run.parts.output_path, run.parts.disk)
         try:
@@ -116,6 +125,7 @@ class Collector:
             rows.close()
             held.close()
         await run.parts.writer.synced()
+        self._written.pop(chunk.batch_id, None)
         if tally.stop is not None:
             self._stop(chunk, tally.stop, tally)
             return "stopped"
@@ -196,11 +206,11 @@ class Collector:
             return True
         status: Literal["success", "failed"] = "success" if meaning == "success" else "failed"
         if status == "success":
-            tally.success += 1
+            tally.written.success += 1
             tally.had_success = True
             run.answered.add(bound.request.route.label)
         else:
-            tally.failed += 1
+            tally.written.failed += 1
         self._put(chunk, bound, outcome, status)
         return True
 
@@ -208,11 +218,12 @@ class Collector:
         """Count what the row cost, once: its line is about to be written, or it goes again."""
         run, route, usage = self._run, bound.request.route, outcome.usage
         cost, saved = run.parts.money.cost(route, usage)
+        written = tally.written
         if cost is not None:
-            tally.cost += cost
-            tally.is_cost_known = True
+            written.cost += cost
+            written.is_cost_known = True
         if saved is not None:
-            tally.saved = saved if tally.saved is None else tally.saved + saved
+            written.saved = saved if written.saved is None else written.saved + saved
         run.parts.money.learn(route, bound.request, usage)
         run.emit(
             CallEnded(
@@ -275,7 +286,7 @@ class Collector:
             reason = f"all {tally.refused:,} rows of batch {chunk.batch_id} that were answered were refused: {why}"
         chunk.move("void", run.wall())
         run.record.step("void", chunk, chunk.at, reason=reason)
-        run.release(chunk, tally.cost)
+        run.release(chunk, tally.written.cost)
         hint = outcome.hint or "correct it, then run the same command again: nothing was marked failed"
         run.parts.engine.stop(3, reason, hint=hint)
 
@@ -283,16 +294,17 @@ class Collector:
         run = self._run
         chunk.move("collected", run.wall())
         run.record.step("collected", chunk, chunk.at)
-        run.release(chunk, tally.cost)
+        run.release(chunk, tally.written.cost)
+        written = tally.written
         rows = chunk.label.rows if chunk.label.rows is not None else remote.rows
         not_run = 0 if rows is None else max(0, rows - tally.answers - tally.edited)
         run.emit(
             BatchCollected(
-                *(run.now(), chunk.batch_id, chunk.model, tally.success, tally.failed, not_run),
+                *(run.now(), chunk.batch_id, chunk.model, written.success, written.failed, not_run),
                 tally.again,
                 tally.dropped,
-                tally.cost if tally.is_cost_known else None,
-                tally.saved,
+                written.cost if written.is_cost_known else None,
+                written.saved,
             )
         )
         if tally.edited:
