@@ -92,11 +92,6 @@ def _fails_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settler, "_is_tried_elsewhere", lambda self, pending, now: False)
 
 
-@bug("a row that waited for another's answer goes to the route that it had then")
-def _stale_route(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Routing, "renew", lambda self, pending, now: None)
-
-
 @bug("rows that fail on a route that was left wait there for evidence")
 def _held_for_ever(patch: pytest.MonkeyPatch) -> None:
     park = Settler._park
