@@ -82,8 +82,9 @@ async def run_shell(words: str, given: bytes, environ: Mapping[str, str], *, lim
     exit_code: int | None = None
     try:
         stdin = cast("asyncio.WriteTransport", transport.get_pipe_transport(0))
-        stdin.write(given)
-        stdin.close()  # once all is written
+        with contextlib.suppress(RuntimeError, OSError):  # it has ended, and has read nothing
+            stdin.write(given)
+            stdin.close()  # once all is written
         await asyncio.wait([talk.has_ended], timeout=limit)
         if talk.has_ended.done():
             exit_code = transport.get_returncode()

@@ -91,7 +91,8 @@ def test_a_run_is_paused_changed_resumed_and_drained(
     paused = llmbatch("pause", "out.jsonl")
     assert (paused.returncode, paused.stdout) == (0, "")
     assert paused.stderr.startswith("paused")
-    wait_for(lambda: json.loads((tmp_path / ".out.jsonl.status.json").read_text())["run"]["in_flight"] == 0)
+    sidecar = tmp_path / ".out.jsonl.status.json"
+    wait_for(lambda: sidecar.exists() and json.loads(sidecar.read_text())["run"]["in_flight"] == 0)
     arrived = len(provider.arrivals)
     assert "it is paused already" in llmbatch("pause", "out.jsonl").stderr
     status = json.loads(llmbatch("status", "out.jsonl", "--json").stdout)

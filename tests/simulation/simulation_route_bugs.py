@@ -87,11 +87,6 @@ def _dropped(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("a row of a tenant fails alone, though a fallback would take it")
-def _fails_alone(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Settler, "_is_tried_elsewhere", lambda self, pending, now: False)
-
-
 @bug("rows that fail on a route that was left wait there for evidence")
 def _held_for_ever(patch: pytest.MonkeyPatch) -> None:
     park = Settler._park
