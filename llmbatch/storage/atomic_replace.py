@@ -54,8 +54,9 @@ def replace_file(
 
 def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
     remove_leftover(path, disk)
-    fd = disk.open(_beside(path), _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
+    fd: int | None = None
     try:
+        fd = disk.open(_beside(path), _APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         # Locked before the rename, so that no other process can lock it in between.
         disk.lock(fd)
         _copy_rights(path, fd, disk)
@@ -66,8 +67,9 @@ def _new_file(path: str, chunks: Iterable[bytes], disk: Filesystem) -> int:
         except OSError as error:
             if not is_unsupported(error):  # a file system that cannot sync is used only with --fsync off
                 raise
-    except BaseException:
-        _discard(path, fd, disk)
+    except BaseException as error:
+        if fd is not None or not isinstance(error, OSError):  # a signal may come as soon as the file is there
+            _discard(path, fd, disk)
         raise
     return fd
 
