@@ -103,9 +103,9 @@ class Evidence:
         self._in_flight = in_flight
         """The numbers of the route's calls in flight, the oldest first."""
         self._failed_checks = 0
+        """Health checks that failed since the last success."""
         self.few: set[int] = set()
         """Rows that are judged by their own attempts because few were left."""
-        """Health checks that failed since the last success."""
         self._throttled_checks = 0
         """The same for those that were throttled."""
         self.rate = ErrorRate()

@@ -222,6 +222,8 @@ class RouteState(Sharing):
             return list(self._stop_alone(next(iter(held.values())).last, now))
         is_slow = self.is_silent and self._are_slow(held.values())
         few = rows_left < self._policy.failure_threshold
+        if is_slow and len(self.history.slow) >= self._policy.failure_threshold:
+            few = False  # the smallest request may pass meanwhile
         if self.history.fail_together(self._policy.failure_threshold):
             few = False  # of all tenants together, there are many
             refused = [

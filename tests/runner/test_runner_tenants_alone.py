@@ -84,3 +84,30 @@ def test_an_outage_that_many_tenants_with_few_rows_meet_costs_none_of_them(
 
     assert story.statuses == {"success": 60}
     assert story.seconds < 900
+
+
+class HangsBut:
+    """Every row takes for ever, and the smallest request is answered."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    async def post(self, request: Request, *, timeout: float) -> Reply:
+        if b"tenant" in request.body:
+            await asyncio.sleep(timeout)
+            raise TransportError("timeout", f"no whole answer within {timeout:g} s", sent=True)
+        return await self.transport.post(request, timeout=timeout)
+
+    async def aclose(self) -> None:
+        await self.transport.aclose()
+
+
+def test_tenants_with_few_rows_that_all_take_too_long_lose_none(simulate: Simulate) -> None:
+    """The time limit is too short for all of them, which the run says, and ends; nothing is marked as failed."""
+    rows = [row for tenant in range(6) for row in rows_of(f"tenant {tenant}", 3)]
+
+    story = simulate(rows, wrap=HangsBut, concurrency=4, timeout=5.0, **KEY)
+
+    assert story.statuses == {}
+    assert story.ending.exit_code == 3
+    assert "longer than --timeout" in story.ending.reason
