@@ -38,7 +38,7 @@ class RouteHistory:
         self.slow: set[int] = set()
         """Rows that took longer than the time limit, while no call has ever succeeded; as many as need be known."""
         self.failing: set[int] = set()
-        """Rows of all tenants that failed since a row, or a check of a closed circuit, passed; as many as need be known."""
+        """Rows of all tenants that failed since a row, or a check of a closed circuit, passed; as many as count."""
         self._answered_before = answered_before
         self._before: bool | None = None
         """Whether a call succeeded in an earlier run; None until it was asked."""

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -20,12 +20,12 @@ from llmbatch.core.batch_events import BatchCollected
 from llmbatch.core.calls import Outcome, Reply
 from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.events import CallEnded, RowFinished
-from llmbatch.core.rows import Result
 from llmbatch.providers.batches.port import RemoteBatch, ResultLine
 from llmbatch.runs.batches.board import Chunk
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.meaning import meaning_of, whole_batch_refused
 from llmbatch.runs.batches.names import read_custom_id
+from llmbatch.runs.batches.row_result import row_result
 from llmbatch.runs.batches.rows import BatchRow, ChunkRows, bind
 from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem, write_all
 from llmbatch.storage.finished_rows import RowSet
@@ -33,7 +33,6 @@ from llmbatch.storage.finished_rows import RowSet
 __all__ = ["Collector"]
 
 _LINES_A_TURN = 200
-_TRUNCATED = "the answer was cut at its token limit (finish_reason length)"
 _UNCERTAIN_STOPS = 3
 """Rows that must say the account is refused where the words of one are not certain."""
 
@@ -237,39 +236,15 @@ class Collector:
 
     def _put(self, chunk: Chunk, bound: BatchRow, outcome: Outcome, status: Literal["success", "failed"]) -> None:
         run, row, route = self._run, bound.row, bound.request.route
-        if status == "failed" and outcome.verdict == "success" and not outcome.code:
-            outcome = replace(outcome, code="truncated", message=_TRUNCATED)
-        failed = status == "failed"
         cost, _ = run.parts.money.cost(route, outcome.usage)
         attempts = 2 if row.number in run.tried else 1
-        result = Result(
-            row.number,
-            row.hash,
-            status,
-            row.id_json,
-            attempts=attempts,
-            status_code=outcome.status,
-            request_id=outcome.request_id,
-            body=outcome.body,
-            error_code=outcome.code if failed else None,
-            error_message=outcome.message if failed else None,
-            text=outcome.text,
-            usage=outcome.usage,
-            cost_usd=None if cost is None else float(cost),
-            model=route.model or route.label,
-            metadata_json=row.fields.get("metadata"),
-            settings=bound.request.settings,
-            finish_reason=outcome.finish_reason,
-            fit=None if failed else outcome.parsed,
-            via="batch",
-            batch_id=chunk.batch_id,
-        )
+        result = row_result(bound, outcome, status, attempts=attempts, cost=cost, via="batch", batch_id=chunk.batch_id)
         run.put(result)
         run.emit(
             RowFinished(
-                *(run.now(), route.label, row.number, status, outcome.code if failed else "", attempts),
+                *(run.now(), route.label, row.number, status, result.error_code or "", attempts),
                 finish_reason=outcome.finish_reason,
-                has_no_text=not failed and outcome.text == "",
+                has_no_text=status == "success" and outcome.text == "",
             )
         )
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import MalformedRowError
-from llmbatch.core.rows import Result, encode_line
+from llmbatch.core.rows import encode_line
 from llmbatch.outputs.writer import LineWriter
 from llmbatch.providers.batches.port import ResultLine
 from llmbatch.runs.batches.meaning import meaning_of, whole_batch_refused
 from llmbatch.runs.batches.money import BatchMoney
 from llmbatch.runs.batches.names import read_custom_id
+from llmbatch.runs.batches.row_result import row_result
 from llmbatch.runs.batches.rows import BatchProvider, BatchRow, ChunkRows, InputRows, bind
 from llmbatch.runs.convert.result_files import ResultFile, ResultShape, read_results
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
@@ -28,7 +29,6 @@ from llmbatch.storage.finished_rows import FinishedRows, RowSet
 __all__ = ["Conversion", "Found", "NoAnswer"]
 
 _LINES_A_TURN = 200
-_TRUNCATED = "the answer was cut at its token limit (finish_reason length)"
 
 
 @dataclass(slots=True)
@@ -203,33 +203,12 @@ class Conversion:
             known.message = known.message or message
 
     def _put(self, bound: BatchRow, outcome: Outcome, status: Literal["success", "failed"]) -> None:
-        row, route, failed = bound.row, bound.request.route, status == "failed"
-        if failed and outcome.verdict == "success" and not outcome.code:
-            outcome = replace(outcome, code="truncated", message=_TRUNCATED)
-        is_batch = self._shape != "vllm"
-        cost = self._money.cost(route, outcome.usage)[0] if is_batch else None
-        result = Result(
-            row.number,
-            row.hash,
-            status,
-            row.id_json,
-            attempts=1,
-            status_code=outcome.status,
-            request_id=outcome.request_id,
-            body=outcome.body,
-            error_code=outcome.code if failed else None,
-            error_message=outcome.message if failed else None,
-            text=outcome.text,
-            usage=outcome.usage,
-            cost_usd=None if cost is None else float(cost),
-            model=route.model or route.label,
-            metadata_json=row.fields.get("metadata"),
-            settings=bound.request.settings,
-            finish_reason=outcome.finish_reason,
-            fit=None if failed else outcome.parsed,
-            via="batch" if is_batch else None,
+        row, is_batch = bound.row, self._shape != "vllm"
+        cost = self._money.cost(bound.request.route, outcome.usage)[0] if is_batch else None
+        result = row_result(
+            bound, outcome, status, attempts=1, cost=cost, via="batch" if is_batch else None, batch_id=None
         )
         self._written.add(row.number)
         self._writer.put(encode_line(result))
-        self.found.success += not failed
-        self.found.failed += failed
+        self.found.success += status == "success"
+        self.found.failed += status == "failed"
