@@ -35,9 +35,9 @@ def part(folder: Path, shard: Shard) -> Path:
     return folder / part_name(shard)
 
 
-def lines(*rows: int, failed: Iterable[int] = (), **fields: object) -> bytes:
+def lines(*rows: int, failed: Iterable[int] = (), model: str | None = None) -> bytes:
     bad = set(failed)
-    return b"".join(result_line(n, status="failed" if n in bad else "success", **fields) for n in rows)
+    return b"".join(result_line(n, status="failed" if n in bad else "success", model=model) for n in rows)
 
 
 def rows_in(path: Path) -> list[int]:
@@ -53,10 +53,22 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(
-    folder: Path, shard: Shard = THREE, *, disk: Filesystem = FILESYSTEM, named: tuple[str, ...] = (), **options: bool
+    folder: Path,
+    shard: Shard = THREE,
+    *,
+    disk: Filesystem = FILESYSTEM,
+    named: tuple[str, ...] = (),
+    retry_failed: bool = False,
+    overwrite: bool = False,
 ) -> Output:
     path = str(part(folder, shard))
-    return open_output(path, shard=shard, elsewhere=lambda: Elsewhere(path, shard, disk, named=named), **options)
+    return open_output(
+        path,
+        shard=shard,
+        elsewhere=lambda: Elsewhere(path, shard, disk, named=named),
+        retry_failed=retry_failed,
+        overwrite=overwrite,
+    )
 
 
 def test_rows_of_other_parts_are_finished(folder: Path) -> None:
@@ -167,9 +179,18 @@ def test_starting_afresh_drops_the_shard_from_every_part(folder: Path) -> None:
     output.close()
 
 
+def test_a_shard_without_rows_elsewhere_starts_afresh_alone(folder: Path) -> None:
+    """Other parts are not even looked at."""
+    output = opened(folder, Shard(6, 8), overwrite=True)
+    output.drop_elsewhere(None, only_failed=True)
+
+    assert rows_in(part(folder, Shard(2, 2))) == [2, 4]
+    output.close()
+
+
 def test_malformed_rows_of_other_parts_are_sent_once_corrected(folder: Path) -> None:
     """Their lines go from the file that has them."""
-    text = lines(3, failed=(3,), error_code="input_not_json", attempts=0, status_code=None, body=None)
+    text = result_line(3, status="failed", error_code="input_not_json", attempts=0, status_code=None, body=None)
     part(folder, Shard(1, 2)).write_bytes(lines(1, 5) + text)
     output = opened(folder)
 
