@@ -52,6 +52,8 @@ def _times(report: RunReport) -> str:
         text += f", {word} {day_and_clock(report.ended, zone)}, after {duration(report.ended - report.began)}"
     elif report.state == "running":
         text += f", running for {duration(report.made_at - report.began)}"
+    paused_s = sum(report.end_of(pause) - pause.began for pause in report.history.pauses)
+    text += f", {duration(paused_s)} of it paused by its user" if paused_s else ""
     runs = report.journal.runs
     return escaped(f"{text}{f', {runs:,} runs' if runs > 1 else ''} ({offset(report.began, zone)}).")
 
