@@ -20,6 +20,7 @@ from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.outputs.deferred import history_path
 from llmbatch.report.history import History
 from llmbatch.report.stats import RunStats
+from llmbatch.storage.sidecar import open_sidecar
 
 __all__ = ["HistoryFile", "read_history"]
 
@@ -30,7 +31,7 @@ _MOST_BYTES = 8_000_000
 def read_history(output: Path) -> History:
     """The history of *output*; an empty one where there is no sidecar, or none that can be read."""
     try:
-        with history_path(output).open("rb") as file:
+        with open_sidecar(history_path(output)) as file:
             text = file.read(_MOST_BYTES).decode("utf-8", "replace")
     except OSError:
         return History()

@@ -24,6 +24,7 @@ from llmbatch.outputs.deferred import status_path
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
+from llmbatch.storage.sidecar import open_sidecar
 
 __all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path"]
 
@@ -38,7 +39,7 @@ have their lines, but for those of the last moment."""
 def read_sidecar(output: Path) -> dict[str, JSON]:
     """What the sidecar of *output* holds; empty where there is none, or none that can be read."""
     try:
-        with status_path(output).open("rb") as file:
+        with open_sidecar(status_path(output)) as file:
             value = parse(file.read(_MOST_SIDECAR_BYTES).decode())
     except (OSError, ValueError):
         return {}

@@ -18,7 +18,7 @@ import pytest
 from llmbatch.report.history import History
 from llmbatch.report.html.axis import TimeAxis, columns, known_buckets
 from llmbatch.report.html.chart_data import chart_data
-from llmbatch.report.html.data import RunReport
+from llmbatch.report.html.data import RunNow, RunReport
 from llmbatch.report.html.page import PAGE_START, build_page
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, without_passwords
 from llmbatch.report.html.verdict import state_of, verdict
@@ -365,6 +365,19 @@ def test_a_week_with_hundreds_of_errors_stays_under_two_megabytes() -> None:
 
     assert len(text.encode()) < 2_000_000
     Page(text)
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (RunNow(5.0, 40, 65.0, 65.0), "<dt>time left</dt><dd>1m05s</dd>"),
+        (RunNow(0.0, 0, None, 65.0), "<dt>left once it goes on</dt><dd>about 1m05s</dd>"),
+        (RunNow(0.0, 0, None), "<dt>time left</dt><dd>unknown</dd>"),
+    ],
+)
+def test_what_is_left_is_told_also_in_an_outage(now: RunNow, words: str) -> None:
+    """As the terminal does: by the work that is left once the provider answers again."""
+    assert words in build_page(report(state="running", now=now, ended=None))
 
 
 def test_pauses_by_the_user_are_shaded_and_told() -> None:

@@ -24,6 +24,8 @@ class RunNow:
     in_flight: int
     eta_s: float | None
     """Seconds left, where that can be said."""
+    work_left_s: float | None = None
+    """Seconds left once it goes on, in an outage or a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
