@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import Event, RunEnded, RunStarted
+from llmbatch.core.events import CallEnded, CallSent, Event, RowFinished, RunEnded, RunStarted
 from llmbatch.display.status_file import replace_sidecar
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.outputs.deferred import history_path
@@ -68,6 +68,9 @@ class HistoryFile:
 
     def observe(self, event: Event) -> None:
         """Take one event; those that end an outage or the run are written down at once."""
+        kind = type(event)
+        if kind is CallSent or kind is RowFinished or (type(event) is CallEnded and event.verdict == "success"):
+            return  # the events of every row, which are sampled
         wall = self._wall()
         if isinstance(event, RunStarted):
             with self._lock:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import Event, RunEnded, RunStarted
+from llmbatch.core.events import CallEnded, CallSent, Event, RowFinished, RunEnded, RunStarted
 from llmbatch.core.raw_json import JSON, parse
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
@@ -101,6 +101,9 @@ class StatusFile:
         """Take one event; the last one of a run is written down at once."""
         if not self._is_fed:
             self._stats.observe(event)
+        kind = type(event)
+        if kind is CallSent or kind is CallEnded or kind is RowFinished:
+            return  # the events of every row, which the statistics have
         if isinstance(event, RunStarted):
             self._input_format = event.input_format
             self._carry_on(event)
