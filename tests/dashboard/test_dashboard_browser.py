@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.xdist_group("chromium")]  # a browser takes some seconds
 
+_WIDE = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+"""How many tables are wider than their place."""
 SIZES = [(390, 844), (1280, 900), (1920, 1080)]
 
 
@@ -200,6 +202,24 @@ def test_without_scripts_and_on_paper_the_plain_pictures_stay(browser: Browser, 
         page.emulate_media(media="print")
         assert page.locator("#plain svg").first.is_visible()
         assert page.locator("#charts").is_hidden()
+
+
+def test_on_paper_no_table_is_cut_off(browser: Browser, tmp_path: Path) -> None:
+    """Nobody can scroll there; the charts follow the verdict on the first sheet."""
+    output = write_night(tmp_path)
+    long = (
+        "llmbatch run prompts.jsonl -m openai/gpt-5-mini --notify 'sh examples/notify/slack.sh' --dashboard 8123 " * 3
+    )
+    text = history_path(output).read_text().replace("llmbatch run an ordinary text", long)
+    history_path(output).write_text(text)
+    with watched_page(browser, viewport={"width": 700, "height": 1000}) as page:
+        page.goto(as_page(output).as_uri())
+        assert page.evaluate(_WIDE) > 0
+        page.emulate_media(media="print")
+
+        assert page.evaluate(_WIDE) == 0
+        assert page.locator("#plain figure").first.bounding_box()["y"] < 1000  # type: ignore[index]
+        assert page.evaluate("getComputedStyle(document.getElementById('time')).breakInside") == "auto"
 
 
 def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:

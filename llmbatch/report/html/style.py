@@ -13,7 +13,9 @@ STYLE = """
 --pause:#58a6ff33;--gap:#8c959f33}}
 @media print{:root{color-scheme:light;--bg:#fff;--box:#fff;--line:#bbb;--text:#000;--dim:#333;--good:#1a7f37;
 --bad:#b01020;--mild:#7a5000;--blue:#0550ae;--violet:#6639ba;--teal:#0a5e7a;--outage:#cf222e22;--pause:#0550ae22;
---gap:#8c959f33}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}section,figure,tr{break-inside:avoid}.h{display:none}
+--gap:#8c959f33}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}figure,tr{break-inside:avoid}
+h2,h3{break-after:avoid}.h{display:none}.scroll{overflow:visible!important}td:not(.n){white-space:normal!important}
+td .long,td ul{min-width:0!important}table{font-size:.75rem!important}th{white-space:normal!important}
 main{max-width:none!important}.charted #plain{display:block!important}#charts,#live,nav{display:none!important}}
 *{box-sizing:border-box}[hidden]{display:none!important}
 body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
