@@ -20,6 +20,7 @@ from llmbatch.report.counters import CodeCounter
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM
+from llmbatch.storage.sidecar import open_sidecar
 
 __all__ = ["integer", "mapping", "parked_now", "read_deferred", "read_folder", "text"]
 
@@ -171,7 +172,7 @@ def read_deferred(outputs: Iterable[Path], *, is_known: bool) -> Deferred:
 
 def _deferred_items(path: Path) -> Iterator[dict[str, JSON]]:
     try:
-        with path.open("rb") as file:
+        with open_sidecar(path) as file:
             for line in file:
                 try:
                     yield mapping(parse(line.decode()))

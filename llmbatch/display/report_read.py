@@ -110,8 +110,8 @@ def _history(output: Path) -> History:
 def _now(run: dict[str, JSON]) -> RunNow | None:
     if not run:
         return None
-    eta = run.get("eta_s")
-    return RunNow(_fraction(run.get("rows_per_s")) or 0.0, _count(run.get("in_flight")), _fraction(eta))
+    speed, eta, work = (_fraction(run.get(name)) for name in ("rows_per_s", "eta_s", "work_left_s"))
+    return RunNow(speed or 0.0, _count(run.get("in_flight")), eta, work)
 
 
 def _fraction(value: JSON) -> float | None:

@@ -28,14 +28,14 @@ _MOST_PARTS = 5
 
 def render(report: StatusReport, *, wall: float | None = None) -> str:
     """*report* for people, safe to show; *wall* is the time now (default: the clock's), seconds since the epoch."""
+    now = time.time() if wall is None else wall
     run = report.run or {}
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
-        facts += _movement(report, run)
+        facts += _movement(report, run, now)
     elif report.state == "stopped" and run.get("stopping"):
         facts.append(("reason", shown(run["stopping"], 300)))
     facts += batches_left(run.get("batches"))
-    now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))
     if report.parts is not None:
@@ -163,7 +163,7 @@ def _parts(parts: PartsState) -> str:
     return ", ".join(words)
 
 
-def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str]]:
+def _movement(report: StatusReport, run: dict[str, JSON], now: float) -> list[tuple[str, str]]:
     if not run:
         return []
     moving = [rate(_number(run.get("rows_per_s"))), f"{int(_number(run.get('in_flight'))):,} in flight"]
@@ -174,7 +174,8 @@ def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str
     facts = [("speed", ", ".join(moving))]
     pause = run.get("pause_s")
     if pause is not None:
-        facts.append(("paused", f"for {duration(_number(pause))}: no request begins until it is resumed"))
+        since = max(0.0, now - (from_iso(report.updated) or now))  # while nothing happens the file is rarely written
+        facts.append(("paused", f"for {duration(_number(pause) + since)}: no request begins until it is resumed"))
     elif report.waits_for:
         facts.append(("waits for", shown(report.waits_for, 300)))
     if run.get("stopping"):

@@ -21,13 +21,13 @@ def find_output(path: str | Path) -> Path:
     The default output is a file, or the folder of parts that runs of shards have by default.
 
     Raises:
-        OutputError: *path* is an input, and its default output does not exist.
+        OutputError: *path* is an input, and its default output does not exist; or it is the root folder.
     """
     named = Path(path)
     if (named / DATASET_STATE).is_file():
         return default_output(named)
     if named.is_dir() or str(path) == "-":
-        return named
+        return named if named.name else _with_name(named)
     default = default_output(named)
     if not _has_run(default) and has_parts(folder := Path(default_target(named, WHOLE))):
         default = folder
@@ -48,6 +48,14 @@ def find_output(path: str | Path) -> Path:
             hint=f"name the output of the run (-o), or begin with llmbatch run {shlex.quote(str(path))}",
         )
     return named
+
+
+def _with_name(folder: Path) -> Path:
+    """The same folder by a path that ends in its name, beside which other files can be named."""
+    found = folder.resolve()
+    if not found.name:
+        raise OutputError(f"{folder}: is not an output of llmbatch", hint="name a file, or a folder of parts")
+    return found
 
 
 def _has_run(output: Path) -> bool:

@@ -128,7 +128,7 @@ class Journal:
     def to_json(self, stats: RunStats) -> dict[str, JSON]:
         """The history as JSON, with the speeds of this run from *stats*."""
         self.speeds = _added(self._kept, stats)
-        self.repaired = self._kept_repaired + stats.snapshot().repaired
+        self.repaired = self._kept_repaired + stats.repaired
         return {
             "began": None if self.began is None else to_iso(self.began),
             "ended": None if self.ended is None else to_iso(self.ended),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from llmbatch.core.events import (
 )
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Result, encode_line
+from llmbatch.display.history_file import read_history
 from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
+from llmbatch.outputs.deferred import deferred_path, history_path
 
 WALL = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 ROUTE = "openai/gpt-5-mini"
@@ -233,3 +236,17 @@ def test_outages_that_end_are_told_once_each(tmp_path: Path) -> None:
     assert "outages     30, 2m30s in all" in text
     assert text.count(f"{ROUTE}: down") == 10
     assert "(20 earlier)" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_pipes_in_place_of_sidecars_are_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into them: a run that began would wait without end, and so would every reader."""
+    output = tmp_path / "o.jsonl"
+    write_lines(output, 2)
+    for sidecar in (history_path(output), status_path(output), deferred_path(output)):
+        os.mkfifo(sidecar)
+
+    status = read_status(output)
+
+    assert (status.rows, status.state) == (2, "unknown")
+    assert read_history(output).runs == []

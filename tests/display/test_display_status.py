@@ -16,11 +16,14 @@ import pytest
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.events import CallSent, CircuitChanged, Event, Progress, RowFinished, RowParked, RunEnded, RunStarted
+from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
-from llmbatch.display.status_read import refuse_moved_run
+from llmbatch.display.status_read import refuse_moved_run, status_of
 from llmbatch.outputs.deferred import stamp_retry_at, write_deferred
+from llmbatch.report.journal import to_iso
+from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.stats import RunStats
 
 COMMAND = "llmbatch run prompts.jsonl"
@@ -105,6 +108,14 @@ def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
     assert until.total_seconds() == pytest.approx(3.2, abs=0.01)
     assert "waits for   openai/x to answer again, probe in 3.2 s" in text
     assert text.splitlines()[-1].startswith("still running; no action needed")
+
+
+def test_a_pause_is_told_up_to_now(tmp_path: Path) -> None:
+    """While nothing happens the sidecar is rarely written: it told the pause as it was some seconds ago."""
+    sidecar: dict[str, JSON] = {"updated": to_iso(WALL), "run": {"pause_s": 1.4, "output": "o.jsonl"}}
+    report = status_of(tmp_path / "o.jsonl", OutputLines(), 4, 0, is_running=True, sidecar=sidecar)
+
+    assert "paused      for 10 s: no request begins" in render(report, wall=WALL + 8.6)
 
 
 def test_a_sidecar_of_an_earlier_run_says_nothing_about_the_running_one(tmp_path: Path) -> None:
