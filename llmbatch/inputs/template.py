@@ -5,12 +5,13 @@ A template sees values of JSON only: no attributes, files or other templates. Wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeGuard
 
 from llmbatch.core.errors import MalformedRowError, UsageError
-from llmbatch.core.raw_json import parse
+from llmbatch.core.raw_json import RawJsonError, parse
 
 if TYPE_CHECKING:
     from minijinja import TemplateError
@@ -59,9 +60,10 @@ class Template:
     """
 
     def __init__(self, name: str, source: str) -> None:
-        from minijinja import Environment, TemplateError  # loaded only if a run has a template
+        from minijinja import Environment, Markup, TemplateError  # loaded only if a run has a template
 
         self._name = name
+        self._markup = Markup
         self._error = TemplateError
         self._digits: dict[float, str] = {}  # of the numbers of this record, as they are written there
         self._jinja = Environment(
@@ -109,6 +111,8 @@ class Template:
     def _written(self, value: object) -> object:
         if value is None:
             raise _NullError
+        if isinstance(value, self._markup):
+            return _plain_json(str(value))
         return self._digits.get(value, value) if isinstance(value, float) else value
 
     def _malformed(self, error: TemplateError) -> MalformedRowError:
@@ -122,6 +126,21 @@ class Template:
 
 class _NullError(Exception):
     """The template writes a null."""
+
+
+_escapes = re.compile(r"(\\\\)|\\u00(3c|3e|26|27)").sub
+"""What the filter ``tojson`` writes for ``< > & '``, as for a page of HTML, and no escaped backslash before it."""
+
+
+def _plain_json(text: str) -> str:
+    """*text*, as a filter has it, without the escapes of ``tojson``."""
+    if "\\u00" not in text:
+        return text
+    try:
+        parse(text)
+    except RawJsonError:
+        return text
+    return _escapes(lambda found: found[1] or chr(int(found[2], 16)), text)
 
 
 def _loses_digits(value: object) -> TypeGuard[float]:
