@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, cast
 
+from llmbatch.cli.lean_pyarrow import import_pyarrow
 from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.raw_json import JSON
@@ -91,6 +92,8 @@ def export(settings: ExportSettings) -> int:
         others[str(sidecar)] = "a file of the run"
     is_binary = kind == "parquet" or bool(compression)
     check_target(target, others, overwrite=settings.overwrite, is_binary=is_binary)
+    if kind == "parquet":
+        import_pyarrow()
     with ExitStack() as stack:
         stack.enter_context(_stopped_by_signals())
         results = stack.enter_context(open_for_reading(output))

@@ -17,13 +17,15 @@ def build_runner(
     settings: Settings,
     observers: Sequence[Observer | Callable[[Event], object]],
     telemetry: Telemetry | None = None,
+    *,
+    requests_today: tuple[int, float] | None = None,
 ) -> SplitRunner:
-    """The runner that the settings describe.
+    """The runner that the settings describe. *requests_today*: those of earlier runs, see :class:`RunOptions`.
 
     Raises:
         UsageError: something given is wrong.
     """
-    return SplitRunner(
+    runner = SplitRunner(
         settings.model,
         base_url=settings.base_url,
         proxy=settings.proxy,
@@ -54,3 +56,6 @@ def build_runner(
         max_answer_memory=settings.max_answer_memory,
         **settings.run_options(),
     )
+    if requests_today is not None:
+        runner.count_for_rpd(requests_today)
+    return runner

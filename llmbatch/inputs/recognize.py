@@ -28,7 +28,12 @@ _DECODER: Final = json.JSONDecoder()
 _STANDARD_INPUT = "standard input"
 _GZIP = (".gz",)
 _ZSTD = (".zst", ".zstd")
-_EXPECTED: dict[str, str] = {"csv": "CSV", "tsv": "TSV", "json": "JSON", "txt": "plain text"}
+_EXPECTED: dict[str, str] = {
+    "csv": "CSV",
+    "tsv": "TSV",
+    "json": "a JSON array or lines of JSON",
+    "txt": "plain text",
+}
 _NAMED_ROWS = 3
 """Malformed rows that the error names."""
 
@@ -97,7 +102,7 @@ def other_format(name: str, first: Malformed, *, unit: str = "line") -> InputErr
 
     *unit*: as for :func:`unsendable`.
     """
-    found = _format_of_first(name, first) if unit == "line" else None
+    found = _format_of_first(name, first) if unit == "line" else _PRETTY if _is_pretty(first) else None
     return None if found is None else _converted(name, found)
 
 
@@ -141,7 +146,7 @@ def _format_of_first(name: str, first: Malformed) -> _Format | None:
         return _ARRAY
     if first.code == "input_bad_json" and text.startswith("[") and _opens_array(text):
         return _ARRAY
-    if first.code == "input_bad_json" and text == "{":
+    if _is_pretty(first):
         return _PRETTY
     suffix = PurePath(_plain_name(name)).suffix.lower()
     if suffix not in (".csv", ".tsv"):
@@ -149,6 +154,11 @@ def _format_of_first(name: str, first: Malformed) -> _Format | None:
     usual = {"\t": _TAB, ",": _COMMA, ";": _SEMICOLON}
     order = "\t,;" if suffix == ".tsv" else ",;\t"
     return next((usual[delimiter] for delimiter in order if delimiter in text), usual[order[0]])
+
+
+def _is_pretty(first: Malformed) -> bool:
+    """Whether an object begins in the *first* line that does not end there: also in a ``.json`` that is no array."""
+    return first.code == "input_bad_json" and first.excerpt.strip() == "{"
 
 
 def _not_text(name: str, rows: Sequence[Malformed]) -> InputError | None:

@@ -94,7 +94,7 @@ def members_of(raw: bytes) -> dict[str, str]:
 def too_long(number: int, digest: str) -> Malformed:
     """The malformed row for a line or record longer than :data:`MAX_LINE_BYTES`."""
     limit = MAX_LINE_BYTES // (1024 * 1024)
-    return Malformed(number, digest, _unnamed(number), "input_too_long", f"the line is longer than {limit} MiB")
+    return Malformed(number, digest, _unnamed(number), "input_too_long", f"the row is longer than {limit} MiB")
 
 
 def row_from_value(

@@ -226,10 +226,17 @@ class Timeline:
         begun.absorb(oldest)
         wider.append(begun)
 
-    def calls_since(self, wall: float) -> tuple[int, float]:
-        """How many calls were sent since *wall*, and since when; those of a bucket that began before count too."""
-        sent = [bucket for bucket in self.buckets() if bucket.calls and bucket.start + bucket.width > wall]
-        return sum(bucket.calls for bucket in sent), max(wall, sent[0].start) if sent else wall
+    def calls_of_period(self, seconds: float) -> tuple[int, float]:
+        """How many calls were sent in the last period of *seconds*, and when it began; 0 if none was.
+
+        A period begins with the first call after the one before it has ended.
+        """
+        calls, began = 0, -math.inf
+        for bucket in self.buckets():
+            if bucket.calls and bucket.start >= began + seconds:
+                calls, began = 0, bucket.start
+            calls += bucket.calls
+        return calls, began
 
     @property
     def newest(self) -> Bucket | None:

@@ -366,12 +366,20 @@ class FileRun:
         """Whether neither this run nor an earlier one has left anything in the files of the output."""
         return self._output.is_new and not self._output.lines_written and not self._had_deferred
 
+    @property
+    def cut_off(self) -> str | None:
+        """Which last line, or record, of the input is cut off; None if it is complete."""
+        torn_line, unit = self.source.torn_line, self._rows.unit
+        return None if torn_line is None else f"{unit} {torn_line} of the input is cut off"
+
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""
         now = asyncio.get_running_loop().time()
         torn_line = self.source.torn_line
         if torn_line is not None:
-            text = f"{self._input}:{torn_line}: the last line is cut off and has no line end: it gets no result yet"
+            is_line = self._rows.unit == "line"
+            why = "line is cut off and has no line end" if is_line else "record is cut off, or has an open quote"
+            text = f"{self._input}:{torn_line}: the last {why}: it gets no result yet"
             return [Notice(now, "warning", text, "run the same command again once it is complete")]
         if not outcome.exit_code and not self.source.rows_read:
             name = "standard input" if str(self._input) == "-" else self._input

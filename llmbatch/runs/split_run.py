@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.runs.batch_runner import BatchRunner
@@ -20,6 +21,10 @@ __all__ = ["SplitRunner"]
 
 class SplitRunner(BatchRunner):
     """A runner that leaves sending to other processes; its arguments are those of :class:`~llmbatch.BatchRunner`."""
+
+    def count_for_rpd(self, requests_today: tuple[int, float]) -> None:
+        """Count requests of earlier runs for ``rpd``: how many, and how many seconds ago the first was sent."""
+        self._runs.options = replace(self._runs.options, requests_today=requests_today)
 
     @contextlib.asynccontextmanager
     async def open_files(self, input_path: str | Path, output: str | Path, how: FileOptions) -> AsyncIterator[FileRun]:

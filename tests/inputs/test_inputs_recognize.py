@@ -40,6 +40,7 @@ FORMATS = [
     ("strings.jsonl", b'[\n  "a",\n  "b"\n]\n', "a JSON array", "--input-format json"),
     ("lines.jsonl", b'[\n{"prompt":"a"},\n{"prompt":"b"}\n]\n', "a JSON array", "--input-format json"),
     ("object.jsonl", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c ."),
+    ("object.json", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c . < object.json > object.jsonl"),
     ("p.jsonl", CSV, "CSV", "llmbatch run p.jsonl --input-format csv"),
     ("p.jsonl.gz", gzip.compress(CSV), "CSV", "llmbatch run p.jsonl.gz --input-format csv"),
     ("bare", CSV, "CSV", "--input-format csv; the column of the prompts is prompt, or named with --prompt-column"),

@@ -232,11 +232,12 @@ def test_errors_have_examples_that_differ_and_a_bound() -> None:
     assert sum(len(line) for line in history.lines(stats)) < 200_000
 
 
-def test_calls_of_a_time_are_those_of_its_buckets() -> None:
-    """One that began before counts too: that is on the safe side."""
+def test_calls_of_a_period_are_those_since_its_first_one() -> None:
+    """A period begins with the first call after the one before it has ended."""
     timeline = Timeline([Bucket(WALL + at, 10.0, calls=calls) for at, calls in ((0, 1), (10, 0), (20, 4), (30, 8))])
 
-    assert timeline.calls_since(WALL - 100.0) == (13, WALL)
-    assert timeline.calls_since(WALL + 25.0) == (12, WALL + 25.0)
-    assert timeline.calls_since(WALL + 15.0) == (12, WALL + 20.0)
-    assert timeline.calls_since(WALL + 40.0) == (0, WALL + 40.0)
+    assert timeline.calls_of_period(100.0) == (13, WALL)
+    assert timeline.calls_of_period(30.0) == (8, WALL + 30.0)
+    assert timeline.calls_of_period(20.0) == (12, WALL + 20.0)
+    assert timeline.calls_of_period(5.0) == (8, WALL + 30.0)
+    assert Timeline([]).calls_of_period(5.0)[0] == 0
