@@ -6,8 +6,10 @@ Plain, so that help does not load rich and reads the same in a pipe.
 from __future__ import annotations
 
 import difflib
+import itertools
 import shlex
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -20,6 +22,26 @@ from llmbatch.runner.intents import find_command, find_intent
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
 
 
+_UNITS = frozenset(
+    [
+        "second",
+        "seconds",
+        "sec",
+        "secs",
+        "minute",
+        "minutes",
+        "min",
+        "mins",
+        "hour",
+        "hours",
+        "day",
+        "days",
+        "s",
+        "m",
+        "h",
+        "d",
+    ]
+)
 _INPUT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".gz", ".zst")
 
 
@@ -112,7 +134,7 @@ def as_usage_error(error: Exception) -> UsageError | None:
     if not isinstance(error, _usage_base):
         return None
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "llmbatch"
+    command = context.command_path if context is not None else _typed_command(sys.argv[1:])
     option = getattr(error, "option_name", None)
     message = shown(getattr(error, "message", "") or "")
     if type(error).__name__ == "NoSuchOption" and option is not None:
@@ -132,6 +154,12 @@ def as_usage_error(error: Exception) -> UsageError | None:
     return UsageError(message[:1].lower() + message[1:], hint=hint)
 
 
+def _typed_command(words: Sequence[str]) -> str:
+    """The command that *words* begin with, for errors of the parser, which knows none."""
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    return " ".join(["llmbatch", *named[: 2 if named[:1] in (["sim"], ["batch"]) else 1]])
+
+
 def _hint_for_command(typed: str) -> str:
     """What is meant by *typed*, no command of llmbatch: that of another tool, or an input; empty if not known."""
     if typed.lower().endswith(_INPUT_ENDINGS):
@@ -145,6 +173,8 @@ def _hint_for_several(message: str, context: Any) -> str | None:
     if "unexpected extra argument" not in message or not isinstance(first, str):
         return None
     more = message.partition(" (")[2].rpartition(")")[0].split()
+    if _UNITS.issuperset(more):
+        return f"write a value with its unit in one word: --timeout {context.params.get('timeout') or 2}{more[0][0]}"
     inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))
     return f"to send several inputs as one: cat {inputs} | {context.command_path} - -o results.jsonl"
 

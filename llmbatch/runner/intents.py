@@ -110,6 +110,7 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
     **dict.fromkeys(("ui", "web", "web-ui", "gui"), "use --dashboard PORT, or llmbatch view FOLDER for all runs there"),
+    **dict.fromkeys(("no-cache", "skip-cache"), "nothing is cached unless --cache PATH is given"),
     "html": "use --report night.html, or llmbatch report OUTPUT after the run",
     "resume-from": _RESUME,
     "version": "use llmbatch --version",
