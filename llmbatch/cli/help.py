@@ -17,7 +17,7 @@ import typer.core
 
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
-from llmbatch.runner.intents import find_command, find_intent
+from llmbatch.runner.intents import EMPTY_VARIABLE, find_command, find_intent
 
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
 
@@ -173,6 +173,9 @@ def _hint_for_several(message: str, context: Any) -> str | None:
     if "unexpected extra argument" not in message or not isinstance(first, str):
         return None
     more = message.partition(" (")[2].rpartition(")")[0].split()
+    flags = {name for parameter in context.command.params for name in parameter.opts}
+    if any(value in flags for value in context.params.values() if isinstance(value, str)):
+        return EMPTY_VARIABLE
     if _UNITS.issuperset(more):
         return f"write a value with its unit in one word: --timeout {context.params.get('timeout') or 2}{more[0][0]}"
     inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))

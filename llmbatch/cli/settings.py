@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
 from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict, restrict_pools
@@ -22,6 +22,7 @@ from llmbatch.core.headers import check_headers
 from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
 from llmbatch.core.shards import Shard
 from llmbatch.runner.command_options import OPTIONS, CommandOptions
+from llmbatch.runner.intents import EMPTY_VARIABLE
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS
 from llmbatch.runner.value_types import Value
@@ -205,11 +206,16 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, tuple[Value, str]]:
     return said
 
 
+_FLAGS: Final = frozenset(flag for option in OPTIONS.values() for flag in option.flags)
+
+
 def _from_flags(given: CommandLine) -> dict[str, tuple[Value, str]]:
     """What flags say, each with its name."""
     said: dict[str, tuple[Value, str]] = {}
     for name, text in given.flags.items():
         option = OPTIONS[name]
+        if text in _FLAGS:
+            raise UsageError(f"{option.flag} is followed by {text}, which is a flag", hint=EMPTY_VARIABLE)
         said[name] = (text if isinstance(text, bool) else option.parse(text, option.flag)), option.flag
     return said
 

@@ -5,7 +5,10 @@ Misspelled options are found by their spelling. These are spelled right; the mos
 
 from __future__ import annotations
 
-__all__ = ["find_command", "find_intent"]
+__all__ = ["EMPTY_VARIABLE", "find_command", "find_intent"]
+
+EMPTY_VARIABLE = "the flag before it has lost its value: is a variable of the shell empty?"
+"""For a flag whose value is the next flag, as after ``--base-url $URL`` without quotes."""
 
 _LEAST_RUN_TOGETHER = 6
 

@@ -21,6 +21,8 @@ MISTAKES = [
     (("run", "in", *SIM, "-P", "messages=[]"), ROW, "messages is not a parameter", "-t TEXT"),
     (("run", "in", *SIM, "-P", "prompt=other"), ROW, "prompt is not a parameter", "-s TEXT is the system prompt"),
     (("run", "in", *SIM, "--timeout", "2", "minutes"), ROW, "(minutes)", "in one word: --timeout 2m"),
+    (("run", "in", *SIM, "-o", "-q"), ROW, "--output is followed by -q", "is a variable of the shell empty?"),
+    (("run", "in", *SIM, "--base-url", "-c", "20"), ROW, "extra argument(s) (20)", "is a variable of the shell empty?"),
     (("run", "in", *SIM, "--no-cache"), ROW, "no such option: --no-cache", "unless --cache PATH is given"),
     (("check", "in", *SIM, "--strict=yes"), ROW, "does not take a value", "llmbatch check --help"),
     (("run", "in", *SIM, "--config", "own.toml"), ROW, "own.toml: run is not a setting", "leave out the line [run]"),
