@@ -240,7 +240,7 @@ def _run(typed: dict[str, object]) -> int:
         settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
     tell_about_local_file(settings)
     if not settings.quiet:
-        tell_about_variables(os.environ, as_json=settings.progress == "json")
+        tell_about_variables(settings, os.environ)
     # What costs more to load comes after the part in which most mistakes are found.
     if settings.dry_run:
         from llmbatch.cli.check import check
