@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -169,15 +170,21 @@ def _hint_for_command(typed: str) -> str:
 
 def _hint_for_several(message: str, context: Any) -> str | None:
     """What to type for several inputs; None where *message* is of something else."""
-    first = context.params.get("input") if context is not None else None
-    if "unexpected extra argument" not in message or not isinstance(first, str):
+    if context is None or "unexpected extra argument" not in message:
         return None
     more = message.partition(" (")[2].rpartition(")")[0].split()
+    first = context.params.get("input")
+    if not isinstance(first, str):
+        takes_output = any("--output" in parameter.opts for parameter in context.command.params)
+        return f"name the file to write with -o: -o {shlex.quote(shown(more[0]))}" if takes_output else None
     flags = {name for parameter in context.command.params for name in parameter.opts}
     if any(value in flags for value in context.params.values() if isinstance(value, str)):
         return EMPTY_VARIABLE
     if _UNITS.issuperset(more):
         return f"write a value with its unit in one word: --timeout {context.params.get('timeout') or 2}{more[0][0]}"
+    # Not Path.exists, which raises for a name that is too long.
+    if not any(name.lower().endswith(_INPUT_ENDINGS) or os.path.exists(name) for name in more):  # noqa: PTH110
+        return f"a value with spaces needs quotes; {context.command_path} --help tells what each flag takes"
     inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))
     return f"to send several inputs as one: cat {inputs} | {context.command_path} - -o results.jsonl"
 
