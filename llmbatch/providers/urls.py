@@ -74,6 +74,8 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
         if _LACKS_SCHEME.fullmatch(url.strip()) is not None:
             hint = f"did you mean http://{url.strip()}?"
         raise UsageError(f"{name} is not an http(s) URL", hint=hint)
+    if parts.netloc.endswith(":"):
+        raise UsageError(f"{name} has a colon, and no port after it", hint="is a variable of the shell empty?")
     if any(char.isspace() or not char.isprintable() for char in url.strip()):
         raise UsageError(f"{name} contains whitespace or control characters", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -29,6 +29,7 @@ MISTAKES = [
         "not an http(s) URL",
         "mean http://localhost:8000/v1?",
     ),
+    (("run", "in", "-m", "x", "--base-url", "http://127.0.0.1:/v1"), ROW, "no port after it", "shell empty?"),
     (("check", "in", *SIM, "-s", "@in"), ROW, "--system is @in, which would be sent as it is", '-s "$(cat in)"'),
     (
         ("check", "in", *SIM, "-P", "response_format=@in"),
