@@ -23,7 +23,7 @@ from e2e_recorder import Recorder
 
 from llmbatch.display.history_file import read_history
 
-pytestmark = pytest.mark.slow  # whole runs, in real time
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # whole runs, in real time
 
 DEADLINE_S = 120.0
 

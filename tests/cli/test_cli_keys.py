@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from e2e_recorder import Recorder
 
-pytestmark = pytest.mark.slow  # whole runs, in real time
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # whole runs, in real time
 
 DEADLINE_S = 120.0
 

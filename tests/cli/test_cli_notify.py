@@ -19,6 +19,7 @@ from cli_parts import Run, TwoLines
 from e2e_recorder import Recorder, error
 
 pytestmark = [
+    pytest.mark.traced,
     pytest.mark.slow,  # whole runs, each with a command
     pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a POSIX shell"),
 ]

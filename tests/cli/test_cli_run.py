@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cli_parts import Run, Silence, TwoLines
 
-pytestmark = pytest.mark.slow  # each starts interpreters
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # each starts interpreters
 
 SIM = ("-m", "sim/steady")
 

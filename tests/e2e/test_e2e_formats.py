@@ -49,7 +49,11 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.server = Recorder()
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
+            if name in os.environ
+        }
         self.environ = kept | {
             "HOME": str(path),
             "LANG": "C.UTF-8",
