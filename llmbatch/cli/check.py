@@ -326,7 +326,7 @@ def _bound(settings: Settings, time: Estimate) -> str:
 def _last(report: CheckReport) -> str:
     if report.malformed:
         return "nothing was sent; malformed rows would become failed lines, all others would be sent"
-    return "nothing was sent; the input is fine"
+    return "nothing was sent; the input is fine" if report.rows else "nothing was sent; the input has no rows"
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -49,6 +49,8 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], str]:
     if not settings or len(settings) != len(rest):
         wrong = next((argument for argument in others if argument != output), "")
         message = f"{wrong[:80]!r} is not NAME=VALUE" if wrong else "nothing is to be changed"
+        if not others and len(arguments) == 1:
+            raise UsageError("no output is named", hint=f"llmbatch set {output} prompts.results.jsonl")
         raise UsageError(message, hint=f"llmbatch set concurrency=80 {output}; these can be set: {names}")
     return settings, output
 

@@ -24,6 +24,9 @@ from llmbatch.storage.sidecar import open_sidecar
 
 __all__ = ["integer", "mapping", "parked_now", "read_deferred", "read_folder", "text"]
 
+_LONGEST_REASON = 200
+"""Characters of the reason of a deferred row."""
+
 
 def read_folder(
     folder: Path, lines: OutputLines, *, success: int, failed: int, torn_bytes: int, is_running: bool
@@ -155,7 +158,7 @@ def _is_locked(path: Path) -> bool:
 def read_deferred(outputs: Iterable[Path], *, is_known: bool) -> Deferred:
     """What the deferred files of *outputs* tell; *is_known* says that where there is none, no row waits."""
     rows = 0
-    reasons = CodeCounter()
+    reasons = CodeCounter(longest=_LONGEST_REASON)
     shortest, longest, first = None, None, None
     for item in (item for output in outputs for item in _deferred_items(deferred_path(output))):
         rows += 1

@@ -107,7 +107,10 @@ def _outages(report: StatusReport, now: float) -> list[str]:
         lines.append(f"({earlier:,} earlier)")
     for outage in outages[-_MOST_OUTAGES:]:
         seconds = duration(report.outage_seconds(outage, now))
-        if outage.ended is not None:
+        if outage.ended is not None and outage.left_open:
+            ended = local_time(outage.ended)
+            span = f"{local_time(outage.began)}, not over when the run ended, {ended} ({seconds})"
+        elif outage.ended is not None:
             span = f"{local_time(outage.began)} to {local_time(outage.ended)} ({seconds})"
         elif report.state == "running":
             span = f"{local_time(outage.began)}, not over after {seconds}"
@@ -191,7 +194,8 @@ def _killed(run: dict[str, JSON]) -> str:
 
 def _deferred(deferred: Deferred, rows: int, wall: float, *, is_refused: bool) -> str:
     text = plural(rows, "row")
-    reasons = codes_phrase(deferred.reasons, longest=120)
+    only = next(iter(deferred.reasons), "") if len(deferred.reasons) == 1 else ""
+    reasons = elided(only, 200) if only else codes_phrase(deferred.reasons, longest=120)
     if is_refused:
         return f"{text}, until the provider no longer refuses: {reasons}"
     shortest, longest = deferred.shortest_retry_after, deferred.longest_retry_after

@@ -26,6 +26,8 @@ _FUEL: Final = 1_000_000
 
 _MOST_FILE_BYTES: Final = 1024 * 1024
 _NAME: Final = "prompt"
+_PYTHON_FIELD: Final = re.compile(r"(?<!\{)\$?\{([A-Za-z_]\w*)\}(?!\})")
+"""A field as Python's ``str.format`` and shells write it."""
 
 
 def read_template(text: str) -> tuple[str, str]:
@@ -80,6 +82,11 @@ class Template:
                 f"{name}: line {error.line or 1}: {error.detail or error.message}",
                 hint="fields are written as {{ name }}, conditions as {% if name %} … {% endif %}",
             ) from None
+        if not fields and "{%" not in source and (python := _PYTHON_FIELD.search(source)) is not None:
+            raise UsageError(
+                f"{name} has {python[0]}, which would be sent as it is",
+                hint=f"a field is written with two braces: {{{{ {python[1]} }}}}; to send one: {{{{ '{{' }}}}",
+            )
         self.fields = frozenset(fields)
         """Names that the template takes from the record."""
 

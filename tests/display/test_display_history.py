@@ -92,7 +92,8 @@ def test_the_night_was_forgotten_by_the_rerun(tmp_path: Path, monkeypatch: pytes
     assert "began       2026-09-21 19:43:20+05:30" in text
     assert "ended       2026-09-21 22:13:40+05:30, after 2h30m, 2 runs" in text
     assert (
-        "outages     1, 23m20s in all\n            2026-09-21 20:43:20+05:30 to 2026-09-21 21:06:40+05:30 (23m20s)  "
+        "outages     1, 23m20s in all\n            2026-09-21 20:43:20+05:30, not over when the run ended, "
+        "2026-09-21 21:06:40+05:30 (23m20s)  "
         f"{ROUTE}: overloaded_error (529): Overloaded" in text
     )
     assert "failed      timeout 1: no answer in 120 s (r10)" in text
@@ -114,6 +115,7 @@ def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
             "to": "2026-09-21T15:36:40.000Z",
             "seconds": 1400.0,
             "message": "overloaded_error (529): Overloaded",
+            "left_open": True,
         }
     ]
     assert value["failures"] == [{"code": "timeout", "count": 1, "message": "no answer in 120 s", "ids": ["r10"]}]

@@ -208,6 +208,21 @@ def test_when_deferred_rows_may_go_again_is_an_instant(tmp_path: Path, later: fl
     assert words in render(report, wall=WALL + later)
 
 
+def test_the_reason_of_deferred_rows_was_cut_in_mid_word_before_their_number(tmp_path: Path) -> None:
+    """One reason of all is told whole, and the number of rows once."""
+    reason = (
+        "5 rows in a row failed: The server is currently overloaded. " + "Please try again later, or much later. " * 2
+    )
+    output = write_output(tmp_path, 4)
+    write_sidecar(output, *finished(2.0, 4), RunEnded(3.0, 75, "rows are deferred", 2))
+    result = Result(5, "0" * 16, "deferred", '"r5"', retry_after=3.0, reason=reason.strip())
+    write_deferred(output, map(encode_line, stamp_retry_at([result], wall=WALL)))
+
+    line = next(line for line in render(read_status(output), wall=WALL + 60).splitlines() if "deferred  " in line)
+
+    assert line == f"deferred    1 row, may be sent again now: {reason.strip()}"
+
+
 @pytest.mark.slow  # a process
 @pytest.mark.parametrize("in_its_place", [None, b"", "locked"])
 def test_a_second_run_began_afresh_beside_one_whose_file_was_renamed(tmp_path: Path, in_its_place: object) -> None:

@@ -67,8 +67,9 @@ def _of_file(path: Path, what: str) -> AnswerSchema:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
+        hint = "name a JSON Schema file, or a pydantic model as MODULE:CLASS"
         raise UsageError(
-            f"{what}: {why}", hint="name a JSON Schema file, or a pydantic model as MODULE:CLASS"
+            f"{what}: {why}", hint="write the schema to a file, and name that" if "{" in str(path) else hint
         ) from error
     if len(content) > _MOST_BYTES:
         raise UsageError(f"{what}: is larger than {_MOST_BYTES:,} bytes", hint="name the file of a JSON Schema")

@@ -69,7 +69,7 @@ def outage_table(report: RunReport) -> str:
     rows = []
     for outage in report.outages[-_MOST_OUTAGES:]:
         end = report.end_of(outage)
-        if outage.ended is not None:
+        if outage.ended is not None and not outage.left_open:
             until = day_and_clock(end, zone, seconds=True)
         else:
             until = "not over" if report.state == "running" else "not over when the run ended"
