@@ -65,6 +65,10 @@ class Carrier(Protocol):
         """
         ...
 
+    async def describe(self) -> str:
+        """What serves the board, for people; empty if that is not known."""
+        ...
+
     async def call(self, message: Message) -> Any:
         """Send one message and return the answer: a list of texts and numbers."""
         ...

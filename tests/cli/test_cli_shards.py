@@ -40,6 +40,22 @@ def rows_in(path: Path) -> list[int]:
     return [json.loads(line)["row"] for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("shard", ["2/2", None])
+def test_a_refused_run_leaves_no_part(tmp_path: Path, llmbatch_here: Run, shard: str | None) -> None:
+    """Nor anything else in the folder: ``status`` would count the part as one that is missing its rows."""
+    (tmp_path / "rows.jsonl").write_text('"a"\n"b"\n"c"\n')
+    run_shards(llmbatch_here, "1/2")
+    before = sorted(path.name for path in (tmp_path / "results").iterdir())
+    (tmp_path / "rows.jsonl").write_text('"x"\n"y"\n"z"\n')
+
+    own = () if shard is None else ("--shard", shard)
+    done = llmbatch_here("run", "rows.jsonl", "-m", "sim/steady", "-o", "results/", *own)
+
+    assert done.returncode == 2
+    assert "this row has changed since its result was written" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == before
+
+
 def test_a_folder_is_read_by_every_command(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
     """All rows of all parts: counted, listed, exported in input order, joined with the input, reported."""
     run_shards(llmbatch_here, "1/3", "2/3", "3/3")

@@ -300,6 +300,56 @@ def test_a_store_that_speaks_tls_is_refused_without_it(tmp_path: Path) -> None:
     assert "speaks TLS" in str(error)
 
 
+@contextlib.contextmanager
+def stranger(greeting: bytes, answer: bytes | None) -> Iterator[str]:
+    """A server that is no store: it greets, and answers all that it gets, or (None) closes at once; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    with contextlib.suppress(OSError), connection:
+                        connection.sendall(greeting)
+                        if answer is not None and connection.recv(1000):
+                            connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "answer", "shown"),
+    [
+        (b"", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "it answers b'HTTP/1.1 400 Bad Request'"),
+        (b"", b"<!DOCTYPE HTML>\n<html>no</html>", "it answers b'<!DOCTYPE HTML>"),
+        (b"J\0\0\0\n8.0.36\0\x08\0\0\0abcdefgh\0\xff\xf7", b"", "it answers b'J\\x00\\x00\\x00\\n8.0.36"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", b"", "it answers b'SSH-2.0-OpenSSH_9.9"),
+    ],
+    ids=["http", "html", "mysql", "ssh"],
+)
+def test_what_is_no_store_is_refused(greeting: bytes, answer: bytes, shown: str) -> None:
+    """It will never be one: what it says is shown, and that the address is wrong."""
+    with stranger(greeting, answer) as url:
+        error = first_error(url)
+
+    assert isinstance(error, CarrierRefusedError)
+    assert f"{url} is no Redis or Valkey server: {shown}" in str(error)
+    assert error.hint.startswith("check the host and the port")
+
+
+def test_what_closes_without_an_answer_may_be_a_store_again() -> None:
+    """As a load balancer does before a store that is away."""
+    with stranger(b"", None) as url:
+        error = first_error(url)
+
+    assert not isinstance(error, CarrierRefusedError)
+    assert str(error) == "it closes the connection without an answer: is it a Redis or Valkey server?"
+
+
 def test_a_missing_client_is_told_with_the_command_to_install_it() -> None:
     code = (
         "import sys; sys.modules['redis'] = None\n"
