@@ -32,6 +32,7 @@ from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageEr
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.shards import Shard
 from llmbatch.display import make_display
+from llmbatch.display.format import plural
 from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import refuse_moved_run
@@ -276,9 +277,11 @@ async def _conclude(
     failure = None if worst is None else worst.failure
     if error is None and failure is not None:
         error = _error_of(failure.message, failure.hint, failure.exit_code)
-    reason = "interrupted: requests in flight may finish" if code >= 128 else ""
-    if worst is not None and worst.summary is not None:
-        reason = _of_all(worst.summary.stopped_reason or "", max_cost)
+    reason = "interrupted: requests in flight may finish" if code >= 128 else "finished"
+    if code == 75:
+        reason = f"{plural(waiting, 'row')} deferred"
+    if worst is not None and worst.summary is not None and worst.summary.stopped_reason:
+        reason = _of_all(worst.summary.stopped_reason, max_cost)
     now = asyncio.get_running_loop().time()
     ended = RunEnded(now, error.exit_code if error is not None else code, error.message if error else reason, waiting)
     emit(ended)  # type: ignore[operator]
