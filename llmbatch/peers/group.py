@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from llmbatch.peers.member import Effect, Member, Message
 from llmbatch.peers.messages import MICROS, CircuitNews, Reply
 
-__all__ = ["Answer", "Booking", "CameBack", "Delivery", "Group", "Heard", "WentDown", "longest_wait"]
+__all__ = ["SHARED_SHARE", "Answer", "Booking", "CameBack", "Delivery", "Group", "Heard", "WentDown", "longest_wait"]
 
 _MOST_NEWS = 4096
 """Open circuits of others that are remembered in case this process comes to use them."""
@@ -65,6 +65,14 @@ class Booking(Protocol):
     def came_back(self, now: float) -> None:
         """Note that the board can be reached again."""
         ...
+
+
+SHARED_SHARE = 1 / 16
+"""Wait between probes that several processes share, as a share of the time that the outage has lasted.
+
+Of an outage of a minute they know within 4 s that it is over: a second lost is lost by all of them, and one probe more
+is one for all.
+"""
 
 
 @dataclass(frozen=True, slots=True)
