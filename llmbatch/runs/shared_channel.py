@@ -13,7 +13,7 @@ from pathlib import Path
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON
 from llmbatch.peers.address import SharedAddress, read_address
-from llmbatch.peers.carrier import CarrierError, CarrierRefusedError, Link, as_reply, new_owner
+from llmbatch.peers.carrier import CONNECT_PATIENCE, CarrierError, CarrierRefusedError, Link, as_reply, new_owner
 from llmbatch.peers.group import Delivery
 from llmbatch.peers.member import Message
 from llmbatch.peers.messages import circuit_id
@@ -110,7 +110,7 @@ async def look_at_store(text: str, environ: Mapping[str, str]) -> StoreReport:
     address.check_installed()
     carrier = address.carrier()
     try:
-        async with asyncio.timeout(_FIRST_SECONDS):
+        async with asyncio.timeout(CONNECT_PATIENCE):
             await carrier.connect()
             as_reply(await carrier.call(Message("look", (circuit_id(""),))))
             return StoreReport(address.shown, await carrier.describe())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_server import StoreServer
+from store_server import SlowWay, StoreServer
 
 from llmbatch.core.errors import UsageError
 from llmbatch.peers.address import read_address
@@ -49,6 +49,13 @@ class Party:
                 if isinstance(delivery, kind) and check(delivery):
                     return delivery
         raise AssertionError(f"no {kind.__name__} came")
+
+    def left(self) -> list[Delivery]:
+        """What was delivered and not waited for."""
+        found = []
+        while not self.all.empty():
+            found.append(self.all.get())
+        return found
 
     def __enter__(self) -> Party:
         return self
@@ -117,6 +124,22 @@ def test_a_newcomer_hears_of_open_circuits_when_it_connects(make: Callable[[], C
             heard = bob.wait_for(Heard, is_open)
 
     assert heard.members == 2
+
+
+@pytest.mark.slow  # each way takes 400 ms
+def test_a_store_that_is_far_away_is_not_gone(tmp_path: Path) -> None:
+    """400 ms there, and 400 ms back: what takes long is no failure."""
+    with StoreServer(tmp_path) as server, SlowWay(server.port, 0.4) as way:
+        address = read_address(way.url, {})
+        with Party(address.carrier, "ann") as ann, Party(address.carrier, "bob") as bob:
+            for party in (ann, bob):
+                assert isinstance(party.all.get(timeout=20), CameBack)
+            ann.link.send(OPEN)
+            reply = ann.wait_for(Answer).reply
+            heard = bob.wait_for(Heard, is_open)
+
+    assert heard.news[0].version == reply.version
+    assert not any(isinstance(delivery, WentDown) for party in (ann, bob) for delivery in party.left())
 
 
 def test_one_process_gets_the_lease(make: Callable[[], Carrier]) -> None:
