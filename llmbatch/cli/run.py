@@ -18,7 +18,7 @@ from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
-from llmbatch.cli.live import LiveControl
+from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry, serve_metrics
@@ -27,10 +27,10 @@ from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, target_of
 from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
-from llmbatch.cli.terminal import is_interactive, print_error, print_note, print_out
+from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
-from llmbatch.display import KeysDisplay, make_display
+from llmbatch.display import make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
@@ -181,11 +181,8 @@ async def _run_rows(
         drain = stack.enter_context(stop_on_signals(runner, say))
         live.begin(runner, stats, drain=drain, say=say)
         stack.callback(live.close)
-        if sys.platform != "win32" and settings.input != "-" and isinstance(display, KeysDisplay) and is_interactive():
-            from llmbatch.cli.keys import read_keys
-
-            keys = read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
-            stack.enter_context(keys)
+        if settings.input != "-":
+            stack.enter_context(keys_in_terminal(live, display))
         return await runner.run(
             settings.input,
             target_of(settings),

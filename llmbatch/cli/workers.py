@@ -17,6 +17,7 @@ from typing import Final
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.event_loop import run_in_loop
+from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import serve_metrics
 from llmbatch.cli.notify import make_notifier
@@ -26,10 +27,12 @@ from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_note
 from llmbatch.cli.worker import Job
+from llmbatch.cli.workers_control import WorkersControl
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunEnded, RunStopping
 from llmbatch.core.shards import Shard
 from llmbatch.display import make_display
+from llmbatch.display.format import plural
 from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.status_file import StatusFile
 from llmbatch.display.status_read import refuse_moved_run
@@ -153,11 +156,12 @@ async def _run(
 
     def emit(event: Event) -> None:
         if isinstance(event, RunStopping):
-            event = replace(event, reason=_of_all(event.reason, settings.max_cost))
+            event = replace(event, reason=_of_all(event.reason, runner.options.max_cost))
         for observer in observers:
             with contextlib.suppress(Exception):
                 observer.observe(event)
 
+    runner = build_runner(settings, ())
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(serve_metrics(settings, stats))
         display = make_display(kind, quiet=settings.quiet, verbose=settings.verbose, stats=stats)
@@ -184,22 +188,27 @@ async def _run(
         if notifier is not None:
             notifier.say = say
             observers.append(await stack.enter_async_context(notifier))
-        runner = build_runner(settings, ())
         async with (
             runner.open_files(settings.input, output, _file_options(settings)) as files,
             _shared(settings, jobs) as jobs,
         ):
+            fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
+            control = WorkersControl(runner, fleet, emit, left_usd=files.left_usd)
+            drain = stack.enter_context(stop_on_signals(fleet, say))
+            live = LiveControl(output)
+            live.begin(control, stats, drain=drain, say=say)
+            observers.append(live)
+            stack.callback(live.close)
+            stack.enter_context(keys_in_terminal(live, display))
             emit(files.started(runner.options))
             if dashboard is not None:
                 say(*dashboard.notice)
-            fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
-            stack.enter_context(stop_on_signals(fleet, say))
             try:
-                endings = await _send(fleet, jobs, files, output)
+                endings = await _send(fleet, files, control, output)
             except BaseException:
                 emit(RunEnded(asyncio.get_running_loop().time(), 130, "the run was canceled", 0))
                 raise
-            return await _conclude(files, fleet, stats, emit, endings, settings.max_cost)
+            return await _conclude(files, fleet, stats, emit, endings, runner.options.max_cost)
 
 
 @contextlib.asynccontextmanager
@@ -216,35 +225,36 @@ async def _shared(settings: Settings, jobs: Sequence[Settings]) -> AsyncIterator
         yield [replace(job, shared=server.url, rpm=settings.rpm, tpm=settings.tpm) for job in jobs]
 
 
-async def _send(fleet: Fleet, jobs: Sequence[Settings], files: FileRun, output: str) -> list[Ending]:
+async def _send(fleet: Fleet[Job], files: FileRun, control: WorkersControl, output: str) -> list[Ending]:
     """Let the processes send all rows; those that have reached their share of the cost get what others have left."""
+    everyone = range(fleet.count)
     if files.is_complete:
-        return [Ending(number, 0) for number in range(len(jobs))]
-    if files.left_usd is not None and split_cost(files.left_usd, len(jobs))[0] <= 0:
-        return [Ending(number, 4) for number in range(len(jobs))]
+        return [Ending(number, 0) for number in everyone]
+    if files.left_usd is not None and split_cost(files.left_usd, fleet.count)[0] <= 0:
+        return [Ending(number, 4) for number in everyone]
     parts_beside(output).mkdir(exist_ok=True)
-    endings = {ending.number: ending for ending in await fleet.run(range(len(jobs)))}
+    endings = {ending.number: ending for ending in await fleet.run(everyone)}
     for _ in range(_MOST_ROUNDS):
         stopped = [number for number, ending in endings.items() if ending.exit_code == 4]
-        if not stopped or files.left_usd is None or fleet.signal is not None:
+        if not stopped or control.left_usd is None or fleet.signal is not None:
             break
-        spent = [spent_on(str(jobs[number].output), FILESYSTEM) for number in range(len(jobs))]
-        left = files.left_usd - sum(spent, Decimal(0))
+        spent = [spent_on(str(fleet.job(number).settings.output), FILESYSTEM) for number in everyone]
+        left = control.left_usd - sum(spent, Decimal(0))
         before = sum(ending.summary.rows for ending in endings.values() if ending.summary is not None)
         shares = split_cost(left, len(stopped))
         if shares[0] <= 0:
             break
         for number, more in zip(stopped, shares, strict=True):
-            fleet.replace_job(number, _job(jobs[number], spent[number] + more, output))
+            fleet.replace_job(number, _job(fleet.job(number).settings, spent[number] + more, output))
         endings |= {ending.number: ending for ending in await fleet.run(stopped)}
         if sum(ending.summary.rows for ending in endings.values() if ending.summary is not None) == before:
             break
-    return [endings[number] for number in range(len(jobs))]
+    return [endings[number] for number in everyone]
 
 
 async def _conclude(
     files: FileRun,
-    fleet: Fleet,
+    fleet: Fleet[Job],
     stats: FoldedStats,
     emit: object,
     endings: Sequence[Ending],
@@ -267,9 +277,11 @@ async def _conclude(
     failure = None if worst is None else worst.failure
     if error is None and failure is not None:
         error = _error_of(failure.message, failure.hint, failure.exit_code)
-    reason = "interrupted: requests in flight may finish" if code >= 128 else ""
-    if worst is not None and worst.summary is not None:
-        reason = _of_all(worst.summary.stopped_reason or "", max_cost)
+    reason = "interrupted: requests in flight may finish" if code >= 128 else "finished"
+    if code == 75:
+        reason = f"{plural(waiting, 'row')} deferred"
+    if worst is not None and worst.summary is not None and worst.summary.stopped_reason:
+        reason = _of_all(worst.summary.stopped_reason, max_cost)
     now = asyncio.get_running_loop().time()
     ended = RunEnded(now, error.exit_code if error is not None else code, error.message if error else reason, waiting)
     emit(ended)  # type: ignore[operator]

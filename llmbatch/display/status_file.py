@@ -26,7 +26,7 @@ from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.sidecar import open_sidecar
 
-__all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path"]
+__all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path", "working_directory"]
 
 _HEARTBEAT_S = 10.0
 _MOST_SIDECAR_BYTES = 1 << 20
@@ -139,7 +139,7 @@ class StatusFile:
             "started": to_iso(self._started),
             "updated": to_iso(self._wall()),
             "command": self._command,
-            "directory": _directory(),
+            "directory": working_directory(),
             "input_format": self._input_format,
             "waits_for": waits_for(snapshot),
             "run": snapshot.to_json(),
@@ -174,7 +174,7 @@ class StatusFile:
                 self._path.unlink(missing_ok=True)
 
 
-def _directory() -> str:
+def working_directory() -> str:
     """Where relative paths of the run start; empty if that folder is gone."""
     try:
         return str(Path.cwd())

@@ -8,7 +8,7 @@ from pathlib import Path
 from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import WHOLE
 from llmbatch.outputs.deferred import DATASET_STATE, default_output, status_path
-from llmbatch.outputs.parts import default_target, has_parts, parts_beside
+from llmbatch.outputs.parts import default_target, has_parts, has_shards, parts_beside
 
 __all__ = ["find_output"]
 
@@ -29,7 +29,7 @@ def find_output(path: str | Path) -> Path:
     if named.is_dir() or str(path) == "-":
         return named if named.name else _with_name(named)
     default = default_output(named)
-    if not _has_run(default) and has_parts(folder := Path(default_target(named, WHOLE))):
+    if not _has_run(default) and has_shards(folder := Path(default_target(named, WHOLE))):
         default = folder
     if named.exists() and not named.is_file():  # a pipe, which would be waited for, or a device
         return default if _has_run(default) else named

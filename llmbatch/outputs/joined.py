@@ -17,7 +17,7 @@ from typing import Self
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import WHOLE, Shard
-from llmbatch.outputs.parts import has_parts, list_parts, parts_beside, shard_of
+from llmbatch.outputs.parts import has_shards, list_parts, parts_beside, shard_of
 from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
@@ -33,7 +33,7 @@ def files_of(output: Path) -> list[Path]:
     Raises:
         OutputError: as :func:`~llmbatch.outputs.parts.list_parts`.
     """
-    if has_parts(output):
+    if has_shards(output):
         return [part.path for part in list_parts(output)]
     beside = [part.path for part in list_parts(parts_beside(output))] if output.name else []
     return [output, *beside] if not beside or os.path.lexists(output) else beside

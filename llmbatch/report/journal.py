@@ -90,6 +90,7 @@ class Journal:
             speeds = [one.speeds[label] for one in journals if label in one.speeds]
             seconds = max(speed.seconds for speed in speeds)
             whole.speeds[label] = RouteSpeed(sum(speed.rows for speed in speeds), seconds)
+        whole._kept = dict(whole.speeds)
         whole._trim()
         return whole
 

@@ -261,7 +261,10 @@ class Judging(RouteBase):
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
                 decisions.append(self._name_silence(call))
         wait = probe_wait(
-            self._failing_for(outage, now), self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}")
+            self._failing_for(outage, now),
+            self._policy.recovery_timeout,
+            self._chance(f"probe:{outage.turn}"),
+            self._policy.probe_share,
         )
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:
