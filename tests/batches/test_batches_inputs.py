@@ -243,10 +243,32 @@ def test_an_adopted_batch_of_a_renamed_output_is_collected() -> None:
         ({"model": "m", "base_url": "http://localhost:1/v1", "tier": "flex"}, "--tier flex"),
         ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "deadline": 60.0}, "--deadline"),
         ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "detach": True}, "--detach"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "chunk_rows": 9}, "--chunk-rows"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "chunk_mb": 9.0}, "--chunk-mb"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "queue_tokens": 9}, "--queue-tokens"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "keep_remote": True}, "--keep-remote"),
+        (
+            {"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "on_interrupt": "cancel"},
+            "--on-interrupt",
+        ),
         ({"model": "m", "base_url": "http://localhost:1/v1", "max_cost": 5}, "price"),
         ({"model": None}, "stream"),
     ],
-    ids=["no batch API", "cache", "flex", "deadline", "detach", "cap without price", "stream"],
+    ids=[
+        *(
+            "no batch API",
+            "cache",
+            "flex",
+            "deadline",
+            "detach",
+            "chunk rows",
+            "chunk MB",
+            "queue",
+            "keep",
+            "interrupt",
+        ),
+        *("cap without price", "stream"),
+    ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
     keywords: dict[str, Any], words: str, tmp_path: Path

@@ -19,7 +19,7 @@ from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path
 from llmbatch.providers.batches.families import providers_with_batches
-from llmbatch.runner.options import RunOptions
+from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.batches.context import BatchParts, BatchRun
 from llmbatch.runs.batches.loop import BatchLoop
@@ -51,10 +51,9 @@ def check_batch_options(
         UsageError: what, and what to type instead.
     """
     if options.via != "batch":
-        given = {"deadline": options.deadline is not None, "detach": options.detach}
-        for name, is_given in given.items():
-            if is_given:
-                raise UsageError(f"--{name} is for batch APIs, and rows are sent live", hint="add --via batch")
+        for name in options.given_for_batches:
+            flag = RUN_OPTIONS[name].flag
+            raise UsageError(f"{flag} is for batch APIs, and rows are sent live", hint="add --via batch")
         return
     if model is not None and not isinstance(model, str):
         raise UsageError("via='batch' needs a provider's batch API, and a function is given", hint="leave via out")
