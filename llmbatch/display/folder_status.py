@@ -17,7 +17,8 @@ from llmbatch.display.status_report import Deferred, PartsState, StatusReport
 from llmbatch.outputs.deferred import deferred_path
 from llmbatch.outputs.parts import list_parts
 from llmbatch.report.counters import CodeCounter
-from llmbatch.report.journal import Journal, from_iso, to_iso
+from llmbatch.report.iso_time import from_iso, to_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM
 

@@ -157,6 +157,7 @@ def test_refused_rows_stop_the_run_and_fail_nothing(reason: Any) -> None:
     assert first is not None
     assert first.exit_code == 3
     assert not world.lines
+    assert not first.batches.open
     again = world.live()
     assert again is not None
     assert again.exit_code == 0

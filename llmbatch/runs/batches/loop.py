@@ -203,13 +203,14 @@ class BatchLoop:
                 if chunk.state != "collected":
                     event = BatchSubmitted(
                         *(run.now(), remote.id, chunk.model or account.label, label.first, label.last),
-                        *(label.rows or remote.rows or 0, label.gen, False),
+                        *(label.rows or remote.rows or 0, label.gen, False, remote.created_at),
                     )
                     run.emit(event)
                 if chunk not in seen.adopted and chunk.is_ours_for_certain:
                     run.record.step("created", chunk, run.wall())
             done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
-            run.emit(BatchMoved(run.now(), remote.id, remote.status, done, remote.rows or label.rows))
+            rows = remote.rows or label.rows
+            run.emit(BatchMoved(run.now(), remote.id, remote.status, done, rows, remote.ended_at))
             queue = run.queue_of(account, label.route or "")
             if remote.is_ended and chunk.is_ours_for_certain:
                 run.record.step("ended", chunk, run.wall())

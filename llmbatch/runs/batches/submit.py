@@ -248,7 +248,8 @@ class Submitter:
         chunk.created_at = remote.created_at or chunk.created_at
         board.update(chunk, remote, run.wall())
         run.record.step("created", chunk, run.wall())
-        run.emit(BatchSubmitted(*(run.now(), remote.id, chunk.model, label.first, label.last, builder.rows, label.gen)))
+        place = (chunk.model, label.first, label.last, builder.rows, label.gen)
+        run.emit(BatchSubmitted(run.now(), remote.id, *place, created_at=remote.created_at))
         return "created"
 
     async def _is_processed(self, account: Account, file_id: str) -> bool:
