@@ -21,7 +21,7 @@ from llmbatch.inputs.input import Input, open_input
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
-from llmbatch.outputs.deferred import deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.deferred import batch_journal_path, deferred_path, spool_path, stamp_retry_at, write_deferred
 from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
@@ -356,7 +356,7 @@ class FileRun:
                         if outcome is None or outcome.error is None:
                             raise
                         # Report the error that ended the run.
-                if outcome is None or outcome.exit_code not in (0, 1):
+                if (outcome is None or outcome.exit_code not in (0, 1)) and not self._leaves_batches(outcome):
                     self._output.remove_if_new()
             if outcome is None:
                 job.abandon("the run was canceled")
@@ -365,6 +365,14 @@ class FileRun:
     def _is_unused(self) -> bool:
         """Whether neither this run nor an earlier one has left anything in the files of the output."""
         return self._output.is_new and not self._output.lines_written and not self._had_deferred
+
+    def _leaves_batches(self, outcome: RunOutcome | None) -> bool:
+        """Whether batches may run on. An empty file tells the next run of them if the journal is lost."""
+        if outcome is not None and outcome.exit_code in (2, 3):
+            return False
+        with contextlib.suppress(OSError):
+            return bool(self._filesystem.stat(str(batch_journal_path(self._path))))
+        return False
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchEvent, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import CallEnded, Event, RowFinished
+from llmbatch.core.raw_json import JSON
 from llmbatch.report.batch_log import MOST_BATCHES, BatchLog
 from llmbatch.report.history import History
 from llmbatch.report.html.batch_section import batch_table
@@ -87,10 +88,12 @@ def test_the_log_is_bounded_and_its_sums_are_of_all() -> None:
 
 def test_whatever_a_sidecar_holds_is_read() -> None:
     """What makes no sense is left out."""
-    for value in (None, 7, [], {"batches": 7}, {"batches": [7, {}, {"made": "never", "fate": "open"}], "earlier": -1}):
+    odd: dict[str, JSON] = {"made": "never", "fate": "open"}
+    values: list[JSON] = [None, 7, [], {"batches": 7}, {"batches": [7, {}, odd], "earlier": -1}]
+    for value in values:
         assert BatchLog.from_json(value) == BatchLog()
     odd = {"made": "2026-11-27T02:00:00Z", "fate": "open", "rows": True, "cost_usd": "NaN", "id": 7}
-    (one,) = BatchLog.from_json({"batches": [odd]}).batches  # type: ignore[dict-item]
+    (one,) = BatchLog.from_json({"batches": [odd]}).batches
     assert (one.id, one.rows, one.cost_usd) == ("", 0, None)
 
 

@@ -75,6 +75,9 @@ class Account:
     plane: ControlPlane = field(default_factory=ControlPlane)
     queues: dict[str, Queue] = field(default_factory=dict)
     is_reconciled: bool = False
+    """Whether the batches of earlier runs are known, so that rows may be submitted."""
+    looks_since: float | None = None
+    """When its batches were first listed without a journal, in Unix time; None: they were not, or it has one."""
     next_poll: float = 0.0
 
 
@@ -90,6 +93,8 @@ class BatchParts:
     output_path: str
     limit: int | None
     finished: FinishedRows
+    had_runs: bool
+    """Whether the output was there before: an earlier run may have made batches."""
     sink: Sink
     writer: LineWriter
     exchanger: Exchanger

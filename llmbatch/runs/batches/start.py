@@ -194,6 +194,7 @@ class BatchPhase:
             output_path=files.output_path,
             limit=files.limit,
             finished=files.output.finished,
+            had_runs=not files.output.is_new,
             sink=sink,
             writer=files.writer,
             exchanger=exchanger,
