@@ -15,6 +15,7 @@ from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, 
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
+from llmbatch.runs.batches.kin import tell_kin
 from llmbatch.runs.batches.names import read_label
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
@@ -144,7 +145,9 @@ class BatchLoop:
                 listed += [
                     one
                     async for one in account.api.batches(since)
-                    if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
+                    if board.is_of_interest(one)
+                    or board.is_kin(one)
+                    or self._claims.is_wanted(account, one, is_first=is_first)
                 ]
                 found = {batch.input_file for batch in listed}
                 if account.api.has_files and all(file_id in found for file_id, _, _ in orphans):
@@ -164,6 +167,8 @@ class BatchLoop:
             run.plane_failed(account, error)
             return
         run.plane_answered(account)
+        if is_first and account.looks_since is None:
+            await tell_kin(run, account, listed)
         seen = board.see(listed, account.name, run.wall())
         self._tell_seen(account, seen)
         for file_id, name, created_at in orphans:

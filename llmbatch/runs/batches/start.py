@@ -32,6 +32,7 @@ from llmbatch.runs.file_options import OpenFiles
 from llmbatch.runs.make_provider import ProviderArguments
 from llmbatch.runs.spending import spent_by_lines
 from llmbatch.storage.batch_journal import BatchJournal
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 if TYPE_CHECKING:
     from llmbatch.runs.open_runs import OpenRun
@@ -129,7 +130,7 @@ def check_batch_price(prices: Prices, options: RunOptions, first: BatchRow | Non
         )
 
 
-def job_of(rows: Input, first: BatchRow | None, output: str) -> str:
+def job_of(rows: Input, first: BatchRow | None, output: str, disk: Filesystem = FILESYSTEM) -> str:
     """The name of the job of *rows* with this output."""
     with contextlib.closing(rows.peek(1)) as items:
         item = next(items, None)
@@ -139,6 +140,7 @@ def job_of(rows: Input, first: BatchRow | None, output: str) -> str:
         settings="" if first is None else first.request.settings,
         first_hash="" if item is None else item.hash,
         output=Path(output).name,
+        folder=str(Path(disk.real_path(output)).parent),
     )
 
 
@@ -203,7 +205,7 @@ class BatchPhase:
             wall=exchanger.wall,
         )
         try:
-            job = job_of(files.rows, self._first, files.output_path)
+            job = record.own_job(job_of(files.rows, self._first, files.output_path, files.disk))
             batches = BatchRun(parts, record.board(job), record)
             self._source.is_done = batches.written.__contains__
             if files.is_afresh:
