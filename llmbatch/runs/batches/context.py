@@ -185,7 +185,7 @@ class BatchRun:
         distinct = 0 if account.api.has_labels else int(self.board.job, 16) % 97
         limits = usual_limits(self.options, account.family, None, less_rows=distinct)
         queue = self.queue_of(account, route)
-        return limits.scaled(queue.share, queue.room(self.queued(route)))
+        return limits.scaled(queue.share, queue.room(self.now(), self.queued(route)))
 
     def plane_failed(self, account: Account, error: ControlError) -> None:
         """A control call got no answer, or a bad one: only probes follow until one is answered."""

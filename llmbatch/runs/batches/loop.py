@@ -17,6 +17,7 @@ from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
 from llmbatch.runs.batches.kin import tell_kin
 from llmbatch.runs.batches.names import read_label
+from llmbatch.runs.batches.queue import RUNNING
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 
@@ -27,9 +28,6 @@ _KEPT_SECONDS = 29 * 86_400.0
 
 _FIRST_LISTINGS = 4
 """Listings without a journal, as one may leave out batches while its pages move; one, if it has all uploaded files."""
-
-_RUNNING = frozenset({"in_progress", "running"})
-"""Statuses of batches that have passed the check of the queue."""
 
 _CANCEL_AGAIN = 600.0
 _INTERRUPT_SECONDS = 30.0
@@ -239,7 +237,7 @@ class BatchLoop:
             if remote.is_ended and chunk.is_ours_for_certain:
                 run.record.step("ended", chunk, run.wall())
                 queue.has_moved(run.now())
-            elif remote.status in _RUNNING:
+            elif remote.status in RUNNING:
                 queue.took()
 
     async def _look_for(self, account: Account, chunk: Chunk) -> None:
