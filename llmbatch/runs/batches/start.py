@@ -85,7 +85,7 @@ def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int |
             hint="save it to a file first",
         )
     first: BatchRow | None = None
-    other = ""
+    other = obstacle = ""
     with contextlib.closing(rows.peek(limit)) as items:
         for item in itertools.islice(items, _FEW_ROWS):
             try:
@@ -103,9 +103,14 @@ def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int |
             if row is None:
                 continue
             if row.family is None:
-                other = other or f"{row.request.route.label} ({row.request.endpoint})"
+                other, obstacle = other or f"{row.request.route.label} ({row.request.endpoint})", row.obstacle
                 continue
             first = first or row
+    if first is None and obstacle:
+        raise UsageError(
+            f"no row can go into a batch of {other}: its batches do not take {obstacle}",
+            hint=f"leave that out of the rows; or {_LIVE}",
+        )
     if first is None and other:
         raise UsageError(
             f"there is no batch API for {other}",
