@@ -227,6 +227,7 @@ def _parameter(name: str, kind: object, default: object, info: object) -> inspec
 
 
 def _run(typed: dict[str, object]) -> int:
+    from llmbatch.cli.dependent_options import without_unused
     from llmbatch.cli.local_config import tell_about_local_file
     from llmbatch.cli.settings import resolve
     from llmbatch.cli.variables import tell_about_variables
@@ -238,6 +239,7 @@ def _run(typed: dict[str, object]) -> int:
 
         load_env_file(settings.env_file, os.environ)
         settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
+    settings = without_unused(settings)
     tell_about_local_file(settings)
     if not settings.quiet:
         tell_about_variables(settings, os.environ)

@@ -16,7 +16,7 @@ from llmbatch.display import Display
 from llmbatch.display.plain import progress_text
 from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 from llmbatch.report.stats import RunStats
 
 __all__ = ["StatusTeller"]

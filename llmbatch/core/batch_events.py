@@ -21,6 +21,8 @@ class BatchSubmitted:
     generation: int
     is_new: bool = True
     """False: of an earlier run."""
+    created_at: float | None = None
+    """When the provider made it, in Unix seconds; None: it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class BatchMoved:
     status: str
     done: int | None
     rows: int | None
+    ended_at: float | None = None
+    """When it ended, in Unix seconds; None: it has not, or the provider does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from llmbatch.money.text import usd
 from llmbatch.report.html.page import live_head
 from llmbatch.report.html.text import day_and_clock, escaped, table
 from llmbatch.report.html.verdict import state_of
-from llmbatch.report.journal import from_iso
+from llmbatch.report.iso_time import from_iso
 from llmbatch.report.words import plural
 
 __all__ = ["ListPainter", "page_path"]

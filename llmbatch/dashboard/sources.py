@@ -20,7 +20,7 @@ from llmbatch.display.status_read import is_running, status_of
 from llmbatch.outputs.deferred import deferred_path, history_path
 from llmbatch.report.history import History
 from llmbatch.report.html.data import LatestRow, RunReport
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 from llmbatch.report.stats import RunStats
 
 __all__ = ["FileSource", "RunSource", "Source", "file_states"]

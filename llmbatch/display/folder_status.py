@@ -17,7 +17,8 @@ from llmbatch.display.status_report import Deferred, PartsState, StatusReport
 from llmbatch.outputs.deferred import deferred_path
 from llmbatch.outputs.parts import Part, list_shards
 from llmbatch.report.counters import CodeCounter
-from llmbatch.report.journal import Journal, from_iso, to_iso
+from llmbatch.report.iso_time import from_iso, to_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.storage.sidecar import open_sidecar

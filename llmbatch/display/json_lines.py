@@ -34,7 +34,7 @@ from llmbatch.core.events import (
 )
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.line_display import LineDisplay
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 from llmbatch.report.snapshot import Snapshot, as_json
 from llmbatch.report.stats import RunStats
 

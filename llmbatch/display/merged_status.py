@@ -15,7 +15,8 @@ from llmbatch.core.events import RunEnded, RunStarted
 from llmbatch.display.folder_status import text
 from llmbatch.display.status_file import read_sidecar, replace_sidecar, working_directory
 from llmbatch.outputs.deferred import status_path
-from llmbatch.report.journal import Journal, to_iso
+from llmbatch.report.iso_time import to_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.stats import RunStats
 
 __all__ = ["write_merged_status"]

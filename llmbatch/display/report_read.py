@@ -14,7 +14,7 @@ from llmbatch.outputs.deferred import history_path
 from llmbatch.outputs.parts import list_shards
 from llmbatch.report.history import History
 from llmbatch.report.html.data import RunNow, RunReport
-from llmbatch.report.journal import from_iso
+from llmbatch.report.iso_time import from_iso
 from llmbatch.report.row_spread import RowSpread
 
 __all__ = ["read_report", "report_of"]

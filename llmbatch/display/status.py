@@ -8,14 +8,14 @@ from __future__ import annotations
 import time
 
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.batches import batches_left
+from llmbatch.display.batches import batches_left, batches_logged
 from llmbatch.display.failed import failure_lines
 from llmbatch.display.format import codes_phrase, count, duration, elided, local_time, plural, rate, shown
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import Deferred, PartsState, StatusReport, next_step
 from llmbatch.display.summary import answer_facts, failed_rows_command, tier_facts
 from llmbatch.money.text import usd
-from llmbatch.report.journal import from_iso
+from llmbatch.report.iso_time import from_iso
 from llmbatch.report.output_lines import LineRoute
 
 __all__ = ["StatusReport", "read_status", "render"]
@@ -35,7 +35,8 @@ def render(report: StatusReport, *, wall: float | None = None) -> str:
         facts += _movement(report, run, now)
     elif report.state == "stopped" and run.get("stopping"):
         facts.append(("reason", shown(run["stopping"], 300)))
-    facts += batches_left(run.get("batches"))
+    left = batches_left(run.get("batches"))
+    facts += _labeled("batches", batches_logged(report.journal.batches) or ([left] if left else []))
     if report.was_killed:
         facts.append(("killed", _killed(run)))
     if report.parts is not None:

@@ -21,7 +21,8 @@ from llmbatch.core.raw_json import JSON, parse
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.outputs.deferred import status_path
-from llmbatch.report.journal import Journal, from_iso, to_iso
+from llmbatch.report.iso_time import from_iso, to_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.sidecar import open_sidecar

@@ -23,7 +23,8 @@ from llmbatch.outputs.joined import OpenResults, files_of, open_file
 from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.lock import holds_lock
 from llmbatch.outputs.parts import has_parts, has_shards, parts_beside
-from llmbatch.report.journal import Journal, from_iso
+from llmbatch.report.iso_time import from_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.row_spread import RowSpread
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK

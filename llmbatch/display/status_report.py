@@ -10,7 +10,8 @@ from typing import Literal
 from llmbatch.core.raw_json import JSON
 from llmbatch.display.format import shown
 from llmbatch.display.summary import how_to_go_on
-from llmbatch.report.journal import Journal, Outage, to_iso
+from llmbatch.report.iso_time import to_iso
+from llmbatch.report.journal import Journal, Outage
 from llmbatch.report.output_lines import FailureGroup, LineRoute
 from llmbatch.report.snapshot import as_json
 
@@ -113,6 +114,7 @@ class StatusReport:
         value["ended"] = None if self.ended is None else to_iso(self.ended)
         value["runs"] = journal.runs
         value["repaired"] = journal.repaired
+        value["batches"] = [one.to_json() for one in journal.batches.batches]
         value["outages"] = [self._outage_json(outage, wall) for outage in journal.outages]
         value["failures"] = [
             {"code": group.code, "count": group.count, "message": group.message, "ids": group.ids[:3]}

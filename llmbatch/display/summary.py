@@ -16,7 +16,7 @@ from llmbatch.display.format import codes_phrase, count, duration, elided, local
 from llmbatch.display.safe_stream import write_line
 from llmbatch.money.text import usd
 from llmbatch.report.batches import BatchSnapshot
-from llmbatch.report.journal import from_iso
+from llmbatch.report.iso_time import from_iso
 from llmbatch.report.summary import Summary
 
 __all__ = ["answer_facts", "failed_rows_command", "how_to_go_on", "print_summary", "summary_lines", "tier_facts"]

@@ -13,7 +13,7 @@ from typing import Literal
 from llmbatch.core.events import CircuitChanged, Event, RunEnded
 from llmbatch.core.raw_json import JSON
 from llmbatch.money.text import usd
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats
 from llmbatch.report.words import duration, elided, plural, shown

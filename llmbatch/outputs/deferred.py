@@ -22,7 +22,9 @@ __all__ = [
     "batch_journal_path",
     "control_path",
     "default_output",
+    "deferred_lines",
     "deferred_path",
+    "has_batch_journal",
     "history_path",
     "report_path",
     "spool_path",
@@ -84,6 +86,15 @@ def batch_journal_path(output_path: str | Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.jsonl')}.batch.jsonl")
 
 
+def has_batch_journal(output_path: str | Path, disk: Filesystem = FILESYSTEM) -> bool:
+    """Whether a run of *output_path* has sent batches, or was about to."""
+    try:
+        disk.stat(str(batch_journal_path(output_path)))
+    except OSError:
+        return False
+    return True
+
+
 def report_path(output_path: str | Path) -> Path:
     """Default path of the page of ``llmbatch report``: ``o.report.html`` next to ``o.jsonl`` (or next to ``o``)."""
     path = Path(output_path)
@@ -119,6 +130,15 @@ def stamp_retry_at(results: Sequence[Result], *, wall: float | None = None) -> S
             instant = datetime.fromtimestamp(min(math.ceil(now + result.retry_after), _LATEST), UTC)
             result.retry_at = f"{instant:%Y-%m-%dT%H:%M:%SZ}"
     return results
+
+
+def deferred_lines(outputs: Iterable[Path]) -> list[bytes]:
+    """The lines of the deferred files of *outputs*, as far as they can be read."""
+    lines: list[bytes] = []
+    for output in outputs:
+        with contextlib.suppress(OSError):
+            lines += deferred_path(output).read_bytes().splitlines(keepends=True)
+    return lines
 
 
 def write_deferred(output_path: str | Path, lines: Iterable[bytes], disk: Filesystem = FILESYSTEM) -> None:

@@ -5,7 +5,6 @@ The parts are opened as a run opens them: locked, and without torn last lines; t
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.core.errors import OutputError, WriteError
-from llmbatch.outputs.deferred import deferred_path, write_deferred
+from llmbatch.outputs.deferred import deferred_lines, write_deferred
 from llmbatch.outputs.export_target import check_target
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.open import open_output
@@ -113,11 +112,7 @@ class Merge:
 
     def deferred(self) -> list[bytes]:
         """The lines of the deferred files of the parts, which list rows that wait."""
-        lines: list[bytes] = []
-        for part in self._parts:
-            with contextlib.suppress(OSError):
-                lines += deferred_path(part).read_bytes().splitlines(keepends=True)
-        return lines
+        return deferred_lines(self._parts)
 
     def _blocks(self) -> Iterator[bytes]:
         for part in self._parts:

@@ -23,7 +23,8 @@ from llmbatch.core.events import (
     RunStopping,
 )
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
-from llmbatch.report.journal import Journal, from_iso, to_iso
+from llmbatch.report.iso_time import from_iso, to_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.stats import RunStats
 from llmbatch.report.timeline import Bucket, Timeline
 

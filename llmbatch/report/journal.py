@@ -1,4 +1,4 @@
-"""The history of one output over all of its runs: begin and end, outages, each route's speed, and repaired rows.
+"""The history of one output over all of its runs: begin and end, outages, batches, routes' speeds, and repaired rows.
 
 Pure: wall time is handed in and decides nothing. Does not read or write the sidecar that keeps it between runs
 (:mod:`llmbatch.display.status_file`).
@@ -10,13 +10,15 @@ import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
+from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Event, OutageEnded, OutageStarted, RunEnded
 from llmbatch.core.raw_json import JSON
+from llmbatch.report.batch_log import BatchLog
+from llmbatch.report.iso_time import from_iso, to_iso
 from llmbatch.report.stats import RunStats
 
-__all__ = ["Journal", "Outage", "RouteSpeed", "from_iso", "to_iso"]
+__all__ = ["Journal", "Outage", "RouteSpeed"]
 
 MOST_OUTAGES = 100
 MOST_ROUTES = 100
@@ -52,7 +54,7 @@ class RouteSpeed:
 class Journal:
     """The history, as of the last event. *kept* is from :meth:`to_json` in an earlier run; other JSON is ignored.
 
-    Bounded: the last 100 outages (``dropped`` counts those before) and 100 routes.
+    Bounded: the last 100 outages (``dropped`` counts those before), 200 batches and 100 routes.
     """
 
     def __init__(self, kept: JSON = None) -> None:
@@ -65,6 +67,7 @@ class Journal:
         self.outages = [outage for value in _list(values.get("outages")) if (outage := _outage(value)) is not None]
         self._kept = {label: speed for label, value in _pairs(values.get("routes")) if (speed := _speed(value))}
         self.speeds = dict(self._kept)
+        self.batches = BatchLog.from_json(values.get("batches"))
         self._trim()
 
     @classmethod
@@ -91,6 +94,7 @@ class Journal:
             seconds = max(speed.seconds for speed in speeds)
             whole.speeds[label] = RouteSpeed(sum(speed.rows for speed in speeds), seconds)
         whole._kept = dict(whole.speeds)
+        whole.batches = BatchLog.joined([one.batches for one in journals])
         whole._trim()
         return whole
 
@@ -99,6 +103,7 @@ class Journal:
         copied = copy(self)
         copied.outages = [replace(outage) for outage in self.outages]
         copied.speeds = dict(self.speeds)
+        copied.batches = self.batches.copy()
         return copied
 
     def begin(self, wall: float, *, last_seen: float | None = None) -> None:
@@ -123,6 +128,8 @@ class Journal:
                     if outage.route == event.route[:_MOST_CHARACTERS] and outage.ended is None:
                         outage.ended = max(outage.began, wall)
                         break
+            case BatchSubmitted() | BatchMoved() | BatchCollected() | BatchCancelled() | BatchLost():
+                self.batches.observe(event, wall)
             case RunEnded():
                 self.ended = wall
                 if event.exit_code == 75:
@@ -141,6 +148,7 @@ class Journal:
             "repaired": self.repaired,
             "dropped_outages": self.dropped,
             "outages": [outage.to_json() for outage in self.outages],
+            **({"batches": self.batches.to_json()} if self.batches.batches else {}),
             "routes": {
                 label: {"rows": speed.rows, "seconds": round(speed.seconds, 3)} for label, speed in self.speeds.items()
             },
@@ -169,19 +177,6 @@ class Journal:
         if surplus > 0:
             self.dropped += surplus
             del self.outages[:surplus]
-
-
-def to_iso(wall: float) -> str:
-    """*wall* (seconds since the epoch) as ISO 8601 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def from_iso(value: JSON) -> float | None:
-    """Seconds since the epoch; None if *value* is not a timestamp."""
-    try:
-        return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _added(kept: dict[str, RouteSpeed], stats: RunStats) -> dict[str, RouteSpeed]:

@@ -289,10 +289,11 @@ class RunStats:
         return self._latency
 
     def route_speeds(self) -> list[tuple[str, int, float]]:
-        """For each route its rows of this run, and the seconds from its first call to its last row."""
+        """For each route with calls its rows of this run, and the seconds from its first call to its last row."""
         return [
-            (route.label, route.success + route.failed, max(0.0, route.last_row_at - (route.calls.first_at or 0.0)))
+            (route.label, route.success + route.failed, max(0.0, route.last_row_at - began))
             for route in self.routes()
+            if (began := route.calls.first_at) is not None  # answers of batches come without calls
         ]
 
     def snapshot(self, now: float | None = None) -> Snapshot:

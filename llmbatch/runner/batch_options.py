@@ -5,14 +5,14 @@ See :mod:`llmbatch.runner.options`. Importing this module loads nothing but the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from llmbatch.runner.option import option
 from llmbatch.runner.quantities import Duration, Number, Whole
 from llmbatch.runner.value_types import Choice, Switch
 
-__all__ = ["BatchOptions", "OnInterrupt", "Via"]
+__all__ = ["NEED_BATCHES", "BatchOptions", "OnInterrupt", "Via"]
 
 Via = Literal["live", "batch"]
 OnInterrupt = Literal["leave", "cancel"]
@@ -88,3 +88,14 @@ class BatchOptions:
         group="Batches",
         sends=True,
     )
+
+    @property
+    def given_for_batches(self) -> tuple[str, ...]:
+        """Names of the options that say nothing without ``--via batch``, and that are not at their defaults."""
+        return tuple(
+            one.name for one in fields(BatchOptions) if one.name != "via" and getattr(self, one.name) != one.default
+        )
+
+
+NEED_BATCHES = tuple(one.name for one in fields(BatchOptions) if one.name != "via")
+"""Names of the options that say nothing without ``--via batch``."""

@@ -21,7 +21,14 @@ from llmbatch.inputs.input import Input, open_input
 from llmbatch.inputs.shape import RowShape
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
-from llmbatch.outputs.deferred import deferred_path, spool_path, stamp_retry_at, write_deferred
+from llmbatch.outputs.deferred import (
+    deferred_lines,
+    deferred_path,
+    has_batch_journal,
+    spool_path,
+    stamp_retry_at,
+    write_deferred,
+)
 from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
@@ -317,9 +324,7 @@ class FileRun:
         """
         await self.writer.aclose()
         output = self._output
-        waiting = [
-            line for part in list_parts(parts_beside(self._path)) for line in _lines_of(deferred_path(part.path))
-        ]
+        waiting = deferred_lines(part.path for part in list_parts(parts_beside(self._path)))
         if self._spending is not None and self.costs.cap is not None:
             spent = self.costs.cap.spent + spent_in_parts(self._path, self._filesystem)
             if spent:
@@ -355,8 +360,9 @@ class FileRun:
             finally:
                 if self._spending is not None and self.costs.cap is not None:
                     self._spending.close(self.costs.cap)
+                code = None if outcome is None else outcome.exit_code
                 waiting = stamp_retry_at(job.deferred())
-                if outcome is not None and outcome.exit_code == 2 and self._is_unused():
+                if code == 2 and self._output.is_new and not self._output.lines_written and not self._had_deferred:
                     waiting = ()
                 if self._output.is_resumable:
                     try:
@@ -365,15 +371,12 @@ class FileRun:
                         if outcome is None or outcome.error is None:
                             raise
                         # Report the error that ended the run.
-                if outcome is None or outcome.exit_code not in (0, 1):
+                has_batches = code not in (2, 3) and has_batch_journal(self._path, self._filesystem)
+                if code not in (0, 1) and not has_batches:  # of which an empty file tells, if the journal is lost
                     self._output.remove_if_new()
             if outcome is None:
                 job.abandon("the run was canceled")
         return outcome, waiting
-
-    def _is_unused(self) -> bool:
-        """Whether neither this run nor an earlier one has left anything in the files of the output."""
-        return self._output.is_new and not self._output.lines_written and not self._had_deferred
 
     @property
     def cut_off(self) -> str | None:
@@ -394,11 +397,4 @@ class FileRun:
             name = "standard input" if str(self._input) == "-" else self._input
             of_shard = f" for shard {self._shard}" if self._shard.count > 1 else ""
             return [Notice(now, "warning", f"no rows in {name}{of_shard}")]
-        return []
-
-
-def _lines_of(path: Path) -> list[bytes]:
-    try:
-        return path.read_bytes().splitlines(keepends=True)
-    except OSError:
         return []

@@ -73,7 +73,7 @@ class OpenRuns:
         Raises:
             UsageError: something does not go with batch APIs.
         """
-        if self.options.via == "live" and self.options.deadline is None and not self.options.detach:
+        if self.options.via == "live" and not self.options.given_for_batches:
             return None
         from llmbatch.runs.batches.start import BatchPhase, check_batch_options
 

@@ -25,7 +25,7 @@ from llmbatch.sim.provider import SimulatedProvider
 from llmbatch.sim.scenario import Scenario
 from llmbatch.sim.virtual import StreamedReply, VirtualTransport
 
-__all__ = ["INPUT", "JOURNAL", "OUTPUT", "World", "prompt"]
+__all__ = ["INPUT", "JOURNAL", "ORIGIN", "OUTPUT", "LifeTransport", "World", "prompt"]
 
 INPUT = "/data/in.jsonl"
 OUTPUT = "/data/out.jsonl"
@@ -82,10 +82,14 @@ class World:
         endpoint: str = "chat",
         body: Callable[[int], bytes] | None = None,
         phases: tuple[Any, ...] = (),
+        target: Mapping[str, Any] | None = None,
+        network: type[LifeTransport] = LifeTransport,
         **provider: Any,
     ) -> None:
         self.rows = rows
         self.seed = seed
+        self.target = {"model": "m", "base_url": f"{ORIGIN}/v1", "environ": {}} if target is None else target
+        self.network = network
         self.endpoint = endpoint
         self.clock = 0.0
         self.machine = Machine(Random(f"disk:{seed}"))
@@ -119,12 +123,9 @@ class World:
         loop = StoryLoop(limit=limit, sync_seconds=0.01, rng=Random(f"threads:{self.seed}:{len(self.summaries)}"))
         disk = SimulatedFilesystem(self.machine)
         disk.die_at_call = die_at_disk_call
-        transport = LifeTransport(self, kill_call, when, disk)
-        settings: Any = {"via": "batch", "endpoint": self.endpoint, "seed": self.seed, **options}
+        transport = self.network(self, kill_call, when, disk)
+        settings: Any = {"via": "batch", "endpoint": self.endpoint, "seed": self.seed, **self.target, **options}
         runner = BatchRunner[Any, None](
-            "m",
-            base_url=f"{ORIGIN}/v1",
-            environ={},
             transport=transport,
             filesystem=disk,
             observers=[self.events.append],

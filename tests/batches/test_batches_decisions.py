@@ -17,7 +17,7 @@ from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Board, 
 from llmbatch.runs.batches.chunks import ChunkBuilder, ChunkLimits
 from llmbatch.runs.batches.control_plane import ControlPlane
 from llmbatch.runs.batches.meaning import meaning_of, whole_batch_refused
-from llmbatch.runs.batches.names import Label, custom_id, job_name, read_custom_id, read_label, route_name
+from llmbatch.runs.batches.names import Label, custom_id, is_kin, job_name, read_custom_id, read_label, route_name
 from llmbatch.runs.batches.queue import Queue, stated_limit
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 from llmbatch.runs.batches.validation import blames_rows
@@ -85,6 +85,8 @@ def test_the_job_follows_from_what_is_sent_and_the_outputs_name() -> None:
     job = job_name(**given_)
 
     assert job == job_name(**given_)
+    assert is_kin(job, job_name(**given_, folder="elsewhere"))
+    assert not is_kin(job, job_name(**{**given_, "output": "other"}))
     assert len({job, *(job_name(**{**given_, name: "other"}) for name in given_)}) == 1 + len(given_)
     assert route_name("chat", "a") != route_name("responses", "a")
 
@@ -244,9 +246,21 @@ def test_a_full_queue_is_asked_less_and_less_often_and_teaches_its_limit() -> No
     assert waits == [30, 60, 120, 240, 480, 600, 600]
     assert queue.tokens == 2_000_000
     assert queue.share == 1.0
-    assert queue.room(1_500_000) == 500_000
+    assert queue.room(now, 1_500_000) == 500_000
     queue.has_moved(now - 100)
-    assert queue.may_submit(now - 100)
+    assert queue.may_submit(now - 100, 0)
+
+
+def test_what_fitted_when_the_queue_was_full_is_not_exceeded_for_an_hour() -> None:
+    """No chunk is uploaded in vain whenever one ends; nor a tiny one, while others of the job are queued."""
+    queue = Queue()
+    queue.sent(1000)
+    queue.was_full(0.0, "full", has_own=True, chunk_tokens=1000, taken_tokens=3000)
+
+    assert [queue.may_submit(100.0, queued) for queued in (3000, 2700, 2500, 0)] == [False, False, True, True]
+    assert queue.room(100.0, 2000) == 1000
+    assert queue.room(3601.0, 3000) is None
+    assert queue.may_submit(3601.0, 3000)
 
 
 def test_chunks_are_halved_where_nothing_of_the_job_is_queued() -> None:

@@ -14,6 +14,8 @@ import pytest
 from aiohttp import web
 from batch_servers import BatchServer, Job, lines_of, poll_fast, run_batches, serving, write_rows
 
+from llmbatch import BatchRunner
+from llmbatch.core.errors import UsageError
 from llmbatch.providers.batches.gemini import read_gemini_result
 from llmbatch.providers.batches.gemini_wire import chat_answer, gemini_request
 from llmbatch.report.summary import Summary
@@ -391,3 +393,28 @@ def test_a_canceled_row_did_not_run() -> None:
     assert canceled.reply is None
     assert read_gemini_result(b"\xff", "m") is None
     assert read_gemini_result(b"{}", "m") is None
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "do not take tools"),
+        ({"response_format": {"type": "json_object"}}, "do not take response_format"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages that are more than text"),
+    ],
+)
+def test_rows_that_gemini_takes_in_no_batch_were_told_of_a_missing_batch_api(
+    tmp_path: Path, more: dict[str, Any], words: str
+) -> None:
+    """Where no row can be translated, the message names what of it cannot."""
+    row = {"messages": [{"role": "user", "content": "x"}], **more}
+    (tmp_path / "in.jsonl").write_text((json.dumps(row) + "\n") * 60)
+    runner: BatchRunner[Any, None] = BatchRunner(
+        "gemini/gemini-2.5-flash", via="batch", environ={"GEMINI_API_KEY": "k"}
+    )
+
+    with pytest.raises(UsageError, match=words) as caught:
+        runner.run_sync(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+    assert "no batch API" not in caught.value.message
+    assert "--via batch" in caught.value.hint

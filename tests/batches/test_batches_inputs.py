@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_world import INPUT, OUTPUT, World, prompt
+from batch_world import INPUT, JOURNAL, OUTPUT, World, prompt
 
 from llmbatch import BatchRunner
+from llmbatch.core.batch_events import BatchSubmitted
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Notice
 from llmbatch.sim.batches.rules import BatchFault, BatchRules
@@ -130,6 +131,50 @@ def test_results_that_another_job_may_need_are_not_deleted() -> None:
     assert world.paid == 60 + 59
 
 
+def test_outputs_of_one_name_in_two_folders_took_each_others_batches() -> None:
+    """The same command in another folder has its own batch, and is told of the other, which is left alone."""
+    world = World(60, rules=BatchRules(rows_per_s=0.1))
+    world.live(detach=True)
+    other = "/other/out.jsonl"
+
+    summary = world.live(output=other)
+    mine = world.live()
+
+    assert summary is not None
+    assert mine is not None
+    assert (summary.exit_code, mine.exit_code) == (0, 0)
+    assert any("in another folder" in notice.message for notice in world.of(Notice))
+    theirs = [json.loads(line) for line in (world.machine.get(other) or b"").splitlines()]
+    assert len(theirs) == len(world.lines) == 60
+    assert {line["batch_id"] for line in theirs}.isdisjoint(line["batch_id"] for line in world.lines)
+    assert len(world.calls("POST /v1/batches")) == 2
+
+
+@pytest.mark.parametrize("keeps_journal", [True, False])
+def test_an_output_that_was_moved_finds_its_batches(keeps_journal: bool) -> None:
+    """With its journal; without it the run tells of the batch, and ``adopt`` makes it this output's."""
+    world = World(60, rules=BatchRules(rows_per_s=0.1))
+    world.live(detach=True)
+    names = world.machine.names
+    for name in [name for name in names if name.startswith("/data/out")]:
+        moved = names.pop(name)
+        if name == OUTPUT:
+            names["/moved/out.jsonl"] = moved
+        elif keeps_journal and name == JOURNAL:
+            names["/moved/out.batch.jsonl"] = moved
+    if not keeps_journal:
+        batch_id = world.of(BatchSubmitted)[0].batch
+        world.machine.put("/moved/out.batch.jsonl", json.dumps({"kind": "adopt", "batch": batch_id}).encode() + b"\n")
+
+    summary = world.live(output="/moved/out.jsonl")
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    assert (world.machine.get("/moved/out.jsonl") or b"").count(b"\n") == 60
+    assert world.paid == 60
+    assert len(world.calls("POST /v1/batches")) == 1
+
+
 def test_a_limit_is_kept() -> None:
     """Only the first rows go; the others follow when it is lifted."""
     world = World(100)
@@ -243,10 +288,32 @@ def test_an_adopted_batch_of_a_renamed_output_is_collected() -> None:
         ({"model": "m", "base_url": "http://localhost:1/v1", "tier": "flex"}, "--tier flex"),
         ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "deadline": 60.0}, "--deadline"),
         ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "detach": True}, "--detach"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "chunk_rows": 9}, "--chunk-rows"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "chunk_mb": 9.0}, "--chunk-mb"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "queue_tokens": 9}, "--queue-tokens"),
+        ({"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "keep_remote": True}, "--keep-remote"),
+        (
+            {"model": "m", "base_url": "http://localhost:1/v1", "via": "live", "on_interrupt": "cancel"},
+            "--on-interrupt",
+        ),
         ({"model": "m", "base_url": "http://localhost:1/v1", "max_cost": 5}, "price"),
         ({"model": None}, "stream"),
     ],
-    ids=["no batch API", "cache", "flex", "deadline", "detach", "cap without price", "stream"],
+    ids=[
+        *(
+            "no batch API",
+            "cache",
+            "flex",
+            "deadline",
+            "detach",
+            "chunk rows",
+            "chunk MB",
+            "queue",
+            "keep",
+            "interrupt",
+        ),
+        *("cap without price", "stream"),
+    ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
     keywords: dict[str, Any], words: str, tmp_path: Path

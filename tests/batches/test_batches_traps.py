@@ -157,6 +157,7 @@ def test_refused_rows_stop_the_run_and_fail_nothing(reason: Any) -> None:
     assert first is not None
     assert first.exit_code == 3
     assert not world.lines
+    assert not first.batches.open
     again = world.live()
     assert again is not None
     assert again.exit_code == 0
@@ -221,6 +222,56 @@ def test_a_lost_create_that_no_listing_shows_in_time_is_told() -> None:
     assert world.paid == 200
     assert summary.batches.perhaps_twice_rows == 100
     assert told(world, "may be paid for twice")
+
+
+def test_a_hidden_batch_without_labels_and_journal_is_looked_for_and_paid_once() -> None:
+    """Killed as it has created a batch, its journal deleted, the listing late: rows wait until the listing has it."""
+    rules = BatchRules(faults=(BatchFault("unlisted", batches=(1,), seconds=300.0),), rows_per_s=0.1)
+    world = World(100, endpoint="messages", rules=rules)
+    whole = World(100, endpoint="messages", rules=rules)
+    whole.live()
+    create = next(at for at, (_, name) in enumerate(whole.log, 1) if name == "POST /v1/messages/batches")
+    assert world.live(kill_call=create) is None
+    world.delete_journal()
+
+    summary = world.live(detach=True)
+
+    assert summary is not None
+    assert summary.exit_code == 75
+    world.live_on()
+    world.check_whole()
+    assert world.paid == 100
+    assert told(world, "they are looked for")
+
+
+def test_a_batch_that_was_hidden_too_long_is_told_as_paid_twice() -> None:
+    """Without labels and journal nothing tells of it before; when it appears, the run says what may be paid twice."""
+    rules = BatchRules(faults=(BatchFault("unlisted", batches=(1,), seconds=5000.0),), rows_per_s=0.01)
+    world = World(100, endpoint="messages", rules=rules)
+    whole = World(100, endpoint="messages", rules=rules)
+    whole.live()
+    create = next(at for at, (_, name) in enumerate(whole.log, 1) if name == "POST /v1/messages/batches")
+    assert world.live(kill_call=create) is None
+    world.delete_journal()
+
+    summary = world.live()
+
+    assert summary is not None
+    assert summary.exit_code == 0
+    world.check_whole()
+    assert world.paid == 200
+    assert summary.batches.perhaps_twice_rows == 100
+    assert told(world, "may be paid for twice")
+
+
+def test_a_first_run_without_labels_does_not_look_for_batches_of_others() -> None:
+    """Where the output is new nobody can have made any."""
+    world = World(100, endpoint="messages")
+
+    world.live()
+
+    assert world.clock < 300
+    assert not told(world, "looked for")
 
 
 def test_three_hours_without_control_plane_cost_few_calls_and_no_row() -> None:

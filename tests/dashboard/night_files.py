@@ -9,7 +9,7 @@ from typing import Any
 from llmbatch.core.calls import Usage
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.outputs.deferred import history_path
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 
 WALL = 1_795_744_800.0  # 2026-11-27 02:00 UTC
 DOWN = (420, 6060)

@@ -91,7 +91,7 @@ def test_the_holder_is_named_where_the_system_lists_locks(path: str, monkeypatch
 
     without_list(monkeypatch)
 
-    with pytest.raises(OutputError, match=r"in use by another run$"):
+    with pytest.raises(OutputError, match=r"in use by another run\n"):
         open_locked(path, "o.jsonl")
     os.close(fd)
 

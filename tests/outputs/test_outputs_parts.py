@@ -196,7 +196,9 @@ def test_results_that_cannot_be_opened_are_told(tmp_path: Path) -> None:
     """What is missing, no file, or has a name that none can have."""
     with pytest.raises(OutputError, match="there is no such file"), open_file(tmp_path / "x"):
         pass
-    with pytest.raises(OutputError, match="is not a regular file"), open_file(tmp_path):
+    with pytest.raises(OutputError, match="is a folder, and not one of the parts"), open_file(tmp_path):
+        pass
+    with pytest.raises(OutputError, match="is not a regular file"), open_file(Path("/dev/null")):
         pass
     with pytest.raises(OutputError, match=r"cannot be read .embedded null byte"), open_file(Path("a\0b")):
         pass

@@ -22,7 +22,8 @@ from llmbatch.report.html.data import RunNow, RunReport
 from llmbatch.report.html.page import PAGE_START, build_page
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, without_passwords
 from llmbatch.report.html.verdict import state_of, verdict
-from llmbatch.report.journal import Journal, to_iso
+from llmbatch.report.iso_time import to_iso
+from llmbatch.report.journal import Journal
 from llmbatch.report.output_lines import FailedRow, FailureGroups, LineRoute
 from llmbatch.report.row_spread import RowSpread
 from llmbatch.report.timeline import Bucket

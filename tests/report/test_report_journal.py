@@ -118,7 +118,10 @@ def test_a_flapping_week_made_the_history_grow_without_end() -> None:
             OutageEnded(number + 0.5, "r" * 9999, number, 0.5),
         )
     ]
-    rows = [RowFinished(1.0, f"route-{number}", 1, "success", "", 1) for number in range(300)]
+    rows: list[Event] = []
+    for number in range(300):
+        sent = CallSent(0.5, f"route-{number}", 1, 1, False)
+        rows += [sent, RowFinished(1.0, f"route-{number}", 1, "success", "", 1)]
 
     kept = play(journal, *events, *rows)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
-__all__ = ["chat_answer", "gemini_request", "status_of"]
+__all__ = ["chat_answer", "gemini_obstacle", "gemini_request", "status_of"]
 
 _ROLES = {"user": "user", "assistant": "model"}
 _FINISH = {
@@ -48,14 +48,34 @@ _PARAMETERS: Mapping[str, tuple[str, Callable[[JSON], bool]]] = {
 }
 
 
+class _UntranslatableError(Exception):
+    """A body has a member that is not translated: its text, in words."""
+
+
 def gemini_request(body: bytes) -> dict[str, JSON] | None:
     """The request that means what the chat *body* means; None if that is not certain."""
     try:
+        return _translated(body)
+    except _UntranslatableError:
+        return None
+
+
+def gemini_obstacle(body: bytes) -> str:
+    """What of the chat *body* is not translated, such as ``tools``; empty if all of it is."""
+    try:
+        _translated(body)
+    except _UntranslatableError as error:
+        return str(error)
+    return ""
+
+
+def _translated(body: bytes) -> dict[str, JSON]:
+    try:
         chat = parse(body.decode())
     except (RawJsonError, UnicodeDecodeError):
-        return None
+        chat = None
     if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list):
-        return None
+        raise _UntranslatableError("a body without messages")
     config: dict[str, JSON] = {}
     for name, value in chat.items():
         if name in ("model", "messages") or (name == "n" and value == 1) or (name == "stream" and value is False):
@@ -63,10 +83,12 @@ def gemini_request(body: bytes) -> dict[str, JSON] | None:
         target, is_valid = _PARAMETERS.get(name, ("", _is_number))
         given: JSON = [value] if name == "stop" and isinstance(value, str) else value
         if not target or target in config or not is_valid(given):
-            return None
+            raise _UntranslatableError(name[:80])
         config[target] = given
     request = _contents(chat["messages"])
-    if request is not None and config:
+    if request is None:
+        raise _UntranslatableError("messages that are more than text, or of other roles")
+    if config:
         request["generationConfig"] = config
     return request
 

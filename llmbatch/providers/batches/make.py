@@ -7,12 +7,12 @@ from llmbatch.providers.batches.anthropic import AnthropicBatches
 from llmbatch.providers.batches.control import Control
 from llmbatch.providers.batches.families import BatchFamily
 from llmbatch.providers.batches.gemini import GeminiBatches
-from llmbatch.providers.batches.gemini_wire import gemini_request
+from llmbatch.providers.batches.gemini_wire import gemini_obstacle
 from llmbatch.providers.batches.mistral import MistralBatches
 from llmbatch.providers.batches.openai_shape import OpenAIBatches
 from llmbatch.providers.batches.port import BatchApi
 
-__all__ = ["make_api", "takes_request"]
+__all__ = ["make_api", "obstacle_of"]
 
 
 def make_api(control: Control, family: BatchFamily) -> BatchApi:
@@ -26,6 +26,9 @@ def make_api(control: Control, family: BatchFamily) -> BatchApi:
     return OpenAIBatches(control, family)
 
 
-def takes_request(family: BatchFamily, request: Request) -> bool:
-    """Whether *request* can go into a batch of *family*: Gemini's have a format of their own."""
-    return family.shape != "gemini" or gemini_request(request.body) is not None
+def obstacle_of(family: BatchFamily, request: Request) -> str:
+    """What keeps *request* out of a batch of *family*, such as ``tools``; empty: nothing.
+
+    Gemini's have a format of their own.
+    """
+    return gemini_obstacle(request.body) if family.shape == "gemini" else ""

@@ -11,7 +11,7 @@ from llmbatch.core.raw_json import JSON, RawJsonError, dumps, parse, split_objec
 from llmbatch.providers.batches.openai_shape import OpenAIBatches, one_line, read_openai_result
 from llmbatch.providers.batches.port import BatchError, RemoteBatch, ResultLine
 from llmbatch.providers.batches.reading import count, id_of, instant, unexpected
-from llmbatch.providers.batches.result_stream import stream_lines
+from llmbatch.providers.batches.result_files import read_files
 
 __all__ = ["MistralBatches", "mistral_line", "read_mistral_result"]
 
@@ -117,17 +117,13 @@ class MistralBatches(OpenAIBatches):
         id_of(what, answer)
         return self._read(answer)
 
-    async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
+    def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch the output file, then the error file.
 
         Raises:
             ControlError: it failed, or the file is not complete.
         """
-        for file_id in batch.result_files:
-            what = f"the results of batch {batch.id}"
-            async with self._control.download(what, self._control.url(f"/files/{file_id}/content")) as blocks:
-                async for line in stream_lines(blocks):
-                    yield read_mistral_result(line)
+        return read_files(self._control, batch, read_mistral_result)
 
     async def cancel(self, batch_id: str) -> None:
         """Ask to cancel it.

@@ -15,7 +15,7 @@ from llmbatch.providers.batches.families import BatchFamily
 from llmbatch.providers.batches.form import MultipartForm
 from llmbatch.providers.batches.port import BatchError, ControlError, RemoteBatch, ResultLine
 from llmbatch.providers.batches.reading import count, id_of, instant, unexpected
-from llmbatch.providers.batches.result_stream import stream_lines
+from llmbatch.providers.batches.result_files import read_files
 
 __all__ = ["OpenAIBatches", "one_line", "openai_line", "read_openai_result"]
 
@@ -177,17 +177,13 @@ class OpenAIBatches:
         id_of("the state of a batch", answer)
         return self._read(answer)
 
-    async def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
+    def results(self, batch: RemoteBatch) -> AsyncGenerator[ResultLine | None]:
         """Fetch the output file, then the error file.
 
         Raises:
             ControlError: it failed, or the file is not complete.
         """
-        for file_id in batch.result_files:
-            what = f"the results of batch {batch.id}"
-            async with self._control.download(what, self._control.url(f"/files/{file_id}/content")) as blocks:
-                async for line in stream_lines(blocks):
-                    yield read_openai_result(line)
+        return read_files(self._control, batch, read_openai_result)
 
     async def was_deleted(self, batch: RemoteBatch) -> bool:
         """Whether the uploaded file is not there any more.

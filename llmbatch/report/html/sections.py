@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 
 from llmbatch.money.text import usd
 from llmbatch.report.histogram import LatencyHistogram
+from llmbatch.report.html.batch_section import batch_table
 from llmbatch.report.html.charts import bar_chart
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, table, without_passwords
 from llmbatch.report.html.timeline_section import outage_table
 from llmbatch.report.html.verdict import state_of, verdict
-from llmbatch.report.journal import from_iso
+from llmbatch.report.iso_time import from_iso
 from llmbatch.report.output_lines import LineRoute
 from llmbatch.report.words import count, duration, plural, rate
 
@@ -74,6 +75,9 @@ def _tiles(report: RunReport) -> str:
         facts.append(("parked" if report.state == "running" else "deferred", f"{report.deferred_rows:,}"))
     cost = report.cost_usd
     facts.append(("cost", "unknown" if cost is None else usd(cost)))
+    saved = report.journal.batches.total_saved_usd
+    if saved is not None:
+        facts.append(("saved by batches", usd(saved)))
     number_of_outages = len(report.outages) + report.journal.dropped
     facts.append(("outages", f"{number_of_outages:,}"))
     latency = _latency(report.routes)
@@ -322,6 +326,7 @@ def _settings(report: RunReport) -> str:
 
 SECTIONS: tuple[tuple[str, str, Callable[[RunReport], str]], ...] = (
     ("outages", "Outages", outage_table),
+    ("batches", "Batches", batch_table),
     ("failures", "Why rows failed", _failures),
     ("calls", "Failed calls", _errors),
     ("spread", "Latency and tokens", _distributions),

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 
+from llmbatch.core.batch_events import BatchLost
 from llmbatch.core.calls import Outcome
 from llmbatch.core.errors import MalformedRowError, MissingKeyError
 from llmbatch.core.rows import Row
@@ -46,7 +47,13 @@ class Claims:
         """Whether a listed batch, which the board does not know, has to be looked at."""
         if account.api.has_labels or remote.id in self._others:
             return False
-        return is_first or bool(self._waiting(account, remote))
+        return is_first or self._is_late(account, remote) or bool(self._waiting(account, remote))
+
+    @staticmethod
+    def _is_late(account: Account, remote: RemoteBatch) -> bool:
+        """Whether it was made before the first listing, which did not show it, and no journal tells whose it is."""
+        since = account.looks_since
+        return since is not None and remote.created_at is not None and remote.created_at < since
 
     def _waiting(self, account: Account, remote: RemoteBatch) -> list[Chunk]:
         """Chunks whose create got no answer, and that may be this batch."""
@@ -80,6 +87,7 @@ class Claims:
                 if span is None:
                     self._others.add(remote.id)
                 else:
+                    self._tell_twice(account, remote, *span)
                     self._adopt(account, remote, Label(board.job, *span, 1, rows=remote.rows), is_certain=True)
             elif remote.rows in await self._counts_of(account):
                 self._adopt(account, remote, Label(board.job, 1, MAX_ROW, 1, rows=remote.rows), is_certain=False)
@@ -150,10 +158,32 @@ class Claims:
             run.record.step("created", owner, run.wall())
             return False
         if chunk.label.last == MAX_ROW:
+            self._tell_twice(account, remote, *span)
             chunk.label = Label(run.board.job, *span, 1, rows=remote.rows)
         chunk.is_ours_for_certain = True
         run.record.step("created", chunk, run.wall())
         return True
+
+    def _tell_twice(self, account: Account, remote: RemoteBatch, first: int, last: int) -> None:
+        """Say so if rows *first* to *last* of the batch were sent again, as no listing had shown it in time."""
+        run = self._run
+        again = [chunk for chunk in run.board.around(first, last) if self._is_made_since(account, chunk)]
+        if not again or not self._is_late(account, remote):
+            return
+        rows = min(remote.rows or last - first + 1, sum(chunk.label.rows or 0 for chunk in again))
+        run.emit(BatchLost(run.now(), remote.id, rows, "a batch was not listed until its rows had been sent again"))
+        run.tell(
+            "warning",
+            f"batch {remote.id} (lines {first} to {last}) was not listed before: up to {rows:,} of its rows were sent "
+            "again, and may be paid for twice",
+        )
+
+    @staticmethod
+    def _is_made_since(account: Account, chunk: Chunk) -> bool:
+        """Whether *chunk* was submitted by this run, after it had looked for those of earlier ones."""
+        since = account.looks_since
+        is_sent = chunk.state not in ("intent", "void") and chunk.label.last < MAX_ROW
+        return chunk.account == account.name and is_sent and since is not None and chunk.created_at >= since
 
     def _owner(self, chunk: Chunk, span: tuple[int, int]) -> Chunk:
         """The chunk whose rows the batch taken for *chunk* has: that one, or another without an answer."""

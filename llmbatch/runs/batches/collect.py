@@ -126,7 +126,7 @@ class Collector:
         await run.parts.writer.synced()
         self._written.pop(chunk.batch_id, None)
         if tally.stop is not None:
-            self._stop(chunk, tally.stop, tally)
+            self._stop(chunk, remote, tally.stop, tally)
             return "stopped"
         self._finish(chunk, remote, tally)
         is_unread = not tally.seen_any and not chunk.tokens
@@ -252,7 +252,7 @@ class Collector:
         """Whether the provider counts more answers than there were lines. Its counts may be too low, never too high."""
         return (remote.succeeded or 0) + (remote.failed or 0) > tally.answers + tally.edited and not remote.has_failed
 
-    def _stop(self, chunk: Chunk, outcome: Outcome, tally: _Tally) -> None:
+    def _stop(self, chunk: Chunk, remote: RemoteBatch, outcome: Outcome, tally: _Tally) -> None:
         """An operator must act: nothing is marked failed for it, and the next run sends the rows again."""
         run = self._run
         why = outcome.message or outcome.code
@@ -262,6 +262,7 @@ class Collector:
         chunk.move("void", run.wall())
         run.record.step("void", chunk, chunk.at, reason=reason)
         run.release(chunk, tally.written.cost)
+        self._tell(chunk, remote, tally)
         hint = outcome.hint or "correct it, then run the same command again: nothing was marked failed"
         run.parts.engine.stop(3, reason, hint=hint)
 
@@ -270,7 +271,19 @@ class Collector:
         chunk.move("collected", run.wall())
         run.record.step("collected", chunk, chunk.at)
         run.release(chunk, tally.written.cost)
-        written = tally.written
+        self._tell(chunk, remote, tally)
+        if tally.edited:
+            run.tell(
+                "warning",
+                f"{tally.edited:,} rows of batch {chunk.batch_id} were edited after they were submitted: their answers "
+                "are dropped, and they are sent again",
+            )
+        if tally.foreign:
+            run.tell("warning", f"{tally.foreign:,} lines of batch {chunk.batch_id} are of no row of it, and dropped")
+
+    def _tell(self, chunk: Chunk, remote: RemoteBatch, tally: _Tally) -> None:
+        """Tell the observers that the batch is over, and what it came to."""
+        run, written = self._run, tally.written
         rows = chunk.label.rows if chunk.label.rows is not None else remote.rows
         not_run = 0 if rows is None else max(0, rows - tally.answers - tally.edited)
         run.emit(
@@ -282,14 +295,6 @@ class Collector:
                 written.saved,
             )
         )
-        if tally.edited:
-            run.tell(
-                "warning",
-                f"{tally.edited:,} rows of batch {chunk.batch_id} were edited after they were submitted: their answers "
-                "are dropped, and they are sent again",
-            )
-        if tally.foreign:
-            run.tell("warning", f"{tally.foreign:,} lines of batch {chunk.batch_id} are of no row of it, and dropped")
 
 
 class _HeldLines:

@@ -75,6 +75,9 @@ class Account:
     plane: ControlPlane = field(default_factory=ControlPlane)
     queues: dict[str, Queue] = field(default_factory=dict)
     is_reconciled: bool = False
+    """Whether the batches of earlier runs are known, so that rows may be submitted."""
+    looks_since: float | None = None
+    """When its batches were first listed without a journal, in Unix time; None: they were not, or it has one."""
     next_poll: float = 0.0
 
 
@@ -90,6 +93,8 @@ class BatchParts:
     output_path: str
     limit: int | None
     finished: FinishedRows
+    had_runs: bool
+    """Whether the output was there before: an earlier run may have made batches."""
     sink: Sink
     writer: LineWriter
     exchanger: Exchanger
@@ -180,7 +185,7 @@ class BatchRun:
         distinct = 0 if account.api.has_labels else int(self.board.job, 16) % 97
         limits = usual_limits(self.options, account.family, None, less_rows=distinct)
         queue = self.queue_of(account, route)
-        return limits.scaled(queue.share, queue.room(self.queued(route)))
+        return limits.scaled(queue.share, queue.room(self.now(), self.queued(route)))
 
     def plane_failed(self, account: Account, error: ControlError) -> None:
         """A control call got no answer, or a bad one: only probes follow until one is answered."""

@@ -9,7 +9,7 @@ from llmbatch.runs.batches.board import LOST_SECONDS, Chunk
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.collect import Collector
 from llmbatch.runs.batches.context import Account, BatchRun
-from llmbatch.runs.batches.queue import QUEUE_FULL
+from llmbatch.runs.batches.queue import QUEUE_FULL, TOO_MANY_ROWS
 from llmbatch.runs.batches.submit import Submitter
 from llmbatch.runs.batches.validation import fail_named_rows
 
@@ -109,6 +109,8 @@ class Endings:
         if code in QUEUE_FULL:
             outcome = Outcome("throttled", scope="key", retry=True, code=code, message=message)
             self._submitter.queue_full(run.queue_of(account, chunk.label.route or ""), chunk, outcome)
+        elif code == TOO_MANY_ROWS and chunk.label.rows != 1:
+            run.queue_of(account, chunk.label.route or "").was_too_large()
         elif not await fail_named_rows(run, chunk, remote.errors):
             reason = f"batch {chunk.batch_id} failed as a whole: {message} ({code})"
             run.parts.engine.stop(

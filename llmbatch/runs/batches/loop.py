@@ -11,11 +11,13 @@ from decimal import Decimal
 from llmbatch.core.batch_events import BatchCancelled, BatchLost, BatchMoved, BatchSubmitted
 from llmbatch.core.events import Progress
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
-from llmbatch.runs.batches.board import LOST_SECONDS, Chunk, Seen
+from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, Seen
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
+from llmbatch.runs.batches.kin import tell_kin
 from llmbatch.runs.batches.names import read_label
+from llmbatch.runs.batches.queue import RUNNING
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 
@@ -26,9 +28,6 @@ _KEPT_SECONDS = 29 * 86_400.0
 
 _FIRST_LISTINGS = 4
 """Listings without a journal, as one may leave out batches while its pages move; one, if it has all uploaded files."""
-
-_RUNNING = frozenset({"in_progress", "running"})
-"""Statuses of batches that have passed the check of the queue."""
 
 _CANCEL_AGAIN = 600.0
 _INTERRUPT_SECONDS = 30.0
@@ -73,7 +72,7 @@ class BatchLoop:
                 reason, hint = self._submitter.capped
                 run.parts.engine.stop(4, reason, hint=hint)
                 break
-            if run.options.detach:
+            if run.options.detach and all(account.is_reconciled for account in run.accounts.values()):
                 run.parts.engine.stop(75, self._told_open(), hint="run the same command again to collect them")
                 break
             await run.parts.engine.pause(self._wait())
@@ -121,7 +120,7 @@ class BatchLoop:
         if not account.plane.is_well:
             return now >= account.plane.next_probe
         if not account.is_reconciled:
-            return True
+            return now >= account.next_poll
         watched = any(
             chunk.account == account.name and chunk.state in ("running", "sending", "ambiguous")
             for chunk in self._run.board.open
@@ -140,11 +139,13 @@ class BatchLoop:
         try:
             if is_first:  # before the listing, which may not show a batch yet whose file is there
                 orphans = [one async for one in account.api.orphans(f"llmbatch-{board.job}-", since)]
-            for _ in range(_FIRST_LISTINGS if is_first else 1):
+            for _ in range(_FIRST_LISTINGS if is_first and account.looks_since is None else 1):
                 listed += [
                     one
                     async for one in account.api.batches(since)
-                    if board.is_of_interest(one) or self._claims.is_wanted(account, one, is_first=is_first)
+                    if board.is_of_interest(one)
+                    or board.is_kin(one)
+                    or self._claims.is_wanted(account, one, is_first=is_first)
                 ]
                 found = {batch.input_file for batch in listed}
                 if account.api.has_files and all(file_id in found for file_id, _, _ in orphans):
@@ -164,6 +165,8 @@ class BatchLoop:
             run.plane_failed(account, error)
             return
         run.plane_answered(account)
+        if is_first and account.looks_since is None:
+            await tell_kin(run, account, listed)
         seen = board.see(listed, account.name, run.wall())
         self._tell_seen(account, seen)
         for file_id, name, created_at in orphans:
@@ -176,14 +179,33 @@ class BatchLoop:
             await self._look_for(account, chunk)
         for chunk in board.give_up_ambiguous(run.wall()):
             self._give_up(chunk)
-        if not account.is_reconciled:
+        if is_first and account.looks_since is None:
+            account.looks_since = run.wall()
+        if not account.is_reconciled and not self._looks_on(account):
             account.is_reconciled = True
-            if account.name not in self._listed and all(chunk.is_ours_for_certain for chunk in board.open):
+            if is_first and all(chunk.is_ours_for_certain for chunk in board.open):
                 run.record.note("listed", job=board.job, account=account.name, at=round(run.wall(), 3))
         account.next_poll = run.now() + self._interval(account)
 
+    def _looks_on(self, account: Account) -> bool:
+        """Whether batches may still appear: nothing but the listing can tell of those that an earlier run made."""
+        run, since = self._run, account.looks_since
+        if since is None or account.api.has_labels or not run.parts.had_runs:
+            return False
+        if run.wall() >= since + AMBIGUOUS_SECONDS:
+            return False
+        if run.wall() == since:
+            run.tell(
+                "info",
+                f"the journal of the batches of {account.label} is missing, and an earlier run may have made some: "
+                f"for {AMBIGUOUS_SECONDS / 60:.0f} minutes they are looked for, and no row is submitted",
+            )
+        return True
+
     def _interval(self, account: Account) -> float:
         run = self._run
+        if not account.is_reconciled:
+            return poll_interval(0.0, run.random.random(), account.family.least_poll_s)
         if self._is_cancelling or run.board.in_state("sending", "ambiguous"):
             return poll_interval(0.0, run.random.random(), account.family.least_poll_s)
         ages = [run.wall() - chunk.created_at for chunk in run.board.open if chunk.account == account.name]
@@ -203,18 +225,19 @@ class BatchLoop:
                 if chunk.state != "collected":
                     event = BatchSubmitted(
                         *(run.now(), remote.id, chunk.model or account.label, label.first, label.last),
-                        *(label.rows or remote.rows or 0, label.gen, False),
+                        *(label.rows or remote.rows or 0, label.gen, False, remote.created_at),
                     )
                     run.emit(event)
                 if chunk not in seen.adopted and chunk.is_ours_for_certain:
                     run.record.step("created", chunk, run.wall())
             done = None if remote.succeeded is None else remote.succeeded + (remote.failed or 0)
-            run.emit(BatchMoved(run.now(), remote.id, remote.status, done, remote.rows or label.rows))
+            rows = remote.rows or label.rows
+            run.emit(BatchMoved(run.now(), remote.id, remote.status, done, rows, remote.ended_at))
             queue = run.queue_of(account, label.route or "")
             if remote.is_ended and chunk.is_ours_for_certain:
                 run.record.step("ended", chunk, run.wall())
                 queue.has_moved(run.now())
-            elif remote.status in _RUNNING:
+            elif remote.status in RUNNING:
                 queue.took()
 
     async def _look_for(self, account: Account, chunk: Chunk) -> None:
@@ -264,8 +287,8 @@ class BatchLoop:
             return False
         try:
             plan = await self._submitter.plan(run.now())
-        except NotReconciled:
-            return True  # its batches are listed in the next step
+        except NotReconciled as error:
+            return run.now() >= error.account.next_poll  # its batches are listed in the next step, or looked for
         run.emit(Progress(run.now(), run.rows.rows_seen, None, exhausted=False))
         if plan is None or run.is_stopping():
             return False

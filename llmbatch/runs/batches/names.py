@@ -1,6 +1,6 @@
 """Names that need no memory: the job, the ``custom_id`` of a row, and the label of a batch.
 
-All follow from the input, the output's name and the settings, so that batches are found again by the provider's listing
+All follow from the input, the output's path and the settings, so that batches are found again by the provider's listing
 alone. The user's own ids never travel.
 """
 
@@ -13,8 +13,9 @@ from hashlib import sha256
 
 from llmbatch.core.raw_json import dumps
 
-__all__ = ["Label", "RowName", "custom_id", "job_name", "read_custom_id", "read_label", "route_name"]
+__all__ = ["Label", "RowName", "custom_id", "is_kin", "job_name", "read_custom_id", "read_label", "route_name"]
 
+_KIN_DIGITS = 5
 _ID = re.compile(r"lb-([0-9a-f]{10})-([0-9]{1,11})-([0-9a-f]{8})").fullmatch
 _FILE = re.compile(r"llmbatch-([0-9a-f]{10})-([0-9]{1,11})-([0-9]{1,11})-g([0-9]{1,6})\.jsonl").fullmatch
 
@@ -70,10 +71,16 @@ class Label:
         return all(a is None or b is None or a == b for a, b in zip(mine, theirs, strict=True))
 
 
-def job_name(*, base_url: str, endpoint: str, settings: str, first_hash: str, output: str) -> str:
-    """The job: 10 hexadecimal digits for what is sent where, and the base name of the output."""
-    text = dumps([base_url, endpoint, settings, first_hash, output])
-    return sha256(text.encode(errors="surrogatepass")).hexdigest()[:10]
+def job_name(*, base_url: str, endpoint: str, settings: str, first_hash: str, output: str, folder: str = "") -> str:
+    """The job: 5 hexadecimal digits for what is sent where and the base name of the output, then 5 for its *folder*."""
+    kin = [base_url, endpoint, settings, first_hash, output]
+    digits = (sha256(dumps(text).encode(errors="surrogatepass")).hexdigest() for text in (kin, [*kin, folder]))
+    return "".join(one[:_KIN_DIGITS] for one in digits)
+
+
+def is_kin(job: str, other: str) -> bool:
+    """Whether two jobs differ in the folder of their outputs only."""
+    return job != other and job[:_KIN_DIGITS] == other[:_KIN_DIGITS]
 
 
 def route_name(endpoint: str, model: str) -> str:

@@ -19,7 +19,7 @@ from llmbatch.inputs.input import Input
 from llmbatch.inputs.parallel_hash import identity
 from llmbatch.inputs.spool import Spool
 from llmbatch.providers.batches.families import BatchFamily, family_of
-from llmbatch.providers.batches.make import takes_request
+from llmbatch.providers.batches.make import obstacle_of
 from llmbatch.providers.resolve import Target
 from llmbatch.runs.batches.names import route_name
 from llmbatch.storage.filesystem import Filesystem
@@ -58,6 +58,8 @@ class BatchRow:
     route: str
     """As in labels: model and endpoint."""
     base: str
+    obstacle: str = ""
+    """What keeps it out of the batch API that its provider has; empty: nothing, or there is none."""
 
     @property
     def tokens(self) -> int:
@@ -78,13 +80,15 @@ def bind(provider: BatchProvider, row: Row) -> BatchRow:
     request = provider.request(row, route)
     base = control_base(request.url)
     family = family_of(target.provider.name, request.endpoint, request.url)
+    obstacle = "" if family is None else obstacle_of(family, request)
     return BatchRow(
         row,
         request,
-        family if family is not None and takes_request(family, request) else None,
+        None if obstacle else family,
         f"{base} {route.account}",
         route_name(request.endpoint, route.model or route.label),
         base,
+        obstacle,
     )
 
 

@@ -19,7 +19,7 @@ from llmbatch.money.price import batch_price
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import batch_journal_path
 from llmbatch.providers.batches.families import providers_with_batches
-from llmbatch.runner.options import RunOptions
+from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.batches.context import BatchParts, BatchRun
 from llmbatch.runs.batches.loop import BatchLoop
@@ -32,6 +32,7 @@ from llmbatch.runs.file_options import OpenFiles
 from llmbatch.runs.make_provider import ProviderArguments
 from llmbatch.runs.spending import spent_by_lines
 from llmbatch.storage.batch_journal import BatchJournal
+from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
 
 if TYPE_CHECKING:
     from llmbatch.runs.open_runs import OpenRun
@@ -51,10 +52,9 @@ def check_batch_options(
         UsageError: what, and what to type instead.
     """
     if options.via != "batch":
-        given = {"deadline": options.deadline is not None, "detach": options.detach}
-        for name, is_given in given.items():
-            if is_given:
-                raise UsageError(f"--{name} is for batch APIs, and rows are sent live", hint="add --via batch")
+        for name in options.given_for_batches:
+            flag = RUN_OPTIONS[name].flag
+            raise UsageError(f"{flag} is for batch APIs, and rows are sent live", hint="add --via batch")
         return
     if model is not None and not isinstance(model, str):
         raise UsageError("via='batch' needs a provider's batch API, and a function is given", hint="leave via out")
@@ -85,7 +85,7 @@ def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int |
             hint="save it to a file first",
         )
     first: BatchRow | None = None
-    other = ""
+    other = obstacle = ""
     with contextlib.closing(rows.peek(limit)) as items:
         for item in itertools.islice(items, _FEW_ROWS):
             try:
@@ -103,9 +103,14 @@ def check_batch_rows(provider: Provider, rows: Input, name: str, *, limit: int |
             if row is None:
                 continue
             if row.family is None:
-                other = other or f"{row.request.route.label} ({row.request.endpoint})"
+                other, obstacle = other or f"{row.request.route.label} ({row.request.endpoint})", row.obstacle
                 continue
             first = first or row
+    if first is None and obstacle:
+        raise UsageError(
+            f"no row can go into a batch of {other}: its batches do not take {obstacle}",
+            hint=f"leave that out of the rows; or {_LIVE}",
+        )
     if first is None and other:
         raise UsageError(
             f"there is no batch API for {other}",
@@ -130,7 +135,7 @@ def check_batch_price(prices: Prices, options: RunOptions, first: BatchRow | Non
         )
 
 
-def job_of(rows: Input, first: BatchRow | None, output: str) -> str:
+def job_of(rows: Input, first: BatchRow | None, output: str, disk: Filesystem = FILESYSTEM) -> str:
     """The name of the job of *rows* with this output."""
     with contextlib.closing(rows.peek(1)) as items:
         item = next(items, None)
@@ -140,6 +145,7 @@ def job_of(rows: Input, first: BatchRow | None, output: str) -> str:
         settings="" if first is None else first.request.settings,
         first_hash="" if item is None else item.hash,
         output=Path(output).name,
+        folder=str(Path(disk.real_path(output)).parent),
     )
 
 
@@ -195,6 +201,7 @@ class BatchPhase:
             output_path=files.output_path,
             limit=files.limit,
             finished=files.output.finished,
+            had_runs=not files.output.is_new,
             sink=sink,
             writer=files.writer,
             exchanger=exchanger,
@@ -203,7 +210,7 @@ class BatchPhase:
             wall=exchanger.wall,
         )
         try:
-            job = job_of(files.rows, self._first, files.output_path)
+            job = record.own_job(job_of(files.rows, self._first, files.output_path, files.disk))
             batches = BatchRun(parts, record.board(job), record)
             self._source.is_done = batches.written.__contains__
             if files.is_afresh:

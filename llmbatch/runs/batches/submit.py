@@ -20,7 +20,7 @@ from llmbatch.runs.batches.board import Chunk
 from llmbatch.runs.batches.chunks import ChunkBuilder
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.names import Label, custom_id
-from llmbatch.runs.batches.queue import QUEUE_FULL, Queue
+from llmbatch.runs.batches.queue import QUEUE_FULL, RUNNING, Queue, says_too_many
 from llmbatch.runs.batches.rows import BatchRow, bind
 
 __all__ = ["Plan", "Submitter"]
@@ -116,7 +116,7 @@ class Submitter:
         if account is None:
             return True
         queue = self._run.queue_of(account, route)
-        return queue.may_submit(now) and queue.room(self._run.queued(route)) != 0
+        return queue.may_submit(now, self._run.queued(route))
 
     async def _scan(self, route: str | None, start: int) -> Plan | None:
         """Look at rows from *start* on, until a chunk of *route* (None: of a new one) is full."""
@@ -220,6 +220,7 @@ class Submitter:
         run.record.step("intent", chunk, wall)
         board.chunks.append(chunk)
         run.parts.money.reserve(plan.most)
+        run.queue_of(account, plan.route).sent(builder.tokens)
         try:
             chunk.file_id, is_ready = await account.api.upload(label.file_name, lines)
             is_ready = is_ready or await self._is_processed(account, chunk.file_id)
@@ -248,7 +249,8 @@ class Submitter:
         chunk.created_at = remote.created_at or chunk.created_at
         board.update(chunk, remote, run.wall())
         run.record.step("created", chunk, run.wall())
-        run.emit(BatchSubmitted(*(run.now(), remote.id, chunk.model, label.first, label.last, builder.rows, label.gen)))
+        place = (chunk.model, label.first, label.last, builder.rows, label.gen)
+        run.emit(BatchSubmitted(run.now(), remote.id, *place, created_at=remote.created_at))
         return "created"
 
     async def _is_processed(self, account: Account, file_id: str) -> bool:
@@ -287,7 +289,8 @@ class Submitter:
         if outcome.verdict == "throttled" or outcome.code in QUEUE_FULL:
             self.queue_full(queue, chunk, outcome)
             return "waiting"
-        if outcome.status == _TOO_LARGE and plan.builder.rows > 1:
+        is_too_large = outcome.status == _TOO_LARGE or (error.is_refusal and says_too_many(outcome.message))
+        if is_too_large and plan.builder.rows > 1:
             queue.was_too_large()
             return "waiting"
         if error.is_refusal and not error.may_have_arrived:
@@ -300,8 +303,14 @@ class Submitter:
     def queue_full(self, queue: Queue, chunk: Chunk, outcome: Outcome) -> None:
         """The provider's queue had no room for *chunk*."""
         run = self._run
-        has_own = any(one.state == "running" and one.label.route == chunk.label.route for one in run.board.open)
-        queue.was_full(run.now(), outcome.message, has_own=has_own, chunk_tokens=chunk.tokens)
+        own = [one for one in run.board.in_state("running") if one.label.route == chunk.label.route]
+        taken = sum(
+            one.tokens
+            for one in own
+            if one.created_at < chunk.created_at or (one.remote is not None and one.remote.status in RUNNING)
+        )
+        message = outcome.message
+        queue.was_full(run.now(), message, has_own=bool(own), chunk_tokens=chunk.tokens, taken_tokens=taken)
         if outcome.retry_after is not None:
             queue.not_before = max(queue.not_before, run.now() + outcome.retry_after)
         wait = queue.not_before - run.now()
