@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
-__all__ = ["ACCOUNT", "ADDRESS", "GATEWAY", "KEY", "LATER", "MODEL", "NETWORK", "NO_QUOTA", "PAY", "REGION", "RENEW"]
+from collections.abc import Iterable
+
+__all__ = [
+    "ACCOUNT",
+    "ADDRESS",
+    "GATEWAY",
+    "KEY",
+    "LATER",
+    "MODEL",
+    "NETWORK",
+    "NO_QUOTA",
+    "PAY",
+    "REGION",
+    "RENEW",
+    "hint_for_key",
+]
 
 PAY = "add credit or raise the spending limit at the provider, then run the same command again"
 LATER = "the limit ends by itself: run the same command again later, or raise it at the provider"
@@ -32,3 +47,13 @@ ADDRESS = (
     "check the base URL: it should be the address of the API itself, such as https://host/v1; "
     "or choose another wire format with --endpoint"
 )
+
+_NO_KEYS = frozenset({"content-type", "accept", "accept-encoding", "user-agent", "anthropic-version"})
+"""Headers of every request, in lower case."""
+
+
+def hint_for_key(headers: Iterable[str]) -> str:
+    """:data:`KEY`, or what sends a key where the names of the request's *headers* show that none was sent."""
+    if any(name.lower() not in _NO_KEYS for name in headers):
+        return KEY
+    return "no key was sent: name the environment variable that holds it (--api-key-env NAME)"

@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.faults import classify_fault
+from llmbatch.classify.hints import KEY, hint_for_key
 from llmbatch.classify.rate_headers import read_rate_limits
 from llmbatch.classify.stated_limits import read_stated_limits
 from llmbatch.core.calls import Outcome, Reply, Request, Route
@@ -337,7 +338,8 @@ class HttpProvider:
 
     def judge(self, request: Request, reply: Reply) -> Outcome:
         """Classify *reply*, the answer to *request* as it came, or as a line of a batch's results holds it."""
-        return classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+        outcome = classify_reply(reply, endpoint=request.endpoint, mask=self._resolver.mask, asked=request.body)
+        return outcome if outcome.hint != KEY else replace(outcome, hint=hint_for_key(request.headers))
 
     def target_of(self, row: Row, route: Route) -> Target:
         """Where *row* goes on *route*, one of its :meth:`routes`: URL, headers, provider.

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from e2e_recorder import Arrival, Recorder, answer
@@ -164,6 +164,29 @@ async def test_a_404_whose_likely_cause_is_another_names_that_first(
     assert (summary.exit_code, summary.failed) == (3, 0)
     assert summary.advice.startswith("check the model's name and access to it, and the base URL (a missing /v1?)")
     assert "--endpoint" in summary.advice
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({}, "no key was sent: name the environment variable that holds it (--api-key-env NAME)"),
+        ({"api_key_env": "OPENAI_API_KEY"}, "check the API key: is it set, complete, not revoked"),
+        ({"headers": {"X-Gateway-Key": "$OPENAI_API_KEY"}}, "check the API key: is it set, complete, not revoked"),
+    ],
+    ids=["none", "named", "in a header"],
+)
+async def test_a_key_that_was_not_sent_was_to_be_checked(
+    tmp_path: Path, server: Recorder, settings: dict[str, Any], hint: str
+) -> None:
+    """A server of one's own gets no key unless its variable is named, also where one is set."""
+    server.respond = lambda _: (401, b'{"error": {"message": "Missing API key", "code": "invalid_api_key"}}')
+    environ = {"OPENAI_API_KEY": "sk-0123456789abcdef"}
+
+    runner = BatchRunner("m", base_url=server.url, environ=environ, **settings)
+    summary = await runner.run(inputs(tmp_path, 3))
+
+    assert (summary.exit_code, summary.failed) == (3, 0)
+    assert summary.advice.startswith(hint)
 
 
 class Notices:

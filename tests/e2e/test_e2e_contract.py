@@ -22,9 +22,9 @@ KEY = "sk-contract/SECRET+123"
 GOOD = b'{"prompt":"good"}'
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.slow,  # each test starts the command at least once, which takes a third of a second
     pytest.mark.traced,
-]  # each test starts the command at least once, which takes a third of a second
+]
 
 
 @pytest.fixture
