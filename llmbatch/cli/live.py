@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from llmbatch.cli.event_loop import raise_file_limit
 from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.server import ControlServer
 from llmbatch.control.unix_socket import HAS_SOCKETS
@@ -18,6 +17,7 @@ from llmbatch.outputs.deferred import control_path
 from llmbatch.report.stats import RunStats
 from llmbatch.runner.control import parse_setting
 from llmbatch.runs.batch_runner import BatchRunner
+from llmbatch.runs.event_loop import raise_file_limit
 
 __all__ = ["KEYS_HELP", "LiveControl"]
 
