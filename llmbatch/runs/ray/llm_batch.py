@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, TypeVar, Unpack
+from typing import Any, Final, Unpack
 
 from llmbatch.core.errors import StoppedError, UsageError
 from llmbatch.core.events import CallEnded, Event
@@ -18,8 +18,6 @@ from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.runs.keyword_types import Keywords
 
 __all__ = ["LLMBatch"]
-
-BatchT = TypeVar("BatchT")
 
 _log = logging.getLogger("llmbatch.ray")
 
@@ -68,7 +66,8 @@ class LLMBatch:
     it is deferred), ``model``, ``finish_reason``, ``retry_after`` (s), ``cost_usd``, ``latency_s``, ``input_tokens``,
     ``output_tokens``, ``attempts``, and with a schema ``parsed`` (JSON). A name that the data set has already gets the
     prefix ``result_``. Rows are made as those of a table: of columns called ``prompt`` or ``messages``, by
-    ``prompt_column``, or by ``template``. Batches may be NumPy (the default), pandas or pyarrow.
+    ``prompt_column``, or by ``template``. Batches may be pyarrow, pandas, or NumPy (the default), in which
+    no value is ``""`` or NaN.
 
     Each batch is a run of its own, and Ray has up to four of an actor at a time: ``concurrency`` requests are in flight
     for each. They share circuits, rates and ``max_cost`` in the actor; ``shared="ray:NAME"`` shares them between all
@@ -99,7 +98,7 @@ class LLMBatch:
     def __repr__(self) -> str:
         return f"<LLMBatch{f' stopped: {self._refused}' if self._refused else ''}>"
 
-    async def __call__(self, batch: BatchT) -> AsyncIterator[BatchT]:
+    async def __call__(self, batch: object) -> AsyncIterator[object]:
         """Send the rows of *batch*, and yield it once, with the columns of the results.
 
         Raises:
@@ -177,19 +176,33 @@ def _columns_of(results: Sequence[Result[Any, Any]], *, has_schema: bool) -> dic
 
 
 def _with_columns(batch: Any, columns: Mapping[str, list[object]]) -> Any:
-    """*batch* with more columns. Their types are the same in every batch, whatever their values."""
+    """*batch* with more columns; a table of pyarrow for a DataFrame.
+
+    Their types are the same in every batch, also where a column has no value: else Ray, which looks at the values,
+    would write files that cannot be read together.
+    """
     there = set(getattr(batch, "column_names", None) or batch)
-    named = {f"{_PREFIX}{name}" if name in there else name: (name, values) for name, values in columns.items()}
-    if hasattr(batch, "append_column"):
+    named = [
+        (f"{_PREFIX}{name}" if name in there else name, _kind_of(name), values) for name, values in columns.items()
+    ]
+    if not isinstance(batch, Mapping):
         import pyarrow
 
-        for shown, (name, values) in named.items():
-            batch = batch.append_column(shown, pyarrow.array(values, getattr(pyarrow, _type_of(name))()))
-        return batch
-    if hasattr(batch, "assign"):
-        return batch.assign(**{shown: values for shown, (_, values) in named.items()})
-    return {**batch, **{shown: values for shown, (_, values) in named.items()}}
+        table = batch if hasattr(batch, "append_column") else pyarrow.Table.from_pandas(batch, preserve_index=False)
+        types = {"text": pyarrow.string(), "number": pyarrow.float64(), "count": pyarrow.int64()}
+        for name, kind, values in named:
+            table = table.append_column(name, pyarrow.array(values, types[kind]))
+        return table
+    import numpy
+
+    added: dict[str, Any] = {}
+    for name, kind, values in named:
+        if kind == "text":
+            added[name] = numpy.array(["" if value is None else value for value in values], dtype=object)
+        else:
+            added[name] = numpy.array([numpy.nan if value is None else value for value in values], dtype=float)
+    return {**batch, **added}
 
 
-def _type_of(column: str) -> str:
-    return "float64" if column in _NUMBERS else "int64" if column in _COUNTS else "string"
+def _kind_of(column: str) -> str:
+    return "number" if column in _NUMBERS else "count" if column in _COUNTS else "text"
