@@ -14,6 +14,7 @@ from llmbatch.core.errors import LlmbatchError, UsageError
 from llmbatch.display.status_read import refuse_moved_run
 from llmbatch.report.summary import Summary
 from llmbatch.runs.event_loop import run_in_loop
+from llmbatch.runs.ray.cluster import LOCAL
 from llmbatch.runs.ray.run import RayRun
 
 __all__ = ["run_on_ray"]
@@ -60,4 +61,6 @@ async def _run(settings: Settings, job: RayRun, command: str) -> tuple[Summary, 
     async with contextlib.AsyncExitStack() as stack:
         show = await stack.enter_async_context(showing(settings, job.output, command, job.stats))
         stack.enter_context(stop_on_signals(job, show.say))
+        where = "starting Ray on this machine" if job.address == LOCAL else f"joining the Ray cluster at {job.address}"
+        show.say(where, "info")
         return await job.run(show.emit, show.started)

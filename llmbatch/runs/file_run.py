@@ -299,6 +299,10 @@ class FileRun:
         cap = self.costs.cap
         return None if cap is None else cap.limit - cap.spent
 
+    def abandon(self) -> None:
+        """Remove an output that was not there before, if it has no line."""
+        self._output.remove_if_new()
+
     async def collect(self) -> tuple[int, int, int]:
         """Take in the parts that processes have written beside the output, and list the rows that wait.
 

@@ -52,4 +52,8 @@ class SplitRunner(BatchRunner):
                 shape=arguments.shape,
                 needs_key=needs_key,
             )
-            yield files
+            try:
+                yield files
+            except BaseException:
+                files.abandon()
+                raise

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,8 @@ def start(tmp_path: Path, quiet_ray: dict[str, str]) -> Iterator[Callable[..., s
     """``start(*arguments)`` starts ``llmbatch run rows.jsonl … -o out.jsonl`` and gives the process."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def launch(*arguments: str, **variables: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "llmbatch", "run", "rows.jsonl", "-o", "out.jsonl", *arguments]
+    def launch(*arguments: str, before: Sequence[str] = (), **variables: str) -> subprocess.Popen[bytes]:
+        command = [*before, sys.executable, "-m", "llmbatch", "run", "rows.jsonl", "-o", "out.jsonl", *arguments]
         process = subprocess.Popen(
             command,
             cwd=tmp_path,

@@ -10,7 +10,7 @@ from llmbatch.workers.messages import Failed, Happened, Told, shifted
 def told(at: float) -> Told:
     stats = ProcessStats()
     stats.observe(RunStarted(at, "in.jsonl", "out.jsonl", 2, 0, 0, 10))
-    stats.observe(CallSent(at + 1.0, "m", 1, False, 1))
+    stats.observe(CallSent(at + 1.0, "m", 1, 1, False))
     stats.observe(CallEnded(at + 2.0, "m", 1, False, "success", "", "", 200, 1.0, 3, 4, 1))
     stats.observe(Progress(at + 2.0, 1, 0.5, False))
     return Told(stats.state())
@@ -29,8 +29,8 @@ def test_counts_of_another_clock_are_as_those_of_this_one() -> None:
 def test_events_keep_their_durations() -> None:
     """Only instants move."""
     assert shifted(Happened(Notice(5.0, "info", "x")), 10.0) == Happened(Notice(15.0, "info", "x"))
-    began = Happened(OutageStarted(9.0, "m", 7.0, "503", ""))
-    assert shifted(began, -2.0) == Happened(OutageStarted(7.0, "m", 5.0, "503", ""))
+    began = Happened(OutageStarted(9.0, "m", 7.0, "503"))
+    assert shifted(began, -2.0) == Happened(OutageStarted(7.0, "m", 5.0, "503"))
     assert shifted(Happened(OutageEnded(9.0, "m", 7.0, 2.0)), 1.0) == Happened(OutageEnded(10.0, "m", 8.0, 2.0))
 
 

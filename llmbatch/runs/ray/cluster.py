@@ -116,13 +116,14 @@ class _Connection:
         """
         where = f"{flag} {self._address or 'auto'}"
         self._thread.start()
-        done, _ = await asyncio.wait([asyncio.wrap_future(self._joined)], timeout=_CONNECT_S)
-        if not done:
+        joined = asyncio.wrap_future(self._joined)
+        await asyncio.wait([joined], timeout=_CONNECT_S)
+        if not joined.done():
             raise UsageError(
                 f"{where}: no Ray cluster answers there",
                 hint="name the address that ray status shows on the head node, and check that this machine reaches it",
             )
-        error = self._joined.exception()
+        error = joined.exception()
         if error is not None:
             raise _refused(error, where) from error
 

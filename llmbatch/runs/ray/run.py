@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import anyio
 
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError
 from llmbatch.core.events import Event, RunEnded
@@ -41,6 +43,8 @@ __all__ = ["RayRun"]
 _SHARDS_PER_WORKER: Final = 4
 """More shards than workers: whoever is done takes another, and a worker that is lost leaves less behind."""
 
+_STOPPED: Final = 130
+
 _SEEN_NAME: Final = ".part-00000-of-00000.jsonl.status.json"
 """Called like a file beside a part, so that the next run removes one that a kill has left."""
 
@@ -52,7 +56,7 @@ _LEAST_ROWS: Final = 20
 class RayRun:
     """One run by *workers* actors. *keywords* are those of :class:`~llmbatch.BatchRunner`; ``stats`` fold the run.
 
-    May be run once. :meth:`stop` may be called on the event loop of :meth:`run`.
+    May be run once. Call :meth:`stop` on the event loop of :meth:`run`, while that goes on.
     """
 
     address: str | None
@@ -66,17 +70,20 @@ class RayRun:
     """What the address is called, for messages."""
     stats: FoldedStats = field(init=False)
     _fleet: RayFleet | None = field(init=False, default=None)
-    _asked: list[tuple[int | None, bool]] = field(init=False, default_factory=list)
+    _joining: anyio.CancelScope | None = field(init=False, default=None)
+    _signal: int | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.stats = FoldedStats(self.workers)
         _check(self)
 
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
-        """Let requests in flight finish (30 s at most); with *now*, stop at once."""
-        self._asked.append((signal, now))
+        """Let requests in flight finish (30 s at most); with *now*, or before any is sent, stop at once."""
+        self._signal = signal if signal is not None else 2
         if self._fleet is not None:
             self._fleet.stop(signal=signal, now=now)
+        elif self._joining is not None:
+            self._joining.cancel()
 
     async def run(
         self, emit: Callable[[Event], None], on_start: Callable[[], None] = lambda: None
@@ -91,25 +98,64 @@ class RayRun:
         """
         runner = SplitRunner(**{**self.keywords, "shared": None, "display": False})
         max_cost = runner.options.max_cost
-
+        news = News(self.stats, lambda event: emit(as_whole(event, max_cost)))
         async with (
             runner.open_files(self.input, self.output, self.files, needs_key=False) as files,
-            connected(self.address, self.flag) as ray,
-            _coordinator(ray, self.keywords.get("shared")) as shared,
+            contextlib.AsyncExitStack() as stack,
         ):
-            started = files.started(runner.options)
-            jobs = self._jobs(runner.options, shared, started.total_rows)
-            self.stats.expect(len(jobs))
-            emit(started)
+            if files.is_complete:
+                endings = [Ending(0, 0)]
+            elif files.left_usd is not None and files.left_usd <= 0:
+                endings = [Ending(0, 4)]
+            else:
+                endings = [Ending(0, _STOPPED)]  # if it is stopped while it joins
+                with anyio.CancelScope() as self._joining:
+                    self._fleet = await self._join(stack, files, runner.options, news)
+            emit(files.started(runner.options))
             on_start()
-            try:
-                endings = await self._send(ray, files, jobs, lambda event: emit(as_whole(event, max_cost)))
-            except BaseException as error:
-                code, reason = (2, error.message) if isinstance(error, UsageError) else (130, "the run was canceled")
-                emit(RunEnded(asyncio.get_running_loop().time(), code, reason, 0))
-                raise
-            signal = None if self._fleet is None else self._fleet.signal
-            return await conclude_parts(files, self.stats, emit, endings, signal=signal, max_cost=max_cost)
+            if self._fleet is not None:
+                try:
+                    endings = await self._fleet.run()
+                except BaseException:
+                    emit(RunEnded(asyncio.get_running_loop().time(), _STOPPED, "the run was canceled", 0))
+                    raise
+            return await conclude_parts(files, self.stats, emit, endings, signal=self._signal, max_cost=max_cost)
+
+    async def _join(
+        self, stack: contextlib.AsyncExitStack, files: FileRun, options: RunOptions, news: News
+    ) -> RayFleet:
+        """Join the cluster, which *stack* leaves, and start the actors.
+
+        Raises:
+            UsageError: there is no such cluster, or an actor cannot work.
+        """
+        ray = await stack.enter_async_context(connected(self.address, self.flag))
+        shared = await stack.enter_async_context(_coordinator(ray, self.keywords.get("shared")))
+        jobs = self._jobs(options, shared, files.started(options).total_rows)
+        self.stats.expect(len(jobs))
+        folder = parts_beside(self.output)
+        folder.mkdir(exist_ok=True)
+        actors = ray.remote(RowWorker).options(
+            num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=4, scheduling_strategy="SPREAD"
+        )
+        flights = int(jobs[0].keywords["concurrency"])
+        fleet = RayFleet(
+            ray,
+            lambda: actors.remote(str(Path.cwd()), flights),
+            self.workers,
+            jobs,
+            news,
+            purse=None if files.left_usd is None else Purse(files.left_usd),
+            spent=lambda number: spent_on(str(folder / part_name(jobs[number].shard)), FILESYSTEM),
+        )
+        try:
+            await self._check_sight(fleet, jobs[0].input, folder)
+        except BaseException:
+            fleet.close()
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise
+        return fleet
 
     def _jobs(self, options: RunOptions, shared: str, rows: int | None) -> list[ShardJob]:
         """The shards, each with a worker's part of what limits the whole."""
@@ -133,40 +179,6 @@ class RayRun:
             ShardJob(source, folder, Shard(index, count), keywords, files, self.verbose)
             for index in range(1, count + 1)
         ]
-
-    async def _send(
-        self, ray: Any, files: FileRun, jobs: Sequence[ShardJob], emit: Callable[[Event], None]
-    ) -> list[Ending]:
-        if files.is_complete:
-            return [Ending(number, 0) for number in range(len(jobs))]
-        left = files.left_usd
-        if left is not None and left <= 0:
-            return [Ending(number, 4) for number in range(len(jobs))]
-        folder = parts_beside(self.output)
-        folder.mkdir(exist_ok=True)
-        actors = ray.remote(RowWorker).options(
-            num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=4, scheduling_strategy="SPREAD"
-        )
-        flights = int(jobs[0].keywords["concurrency"])
-        self._fleet = fleet = RayFleet(
-            ray,
-            lambda: actors.remote(str(Path.cwd()), flights),
-            self.workers,
-            jobs,
-            News(self.stats, emit),
-            purse=None if left is None else Purse(left),
-            spent=lambda number: spent_on(str(folder / part_name(jobs[number].shard)), FILESYSTEM),
-        )
-        try:
-            await self._check_sight(fleet, jobs[0].input, folder)
-        except BaseException:
-            fleet.close()
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-            raise
-        for signal, now in self._asked:
-            fleet.stop(signal=signal, now=now)
-        return await fleet.run()
 
     async def _check_sight(self, fleet: RayFleet, source: str, folder: Path) -> None:
         """Check that all actors see the input, and the folder of the parts: by a file that is made there.
