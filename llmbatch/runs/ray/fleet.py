@@ -189,7 +189,12 @@ class RayFleet:
         """Run shard *number* on an actor, again as often as that is killed, until the run has ended by itself."""
         loop = asyncio.get_running_loop()
         while True:
-            ending = await self._once(place, number)
+            try:
+                ending = await self._once(place, number)
+            except Exception as error:  # noqa: BLE001 - such as an argument that cannot be sent
+                ending = Ending(
+                    number, 70, failure=Failed(f"a worker cannot be used: {_first_line(error)}", "report it", 70)
+                )
             self._news.gone(number, has_ended=ending is not None)
             if ending is not None:
                 return ending
@@ -253,8 +258,12 @@ class RayFleet:
 
 
 def _not_started(error: Exception) -> UsageError:
-    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return UsageError(
-        f"--ray: a worker cannot start: {first:.300}",
+        f"--ray: a worker cannot start: {_first_line(error)}",
         hint="install llmbatch in the environment of every node, in the same version as here",
     )
+
+
+def _first_line(error: Exception) -> str:
+    lines = (line.strip() for line in str(error).splitlines() if line.strip())
+    return f"{type(error).__name__}: {next(lines, '')[:300]}"
