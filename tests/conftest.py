@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 import threading
 from collections.abc import Generator
+from pathlib import Path
 
+import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
+
+import llmbatch
+
+ROOT = Path(__file__).parents[1]
 
 settings.register_profile(
     "fixed", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -76,8 +85,31 @@ def leave_slow_tests_untraced(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Let the garbage collector look at what tests make, not at the thousands of tests: each collection took 0.2 s."""
+    if is_measured():
+        import_all_modules()
     gc.collect()
     gc.freeze()
+
+
+def is_measured() -> bool:
+    """Whether coverage traces this process."""
+    return coverage.Coverage.current() is not None
+
+
+def import_all_modules() -> None:
+    """Import what commands import late: an untraced test may be the first to need a module."""
+    for module in pkgutil.walk_packages(llmbatch.__path__, "llmbatch."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # of an extra that is not installed
+                importlib.import_module(module.name)
+
+
+@pytest.fixture(autouse=True)
+def trace_child_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have coverage trace also the processes that a test marked `traced` starts, by the hook that it has installed."""
+    if is_measured() and request.node.get_closest_marker("traced"):
+        monkeypatch.setenv("COVERAGE_PROCESS_START", str(ROOT / "pyproject.toml"))
+        monkeypatch.setenv("COVERAGE_FILE", str(ROOT / ".coverage"))
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -7,7 +7,7 @@ imported when their command runs.
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -26,8 +26,11 @@ from llmbatch.cli.help_texts import (
     ROOT_EPILOG,
     RUN_HELP,
     SET_EPILOG,
+    SHORT_HELP,
     VIEW_EPILOG,
 )
+from llmbatch.cli.numbers import PORT, number_option
+from llmbatch.cli.sim_commands import sim_serve
 
 __all__ = ["build_app"]
 
@@ -36,29 +39,58 @@ _NAMES = {"help_option_names": ["-h", "--help"]}
 
 def build_app() -> typer.core.TyperGroup:
     """The command tree, ready for ``main(standalone_mode=False)``; a command's return value is its exit code."""
-    app = _group("Run large batches of LLM prompts; an outage of the provider costs no row.", epilog=ROOT_EPILOG)
+    app = _group("Run large batches of LLM prompts that survive provider outages.", epilog=ROOT_EPILOG)
     app.callback(invoke_without_command=True)(_root)
     app.command("run", help=RUN_HELP)(_deferred)
     app.command("check", help=CHECK_HELP)(_deferred)
     app.command("status", cls=PlainCommand, context_settings=_NAMES)(_status)
     app.command("failed", cls=PlainCommand, context_settings=_NAMES)(_failed)
-    app.command("report", cls=PlainCommand, context_settings=_NAMES, epilog=REPORT_EPILOG)(_report)
-    app.command("view", cls=PlainCommand, context_settings=_NAMES, epilog=VIEW_EPILOG)(_view)
-    app.command("export", cls=UnconvertedCommand, context_settings=_NAMES, epilog=EXPORT_EPILOG)(_export)
-    app.command("merge", cls=UnconvertedCommand, context_settings=_NAMES, epilog=MERGE_EPILOG)(_merge)
+    app.command(
+        "report",
+        cls=PlainCommand,
+        context_settings=_NAMES,
+        epilog=REPORT_EPILOG,
+    )(_report)
+    app.command(
+        "view",
+        cls=PlainCommand,
+        context_settings=_NAMES,
+        epilog=VIEW_EPILOG,
+    )(_view)
+    app.command(
+        "export",
+        cls=UnconvertedCommand,
+        context_settings=_NAMES,
+        epilog=EXPORT_EPILOG,
+    )(_export)
+    app.command(
+        "merge",
+        cls=UnconvertedCommand,
+        context_settings=_NAMES,
+        epilog=MERGE_EPILOG,
+    )(_merge)
     app.command("pause", cls=PlainCommand, context_settings=_NAMES)(pause)
     app.command("resume", cls=PlainCommand, context_settings=_NAMES)(resume)
-    app.command("set", cls=PlainCommand, context_settings=_NAMES, epilog=SET_EPILOG)(set_options)
+    app.command(
+        "set",
+        cls=PlainCommand,
+        context_settings=_NAMES,
+        epilog=SET_EPILOG,
+    )(set_options)
     app.command("drain", cls=PlainCommand, context_settings=_NAMES)(drain)
     app.command("convert", help=CONVERT_HELP)(_deferred)
-    app.command("trust", cls=PlainCommand, context_settings=_NAMES)(_trust)
-    sim = _group("The simulated provider: try llmbatch, or any client, against an outage.")
+    app.command(
+        "trust",
+        cls=PlainCommand,
+        context_settings=_NAMES,
+    )(_trust)
+    sim = _group("Simulate a provider and its outages.")
     sim.callback(invoke_without_command=True)(_needs_command)
-    sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(_sim_serve)
+    sim.command("serve", cls=PlainCommand, context_settings=_NAMES)(sim_serve)
     sim.command("drill", help=DRILL_HELP)(_deferred)
     sim.command("scenarios", cls=PlainCommand, context_settings=_NAMES)(_sim_scenarios)
     app.add_typer(sim, name="sim")
-    batch = _group("The batches of a run at the provider (llmbatch run --via batch).")
+    batch = _group("List, cancel or adopt the batches of a run.")
     batch.callback(invoke_without_command=True)(_needs_command)
     batch.command("list", cls=PlainCommand, context_settings=_NAMES)(_batch_list)
     batch.command("cancel", cls=PlainCommand, context_settings=_NAMES)(_batch_cancel)
@@ -74,7 +106,16 @@ def build_app() -> typer.core.TyperGroup:
     sim_command = command.commands["sim"]
     assert isinstance(sim_command, PlainGroup)  # noqa: S101
     sim_command.deferred = {"drill": _build_drill}
+    for path, text in SHORT_HELP.items():
+        _find(command, path).short_help = text
     return command
+
+
+def _find(group: PlainGroup, path: str) -> Any:
+    """The command at *path*, its words, below *group*."""
+    name, _, rest = path.partition(" ")
+    found = group.commands[name]
+    return _find(found, rest) if isinstance(found, PlainGroup) and rest else found
 
 
 def _deferred() -> None:
@@ -186,11 +227,12 @@ def _report(
 def _view(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[OUTPUT|INPUT|FOLDER]...", help="Outputs, and folders of outputs. Default: this folder."
-        ),
+        typer.Argument(metavar="OUTPUT|INPUT|FOLDER", help="Outputs, and folders of outputs. Default: this folder."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", metavar="PORT", help="0 takes any free port.")] = 8398,
+    port: Annotated[
+        int,
+        number_option("view", "--port", PORT, "0 takes any free port. Default: 8398."),
+    ] = 8398,
 ) -> int:
     """Serve a list of outputs and the page of each on 127.0.0.1; pages of runs that go on are kept up to date.
 
@@ -254,7 +296,7 @@ def _export(
 
 def _merge(
     parts: Annotated[
-        list[str] | None, typer.Argument(metavar="DIR|PART…", help="The folder of the parts, or the parts.")
+        list[str] | None, typer.Argument(metavar="DIR|PART", help="The folder of the parts, or the parts.")
     ] = None,
     target: Annotated[
         str | None, typer.Option("-o", "--output", "--output-file", metavar="FILE", help="Where to write.")
@@ -335,45 +377,6 @@ def _batch_ignore(
     from llmbatch.cli.batch import adopt
 
     return adopt(output, ids or (), ignores=True)
-
-
-def _sim_serve(
-    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes any free port.")] = 8399,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="A loopback address.")] = "127.0.0.1",
-    scenario: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="See llmbatch sim scenarios; or a .toml file.")
-    ] = "steady",
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of what is random in the answers.")] = 0,
-    latency: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Median of a good answer. Default: the scenario's.")
-    ] = None,
-    speed: Annotated[float, typer.Option(metavar="FACTOR", help="How much faster the scenario passes.")] = 1.0,
-    require_key: Annotated[
-        str | None, typer.Option(metavar="KEY", help="Refuse every other key with 401. Default: any key will do.")
-    ] = None,
-    capacity: Annotated[
-        int | None, typer.Option(metavar="N", help="Requests at once before it answers 429. Default: no bound.")
-    ] = None,
-    rate: Annotated[
-        float, typer.Option(metavar="N", help="Requests a second of full load; a scenario's capacity is a part of it.")
-    ] = 100.0,
-) -> int:
-    """Serve the simulated provider on loopback, for llmbatch and for the OpenAI and Anthropic clients."""
-    from llmbatch.cli.sim import SimSettings, serve
-
-    return serve(
-        SimSettings(
-            host=host,
-            port=port,
-            scenario=scenario,
-            seed=seed,
-            latency=latency,
-            speed=speed,
-            require_key=require_key,
-            capacity=capacity,
-            rate=rate,
-        )
-    )
 
 
 def _sim_scenarios() -> int:

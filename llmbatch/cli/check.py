@@ -41,6 +41,7 @@ from llmbatch.runs.preflight import (
     check_same_request,
     name_other_inputs,
 )
+from llmbatch.runs.shared_channel import StoreReport, look_at_store
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
 
@@ -85,6 +86,7 @@ def check(settings: Settings) -> int:
 
 async def _read(settings: Settings, output: str) -> CheckReport:
     warnings: list[str] = []
+    store = None if settings.shared is None else await look_at_store(settings.shared, os.environ)
     check_cache_path(settings.cache, settings.input, output)
     prices = Prices.read(settings.prices)
     schema = schema_of(settings)
@@ -134,6 +136,7 @@ async def _read(settings: Settings, output: str) -> CheckReport:
     finally:
         await source.aclose()
     missing_key = "" if tenants is None or not tenants.missing else missing_key_text(tenants.missing)
+    report.store = store
     report.warnings = [text for text in (*warnings, provider.models.unused(settings.model), missing_key) if text]
     return report
 
@@ -292,6 +295,8 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
         facts.append(("same ids", f"{found.count:,}, {where}, such as {shown(found.example)[:80]}; they harm nothing"))
     if not report.duplicates_complete:
         facts.append(("same ids", "too many names to compare them all"))
+    if report.store is not None:
+        facts.append(("shared store", shown(_store(report.store))))
     facts += [("warning", shown(text)) for text in report.warnings]
     if report.done_success or report.done_failed:
         done = f"{report.done_success:,} success, {report.done_failed:,} failed in {shown(output)}"
@@ -310,6 +315,12 @@ def _lines(settings: Settings, report: CheckReport, time: Estimate, output: str)
     return [f"{label:<14}{text}" for label, text in facts] + [_last(report)]
 
 
+def _store(store: StoreReport) -> str:
+    if store.away:
+        return f"{store.shown} cannot be reached ({store.away}): each process would go on with its own circuits"
+    return f"{store.shown}, {store.server}" if store.server else store.shown
+
+
 def _bound(settings: Settings, time: Estimate) -> str:
     if time.bound_by == "rpm":
         return f"bound by --rpm {settings.rpm:g}"
@@ -326,7 +337,7 @@ def _bound(settings: Settings, time: Estimate) -> str:
 def _last(report: CheckReport) -> str:
     if report.malformed:
         return "nothing was sent; malformed rows would become failed lines, all others would be sent"
-    return "nothing was sent; the input is fine"
+    return "nothing was sent; the input is fine" if report.rows else "nothing was sent; the input has no rows"
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -85,14 +85,14 @@ def read_config(path: Path, content: bytes | None = None) -> Config:
                 f"{where}: {shown(written)} looks like a key, and keys do not belong in files", hint=KEY_HINT
             )
         else:
-            option = _known(key, written, where)
+            option = _known(key, written, where, value)
             if option.name in values:
                 raise UsageError(f"{where}: {shown(written)} is set twice", hint="keep one of the two spellings")
             values[option.name] = option.from_toml(value, f"{where}: {shown(written)}")
     return Config(values, params, pools)
 
 
-def _known(key: str, written: str, where: str) -> Option:
+def _known(key: str, written: str, where: str, value: object) -> Option:
     option = _by_key.get(key)
     if option is not None and option.settable:
         return option
@@ -107,6 +107,8 @@ def _known(key: str, written: str, where: str) -> Option:
     allowed = [*(option.name for option in OPTIONS.values() if option.settable), "params", "pools"]
     close = difflib.get_close_matches(key, allowed, n=1)
     hint = f"did you mean {close[0]}?" if close else "allowed are " + ", ".join(allowed)
+    if isinstance(value, dict) and not close:
+        hint = f"settings stand at the top of the file: leave out the line [{shown(written)}]"
     raise UsageError(f"{where}: {shown(written)} is not a setting", hint=hint)
 
 

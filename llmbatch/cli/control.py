@@ -12,11 +12,12 @@ from llmbatch.control.client import ask
 from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.unix_socket import HAS_SOCKETS
 from llmbatch.core.errors import OutputError, UsageError
+from llmbatch.display.format import plural
 from llmbatch.display.status_file import read_sidecar
 from llmbatch.display.status_read import open_for_reading
 from llmbatch.outputs.deferred import control_path
 from llmbatch.outputs.find import find_output
-from llmbatch.outputs.parts import parts_beside
+from llmbatch.outputs.parts import list_parts, output_of_parts
 from llmbatch.runner.control import CHANGEABLE, parse_setting
 
 __all__ = ["change", "send"]
@@ -49,6 +50,8 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, str], str]:
     if not settings or len(settings) != len(rest):
         wrong = next((argument for argument in others if argument != output), "")
         message = f"{wrong[:80]!r} is not NAME=VALUE" if wrong else "nothing is to be changed"
+        if not others and len(arguments) == 1:
+            raise UsageError("no output is named", hint=f"llmbatch set {output} prompts.results.jsonl")
         raise UsageError(message, hint=f"llmbatch set concurrency=80 {output}; these can be set: {names}")
     return settings, output
 
@@ -65,13 +68,49 @@ def send(name: str, path: str, values: Mapping[str, str] | None = None) -> int:
             hint="Ctrl-C in the run's terminal stops it, and the same command resumes, with other flags if need be",
         )
     output = find_output(path)
-    answer = _ask(output, Command(name, dict(values or {})))
+    if output.is_dir():
+        output = output_of_parts(output) or output
+    command = Command(name, dict(values or {}))
+    if output.is_dir():
+        _send_to_parts(output, command)
+        return 0
+    answer = _ask(output, command)
     if answer is None:
         raise _no_run(output, name)
     if not answer.ok:
         raise UsageError(answer.message, hint=answer.hint)
     print_note(answer.message)
     return 0
+
+
+def _send_to_parts(folder: Path, command: Command) -> None:
+    """Give *command* to the run of each part in *folder*, and print what each says.
+
+    Raises:
+        UsageError: a run refuses the command, or none is going on here.
+    """
+    answers = {part.path: _ask(part.path, command) for part in list_parts(folder)}
+    said = {path: answer for path, answer in answers.items() if answer is not None}
+    for path, answer in said.items():
+        if answer.ok:
+            print_note(f"{path.name}: {answer.message}")
+    refused = next(((path, answer) for path, answer in said.items() if not answer.ok), None)
+    if refused is not None:
+        raise UsageError(f"{refused[0].name}: {refused[1].message}", hint=refused[1].hint)
+    silent = [path.name for path, answer in answers.items() if answer is None and _is_running(path)]
+    if silent:
+        others = plural(len(silent) - 1, "part")
+        which = silent[0] if len(silent) == 1 else f"{silent[0]} and {others} more"
+        message = f"{folder}: the runs of {which} take no commands here"
+        raise OutputError(message, hint="give the command on the machines where they run, or stop them (kill -TERM)")
+    if not said:
+        hint = "to begin or resume shards, run their commands; llmbatch status counts what they have done"
+        raise OutputError(f"{folder}: no run of a part is going on here", hint=hint)
+
+
+def _is_running(output: Path) -> bool:
+    with open_for_reading(output) as results:
+        return results.is_running
 
 
 def _ask(output: Path, command: Command) -> Answer | None:
@@ -91,17 +130,10 @@ def _ask(output: Path, command: Command) -> Answer | None:
 
 def _no_run(output: Path, name: str) -> OutputError:
     """Why nobody answers: no run is going on, or one that listens to no commands."""
-    with open_for_reading(output) as results:
-        is_running = results.is_running
-    sidecar = read_sidecar(output)
+    is_running, sidecar = _is_running(output), read_sidecar(output)
     if is_running:
         pid = sidecar.get("pid")
         stop = f"; kill -TERM {pid} stops it" if isinstance(pid, int) and os.name == "posix" else ""
-        if parts_beside(output).is_dir():
-            return OutputError(
-                f"{output}: its run has several processes (--workers), and takes no commands",
-                hint=f"its command goes on with other limits once it has ended{stop}",
-            )
         return OutputError(
             f"{output}: its run takes no commands",
             hint=f"programs control their runs themselves, and some file systems have no sockets{stop}",

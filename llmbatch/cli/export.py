@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, cast
 
+from llmbatch.cli.lean_pyarrow import import_pyarrow
 from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import OutputError, UsageError
 from llmbatch.core.raw_json import JSON
+from llmbatch.display.folder_status import folder_total
 from llmbatch.display.format import plural
 from llmbatch.display.status_file import agrees, read_sidecar
 from llmbatch.display.status_read import open_for_reading
@@ -25,7 +27,7 @@ from llmbatch.outputs.export import StatusFilter, plan_export, write_export
 from llmbatch.outputs.export_fields import DEFAULT_FIELDS, parse_fields
 from llmbatch.outputs.export_target import check_target, format_of
 from llmbatch.outputs.find import find_output
-from llmbatch.outputs.parts import list_parts
+from llmbatch.outputs.parts import list_shards
 from llmbatch.storage.finished_rows import FinishedRows
 
 __all__ = ["ExportSettings", "export", "recorded_input"]
@@ -91,6 +93,8 @@ def export(settings: ExportSettings) -> int:
         others[str(sidecar)] = "a file of the run"
     is_binary = kind == "parquet" or bool(compression)
     check_target(target, others, overwrite=settings.overwrite, is_binary=is_binary)
+    if kind == "parquet":
+        import_pyarrow()
     with ExitStack() as stack:
         stack.enter_context(_stopped_by_signals())
         results = stack.enter_context(open_for_reading(output))
@@ -174,7 +178,7 @@ def recorded_input(output: Path) -> tuple[str, str | None]:
 
 def _sidecar(output: Path) -> dict[str, JSON]:
     """The sidecar of *output*, or of a part if it is a folder."""
-    outputs = [part.path for part in list_parts(output)] if output.is_dir() else [output]
+    outputs = [part.path for part in list_shards(output)] if output.is_dir() else [output]
     return next((found for path in outputs if (found := read_sidecar(path))), {})
 
 
@@ -207,6 +211,9 @@ class _Done:
 
 def _total_rows(output: Path, done: _Done, *, is_running: bool) -> int | None:
     """The rows that the output will have once the run is complete; None if that is not known."""
+    if output.is_dir():
+        of_shards = folder_total(output)
+        return None if of_shards is None or of_shards < done.rows else of_shards
     sidecar = read_sidecar(output)
     run = sidecar.get("run")
     if not isinstance(run, dict):

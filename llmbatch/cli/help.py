@@ -6,8 +6,11 @@ Plain, so that help does not load rich and reads the same in a pipe.
 from __future__ import annotations
 
 import difflib
+import itertools
+import os
 import shlex
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,11 +18,31 @@ import typer.core
 
 from llmbatch.cli.terminal import shown
 from llmbatch.core.errors import UsageError
-from llmbatch.runner.intents import find_command, find_intent
+from llmbatch.runner.intents import EMPTY_VARIABLE, find_command, find_intent
 
 __all__ = ["PlainCommand", "PlainGroup", "UnconvertedCommand", "as_usage_error"]
 
 
+_UNITS = frozenset(
+    [
+        "second",
+        "seconds",
+        "sec",
+        "secs",
+        "minute",
+        "minutes",
+        "min",
+        "mins",
+        "hour",
+        "hours",
+        "day",
+        "days",
+        "s",
+        "m",
+        "h",
+        "d",
+    ]
+)
 _INPUT_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".gz", ".zst")
 
 
@@ -112,7 +135,7 @@ def as_usage_error(error: Exception) -> UsageError | None:
     if not isinstance(error, _usage_base):
         return None
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "llmbatch"
+    command = context.command_path if context is not None else _typed_command(sys.argv[1:])
     option = getattr(error, "option_name", None)
     message = shown(getattr(error, "message", "") or "")
     if type(error).__name__ == "NoSuchOption" and option is not None:
@@ -132,6 +155,12 @@ def as_usage_error(error: Exception) -> UsageError | None:
     return UsageError(message[:1].lower() + message[1:], hint=hint)
 
 
+def _typed_command(words: Sequence[str]) -> str:
+    """The command that *words* begin with, for errors of the parser, which knows none."""
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    return " ".join(["llmbatch", *named[: 2 if named[:1] in (["sim"], ["batch"]) else 1]])
+
+
 def _hint_for_command(typed: str) -> str:
     """What is meant by *typed*, no command of llmbatch: that of another tool, or an input; empty if not known."""
     if typed.lower().endswith(_INPUT_ENDINGS):
@@ -141,10 +170,21 @@ def _hint_for_command(typed: str) -> str:
 
 def _hint_for_several(message: str, context: Any) -> str | None:
     """What to type for several inputs; None where *message* is of something else."""
-    first = context.params.get("input") if context is not None else None
-    if "unexpected extra argument" not in message or not isinstance(first, str):
+    if context is None or "unexpected extra argument" not in message:
         return None
     more = message.partition(" (")[2].rpartition(")")[0].split()
+    first = context.params.get("input")
+    if not isinstance(first, str):
+        takes_output = any("--output" in parameter.opts for parameter in context.command.params)
+        return f"name the file to write with -o: -o {shlex.quote(shown(more[0]))}" if takes_output else None
+    flags = {name for parameter in context.command.params for name in parameter.opts}
+    if any(value in flags for value in context.params.values() if isinstance(value, str)):
+        return EMPTY_VARIABLE
+    if _UNITS.issuperset(more):
+        return f"write a value with its unit in one word: --timeout {context.params.get('timeout') or 2}{more[0][0]}"
+    # Not Path.exists, which raises for a name that is too long.
+    if not any(name.lower().endswith(_INPUT_ENDINGS) or os.path.exists(name) for name in more):  # noqa: PTH110
+        return f"a value with spaces needs quotes; {context.command_path} --help tells what each flag takes"
     inputs = " ".join(shlex.quote(shown(name)) for name in (first, *more))
     return f"to send several inputs as one: cat {inputs} | {context.command_path} - -o results.jsonl"
 

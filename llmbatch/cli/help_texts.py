@@ -12,6 +12,7 @@ __all__ = [
     "ROOT_EPILOG",
     "RUN_HELP",
     "SET_EPILOG",
+    "SHORT_HELP",
     "VIEW_EPILOG",
 ]
 
@@ -59,7 +60,7 @@ VIEW_EPILOG = """Examples:
 EXPORT_EPILOG = """Examples:
   llmbatch export prompts.results.jsonl -o results.csv
   llmbatch export prompts.results.jsonl --join -o labelled.parquet
-  llmbatch export prompts.results.jsonl --fields id,text,usage.output_tokens -o - | head
+  llmbatch export prompts.results.jsonl --fields id,text -o - | head
 
 Fields: id, status, text, error.code, error.message, model, attempts, latency_s,
   cost_usd, usage.input_tokens, metadata.NAME, response.body.NAME, …"""
@@ -69,3 +70,27 @@ MERGE_EPILOG = """Examples:
   llmbatch merge monday.jsonl tuesday.jsonl -o all.jsonl --input prompts.jsonl
 
 Exit code 75 if rows are missing: their shards have not ended."""
+
+SHORT_HELP = {
+    "run": "Send every row and append one result line per row.",
+    "check": "Validate every row and estimate the cost; send nothing.",
+    "status": "Show how a run went, and what is left.",
+    "report": "Write one page about a run, with charts.",
+    "view": "Serve the pages of all runs of a folder, live.",
+    "export": "Write results as a table or batch file, in input order.",
+    "merge": "Join the parts of shards into one output.",
+    "pause": "Pause a run in progress.",
+    "resume": "Let a paused run go on.",
+    "set": "Change the limits of a run in progress.",
+    "drain": "Stop a run in progress as Ctrl-C does.",
+    "convert": "Convert rows to batch files, and results back.",
+    "trust": "Let a folder's llmbatch.toml set everything.",
+    "sim": "Simulate a provider and its outages.",
+    "sim serve": "Serve the simulated provider on loopback.",
+    "sim drill": "Play an outage against your settings, in virtual time.",
+    "batch": "List, cancel or adopt the batches of a run.",
+    "batch cancel": "Cancel open batches; the next run sends the rest again.",
+    "batch adopt": "Collect batches as those of a run.",
+    "batch ignore": "Do not wait for batches that only look like the run's.",
+}
+"""What the list of commands says of each: one line of a terminal of 80 columns."""

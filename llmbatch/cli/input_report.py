@@ -31,6 +31,7 @@ from llmbatch.providers.tier_routes import tiers_of
 from llmbatch.runner.options import Tier
 from llmbatch.runner.tenant_keys import TenantKeys
 from llmbatch.runs.local_simulator import LocalSimulator
+from llmbatch.runs.shared_channel import StoreReport
 from llmbatch.storage.finished_rows import FinishedRows
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ class CheckReport:
     """How the rows that are left would be cut into batches; None: they are sent live."""
     warnings: list[str] = field(default_factory=list)
     """Settings that have no effect, and columns that are not sent."""
+    store: StoreReport | None = None
+    """What was found at the address of ``--shared``."""
 
     @property
     def malformed_rows(self) -> int:
@@ -152,6 +155,7 @@ class CheckReport:
             "unpriced_rows": self.costs.unpriced_rows,
             **({} if self.batches is None else {"batches": self.batches.to_json()}),
             "first_prompt": self.first_prompt or None,
+            **({} if self.store is None else {"shared": self.store.to_json()}),
             "warnings": list[JSON](self.warnings),
         }
 

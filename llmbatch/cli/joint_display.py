@@ -16,7 +16,7 @@ from llmbatch.cli.signals import tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_note
 from llmbatch.core.events import Event, Notice, Observer
-from llmbatch.display import make_display
+from llmbatch.display import Display, make_display
 from llmbatch.display.history_file import HistoryFile
 from llmbatch.display.status_file import StatusFile
 from llmbatch.report.fold import FoldedStats
@@ -29,7 +29,7 @@ __all__ = ["JointDisplay", "showing"]
 class JointDisplay:
     """What shows the run. Belongs to the running event loop."""
 
-    display: Observer
+    display: Display
     is_silent: bool
     """Whether nothing is displayed, so that what is said goes to standard error."""
     is_quiet: bool

@@ -5,21 +5,28 @@ What a command does to the run is the same wherever it comes from: the socket, o
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol, Unpack
 
+from llmbatch.cli.terminal import is_interactive
 from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.server import ControlServer
 from llmbatch.control.unix_socket import HAS_SOCKETS
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Event, RunStarted
+from llmbatch.display import Display, KeysDisplay
 from llmbatch.display.format import plural
 from llmbatch.outputs.deferred import control_path
 from llmbatch.report.stats import RunStats
 from llmbatch.runner.control import parse_setting
-from llmbatch.runs.batch_runner import BatchRunner
+from llmbatch.runner.options import RunOptions
+from llmbatch.runs.controls import Settings
 from llmbatch.runs.event_loop import raise_file_limit
 
-__all__ = ["KEYS_HELP", "LiveControl"]
+__all__ = ["KEYS_HELP", "Controllable", "LiveControl", "keys_in_terminal"]
 
 KEYS_HELP = """keys:
   p       pause: requests in flight end, and no new one begins
@@ -30,19 +37,49 @@ KEYS_HELP = """keys:
 from elsewhere: llmbatch pause, resume, set concurrency=80, drain OUTPUT"""
 
 
+class Controllable(Protocol):
+    """What runs the rows: a :class:`~llmbatch.BatchRunner`, or what stands for it where several processes do."""
+
+    @property
+    def options(self) -> RunOptions:
+        """The options in force."""
+        ...
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is paused."""
+        ...
+
+    def pause(self) -> None:
+        """Begin no call before :meth:`resume`."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        ...
+
+    def set(self, **settings: Unpack[Settings]) -> None:
+        """Change options.
+
+        Raises:
+            UsageError: one cannot be changed so; none was.
+        """
+        ...
+
+
 class LiveControl:
     """The control of one run; call :meth:`begin` before it, and :meth:`close` after it. Belongs to its event loop."""
 
     def __init__(self, output: str) -> None:
         self._path = None if output == "-" or not HAS_SOCKETS else control_path(output)
         self._server: ControlServer | None = None
-        self._runner: BatchRunner
+        self._runner: Controllable
         self._stats: RunStats
         self._drain: Callable[[], None]
         self._say: Callable[[str], None]
 
     def begin(
-        self, runner: BatchRunner, stats: RunStats, *, drain: Callable[[], None], say: Callable[[str], None]
+        self, runner: Controllable, stats: RunStats, *, drain: Callable[[], None], say: Callable[[str], None]
     ) -> None:
         """Control *runner*; *drain* does what a first Ctrl-C does, *say* tells people."""
         self._runner, self._stats, self._drain, self._say = runner, stats, drain, say
@@ -155,6 +192,15 @@ class LiveControl:
             raise_file_limit(after.concurrency)
         facts = [f"{name.replace('_', '-')} is {_shown(getattr(after, name))} from now on" for name in values]
         return "; ".join(facts)
+
+
+def keys_in_terminal(live: LiveControl, display: Display) -> AbstractContextManager[None]:
+    """Let keys control the run while the block lasts, if *display* names them and a person can type them."""
+    if sys.platform != "win32" and isinstance(display, KeysDisplay) and is_interactive():
+        from llmbatch.cli.keys import read_keys
+
+        return read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
+    return contextlib.nullcontext()
 
 
 def _shown(value: object) -> str:

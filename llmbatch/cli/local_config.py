@@ -32,7 +32,7 @@ LOCAL_CONFIG = "llmbatch.toml"
 _WHY: dict[Local, str] = {
     "loopback": "it cannot send keys to another host",
     "key": "it cannot choose a key",
-    "folder": "it cannot write outside its folder",
+    "folder": "it cannot name files outside its folder",
     "subfolder": "it cannot have files read outside the folders below its own",
     "file": "it cannot read outside its folder, or import code",
     "literal": "it cannot send what your environment holds",

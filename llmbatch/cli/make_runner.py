@@ -19,13 +19,15 @@ def build_runner(
     settings: Settings,
     observers: Sequence[Observer | Callable[[Event], object]],
     telemetry: Telemetry | None = None,
+    *,
+    requests_today: tuple[int, float] | None = None,
 ) -> SplitRunner:
-    """The runner that the settings describe.
+    """The runner that the settings describe. *requests_today*: those of earlier runs, see :class:`RunOptions`.
 
     Raises:
         UsageError: something given is wrong.
     """
-    return SplitRunner(
+    runner = SplitRunner(
         **keywords_of(settings),
         schema=schema_of(settings),
         observers=observers,
@@ -34,6 +36,9 @@ def build_runner(
         meter_provider=None if telemetry is None else telemetry.meter_provider,
         display=False,
     )
+    if requests_today is not None:
+        runner.count_for_rpd(requests_today)
+    return runner
 
 
 def keywords_of(settings: Settings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from llmbatch.cli.export import recorded_input
 from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import InputError, UsageError
 from llmbatch.display.format import plural
+from llmbatch.display.merged_status import write_merged_status
 from llmbatch.outputs.merge import Merge, missing_rows, parts_of
 
 __all__ = ["merge"]
@@ -50,6 +51,9 @@ def merge(
         joined.write()
         waiting = len(joined.deferred())
     rows = joined.finished
+    write_merged_status(
+        Path(target), parts, input_path=source, success=rows.success, failed=rows.failed, missing=count, waiting=waiting
+    )
     if not quiet:
         print_note(
             f"merged {plural(len(rows), 'row')} of {plural(len(parts), 'part')} into {target}: "

@@ -17,8 +17,10 @@ import typer.core
 import typer.main
 
 from llmbatch.cli.help import PlainCommand, UnconvertedCommand
+from llmbatch.cli.numbers import number_option
 from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.option import Option
+from llmbatch.runner.quantities import Duration, Whole
 from llmbatch.runner.value_types import Choice
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ _CHECK_EPILOG = """Examples:
 _DRILL_EPILOG = """Examples:
   llmbatch sim drill --scenario s3-down
   llmbatch sim drill --scenario all
-  llmbatch sim drill --compare failure-threshold=3 --compare "failure-threshold=10 recovery-timeout=20"
+  llmbatch sim drill --compare "failure-threshold=10 recovery-timeout=20"
   llmbatch sim drill --sweep failure-threshold=3..20 recovery-timeout=5..120"""
 
 _CONVERT_EPILOG = """Examples:
@@ -238,7 +240,7 @@ def _run(typed: dict[str, object]) -> int:
         settings = resolve(given, os.environ, Path.cwd())  # it may set LLMBATCH_* too
     tell_about_local_file(settings)
     if not settings.quiet:
-        tell_about_variables(os.environ, as_json=settings.progress == "json")
+        tell_about_variables(settings, os.environ)
     # What costs more to load comes after the part in which most mistakes are found.
     if settings.dry_run:
         from llmbatch.cli.check import check
@@ -277,7 +279,7 @@ def _convert_function() -> Callable[..., int]:
             "paths",
             list[str] | None,
             None,
-            typer.Argument(metavar="INPUT|RESULTS…", help="With --to a file of rows; with --from files of results."),
+            typer.Argument(metavar="INPUT|RESULTS", help="With --to a file of rows; with --from files of results."),
         ),
         _parameter(
             "to",
@@ -332,7 +334,7 @@ def _convert(typed: dict[str, object]) -> int:
 
 def _drill_function() -> Callable[..., int]:
     parameters = [
-        _parameter("ranges", list[str] | None, None, typer.Argument(metavar="[RANGE]…", help="More for --sweep.")),
+        _parameter("ranges", list[str] | None, None, typer.Argument(metavar="RANGE", help="More for --sweep.")),
         _parameter(
             "scenario",
             list[str],
@@ -343,13 +345,15 @@ def _drill_function() -> Callable[..., int]:
             "rows",
             int | None,
             None,
-            typer.Option("--rows", metavar="N", help="Default: enough to be at work when the scenario ends."),
+            number_option("sim drill", "--rows", Whole(1, 1_000_000), "Default: until the scenario ends."),
         ),
         _parameter(
             "latency",
             float | None,
             None,
-            typer.Option("--latency", metavar="SECONDS", help="Median of a good answer. Default: 1 to 8, by length."),
+            number_option(
+                "sim drill", "--latency", Duration(), "Median of a good answer. Default: 1 to 8 s, by length."
+            ),
         ),
         _parameter(
             "compare",
@@ -367,7 +371,9 @@ def _drill_function() -> Callable[..., int]:
             "fleet",
             int | None,
             None,
-            typer.Option("--fleet", metavar="N", help="Instead: N processes that share a circuit, in an outage."),
+            number_option(
+                "sim drill", "--fleet", Whole(1, 2_000), "Instead: N processes that share a circuit, in an outage."
+            ),
         ),
         *(_flag_parameter(option, for_check=False) for option in OPTIONS.values() if option.drill != "no"),
         _parameter("as_json", bool, False, typer.Option("--json", help="Print JSON on standard output.")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
-from llmbatch.cli.live import LiveControl
+from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry, serve_metrics
@@ -25,10 +26,10 @@ from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, target_of
 from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
-from llmbatch.cli.terminal import is_interactive, print_error, print_note, print_out
+from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
 from llmbatch.core.events import Event, Notice, Observer, RunStarted
-from llmbatch.display import KeysDisplay, make_display
+from llmbatch.display import make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.display.status_file import StatusFile
@@ -37,6 +38,7 @@ from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_su
 from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
+from llmbatch.report.words import plural
 from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 
 __all__ = ["command_again", "conclude", "run", "run_once", "write_report_of"]
@@ -161,8 +163,9 @@ async def _run_rows(
         is_json = kind == "json" and not settings.quiet
         teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
         stack.enter_context(tell_on_signal(teller.tell))
-        earlier = _requests_of_today(Path(output), settings.rpd) if settings.rpd and output != "-" else ""
-        runner = build_runner(settings, [*observers, live, _once_started(lambda event: tell(event))], telemetry)
+        sent = _requests_today(Path(output)) if settings.rpd and output != "-" else (0, math.inf)
+        tell_start = _once_started(lambda event: tell(event))
+        runner = build_runner(settings, [*observers, live, tell_start], telemetry, requests_today=sent)
 
         def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
             if kind == "none" and not settings.quiet:
@@ -173,8 +176,8 @@ async def _run_rows(
         def tell(event: RunStarted) -> None:
             if dashboard is not None:
                 say(*dashboard.notice)
-            if earlier and event.total_rows != event.done_success + event.done_failed:
-                say(earlier)
+            if sent[0] and event.total_rows != event.done_success + event.done_failed:
+                say(_told_earlier(output, sent, settings.rpd or 0), "info")
 
         if notifier is not None:
             notifier.say, after = say, notifier.say
@@ -182,11 +185,8 @@ async def _run_rows(
         drain = stack.enter_context(stop_on_signals(runner, say))
         live.begin(runner, stats, drain=drain, say=say)
         stack.callback(live.close)
-        if sys.platform != "win32" and settings.input != "-" and isinstance(display, KeysDisplay) and is_interactive():
-            from llmbatch.cli.keys import read_keys
-
-            keys = read_keys(sys.stdin.fileno(), live.keys(display.show), on_change=display.offer_keys)
-            stack.enter_context(keys)
+        if settings.input != "-":
+            stack.enter_context(keys_in_terminal(live, display))
         return await runner.run(
             settings.input,
             target_of(settings),
@@ -212,15 +212,19 @@ def _once_started(tell: Callable[[RunStarted], None]) -> Callable[[Event], None]
     return observe
 
 
-def _requests_of_today(output: Path, per_day: float) -> str:
-    """What to say of the requests of earlier runs, which ``--rpd`` does not count; empty if there were none."""
-    sent, since = read_history(output).timeline.calls_since(time.time() - DAY)
-    if not sent:
-        return ""
-    left = f"--rpd {per_day - sent:g} would" if sent < per_day else "only a later run would"
+def _requests_today(output: Path) -> tuple[int, float]:
+    """How many requests earlier runs on *output* have sent in a day that has not ended, and seconds since the first."""
+    sent, began = read_history(output).timeline.calls_of_period(DAY)
+    ago = time.time() - began
+    return (sent, ago) if sent and 0 <= ago < DAY else (0, math.inf)
+
+
+def _told_earlier(output: str, sent: tuple[int, float], per_day: float) -> str:
+    """What to say of the requests of earlier runs."""
+    count, ago = sent
+    until = local_time(time.time() - ago + DAY)
     return (
-        f"--rpd counts the requests of this run alone: earlier runs on {output} have sent {sent:,} since "
-        f"{local_time(since)}; {left} keep to {per_day:g} a day"
+        f"earlier runs on {output} have sent {plural(count, 'request')} of --rpd {per_day:g}, which count until {until}"
     )
 
 

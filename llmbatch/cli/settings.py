@@ -7,11 +7,13 @@ Files are parsed in :mod:`llmbatch.cli.config`; options and defaults are in :mod
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.cli.config import KEY_HINT, is_secret_name, read_config
 from llmbatch.cli.local_config import LOCAL_CONFIG, may_name_key, restrict, restrict_pools
@@ -22,6 +24,7 @@ from llmbatch.core.headers import check_headers
 from llmbatch.core.raw_json import JSON, RawJson, RawJsonError, dumps, parse
 from llmbatch.core.shards import Shard
 from llmbatch.runner.command_options import OPTIONS, CommandOptions
+from llmbatch.runner.intents import EMPTY_VARIABLE
 from llmbatch.runner.option import Option
 from llmbatch.runner.options import RUN_OPTIONS
 from llmbatch.runner.value_types import Value
@@ -205,11 +208,18 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, tuple[Value, str]]:
     return said
 
 
+_FLAGS: Final = frozenset(flag for option in OPTIONS.values() for flag in option.flags)
+
+
 def _from_flags(given: CommandLine) -> dict[str, tuple[Value, str]]:
     """What flags say, each with its name."""
     said: dict[str, tuple[Value, str]] = {}
     for name, text in given.flags.items():
         option = OPTIONS[name]
+        if text in _FLAGS:
+            raise UsageError(f"{option.flag} is followed by {text}, which is a flag", hint=EMPTY_VARIABLE)
+        if name == "system" and isinstance(text, str):
+            _refuse_file(text, option.flag, "-s ")
         said[name] = (text if isinstance(text, bool) else option.parse(text, option.flag)), option.flag
     return said
 
@@ -290,8 +300,19 @@ def _param(text: str) -> tuple[str, JSON]:
     try:
         parsed = parse(value)
     except RawJsonError:
+        _refuse_file(value, f"--param {shown(key)}", f"-P {shown(key)}=")
         return key, value
     return key, parsed if _is_exact(parsed, value) else RawJson(value.strip())
+
+
+def _refuse_file(text: str, name: str, flag: str) -> None:
+    """Refuse ``@FILE``, as ``--template`` takes it, where the text itself would be sent in its place."""
+    # Not Path.is_file, which raises for a name that is too long.
+    if text.startswith("@") and os.path.isfile(text[1:]):  # noqa: PTH113
+        raise UsageError(
+            f"{name} is {shown(text[:80])}, which would be sent as it is",
+            hint=f'to send what the file holds: {flag}"$(cat {shlex.quote(shown(text[1:]))})"',
+        )
 
 
 def _is_exact(parsed: JSON, text: str) -> bool:

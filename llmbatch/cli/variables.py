@@ -1,4 +1,4 @@
-"""Finds ``LLMBATCH_*`` variables that set nothing, such as a misspelled one, and says what was meant.
+"""Finds variables that set nothing: a misspelled ``LLMBATCH_*`` one, that of a proxy; and says what was meant.
 
 Their values are never shown. They are no error: other programs may use the prefix too.
 """
@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
+from llmbatch.cli.local_config import is_loopback
 from llmbatch.cli.terminal import shown, tell_note
 from llmbatch.runner.command_options import OPTIONS
 from llmbatch.runner.intents import find_intent
 
+if TYPE_CHECKING:
+    from llmbatch.cli.settings import Settings
+
 __all__ = ["tell_about_variables"]
+
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 
 _PREFIX = "LLMBATCH_"
 _OTHERS = ("LLMBATCH_CONFIG", "LLMBATCH_DEBUG")
@@ -21,10 +28,29 @@ _OTHERS = ("LLMBATCH_CONFIG", "LLMBATCH_DEBUG")
 _by_variable = {name: option for option in OPTIONS.values() for name in option.variables}
 
 
-def tell_about_variables(environ: Mapping[str, str], *, as_json: bool) -> None:
-    """Say on standard error which variables with the prefix set nothing; *as_json*: as a line of JSON each."""
-    for message, hint in _unknown(environ):
-        tell_note(shown(message), hint, as_json=as_json)
+def tell_about_variables(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Say on standard error which variables set nothing."""
+    for message, hint in (*_unknown(environ), *_proxy(settings, environ)):
+        tell_note(shown(message), hint, as_json=settings.progress == "json")
+
+
+def _proxy(settings: Settings, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Message and hint for the variable of a proxy, which other clients obey and llmbatch does not."""
+    name = next((name for name in _PROXIES if environ.get(name)), None)
+    if name is not None and settings.proxy is None and not _stays_here(settings):
+        # Not --proxy: its value would be in the list of processes, and may have a password.
+        yield f"{name} is set and is not used", f'to send requests through it: export LLMBATCH_PROXY="${name}"'
+
+
+def _stays_here(settings: Settings) -> bool:
+    """Whether no request leaves this machine, as far as the settings tell."""
+    from llmbatch.providers.catalog import PROVIDERS
+
+    if settings.base_url is not None:
+        return is_loopback(settings.base_url)
+    name = (settings.model or "").partition("/")[0]
+    provider = PROVIDERS.get(name)
+    return name in ("", "sim") or (provider is not None and is_loopback(provider.base_url or ""))
 
 
 def _unknown(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

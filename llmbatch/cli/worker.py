@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry
@@ -58,7 +59,12 @@ async def _run(job: Job, stats: ProcessStats, relay: Relay) -> Summary:
     settings = job.settings
     with send_telemetry(settings, lambda: relay) as telemetry:
         runner = build_runner(settings, [stats, relay], telemetry)
-        obey(sys.stdin.buffer, runner, lambda: signal.raise_signal(signal.SIGTERM))
+
+        def change(values: dict[str, Any]) -> None:
+            runner.set(**values)
+            raise_file_limit(runner.options.concurrency)
+
+        obey(sys.stdin.buffer, runner, lambda: signal.raise_signal(signal.SIGTERM), change)
         async with relay.telling():
             return await runner.run(
                 settings.input,

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Final
 
 from llmbatch.cli.joint_display import showing
+from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.make_runner import build_runner, file_options_of
 from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.cli.worker import Job
+from llmbatch.cli.workers_control import WorkersControl
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError
 from llmbatch.core.events import Event, RunEnded
 from llmbatch.core.shards import Shard
@@ -140,27 +142,34 @@ def _jobs(settings: Settings, output: str) -> list[Settings]:
 async def _run(
     settings: Settings, output: str, command: str, stats: FoldedStats, jobs: Sequence[Settings]
 ) -> tuple[Summary, LlmbatchError | None]:
+    runner = build_runner(settings, ())
     async with contextlib.AsyncExitStack() as stack:
         show = await stack.enter_async_context(showing(settings, output, command, stats))
 
         def emit(event: Event) -> None:
-            show.emit(as_whole(event, settings.max_cost))
+            show.emit(as_whole(event, runner.options.max_cost))
 
-        runner = build_runner(settings, ())
         async with (
             runner.open_files(settings.input, output, file_options_of(settings)) as files,
             _shared(settings, jobs) as jobs,
         ):
+            fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
+            control = WorkersControl(runner, fleet, emit, left_usd=files.left_usd)
+            drain = stack.enter_context(stop_on_signals(fleet, show.say))
+            live = LiveControl(output)
+            live.begin(control, stats, drain=drain, say=show.say)
+            show.observers.append(live)
+            stack.callback(live.close)
+            stack.enter_context(keys_in_terminal(live, show.display))
             emit(files.started(runner.options))
             show.started()
-            fleet = Fleet(_with_cost(jobs, files.left_usd, output), stats, emit)
-            stack.enter_context(stop_on_signals(fleet, show.say))
             try:
-                endings = await _send(fleet, jobs, files, output)
+                endings = await _send(fleet, files, control, output)
             except BaseException:
                 emit(RunEnded(asyncio.get_running_loop().time(), 130, "the run was canceled", 0))
                 raise
-            return await conclude_parts(files, stats, emit, endings, signal=fleet.signal, max_cost=settings.max_cost)
+            most = runner.options.max_cost
+            return await conclude_parts(files, stats, emit, endings, signal=fleet.signal, max_cost=most)
 
 
 @contextlib.asynccontextmanager
@@ -177,30 +186,31 @@ async def _shared(settings: Settings, jobs: Sequence[Settings]) -> AsyncIterator
         yield [replace(job, shared=server.url, rpm=settings.rpm, tpm=settings.tpm) for job in jobs]
 
 
-async def _send(fleet: Fleet, jobs: Sequence[Settings], files: FileRun, output: str) -> list[Ending]:
+async def _send(fleet: Fleet[Job], files: FileRun, control: WorkersControl, output: str) -> list[Ending]:
     """Let the processes send all rows; those that have reached their share of the cost get what others have left."""
+    everyone = range(fleet.count)
     if files.is_complete:
-        return [Ending(number, 0) for number in range(len(jobs))]
-    if files.left_usd is not None and split_cost(files.left_usd, len(jobs))[0] <= 0:
-        return [Ending(number, 4) for number in range(len(jobs))]
+        return [Ending(number, 0) for number in everyone]
+    if files.left_usd is not None and split_cost(files.left_usd, fleet.count)[0] <= 0:
+        return [Ending(number, 4) for number in everyone]
     parts_beside(output).mkdir(exist_ok=True)
-    endings = {ending.number: ending for ending in await fleet.run(range(len(jobs)))}
+    endings = {ending.number: ending for ending in await fleet.run(everyone)}
     for _ in range(_MOST_ROUNDS):
         stopped = [number for number, ending in endings.items() if ending.exit_code == 4]
-        if not stopped or files.left_usd is None or fleet.signal is not None:
+        if not stopped or control.left_usd is None or fleet.signal is not None:
             break
-        spent = [spent_on(str(jobs[number].output), FILESYSTEM) for number in range(len(jobs))]
-        left = files.left_usd - sum(spent, Decimal(0))
+        spent = [spent_on(str(fleet.job(number).settings.output), FILESYSTEM) for number in everyone]
+        left = control.left_usd - sum(spent, Decimal(0))
         before = sum(ending.summary.rows for ending in endings.values() if ending.summary is not None)
         shares = split_cost(left, len(stopped))
         if shares[0] <= 0:
             break
         for number, more in zip(stopped, shares, strict=True):
-            fleet.replace_job(number, _job(jobs[number], spent[number] + more, output))
+            fleet.replace_job(number, _job(fleet.job(number).settings, spent[number] + more, output))
         endings |= {ending.number: ending for ending in await fleet.run(stopped)}
         if sum(ending.summary.rows for ending in endings.values() if ending.summary is not None) == before:
             break
-    return [endings[number] for number in range(len(jobs))]
+    return [endings[number] for number in everyone]
 
 
 def _with_cost(jobs: Sequence[Settings], left: Decimal | None, output: str) -> list[Job]:

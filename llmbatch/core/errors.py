@@ -47,7 +47,7 @@ __all__ = [
 class LlmbatchError(Exception):
     """Base class: ``message`` says what went wrong and where, ``hint`` what to try.
 
-    ``exit_code`` is that of a run that it ends.
+    A traceback shows the hint below the message. ``exit_code`` is that of a run that it ends.
     """
 
     exit_code: ClassVar[int] = 2
@@ -56,6 +56,8 @@ class LlmbatchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class UsageError(LlmbatchError):

@@ -63,7 +63,7 @@ class Dashboard:
     async def _serve(self) -> None:
         from llmbatch.dashboard.server import PageServer
 
-        channel = Channel(self._painter)
+        channel = Channel(self._painter, is_quick=True)
 
         async def find(key: str) -> Channel | None:
             return None if key else channel

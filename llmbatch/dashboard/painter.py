@@ -11,16 +11,17 @@ from typing import Final, Protocol
 
 from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.raw_json import JSON
+from llmbatch.dashboard.live_chart import LiveChart
 from llmbatch.dashboard.sources import Source
-from llmbatch.report.html.axis import known_buckets
-from llmbatch.report.html.chart_data import bucket_rows, chart_data, chart_frame
+from llmbatch.report.html.chart_data import chart_data
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.html.page import build_live_page, live_parts, page_title
+from llmbatch.report.journal import Outage
 
 __all__ = ["Message", "Painter", "RunPainter", "encode"]
 
 _SLOW_EVERY_S: Final = 5.0
-_SLOW_AT_LEAST_EVERY_S: Final = 15.0
+_SLOW_AT_LEAST_EVERY_S: Final = 30.0
 _SLOW_SHARE: Final = 0.005
 """The share of the process's CPU that the tables of a page may take."""
 _READ_EVERY_S: Final = 0.9
@@ -76,7 +77,8 @@ class RunPainter:
         self._parts: dict[str, str] = {}
         self._slow_at: float | None = None
         self._slow_used = 0.0
-        self._last_bucket = 0.0
+        self._outages: list[Outage] | None = None
+        self._chart = LiveChart()
 
     def page(self) -> str:
         """The document."""
@@ -107,25 +109,23 @@ class RunPainter:
         ago = self._clock() - self._slow_at
         return ago >= _SLOW_EVERY_S and (ago >= _SLOW_AT_LEAST_EVERY_S or time.process_time() >= self._slow_used)
 
+    def _have_outages_changed(self, outages: list[Outage]) -> bool:
+        """Whether one has begun or ended since the last time, or goes on."""
+        before, self._outages = self._outages, outages
+        return outages != before or any(outage.ended is None for outage in outages)
+
     def _message(self, report: RunReport, number: int, *, is_last: bool) -> Message:
         is_slow = is_last or self._has_time_for_tables()
         if is_slow:
             report = replace(report, latest=self._source.latest())
         began = time.thread_time()
-        parts = live_parts(report, slow=is_slow)
+        parts = live_parts(report, slow=is_slow, outages=is_slow or self._have_outages_changed(report.outages))
         if is_slow:
             used = time.thread_time() - began
             self._slow_at, self._slow_used = self._clock(), time.process_time() + used / _SLOW_SHARE
         changed = {name: text for name, text in parts.items() if self._parts.get(name) != text}
         self._parts = {**self._parts, **parts}
-        buckets = known_buckets(report.history.timeline.buckets())
-        newer = [bucket for bucket in buckets if bucket.start > self._last_bucket]
-        chart: JSON = None
-        if buckets:
-            # The first ones, and those of a file that was replaced, need all that charts are made from.
-            is_new = not self._last_bucket or buckets[-1].start < self._last_bucket
-            chart = chart_data(report) if is_new else {**chart_frame(report, buckets), "buckets": bucket_rows(newer)}
-            self._last_bucket = buckets[-1].start
+        chart = self._chart.news(report, is_whole=is_last)
         status, title = _status(report, is_last=is_last), page_title(report)
         all_parts = self._parts
         return Message(

@@ -6,7 +6,6 @@ What requests do cannot reach a run: they are answered in a thread and an event 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import re
@@ -15,17 +14,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from llmbatch.core.errors import LlmbatchError
-from llmbatch.dashboard.channel import Channel
+from llmbatch.dashboard.channel import Channel, Watcher
 from llmbatch.report.html.assets import live_script, style_sheet
 
 __all__ = ["PageServer"]
 
 MOST_WATCHERS: Final = 32
 MOST_CONNECTIONS: Final = 128
-_SLOW_S: Final = 10.0
 _SILENT_S: Final = 10.0
 _GOODBYE_S: Final = 2.0
 _POLICY: Final = (
@@ -139,6 +137,9 @@ class PageServer:
         if self._watchers >= MOST_WATCHERS:
             raise web.HTTPServiceUnavailable(text="Too many pages are open.\n", headers={"Retry-After": "10"})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        is_chunked = request.version >= HttpVersion11
+        if is_chunked:
+            response.enable_chunked_encoding()
         task = asyncio.current_task()
         self._watchers += 1
         assert task is not None  # noqa: S101 - a handler runs in a task
@@ -147,14 +148,10 @@ class PageServer:
             await response.prepare(request)
             if request.method == "HEAD":
                 return response
-            async with contextlib.aclosing(channel.watch()) as messages:  # type: ignore[type-var]
-                async for message in messages:
-                    async with asyncio.timeout(_SLOW_S):
-                        await response.write(message)
+            await response.write(b":\n\n")  # a comment, so that the head is on its way
+            if isinstance(request.transport, asyncio.Transport):
+                await channel.watch(Watcher(request.transport, is_chunked=is_chunked))
             await response.write_eof()
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()  # whoever sleeps connects again when it wakes up
         except ConnectionError:
             pass
         finally:

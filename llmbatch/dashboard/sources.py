@@ -29,6 +29,9 @@ _SHARE = 0.008
 """Of the CPU that the process uses, for reading lines: a run that writes thousands a second is not held up by it."""
 _LEAST_BUDGET_S, _MOST_BUDGET_S = 0.001, 0.008
 _LAST_BUDGET_S = 3.0
+_READ_EVERY_S = 5.0
+_MORE_ROWS = 0.05
+"""Lines are read once there are so many more, as a share of those that were read, or some seconds have passed."""
 _VIEW_BUDGET_S = 0.5
 
 
@@ -76,19 +79,14 @@ class RunSource:
         self._started = clock()
         self._follower = None if output is None else OutputFollower(output)
         self._used = 0.0
+        self._read_at = 0.0
 
     def read(self, *, is_last: bool = False) -> RunReport:
         """The values now."""
-        stats, follower = self._stats, self._follower
-        if follower is None:
-            follower = OutputFollower(Path("standard output"))
-        elif stats.started is not None:
-            try:
-                follower.advance(_LAST_BUDGET_S if is_last else self._budget())
-            except OutputError:
-                if is_last:
-                    raise
-        wall = self._wall()
+        stats, wall = self._stats, self._wall()
+        follower = self._follower or OutputFollower(Path("standard output"))
+        if self._follower is not None and stats.started is not None:
+            self._read_lines(self._follower, wall, is_last=is_last)
         history, now = self._history.copy()
         snapshot = stats.snapshot(now)
         sidecar: dict[str, JSON] = {
@@ -108,7 +106,7 @@ class RunSource:
             sidecar=sidecar,
         )
         report = report_of(status, history, follower.spread, version=self._version, wall=wall, is_own=True)
-        return replace(report, lines_read=follower.rows if follower.is_behind and self._output else None)
+        return replace(report, lines_read=follower.rows if self._output and follower.rows < report.rows else None)
 
     def latest(self) -> list[LatestRow]:
         """The rows that ended last; with their prompts and answers where those may be shown."""
@@ -116,6 +114,19 @@ class RunSource:
             return []
         latest = self._follower.latest(with_text=self._prompts is not None)
         return latest if self._prompts is None else self._prompts.added_to(latest)
+
+    def _read_lines(self, follower: OutputFollower, wall: float, *, is_last: bool) -> None:
+        """Read on, if it is time: a few lines at a time cost twice as much for each."""
+        more = self._stats.success + self._stats.failed - follower.rows
+        is_time = not 0 <= wall - self._read_at < _READ_EVERY_S
+        if not (is_last or is_time or follower.is_behind or more > _MORE_ROWS * follower.rows):
+            return
+        self._read_at = wall
+        try:
+            follower.advance(_LAST_BUDGET_S if is_last else self._budget())
+        except OutputError:
+            if is_last:
+                raise
 
     def _budget(self) -> float:
         """Seconds for reading lines, by what the process has used since the last reading."""

@@ -15,13 +15,17 @@ from llmbatch.core.shards import Shard
 from llmbatch.display.status_file import read_sidecar
 from llmbatch.display.status_report import Deferred, PartsState, StatusReport
 from llmbatch.outputs.deferred import deferred_path
-from llmbatch.outputs.parts import list_parts
+from llmbatch.outputs.parts import Part, list_shards
 from llmbatch.report.counters import CodeCounter
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM
+from llmbatch.storage.sidecar import open_sidecar
 
-__all__ = ["integer", "mapping", "parked_now", "read_deferred", "read_folder", "text"]
+__all__ = ["folder_total", "integer", "mapping", "parked_now", "read_deferred", "read_folder", "text"]
+
+_LONGEST_REASON = 200
+"""Characters of the reason of a deferred row."""
 
 
 def read_folder(
@@ -33,19 +37,17 @@ def read_folder(
     that was written last.
 
     Raises:
-        OutputError: as :func:`~llmbatch.outputs.parts.list_parts`.
+        OutputError: as :func:`~llmbatch.outputs.parts.list_shards`.
     """
-    parts = list_parts(folder)
-    sidecars = {part.shard: read_sidecar(part.path) for part in parts}
-    known = {shard: sidecar for shard, sidecar in sidecars.items() if mapping(sidecar.get("run"))}
-    latest = max(known, key=lambda shard: text(known[shard].get("updated")) or "", default=None)
-    count = (latest or max(sidecars, key=lambda shard: shard.count)).count
-    runs = {shard: mapping(sidecar["run"]) for shard, sidecar in known.items() if shard.count == count}
+    parts = list_shards(folder)
+    known = _known(parts)
+    latest = _latest(known)
+    count = (latest or max((part.shard for part in parts), key=lambda shard: shard.count)).count
+    runs = _runs(known, count)
     running = {part.shard for part in parts if _is_locked(part.path)} if is_running else set()
     state = _parts_state(count, runs, running)
     rows = success + failed
-    totals = [integer(run.get("total_rows")) for run in runs.values() if not run.get("total_is_estimate")]
-    total = sum(filter(None, totals)) if len(totals) == count and None not in totals else None
+    total = _total(runs, count)
     deferred = _deferred([part.path for part in parts], [runs.get(shard, {}) for shard in running], is_running)
     journal = Journal.joined([Journal(sidecar.get("history")) for sidecar in known.values()])
     updated = [stamp for sidecar in known.values() if (stamp := text(sidecar.get("updated")))]
@@ -69,7 +71,7 @@ def read_folder(
         exit_code=_worst(codes) if is_complete or (not is_running and not state.missing) else None,
         waits_for=next((word for shard in running if (word := text(known.get(shard, {}).get("waits_for")))), None),
         command=_command(text(told.get("command")) or "", (*state.stopped, *state.missing)),
-        run=_sum(runs[shard] for shard in running if shard in runs),
+        run=_sum([runs[shard] for shard in running if shard in runs], runs.values()),
         journal=journal,
         seen=None if is_running else from_iso(max(updated, default=None)),
         failures=list(lines.failures),
@@ -80,6 +82,36 @@ def read_folder(
         routes=lines.routes,
         parts=state,
     )
+
+
+def folder_total(folder: Path) -> int | None:
+    """How many rows the shards of *folder* have together, by their sidecars; None if that is not known.
+
+    Raises:
+        OutputError: as :func:`~llmbatch.outputs.parts.list_shards`.
+    """
+    known = _known(list_shards(folder))
+    latest = _latest(known)
+    return None if latest is None else _total(_runs(known, latest.count), latest.count)
+
+
+def _known(parts: Sequence[Part]) -> dict[Shard, dict[str, JSON]]:
+    """The sidecars of *parts* that tell of a run."""
+    sidecars = {part.shard: read_sidecar(part.path) for part in parts}
+    return {shard: sidecar for shard, sidecar in sidecars.items() if mapping(sidecar.get("run"))}
+
+
+def _latest(known: dict[Shard, dict[str, JSON]]) -> Shard | None:
+    return max(known, key=lambda shard: text(known[shard].get("updated")) or "", default=None)
+
+
+def _runs(known: dict[Shard, dict[str, JSON]], count: int) -> dict[Shard, dict[str, JSON]]:
+    return {shard: mapping(sidecar["run"]) for shard, sidecar in known.items() if shard.count == count}
+
+
+def _total(runs: dict[Shard, dict[str, JSON]], count: int) -> int | None:
+    totals = [integer(run.get("total_rows")) for run in runs.values() if not run.get("total_is_estimate")]
+    return sum(filter(None, totals)) if len(totals) == count and None not in totals else None
 
 
 def _parts_state(count: int, runs: dict[Shard, dict[str, JSON]], running: set[Shard]) -> PartsState:
@@ -132,14 +164,20 @@ _SHARD_FLAG = re.compile(r"(--shard[ =])[0-9]+/[0-9]+")
 _SUMS = ("rows_per_s", "in_flight", "parked")
 
 
-def _sum(runs: Iterable[dict[str, JSON]]) -> dict[str, JSON] | None:
-    """The movement of the running parts together."""
+def _sum(running: Sequence[dict[str, JSON]], runs: Iterable[dict[str, JSON]]) -> dict[str, JSON] | None:
+    """The movement of the *running* parts together, paused if all are; and the batches of all *runs*."""
     total: dict[str, JSON] = {}
-    for run in runs:
+    for run in running:
         for name in _SUMS:
             total[name] = _number(total.get(name)) + _number(run.get(name))
         if run.get("eta_s") is not None:
             total["eta_s"] = max(_number(total.get("eta_s")), _number(run.get("eta_s")))
+    pauses = [run.get("pause_s") for run in running]
+    if pauses and None not in pauses:
+        total["pause_s"] = min(map(_number, pauses))
+    batches = [batch for run in runs for batch in _items(mapping(run.get("batches")).get("open"))]
+    if batches:
+        total["batches"] = {"open": batches}
     return total or None
 
 
@@ -154,7 +192,7 @@ def _is_locked(path: Path) -> bool:
 def read_deferred(outputs: Iterable[Path], *, is_known: bool) -> Deferred:
     """What the deferred files of *outputs* tell; *is_known* says that where there is none, no row waits."""
     rows = 0
-    reasons = CodeCounter()
+    reasons = CodeCounter(longest=_LONGEST_REASON)
     shortest, longest, first = None, None, None
     for item in (item for output in outputs for item in _deferred_items(deferred_path(output))):
         rows += 1
@@ -171,7 +209,7 @@ def read_deferred(outputs: Iterable[Path], *, is_known: bool) -> Deferred:
 
 def _deferred_items(path: Path) -> Iterator[dict[str, JSON]]:
     try:
-        with path.open("rb") as file:
+        with open_sidecar(path) as file:
             for line in file:
                 try:
                     yield mapping(parse(line.decode()))
@@ -212,6 +250,10 @@ def integer(value: JSON) -> int | None:
 def text(value: JSON) -> str | None:
     """*value* if it is text."""
     return value if isinstance(value, str) else None
+
+
+def _items(value: JSON) -> list[JSON]:
+    return value if isinstance(value, list) else []
 
 
 def _number(value: JSON) -> float:

@@ -128,12 +128,19 @@ def idle_reason(now: Snapshot) -> str | None:
     paused = [route for route in now.routes if route.paused_s > 0]
     if paused:
         return f"{elided(paused[0].label, 40)} paused ({pause_phrase(paused[0])})"
+    retried = f"{plural(now.waiting_retries, 'row')} waiting to be retried" if now.waiting_retries else None
+    if retried and _only_retries_left(now):
+        return retried
     if now.own_limits:
         return f"waiting for {shown(now.own_limits)}"
     limited = _limited(now)
-    if limited:
-        return f"waiting for {limited}"
-    return f"{plural(now.waiting_retries, 'row')} waiting to be retried" if now.waiting_retries else None
+    return f"waiting for {limited}" if limited else retried
+
+
+def _only_retries_left(now: Snapshot) -> bool:
+    """Whether all rows that are left wait for their retry."""
+    total = None if now.total_is_estimate else now.total_rows
+    return total is not None and now.done_rows + now.waiting_retries >= total
 
 
 def paused_phrase(now: Snapshot) -> str | None:
@@ -168,6 +175,8 @@ def waits_for(now: Snapshot) -> str | None:
         if paused[0].pause_is_limit:
             return f"{elided(paused[0].label, 80)}, whose limit is used up ({pause_phrase(paused[0])})"
         return f"the slower pace that {elided(paused[0].label, 80)} asked for ({pause_phrase(paused[0])})"
+    if _only_retries_left(now):
+        return None
     if not now.in_flight and now.own_limits and now.calls and now.exit_code is None:
         return f"its turn under {shown(now.own_limits)}"
     limited = _limited(now) if not now.in_flight and now.calls and now.exit_code is None else ""

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import Event, RunEnded, RunStarted
+from llmbatch.core.events import CallEnded, CallSent, Event, RowFinished, RunEnded, RunStarted
 from llmbatch.display.status_file import replace_sidecar
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.outputs.deferred import history_path
 from llmbatch.report.history import History
 from llmbatch.report.stats import RunStats
+from llmbatch.storage.sidecar import open_sidecar
 
 __all__ = ["HistoryFile", "read_history"]
 
@@ -30,7 +31,7 @@ _MOST_BYTES = 8_000_000
 def read_history(output: Path) -> History:
     """The history of *output*; an empty one where there is no sidecar, or none that can be read."""
     try:
-        with history_path(output).open("rb") as file:
+        with open_sidecar(history_path(output)) as file:
             text = file.read(_MOST_BYTES).decode("utf-8", "replace")
     except OSError:
         return History()
@@ -67,6 +68,9 @@ class HistoryFile:
 
     def observe(self, event: Event) -> None:
         """Take one event; those that end an outage or the run are written down at once."""
+        kind = type(event)
+        if kind is CallSent or kind is RowFinished or (type(event) is CallEnded and event.verdict == "success"):
+            return  # the events of every row, which are sampled
         wall = self._wall()
         if isinstance(event, RunStarted):
             with self._lock:

@@ -11,7 +11,7 @@ from llmbatch.display.history_file import read_history
 from llmbatch.display.status_read import read_status
 from llmbatch.display.status_report import StatusReport, next_step
 from llmbatch.outputs.deferred import history_path
-from llmbatch.outputs.parts import list_parts
+from llmbatch.outputs.parts import list_shards
 from llmbatch.report.history import History
 from llmbatch.report.html.data import RunNow, RunReport
 from llmbatch.report.journal import from_iso
@@ -104,14 +104,14 @@ def _history(output: Path) -> History:
     """The history of *output*, or of all parts if it is a folder."""
     if not output.is_dir():
         return read_history(output)
-    return History.joined([read_history(part.path) for part in list_parts(output)])
+    return History.joined([read_history(part.path) for part in list_shards(output)])
 
 
 def _now(run: dict[str, JSON]) -> RunNow | None:
     if not run:
         return None
-    eta = run.get("eta_s")
-    return RunNow(_fraction(run.get("rows_per_s")) or 0.0, _count(run.get("in_flight")), _fraction(eta))
+    speed, eta, work = (_fraction(run.get(name)) for name in ("rows_per_s", "eta_s", "work_left_s"))
+    return RunNow(speed or 0.0, _count(run.get("in_flight")), eta, work)
 
 
 def _fraction(value: JSON) -> float | None:

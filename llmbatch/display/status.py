@@ -28,14 +28,14 @@ _MOST_PARTS = 5
 
 def render(report: StatusReport, *, wall: float | None = None) -> str:
     """*report* for people, safe to show; *wall* is the time now (default: the clock's), seconds since the epoch."""
+    now = time.time() if wall is None else wall
     run = report.run or {}
     facts: list[tuple[str, str]] = [(report.state, _rows(report))]
     if report.state == "running":
-        facts += _movement(report, run)
+        facts += _movement(report, run, now)
     elif report.state == "stopped" and run.get("stopping"):
         facts.append(("reason", shown(run["stopping"], 300)))
     facts += batches_left(run.get("batches"))
-    now = time.time() if wall is None else wall
     if report.was_killed:
         facts.append(("killed", _killed(run)))
     if report.parts is not None:
@@ -107,7 +107,10 @@ def _outages(report: StatusReport, now: float) -> list[str]:
         lines.append(f"({earlier:,} earlier)")
     for outage in outages[-_MOST_OUTAGES:]:
         seconds = duration(report.outage_seconds(outage, now))
-        if outage.ended is not None:
+        if outage.ended is not None and outage.left_open:
+            ended = local_time(outage.ended)
+            span = f"{local_time(outage.began)}, not over when the run ended, {ended} ({seconds})"
+        elif outage.ended is not None:
             span = f"{local_time(outage.began)} to {local_time(outage.ended)} ({seconds})"
         elif report.state == "running":
             span = f"{local_time(outage.began)}, not over after {seconds}"
@@ -163,7 +166,7 @@ def _parts(parts: PartsState) -> str:
     return ", ".join(words)
 
 
-def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str]]:
+def _movement(report: StatusReport, run: dict[str, JSON], now: float) -> list[tuple[str, str]]:
     if not run:
         return []
     moving = [rate(_number(run.get("rows_per_s"))), f"{int(_number(run.get('in_flight'))):,} in flight"]
@@ -174,7 +177,8 @@ def _movement(report: StatusReport, run: dict[str, JSON]) -> list[tuple[str, str
     facts = [("speed", ", ".join(moving))]
     pause = run.get("pause_s")
     if pause is not None:
-        facts.append(("paused", f"for {duration(_number(pause))}: no request begins until it is resumed"))
+        since = max(0.0, now - (from_iso(report.updated) or now))  # while nothing happens the file is rarely written
+        facts.append(("paused", f"for {duration(_number(pause) + since)}: no request begins until it is resumed"))
     elif report.waits_for:
         facts.append(("waits for", shown(report.waits_for, 300)))
     if run.get("stopping"):
@@ -190,7 +194,8 @@ def _killed(run: dict[str, JSON]) -> str:
 
 def _deferred(deferred: Deferred, rows: int, wall: float, *, is_refused: bool) -> str:
     text = plural(rows, "row")
-    reasons = codes_phrase(deferred.reasons, longest=120)
+    only = next(iter(deferred.reasons), "") if len(deferred.reasons) == 1 else ""
+    reasons = elided(only, 200) if only else codes_phrase(deferred.reasons, longest=120)
     if is_refused:
         return f"{text}, until the provider no longer refuses: {reasons}"
     shortest, longest = deferred.shortest_retry_after, deferred.longest_retry_after

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import Event, RunEnded, RunStarted
+from llmbatch.core.events import CallEnded, CallSent, Event, RowFinished, RunEnded, RunStarted
 from llmbatch.core.raw_json import JSON, parse
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
@@ -24,8 +24,9 @@ from llmbatch.outputs.deferred import status_path
 from llmbatch.report.journal import Journal, from_iso, to_iso
 from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
+from llmbatch.storage.sidecar import open_sidecar
 
-__all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path"]
+__all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path", "working_directory"]
 
 _HEARTBEAT_S = 10.0
 _MOST_SIDECAR_BYTES = 1 << 20
@@ -38,7 +39,7 @@ have their lines, but for those of the last moment."""
 def read_sidecar(output: Path) -> dict[str, JSON]:
     """What the sidecar of *output* holds; empty where there is none, or none that can be read."""
     try:
-        with status_path(output).open("rb") as file:
+        with open_sidecar(status_path(output)) as file:
             value = parse(file.read(_MOST_SIDECAR_BYTES).decode())
     except (OSError, ValueError):
         return {}
@@ -100,6 +101,9 @@ class StatusFile:
         """Take one event; the last one of a run is written down at once."""
         if not self._is_fed:
             self._stats.observe(event)
+        kind = type(event)
+        if kind is CallSent or kind is CallEnded or kind is RowFinished:
+            return  # the events of every row, which the statistics have
         if isinstance(event, RunStarted):
             self._input_format = event.input_format
             self._carry_on(event)
@@ -135,7 +139,7 @@ class StatusFile:
             "started": to_iso(self._started),
             "updated": to_iso(self._wall()),
             "command": self._command,
-            "directory": _directory(),
+            "directory": working_directory(),
             "input_format": self._input_format,
             "waits_for": waits_for(snapshot),
             "run": snapshot.to_json(),
@@ -170,7 +174,7 @@ class StatusFile:
                 self._path.unlink(missing_ok=True)
 
 
-def _directory() -> str:
+def working_directory() -> str:
     """Where relative paths of the run start; empty if that folder is gone."""
     try:
         return str(Path.cwd())

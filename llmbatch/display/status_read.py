@@ -22,7 +22,7 @@ from llmbatch.display.status_report import StatusReport
 from llmbatch.outputs.joined import OpenResults, files_of, open_file
 from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.lock import holds_lock
-from llmbatch.outputs.parts import has_parts, parts_beside
+from llmbatch.outputs.parts import has_parts, has_shards, parts_beside
 from llmbatch.report.journal import Journal, from_iso
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.row_spread import RowSpread
@@ -53,7 +53,7 @@ def read_status(output: str | Path, *, spread: RowSpread | None = None) -> Statu
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise OutputError(f"{path}: cannot be read ({why})", hint="check the file and its disk") from error
-    read = read_folder if has_parts(path) else status_of
+    read = read_folder if has_shards(path) else status_of
     return read(path, lines, success=success, failed=failed, is_running=is_locked, torn_bytes=torn_bytes)
 
 

@@ -16,10 +16,10 @@ from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.permit_state import PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.peers.board import Board
-from llmbatch.peers.group import Answer, CameBack, Delivery, Group, Heard, longest_wait
+from llmbatch.peers.group import SHARED_SHARE, Answer, CameBack, Delivery, Group, Heard, longest_wait
 from llmbatch.peers.member import Effect, Message
 from llmbatch.peers.messages import MICROS, CircuitNews, Reply
-from llmbatch.route.outage import probe_wait
+from llmbatch.route.outage import SHARE, probe_wait
 
 __all__ = ["BrokenFleetError", "FleetPlan", "FleetScore", "run_fleet"]
 
@@ -121,6 +121,7 @@ class _Simulation:
         self._probing: set[tuple[int, int]] = set()
         self._score = FleetScore(plan.workers, plan.slots, plan.shared)
         self._longest = longest_wait(plan.recovery_timeout, plan.workers if plan.shared else 1)
+        self._share = SHARED_SHARE if plan.shared and plan.workers > 1 else SHARE
         self._score.longest_wait = self._longest
         self._workers = [self._worker(number, 0) for number in range(plan.workers)]
         self._open = 0
@@ -265,7 +266,9 @@ class _Simulation:
                 member.probe_ended("success", 0.0, self._now, is_named=False)
             self._closed(worker)
             return
-        circuit.hold(self._now + probe_wait(self._now - worker.opened_at, self._longest, self._random.random()))
+        circuit.hold(
+            self._now + probe_wait(self._now - worker.opened_at, self._longest, self._random.random(), self._share)
+        )
         if member is not None:
             member.probe_ended("failure", max(0.0, circuit.until - self._now), self._now, is_named=False)
         self._wake(worker)

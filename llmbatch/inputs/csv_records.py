@@ -179,7 +179,8 @@ class _Records:
         if len(cells) != len(self._columns):
             if len(cells) == 1 and not cells[0].strip():
                 return None
-            counts = f"the record has {len(cells)} cells, and the header {len(self._columns)}"
+            count = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+            counts = f"the record has {count}, and the header {len(self._columns)}"
             return BadRecord.of(_source(cells), "input_bad_csv", counts)
         if has_nul and any("\0" in cell for cell in cells):
             return BadRecord.of(_source(cells), "input_bad_csv", f"{self._column_of(cells, chr(0))} contains a NUL")

@@ -135,11 +135,14 @@ def _check_collection(rows: object) -> None:
     """Refuse what iterates over something other than rows.
 
     Raises:
-        InputError: a string, bytes, a mapping, or a table such as a DataFrame.
+        InputError: a string, bytes, a mapping, a table such as a DataFrame, or nothing that iterates.
     """
     kind = type(rows).__name__
+    shown = "None" if rows is None else f"one {kind}"
     if isinstance(rows, (str, bytes, bytearray, dict)):
         raise InputError(f"rows is one {kind}, not a collection of rows", hint="pass a list of rows")
+    if not any(hasattr(rows, way) for way in ("__iter__", "__aiter__", "__getitem__")):
+        raise InputError(f"rows is {shown}, not a collection of rows", hint="pass an iterable, or an async iterable")
     if isinstance(rows, type) or not (hasattr(rows, "columns") or hasattr(rows, "keys")):
         return
     for method, how in _TO_ROWS.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,17 @@ __all__ = [
     "unreadable",
 ]
 
+_URL: Final = re.compile(r"[a-z][a-z0-9+]{1,9}:/")
+
 BLOCK_BYTES: Final = 64 * 1024
 """Block size: the lines of a block are in memory together, and larger blocks are not faster."""
+
+
+def _where(path: str) -> str:
+    """What to do about a *path* of nothing."""
+    if _URL.match(path) is None:
+        return "check the path and the current directory"
+    return "only files of this machine are read: download it first, or pipe it: … | llmbatch run - -o results.jsonl"
 
 
 def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
@@ -40,7 +50,7 @@ def open_input(path: str | Path, disk: Filesystem = FILESYSTEM) -> int:
         # Without O_NONBLOCK, opening a FIFO would block until somebody writes to it.
         fd = disk.open(str(path), os.O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file", hint="check the path and the current directory") from None
+        raise InputError(f"{path}: no such file", hint=_where(str(path))) from None
     except PermissionError:
         if Path(path).is_dir():  # which Windows does not open
             raise _is_directory(path) from None

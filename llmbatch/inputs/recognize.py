@@ -6,6 +6,7 @@ can be sent. Pure: it gives errors and raises none. It converts nothing.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shlex
@@ -17,7 +18,8 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed
 from llmbatch.inputs.format_names import InputFormat, format_by_name
-from llmbatch.inputs.rows import EXCERPT_CHARS
+from llmbatch.inputs.rows import EXCERPT_CHARS, PROMPT_MEMBERS
+from llmbatch.inputs.shape import NAMING_MEMBERS
 
 __all__ = ["MOST_MALFORMED", "binary_format", "other_format", "unsendable"]
 
@@ -25,10 +27,16 @@ MOST_MALFORMED: Final = 20
 """First rows that are looked at: if all of them are malformed, nothing is sent and nothing is written."""
 
 _DECODER: Final = json.JSONDecoder()
+_JSON_SPACE: Final = (" ", "\t", "\r", "\n")
 _STANDARD_INPUT = "standard input"
 _GZIP = (".gz",)
 _ZSTD = (".zst", ".zstd")
-_EXPECTED: dict[str, str] = {"csv": "CSV", "tsv": "TSV", "json": "JSON", "txt": "plain text"}
+_EXPECTED: dict[str, str] = {
+    "csv": "CSV",
+    "tsv": "TSV",
+    "json": "a JSON array or lines of JSON",
+    "txt": "plain text",
+}
 _NAMED_ROWS = 3
 """Malformed rows that the error names."""
 
@@ -55,6 +63,14 @@ _COMMA = _Format("CSV", "csv", _CSV_REMARK)
 _SEMICOLON = _Format("CSV with semicolons", "csv", _CSV_REMARK)
 _TAB = _Format("TSV", "tsv", _CSV_REMARK)
 _TEXT = _Format("plain text", "txt", "; each line becomes one prompt")
+_PYTHON_LINES = _Format(
+    "the notation of Python, with single quotes",
+    filter='python3 -c "import ast,json,sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin]"',
+)
+_PAGES = ("<!doctype html", "<html")
+_RESULT_FIELDS: Final = ("row", "hash", "status")
+"""How lines that a run has written begin."""
+_MOST_FIELDS = 12
 
 _COMPRESSED: dict[bytes, tuple[str, str, str]] = {
     b"BZh": ("compressed with bzip2", "bunzip2", ".bz2"),
@@ -65,6 +81,7 @@ _TABLES: dict[bytes, tuple[str, InputFormat]] = {b"PAR1": ("Parquet", "parquet")
 _ZIP = b"PK\x03\x04"
 _XLSX_PARTS = (b"[Content_Types].xml", b"xl/")
 _OTHERS: dict[bytes, str] = {b"7z\xbc\xaf": "a 7-Zip archive", b"%PDF": "a PDF", b"SQLite format": "an SQLite database"}
+_LFS_POINTER = b"version https://git-lfs.github.com/"
 
 
 def binary_format(head: bytes, name: str) -> InputError | None:
@@ -86,6 +103,8 @@ def binary_format(head: bytes, name: str) -> InputError | None:
             return _refused(name, "an Excel workbook", _pandas_hint(name, "read_excel"))
         hint = f"unpack it: unzip {path}, then llmbatch run the file in it"
         return _refused(name, "a ZIP archive", "unpack it, then pipe or name the file in it" if is_stream else hint)
+    if head.startswith(_LFS_POINTER):
+        return _refused(name, "a Git LFS pointer to a file that was not fetched", "fetch it: git lfs pull")
     for magic, seen in _OTHERS.items():
         if head.startswith(magic):
             return _refused(name, seen, 'convert it to lines such as {"prompt": "…"}')
@@ -97,7 +116,7 @@ def other_format(name: str, first: Malformed, *, unit: str = "line") -> InputErr
 
     *unit*: as for :func:`unsendable`.
     """
-    found = _format_of_first(name, first) if unit == "line" else None
+    found = _format_of_first(name, first) if unit == "line" else _PRETTY if _is_pretty(first) else None
     return None if found is None else _converted(name, found)
 
 
@@ -106,9 +125,9 @@ def unsendable(name: str, rows: Sequence[Malformed], *, unit: str = "line") -> I
 
     *unit*: what their numbers count. Only lines are looked at for another format.
     """
-    not_text = _not_text(name, rows)
-    if not_text is not None:
-        return not_text
+    other = _not_text(name, rows) or _no_rows(name, rows[0])
+    if other is not None:
+        return other
     found = None
     if unit == "line":
         found = _format_of_first(name, rows[0]) or _text_format(rows) or _more_than_a_row(rows)
@@ -123,12 +142,58 @@ def unsendable(name: str, rows: Sequence[Malformed], *, unit: str = "line") -> I
     hint = 'a row is one line such as {"prompt": "…"}, {"messages": […]} or a batch row'
     if unit != "line":
         hint = "correct these records, or say what the prompt is: --prompt-column NAME, or -t '… {{ NAME }} …'"
-    elif all(row.code == "input_no_prompt" for row in rows):
-        source = "" if name == _STANDARD_INPUT else f" {shlex.quote(name)}"
-        hint += f"; to rename a member: jq -c '.prompt = .NAME | del(.NAME)'{source}"
+    elif all(row.code in ("input_no_prompt", "input_missing_field") for row in rows):
+        hint = _hint_of_fields(rows[0]) or hint
     if all(row.code == "input_bad_url" and "--endpoint raw" in row.message for row in rows):
         hint = "if the provider has these paths, send the rows to them as they are: --endpoint raw"
     return InputError(f"{name}: {_which(rows)} malformed: {shown}", hint=hint, line=rows[0].number)
+
+
+def _hint_of_fields(row: Malformed) -> str:
+    """What to type for a *row* whose prompt, or another field that was asked for, is not there; empty if unknown."""
+    names = _field_names(row.excerpt)
+    shown = ", ".join(names[:_MOST_FIELDS]) + (", …" if len(names) > _MOST_FIELDS else "")
+    if row.code == "input_missing_field" and names:
+        return f"the fields of line {row.number} are: {shown}"
+    column = next((name for name in names if name not in NAMING_MEMBERS), None)
+    if column is None or any(member in names for member in PROMPT_MEMBERS):
+        return ""
+    example = column if column.isidentifier() else f'row["{column}"]'
+    return (
+        f"the fields of line {row.number} are: {shown}; name the prompt's, such as --prompt-column "
+        f"{shlex.quote(column)}, or write a template: -t '… {{{{ {example} }}}}'"
+    )
+
+
+def _field_names(text: str) -> list[str]:
+    """The names of the members of a JSON object, as far as *text*, which may be cut, goes."""
+    names: list[str] = []
+    at = _after_space(text, 0)
+    with contextlib.suppress(ValueError):  # where it is cut
+        while text[at : at + 1] in ("{", ","):
+            name, at = _DECODER.raw_decode(text, _after_space(text, at + 1))
+            names.append(str(name))
+            colon = _after_space(text, at)
+            _, at = _DECODER.raw_decode(text, _after_space(text, colon + 1))
+            at = _after_space(text, at)
+    return names
+
+
+def _after_space(text: str, at: int) -> int:
+    while text[at : at + 1] in _JSON_SPACE:
+        at += 1
+    return at
+
+
+def _no_rows(name: str, first: Malformed) -> InputError | None:
+    """The error where *first*, the first line, is of a file that holds no rows at all."""
+    if first.excerpt.lstrip()[:20].lower().startswith(_PAGES):
+        return _refused(name, "an HTML page", "was a page downloaded in its place? fetch the file itself")
+    if tuple(_field_names(first.excerpt)[:3]) == _RESULT_FIELDS:
+        path = shlex.quote(name)
+        hint = f"name the input of that run; llmbatch status {path} tells about it, llmbatch export {path} converts it"
+        return InputError(f"{name}: this is the output of a run, not its input", hint=hint)
+    return None
 
 
 def _which(rows: Sequence[Malformed]) -> str:
@@ -141,7 +206,7 @@ def _format_of_first(name: str, first: Malformed) -> _Format | None:
         return _ARRAY
     if first.code == "input_bad_json" and text.startswith("[") and _opens_array(text):
         return _ARRAY
-    if first.code == "input_bad_json" and text == "{":
+    if _is_pretty(first):
         return _PRETTY
     suffix = PurePath(_plain_name(name)).suffix.lower()
     if suffix not in (".csv", ".tsv"):
@@ -149,6 +214,11 @@ def _format_of_first(name: str, first: Malformed) -> _Format | None:
     usual = {"\t": _TAB, ",": _COMMA, ";": _SEMICOLON}
     order = "\t,;" if suffix == ".tsv" else ",;\t"
     return next((usual[delimiter] for delimiter in order if delimiter in text), usual[order[0]])
+
+
+def _is_pretty(first: Malformed) -> bool:
+    """Whether an object begins in the *first* line that does not end there: also in a ``.json`` that is no array."""
+    return first.code == "input_bad_json" and first.excerpt.strip() == "{"
 
 
 def _not_text(name: str, rows: Sequence[Malformed]) -> InputError | None:
@@ -177,9 +247,11 @@ def _opens_array(text: str) -> bool:
 
 
 def _more_than_a_row(rows: Sequence[Malformed]) -> _Format | None:
-    """Where each of *rows* is a JSON object and something more: a comma, as within an array, or more objects."""
+    """Where each of *rows* is a JSON object and a comma, as within an array, or more objects; or is Python's."""
     if any(row.code != "input_bad_json" or row.excerpt[:1] != "{" for row in rows):
         return None
+    if all(row.excerpt.startswith("{'") for row in rows):
+        return _PYTHON_LINES
     rests = []
     for row in rows:
         try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXCERPT_CHARS",
     "MAX_LINE_BYTES",
+    "PROMPT_MEMBERS",
     "line_digest",
     "members_of",
     "parse_line",
@@ -35,7 +36,7 @@ EXCERPT_CHARS: Final = 300
 """How much of a malformed line is kept, to tell what format it is of."""
 
 _NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
-_PROMPT_MEMBERS = ("prompt", "messages", "input", "body", "params", "instruction")
+PROMPT_MEMBERS: Final = ("prompt", "messages", "input", "body", "params", "instruction")
 _NOTHING = "the row has no prompt, messages, input, body or params with anything in it"
 _UTF8_BOM = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\r\n"
@@ -94,7 +95,7 @@ def members_of(raw: bytes) -> dict[str, str]:
 def too_long(number: int, digest: str) -> Malformed:
     """The malformed row for a line or record longer than :data:`MAX_LINE_BYTES`."""
     limit = MAX_LINE_BYTES // (1024 * 1024)
-    return Malformed(number, digest, _unnamed(number), "input_too_long", f"the line is longer than {limit} MiB")
+    return Malformed(number, digest, _unnamed(number), "input_too_long", f"the row is longer than {limit} MiB")
 
 
 def row_from_value(
@@ -162,7 +163,7 @@ def _parse(number: int, raw: bytes, shaper: Shaper | None = None) -> Row | Malfo
     if shaper is not None:
         return _checked(shaper.row(number, digest, members))
     id_json = _take_name(number, members)
-    for member in _PROMPT_MEMBERS:
+    for member in PROMPT_MEMBERS:
         source = members.get(member)
         if source is not None and not _is_empty(source):
             return Row(number, digest, id_json, members)
@@ -171,7 +172,7 @@ def _parse(number: int, raw: bytes, shaper: Shaper | None = None) -> Row | Malfo
 
 def _checked(row: Row | Malformed) -> Row | Malformed:
     """*row*, unless there is nothing in it to send."""
-    if isinstance(row, Malformed) or any(not _is_empty(row.fields.get(member, "null")) for member in _PROMPT_MEMBERS):
+    if isinstance(row, Malformed) or any(not _is_empty(row.fields.get(member, "null")) for member in PROMPT_MEMBERS):
         return row
     return Malformed(row.number, row.hash, row.id_json, "input_no_prompt", _NOTHING)
 
@@ -193,7 +194,7 @@ def _is_of_messages(text: str) -> bool:
     if not text[1:].lstrip(_JSON_SPACE).startswith("{"):
         return False
     first = split_object((split_array(text) or ["{}"])[0]) or {}
-    return "role" in first or "type" in first or first.keys().isdisjoint(_PROMPT_MEMBERS)
+    return "role" in first or "type" in first or first.keys().isdisjoint(PROMPT_MEMBERS)
 
 
 def _take_name(number: int, members: dict[str, str]) -> str:

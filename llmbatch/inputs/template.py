@@ -5,12 +5,13 @@ A template sees values of JSON only: no attributes, files or other templates. Wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeGuard
 
 from llmbatch.core.errors import MalformedRowError, UsageError
-from llmbatch.core.raw_json import parse
+from llmbatch.core.raw_json import RawJsonError, parse
 
 if TYPE_CHECKING:
     from minijinja import TemplateError
@@ -25,6 +26,8 @@ _FUEL: Final = 1_000_000
 
 _MOST_FILE_BYTES: Final = 1024 * 1024
 _NAME: Final = "prompt"
+_PYTHON_FIELD: Final = re.compile(r"(?<!\{)\$?\{([A-Za-z_]\w*)\}(?!\})")
+"""A field as Python's ``str.format`` and shells write it."""
 
 
 def read_template(text: str) -> tuple[str, str]:
@@ -59,14 +62,16 @@ class Template:
     """
 
     def __init__(self, name: str, source: str) -> None:
-        from minijinja import Environment, TemplateError  # loaded only if a run has a template
+        from minijinja import Environment, Markup, TemplateError  # loaded only if a run has a template
 
         self._name = name
+        self._markup = Markup
         self._error = TemplateError
+        self._digits: dict[float, str] = {}  # of the numbers of this record, as they are written there
         self._jinja = Environment(
             undefined_behavior="strict",
             fuel=_FUEL,
-            finalizer=_no_null,
+            finalizer=self._written,
             auto_escape_callback=lambda name: False,
         )
         try:
@@ -77,6 +82,11 @@ class Template:
                 f"{name}: line {error.line or 1}: {error.detail or error.message}",
                 hint="fields are written as {{ name }}, conditions as {% if name %} … {% endif %}",
             ) from None
+        if not fields and "{%" not in source and (python := _PYTHON_FIELD.search(source)) is not None:
+            raise UsageError(
+                f"{name} has {python[0]}, which would be sent as it is",
+                hint=f"a field is written with two braces: {{{{ {python[1]} }}}}; to send one: {{{{ '{{' }}}}",
+            )
         self.fields = frozenset(fields)
         """Names that the template takes from the record."""
 
@@ -87,8 +97,11 @@ class Template:
             MalformedRowError: a field is missing, or the template fails for this record.
         """
         values = {name: parse(members[name]) for name in self.fields if name in members}
+        taken = values
         if RECORD in self.fields and RECORD not in members:
-            values[RECORD] = {name: parse(text) for name, text in members.items()}
+            taken = {name: parse(text) for name, text in members.items()}
+            values[RECORD] = taken
+        self._digits = {float(value): members[name] for name, value in taken.items() if _loses_digits(value)}
         try:
             return self._jinja.render_template(_NAME, **values)
         except self._error as error:
@@ -101,6 +114,13 @@ class Template:
         except Exception as error:  # noqa: BLE001 - a value that the template engine does not take
             message = f"{self._name} fails: {str(error) or type(error).__name__}"
             raise MalformedRowError("input_template_error", message) from None
+
+    def _written(self, value: object) -> object:
+        if value is None:
+            raise _NullError
+        if isinstance(value, self._markup):
+            return _plain_json(str(value))
+        return self._digits.get(value, value) if isinstance(value, float) else value
 
     def _malformed(self, error: TemplateError) -> MalformedRowError:
         where = f"line {error.line} of {self._name}" if error.line else self._name
@@ -115,7 +135,21 @@ class _NullError(Exception):
     """The template writes a null."""
 
 
-def _no_null(value: object) -> object:
-    if value is None:
-        raise _NullError
-    return value
+_escapes = re.compile(r"(\\\\)|\\u00(3c|3e|26|27)").sub
+"""What the filter ``tojson`` writes for ``< > & '``, as for a page of HTML, and no escaped backslash before it."""
+
+
+def _plain_json(text: str) -> str:
+    """*text*, as a filter has it, without the escapes of ``tojson``."""
+    if "\\u00" not in text:
+        return text
+    try:
+        parse(text)
+    except RawJsonError:
+        return text
+    return _escapes(lambda found: found[1] or chr(int(found[2], 16)), text)
+
+
+def _loses_digits(value: object) -> TypeGuard[float]:
+    """Whether the engine has a number of other digits for *value*: any fraction, and integers of more than 128 bits."""
+    return isinstance(value, float) or (isinstance(value, int) and 127 < value.bit_length() < 1024)

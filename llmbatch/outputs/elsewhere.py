@@ -111,13 +111,10 @@ class Elsewhere:
             OutputError: it is damaged, or a file cannot be read.
         """
         for path in self._all:
-            with self._opened(path) as fd:
+            with self._opened(path) as fd, _naming(path):
                 if fd is None:
                     continue
-                try:
-                    found = first_success(fd, self._disk.fstat(fd).st_size, path, self._disk)
-                except OSError as error:
-                    raise _unreadable(path, error) from error
+                found = first_success(fd, self._disk.fstat(fd).st_size, path, self._disk)
             if found is not None:
                 return path, found
         return None
@@ -126,12 +123,9 @@ class Elsewhere:
         """Number and hash of at most *most* rows that succeeded, of any shard."""
         good: dict[int, str] = {}
         for path in self._all:
-            for line in self._lines(path):
-                if len(good) >= most:
-                    return good
-                found = match_line(line)
-                if found is not None:
-                    good[int(found[1])] = found[2].decode()
+            with contextlib.closing(self._lines(path)) as lines:
+                found = [match_line(line) for line in islice(lines, most - len(good))]
+            good.update((int(match[1]), match[2].decode()) for match in found if match is not None)
         return good
 
     def samples(self) -> Iterator[tuple[str, int, str]]:
@@ -152,10 +146,10 @@ class Elsewhere:
         """Add the failed rows of the shard to *rows*.
 
         Raises:
-            OSError: a file cannot be read.
+            OutputError: a file cannot be read.
         """
         for path in self._holding:
-            with self._opened(path) as fd:
+            with self._opened(path) as fd, _naming(path):
                 if fd is not None:
                     rows.include(failed_rows(fd, self._disk.fstat(fd).st_size, self._disk))
 
@@ -163,10 +157,10 @@ class Elsewhere:
         """The rows of the shard whose answers were cut; see :func:`~llmbatch.outputs.lines.cut_rows`.
 
         Raises:
-            OSError: a file cannot be read.
+            OutputError: a file cannot be read.
         """
         for path in self._holding:
-            with self._opened(path) as fd:
+            with self._opened(path) as fd, _naming(path):
                 if fd is not None:
                     rows = cut_rows(fd, self._disk.fstat(fd).st_size, self._disk, is_cut, up_to)
                     yield from filter(self._shard.owns, rows)
@@ -175,10 +169,8 @@ class Elsewhere:
         """The failed rows of the shard up to number *up_to* (None: all) in these files.
 
         Raises:
-            OSError: a file cannot be read.
+            OutputError: a file cannot be read.
         """
-        if not self.rows:
-            return []
         rows = FailedRows()
         self.add_failed(rows)
         most = math.inf if up_to is None else up_to
@@ -239,10 +231,8 @@ class Elsewhere:
             return fd is not None and self._scanned(fd, path).is_done(number)
 
     def _scanned(self, fd: int, path: str) -> FinishedRows:
-        try:
+        with _naming(path):
             return scan(fd, path, self._disk, shard=self._shard).finished
-        except OSError as error:
-            raise _unreadable(path, error) from error
 
     def _scanned_end(self, fd: int, path: str) -> int:
         return scan(fd, path, self._disk, shard=self._shard).end_bytes
@@ -268,6 +258,15 @@ class Elsewhere:
             yield fd
         finally:
             self._disk.close(fd)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Turn an error of the system in the block into one that names *path*."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: str, error: OSError) -> OutputError:

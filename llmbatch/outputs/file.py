@@ -234,15 +234,12 @@ class Output:
         """Remove the lines of rows up to *up_to* (None: all) from the other files, of all or of those that failed.
 
         Raises:
-            OutputError: a file is in use by another run.
+            OutputError: a file is in use by another run, or cannot be read.
             WriteError: one could not be rewritten.
         """
         if self._elsewhere is None or not self._elsewhere.rows:
             return
-        try:
-            failed = frozenset(self._elsewhere.failed_numbers(self.finished, up_to))
-        except OSError as error:
-            raise self._failed(error) from error
+        failed = frozenset(self._elsewhere.failed_numbers(self.finished, up_to))
         self._drop_there(failed, status="failed")
         if not only_failed:  # the own file is empty
             self._drop_there(frozenset(self.finished.done_after(0)), status="success")

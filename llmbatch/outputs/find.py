@@ -8,7 +8,7 @@ from pathlib import Path
 from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import WHOLE
 from llmbatch.outputs.deferred import DATASET_STATE, default_output, status_path
-from llmbatch.outputs.parts import default_target, has_parts, parts_beside
+from llmbatch.outputs.parts import default_target, has_parts, has_shards, parts_beside
 
 __all__ = ["find_output"]
 
@@ -21,15 +21,15 @@ def find_output(path: str | Path) -> Path:
     The default output is a file, or the folder of parts that runs of shards have by default.
 
     Raises:
-        OutputError: *path* is an input, and its default output does not exist.
+        OutputError: *path* is an input, and its default output does not exist; or it is the root folder.
     """
     named = Path(path)
     if (named / DATASET_STATE).is_file():
         return default_output(named)
     if named.is_dir() or str(path) == "-":
-        return named
+        return named if named.name else _with_name(named)
     default = default_output(named)
-    if not _has_run(default) and has_parts(folder := Path(default_target(named, WHOLE))):
+    if not _has_run(default) and has_shards(folder := Path(default_target(named, WHOLE))):
         default = folder
     if named.exists() and not named.is_file():  # a pipe, which would be waited for, or a device
         return default if _has_run(default) else named
@@ -48,6 +48,14 @@ def find_output(path: str | Path) -> Path:
             hint=f"name the output of the run (-o), or begin with llmbatch run {shlex.quote(str(path))}",
         )
     return named
+
+
+def _with_name(folder: Path) -> Path:
+    """The same folder by a path that ends in its name, beside which other files can be named."""
+    found = folder.resolve()
+    if not found.name:
+        raise OutputError(f"{folder}: is not an output of llmbatch", hint="name a file, or a folder of parts")
+    return found
 
 
 def _has_run(output: Path) -> bool:

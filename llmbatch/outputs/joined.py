@@ -6,6 +6,7 @@ No file is changed, and no lock is taken: lines that a run appends after the ope
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Self
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import WHOLE, Shard
-from llmbatch.outputs.parts import has_parts, list_parts, parts_beside, shard_of
+from llmbatch.outputs.parts import has_shards, list_parts, parts_beside, shard_of
 from llmbatch.outputs.scan import scan
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK, Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
@@ -32,7 +33,7 @@ def files_of(output: Path) -> list[Path]:
     Raises:
         OutputError: as :func:`~llmbatch.outputs.parts.list_parts`.
     """
-    if has_parts(output):
+    if has_shards(output):
         return [part.path for part in list_parts(output)]
     beside = [part.path for part in list_parts(parts_beside(output))] if output.name else []
     return [output, *beside] if not beside or os.path.lexists(output) else beside
@@ -169,7 +170,11 @@ def _open(path: Path) -> int:
     except (OSError, ValueError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(f"{path}: cannot be read ({why})", hint=_HINT) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
+        if stat.S_ISDIR(mode):
+            hint = f"name one output; llmbatch view {shlex.quote(str(path))} shows all of a folder"
+            raise OutputError(f"{path}: is a folder, and not one of the parts of a run", hint=hint)
         raise OutputError(f"{path}: is not a regular file", hint=_HINT)
     return fd

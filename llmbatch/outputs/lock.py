@@ -61,6 +61,8 @@ def _open(path: str, name: str, disk: Filesystem) -> int:
     try:
         return disk.open(path, _FLAGS, 0o600)
     except FileNotFoundError:
+        if Path(parent).is_dir():
+            raise OutputError(f"{name}: no file can be made in {parent}", hint="write to another file (-o)") from None
         raise OutputError(f"{name}: there is no directory {parent}", hint=f"create it: mkdir -p {parent}") from None
     except IsADirectoryError:
         raise OutputError(

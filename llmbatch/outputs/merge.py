@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from llmbatch.outputs.deferred import deferred_path, write_deferred
 from llmbatch.outputs.export_target import check_target
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.open import open_output
-from llmbatch.outputs.parts import has_parts, list_parts, shard_of
+from llmbatch.outputs.parts import has_parts, has_shards, list_parts, shard_of
 from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, write_error
 from llmbatch.storage.finished_rows import FinishedRows
@@ -37,6 +38,9 @@ def parts_of(paths: Sequence[str]) -> list[Path]:
         path = Path(named)
         if path.is_dir():
             if not has_parts(path):
+                if has_shards(path):
+                    hint = f"what they wait for: llmbatch status {shlex.quote(named)}"
+                    raise OutputError(f"{named}: no shard has a line yet, so there is nothing to merge", hint=hint)
                 hint = "name the folder that runs of shards have written to (-o)"
                 raise OutputError(f"{named}: has no parts, such as part-00001-of-00008.jsonl", hint=hint)
             found += (part.path for part in list_parts(path))

@@ -22,9 +22,11 @@ __all__ = [
     "create_folder",
     "default_target",
     "has_parts",
+    "has_shards",
     "is_folder",
     "is_part",
     "list_parts",
+    "list_shards",
     "output_of_parts",
     "part_name",
     "part_path",
@@ -45,7 +47,7 @@ class Part:
 
 
 def is_folder(output: str | Path, shard: Shard | None = None) -> bool:
-    """Whether *output* names a folder of parts: its name ends in a slash, or it is there and has parts.
+    """Whether *output* names a folder of parts: its name ends in a slash, or runs of shards have begun in it.
 
     Of a *shard*, any folder that is there, and a name without an ending that no file has, such as ``results``.
     """
@@ -56,7 +58,7 @@ def is_folder(output: str | Path, shard: Shard | None = None) -> bool:
     if text.endswith(("/", os.sep)):
         return True
     if shard is None:
-        return has_parts(path)
+        return has_shards(path)
     return path.is_dir() or (not path.suffix and not path.exists())
 
 
@@ -67,6 +69,30 @@ def has_parts(folder: Path) -> bool:
             return any(_match_name(entry.name) for entry in entries)
     except (OSError, ValueError):
         return False
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether runs of shards have begun in *folder*, also if none has a line yet, as while their batches run."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(_begun(entry.name) is not None for entry in entries)
+    except (OSError, ValueError):
+        return False
+
+
+def list_shards(folder: str | Path) -> list[Part]:
+    """As :func:`list_parts`, with the parts that no line was written to yet, of which there is only a sidecar.
+
+    Raises:
+        OutputError: as there.
+    """
+    parts = {part.shard: part for part in list_parts(folder)}
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - as above
+            shard = _begun(name)
+            if shard is not None and shard not in parts:
+                parts[shard] = Part(Path(folder, part_name(shard)), shard)
+    return [part for _, part in sorted(parts.items(), key=lambda item: _order(item[0]))]
 
 
 def part_name(shard: Shard) -> str:
@@ -167,6 +193,11 @@ def create_folder(output: str | Path) -> bool:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise OutputError(f"{output}: cannot be created ({why})", hint="write to another folder (-o)") from error
     return True
+
+
+def _begun(name: str) -> Shard | None:
+    """The shard whose part or status file is called *name*; None if none is."""
+    return _shard_of(name.removeprefix(".").removesuffix(".status.json") if name.startswith(".") else name)
 
 
 def _shard_of(name: str) -> Shard | None:

@@ -11,14 +11,17 @@ DAY = 86_400.0
 
 
 class DailyBudget:
-    """At most *per_day* requests in each period of 24 hours; the first begins with the first request."""
+    """At most *per_day* requests in each period of 24 hours; the first begins with the first request.
+
+    *used*: requests that were sent in a period that *began* before, on the clock of ``now``.
+    """
 
     __slots__ = ("_began", "_per_day", "_used")
 
-    def __init__(self, per_day: float) -> None:
+    def __init__(self, per_day: float, used: int = 0, began: float = -math.inf) -> None:
         self._per_day = max(1.0, per_day)
-        self._began = -math.inf
-        self._used = 0.0
+        self._began = began
+        self._used = float(used)
 
     def __repr__(self) -> str:
         return f"<DailyBudget {self._used:g} of {self._per_day:g}>"

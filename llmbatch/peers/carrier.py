@@ -30,6 +30,9 @@ POLL_SECONDS = 1.0
 PATIENCE = 2.0
 """Seconds that the board may take for an answer before it counts as gone."""
 
+CONNECT_PATIENCE = 6.0
+"""Seconds for a connection: it takes five round trips, each of which a store that is far away may need a second for."""
+
 LEAST_WAIT, MOST_WAIT = 0.5, 5.0
 """Seconds between two attempts to connect, at first and at most."""
 
@@ -63,6 +66,10 @@ class Carrier(Protocol):
         Raises:
             CarrierRefusedError: it is no use to try again.
         """
+        ...
+
+    async def describe(self) -> str:
+        """What serves the board, for people; empty if that is not known."""
         ...
 
     async def call(self, message: Message) -> Any:
@@ -196,7 +203,7 @@ class Link:
     async def _connect(self, carrier: Carrier) -> str | None:
         """Connect and poll once; return why that failed, None if it did not."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(CONNECT_PATIENCE):
                 await carrier.connect()
                 reply = await self._poll(carrier)
                 if self._failed is not None and self._failed.verb in ("open", "ask", "tell", "hold"):

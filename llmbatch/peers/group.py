@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from llmbatch.peers.member import Effect, Member, Message
 from llmbatch.peers.messages import MICROS, CircuitNews, Reply
 
-__all__ = ["Answer", "Booking", "CameBack", "Delivery", "Group", "Heard", "WentDown", "longest_wait"]
+__all__ = ["SHARED_SHARE", "Answer", "Booking", "CameBack", "Delivery", "Group", "Heard", "WentDown", "longest_wait"]
 
 _MOST_NEWS = 4096
 """Open circuits of others that are remembered in case this process comes to use them."""
@@ -67,6 +67,14 @@ class Booking(Protocol):
         ...
 
 
+SHARED_SHARE = 1 / 16
+"""Wait between probes that several processes share, as a share of the time that the outage has lasted.
+
+Of an outage of a minute they know within 4 s that it is over: a second lost is lost by all of them, and one probe more
+is one for all.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _LastNews:
     news: CircuitNews
@@ -96,6 +104,8 @@ class Group:
         self.members = 1
         """Number of processes that were heard of lately, this one included."""
         self.is_up = False
+        self._is_down = False
+        """Whether the board was told to be away; at first neither is known."""
         self.send = send
         self._chance = chance
         self._circuits: dict[str, Member] = {}
@@ -158,6 +168,8 @@ class Group:
         self._bookings[name] = booking
         if self.is_up:
             booking.came_back(now)
+        elif self._is_down:
+            booking.went_down(now)
 
     def receive(self, delivery: Delivery, now: float) -> list[tuple[str, Effect]]:
         """Take a delivery; return what the circuits are to do, by label."""
@@ -179,12 +191,12 @@ class Group:
                         member.tick(now)
                 return [pair for item in news for pair in self._heard(item, now)]
             case WentDown():
-                self.is_up = False
+                self.is_up, self._is_down = False, True
                 for booking in self._bookings.values():
                     booking.went_down(now)
                 return [(label, effect) for label, one in self._circuits.items() for effect in one.went_down(now)]
             case CameBack():
-                self.is_up = True
+                self.is_up, self._is_down = True, False
                 for booking in self._bookings.values():
                     booking.came_back(now)
                 return [(label, effect) for label, one in self._circuits.items() for effect in one.came_back(now)]

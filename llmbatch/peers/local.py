@@ -110,6 +110,10 @@ class LocalCarrier:
     async def connect(self) -> None:
         """There is nothing to connect."""
 
+    async def describe(self) -> str:
+        """What serves the board."""
+        return "this process"
+
     async def call(self, message: Message) -> list[Any]:
         """Carry out *message*."""
         return self._hub.answer(message.verb, message.args)

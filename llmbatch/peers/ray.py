@@ -151,6 +151,10 @@ class RayCarrier:
         except Exception as error:  # noqa: BLE001 - Ray raises what it likes, and all of it means the same here
             raise _carrier_error(error) from None
 
+    async def describe(self) -> str:
+        """What serves the board."""
+        return "a Ray actor"
+
     async def call(self, message: Message) -> Any:
         """Send one message and return the answer.
 

@@ -27,6 +27,12 @@ _CONNECT_SECONDS = 1.5
 _PROBE_SECONDS = 1.0
 """How long a store that does not answer is asked whether it speaks TLS, or does not."""
 
+_SIGNS = (b"+", b"-")
+"""What the answer of a store to ``PING`` begins with."""
+
+_SHOWN_BYTES = 24
+"""How much of the answer of what is no store is shown."""
+
 _REFUSED_HINT = "put it into the address, and the address into a variable: --shared env:NAME"
 
 
@@ -98,13 +104,21 @@ class RedisCarrier:
             await self._channel.subscribe(f"{self._prefix}:news")
 
     async def _refuse_other_protocol(self) -> None:
-        """Tell a store that speaks TLS from one that is not there, and one that does not."""
+        """Tell a store that is not there from one that speaks TLS or does not, and from what is no store at all."""
         where = urlsplit(self._url)
-        host, port = where.hostname or "", where.port or 6379
-        if where.scheme == "redis" and await _speaks_tls(host, port):
-            raise CarrierRefusedError(f"{self._shown} speaks TLS", "write rediss:// instead of redis://")
-        if where.scheme == "rediss" and await _speaks_plainly(host, port):
+        host, port, is_tls = where.hostname or "", where.port or 6379, where.scheme == "rediss"
+        if is_tls and (await _answer_of(host, port, is_tls=False) or b"")[:1] in _SIGNS:
             raise CarrierRefusedError(f"{self._shown} does not speak TLS", "write redis:// instead of rediss://")
+        answer = await _answer_of(host, port, is_tls=is_tls)
+        if answer and answer[:1] not in _SIGNS:
+            raise CarrierRefusedError(
+                f"{self._shown} is no Redis or Valkey server: it answers {answer[:_SHOWN_BYTES]!r}",
+                "check the host and the port; most stores listen at 6379",
+            )
+        if not answer and not is_tls and await _answer_of(host, port, is_tls=True) is not None:
+            raise CarrierRefusedError(f"{self._shown} speaks TLS", "write rediss:// instead of redis://")
+        if answer == b"":
+            raise CarrierError("it closes the connection without an answer: is it a Redis or Valkey server?")
 
     async def _refuse_cluster(self) -> None:
         try:
@@ -116,6 +130,16 @@ class RedisCarrier:
                 f"{self._shown} is a cluster, which is not supported",
                 "name a single server, or a replica set's primary",
             )
+
+    async def describe(self) -> str:
+        """What serves the board, such as ``Valkey 9.1.2``; empty if that may not be asked."""
+        with self._errors():
+            try:
+                info = await self._client.info("server")
+            except self._redis.ResponseError:
+                return ""  # hosted stores may forbid it
+        name = "Valkey" if info.get("server_name") == "valkey" or "valkey_version" in info else "Redis"
+        return f"{name} {info.get('valkey_version') or info.get('redis_version') or ''}".strip()
 
     async def call(self, message: Message) -> Any:
         """Carry out *message*.
@@ -165,35 +189,31 @@ class RedisCarrier:
         if "CERTIFICATE_VERIFY_FAILED" in text:
             hint = "name the authority: rediss://…?ssl_ca_certs=/path/to/ca.pem"
             return CarrierRefusedError(f"{self._shown} shows a certificate that is not trusted", hint)
-        if "closed by server" in text and not self._url.startswith("rediss:"):
-            return CarrierError("the connection was closed by the server (does it want TLS, rediss://?)")
         if isinstance(error, self._redis.TimeoutError):
             is_tls = self._url.startswith("rediss:")
             return CarrierError("no answer (does it speak TLS? if not, write redis://)" if is_tls else "no answer")
         return CarrierError(_plain(text) or type(error).__name__)
 
 
-async def _speaks_tls(host: str, port: int) -> bool:
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
-    with contextlib.suppress(OSError, TimeoutError):
+async def _answer_of(host: str, port: int, *, is_tls: bool) -> bytes | None:
+    """The first bytes that a server says to ``PING``, empty if it says nothing; None if there is no connection."""
+    context = None
+    if is_tls:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing but PING is sent
+    try:
         async with asyncio.timeout(_PROBE_SECONDS):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    except (OSError, TimeoutError):
+        return None
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            writer.write(b"PING\r\n")
+            return await reader.read(256)
+    except (OSError, TimeoutError):
+        return b""
+    finally:
         writer.transport.abort()
-        return True
-    return False
-
-
-async def _speaks_plainly(host: str, port: int) -> bool:
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
-            try:
-                writer.write(b"PING\r\n")
-                return (await reader.read(1)) in (b"+", b"-")
-            finally:
-                writer.transport.abort()
-    return False
 
 
 def _no_retries() -> dict[str, Any]:

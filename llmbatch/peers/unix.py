@@ -151,6 +151,10 @@ class UnixCarrier:
                     waiting.set_exception(CarrierError("the connection has ended"))
             self._answers.clear()
 
+    async def describe(self) -> str:
+        """What serves the board."""
+        return "a process of this machine"
+
     async def call(self, message: Message) -> Any:
         """Send one message and return the answer.
 

@@ -112,6 +112,11 @@ class ProviderSettings:
                 raise UsageError(f"parameter {name!r} cannot be sent", hint="see --base-url and --api-key-env")
             if name == "model":
                 raise UsageError("the model is not a parameter", hint="use -m PROVIDER/MODEL")
+            if name in ("prompt", "messages"):
+                raise UsageError(
+                    f"{name} is not a parameter, but what each row sends",
+                    hint="-t TEXT (--template) makes the prompt from a row's fields, -s TEXT is the system prompt",
+                )
             try:
                 value = parse(text)
             except RawJsonError as error:

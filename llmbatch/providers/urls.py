@@ -5,6 +5,7 @@ Messages never show a URL that could contain a key.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
@@ -47,6 +48,10 @@ class BaseUrl:
         return f"{self.origin}{path}?{queries}" if queries else self.origin + path
 
 
+_LACKS_SCHEME = re.compile(r"[A-Za-z0-9.-]{1,80}:\d{1,5}(?:/[a-z0-9/]{0,40})?")
+"""A host with its port and path, which is no key and may be shown."""
+
+
 def parse_base_url(url: str, *, name: str) -> BaseUrl:
     """Check a base URL. *name* is the flag or variable it came from, for the message.
 
@@ -66,7 +71,11 @@ def parse_base_url(url: str, *, name: str) -> BaseUrl:
             f"{name} contains a user name or a password", hint="keys come from the environment: see --api-key-env"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
+        if _LACKS_SCHEME.fullmatch(url.strip()) is not None:
+            hint = f"did you mean http://{url.strip()}?"
         raise UsageError(f"{name} is not an http(s) URL", hint=hint)
+    if parts.netloc.endswith(":"):
+        raise UsageError(f"{name} has a colon, and no port after it", hint="is a variable of the shell empty?")
     if any(char.isspace() or not char.isprintable() for char in url.strip()):
         raise UsageError(f"{name} contains whitespace or control characters", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

@@ -15,17 +15,21 @@ OTHER = "other"
 
 
 class CodeCounter:
-    """Counts by code; at most *cap* codes, and :data:`OTHER` for the rest. One writer, any number of readers."""
+    """Counts by code; at most *cap* codes, and :data:`OTHER` for the rest. One writer, any number of readers.
 
-    __slots__ = ("_cap", "_counts")
+    *longest*: characters of a code that are kept.
+    """
 
-    def __init__(self, cap: int = 100) -> None:
+    __slots__ = ("_cap", "_counts", "_longest")
+
+    def __init__(self, cap: int = 100, *, longest: int = 80) -> None:
         self._cap = cap
+        self._longest = longest
         self._counts: dict[str, int] = {}
 
     def add(self, code: str, times: int = 1) -> None:
-        """Count a *code* once, or so often; an empty one is ``unknown``, a long one is cut to 80 characters."""
-        code = code[:80] or "unknown"
+        """Count a *code* once, or so often; an empty one is ``unknown``, a long one is cut."""
+        code = code[: self._longest] or "unknown"
         counts = self._counts
         if code not in counts and len(counts) >= self._cap:
             code = OTHER

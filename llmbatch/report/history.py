@@ -152,6 +152,8 @@ class History:
         whole.runs = runs[-MOST_RUNS:]
         notices = [notice for one in histories for notice in one.notices]
         whole.notices = sorted(notices, key=lambda notice: str(notice["at"]))[-MOST_NOTICES:]
+        pauses = sorted((pause for one in histories for pause in one.pauses), key=lambda pause: pause.began)
+        whole.pauses = pauses[-MOST_PAUSES:]
         for one in histories:
             for code, error in one.errors.items():
                 known = whole.errors.setdefault(code, ErrorCode(code))
@@ -189,6 +191,7 @@ class History:
         copied = History()
         copied.runs = [replace(run) for run in self.runs]
         copied.notices = list(self.notices)
+        copied.pauses = [replace(pause) for pause in self.pauses]
         copied.errors = {code: replace(error, examples=list(error.examples)) for code, error in self.errors.items()}
         copied.journal = self.journal.copy()
         copied.timeline = self.timeline.copy()

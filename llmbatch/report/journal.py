@@ -31,11 +31,14 @@ class Outage:
     began: float
     ended: float | None
     message: str
+    left_open: bool = False
+    """Whether the run that saw it ended before it did. ``ended`` is then when that was, once a later run began."""
 
     def to_json(self) -> dict[str, JSON]:
         """As the sidecar keeps it."""
         ended = None if self.ended is None else to_iso(self.ended)
-        return {"route": self.route, "from": to_iso(self.began), "to": ended, "message": self.message}
+        told: dict[str, JSON] = {"route": self.route, "from": to_iso(self.began), "to": ended, "message": self.message}
+        return told | {"left_open": True} if self.left_open else told
 
 
 @dataclass(slots=True)
@@ -81,12 +84,13 @@ class Journal:
             last = next((one for one in reversed(whole.outages) if one.route == outage.route), None)
             if last is None or (last.ended is not None and last.ended < outage.began):
                 whole.outages.append(replace(outage))
-            elif last.ended is not None:
-                last.ended = None if outage.ended is None else max(last.ended, outage.ended)
+            elif last.ended is not None and (outage.ended is None or outage.ended > last.ended):
+                last.ended, last.left_open = outage.ended, outage.left_open
         for label in sorted({label for one in journals for label in one.speeds}):
             speeds = [one.speeds[label] for one in journals if label in one.speeds]
             seconds = max(speed.seconds for speed in speeds)
             whole.speeds[label] = RouteSpeed(sum(speed.rows for speed in speeds), seconds)
+        whole._kept = dict(whole.speeds)
         whole._trim()
         return whole
 
@@ -105,6 +109,7 @@ class Journal:
         for outage in self.outages:
             if outage.ended is None:
                 outage.ended = max(outage.began, wall if last_seen is None else min(last_seen, wall))
+                outage.left_open = True
 
     def observe(self, event: Event, wall: float, stats: RunStats) -> None:
         """Take one event of the run, seen at *wall* and folded into *stats* before; most change nothing."""
@@ -128,7 +133,7 @@ class Journal:
     def to_json(self, stats: RunStats) -> dict[str, JSON]:
         """The history as JSON, with the speeds of this run from *stats*."""
         self.speeds = _added(self._kept, stats)
-        self.repaired = self._kept_repaired + stats.snapshot().repaired
+        self.repaired = self._kept_repaired + stats.repaired
         return {
             "began": None if self.began is None else to_iso(self.began),
             "ended": None if self.ended is None else to_iso(self.ended),
@@ -195,7 +200,8 @@ def _outage(value: JSON) -> Outage | None:
     began, route, message = from_iso(value.get("from")), value.get("route"), value.get("message")
     if began is None or not isinstance(route, str) or not isinstance(message, str):
         return None
-    return Outage(route[:_MOST_CHARACTERS], began, from_iso(value.get("to")), message[:_MOST_CHARACTERS])
+    ended, left_open = from_iso(value.get("to")), value.get("left_open") is True
+    return Outage(route[:_MOST_CHARACTERS], began, ended, message[:_MOST_CHARACTERS], left_open)
 
 
 def _speed(value: JSON) -> RouteSpeed | None:

@@ -27,7 +27,7 @@ _LARGEST = 1e18
 _MOST_USD = Decimal(10) ** 12
 _OTHER_ROUTES = "(other routes)"
 
-_STRING = rb'"(?:[^"\\]|\\.)*"'
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
 _HEAD = (
     rb',"usage":(?:null|\{"input_tokens":([0-9]{1,18}),"output_tokens":([0-9]{1,18})\})'
     rb',"cost_usd":(null|[-+.0-9eE]{1,40}),"model":(null|' + _STRING + rb")"

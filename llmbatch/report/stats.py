@@ -139,8 +139,6 @@ class RunStats:
             case _:
                 assert_never(event)
 
-    # Events.
-
     def _route(self, label: str) -> RouteStats:
         known = self._routes.get(label)
         if known is not None:
@@ -253,8 +251,6 @@ class RunStats:
         route.note_pause(event.at + event.pause, event.code, is_named=event.is_named, is_limit=not event.is_refusal)
         self._counts.throttles += event.is_refusal
 
-    # Results.
-
     @property
     def success(self) -> int:
         """Successful lines in the output, including those of earlier runs."""
@@ -264,6 +260,11 @@ class RunStats:
     def failed(self) -> int:
         """Failed lines in the output, including those of earlier runs."""
         return self._counts.failed + (0 if self.started is None else self.started.done_failed)
+
+    @property
+    def repaired(self) -> int:
+        """Rows of this run whose answers fit since they were asked again."""
+        return self._counts.repaired
 
     def route(self, label: str, now: float | None = None) -> RouteSnapshot:
         """One route at *now* (default: at the last event)."""

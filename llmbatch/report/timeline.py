@@ -21,6 +21,9 @@ MOST_JOINED = 1000
 _MOST_LEVELS = 24
 """The last level is 2^23 seconds wide."""
 
+_SHORTEST_S = 0.5
+"""What is sampled sooner, as at the end of a run, is part of the bucket before it."""
+
 _LARGEST = 1e18
 
 _SUMS = ("success", "failed", "calls", "retries", "throttled", "input_tokens", "output_tokens", "cost_usd")
@@ -191,6 +194,13 @@ class Timeline:
         bucket.good_calls = recent.count
         bucket.p50_s, bucket.p95_s = recent.quantile(0.5) or 0.0, recent.quantile(0.95) or 0.0
         self._before, self._latencies, self._at = now, latencies.copy(), wall
+        last = self._levels[0][-1] if self._levels[0] else None
+        if bucket.width < _SHORTEST_S and last is not None and abs(last.start + last.width - began) < 1e-6:
+            # A row in the last hundredth of a second would be drawn as a hundred rows per second.
+            whole = replace(last, width=wall - last.start)
+            whole.absorb(bucket)
+            self._levels[0][-1] = whole
+            return
         self._keep(bucket)
 
     def _keep(self, bucket: Bucket) -> None:
@@ -216,10 +226,32 @@ class Timeline:
         begun.absorb(oldest)
         wider.append(begun)
 
-    def calls_since(self, wall: float) -> tuple[int, float]:
-        """How many calls were sent since *wall*, and since when; those of a bucket that began before count too."""
-        sent = [bucket for bucket in self.buckets() if bucket.calls and bucket.start + bucket.width > wall]
-        return sum(bucket.calls for bucket in sent), max(wall, sent[0].start) if sent else wall
+    def calls_of_period(self, seconds: float) -> tuple[int, float]:
+        """How many calls were sent in the last period of *seconds*, and when it began; 0 if none was.
+
+        A period begins with the first call after the one before it has ended.
+        """
+        calls, began = 0, -math.inf
+        for bucket in self.buckets():
+            if bucket.calls and bucket.start >= began + seconds:
+                calls, began = 0, bucket.start
+            calls += bucket.calls
+        return calls, began
+
+    @property
+    def newest(self) -> Bucket | None:
+        """The bucket that began last."""
+        return max((level[-1] for level in self._levels if level), key=lambda one: one.start, default=None)
+
+    def since(self, start: float) -> list[Bucket]:
+        """The buckets that began after *start*, by time. Cost: by their number."""
+        found: list[Bucket] = []
+        for level in self._levels:
+            for bucket in reversed(level):
+                if bucket.start <= start:
+                    break
+                found.append(bucket)
+        return sorted(found, key=lambda one: one.start)
 
     def buckets(self) -> Iterator[Bucket]:
         """All buckets by time; those at the seam of two widths may overlap."""

@@ -16,7 +16,7 @@ from llmbatch.route.failures import MOST_USUAL, FailureWindow, UsualRate
 from llmbatch.route.health import HealthChecks, RecentAnswers
 from llmbatch.route.history import RouteHistory
 from llmbatch.route.law import FLOOR
-from llmbatch.route.outage import Candidates, Outage, Probe, Trust
+from llmbatch.route.outage import SHARE, Candidates, Outage, Probe, Trust
 from llmbatch.route.throttle import Throttle
 
 __all__ = ["RouteBase", "RoutePolicy"]
@@ -52,6 +52,8 @@ class RoutePolicy:
     max_outage: float | None = None
     max_throttled: float = math.inf
     """Seconds to continue while every call is throttled."""
+    probe_share: float = SHARE
+    """Wait between probes, as a share of the time that the outage has lasted."""
 
     @property
     def breaker(self) -> BreakerPolicy:

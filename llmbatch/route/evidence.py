@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
+from typing import Final
 
 from llmbatch.core.calls import EMPTY_BODY, WEB_PAGE, Outcome
 from llmbatch.route.law import FLOOR, LOG_CHANCE, backoff_steps
@@ -324,14 +325,26 @@ class Evidence:
         return f"failed {record.proven} of {self.needed(record)} {others}{waits}"
 
 
+_OF_NO_API: Final = {
+    WEB_PAGE: "web pages",
+    EMPTY_BODY: "empty answers",
+    "invalid_body": "something other than a JSON object",
+    **dict.fromkeys(("no_choices", "no_content", "no_output", "no_data"), "JSON of another kind"),
+    "not_http": "something other than HTTP",
+    "connection_reset": "closed connections",
+}
+"""By its code, what a server that is no API answers with: another service, a login page, a health check."""
+
+
 def is_of_no_api(outcome: Outcome) -> bool:
-    """Whether a success status came with a web page or with nothing, as from another server or a login page."""
-    return outcome.verdict == "failure" and outcome.code in (WEB_PAGE, EMPTY_BODY)
+    """Whether *outcome* is no answer of an API and no word about an outage, as of another server or a login page."""
+    return outcome.verdict == "failure" and outcome.code in _OF_NO_API
 
 
 def what_no_api_answers(outcome: Outcome) -> str:
     """What a server that is no API has answered with."""
-    return "empty answers" if outcome.code == EMPTY_BODY else f"web pages ({outcome.message})"
+    what = _OF_NO_API[outcome.code]
+    return what if outcome.code == EMPTY_BODY else f"{what} ({outcome.message})"
 
 
 def is_own_error(outcome: Outcome) -> bool:

@@ -96,8 +96,8 @@ class Judging(RouteBase):
     def _ping_passed(self, call: Call, now: float) -> list[Decision]:
         """Judge a ping that succeeded while rows that failed are held.
 
-        Pings prove the failures of fewer rows than it takes to open the circuit. If more rows fail, a ping says nothing
-        about them, and the circuit opens as in an outage. Of a tenant's rows it says nothing at all.
+        Pings prove the failures of fewer rows than it takes to open the circuit. If more rows fail, also of those in
+        flight, pings say nothing, and the circuit opens as in an outage. Of a tenant's rows they say nothing at all.
         """
         self.history.reached = True
         self.history.failing.clear()
@@ -108,7 +108,7 @@ class Judging(RouteBase):
         if len(self.trust.proven_by_ping) < self._policy.failure_threshold:
             self.evidence.check_passed(call.serial)
             self._unreached = None  # it answers, so its rows are judged
-            return self._prove(call.serial, now)
+            return self._prove(min(call.serial, self.evidence.newest_unproven + 1), now)  # not those in flight
         if self.is_silent and self._are_slow(self.evidence.unproven.values()):
             return self._name_timeouts()
         if not self.history.ever and self._unreached is None:
@@ -261,7 +261,10 @@ class Judging(RouteBase):
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
                 decisions.append(self._name_silence(call))
         wait = probe_wait(
-            self._failing_for(outage, now), self._policy.recovery_timeout, self._chance(f"probe:{outage.turn}")
+            self._failing_for(outage, now),
+            self._policy.recovery_timeout,
+            self._chance(f"probe:{outage.turn}"),
+            self._policy.probe_share,
         )
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:

@@ -164,10 +164,10 @@ class Outage:
         return ("fresh", "parked", *checks)
 
 
-def probe_wait(lasted: float, longest: float, chance: float) -> float:
+def probe_wait(lasted: float, longest: float, chance: float, share: float = SHARE) -> float:
     """Seconds until the next probe of an outage that has lasted *lasted* seconds; *chance*: a random draw, 0 to 1.
 
-    A tenth of that time, from 1 s to *longest*, less up to a tenth, so that many runs do not probe at once.
+    A *share* of that time, from 1 s to *longest*, less up to a tenth, so that many runs do not probe at once.
     """
-    wait = max(min(SHORTEST, longest), min(longest, SHARE * lasted))
+    wait = max(min(SHORTEST, longest), min(longest, share * lasted))
     return wait * (1.0 - 0.1 * chance) if wait > SHORTEST else wait

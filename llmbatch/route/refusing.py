@@ -147,7 +147,9 @@ class Refusing(Judging):
                 decisions += self._recovered(Call(0, "ping", call.permit, call.timeout, call.sent_at), now)
             elif self.circuit.phase == "half_open":
                 lasted = self._failing_for(outage, now) if self.trust.pings or outage.failed_checks else 0.0
-                self.circuit.hold(now + probe_wait(lasted, self._policy.recovery_timeout, 0.5))
+                self.circuit.hold(
+                    now + probe_wait(lasted, self._policy.recovery_timeout, 0.5, self._policy.probe_share)
+                )
         return decisions
 
     # Throttling and local faults.

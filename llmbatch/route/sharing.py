@@ -21,10 +21,13 @@ class Sharing(Refusing):
 
     __slots__ = ()
 
-    def limit_probe_waits(self, seconds: float) -> None:
-        """Wait at most *seconds* between probes from now on, unless the provider names a longer wait."""
-        if self._policy.recovery_timeout != seconds:
-            self._policy = replace(self._policy, recovery_timeout=seconds)
+    def limit_probe_waits(self, seconds: float, share: float) -> None:
+        """Wait at most *seconds* between probes from now on, unless the provider names a longer wait.
+
+        *share*: which part that is of the time that the outage has lasted, 0 to 1.
+        """
+        if (self._policy.recovery_timeout, self._policy.probe_share) != (seconds, share):
+            self._policy = replace(self._policy, recovery_timeout=seconds, probe_share=share)
 
     def opened_elsewhere(self, wait: float, why: str, now: float, *, is_confirmed: bool) -> list[Decision]:
         """Open the circuit, to probe after *wait* seconds, as another process has opened its own.

@@ -66,7 +66,8 @@ class Budgets:
         if options.tpm:
             self._tokens.append((f"--tpm {options.tpm:g}", RateBudget(options.tpm, now)))
         if options.rpd:
-            self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd)))
+            sent, seconds_ago = options.requests_today
+            self._daily.append((f"--rpd {options.rpd:g}", DailyBudget(options.rpd, sent, now - seconds_ago)))
         self._group: Group | None = None
         self._requests: list[tuple[str, BookedRate]] = []
         """Requests per minute, where processes share them; else the engine's pace keeps to them."""

@@ -17,7 +17,17 @@ from llmbatch.runner.concurrency import Auto
 from llmbatch.runner.context import RunContext
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 
-__all__ = ["CHANGEABLE", "Change", "Command", "Pause", "Resume", "RunControl", "changed", "parse_setting"]
+__all__ = [
+    "CHANGEABLE",
+    "Change",
+    "Command",
+    "Pause",
+    "Resume",
+    "RunControl",
+    "changed",
+    "option_changes",
+    "parse_setting",
+]
 
 CHANGEABLE = ("concurrency", "rpm", "tpm", "max_cost")
 """The options that can be changed while a run goes on."""
@@ -149,10 +159,8 @@ class RunControl:
 
     def _change(self, old: RunOptions, new: RunOptions, now: float) -> None:
         run = self._run
-        for name in CHANGEABLE:
-            before, after = getattr(old, name), getattr(new, name)
-            if before != after:
-                run.emit(OptionChanged(now, name, _shown(name, before), _shown(name, after), new.own_limits))
+        for event in option_changes(old, new, now):
+            run.emit(event)
         if new.concurrency != old.concurrency:
             for route, limit in run.routes.change_concurrency(new.concurrency):
                 run.emit(LimitChanged(now, route.state.label, limit.value, limit.reason))
@@ -167,6 +175,15 @@ class RunControl:
         """Ramp up all routes: the process was suspended for a while."""
         for route in self._run.routes:
             route.state.plan_ramp()
+
+
+def option_changes(old: RunOptions, new: RunOptions, now: float) -> list[OptionChanged]:
+    """What has changed from *old* to *new*, as events."""
+    return [
+        OptionChanged(now, name, _shown(name, getattr(old, name)), _shown(name, getattr(new, name)), new.own_limits)
+        for name in CHANGEABLE
+        if getattr(old, name) != getattr(new, name)
+    ]
 
 
 def _shown(name: str, value: Any) -> str:

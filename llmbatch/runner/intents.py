@@ -5,7 +5,10 @@ Misspelled options are found by their spelling. These are spelled right; the mos
 
 from __future__ import annotations
 
-__all__ = ["find_command", "find_intent"]
+__all__ = ["EMPTY_VARIABLE", "find_command", "find_intent"]
+
+EMPTY_VARIABLE = "the flag before it has lost its value: is a variable of the shell empty?"
+"""For a flag whose value is the next flag, as after ``--base-url $URL`` without quotes."""
 
 _LEAST_RUN_TOGETHER = 6
 
@@ -110,6 +113,7 @@ _INTENTS: dict[str, str] = {
     **dict.fromkeys(("validate-output", "validate", "response-model", "output-schema"), "use --schema FILE"),
     **dict.fromkeys(("flex", "service-tier"), "use --tier flex, or --tier flex,standard"),
     **dict.fromkeys(("ui", "web", "web-ui", "gui"), "use --dashboard PORT, or llmbatch view FOLDER for all runs there"),
+    **dict.fromkeys(("no-cache", "skip-cache"), "nothing is cached unless --cache PATH is given"),
     "html": "use --report night.html, or llmbatch report OUTPUT after the run",
     "resume-from": _RESUME,
     "version": "use llmbatch --version",

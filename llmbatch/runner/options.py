@@ -8,6 +8,7 @@ anything else. Importing this module loads nothing but the standard library.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
@@ -76,7 +77,8 @@ class RunOptions(BatchOptions):
         None,
         Number("requests per day"),
         *("--rpd", "--max-requests-per-day"),
-        help="Maximum requests in 24 hours from the first one of this run on; then rows wait for the next 24 hours.",
+        help="Maximum requests in 24 hours from the first one on, with those of earlier runs on the output; then rows "
+        "wait for the next 24 hours.",
         unset="no limit",
         group="Pace",
     )
@@ -208,6 +210,9 @@ class RunOptions(BatchOptions):
         sends=True,
         drill="flag",
     )
+
+    requests_today: tuple[int, float] = (0, math.inf)
+    """Requests of earlier runs that count for ``rpd``, and how many seconds ago the first was sent. No option."""
 
     def __post_init__(self) -> None:
         for name, row in options_of(type(self)).items():

@@ -107,8 +107,14 @@ class Routing:
         return self._best(groups, now) or groups[0][0]
 
     def other(self, pending: PendingRow, now: float) -> RunRoute | None:
-        """Another route that takes the row, which its own does not; None if there is none."""
-        return self._best(pending.routes, now, besides=(pending.route,))
+        """Another route that takes the row, which its own does not; None if there is none.
+
+        One on which the row would have ended as failed takes it again only if its own will never answer.
+        """
+        best = self._best(pending.routes, now, besides=(pending.route, *pending.failed_on))
+        if best is None and pending.failed_on and pending.route.state.dead is not None:
+            best = self._best(pending.routes, now, besides=(pending.route,))
+        return best
 
     def untried(self, pending: PendingRow, now: float) -> RunRoute | None:
         """As :meth:`other`, but none on which the row would have ended as failed; if need be one to wait for."""

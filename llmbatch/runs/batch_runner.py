@@ -289,9 +289,8 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             for notice in files.notices(outcome):
                 job.engine.emit(notice)
             await run.wind_up()
-            torn_line = files.source.torn_line
-            if torn_line is not None and outcome.exit_code in (0, 1):
-                outcome = RunOutcome(75, f"line {torn_line} of the input is cut off")
+            if files.cut_off is not None and outcome.exit_code in (0, 1):
+                outcome = RunOutcome(75, files.cut_off)
             given_up = self._runs.given_up()
             if given_up is not None and outcome.exit_code in (0, 1):
                 # All rows were finished, but the reader did not read their lines.

@@ -12,6 +12,7 @@ from llmbatch.core.events import Event, RunEnded, RunStopping
 from llmbatch.report.fold import FoldedStats
 from llmbatch.report.join import worst_exit_code
 from llmbatch.report.summary import Summary
+from llmbatch.report.words import plural
 from llmbatch.runs.file_run import FileRun
 from llmbatch.workers.messages import Ending
 
@@ -47,9 +48,11 @@ async def conclude_parts(
     failure = None if worst is None else worst.failure
     if error is None and failure is not None:
         error = _error_of(failure.message, failure.hint, failure.exit_code)
-    reason = "interrupted: requests in flight may finish" if code >= 128 else ""
-    if worst is not None and worst.summary is not None:
-        reason = _of_all(worst.summary.stopped_reason or "", max_cost)
+    reason = "interrupted: requests in flight may finish" if code >= 128 else "finished"
+    if code == 75:
+        reason = f"{plural(waiting, 'row')} deferred"
+    if worst is not None and worst.summary is not None and worst.summary.stopped_reason:
+        reason = _of_all(worst.summary.stopped_reason, max_cost)
     now = asyncio.get_running_loop().time()
     ended = RunEnded(now, error.exit_code if error is not None else code, error.message if error else reason, waiting)
     emit(ended)

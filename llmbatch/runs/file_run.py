@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from llmbatch.core.errors import InputError, MissingKeyError, OutputError, WriteError
+from llmbatch.core.errors import InputError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
@@ -147,6 +147,23 @@ class FileRun:
             disk=self._locking,
         )
         stack.callback(output.close)
+        with contextlib.ExitStack() as refused:
+            refused.callback(output.remove_if_new)
+            self._prepare(provider, compare_model=compare_model, reads_bodies=reads_bodies)
+            self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
+            refused.pop_all()
+        stack.push_async_callback(self.source.aclose)
+        interval = 1.0 if how.fsync == "group" else None
+        self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
+
+    def _prepare(self, provider: Provider, *, compare_model: bool, reads_bodies: bool) -> None:
+        """Compare the open output with the input, drop lines that are to be written anew, and make room.
+
+        Raises:
+            UsageError: they do not belong together.
+            WriteError: the output cannot be written.
+        """
+        how, path, rows, output = self._how, self._path, self._rows, self._output
         if how.retry_failed and how.require_finish and output.is_resumable:
             is_cut = functools.partial(is_cut_answer, reads_body=reads_bodies)
             output.find_cut_answers(is_cut, last_number(rows, how.limit))
@@ -157,21 +174,13 @@ class FileRun:
         if earlier is not None:
             check_same_request(provider, rows, *earlier)
         output.drop_cut_answers()  # after all that may refuse the command: these lines were paid for
-        self.source = rows.rows(output.finished, limit=how.limit, spool=spool_path(path))
-        stack.push_async_callback(self.source.aclose)
         self._total = self._count(rows)
         if self._total is None or len(output.finished) < self._total:
-            try:
-                output.check_room(sync=how.fsync == "group")
-            except (OutputError, WriteError):
-                output.remove_if_new()
-                raise
+            output.check_room(sync=how.fsync == "group")
         if output.is_resumable:
             # Deferred rows are sent now, or reported again at the end.
             self._had_deferred = deferred_path(path).exists()
             write_deferred(Path(path), (), self._locking)
-        interval = 1.0 if how.fsync == "group" else None
-        self.writer = LineWriter(output, sync_interval=interval, on_error=lambda error: self._job.engine.abort(error))
 
     def _elsewhere(self) -> Elsewhere:
         whole = output_of_parts(Path(self._path).parent)
@@ -373,12 +382,20 @@ class FileRun:
         """Whether neither this run nor an earlier one has left anything in the files of the output."""
         return self._output.is_new and not self._output.lines_written and not self._had_deferred
 
+    @property
+    def cut_off(self) -> str | None:
+        """Which last line, or record, of the input is cut off; None if it is complete."""
+        torn_line, unit = self.source.torn_line, self._rows.unit
+        return None if torn_line is None else f"{unit} {torn_line} of the input is cut off"
+
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""
         now = asyncio.get_running_loop().time()
         torn_line = self.source.torn_line
         if torn_line is not None:
-            text = f"{self._input}:{torn_line}: the last line is cut off and has no line end: it gets no result yet"
+            is_line = self._rows.unit == "line"
+            why = "line is cut off and has no line end" if is_line else "record is cut off, or has an open quote"
+            text = f"{self._input}:{torn_line}: the last {why}: it gets no result yet"
             return [Notice(now, "warning", text, "run the same command again once it is complete")]
         if not outcome.exit_code and not self.source.rows_read:
             name = "standard input" if str(self._input) == "-" else self._input

@@ -7,17 +7,27 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from llmbatch.core.errors import UsageError
+from llmbatch.core.raw_json import JSON
 from llmbatch.peers.address import read_address
-from llmbatch.peers.carrier import Carrier, CarrierRefusedError, Link, new_owner
+from llmbatch.peers.carrier import (
+    CONNECT_PATIENCE,
+    Carrier,
+    CarrierError,
+    CarrierRefusedError,
+    Link,
+    as_reply,
+    new_owner,
+)
 from llmbatch.peers.group import Delivery
 from llmbatch.peers.local import Hub, LocalCarrier
 from llmbatch.peers.member import Message
 from llmbatch.peers.messages import circuit_id
 
-__all__ = ["LinkChannel", "open_channel", "part_of"]
+__all__ = ["LinkChannel", "StoreReport", "look_at_store", "open_channel", "part_of"]
 
 _FIRST_SECONDS = 3.0
 """How long a run waits for the first answer of a store before it begins without."""
@@ -85,6 +95,45 @@ class LinkChannel:
 def part_of(output: str | Path) -> str:
     """A name of *output* that each run on it has, on this machine, for claims on a shared cost cap."""
     return circuit_id(f"{socket.gethostname()}:{Path(output).absolute()}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """What was found at the address of a shared store, which is *shown* without a password."""
+
+    shown: str
+    server: str = ""
+    """What serves the board, such as ``Valkey 9.1.2``; empty if it does not say."""
+    away: str = ""
+    """Why it cannot be reached; empty if it can."""
+
+    def to_json(self) -> dict[str, JSON]:
+        """The same as JSON values."""
+        return {"address": self.shown, "server": self.server or None, "away": self.away or None}
+
+
+async def look_at_store(text: str, environ: Mapping[str, str]) -> StoreReport:
+    """Connect to the store of ``--shared`` as a run does, and change nothing there.
+
+    Raises:
+        UsageError: a run would refuse it.
+    """
+    address = read_address(text, environ)
+    address.check_installed()
+    carrier = address.carrier()
+    try:
+        async with asyncio.timeout(CONNECT_PATIENCE):
+            await carrier.connect()
+            as_reply(await carrier.call(Message("look", (circuit_id(""),))))
+            return StoreReport(address.shown, await carrier.describe())
+    except CarrierRefusedError as error:
+        raise UsageError(f"--shared: {error}", hint=error.hint) from None
+    except (CarrierError, TimeoutError) as error:
+        return StoreReport(address.shown, away=str(error) or "no answer")
+    finally:
+        with contextlib.suppress(CarrierError, TimeoutError):
+            async with asyncio.timeout(_FIRST_SECONDS):
+                await carrier.aclose()
 
 
 async def open_channel(

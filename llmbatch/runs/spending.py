@@ -2,8 +2,8 @@
 
 The lines tell the cost of finished rows. Health checks, calls without an answer, and requests in flight when a process
 was killed are in the sidecar, ``.o.jsonl.cost.json`` next to ``o.jsonl``: the amount that was booked before requests
-were sent. It is written in steps of a hundredth of the cap, so a kill wastes no more than that. Without it the lines
-alone count.
+were sent. It is written in steps of a hundredth of the cap, up and down, so a kill wastes three steps at most besides
+what was in flight. Without it the lines alone count.
 """
 
 from __future__ import annotations
@@ -100,10 +100,13 @@ class SpendingFile:
             self._path.unlink()
 
     def book(self, cap: CostCap) -> None:
-        """Write before requests are sent that could cost more than what was booked so far."""
-        needed = cap.spent + cap.reserved
-        if needed > self._booked:
-            self._write(min(cap.limit, needed + cap.limit / _STEPS))
+        """Write before requests are sent that could cost more than what was booked, or so much less that it matters.
+
+        In an outage little is in flight, and a kill would waste what was booked for the requests before it.
+        """
+        needed, step = cap.spent + cap.reserved, cap.limit / _STEPS
+        if needed > self._booked or needed < self._booked - 2 * step:
+            self._write(min(cap.limit, needed + step))
 
     def note(self, amount: Decimal) -> None:
         """Write that *amount* was spent, whatever was booked before."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 from llmbatch.runs.batch_runner import BatchRunner
@@ -24,6 +25,10 @@ class SplitRunner(BatchRunner):
     def share_dealt_cost(self) -> None:
         """Be one of those processes: ``max_cost`` is the part that was dealt out to this one, and is not shared."""
         self._runs.is_cost_dealt = True
+
+    def count_for_rpd(self, requests_today: tuple[int, float]) -> None:
+        """Count requests of earlier runs for ``rpd``: how many, and how many seconds ago the first was sent."""
+        self._runs.options = replace(self._runs.options, requests_today=requests_today)
 
     @contextlib.asynccontextmanager
     async def open_files(

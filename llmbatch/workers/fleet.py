@@ -8,13 +8,13 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import anyio
 
 from llmbatch.core.events import Event, Notice
 from llmbatch.report.fold import FoldedStats
-from llmbatch.workers.messages import LENGTH_BYTES, Ending, Failed, Message, pack, stop_line
+from llmbatch.workers.messages import LENGTH_BYTES, PAUSE, RESUME, Ending, Failed, Message, pack, stop_line
 from llmbatch.workers.news import STOPS_ALL, News
 from llmbatch.workers.split import Restarts
 
@@ -25,18 +25,22 @@ _KILL_AFTER_S: Final = 15.0
 _LAST_WORDS: Final = 20
 
 
-class Fleet:
+Job = TypeVar("Job")
+
+
+class Fleet(Generic[Job]):
     """Processes that each work on one job. *jobs* are what they are sent; *emit* gets the events of the whole run.
 
     Canceling :meth:`run` ends all of them. Whatever becomes of the parent, its processes notice and end.
     """
 
-    def __init__(self, jobs: Sequence[object], stats: FoldedStats, emit: Callable[[Event], None]) -> None:
+    def __init__(self, jobs: Sequence[Job], stats: FoldedStats, emit: Callable[[Event], None]) -> None:
         self._jobs = list(jobs)
         self._news = News(stats, emit)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._endings: dict[int, Ending] = {}
         self._stop: bytes | None = None
+        self._is_paused = False
         self.signal: int | None = None
         """The signal that stopped the run; None while none did."""
 
@@ -48,9 +52,31 @@ class Fleet:
         """The processes that are running."""
         return [process.pid for process in self._processes.values()]
 
-    def replace_job(self, number: int, job: object) -> None:
-        """Give process *number* another job for the next :meth:`run`."""
+    @property
+    def count(self) -> int:
+        """How many processes there are, also those that have ended."""
+        return len(self._jobs)
+
+    def job(self, number: int) -> Job:
+        """What process *number* works on, or will once it is started."""
+        return self._jobs[number]
+
+    def replace_job(self, number: int, job: Job, line: bytes = b"") -> None:
+        """Give process *number* another job for its next start; to the one that is running, say *line*."""
         self._jobs[number] = job
+        process = self._processes.get(number)
+        if line and process is not None:
+            self._command(process, line)
+
+    def pause(self) -> None:
+        """Let all processes begin no call before :meth:`resume`, also those that start meanwhile."""
+        self._is_paused = True
+        self._command_all(PAUSE)
+
+    def resume(self) -> None:
+        """Let all processes go on after a pause."""
+        self._is_paused = False
+        self._command_all(RESUME)
 
     async def run(self, numbers: Sequence[int]) -> list[Ending]:
         """Run the jobs with these *numbers* in a process each, until all have ended."""
@@ -66,8 +92,7 @@ class Fleet:
 
     def _stop_all(self, signal: int | None, *, now: bool) -> None:
         self._stop = stop_line(signal, now=now)
-        for process in list(self._processes.values()):
-            self._command(process, self._stop)
+        self._command_all(self._stop)
         if now:
             asyncio.get_running_loop().call_later(_KILL_AFTER_S, self._kill_all)
 
@@ -75,6 +100,10 @@ class Fleet:
         for process in list(self._processes.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+
+    def _command_all(self, line: bytes) -> None:
+        for process in list(self._processes.values()):
+            self._command(process, line)
 
     @staticmethod
     def _command(process: asyncio.subprocess.Process, line: bytes) -> None:
@@ -133,6 +162,8 @@ class Fleet:
         words: deque[str] = deque(maxlen=_LAST_WORDS)
         try:
             process.stdin.write(pack(self._jobs[number]))
+            if self._is_paused:
+                process.stdin.write(PAUSE)
             if self._stop is not None:
                 process.stdin.write(self._stop)
             async with anyio.create_task_group() as group:

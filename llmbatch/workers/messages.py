@@ -6,6 +6,7 @@ Both ends are this program, started by the same user, and speak over pipes that 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
@@ -15,6 +16,8 @@ from llmbatch.report.summary import Summary
 
 __all__ = [
     "LENGTH_BYTES",
+    "PAUSE",
+    "RESUME",
     "Done",
     "Ending",
     "Failed",
@@ -23,11 +26,16 @@ __all__ = [
     "Told",
     "pack",
     "read_message",
+    "set_line",
     "shifted",
     "stop_line",
 ]
 
 LENGTH_BYTES: Final = 4
+
+PAUSE: Final = b"pause\n"
+RESUME: Final = b"resume\n"
+"""Commands for the standard input of a process, as :func:`stop_line` and :func:`set_line` make others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +127,8 @@ def read_message(stream: BinaryIO) -> Any:
 def stop_line(signal: int | None, *, now: bool) -> bytes:
     """The command to stop, for the standard input of a process; *signal* 0 is none."""
     return f"{'now' if now else 'stop'} {signal or 0}\n".encode()
+
+
+def set_line(values: Mapping[str, str]) -> bytes:
+    """The command to change options, by name, as typed: they have no spaces."""
+    return f"set {' '.join(f'{name}={text}' for name, text in values.items())}\n".encode()

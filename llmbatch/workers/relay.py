@@ -7,8 +7,9 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import BinaryIO, Final, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 
+from llmbatch.core.errors import UsageError
 from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
@@ -26,9 +27,10 @@ from llmbatch.core.events import (
     Throttled,
 )
 from llmbatch.report.fold import ProcessStats
+from llmbatch.runner.control import parse_setting
 from llmbatch.workers.messages import Happened, Message, Told, pack
 
-__all__ = ["Relay", "Stoppable", "obey", "sender"]
+__all__ = ["Controllable", "Relay", "obey", "sender"]
 
 _TELL_EVERY_S: Final = 0.5
 _MOST_FAILURES_PER_TURN: Final = 20
@@ -45,11 +47,19 @@ _TOLD: Final = (
 _DETAILS: Final = (RetryPlanned, RowParked, RowMoved, RowsRequeued)
 
 
-class Stoppable(Protocol):
-    """What runs rows."""
+class Controllable(Protocol):
+    """What runs rows, as :class:`~llmbatch.runs.controls.RunnerControls`; all of it from any thread."""
 
     def stop(self, *, signal: int | None = None, now: bool = False) -> None:
-        """Stop reading and let requests in flight finish; with *now*, stop at once. From any thread."""
+        """Stop reading and let requests in flight finish; with *now*, stop at once."""
+        ...
+
+    def pause(self) -> None:
+        """Begin no call before :meth:`resume`."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after a pause."""
         ...
 
 
@@ -117,22 +127,42 @@ def sender(fd: int) -> Callable[[Message], None]:
     return send
 
 
-def obey(commands: BinaryIO, run: Stoppable, leave: Callable[[], object]) -> None:
-    """Stop *run* when the parent says so, from a thread of its own; if the parent has gone, stop at once.
+def obey(
+    commands: BinaryIO,
+    run: Controllable,
+    leave: Callable[[], object],
+    change: Callable[[dict[str, Any]], object],
+) -> None:
+    """Do with *run* what the parent says, from a thread of its own; if the parent has gone, stop at once.
 
-    *leave* is called if the run does not end then.
+    *leave* is called if the run does not end then. *change* gives the run other options, by name.
     """
 
     def read() -> None:
         for line in commands:
-            word, _, number = line.decode(errors="replace").partition(" ")
-            run.stop(signal=int(number) or None, now=word == "now")
+            # The parent has checked what it sends; whatever that was, later commands must still be heard.
+            with contextlib.suppress(UsageError):
+                _carry_out(line.decode(errors="replace"), run, change)
         run.stop(now=True)
         if not ended.wait(_LEAVE_AFTER_S):
             leave()
 
     ended = threading.Event()
     threading.Thread(target=read, name="llmbatch-parent", daemon=True).start()
+
+
+def _carry_out(line: str, run: Controllable, change: Callable[[dict[str, Any]], object]) -> None:
+    word, _, rest = line.strip().partition(" ")
+    match word:
+        case "pause":
+            run.pause()
+        case "resume":
+            run.resume()
+        case "set":
+            typed = (setting.partition("=") for setting in rest.split())
+            change(dict(parse_setting(name, text) for name, _, text in typed))
+        case _:
+            run.stop(signal=int(rest) or None, now=word == "now")
 
 
 _LEAVE_AFTER_S: Final = 20.0

@@ -19,7 +19,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """Nothing of the machine's: no keys, no settings, no user's config file."""
     home = tmp_path / "home"
     home.mkdir()
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}  # which llmbatch is meant
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
+        if name in os.environ
+    }  # which llmbatch is meant
     return kept | {"HOME": str(home), "LANG": "C.UTF-8"}
 
 

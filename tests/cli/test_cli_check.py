@@ -24,6 +24,7 @@ MIXED = (
 )
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # starts an interpreter
 def test_a_good_input_is_described(llmbatch: Run, prompts: Path) -> None:
     """Rows, routes, tokens, time and price are told on standard output; the exit code is 0."""
@@ -103,6 +104,7 @@ def test_dry_run_is_check(llmbatch_here: Run, prompts: Path) -> None:
     assert sorted(path.name for path in prompts.parent.iterdir()) == ["home", "prompts.jsonl"]
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # starts an interpreter
 def test_nothing_is_sent(llmbatch: Run, prompts: Path, silence: Silence) -> None:
     """A check connects to nobody, not even with a base URL and a key."""
@@ -119,6 +121,7 @@ def test_only_the_first_rows_are_checked_when_limited(llmbatch_here: Run, prompt
     assert json.loads(done.stdout)["rows"] == 2
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # starts an interpreter
 def test_standard_input_is_checked_too(llmbatch: Run) -> None:
     """``-`` reads a pipe."""

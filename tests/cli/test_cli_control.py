@@ -22,8 +22,9 @@ from cli_parts import Run, TwoLines
 from e2e_recorder import Recorder
 
 from llmbatch.display.history_file import read_history
+from llmbatch.outputs.lock import open_locked
 
-pytestmark = pytest.mark.slow  # whole runs, in real time
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # whole runs, in real time
 
 DEADLINE_S = 120.0
 
@@ -191,6 +192,35 @@ def test_where_no_run_is_going_on_the_hint_is_its_command(
 
     assert error == "out.jsonl: no run is paused here"
     assert "run the same command again: llmbatch run rows.jsonl -m m" in hint
+
+
+def test_a_folder_of_parts_passes_commands_on_to_the_runs_of_its_parts(
+    llmbatch: Run, two_lines: TwoLines, start: Start, provider: Recorder, tmp_path: Path
+) -> None:
+    """Each answers by itself; where none is going on, or none listens, that is what is said."""
+    first, second = (start("--shard", f"{number}/3", output="results/") for number in (1, 2))
+
+    said = llmbatch("set", "concurrency=5", "results")
+    refused = llmbatch("set", "max-cost=5", "results")
+    drained = llmbatch("drain", "results")
+    for process in (first, second):
+        process.communicate(timeout=DEADLINE_S)
+    over = llmbatch("pause", "results")
+    (tmp_path / "results" / "part-00001-of-00003.control").unlink(missing_ok=True)
+    part = tmp_path / "results" / "part-00001-of-00003.jsonl"
+    fd = open_locked(str(part), str(part))
+    elsewhere = llmbatch("pause", "results")
+    os.close(fd)
+
+    assert said.stderr.splitlines() == [
+        f"part-0000{number}-of-00003.jsonl: concurrency is 5 from now on" for number in (1, 2)
+    ]
+    assert two_lines(refused.stderr)[0].startswith("part-00001-of-00003.jsonl: this run has no --max-cost")
+    assert drained.stderr.count("stopping") == 2
+    assert (first.returncode, second.returncode) == (130, 130)
+    assert over.returncode == elsewhere.returncode == 2
+    assert two_lines(over.stderr)[0] == "results: no run of a part is going on here"
+    assert two_lines(elsewhere.stderr)[0] == "results: the runs of part-00001-of-00003.jsonl take no commands here"
 
 
 def test_a_folder_without_room_for_a_socket_is_a_note(start: Start, provider: Recorder, tmp_path: Path) -> None:

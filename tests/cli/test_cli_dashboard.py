@@ -101,6 +101,7 @@ def live_run(tmp_path: Path, environment: dict[str, str]) -> Iterator[Any]:
             run.process.communicate()
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # starts a run, and watches it for some seconds
 def test_the_page_follows_the_run_and_tells_its_end(live_run: Any) -> None:
     """Counters, charts and tables while rows come in; at the end the verdict, what to type, and no server any more."""
@@ -133,6 +134,7 @@ def test_the_page_follows_the_run_and_tells_its_end(live_run: Any) -> None:
         get(port)
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # two runs
 @pytest.mark.parametrize("shown", [False, True])
 def test_answers_are_shown_only_if_that_is_asked_for(live_run: Any, tmp_path: Path, shown: bool) -> None:
@@ -150,6 +152,7 @@ def test_answers_are_shown_only_if_that_is_asked_for(live_run: Any, tmp_path: Pa
     assert run.end()[0] == 0
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # a whole run
 def test_a_port_in_use_leaves_the_run_as_it_is(llmbatch: Run, prompts: Path) -> None:
     """A note names the port and what to type; every row is sent."""
@@ -173,6 +176,7 @@ def test_what_is_no_port_is_refused_before_anything_is_sent(llmbatch_here: Run, 
     assert not prompts.with_name("prompts.results.jsonl").exists()
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # a whole run
 def test_requests_of_all_kinds_disturb_no_run(live_run: Any) -> None:
     """Refused ones, garbage, and connections that are left open."""
@@ -194,6 +198,7 @@ def test_requests_of_all_kinds_disturb_no_run(live_run: Any) -> None:
         connection.close()
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # a whole run
 def test_standard_output_has_a_dashboard_too(live_run: Any) -> None:
     """With counters and charts; of single rows nothing is known."""
@@ -207,6 +212,7 @@ def test_standard_output_has_a_dashboard_too(live_run: Any) -> None:
     assert run.end()[0] == 0
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # two processes
 def test_the_commands_of_the_page_run(llmbatch: Run, tmp_path: Path, environment: dict[str, str]) -> None:
     """``docs/dashboard.md`` begins with a run, whose output ``llmbatch view`` shows."""

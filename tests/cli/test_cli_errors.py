@@ -28,7 +28,7 @@ OPENAI = ("-m", "openai/gpt-5-mini")
             "unexpected extra",
             "cat prompts.jsonl m.jsonl | llmbatch run - -o results.jsonl",
         ),
-        (("prompts.jsonl", "b", "c"), "unexpected extra", "cat prompts.jsonl b c | llmbatch run -"),
+        (("prompts.jsonl", "b.jsonl", "c"), "unexpected extra", "cat prompts.jsonl b.jsonl c | llmbatch run -"),
         (("prompts.jsonl", "--concurency", "3"), "no such option: --concurency", "did you mean --concurrency?"),
         (("prompts.jsonl", "--api-key", "sk-live-1234567"), "no such option: --api-key", "--api-key-env"),
         (("prompts.jsonl", "-c"), "requires an argument", "--help"),

@@ -531,6 +531,18 @@ def test_a_torn_last_line_is_left_out(llmbatch_here: Run, tmp_path: Path, output
     assert output.read_bytes() == raw
 
 
+@pytest.mark.usefixtures("output")
+def test_a_parquet_export_loads_no_numpy(tmp_path: Path) -> None:
+    """It would take a tenth of the memory, and is needed for nothing."""
+    words = ["llmbatch", "export", "p.results.jsonl", "-o", "x.parquet", "-q"]
+    code = f"import sys; sys.argv = {words!r}; from llmbatch.cli import main; main(); sys.exit('numpy' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=240, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert pyarrow.parquet.read_table(tmp_path / "x.parquet").num_rows == 4
+
+
 @pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.parquet"])
 def test_an_output_without_lines(llmbatch_here: Run, tmp_path: Path, name: str) -> None:
     """Is a table without rows, with its columns."""

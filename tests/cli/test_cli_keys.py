@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 from e2e_recorder import Recorder
 
-pytestmark = pytest.mark.slow  # whole runs, in real time
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # whole runs, in real time
 
 DEADLINE_S = 120.0
 
@@ -137,6 +137,26 @@ def test_keys_pause_resume_change_and_stop_a_run(terminal: Terminal, provider: R
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert len(lines) == len({json.loads(line)["row"] for line in lines}) == len(provider.arrivals)
     assert list(tmp_path.glob("*.control")) == []
+
+
+def test_keys_control_a_run_of_several_processes(terminal: Terminal, provider: Recorder, tmp_path: Path) -> None:
+    """As one of one process: the display shows the whole."""
+    process = terminal.start(*command(provider, "--workers", "2"))
+    terminal.wait_for(lambda: terminal.is_single and b"p pause" in terminal.screen and len(provider.arrivals) > 20)
+
+    terminal.type("p")
+    terminal.wait_for(lambda: b"r resume" in terminal.screen and sidecar(tmp_path).get("state") == "paused")
+    terminal.type("+")
+    terminal.wait_for(lambda: b"concurrency is 5 from now on (was 4)" in terminal.screen)
+    terminal.type("r")
+    arrived = len(provider.arrivals)
+    terminal.wait_for(lambda: len(provider.arrivals) > arrived + 20)
+    terminal.type("q")
+
+    assert terminal.end_of(process) == 130
+    assert terminal.modes() == terminal.usual
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert len(lines) == len({json.loads(line)["row"] for line in lines}) == len(provider.arrivals)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -19,6 +19,7 @@ from cli_parts import Run, TwoLines
 from e2e_recorder import Recorder, error
 
 pytestmark = [
+    pytest.mark.traced,
     pytest.mark.slow,  # whole runs, each with a command
     pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a POSIX shell"),
 ]
@@ -58,6 +59,32 @@ def test_the_end_of_a_run_is_told(llmbatch: Run, prompts: Path, provider: Record
     assert "NOTIFY_OUTPUT=prompts.results.jsonl" in lines
     assert "NOTIFY_EXIT_CODE=0" in lines
     assert "words of the command" not in done.stderr + done.stdout
+
+
+def test_the_end_of_a_run_of_several_processes_is_told_as_that_of_one(
+    llmbatch: Run, prompts: Path, provider: Recorder, tmp_path: Path
+) -> None:
+    """All members but the command: also why it ended."""
+    where = (
+        "run",
+        "prompts.jsonl",
+        "-m",
+        "m",
+        "--base-url",
+        provider.url,
+        "--overwrite",
+        "--notify",
+        "cat > told.json",
+    )
+    told = []
+    for workers in ("1", "2"):
+        done = llmbatch(*where, "--workers", workers)
+        assert done.returncode == 0, done.stderr
+        told.append(json.loads((tmp_path / "told.json").read_text()))
+
+    one, several = ({**value, "time": "", "command": ""} for value in told)
+    assert one == several
+    assert several["reason"] == "finished"
 
 
 def test_a_stop_that_needs_somebody_is_told(llmbatch: Run, prompts: Path, provider: Recorder, tmp_path: Path) -> None:

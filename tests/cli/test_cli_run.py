@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cli_parts import Run, Silence, TwoLines
 
-pytestmark = pytest.mark.slow  # each starts interpreters
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # each starts interpreters
 
 SIM = ("-m", "sim/steady")
 
@@ -301,18 +301,18 @@ def test_a_circuit_key_that_names_no_member_is_a_usage_error(llmbatch: Run, tmp_
     assert "metadata.tenant" in done.stderr
 
 
-def test_rpd_did_not_say_that_earlier_requests_of_the_day_do_not_count(llmbatch: Run, prompts: Path) -> None:
-    """A run that goes on says how many there were, and what keeps to the number; one with nothing left does not."""
-    command = ("run", "prompts.jsonl", *SIM, "--rpd", "10", "--progress", "plain")
-    first = llmbatch(*command, "-n", "2")
+def test_rpd_counts_the_requests_of_earlier_runs_of_the_day(llmbatch: Run, prompts: Path) -> None:
+    """A command that is run again sends what is left of the day's requests, and not its whole number anew."""
+    command = ("run", "prompts.jsonl", *SIM, "--rpd", "2", "--progress", "plain", "--on-outage", "defer")
+    first = llmbatch(*command, "-n", "1")
     second = llmbatch(*command)
     third = llmbatch(*command)
+    unbound = llmbatch("run", "prompts.jsonl", *SIM, "--rpd", "9", "--progress", "plain")
+    finished = llmbatch(*command)
 
-    said = (
-        "warning: --rpd counts the requests of this run alone: earlier runs on prompts.results.jsonl have sent 2 since"
-    )
-    assert (first.returncode, second.returncode, third.returncode) == (0, 0, 0)
-    assert said not in first.stderr
-    assert said in second.stderr
-    assert "--rpd 8 would keep to 10 a day" in second.stderr
-    assert "--rpd counts" not in third.stderr
+    assert [done.returncode for done in (first, second, third, unbound, finished)] == [0, 75, 75, 0, 0]
+    assert "earlier runs" not in first.stderr
+    assert "earlier runs on prompts.results.jsonl have sent 1 request of --rpd 2, which count until " in second.stderr
+    assert "have sent 2 requests of --rpd 2" in third.stderr
+    assert "have sent 2 requests of --rpd 9" in unbound.stderr
+    assert "earlier runs" not in finished.stderr

@@ -40,6 +40,22 @@ def rows_in(path: Path) -> list[int]:
     return [json.loads(line)["row"] for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize("shard", ["2/2", None])
+def test_a_refused_run_leaves_no_part(tmp_path: Path, llmbatch_here: Run, shard: str | None) -> None:
+    """Nor anything else in the folder: ``status`` would count the part as one that is missing its rows."""
+    (tmp_path / "rows.jsonl").write_text('"a"\n"b"\n"c"\n')
+    run_shards(llmbatch_here, "1/2")
+    before = sorted(path.name for path in (tmp_path / "results").iterdir())
+    (tmp_path / "rows.jsonl").write_text('"x"\n"y"\n"z"\n')
+
+    own = () if shard is None else ("--shard", shard)
+    done = llmbatch_here("run", "rows.jsonl", "-m", "sim/steady", "-o", "results/", *own)
+
+    assert done.returncode == 2
+    assert "this row has changed since its result was written" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == before
+
+
 def test_a_folder_is_read_by_every_command(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
     """All rows of all parts: counted, listed, exported in input order, joined with the input, reported."""
     run_shards(llmbatch_here, "1/3", "2/3", "3/3")
@@ -102,17 +118,46 @@ def test_a_running_part_makes_a_running_folder(tmp_path: Path, twelve: Path, llm
 
 
 def test_merging_gives_one_output_that_a_run_goes_on_with(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
-    """One line per row, an ordinary output; the parts stay."""
+    """One line per row, an ordinary output, whose status says that it is finished; the parts stay."""
     run_shards(llmbatch_here, "1/3", "2/3", "3/3")
+    parts = json.loads(llmbatch_here("status", "results", "--json").stdout)
 
     done = llmbatch_here("merge", "results", "-o", "all.jsonl")
+    status = json.loads(llmbatch_here("status", "all.jsonl", "--json").stdout)
     again = llmbatch_here("run", "rows.jsonl", "-m", "sim/steady", "-o", "all.jsonl", "--json", "-q")
 
     assert done.returncode == 0
     assert done.stderr == "merged 12 rows of 3 parts into all.jsonl: 11 success, 1 failed\n"
+    assert (status["state"], status["rows"], status["total_rows"], status["exit_code"]) == ("finished", 12, 12, 1)
+    assert (status["began"], status["ended"], status["input"]) == (parts["began"], parts["ended"], str(twelve))
+    assert status["routes"] == parts["routes"]
     assert sorted(rows_in(tmp_path / "all.jsonl")) == ROWS
     assert json.loads(again.stdout)["calls"] == 0
     assert len(list((tmp_path / "results").glob("part-*-of-00003.jsonl"))) == 3
+
+
+def test_a_folder_whose_shards_have_only_batches_is_read_by_every_command(tmp_path: Path, llmbatch_here: Run) -> None:
+    """No part has a line yet: it is stopped with nothing done, and what is to be collected is said."""
+    (tmp_path / "rows.jsonl").write_text('"a"\n"b"\n"c"\n')
+    command = ("run", "rows.jsonl", "-m", "sim/steady", "--via", "batch", "--detach", "-o", "results/", "-q")
+    for shard in ("1/2", "2/2"):
+        assert llmbatch_here(*command, "--shard", shard).returncode == 75
+
+    status = llmbatch_here("status", "results")
+    failed = llmbatch_here("failed", "results")
+    exported = llmbatch_here("export", "results", "-o", "out.csv")
+    report = llmbatch_here("report", "results")
+    merged = llmbatch_here("merge", "results", "-o", "all.jsonl")
+
+    assert status.stdout.startswith("stopped     0 of 3 rows: 0 success, 0 failed\n")
+    assert "batches     2 batches at the provider (2 submitted), 3 rows: " in status.stdout
+    assert "to go on, run the same command again: llmbatch run rows.jsonl" in status.stdout
+    assert failed.stdout == "0 failed rows\n"
+    assert "exported 0 of 3 rows (3 not finished)" in exported.stderr
+    assert report.stdout == "results.report.html\n"
+    assert merged.returncode == 2
+    assert "results: no shard has a line yet, so there is nothing to merge" in merged.stderr
+    assert "llmbatch status results" in merged.stderr
 
 
 def test_merging_tells_which_rows_are_missing(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:
@@ -123,6 +168,7 @@ def test_merging_tells_which_rows_are_missing(tmp_path: Path, twelve: Path, llmb
 
     assert done.returncode == 75
     assert "missing: 5 rows (2, 4, 6, 8, 12)" in done.stderr
+    assert "stopped     7 of 12 rows: 6 success, 1 failed" in llmbatch_here("status", "all.jsonl").stdout
     assert sorted(rows_in(tmp_path / "all.jsonl")) == [1, 3, 5, 7, 9, 11, 13]
 
 
@@ -132,11 +178,13 @@ def test_merging_without_the_input_tells_gaps(tmp_path: Path, twelve: Path, llmb
     twelve.rename(tmp_path / "elsewhere.jsonl")
 
     done = llmbatch_here("merge", "results", "-o", "all.jsonl")
+    unknown = llmbatch_here("status", "all.jsonl")
     named = llmbatch_here("merge", "results", "-o", "all.jsonl", "--overwrite", "--input", "elsewhere.jsonl")
 
     assert done.returncode == 75
     assert "missing: 6 rows (2, 4, 6, 8, 10, …)" in done.stderr
     assert "which input they are of is not known" in done.stderr
+    assert "unknown     7 rows" in unknown.stdout
     assert "missing: 5 rows (2, 4, 6, 8, 12)" in named.stderr
 
 

@@ -52,6 +52,7 @@ def lines_in(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_the_first_signal_lets_requests_finish_and_the_run_resumes(
@@ -80,6 +81,7 @@ def test_the_first_signal_lets_requests_finish_and_the_run_resumes(
     assert json.loads(resumed.stdout)["already_done"] == len(rows)
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_second_signal_stops_at_once(
@@ -104,6 +106,7 @@ def test_the_second_signal_stops_at_once(
     assert "Traceback" not in errors
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 def test_a_closed_terminal_is_ignored_under_nohup(start: Callable[..., Any], prompts: Path, silence: Silence) -> None:
     """A hangup that was ignored when the process started (``nohup``) does not stop the run.
@@ -119,6 +122,7 @@ def test_a_closed_terminal_is_ignored_under_nohup(start: Callable[..., Any], pro
         process.wait(timeout=0.3)
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 def test_a_second_run_on_the_same_output_is_refused(
     llmbatch: Run,
@@ -142,6 +146,7 @@ def test_a_second_run_on_the_same_output_is_refused(
     assert str(first.pid) in error
 
 
+@pytest.mark.traced
 @pytest.mark.slow
 def test_status_tells_of_a_run_that_is_going_on(
     llmbatch: Run, start: Callable[..., Any], prompts: Path, silence: Silence

@@ -77,3 +77,28 @@ def test_a_key_with_a_space_or_control_character_inside_was_sent(llmbatch_here: 
 def test_spaces_around_a_key_are_no_part_of_it(llmbatch_here: Run) -> None:
     """They come with copying."""
     assert llmbatch_here(*CHECK, OPENAI_API_KEY=" sk-0123456789 ").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    ("flags", "is_told"),
+    [
+        (("-m", "openai/x"), True),
+        (("-m", "x", "--base-url", "https://gateway.example/v1"), True),
+        (("-m", "openai/x", "--proxy", "http://127.0.0.1:3128"), False),
+        (("-m", "x", "--base-url", "http://127.0.0.1:8000/v1"), False),
+        (("-m", "ollama/x"), False),
+        (("-m", "sim/steady"), False),
+        (("-m", "openai/x", "-q"), False),
+    ],
+)
+def test_the_proxy_of_the_environment_was_passed_by_without_a_word(
+    llmbatch_here: Run, name: str, flags: tuple[str, ...], is_told: bool
+) -> None:
+    """Other clients use it; it is told where requests leave the machine, never with its value."""
+    done = llmbatch_here("check", "p.jsonl", *flags, OPENAI_API_KEY="sk-0123456789", **{name: f"http://u:{VALUE}@h:1"})
+
+    assert done.returncode == 0
+    note = f'note: {name} is set and is not used\nhint: to send requests through it: export LLMBATCH_PROXY="${name}"\n'
+    assert (note in done.stderr) == is_told
+    assert VALUE not in done.stderr + done.stdout

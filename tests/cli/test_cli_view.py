@@ -15,6 +15,7 @@ import pytest
 from cli_parts import Run, TwoLines
 
 
+@pytest.mark.traced
 @pytest.mark.slow  # two processes, and some seconds of watching
 def test_a_run_of_another_process_is_shown_live_until_it_has_finished(
     tmp_path: Path, environment: dict[str, str]

@@ -16,7 +16,7 @@ import pytest
 from cli_parts import Run
 from e2e_recorder import Answer, Arrival, Recorder, answer, error
 
-pytestmark = pytest.mark.slow  # runs that are stopped and killed
+pytestmark = [pytest.mark.slow, pytest.mark.traced]  # runs that are stopped and killed
 
 DEADLINE = 120.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC
@@ -23,12 +24,15 @@ from llmbatch.display.report_read import read_report
 from llmbatch.outputs.deferred import history_path
 from llmbatch.report.html.data import LatestRow
 from llmbatch.report.html.page import build_page
+from llmbatch.report.journal import to_iso
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [needs_chromium, pytest.mark.slow, pytest.mark.xdist_group("chromium")]  # a browser takes some seconds
 
+_WIDE = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+"""How many tables are wider than their place."""
 SIZES = [(390, 844), (1280, 900), (1920, 1080)]
 
 
@@ -160,6 +164,33 @@ def test_a_mouse_zooms_and_points(browser: Browser, night: Path) -> None:
         assert shown(page)[0] == pytest.approx(whole)
 
 
+def test_a_pause_is_told_where_the_cursor_is(browser: Browser, tmp_path: Path) -> None:
+    """Beside an outage at the same time; and all of the charts again, as a live page gets it, moves nothing."""
+    output = write_night(tmp_path)
+    with history_path(output).open("a") as lines:
+        lines.write(json.dumps({"kind": "pause", "from": to_iso(WALL + 360), "to": to_iso(WALL + 480)}) + "\n")
+    with watched_page(browser) as page:
+        page.goto(as_page(output).as_uri())
+        page.wait_for_selector(".u-over")
+        slider = page.get_by_role("slider", name="Time")
+        words = []
+        for place in ("5", "6", "7", "8"):
+            slider.fill(place)
+            words.append((page.locator("#readout").text_content() or "").partition(": ")[2])
+        assert words[0] == ""
+        assert words[1] == "paused by its user, 2m00s"
+        assert words[2] == f"{words[3]}, paused by its user, 2m00s"
+        assert words[3].startswith("outage of openai/gpt-5-mini")
+        assert "Blue areas are pauses" in (page.locator("#span").text_content() or "")
+
+        page.get_by_role("button", name="Zoom in").click()
+        before = shown(page)
+        page.evaluate("llmbatchCharts.update(JSON.parse(document.getElementById('chart-data').textContent))")
+
+        assert shown(page) == before
+        assert slider.input_value() == "8"
+
+
 def test_without_scripts_and_on_paper_the_plain_pictures_stay(browser: Browser, night: Path) -> None:
     """They are drawn by the server."""
     with watched_page(browser, java_script_enabled=False) as page:
@@ -171,6 +202,24 @@ def test_without_scripts_and_on_paper_the_plain_pictures_stay(browser: Browser, 
         page.emulate_media(media="print")
         assert page.locator("#plain svg").first.is_visible()
         assert page.locator("#charts").is_hidden()
+
+
+def test_on_paper_no_table_is_cut_off(browser: Browser, tmp_path: Path) -> None:
+    """Nobody can scroll there; the charts follow the verdict on the first sheet."""
+    output = write_night(tmp_path)
+    long = (
+        "llmbatch run prompts.jsonl -m openai/gpt-5-mini --notify 'sh examples/notify/slack.sh' --dashboard 8123 " * 3
+    )
+    text = history_path(output).read_text().replace("llmbatch run an ordinary text", long)
+    history_path(output).write_text(text)
+    with watched_page(browser, viewport={"width": 700, "height": 1000}) as page:
+        page.goto(as_page(output).as_uri())
+        assert page.evaluate(_WIDE) > 0
+        page.emulate_media(media="print")
+
+        assert page.evaluate(_WIDE) == 0
+        assert page.locator("#plain figure").first.bounding_box()["y"] < 1000  # type: ignore[index]
+        assert page.evaluate("getComputedStyle(document.getElementById('time')).breakInside") == "auto"
 
 
 def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:

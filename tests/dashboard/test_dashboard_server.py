@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -18,6 +19,7 @@ import pytest
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.rows import Result, encode_line
+from llmbatch.dashboard import channel as channel_module
 from llmbatch.dashboard import server as server_module
 from llmbatch.dashboard.channel import Channel
 from llmbatch.dashboard.listen import listen
@@ -358,7 +360,7 @@ async def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A browser that sleeps: its connection is ended, and others hear the newest message all the time."""
-    monkeypatch.setattr(server_module, "_SLOW_S", 0.1)
+    monkeypatch.setattr(channel_module, "_SLOW_S", 0.1)
     painter = CountingPainter(size=4_000_000)
     channel = Channel(painter, every_s=0.02)
     async with serving(channel) as port:
@@ -376,6 +378,46 @@ async def test_a_client_that_does_not_read_is_dropped_and_holds_up_nobody(monkey
         assert numbers == sorted(set(numbers))
         awake.close()
         asleep.close()
+
+
+async def test_a_message_that_costs_much_comes_half_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the run does little meanwhile, a page is not what its process is busy with."""
+    times: list[float] = []
+
+    class Slow(CountingPainter):
+        def message(self, number: int, *, is_last: bool = False) -> Message:
+            times.append(time.monotonic())
+            until = time.thread_time() + 0.002
+            while time.thread_time() < until:
+                pass
+            return super().message(number, is_last=is_last)
+
+    async with serving(Channel(Slow(), every_s=0.1, is_quick=True)) as port:
+        watcher = await Watcher.of(port)
+        for _ in range(4):
+            await watcher.next()
+        assert all(later - earlier > 0.15 for earlier, later in pairwise(times))
+
+        monkeypatch.setattr(channel_module, "_SHARE", 2.0)  # as if the run did much more
+        times.clear()
+        while not any(later - earlier < 0.15 for earlier, later in pairwise(times)):
+            await watcher.next()
+        watcher.close()
+
+
+async def test_a_client_of_http_1_0_gets_events_without_chunks() -> None:
+    """Such as an old proxy; the end of the connection is the end of the stream."""
+    channel = Channel(CountingPainter(), every_s=0.02)
+    async with serving(channel) as port:
+        reading = asyncio.create_task(raw(port, b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+        while not channel.watchers:
+            await asyncio.sleep(0.01)
+        await channel.end()
+        head, _, events = (await reading).partition(b"\r\n\r\n")
+
+    assert b"chunked" not in head
+    assert events.startswith(b":\n\ndata: {")
+    assert events.endswith(b'"final":true}\n\n')
 
 
 async def test_the_last_message_ends_the_stream() -> None:

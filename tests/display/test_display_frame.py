@@ -19,6 +19,7 @@ from llmbatch.core.events import (
     LimitChanged,
     Notice,
     OutageStarted,
+    RetryPlanned,
     RowFinished,
     RowParked,
     RunStarted,
@@ -170,6 +171,21 @@ def test_nothing_in_flight_was_not_explained() -> None:
     assert "0 in flight: openai/x paused (provider's wait, 18 s left: rate_limit)" in provider
     assert "paused  openai/x · provider's wait, 18 s left: rate_limit" in provider
     assert "0 in flight: openai/x paused (own backoff, 7.0 s left: rate_limit)" in backoff
+
+
+def test_the_last_rows_that_wait_for_their_retry_were_said_to_wait_for_a_rate_limit() -> None:
+    """The limit counts only while other rows are left."""
+
+    def reason(rows: int) -> str:
+        stats = RunStats()
+        stats.observe(RunStarted(0.0, "i", "o", 4, 0, 0, rows, own_limits="--rpm 600"))
+        stats.observe(CallSent(1.0, "openai/x", 1, 1, False))
+        stats.observe(CallEnded(2.0, "openai/x", 1, False, "failure", "server_error", "oops", 500, 0.2, 0, 0))
+        stats.observe(RetryPlanned(2.0, "openai/x", 1, 5.0, "server_error"))
+        return drawn(stats, now=3.0)
+
+    assert "0 in flight: 1 row waiting to be retried" in reason(1)
+    assert "0 in flight: waiting for --rpm 600" in reason(2)
 
 
 @pytest.mark.parametrize("height", [1, 3, 6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from llmbatch.core.events import (
 )
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Result, encode_line
+from llmbatch.display.history_file import read_history
 from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
+from llmbatch.outputs.deferred import deferred_path, history_path
 
 WALL = 1_790_000_000.0  # 2026-09-21 14:13:20 UTC
 ROUTE = "openai/gpt-5-mini"
@@ -89,7 +92,8 @@ def test_the_night_was_forgotten_by_the_rerun(tmp_path: Path, monkeypatch: pytes
     assert "began       2026-09-21 19:43:20+05:30" in text
     assert "ended       2026-09-21 22:13:40+05:30, after 2h30m, 2 runs" in text
     assert (
-        "outages     1, 23m20s in all\n            2026-09-21 20:43:20+05:30 to 2026-09-21 21:06:40+05:30 (23m20s)  "
+        "outages     1, 23m20s in all\n            2026-09-21 20:43:20+05:30, not over when the run ended, "
+        "2026-09-21 21:06:40+05:30 (23m20s)  "
         f"{ROUTE}: overloaded_error (529): Overloaded" in text
     )
     assert "failed      timeout 1: no answer in 120 s (r10)" in text
@@ -111,6 +115,7 @@ def test_json_has_the_fields_of_the_contract(tmp_path: Path) -> None:
             "to": "2026-09-21T15:36:40.000Z",
             "seconds": 1400.0,
             "message": "overloaded_error (529): Overloaded",
+            "left_open": True,
         }
     ]
     assert value["failures"] == [{"code": "timeout", "count": 1, "message": "no answer in 120 s", "ids": ["r10"]}]
@@ -233,3 +238,17 @@ def test_outages_that_end_are_told_once_each(tmp_path: Path) -> None:
     assert "outages     30, 2m30s in all" in text
     assert text.count(f"{ROUTE}: down") == 10
     assert "(20 earlier)" in text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no names here")
+def test_pipes_in_place_of_sidecars_are_not_waited_for(tmp_path: Path) -> None:
+    """Nobody writes into them: a run that began would wait without end, and so would every reader."""
+    output = tmp_path / "o.jsonl"
+    write_lines(output, 2)
+    for sidecar in (history_path(output), status_path(output), deferred_path(output)):
+        os.mkfifo(sidecar)
+
+    status = read_status(output)
+
+    assert (status.rows, status.state) == (2, "unknown")
+    assert read_history(output).runs == []

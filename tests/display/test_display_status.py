@@ -16,11 +16,14 @@ import pytest
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.events import CallSent, CircuitChanged, Event, Progress, RowFinished, RowParked, RunEnded, RunStarted
+from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Result, encode_line
 from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
-from llmbatch.display.status_read import refuse_moved_run
+from llmbatch.display.status_read import refuse_moved_run, status_of
 from llmbatch.outputs.deferred import stamp_retry_at, write_deferred
+from llmbatch.report.journal import to_iso
+from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.stats import RunStats
 
 COMMAND = "llmbatch run prompts.jsonl"
@@ -105,6 +108,14 @@ def test_a_locked_output_is_a_running_run(tmp_path: Path) -> None:
     assert until.total_seconds() == pytest.approx(3.2, abs=0.01)
     assert "waits for   openai/x to answer again, probe in 3.2 s" in text
     assert text.splitlines()[-1].startswith("still running; no action needed")
+
+
+def test_a_pause_is_told_up_to_now(tmp_path: Path) -> None:
+    """While nothing happens the sidecar is rarely written: it told the pause as it was some seconds ago."""
+    sidecar: dict[str, JSON] = {"updated": to_iso(WALL), "run": {"pause_s": 1.4, "output": "o.jsonl"}}
+    report = status_of(tmp_path / "o.jsonl", OutputLines(), 4, 0, is_running=True, sidecar=sidecar)
+
+    assert "paused      for 10 s: no request begins" in render(report, wall=WALL + 8.6)
 
 
 def test_a_sidecar_of_an_earlier_run_says_nothing_about_the_running_one(tmp_path: Path) -> None:
@@ -195,6 +206,21 @@ def test_when_deferred_rows_may_go_again_is_an_instant(tmp_path: Path, later: fl
     assert report.deferred.retry_at == "2026-09-21T14:13:23Z"
     assert stamped[0].retry_at == "2026-09-21T14:14:03Z"  # never a moment early
     assert words in render(report, wall=WALL + later)
+
+
+def test_the_reason_of_deferred_rows_was_cut_in_mid_word_before_their_number(tmp_path: Path) -> None:
+    """One reason of all is told whole, and the number of rows once."""
+    reason = (
+        "5 rows in a row failed: The server is currently overloaded. " + "Please try again later, or much later. " * 2
+    )
+    output = write_output(tmp_path, 4)
+    write_sidecar(output, *finished(2.0, 4), RunEnded(3.0, 75, "rows are deferred", 2))
+    result = Result(5, "0" * 16, "deferred", '"r5"', retry_after=3.0, reason=reason.strip())
+    write_deferred(output, map(encode_line, stamp_retry_at([result], wall=WALL)))
+
+    line = next(line for line in render(read_status(output), wall=WALL + 60).splitlines() if "deferred  " in line)
+
+    assert line == f"deferred    1 row, may be sent again now: {reason.strip()}"
 
 
 @pytest.mark.slow  # a process

@@ -186,6 +186,8 @@ class Notices:
     [
         (b"<!doctype html><title>Open WebUI</title>", "web pages (HTML answer: Open WebUI)"),
         (b"", "empty answers"),
+        (b'{"ok": true}', "JSON of another kind (a success status without choices)"),
+        (b"pong", "something other than a JSON object (pong)"),
     ],
 )
 async def test_an_address_that_is_no_apis_was_told_as_an_outage_and_probed_for_ever(
@@ -208,6 +210,32 @@ async def test_an_address_that_is_no_apis_was_told_as_an_outage_and_probed_for_e
     assert notices[0].message == f"m has never answered as an API does, but with {what}"
     assert notices[0].hint == "is the address right (--base-url)? still trying, for --max-outage 20 s at most"
     assert "is the address right?" in (summary.stopped_reason or "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("greeting", "what"),
+    [(b"SSH-2.0-OpenSSH_8.9\r\n", "something other than HTTP"), (b"", "closed connections")],
+    ids=["another protocol", "nothing"],
+)
+async def test_a_port_of_another_service_was_told_as_an_outage(tmp_path: Path, greeting: bytes, what: str) -> None:
+    """SSH, mail, a database: told with a question about the address. Slow: three attempts a row."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(greeting)
+        await writer.drain()
+        writer.close()
+
+    notices = Notices()
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as service:
+        url = f"http://127.0.0.1:{service.sockets[0].getsockname()[1]}/v1"
+        notices.runner = BatchRunner("m", base_url=url, environ={}, observers=[notices])
+        summary = await notices.runner.run(inputs(tmp_path, 12))
+
+    assert summary.failed == 0
+    assert notices.seen[0].message.startswith(f"m has never answered as an API does, but with {what} (")
+    assert notices.seen[0].hint == "is the address right (--base-url)? still trying, for 10 minutes at most"
 
 
 @pytest.mark.slow

@@ -21,7 +21,10 @@ COMMAND = [sys.executable, "-m", "llmbatch"]
 KEY = "sk-contract/SECRET+123"
 GOOD = b'{"prompt":"good"}'
 
-pytestmark = pytest.mark.slow  # each test starts the command at least once, which takes a third of a second
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.traced,
+]  # each test starts the command at least once, which takes a third of a second
 
 
 @pytest.fixture

@@ -49,7 +49,11 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.server = Recorder()
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
+            if name in os.environ
+        }
         self.environ = kept | {
             "HOME": str(path),
             "LANG": "C.UTF-8",
@@ -195,6 +199,54 @@ def test_rows_of_a_route_that_is_down_are_skipped_and_sent_in_another_pass(folde
     }
 
 
+PARAMETERS: dict[str, Any] = {
+    "temperature": 0.50,
+    "top_p": 0.9,
+    "max_tokens": 7,
+    "stop": ["END"],
+    "seed": 12345678901234567890,
+    "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+    "tool_choice": "auto",
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_object"},
+    "reasoning_effort": "low",
+    "service_tier": "auto",
+}
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json"])
+@pytest.mark.parametrize(
+    "by", [("-t", "Sentiment of: {{ text }}"), ("--prompt-column", "text")], ids=["template", "column"]
+)
+def test_the_parameters_of_a_json_row_are_sent_beside_its_template(
+    folder: Folder, name: str, by: tuple[str, ...]
+) -> None:
+    """So are its system prompt and model; what else the row has, its own prompt included, is not, and -P comes last."""
+    row = PARAMETERS | {"text": "fine", "prompt": "own", "n": 3, "logit_bias": {"1": 2}, "label": "x", "user": "me"}
+    row |= {"system": "Be brief.", "model": "gpt-other", "id": "a", "metadata": {"k": 1}}
+    (folder.path / name).write_text(json.dumps(row) if name == "p.jsonl" else json.dumps([row]))
+
+    folder.run("run", name, "-m", "openai/gpt", *by, "-P", "presence_penalty=1", "--keep", "label", "-q")
+
+    sent = json.loads(folder.server.bodies[0])
+    prompt = "Sentiment of: fine" if by[0] == "-t" else "fine"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": prompt}]
+    assert sent == PARAMETERS | {"model": "gpt-other", "messages": messages, "presence_penalty": 1}
+    assert folder.lines()[0]["metadata"] == {"k": 1, "label": "x"}
+
+
+def test_a_parameter_that_the_template_has_is_not_sent(folder: Folder) -> None:
+    """It is a word of the prompt then, as is that of a whole record."""
+    (folder.path / "p.jsonl").write_text('{"seed": 7, "temperature": 0.1, "top_k": 3}\n')
+
+    folder.run("run", "p.jsonl", "-m", "openai/gpt", "-t", "Plant {{ seed }}, {{ row.temperature }}", "-q")
+
+    sent = json.loads(folder.server.bodies[0])
+    assert sent["messages"][0]["content"] == "Plant 7, 0.1"
+    assert "seed" not in sent
+    assert sent["temperature"] == 0.1
+
+
 def test_bad_records_fail_alone_and_are_sent_once_they_are_corrected(folder: Folder) -> None:
     """A ragged record, a NUL and bytes of another encoding; --strict refuses them all."""
     path = folder.path / "p.csv"
@@ -206,10 +258,23 @@ def test_bad_records_fail_alone_and_are_sent_once_they_are_corrected(folder: Fol
     path.write_bytes(b"id,prompt\na,one\nb,two\nc,three\nd,four\ne,five\nf,six\n")
     folder.run("run", "p.csv", "-m", "openai/gpt", "-q")
 
-    assert "record 2: input_bad_csv: the record has 1 cells, and the header 2; record 3: input_bad_csv" in strict
+    assert "record 2: input_bad_csv: the record has 1 cell, and the header 2; record 3: input_bad_csv" in strict
     assert codes == [None, "input_bad_csv", "input_bad_csv", "input_bad_utf8", "input_no_prompt", None]
     assert folder.prompts() == Counter(["one", "two", "three", "four", "five", "six"])
     assert [line["id"] for line in folder.lines()] == list("abcdef")
+
+
+def test_an_open_quote_takes_the_rest_of_the_file_and_is_told(folder: Folder) -> None:
+    """Nobody can tell where that record ends, or whether more follows: it waits, and is sent once it is closed."""
+    path = folder.path / "p.csv"
+    path.write_bytes(b'id,prompt\na,one\nb,"two\nc,three\n')
+
+    said = folder.run("run", "p.csv", "-m", "openai/gpt", "--progress", "plain", code=75)
+    path.write_bytes(b'id,prompt\na,one\nb,"two"\nc,three\n')
+    folder.run("run", "p.csv", "-m", "openai/gpt", "-q")
+
+    assert "p.csv:2: the last record is cut off, or has an open quote: it gets no result yet" in said
+    assert folder.prompts() == Counter(["one", "two", "three"])
 
 
 def test_kept_columns_are_in_the_lines_and_no_other_is_sent_or_told(folder: Folder) -> None:

@@ -40,6 +40,7 @@ FORMATS = [
     ("strings.jsonl", b'[\n  "a",\n  "b"\n]\n', "a JSON array", "--input-format json"),
     ("lines.jsonl", b'[\n{"prompt":"a"},\n{"prompt":"b"}\n]\n', "a JSON array", "--input-format json"),
     ("object.jsonl", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c ."),
+    ("object.json", b'{\n  "prompt": "a"\n}\n', "JSON with line breaks", "jq -c . < object.json > object.jsonl"),
     ("p.jsonl", CSV, "CSV", "llmbatch run p.jsonl --input-format csv"),
     ("p.jsonl.gz", gzip.compress(CSV), "CSV", "llmbatch run p.jsonl.gz --input-format csv"),
     ("bare", CSV, "CSV", "--input-format csv; the column of the prompts is prompt, or named with --prompt-column"),
@@ -60,6 +61,20 @@ FORMATS = [
     ("a workbook.jsonl", zipped("xl/workbook.xml"), "an Excel workbook", "'a workbook.jsonl' 'a workbook.rows.jsonl'"),
     ("commas.jsonl", b'{"prompt":"a"},\n{"prompt":"b"}, \r\n', "JSON with commas between the rows", "sed "),
     ("joined.ndjson", b'{"prompt":"a"}{"prompt":"b"} {"prompt":"c"}', "JSON with several values in", "> joined.jsonl"),
+    ("repr.jsonl", b"{'prompt': 'a'}\n{'prompt': 'it\\'s'}\n", "the notation of Python", "ast.literal_eval"),
+    (
+        "page.jsonl",
+        b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n",
+        "an HTML page",
+        "fetch the file itself",
+    ),
+    ("rows.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "a Git LFS pointer", "git lfs pull"),
+    (
+        "p.results.jsonl",
+        b'{"row":1,"hash":"9f86d081884c7d65","status":"success","id":"a","text":"x"}\n',
+        "the output of a run",
+        "name the input of that run; llmbatch status p.results.jsonl",
+    ),
     ("paper.pdf", b"%PDF-1.7\n%\xe2\xe3\n", "a PDF", "prompt"),
 ]
 
@@ -92,6 +107,7 @@ async def test_a_file_of_another_format_is_refused_before_a_line_is_written(
         ("object.json", b'{\n  "prompt": "a"\n}\n{\n"prompt":\n"b"}\n', ["a", "b"]),
         ("commas.jsonl", b'{"prompt":"a"},\n{"prompt":"b"}, \r\n', ["a", "b"]),
         ("joined.ndjson", b'{"prompt":"a"}{"prompt":"b"} {"prompt":"c"}', ["a", "b", "c"]),
+        ("repr.jsonl", b"{'prompt': 'a'}\n{'prompt': 'b', 'ok': True}\n", ["a", "b"]),
         ("p.jsonl.bz2", bz2.compress(ROWS), ["a", "b"]),
         ("p.jsonl.xz", lzma.compress(ROWS), ["a", "b"]),
     ],
@@ -204,7 +220,9 @@ async def test_rows_that_are_all_malformed_are_refused(tmp_path: Path, count: in
         await BatchRunner(never).run(path)
 
     assert caught.value.message.count("input_no_prompt") == 1
-    assert "jq -c '.prompt = .NAME" in caught.value.hint
+    assert (
+        "the fields of line 1 are: question; name the prompt's, such as --prompt-column question" in caught.value.hint
+    )
     assert [other.name for other in tmp_path.iterdir()] == ["q.jsonl"]
 
 
@@ -264,7 +282,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         (bz2.compress(ROWS), "compressed with bzip2", "bunzip2 -c | llmbatch run -"),
         (b"PAR1\x00", "Parquet", "save it to a file"),
         (b"not json\n" * 30, "plain text", "--input-format txt"),
-        (b'{"question":"a"}\n' * 30, "", "a row is one line"),
+        (b'{"question":"a"}\n' * 30, "", "--prompt-column question"),
     ],
 )
 @pytest.mark.parametrize(("output", "is_pipe"), [("-", True), ("out.jsonl", True), ("out.jsonl", False)])

@@ -188,7 +188,11 @@ def render(source: str, **record: object) -> str:
         ("{{ note or '-' }}", {"note": None}, "-"),
         ("{% if note is defined %}{{ note }}{% else %}none{% endif %}", {"a": 1}, "none"),
         ("{{ n }}", {"n": 12345678901234567890}, "12345678901234567890"),
+        ("{{ n }}", {"n": 10**45 - 1}, "9" * 45),
         ("{{ d | tojson }}", {"d": {"k": [1, None]}}, '{"k": [1, null]}'),
+        ("{{ d | tojson }}", {"d": ["it's", "<b> & \\u003c", "\\<"]}, r"""["it's", "<b> & \\u003c", "\\<"]"""),
+        ("{{ row | tojson }}", {"a": "<&'>\n\x01"}, r"""{"a": "<&'>\n\u0001"}"""),
+        ("{{ a | safe }}", {"a": "\\u003c"}, r"\u003c"),
         ("a\n", {}, "a"),
     ],
 )
@@ -197,6 +201,16 @@ def test_a_template_is_filled_with_the_fields_of_the_record(
 ) -> None:
     """Jinja's syntax, nothing escaped."""
     assert render(source, **record) == prompt
+
+
+@pytest.mark.parametrize("digits", ["1.10", "12345678901234567890.12", "1E-2", "0.1e400", "-0.50"])
+@pytest.mark.parametrize("source", ["{{ n }}", "{{ row.n }}", "{% for x in [n] %}{{ x }}{% endfor %}"])
+def test_numbers_are_written_with_the_digits_of_the_record(source: str, digits: str) -> None:
+    """A price of 1.10 is not 1.1 in the prompt, and decimals of a table keep what no float holds."""
+    row = Shaper(RowShape(template=source), is_data=True).row(1, "0" * 16, {"n": digits})
+
+    assert isinstance(row, Row)
+    assert row.fields["prompt"] == f'"{digits}"'
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,15 @@ def test_a_saved_data_set_is_its_default_output(tmp_path: Path) -> None:
     assert find_output(tmp_path / "data") == tmp_path / "data.results.jsonl"
 
 
+def test_a_folder_is_named_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies beside it can be named too; nothing lies beside the root."""
+    monkeypatch.chdir(tmp_path)
+    assert find_output(".") == tmp_path.resolve()
+
+    with pytest.raises(OutputError, match="is not an output"):
+        find_output("/")
+
+
 def test_an_input_without_an_output_is_refused_with_what_to_type(prompts: Path) -> None:
     """The hint has the command that makes one."""
     with pytest.raises(OutputError, match=r"there is no p\.results\.jsonl") as caught:

@@ -411,3 +411,42 @@ async def test_a_stream_that_the_loop_cannot_watch_works() -> None:
 
     assert writer.lines_written == 1
     output.close()
+
+
+async def test_lines_can_be_waited_for_until_they_are_on_the_disk(watched: Watched) -> None:
+    """Whatever the interval; and the writer goes on."""
+    writer = LineWriter(watched, sync_interval=3600)
+    writer.put(b"one\n")
+
+    await writer.synced()
+    synced = len(watched.syncs)
+    writer.put(b"two\n")
+    await writer.aclose()
+
+    assert synced == 1
+    assert watched.writes == [b"one\n", b"two\n"]
+
+
+async def test_lines_of_a_stream_can_be_waited_for_until_they_are_read() -> None:
+    """A stream is never synced; a reader that goes away is the error."""
+    reading, writing = os.pipe()
+    output = open_stream_output(writing, "pipe")
+    writer = LineWriter(output)
+    writer.put(b"x" * 300_000 + b"\n")
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < 300_001:
+            got.extend(os.read(reading, 1_000_000))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    await writer.synced()
+    reader.join()
+    assert len(got) == 300_001
+
+    os.close(reading)
+    writer.put(b"x" * 300_000 + b"\n")
+    with pytest.raises(WriteError):
+        await writer.synced()
+    output.close()

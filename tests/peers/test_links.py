@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_server import StoreServer
+from store_server import SlowWay, StoreServer
 
 from llmbatch.core.errors import UsageError
 from llmbatch.peers.address import read_address
@@ -49,6 +49,13 @@ class Party:
                 if isinstance(delivery, kind) and check(delivery):
                     return delivery
         raise AssertionError(f"no {kind.__name__} came")
+
+    def left(self) -> list[Delivery]:
+        """What was delivered and not waited for."""
+        found = []
+        while not self.all.empty():
+            found.append(self.all.get())
+        return found
 
     def __enter__(self) -> Party:
         return self
@@ -117,6 +124,22 @@ def test_a_newcomer_hears_of_open_circuits_when_it_connects(make: Callable[[], C
             heard = bob.wait_for(Heard, is_open)
 
     assert heard.members == 2
+
+
+@pytest.mark.slow  # each way takes 400 ms
+def test_a_store_that_is_far_away_is_not_gone(tmp_path: Path) -> None:
+    """400 ms there, and 400 ms back: what takes long is no failure."""
+    with StoreServer(tmp_path) as server, SlowWay(server.port, 0.4) as way:
+        address = read_address(way.url, {})
+        with Party(address.carrier, "ann") as ann, Party(address.carrier, "bob") as bob:
+            for party in (ann, bob):
+                assert isinstance(party.all.get(timeout=20), CameBack)
+            ann.link.send(OPEN)
+            reply = ann.wait_for(Answer).reply
+            heard = bob.wait_for(Heard, is_open)
+
+    assert heard.news[0].version == reply.version
+    assert not any(isinstance(delivery, WentDown) for party in (ann, bob) for delivery in party.left())
 
 
 def test_one_process_gets_the_lease(make: Callable[[], Carrier]) -> None:
@@ -298,6 +321,56 @@ def test_a_store_that_speaks_tls_is_refused_without_it(tmp_path: Path) -> None:
 
     assert isinstance(error, CarrierRefusedError)
     assert "speaks TLS" in str(error)
+
+
+@contextlib.contextmanager
+def stranger(greeting: bytes, answer: bytes | None) -> Iterator[str]:
+    """A server that is no store: it greets, and answers all that it gets, or (None) closes at once; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    with contextlib.suppress(OSError), connection:
+                        connection.sendall(greeting)
+                        if answer is not None and connection.recv(1000):
+                            connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "answer", "shown"),
+    [
+        (b"", b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "it answers b'HTTP/1.1 400 Bad Request'"),
+        (b"", b"<!DOCTYPE HTML>\n<html>no</html>", "it answers b'<!DOCTYPE HTML>"),
+        (b"J\0\0\0\n8.0.36\0\x08\0\0\0abcdefgh\0\xff\xf7", b"", "it answers b'J\\x00\\x00\\x00\\n8.0.36"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", b"", "it answers b'SSH-2.0-OpenSSH_9.9"),
+    ],
+    ids=["http", "html", "mysql", "ssh"],
+)
+def test_what_is_no_store_is_refused(greeting: bytes, answer: bytes, shown: str) -> None:
+    """It will never be one: what it says is shown, and that the address is wrong."""
+    with stranger(greeting, answer) as url:
+        error = first_error(url)
+
+    assert isinstance(error, CarrierRefusedError)
+    assert f"{url} is no Redis or Valkey server: {shown}" in str(error)
+    assert error.hint.startswith("check the host and the port")
+
+
+def test_what_closes_without_an_answer_may_be_a_store_again() -> None:
+    """As a load balancer does before a store that is away."""
+    with stranger(b"", None) as url:
+        error = first_error(url)
+
+    assert not isinstance(error, CarrierRefusedError)
+    assert str(error) == "it closes the connection without an answer: is it a Redis or Valkey server?"
 
 
 def test_a_missing_client_is_told_with_the_command_to_install_it() -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,61 @@ def test_wrong_addresses_are_refused_before_anything_is_sent(tmp_path: Path, add
     assert words in ended.stderr
     assert "geheim" not in ended.stderr
     assert not (tmp_path / "in.results.jsonl").exists()
+
+
+def test_a_server_that_is_no_store_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """By the run and by its check, with what to do."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    url = f"redis://127.0.0.1:{server.server_address[1]}/0"
+
+    ended, checked = run(tmp_path, "--shared", url), check(tmp_path, "--shared", url)
+    server.shutdown()
+    server.server_close()
+
+    for done in (ended, checked):
+        assert done.returncode == 2
+        assert f"error: --shared: {url} is no Redis or Valkey server: it answers b'<!DOCTYPE HTML" in done.stderr
+        assert "hint: check the host and the port" in done.stderr
+    assert not (tmp_path / "in.results.jsonl").exists()
+
+
+def check(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """``llmbatch check`` with these options."""
+    return run(folder, "--dry-run", *options, **environ)
+
+
+def test_a_check_says_what_store_it_has_found(tmp_path: Path) -> None:
+    """Its name and version, and nothing is left in it; a run's refusals are the check's too."""
+    with StoreServer(tmp_path) as server:
+        found = check(tmp_path, "--shared", server.url)
+        as_json = check(tmp_path, "--shared", server.url, "--json")
+        keys = server.client().keys("*")
+        version = server.client().info("server")
+    with StoreServer(tmp_path, "--requirepass", "geheim") as server:
+        url = f"redis://:$STORE_PASSWORD@127.0.0.1:{server.port}/0"
+        wrong = check(tmp_path, "--shared", url, STORE_PASSWORD="falsch")
+        right = check(tmp_path, "--shared", url, STORE_PASSWORD="geheim")
+
+    name = f"Valkey {version['valkey_version']}" if "valkey_version" in version else f"Redis {version['redis_version']}"
+    assert found.returncode == 0, found.stderr
+    assert f"shared store  redis://127.0.0.1:{json.loads(as_json.stdout)['shared']['address'][18:-2]}" in found.stdout
+    assert f"/0, {name}\n" in found.stdout
+    assert json.loads(as_json.stdout)["shared"] | {"address": ""} == {"address": "", "server": name, "away": None}
+    assert keys == []
+    assert wrong.returncode == 2
+    assert "refuses the password or the user" in wrong.stderr or "wants a password" in wrong.stderr
+    assert right.returncode == 0
+    assert "falsch" not in wrong.stderr + wrong.stdout
+    assert "geheim" not in right.stderr + right.stdout
+
+
+def test_a_check_says_that_a_store_is_away(tmp_path: Path) -> None:
+    """Which refuses nothing: a run goes on without it."""
+    ended = check(tmp_path, "--shared", "redis://127.0.0.1:1")
+
+    assert ended.returncode == 0, ended.stderr
+    assert "shared store  redis://127.0.0.1:1 cannot be reached (" in ended.stdout
 
 
 @pytest.mark.slow  # two starts of Python with the client of the store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from random import Random
@@ -19,6 +20,7 @@ from llmbatch.peers.claimed_cap import ClaimedCap
 from llmbatch.peers.local import Hub
 from llmbatch.peers.member import Message
 from llmbatch.peers.messages import MICROS
+from llmbatch.runner.control import Change
 from llmbatch.sim.scenario import Phase
 
 
@@ -39,6 +41,22 @@ def test_four_processes_keep_one_rate_of_requests() -> None:
     steady = [at for at in times if 2.0 <= at < 42.0]
     assert abs(len(steady) - 400) <= 4
     assert most_in(times, 10.0) <= 102
+
+
+def test_a_rate_that_is_set_while_the_store_is_away_is_kept_without_it() -> None:
+    """Rows do not wait for a store that may never be back: each process keeps to its part."""
+
+    def change(workers: list[Worker], hub: Hub) -> None:
+        loop = asyncio.get_running_loop()
+        for worker in workers:
+            loop.call_later(3.0, worker.channel.cut)
+            options = replace(worker.engine._options, rpm=1200.0)
+            loop.call_later(6.0, worker.engine.control, Change(options))
+
+    fleet = run_fleet(2, 150, Phase(math.inf), latency=0.3, rpm=600, concurrency=8, during=change)
+
+    times = [at for at in sent(fleet) if 8.0 <= at < 13.0]
+    assert abs(len(times) - 100) <= 4
 
 
 def test_the_rate_is_dealt_evenly() -> None:

@@ -51,6 +51,17 @@ def test_eight_processes_probe_an_outage_one_at_a_time() -> None:
     assert all(closed_at(worker, fleet) < 70 + 10 + 3 for worker in fleet.workers)
 
 
+def test_the_end_of_an_outage_of_a_minute_is_noticed_within_four_seconds() -> None:
+    """Processes that share probes wait for a sixteenth of the time that it has lasted; one alone waits a tenth."""
+    fleet = outage_of_eight()
+
+    begins = [begin for begin, _, _ in fleet.probes()]
+    first_good = min(end for begin, end, _ in fleet.probes() if begin >= 70)
+    assert max(later - earlier for earlier, later in pairwise(begins) if later < 75) <= 4.0
+    assert first_good - 70 <= 4.0 + 0.5  # the longest wait, and the answer
+    assert 30 <= sum(begin < 70 for begin in begins) <= 42
+
+
 def test_every_process_opens_confirms_and_ends_the_outage_once() -> None:
     fleet = outage_of_eight()
 

@@ -13,13 +13,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from store_server import StoreServer
 
 from llmbatch.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 RECIPES = ROOT / "examples" / "scale"
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+LINES = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+COMMANDS = [line for line in LINES if line.startswith("llmbatch ")]
 
 pytestmark = pytest.mark.slow  # starts processes
 
@@ -67,20 +69,30 @@ def run(path: Path, environment: dict[str, str], *arguments: str, **variables: s
 def test_every_command_of_the_page_works(
     tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In their order, in one folder: exit code 0, and one line per row in the end."""
+    """In their order, in one folder, with a store of the test's: exit code 0, and one line per row in the end."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", environment)
-    assert len(COMMANDS) == 6
-
-    for command in COMMANDS:
-        if "--workers" in command:
-            shutil.rmtree(tmp_path / "prompts.results.jsonl", ignore_errors=True)
-            (tmp_path / "prompts.results.jsonl").unlink()
-        monkeypatch.setattr(sys, "argv", shlex.split(command))
-        assert main() == 0, capsys.readouterr().err
+    [export] = [line for line in LINES if line not in COMMANDS]
+    assert re.fullmatch(r"export STORE_URL='redis://\S+\?name=nightly'", export)
+    with StoreServer(tmp_path) as store:
+        monkeypatch.setattr(os, "environ", environment | {"STORE_URL": f"{store.url}?name=nightly"})
+        run_all(COMMANDS, tmp_path, monkeypatch, capsys)
+        assert "cmdstat_evalsha" in store.client().info("commandstats")
 
     merged = (tmp_path / "results.jsonl").read_text().splitlines()
     assert sorted(json.loads(line)["row"] for line in merged) == list(range(1, 25))
+    assert rows_in(tmp_path / "shared") == Counter(range(1, 25))
+
+
+def run_all(
+    commands: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run each of *commands* in *folder*, which is the working directory; none may fail."""
+    assert len(commands) == 8
+    for command in commands:
+        if "--workers" in command:
+            (folder / "prompts.results.jsonl").unlink()
+        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        assert main() == 0, capsys.readouterr().err
 
 
 def test_a_slurm_array_sends_every_row_once(tmp_path: Path, environment: dict[str, str]) -> None:

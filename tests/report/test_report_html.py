@@ -17,7 +17,8 @@ import pytest
 
 from llmbatch.report.history import History
 from llmbatch.report.html.axis import TimeAxis, columns, known_buckets
-from llmbatch.report.html.data import RunReport
+from llmbatch.report.html.chart_data import chart_data
+from llmbatch.report.html.data import RunNow, RunReport
 from llmbatch.report.html.page import PAGE_START, build_page
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, without_passwords
 from llmbatch.report.html.verdict import state_of, verdict
@@ -364,6 +365,44 @@ def test_a_week_with_hundreds_of_errors_stays_under_two_megabytes() -> None:
 
     assert len(text.encode()) < 2_000_000
     Page(text)
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (RunNow(5.0, 40, 65.0, 65.0), "<dt>time left</dt><dd>1m05s</dd>"),
+        (RunNow(0.0, 0, None, 65.0), "<dt>left once it goes on</dt><dd>about 1m05s</dd>"),
+        (RunNow(0.0, 0, None), "<dt>time left</dt><dd>unknown</dd>"),
+    ],
+)
+def test_what_is_left_is_told_also_in_an_outage(now: RunNow, words: str) -> None:
+    """As the terminal does: by the work that is left once the provider answers again."""
+    assert words in build_page(report(state="running", now=now, ended=None))
+
+
+def test_pauses_by_the_user_are_shaded_and_told() -> None:
+    """In the plain pictures, in the charts of scripts, and in words; one that goes on lasts until now."""
+    pauses: list[dict[str, Any]] = [
+        {"kind": "pause", "from": to_iso(WALL + 60), "to": to_iso(WALL + 180)},
+        {"kind": "pause", "from": to_iso(WALL + 7140), "to": None},
+    ]
+    buckets: list[dict[str, Any]] = [
+        {"kind": "bucket", "start": WALL + at, "width": 60, "success": 20} for at in range(0, 7200, 60)
+    ]
+    paused = report(history=history(*pauses, *buckets))
+
+    page = build_page(paused)
+
+    chart = chart_data(paused)
+    assert chart is not None
+    assert [shade for shade in chart["shades"] if shade[3] == "pause"] == [  # type: ignore[union-attr, index]
+        [WALL + 60, WALL + 180, "paused by its user, 2m00s", "pause"],
+        [WALL + 7140, WALL + 7200, "paused by its user, 1m00s", "pause"],
+    ]
+    assert page.count('<rect class="pause"') == 2 * page.count('<rect class="outage"') > 0
+    assert "Red areas are outages. Blue areas are pauses by the user." in page
+    assert "after 2h00m, 3m00s of it paused by its user" in page
+    assert "paused" not in build_page(report())
 
 
 def test_long_waits_between_runs_are_cut_short() -> None:

@@ -22,6 +22,7 @@ from llmbatch.core.events import (
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.history import History
+from llmbatch.report.journal import to_iso
 from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats
 from llmbatch.report.timeline import Bucket, Timeline
@@ -37,6 +38,37 @@ def snapshot(**values: int) -> Snapshot:
     stats = RunStats()
     stats.observe(started())
     return replace(stats.snapshot(), **values)  # type: ignore[arg-type]
+
+
+def test_the_last_instant_of_a_run_is_no_bucket_of_its_own() -> None:
+    """A row that ended in it would be drawn as a hundred rows per second, and all others as nothing."""
+    timeline = Timeline()
+    timeline.begin(WALL)
+    for at, rows in ((1.0, 40), (2.0, 80), (2.01, 81)):
+        timeline.sample(WALL + at, snapshot(this_run_success=rows), LatencyHistogram())
+
+    assert [(bucket.success, round(bucket.width, 2)) for bucket in timeline.buckets()] == [(40, 1.0), (41, 1.01)]
+
+
+def test_a_run_that_ends_at_once_has_its_bucket() -> None:
+    """However short it was."""
+    timeline = Timeline()
+    timeline.begin(WALL)
+    timeline.sample(WALL + 0.01, snapshot(this_run_success=3), LatencyHistogram())
+
+    assert [bucket.success for bucket in timeline.buckets()] == [3]
+
+
+def test_pauses_are_in_copies_and_in_joined_histories() -> None:
+    """What a dashboard shows is a copy, and what shards have is joined."""
+    lines = [json.dumps({"kind": "pause", "from": to_iso(WALL + at), "to": to_iso(WALL + at + 5)}) for at in (0, 60)]
+    one, other = History(lines[:1]), History(lines[1:])
+
+    copied, joined = one.copy(), History.joined([other, one])
+    one.pauses[0].ended = None
+
+    assert [pause.ended for pause in copied.pauses] == [WALL + 5]
+    assert [pause.began for pause in joined.pauses] == [WALL, WALL + 60]
 
 
 def test_a_week_fits_in_two_megabytes_and_loses_no_count() -> None:
@@ -200,11 +232,12 @@ def test_errors_have_examples_that_differ_and_a_bound() -> None:
     assert sum(len(line) for line in history.lines(stats)) < 200_000
 
 
-def test_calls_of_a_time_are_those_of_its_buckets() -> None:
-    """One that began before counts too: that is on the safe side."""
+def test_calls_of_a_period_are_those_since_its_first_one() -> None:
+    """A period begins with the first call after the one before it has ended."""
     timeline = Timeline([Bucket(WALL + at, 10.0, calls=calls) for at, calls in ((0, 1), (10, 0), (20, 4), (30, 8))])
 
-    assert timeline.calls_since(WALL - 100.0) == (13, WALL)
-    assert timeline.calls_since(WALL + 25.0) == (12, WALL + 25.0)
-    assert timeline.calls_since(WALL + 15.0) == (12, WALL + 20.0)
-    assert timeline.calls_since(WALL + 40.0) == (0, WALL + 40.0)
+    assert timeline.calls_of_period(100.0) == (13, WALL)
+    assert timeline.calls_of_period(30.0) == (8, WALL + 30.0)
+    assert timeline.calls_of_period(20.0) == (12, WALL + 20.0)
+    assert timeline.calls_of_period(5.0) == (8, WALL + 30.0)
+    assert Timeline([]).calls_of_period(5.0)[0] == 0

@@ -191,6 +191,21 @@ def test_more_rows_fail_together_than_the_smallest_request_vouches_for() -> None
     assert story.route.reason == "the last rows failed: broken"
 
 
+def test_the_smallest_request_does_not_vouch_for_rows_in_flight() -> None:
+    """They may be many; without an answer to any row, and all too slow, the time limit is too short."""
+    story = Story(ever=False, can_check=True)
+    calls = [story.send(row) for row in range(1, 9)]
+
+    assert kinds(story.come(calls[0], TIMEOUT)) == ["HoldForEvidence"]
+    assert kinds(story.call(0, GOOD, "ping")) == ["RetryAt"]
+    assert [kinds(story.come(call, TIMEOUT)) for call in calls[1:5]] == [["HoldForEvidence"]] * 4
+    named = story.call(0, GOOD, "ping")
+
+    assert kinds(named) == ["GiveUpRoute"]
+    assert story.route.dead is not None
+    assert "answers take longer than --timeout" in story.route.dead.message
+
+
 def test_a_good_row_renews_the_trust_in_the_smallest_request() -> None:
     """Others may be vouched for from then on."""
     story = Story(can_check=True)

@@ -327,6 +327,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
         self.out.remove(call)
         closed, dead = self.phase == "closed", self.route.dead
         pending = {other for other in model.rows() if model.against(other).pending}
+        newest = max((number for other in pending for number in model.against(other).pending), default=0)
         vouched = model.vouched_for() if call.kind == "ping" else set()
         stopping = self.route.is_stopping or (outcome is UNKNOWN_HOST and not self.told.history.ever)
         decisions = self.told.come(call, outcome)
@@ -346,7 +347,7 @@ class RouteAgainstModel(RuleBasedStateMachine):
                     model.note("answered", word="ping asks")
                     if self.route.is_closed:
                         model.note("check", serial=call.serial)
-                        model.note("proof", serial=call.serial)
+                        model.note("proof", serial=min(call.serial, newest + 1))
             elif (closed or not call.probe or again) and not any(isinstance(one, OutageOver) for one in decisions):
                 model.note("proof", serial=call.serial)
                 if call.kind == "good" and not call.probe:

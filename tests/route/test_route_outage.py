@@ -198,6 +198,13 @@ def test_the_wait_is_a_tenth_of_the_time_that_the_outage_has_lasted(lasted: floa
     assert probe_wait(lasted, longest, 0.0) == wait
 
 
+def test_processes_that_share_probes_wait_for_a_smaller_share() -> None:
+    """From one second to the same longest wait."""
+    assert probe_wait(80.0, 60.0, 0.0, 1 / 16) == 5.0
+    assert probe_wait(8.0, 60.0, 0.0, 1 / 16) == 1.0
+    assert probe_wait(6000.0, 60.0, 0.0, 1 / 16) == 60.0
+
+
 def test_many_runs_do_not_probe_at_once() -> None:
     """Up to a tenth of a longer wait is left to chance; the shortest is not shortened."""
     assert probe_wait(100.0, 60.0, 1.0) == 9.0

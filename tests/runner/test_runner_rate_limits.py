@@ -182,6 +182,17 @@ def test_rows_beyond_the_daily_quota_are_left_for_another_command() -> None:
     assert run.stats.snapshot().throttles == 0
 
 
+def test_requests_of_an_earlier_run_count_for_rpd_until_their_day_has_ended() -> None:
+    """Sixty were sent two hours ago, and none of an earlier day counts."""
+    run = send(250, None, rpd=100.0, requests_today=(60, 7200.0))
+    fresh = send(150, None, rpd=100.0, requests_today=(60, DAY + 1.0))
+
+    ends = (0.0, DAY - 7200.0, 2 * DAY - 7200.0)
+    assert run.story.statuses == {"success": 250}
+    assert [sum(begin <= at < begin + DAY - 7200.0 for at, _ in run.log) for begin in ends] == [40, 100, 100]
+    assert [sum(begin <= at < begin + DAY for at, _ in fresh.log) for begin in (0.0, DAY)] == [100, 50]
+
+
 def test_rpd_bounds_what_is_sent_in_a_day() -> None:
     """Whatever the provider allows; the rest goes on the next day."""
     run = send(250, None, rpd=100.0)

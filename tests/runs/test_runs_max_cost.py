@@ -139,6 +139,23 @@ def test_the_bill_never_passes_the_cap_through_outages_kills_and_resumes(tmp_pat
     assert len(lines) == len(set(lines))
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_a_kill_in_an_outage_wastes_nothing_of_the_cap(tmp_path: Path, seed: int) -> None:
+    """Nothing is in flight then: what was booked for the requests before it is free again, but for a few hundredths."""
+    chance = random.Random(seed)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    source = write_rows(folder / "p.jsonl", 6000, chance)
+    server, cap = Server(chance, 1e-9), Decimal("1.5")
+
+    with pytest.raises(asyncio.CancelledError):
+        run(server, source, cap, kill_at=50.0)
+    summary = run(server, source, cap)
+
+    assert summary.exit_code == 4
+    assert cap * Decimal("0.96") <= server.billed <= cap
+
+
 def test_a_second_run_with_the_same_cap_sends_nothing_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     """What the output has cost counts, with or without the sidecar."""
     chance = random.Random(1)

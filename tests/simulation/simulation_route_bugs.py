@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from llmbatch.core.calls import Outcome
+from llmbatch.pace import retries
+from llmbatch.pace.retries import RetryBudget
 from llmbatch.providers.cache import CachingProvider
 from llmbatch.runner import routing
 from llmbatch.runner.backlog import Backlog, PendingRow, RunRoute
@@ -123,3 +125,13 @@ def _unsaid_cached(patch: pytest.MonkeyPatch) -> None:
 @bug("the cache keeps answers by model alone")
 def _same_key(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CachingProvider, "flight_key", lambda self, request: request.route.label.encode())
+
+
+@bug("retries are sent without a budget")
+def _no_budget(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(RetryBudget, "allows", lambda self, now: True)
+
+
+@bug("each first attempt allows a retry")
+def _whole_share(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(retries, "SHARE", 1.0)

@@ -9,7 +9,7 @@ from simulation_route_story import RouteStory
 
 SEEDS = 120
 
-FIRST = (2, 3, 6, 12, 17, 27, 51, 42121122, 42121450)
+FIRST = (2, 3, 6, 12, 17, 27, 51, 511, 42121122, 42121450)
 """The stories that show the planted bugs. The last two are found in none of the first thousands: they are told too."""
 FATES = {"kill", "power", "stop", "stop now", "cancel", "locked cache", "deleted cache"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmbatch.core.calls import Request
+from llmbatch.core.calls import Reply, Request
 from llmbatch.core.events import CallEnded, CallSent, CircuitChanged, Event, RowFinished, RowParked
 from llmbatch.core.ports import Provider
 from llmbatch.core.rows import Result, encode_line
@@ -78,14 +79,21 @@ class Story:
 
 
 class Recording(VirtualTransport):
-    """Keeps the bodies of requests."""
+    """Keeps the bodies of requests. Those that are *broken* get a 500."""
 
-    def __init__(self, simulated: SimulatedProvider, story: Story) -> None:
+    def __init__(
+        self, simulated: SimulatedProvider, story: Story, broken: Callable[[dict[str, Any]], bool] | None
+    ) -> None:
         super().__init__(simulated)
         self._story = story
+        self._broken = broken
 
     async def post(self, request: Request, *, timeout: float) -> Any:
-        self._story.bodies.append(json.loads(request.body))
+        body = json.loads(request.body)
+        self._story.bodies.append(body)
+        if self._broken is not None and self._broken(body):
+            await asyncio.sleep(0.4)
+            return Reply(500, {}, b'{"error":{"message":"broken"}}')
         return await super().post(request, timeout=timeout)
 
 
@@ -107,12 +115,13 @@ def send(tmp_path: Path) -> Send:
         models: tuple[str, ...] = (),
         cached: bool = False,
         model: str = "openai/m",
+        broken: Callable[[dict[str, Any]], bool] | None = None,
         **options: Any,
     ) -> Story:
         story = Story()
         faults = () if behavior is None else (RowFault(behavior, share=1.0, statuses=(503,)),)
         scenario = Scenario("test", phases, "for a test", rows=faults, models=models)
-        transport = Recording(SimulatedProvider(scenario, seed=1, latency=0.4), story)
+        transport = Recording(SimulatedProvider(scenario, seed=1, latency=0.4), story, broken)
 
         async def main() -> Story:
             loaded = None if schema is None else load_schema(schema)
@@ -275,6 +284,70 @@ def test_moves_between_routes_do_not_make_repairs_endless(send: Send) -> None:
 
     assert story.codes() == {"schema_mismatch": 40}
     assert max(story.good_answers().values()) <= 8
+
+
+@pytest.mark.parametrize("there", ["fits when repaired", "never fits", "repairs fail"])
+def test_a_row_that_failed_alone_is_repaired_at_the_fallback_and_does_not_come_back(send: Send, there: str) -> None:
+    """Nothing but its own attempts speaks against it on the first route, which never answers its tenant."""
+
+    def is_broken(body: dict[str, Any]) -> bool:
+        if "acme" not in json.dumps(body):
+            return False
+        return body["model"] == "m" or (there == "repairs fail" and is_repair(body))
+
+    def is_repair(body: dict[str, Any]) -> bool:
+        return any(message["role"] == "assistant" for message in body["messages"])
+
+    rows: list[object] = [{"prompt": f"row {n}", "metadata": {"tenant": f"t{n % 3}"}} for n in range(60)]
+    rows.append({"prompt": "acme", "metadata": {"tenant": "acme"}})
+    story = send(
+        rows,
+        behavior="misfit" if there == "never fits" else "misfit_once",
+        fallback=["anthropic/other"],
+        circuit_key="metadata.tenant",
+        broken=is_broken,
+    )
+
+    acme = next(result for result in story.results if result.number == 61)
+    sent = [body for body in story.bodies if "acme" in json.dumps(body)]
+    routes = [body["model"] for body in sent]
+    assert routes == sorted(routes), "it went back to the first route"
+    assert not is_repair(sent[routes.index("other")])
+    expected = {"fits when repaired": None, "never fits": "schema_mismatch", "repairs fail": "http_500"}[there]
+    assert (acme.error_code, acme.model) == (expected, "anthropic/other")
+    assert acme.attempts <= len(sent)  # probes count none
+    assert sum(map(is_repair, sent)) == 1 or there == "repairs fail"
+    assert acme.usage is not None
+    assert acme.usage.output_tokens > 0
+
+
+def test_a_row_that_failed_alone_waits_for_its_repair_through_an_outage_of_the_fallback(send: Send) -> None:
+    """It is not sent to the first route again and again meanwhile, where it has failed."""
+    answered_at: list[float] = []
+
+    def is_broken(body: dict[str, Any]) -> bool:
+        now = asyncio.get_running_loop().time()
+        if body["model"] == "m":
+            return "acme" in json.dumps(body)
+        if not answered_at:
+            answered_at.append(now)
+            return False
+        return now < answered_at[0] + 3600
+
+    rows: list[object] = [{"prompt": f"row {n}", "metadata": {"tenant": f"t{n % 3}"}} for n in range(60)]
+    rows.append({"prompt": "acme", "metadata": {"tenant": "acme"}})
+    story = send(
+        rows,
+        behavior="misfit_once",
+        fallback=["anthropic/other"],
+        circuit_key="metadata.tenant",
+        broken=is_broken,
+    )
+
+    acme = next(result for result in story.results if result.number == 61)
+    assert answered_at
+    assert (acme.error_code, acme.model) == (None, "anthropic/other")
+    assert sum("acme" in json.dumps(body) for body in story.bodies if body["model"] == "m") <= 40
 
 
 def test_repaired_answers_are_cached_under_the_first_request(send: Send) -> None:

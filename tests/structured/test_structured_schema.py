@@ -197,6 +197,7 @@ def write(path: Path, text: str | bytes) -> str:
         ('{"type": "object", "properties": {"a": {"pattern": "("}}}', "at /properties/a/pattern"),
         ('{"$ref": "#/$defs/none"}', "is no valid JSON Schema: Pointer '/$defs/none' does not exist"),
         ('{"$ref": "https://example.com/s.json"}', "refers to https://example.com/s.json, and other documents"),
+        ('{"properties": {"a": {"$ref": "other.json#/$defs/a"}}}', "refers to other.json, and other documents"),
     ],
 )
 def test_a_file_that_is_no_schema_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:

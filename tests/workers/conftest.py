@@ -27,7 +27,11 @@ def start(tmp_path: Path, provider: Provider) -> Iterator[Start]:
     """``start(*arguments)`` starts ``llmbatch run rows.jsonl … -o out.jsonl`` and gives the process."""
     started: list[subprocess.Popen[bytes]] = []
     (tmp_path / "home").mkdir()
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
+        if name in os.environ
+    }
     environment = kept | {"HOME": str(tmp_path / "home"), "LANG": "C.UTF-8", "OPENAI_API_KEY": "sk-secret-0123456789"}
 
     def launch(*arguments: str, rows: str = "rows.jsonl", **variables: str) -> subprocess.Popen[bytes]:

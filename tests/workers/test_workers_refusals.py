@@ -187,23 +187,3 @@ def test_files_of_yours_among_the_parts_stay(left: tuple[Path, Path]) -> None:
     open_output(path).close()
 
     assert [found.name for found in folder.iterdir()] == ["notes.txt"]
-
-
-def test_commands_to_a_run_of_several_processes_are_refused(
-    rows: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The message says why, and does not blame the file system."""
-    output = rows.parent / "rows.results.jsonl"
-    output.write_bytes(line(1))
-    (rows.parent / "rows.results.jsonl.parts").mkdir()
-    monkeypatch.setattr(sys, "argv", ["llmbatch", "pause", "rows.results.jsonl"])
-    fd = open_locked(str(output), str(output))
-    try:
-        code = main()
-    finally:
-        os.close(fd)
-
-    said = capsys.readouterr().err
-    assert code == 2
-    assert "its run has several processes (--workers), and takes no commands" in said
-    assert "file system" not in said

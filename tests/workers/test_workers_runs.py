@@ -21,6 +21,7 @@ from workers_server import Provider
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
 pytestmark = [
+    pytest.mark.traced,
     pytest.mark.slow,  # every run starts several interpreters
     pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of a run in /proc"),
 ]

@@ -67,8 +67,9 @@ def _of_file(path: Path, what: str) -> AnswerSchema:
             content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
+        hint = "name a JSON Schema file, or a pydantic model as MODULE:CLASS"
         raise UsageError(
-            f"{what}: {why}", hint="name a JSON Schema file, or a pydantic model as MODULE:CLASS"
+            f"{what}: {why}", hint="write the schema to a file, and name that" if "{" in str(path) else hint
         ) from error
     if len(content) > _MOST_BYTES:
         raise UsageError(f"{what}: is larger than {_MOST_BYTES:,} bytes", hint="name the file of a JSON Schema")
@@ -122,9 +123,10 @@ def _validator(schema: dict[str, JSON], what: str) -> Any:
     except Exception as error:  # noqa: BLE001 - whatever it says of a schema
         message = str(getattr(error, "message", "") or error)
         path = "".join(f"/{step}" for step in getattr(error, "instance_path", ()))
-        if _NOT_LOADED in message:
+        other = _other_document(message)
+        if other:
             raise UsageError(
-                f"{what}: refers to {message.partition(_NOT_LOADED)[2]}, and other documents are not loaded",
+                f"{what}: refers to {other}, and other documents are not loaded",
                 hint="put what it refers to under $defs of the schema",
             ) from None
         raise UsageError(
@@ -134,6 +136,13 @@ def _validator(schema: dict[str, JSON], what: str) -> Any:
 
 
 _NOT_LOADED = "not loaded: "
+_relative = re.compile(r"Resource '([^']*)' is not present in a registry").match
+
+
+def _other_document(message: str) -> str:
+    """The document that the validator did not find, by what it says; empty if that is not the fault."""
+    relative = _relative(message)
+    return relative[1].partition("#")[0] if relative is not None else message.partition(_NOT_LOADED)[2]
 
 
 def _refuse(uri: str) -> JSON:

@@ -1,4 +1,4 @@
-"""The history of a run as JSON for the charts that scripts draw: buckets, times of work, outages. Bounded."""
+"""The history of a run as JSON for the charts that scripts draw: buckets, times of work, outages, pauses. Bounded."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llmbatch.core.raw_json import JSON
 from llmbatch.report.html.axis import TimeAxis, known_buckets
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.html.panels import panel_json
+from llmbatch.report.html.shades import outage_spans, pause_spans
 from llmbatch.report.html.text import offset_seconds
 from llmbatch.report.timeline import Bucket
-from llmbatch.report.words import duration, elided
 
-__all__ = ["MEMBERS", "MOST_SHADES", "bucket_rows", "chart_data", "chart_frame", "in_script", "outage_spans"]
+__all__ = ["MEMBERS", "bucket_rows", "chart_data", "chart_frame", "in_script", "shade_rows"]
 
 MEMBERS = {
     "start": 2,
@@ -33,7 +33,6 @@ MEMBERS = {
 }
 """The members of a bucket that charts need, in the order of its row, with their decimals."""
 
-MOST_SHADES = 100
 _LONGEST_SEARCH_S = 86_400.0 * 800
 
 
@@ -47,13 +46,20 @@ def chart_data(report: RunReport) -> dict[str, JSON] | None:
 
 
 def chart_frame(report: RunReport, buckets: list[Bucket]) -> dict[str, JSON]:
-    """What changes with every bucket: times of work, outages, offsets of local time. *buckets*: at least one."""
+    """What may change with every bucket: times of work, shades, offsets of local time. *buckets*: at least one."""
     axis = TimeAxis(buckets)
     return {
         "spans": [[round(begin, 2), round(end, 2)] for begin, end in axis.spans],
-        "shades": [[round(begin, 2), round(end, 2), text] for begin, end, text in outage_spans(report, axis)],
+        "shades": shade_rows(report, axis.began, axis.ended),
         "offsets": list[JSON](_offsets(axis.began, axis.ended, report.zone)),
     }
+
+
+def shade_rows(report: RunReport, began: float, ended: float) -> list[JSON]:
+    """Outages and pauses between the instants *began* and *ended*: begin, end, what to say of them, and their kind."""
+    spans = [(span, "outage") for span in outage_spans(report, began, ended)]
+    spans += [(span, "pause") for span in pause_spans(report, began, ended)]
+    return [[round(span.began, 2), round(span.ended, 2), span.text, kind] for span, kind in spans]
 
 
 def bucket_rows(buckets: Iterable[Bucket]) -> list[JSON]:
@@ -68,17 +74,6 @@ def bucket_rows(buckets: Iterable[Bucket]) -> list[JSON]:
             row.pop()
         rows.append(row)
     return rows
-
-
-def outage_spans(report: RunReport, axis: TimeAxis) -> list[tuple[float, float, str]]:
-    """The last outages that lie on the axis: begin, end, and what to say of them."""
-    found = []
-    for outage in report.outages[-MOST_SHADES:]:
-        end = report.end_of(outage)
-        if end >= axis.began and outage.began <= axis.ended:
-            words = f"outage of {elided(outage.route, 60)}, {duration(end - outage.began)}"
-            found.append((outage.began, end, words))
-    return found
 
 
 def in_script(value: JSON) -> str:

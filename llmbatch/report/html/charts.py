@@ -48,7 +48,7 @@ class Shade:
     left: float
     right: float
     text: str
-    kind: Literal["outage", "gap"] = "outage"
+    kind: Literal["outage", "pause", "gap"] = "outage"
 
 
 def panel(what: Panel, cols: Sequence[Column], shades: Sequence[Shade], zone: tzinfo | None, *, days: bool) -> str:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from llmbatch.core.raw_json import JSON
-from llmbatch.report.history import History
+from llmbatch.report.history import History, PauseSpan
 from llmbatch.report.journal import Journal, Outage
 from llmbatch.report.output_lines import FailureGroup, LineRoute
 from llmbatch.report.row_spread import RowSpread
@@ -24,6 +24,8 @@ class RunNow:
     in_flight: int
     eta_s: float | None
     """Seconds left, where that can be said."""
+    work_left_s: float | None = None
+    """Seconds left once it goes on, in an outage or a pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ class RunReport:
         """The outages, oldest first."""
         return sorted(self.journal.outages, key=lambda outage: outage.began)
 
-    def end_of(self, outage: Outage) -> float:
-        """When *outage* ended; one that is not over is counted up to the run's end, or until now."""
-        end = outage.ended if outage.ended is not None else self.ended
-        return max(outage.began, self.made_at if end is None else end)
+    def end_of(self, span: Outage | PauseSpan) -> float:
+        """When *span* ended; one that is not over is counted up to the run's end, or until now."""
+        end = span.ended if span.ended is not None else self.ended
+        return max(span.began, self.made_at if end is None else end)

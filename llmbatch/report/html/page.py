@@ -51,15 +51,17 @@ def page_title(report: RunReport) -> str:
     return f"{state_of(report)[0]}: {file_name(report.output)[:200]}"
 
 
-def live_parts(report: RunReport, *, slow: bool = True) -> dict[str, str]:
-    """The content of the page's elements by their ids. Without *slow* only what is made at once, within a millisecond.
+def live_parts(report: RunReport, *, slow: bool = True, outages: bool = True) -> dict[str, str]:
+    """The content of the page's elements by their ids. Without *slow* only what is made at once: the first screen.
 
-    Empty text hides a section.
+    *outages*: their table too. Empty text hides a section.
     """
-    buckets = known_buckets(report.history.timeline.buckets())
-    parts = {"head": header(report), "outages": dict(_contents(report, {"outages"}))["outages"]}
-    parts["span"] = escaped(span_words(report, TimeAxis(buckets))) if buckets else ""
+    parts = {"head": header(report)}
+    if outages:
+        parts |= _contents(report, {"outages"})
     if slow:
+        buckets = known_buckets(report.history.timeline.buckets())
+        parts["span"] = escaped(span_words(report, TimeAxis(buckets))) if buckets else ""
         parts["numbers"] = numbers_table(report)
         parts |= _contents(report, {key for key, _, _ in SECTIONS} - {"outages"})
     return parts

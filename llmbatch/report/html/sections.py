@@ -52,6 +52,8 @@ def _times(report: RunReport) -> str:
         text += f", {word} {day_and_clock(report.ended, zone)}, after {duration(report.ended - report.began)}"
     elif report.state == "running":
         text += f", running for {duration(report.made_at - report.began)}"
+    paused_s = sum(report.end_of(pause) - pause.began for pause in report.history.pauses)
+    text += f", {duration(paused_s)} of it paused by its user" if paused_s else ""
     runs = report.journal.runs
     return escaped(f"{text}{f', {runs:,} runs' if runs > 1 else ''} ({offset(report.began, zone)}).")
 
@@ -64,7 +66,10 @@ def _tiles(report: RunReport) -> str:
         now = report.now
         facts.append(("speed", rate(now.rows_per_s)))
         facts.append(("in flight", f"{now.in_flight:,}"))
-        facts.append(("time left", "unknown" if now.eta_s is None else duration(now.eta_s)))
+        if now.eta_s is None and now.work_left_s is not None:
+            facts.append(("left once it goes on", f"about {duration(now.work_left_s)}"))
+        else:
+            facts.append(("time left", "unknown" if now.eta_s is None else duration(now.eta_s)))
     if report.deferred_rows:
         facts.append(("parked" if report.state == "running" else "deferred", f"{report.deferred_rows:,}"))
     cost = report.cost_usd

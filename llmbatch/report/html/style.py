@@ -6,13 +6,16 @@ __all__ = ["STYLE"]
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fff;--box:#f6f8fa;--line:#d0d7de;--text:#1f2328;--dim:#57606a;--good:#1a7f37;
---bad:#cf222e;--mild:#9a6700;--blue:#0969da;--violet:#8250df;--teal:#0a7ea4;--outage:#cf222e22;--gap:#8c959f33}
+--bad:#cf222e;--mild:#9a6700;--blue:#0969da;--violet:#8250df;--teal:#0a7ea4;--outage:#cf222e22;--pause:#0969da22;
+--gap:#8c959f33}
 @media (prefers-color-scheme:dark){:root{--bg:#0d1117;--box:#161b22;--line:#30363d;--text:#e6edf3;--dim:#9da7b3;
 --good:#3fb950;--bad:#ff7b72;--mild:#d29922;--blue:#58a6ff;--violet:#bc8cff;--teal:#39c5cf;--outage:#ff7b7233;
---gap:#8c959f33}}
+--pause:#58a6ff33;--gap:#8c959f33}}
 @media print{:root{color-scheme:light;--bg:#fff;--box:#fff;--line:#bbb;--text:#000;--dim:#333;--good:#1a7f37;
---bad:#b01020;--mild:#7a5000;--blue:#0550ae;--violet:#6639ba;--teal:#0a5e7a;--outage:#cf222e22;--gap:#8c959f33}
-*{print-color-adjust:exact;-webkit-print-color-adjust:exact}section,figure,tr{break-inside:avoid}.h{display:none}
+--bad:#b01020;--mild:#7a5000;--blue:#0550ae;--violet:#6639ba;--teal:#0a5e7a;--outage:#cf222e22;--pause:#0550ae22;
+--gap:#8c959f33}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}figure,tr{break-inside:avoid}
+h2,h3{break-after:avoid}.h{display:none}.scroll{overflow:visible!important}td:not(.n){white-space:normal!important}
+td .long,td ul{min-width:0!important}table{font-size:.75rem!important}th{white-space:normal!important}
 main{max-width:none!important}.charted #plain{display:block!important}#charts,#live,nav{display:none!important}}
 *{box-sizing:border-box}[hidden]{display:none!important}
 body{margin:0;background:var(--bg);color:var(--text);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
@@ -63,7 +66,7 @@ path.area{fill:var(--c);fill-opacity:.55;stroke:var(--c);stroke-width:1;vector-e
 path.line{fill:none;stroke:var(--c);stroke-width:1.7;vector-effect:non-scaling-stroke}
 path.limit,path.p95{stroke-dasharray:5 3}
 rect.bar,rect.closed,rect.open{fill:var(--c)}rect.closed{fill-opacity:.6}
-rect.outage{fill:var(--outage)}rect.gap{fill:var(--gap)}
+rect.outage{fill:var(--outage)}rect.pause{fill:var(--pause)}rect.gap{fill:var(--gap)}
 rect.h{fill:transparent}rect.h:hover{fill:var(--text);fill-opacity:.12}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(320px,100%),1fr));gap:10px 22px}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px;margin:.5em 0}

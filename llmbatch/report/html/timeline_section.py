@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from llmbatch.money.text import usd
 from llmbatch.report.html.axis import Column, TimeAxis, columns, known_buckets
-from llmbatch.report.html.chart_data import outage_spans
 from llmbatch.report.html.charts import Panel, Series, Shade, circuit_band, panel, time_labels
 from llmbatch.report.html.data import RunReport
 from llmbatch.report.html.panels import PANELS, series_values
+from llmbatch.report.html.shades import outage_spans, pause_spans
 from llmbatch.report.html.text import day_and_clock, escaped, number, offset, table
 from llmbatch.report.words import duration
 
@@ -43,7 +43,9 @@ def span_words(report: RunReport, axis: TimeAxis) -> str:
     """What the time axis shows, not escaped."""
     where = offset(axis.ended, report.zone)
     span = f"{day_and_clock(axis.began, report.zone)} to {day_and_clock(axis.ended, report.zone)}, times in {where}."
-    words = " Red areas are outages." if outage_spans(report, axis) else ""
+    words = " Red areas are outages." if outage_spans(report, axis.began, axis.ended) else ""
+    if pause_spans(report, axis.began, axis.ended):
+        words += " Blue areas are pauses by the user."
     if axis.gaps:
         words += " Gray areas are times between runs, cut short."
     return span + words
@@ -67,7 +69,7 @@ def outage_table(report: RunReport) -> str:
     rows = []
     for outage in report.outages[-_MOST_OUTAGES:]:
         end = report.end_of(outage)
-        if outage.ended is not None:
+        if outage.ended is not None and not outage.left_open:
             until = day_and_clock(end, zone, seconds=True)
         else:
             until = "not over" if report.state == "running" else "not over when the run ended"
@@ -88,8 +90,10 @@ def _shades(report: RunReport, axis: TimeAxis) -> list[Shade]:
     shades = []
     for left, right, begin, end in axis.gaps:
         shades.append(Shade(left, right, f"no run for {duration(end - begin)}", "gap"))
-    for begin, end, text in outage_spans(report, axis):
-        shades.append(Shade(axis.place(begin), axis.place(end), text))
+    for span in pause_spans(report, axis.began, axis.ended):
+        shades.append(Shade(axis.place(span.began), axis.place(span.ended), span.text, "pause"))
+    for span in outage_spans(report, axis.began, axis.ended):
+        shades.append(Shade(axis.place(span.began), axis.place(span.ended), span.text))
     return shades
 
 

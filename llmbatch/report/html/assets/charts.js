@@ -209,7 +209,7 @@ const llmbatchCharts = (() => {
       const [begin, end, at] = axis.placed[n - 1];
       fill(at + end - begin, axis.placed[n][2], variable("--gap"));
     }
-    for (const [begin, end] of data.shades) fill(axis.place(begin), axis.place(end), variable("--outage"));
+    for (const [begin, end, , kind] of data.shades) fill(axis.place(begin), axis.place(end), variable(`--${kind}`));
     ctx.restore();
   }
 
@@ -251,7 +251,9 @@ const llmbatchCharts = (() => {
           const { min, max } = plot.scales.x;
           const { step } = ticks(min, max, plot.bbox.width / devicePixelRatio);
           const hasDay = axis.instant(max) - axis.instant(min) >= 86400;
-          return splits.map((place) => timeText(axis.instant(place), hasDay, step < 60));
+          const half = ((hasDay ? 26 : 18) * (max - min) * devicePixelRatio) / plot.bbox.width;
+          // A label that the right edge would cut is left out.
+          return splits.map((place) => (place + half > max ? "" : timeText(axis.instant(place), hasDay, step < 60)));
         },
       },
       {
@@ -408,10 +410,12 @@ const llmbatchCharts = (() => {
         if (text) said.push(`${one.name} ${text}`);
       });
     }
-    const within = data.shades.find(([begin, end]) => instant >= begin && instant < Math.max(end, begin + 1));
+    const within = data.shades
+      .filter(([begin, end]) => instant >= begin && instant < Math.max(end, begin + 1))
+      .map(([, , words]) => words);
     if (rows[chosen] === null) said.unshift("no run");
-    if (within) said.unshift(within[2]);
-    readout.textContent = within ? `${when}: ${within[2]}` : when;
+    said.unshift(...within);
+    readout.textContent = within.length ? `${when}: ${within.join(", ")}` : when;
     slider.value = String(chosen);
     slider.setAttribute("aria-valuetext", `${when}: ${said.join(", ")}`);
   }
@@ -485,10 +489,16 @@ const llmbatchCharts = (() => {
       })).observe(root);
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", build);
     }
+    const instant = isFollowing || chosen === null ? null : axis.instant(shared.places[chosen]);
     compute();
     build();
     slider.max = String(shared.last);
-    choose(isFollowing || chosen === null ? shared.last : chosen);
+    choose(instant === null ? shared.last : nearest(axis.place(instant)));
+  }
+
+  function nearest(place) {
+    const after = shared.places.findIndex((one) => one > place + 1e-3);
+    return after < 0 ? shared.last : Math.max(0, after - 1);
   }
 
   function update(news) {
