@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from llmbatch.runner.options import RunOptions as RunOptions
     from llmbatch.runs.batch_runner import BatchRunner as BatchRunner
     from llmbatch.runs.job import run_job as run_job
+    from llmbatch.runs.ray.llm_batch import LLMBatch as LLMBatch
     from llmbatch.runs.streaming import ResultStream as ResultStream
     from llmbatch.runs.sync_stream import SyncResultStream as SyncResultStream
     from llmbatch.storage.filesystem import Filesystem as Filesystem
@@ -88,6 +89,7 @@ _HOMES = {
     "Judgement": "llmbatch.breaker",
     "LocalBoard": "llmbatch.peers.shared_board",
     "RedisBoard": "llmbatch.peers.shared_board",
+    "LLMBatch": "llmbatch.runs.ray.llm_batch",
     "LlmbatchError": "llmbatch.core.errors",
     "Observer": "llmbatch.core.events",
     "OutputError": "llmbatch.core.errors",

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.run import command_again, conclude, run_once
 from llmbatch.cli.settings import Settings, output_of, target_of
 from llmbatch.cli.terminal import print_note, print_out
@@ -24,6 +23,7 @@ from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.join import join_summaries
 from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
+from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 
 __all__ = ["run_any_shard"]
 

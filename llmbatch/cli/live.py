@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol, Unpack
 
-from llmbatch.cli.event_loop import raise_file_limit
 from llmbatch.cli.terminal import is_interactive
 from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.server import ControlServer
@@ -25,6 +24,7 @@ from llmbatch.report.stats import RunStats
 from llmbatch.runner.control import parse_setting
 from llmbatch.runner.options import RunOptions
 from llmbatch.runs.controls import Settings
+from llmbatch.runs.event_loop import raise_file_limit
 
 __all__ = ["KEYS_HELP", "Controllable", "LiveControl", "keys_in_terminal"]
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
-from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.make_runner import build_runner
@@ -40,6 +39,7 @@ from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.report.words import plural
+from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 
 __all__ = ["command_again", "conclude", "run", "run_once", "write_report_of"]
 
@@ -52,6 +52,10 @@ def run(settings: Settings) -> int:
         OutputError: the output is in use, or not one of ours.
         WriteError: the output could not be written.
     """
+    if settings.ray is not None:
+        from llmbatch.cli.ray import run_on_ray
+
+        return run_on_ray(settings)
     if settings.workers > 1:
         from llmbatch.cli.workers import run_workers
 

@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from llmbatch.cli.event_loop import raise_file_limit, run_in_loop
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry
 from llmbatch.cli.settings import Settings
@@ -16,8 +15,9 @@ from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.secrets import Mask
 from llmbatch.report.fold import ProcessStats
 from llmbatch.report.summary import Summary
+from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
 from llmbatch.workers.messages import Done, Failed, read_message
-from llmbatch.workers.relay import Relay, obey
+from llmbatch.workers.relay import Relay, obey, sender
 
 __all__ = ["Job", "main"]
 
@@ -42,7 +42,7 @@ def main() -> int:
     os.dup2(2, 1)
     job: Job = read_message(sys.stdin.buffer)
     stats = ProcessStats()
-    relay = Relay(messages, stats, verbose=job.settings.verbose)
+    relay = Relay(sender(messages), stats, verbose=job.settings.verbose)
     raise_file_limit(job.settings.concurrency)
     try:
         relay.send(Done(run_in_loop(_run(job, stats, relay))))

@@ -1,4 +1,4 @@
-"""Where the board is, as users write it: ``redis://…``, ``rediss://…``, ``unix:PATH``, or ``env:NAME``.
+"""Where the board is, as users write it: ``redis://…``, ``rediss://…``, ``unix:PATH``, ``ray:NAME``, or ``env:NAME``.
 
 Passwords belong in the environment: ``env:NAME`` reads the whole address from a variable, and ``$NAME`` in an address
 stands for a variable's value, so that no list of processes shows it. No message shows a password.
@@ -35,9 +35,9 @@ class SharedAddress:
     """Address of a board. *url* may hold a password: only :attr:`shown` may be shown."""
 
     kind: str
-    """``redis`` or ``unix``."""
+    """``redis``, ``unix`` or ``ray``."""
     url: str
-    """The URL, or the path of a socket."""
+    """The URL, the path of a socket, or the name of a coordinator."""
     name: str = "default"
     """Which of the boards of a store."""
 
@@ -47,18 +47,22 @@ class SharedAddress:
     @property
     def shown(self) -> str:
         """The address without a password."""
-        return f"unix:{self.url}" if self.kind == "unix" else _without_password(self.url)
+        return _without_password(self.url) if self.kind == "redis" else f"{self.kind}:{self.url}"
 
     def carrier(self) -> Carrier:
         """A new carrier to the board.
 
         Raises:
-            UsageError: the extra ``redis`` is not installed.
+            UsageError: the extra ``redis`` or ``ray`` is not installed.
         """
         if self.kind == "unix":
             from llmbatch.peers.unix import UnixCarrier
 
             return UnixCarrier(self.url)
+        if self.kind == "ray":
+            from llmbatch.peers.ray import RayCarrier
+
+            return RayCarrier(self.url)
         from llmbatch.peers.redis import RedisCarrier
 
         return RedisCarrier(self.url, self.name, self.shown)
@@ -67,12 +71,16 @@ class SharedAddress:
         """Check that what the address needs is installed.
 
         Raises:
-            UsageError: the extra ``redis`` is not.
+            UsageError: the extra ``redis`` or ``ray`` is not.
         """
         if self.kind == "redis":
             from llmbatch.peers.redis import load_client
 
             load_client()
+        elif self.kind == "ray":
+            from llmbatch.peers.ray import load_ray
+
+            load_ray()
 
 
 def read_address(text: str, environ: Mapping[str, str], *, source: str = "--shared", name: str = "") -> SharedAddress:
@@ -96,6 +104,13 @@ def read_address(text: str, environ: Mapping[str, str], *, source: str = "--shar
         if not path or "\0" in path:
             raise UsageError(f"{source}: unix: names no socket", hint="write unix:/path/to/socket")
         return SharedAddress("unix", path)
+    if text.startswith("ray:") and not text.startswith("ray://"):
+        board = text.removeprefix("ray:")
+        if not _NAME.fullmatch(board):
+            raise UsageError(
+                f"{source}: {board!r} may have letters, digits, dots and dashes only", hint="write ray:NAME"
+            )
+        return SharedAddress("ray", board)
     parts = _split(text, source)
     scheme = _SCHEMES.get(parts.scheme.lower())
     if scheme is None or not parts.hostname:
@@ -117,6 +132,8 @@ def is_address(text: str) -> bool:
         return len(text) > 4 and "env:" not in text[4:]
     if text.startswith("unix:"):
         return bool(text.removeprefix("unix:").strip("/")) and "\0" not in text
+    if text.startswith("ray:"):
+        return _NAME.fullmatch(text.removeprefix("ray:")) is not None
     try:
         parts = urlsplit(text.strip())
         _ = parts.port

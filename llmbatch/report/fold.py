@@ -83,6 +83,10 @@ class FoldedStats(RunStats):
         super().__init__()
         self._processes = _Processes(count)
 
+    def expect(self, count: int) -> None:
+        """Note, before any of them tells anything, that there are *count* processes."""
+        self._processes.count = count
+
     def take(self, number: int, state: ProcessState) -> None:
         """Take what process *number* has counted since it began; only what is new since it last told is added."""
         before = self._processes.states.get(number)

@@ -32,7 +32,8 @@ class Sharing(Refusing):
     def opened_elsewhere(self, wait: float, why: str, now: float, *, is_confirmed: bool) -> list[Decision]:
         """Open the circuit, to probe after *wait* seconds, as another process has opened its own.
 
-        *is_confirmed*: a probe has failed there.
+        *is_confirmed*: a probe has failed there. Where the next one is due by now, that says nothing of today: this
+        process may be the only one that is left to send it.
         """
         if not self.circuit.is_closed:
             return self.failed_elsewhere(wait, now) if is_confirmed else []
@@ -41,7 +42,7 @@ class Sharing(Refusing):
         self.circuit.trip(now, f"in another process, {why}" if why else "another process opened it", wait=wait)
         self.circuit.hold(self.throttle.confirmed_wait(disprovable=False))
         decisions: list[Decision] = [CircuitMoved("closed", self.circuit.phase)]
-        return decisions + (self.failed_elsewhere(wait, now) if is_confirmed else [])
+        return decisions + (self.failed_elsewhere(wait, now) if is_confirmed and wait > 0.0 else [])
 
     def failed_elsewhere(self, wait: float, now: float) -> list[Decision]:
         """Note that another process's probe failed; the next one is due after *wait* seconds."""

@@ -80,6 +80,17 @@ class CommandOptions(RunOptions):
         group="Pace",
         sends=True,
     )
+    ray: str | None = option(
+        None,
+        Text("ADDRESS|local"),
+        "--ray",
+        help="Send the rows from the N --workers on a Ray cluster (HOST:PORT, or auto), or on one that is started here "
+        "for the run (local). All its nodes must see the input and the output. Keys are those of the nodes.",
+        unset="none",
+        group="Pace",
+        sends=True,
+        local="never",
+    )
     shard: Shard | None = option(
         None,
         ShardNumber(),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 
-from llmbatch.core.errors import InputError, WriteError
+from llmbatch.core.errors import InputError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice, RunStarted
 from llmbatch.core.ports import Provider, Source
 from llmbatch.core.rows import Result, Row, encode_line
@@ -107,6 +107,7 @@ class FileRun:
         shape: RowShape | None = None,
         is_whole: bool = False,
         is_live: bool = True,
+        needs_key: bool = True,
         check_rows: Callable[[Input], None] = lambda rows: None,
     ) -> None:
         """Open both files, which *stack* closes, after every check that can be made before a request is paid for.
@@ -114,7 +115,8 @@ class FileRun:
         *max_cost*: the cap of ``--max-cost``, kept at *prices*. *compare_model*: refuse an output that another model,
         system prompt, parameters or endpoint has answered. *reads_bodies*: the output's answers are a provider's own,
         so that they say how they ended. *shape*, *is_whole*: see :func:`~llmbatch.inputs.input.open_input`.
-        *is_live*: no batches are looked after. *check_rows*: one more check of the input.
+        *is_live*: no batches are looked after. *needs_key*: rows are sent from here, or with the same environment.
+        *check_rows*: one more check of the input.
 
         Raises:
             UsageError: an argument is wrong (input, output, key, model).
@@ -132,7 +134,8 @@ class FileRun:
                 shard=self._shard,
             )
         )
-        check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
+        with contextlib.nullcontext() if needs_key else contextlib.suppress(MissingKeyError):
+            check_first_row(provider, rows, str(self._input), limit=how.limit, strict=how.strict)
         check_rows(rows)
         if not how.force:
             refuse_held_rows(path, self._shard, self._filesystem, is_live=is_live, folder=self._folder)
@@ -311,6 +314,10 @@ class FileRun:
         """What may still be spent under ``max_cost``; None without a cap."""
         cap = self.costs.cap
         return None if cap is None else cap.limit - cap.spent
+
+    def abandon(self) -> None:
+        """Remove an output that was not there before, if it has no line."""
+        self._output.remove_if_new()
 
     async def collect(self) -> tuple[int, int, int]:
         """Take in the parts that processes have written beside the output, and list the rows that wait.

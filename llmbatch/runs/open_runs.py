@@ -16,6 +16,7 @@ from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
+from llmbatch.peers.local import Hub
 from llmbatch.runner.control import Change, Command, Pause, Resume, changed
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
@@ -56,6 +57,12 @@ class OpenRuns:
         """Make observers of each run, which need a state of their own for it."""
         self._loops: dict[RunJob | LineWriter, asyncio.AbstractEventLoop] = {}
         """The open jobs and writers, and the event loop of each."""
+        self.hub: Hub | None = None
+        """The board that the runs share if the options name none; None: they share nothing."""
+        self.answered_before: Callable[[str], bool] = lambda _: False
+        """Whether a route, by its label, has answered an earlier stream."""
+        self.is_cost_dealt = False
+        """Whether ``max_cost`` is a part that was dealt out, so that nothing of it is shared."""
         self.is_paused = False
         self._lock = threading.Lock()
         """Commands reach each run in the order in which they were given."""
@@ -102,7 +109,9 @@ class OpenRuns:
             stack.push_async_callback(host.aclose)
             if provider is not self.arguments.model:
                 stack.push_async_callback(provider.aclose)
-            channel = await open_channel(self.options.shared, self.arguments.environ, stack)
+            channel = await open_channel(
+                self.options.shared, self.arguments.environ, stack, hub=self.hub, is_cost_dealt=self.is_cost_dealt
+            )
             run = OpenRun(self, provider, warnings, channel)
             stack.callback(run.forget)
             yield run

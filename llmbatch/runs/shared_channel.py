@@ -12,9 +12,18 @@ from pathlib import Path
 
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON
-from llmbatch.peers.address import SharedAddress, read_address
-from llmbatch.peers.carrier import CONNECT_PATIENCE, CarrierError, CarrierRefusedError, Link, as_reply, new_owner
+from llmbatch.peers.address import read_address
+from llmbatch.peers.carrier import (
+    CONNECT_PATIENCE,
+    Carrier,
+    CarrierError,
+    CarrierRefusedError,
+    Link,
+    as_reply,
+    new_owner,
+)
 from llmbatch.peers.group import Delivery
+from llmbatch.peers.local import Hub, LocalCarrier
 from llmbatch.peers.member import Message
 from llmbatch.peers.messages import circuit_id
 
@@ -25,18 +34,21 @@ _FIRST_SECONDS = 3.0
 
 
 class LinkChannel:
-    """Carries messages to the board at *address* and its deliveries to the running event loop."""
+    """Carries messages to a board and its deliveries to the running event loop.
 
-    def __init__(self, address: SharedAddress) -> None:
+    *make* makes the carrier; *shown* is where the board is, for people.
+    """
+
+    def __init__(self, make: Callable[[], Carrier], shown: str, *, shares_cost: bool) -> None:
         self.owner = new_owner()
         self.part = self.owner
-        self.shares_cost = address.kind == "redis"  # the parent of --workers deals the cap out
-        self._shown = address.shown
+        self.shares_cost = shares_cost
+        self._shown = shown
         self._delivered: deque[Delivery] = deque()
         self._on_delivery: Callable[[], None] | None = None
         self._is_scheduled = False
         self._loop = asyncio.get_running_loop()
-        self.link = Link(address.carrier, self.owner, self._deliver)
+        self.link = Link(make, self.owner, self._deliver)
         self.link.start()
 
     @property
@@ -125,20 +137,30 @@ async def look_at_store(text: str, environ: Mapping[str, str]) -> StoreReport:
 
 
 async def open_channel(
-    text: str | None, environ: Mapping[str, str], stack: contextlib.AsyncExitStack
+    text: str | None,
+    environ: Mapping[str, str],
+    stack: contextlib.AsyncExitStack,
+    *,
+    hub: Hub | None = None,
+    is_cost_dealt: bool = False,
 ) -> LinkChannel | None:
-    """Open the channel of ``--shared``, which *stack* closes; None without it.
+    """Open the channel of ``--shared``, else that to the board *hub* of this process, which *stack* closes.
 
-    A store that does not answer now may do so later: the run begins without it.
+    None without either. *is_cost_dealt*: the cap of the cost is a part that was dealt out before. A store that does not
+    answer now may do so later: the run begins without it.
 
     Raises:
         UsageError: the address is wrong, a package is missing, or the store wants a password or is a cluster.
     """
-    if text is None:
+    if text is not None:
+        address = read_address(text, environ)
+        address.check_installed()
+        is_shared = address.kind != "unix" and not is_cost_dealt  # the parent of --workers deals the cap out
+        channel = LinkChannel(address.carrier, address.shown, shares_cost=is_shared)
+    elif hub is not None:
+        channel = LinkChannel(lambda: LocalCarrier(hub), "in this process", shares_cost=True)
+    else:
         return None
-    address = read_address(text, environ)
-    address.check_installed()
-    channel = LinkChannel(address)
     stack.push_async_callback(channel.aclose)
     first = asyncio.wrap_future(channel.link.first)
     first.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # that it failed is no news

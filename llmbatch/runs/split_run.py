@@ -22,13 +22,21 @@ __all__ = ["SplitRunner"]
 class SplitRunner(BatchRunner):
     """A runner that leaves sending to other processes; its arguments are those of :class:`~llmbatch.BatchRunner`."""
 
+    def share_dealt_cost(self) -> None:
+        """Be one of those processes: ``max_cost`` is the part that was dealt out to this one, and is not shared."""
+        self._runs.is_cost_dealt = True
+
     def count_for_rpd(self, requests_today: tuple[int, float]) -> None:
         """Count requests of earlier runs for ``rpd``: how many, and how many seconds ago the first was sent."""
         self._runs.options = replace(self._runs.options, requests_today=requests_today)
 
     @contextlib.asynccontextmanager
-    async def open_files(self, input_path: str | Path, output: str | Path, how: FileOptions) -> AsyncIterator[FileRun]:
+    async def open_files(
+        self, input_path: str | Path, output: str | Path, how: FileOptions, *, needs_key: bool = True
+    ) -> AsyncIterator[FileRun]:
         """Open input and output as :meth:`run` does, for as long as the block lasts.
+
+        *needs_key*: the processes that send have the environment of this one; else they look for keys themselves.
 
         Everything that a run refuses is refused here; failed rows are dropped to be sent again, the lock is held.
 
@@ -47,5 +55,10 @@ class SplitRunner(BatchRunner):
                 compare_model=not how.force,
                 reads_bodies=arguments.model is None or isinstance(arguments.model, str),
                 shape=arguments.shape,
+                needs_key=needs_key,
             )
-            yield files
+            try:
+                yield files
+            except BaseException:
+                files.abandon()
+                raise

@@ -141,7 +141,7 @@ async def _results(
         now = asyncio.get_running_loop().time()
         options = runs.options
         started = RunStarted(now, "", "", options.concurrency, 0, 0, _length(rows), adapts=options.adapts)
-        running.job = job = run.start(source, sink, started)
+        running.job = job = run.start(source, sink, started, answered_before=runs.answered_before)
         running.sink = sink
         task = asyncio.create_task(job.run())
         task.add_done_callback(lambda _: sink.close())

@@ -8,47 +8,21 @@ import pickle
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import anyio
 
-from llmbatch.core.events import Event, Notice, RunEnded, RunStarted, RunStopping
+from llmbatch.core.events import Event, Notice
 from llmbatch.report.fold import FoldedStats
-from llmbatch.report.summary import Summary
-from llmbatch.workers.messages import (
-    LENGTH_BYTES,
-    PAUSE,
-    RESUME,
-    Done,
-    Failed,
-    Happened,
-    Message,
-    Told,
-    pack,
-    stop_line,
-)
+from llmbatch.workers.messages import LENGTH_BYTES, PAUSE, RESUME, Ending, Failed, Message, pack, stop_line
+from llmbatch.workers.news import STOPS_ALL, News
 from llmbatch.workers.split import Restarts
 
-__all__ = ["Ending", "Fleet"]
+__all__ = ["Fleet"]
 
 _BOOT: Final = "import sys; sys.path[:] = sys.argv[1:]; from llmbatch.cli.worker import main; raise SystemExit(main())"
-_STOPS_ALL: Final = frozenset({2, 3, 70, 74})
-"""Exit codes of one process after which the others are stopped too: what is wrong is wrong for all."""
-
 _KILL_AFTER_S: Final = 15.0
-_MOST_NOTICES: Final = 1000
 _LAST_WORDS: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a process has ended: with a summary, or with an error."""
-
-    number: int
-    exit_code: int
-    summary: Summary | None = None
-    failure: Failed | None = None
 
 
 Job = TypeVar("Job")
@@ -62,17 +36,13 @@ class Fleet(Generic[Job]):
 
     def __init__(self, jobs: Sequence[Job], stats: FoldedStats, emit: Callable[[Event], None]) -> None:
         self._jobs = list(jobs)
-        self._stats = stats
-        self._emit = emit
+        self._news = News(stats, emit)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._endings: dict[int, Ending] = {}
         self._stop: bytes | None = None
         self._is_paused = False
         self.signal: int | None = None
         """The signal that stopped the run; None while none did."""
-        self._notices: set[str] = set()
-        self._starts: dict[int, RunStarted] = {}
-        self._counted: dict[int, list[int]] = {}
 
     def __repr__(self) -> str:
         return f"<Fleet of {len(self._jobs)}, {len(self._processes)} running>"
@@ -146,15 +116,14 @@ class Fleet(Generic[Job]):
         restarts = Restarts()
         loop = asyncio.get_running_loop()
         while True:
-            if self._stop is not None and number not in self._starts:
+            if self._stop is not None and not self._news.has_begun(number):
                 self._endings[number] = Ending(number, 130)
                 return
             ending, status, words = await self._once(number)
-            for event in self._stats.gone(number, has_ended=ending is not None):
-                self._emit(event)
+            self._news.gone(number, has_ended=ending is not None)
             if ending is not None:
                 self._endings[number] = ending
-                if ending.exit_code in _STOPS_ALL and self._stop is None:
+                if ending.exit_code in STOPS_ALL and self._stop is None:
                     self._stop_all(None, now=False)
                 return
             how = _how(status)
@@ -173,7 +142,7 @@ class Fleet(Generic[Job]):
                 self._stop_all(None, now=False)
                 return
             text = f"{name} {how}, and is started again: its rows in flight are resent"
-            self._emit(Notice(loop.time(), "warning", text))
+            self._news.emit(Notice(loop.time(), "warning", text))
 
     async def _once(self, number: int) -> tuple[Ending | None, int, str]:
         """Start process *number* and listen to its end; how it ended, its status, and its last words.
@@ -207,8 +176,6 @@ class Fleet(Generic[Job]):
                 with anyio.CancelScope(shield=True):
                     await _end(process)
             del self._processes[number]
-        if ending is None and number in self._counted:
-            self._forget(number)
         return ending, status, words[-1] if words else ""
 
     async def _listen(self, number: int, stream: asyncio.StreamReader) -> Ending | None:
@@ -219,49 +186,7 @@ class Fleet(Generic[Job]):
                 message: Message = pickle.loads(await stream.readexactly(size))  # noqa: S301 - of our own process
             except asyncio.IncompleteReadError:
                 return ending
-            match message:
-                case Told():
-                    self._stats.take(number, message.state)
-                    counts = message.state.counts
-                    self._counted.setdefault(number, [0, 0, 0, 0])[2:] = [counts.success, counts.failed]
-                case Happened():
-                    self._hear(number, message.event)
-                case Done():
-                    ending = Ending(number, message.summary.exit_code, message.summary)
-                case Failed():
-                    ending = Ending(number, message.exit_code, failure=message)
-
-    def _hear(self, number: int, event: Event) -> None:
-        match event:
-            case RunStarted():
-                self._began(number, event)
-            case RunEnded():
-                pass
-            case RunStopping():
-                if self._stats.stopping is None:
-                    self._emit(event)
-            case Notice():
-                # All processes have the same to say of the input and the provider.
-                if event.message not in self._notices and len(self._notices) < _MOST_NOTICES:
-                    self._notices.add(event.message)
-                    self._emit(event)
-            case _:
-                for one in self._stats.fold(number, event):
-                    self._emit(one)
-
-    def _began(self, number: int, event: RunStarted) -> None:
-        """A process has opened its part. One that was started again may find rows that it had not told of."""
-        first = self._starts.setdefault(number, event)
-        counted = self._counted.setdefault(number, [0, 0, 0, 0])
-        success = event.done_success - first.done_success - counted[0]
-        failed = event.done_failed - first.done_failed - counted[1]
-        self._stats.add_rows(success, failed)
-        counted[0] += max(0, success)
-        counted[1] += max(0, failed)
-
-    def _forget(self, number: int) -> None:
-        counted = self._counted[number]
-        self._counted[number] = [counted[0] + counted[2], counted[1] + counted[3], 0, 0]
+            ending = self._news.take(number, message) or ending
 
 
 async def _drain(stream: asyncio.StreamReader, words: deque[str]) -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Final
 
-from llmbatch.core.events import Event
+from llmbatch.core.events import Event, OutageEnded, OutageStarted
 from llmbatch.report.fold import ProcessState
 from llmbatch.report.summary import Summary
 
@@ -19,6 +19,7 @@ __all__ = [
     "PAUSE",
     "RESUME",
     "Done",
+    "Ending",
     "Failed",
     "Happened",
     "Message",
@@ -26,6 +27,7 @@ __all__ = [
     "pack",
     "read_message",
     "set_line",
+    "shifted",
     "stop_line",
 ]
 
@@ -67,6 +69,40 @@ class Failed:
 
 
 Message = Told | Happened | Done | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the run of a process has ended: with a summary, or with an error."""
+
+    number: int
+    exit_code: int
+    summary: Summary | None = None
+    failure: Failed | None = None
+
+
+def shifted(message: Message, seconds: float) -> Message:
+    """*message* with its instants later by *seconds*: those of another machine's clock, on the clock of this one."""
+    match message:
+        case Told(state):
+            routes = [
+                replace(
+                    route,
+                    last_row_at=route.last_row_at and route.last_row_at + seconds,  # 0: no row has ended yet
+                    calls=replace(
+                        route.calls, first_at=None if route.calls.first_at is None else route.calls.first_at + seconds
+                    ),
+                )
+                for route in state.routes
+            ]
+            progress = None if state.progress is None else replace(state.progress, at=state.progress.at + seconds)
+            return Told(replace(state, at=state.at + seconds, routes=routes, progress=progress))
+        case Happened(OutageStarted() | OutageEnded() as event):
+            return Happened(replace(event, at=event.at + seconds, since=event.since + seconds))
+        case Happened(event):
+            return Happened(replace(event, at=event.at + seconds))
+        case _:
+            return message
 
 
 def pack(message: object) -> bytes:

@@ -30,7 +30,7 @@ from llmbatch.report.fold import ProcessStats
 from llmbatch.runner.control import parse_setting
 from llmbatch.workers.messages import Happened, Message, Told, pack
 
-__all__ = ["Controllable", "Relay", "obey"]
+__all__ = ["Controllable", "Relay", "obey", "sender"]
 
 _TELL_EVERY_S: Final = 0.5
 _MOST_FAILURES_PER_TURN: Final = 20
@@ -64,13 +64,13 @@ class Controllable(Protocol):
 
 
 class Relay:
-    """An observer that tells the parent, through the descriptor *fd*, what *stats* count and what changes.
+    """An observer that tells the parent, by *send*, what *stats* count and what changes.
 
     Failed calls are told as examples: at most some in each turn. With *verbose* also what happens to single rows.
     """
 
-    def __init__(self, fd: int, stats: ProcessStats, *, verbose: int) -> None:
-        self._fd = fd
+    def __init__(self, send: Callable[[Message], None], stats: ProcessStats, *, verbose: int) -> None:
+        self.send = send
         self._stats = stats
         self._verbose = verbose
         self._told_at = -1.0
@@ -111,12 +111,20 @@ class Relay:
             timer.cancel()
             self.tell()
 
-    def send(self, message: Message) -> None:
-        """Send one message. Without a parent, nothing: its end of the other pipe tells that it has gone."""
+
+def sender(fd: int) -> Callable[[Message], None]:
+    """A function that sends messages through the descriptor *fd*.
+
+    Without a parent, nothing: its end of the other pipe tells that it has gone.
+    """
+
+    def send(message: Message) -> None:
         data = memoryview(pack(message))
         with contextlib.suppress(OSError):
             while data:
-                data = data[os.write(self._fd, data) :]
+                data = data[os.write(fd, data) :]
+
+    return send
 
 
 def obey(

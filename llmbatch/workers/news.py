@@ -1,0 +1,86 @@
+"""What a run hears of the processes that send its rows: folded into its numbers, and into events for its displays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from llmbatch.core.events import Event, Notice, RunEnded, RunStarted, RunStopping
+from llmbatch.report.fold import FoldedStats
+from llmbatch.workers.messages import Done, Ending, Failed, Happened, Message, Told
+
+__all__ = ["STOPS_ALL", "News"]
+
+STOPS_ALL: Final = frozenset({2, 3, 70, 74})
+"""Exit codes of one process after which the others are stopped too: what is wrong is wrong for all."""
+
+_MOST_NOTICES: Final = 1000
+
+
+class News:
+    """Takes the messages of processes, each known by its number from 0. *emit* gets the events of the whole run."""
+
+    def __init__(self, stats: FoldedStats, emit: Callable[[Event], None]) -> None:
+        self._stats = stats
+        self.emit = emit
+        self._notices: set[str] = set()
+        self._starts: dict[int, RunStarted] = {}
+        self._counted: dict[int, list[int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<News of {len(self._starts)} processes>"
+
+    def has_begun(self, number: int) -> bool:
+        """Whether process *number* has ever begun its run."""
+        return number in self._starts
+
+    def take(self, number: int, message: Message) -> Ending | None:
+        """Take a message of process *number*; how its run has ended, once it has."""
+        match message:
+            case Told():
+                self._stats.take(number, message.state)
+                counts = message.state.counts
+                self._counted.setdefault(number, [0, 0, 0, 0])[2:] = [counts.success, counts.failed]
+            case Happened():
+                self._hear(number, message.event)
+            case Done():
+                return Ending(number, message.summary.exit_code, message.summary)
+            case Failed():
+                return Ending(number, message.exit_code, failure=message)
+        return None
+
+    def gone(self, number: int, *, has_ended: bool) -> None:
+        """Process *number* has ended its run, or was killed."""
+        if not has_ended and number in self._counted:
+            counted = self._counted[number]
+            self._counted[number] = [counted[0] + counted[2], counted[1] + counted[3], 0, 0]
+        for event in self._stats.gone(number, has_ended=has_ended):
+            self.emit(event)
+
+    def _hear(self, number: int, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._began(number, event)
+            case RunEnded():
+                pass
+            case RunStopping():
+                if self._stats.stopping is None:
+                    self.emit(event)
+            case Notice():
+                # All processes have the same to say of the input and the provider.
+                if event.message not in self._notices and len(self._notices) < _MOST_NOTICES:
+                    self._notices.add(event.message)
+                    self.emit(event)
+            case _:
+                for one in self._stats.fold(number, event):
+                    self.emit(one)
+
+    def _began(self, number: int, event: RunStarted) -> None:
+        """A process has opened its part. One that was started again may find rows that it had not told of."""
+        first = self._starts.setdefault(number, event)
+        counted = self._counted.setdefault(number, [0, 0, 0, 0])
+        success = event.done_success - first.done_success - counted[0]
+        failed = event.done_failed - first.done_failed - counted[1]
+        self._stats.add_rows(success, failed)
+        counted[0] += max(0, success)
+        counted[1] += max(0, failed)
