@@ -1,8 +1,8 @@
 """Keep to the limits per minute that a provider states where it refuses: the only ones known of where none is reported.
 
-Such a limit is followed as a token bucket that was empty at the refusal. Nothing says when the limit is
-raised, so after a while without a refusal it is tried at twice the rate, and then at twice that again: one refusal
-states the limit anew.
+Such a limit is followed as a token bucket that was empty at the refusal. Nothing says when the limit is raised, so
+after a while without a refusal, and a hundred requests, it is tried at twice the rate, and then at twice that again:
+one refusal states the limit anew.
 
 Pure: time is an argument, in seconds, and nothing here waits.
 """
@@ -19,7 +19,10 @@ from llmbatch.pace.learned import AMOUNT_OF, SentTotals
 __all__ = ["StatedLimits"]
 
 TRIED_AFTER = 25.0
-"""Seconds without a refusal after which a limit is tried at twice the rate."""
+"""Seconds without a refusal after which a limit is tried at twice the rate, if as many requests as below were sent."""
+
+TRIED_AFTER_REQUESTS = 100
+"""Requests without a refusal after which it is tried: where few are allowed, one refusal in 25 s would be many."""
 
 MOST_DOUBLINGS = 10.0
 """After so many of them a limit is as good as forgotten."""
@@ -31,17 +34,19 @@ CHANGED = 0.05
 class _Stated:
     """One limit of one route."""
 
-    __slots__ = ("at", "call", "level", "limit", "said_at", "told", "window")
+    __slots__ = ("at", "call", "level", "limit", "said_at", "sent", "told", "window")
 
     def __init__(self, limit: float, window: float) -> None:
         self.limit, self.window = limit, window
         self.level = self.at = self.said_at = self.told = 0.0
         self.call = -1.0
         """Number of the refused request that stated it last."""
+        self.sent = 0
+        """Requests since that one."""
 
     def fill(self, now: float) -> float:
         """Bring the level to *now*; return the amount that comes back per second."""
-        doublings = min(MOST_DOUBLINGS, max(0.0, now - self.said_at) // TRIED_AFTER)
+        doublings = min(MOST_DOUBLINGS, max(0.0, now - self.said_at) // TRIED_AFTER, self.sent // TRIED_AFTER_REQUESTS)
         rate: float = math.ldexp(self.limit / self.window, int(doublings))
         self.level = min(self.limit, self.level + (now - self.at) * rate)
         self.at = now
@@ -67,6 +72,7 @@ class StatedLimits:
         for kind, known in self._limits.items():
             known.fill(now)
             known.level -= amounts[AMOUNT_OF[kind]]
+            known.sent += 1
 
     def refused(
         self,
@@ -94,7 +100,7 @@ class StatedLimits:
                 stated_limit = self._limits[one.kind] = _Stated(one.limit, one.window_s)
             if call <= stated_limit.call:
                 continue
-            stated_limit.call, stated_limit.said_at = call, now
+            stated_limit.call, stated_limit.said_at, stated_limit.sent = call, now, 0
             stated_limit.limit, stated_limit.window = one.limit, one.window_s
             stated_limit.level, stated_limit.at = -sent_after[AMOUNT_OF[one.kind]], sent_at
             if abs(one.limit - stated_limit.told) > CHANGED * stated_limit.told:

@@ -6,7 +6,7 @@ import pytest
 
 from llmbatch.core.calls import RateLimit
 from llmbatch.pace.budget_wait import NO_WAIT
-from llmbatch.pace.stated import TRIED_AFTER, StatedLimits
+from llmbatch.pace.stated import TRIED_AFTER, TRIED_AFTER_REQUESTS, StatedLimits
 
 ONE = (1.0, 100.0, 50.0, 50.0)
 NOTHING = (0.0, 0.0, 0.0, 0.0)
@@ -56,12 +56,32 @@ def test_a_limit_is_tried_at_twice_the_rate_after_a_while() -> None:
     """It may have been raised; another refusal sets it right."""
     limits = stated()
     now = TRIED_AFTER
+    for _ in range(TRIED_AFTER_REQUESTS):
+        limits.send(NOTHING, 1.0)
     limits.send((60.0, 0.0, 0.0, 0.0), now)
     before = limits.wait((60.0, 0.0, 0.0, 0.0), now).seconds
     limits.refused(ONE, 2.0, NOTHING, now, now, [SIXTY])
 
     assert before < 60.0
     assert limits.wait(ONE, now).seconds == pytest.approx(1.0)
+
+
+def test_a_low_limit_is_tried_once_in_a_hundred_requests() -> None:
+    """A try costs a refusal: one in 25 s would be 4 % of the calls where 60 a minute are allowed."""
+    limits, now, refused = stated(), 0.0, 0
+    left = 0.0  # of the provider's bucket, which gets one a second
+    for number in range(2, 602):
+        wait = limits.wait(ONE, now).seconds
+        now, left = now + wait, left + wait
+        limits.send(ONE, now)
+        if left < 0.99:
+            refused += 1
+            limits.refused(ONE, float(number), NOTHING, now, now, [SIXTY])
+        else:
+            left -= 1.0
+
+    assert 1 <= refused <= 600 / TRIED_AFTER_REQUESTS
+    assert now > 550.0
 
 
 def test_a_limit_is_told_when_it_is_new_and_when_it_changes() -> None:
