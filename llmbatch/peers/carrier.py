@@ -30,8 +30,11 @@ POLL_SECONDS = 1.0
 PATIENCE = 2.0
 """Seconds that the board may take for an answer before it counts as gone."""
 
-CONNECT_PATIENCE = 6.0
-"""Seconds for a connection: it takes five round trips, each of which a store that is far away may need a second for."""
+CONNECT_PATIENCE = 10.0
+"""Seconds that connecting may take: some seven round trips, to a store that may be a second away."""
+
+STEP_PATIENCE = 3.0
+"""Seconds that one step of connecting may take: a store that hangs is not waited for any longer."""
 
 LEAST_WAIT, MOST_WAIT = 0.5, 5.0
 """Seconds between two attempts to connect, at first and at most."""

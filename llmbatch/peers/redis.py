@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llmbatch.core.errors import UsageError
-from llmbatch.peers.carrier import CarrierError, CarrierRefusedError
+from llmbatch.peers.carrier import STEP_PATIENCE, CarrierError, CarrierRefusedError
 from llmbatch.peers.lua import SCRIPT
 from llmbatch.peers.member import Message
 from llmbatch.peers.messages import CircuitNews, parse_news
@@ -91,17 +91,25 @@ class RedisCarrier:
             ) from None
         self._run = self._client.register_script(SCRIPT)
         try:
-            with self._errors():
+            async with self._step():
                 await self._client.ping()
         except CarrierRefusedError:
             raise
         except CarrierError:
             await self._refuse_other_protocol()
             raise
-        with self._errors():
+        async with self._step():
             await self._refuse_cluster()
-            self._channel = self._client.pubsub(ignore_subscribe_messages=True)
+        self._channel = self._client.pubsub(ignore_subscribe_messages=True)
+        async with self._step():
             await self._channel.subscribe(f"{self._prefix}:news")
+
+    @contextlib.asynccontextmanager
+    async def _step(self) -> AsyncIterator[None]:
+        """One step of connecting, whose errors are turned into ours."""
+        with self._errors():
+            async with asyncio.timeout(STEP_PATIENCE):
+                yield
 
     async def _refuse_other_protocol(self) -> None:
         """Tell a store that is not there from one that speaks TLS or does not, and from what is no store at all."""
@@ -118,7 +126,7 @@ class RedisCarrier:
         if not answer and not is_tls and await _answer_of(host, port, is_tls=True) is not None:
             raise CarrierRefusedError(f"{self._shown} speaks TLS", "write rediss:// instead of redis://")
         if answer == b"":
-            raise CarrierError("it closes the connection without an answer: is it a Redis or Valkey server?")
+            raise CarrierError("it takes the connection and says nothing: is it a Redis or Valkey server?")
 
     async def _refuse_cluster(self) -> None:
         try:
@@ -189,7 +197,7 @@ class RedisCarrier:
         if "CERTIFICATE_VERIFY_FAILED" in text:
             hint = "name the authority: rediss://…?ssl_ca_certs=/path/to/ca.pem"
             return CarrierRefusedError(f"{self._shown} shows a certificate that is not trusted", hint)
-        if isinstance(error, self._redis.TimeoutError):
+        if isinstance(error, TimeoutError | self._redis.TimeoutError):
             is_tls = self._url.startswith("rediss:")
             return CarrierError("no answer (does it speak TLS? if not, write redis://)" if is_tls else "no answer")
         return CarrierError(_plain(text) or type(error).__name__)

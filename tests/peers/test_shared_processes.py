@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from process_fleet import Fleet, check_rows, end_all, running, worker_of
-from store_server import StoreServer
+from store_server import SlowWay, StoreServer
 
 pytestmark = pytest.mark.slow  # each takes half a minute of real time
 
@@ -133,6 +133,19 @@ async def test_a_store_that_is_poisoned_in_the_outage_costs_no_row(tmp_path: Pat
     check_rows(fleet, 320)
     assert max(losses(fleet)) <= 2
     assert fleet.most_at_once(BEGIN + SETTLED + 2, END) <= 4
+
+
+async def test_a_store_that_is_far_away_costs_no_row(tmp_path: Path) -> None:
+    """400 ms there and back: one probe at a time all the same, and it does not count as gone."""
+    with StoreServer(tmp_path) as store, SlowWay(store.port, 0.2) as way:
+        async with running(tmp_path, way.url, count=3, rows=400) as fleet:
+            fleet.provider.down = (BEGIN + 4, END + 4)
+            codes = await end_all(fleet)
+
+    assert codes == [0] * 3
+    check_rows(fleet, 400)
+    assert losses(fleet) == [0] * 3
+    assert fleet.most_at_once(BEGIN + 4 + 2 * SETTLED, END + 4) == 1
 
 
 async def test_healthy_calls_do_not_notice_what_happens_to_the_store(tmp_path: Path) -> None:
