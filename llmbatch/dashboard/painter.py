@@ -86,21 +86,22 @@ class RunPainter:
             report = replace(self._report(), latest=self._source.latest())
             return build_live_page(report, events=self._events, up=self._up)
 
-    def _report(self, *, is_last: bool = False) -> RunReport:
+    def _report(self, *, is_last: bool = False, for_tables: bool = True) -> RunReport:
         now = self._clock()
         if is_last or self._read is None or now - self._read[0] >= _READ_EVERY_S:
-            self._read = (now, self._source.read(is_last=is_last))
+            self._read = (now, self._source.read(is_last=is_last, for_tables=for_tables))
         return self._read[1]
 
     def message(self, number: int, *, is_last: bool = False) -> Message:
         """What has changed since the last message."""
         with self._lock:
+            is_slow = is_last or self._has_time_for_tables()
             try:
-                report = self._report(is_last=is_last)
+                report = self._report(is_last=is_last, for_tables=is_slow)
             except LlmbatchError as error:
                 text = encode(number, status=f"Cannot be read now: {error.message}")
                 return Message(number, text, lambda: text, is_last=is_last)
-            return self._message(report, number, is_last=is_last)
+            return self._message(report, number, is_slow=is_slow, is_last=is_last)
 
     def _has_time_for_tables(self) -> bool:
         """Whether they were made long enough ago, for what they cost and by what the process has used since."""
@@ -114,8 +115,7 @@ class RunPainter:
         before, self._outages = self._outages, outages
         return outages != before or any(outage.ended is None for outage in outages)
 
-    def _message(self, report: RunReport, number: int, *, is_last: bool) -> Message:
-        is_slow = is_last or self._has_time_for_tables()
+    def _message(self, report: RunReport, number: int, *, is_slow: bool, is_last: bool) -> Message:
         if is_slow:
             report = replace(report, latest=self._source.latest())
         began = time.thread_time()
@@ -157,5 +157,5 @@ def _status(report: RunReport, *, is_last: bool) -> str:
     if is_last:
         return "The run has ended, and the dashboard with it. This is how it ended; what to type next is below."
     if report.state == "running":
-        return "Live: updated once a second."
+        return "Live: updated every second or two."
     return "No run goes on here; the page is updated when its files change."

@@ -38,8 +38,8 @@ _VIEW_BUDGET_S = 0.5
 class Source(Protocol):
     """Values of one page. One thread at a time."""
 
-    def read(self, *, is_last: bool = False) -> RunReport:
-        """The values now. *is_last*: there is time to read all.
+    def read(self, *, is_last: bool = False, for_tables: bool = True) -> RunReport:
+        """The values now. *is_last*: there is time to read all. Without *for_tables* those of lines may be older.
 
         Raises:
             OutputError: the output cannot be read.
@@ -81,12 +81,12 @@ class RunSource:
         self._used = 0.0
         self._read_at = 0.0
 
-    def read(self, *, is_last: bool = False) -> RunReport:
+    def read(self, *, is_last: bool = False, for_tables: bool = True) -> RunReport:
         """The values now."""
         stats, wall = self._stats, self._wall()
         follower = self._follower or OutputFollower(Path("standard output"))
         if self._follower is not None and stats.started is not None:
-            self._read_lines(self._follower, wall, is_last=is_last)
+            self._read_lines(self._follower, wall, is_last=is_last, for_tables=for_tables)
         history, now = self._history.copy()
         snapshot = stats.snapshot(now)
         sidecar: dict[str, JSON] = {
@@ -115,11 +115,11 @@ class RunSource:
         latest = self._follower.latest(with_text=self._prompts is not None)
         return latest if self._prompts is None else self._prompts.added_to(latest)
 
-    def _read_lines(self, follower: OutputFollower, wall: float, *, is_last: bool) -> None:
+    def _read_lines(self, follower: OutputFollower, wall: float, *, is_last: bool, for_tables: bool) -> None:
         """Read on, if it is time: a few lines at a time cost twice as much for each."""
         more = self._stats.success + self._stats.failed - follower.rows
         is_time = not 0 <= wall - self._read_at < _READ_EVERY_S
-        if not (is_last or is_time or follower.is_behind or more > _MORE_ROWS * follower.rows):
+        if not (is_last or for_tables or is_time or follower.is_behind or more > _MORE_ROWS * follower.rows):
             return
         self._read_at = wall
         try:
@@ -144,7 +144,7 @@ class FileSource:
         self._history: tuple[object, History] = (None, History())
         self._known: tuple[object, RunReport] | None = None
 
-    def read(self, *, is_last: bool = False) -> RunReport:
+    def read(self, *, is_last: bool = False, for_tables: bool = True) -> RunReport:
         """The values now.
 
         Raises:

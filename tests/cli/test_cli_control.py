@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -298,13 +299,15 @@ def test_a_run_to_standard_output_tells_its_numbers(start: Start, provider: Reco
     assert "in flight" in errors
 
 
-def test_the_first_command_of_the_page_works_as_shown(llmbatch: Run, start: Start, provider: Recorder) -> None:
-    """docs/control.md begins with it, and shows what it says."""
-    page = (Path(__file__).parents[2] / "docs" / "control.md").read_text()
-    typed, said = page.partition("$ llmbatch ")[2].splitlines()[:2]
-    start(output="prompts.results.jsonl")
+def test_the_first_commands_of_the_page_work_as_shown(llmbatch: Run, start: Start, provider: Recorder) -> None:
+    """docs/control.md begins with a run, whose input there is, and with a pause of it, and shows what that says."""
+    root = Path(__file__).parents[2]
+    run, typed, said = (root / "docs" / "control.md").read_text().partition("$ llmbatch ")[2].splitlines()[:3]
+    words = shlex.split(run, comments=True)
+    assert (root / words[1]).is_file()
+    start(output=words[words.index("-o") + 1])
 
-    done = llmbatch(*typed.split())
+    done = llmbatch(*typed.split()[2:])
 
     assert done.returncode == 0
     assert re.sub(r"\d+", "N", done.stderr.strip()) in (re.sub(r"\d+", "N", said), "paused")

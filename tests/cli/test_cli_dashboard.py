@@ -221,7 +221,8 @@ def test_the_commands_of_the_page_run(llmbatch: Run, tmp_path: Path, environment
     words = shlex.split(blocks[0].split("\n")[0])
     views = [shlex.split(line, comments=True) for line in blocks[1].split("```")[0].splitlines() if line]
     (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "prompts.jsonl").write_bytes((root / "examples" / "prompts.jsonl").read_bytes())
+    rows = (root / words[2]).read_bytes().splitlines(keepends=True)
+    (tmp_path / words[2]).write_bytes(b"".join(rows[:20]))  # those before the outage
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -98,3 +98,16 @@ def test_an_output_without_a_line_has_a_page(tmp_path: Path, text: bytes) -> Non
         "no row has been answered yet"
         in RunPainter(FileSource(tmp_path / "o.jsonl", version="1"), events="/events").page().lower()
     )
+
+
+async def test_lines_are_read_when_tables_are_made_of_them(tmp_path: Path) -> None:
+    """And seldom else: a few at a time cost more for each."""
+    _, source = await run_of(tmp_path, 40)
+    source.read(is_last=True)
+    with (tmp_path / "o.jsonl").open("ab") as file:
+        file.write(encode_line(Result(41, f"{41:016x}", "success", '"r41"', model="answer", text="x")))
+
+    seldom = sum(route.rows for route in source.read(for_tables=False).routes)
+    often = sum(route.rows for route in source.read().routes)
+
+    assert (seldom, often) == (40, 41)
