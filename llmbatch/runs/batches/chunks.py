@@ -5,7 +5,7 @@ Pure: it is fed row by row and says when the chunk is full.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 __all__ = ["ChunkBuilder", "ChunkLimits"]
@@ -54,6 +54,11 @@ class ChunkLimits:
             tokens=None if tokens is None else max(1, int(tokens * _SHARE)),
             inputs=self.inputs,
         )
+
+    def within_tokens(self, tokens: int | None) -> ChunkLimits:
+        """The same with at most *tokens*, where that is a number."""
+        most = [limit for limit in (self.tokens, tokens) if limit is not None]
+        return replace(self, tokens=max(1, min(most))) if most else self
 
 
 class ChunkBuilder:

@@ -185,7 +185,10 @@ class BatchRun:
         distinct = 0 if account.api.has_labels else int(self.board.job, 16) % 97
         limits = usual_limits(self.options, account.family, None, less_rows=distinct)
         queue = self.queue_of(account, route)
-        return limits.scaled(queue.share, queue.room(self.now(), self.queued(route)))
+        queued = self.queued(route)
+        room, stated = queue.room(self.now(), queued), queue.stated_room(queued)
+        about = None if room is None else int(room * 1.1)  # a chunk like the one that fitted, with longer rows
+        return limits.scaled(queue.share, stated).within_tokens(about)
 
     def plane_failed(self, account: Account, error: ControlError) -> None:
         """A control call got no answer, or a bad one: only probes follow until one is answered."""

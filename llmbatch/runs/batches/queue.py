@@ -58,9 +58,12 @@ class Queue:
 
     def room(self, now: float, queued_tokens: int) -> int | None:
         """Tokens that still fit; None: no limit is known."""
-        fits = self._fits if now < self._fits_until else None
-        limit = min((limit for limit in (self.tokens, fits) if limit is not None), default=None)
-        return None if limit is None else max(0, limit - queued_tokens)
+        fits = max(0, self._fits - queued_tokens) if self._fits is not None and now < self._fits_until else None
+        return min((room for room in (self.stated_room(queued_tokens), fits) if room is not None), default=None)
+
+    def stated_room(self, queued_tokens: int) -> int | None:
+        """Tokens that still fit by the limit that the user or the provider has named; None: neither has."""
+        return None if self.tokens is None else max(0, self.tokens - queued_tokens)
 
     def sent(self, chunk_tokens: int) -> None:
         """A chunk is submitted."""
