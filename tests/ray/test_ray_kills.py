@@ -100,28 +100,33 @@ def test_rows_of_a_killed_node_go_on_elsewhere(tmp_path: Path, cluster: Any, pro
     assert_all_rows(tmp_path, provider, paid_twice=2 * busy[node])
 
 
-def test_an_outage_with_a_killed_coordinator_is_probed_by_one(
+def test_an_outage_with_a_killed_coordinator_is_probed_by_one_again(
     tmp_path: Path, cluster: Any, provider: Provider, launch: Start
 ) -> None:
-    """The circuits are shared before and after; the summary tells of one outage."""
+    """The circuits are shared before and after; while it is away each worker probes by itself. It is one outage."""
     run = launch("--recovery-timeout", "2")
     wait_until(lambda: lines_in_parts(tmp_path) > 60)
     provider.status, asked = 503, provider.asked.total()
     wait_until(lambda: provider.asked.total() >= asked + 5)
     time.sleep(1.5)
     provider.most_at_once, stopped = 0, provider.asked.total()
+    before = list(actors("Coordinator", raylets(cluster)))
 
-    kill(next(iter(actors("Coordinator", raylets(cluster)))))
+    kill(before[0])
+    wait_until(lambda: set(actors("Coordinator", raylets(cluster))) - set(before))
+    time.sleep(6.0)  # all have found the new one
+    while_away, provider.most_at_once = provider.most_at_once, 0
     time.sleep(6.0)
-    probes, at_once = provider.asked.total() - stopped, provider.most_at_once
+    at_once, probes = provider.most_at_once, provider.asked.total() - stopped
     provider.status = 200
     code, out, err = end(run)
 
     assert code == 0, err
     assert rows_in(tmp_path / "out.jsonl") == Counter(range(1, ROWS + 1))
     assert stopped - asked <= 8 + 5 + 8
-    assert 1 <= probes <= 12
-    assert at_once <= 2
+    assert while_away <= 4
+    assert at_once <= 1
+    assert 1 <= probes <= 30
     assert json.loads(out)["outages"] == 1
 
 
