@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbatch.sim.scenario import Scenario
 
@@ -26,6 +26,7 @@ def draw(scenario: Scenario, runs: Mapping[str, Measured], path: Path) -> None:
 
     end = max(run.timeline[-1][0] for run in runs.values() if run.timeline) + 1.0
     size = (9, 1.7 * len(runs) + 0.6)
+    rows: Any
     figure, rows = pyplot.subplots(len(runs), 1, sharex=True, sharey=True, figsize=size, squeeze=False)
     for axis, (name, run) in zip(rows[:, 0], runs.items(), strict=True):
         for began, ended in down(scenario, end):

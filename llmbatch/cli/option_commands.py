@@ -92,7 +92,8 @@ def build_run(help_text: str) -> typer.core.TyperCommand:
 
 def build_check(help_text: str) -> typer.core.TyperCommand:
     """The command ``check``."""
-    return _command("check", UnconvertedCommand, _flag_command(_check, for_check=True), help_text, _CHECK_EPILOG)
+    check = _flag_command(lambda typed: _run(typed | {"dry_run": True}), for_check=True)
+    return _command("check", UnconvertedCommand, check, help_text, _CHECK_EPILOG)
 
 
 def build_drill(help_text: str) -> typer.core.TyperCommand:
@@ -251,10 +252,6 @@ def _run(typed: dict[str, object]) -> int:
     from llmbatch.cli.run import run
 
     return run(settings)
-
-
-def _check(typed: dict[str, object]) -> int:
-    return _run(typed | {"dry_run": True})
 
 
 def _given(typed: dict[str, object]) -> CommandLine:

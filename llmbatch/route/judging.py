@@ -260,12 +260,8 @@ class Judging(RouteBase):
             outage.hung += 1
             if call.kind != "row" and outage.turn == 1 and not self.history.ever:
                 decisions.append(self._name_silence(call))
-        wait = probe_wait(
-            self._failing_for(outage, now),
-            self._policy.recovery_timeout,
-            self._chance(f"probe:{outage.turn}"),
-            self._policy.probe_share,
-        )
+        chance, policy = self._chance(f"probe:{outage.turn}"), self._policy
+        wait = probe_wait(self._failing_for(outage, now), policy.recovery_timeout, chance, policy.probe_share)
         self.circuit.hold(now + max(wait, outcome.retry_after or 0.0))
         if self._stop is not None:
             outage.failed_rows += call.kind == "row"

@@ -1,4 +1,4 @@
-"""The table of options, second part: all that ``run`` and ``check`` take besides how rows are sent.
+"""The table of options, third part: all that ``run`` and ``check`` take besides how rows are sent and what is shown.
 
 See :mod:`llmbatch.runner.options`. Importing this module loads nothing but the standard library.
 """
@@ -11,10 +11,10 @@ from typing import Literal, get_args
 from llmbatch.core.headers import Headers
 from llmbatch.core.shards import Shard
 from llmbatch.inputs.format_names import FORMATS, InputFormat
+from llmbatch.runner.display_options import DisplayOptions
 from llmbatch.runner.option import option, options_of
-from llmbatch.runner.options import RunOptions
 from llmbatch.runner.quantities import Size, Whole
-from llmbatch.runner.value_types import Address, Choice, HeaderLines, Names, ShardNumber, Switch, Text
+from llmbatch.runner.value_types import Choice, HeaderLines, Names, ShardNumber, Switch, Text
 
 __all__ = [
     "OPTIONS",
@@ -22,18 +22,16 @@ __all__ = [
     "Endpoint",
     "Fsync",
     "Lock",
-    "Progress",
 ]
 
 Endpoint = Literal["chat", "responses", "embeddings", "completions", "messages", "raw"]
 Fsync = Literal["group", "off"]
 Lock = Literal["on", "off"]
-Progress = Literal["auto", "rich", "plain", "json", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommandOptions(RunOptions):
-    """All options of ``run`` and ``check``: :class:`RunOptions`, output, model, headers and display. Immutable."""
+class CommandOptions(DisplayOptions):
+    """All options of ``run`` and ``check``: :class:`RunOptions`, display, output, model and headers. Immutable."""
 
     output: str | None = option(
         None,
@@ -329,76 +327,6 @@ class CommandOptions(RunOptions):
         help="Memory that all answers in flight share; beyond it the largest of them fails.",
         group="Pace",
         sends=True,
-    )
-    progress: Progress = option(
-        "auto",
-        Choice(get_args(Progress)),
-        "--progress",
-        help="How progress is shown on standard error.",
-        group="Display",
-    )
-    report: str | None = option(
-        None,
-        Text("PATH"),
-        "--report",
-        help="When the run ends, however it does, write a page about it to this file; as llmbatch report.",
-        unset="none",
-        group="Display",
-        sends=True,
-        local="folder",
-    )
-    notify: str | None = option(
-        None,
-        Text("CMD"),
-        "--notify",
-        help="Run this shell command when an outage has lasted a minute, when it is over, and when the run ends; it "
-        "gets JSON on standard input, and $NOTIFY_TEXT.",
-        unset="none",
-        group="Display",
-        sends=True,
-        local="never",
-    )
-    dashboard: int | None = option(
-        None,
-        Whole(0, 65_535),
-        "--dashboard",
-        help="Serve the page of llmbatch report, kept up to date, on this port of 127.0.0.1 while the run goes on; 0 "
-        "takes any free port.",
-        unset="none",
-        group="Display",
-        sends=True,
-    )
-    dashboard_show_text: bool = option(
-        False,
-        Switch(),
-        "--dashboard-show-text",
-        help="With --dashboard, show the prompts and answers of the latest rows too.",
-        group="Display",
-        sends=True,
-        local="never",
-    )
-    metrics_port: str | None = option(
-        None,
-        Address(),
-        "--metrics-port",
-        help="While the run goes on, serve its metrics to Prometheus at http://127.0.0.1:PORT/metrics.",
-        unset="none",
-        group="Display",
-        sends=True,
-        local="never",
-    )
-    otel: bool = option(
-        False,
-        Switch(),
-        "--otel",
-        help="Send spans and metrics of the run by OTLP to where the standard OTEL_* variables say.",
-        group="Display",
-        sends=True,
-        local="never",
-    )
-    quiet: bool = option(False, Switch(), "-q", "--quiet", help="Print errors only.", group="Display")
-    json: bool = option(
-        False, Switch(), "--json", help="Print the summary as JSON on standard output.", group="Display"
     )
 
 

@@ -50,6 +50,7 @@ from llmbatch.runs.batches.held_rows import refuse_held_rows
 from llmbatch.runs.cut_answers import is_cut_answer
 from llmbatch.runs.file_options import FileOptions, OpenFiles
 from llmbatch.runs.good_rows import known_good_rows
+from llmbatch.runs.input_notices import about_input
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.other_parts import check_other_parts, result_elsewhere
 from llmbatch.runs.preflight import (
@@ -315,10 +316,6 @@ class FileRun:
         cap = self.costs.cap
         return None if cap is None else cap.limit - cap.spent
 
-    def abandon(self) -> None:
-        """Remove an output that was not there before, if it has no line."""
-        self._output.remove_if_new()
-
     async def collect(self) -> tuple[int, int, int]:
         """Take in the parts that processes have written beside the output, and list the rows that wait.
 
@@ -393,15 +390,5 @@ class FileRun:
 
     def notices(self, outcome: RunOutcome) -> list[Notice]:
         """What to say of the input at the end: no rows, or a last line that is cut off."""
-        now = asyncio.get_running_loop().time()
-        torn_line = self.source.torn_line
-        if torn_line is not None:
-            is_line = self._rows.unit == "line"
-            why = "line is cut off and has no line end" if is_line else "record is cut off, or has an open quote"
-            text = f"{self._input}:{torn_line}: the last {why}: it gets no result yet"
-            return [Notice(now, "warning", text, "run the same command again once it is complete")]
-        if not outcome.exit_code and not self.source.rows_read:
-            name = "standard input" if str(self._input) == "-" else self._input
-            of_shard = f" for shard {self._shard}" if self._shard.count > 1 else ""
-            return [Notice(now, "warning", f"no rows in {name}{of_shard}")]
-        return []
+        found = about_input(self._input, self.source, self._rows.unit, self._shard, outcome)
+        return [] if found is None else [Notice(asyncio.get_running_loop().time(), "warning", *found)]

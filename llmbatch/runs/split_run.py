@@ -60,5 +60,5 @@ class SplitRunner(BatchRunner):
             try:
                 yield files
             except BaseException:
-                files.abandon()
+                files.opened().output.remove_if_new()
                 raise

@@ -10,7 +10,8 @@ import pytest
 
 from llmbatch.core.errors import UsageError
 from llmbatch.display import ProgressKind
-from llmbatch.runner.command_options import OPTIONS, Progress
+from llmbatch.runner.command_options import OPTIONS
+from llmbatch.runner.display_options import Progress
 from llmbatch.runner.options import RUN_OPTIONS, RunOptions
 from llmbatch.runs.batch_runner import BatchRunner, Options
 
