@@ -24,7 +24,7 @@ from llmbatch.display.report_read import read_report
 from llmbatch.outputs.deferred import history_path
 from llmbatch.report.html.data import LatestRow
 from llmbatch.report.html.page import build_page
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

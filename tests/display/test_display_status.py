@@ -22,7 +22,7 @@ from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
 from llmbatch.display.status_read import refuse_moved_run, status_of
 from llmbatch.outputs.deferred import stamp_retry_at, write_deferred
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.stats import RunStats
 

@@ -22,7 +22,7 @@ from llmbatch.core.events import (
 from llmbatch.display.history_file import HistoryFile, read_history
 from llmbatch.report.histogram import LatencyHistogram
 from llmbatch.report.history import History
-from llmbatch.report.journal import to_iso
+from llmbatch.report.iso_time import to_iso
 from llmbatch.report.snapshot import Snapshot
 from llmbatch.report.stats import RunStats
 from llmbatch.report.timeline import Bucket, Timeline
