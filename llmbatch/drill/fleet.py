@@ -16,7 +16,7 @@ from llmbatch.breaker.core import Circuit
 from llmbatch.breaker.permit_state import PermitState
 from llmbatch.breaker.policy import BreakerPolicy
 from llmbatch.peers.board import Board
-from llmbatch.peers.group import SHARED_SHARE, Answer, CameBack, Delivery, Group, Heard, longest_wait
+from llmbatch.peers.group import Answer, CameBack, Delivery, Group, Heard, longest_wait, probe_share
 from llmbatch.peers.member import Effect, Message
 from llmbatch.peers.messages import MICROS, CircuitNews, Reply
 from llmbatch.route.outage import SHARE, probe_wait
@@ -121,7 +121,7 @@ class _Simulation:
         self._probing: set[tuple[int, int]] = set()
         self._score = FleetScore(plan.workers, plan.slots, plan.shared)
         self._longest = longest_wait(plan.recovery_timeout, plan.workers if plan.shared else 1)
-        self._share = SHARED_SHARE if plan.shared and plan.workers > 1 else SHARE
+        self._share = probe_share(plan.workers) if plan.shared and plan.workers > 1 else SHARE
         self._score.longest_wait = self._longest
         self._workers = [self._worker(number, 0) for number in range(plan.workers)]
         self._open = 0

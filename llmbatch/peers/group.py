@@ -12,7 +12,17 @@ from typing import NamedTuple, Protocol
 from llmbatch.peers.member import Effect, Member, Message
 from llmbatch.peers.messages import MICROS, CircuitNews, Reply
 
-__all__ = ["SHARED_SHARE", "Answer", "Booking", "CameBack", "Delivery", "Group", "Heard", "WentDown", "longest_wait"]
+__all__ = [
+    "Answer",
+    "Booking",
+    "CameBack",
+    "Delivery",
+    "Group",
+    "Heard",
+    "WentDown",
+    "longest_wait",
+    "probe_share",
+]
 
 _MOST_NEWS = 4096
 """Open circuits of others that are remembered in case this process comes to use them."""
@@ -67,12 +77,8 @@ class Booking(Protocol):
         ...
 
 
-SHARED_SHARE = 1 / 16
-"""Wait between probes that several processes share, as a share of the time that the outage has lasted.
-
-Of an outage of a minute they know within 4 s that it is over: a second lost is lost by all of them, and one probe more
-is one for all.
-"""
+_MANY = 64
+"""Processes from which on a group waits longer between probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,15 @@ def longest_wait(recovery_timeout: float, members: int) -> float:
     if members <= 1:
         return recovery_timeout
     return min(recovery_timeout, max(_LEAST_LONGEST, recovery_timeout / min(members, _MOST_SHARERS)))
+
+
+def probe_share(members: int) -> float:
+    """Wait between probes that *members* processes (at least two) share, as a share of the outage's time so far.
+
+    A few know within 4 s that an outage of a minute is over: a second lost is lost by all of them, and one probe more
+    is one for all. Of a large fleet each recovery is a rush of calls, so it asks at most fifteen times in that minute.
+    """
+    return 1 / 16 if members < _MANY else 0.4
 
 
 class Group:

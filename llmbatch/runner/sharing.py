@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmbatch.core.calls import Outcome
 from llmbatch.core.events import Notice
 from llmbatch.peers.claimed_cap import ClaimedCap
-from llmbatch.peers.group import SHARED_SHARE, Answer, Delivery, Group, Heard, WentDown, longest_wait
+from llmbatch.peers.group import Answer, Delivery, Group, Heard, WentDown, longest_wait, probe_share
 from llmbatch.peers.member import Effect, Message
 from llmbatch.route.decisions import CircuitMoved, Decision, PauseRoute
 from llmbatch.route.outage import SHARE
@@ -232,7 +232,7 @@ class Peers(NoPeers):
     def _limit_waits(self, route: RunRoute) -> None:
         members = self.group.members if self.group.is_up else 1
         longest = longest_wait(self._run.options.recovery_timeout, members)
-        route.state.limit_probe_waits(longest, SHARED_SHARE if members > 1 else SHARE)
+        route.state.limit_probe_waits(longest, probe_share(members) if members > 1 else SHARE)
 
     def _carry_out(self, effects: Iterable[tuple[str, Effect]], now: float) -> None:
         self._hearing = True
