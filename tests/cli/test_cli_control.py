@@ -46,6 +46,7 @@ def start(tmp_path: Path, environment: dict[str, str], provider: Recorder) -> It
     started: list[subprocess.Popen[str]] = []
 
     def launch(*flags: str, output: str = "out.jsonl") -> subprocess.Popen[str]:
+        before = len(provider.arrivals)
         where = ("rows.jsonl", "-m", "m", "--base-url", provider.url, "-o", output, "-c", "4")
         process = subprocess.Popen(
             [sys.executable, "-m", "llmbatch", "run", *where, *flags],
@@ -57,7 +58,9 @@ def start(tmp_path: Path, environment: dict[str, str], provider: Recorder) -> It
             text=True,
         )
         started.append(process)
-        wait_for(lambda: len(provider.arrivals) > 10 or process.poll() is not None)
+        wait_for(lambda: len(provider.arrivals) > before + 10 or process.poll() is not None)
+        if output.endswith("/"):
+            wait_for(lambda: len(list((tmp_path / output).glob("*.control"))) >= len(started))
         return process
 
     yield launch

@@ -95,8 +95,8 @@ def test_a_sweep_tries_every_combination(llmbatch: Run, outage: str) -> None:
     [
         (("--scenario", "none"), "scenario 'none' is unknown"),
         (("--scenario", "none.toml"), "none.toml: cannot be read"),
-        (("--rows", "0"), "rows is 0, must be"),
-        (("--latency", "0"), "latency is 0, must be 0.01 to 3600"),
+        (("--rows", "0"), "rows is '0', must be"),
+        (("--latency", "0"), "latency is '0', must be a duration above 0"),
         (("--failure-threshold", "0"), "--failure-threshold is '0', must be"),
         (("--sweep", "failure-threshold=9..3"), "failure-threshold goes from 9 to 3"),
         (("--sweep", "concurrency=auto..40"), "concurrency goes from auto to 40"),

@@ -649,12 +649,21 @@ def test_an_interrupted_export_leaves_the_old_file(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "o.jsonl", "x.csv.gz"]
 
 
-@pytest.mark.parametrize("path", ["", ".", "/"])
-def test_a_path_without_a_name_was_an_internal_error(llmbatch_here: Run, two_lines: TwoLines, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "said", "advice"),
+    [
+        ("", "is a folder, and not one of the parts of a run", "name one output"),
+        (".", "is a folder, and not one of the parts of a run", "name one output"),
+        ("/", "/: is not an output of llmbatch", "name a file, or a folder of parts"),
+    ],
+)
+def test_a_path_without_a_name_was_an_internal_error(
+    llmbatch_here: Run, two_lines: TwoLines, path: str, said: str, advice: str
+) -> None:
     """Exit 2, as for any folder."""
     done = llmbatch_here("export", path, "-o", "x.csv")
 
     error, hint = two_lines(done.stderr)
     assert done.returncode == 2
-    assert error.endswith("is not a regular file")
-    assert "name the output of a run" in hint
+    assert error.endswith(said)
+    assert advice in hint

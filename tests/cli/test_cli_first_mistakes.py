@@ -46,7 +46,7 @@ MISTAKES = [
     (("run", "in", *SIM, "--no-cache"), ROW, "no such option: --no-cache", "unless --cache PATH is given"),
     (("check", "in", *SIM, "--strict=yes"), ROW, "does not take a value", "llmbatch check --help"),
     (("run", "in", *SIM, "--config", "own.toml"), ROW, "own.toml: run is not a setting", "leave out the line [run]"),
-    (("status", "."), ROW, ".: is a folder", "llmbatch view ."),
+    (("status", "."), ROW, "is a folder, and not one of the parts", "llmbatch view "),
     (
         ("view", "--port", "web"),
         ROW,

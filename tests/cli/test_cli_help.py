@@ -121,16 +121,6 @@ def test_help_fits_eighty_columns(llmbatch: Run) -> None:
     assert max(map(len, prose)) <= 80
 
 
-@pytest.mark.parametrize("flag", ["--ray"])
-def test_flags_that_do_nothing_yet_are_absent(llmbatch_here: Run, prompts: Path, flag: str) -> None:
-    """A flag that is not built is unknown, not a stub."""
-    done = llmbatch_here("run", str(prompts), flag, "1")
-
-    assert done.returncode == 2
-    assert f"no such option: {flag}" in done.stderr
-    assert flag not in llmbatch_here("run", "--help").stdout
-
-
 def test_version(llmbatch: Run) -> None:
     """``llmbatch --version`` prints the installed version."""
     done = llmbatch("--version")

@@ -125,6 +125,14 @@ def test_every_key_of_a_file_is_read(tmp_path: Path, option: Option, key: str) -
         assert settings.origin == {option.name: str(path)}
 
 
+NEEDS = {
+    ("schema_lenient", "repair"): ("--schema", "s.json"),
+    ("deadline", "detach", "on_interrupt", "chunk_rows", "chunk_mb", "queue_tokens", "keep_remote"): ("--via", "batch"),
+    ("dashboard_show_text",): ("--dashboard", "0"),
+}
+"""What else must be given with some options."""
+
+
 @pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
 def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path, option: Option) -> None:
     """``check`` reads each spelling of each flag; one that is out of range is refused under the long name."""
@@ -140,7 +148,7 @@ def test_every_flag_is_taken_by_both_commands(llmbatch_here: Run, prompts: Path,
         **dict.fromkeys(("prompt_column", "system_column", "id_column", "keep"), "prompt"),
         "schema": "s.json",
     }
-    needs = ("--schema", "s.json") if option.name in ("schema_lenient", "repair") else ()
+    needs = next((words for names, words in NEEDS.items() if option.name in names), ())
     prompts.with_name("s.json").write_text('{"type": "object"}')
     keys = dict.fromkeys(("OPENAI_API_KEY", "MY_KEY"), "sk-test-0123456789")
     prompts.with_name("empty.env").write_text("")

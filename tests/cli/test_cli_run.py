@@ -192,7 +192,7 @@ def test_a_refused_key_exits_with_3_and_fails_no_row(llmbatch: Run, two_lines: T
     assert done.stdout == ""
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: sim/bad-key refused the first rows")
-    assert hint.strip().startswith("hint: check the API key")
+    assert hint.strip().startswith("hint: no key was sent: name the environment variable that holds it")
     assert not prompts.with_name("prompts.results.jsonl").exists()
 
 

@@ -150,13 +150,13 @@ def test_a_folder_whose_shards_have_only_batches_is_read_by_every_command(tmp_pa
     merged = llmbatch_here("merge", "results", "-o", "all.jsonl")
 
     assert status.stdout.startswith("stopped     0 of 3 rows: 0 success, 0 failed\n")
-    assert "batches     2 batches at the provider (2 submitted), 3 rows: " in status.stdout
+    assert "batches     2: 2 at the provider" in status.stdout
     assert "to go on, run the same command again: llmbatch run rows.jsonl" in status.stdout
     assert failed.stdout == "0 failed rows\n"
     assert "exported 0 of 3 rows (3 not finished)" in exported.stderr
     assert report.stdout == "results.report.html\n"
-    assert merged.returncode == 2
-    assert "results: no shard has a line yet, so there is nothing to merge" in merged.stderr
+    assert merged.returncode == 75
+    assert "missing: 3 rows (1-3)" in merged.stderr
     assert "llmbatch status results" in merged.stderr
 
 

@@ -112,7 +112,7 @@ def test_a_refused_key_was_told_four_times(llmbatch: Run, tmp_path: Path, provid
 
     assert done.returncode == 3
     assert done.stderr.count("Incorrect API key provided") == 1
-    assert done.stderr.count("check the API key") == 1
+    assert done.stderr.count("no key was sent") == 1
     assert "probe in" not in done.stderr
     assert report["outages"] == []
     assert "may be sent again" not in words

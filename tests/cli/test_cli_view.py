@@ -86,8 +86,8 @@ def wait_for(port: int, path: str, part: str, words: str) -> bool:
         (("gone",), "there is no such"),
         (("gone/o.jsonl",), "there is no such"),
         (("foreign.txt",), "is not an output of llmbatch"),
-        ((".", "--port", "65536"), "--port is 65536, must be 0 to 65535"),
-        ((".", "--port", "-1"), "must be 0 to 65535"),
+        ((".", "--port", "65536"), "--port is '65536', must be a whole number from 0 to 65,535"),
+        ((".", "--port", "-1"), "must be a whole number from 0 to 65,535"),
     ],
 )
 def test_what_cannot_be_viewed_is_refused(

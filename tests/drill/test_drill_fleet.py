@@ -103,4 +103,4 @@ def test_the_command_says_that_it_is_a_simulation(tmp_path: Path) -> None:
     assert json.loads(told.stdout)["simulation"] is True
     assert json.loads(told.stdout)["scores"]["shared"]["probes_at_once"] == 1
     assert refused.returncode == 2
-    assert "--fleet is 0, must be 1 to 2,000" in refused.stderr
+    assert "--fleet is '0', must be a whole number from 1 to 2,000" in refused.stderr

@@ -89,7 +89,7 @@ def test_large_counts_and_fractions_of_rates() -> None:
 )
 def test_what_is_no_count_is_refused(text: str) -> None:
     """A part of a request, a number out of range, a word."""
-    with pytest.raises(UsageError, match=r"^-c is .*, must be a whole number from 1 to 100,000, auto, or auto:N$"):
+    with pytest.raises(UsageError, match=r"^-c is .*, must be a whole number from 1 to 100,000, auto, or auto:N\n"):
         OPTIONS["concurrency"].parse(text, "-c")
 
 
@@ -185,6 +185,7 @@ def test_every_option_but_those_of_the_terminal_is_a_keyword_of_the_library() ->
         "otel",
         "progress",
         "quiet",
+        "ray",
         "report",
         "workers",
     }
