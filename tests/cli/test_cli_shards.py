@@ -157,7 +157,6 @@ def test_a_folder_whose_shards_have_only_batches_is_read_by_every_command(tmp_pa
     assert report.stdout == "results.report.html\n"
     assert merged.returncode == 75
     assert "missing: 3 rows (1-3)" in merged.stderr
-    assert "llmbatch status results" in merged.stderr
 
 
 def test_merging_tells_which_rows_are_missing(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:

@@ -21,7 +21,16 @@ from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.merge import Merge, missing_rows, parts_of
 from llmbatch.outputs.open import open_output
-from llmbatch.outputs.parts import create_folder, has_parts, is_folder, list_parts, output_of_parts, part_path
+from llmbatch.outputs.parts import (
+    create_folder,
+    has_parts,
+    has_shards,
+    is_folder,
+    list_parts,
+    list_shards,
+    output_of_parts,
+    part_path,
+)
 from llmbatch.storage.filesystem import Filesystem
 from llmbatch.storage.finished_rows import FinishedRows
 
@@ -98,6 +107,21 @@ def test_a_part_that_stands_twice_is_told(folder: Path) -> None:
 
     with pytest.raises(OutputError, match="part 1/2 stands here twice, also as"):
         list_parts(folder)
+
+
+def test_shards_without_a_line_have_begun_all_the_same(tmp_path: Path, folder: Path) -> None:
+    """Their sidecars say so, as while their batches run; there is nothing to merge then."""
+    (folder / ".part-00002-of-00003.jsonl.status.json").write_text("")
+    (folder / ".part-00001-of-00002.jsonl.status.json").write_text("")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".part-00002-of-00003.jsonl.status.json").write_text("")
+
+    assert [str(part.shard) for part in list_shards(folder)] == ["1/2", "2/2", "2/3"]
+    assert has_shards(tmp_path / "begun")
+    assert not has_shards(tmp_path / "missing")
+    with pytest.raises(OutputError, match="no shard has a line yet, so there is nothing to merge") as caught:
+        parts_of([str(tmp_path / "begun")])
+    assert caught.value.hint == f"what they wait for: llmbatch status {tmp_path / 'begun'}"
 
 
 def test_a_folder_is_made_once(tmp_path: Path) -> None:
