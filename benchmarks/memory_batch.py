@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from memory_large import peak_of
 
 SCENARIO = """
 description = "batches that end at once"
@@ -41,16 +42,6 @@ class Measured:
     peak_mb: float
     exit_code: int
     lines: int
-
-
-def peak_of(words: Sequence[str], log: Path) -> tuple[float, int]:
-    """Run *words*; the peak resident memory in MB, and the exit code."""
-    with log.open("w") as errors:
-        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
-    return usage.ru_maxrss / unit, process.returncode
 
 
 def measure(folder: Path, rows: int) -> Measured:

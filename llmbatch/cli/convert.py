@@ -26,7 +26,7 @@ from llmbatch.outputs.writer import LineWriter
 from llmbatch.providers.structured.checked import CheckedProvider
 from llmbatch.runner.costs import Costs
 from llmbatch.runs.batches.money import BatchMoney
-from llmbatch.runs.batches.names import is_kin, job_name
+from llmbatch.runs.batches.names import is_sibling, job_name
 from llmbatch.runs.batches.rows import BatchProvider, BatchRow, InputRows, bind
 from llmbatch.runs.batches.start import job_of
 from llmbatch.runs.convert.plan import SHAPES, BatchShape, FilePlan, plan_files
@@ -226,7 +226,7 @@ async def _from_results(settings: Settings, asked: ConvertArguments) -> int:
         first = _first_row(cast("BatchProvider", provider), source)
         files = [survey(path, shape) for path in asked.results]
         own = job_of(source, first, output_path)
-        moved = (job for file in files for job in file.rows if is_kin(job, own))  # the output may be elsewhere now
+        moved = (job for file in files for job in file.rows if is_sibling(job, own))  # the output may be elsewhere now
         jobs = frozenset({_job(source, first), own, *moved})
         _check_jobs(files, jobs, shape)
         output = open_output(output_path, input_path=name, overwrite=settings.overwrite)

@@ -13,7 +13,7 @@ from llmbatch.cli.terminal import print_note
 from llmbatch.core.errors import InputError, UsageError
 from llmbatch.display.format import plural
 from llmbatch.display.merged_status import write_merged_status
-from llmbatch.outputs.merge import Merge, missing_rows, parts_of
+from llmbatch.outputs.merge import Merge, missing_rows, nothing_to_merge, parts_of
 
 __all__ = ["merge"]
 
@@ -48,6 +48,8 @@ def merge(
     with Merge(parts, target, overwrite=overwrite) as joined:
         source = input_path if input_path is not None else _recorded(parts)
         missing, count = _missing(joined, source, input_format)
+        if count and not len(joined.finished):
+            raise nothing_to_merge(paths)
         joined.write()
         waiting = len(joined.deferred())
     rows = joined.finished

@@ -18,8 +18,7 @@ from typing import Final
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed
 from llmbatch.inputs.format_names import InputFormat, format_by_name
-from llmbatch.inputs.rows import EXCERPT_CHARS, PROMPT_MEMBERS
-from llmbatch.inputs.shape import NAMING_MEMBERS
+from llmbatch.inputs.rows import EXCERPT_CHARS, NAMING_MEMBERS, PROMPT_MEMBERS
 
 __all__ = ["MOST_MALFORMED", "binary_format", "other_format", "unsendable"]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EXCERPT_CHARS",
     "MAX_LINE_BYTES",
+    "NAMING_MEMBERS",
     "PROMPT_MEMBERS",
     "line_digest",
     "members_of",
@@ -35,7 +36,9 @@ MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 EXCERPT_CHARS: Final = 300
 """How much of a malformed line is kept, to tell what format it is of."""
 
-_NAMING_MEMBERS = ("id", "custom_id", "key", "row_id")
+NAMING_MEMBERS: Final = ("id", "custom_id", "key", "row_id")
+"""Members that name a row, the first one that is there."""
+
 PROMPT_MEMBERS: Final = ("prompt", "messages", "input", "body", "params", "instruction")
 _NOTHING = "the row has no prompt, messages, input, body or params with anything in it"
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -198,11 +201,11 @@ def _is_of_messages(text: str) -> bool:
 
 
 def _take_name(number: int, members: dict[str, str]) -> str:
-    if members.keys().isdisjoint(_NAMING_MEMBERS):
+    if members.keys().isdisjoint(NAMING_MEMBERS):
         return _unnamed(number)
     # Remove all id members: none of them is ever a request parameter, whichever of them named the row.
     name = other = ""
-    for member in _NAMING_MEMBERS:
+    for member in NAMING_MEMBERS:
         source = members.pop(member, "null")
         if source == "null" or name:
             continue
@@ -222,7 +225,7 @@ def _no_json(number: int, value: object, code: str, message: str) -> Malformed:
         described = repr(value)
     except Exception:  # noqa: BLE001 - a user's __repr__ may raise anything, and one row must not end the run
         described = type(value).__qualname__
-    names = {member: dumps(name) for member in _NAMING_MEMBERS if _is_name(name := _member(value, member))}
+    names = {member: dumps(name) for member in NAMING_MEMBERS if _is_name(name := _member(value, member))}
     id_json = _take_name(number, names)
     return Malformed(number, line_digest(described.encode(errors="backslashreplace")), id_json, code, message)
 

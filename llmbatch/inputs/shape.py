@@ -14,12 +14,10 @@ from typing import Final
 from llmbatch.core.errors import InputError, MalformedRowError, UsageError
 from llmbatch.core.raw_json import RawJsonError, dumps, one_line, parse, split_array, split_object
 from llmbatch.core.rows import Malformed, Row
+from llmbatch.inputs.rows import NAMING_MEMBERS
 from llmbatch.inputs.template import Template, read_template
 
-__all__ = ["NAMING_MEMBERS", "PASSED", "RowShape", "Shaper", "name_of"]
-
-NAMING_MEMBERS: Final = ("id", "custom_id", "key", "row_id")
-"""Members that name a row, the first one that is there."""
+__all__ = ["PASSED", "RowShape", "Shaper", "name_of"]
 
 _PASSED: Final = (
     "model system metadata temperature top_p top_k max_tokens max_completion_tokens max_output_tokens stop seed tools "

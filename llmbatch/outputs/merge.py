@@ -21,7 +21,7 @@ from llmbatch.storage.atomic_replace import replace_file
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, Filesystem, write_error
 from llmbatch.storage.finished_rows import FinishedRows
 
-__all__ = ["Merge", "missing_rows", "parts_of"]
+__all__ = ["Merge", "missing_rows", "nothing_to_merge", "parts_of"]
 
 _BLOCK_BYTES: Final = 1024 * 1024
 
@@ -38,8 +38,7 @@ def parts_of(paths: Sequence[str]) -> list[Path]:
         if path.is_dir():
             if not has_parts(path):
                 if has_shards(path):
-                    hint = f"what they wait for: llmbatch status {shlex.quote(named)}"
-                    raise OutputError(f"{named}: no shard has a line yet, so there is nothing to merge", hint=hint)
+                    raise nothing_to_merge([named])
                 hint = "name the folder that runs of shards have written to (-o)"
                 raise OutputError(f"{named}: has no parts, such as part-00001-of-00008.jsonl", hint=hint)
             found += (part.path for part in list_parts(path))
@@ -48,6 +47,12 @@ def parts_of(paths: Sequence[str]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def nothing_to_merge(paths: Sequence[str]) -> OutputError:
+    """The error where no part of *paths* has a line yet, as while batches run."""
+    hint = f"what they wait for: llmbatch status {shlex.quote(paths[0])}"
+    return OutputError(f"{paths[0]}: no shard has a line yet, so there is nothing to merge", hint=hint)
 
 
 class Merge:

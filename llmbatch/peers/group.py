@@ -33,6 +33,9 @@ _MOST_SHARERS = 6
 _LEAST_LONGEST = 5.0
 """Shortest longest wait, in seconds."""
 
+_LARGE_FLEET = 64
+"""Processes from which on the waits between probes are longer."""
+
 
 class Answer(NamedTuple):
     """The board's answer to a message: of a circuit's verb, or the number that ``book`` and ``claim`` return."""
@@ -77,10 +80,6 @@ class Booking(Protocol):
         ...
 
 
-_MANY = 64
-"""Processes from which on a group waits longer between probes."""
-
-
 @dataclass(frozen=True, slots=True)
 class _LastNews:
     news: CircuitNews
@@ -101,9 +100,9 @@ def probe_share(members: int) -> float:
     """Wait between probes that *members* processes (at least two) share, as a share of the outage's time so far.
 
     A few know within 4 s that an outage of a minute is over: a second lost is lost by all of them, and one probe more
-    is one for all. Of a large fleet each recovery is a rush of calls, so it asks at most fifteen times in that minute.
+    is one for all. The recovery of a large fleet is a rush of calls, so it probes some fifteen times in that minute.
     """
-    return 1 / 16 if members < _MANY else 0.4
+    return 1 / 16 if members < _LARGE_FLEET else 0.4
 
 
 class Group:

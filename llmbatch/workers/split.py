@@ -8,7 +8,7 @@ from typing import Final
 
 from llmbatch.core.errors import UsageError
 
-__all__ = ["Purse", "Restarts", "split_cost", "split_number", "split_rate"]
+__all__ = ["CostBudget", "Restarts", "split_cost", "split_number", "split_rate"]
 
 _CENT_OF_A_CENT: Final = Decimal("0.000001")
 
@@ -42,7 +42,7 @@ def split_cost(left: Decimal, count: int) -> list[Decimal]:
     return [max(Decimal(0), each)] * count
 
 
-class Purse:
+class CostBudget:
     """US$ *left* that are dealt out to runs of shards, by their numbers: all together never spend more than that."""
 
     def __init__(self, left: Decimal) -> None:
@@ -51,21 +51,21 @@ class Purse:
         """What each running shard may spend in all, and what each other has spent."""
 
     def __repr__(self) -> str:
-        return f"<Purse with US$ {self.free:f} of {self._left:f}>"
+        return f"<CostBudget with US$ {self.free:f} of {self._left:f}>"
 
     @property
     def free(self) -> Decimal:
         """What was not dealt out, or came back."""
         return max(Decimal(0), self._left - sum(self._held.values(), Decimal(0)))
 
-    def deal(self, number: int, spent: Decimal, count: int) -> Decimal:
+    def grant(self, number: int, spent: Decimal, count: int) -> Decimal:
         """What shard *number*, which has *spent* so much, may spend in all: an equal part of *count* on top."""
         self._held.pop(number, None)
         self._held[number] = spent
         self._held[number] += split_cost(self.free, count)[0]
         return self._held[number]
 
-    def take_back(self, number: int, spent: Decimal) -> None:
+    def settle(self, number: int, spent: Decimal) -> None:
         """Shard *number* has ended, and has *spent* so much in all."""
         self._held[number] = spent
 

@@ -17,7 +17,7 @@ from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Board, 
 from llmbatch.runs.batches.chunks import ChunkBuilder, ChunkLimits
 from llmbatch.runs.batches.control_plane import ControlPlane
 from llmbatch.runs.batches.meaning import meaning_of, whole_batch_refused
-from llmbatch.runs.batches.names import Label, custom_id, is_kin, job_name, read_custom_id, read_label, route_name
+from llmbatch.runs.batches.names import Label, custom_id, is_sibling, job_name, read_custom_id, read_label, route_name
 from llmbatch.runs.batches.queue import Queue, stated_limit
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 from llmbatch.runs.batches.validation import blames_rows
@@ -85,8 +85,8 @@ def test_the_job_follows_from_what_is_sent_and_the_outputs_name() -> None:
     job = job_name(**given_)
 
     assert job == job_name(**given_)
-    assert is_kin(job, job_name(**given_, folder="elsewhere"))
-    assert not is_kin(job, job_name(**{**given_, "output": "other"}))
+    assert is_sibling(job, job_name(**given_, folder="elsewhere"))
+    assert not is_sibling(job, job_name(**{**given_, "output": "other"}))
     assert len({job, *(job_name(**{**given_, name: "other"}) for name in given_)}) == 1 + len(given_)
     assert route_name("chat", "a") != route_name("responses", "a")
 

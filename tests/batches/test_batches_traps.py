@@ -224,15 +224,21 @@ def test_a_lost_create_that_no_listing_shows_in_time_is_told() -> None:
     assert told(world, "may be paid for twice")
 
 
-def test_a_hidden_batch_without_labels_and_journal_is_looked_for_and_paid_once() -> None:
-    """Killed as it has created a batch, its journal deleted, the listing late: rows wait until the listing has it."""
-    rules = BatchRules(faults=(BatchFault("unlisted", batches=(1,), seconds=300.0),), rows_per_s=0.1)
-    world = World(100, endpoint="messages", rules=rules)
-    whole = World(100, endpoint="messages", rules=rules)
+def killed_at_a_create_that_is_unlisted(seconds: float, *, rows_per_s: float) -> World:
+    """Anthropic has no labels: killed as the batch was created, the journal deleted, listed after *seconds* only."""
+    fault = BatchFault("unlisted", batches=(1,), seconds=seconds)
+    rules = BatchRules(faults=(fault,), rows_per_s=rows_per_s)
+    world, whole = (World(100, endpoint="messages", rules=rules) for _ in range(2))
     whole.live()
     create = next(at for at, (_, name) in enumerate(whole.log, 1) if name == "POST /v1/messages/batches")
     assert world.live(kill_call=create) is None
     world.delete_journal()
+    return world
+
+
+def test_a_hidden_batch_without_labels_and_journal_is_looked_for_and_paid_once() -> None:
+    """Killed as it has created a batch, its journal deleted, the listing late: rows wait until the listing has it."""
+    world = killed_at_a_create_that_is_unlisted(300.0, rows_per_s=0.1)
 
     summary = world.live(detach=True)
 
@@ -246,13 +252,7 @@ def test_a_hidden_batch_without_labels_and_journal_is_looked_for_and_paid_once()
 
 def test_a_batch_that_was_hidden_too_long_is_told_as_paid_twice() -> None:
     """Without labels and journal nothing tells of it before; when it appears, the run says what may be paid twice."""
-    rules = BatchRules(faults=(BatchFault("unlisted", batches=(1,), seconds=5000.0),), rows_per_s=0.01)
-    world = World(100, endpoint="messages", rules=rules)
-    whole = World(100, endpoint="messages", rules=rules)
-    whole.live()
-    create = next(at for at, (_, name) in enumerate(whole.log, 1) if name == "POST /v1/messages/batches")
-    assert world.live(kill_call=create) is None
-    world.delete_journal()
+    world = killed_at_a_create_that_is_unlisted(5000.0, rows_per_s=0.01)
 
     summary = world.live()
 

@@ -155,8 +155,10 @@ def test_a_folder_whose_shards_have_only_batches_is_read_by_every_command(tmp_pa
     assert failed.stdout == "0 failed rows\n"
     assert "exported 0 of 3 rows (3 not finished)" in exported.stderr
     assert report.stdout == "results.report.html\n"
-    assert merged.returncode == 75
-    assert "missing: 3 rows (1-3)" in merged.stderr
+    assert merged.returncode == 2
+    assert "results: no shard has a line yet, so there is nothing to merge" in merged.stderr
+    assert "llmbatch status results" in merged.stderr
+    assert not (tmp_path / "all.jsonl").exists()
 
 
 def test_merging_tells_which_rows_are_missing(tmp_path: Path, twelve: Path, llmbatch_here: Run) -> None:

@@ -153,11 +153,16 @@ async def running(
             provider.began = time.monotonic()
             yield Fleet(provider, server, processes)
         finally:
-            for one in processes:
-                if one.process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        one.process.kill()
-                    await one.process.wait()
+            await kill_all(processes)
+
+
+async def kill_all(processes: list[Process]) -> None:
+    """Kill those that still run."""
+    for one in processes:
+        if one.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                one.process.kill()
+            await one.process.wait()
 
 
 async def failed(processes: list[Process]) -> str:

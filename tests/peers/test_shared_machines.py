@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from e2e_hostile import HostileServer
-from process_fleet import Fleet, Process, Provider, end_all, failed
+from process_fleet import Fleet, Process, Provider, end_all, failed, kill_all
 from store_server import StoreServer
 
 pytestmark = pytest.mark.slow  # half a minute of real time
@@ -70,11 +70,7 @@ async def three_machines(folder: Path, store: StoreServer) -> AsyncIterator[Flee
             provider.down = (BEGIN, END)
             yield Fleet(provider, server, processes)
         finally:
-            for one in processes:
-                if one.process.returncode is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        one.process.kill()
-                    await one.process.wait()
+            await kill_all(processes)
 
 
 async def test_every_row_has_one_line_whatever_fails(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbatch.core.errors import UsageError
-from llmbatch.workers.split import Purse, Restarts, split_cost, split_number, split_rate
+from llmbatch.workers.split import CostBudget, Restarts, split_cost, split_number, split_rate
 
 COUNTS = st.integers(1, 64)
 
@@ -73,25 +73,25 @@ def test_three_restarts_a_minute_are_allowed() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.decimals(0, 1, places=6), st.integers(1, 8)), max_size=60))
 def test_shards_never_spend_more_than_was_left(steps: list[tuple[int, Decimal, int]]) -> None:
     """Whatever each of them spends of what it was dealt, and however often it is given more."""
-    purse, spent = Purse(Decimal(10)), dict.fromkeys(range(6), Decimal(0))
+    budget, spent = CostBudget(Decimal(10)), dict.fromkeys(range(6), Decimal(0))
 
     for number, part, count in steps:
-        most = purse.deal(number, spent[number], count)
+        most = budget.grant(number, spent[number], count)
         assert most >= spent[number]
         spent[number] += (most - spent[number]) * part
-        purse.take_back(number, spent[number])
+        budget.settle(number, spent[number])
 
     assert sum(spent.values()) <= 10
-    assert purse.free == 10 - sum(spent.values())
+    assert budget.free == 10 - sum(spent.values())
 
 
 def test_what_runs_holds_its_part() -> None:
     """Until it is taken back."""
-    purse = Purse(Decimal(8))
+    budget = CostBudget(Decimal(8))
 
-    first, second = purse.deal(0, Decimal(0), 4), purse.deal(1, Decimal(0), 4)
-    purse.take_back(0, Decimal("0.5"))
+    first, second = budget.grant(0, Decimal(0), 4), budget.grant(1, Decimal(0), 4)
+    budget.settle(0, Decimal("0.5"))
 
     assert [first, second] == [Decimal(2), Decimal("1.5")]
-    assert purse.free == 6
-    assert purse.deal(0, Decimal("0.5"), 1) == Decimal("6.5")
+    assert budget.free == 6
+    assert budget.grant(0, Decimal("0.5"), 1) == Decimal("6.5")

@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import Literal
 
 from llmbatch.providers.batches.port import RemoteBatch
-from llmbatch.runs.batches.names import Label, is_kin, read_label
+from llmbatch.runs.batches.names import Label, is_sibling, read_label
 
 __all__ = ["AMBIGUOUS_SECONDS", "LOST_SECONDS", "Board", "Chunk", "ChunkState"]
 
@@ -143,10 +143,10 @@ class Board:
             for chunk in self.chunks
         )
 
-    def is_kin(self, remote: RemoteBatch) -> bool:
+    def is_sibling(self, remote: RemoteBatch) -> bool:
         """Whether the same command has made a listed batch in another folder."""
         label = read_label(remote.metadata, remote.file_name)
-        return label is not None and is_kin(label.job, self.job) and self.by_id(remote.id) is None
+        return label is not None and is_sibling(label.job, self.job) and self.by_id(remote.id) is None
 
     def see(self, listed: Iterable[RemoteBatch], account: str, now: float) -> Seen:
         """Take in a listing of *account*'s batches, which reached back to the oldest open chunk."""

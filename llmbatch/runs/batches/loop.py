@@ -15,9 +15,9 @@ from llmbatch.runs.batches.board import AMBIGUOUS_SECONDS, LOST_SECONDS, Chunk, 
 from llmbatch.runs.batches.claims import Claims
 from llmbatch.runs.batches.context import Account, BatchRun
 from llmbatch.runs.batches.ended import Endings
-from llmbatch.runs.batches.kin import tell_kin
 from llmbatch.runs.batches.names import read_label
 from llmbatch.runs.batches.queue import RUNNING
+from llmbatch.runs.batches.siblings import tell_siblings
 from llmbatch.runs.batches.submit import NotReconciled, Submitter
 from llmbatch.runs.batches.timing import Deadline, poll_interval
 
@@ -144,7 +144,7 @@ class BatchLoop:
                     one
                     async for one in account.api.batches(since)
                     if board.is_of_interest(one)
-                    or board.is_kin(one)
+                    or board.is_sibling(one)
                     or self._claims.is_wanted(account, one, is_first=is_first)
                 ]
                 found = {batch.input_file for batch in listed}
@@ -166,7 +166,7 @@ class BatchLoop:
             return
         run.plane_answered(account)
         if is_first and account.looks_since is None:
-            await tell_kin(run, account, listed)
+            await tell_siblings(run, account, listed)
         seen = board.see(listed, account.name, run.wall())
         self._tell_seen(account, seen)
         for file_id, name, created_at in orphans:
@@ -181,13 +181,13 @@ class BatchLoop:
             self._give_up(chunk)
         if is_first and account.looks_since is None:
             account.looks_since = run.wall()
-        if not account.is_reconciled and not self._looks_on(account):
+        if not account.is_reconciled and not self._may_still_appear(account):
             account.is_reconciled = True
             if is_first and all(chunk.is_ours_for_certain for chunk in board.open):
                 run.record.note("listed", job=board.job, account=account.name, at=round(run.wall(), 3))
         account.next_poll = run.now() + self._interval(account)
 
-    def _looks_on(self, account: Account) -> bool:
+    def _may_still_appear(self, account: Account) -> bool:
         """Whether batches may still appear: nothing but the listing can tell of those that an earlier run made."""
         run, since = self._run, account.looks_since
         if since is None or account.api.has_labels or not run.parts.had_runs:

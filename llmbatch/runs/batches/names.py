@@ -13,9 +13,9 @@ from hashlib import sha256
 
 from llmbatch.core.raw_json import dumps
 
-__all__ = ["Label", "RowName", "custom_id", "is_kin", "job_name", "read_custom_id", "read_label", "route_name"]
+__all__ = ["Label", "RowName", "custom_id", "is_sibling", "job_name", "read_custom_id", "read_label", "route_name"]
 
-_KIN_DIGITS = 5
+_COMMAND_DIGITS = 5
 _ID = re.compile(r"lb-([0-9a-f]{10})-([0-9]{1,11})-([0-9a-f]{8})").fullmatch
 _FILE = re.compile(r"llmbatch-([0-9a-f]{10})-([0-9]{1,11})-([0-9]{1,11})-g([0-9]{1,6})\.jsonl").fullmatch
 
@@ -73,14 +73,14 @@ class Label:
 
 def job_name(*, base_url: str, endpoint: str, settings: str, first_hash: str, output: str, folder: str = "") -> str:
     """The job: 5 hexadecimal digits for what is sent where and the base name of the output, then 5 for its *folder*."""
-    kin = [base_url, endpoint, settings, first_hash, output]
-    digits = (sha256(dumps(text).encode(errors="surrogatepass")).hexdigest() for text in (kin, [*kin, folder]))
-    return "".join(one[:_KIN_DIGITS] for one in digits)
+    command = [base_url, endpoint, settings, first_hash, output]
+    digits = (sha256(dumps(text).encode(errors="surrogatepass")).hexdigest() for text in (command, [*command, folder]))
+    return "".join(one[:_COMMAND_DIGITS] for one in digits)
 
 
-def is_kin(job: str, other: str) -> bool:
+def is_sibling(job: str, other: str) -> bool:
     """Whether two jobs differ in the folder of their outputs only."""
-    return job != other and job[:_KIN_DIGITS] == other[:_KIN_DIGITS]
+    return job != other and job[:_COMMAND_DIGITS] == other[:_COMMAND_DIGITS]
 
 
 def route_name(endpoint: str, model: str) -> str:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from llmbatch.runs.batches.board import Board, Chunk, ChunkState
-from llmbatch.runs.batches.names import Label, is_kin
+from llmbatch.runs.batches.names import Label, is_sibling
 from llmbatch.storage.batch_journal import BatchJournal
 
 __all__ = ["ChunkRecord"]
@@ -88,7 +88,7 @@ class ChunkRecord:
     def own_job(self, job: str) -> str:
         """*job*, or that of the journal where the output has been moved with it from another folder."""
         known = dict.fromkeys(str(record["job"]) for record in self._journal.read() if record.get("job"))
-        moved = [] if job in known else [one for one in known if is_kin(one, job)]
+        moved = [] if job in known else [one for one in known if is_sibling(one, job)]
         return moved[-1] if moved else job
 
     def board(self, job: str) -> Board:

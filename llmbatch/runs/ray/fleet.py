@@ -22,7 +22,7 @@ from llmbatch.core.events import Notice
 from llmbatch.runs.ray.worker import Heard, ShardJob, Sight
 from llmbatch.workers.messages import Ending, Failed, shifted
 from llmbatch.workers.news import STOPS_ALL, News
-from llmbatch.workers.split import Purse, Restarts
+from llmbatch.workers.split import CostBudget, Restarts
 
 __all__ = ["RayFleet"]
 
@@ -53,7 +53,7 @@ class _Place:
 class RayFleet:
     """Runs *jobs* in *workers* actors, which *make* makes. *news* takes what they tell; *ray* is the package.
 
-    *purse* has what they may spend, and *spent* says what shard *number* has. Canceling :meth:`run` ends the actors.
+    *budget* has what they may spend, and *spent* says what shard *number* has. Canceling :meth:`run` ends the actors.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class RayFleet:
         jobs: Sequence[ShardJob],
         news: News,
         *,
-        purse: Purse | None = None,
+        budget: CostBudget | None = None,
         spent: Callable[[int], Decimal] = lambda number: Decimal(0),
     ) -> None:
         self._ray = ray
         self._make = make
         self._jobs = list(jobs)
         self._news = news
-        self._purse = purse
+        self._budget = budget
         self._spent = spent
         self._waiting = deque(range(len(jobs)))
         self._short: deque[int] = deque()
@@ -169,15 +169,15 @@ class RayFleet:
             return None
         if self._waiting:
             return self._waiting.popleft()
-        if self._short and self._purse is not None and self._purse.free > 0:
+        if self._short and self._budget is not None and self._budget.free > 0:
             return self._short.popleft()
         return None
 
     def _settle(self, number: int, ending: Ending) -> None:
         """A shard has ended: take back what it has not spent, and decide whether others may begin."""
         code, summary = ending.exit_code, ending.summary
-        if self._purse is not None:
-            self._purse.take_back(number, self._spent(number))
+        if self._budget is not None:
+            self._budget.settle(number, self._spent(number))
             if code == 4 and summary is not None and summary.this_run_success + summary.this_run_failed:
                 self._short.append(number)
         if code in STOPS_ALL and self._stopped is None:
@@ -215,9 +215,9 @@ class RayFleet:
         """Run shard *number* on an actor; None if that was killed meanwhile."""
         run_id = f"{number}-{next(self._run_numbers)}"
         job = self._jobs[number]
-        if self._purse is not None:
+        if self._budget is not None:
             takers = min(len(self._places), 1 + len(self._waiting) + len(self._short) + self._running)
-            most = self._purse.deal(number, self._spent(number), takers)
+            most = self._budget.grant(number, self._spent(number), takers)
             job = replace(job, keywords={**job.keywords, "max_cost": most})
         if not await self._ask(place, "start", run_id, job):
             return None

@@ -12,7 +12,7 @@ from typing import Any, Final, Unpack
 from llmbatch.core.errors import StoppedError, UsageError
 from llmbatch.core.events import CallEnded, Event
 from llmbatch.core.rows import Result
-from llmbatch.inputs.shape import NAMING_MEMBERS
+from llmbatch.inputs.rows import NAMING_MEMBERS
 from llmbatch.peers.local import Hub
 from llmbatch.runs.batch_runner import BatchRunner
 from llmbatch.runs.keyword_types import Keywords

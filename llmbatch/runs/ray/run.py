@@ -36,7 +36,7 @@ from llmbatch.runs.split_run import SplitRunner
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.workers.messages import Ending
 from llmbatch.workers.news import News
-from llmbatch.workers.split import Purse, split_number, split_rate
+from llmbatch.workers.split import CostBudget, split_number, split_rate
 
 __all__ = ["RayRun"]
 
@@ -145,7 +145,7 @@ class RayRun:
             self.workers,
             jobs,
             news,
-            purse=None if files.left_usd is None else Purse(files.left_usd),
+            budget=None if files.left_usd is None else CostBudget(files.left_usd),
             spent=lambda number: spent_on(str(folder / part_name(jobs[number].shard)), FILESYSTEM),
         )
         try:

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from llmbatch.providers.batches.port import ControlError, RemoteBatch
 from llmbatch.runs.batches.context import Account, BatchRun
 
-__all__ = ["tell_kin"]
+__all__ = ["tell_siblings"]
 
-_MOST_KIN = 5
+_MOST_SIBLINGS = 5
 """Batches that are looked at, at most."""
 
 
-async def tell_kin(run: BatchRun, account: Account, listed: Sequence[RemoteBatch]) -> None:
+async def tell_siblings(run: BatchRun, account: Account, listed: Sequence[RemoteBatch]) -> None:
     """Tell of such a batch among those *listed*, unless all were collected, or the user ignores them."""
-    kin = {remote.id: remote for remote in listed if run.board.is_kin(remote) and remote.id not in run.record.ignored}
-    for remote in list(kin.values())[:_MOST_KIN]:
+    siblings = {
+        remote.id: remote for remote in listed if run.board.is_sibling(remote) and remote.id not in run.record.ignored
+    }
+    for remote in list(siblings.values())[:_MOST_SIBLINGS]:
         try:
             if remote.is_ended and await account.api.was_deleted(remote):
                 continue  # it was collected
