@@ -48,7 +48,7 @@ async def conclude_parts(
     failure = None if worst is None else worst.failure
     if error is None and failure is not None:
         error = _error_of(failure.message, failure.hint, failure.exit_code)
-    reason = "interrupted: requests in flight may finish" if code >= 128 else "finished"
+    reason = "interrupted" if code >= 128 else "finished"
     if code == 75:
         reason = f"{plural(waiting, 'row')} deferred"
     if worst is not None and worst.summary is not None and worst.summary.stopped_reason:

@@ -71,5 +71,5 @@ class RunnerControls:
         With *now*, at once. The exit code is 128 + *signal*, or 130. May be called from any thread.
         """
         exit_code = 128 + signal if signal is not None else 130
-        reason = "stopped at once" if now else "interrupted: requests in flight may finish"
+        reason = "stopped at once" if now else "interrupted"
         self._runs.stop(exit_code, reason, now=now)
