@@ -16,7 +16,7 @@ from llmbatch.control.protocol import Answer, Command
 from llmbatch.control.server import ControlServer
 from llmbatch.control.unix_socket import HAS_SOCKETS
 from llmbatch.core.errors import UsageError
-from llmbatch.core.events import Event, RunStarted
+from llmbatch.core.events import ROW_EVENTS, Event, RunStarted
 from llmbatch.display import Display, KeysDisplay
 from llmbatch.display.format import plural
 from llmbatch.outputs.deferred import control_path
@@ -83,6 +83,8 @@ class LiveControl:
     ) -> None:
         """Control *runner*; *drain* does what a first Ctrl-C does, *say* tells people."""
         self._runner, self._stats, self._drain, self._say = runner, stats, drain, say
+
+    skips = ROW_EVENTS
 
     def observe(self, event: Event) -> None:
         """Listen once the run has begun. Where that cannot be done it goes on without."""

@@ -28,7 +28,7 @@ from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
 from llmbatch.cli.terminal import print_error, print_note, print_out
 from llmbatch.core.errors import LlmbatchError, OutputError, WriteError
-from llmbatch.core.events import Event, Notice, Observer, RunStarted
+from llmbatch.core.events import ROW_EVENTS, Event, Notice, Observer, RunStarted
 from llmbatch.display import make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
@@ -164,7 +164,7 @@ async def _run_rows(
         teller = StatusTeller(output, stats, display, file=status_file, as_json=is_json)
         stack.enter_context(tell_on_signal(teller.tell))
         sent = _requests_today(Path(output)) if settings.rpd and output != "-" else (0, math.inf)
-        tell_start = _once_started(lambda event: tell(event))
+        tell_start = _StartTeller(lambda event: tell(event))
         runner = build_runner(settings, [*observers, live, tell_start], telemetry, requests_today=sent)
 
         def say(text: str, level: NoticeLevel = "warning", hint: str = "") -> None:
@@ -202,14 +202,17 @@ async def _run_rows(
         )
 
 
-def _once_started(tell: Callable[[RunStarted], None]) -> Callable[[Event], None]:
+class _StartTeller:
     """An observer that calls *tell* at the start of the run."""
 
-    def observe(event: Event) -> None:
-        if isinstance(event, RunStarted):
-            tell(event)
+    skips = ROW_EVENTS
 
-    return observe
+    def __init__(self, tell: Callable[[RunStarted], None]) -> None:
+        self._tell = tell
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._tell(event)
 
 
 def _requests_today(output: Path) -> tuple[int, float]:

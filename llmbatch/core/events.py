@@ -15,6 +15,7 @@ from llmbatch.core.calls import LimitKind, Verdict, record
 from llmbatch.core.rows import Status
 
 __all__ = [
+    "ROW_EVENTS",
     "CallEnded",
     "CallSent",
     "CircuitChanged",
@@ -353,10 +354,15 @@ Event = (
 )
 
 
+ROW_EVENTS: frozenset[type[Event]] = frozenset({CallSent, CallEnded, RowFinished})
+"""The events that every row has."""
+
+
 class Observer(Protocol):
     """Receives the events of a run, on the event loop: return quickly.
 
-    One that raises is not called any more in that run; the exception is logged, and the run goes on.
+    One that raises is not called any more in that run; the exception is logged, and the run goes on. One with an
+    attribute ``skips``, a set of kinds of events such as :data:`ROW_EVENTS`, is not called for these.
     """
 
     def observe(self, event: Event) -> None:

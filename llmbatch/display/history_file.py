@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import CallEnded, CallSent, Event, RowFinished, RunEnded, RunStarted
+from llmbatch.core.events import ROW_EVENTS, CallEnded, Event, RunEnded, RunStarted
 from llmbatch.display.status_file import replace_sidecar
 from llmbatch.display.ticker import RunClock, Ticker
 from llmbatch.outputs.deferred import history_path
@@ -45,6 +45,9 @@ class HistoryFile:
     Nothing is written before ``RunStarted``, when the run has its lock. *command* is what to type to run it again.
     """
 
+    skips = ROW_EVENTS - {CallEnded}
+    """The statistics have them, and are sampled; of calls, failures are examples."""
+
     def __init__(
         self,
         output: Path | None,
@@ -68,9 +71,8 @@ class HistoryFile:
 
     def observe(self, event: Event) -> None:
         """Take one event; those that end an outage or the run are written down at once."""
-        kind = type(event)
-        if kind is CallSent or kind is RowFinished or (type(event) is CallEnded and event.verdict == "success"):
-            return  # the events of every row, which are sampled
+        if type(event) is CallEnded and event.verdict == "success":
+            return
         wall = self._wall()
         if isinstance(event, RunStarted):
             with self._lock:

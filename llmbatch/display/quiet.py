@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self, TextIO
 
-from llmbatch.core.events import Event, Notice
+from llmbatch.core.events import ROW_EVENTS, Event, Notice
 from llmbatch.display.format import shown
 from llmbatch.display.safe_stream import write_line
 from llmbatch.report.stats import RunStats
@@ -18,6 +18,8 @@ __all__ = ["NoDisplay", "QuietDisplay"]
 
 class NoDisplay:
     """Shows nothing but what is asked for."""
+
+    skips = ROW_EVENTS
 
     def __init__(self, stream: TextIO | None = None, *, verbose: int = 0, stats: RunStats | None = None) -> None:
         self._stream = stream

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import CallEnded, CallSent, Event, RowFinished, RunEnded, RunStarted
+from llmbatch.core.events import ROW_EVENTS, Event, RunEnded, RunStarted
 from llmbatch.core.raw_json import JSON, parse
 from llmbatch.display.format import waits_for
 from llmbatch.display.ticker import RunClock, Ticker
@@ -89,6 +89,7 @@ class StatusFile:
         self._journal = Journal()
         self._command = command
         self._is_fed = stats is not None
+        self.skips = ROW_EVENTS if self._is_fed else frozenset()
         self._stats = RunStats() if stats is None else stats
         self._wall = clock
         self._started = clock()
@@ -102,9 +103,8 @@ class StatusFile:
         """Take one event; the last one of a run is written down at once."""
         if not self._is_fed:
             self._stats.observe(event)
-        kind = type(event)
-        if kind is CallSent or kind is CallEnded or kind is RowFinished:
-            return  # the events of every row, which the statistics have
+        if type(event) in ROW_EVENTS:
+            return  # the statistics have them
         if isinstance(event, RunStarted):
             self._input_format = event.input_format
             self._carry_on(event)

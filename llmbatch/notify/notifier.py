@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-from llmbatch.core.events import CircuitChanged, Event, RunEnded
+from llmbatch.core.events import ROW_EVENTS, CircuitChanged, Event, RunEnded
 from llmbatch.notify.announce import Announcement, Announcer
 from llmbatch.notify.command import TIME_LIMIT_S, run_shell
 from llmbatch.report.words import shown
@@ -53,8 +53,10 @@ class Notifier:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
+    skips = ROW_EVENTS
+
     def observe(self, event: Event) -> None:
-        """Take one event; most cost one comparison."""
+        """Take one event."""
         if isinstance(event, CircuitChanged | RunEnded):
             self._add(self._announcer.observe(event, self._wall()))
             self._set_timer()

@@ -28,10 +28,12 @@ from llmbatch.providers.formats.parameters import PARAMETERS, echoed_metadata
 from llmbatch.providers.formats.ping import LIMITS, ping_body
 from llmbatch.providers.formats.row_kind import ParsedRow, parse_kind
 from llmbatch.providers.local_files import LocalFiles
+from llmbatch.providers.model_use import ModelUse
+from llmbatch.providers.plain_rows import PlainRows
 from llmbatch.providers.resolve import ProviderSettings, Resolver, Target
 from llmbatch.providers.tier_routes import FLEX_VALUE, TierRoutes
 
-__all__ = ["HttpProvider", "ModelUse"]
+__all__ = ["HttpProvider"]
 
 _USUAL_OUTPUT_TOKENS = 256
 """Estimated output tokens of an answer without a limit."""
@@ -57,31 +59,6 @@ _SIZING = frozenset({*LIMITS, *_SEVERAL})
 
 _NO_LIMIT_DIGITS = 9
 """Digits from which a token limit is ignored."""
-
-
-class ModelUse:
-    """How many rows name their own model (``own``), and how many take the run's (``run``)."""
-
-    def __init__(self) -> None:
-        self.own = self.run = self._last = 0
-
-    def reset(self) -> None:
-        """Count from zero."""
-        self.own = self.run = self._last = 0
-
-    def add(self, number: int, *, is_own: bool) -> None:
-        """Count the row, unless it is seen again in a later pass."""
-        if number > self._last:
-            self._last = number
-            self.own += is_own
-            self.run += not is_own
-
-    def unused(self, model: str | None) -> str:
-        """A warning that *model*, the run's, is used for no row, since each names its own; else empty."""
-        if not model or self.run or not self.own:
-            return ""
-        rows = "1 row names its" if self.own == 1 else f"{self.own:,} rows name their"
-        return f"{rows} own model; {model} (-m) is used for 0"
 
 
 class HttpProvider:
@@ -120,6 +97,8 @@ class HttpProvider:
         self._settings_of_batch = (_digest(shape), _digest({**endpoint, **shape}))
         self._tiers = TierRoutes(connection.tiers, warn=warn) if connection.tiers else None
         self._files = LocalFiles(connection.allow_files, are_of_server=connection.server_files)
+        is_usual = self._asker is None and self._tiers is None and not self._is_raw
+        self._plain = PlainRows(takes_messages=self._system is None) if is_usual else None
         self.models = ModelUse()
 
     @classmethod
@@ -164,6 +143,9 @@ class HttpProvider:
             MalformedRowError: the row can be no request.
             UsageError: the row needs a key, model or provider that is not there.
         """
+        if self._plain is not None and (known := self._plain.find(row.fields)) is not None:
+            self.models.add(row.number, is_own=known.has_model)
+            return known.routes
         kind, target = self._resolve(row)
         return (target.route,) if self._tiers is None else self._tiers.routes(kind, target)
 
@@ -174,6 +156,8 @@ class HttpProvider:
             MalformedRowError: the row can be no request.
             UsageError: the row needs a key, model or provider that is not there.
         """
+        if self._plain is not None and (known := self._plain.find(row.fields)) is not None:
+            return known.request(row.fields[known.source])
         kind, target = self._resolve(row)
         self._resolved = None
         if self._asker is not None:
@@ -199,7 +183,7 @@ class HttpProvider:
         most, answers = (0 if target.endpoint == "embeddings" else None), 1
         if not _SIZING.isdisjoint(members):
             most, answers = _max_output_tokens(members, target.endpoint), _answers(members)
-        return Request(
+        request = Request(
             target.route if self._tiers is None else route,
             target.url,
             target.headers,
@@ -210,6 +194,9 @@ class HttpProvider:
             most,
             answers,
         )
+        if self._plain is not None and kind.body is None:
+            self._plain.learn(row.fields, request, has_model=kind.model is not None)
+        return request
 
     def _compose(self, row: Row, kind: ParsedRow, target: Target) -> dict[str, str]:
         """The members of the request for a row that is no batch row.
@@ -321,6 +308,8 @@ class HttpProvider:
         if _is_stream(reply) and request.endpoint in _KNOW_STREAM and len(self._streaming) < _MOST_STREAMING:
             # Every endpoint that has the parameter takes it, but not every server knows it: only those that need it.
             self._streaming.add(request.url)
+            if self._plain is not None:
+                self._plain.forget()
         outcome = self.judge(request, reply)
         if outcome.verdict == "success":
             # While much remains, now and then is enough.

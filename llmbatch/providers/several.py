@@ -14,7 +14,8 @@ from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.raw_json import parse
 from llmbatch.core.rows import Row
 from llmbatch.core.secrets import Mask
-from llmbatch.providers.http_provider import HttpProvider, ModelUse
+from llmbatch.providers.http_provider import HttpProvider
+from llmbatch.providers.model_use import ModelUse
 from llmbatch.providers.resolve import Target
 from llmbatch.providers.tier_routes import TIERS
 

@@ -70,6 +70,8 @@ class Engine:
         self._sink = sink
         self._options = options
         self._observers = list(observers)
+        self._observers_of: dict[type[Event], list[Observer]] = {}
+        """Those that do not skip events of a kind."""
         self._call_observers = call_observers(self._observers)
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         self._scheduler = Scheduler(
@@ -113,14 +115,20 @@ class Engine:
 
     def emit(self, event: Event) -> None:
         """Pass *event* to the observers; one that raises is removed, with a warning."""
-        for observer in self._observers:
+        kind = type(event)
+        for observer in self._observers_of.get(kind) or self._find_observers(kind):
             try:
                 observer.observe(event)
             except Exception as error:  # noqa: BLE001 - an observer cannot fail a run
                 self._mute(observer, error)
 
+    def _find_observers(self, kind: type[Event]) -> list[Observer]:
+        found = self._observers_of[kind] = [one for one in self._observers if kind not in getattr(one, "skips", ())]
+        return found
+
     def _mute(self, observer: Observer, error: Exception) -> None:
         self._observers = [other for other in self._observers if other is not observer]
+        self._observers_of.clear()
         self._call_observers = call_observers(self._observers)
         name = observer.name if isinstance(observer, FunctionObserver) else type(observer).__name__
         _log.warning("the observer %s raised and is not called any more in this run", name, exc_info=error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from llmbatch.classify.safe_text import shorten
-from llmbatch.core.events import CircuitChanged, Event, Notice, OutageEnded
+from llmbatch.core.events import ROW_EVENTS, CircuitChanged, Event, Notice, OutageEnded
 
 __all__ = ["LoggingObserver"]
 
@@ -24,6 +24,8 @@ class LoggingObserver:
 
     Each failed probe is logged at level debug. Records have the attributes ``route`` and ``retry_after`` (seconds).
     """
+
+    skips = ROW_EVENTS
 
     def observe(self, event: Event) -> None:
         """Log *event*, if it is of these kinds."""
