@@ -21,7 +21,7 @@ from llmbatch.providers.structured.load import load_schema
 
 
 class NoTransport:
-    async def post(self, request: Request, *, timeout: float) -> Reply:  # noqa: ASYNC109
+    async def post(self, request: Request, *, timeout: float) -> Reply:
         body = b'data: {"choices":[{"delta":{"content":"yes"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
         return Reply(200, {"content-type": "text/event-stream"}, body)
 
@@ -158,9 +158,9 @@ def test_a_prompt_that_is_found_in_the_request_elsewhere_is_not_learned_from() -
 async def test_rows_are_composed_anew_once_their_server_is_known_to_stream() -> None:
     """A server that streams unasked gets ``stream: false`` with all later requests, also of rows of a known kind."""
     of = provider()
-    for _ in range(2):
-        route = of.routes(row_of({"prompt": "one"}))[0]
-        request = of.request(row_of({"prompt": "one"}), route)
+    route = of.routes(row_of({"prompt": "zero"}))[0]
+    of.request(row_of({"prompt": "zero"}), route)
+    request = of.request(row_of({"prompt": "one"}), route)
     await of.call(request, None, timeout=1.0)
 
     later = of.request(row_of({"prompt": "two"}), route)
