@@ -93,16 +93,19 @@ def _read_choice(document: dict[str, JSON], text_of: _TextOf) -> ParsedAnswer | 
     if choice.get("error"):
         return BadBody("error_in_200", "a success status with an error inside", {"error": choice["error"]})
     finish = _string(choice.get("finish_reason"))
-    broken = _broken_off(finish) or _broken_off(_string(choice.get("native_finish_reason")))
-    if broken is not None:
-        return broken
+    if finish not in _GOOD_ENDS or "native_finish_reason" in choice:
+        broken = _broken_off(finish) or _broken_off(_string(choice.get("native_finish_reason")))
+        if broken is not None:
+            return broken
     text = text_of(choice, finish)
     if isinstance(text, BadBody):
         return text
     usage = read_usage(document.get("usage"))
-    if not text and not _says_something(choice.get("message")) and _is_usual_end(finish) and _made_nothing(usage):
-        return BadBody("empty_answer", "an answer without text and without tokens")
     message = choice.get("message")
+    if text and isinstance(message, dict) and message.get("content") is text:
+        return ParsedAnswer(text, usage, finish)
+    if not text and not _says_something(message) and _is_usual_end(finish) and _made_nothing(usage):
+        return BadBody("empty_answer", "an answer without text and without tokens")
     if text_of is _chat_text and isinstance(message, dict) and _is_refused(message):
         return ParsedAnswer(text, usage, finish, is_refusal=True)
     return ParsedAnswer(text, usage, finish, is_empty=not text and not _has_content(message))

@@ -25,12 +25,16 @@ def safe_body(text: str, mask: Masker) -> str | None:
     return one_line(masked)
 
 
+_ID_NAMES = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray")
+_ID_HEADERS = frozenset(_ID_NAMES)
 _usual_id = re.compile("[!-~]{1,200}").fullmatch
 
 
 def request_id(headers: Mapping[str, str], mask: Masker) -> str | None:
     """The id that the provider gave to the answer, masked; None if it gave none."""
-    for name in ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "cf-ray"):
+    if _ID_HEADERS.isdisjoint(headers):
+        return None
+    for name in _ID_NAMES:
         value = headers.get(name)
         if value:
             value = mask(value)

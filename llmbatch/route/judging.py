@@ -43,19 +43,20 @@ class Judging(RouteBase):
     # Successes.
 
     def _note_success(self, call: Call, now: float) -> None:
-        self.history.answered = True
-        self.history.slow.clear()
-        if self.history.refusals:
-            self.history.refusals.prove(call.sent_at)
-        self.history.failing.clear()
-        throttled = self.history.throttled
+        history, permit = self.history, call.permit
+        history.answered = True
+        history.slow.clear()
+        if history.refusals:
+            history.refusals.prove(call.sent_at)
+        history.failing.clear()
+        throttled = history.throttled
         if throttled:
             for row in [row for row, label in throttled.items() if label == self.label]:
                 del throttled[row]
         self.recent.succeeded_at = now
         self.checks.note_success()
         self._unreached = None
-        serial = call.permit.serial
+        serial = permit.serial
         self.throttle.prove(serial)
         if call.kind == "row":
             seconds = now - call.sent_at
@@ -63,13 +64,13 @@ class Judging(RouteBase):
             self.recent.note_latency(seconds)
             if call.fresh:
                 self._usual.add(0)
-            self.evidence.succeeded(call.row, call.permit.serial, probe=call.permit.probe)
+            self.evidence.succeeded(call.row, serial, probe=permit.probe)
             trust = self.trust
             if trust.pings or trust.proven_by_ping or trust.jumps or trust.false_opening:
                 self.trust = Trust()
         else:
             self.limit.on_success(serial)
-            if not call.permit.probe:
+            if not permit.probe:
                 self.evidence.check_passed(serial)
 
     def _prove(self, serial: int, now: float) -> list[Decision]:

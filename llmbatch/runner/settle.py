@@ -76,52 +76,50 @@ class Settler:
         *cost*: of the call, US$; None if unknown. *at_risk*: what a call without an answer may have cost.
         """
         run, route, pending = self._run, attempt.route, attempt.pending
-        state = route.state
+        state, call, verdict = route.state, attempt.call, outcome.verdict
         limit = state.limit.value
-        usage = outcome.usage
+        usage, permit, seconds = outcome.usage, call.permit, now - call.sent_at
         run.emit(
             CallEnded(
                 now,
                 state.label,
                 0 if pending is None else pending.row.number,
-                attempt.call.probe,
-                outcome.verdict,
+                permit.probe,
+                verdict,
                 outcome.code,
                 outcome.message,
                 outcome.status,
-                now - attempt.call.sent_at,
+                seconds,
                 0 if usage is None else usage.input_tokens,
                 0 if usage is None else usage.output_tokens,
-                attempt.call.serial,
+                permit.serial,
                 cost,
                 at_risk,
             )
         )
-        if outcome.verdict == "local":
+        if verdict == "local":
             self._machine_failed(outcome, now)
         elif run.machine.since is not None:
             run.machine.works()
         if pending is not None:
-            pending.latency = now - attempt.call.sent_at
-            if cost is None and outcome.verdict == "success":
+            pending.latency = seconds
+            if cost is None and verdict == "success":
                 cost = _UNKNOWN
             if cost is not None:
                 pending.cost = cost if pending.cost is None else pending.cost + cost
             pending.last = outcome
             if outcome.retry_after is not None:
                 pending.not_before = now + outcome.retry_after
-            if outcome.verdict != "success" and (
-                attempt.call.probe or outcome.verdict == "local" or outcome.is_withheld
-            ):
+            if verdict != "success" and (permit.probe or verdict == "local" or outcome.is_withheld):
                 pending.attempts -= 1
-                pending.probes += attempt.call.probe
-        if outcome.verdict == "throttled":
+                pending.probes += permit.probe
+        if verdict == "throttled":
             state.note_cover(is_covered=outcome.lacks_capacity and run.routing.is_covered(route))
         if outcome.lacks_capacity and route.backups:
             # Rows that it has no room for go to the next route until it has regained its pace.
             route.ramps_to = max(route.ramps_to, limit)
         run.peers.settling(attempt)
-        decisions = state.settle(attempt.call, outcome, now)
+        decisions = state.settle(call, outcome, now)
         self.apply(route, decisions, now, pending, lacks_capacity=outcome.lacks_capacity)
         run.peers.settled(attempt, outcome, now)
         if state.limit.value != limit:

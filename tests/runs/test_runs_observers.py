@@ -13,7 +13,7 @@ import pytest
 
 from llmbatch import BatchRunner, Event, UsageError, run_job
 from llmbatch.core.call_details import CallDetails
-from llmbatch.core.events import CallEnded, Notice, RunEnded, RunStarted
+from llmbatch.core.events import ROW_EVENTS, CallEnded, Notice, RunEnded, RunStarted
 from llmbatch.sim.virtual import run_virtual
 
 
@@ -92,6 +92,25 @@ async def test_run_job_checks_its_observers_too() -> None:
     anything: Any = None
     with pytest.raises(UsageError, match="neither a function"):
         await run_job(anything, anything, anything, observers=[anything])
+
+
+async def test_an_observer_is_not_called_for_the_events_that_it_skips() -> None:
+    """Also not once another observer has raised, and the list of observers is another."""
+
+    class Skipping(Watcher):
+        skips = ROW_EVENTS
+
+    class Clumsy(Watcher):
+        def observe(self, event: Event) -> None:
+            if isinstance(event, RunStarted):
+                raise RuntimeError("oops")
+
+    watcher, skipping = Watcher(), Skipping()
+
+    await BatchRunner(echo, observers=[skipping, Clumsy(), watcher]).map(range(3))
+
+    assert [event for event in watcher.events if type(event) not in ROW_EVENTS] == skipping.events
+    assert sum(type(event) in ROW_EVENTS for event in watcher.events) == 9
 
 
 async def test_an_observer_that_raises_was_muted_unheard(caplog: pytest.LogCaptureFixture) -> None:
