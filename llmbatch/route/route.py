@@ -221,10 +221,11 @@ class RouteState(Sharing):
         if _all_lack_money(record.last for record in held.values()):
             return list(self._stop_alone(next(iter(held.values())).last, now))
         is_slow = self.is_silent and self._are_slow(held.values())
-        few = rows_left < self._policy.failure_threshold
-        if is_slow and len(self.history.slow) >= self._policy.failure_threshold:
+        most = self._policy.failure_threshold
+        few = rows_left < most
+        if is_slow and len(self.history.slow) >= most:
             few = False  # the smallest request may pass meanwhile
-        if self.history.fail_together(self._policy.failure_threshold):
+        if self.history.fail_together(most):
             few = False  # of all tenants together, there are many
             refused = [
                 record.last for record in held.values() if record.last.verdict in ("rejected", "account_refused")
@@ -232,10 +233,12 @@ class RouteState(Sharing):
             if not self.history.ever and len(refused) == len(held):
                 return list(self._stop_alone(refused[0], now))
         is_lost = self._unreached is not None and not self.is_reached
-        if is_lost or (not few and not all(record.proven for record in held.values())):
+        unproven = [row for row, record in held.items() if not record.proven]
+        are_odd = len(unproven) < most and not is_slow and not self.is_tenant  # among rows that failed before
+        if is_lost or (unproven and not few and not are_odd):
             was = self.circuit.phase
             return list(self._moved(was, self._open("timeouts" if is_slow else "last rows", now)))
-        self.evidence.few.update(held if few else ())
+        self.evidence.few.update(held if few else unproven)
         return self._send_alone(held, now)
 
     def judge_throttled(self, now: float, rows_left: int) -> list[Decision]:

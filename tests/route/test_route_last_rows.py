@@ -77,6 +77,33 @@ def test_many_last_rows_that_failed_while_others_passed_are_judged_alone() -> No
     assert story.route.is_closed
 
 
+def test_one_row_that_failed_for_the_first_time_does_not_hold_up_many_that_failed_before() -> None:
+    """They would wait for three minutes, and be probed one by one. As many as the threshold would be an outage."""
+    story = Story(failure_threshold=3)
+    story.quiet()
+    for row in range(1, 7):
+        story.call(row, FAILED)
+        story.call(100 + row, GOOD)
+    held(story, 8)
+
+    decisions = story.route.judge_alone(story.now, 8)
+
+    assert sorted(decision.row for decision in decisions if isinstance(decision, RetryAt | Fail)) == list(range(1, 9))
+    assert story.route.evidence.few == {7, 8}
+
+
+def test_as_many_rows_as_the_threshold_that_failed_for_the_first_time_open_the_circuit() -> None:
+    """Whatever the others met before."""
+    story = Story(failure_threshold=3)
+    story.quiet()
+    for row in range(1, 7):
+        story.call(row, FAILED)
+        story.call(100 + row, GOOD)
+    held(story, 9)
+
+    assert story.route.judge_alone(story.now, 9) == [CircuitMoved("closed", "open")]
+
+
 def test_the_wait_of_a_row_alone_grows_with_its_failures() -> None:
     """And the last answer's own wait is kept."""
     story = Story(max_attempts=6)
