@@ -90,6 +90,11 @@ def run(tmp_path: Path) -> Run:
     return start
 
 
+def _count_lines(path: Path) -> int:
+    """Whole lines of a file that is being written."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -157,7 +162,7 @@ async def test_killed_server_that_comes_back_costs_no_row(
     servers = [await _serve(port)]
 
     async def kill_and_restart() -> None:
-        while len(_lines(tmp_path / "prompts.results.jsonl")) < 40:
+        while _count_lines(tmp_path / "prompts.results.jsonl") < 40:
             await asyncio.sleep(0.02)
         servers[0].kill()
         await servers[0].wait()
