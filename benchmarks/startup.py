@@ -1,8 +1,8 @@
 """What starting costs: processor time, wall time and peak memory of short commands, each a whole process.
 
-`llmbatch --help`, one row through the simulated provider, one over HTTP to a server in this process, and the imports
-that a library's user feels, beside an empty interpreter, the HTTP client's own import, and what is installed of the extra
-`clients`. In turns; medians.
+`llmbatch --help`, one row through the simulated provider, one over HTTP to a server in this process, and the
+imports that a library's user feels, beside an empty interpreter, the HTTP client's own import, and what is
+installed of the extra `clients`. In turns; medians.
 
 Bias: files are in memory, bytecode is compiled: the first start after an installation takes longer.
 
