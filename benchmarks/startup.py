@@ -1,7 +1,8 @@
 """What starting costs: processor time, wall time and peak memory of short commands, each a whole process.
 
-`llmbatch --help`, one row through the simulated provider, and the imports that a library's user feels, beside an empty
-interpreter, the HTTP client's own import, and what is installed of the extra `clients`. In turns; medians.
+`llmbatch --help`, one row through the simulated provider, one over HTTP to a server in this process, and the
+imports that a library's user feels, beside an empty interpreter, the HTTP client's own import, and what is
+installed of the extra `clients`. In turns; medians.
 
 Bias: files are in memory, bytecode is compiled: the first start after an installation takes longer.
 
@@ -11,6 +12,7 @@ Bias: files are in memory, bytecode is compiled: the first start after an instal
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -19,9 +21,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROW = '{"prompt":"hi","model":"sim/steady"}\n'
@@ -33,11 +37,47 @@ COMMANDS = {
     "a BatchRunner": ["-c", LIBRARY],
     "llmbatch --help": ["-m", "llmbatch", "--help"],
     "llmbatch run, one row": ["-m", "llmbatch", "run", "row.jsonl", "-o", "out.jsonl", "--overwrite", "-q"],
+    "one row over HTTP": [*("-m", "llmbatch", "run", "plain.jsonl", "-o", "out.jsonl", "--overwrite", "-q", "-m", "m")],
     "import aiohttp": ["-c", "import aiohttp"],
     "import openai": ["-c", "import openai"],
     "import litellm": ["-c", "import litellm"],
 }
 SHOWN_IMPORTS = 25
+ANSWER = json.dumps(
+    {
+        "id": "x",
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+    }
+).encode()
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers any request at once."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(ANSWER)))
+        self.end_headers()
+        self.wfile.write(ANSWER)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[str]:
+    """The base URL of a server on a thread of this process."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
 
 
 @dataclass(frozen=True)
@@ -54,7 +94,7 @@ def commands() -> dict[str, list[str]]:
         package = words[1].removeprefix("import ") if words[1].startswith("import ") else "llmbatch"
         return importlib.util.find_spec(package.split(".")[0]) is not None
 
-    return {name: words for name, words in COMMANDS.items() if is_there(words)}
+    return {name: list(words) for name, words in COMMANDS.items() if is_there(words)}
 
 
 def run(words: list[str], folder: Path) -> Measured:
@@ -87,19 +127,22 @@ def main(words: Sequence[str] | None = None) -> int:
     given = parser.parse_args(words)
     if not 1 <= given.rounds <= 1000:
         parser.error("--rounds must be 1 to 1000")
-    measured: dict[str, list[Measured]] = {name: [] for name in commands()}
-    with tempfile.TemporaryDirectory(prefix="startup-") as name:
+    chosen = commands()
+    measured: dict[str, list[Measured]] = {name: [] for name in chosen}
+    with tempfile.TemporaryDirectory(prefix="startup-") as name, serving() as url:
+        chosen["one row over HTTP"] += ["--base-url", url]
         folder = Path(name)
         (folder / "row.jsonl").write_text(ROW)
+        (folder / "plain.jsonl").write_text('{"prompt":"hi"}\n')
         if given.imports:
             show_imports(folder)
             return 0
         for command, told in measured.items():
-            run(COMMANDS[command], folder)  # to have its bytecode
+            run(chosen[command], folder)  # to have its bytecode
             told.clear()
         for _ in range(given.rounds):
             for command, told in measured.items():
-                told.append(run(COMMANDS[command], folder))
+                told.append(run(chosen[command], folder))
     if given.json:
         given.json.write_text(json.dumps({name: [asdict(one) for one in told] for name, told in measured.items()}))
     from rich.console import Console

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llmbatch.classify.patterns import LONG_QUOTA_WORDS, MONEY_CODES, NO_QUOTA_WORDS
 from llmbatch.classify.retry_after import error_details
@@ -129,6 +128,8 @@ def day_in_message(now: datetime, message: str) -> datetime | None:
 
 def midnight_in_california(now: datetime, message: str) -> datetime:
     """The next midnight in California, where Google's days of quota begin."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
     zone: tzinfo
     try:
         zone = ZoneInfo("America/Los_Angeles")

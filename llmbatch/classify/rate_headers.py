@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from llmbatch.classify.retry_after import answered_at, reset_seconds
-from llmbatch.core.calls import LimitKind, RateLimit
+from llmbatch.core.calls import LimitKind, RateLimit, record
 
 __all__ = ["REPORTED", "ReportedLimits", "read_rate_limits"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReportedLimits:
     """What one provider reports with good answers, for the documentation. ``trap``: what is easily misread."""
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from llmbatch.core.raw_json import JSON
 
@@ -109,6 +108,8 @@ def _seconds(text: str, scale: float) -> float | None:
 def _http_date(text: str) -> datetime | None:
     if not 12 <= len(text) <= 64 or ":" not in text:
         return None
+    from email.utils import parsedate_to_datetime  # few answers have a date
+
     try:
         date = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

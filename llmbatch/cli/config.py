@@ -9,12 +9,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbatch.cli.terminal import shown
+from llmbatch.core.calls import record
 from llmbatch.core.errors import UsageError
 from llmbatch.core.raw_json import JSON
 from llmbatch.runner.command_options import OPTIONS
@@ -40,7 +39,7 @@ def is_secret_name(name: str) -> bool:
     return _secret.fullmatch(name.replace("-", "_")) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Config:
     """What a file says: settings by option, its ``[params]``, and its ``[pools]``."""
 
@@ -55,6 +54,8 @@ def read_config(path: Path, content: bytes | None = None) -> Config:
     Raises:
         UsageError: the file cannot be read, or says something that is not allowed.
     """
+    import tomllib  # a run without such a file needs none of it
+
     where = shown(path)
     try:
         text = (path.read_bytes() if content is None else content).decode()

@@ -9,12 +9,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmbatch import __version__
 from llmbatch.cli.settings import Settings
 from llmbatch.cli.terminal import print_note, tell_note
+from llmbatch.core.calls import record
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import Notice, Observer
 from llmbatch.report.stats import RunStats
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Telemetry", "send_telemetry", "serve_metrics"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Telemetry:
     """OpenTelemetry's providers; None where nothing is sent."""
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from llmbatch.cli.settings import Settings, output_of
 from llmbatch.cli.terminal import tell_note
 from llmbatch.core.headers import header_variables
 from llmbatch.display.summary import how_to_go_on
-from llmbatch.notify.announce import Announcer
-from llmbatch.notify.notifier import Notifier
 from llmbatch.providers.catalog import PROVIDERS
 from llmbatch.report.stats import RunStats
+
+if TYPE_CHECKING:
+    from llmbatch.notify.notifier import Notifier
 
 __all__ = ["make_notifier", "without_keys"]
 
@@ -25,6 +27,9 @@ def make_notifier(settings: Settings, stats: RunStats, *, command: str) -> Notif
     """The notifier of a run, of which *stats* are fed first; None without ``--notify``."""
     if settings.notify is None:
         return None
+    from llmbatch.notify.announce import Announcer
+    from llmbatch.notify.notifier import Notifier
+
     output = output_of(settings)
 
     def go_on(exit_code: int | None) -> str:

@@ -11,7 +11,7 @@ from llmbatch.cli.run import command_again, conclude, write_report_of
 from llmbatch.cli.settings import Settings, target_of
 from llmbatch.cli.signals import stop_on_signals
 from llmbatch.core.errors import LlmbatchError, UsageError
-from llmbatch.display.status_read import refuse_moved_run
+from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.report.summary import Summary
 from llmbatch.runs.event_loop import run_in_loop
 from llmbatch.runs.ray.cluster import LOCAL

@@ -15,14 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
 from llmbatch.cli.live import LiveControl, keys_in_terminal
 from llmbatch.cli.local_config import LOCAL_CONFIG
 from llmbatch.cli.make_runner import build_runner
 from llmbatch.cli.monitoring import send_telemetry, serve_metrics
 from llmbatch.cli.notify import make_notifier
-from llmbatch.cli.report import check_report_target, write_report
 from llmbatch.cli.settings import Settings, output_of, target_of
 from llmbatch.cli.signals import stop_on_signals, tell_on_signal
 from llmbatch.cli.tell_status import StatusTeller
@@ -32,14 +31,17 @@ from llmbatch.core.events import ROW_EVENTS, Event, Notice, Observer, RunStarted
 from llmbatch.display import make_display
 from llmbatch.display.format import local_time
 from llmbatch.display.history_file import HistoryFile, read_history
+from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.display.status_file import StatusFile
-from llmbatch.display.status_read import read_status, refuse_moved_run
 from llmbatch.display.summary import failed_rows_command, how_to_go_on, print_summary
-from llmbatch.notify.notifier import Notifier
 from llmbatch.pace.daily import DAY
 from llmbatch.report.stats import RunStats, Summary
 from llmbatch.report.words import plural
 from llmbatch.runs.event_loop import raise_file_limit, run_in_loop
+
+if TYPE_CHECKING:
+    from llmbatch.cli.dashboard import DashboardOfRun, NoticeLevel
+    from llmbatch.notify.notifier import Notifier
 
 __all__ = ["command_again", "conclude", "run", "run_once", "write_report_of"]
 
@@ -75,6 +77,8 @@ def run(settings: Settings) -> int:
     command = command_again(sys.argv[1:])
     stats = RunStats()  # one fold for all displays
     if settings.report is not None:
+        from llmbatch.cli.report import check_report_target
+
         check_report_target(settings.report, output, input_path=settings.input)
     try:
         summary = run_in_loop(run_once(settings, output, command, stats))
@@ -99,6 +103,8 @@ def write_report_of(settings: Settings, output: str) -> None:
     """Write the page of ``--report``. What goes wrong there is told, and changes nothing of the run."""
     if settings.report is None:
         return
+    from llmbatch.cli.report import write_report
+
     try:
         write_report(settings.report, output)
     except LlmbatchError as error:
@@ -114,6 +120,8 @@ def _refuse_to_empty(output: str) -> None:
     Raises:
         OutputError: *output* is a file that is not one of ours.
     """
+    from llmbatch.display.status_read import read_status
+
     try:
         if Path(output).exists():
             read_status(output)
@@ -158,6 +166,8 @@ async def _run_rows(
             history = HistoryFile(path, command=command, stats=stats, afresh=settings.overwrite)
             observers.append(stack.enter_context(history))
             if settings.dashboard is not None:
+                from llmbatch.cli.dashboard import DashboardOfRun
+
                 dashboard = stack.enter_context(DashboardOfRun(settings, path, command, stats, history))
         live = LiveControl(output)
         is_json = kind == "json" and not settings.quiet

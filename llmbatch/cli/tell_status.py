@@ -14,7 +14,6 @@ from llmbatch.core.errors import LlmbatchError
 from llmbatch.core.raw_json import JSON
 from llmbatch.display import Display
 from llmbatch.display.plain import progress_text
-from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile
 from llmbatch.report.iso_time import to_iso
 from llmbatch.report.stats import RunStats
@@ -49,6 +48,8 @@ class StatusTeller:
         self._display.show(text)
 
     def _text(self) -> str:
+        from llmbatch.display.status import read_status, render
+
         if self._file is None or self._stats.started is None:
             snapshot = self._stats.snapshot()
             return self._json(snapshot.to_json()) if self._as_json else progress_text(snapshot)

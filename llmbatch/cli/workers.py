@@ -26,7 +26,7 @@ from llmbatch.cli.workers_control import WorkersControl
 from llmbatch.core.errors import InputError, LlmbatchError, OutputError, UsageError
 from llmbatch.core.events import Event, RunEnded
 from llmbatch.core.shards import Shard
-from llmbatch.display.status_read import refuse_moved_run
+from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.outputs.parts import is_folder, part_name, parts_beside
 from llmbatch.peers.unix import BoardServer
 from llmbatch.report.fold import FoldedStats

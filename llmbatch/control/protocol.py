@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from llmbatch.core.calls import record
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 
 __all__ = [
@@ -32,7 +33,7 @@ _MOST_VALUES = 20
 _MOST_CHARACTERS = 2000
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Command:
     """A command; ``values``: those of ``set``, by name, as typed."""
 
@@ -40,7 +41,7 @@ class Command:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """What the run says to a command. ``ok``: it was carried out; else ``hint`` says what to do."""
 

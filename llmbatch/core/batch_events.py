@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
+
+from llmbatch.core.calls import record
 
 __all__ = ["BatchCancelled", "BatchCollected", "BatchEvent", "BatchLost", "BatchMoved", "BatchSubmitted"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchSubmitted:
     """A batch was created, or one of an earlier run was found. Rows *first* to *last* hold its ``rows``."""
 
@@ -25,7 +26,7 @@ class BatchSubmitted:
     """When the provider made it, in Unix seconds; None: it does not say."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchMoved:
     """The provider reports another status, or more finished rows (``done`` of ``rows``; None: it does not say)."""
 
@@ -38,7 +39,7 @@ class BatchMoved:
     """When it ended, in Unix seconds; None: it has not, or the provider does not say."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchCollected:
     """All results of a batch are in the output.
 
@@ -58,7 +59,7 @@ class BatchCollected:
     saved_usd: Decimal | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchCancelled:
     """A batch is being canceled. ``reason``: why."""
 
@@ -67,7 +68,7 @@ class BatchCancelled:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BatchLost:
     """A batch is given up, and its rows are sent again: they may be paid for twice, ``at_risk_usd`` at most.
 

@@ -6,7 +6,6 @@ computed from events (:mod:`llmbatch.report.stats`). ``at`` is the event loop's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, Protocol, final
 
@@ -44,7 +43,7 @@ __all__ = [
 CircuitState = Literal["closed", "open", "half_open"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunStarted:
     """The run begins. ``done_success`` and ``done_failed`` count the output lines of earlier runs."""
 
@@ -70,7 +69,7 @@ class RunStarted:
     """The format that the user has named for the input (``--input-format``); None: as its name says."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Progress:
     """Progress of reading: ``rows`` read, and the ``fraction`` of the input's bytes, 0 to 1 (None for a stream)."""
 
@@ -125,7 +124,7 @@ class CallEnded:
     """``batch``: a line of a batch's results, which has no latency."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RetryPlanned:
     """A row will be resent after ``delay`` seconds."""
 
@@ -136,7 +135,7 @@ class RetryPlanned:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RowParked:
     """A row was deferred. ``avoided``: it would otherwise have been sent now. ``retry_after`` is in seconds."""
 
@@ -148,7 +147,7 @@ class RowParked:
     avoided: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RowMoved:
     """A waiting row goes to another route: ``route`` takes none now, and ``to`` does."""
 
@@ -158,7 +157,7 @@ class RowMoved:
     to: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RowsRequeued:
     """Parked rows of a route are queued again."""
 
@@ -190,7 +189,7 @@ class RowFinished:
     is_repaired: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CircuitChanged:
     """A circuit changed its state. ``retry_after``: seconds until the next probe, 0 when closed."""
 
@@ -202,7 +201,7 @@ class CircuitChanged:
     retry_after: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutageStarted:
     """A probe confirmed that a circuit opened because of an outage. ``since``: when it opened, on the clock of ``at``.
 
@@ -219,7 +218,7 @@ class OutageStarted:
     """Another route to which its rows go meanwhile; empty: they wait."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutageEnded:
     """The outage that began at ``since`` ended after ``seconds``."""
 
@@ -229,7 +228,7 @@ class OutageEnded:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LimitChanged:
     """The concurrency limit of a route changed: by throttling, by a ramp, or by latency."""
 
@@ -241,7 +240,7 @@ class LimitChanged:
     ``ceiling``."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LimitLearned:
     """The provider told a rate limit of ``route``: ``limit`` of ``kind`` in ``window_s`` seconds (None: unknown).
 
@@ -257,7 +256,7 @@ class LimitLearned:
     """Where: in the headers of good answers, or in the words of a refusal."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Throttled:
     """Nothing is sent to ``route`` for ``pause`` seconds: the provider throttles, or a rate limit is kept before."""
 
@@ -271,7 +270,7 @@ class Throttled:
     """Whether calls were refused; False where ``code`` is the name of a rate limit that is kept before they are."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Notice:
     """A message for the user: a local fault, a key that may have been revoked."""
 
@@ -281,14 +280,14 @@ class Notice:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunPaused:
     """A user has paused the run: no call begins before :class:`RunResumed`. Those in flight end as usual."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunResumed:
     """The run goes on after a pause of ``seconds``."""
 
@@ -296,7 +295,7 @@ class RunResumed:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OptionChanged:
     """A user has changed an option of the run: ``old`` and ``new`` are its values in words, such as ``40``.
 
@@ -310,7 +309,7 @@ class OptionChanged:
     own_limits: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunStopping:
     """The run stops and takes no new rows. ``reason`` is a phrase for humans."""
 
@@ -318,7 +317,7 @@ class RunStopping:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RunEnded:
     """The run has ended; the last event. ``exit_code``: of the process. ``deferred``: number of deferred rows."""
 

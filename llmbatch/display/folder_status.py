@@ -12,7 +12,7 @@ from typing import Literal
 
 from llmbatch.core.raw_json import JSON, RawJsonError, parse
 from llmbatch.core.shards import Shard
-from llmbatch.display.status_file import read_sidecar
+from llmbatch.display.status_file import integer, mapping, read_sidecar, text
 from llmbatch.display.status_report import Deferred, PartsState, StatusReport
 from llmbatch.outputs.deferred import deferred_path
 from llmbatch.outputs.parts import Part, list_shards
@@ -23,7 +23,7 @@ from llmbatch.report.output_lines import OutputLines
 from llmbatch.storage.filesystem import FILESYSTEM
 from llmbatch.storage.sidecar import open_sidecar
 
-__all__ = ["folder_total", "integer", "mapping", "parked_now", "read_deferred", "read_folder", "text"]
+__all__ = ["folder_total", "parked_now", "read_deferred", "read_folder"]
 
 _LONGEST_REASON = 200
 """Characters of the reason of a deferred row."""
@@ -236,21 +236,6 @@ def parked_now(run: dict[str, JSON], updated: float | None) -> Deferred:
             waits.append(wait)
     at = None if updated is None or not waits else to_iso(updated + min(waits))
     return Deferred(integer(run.get("parked")) or 0, at, reasons=reasons)
-
-
-def mapping(value: JSON) -> dict[str, JSON]:
-    """*value* if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def integer(value: JSON) -> int | None:
-    """*value* if it is an integer."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def text(value: JSON) -> str | None:
-    """*value* if it is text."""
-    return value if isinstance(value, str) else None
 
 
 def _items(value: JSON) -> list[JSON]:

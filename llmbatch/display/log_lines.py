@@ -5,10 +5,10 @@ Messages of providers and files are made safe to show here, so that no display c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from llmbatch.core.batch_events import BatchCancelled, BatchCollected, BatchMoved, BatchSubmitted
+from llmbatch.core.calls import record
 from llmbatch.core.events import (
     CallEnded,
     CircuitChanged,
@@ -37,7 +37,7 @@ _MOST_THROTTLINGS = 64
 """Routes and codes whose first 429 is shown; a run may have thousands of routes."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LogLine:
     """One line for people, safe to show."""
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmbatch.core.events import RunEnded, RunStarted
-from llmbatch.display.folder_status import text
-from llmbatch.display.status_file import read_sidecar, replace_sidecar, working_directory
+from llmbatch.display.status_file import read_sidecar, replace_sidecar, text, working_directory
 from llmbatch.outputs.deferred import status_path
 from llmbatch.report.iso_time import to_iso
 from llmbatch.report.journal import Journal

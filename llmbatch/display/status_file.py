@@ -27,7 +27,17 @@ from llmbatch.report.stats import RunStats
 from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC
 from llmbatch.storage.sidecar import open_sidecar
 
-__all__ = ["StatusFile", "agrees", "read_sidecar", "replace_sidecar", "status_path", "working_directory"]
+__all__ = [
+    "StatusFile",
+    "agrees",
+    "integer",
+    "mapping",
+    "read_sidecar",
+    "replace_sidecar",
+    "status_path",
+    "text",
+    "working_directory",
+]
 
 _HEARTBEAT_S = 10.0
 _MOST_SIDECAR_BYTES = 1 << 20
@@ -45,6 +55,21 @@ def read_sidecar(output: Path) -> dict[str, JSON]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def mapping(value: JSON) -> dict[str, JSON]:
+    """*value* if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def integer(value: JSON) -> int | None:
+    """*value* if it is an integer."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def text(value: JSON) -> str | None:
+    """*value* if it is text."""
+    return value if isinstance(value, str) else None
 
 
 def agrees(sidecar: dict[str, JSON], success: int, failed: int | None = None) -> bool:

@@ -8,31 +8,25 @@ is touched for an instant and given back.
 from __future__ import annotations
 
 import os
-import time
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.raw_json import JSON
-from llmbatch.display.folder_status import integer, mapping, parked_now, read_deferred, read_folder, text
+from llmbatch.display.folder_status import parked_now, read_deferred, read_folder
 from llmbatch.display.format import shown
-from llmbatch.display.status_file import agrees, read_sidecar
+from llmbatch.display.status_file import agrees, integer, mapping, read_sidecar, text
 from llmbatch.display.status_report import StatusReport
 from llmbatch.outputs.joined import OpenResults, files_of, open_file
 from llmbatch.outputs.lines import read_lines
-from llmbatch.outputs.lock import holds_lock
 from llmbatch.outputs.parts import has_parts, has_shards, parts_beside
 from llmbatch.report.iso_time import from_iso
 from llmbatch.report.journal import Journal
 from llmbatch.report.output_lines import OutputLines
 from llmbatch.report.row_spread import RowSpread
-from llmbatch.storage.filesystem import FILESYSTEM, O_CLOEXEC, O_NONBLOCK
+from llmbatch.storage.filesystem import FILESYSTEM
 
-__all__ = ["is_running", "open_for_reading", "read_status", "refuse_moved_run", "status_of"]
-
-_ALIVE_S = 60.0
-"""A sidecar that was not renewed for so long, six of its heartbeats, is no sign of life."""
+__all__ = ["is_running", "open_for_reading", "read_status", "status_of"]
 
 
 def read_status(output: str | Path, *, spread: RowSpread | None = None) -> StatusReport:
@@ -128,44 +122,6 @@ def status_of(
         tiers=lines.tiers.top(),
         routes=lines.routes,
     )
-
-
-def refuse_moved_run(output: str | Path, *, wall: float | None = None) -> None:
-    """Refuse to begin afresh at *output* while another run still writes the file that was there before.
-
-    Its lock went with the file when that was renamed; its sidecar stayed.
-
-    Raises:
-        OutputError: there is such a run.
-    """
-    path = Path(output)
-    sidecar = read_sidecar(path)
-    pid = integer(sidecar.get("pid"))
-    run = mapping(sidecar.get("run"))
-    if pid is None or pid == os.getpid() or not run or integer(run.get("exit_code")) is not None:
-        return
-    try:
-        age = (time.time() if wall is None else wall) - datetime.fromisoformat(str(sidecar.get("updated"))).timestamp()
-    except (ValueError, OverflowError):
-        return
-    if age > _ALIVE_S or not holds_lock(pid) or _is_taken(path):
-        return
-    raise OutputError(
-        f"{output}: another run (pid {pid}) writes the file that had this name; it was renamed or deleted",
-        hint="wait for that run to stop, which gives the file its name back, or write to another file (-o)",
-    )
-
-
-def _is_taken(path: Path) -> bool:
-    """Whether a run holds the file that is at *path* now: then opening it says so."""
-    try:
-        descriptor = FILESYSTEM.open(str(path), os.O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    except (OSError, ValueError):
-        return False
-    try:
-        return FILESYSTEM.is_locked(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def open_for_reading(output: Path) -> OpenResults:

@@ -12,10 +12,8 @@ from typing import Final, Literal, Protocol
 from llmbatch.core.errors import InputError
 from llmbatch.core.raw_json import dumps
 from llmbatch.core.rows import Malformed, Row
-from llmbatch.inputs.csv_records import csv_records
 from llmbatch.inputs.decode import Unterminated, split_lines, text_lines, text_pieces
 from llmbatch.inputs.format_names import InputFormat
-from llmbatch.inputs.json_array import json_records
 from llmbatch.inputs.rows import members_of, parse_line, parse_record
 from llmbatch.inputs.shape import RowShape, Shaper
 from llmbatch.inputs.splitter import LongLine
@@ -101,6 +99,8 @@ class _Json:
     def records(
         self, blocks: Iterator[bytes] | Iterator[bytes | None], name: str, *, from_start: bool = True
     ) -> Iterator[Sequence[bytes | LongLine] | None]:
+        from llmbatch.inputs.json_array import json_records
+
         return json_records(text_pieces(blocks, name), name)
 
     def parse(self, number: int, record: bytes) -> Row | Malformed | None:
@@ -120,6 +120,8 @@ class _Csv:
     def records(
         self, blocks: Iterator[bytes] | Iterator[bytes | None], name: str, *, from_start: bool = True
     ) -> Iterator[Sequence[bytes | LongLine] | None]:
+        from llmbatch.inputs.csv_records import csv_records
+
         pieces = text_pieces(blocks, name)
         check = self._shaper.check_columns
         return csv_records(pieces, name, delimiter=self._delimiter, check=lambda columns: check(columns, name))

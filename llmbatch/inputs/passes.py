@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from llmbatch.core.calls import record
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.splitter import LongLine
 from llmbatch.inputs.verify import compare, compare_line
@@ -13,7 +13,7 @@ from llmbatch.storage.finished_rows import FinishedRows, RowSet
 __all__ = ["FinishedInput", "Mark", "Passes"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Mark:
     """Position and hash of a row when it was read."""
 

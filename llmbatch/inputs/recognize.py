@@ -11,10 +11,10 @@ import csv
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
+from llmbatch.core.calls import record
 from llmbatch.core.errors import InputError
 from llmbatch.core.rows import Malformed
 from llmbatch.inputs.format_names import InputFormat, format_by_name
@@ -43,7 +43,7 @@ _PYTHON = 'python3 -c "{}"'
 _PANDAS = "import sys,pandas; pandas.{}(sys.argv[1]).to_json(sys.argv[2],orient='records',lines=True)"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class _Format:
     """A format that is not JSON Lines: ``input_format`` names it, or ``filter`` is a command that converts it."""
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import InputError, MalformedRowError, UsageError
 from llmbatch.core.raw_json import RawJsonError, dumps, one_line, parse, split_array, split_object
 from llmbatch.core.rows import Malformed, Row
 from llmbatch.inputs.rows import NAMING_MEMBERS
-from llmbatch.inputs.template import Template, read_template
+
+if TYPE_CHECKING:
+    from llmbatch.inputs.template import Template
 
 __all__ = ["PASSED", "RowShape", "Shaper", "name_of"]
 
@@ -55,6 +57,8 @@ class RowShape:
         """
         if self.template is None:
             return self
+        from llmbatch.inputs.template import Template, read_template
+
         if self.prompt_column is not None:
             raise UsageError(
                 "a template and a prompt column are two ways to make the prompt",
@@ -114,6 +118,8 @@ class Shaper:
         self._usual_prompt = prompt
         self._template: Template | None = None
         if shape.template is not None:
+            from llmbatch.inputs.template import Template
+
             self._template = Template(shape.name if isinstance(shape, _Loaded) else "the template", shape.template)
         self._makes_prompt = shape.template is not None or shape.prompt_column is not None
         used = self._template.fields if self._template is not None else {shape.prompt_column}

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from llmbatch.core.calls import record
 from llmbatch.inputs.rows import MAX_LINE_BYTES
 
 __all__ = ["BadRecord", "LineSplitter", "LongLine"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LongLine:
     """A line that was too long to hold; ``hash`` and length are those of the whole line."""
 
@@ -25,7 +25,7 @@ class LongLine:
         return self.size_bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BadRecord(LongLine):
     """A record that cannot be read; ``code`` starts with ``input_``. ``hash`` and length are those of its text."""
 

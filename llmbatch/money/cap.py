@@ -41,5 +41,8 @@ class CostCap:
         self.reserved -= reserved
         self.spent += cost
 
+    def close(self) -> None:
+        """Note that no more requests will be sent. A cap that is not shared has nothing to give back."""
+
     def __repr__(self) -> str:
         return f"<CostCap {self.spent:f} of {self.limit:f}, {self.reserved:f} reserved>"

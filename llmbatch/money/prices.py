@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 
 from llmbatch.core.calls import Usage
 from llmbatch.money.price import ModelPrice, bill
-from llmbatch.money.price_file import read_price_file
 from llmbatch.money.price_list import find_listed
 
 __all__ = ["Prices"]
@@ -31,7 +30,11 @@ class Prices:
         Raises:
             UsageError: the file cannot be read, or holds anything but prices.
         """
-        return cls(None if path is None else read_price_file(path))
+        if path is None:
+            return cls()
+        from llmbatch.money.price_file import read_price_file
+
+        return cls(read_price_file(path))
 
     def of(self, name: str) -> ModelPrice | None:
         """The price of the model *name*; None if it is unknown."""

@@ -11,11 +11,10 @@ import contextlib
 import os
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from llmbatch.core.errors import OutputError, WriteError
 from llmbatch.core.raw_json import dumps
-from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.lines import cut_rows, failed_rows, first_success, lines_without, success_lines
 from llmbatch.outputs.scan import match_line
 from llmbatch.outputs.take_in import take_in
@@ -24,6 +23,9 @@ from llmbatch.outputs.watch import FileChangedError, find_change, save_lines
 from llmbatch.storage.atomic_replace import replace_file, write_beside
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem, is_unsupported, write_error
 from llmbatch.storage.finished_rows import FailedRows, FinishedRows, RowSet
+
+if TYPE_CHECKING:
+    from llmbatch.outputs.elsewhere import Elsewhere
 
 __all__ = ["Output"]
 

@@ -12,16 +12,14 @@ import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import WHOLE, Shard
-from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lines import lines_without
 from llmbatch.outputs.lock import open_locked
 from llmbatch.outputs.scan import scan
-from llmbatch.outputs.stream import open_stream, open_stream_output
 from llmbatch.outputs.take_in import remove_parts, take_in
 from llmbatch.storage.atomic_replace import remove_leftover, replace_file, sync_directory
 from llmbatch.storage.filesystem import (
@@ -33,6 +31,9 @@ from llmbatch.storage.filesystem import (
     write_error,
 )
 from llmbatch.storage.finished_rows import FinishedRows
+
+if TYPE_CHECKING:
+    from llmbatch.outputs.elsewhere import Elsewhere
 
 __all__ = ["open_output"]
 
@@ -67,10 +68,14 @@ def open_output(
     """
     name = str(path)
     if name == "-":
+        from llmbatch.outputs.stream import open_stream_output
+
         return open_stream_output(_duplicate_stdout(), "standard output")
     if not Path(name).name or name.endswith("/"):
         raise OutputError(f"{name or 'the path'}: names no file", hint="name a file to write to (-o)")
     if _is_stream(name, disk):
+        from llmbatch.outputs.stream import open_stream
+
         return open_stream(name)
     if name.endswith(_COMPRESSED):
         plain = shlex.quote(str(Path(name).with_suffix("")))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from array import array
 from binascii import unhexlify
-from dataclasses import dataclass
 from typing import Final
 
+from llmbatch.core.calls import record
 from llmbatch.core.errors import OutputError
 from llmbatch.core.raw_json import RawJsonError, parse
 from llmbatch.core.shards import WHOLE, Shard
@@ -39,7 +39,7 @@ _HEAD_BYTES = 80
 _find_heads = re.compile(b"^" + _HEAD, re.MULTILINE).findall
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Scan:
     """Result of a scan.
 

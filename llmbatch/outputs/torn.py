@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from llmbatch.core.calls import record
 from llmbatch.core.raw_json import RawJsonError, parse
 from llmbatch.outputs.lines import read_lines
 from llmbatch.outputs.scan import match_line
@@ -21,7 +21,7 @@ _find_heads = re.compile(rb'\{"row":[1-9][0-9]{0,17},"hash":"[0-9a-f]{16}","stat
 _BRACE = ord("}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Torn:
     """What :func:`find_torn` found: the numbers of the first line that can be mended, and of the first that cannot."""
 

@@ -10,10 +10,10 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from llmbatch.core.calls import record
 from llmbatch.core.errors import WriteError
 from llmbatch.storage.filesystem import O_CLOEXEC, Filesystem, write_all
 
@@ -24,7 +24,7 @@ _MOST_NAMES: Final = 1000
 _WHILE: Final = "while the run was writing it"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """A change of the file. ``bytes`` is the difference between its size and what was written."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from llmbatch.core.calls import record
 
 __all__ = ["NO_WAIT", "BudgetWait"]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class BudgetWait:
     """How long a request has to wait for a rate limit. ``limit``: which one, as a flag or in words."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 
+from llmbatch.core.calls import record
 from llmbatch.providers.catalog import PROVIDERS, KnownProvider
 
 __all__ = ["Misnamed", "find_misnamed", "provider_alone", "unknown_scenario"]
@@ -138,7 +138,7 @@ _FAMILIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Misnamed:
     """Message for a misnamed model, and the name to type instead."""
 

@@ -7,16 +7,18 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llmbatch.core.errors import UsageError
-from llmbatch.providers.catalog import PROVIDERS, split_model
+from llmbatch.providers.catalog import POOL_PREFIX, PROVIDERS, split_model
 from llmbatch.providers.formats.known import knows_endpoint
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.resolve import ProviderSettings
-from llmbatch.providers.several import POOL_PREFIX, Member, SeveralProviders
-from llmbatch.providers.tiers import check_has_flex
 from llmbatch.providers.urls import parse_base_url
+
+if TYPE_CHECKING:
+    from llmbatch.providers.several import Member, SeveralProviders
 
 __all__ = ["PoolRoute", "Pools", "make_providers", "read_pools"]
 
@@ -132,6 +134,8 @@ def make_providers(
         _check_tiers(settings.tiers, [model], fallback, pools)
     if not fallback and not pools and not model.startswith(POOL_PREFIX):
         return make(settings)
+    from llmbatch.providers.several import Member, SeveralProviders
+
     run_pool: tuple[PoolRoute, ...] = ()
     base = settings
     if model.startswith(POOL_PREFIX):
@@ -175,6 +179,8 @@ def _check_tiers(tiers: Sequence[str], models: Sequence[str], fallback: Sequence
     Raises:
         UsageError: it has none.
     """
+    from llmbatch.providers.tiers import check_has_flex
+
     named: list[str] = []
     for name in (*models, *fallback):
         routes = pools.get(name.removeprefix(POOL_PREFIX), ()) if name.startswith(POOL_PREFIX) else ()

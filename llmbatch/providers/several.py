@@ -14,14 +14,13 @@ from llmbatch.core.errors import MalformedRowError, MissingKeyError, UsageError
 from llmbatch.core.raw_json import parse
 from llmbatch.core.rows import Row
 from llmbatch.core.secrets import Mask
+from llmbatch.providers.catalog import POOL_PREFIX
 from llmbatch.providers.http_provider import HttpProvider
 from llmbatch.providers.model_use import ModelUse
 from llmbatch.providers.resolve import Target
 from llmbatch.providers.tier_routes import TIERS
 
-__all__ = ["POOL_PREFIX", "Member", "SeveralProviders"]
-
-POOL_PREFIX = "pool/"
+__all__ = ["Member", "SeveralProviders"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from llmbatch.core.calls import Route
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.providers.formats.row_kind import ParsedRow
 from llmbatch.providers.resolve import Target
-from llmbatch.providers.tiers import has_flex
 
 __all__ = ["FLEX_VALUE", "TIERS", "TierRoutes", "tiers_of"]
 
@@ -46,6 +45,8 @@ class TierRoutes:
         Raises:
             MalformedRowError: the run asks for flex alone, and the row's provider or endpoint has none.
         """
+        from llmbatch.providers.tiers import has_flex
+
         own, is_as_written = kind.members.get(_PARAMETER), kind.body is not None
         can_flex = has_flex(target.provider, target.endpoint)
         if is_as_written:
@@ -70,6 +71,8 @@ class TierRoutes:
 
     def asks_for_flex(self, kind: ParsedRow, target: Target, route: Route) -> bool:
         """Whether the request of a row on *route* gets the parameter."""
+        from llmbatch.providers.tiers import has_flex
+
         if kind.body is not None or _PARAMETER in kind.members:
             return False
         return route.tier == "flex" if self._has_standard else has_flex(target.provider, target.endpoint)

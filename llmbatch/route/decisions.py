@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from llmbatch.breaker.core import State
-from llmbatch.core.calls import Outcome
+from llmbatch.core.calls import Outcome, record
 
 __all__ = [
     "CircuitMoved",
@@ -26,12 +25,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Succeed:
     """The row of this call succeeded."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fail:
     """*row* ends as ``failed`` with *outcome*. *is_alone*: by its own attempts, as no other call could tell."""
 
@@ -40,7 +39,7 @@ class Fail:
     is_alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RetryAt:
     """*row* is resent, not before *at* (seconds on the loop's clock)."""
 
@@ -49,26 +48,26 @@ class RetryAt:
     code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HoldForEvidence:
     """*row* waits until another call shows whether the route works."""
 
     row: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ParkUntil:
     """*row* is parked until the circuit closes."""
 
     row: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Requeue:
     """Parked rows are queued again: the circuit closed."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CircuitMoved:
     """The circuit changed its state. When it opens, all waiting rows of the route are parked."""
 
@@ -76,7 +75,7 @@ class CircuitMoved:
     new: State
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutageConfirmed:
     """A probe confirmed the outage that began at *since*."""
 
@@ -84,14 +83,14 @@ class OutageConfirmed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class OutageOver:
     """The confirmed outage that began at *since* has ended."""
 
     since: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PauseRoute:
     """Nothing is sent to the route for *seconds*.
 
@@ -105,7 +104,7 @@ class PauseRoute:
     is_refusal: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StopRun:
     """The run stops: an operator must act. No row is marked as failed."""
 
@@ -114,7 +113,7 @@ class StopRun:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class GiveUpRoute:
     """This route is given up: an operator must act. Other routes continue."""
 
@@ -123,7 +122,7 @@ class GiveUpRoute:
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Tell:
     """A message for the user."""
 

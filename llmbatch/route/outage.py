@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llmbatch.core.calls import record
+
 __all__ = ["Candidates", "Cause", "Outage", "Probe", "Trust", "probe_wait"]
 
 Cause = Literal["failures", "refusals", "timeouts", "last rows", "stop", "elsewhere"]
@@ -34,7 +36,7 @@ SHORTEST = 1.0
 """Shortest wait between probes, in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Candidates:
     """What can probe: a row that was never sent, a parked row, the smallest request, a finished row's request."""
 
@@ -51,7 +53,7 @@ class Candidates:
         return self.ping or self.good
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Probe:
     """The next probe. *jump*: number of fresh rows to skip first."""
 

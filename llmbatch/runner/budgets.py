@@ -7,6 +7,7 @@ its route, and other routes go on.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from llmbatch.core.calls import Outcome, Request, Route
 from llmbatch.core.events import Event, LimitLearned, Notice
@@ -18,10 +19,12 @@ from llmbatch.pace.estimate import TokenEstimate
 from llmbatch.pace.learned import LearnedLimits, SentTotals
 from llmbatch.pace.stated import StatedLimits
 from llmbatch.pace.tokens import RateBudget
-from llmbatch.peers.booked_rate import BookedRate
-from llmbatch.peers.group import Group
 from llmbatch.runner.attempt import Attempt
 from llmbatch.runner.options import RunOptions
+
+if TYPE_CHECKING:
+    from llmbatch.peers.booked_rate import BookedRate
+    from llmbatch.peers.group import Group
 
 __all__ = ["Budgets", "RouteBudgets"]
 
@@ -105,6 +108,8 @@ class Budgets:
 
     def _booked(self, name: str, per_minute: float, now: float) -> BookedRate | None:
         """A rate that processes share; None where nothing is shared."""
+        from llmbatch.peers.booked_rate import BookedRate
+
         group = self._group
         if group is None:
             return None

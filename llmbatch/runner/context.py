@@ -16,7 +16,7 @@ from llmbatch.runner.machine import Machine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.routes import Routes
 from llmbatch.runner.routing import Routing
-from llmbatch.runner.sharing import NoPeers
+from llmbatch.runner.unshared import NoPeers
 
 __all__ = ["RunContext"]
 

@@ -7,9 +7,10 @@ and obeys. A pause holds back every new call, probes too; calls in flight end, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, assert_never
 
+from llmbatch.core.calls import record
 from llmbatch.core.errors import UsageError
 from llmbatch.core.events import LimitChanged, OptionChanged, RunPaused, RunResumed
 from llmbatch.runner.budgets import Budgets
@@ -36,17 +37,17 @@ _REMOVABLE = ("rpm", "tpm")
 _NONE = ("none", "off")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Pause:
     """Begin no call before :class:`Resume`."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resume:
     """Go on after a pause."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """Go on with these options, which differ from those in force by :data:`CHANGEABLE` alone; see :func:`changed`."""
 

@@ -33,7 +33,7 @@ from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome, why_not_read
 from llmbatch.runner.request_pace import request_pace
 from llmbatch.runner.schedule import Scheduler
-from llmbatch.runner.sharing import Channel
+from llmbatch.runner.unshared import Channel
 
 __all__ = ["Engine"]
 

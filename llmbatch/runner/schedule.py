@@ -33,7 +33,7 @@ from llmbatch.runner.reading import Reading
 from llmbatch.runner.routes import Routes, max_wait_without_progress
 from llmbatch.runner.routing import Routing
 from llmbatch.runner.settle import Settler
-from llmbatch.runner.sharing import Channel, Peers
+from llmbatch.runner.unshared import Channel, NoPeers
 from llmbatch.runner.wake import next_wake
 
 __all__ = ["Scheduler"]
@@ -96,6 +96,8 @@ class Scheduler:
         self._unanswered: dict[RunRoute, None] = {}
         """Routes that have never answered and whose rows took too long: the smallest request may show why."""
         if channel is not None:
+            from llmbatch.runner.sharing import Peers
+
             self._run.peers = peers = Peers(self._run, channel, apply=self._settler.apply, seed=seed)
             self._budgets.share(peers.group, now())
 
@@ -110,7 +112,7 @@ class Scheduler:
     @property
     def is_alone(self) -> bool:
         """Whether nothing is shared with other processes."""
-        return not isinstance(self._run.peers, Peers)
+        return type(self._run.peers) is NoPeers
 
     def hear(self) -> None:
         """Apply what other processes told."""

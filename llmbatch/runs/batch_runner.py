@@ -31,11 +31,7 @@ from llmbatch.runs.controls import RunnerControls
 from llmbatch.runs.keyword_types import Keywords, Options
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments, RowFunction, loaded
-from llmbatch.runs.nested_loop import run_in_thread
 from llmbatch.runs.open_runs import OpenRuns
-from llmbatch.runs.shared_channel import part_of
-from llmbatch.runs.streaming import ResultStream
-from llmbatch.runs.sync_stream import SyncResultStream
 from llmbatch.runs.watchers import make_telemetry, show_in_notebook
 
 if TYPE_CHECKING:
@@ -47,6 +43,8 @@ if TYPE_CHECKING:
     from llmbatch.core.shards import Shard
     from llmbatch.inputs.format_names import InputFormat
     from llmbatch.providers.structured.schema import AnswerSchema
+    from llmbatch.runs.streaming import ResultStream
+    from llmbatch.runs.sync_stream import SyncResultStream
     from llmbatch.storage.filesystem import Filesystem
 
     RowT = TypeVar("RowT", default=Any)
@@ -282,7 +280,7 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
                 answered_before=files.has_success,
                 good_rows=files.good_rows,
                 costs=files.costs,
-                part=part_of(files.path),
+                output=files.path,
             )
             sending = batches.run(run, sink, files.opened()) if batches else run.finish()
             outcome, waiting = await files.close_after(job, sending)
@@ -320,6 +318,8 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             UsageError: as :meth:`run`.
             WriteError: as :meth:`run`.
         """
+        from llmbatch.runs.nested_loop import run_in_thread
+
         run = self.run(
             *(input, output),
             limit=limit,
@@ -357,6 +357,8 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
             UsageError: while iterating: a row needs a key or a model that is missing.
             Exception: while iterating: whatever the iterable raises.
         """
+        from llmbatch.runs.streaming import ResultStream
+
         return ResultStream(self._runs, rows, ordered=ordered)
 
     def stream_sync(
@@ -370,6 +372,9 @@ class BatchRunner(RunnerControls, Generic[RowT, ValueT]):
         Raises:
             StoppedError: as :meth:`stream`, while iterating, and so are the others.
         """
+        from llmbatch.runs.streaming import ResultStream
+        from llmbatch.runs.sync_stream import SyncResultStream
+
         return SyncResultStream(ResultStream(self._runs, rows, ordered=ordered))
 
     async def map(self, rows: Iterable[RowT] | AsyncIterable[RowT]) -> list[Result[RowT, ValueT]]:

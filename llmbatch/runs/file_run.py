@@ -11,6 +11,7 @@ import functools
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbatch.core.errors import InputError, MissingKeyError, WriteError
 from llmbatch.core.events import Notice, RunStarted
@@ -29,7 +30,6 @@ from llmbatch.outputs.deferred import (
     stamp_retry_at,
     write_deferred,
 )
-from llmbatch.outputs.elsewhere import Elsewhere
 from llmbatch.outputs.file import Output
 from llmbatch.outputs.lock import Unlocked
 from llmbatch.outputs.open import open_output
@@ -62,6 +62,9 @@ from llmbatch.runs.preflight import (
 )
 from llmbatch.runs.spending import SpendingFile, spent_by_lines, spent_in_parts
 from llmbatch.storage.filesystem import FILESYSTEM, Filesystem
+
+if TYPE_CHECKING:
+    from llmbatch.outputs.elsewhere import Elsewhere
 
 __all__ = ["FileRun"]
 
@@ -191,6 +194,8 @@ class FileRun:
             write_deferred(Path(path), (), self._locking)
 
     def _elsewhere(self) -> Elsewhere:
+        from llmbatch.outputs.elsewhere import Elsewhere
+
         whole = output_of_parts(Path(self._path).parent)
         named = () if whole is None else (str(whole),)
         return Elsewhere(self._path, self._shard, self._locking, named=named)

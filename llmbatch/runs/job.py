@@ -17,7 +17,6 @@ from llmbatch.core.rows import Result, Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
 from llmbatch.outputs.deferred import stamp_retry_at
-from llmbatch.peers.claimed_cap import ClaimedCap
 from llmbatch.report.stats import RunStats
 from llmbatch.report.summary import Summary
 from llmbatch.runner.control import Change, Command
@@ -25,7 +24,7 @@ from llmbatch.runner.costs import Costs
 from llmbatch.runner.engine import Engine
 from llmbatch.runner.options import RunOptions
 from llmbatch.runner.outcome import RunOutcome
-from llmbatch.runner.sharing import Channel
+from llmbatch.runner.unshared import Channel
 from llmbatch.runs.logging_observer import LoggingObserver
 
 __all__ = ["RunJob", "run_job"]
@@ -128,7 +127,7 @@ class RunJob:
         self._end(130, reason, len(self.engine.deferred()))
 
     def _end(self, exit_code: int, reason: str, deferred: int) -> Summary:
-        if isinstance(self._costs.cap, ClaimedCap):
+        if self._costs.cap is not None:
             self._costs.cap.close()
         self.summary = self.stats.summary(self.engine.ended(exit_code, reason, deferred))
         return self.summary

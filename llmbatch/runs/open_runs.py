@@ -16,7 +16,6 @@ from llmbatch.core.ports import Provider, Sink, Source
 from llmbatch.core.rows import Row
 from llmbatch.money.cap import CostCap
 from llmbatch.money.prices import Prices
-from llmbatch.peers.local import Hub
 from llmbatch.runner.control import Change, Command, Pause, Resume, changed
 from llmbatch.runner.costs import Costs
 from llmbatch.runner.options import RunOptions
@@ -24,14 +23,15 @@ from llmbatch.runner.outcome import RunOutcome
 from llmbatch.runs.job import RunJob
 from llmbatch.runs.local_simulator import LocalSimulator
 from llmbatch.runs.make_provider import ProviderArguments
-from llmbatch.runs.shared_channel import LinkChannel, open_channel
 from llmbatch.runs.watchers import Watcher, watched
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from llmbatch.outputs.writer import LineWriter
+    from llmbatch.peers.local import Hub
     from llmbatch.runs.batches.start import BatchPhase
+    from llmbatch.runs.shared_channel import LinkChannel
 
 __all__ = ["OpenRun", "OpenRuns"]
 
@@ -109,12 +109,20 @@ class OpenRuns:
             stack.push_async_callback(host.aclose)
             if provider is not self.arguments.model:
                 stack.push_async_callback(provider.aclose)
-            channel = await open_channel(
-                self.options.shared, self.arguments.environ, stack, hub=self.hub, is_cost_dealt=self.is_cost_dealt
-            )
+            channel = await self._open_channel(stack)
             run = OpenRun(self, provider, warnings, channel)
             stack.callback(run.forget)
             yield run
+
+    async def _open_channel(self, stack: contextlib.AsyncExitStack) -> LinkChannel | None:
+        """The channel to what the run shares with others; None if it shares nothing."""
+        shared = self.options.shared
+        if shared is None and self.hub is None:
+            return None
+        from llmbatch.runs.shared_channel import open_channel
+
+        environ, is_cost_dealt = self.arguments.environ, self.is_cost_dealt
+        return await open_channel(shared, environ, stack, hub=self.hub, is_cost_dealt=is_cost_dealt)
 
     @contextlib.contextmanager
     def writing(self, writer: LineWriter) -> Iterator[None]:
@@ -224,14 +232,16 @@ class OpenRun:
         answered_before: Callable[[str], bool] = lambda _: False,
         good_rows: Callable[[], Sequence[Row]] = lambda: (),
         costs: Costs | None = None,
-        part: str = "",
+        output: str | Path | None = None,
     ) -> RunJob:
         """Create the job, which *started* announces; it sends nothing before :meth:`finish`.
 
-        *part*: the same for each run on one output, for claims on a shared cost cap.
+        *output*: the file, for claims on a shared cost cap, which all runs on it share; None: there is none.
         """
-        if self._channel is not None and part:
-            self._channel.part = part
+        if self._channel is not None and output is not None:
+            from llmbatch.runs.shared_channel import part_of
+
+            self._channel.part = part_of(output)
         self.job = job = RunJob(
             *(source, sink, self.provider, self._runs.options),
             observers=watched(self._runs.observers, self._runs.watchers),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llmbatch.core.errors import InputError
 from llmbatch.inputs.input import Input
-from llmbatch.outputs.elsewhere import Elsewhere
+
+if TYPE_CHECKING:
+    from llmbatch.outputs.elsewhere import Elsewhere
 
 __all__ = ["check_other_parts", "result_elsewhere"]
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
+from llmbatch.core.calls import record
 from llmbatch.core.shards import WHOLE, Shard
 
 __all__ = ["FAILED", "MAX_ROW", "SUCCESS", "FailedRows", "FinishedRows", "RowSet", "Verified", "fingerprint"]
@@ -35,7 +35,7 @@ _SPARE_PAGES = 4096
 _LEAST_ROWS_A_PAGE = 16
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verified:
     """An input file whose finished rows have all been compared with their hashes.
 

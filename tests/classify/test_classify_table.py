@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbatch.classify import classify as outcomes
-from llmbatch.classify import conditions, table
+from llmbatch.classify import table
 from llmbatch.classify.classify import classify_reply
 from llmbatch.classify.faults import classify_fault
 from llmbatch.classify.find_rule import find_rule
@@ -1194,7 +1194,7 @@ def test_midnight_in_california_is_known_without_time_zone_data(monkeypatch: pyt
     def missing(name: str) -> zoneinfo.ZoneInfo:
         raise zoneinfo.ZoneInfoNotFoundError(name)
 
-    monkeypatch.setattr(conditions, "ZoneInfo", missing)
+    monkeypatch.setattr(zoneinfo, "ZoneInfo", missing)
     body = gemini(429, "RESOURCE_EXHAUSTED", "x", quota("RequestsPerDay"))
 
     outcome = judge(429, body, {"date": "Fri, 03 Jul 2026 12:00:00 GMT"})

@@ -18,9 +18,10 @@ from llmbatch.core.errors import OutputError
 from llmbatch.core.events import CallSent, CircuitChanged, Event, Progress, RowFinished, RowParked, RunEnded, RunStarted
 from llmbatch.core.raw_json import JSON
 from llmbatch.core.rows import Result, encode_line
+from llmbatch.display.moved_run import refuse_moved_run
 from llmbatch.display.status import read_status, render
 from llmbatch.display.status_file import StatusFile, status_path
-from llmbatch.display.status_read import refuse_moved_run, status_of
+from llmbatch.display.status_read import status_of
 from llmbatch.outputs.deferred import stamp_retry_at, write_deferred
 from llmbatch.report.iso_time import to_iso
 from llmbatch.report.output_lines import OutputLines

@@ -13,6 +13,19 @@ HTTP = AIOHTTP | {"httptools", "llmbatch.http"}
 TERMINAL = {"typer", "rich"}
 LOOP = {"asyncio", "ssl", "anyio", "uvloop", "aiolimiter"}
 NOT_YET = {"redis", "ray", "zstandard", "matplotlib", "numpy"}
+OF_OPTIONS = {
+    *("tomllib", "zoneinfo", "email.utils"),
+    *("llmbatch.cli.dashboard", "llmbatch.dashboard", "llmbatch.cli.report", "llmbatch.report.html"),
+    *("llmbatch.display.report_read", "llmbatch.display.status_read", "llmbatch.display.folder_status"),
+    *("llmbatch.notify", "llmbatch.telemetry", "llmbatch.workers", "llmbatch.drill", "llmbatch.integrations"),
+    *("llmbatch.peers.group", "llmbatch.peers.carrier", "llmbatch.peers.board", "llmbatch.runner.sharing"),
+    *("llmbatch.runs.shared_channel", "llmbatch.runs.batches.board", "llmbatch.runs.batches.record"),
+    *("llmbatch.runs.batches.start", "llmbatch.runs.streaming", "llmbatch.runs.ray"),
+    *("llmbatch.providers.several", "llmbatch.providers.tiers", "llmbatch.providers.batches"),
+    *("llmbatch.providers.structured", "llmbatch.inputs.csv_records", "llmbatch.inputs.json_array"),
+    *("llmbatch.inputs.template", "llmbatch.outputs.elsewhere", "llmbatch.money.price_file"),
+}
+"""What a run loads for an option, a format or a failure alone."""
 
 pytestmark = pytest.mark.slow  # a process each
 
@@ -83,8 +96,8 @@ def test_a_quiet_run_loads_no_terminal_but_the_flags_parser(tmp_path: Path) -> N
     assert not modules & ({"rich", "aiolimiter"} | AIOHTTP | NOT_YET)
 
 
-def test_a_run_against_a_real_server_loads_no_aiohttp(tmp_path: Path) -> None:
-    """Nothing of it is needed to send rows; it serves the simulated provider, which runs in a process of its own."""
+def test_a_run_against_a_real_server_loads_what_it_needs_alone(tmp_path: Path) -> None:
+    """No aiohttp, which serves the simulated provider elsewhere, and nothing that only an option needs."""
     (tmp_path / "in.jsonl").write_text('{"prompt":"hi"}\n' * 3)
     command = [sys.executable, "-m", "llmbatch", "sim", "serve", "--port", "0", "--latency", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
@@ -98,3 +111,9 @@ def test_a_run_against_a_real_server_loads_no_aiohttp(tmp_path: Path) -> None:
     assert (tmp_path / "in.results.jsonl").read_text().count('"status":"success"') == 3
     assert "httptools" in modules
     assert not modules & AIOHTTP
+    assert sorted(name for name in modules if _is_in(name, OF_OPTIONS)) == []
+
+
+def _is_in(name: str, packages: set[str]) -> bool:
+    """Whether the module *name* is one of *packages*, or in one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from llmbatch.core.calls import record
 from llmbatch.core.errors import MalformedRowError
 from llmbatch.core.raw_json import JSON, dumps, parse, split_array, split_object
 from llmbatch.providers.formats.bodies import to_text
@@ -55,7 +55,7 @@ _TEXT_MEMBERS = frozenset({"type", "text", "title", "context", "filename", "name
 _ANTHROPIC_IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FilePiece:
     """A file to be sent. ``base64`` and ``text`` stand for its content inside a JSON string.
 

@@ -6,15 +6,17 @@ It knows batches from the journals alone: that of the output, and those of parts
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbatch.core.errors import OutputError
 from llmbatch.core.shards import Shard
 from llmbatch.outputs.deferred import batch_journal_path
 from llmbatch.outputs.parts import is_part, shard_of
-from llmbatch.runs.batches.board import Chunk
-from llmbatch.runs.batches.record import ChunkRecord
 from llmbatch.storage.batch_journal import BatchJournal
 from llmbatch.storage.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    from llmbatch.runs.batches.board import Chunk
 
 __all__ = ["open_chunks", "refuse_held_rows"]
 
@@ -51,6 +53,10 @@ def open_chunks(output: str, disk: Filesystem) -> list[Chunk]:
     """The chunks that the journal of *output* says are at the provider, of all its jobs."""
     journal = BatchJournal(str(batch_journal_path(output)), disk)
     jobs = dict.fromkeys(str(record["job"]) for record in journal.read() if record.get("job"))
+    if not jobs:
+        return []
+    from llmbatch.runs.batches.record import ChunkRecord
+
     found: list[Chunk] = []
     for job in jobs:
         record = ChunkRecord(journal)
